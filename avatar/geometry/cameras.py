@@ -1,0 +1,78 @@
+"""Pinhole cameras, and the only place where sign conventions change.
+
+Inside the toolkit: OpenCV axes (x right, y down, z forward), world-to-camera matrices, pixel centres at +0.5.
+The world frame is the frame of the camera that filmed the person, in centimetres of MediaPipe's canonical face
+(a face 15.5 cm wide), so the filming camera has the identity view matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Head axes are x to the person's left, y down, z into the head, so that a frontal head has the identity rotation in
+# the filming camera. MediaPipe's canonical face has y up and z out of the face: multiply its vertices by this.
+MEDIAPIPE_TO_HEAD = torch.tensor([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A pinhole camera.
+
+    Attributes:
+        focal: Focal length in pixels, the same for x and y.
+        cx, cy: Principal point in pixels.
+        width, height: Picture size in pixels.
+        viewmat: World to camera, [4, 4] float32.
+    """
+
+    focal: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    viewmat: Tensor
+
+    @staticmethod
+    def source(focal: float, cx: float, cy: float, width: int, height: int) -> Camera:
+        """The camera that filmed the person."""
+        return Camera(focal=focal, cx=cx, cy=cy, width=width, height=height, viewmat=torch.eye(4))
+
+    @property
+    def K(self) -> Tensor:
+        """Intrinsics [3, 3]."""
+        return torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same view at another size; the width sets the scale."""
+        s = width / self.width
+        return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
+                       width=width, height=height)  # fmt: skip
+
+    def orbit(self, pivot: Tensor, azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
+        """This camera turned around a point.
+
+        Args:
+            pivot: World point [3] to turn around, in centimetres.
+            azimuth: Degrees; positive moves the camera to its right.
+            elevation: Degrees; positive moves the camera up.
+            zoom: Factor on the focal length.
+        """
+        from avatar.geometry.se3 import axis_angle_to_matrix
+
+        a, e = torch.deg2rad(torch.tensor([azimuth, elevation], dtype=torch.float32))
+        yaw = axis_angle_to_matrix(torch.stack([torch.zeros(()), a, torch.zeros(())]))
+        pitch = axis_angle_to_matrix(torch.stack([e, torch.zeros(()), torch.zeros(())]))
+        turn = pitch @ yaw
+        viewmat = torch.eye(4)
+        viewmat[:3, :3] = turn
+        viewmat[:3, 3] = pivot - turn @ pivot
+        return replace(self, viewmat=self.viewmat @ viewmat, focal=self.focal * zoom)
+
+    def project(self, points: Tensor) -> Tensor:
+        """Pixels [..., 2] of world points [..., 3] in centimetres."""
+        local = points @ self.viewmat[:3, :3].T.to(points) + self.viewmat[:3, 3].to(points)
+        xy = local[..., :2] / local[..., 2:]
+        return xy * self.focal + torch.tensor([self.cx, self.cy], dtype=points.dtype)

@@ -1,0 +1,74 @@
+"""Terminal output: one shared console, progress bars with rate and ETA, and the closing hint of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+
+
+class RateColumn(ProgressColumn):
+    """Items per second, averaged by rich over the recent past."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("- /s" if speed is None else f"{speed:.1f} /s", style="progress.data.speed")
+
+
+def progress() -> Progress:
+    """A progress display for long work; use as a context manager, ``add_task(label, total=n)`` inside.
+
+    Tasks may carry a free ``info`` field (for example a loss), shown at the end of the line.
+    """
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}"),
+        console=console,
+        refresh_per_second=4,
+    )
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Iterate over ``items`` behind a progress bar."""
+    with progress() as bar:
+        task = bar.add_task(label, total=total if total is not None else len(items), info="")  # type: ignore[arg-type]
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+def info(message: str) -> None:
+    console.print(message)
+
+
+def warn(message: str) -> None:
+    console.print(f"[yellow]warning:[/yellow] {message}")
+
+
+def next_command(command: str) -> None:
+    """Close a command by naming the one that naturally follows."""
+    console.print(f"\nNext: [bold]{command}[/bold]")

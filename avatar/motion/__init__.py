@@ -1,0 +1,3 @@
+from avatar.motion.motion import Motion
+
+__all__ = ["Motion"]

@@ -1,0 +1,134 @@
+"""`Motion`: what a face and a head do over time. The interface between hearing and seeing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.motion.arkit import ARKIT
+from avatar.motion.face_channels import CHANNELS
+from avatar.paths import atomic_file
+
+FORMAT = "avatar-motion-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """A motion track of T frames. All tensors are float32 on the CPU, ``valid`` is bool.
+
+    Attributes:
+        fps: Frames per second.
+        arkit: [T, 52] ARKit coefficients in Apple's order, 0 to 1.
+        face: [T, 38] displacements from the person's neutral face in the fixed basis of
+            `avatar.motion.face_channels`, canonical centimetres.
+        head_rotation: [T, 3] axis-angle, radians; head axes to world. Zero looks straight into the filming camera.
+        head_translation: [T, 3] centimetres, canonical head origin in the world.
+        gaze: [T, 2] yaw and pitch of the eyes in the head, radians; positive is the person's left, and up.
+        torso_rotation: [T, 3] axis-angle, radians, of the upper body relative to its rest position, in world axes
+            about `torso_pivot` of the person.
+        torso_translation: [T, 3] centimetres, the same.
+        valid: [T] whether the frame was measured (False: interpolated).
+    """
+
+    fps: float
+    arkit: Tensor
+    face: Tensor
+    head_rotation: Tensor
+    head_translation: Tensor
+    gaze: Tensor
+    torso_rotation: Tensor
+    torso_translation: Tensor
+    valid: Tensor
+
+    def __post_init__(self) -> None:
+        t = self.arkit.shape[0]
+        for name, width in _WIDTHS.items():
+            shape = tuple(getattr(self, name).shape)
+            if shape != ((t, width) if width else (t,)):
+                raise AvatarError(f"Motion.{name} has shape {shape}, expected {(t, width) if width else (t,)}.")
+
+    def __len__(self) -> int:
+        return self.arkit.shape[0]
+
+    def __getitem__(self, index: slice | np.ndarray | Tensor) -> Motion:
+        """A sub-track; an integer array picks frames in that order."""
+        return replace(self, **{name: getattr(self, name)[index] for name in _WIDTHS})
+
+    def map(self, **tensors: Tensor) -> Motion:
+        """A copy with some of the tensors replaced."""
+        return replace(self, **tensors)
+
+    @staticmethod
+    def zeros(frames: int, fps: float) -> Motion:
+        """The neutral face at the world origin."""
+        tensors = {n: torch.zeros(frames, w) if w else torch.ones(frames, dtype=torch.bool) for n, w in _WIDTHS.items()}
+        return Motion(fps=fps, **tensors)
+
+    @staticmethod
+    def cat(tracks: list[Motion]) -> Motion:
+        """Tracks of one frame rate, one after the other."""
+        return replace(tracks[0], **{n: torch.cat([getattr(t, n) for t in tracks]) for n in _WIDTHS})
+
+    def resample(self, fps: float) -> Motion:
+        """The same motion at another frame rate, linearly interpolated."""
+        if fps == self.fps or len(self) == 0:
+            return replace(self, fps=fps)
+        count = max(1, round(len(self) * fps / self.fps))
+        at = (torch.arange(count) * self.fps / fps).clamp(max=len(self) - 1)
+        low = at.floor().long()
+        high = (low + 1).clamp(max=len(self) - 1)
+        mix = (at - low)[:, None]
+        mixed = {
+            n: getattr(self, n)[low] * (1 - mix) + getattr(self, n)[high] * mix for n, width in _WIDTHS.items() if width
+        }
+        return replace(self, fps=fps, valid=self.valid[low] & self.valid[high], **mixed)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; its metadata names the channels."""
+        metadata = {"format": FORMAT, "fps": repr(self.fps), "arkit": json.dumps(ARKIT), "face": json.dumps(CHANNELS)}
+        with atomic_file(Path(path)) as temporary:
+            save_file({n: getattr(self, n).contiguous() for n in _WIDTHS}, str(temporary), metadata)
+
+    @staticmethod
+    def load(path: Path) -> Motion:
+        """Read a track; channels are matched by name.
+
+        Raises:
+            AvatarError: The file is missing, not a motion file, or lacks channels.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise AvatarError(f"The motion file {path} does not exist.")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise AvatarError(f"{path} is not a motion file of this version.", f"It says {metadata}.")
+                tensors = {name: file.get_tensor(name) for name in _WIDTHS}
+        except AvatarError:
+            raise
+        except Exception as error:  # safetensors raises its own, unexported class
+            raise AvatarError(f"{path} cannot be read as a motion file:", str(error)) from None
+        for name, names in (("arkit", ARKIT), ("face", CHANNELS)):
+            stored = json.loads(metadata[name])
+            if tuple(stored) != tuple(names):
+                missing = [n for n in names if n not in stored]
+                if missing:
+                    raise AvatarError(f"{path} lacks the channels {', '.join(missing[:5])}.")
+                tensors[name] = tensors[name][:, [stored.index(n) for n in names]]
+        return Motion(fps=float(metadata["fps"]), **tensors)
+
+
+_WIDTHS = {
+    "arkit": len(ARKIT), "face": len(CHANNELS), "head_rotation": 3, "head_translation": 3, "gaze": 2,
+    "torso_rotation": 3, "torso_translation": 3, "valid": 0,
+}  # fmt: skip
+assert {f.name for f in fields(Motion)} == {"fps", *_WIDTHS}
