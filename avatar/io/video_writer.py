@@ -1,0 +1,258 @@
+"""H.264 writing with the user's own sound, in constant memory and under a temporary name until it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+from av.container import OutputContainer
+from av.error import FFmpegError
+
+from avatar.errors import AvatarError
+from avatar.paths import disk_error
+
+BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small pictures
+BT709 = 1
+LIMITED_RANGE = 1
+
+
+@final
+class VideoWriter:
+    """Writes an mp4 frame by frame: H.264, yuv420p, optionally with a sound file beside the picture.
+
+    Sound is interleaved while the picture is written, so that nothing piles up in memory, and ends with the picture.
+    AAC is copied as it is when it starts at zero; everything else becomes AAC (a copied MP3 would lose the note of its
+    encoder's delay, which is more than a frame).
+
+    Args:
+        path: The mp4 to write. It appears when :meth:`close` succeeds; before that there is only a hidden file.
+        width, height: Picture size in pixels. Odd sizes are padded by one repeated row or column.
+        fps: Frames per second.
+        audio: Anything FFmpeg reads that has a sound track.
+        audio_start: Second of ``audio`` that belongs to the first frame.
+        crf: x264's quality, 0 (lossless) to 51; 18 looks like the original.
+        preset: x264's speed preset.
+        threads: Encoder threads; 0 lets x264 choose.
+
+    Raises:
+        AvatarError: The sound cannot be read, or the output cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        fps: float,
+        audio: Path | None = None,
+        audio_start: float = 0.0,
+        crf: float = 18,
+        preset: str = "veryfast",
+        threads: int = 1,
+    ) -> None:
+        self.path = Path(path)
+        self.width, self.height = width, height
+        self.frames = 0
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
+        self._rate = Fraction(fps).limit_denominator(10_000)
+        self._sound = None if audio is None else _Sound(Path(audio), audio_start)
+        self._output: OutputContainer | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            output = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            self._output = output
+            self._video = output.add_stream("libx264", rate=self._rate)
+            self._video.width, self._video.height = width + width % 2, height + height % 2
+            self._video.pix_fmt = "yuv420p"
+            self._video.options = {"crf": str(crf), "preset": preset}
+            context = self._video.codec_context
+            context.thread_count = threads
+            context.time_base = 1 / self._rate
+            context.colorspace, context.color_primaries, context.color_trc = BT601, BT709, BT709
+            context.color_range = LIMITED_RANGE
+            if self._sound is not None:
+                self._sound.attach(output)
+        except OSError as error:
+            self.abort()
+            raise disk_error(error, self.path) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, image: np.ndarray) -> None:
+        """Append one frame, uint8 [height, width, 3] RGB."""
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"expected uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
+        if self._output is None:
+            raise ValueError(f"{self.path} is closed")
+        if self.width % 2 or self.height % 2:
+            image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=BT601, dst_color_range=LIMITED_RANGE)
+        frame.pts, frame.time_base = self.frames, 1 / self._rate
+        try:
+            self._output.mux(self._video.encode(frame))
+            self.frames += 1
+            if self._sound is not None:
+                self._sound.write_until(self.frames / self._rate, self._output)
+        except OSError as error:
+            self.abort()
+            raise disk_error(error, self.path) from error
+
+    def close(self) -> None:
+        """Finish the file and give it its name. Without a single frame nothing is left behind."""
+        if self._output is None:
+            return
+        if self.frames == 0:
+            self.abort()
+            return
+        try:
+            self._output.mux(self._video.encode(None))
+            if self._sound is not None:
+                self._sound.finish(self._output)
+            self._output.close()
+            self._output = None
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Stop without leaving a file."""
+        output, self._output = self._output, None
+        if output is not None:
+            with suppress(OSError):  # the reason for stopping is already being reported
+                output.close()
+        if self._sound is not None:
+            self._sound.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class _Sound:
+    """The sound track of a file as mp4 packets, produced in step with the picture."""
+
+    def __init__(self, path: Path, start: float) -> None:
+        self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
+        try:
+            self._input = av.open(str(path))
+        except (OSError, ValueError) as error:
+            missing = f"{path} does not exist." if not path.exists() else f"The sound of {path} cannot be read:"
+            raise AvatarError(missing, "" if not path.exists() else str(error)) from None
+        if not self._input.streams.audio:
+            self._input.close()
+            raise AvatarError(f"{path} has no sound track.")
+        self._source = self._input.streams.audio[0]
+        # Times count from the first moment of the file, as players show it: an MP3 starts after its encoder's delay.
+        self._zero = Fraction(self._input.start_time or 0, av.time_base)
+        self._copy = self._source.codec_context.name == "aac" and self._start == 0 and self._zero == 0
+        self._packets: Iterator[tuple[Fraction, av.Packet]] = iter(())
+        self._pending: tuple[Fraction, av.Packet] | None = None
+
+    def attach(self, output: OutputContainer) -> None:
+        if self._copy:
+            self._stream = output.add_stream_from_template(self._source)
+            self._packets = self._copied()
+        else:
+            rate = self._source.codec_context.sample_rate
+            rate = rate if rate in (16000, 22050, 24000, 32000, 44100, 48000) else 48000
+            self._layout = "mono" if self._source.codec_context.channels == 1 else "stereo"
+            self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
+            self._stream.codec_context.bit_rate = 96_000 if self._layout == "mono" else 160_000
+            self._packets = self._encoded(rate)
+        self._pending = next(self._packets, None)
+        self._end = Fraction(0)
+
+    def write_until(self, end: Fraction, output: OutputContainer) -> None:
+        """Mux the packets that begin before second ``end`` of the picture."""
+        self._end = end
+        while self._pending is not None and self._pending[0] < end:
+            output.mux(self._pending[1])
+            self._pending = next(self._packets, None)
+
+    def finish(self, output: OutputContainer) -> None:
+        self.write_until(self._end, output)
+        self.close()
+
+    def close(self) -> None:
+        self._packets, self._pending = iter(()), None
+        self._input.close()
+
+    def _copied(self) -> Iterator[tuple[Fraction, av.Packet]]:
+        for packet in self._input.demux(self._source):
+            if packet.dts is None or packet.pts is None or packet.time_base is None:
+                continue
+            at = packet.pts * packet.time_base
+            packet.stream = self._stream
+            yield at, packet
+
+    def _encoded(self, rate: int) -> Iterator[tuple[Fraction, av.Packet]]:
+        context = self._stream.codec_context
+        resampler = AudioResampler(format="fltp", layout=self._layout, rate=rate)
+        fifo = av.AudioFifo()
+        written = 0
+        for samples in self._samples(resampler, rate):
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = written
+            written += samples.shape[1]
+            fifo.write(frame)
+            # AAC takes exactly 1024 samples at a time; the last frame may be short
+            while (whole := fifo.read(context.frame_size or 1024)) is not None:
+                yield from self._encode(whole, rate)
+        if (rest := fifo.read(0, partial=True)) is not None:
+            yield from self._encode(rest, rate)
+        yield from self._encode(None, rate)
+
+    def _encode(self, frame: av.AudioFrame | None, rate: int) -> Iterator[tuple[Fraction, av.Packet]]:
+        for packet in self._stream.codec_context.encode(frame):
+            packet.stream = self._stream
+            yield Fraction(packet.pts or 0, rate), packet
+
+    def _samples(self, resampler: AudioResampler, rate: int) -> Iterator[np.ndarray]:
+        """Planar float32 blocks [channels, n] from ``start`` on; a track that begins late is padded with silence."""
+        if self._start > 1:  # land before the wanted sample; the rest is dropped below
+            self._input.seek(int((self._start + self._zero - 1) * av.time_base), backward=True, any_frame=False)
+        position: int | None = None
+        for frame in self._decoded():
+            at = Fraction(frame.pts or 0) * (frame.time_base or Fraction(1, rate)) - self._zero
+            for block in resampler.resample(frame):
+                samples = block.to_ndarray()
+                if position is None:
+                    position = round((at - self._start) * rate)
+                    if position > 0:
+                        yield np.zeros((samples.shape[0], position), np.float32)
+                skip = min(max(-position, 0), samples.shape[1])
+                position += samples.shape[1]
+                if skip < samples.shape[1]:
+                    yield np.ascontiguousarray(samples[:, skip:])
+        for block in resampler.resample(None):
+            samples = block.to_ndarray()
+            if samples.shape[1] and (position or 0) >= 0:
+                yield samples
+
+    def _decoded(self) -> Iterator[av.AudioFrame]:
+        try:
+            yield from self._input.decode(self._source)
+        except FFmpegError as error:
+            raise AvatarError(f"The sound of {self._path} cannot be read to its end:", str(error)) from None
