@@ -109,7 +109,13 @@ def stage_record(stage: Stage, ctx: StageContext) -> dict[str, Any]:
         inputs[name] = record["key"]
     config_hash = content_hash(stage.options(ctx.config))
     key = content_hash([stage.NAME, stage.VERSION, config_hash, inputs])
-    return {"stage": stage.NAME, "version": stage.VERSION, "config_hash": config_hash, "input_hashes": inputs, "key": key}
+    return {
+        "stage": stage.NAME,
+        "version": stage.VERSION,
+        "config_hash": config_hash,
+        "input_hashes": inputs,
+        "key": key,
+    }
 
 
 def is_current(stage: Stage, ctx: StageContext) -> bool:

@@ -1,0 +1,299 @@
+"""Reading video and its sound with PyAV: rotation honoured, variable frame rates resampled to a constant one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+
+SAMPLE_RATE = 16_000
+COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
+TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
+BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a video says about itself, and what its packets say.
+
+    Attributes:
+        path: The file.
+        width, height: Size in pixels as a player shows it, rotation applied.
+        rotation: Clockwise turn in degrees that a player applies: 0, 90, 180 or 270.
+        fps: Constant frame rate that the frames are resampled to.
+        start: Time of the first frame in seconds on the file's clock.
+        duration: Seconds from the first frame to the end of the last one.
+        num_frames: Frames at ``fps``.
+        variable_rate: Whether the time stamps are not evenly spaced.
+        has_audio: Whether there is a sound track.
+    """
+
+    path: Path
+    width: int
+    height: int
+    rotation: int
+    fps: Fraction
+    start: float
+    duration: float
+    num_frames: int
+    variable_rate: bool
+    has_audio: bool
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[InputContainer]:
+    """Open a file for reading; what FFmpeg cannot open is an :class:`AvatarError` that says which way it is broken."""
+    import av
+
+    path = Path(path)
+    if not path.exists():
+        raise AvatarError(f"The file {path} does not exist.")
+    if path.is_dir():
+        raise AvatarError(f"{path} is a folder, not a video file.")
+    try:
+        size = path.stat().st_size
+        container = av.open(str(path)) if size else None
+    except PermissionError:
+        raise AvatarError(f"The file {path} may not be read.", "", "Change its permissions.") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise AvatarError(
+            f"{path} cannot be opened as a video:",
+            f"it is not one, or its index is missing because the file was cut off ({_reason(error)}).",
+            "Check that it plays, or copy or download it again.",
+        ) from None
+    if container is None:
+        raise AvatarError(f"The file {path} is empty.", "", "Copy or download it again.")
+    with container:
+        yield container
+
+
+def read_info(path: Path) -> VideoInfo:
+    """Scan the packets of a video without decoding them (one frame is decoded for its rotation).
+
+    Raises:
+        AvatarError: The file is missing, empty, not a video, or cut off.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        stream = _video_stream(container, path)
+        times = []
+        for packet in _packets(container, stream):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None and packet.size and not packet.is_discard:
+                times.append(stamp)
+        times = np.sort(np.array(times, np.float64)) * float(stream.time_base or 1)
+        announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        nominal = stream.average_rate or stream.guessed_rate
+        has_audio = bool(container.streams.audio)
+    if len(times) < 2:
+        raise AvatarError(f"{path} has no moving picture:", f"{len(times)} video frames were found.", "Give a video.")
+    step = float(np.median(np.diff(times)))
+    span = float(times[-1] - times[0])
+    if announced and span + step < TRUNCATED_SHARE * announced:
+        raise AvatarError(
+            f"{path} is cut off:",
+            f"it announces {announced:.1f} s of video and ends after {span:.1f} s.",
+            "Copy or download it again.",
+        )
+    variable = bool(np.abs(np.diff(times) - span / (len(times) - 1)).max() > 0.5 * span / (len(times) - 1))
+    fps = _nominal_rate(len(times), span, nominal, variable)
+    with open_media(path) as container:
+        first = next(_decoded(container, _video_stream(container, path), path), None)
+    if first is None:
+        raise AvatarError(f"No frame of {path} can be decoded.", "", "Check that it plays.")
+    rotation = -first.rotation % 360
+    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    duration = span + 1 / float(fps)
+    return VideoInfo(
+        path=path, width=width, height=height, rotation=rotation, fps=fps, start=float(times[0]), duration=duration,
+        num_frames=max(1, round(duration * fps)), variable_rate=variable, has_audio=has_audio,
+    )  # fmt: skip
+
+
+def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
+    """All frames at the constant rate ``info.fps``: for each output time the decoded frame nearest to it.
+
+    Yields:
+        uint8 RGB [height, width, 3], upright; the same array again where the source repeats. Never more than two
+        frames are held.
+
+    Raises:
+        AvatarError: More than 5 % of the file cannot be decoded.
+    """
+    with open_media(info.path) as container:
+        stream = _video_stream(container, info.path)
+        stream.thread_type = "AUTO"
+        count = 0
+        held: av.VideoFrame | None = None
+        held_time = 0.0
+        for frame in _decoded(container, stream, info.path):
+            time = frame.time - info.start if frame.time is not None else held_time + 1 / float(info.fps)
+            if held is not None:
+                middle = (held_time + time) / 2
+                picture = None
+                while count / info.fps < middle and count < info.num_frames:
+                    picture = to_rgb(held, info) if picture is None else picture
+                    yield picture
+                    count += 1
+            held, held_time = frame, time
+        if held is not None:
+            picture = to_rgb(held, info)
+            while count < info.num_frames:
+                yield picture
+                count += 1
+
+
+def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
+    """About ``count`` frames spread evenly over the video, as :func:`read_frames` gives them, in order.
+
+    A long video is sought through, a short one is decoded in one go, which is cheaper than seeking.
+    """
+    wanted = [info.start + (k + 0.5) * info.duration / count for k in range(count)]
+    seeking = info.num_frames > 125 * count  # half of x264's default distance between key frames
+    with open_media(info.path) as container:
+        stream = _video_stream(container, info.path)
+        stream.thread_type = "AUTO"
+        frames = _decoded(container, stream, info.path)
+        for time in wanted:
+            if seeking:
+                container.seek(int(time * 1_000_000), backward=True)
+                frames = _decoded(container, stream, info.path)
+            frame = next((f for f in frames if f.time is None or f.time >= time), None)
+            if frame is not None:
+                yield to_rgb(frame, info)
+
+
+def to_rgb(frame: av.VideoFrame, info: VideoInfo) -> np.ndarray:
+    """A decoded frame as upright uint8 RGB [height, width, 3]."""
+    from av.video.reformatter import Colorspace
+
+    # Untagged video: players take the HD matrix from 720 lines on, and the SD one below.
+    untagged = frame.colorspace == 2
+    matrix = (Colorspace.ITU709 if min(info.width, info.height) >= 720 else Colorspace.ITU601) if untagged else None
+    picture = frame.to_ndarray(format="rgb24", **({"src_colorspace": matrix} if matrix is not None else {}))
+    return np.ascontiguousarray(np.rot90(picture, -info.rotation // 90)) if info.rotation else picture
+
+
+def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray]:
+    """The sound from ``start`` on the file's clock, exactly ``duration`` seconds long; gaps are filled with silence.
+
+    Yields:
+        int16 mono chunks at 16 kHz; nothing if there is no sound track.
+
+    Raises:
+        AvatarError: The sound cannot be decoded.
+    """
+    import av
+
+    total = round(duration * SAMPLE_RATE)
+    written = 0
+    with open_media(path) as container:
+        if not container.streams.audio:
+            return
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        skip: int | None = None  # samples still to drop because they lie before the first picture
+        heard = 0.0  # seconds of sound decoded so far, to notice gaps in the time stamps
+        first = None
+        broken = packets = 0
+        for packet in _packets(container, stream):
+            packets += 1
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                broken += 1
+                continue
+            for frame in frames:
+                time = frame.time if frame.time is not None else start + heard
+                if first is None:
+                    first = time
+                    skip = round((start - time) * SAMPLE_RATE)
+                gap = time - first - heard
+                if gap > 0.05:  # the recorder dropped sound
+                    skip = (skip or 0) - round(gap * SAMPLE_RATE)
+                    heard += gap
+                heard += frame.samples / frame.sample_rate
+                frame.pts = None
+                for out in resampler.resample(frame):
+                    chunk = out.to_ndarray().reshape(-1)
+                    if skip and skip < 0:
+                        silence = min(-skip, total - written)
+                        yield np.zeros(silence, np.int16)
+                        written += silence
+                        skip = 0
+                    elif skip:
+                        dropped = min(skip, len(chunk))
+                        chunk, skip = chunk[dropped:], skip - dropped
+                    chunk = chunk[: total - written]
+                    if len(chunk):
+                        yield chunk
+                        written += len(chunk)
+            if written >= total:
+                return
+        if packets and broken > max(3, packets // 2):
+            raise AvatarError(f"The sound of {path} cannot be decoded.", "", "Check that it plays.")
+    if written < total:
+        yield np.zeros(total - written, np.int16)
+
+
+def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
+    # A cover picture in a sound file is a video stream too; ask for one that moves.
+    streams = [s for s in container.streams.video if not (s.disposition & s.disposition.attached_pic)]
+    if not streams:
+        raise AvatarError(f"{path} has no video track.", "", "Give a video of the person talking.")
+    return streams[0]
+
+
+def _packets(container: InputContainer, stream) -> Iterator[av.Packet]:
+    """Demux to the end; an error in the container ends the stream, as a player does it."""
+    import av
+
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        return
+
+
+def _decoded(container: InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+    import av
+
+    packets = broken = 0
+    for packet in _packets(container, stream):
+        packets += 1
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            broken += 1
+            continue
+        yield from frames
+    if broken > max(3, BROKEN_SHARE * packets):
+        raise AvatarError(
+            f"{path} is damaged:", f"{broken} of its {packets} video packets cannot be decoded.", "Copy it again."
+        )
+
+
+def _nominal_rate(count: int, span: float, nominal: Fraction | None, variable: bool) -> Fraction:
+    """Frame rate to use: what the file says if its time stamps agree, else their average, snapped to a common rate."""
+    measured = (count - 1) / span if span > 0 else 25.0
+    if nominal and not variable and math.isclose(float(nominal), measured, rel_tol=0.01):
+        return Fraction(nominal)
+    nearest = min(COMMON_RATES, key=lambda rate: abs(float(rate) - measured))
+    if math.isclose(float(nearest), measured, rel_tol=0.02):
+        return nearest
+    return Fraction(measured).limit_denominator(100)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).rstrip(".")

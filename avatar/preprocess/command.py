@@ -1,0 +1,103 @@
+"""Track a video of one person into a PERSON folder: pictures, sound, landmarks, head pose, masks, features, report."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import tyro
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.paths import read_json, write_json
+from avatar.preprocess.stage import Stage, StageContext, run_stage
+
+STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
+MARKER = "prepare.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    video: tyro.conf.Positional[Path]
+    """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
+    size: int = 512
+    """Side of the square pictures in pixels. The crop around the head is never enlarged: the side is the smaller of
+    this and the crop's, rounded down to a multiple of 16."""
+    audio: bool = True
+    """--no-audio: prepare a video without sound; its avatar can be shown and moved, but it cannot talk."""
+    av_offset: str = "auto"
+    """By how many frames the sound is late: a number, or auto to measure it."""
+    audio_features: Literal["auto", "moonshine", "mel"] = "auto"
+    """What the voice is described by. auto: the Moonshine speech encoder if it can be had, else mel bands."""
+    mask_stride: int = 0
+    """Masks are made for every n-th frame; 0 chooses from the length of the video."""
+    stages: str = "all"
+    """Only these stages, separated by commas (for development)."""
+    force: bool = False
+    """Make every stage anew, and replace what another video left in the folder."""
+
+
+def main(config: Config) -> None:
+    """Run the stages that are not done yet.
+
+    Raises:
+        AvatarError: The video, an option or the output folder is unsuitable.
+    """
+    check_options(config)
+    claim_folder(config)
+    ctx = StageContext(person=config.out, config=config)
+    names = STAGES if config.stages == "all" else tuple(config.stages.split(","))
+    for name in names:
+        run_stage(load_stage(name), ctx, force=config.force)
+    log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
+
+
+def load_stage(name: str) -> Stage:
+    """The module of a stage."""
+    if name not in STAGES:
+        raise AvatarError(f"There is no stage '{name}'.", "", f"The stages are {', '.join(STAGES)}.")
+    return cast(Stage, importlib.import_module(f"avatar.preprocess.{name}"))
+
+
+def check_options(config: Config) -> None:
+    """Refuse options that cannot work before anything is written."""
+    if config.size < 64:
+        raise AvatarError(f"--size {config.size} is too small.", "", "At least 64 is needed; 512 is usual.")
+    if config.mask_stride < 0:
+        raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", "", "Give 1 or more, or 0 to choose.")
+    if config.av_offset != "auto":
+        try:
+            float(config.av_offset)
+        except ValueError:
+            raise AvatarError(f"--av-offset {config.av_offset} is neither a number nor auto.") from None
+
+
+def claim_folder(config: Config) -> None:
+    """Make the PERSON folder, or check that it belongs to this video.
+
+    Raises:
+        AvatarError: The folder holds something else, or another video's person.
+    """
+    from avatar.preprocess import ingest
+
+    source = ingest.fingerprint(config.video)
+    ingest.check_source(config)  # so that a bad video leaves no folder behind
+    marker = config.out / MARKER
+    if config.out.is_file():
+        raise AvatarError(f"--out {config.out} is a file.", "", "Name a folder.")
+    if marker.exists():
+        if read_json(marker).get("source_sha256") != source and not config.force:
+            raise AvatarError(
+                f"{config.out} holds the preparation of another video ({read_json(marker).get('source')}).",
+                "",
+                "Choose another --out, or pass --force to replace it.",
+            )
+    elif config.out.is_dir() and any(config.out.iterdir()):
+        raise AvatarError(
+            f"{config.out} exists and is not a PERSON folder.", "Nothing was changed.", "Choose another --out."
+        )
+    write_json(marker, {"format": "avatar-prepare-1", "source": str(config.video), "source_sha256": source})

@@ -1,0 +1,292 @@
+"""Stage 1: the video becomes square pictures around the head at a constant frame rate, and 16 kHz mono sound.
+
+A first pass looks for faces in a few dozen frames and chooses one crop for the whole video: the camera of an avatar
+stands still, so the crop must too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import wave
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.io.video import SAMPLE_RATE, VideoInfo, read_audio, read_frames, read_info, sample_frames
+from avatar.preprocess.landmarker import Face, Landmarker
+from avatar.preprocess.stage import StageContext
+
+if TYPE_CHECKING:
+    from avatar.preprocess.command import Config
+
+NAME = "ingest"
+INPUTS: tuple[str, ...] = ()
+VERSION = 1
+
+PROBE_FRAMES = 40
+PROBE_SIDE = 1280  # the picture is reduced to this before faces are looked for
+MIN_SECONDS = 5.0
+MIN_FACE = 64  # pixels from forehead to chin, in the source
+MIN_FACE_SHARE = 0.5
+RIVAL_SIZE = 0.8  # a second face of this share of the first one's height competes with it
+RIVAL_SHARE = 0.3  # of the probed frames
+SILENCE = 10 ** (-60 / 20)  # a sound that never gets louder than this is silent
+CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
+WHOLE_FACES = 2.9  # a nearly square picture up to this size is kept whole
+HEADROOM = 0.45  # the middle of the face lies this far down the crop
+MULTIPLE = 16
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of the upright source picture, in whole pixels."""
+
+    x: int
+    y: int
+    side: int
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the result depends on."""
+    return {"source": fingerprint(config.video), "size": config.size, "audio": config.audio}
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        AvatarError: The file does not exist or may not be read.
+    """
+    path = Path(path)
+    try:
+        stat = path.stat()
+        return _fingerprint(path.resolve(), stat.st_size, stat.st_mtime_ns)
+    except FileNotFoundError:
+        raise AvatarError(f"The file {path} does not exist.") from None
+    except OSError as error:
+        raise AvatarError(f"{path} cannot be read as a video:", f"{error.strerror}.") from None
+
+
+@functools.lru_cache
+def _fingerprint(path: Path, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def check_source(config: Config) -> VideoInfo:
+    """Everything that can be refused without looking for a face.
+
+    Raises:
+        AvatarError: The file is missing, empty, not a video, cut off, too short, or has no sound.
+    """
+    info = read_info(config.video)
+    if info.duration < MIN_SECONDS:
+        raise AvatarError(
+            f"{info.path} is {info.duration:.1f} s long;",
+            f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
+            "Give a longer video.",
+        )
+    if config.audio and not info.has_audio:
+        raise AvatarError(
+            f"{info.path} has no sound track;",
+            "without the voice an avatar cannot learn to talk.",
+            "Give a video with sound, or pass --no-audio to learn the looks and the motion only.",
+        )
+    return info
+
+
+def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    """Write frames/ and audio.wav.
+
+    Raises:
+        AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent sound.
+    """
+    info = check_source(ctx.config)
+    if ctx.config.audio:
+        write_audio(info, out / "audio.wav")
+    faces = probe(info)
+    crop = choose_crop(info, faces)
+    size, crop = working_size(crop, ctx.config.size)
+    (out / "frames").mkdir()
+    written = write_frames(info, crop, size, out / "frames")
+    heights = [f[0].height for f in faces if f]
+    return {
+        "source": str(Path(ctx.config.video).resolve()),
+        "source_size": [info.width, info.height],
+        "rotation": info.rotation,
+        "variable_rate": info.variable_rate,
+        "fps": float(info.fps),
+        "num_frames": written,
+        "crop": [crop.x, crop.y, crop.side],
+        "size": size,
+        "has_audio": ctx.config.audio,
+        "face_height": round(float(np.median(heights)), 1),
+    }
+
+
+def probe(info: VideoInfo) -> list[list[Face]]:
+    """Faces, largest first, in a few dozen frames spread over the video, in pixels of the upright source.
+
+    Faces that are small in the picture escape the detector; where it finds none, overlapping tiles are searched.
+    """
+    import cv2
+
+    found = []
+    scale = min(1.0, PROBE_SIDE / max(info.width, info.height))
+    with Landmarker(num_faces=3) as landmarker:
+        for picture in log.track(sample_frames(info, PROBE_FRAMES), "looking for the face", PROBE_FRAMES):
+            small = (
+                cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+            )
+            faces = landmarker.detect(small) or _detect_tiled(landmarker, small)
+            found.append([Face(landmarks=f.landmarks / scale, arkit=f.arkit) for f in faces])
+    return found
+
+
+def _detect_tiled(landmarker: Landmarker, picture: np.ndarray) -> list[Face]:
+    height, width = picture.shape[:2]
+    side = min(height, width) // 2
+    if side < 2 * MIN_FACE:
+        return []
+    faces: list[Face] = []
+    for y in range(0, height - side + 1, side // 2):
+        for x in range(0, width - side + 1, side // 2):
+            for face in landmarker.detect(picture[y : y + side, x : x + side]):
+                moved = Face(landmarks=face.landmarks + np.array([x, y, 0], np.float32), arkit=face.arkit)
+                if all(np.linalg.norm(moved.centre - other.centre) > 0.5 * other.height for other in faces):
+                    faces.append(moved)
+    return sorted(faces, key=lambda face: -face.height)
+
+
+def choose_crop(info: VideoInfo, samples: list[list[Face]]) -> Crop:
+    """One square around the head and the shoulders, wherever the head goes.
+
+    Args:
+        info: The video; gives the size of the picture.
+        samples: Faces per probed frame, largest first.
+
+    Raises:
+        AvatarError: There is no face, too seldom one, too small a one, or two rivals.
+    """
+    seen = [faces for faces in samples if faces]
+    if not seen:
+        raise AvatarError(
+            f"No face was found in {info.path}", f"(in {len(samples)} frames).", "The face must be well visible."
+        )
+    if len(seen) < MIN_FACE_SHARE * len(samples):
+        raise AvatarError(
+            f"A face was found in only {len(seen)} of {len(samples)} probed frames of {info.path};",
+            "an avatar needs it in at least half of them.",
+            "Cut out the parts without the face.",
+        )
+    rivals = sum(len(faces) > 1 and faces[1].height >= RIVAL_SIZE * faces[0].height for faces in seen)
+    if rivals > RIVAL_SHARE * len(seen):
+        raise AvatarError(
+            f"{info.path} shows two faces of about equal size",
+            f"(in {rivals} of {len(seen)} probed frames), and which one to learn is not clear.",
+            "Crop the video to one person.",
+        )
+    main = [faces[0] for faces in seen]
+    height = float(np.median([face.height for face in main]))
+    if height < MIN_FACE:
+        raise AvatarError(
+            f"The face in {info.path} is only {height:.0f} pixels high;",
+            f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
+            "Give a closer or larger video.",
+        )
+    return frame_head(info.width, info.height, np.stack([face.box for face in main]), height)
+
+
+def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
+    """The crop for face boxes [N, 4] (x0, y0, x1, y1) of the typical height ``face`` in a picture."""
+    short = min(width, height)
+    if short <= WHOLE_FACES * face and max(width, height) <= 1.1 * short:
+        side = short
+    else:
+        low, high = np.percentile(boxes[:, :2], 2, axis=0), np.percentile(boxes[:, 2:], 98, axis=0)
+        # A head that moves needs a larger crop: its whole way, with half a face around it.
+        side = max(CROP_FACES * face, float((high - low).max()) + face)
+        side = int(min(side, short))
+    middle = np.median((boxes[:, :2] + boxes[:, 2:]) / 2, axis=0)
+    x = int(np.clip(round(middle[0] - side / 2), 0, width - side))
+    y = int(np.clip(round(middle[1] - HEADROOM * side), 0, height - side))
+    return Crop(x, y, side)
+
+
+def working_size(crop: Crop, size: int) -> tuple[int, Crop]:
+    """Side of the stored pictures, a multiple of 16 and never larger than the crop, and the crop for it.
+
+    A crop that needs no reduction is trimmed to the multiple, so that its pixels are stored as they are.
+    """
+    if crop.side > size:
+        return size // MULTIPLE * MULTIPLE, crop
+    side = crop.side // MULTIPLE * MULTIPLE
+    trim = crop.side - side
+    return side, Crop(crop.x + trim // 2, crop.y + trim // 2, side)
+
+
+def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
+    """Write the cropped, resized pictures as JPEG; returns how many."""
+    pending: list[Future[None]] = []
+    count = 0
+    with ThreadPoolExecutor(2) as pool:
+        for index, picture in enumerate(log.track(read_frames(info), "reading frames", info.num_frames)):
+            part = picture[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
+            pending.append(pool.submit(_write_jpeg, folder / f"{index:06d}.jpg", part, size))
+            if len(pending) > 8:
+                pending.pop(0).result()
+            count += 1
+        for future in pending:
+            future.result()
+    return count
+
+
+def _write_jpeg(path: Path, picture: np.ndarray, size: int) -> None:
+    import cv2
+
+    if picture.shape[0] != size:
+        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    quality = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        JPEG_QUALITY,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+    if not done:
+        raise AvatarError(f"{path} cannot be encoded.")
+    path.write_bytes(data.tobytes())  # unlike cv2.imwrite this tells when the disk is full
+
+
+def write_audio(info: VideoInfo, path: Path) -> None:
+    """Write the sound as 16 kHz mono 16-bit WAV, as long as the picture.
+
+    Raises:
+        AvatarError: The sound is silent.
+    """
+    peak = 0
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        for chunk in read_audio(info.path, info.start, info.num_frames / float(info.fps)):
+            peak = max(peak, int(np.abs(chunk.astype(np.int32)).max()))
+            file.writeframesraw(chunk.tobytes())
+    if peak < SILENCE * 32768:
+        raise AvatarError(
+            f"The sound of {info.path} is silent;",
+            "without the voice an avatar cannot learn to talk.",
+            "Give a video with the voice, or pass --no-audio to learn the looks and the motion only.",
+        )
