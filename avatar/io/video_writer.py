@@ -37,7 +37,7 @@ class VideoWriter:
         width, height: Picture size in pixels. Odd sizes are padded by one repeated row or column.
         fps: Frames per second.
         audio: Anything FFmpeg reads that has a sound track.
-        audio_start: Second of ``audio`` that belongs to the first frame.
+        audio_start: Second of ``audio`` that belongs to the first frame, counted from its first sample.
         crf: x264's quality, 0 (lossless) to 51; 18 looks like the original.
         preset: x264's speed preset.
         threads: Encoder threads; 0 lets x264 choose.
@@ -163,8 +163,8 @@ class _Sound:
             self._input.close()
             raise AvatarError(f"{path} has no sound track.")
         self._source = self._input.streams.audio[0]
-        # Times count from the first moment of the file, as players show it: an MP3 starts after its encoder's delay.
-        self._zero = Fraction(self._input.start_time or 0, av.time_base)
+        # Times count from the first sample, as in `avatar.io.audio`: an MP3's comes after its encoder's delay.
+        self._zero = Fraction(self._source.start_time or 0) * (self._source.time_base or 1)
         self._copy = self._source.codec_context.name == "aac" and self._start == 0 and self._zero == 0
         self._packets: Iterator[tuple[Fraction, av.Packet]] = iter(())
         self._pending: tuple[Fraction, av.Packet] | None = None
