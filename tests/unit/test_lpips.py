@@ -111,7 +111,7 @@ def test_as_a_loss_it_pulls_the_picture_and_never_makes_nan() -> None:
     assert image.grad is not None and bool(torch.isfinite(image.grad).all())
     with torch.no_grad():
         image -= 1e-3 * image.grad / image.grad.abs().max()
-    assert float(network(image, target)) < float(before)
+    assert network(image, target).item() < before.item()
     dead = {k: torch.zeros_like(v) for k, v in random_weights().items()}
     image.grad = None
     LPIPS(dead)(image, target).backward()
