@@ -1,0 +1,3 @@
+from avatar.data.dataset import PersonDataset
+
+__all__ = ["PersonDataset"]

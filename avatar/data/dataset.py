@@ -1,0 +1,103 @@
+"""`PersonDataset`: what training and evaluation read from a PERSON folder. Frames are decoded on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.motion import Motion
+from avatar.paths import read_json
+
+
+class PersonDataset:
+    """A prepared video of one person.
+
+    Args:
+        folder: PERSON folder, as `avatar prepare` writes it (layout in docs/design.md).
+
+    Raises:
+        AvatarError: The folder is missing, or `avatar prepare` did not finish in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "person.json").is_file():
+            raise AvatarError(
+                f"{self.folder} is not a prepared person.", "It has no person.json.",
+                f"Run `avatar prepare VIDEO --out {self.folder}` first.",
+            )  # fmt: skip
+        self.info = read_json(self.folder / "person.json")
+        self.width: int = self.info["width"]
+        self.height: int = self.info["height"]
+        self.fps: float = self.info["fps"]
+        self.num_frames: int = self.info["num_frames"]
+        self.test_start: int = self.info["test_start"]
+        self.segments: list[tuple[int, int]] = [tuple(s) for s in self.info["segments"]]
+        self.audio_path = self.folder / "ingest" / "audio.wav"
+        self.motion = Motion.load(self._need("motion.safetensors"))
+        self.landmarks: np.ndarray = np.load(self._need("track/landmarks.npy"), mmap_mode="r")
+        self.shape: np.ndarray = np.load(self._need("refine/shape.npy"))
+        camera = self.info["camera"]
+        self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], self.width, self.height)
+        self._features: np.ndarray | None = None
+
+    def _need(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise AvatarError(
+                f"{self.folder} is incomplete: {name} is missing.", "",
+                f"Run `avatar prepare VIDEO --out {self.folder}` again; finished stages are kept.",
+            )  # fmt: skip
+        return path
+
+    def image(self, index: int) -> np.ndarray:
+        """Frame ``index`` as uint8 RGB [H, W, 3]."""
+        path = self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare` again with --force.")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def masks(self, index: int) -> dict[str, np.ndarray]:
+        """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""
+        from avatar.preprocess.parse import load_masks
+
+        return load_masks(self.folder, index, (self.width, self.height))
+
+    @property
+    def plate(self) -> np.ndarray:
+        """The background without the person, uint8 RGB [H, W, 3]."""
+        image = cv2.imread(str(self._need("background/plate.png")), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    @property
+    def torso_pivot(self) -> np.ndarray:
+        """World point [3], centimetres, about which Motion's torso rotation turns."""
+        path = self.folder / "torso" / "stage.json"
+        if path.is_file():
+            pivot = read_json(path).get("result", {}).get("pivot")
+            if pivot is not None:
+                return np.asarray(pivot, np.float32)
+        return self.motion.head_translation.median(0).values.numpy() + np.array([0, 20, 3], np.float32)
+
+    @property
+    def audio_features(self) -> np.ndarray | None:
+        """Audio features at frame times, float32 [T, F], or None for a person without sound."""
+        path = self.folder / "features" / "audio.npy"
+        if self._features is None and path.is_file():
+            self._features = np.load(path)
+        return self._features
+
+    @property
+    def train_frames(self) -> np.ndarray:
+        """Indices of the frames that may be trained on: measured ones before ``test_start``."""
+        return np.flatnonzero(self.motion.valid.numpy()[: self.test_start])
+
+    @property
+    def test_frames(self) -> np.ndarray:
+        """The held-out part, every frame of it."""
+        return np.arange(self.test_start, self.num_frames)

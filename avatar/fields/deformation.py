@@ -1,0 +1,64 @@
+"""The deformation field: where is each canonical Gaussian, and how does it look, under this motion?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avatar.fields.triplane import TriplaneHash
+
+# How far a unit of network output moves each attribute; the last layer starts at zero, so training starts undeformed.
+_SCALE = {"means": 0.5, "rotations": 0.3, "scales": 0.3, "opacities": 1.0, "colors": 0.3}
+_WIDTH = {"means": 3, "rotations": 3, "scales": 3, "opacities": 1, "colors": 3}
+
+
+class Deformation(NamedTuple):
+    """Per-Gaussian changes: centimetres, axis-angle radians, log scale, opacity logit, colour 0..1."""
+
+    means: Tensor
+    rotations: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+
+class SpatialCode(NamedTuple):
+    """What depends on the canonical position alone; constant once training is over, so inference caches it."""
+
+    base: Tensor
+    attention: Tensor
+
+
+class DeformationField(nn.Module):
+    """Tri-plane features, modulated by the condition through a region attention, then a small MLP.
+
+    The condition is one vector for all Gaussians; each Gaussian weights it per hidden channel by an attention read
+    off its position (ER-NeRF's region attention), so that lips listen to lip channels and lids to lid channels.
+    """
+
+    def __init__(self, encoding: TriplaneHash, condition: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.spatial = nn.Linear(encoding.width, 2 * hidden)
+        self.condition = nn.Linear(condition, hidden, bias=False)
+        self.middle = nn.Linear(hidden, hidden)
+        self.head = nn.Linear(hidden, sum(_WIDTH.values()))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        scale = torch.cat([torch.full((_WIDTH[n],), _SCALE[n]) for n in _WIDTH])
+        self.register_buffer("output_scale", scale)
+
+    def spatial_code(self, points: Tensor) -> SpatialCode:
+        """Code of canonical positions [N, 3]."""
+        base, attention = self.spatial(self.encoding(points)).chunk(2, -1)
+        return SpatialCode(base, torch.sigmoid(attention) * 2)
+
+    def forward(self, code: SpatialCode, condition: Tensor) -> Deformation:
+        """Changes of all Gaussians under one condition vector [condition]."""
+        hidden = F.relu(torch.addcmul(code.base, code.attention, self.condition(condition)))
+        hidden = F.relu(self.middle(hidden))
+        out = self.head(hidden) * self.output_scale
+        return Deformation(*out.split(list(_WIDTH.values()), -1))

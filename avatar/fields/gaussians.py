@@ -1,0 +1,91 @@
+"""The canonical Gaussians: learned attributes, and the fixed binding of each to the face mesh."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Learned, one row per Gaussian. Names and parametrisation are gsplat's where gsplat has one; colours are plain RGB.
+ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "rig": 1}
+REGIONS = ("face", "mouth_upper", "mouth_lower", "hair", "neck", "torso")
+
+
+class Seeds(NamedTuple):
+    """Starting values for N Gaussians.
+
+    Attributes:
+        means: [N, 3] canonical centimetres.
+        scales: [N, 3] standard deviations, centimetres.
+        colors: [N, 3] RGB 0..1.
+        opacities: [N] 0..1.
+        rig: [N] share of the head's motion, 0..1; the rest follows the torso.
+        bind_index: [N, 3] int64, landmark vertices whose displacement moves the Gaussian.
+        bind_weight: [N, 3], zero rows for Gaussians that no landmark moves.
+        region: [N] uint8, index into `REGIONS`.
+    """
+
+    means: Tensor
+    scales: Tensor
+    colors: Tensor
+    opacities: Tensor
+    rig: Tensor
+    bind_index: Tensor
+    bind_weight: Tensor
+    region: Tensor
+
+    @staticmethod
+    def cat(parts: list[Seeds]) -> Seeds:
+        """All parts in one set."""
+        return Seeds(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class Gaussians(nn.Module):
+    """N canonical Gaussians.
+
+    Attributes:
+        means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
+        opacities: [N, 1] logits. colors: [N, 3] RGB. rig: [N, 1] logits of the share of the head's motion.
+    """
+
+    means: nn.Parameter
+    quats: nn.Parameter
+    scales: nn.Parameter
+    opacities: nn.Parameter
+    colors: nn.Parameter
+    rig: nn.Parameter
+    bind_index: Tensor
+    bind_weight: Tensor
+    region: Tensor
+
+    def __init__(self, seeds: Seeds) -> None:
+        super().__init__()
+        n = seeds.means.shape[0]
+        self.means = nn.Parameter(seeds.means.clone())
+        self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(n, 1))
+        self.scales = nn.Parameter(seeds.scales.log())
+        self.opacities = nn.Parameter(torch.logit(seeds.opacities, eps=1e-3)[:, None])
+        self.colors = nn.Parameter(seeds.colors.clone())
+        self.rig = nn.Parameter(torch.logit(seeds.rig, eps=5e-3)[:, None])
+        self.register_buffer("bind_index", seeds.bind_index)
+        self.register_buffer("bind_weight", seeds.bind_weight)
+        self.register_buffer("region", seeds.region)
+
+    @staticmethod
+    def empty(count: int) -> Gaussians:
+        """A set of the right size, to load a checkpoint into."""
+        zeros = torch.zeros
+        return Gaussians(
+            Seeds(
+                zeros(count, 3), torch.ones(count, 3), zeros(count, 3), zeros(count), zeros(count),
+                zeros(count, 3, dtype=torch.long), zeros(count, 3), zeros(count, dtype=torch.uint8),
+            )
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def displacement(self, vertices: Tensor) -> Tensor:
+        """What the face mesh does to each Gaussian: [N, 3] from landmark displacements [V, 3]."""
+        return (vertices[self.bind_index] * self.bind_weight[..., None]).sum(1)

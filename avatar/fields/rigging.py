@@ -1,0 +1,108 @@
+"""What moves the canonical Gaussians rigidly (head pose, torso), and what the face landmarks add to that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
+
+
+class Pose(NamedTuple):
+    """Rigid state of one frame: axis-angle rotations [3] and translations [3], as in `Motion`."""
+
+    head_rotation: Tensor
+    head_translation: Tensor
+    torso_rotation: Tensor
+    torso_translation: Tensor
+
+
+class HeadRig(nn.Module):
+    """Moves canonical points with the head, the torso, or a blend of both.
+
+    The canonical space is the world at a reference frame, so the torso's rest and the head's reference pose share it;
+    a neck Gaussian in between blends the two rigid motions by its learned weight, and no seam can open.
+
+    Args:
+        head_rotation: [3] reference head pose, axis-angle.
+        head_translation: [3] centimetres.
+        torso_pivot: [3] centimetres.
+    """
+
+    head_rotation: Tensor
+    head_translation: Tensor
+    torso_pivot: Tensor
+
+    def __init__(self, head_rotation: Tensor, head_translation: Tensor, torso_pivot: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("head_rotation", head_rotation.clone())
+        self.register_buffer("head_translation", head_translation.clone())
+        self.register_buffer("torso_pivot", torso_pivot.clone())
+
+    def to_canonical(self, head_points: Tensor) -> Tensor:
+        """Canonical positions of points [..., 3] in head axes."""
+        return head_points @ axis_angle_to_matrix(self.head_rotation).T + self.head_translation
+
+    def to_head(self, canonical: Tensor) -> Tensor:
+        """Head-frame positions of canonical points [..., 3]."""
+        return (canonical - self.head_translation) @ axis_angle_to_matrix(self.head_rotation)
+
+    def rotate_to_canonical(self, vectors: Tensor) -> Tensor:
+        """Canonical directions of head-frame displacements [..., 3]."""
+        return vectors @ axis_angle_to_matrix(self.head_rotation).T
+
+    def forward(self, means: Tensor, quats: Tensor, weight: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
+        """Posed means [N, 3] and quaternions [N, 4].
+
+        Args:
+            means: [N, 3] canonical, after the deformation.
+            quats: [N, 4] wxyz.
+            weight: [N, 1] share of the head's motion, 0..1.
+            pose: Rigid state of the frame.
+        """
+        reference = axis_angle_to_matrix(self.head_rotation)
+        head = axis_angle_to_matrix(pose.head_rotation) @ reference.T
+        torso = axis_angle_to_matrix(pose.torso_rotation)
+        by_head = (means - self.head_translation) @ head.T + pose.head_translation
+        by_torso = (means - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
+        reference_inverse = axis_angle_to_quat(-self.head_rotation)
+        q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), reference_inverse)
+        q_torso = axis_angle_to_quat(pose.torso_rotation)
+        q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)
+        turn = torch.lerp(q_torso.expand_as(quats), q_head.expand_as(quats), weight)
+        return torch.lerp(by_torso, by_head, weight), quat_multiply(turn, quats)
+
+
+class LandmarkBasis(nn.Module):
+    """Landmark displacements as a linear function of Motion's face channels, fitted to this person's own track.
+
+    It turns any motion (tracked, predicted or hand-made) into a moving face mesh before anything is learned, so lips
+    move from the first training step, and views or mouth shapes outside the training set stay plausible.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    @staticmethod
+    def fit(channels: Tensor, displacements: Tensor, ridge: float = 1e-2) -> LandmarkBasis:
+        """Ridge regression without intercept.
+
+        Args:
+            channels: [T, C] face channels.
+            displacements: [T, V, 3] landmarks minus the neutral face, head axes, centimetres.
+            ridge: Penalty relative to the mean channel energy.
+        """
+        c = channels.double()
+        gram = c.T @ c
+        gram += ridge * gram.diagonal().mean() * torch.eye(gram.shape[0], dtype=gram.dtype)
+        solution = torch.linalg.solve(gram, c.T @ displacements.double().flatten(1))
+        return LandmarkBasis(solution.float())
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """Displacements [V, 3] for one frame's channels [C]."""
+        return (channels @ self.matrix).view(-1, 3)

@@ -1,0 +1,90 @@
+"""`Avatar`: a trained run, ready to be looked at. The Python entry point for everything after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.io.checkpoint import load_tensors
+from avatar.methods.gaussian import GaussianAvatar, GaussianConfig
+from avatar.motion import Motion
+from avatar.paths import read_json
+
+
+class Renderable(Protocol):
+    """Anything that shows a motion from a camera."""
+
+    def render(self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None) -> Tensor:
+        """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]."""
+        ...
+
+
+class Avatar:
+    """A trained avatar.
+
+    Attributes:
+        camera: The camera that filmed the person.
+        fps: Frame rate of the source video.
+        head_pivot: World point [3] inside the head; free view turns around it.
+        info: What the model file says: method, number of Gaussians, bytes on disk.
+        person: The person.json of the source.
+    """
+
+    def __init__(self, run: Path, model: GaussianAvatar, person: dict[str, Any], info: dict[str, Any]) -> None:
+        self.run = run
+        self.model = model.eval()
+        self.person = person
+        self.info = info
+        camera = person["camera"]
+        self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
+        self.fps = float(person["fps"])
+        self.head_pivot = model.pivot
+
+    @staticmethod
+    def load(run: Path) -> Avatar:
+        """Open a RUN folder.
+
+        Raises:
+            AvatarError: The folder is missing, or training has not finished in it.
+        """
+        run = Path(run)
+        if not run.is_dir():
+            raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+        path = run / "model.safetensors"
+        if not path.is_file():
+            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
+                              f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+        tensors, meta = load_tensors(path)
+        if meta.get("format") != "avatar-model-1":
+            raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
+        model = GaussianAvatar.blank(
+            GaussianConfig(**meta["config"]), count=meta["count"], width=meta["width"], height=meta["height"],
+            audio_features=meta["audio_features"],
+        )  # fmt: skip
+        for name, buffer in model.named_buffers():  # sizes that follow from the person, not from the config
+            if name in tensors and tensors[name].shape != buffer.shape:
+                raise AvatarError(f"{path}: {name} is {tuple(tensors[name].shape)}, expected {tuple(buffer.shape)}.")
+        model.load_state_dict(tensors)
+        info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
+        return Avatar(run, model, read_json(run / "person.json"), info)
+
+    @torch.inference_mode()
+    def render(self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None) -> Tensor:
+        """One frame.
+
+        Args:
+            camera: Where from; ``self.camera`` or one derived from it.
+            motion: A motion track.
+            index: Its frame to show.
+            audio: [W, F] audio features around the frame for the residual code; None shows the motion alone.
+
+        Returns:
+            uint8 RGB [H, W, 3].
+        """
+        image = self.model(motion, index, camera, audio=audio).image
+        return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)

@@ -1,0 +1,209 @@
+"""Method ``gaussian``: canonical Gaussians, moved by head pose, face mesh and a learned deformation field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar.data import PersonDataset
+from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
+from avatar.fields.gaussians import Gaussians
+from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
+from avatar.fields.triplane import TriplaneHash
+from avatar.geometry.cameras import Camera
+from avatar.geometry.landmarks import landmarks_to_head
+from avatar.geometry.se3 import axis_angle_to_quat, quat_multiply
+from avatar.methods.condition import AudioCode, Conditioner
+from avatar.methods.initialise import reference_frame, seeds
+from avatar.motion import Motion
+from avatar.native import project_gaussians, rasterize
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianConfig:
+    """Shape of the model."""
+
+    initial_gaussians: int = 16_000
+    """Gaussians at the start; density control grows them to max_gaussians."""
+    max_gaussians: int = 30_000
+    """Most Gaussians the density control may make."""
+    levels: int = 8
+    """Resolutions of the tri-plane."""
+    features: int = 2
+    """Features per level and plane."""
+    coarsest: int = 8
+    """Cells across the scene at the coarsest level."""
+    finest: int = 160
+    """Cells across the scene at the finest level; coarse grids keep the deformation smooth."""
+    log2_table: int = 15
+    """Log2 of the entries per level and plane."""
+    hidden: int = 64
+    """Width of the deformation network."""
+    audio_code: int = 8
+    """Width of the residual code read directly from the audio; 0 turns it off."""
+    audio_dropout: float = 0.5
+    """How often the audio code is dropped in training, so that motion alone suffices."""
+    learn_plate: bool = True
+    """Refine the background plate during training."""
+
+
+class Rendering(NamedTuple):
+    """What one frame's rendering yields.
+
+    Attributes:
+        image: [H, W, 3] RGB, background composited.
+        alpha: [H, W, 1] coverage by the person.
+        means2d: [N, 2] pixels; gradients are retained in training, for the density control.
+        radii: [N] int32, 0 where a Gaussian was not drawn.
+        deformation: The field's output, for regularisation.
+    """
+
+    image: Tensor
+    alpha: Tensor
+    means2d: Tensor
+    radii: Tensor
+    deformation: Deformation
+
+
+class GaussianAvatar(nn.Module):
+    """One person as Gaussians. Build with :meth:`from_person`, or empty with :meth:`blank` to load weights into."""
+
+    plate: Tensor
+    _cache: SpatialCode | None
+
+    def __init__(
+        self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
+        conditioner: Conditioner, encoding: TriplaneHash, plate: Tensor, audio_features: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        self.gaussians = gaussians
+        self.rig = rig
+        self.basis = basis
+        self.conditioner = conditioner
+        code = config.audio_code if audio_features else 0
+        self.audio = AudioCode(audio_features, code) if code else None
+        self.field = DeformationField(encoding, conditioner.width + code, config.hidden)
+        self.plate = nn.Parameter(plate, requires_grad=config.learn_plate)
+        self._cache = None
+
+    @staticmethod
+    def from_person(data: PersonDataset, config: GaussianConfig, seed: int) -> GaussianAvatar:
+        """A model initialised from a prepared person; only training frames are looked at."""
+        rng = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        frame = reference_frame(data)
+        motion, train = data.motion, data.train_frames
+        rig = HeadRig(
+            motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot)
+        )
+        lifted = landmarks_to_head(
+            torch.from_numpy(np.asarray(data.landmarks[train])[..., :2]),
+            torch.from_numpy(data.shape),
+            motion.head_rotation[train],
+            motion.head_translation[train],
+            data.camera,
+        )
+        basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape))
+        gaussians = Gaussians(seeds(data, rig, frame, config.initial_gaussians, rng))
+        means = gaussians.means.detach()
+        margin = 2.0
+        bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
+        encoding = TriplaneHash(
+            bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
+            log2_table=config.log2_table,
+        )  # fmt: skip
+        plate = torch.from_numpy(data.plate).float() / 255
+        features = data.audio_features
+        audio_width = 0 if features is None else features.shape[1]
+        conditioner = Conditioner.fit(motion[train])
+        return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate, audio_width)
+
+    @staticmethod
+    def blank(config: GaussianConfig, *, count: int, width: int, height: int, audio_features: int) -> GaussianAvatar:
+        """A model of the right shapes with meaningless values, for ``load_state_dict``."""
+        from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
+
+        zeros = torch.zeros
+        encoding = TriplaneHash(
+            torch.tensor([[-1.0] * 3, [1.0] * 3]), levels=config.levels, features=config.features,
+            coarsest=config.coarsest, finest=config.finest, log2_table=config.log2_table,
+        )  # fmt: skip
+        return GaussianAvatar(
+            config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3)),
+            LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
+            zeros(height, width, 3), audio_features,
+        )  # fmt: skip
+
+    def train(self, mode: bool = True) -> GaussianAvatar:
+        self._cache = None  # training moves what the cache was computed from
+        return super().train(mode)
+
+    def spatial_code(self) -> SpatialCode:
+        """The part of the field that depends on canonical positions alone; cached outside training."""
+        if self.training:
+            return self.field.spatial_code(self.gaussians.means)
+        if self._cache is None:
+            with torch.no_grad():
+                self._cache = self.field.spatial_code(self.gaussians.means)
+        return self._cache
+
+    def forward(
+        self, motion: Motion, index: int, camera: Camera, *, audio: Tensor | None = None,
+        noise: Tensor | None = None, pose_delta: Tensor | None = None, code: SpatialCode | None = None,
+    ) -> Rendering:  # fmt: skip
+        """Render one frame.
+
+        Args:
+            motion: A motion track.
+            index: Its frame to show.
+            camera: Where from.
+            audio: [W, F] audio features around the frame, or None for motion alone.
+            noise: [condition] added to the motion part of the condition (training augmentation).
+            pose_delta: [6] correction of the head pose: axis-angle radians, centimetres.
+            code: Result of :meth:`spatial_code`, when several frames share it.
+        """
+        g = self.gaussians
+        condition = self.conditioner(motion, index)
+        if noise is not None:
+            condition = condition + noise
+        if self.audio is not None:
+            condition = torch.cat([condition, self.audio(audio)])
+        change = self.field(self.spatial_code() if code is None else code, condition)
+        vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
+        means = g.means + g.displacement(vertices) + change.means
+        quats = quat_multiply(axis_angle_to_quat(change.rotations), g.quats)
+        rotation, translation = motion.head_rotation[index], motion.head_translation[index]
+        if pose_delta is not None:
+            rotation, translation = rotation + pose_delta[:3], translation + pose_delta[3:]
+        pose = Pose(rotation, translation, motion.torso_rotation[index], motion.torso_translation[index])
+        means, quats = self.rig(means, quats, torch.sigmoid(g.rig), pose)
+        radii, means2d, depths, conics = project_gaussians(
+            means, quats, (g.scales + change.scales).exp(), camera.viewmat, camera.K, camera.width, camera.height
+        )
+        if self.training and means2d.requires_grad:
+            means2d.retain_grad()
+        colors = g.colors + change.colors
+        opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
+        image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
+        image = image + (1 - alpha) * self.background(camera)
+        return Rendering(image, alpha, means2d, radii, change)
+
+    def background(self, camera: Camera) -> Tensor:
+        """The plate [H, W, 3] at the camera's size."""
+        if self.plate.shape[:2] == (camera.height, camera.width):
+            return self.plate
+        plate = self.plate.permute(2, 0, 1)[None]
+        size = (camera.height, camera.width)
+        return nn.functional.interpolate(plate, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+    @property
+    def pivot(self) -> Tensor:
+        """World point [3] inside the head at the reference pose: what free view turns around."""
+        return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]))
+
+

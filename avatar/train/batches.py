@@ -1,0 +1,109 @@
+"""Training frames: which one at which step, and its picture, weights and masks, decoded ahead in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar.data import PersonDataset
+from avatar.motion.face_channels import LIPS_OUTER, mouth_opening
+from avatar.train.config import LossConfig
+
+_EYES = ((33, 133), (362, 263))
+
+
+class Batch(NamedTuple):
+    """One frame.
+
+    Attributes:
+        index: Frame number.
+        image: [H, W, 3] RGB 0..1.
+        weight: [H, W, 1] weight of L1, mean 1.
+        person: [H, W, 1] coverage by the person, 0..1.
+        face_box: x0, y0, x1, y1 in pixels around the face.
+    """
+
+    index: int
+    image: Tensor
+    weight: Tensor
+    person: Tensor
+    face_box: tuple[int, int, int, int]
+
+
+class FrameSampler:
+    """Frame of each step, a pure function of seed and step, so that a resumed run sees the same frames.
+
+    Half of the draws are uniform, half balance the mouth opening: wide-open mouths are rare in speech, and without
+    balance their teeth and tongue stay blurred.
+    """
+
+    def __init__(self, data: PersonDataset, seed: int) -> None:
+        self.frames = data.train_frames
+        self.seed = seed
+        opening = mouth_opening(np.asarray(data.landmarks[self.frames]))
+        histogram, edges = np.histogram(opening, bins=12)
+        rarity = 1 / np.maximum(histogram, len(opening) / 100)[np.clip(np.digitize(opening, edges[1:-1]), 0, 11)]
+        self.probability = 0.5 / len(self.frames) + 0.5 * rarity / rarity.sum()
+        self.cumulative = np.cumsum(self.probability / self.probability.sum())
+
+    def __call__(self, step: int) -> int:
+        draw = np.random.default_rng((self.seed, step)).random()
+        return int(self.frames[min(np.searchsorted(self.cumulative, draw), len(self.frames) - 1)])
+
+
+def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfig) -> Batch:
+    """Frame ``index`` at ``size`` (width, height), with its loss weights."""
+    image = data.image(index)
+    masks = data.masks(index)
+    scale = size[0] / data.width
+    points = np.asarray(data.landmarks[index])[:, :2] * scale
+    if size != (data.width, data.height):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        masks = {k: cv2.resize(masks[k], size, interpolation=cv2.INTER_AREA) for k in ("background", "face")}
+    weight = 1 + loss.face * masks["face"]
+    width = np.ptp(points[:, 0])
+    lips = points[list(LIPS_OUTER)]
+    weight += loss.mouth * _blob(size, lips.mean(0), np.ptp(lips, axis=0) / 2 + 0.05 * width)
+    for corner_a, corner_b in _EYES:
+        a, b = points[corner_a], points[corner_b]
+        half = np.linalg.norm(a - b) / 2
+        weight += loss.eyes * _blob(size, (a + b) / 2, np.array([1.3 * half, 1.0 * half]))
+    low, high = points[:468].min(0), points[:468].max(0)
+    box = (int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1])))
+    return Batch(
+        index,
+        torch.from_numpy(image).float() / 255,
+        torch.from_numpy(weight / weight.mean()).float()[..., None],
+        torch.from_numpy(1 - masks["background"]).float()[..., None],
+        box,
+    )
+
+
+def _blob(size: tuple[int, int], centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """A soft-edged ellipse, 1 inside, [H, W]."""
+    x = (np.arange(size[0], dtype=np.float32) + 0.5 - centre[0]) / max(float(radius[0]), 1)
+    y = (np.arange(size[1], dtype=np.float32) + 0.5 - centre[1]) / max(float(radius[1]), 1)
+    return np.clip(3 - 2 * np.sqrt(y[:, None] ** 2 + x[None] ** 2), 0, 1)
+
+
+def prefetch(data: PersonDataset, sampler: FrameSampler, sizes: list[tuple[int, int]], start: int,
+             loss: LossConfig, ahead: int = 4) -> Iterator[Batch]:  # fmt: skip
+    """Batches of steps ``start`` to ``len(sizes)``; ``sizes[step]`` is the training resolution."""
+    with ThreadPoolExecutor(1, "frames") as pool:
+        steps = range(start, len(sizes))
+        waiting = [pool.submit(load, data, sampler(s), sizes[s], loss) for s in steps[:ahead]]
+        try:
+            for s in steps:
+                batch = waiting.pop(0).result()
+                if s + ahead < len(sizes):
+                    waiting.append(pool.submit(load, data, sampler(s + ahead), sizes[s + ahead], loss))
+                yield batch
+        finally:
+            for future in waiting:
+                future.cancel()

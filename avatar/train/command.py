@@ -1,0 +1,115 @@
+"""Train an avatar from a PERSON folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import tomli_w
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.paths import atomic_file, write_json
+from avatar.train.config import TrainConfig, with_preset
+
+Config = TrainConfig
+
+
+def main(config: Config) -> None:
+    """Train, then fit the person's speech network; the RUN folder is complete afterwards."""
+    config = with_preset(config)
+    if config.print_config:
+        print(tomli_w.dumps(_plain(asdict(config))))
+        return
+    import torch
+
+    from avatar.data import PersonDataset
+    from avatar.train.trainer import Trainer
+
+    data = PersonDataset(config.person)
+    folder = open_run(config)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    trainer = Trainer(data, config)
+    if config.resume:
+        trainer.resume(folder)
+        log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
+    describe(folder, config, data)
+    try:
+        trainer.run(folder)
+    except KeyboardInterrupt:
+        log.info(
+            f"\nStopped at step {trainer.step} and saved. Go on with: "
+            f"avatar train {config.person} --out {folder} --quality {config.quality} --resume"
+        )
+        raise
+    train_speech(data, config, folder)
+    log.info(
+        f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
+        f"{len(trainer.model.gaussians)} Gaussians."
+    )
+    log.next_command(f"avatar render {folder} --audio SPEECH.wav --out {folder}/speech.mp4")
+
+
+def open_run(config: TrainConfig) -> Path:
+    """Check the RUN folder against the options; nothing that exists is lost without --overwrite."""
+    folder = Path(config.out)
+    if folder.exists() and not folder.is_dir():
+        raise AvatarError(f"{folder} is a file, not a folder.", "", "Choose another --out.")
+    checkpoint = folder / "checkpoints" / "last" / "state.safetensors"
+    if config.resume:
+        if not checkpoint.is_file():
+            raise AvatarError(f"{folder} holds no checkpoint to resume.", "", "Leave out --resume.")
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        if not config.overwrite:
+            raise AvatarError(
+                f"{folder} already holds a run or other files.", "",
+                "Go on with --resume, replace it with --overwrite, or choose another --out.",
+            )  # fmt: skip
+        if not (folder / "config.toml").is_file():
+            raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def describe(folder: Path, config: TrainConfig, data) -> None:  # noqa: ANN001 (imported lazily)
+    """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
+    import torch
+
+    from avatar import __version__
+
+    with atomic_file(folder / "config.toml") as temporary:
+        temporary.write_text(tomli_w.dumps(_plain(asdict(config))))
+    with atomic_file(folder / "command.txt") as temporary:
+        temporary.write_text(" ".join(sys.argv) + "\n")
+    environment = {
+        "avatar": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "machine": platform.platform(), "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "person.json", data.info)
+    data.motion[: data.test_start].save(folder / "motion.safetensors")
+
+
+def train_speech(data, config: TrainConfig, folder: Path) -> None:  # noqa: ANN001
+    """Fit the audio-to-motion network of this person, unless the video has no sound."""
+    if data.audio_features is None:
+        log.warn("the video has no sound, so this avatar cannot be driven by audio yet.")
+        return
+    from avatar.prior.personal import train_personal
+
+    train_personal(data.folder, seed=config.seed).save(folder / "speech.safetensors")
+
+
+def _plain(value):  # noqa: ANN001, ANN202 (recursive over TOML types)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else json.loads(json.dumps(value))

@@ -1,0 +1,114 @@
+"""Training options and the three quality presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from avatar.methods.gaussian import GaussianConfig
+from avatar.strategy.density import DensityConfig
+
+Quality = Literal["draft", "standard", "high"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the training loss."""
+
+    ssim: float = 0.2
+    """Share of the structural term (1 - SSIM); L1 has the rest."""
+    mouth: float = 6.0
+    """Extra weight of L1 inside the mouth region."""
+    eyes: float = 2.0
+    """Extra weight of L1 around the eyes."""
+    face: float = 1.0
+    """Extra weight of L1 on the rest of the face."""
+    alpha: float = 0.05
+    """Coverage against the person mask."""
+    deformation: float = 0.002
+    """Size of the learned deformation."""
+    lpips: float = 0.05
+    """Perceptual loss on face crops, late in training; needs the LPIPS asset."""
+    lpips_start: float = 0.5
+    """Share of the training after which the perceptual loss begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Learning rates (per attribute, gsplat's names) and their decay."""
+
+    means: float = 0.02
+    """Centimetres per step; falls to 1 % of it by the end."""
+    quats: float = 2e-3
+    scales: float = 8e-3
+    opacities: float = 3e-2
+    colors: float = 4e-3
+    rig: float = 2e-2
+    encoding: float = 5e-3
+    network: float = 1e-3
+    plate: float = 1e-3
+    final: float = 0.05
+    """Learning rates end at this share of their start."""
+    condition_noise: float = 0.05
+    """Noise on the motion condition, in units of its spread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What a quality preset sets."""
+
+    steps: int = 9000
+    """Optimisation steps."""
+    half_until: float = 0.2
+    """Share of the steps that are trained at half resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an avatar."""
+
+    person: Annotated[Path, tyro.conf.Positional]
+    """PERSON folder, from `avatar prepare`."""
+    out: Path
+    """RUN folder to write."""
+    quality: Quality = "standard"
+    """One dial: time against fidelity."""
+    steps: int | None = None
+    """Optimisation steps, instead of the preset's."""
+    resume: bool = False
+    """Go on from the last checkpoint in the RUN folder."""
+    overwrite: bool = False
+    """Replace what the RUN folder holds."""
+    seed: int = 0
+    """Every random choice follows from it."""
+    threads: int | None = None
+    """CPU threads; all cores by default."""
+    preview_every: int = 500
+    """Steps between preview pictures."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    print_config: bool = False
+    """Print the whole configuration and stop."""
+    model: GaussianConfig = field(default_factory=GaussianConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    density: DensityConfig = field(default_factory=DensityConfig)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+def with_preset(config: TrainConfig) -> TrainConfig:
+    """``config`` with the preset of its quality filled in wherever the user left the default."""
+    from avatar.configs.presets import PRESETS
+
+    preset = PRESETS[config.quality]()
+    parts = {
+        name: getattr(preset, name) if getattr(config, name) == type(getattr(config, name))() else getattr(config, name)
+        for name in ("model", "loss", "optim", "density", "schedule")
+    }
+    config = replace(config, **parts)
+    if config.steps is not None:
+        config = replace(config, schedule=replace(config.schedule, steps=config.steps))
+    return config

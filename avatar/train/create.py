@@ -1,0 +1,62 @@
+"""Video in, avatar out: prepare, train and eval in one command. Finished parts are kept when it is run again."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from avatar import log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Make an avatar from a video of one person talking."""
+
+    video: Annotated[Path, tyro.conf.Positional]
+    """Any video that ffmpeg reads: one person, facing the camera, talking, 3 to 5 minutes."""
+    out: Path
+    """RUN folder; the prepared person goes beside it, into RUN.person."""
+    quality: Literal["draft", "standard", "high"] = "standard"
+    """One dial: time against fidelity."""
+    size: int = 512
+    """Largest side of the working picture; the video is never enlarged."""
+    seed: int = 0
+    """Every random choice follows from it."""
+    eval: bool = True
+    """Measure the avatar on the held-out part at the end."""
+
+
+def main(config: Config) -> None:
+    """Run what is missing of prepare, train and eval."""
+    prepare = importlib.import_module("avatar.preprocess.command")
+    train = importlib.import_module("avatar.train.command")
+    began = time.perf_counter()
+    run = Path(config.out)
+    person = person_folder(run)
+    prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
+    prepared = time.perf_counter()
+    if (run / "speech.safetensors").is_file() and (run / "model.safetensors").is_file():
+        log.info(f"{run} is already trained.")
+    else:
+        resume = (run / "checkpoints" / "last" / "state.safetensors").is_file()
+        train.main(train.Config(person=person, out=run, quality=config.quality, seed=config.seed, resume=resume))
+    trained = time.perf_counter()
+    if config.eval:
+        evaluate = importlib.import_module("avatar.eval.command")
+        evaluate.main(evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval"))
+    done = time.perf_counter()
+    log.info(
+        f"Prepare {prepared - began:.0f} s, train {trained - prepared:.0f} s, eval {done - trained:.0f} s: "
+        f"{(done - began) / 60:.1f} minutes in all."
+    )
+    log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")
+
+
+def person_folder(run: Path) -> Path:
+    """PERSON folder of a run made by `create`: beside it, so that the run stays small enough to share."""
+    return run.with_name(run.name + ".person")

@@ -1,0 +1,326 @@
+"""The training loop: one frame a step, density control, previews, checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar import log
+from avatar.data import PersonDataset
+from avatar.errors import AvatarError
+from avatar.fields.gaussians import ATTRIBUTES, Gaussians
+from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.methods.condition import audio_window
+from avatar.methods.gaussian import GaussianAvatar, Rendering
+from avatar.native import ssim
+from avatar.paths import atomic_dir, atomic_file
+from avatar.strategy.density import DensityControl
+from avatar.train.batches import Batch, FrameSampler, prefetch
+from avatar.train.config import TrainConfig
+
+_SNAPSHOT_EVERY = 200
+_MAX_ROLLBACKS = 3
+
+
+class Trainer:
+    """Optimises a :class:`GaussianAvatar` on a prepared person.
+
+    Args:
+        data: The person; frames from ``test_start`` on are never read.
+        config: All options, preset filled in.
+    """
+
+    def __init__(self, data: PersonDataset, config: TrainConfig) -> None:
+        self.data, self.config = data, config
+        self.steps = config.schedule.steps
+        self.step = 0
+        self.model = GaussianAvatar.from_person(data, config.model, config.seed).train()
+        self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
+        self.density = DensityControl(config.density, len(self.model.gaussians))
+        self.sampler = FrameSampler(data, config.seed)
+        features = data.audio_features
+        self.features = None if features is None else torch.from_numpy(features).float()
+        self.psnr = 0.0
+        self.seconds = 0.0
+        self._lpips = None
+        self._snapshot: dict[str, Tensor] | None = None
+        self._snapshot_step = 0
+        self._rollbacks = 0
+        self._banned: set[int] = set()
+
+    # -- optimiser ---------------------------------------------------------------------------------------------------
+
+    def _groups(self) -> list[dict]:
+        rates, model = self.config.optim, self.model
+        groups = [
+            {"name": f"gaussians.{name}", "params": [getattr(model.gaussians, name)], "lr": getattr(rates, name)}
+            for name in ATTRIBUTES
+        ]
+        groups.append({"name": "encoding", "params": [model.field.encoding.table], "lr": rates.encoding})
+        network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
+        if model.audio is not None:
+            network += list(model.audio.parameters())
+        groups.append({"name": "network", "params": network, "lr": rates.network})
+        if model.plate.requires_grad:
+            groups.append({"name": "plate", "params": [model.plate], "lr": rates.plate})
+        for group in groups:
+            group["start"] = group["lr"]
+        return groups
+
+    def _decay(self) -> None:
+        progress = self.step / self.steps
+        for group in self.optimizer.param_groups:
+            final = 0.01 if group["name"] == "gaussians.means" else self.config.optim.final
+            warm = min(1.0, (self.step + 1) / 100) if group["name"] in ("network", "encoding") else 1.0
+            group["lr"] = group["start"] * warm * final**progress
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _render(self, index: int, width: int, height: int, augment: bool) -> Rendering:
+        camera = self.data.camera.resized(width, height)
+        audio = noise = None
+        if augment:
+            generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
+            noise = torch.randn(self.model.conditioner.width, generator=generator) * self.config.optim.condition_noise
+            keep = torch.rand((), generator=generator) >= self.config.model.audio_dropout
+            if self.features is not None and keep:
+                audio = audio_window(self.features, index)
+        elif self.features is not None:
+            audio = audio_window(self.features, index)
+        return self.model(self.data.motion, index, camera, audio=audio, noise=noise)
+
+    def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        weights = self.config.loss
+        l1 = ((out.image - batch.image).abs() * batch.weight).mean()
+        structure = 1 - ssim(out.image, batch.image)
+        # Uncertain mask edges say nothing about coverage: only confident pixels count.
+        sure = ((batch.person - 0.5).abs() * 2).square()
+        coverage = ((out.alpha - batch.person).abs() * sure).mean()
+        change = out.deformation
+        size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
+        loss = (1 - weights.ssim) * l1 + weights.ssim * structure + weights.alpha * coverage
+        loss = loss + weights.deformation * size
+        parts = {"l1": l1.item(), "ssim": 1 - structure.item(), "alpha": coverage.item()}
+        if weights.lpips > 0 and self.step >= weights.lpips_start * self.steps:
+            perceptual = self._perceptual(out.image, batch)
+            if perceptual is not None:
+                loss = loss + weights.lpips * perceptual
+                parts["lpips"] = perceptual.item()
+        return loss, parts
+
+    def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
+        if self._lpips is None:
+            from avatar.losses.lpips import LPIPS
+
+            try:
+                self._lpips = LPIPS.load()
+            except AvatarError as error:
+                log.warn(f"training goes on without the perceptual loss: {error}")
+                self._lpips = False
+        if self._lpips is False:
+            return None
+        x0, y0, x1, y1 = batch.face_box
+        height, width = image.shape[:2]
+        side = min(max(x1 - x0, y1 - y0, 64), 192, width, height)
+        draw = np.random.default_rng((self.config.seed, self.step, 1)).random(2)
+        x = int(np.clip(x0 + draw[0] * max(x1 - x0 - side, 1), 0, width - side))
+        y = int(np.clip(y0 + draw[1] * max(y1 - y0 - side, 1), 0, height - side))
+        return self._lpips(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side])
+
+    def _train_step(self, batch: Batch) -> dict[str, float] | None:
+        """One optimisation step; None when the numbers were not finite (nothing was changed)."""
+        height, width = batch.image.shape[:2]
+        self._decay()
+        out = self._render(batch.index, width, height, augment=True)
+        loss, parts = self._loss(out, batch)
+        if not torch.isfinite(loss):
+            return None
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if not all(torch.isfinite(g["params"][0].grad).all() for g in self.optimizer.param_groups):
+            return None
+        self.optimizer.step()
+        if out.means2d.grad is not None:
+            self.density.observe(out.means2d.grad, out.radii, width * height)
+        parts["mse"] = (out.image.detach() - batch.image).square().mean().item()
+        return parts
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, folder: Path) -> None:
+        """Train to the end (or until Ctrl-C, which saves first)."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        sizes = self._sizes()
+        writer = SummaryWriter(str(folder / "log"))
+        began = time.perf_counter()
+        before = self.seconds
+        interrupted = False
+        with log.progress() as bar:
+            task = bar.add_task("train", total=self.steps, completed=self.step, info="")
+            try:
+                while self.step < self.steps:
+                    for batch in prefetch(self.data, self.sampler, sizes, self.step, self.config.loss):
+                        if self.step - self._snapshot_step >= _SNAPSHOT_EVERY or self._snapshot is None:
+                            self._take_snapshot()
+                        parts = {} if batch.index in self._banned else self._train_step(batch)
+                        if parts is None:
+                            self._roll_back(batch)
+                            bar.update(task, completed=self.step)
+                            break
+                        self.step += 1
+                        self._maintain()
+                        self.seconds = before + time.perf_counter() - began
+                        if parts:
+                            self._report(writer, parts)
+                        bar.update(task, completed=self.step, info=self._status())
+                        if self.step % self.config.preview_every == 0 or self.step == self.steps:
+                            self.preview(folder / "previews" / f"{self.step:06d}.jpg")
+                        if self.step % self.config.save_every == 0 and self.step < self.steps:
+                            self.save(folder)
+            except KeyboardInterrupt:
+                interrupted = True
+        self.save(folder)
+        writer.close()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        full = (self.data.width, self.data.height)
+        half = (full[0] // 2, full[1] // 2)
+        switch = int(self.config.schedule.half_until * self.steps)
+        return [half if s < switch and min(half) >= 128 else full for s in range(self.steps)]
+
+    def _maintain(self) -> None:
+        if self.density.due(self.step, self.steps):
+            limit = self.config.model.max_gaussians
+            self.density.change(self.model.gaussians, self.optimizer, self.step, self.steps, limit, self.config.seed)
+
+    def _status(self) -> str:
+        return f"PSNR {self.psnr:.2f}  {len(self.model.gaussians)} Gaussians"
+
+    def _report(self, writer, parts: dict[str, float]) -> None:  # noqa: ANN001 (tensorboard is imported lazily)
+        psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
+        self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
+        if self.step % 20 == 0:
+            writer.add_scalar("train/psnr", self.psnr, self.step)
+            writer.add_scalar("train/gaussians", len(self.model.gaussians), self.step)
+            for name, value in parts.items():
+                writer.add_scalar(f"train/{name}", value, self.step)
+
+    def preview(self, path: Path) -> None:
+        """Real beside rendered, for three training frames of different mouth opening."""
+        from avatar.motion.face_channels import mouth_opening
+
+        frames = self.data.train_frames[:: max(1, len(self.data.train_frames) // 200)]
+        order = np.argsort(mouth_opening(np.asarray(self.data.landmarks[frames])))
+        picks = frames[order[[len(order) // 10, len(order) // 2, -len(order) // 20 - 1]]]
+        self.model.eval()
+        rows = []
+        with torch.no_grad():
+            for index in picks:
+                image = self._render(int(index), self.data.width, self.data.height, augment=False).image
+                rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
+        self.model.train()
+        with atomic_file(path) as temporary:
+            cv2.imwrite(str(temporary), cv2.cvtColor(np.hstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, as flat tensors."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for group in self.optimizer.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{group['name']}.{i}.{key}"] = value
+        tensors["density.gradient"] = self.density.gradient
+        tensors["density.seen"] = self.density.seen
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of :meth:`state`; the number of Gaussians may differ from the current one."""
+        count = tensors["model.gaussians.means"].shape[0]
+        if count != len(self.model.gaussians):
+            self.model.gaussians = Gaussians.empty(count)
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
+        for group in self.optimizer.param_groups:
+            for i, parameter in enumerate(group["params"]):
+                prefix = f"optimizer.{group['name']}.{i}."
+                state = {k[len(prefix) :]: v.clone() for k, v in tensors.items() if k.startswith(prefix)}
+                if state:
+                    self.optimizer.state[parameter] = state
+        self.density = DensityControl(self.config.density, count)
+        self.density.gradient = tensors["density.gradient"].clone()
+        self.density.seen = tensors["density.seen"].clone()
+
+    def _take_snapshot(self) -> None:
+        self._snapshot = {k: v.detach().clone() for k, v in self.state().items()}
+        self._snapshot_step = self.step
+
+    def _roll_back(self, batch: Batch) -> None:
+        self._rollbacks += 1
+        if self._rollbacks > _MAX_ROLLBACKS or self._snapshot is None:
+            raise AvatarError(
+                f"Training broke down {self._rollbacks} times: the numbers are no longer finite.",
+                f"The last time at step {self.step} on frame {batch.index}.",
+                "Lower the learning rates (--optim.means, --optim.network) or prepare the video again.",
+            )
+        log.warn(
+            f"step {self.step}: not a finite number on frame {batch.index}; back to step {self._snapshot_step}, "
+            "and this frame is left out from now on."
+        )
+        self._banned.add(batch.index)
+        self.load_state(self._snapshot)
+        self.step = self._snapshot_step
+
+    def save(self, folder: Path) -> None:
+        """Write the model and the full training state."""
+        self.save_model(folder / "model.safetensors")
+        with atomic_dir(folder / "checkpoints" / "last") as temporary:
+            meta = {
+                "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
+                "rollbacks": self._rollbacks, "config": fingerprint(self.config),
+            }  # fmt: skip
+            save_tensors(temporary / "state.safetensors", self.state(), meta)
+
+    def save_model(self, path: Path) -> None:
+        """Write what rendering needs."""
+        features = 0 if self.features is None else self.features.shape[1]
+        meta = {
+            "format": "avatar-model-1", "method": "gaussian", "config": asdict(self.config.model),
+            "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
+            "audio_features": features, "steps": self.step,
+        }  # fmt: skip
+        save_tensors(path, self.model.state_dict(), meta)
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the last checkpoint of a RUN folder."""
+        tensors, meta = load_tensors(folder / "checkpoints" / "last" / "state.safetensors")
+        if meta["config"] != fingerprint(self.config):
+            raise AvatarError(
+                f"{folder} was trained with other settings.", "A resumed run must keep them.",
+                "Give the same options as before, or choose another --out.",
+            )  # fmt: skip
+        self.load_state(tensors)
+        self.step, self.psnr, self.seconds = meta["step"], meta["psnr"], meta["seconds"]
+        self._banned, self._rollbacks = set(meta["banned"]), meta["rollbacks"]
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """The settings that a resumed run must share, as one string."""
+    parts = {k: asdict(getattr(config, k)) for k in ("model", "loss", "optim", "density", "schedule")}
+    return repr((config.seed, parts))
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Float RGB 0..1 [H, W, 3] to uint8."""
+    return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()

@@ -1,0 +1,1 @@
+"""Presets: plain functions that return whole configurations."""

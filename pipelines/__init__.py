@@ -1,0 +1,1 @@
+"""Recipes: short scripts that compose the library end to end."""
