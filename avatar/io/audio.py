@@ -61,7 +61,9 @@ def probe_audio(path: Path | str) -> AudioInfo:
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
-                raise AvatarError(f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4.")
+                raise AvatarError(
+                    f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4."
+                )
             stream = container.streams.audio[0]
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
             if stream.duration is not None and stream.time_base:

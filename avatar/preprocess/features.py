@@ -1,0 +1,49 @@
+"""Stage: speech features and loudness, one row per picture, with the sound-picture offset taken out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar.io.audio import stream_audio
+from avatar.prior.encoder import AudioEncoder, MelEncoder, MoonshineEncoder, default_encoder, stream_features
+
+if TYPE_CHECKING:
+    from avatar.preprocess.command import Config
+    from avatar.preprocess.stage import StageContext
+
+NAME = "features"
+INPUTS: tuple[str, ...] = ("ingest", "sync")
+VERSION = 1
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the result depends on."""
+    return {"audio": config.audio, "audio_features": config.audio_features}
+
+
+def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    """Write audio.npy [T, F] and energy.npy [T]; nothing for a video without sound.
+
+    Raises:
+        AvatarError: The encoder that was asked for cannot be had.
+    """
+    if not ctx.config.audio:
+        return {"has_audio": False}
+    encoder = choose_encoder(ctx.config.audio_features)
+    offset = float(ctx.result("sync")["offset_frames"])
+    fps = float(ctx.result("ingest")["fps"])
+    chunks = stream_audio(ctx.folder("ingest") / "audio.wav", start=0.0)
+    blocks = list(stream_features(encoder, chunks, fps, num_frames=ctx.frames, offset=offset))
+    np.save(out / "audio.npy", np.concatenate([b.features for b in blocks]))
+    np.save(out / "energy.npy", np.concatenate([b.energy for b in blocks]))
+    return {"has_audio": True, "encoder": encoder.config, "dim": encoder.dim, "fps": fps, "offset_frames": offset}
+
+
+def choose_encoder(name: str) -> AudioEncoder:
+    """The encoder for the option ``audio_features``: auto, moonshine or mel."""
+    if name == "mel":
+        return MelEncoder()
+    return MoonshineEncoder() if name == "moonshine" else default_encoder()
