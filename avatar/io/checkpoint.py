@@ -32,6 +32,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise AvatarError(f"{path} does not exist.")
     try:
         with safe_open(str(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["json"])  # noqa: SIM118
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["json"])
     except Exception as error:  # safetensors raises its own, unexported class
-        raise AvatarError(f"{path} cannot be read:", str(error), "Delete it and run the command that made it.") from None
+        raise AvatarError(
+            f"{path} cannot be read:", str(error), "Delete it and run the command that made it."
+        ) from None

@@ -98,9 +98,7 @@ class GaussianAvatar(nn.Module):
         torch.manual_seed(seed)
         frame = reference_frame(data)
         motion, train = data.motion, data.train_frames
-        rig = HeadRig(
-            motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot)
-        )
+        rig = HeadRig(motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot))
         lifted = landmarks_to_head(
             torch.from_numpy(np.asarray(data.landmarks[train])[..., :2]),
             torch.from_numpy(data.shape),
@@ -205,5 +203,3 @@ class GaussianAvatar(nn.Module):
     def pivot(self) -> Tensor:
         """World point [3] inside the head at the reference pose: what free view turns around."""
         return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]))
-
-

@@ -61,10 +61,13 @@ def _face(
     # Lips and eyes are small, and what people look at: four times the density.
     centre = corners.mean(1)
     lips = np.linalg.norm(centre - shape[[13, 14]].mean(0), axis=1) < 3.2
-    eyes = np.minimum(
-        np.linalg.norm(centre - shape[[33, 133]].mean(0), axis=1),
-        np.linalg.norm(centre - shape[[263, 362]].mean(0), axis=1),
-    ) < 2.2
+    eyes = (
+        np.minimum(
+            np.linalg.norm(centre - shape[[33, 133]].mean(0), axis=1),
+            np.linalg.norm(centre - shape[[263, 362]].mean(0), axis=1),
+        )
+        < 2.2
+    )
     density = area * np.where(lips | eyes, 4.0, 1.0)
     picked = rng.choice(len(triangles), count, p=density / density.sum())
     weight = rng.dirichlet((1.0, 1.0, 1.0), count).astype(np.float32)

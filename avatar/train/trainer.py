@@ -230,7 +230,9 @@ class Trainer:
                 rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
         self.model.train()
         with atomic_file(path) as temporary:
-            cv2.imwrite(str(temporary), cv2.cvtColor(np.hstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+            cv2.imwrite(
+                str(temporary), cv2.cvtColor(np.hstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
+            )
 
     # -- state -------------------------------------------------------------------------------------------------------
 

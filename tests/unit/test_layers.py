@@ -60,7 +60,9 @@ def test_imports_point_one_way():
 
 
 def test_help_does_not_import_torch():
-    code = "import sys, avatar.cli; avatar.cli.main(['--help']); sys.exit('torch' in sys.modules or 'tyro' in sys.modules)"
+    code = (
+        "import sys, avatar.cli; avatar.cli.main(['--help']); sys.exit('torch' in sys.modules or 'tyro' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "create" in result.stdout
