@@ -1,0 +1,189 @@
+"""Stage 2: landmarks and ARKit coefficients of the main face in every frame, and where the video is cut."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.preprocess.landmarker import Face, Landmarker
+from avatar.preprocess.stage import StageContext
+
+if TYPE_CHECKING:
+    from avatar.preprocess.command import Config
+
+NAME = "track"
+INPUTS = ("ingest",)
+VERSION = 1
+
+MIN_VALID_SHARE = 0.5
+THUMBNAIL = 64  # pixels; pictures are compared at this size to find cuts
+CUT_CHANGE = 1.0  # least mean change of a grey level at a cut, of 255
+CUT_RATIO = 4.0  # a cut changes the picture this many times as much as the frames around it do
+CUT_JUMP = 0.02  # in face heights; a jump of the face this large ...
+CUT_JUMP_RATIO = 6.0  # ... and this many times the motion around it is a cut where the background does not tell
+CUT_REACH = 3  # frames looked at on either side
+# Points that hardly move with the expression: they tell how far the head itself went.
+STEADY = (10, 151, 9, 8, 168, 6, 33, 263, 133, 362, 127, 356, 234, 454, 116, 345)
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the result depends on, apart from the pictures: nothing."""
+    return {}
+
+
+def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    """Write landmarks.npy, blendshapes.npy, valid.npy.
+
+    Raises:
+        AvatarError: The face is missing in more than half of the frames.
+    """
+    count = ctx.frames
+    landmarks = np.full((count, 478, 3), np.nan, np.float32)
+    arkit = np.zeros((count, 52), np.float32)
+    thumbnails = np.zeros((count, THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    sharpness = np.zeros(count, np.float32)
+    main: Face | None = None
+    with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
+        pictures = read_ahead(ctx.person / "ingest" / "frames", count)
+        for index, picture in enumerate(log.track(pictures, "tracking the face", count)):
+            thumbnails[index] = thumbnail(picture)
+            face = pick_face(main, single.detect(picture))
+            if face is None:
+                face = pick_face(main, several.detect(picture))
+            if face is not None:
+                landmarks[index], arkit[index] = face.landmarks, face.arkit
+                sharpness[index] = face_sharpness(picture, face)
+                main = face
+    valid = np.isfinite(landmarks[:, 0, 0])
+    if valid.mean() < MIN_VALID_SHARE:
+        raise AvatarError(
+            f"The face was found in only {valid.mean():.0%} of the frames of {ctx.config.video};",
+            "an avatar needs it in at least half of them.",
+            "Cut out the parts without the face.",
+        )
+    segments = find_segments(thumbnails, landmarks)
+    landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)
+    np.save(out / "landmarks.npy", landmarks)
+    np.save(out / "blendshapes.npy", arkit)
+    np.save(out / "valid.npy", valid)
+    np.save(out / "sharpness.npy", sharpness)
+    return {"segments": segments, "valid_share": round(float(valid.mean()), 4)}
+
+
+def read_ahead(folder: Path, count: int, ahead: int = 4) -> Iterator[np.ndarray]:
+    """The frames 000000.jpg ... of a folder as uint8 RGB, decoded by a second thread a few frames ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future[np.ndarray]] = deque()
+        for index in range(count):
+            pending.append(pool.submit(read_rgb, folder / f"{index:06d}.jpg"))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A picture as uint8 RGB [H, W, 3].
+
+    Raises:
+        AvatarError: It is missing or damaged.
+    """
+    import cv2
+
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare --force`.")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def thumbnail(picture: np.ndarray) -> np.ndarray:
+    """The picture at 64x64."""
+    import cv2
+
+    return cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+
+
+def face_sharpness(picture: np.ndarray, face: Face) -> float:
+    """Standard deviation of the Laplacian over the face: small where it is blurred."""
+    import cv2
+
+    size = picture.shape[0]
+    x0, y0, x1, y1 = np.clip(face.box, 0, size).astype(int)
+    part = picture[y0:y1, x0:x1]
+    return float(cv2.Laplacian(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if part.size else 0.0
+
+
+def pick_face(previous: Face | None, faces: list[Face]) -> Face | None:
+    """The face that goes on from ``previous``: the largest one of about its size and not far from it.
+
+    The crop was chosen around the main face, so after a cut it is near as well, though not at the same place.
+    """
+    if previous is None:
+        return faces[0] if faces else None
+    for face in faces:
+        ratio = face.height / previous.height
+        if 0.6 < ratio < 1.67 and np.linalg.norm(face.centre - previous.centre) < 0.8 * previous.height:
+            return face
+    return None
+
+
+def find_segments(thumbnails: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
+    """Split at the cuts.
+
+    A cut changes the whole picture once, where motion changes it over several frames; so each change is compared with
+    the changes around it. A flash changes the picture twice and is no cut.
+
+    Args:
+        thumbnails: [T, h, w, 3] uint8.
+        landmarks: [T, 478, 3] pixels, NaN where the face was not found.
+
+    Returns:
+        [start, end) of each segment.
+    """
+    count = len(thumbnails)
+    if count < 2:
+        return [[0, count]]
+    change = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in zip(thumbnails, thumbnails[1:])])
+    steady = landmarks[:, STEADY, :2]
+    height = np.nanmedian(np.ptp(landmarks[..., 1], axis=1))
+    jump = np.nan_to_num(np.linalg.norm(np.diff(steady, axis=0), axis=-1).mean(1) / height)
+    stands_out, leaps = _peak_ratio(change), _peak_ratio(jump)
+    cuts = ((change > CUT_CHANGE) & (stands_out > CUT_RATIO)) | (
+        (jump > CUT_JUMP) & (leaps > CUT_JUMP_RATIO) & (stands_out > 1.5)
+    )
+    edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), count]
+    return [[a, b] for a, b in zip(edges, edges[1:])]
+
+
+def _peak_ratio(values: np.ndarray) -> np.ndarray:
+    """Each value over the largest of its neighbours."""
+    padded = np.pad(values, CUT_REACH, constant_values=0)
+    around = [padded[k : k + len(values)] for k in range(2 * CUT_REACH + 1) if k != CUT_REACH]
+    return values / (np.max(around, axis=0) + 1e-6)
+
+
+def fill_gaps(values: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+    """Replace NaN rows by linear interpolation inside their segment; a wholly empty one takes the nearest rows."""
+    flat = values.reshape(len(values), -1)
+    known = np.isfinite(flat).all(1)
+    filled = flat.copy()
+    for start, end in segments:
+        inside = np.flatnonzero(known[start:end]) + start
+        source = inside if len(inside) else np.flatnonzero(known)
+        missing = np.flatnonzero(~known[start:end]) + start
+        if len(missing) == 0 or len(source) == 0:
+            continue
+        after = np.searchsorted(source, missing).clip(0, len(source) - 1)
+        before = (after - 1).clip(0)
+        before = np.where(source[after] < missing, after, before)
+        span = np.maximum(source[after] - source[before], 1)
+        mix = ((missing - source[before]) / span).clip(0, 1)[:, None]
+        filled[missing] = flat[source[before]] * (1 - mix) + flat[source[after]] * mix
+    return filled.reshape(values.shape)
