@@ -1,0 +1,112 @@
+"""What to look at beside the numbers: side-by-side frames, a contact sheet with mouths, and the mouth over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from avatar.eval.metrics import LIPS
+from avatar.paths import atomic_file
+
+TILE = 240  # pixels: width of a picture on the contact sheet
+MOUTH_ZOOM = 3
+LABEL_HEIGHT = 22
+
+
+def side_by_side(images: dict[str, np.ndarray]) -> np.ndarray:
+    """Labelled pictures of one height next to each other, uint8 RGB."""
+    return np.concatenate([_with_label(image, label) for label, image in images.items()], axis=1)
+
+
+def pick_frames(opening: np.ndarray, count: int = 8) -> list[int]:
+    """Frames for the contact sheet: from equal spans of time, alternately the most closed and the most open mouth.
+
+    Args:
+        opening: [T] mouth opening of the real video.
+        count: How many.
+    """
+    spans = np.array_split(np.arange(len(opening)), min(count, len(opening)))
+    known = np.nan_to_num(opening, nan=float(np.nanmedian(opening)) if np.isfinite(opening).any() else 0.0)
+    return [int(s[(known[s].argmin if i % 2 == 0 else known[s].argmax)()]) for i, s in enumerate(spans)]
+
+
+def mouth_box(landmarks: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Square x0, y0, x1, y1 around the lips, inside a picture of ``size`` (width, height)."""
+    lips = landmarks[list(LIPS), :2]
+    if not np.isfinite(lips).all():
+        lips = np.array([[0.4 * size[0], 0.6 * size[1]], [0.6 * size[0], 0.8 * size[1]]])
+    half = int(min(0.8 * np.ptp(lips, axis=0).max(), size[0] / 2, size[1] / 2)) or 1
+    x, y = (int(np.clip(c, half, s - half)) for c, s in zip(lips.mean(0), size, strict=True))
+    return x - half, y - half, x + half, y + half
+
+
+def contact_sheet(columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarray], titles: list[str]) -> np.ndarray:
+    """A row of pictures per name in ``columns``, then a row of mouths per name, magnified.
+
+    All mouths of a column are cut out at the same place, that of the first (real) picture, so that a mouth in the
+    wrong place shows.
+
+    Args:
+        columns: For each chosen frame the pictures by name, the real one first, uint8 RGB of one size.
+        landmarks: For each chosen frame the real landmarks [478, 2] in pixels.
+        titles: What to write over each column.
+    """
+    sheet = []
+    for pictures, points, title in zip(columns, landmarks, titles, strict=True):
+        height, width = next(iter(pictures.values())).shape[:2]
+        tall = round(TILE * height / width)
+        faces = [_with_label(_resize(p, TILE, tall), f"{title}  {name}") for name, p in pictures.items()]
+        x0, y0, x1, y1 = mouth_box(points, (width, height))
+        side = min(TILE, MOUTH_ZOOM * (x1 - x0))
+        mouths = []
+        for name, picture in pictures.items():
+            tile = np.zeros((TILE, TILE, 3), np.uint8)
+            tile[:side, (TILE - side) // 2 :][:, :side] = _resize(picture[y0:y1, x0:x1], side, side)
+            mouths.append(_with_label(tile, f"mouth  {name}"))
+        sheet.append(np.concatenate(faces + mouths, axis=0))
+    return np.concatenate(sheet, axis=1)
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 RGB as JPEG or PNG, by the suffix, atomically."""
+    with atomic_file(path) as temporary:
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]):
+            raise OSError(f"cannot encode {path.name}")
+
+
+def plot_openings(path: Path, openings: dict[str, np.ndarray], fps: float) -> None:
+    """Mouth opening over time, one line per video, as PNG.
+
+    Args:
+        path: Where to.
+        openings: Name to [T] relative opening; the first is the real video.
+        fps: Frames per second.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue"}
+    for name, values in openings.items():
+        axes.plot(np.arange(len(values)) / fps, values, label=name, linewidth=1.2, color=colors.get(name))
+    axes.set(xlabel="seconds of the measured part", ylabel="mouth opening / eye distance")
+    axes.margins(x=0)
+    axes.legend(loc="upper right", ncols=len(openings))
+    axes.grid(alpha=0.3)
+    with atomic_file(path) as temporary:
+        figure.savefig(str(temporary), dpi=110)
+
+
+def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    smaller = width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def _with_label(image: np.ndarray, label: str) -> np.ndarray:
+    bar = np.full((LABEL_HEIGHT, image.shape[1], 3), 24, np.uint8)
+    cv2.putText(bar, label, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([bar, image], axis=0)

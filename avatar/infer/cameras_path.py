@@ -1,0 +1,119 @@
+"""Where the camera is at each moment: fixed, circling, or moving through keyframes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.paths import read_json
+
+ORBIT_AZIMUTH, ORBIT_ELEVATION, ORBIT_SECONDS = 20.0, 6.0, 8.0
+LIMITS = {"azimuth": (-180.0, 180.0), "elevation": (-89.0, 89.0), "zoom": (0.1, 10.0)}
+_FIX = 'Give "orbit", "azimuth,elevation" or "azimuth,elevation,zoom" in degrees (15,-5 or 15,-5,1.2), or a .json file.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraPath:
+    """Azimuth and elevation in degrees and zoom over time, relative to the camera that filmed the person.
+
+    Attributes:
+        times: Seconds, increasing. A single one means that the camera stands still.
+        views: [len(times), 3] azimuth, elevation, zoom.
+        period: Seconds after which the path starts again, or None.
+    """
+
+    times: np.ndarray
+    views: np.ndarray
+    period: float | None = None
+
+    @staticmethod
+    def parse(text: str | None) -> CameraPath:
+        """Read the ``--camera`` option; None is the filming camera.
+
+        A file holds a list of ``{"time": s, "azimuth": deg, "elevation": deg, "zoom": factor}``; all but the time may
+        be left out. Between keyframes the path is smooth and never overshoots.
+
+        Raises:
+            AvatarError: The text or the file is not understood, or an angle is out of range.
+        """
+        if text is None:
+            return _fixed(0, 0, 1)
+        if text == "orbit":
+            return _orbit()
+        if text.endswith(".json"):
+            return _from_file(Path(text))
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (2, 3):
+            raise AvatarError(f'--camera "{text}" is not understood.', "", _FIX)
+        view = dict(zip(LIMITS, [*numbers, 1.0], strict=False))
+        _check(view, f'--camera "{text}"')
+        return _fixed(*view.values())
+
+    def at(self, time: float) -> tuple[float, float, float]:
+        """Azimuth, elevation and zoom at second ``time``; held before the first and after the last keyframe."""
+        if len(self.times) == 1:
+            view = self.views[0]
+        else:
+            if self.period:
+                time = self.times[0] + (time - self.times[0]) % self.period
+            clamped = min(max(time, self.times[0]), self.times[-1])
+            view = PchipInterpolator(self.times, self.views, axis=0)(clamped)
+        azimuth, elevation, zoom = (float(v) for v in view)
+        return azimuth, elevation, zoom
+
+    def camera(self, source: Camera, pivot: Tensor, time: float) -> Camera:
+        """The camera at second ``time``, turned around ``pivot`` ([3], world centimetres)."""
+        azimuth, elevation, zoom = self.at(time)
+        return source if (azimuth, elevation, zoom) == (0, 0, 1) else source.orbit(pivot, azimuth, elevation, zoom)
+
+
+def _fixed(azimuth: float, elevation: float, zoom: float) -> CameraPath:
+    return CameraPath(times=np.zeros(1), views=np.array([[azimuth, elevation, zoom]], float))
+
+
+def _orbit() -> CameraPath:
+    """A flat ellipse that starts in the filming camera's direction; dense enough to be one for the interpolation."""
+    times = np.linspace(0, ORBIT_SECONDS, 65)
+    phase = 2 * np.pi * times / ORBIT_SECONDS
+    views = np.stack([ORBIT_AZIMUTH * np.sin(phase), ORBIT_ELEVATION * np.sin(2 * phase) / 2, np.ones_like(phase)], -1)
+    return CameraPath(times=times, views=views, period=ORBIT_SECONDS)
+
+
+def _from_file(path: Path) -> CameraPath:
+    frames = read_json(path)
+    if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
+        raise AvatarError(f"{path} is not a camera path.", "", 'It must be a list like [{"time": 0, "azimuth": 15}].')
+    rows = []
+    for i, frame in enumerate(frames):
+        where = f"{path}, keyframe {i}"
+        unknown = set(frame) - {"time", *LIMITS}
+        if unknown or "time" not in frame:
+            problem = f"unknown {', '.join(sorted(unknown))}" if unknown else "no time"
+            raise AvatarError(f"{where}: {problem}.", "", f"Known are time, {', '.join(LIMITS)}.")
+        values = {"time": frame["time"], "azimuth": 0.0, "elevation": 0.0, "zoom": 1.0, **frame}
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values.values()):
+            raise AvatarError(f"{where}: all values must be numbers.")
+        _check(values, where)
+        rows.append([values["time"], values["azimuth"], values["elevation"], values["zoom"]])
+    table = np.array(rows, float)
+    if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
+        raise AvatarError(f"{path}: the times of the keyframes must increase.")
+    return CameraPath(times=table[:, 0], views=table[:, 1:])
+
+
+def _check(view: dict[str, float], where: str) -> None:
+    for name, (low, high) in LIMITS.items():
+        if not (math.isfinite(view[name]) and low <= view[name] <= high):
+            raise AvatarError(
+                f"{where}: {name} {view[name]:g} is out of range.", "", f"It goes from {low:g} to {high:g}."
+            )

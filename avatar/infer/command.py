@@ -1,0 +1,253 @@
+"""Let an avatar speak a sound file, replay the frames of its video, or follow a motion file, from any viewpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import tyro
+
+from avatar import log
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.geometry.cameras import Camera
+    from avatar.infer.avatar import Avatar
+    from avatar.infer.cameras_path import CameraPath
+    from avatar.io.video_writer import VideoWriter
+    from avatar.motion import Motion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Render an avatar to a video."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """RUN folder of `avatar create` or `avatar train`."""
+    audio: Path | None = None
+    """What the avatar says: any sound or video file, of any length. It goes into the video as it is."""
+    out: Path | None = None
+    """The mp4 to write; default: named after the input, in the RUN folder."""
+    split: Literal["test", "train"] | None = None
+    """Instead of --audio: the held-out or the training frames of the person's own video, with their real poses."""
+    drive: Literal["tracked", "audio"] = "tracked"
+    """With --split: whether the lips follow the tracked motion or the sound."""
+    motion: Path | None = None
+    """Instead of a prediction: a motion file (.safetensors). With --audio, that sound goes into the video."""
+    camera: str | None = None
+    """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json file of keyframes; default: as filmed."""
+    pose: Literal["own", "still"] = "own"
+    """Head motion while speaking: a smooth loop of the person's own, or still."""
+    seed: int = 0
+    """Chooses the loop of head motion."""
+    size: int | None = None
+    """Longer side of the video in pixels; default: as trained."""
+    frames: int | None = None
+    """Stop after this many frames."""
+    person: Path | None = None
+    """With --split: the PERSON folder, where it is not the one the avatar was trained from."""
+
+
+class Job(NamedTuple):
+    """What is to be rendered.
+
+    Attributes:
+        motions: Blocks of motion.
+        total: Frames.
+        audio: Sound that goes into the video.
+        audio_start: Second of it that belongs to the first frame.
+    """
+
+    motions: Iterator[Motion]
+    total: int
+    audio: Path | None
+    audio_start: float
+
+
+class Timing(NamedTuple):
+    """Frames rendered, seconds inside the renderer, and seconds in all."""
+
+    frames: int
+    render_seconds: float
+    seconds: float
+
+
+def main(config: Config) -> None:
+    """Render to an mp4."""
+    from avatar.infer.cameras_path import CameraPath
+
+    check(config)
+    path = CameraPath.parse(config.camera)
+    if config.audio is not None:
+        from avatar.io.audio import probe_audio
+
+        probe_audio(config.audio)
+    from avatar.infer.avatar import Avatar
+    from avatar.io.video_writer import VideoWriter
+
+    avatar = Avatar.load(config.run)
+    job = plan(config, avatar)
+    camera = resize(avatar.camera, config.size)
+    out = output_path(config)
+    with log.progress() as bar:
+        task = bar.add_task("Rendering", total=job.total, info="")
+        with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
+            timing = render_video(avatar, job.motions, camera, path, writer, lambda: bar.advance(task))
+    if timing.frames == 0:
+        raise AvatarError("There is nothing to render:", "the input has no frames.")
+    rate = timing.frames / timing.seconds
+    log.info(
+        f"{out}: {timing.frames} frames ({timing.frames / avatar.fps:.1f} s) in {timing.seconds:.1f} s, "
+        f"{rate:.1f} frames/s, {rate / avatar.fps:.2f} times real time."
+    )
+    log.next_command(f"avatar view {config.run}")
+
+
+def check(config: Config) -> None:
+    """Refuse options that contradict each other before anything slow happens."""
+    run = Path(config.run)
+    if not run.is_dir():
+        raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+    given = [n for n in ("audio", "split", "motion") if getattr(config, n) is not None]
+    if not given:
+        raise AvatarError("Nothing to say:", "", "give --audio FILE, or --split test, or --motion FILE.")
+    if config.split is not None and len(given) > 1:
+        raise AvatarError(f"--split and --{next(n for n in given if n != 'split')} exclude each other.")
+    if config.drive == "audio" and config.split is None:
+        raise AvatarError("--drive belongs to --split.", "", "With --audio the sound always drives the lips.")
+    if config.size is not None and not 32 <= config.size <= 4096:
+        raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+    if config.frames is not None and config.frames < 1:
+        raise AvatarError(f"--frames {config.frames} is out of range.", "", "It must be at least 1.")
+    if config.out is not None:
+        if config.out.suffix.lower() != ".mp4":
+            raise AvatarError(f"--out {config.out} must end in .mp4.")
+        if config.out.is_dir():
+            raise AvatarError(f"--out {config.out} is a folder.", "", "Name the mp4 file in it.")
+        if config.audio is not None and config.out.exists() and config.out.samefile(config.audio):
+            raise AvatarError(f"--out {config.out} is the sound file itself.", "", "Choose another name.")
+
+
+def output_path(config: Config) -> Path:
+    """Where the mp4 goes."""
+    if config.out is not None:
+        return config.out
+    source = config.audio or config.motion
+    return Path(config.run) / f"{config.split if source is None else source.stem}.mp4"
+
+
+def plan(config: Config, avatar: Avatar) -> Job:
+    """Find the motion and the sound for the options."""
+    from avatar.infer.speak import count_frames, load_speech, sound_time, speak, speak_held_out
+    from avatar.motion import Motion
+
+    audio, start = config.audio, 0.0
+    if config.split is not None:
+        data = open_person(config.run, config.person)
+        first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
+        total = last - first
+        if config.drive == "audio":
+            motions = speak_held_out(data, load_speech(config.run), first, last)
+        else:
+            motions = iter([data.motion[first:last]])
+        if data.audio_path.is_file():
+            audio, start = data.audio_path, sound_time(data, first)
+    elif config.motion is not None:
+        track = Motion.load(config.motion).resample(avatar.fps)
+        motions, total = iter([track]), len(track)
+    elif audio is not None:
+        total = count_frames(audio, avatar.fps)
+        motions = speak(avatar, load_speech(config.run), audio, config.pose, config.seed)
+    else:
+        motions, total = iter(()), 0
+    if config.frames is not None:
+        motions, total = limited(motions, config.frames), min(total, config.frames)
+    return Job(motions, total, audio, start)
+
+
+def render_video(
+    avatar: Avatar, motions: Iterable[Motion], camera: Camera, path: CameraPath, writer: VideoWriter, done=lambda: None
+) -> Timing:
+    """Render blocks of motion into a video; speech, rendering and encoding overlap.
+
+    Args:
+        avatar: Anything with the `Renderable` protocol, ``fps`` and ``head_pivot``.
+        motions: Blocks of motion.
+        camera: The camera that ``path`` moves.
+        path: Camera path over time.
+        writer: Takes the frames.
+        done: Called after each frame.
+    """
+    from avatar.infer.pipeline import Worker, prefetch
+
+    began = time.perf_counter()
+    rendering = 0.0
+    frames = 0
+    with Worker(writer.write) as encoder:
+        for block in prefetch(motions):
+            for i in range(len(block)):
+                view = path.camera(camera, avatar.head_pivot, frames / avatar.fps)
+                start = time.perf_counter()
+                image = avatar.render(view, block, i)
+                rendering += time.perf_counter() - start
+                encoder.put(image.cpu().numpy())
+                frames += 1
+                done()
+    return Timing(frames, rendering, time.perf_counter() - began)
+
+
+def limited(motions: Iterable[Motion], frames: int) -> Iterator[Motion]:
+    """The first ``frames`` frames of blocks of motion."""
+    for block in motions:
+        block = block[:frames]
+        frames -= len(block)
+        yield block
+        if frames <= 0:
+            return
+
+
+def resize(camera: Camera, size: int | None) -> Camera:
+    """The camera at a size given by its longer side."""
+    if size is None:
+        return camera
+    scale = size / max(camera.width, camera.height)
+    return camera.resized(max(2, round(camera.width * scale)), max(2, round(camera.height * scale)))
+
+
+def open_person(run: Path, person: Path | None) -> PersonDataset:
+    """The person a run was trained from: as given, as the run remembers it, or beside the run.
+
+    Raises:
+        AvatarError: It is not found.
+    """
+    from avatar.data import PersonDataset
+
+    if person is not None:
+        return PersonDataset(person)
+    run = Path(run)
+    candidates = [run.with_name(run.name + ".person")]
+    remembered = _remembered_person(run)
+    if remembered is not None:
+        candidates = [remembered, run.parent / remembered.name, *candidates]
+    for candidate in candidates:
+        if (candidate / "person.json").is_file():
+            return PersonDataset(candidate)
+    raise AvatarError(
+        f"The person that {run} was trained from is not at {candidates[0]} any more.", "", "Give --person PERSON."
+    )
+
+
+def _remembered_person(run: Path) -> Path | None:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # before Python 3.11
+        import tomli as tomllib
+    try:
+        person = tomllib.loads((run / "config.toml").read_text()).get("person")
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    return Path(person) if isinstance(person, str) else None

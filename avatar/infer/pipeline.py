@@ -1,0 +1,89 @@
+"""Threads on both sides of the renderer, so that speech, rendering and encoding overlap in constant memory."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Generic, TypeVar, final
+
+T = TypeVar("T")
+_END = object()
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Iterate over ``items``, made in a thread of their own at most ``depth`` ahead. Errors come out here."""
+    waiting: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+    failure: list[BaseException] = []
+
+    def put(item: object) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 (raised again in the reader's thread)
+            failure.append(error)
+        finally:
+            put(_END)
+
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not _END:
+            yield item
+        if failure:
+            raise failure[0]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@final
+class Worker(Generic[T]):
+    """Calls ``work(item)`` in a thread, in order. :meth:`put` blocks while ``depth`` items wait.
+
+    An error in the thread is raised by the next :meth:`put`, or when the block ends.
+    """
+
+    def __init__(self, work: Callable[[T], object], depth: int = 8) -> None:
+        self._work = work
+        self._queue: queue.Queue = queue.Queue(depth)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def put(self, item: T) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._queue.put(item)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not _END:
+            if self._failure is None:  # after a failure the queue is only emptied
+                try:
+                    self._work(item)
+                except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+                    self._failure = error
+
+    def __enter__(self) -> Worker[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._failure = self._failure or error  # what still waits is not worth finishing
+        self._queue.put(_END)
+        self._thread.join()
+        if kind is None and self._failure is not None:
+            raise self._failure

@@ -1,0 +1,125 @@
+"""From sound to the motion that is rendered: the person's lips from the speech, everything else from their own video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
+from avatar.motion import Motion, arkit, face_channels
+
+if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.infer.avatar import Avatar
+    from avatar.prior.protocol import AudioToMotion
+
+CONTEXT_SECONDS = 1.0  # of sound before a held-out span: the speech network never starts in the middle of a word
+_FACE_LIPS = list(face_channels.LIP_CHANNELS)
+_ARKIT_LIPS = list(arkit.MOUTH)
+
+
+def load_speech(run: Path) -> AudioToMotion:
+    """The audio-to-motion network of a run.
+
+    Raises:
+        AvatarError: The run has none, because its video had no sound or its training has not finished.
+    """
+    path = Path(run) / "speech.safetensors"
+    if not path.is_file():
+        raise AvatarError(
+            f"{run} cannot be driven by sound: it holds no speech.safetensors.",
+            "Either its video had no sound, or training was stopped before its last part.",
+            "Finish training with `avatar train PERSON --out RUN --resume`, or drive it with --motion FILE.",
+        )
+    from avatar.prior.personal import PersonalSpeech
+
+    return PersonalSpeech.load(path)
+
+
+def with_lips(base: Motion, speech: Motion) -> Motion:
+    """``base`` with the mouth, jaw and cheeks of ``speech``; both of the same length."""
+    mouth, lips = base.arkit.clone(), base.face.clone()
+    mouth[:, _ARKIT_LIPS] = speech.arkit[:, _ARKIT_LIPS]
+    lips[:, _FACE_LIPS] = speech.face[:, _FACE_LIPS]
+    return base.map(arkit=mouth, face=lips)
+
+
+def speak(avatar: Avatar, speech: AudioToMotion, audio: Path, pose: str = "own", seed: int = 0) -> Iterator[Motion]:
+    """Motion of the avatar for any sound file, in blocks, in constant memory per second of sound.
+
+    Args:
+        avatar: The avatar; the training part of its person's motion gives head pose, torso, gaze and blinks.
+        speech: Its audio-to-motion network.
+        audio: Anything FFmpeg reads.
+        pose: ``own`` for a smooth loop of the person's own head motion, ``still`` for a resting head.
+        seed: Chooses the loop.
+
+    Raises:
+        AvatarError: The sound cannot be read or is empty.
+    """
+    from avatar.prior.pose import pose_track
+
+    train = Motion.load(avatar.run / "motion.safetensors")
+    segments = [(a, min(b, len(train))) for a, b in avatar.person["segments"] if a < len(train)]
+    track = pose_track(train, segments, count_frames(audio, avatar.fps), avatar.fps, pose, seed)
+    yield from _onto(track, speech.stream(stream_audio(audio)), hold=True)
+
+
+def speak_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
+    """Frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them: lips from the sound alone, head
+    pose, torso, gaze and upper face as tracked."""
+    lead = min(first, round(CONTEXT_SECONDS * data.fps))
+    chunks = stream_audio(data.audio_path, start=sound_time(data, first - lead))
+    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
+    yield from _onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead), hold=False)
+
+
+def sound_time(data: PersonDataset, frame: int) -> float:
+    """Second of the person's sound file that belongs to a picture, the measured offset corrected."""
+    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
+
+
+def count_frames(audio: Path, fps: float) -> int:
+    """Video frames that begin within a sound file; decodes it where the header does not say how long it is."""
+    seconds = probe_audio(audio).duration
+    if not seconds:
+        seconds = sum(len(chunk) for chunk in stream_audio(audio, 10.0)) / SAMPLE_RATE
+    return max(1, int(np.ceil(seconds * fps - 1e-6)))
+
+
+def _onto(base: Motion, blocks: Iterable[Motion], hold: bool) -> Iterator[Motion]:
+    """Lay blocks of speech over a base track; ``hold`` repeats the base's last frame where the speech goes on."""
+    done = 0
+    for block in blocks:
+        if not hold:
+            block = block[: len(base) - done]
+        if len(block) == 0:
+            continue
+        at = torch.arange(done, done + len(block)).clamp(max=len(base) - 1)
+        yield with_lips(base[at], block)
+        done += len(block)
+
+
+def _skip(blocks: Iterable[Motion], count: int) -> Iterator[Motion]:
+    for block in blocks:
+        dropped = min(count, len(block))
+        count -= dropped
+        if dropped < len(block):
+            yield block[dropped:]
+
+
+def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The first ``samples`` samples; silence where the sound is shorter."""
+    for chunk in chunks:
+        if samples <= 0:
+            return
+        yield chunk[:samples]
+        samples -= len(chunk)
+    while samples > 0:
+        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
+        samples -= SAMPLE_RATE
