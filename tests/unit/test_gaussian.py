@@ -1,0 +1,170 @@
+"""Method ``gaussian``: what a user relies on in training, resuming, rendering."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avatar.data import PersonDataset
+from avatar.errors import AvatarError
+from avatar.infer.avatar import Avatar
+from avatar.methods.gaussian import GaussianConfig
+from avatar.strategy.density import DensityConfig
+from avatar.train.batches import FrameSampler
+from avatar.train.command import describe, open_run
+from avatar.train.config import LossConfig, Schedule, TrainConfig, with_preset
+from avatar.train.trainer import Trainer
+from tests.person import make_person
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+    return make_person(tmp_path_factory.mktemp("person"))
+
+
+def _config(person, out, steps=4, **model):
+    return TrainConfig(
+        person=person,
+        out=out,
+        model=GaussianConfig(initial_gaussians=600, max_gaussians=800, levels=3, finest=32, hidden=16, **model),
+        loss=LossConfig(lpips=0.0),
+        density=DensityConfig(interval=2, start=0.0, stop=0.9),
+        schedule=Schedule(steps=steps, half_until=0.0),
+        preview_every=10_000,
+        save_every=10_000,
+    )
+
+
+def _train(config):
+    data = PersonDataset(config.person)
+    folder = open_run(config)
+    trainer = Trainer(data, config)
+    describe(folder, config, data)
+    trainer.run(folder)
+    return trainer
+
+
+def test_two_steps_and_render(person, tmp_path):
+    trainer = _train(_config(person, tmp_path / "run", steps=2))
+    avatar = Avatar.load(tmp_path / "run")
+    data = trainer.data
+    image = avatar.render(avatar.camera, data.motion, 5)
+    assert image.shape == (96, 96, 3) and image.dtype == torch.uint8
+    with torch.no_grad():
+        direct = trainer.model.eval()(data.motion, 5, data.camera).image
+    assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.01
+
+
+def test_training_learns_the_person_and_its_mouth(person, tmp_path):
+    trainer = _train(_config(person, tmp_path / "run", steps=120))
+    data = trainer.data
+    real = np.stack([data.image(i) for i in (2, 5)]).astype(np.float32) / 255
+    with torch.no_grad():
+        trainer.model.eval()
+        shown = np.stack([trainer.model(data.motion, i, data.camera).image.numpy() for i in (2, 5)])
+    assert -10 * np.log10(np.square(shown - real).mean()) > 26
+    # The two frames differ in mouth opening: rendering the wrong one must be worse.
+    assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
+
+
+def test_resume_is_bit_identical(person, tmp_path):
+    whole = _train(_config(person, tmp_path / "whole", steps=9))
+    config = _config(person, tmp_path / "parts", steps=9)
+    data = PersonDataset(person)
+    first = Trainer(data, config)
+    first.steps, folder = 9, open_run(config)
+    describe(folder, config, data)
+    maintain = first._maintain
+
+    def stop_after_five():
+        maintain()
+        if first.step == 5:
+            raise KeyboardInterrupt
+
+    first._maintain = stop_after_five
+    with pytest.raises(KeyboardInterrupt):
+        first.run(folder)
+    second = Trainer(data, config)
+    second.resume(folder)
+    assert second.step == 5
+    second.run(folder)
+    expected, got = whole.state(), second.state()
+    assert expected.keys() == got.keys()
+    different = [name for name in expected if not torch.equal(expected[name], got[name])]
+    assert not different
+
+
+def test_resume_refuses_other_settings(person, tmp_path):
+    _train(_config(person, tmp_path / "run", steps=2))
+    other = Trainer(PersonDataset(person), replace(_config(person, tmp_path / "run", steps=2), seed=5))
+    with pytest.raises(AvatarError, match="other settings"):
+        other.resume(tmp_path / "run")
+
+
+def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):
+    trainer = _train(_config(person, tmp_path / "run", steps=12))
+    gaussians = trainer.model.gaussians
+    assert 600 < len(gaussians) <= 800
+    for tensor in (gaussians.bind_index, gaussians.bind_weight, gaussians.region, gaussians.rig):
+        assert tensor.shape[0] == len(gaussians)
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            assert trainer.optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+def test_not_a_number_rolls_back_and_leaves_the_frame_out(person, tmp_path, monkeypatch):
+    config = _config(person, tmp_path / "run", steps=8)
+    trainer = Trainer(PersonDataset(person), config)
+    original, poisoned = trainer._loss, []
+
+    def loss(out, batch):
+        value, parts = original(out, batch)
+        if trainer.step == 4 and not poisoned:
+            poisoned.append(batch.index)
+            value = value * float("nan")
+        return value, parts
+
+    monkeypatch.setattr(trainer, "_loss", loss)
+    folder = open_run(config)
+    trainer.run(folder)
+    assert trainer.step == 8 and trainer._banned == set(poisoned)
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_held_out_frames_are_never_sampled(person):
+    data = PersonDataset(person)
+    sampler = FrameSampler(data, seed=0)
+    drawn = {sampler(step) for step in range(2000)}
+    assert max(drawn) < data.test_start
+    assert len(drawn) > 0.9 * data.test_start
+
+
+def test_run_folder_is_protected(person, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(AvatarError, match="already holds"):
+        open_run(_config(person, tmp_path / "run"))
+    with pytest.raises(AvatarError, match="not a run"):
+        open_run(replace(_config(person, tmp_path / "run"), overwrite=True))
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+    with pytest.raises(AvatarError, match="no checkpoint"):
+        open_run(replace(_config(person, tmp_path / "run"), resume=True))
+
+
+def test_missing_person_is_a_sentence(tmp_path):
+    with pytest.raises(AvatarError, match="avatar prepare"):
+        PersonDataset(tmp_path / "nobody")
+    with pytest.raises(AvatarError, match="There is no run folder"):
+        Avatar.load(tmp_path / "nothing")
+
+
+def test_quality_presets_fill_only_what_the_user_left(person, tmp_path):
+    draft = with_preset(TrainConfig(person=person, out=tmp_path, quality="draft"))
+    standard = with_preset(TrainConfig(person=person, out=tmp_path))
+    assert draft.schedule.steps < standard.schedule.steps
+    assert draft.model.max_gaussians < standard.model.max_gaussians
+    mine = with_preset(TrainConfig(person=person, out=tmp_path, quality="draft", steps=77))
+    assert mine.schedule.steps == 77 and mine.model == draft.model
