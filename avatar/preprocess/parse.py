@@ -1,0 +1,353 @@
+"""Stage: soft masks of hair, skin, clothes and background for every n-th frame, and how to read them for any frame.
+
+What moves slowly is measured at key frames and carried to the frames between by the motion of the head; what moves
+fast (lips, mouth interior, eyes, jaw line) is drawn for each frame from that frame's own landmarks.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
+from avatar.preprocess.landmarker import quiet_stderr
+from avatar.preprocess.stage import StageContext, read_record
+from avatar.preprocess.track import STEADY, read_rgb
+
+if TYPE_CHECKING:
+    from avatar.preprocess.command import Config
+
+NAME = "parse"
+INPUTS = ("ingest", "track")
+VERSION = 1
+
+SIZE = 256  # of the masks; the segmenter's own size
+CLASSES = ("hair", "skin", "clothes", "background")  # the channels of a mask picture
+KEYFRAMES = 600  # aimed at, where the stride is not given
+LONGEST_STRIDE = 0.25  # seconds
+
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+JAW = FACE_OVAL[11:26]  # from the angle of the jaw on the person's left to the one on the right
+EYE_RIGHT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+EYE_LEFT = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+
+Parser = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (picture [S, S, 3], points [478, 2]) -> [4, S, S], sum 1
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the result depends on, apart from the pictures."""
+    return {"mask_stride": config.mask_stride}
+
+
+def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    """Write masks/%06d.png for the key frames."""
+    segments = ctx.result("track")["segments"]
+    stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.result("ingest")["fps"])
+    keyframes = choose_keyframes(segments, stride)
+    landmarks = np.load(ctx.folder("track") / "landmarks.npy")[:, :, :2]
+    (out / "masks").mkdir()
+    with open_parser() as (parser, method):
+        for index in log.track(keyframes, "masks"):
+            picture = read_rgb(ctx.frame_path(index))
+            points = landmarks[index] * (SIZE / np.array(picture.shape[1::-1], np.float32))
+            save_mask(out / "masks" / f"{index:06d}.png", parser(resize(picture, (SIZE, SIZE)), points))
+    return {"stride": stride, "keyframes": keyframes, "method": method}
+
+
+def choose_stride(frames: int, fps: float) -> int:
+    """About `KEYFRAMES` masks for a short video, and never more than `LONGEST_STRIDE` seconds between two."""
+    return max(1, min(round(frames / KEYFRAMES), int(LONGEST_STRIDE * fps)))
+
+
+def choose_keyframes(segments: list[list[int]], stride: int) -> list[int]:
+    """Every n-th frame of each segment, and always its first and its last, so that no mask crosses a cut."""
+    return sorted({i for start, end in segments for i in (*range(start, end, stride), end - 1)})
+
+
+def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture at (width, height), averaged where it shrinks and interpolated where it grows."""
+    import cv2
+
+    smaller = size[0] < picture.shape[1]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def save_mask(path: Path, shares: np.ndarray) -> None:
+    """Write shares [4, S, S] that sum to 1 as bytes that sum to 255."""
+    import cv2
+
+    r, g, b, _ = levels = np.round(shares * 255).astype(np.int32)
+    levels[3] = np.clip(255 - r - g - b, 0, 255)
+    # Three rounded shares can sum to 256 or 257; the largest gives way.
+    excess = levels.sum(0) - 255
+    np.put_along_axis(levels, levels.argmax(0)[None], levels.max(0)[None] - excess[None], 0)
+    picture = levels.astype(np.uint8).transpose(1, 2, 0)
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask picture as float32 [S, S, 4], 0..1, in the order of `CLASSES`.
+
+    Raises:
+        AvatarError: It is missing or damaged.
+    """
+    import cv2
+
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.shape[2:] != (4,):
+        raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare --force`.")
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA).astype(np.float32) / 255
+
+
+# --- two ways to parse a picture ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_parser() -> Iterator[tuple[Parser, str]]:
+    """The segmenter, or, where its model cannot be had, shapes from the landmarks; and which of the two it is."""
+    from avatar.assets import fetch
+
+    try:
+        model = fetch("selfie_multiclass")
+    except AvatarError as error:
+        log.warn(
+            f"{error} Until then masks are guessed from the landmarks and the colours: coarser hair and shoulders."
+        )
+        yield parse_by_shape, "shapes"
+        return
+    with quiet_stderr():
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        segmenter = vision.ImageSegmenter.create_from_options(
+            vision.ImageSegmenterOptions(
+                base_options=BaseOptions(model_asset_path=str(model)), output_confidence_masks=True
+            )
+        )
+        parse_by_network(segmenter, np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((478, 2)))  # says its piece here
+    try:
+        yield functools.partial(parse_by_network, segmenter), "segmenter"
+    finally:
+        with quiet_stderr():
+            segmenter.close()
+
+
+def parse_by_network(segmenter: Any, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Shares of hair, skin, clothes, background.
+
+    Args:
+        segmenter: MediaPipe's ImageSegmenter with the selfie_multiclass model: background, hair, body skin, face skin,
+            clothes, others.
+        picture: uint8 RGB [S, S, 3].
+        points: Landmarks [478, 2] in pixels of ``picture``.
+
+    Returns:
+        float32 [4, S, S], summing to 1.
+    """
+    import mediapipe as mp
+
+    result = segmenter.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture)))
+    background, hair, body, face, clothes, others = (
+        m.numpy_view().reshape(SIZE, SIZE) for m in result.confidence_masks
+    )
+    # "Others" are things worn: above the chin they move with the head, below it with the body.
+    above = (np.arange(SIZE) + 0.5 < points[152, 1])[:, None]
+    shares = np.stack([hair + others * above, body + face, clothes + others * ~above, background])
+    return shares / np.maximum(shares.sum(0), 1e-6)
+
+
+def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Shares of hair, skin, clothes, background without a network: a head and shoulders, cut out by colour.
+
+    A prior drawn from the landmarks (ellipse for head and hair, trapezoid for the shoulders) is refined by GrabCut
+    (Rother et al. 2004) at half size; skin below the jaw is what has the colour of the face.
+
+    Args and returns as :func:`parse_by_network`, without the segmenter.
+    """
+    import cv2
+
+    size = SIZE // 2
+    small, points = resize(picture, (size, size)), points / 2
+    oval, above = polygon(points[list(FACE_OVAL)], size) > 0.5, above_jaw(points, size) > 0.5
+    top, chin = points[10], points[152]
+    centre, height = (top + chin) / 2, max(float(np.linalg.norm(chin - top)), 4.0)
+    width = max(float(np.linalg.norm(points[454] - points[234])), 4.0)
+
+    def ellipse(grow: float) -> np.ndarray:
+        axes = width * (0.5 + 0.16 * grow), height * (0.5 + 0.2 * grow)
+        middle = centre - (chin - top) * 0.14 * grow  # hair reaches up more than it does down
+        angle = float(np.degrees(np.arctan2(*(points[454] - points[234])[::-1])))
+        canvas = np.zeros((size, size), np.uint8)
+        box = ((float(middle[0]), float(middle[1])), (2 * axes[0], 2 * axes[1]), angle)
+        return cv2.ellipse(canvas, box, 1, -1) > 0
+
+    def shoulders(half_top: float, half_bottom: float, y: float) -> np.ndarray:
+        x, bottom = chin[0], size + 1.0
+        corners = [(x - half_top, y), (x + half_top, y), (x + half_bottom, bottom), (x - half_bottom, bottom)]
+        return polygon(np.array(corners, np.float32), size) > 0.5
+
+    likely = ellipse(1.0) | shoulders(0.5 * width, 1.6 * width, float(chin[1]))
+    possible = ellipse(2.0) | shoulders(0.9 * width, 2.6 * width, float(chin[1] - 0.1 * height))
+    sure = oval | shoulders(0.2 * width, 0.7 * width, float(chin[1] + 0.25 * height))
+    trimap = np.full((size, size), cv2.GC_BGD, np.uint8)
+    trimap[possible], trimap[likely], trimap[sure] = cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD
+    if 0 < sure.sum() and not possible.all():
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        trimap = cv2.grabCut(small, trimap, None, *models, 2, cv2.GC_INIT_WITH_MASK)[0]
+    person = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
+
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
+    lower_face = oval & (np.arange(size)[:, None] > points[1, 1])
+    sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval | sure]
+    spread = (lab - np.median(sample, 0)) / (np.array([30.0, 8.0, 8.0]) + sample.std(0))
+    skin_colour = (spread**2).sum(-1) < 4
+    skin = oval | (person & skin_colour & ~above)
+    hair = person & above & ~oval
+    hard = np.stack([hair & ~skin, skin, person & ~skin & ~hair, ~(person | skin)]).astype(np.float32)
+    soft = np.stack([cv2.resize(cv2.GaussianBlur(m, (0, 0), 1.0), (SIZE, SIZE)) for m in hard])
+    return soft / np.maximum(soft.sum(0), 1e-6)
+
+
+# --- polygons from landmarks -------------------------------------------------------------------------------------
+
+
+def polygon(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """A filled polygon with anti-aliased edges.
+
+    Args:
+        points: [N, 2] pixels (centres at +0.5).
+        size: Side, or (width, height), of the result.
+
+    Returns:
+        float32 [h, w], 0..1.
+    """
+    import cv2
+
+    width, height = (size, size) if isinstance(size, int) else size
+    canvas = np.zeros((height, width), np.uint8)
+    if np.isfinite(points).all():
+        # cv2 has pixel centres at whole numbers, and takes fixed point with 4 fractional bits.
+        fixed = np.round((points.clip(-4 * width, 5 * width) - 0.5) * 16).astype(np.int32)
+        cv2.fillPoly(canvas, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
+    return canvas.astype(np.float32) / 255
+
+
+def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Everything above the jaw line, which is prolonged to both sides in the direction of its ends.
+
+    Args:
+        points: Landmarks [478, 2], pixels.
+        size: Side, or (width, height), of the result.
+    """
+    jaw = points[list(JAW)]
+    left, right = jaw[0], jaw[-1]  # of the person: left is on the right of the picture
+    across = left - right
+    reach = 20.0 * max(float(np.linalg.norm(across)), 1.0)
+    across = across / max(float(np.linalg.norm(across)), 1e-6) * reach
+    up = np.array([across[1], -across[0]])
+    ring = [left + across + up, left + across, *jaw, right - across, right - across + up]
+    return polygon(np.array(ring, np.float32), size)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def load_masks(person: Path, index: int, size: int | tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
+    """Soft masks of one frame.
+
+    Args:
+        person: PERSON folder with the stages track and parse.
+        index: Frame.
+        size: Side, or (width, height), of the masks.
+
+    Returns:
+        float32 [h, w], 0..1. "hair", "face" (skin above the jaw line, ears included), "neck" (skin below it),
+        "clothes" and "background" sum to 1. "lips" (between the contours), "mouth" (inside the inner one) and "eyes"
+        (between the lids) lie within them and are this frame's exactly.
+
+    Raises:
+        AvatarError: The stages have not run, or there is no such frame.
+    """
+    return _reader(Path(person).resolve()).masks(index, (size, size) if isinstance(size, int) else size)
+
+
+@functools.lru_cache(maxsize=4)
+def _reader(person: Path) -> _Reader:
+    return _Reader(person)
+
+
+class _Reader:
+    """Key frames and landmarks of one person."""
+
+    def __init__(self, person: Path) -> None:
+        records = {name: read_record(person, name) for name in ("ingest", "track", NAME)}
+        for name, record in records.items():
+            if record is None:
+                raise AvatarError(f"{person} has no finished stage '{name}'.", "", "Run `avatar prepare` again.")
+        self.folder = person / NAME / "masks"
+        self.keyframes: list[int] = records[NAME]["result"]["keyframes"]  # type: ignore[index]
+        self.segments: list[list[int]] = records["track"]["result"]["segments"]  # type: ignore[index]
+        self.side = float(records["ingest"]["result"]["size"])  # type: ignore[index]
+        self.landmarks = np.load(person / "track" / "landmarks.npy", mmap_mode="r")
+
+    def masks(self, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        if not 0 <= index < len(self.landmarks):
+            raise AvatarError(f"There is no frame {index}.", f"The video has {len(self.landmarks)}.")
+        hair, skin, clothes, background = np.moveaxis(resize(self.classes(index), size), -1, 0)
+        points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.side)
+        above = above_jaw(points, size)
+        inner, outer = polygon(points[list(LIPS_INNER)], size), polygon(points[list(LIPS_OUTER)], size)
+        eyes = np.maximum(polygon(points[list(EYE_LEFT)], size), polygon(points[list(EYE_RIGHT)], size))
+        return {
+            "hair": hair, "face": skin * above, "lips": np.maximum(outer - inner, 0), "mouth": inner, "eyes": eyes,
+            "neck": skin * (1 - above), "clothes": clothes, "background": background,
+        }  # fmt: skip
+
+    def classes(self, index: int) -> np.ndarray:
+        """The four classes [S, S, 4] at any frame, from the key frames before and after it."""
+        start, end = next(s for s in self.segments if s[0] <= index < s[1])
+        after = bisect_right(self.keyframes, index)
+        before = self.keyframes[after - 1]
+        if before == index:
+            return read_mask(self.folder / f"{index:06d}.png")
+        known = [k for k in (before, self.keyframes[after]) if start <= k < end]
+        moved = [self._carried(k, index) for k in known]
+        mix = (index - known[0]) / (known[-1] - known[0])
+        return moved[0] * (1 - mix) + moved[-1] * mix
+
+    def _carried(self, source: int, target: int) -> np.ndarray:
+        """The mask of frame ``source``, its head moved to where frame ``target`` has it."""
+        import cv2
+
+        mask = read_mask(self.folder / f"{source:06d}.png")
+        scale = SIZE / self.side
+        there, here = (np.asarray(self.landmarks[i, :, :2]) * scale for i in (source, target))
+        motion = similarity(here[list(STEADY)], there[list(STEADY)])  # from the target back to the source
+        y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
+        moved = np.stack([motion[i, 0] * x + motion[i, 1] * y + motion[i, 2] for i in (0, 1)])
+        chin, brow = here[152, 1], here[10, 1]
+        stay = ((y - chin) / max(0.5 * (chin - brow), 1.0)).clip(0, 1)  # the body below the neck stays
+        map_x, map_y = moved * (1 - stay) + np.stack([x, y]) * stay - 0.5
+        return cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares rotation, scale and shift [2, 3] that takes points [N, 2] onto others.
+
+    In complex numbers t = a s + b is an ordinary linear fit.
+    """
+    s, t = source @ np.array([1, 1j]), target @ np.array([1, 1j])
+    centred = s - s.mean()
+    a = (centred.conj() * (t - t.mean())).sum() / max(float((np.abs(centred) ** 2).sum()), 1e-9)
+    b = t.mean() - a * s.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]], np.float32)
