@@ -12,10 +12,12 @@ import tyro
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
-from avatar.preprocess.stage import Stage, StageContext, run_stage
+from avatar.preprocess.stage import Stage, StageContext, read_record, run_stage
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
 MARKER = "prepare.json"
+FORMAT = "avatar-person-1"
+TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ def main(config: Config) -> None:
     names = STAGES if config.stages == "all" else tuple(config.stages.split(","))
     for name in names:
         run_stage(load_stage(name), ctx, force=config.force)
+        if name != "report" and read_record(config.out, "refine"):
+            assemble(ctx)
     log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
 
 
@@ -101,3 +105,39 @@ def claim_folder(config: Config) -> None:
             f"{config.out} exists and is not a PERSON folder.", "Nothing was changed.", "Choose another --out."
         )
     write_json(marker, {"format": "avatar-prepare-1", "source": str(config.video), "source_sha256": source})
+
+
+def assemble(ctx: StageContext) -> None:
+    """Write person.json and motion.safetensors from what the stages found so far."""
+    import numpy as np
+    import torch
+
+    from avatar.motion.motion import Motion
+
+    ingest, track, refine = ctx.result("ingest"), ctx.result("track"), ctx.result("refine")
+    sync = (read_record(ctx.person, "sync") or {"result": {}})["result"]
+    motion = Motion.load(ctx.folder("refine") / "motion.safetensors")
+    if read_record(ctx.person, "torso"):
+        torso = torch.from_numpy(np.load(ctx.folder("torso") / "torso.npy")).float()
+        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:])
+    motion.save(ctx.person / "motion.safetensors")
+    frames = ingest["num_frames"]
+    person = {
+        "format": FORMAT,
+        "source": ingest["source"],
+        "width": ingest["size"],
+        "height": ingest["size"],
+        "fps": ingest["fps"],
+        "num_frames": frames,
+        "crop": ingest["crop"],
+        "camera": refine["camera"],
+        "segments": track["segments"],
+        "test_start": min(frames - 1, round(frames * (1 - TEST_SHARE))),
+        "av_offset_frames": sync.get("av_offset_frames", 0.0),
+        "has_audio": ingest["has_audio"],
+        "quality": {
+            "valid_share": track["valid_share"],
+            **{k: v for k, v in refine.items() if k != "camera"},
+        },
+    }
+    write_json(ctx.person / "person.json", person)
