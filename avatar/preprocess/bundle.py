@@ -197,11 +197,12 @@ def adjust(
         cross = np.concatenate([hps, hpf[..., None]], -1)  # [T, 6, size]
         moved = None
         while damping < 1e6:
-            solved = np.linalg.solve(hpp * (1 + damping * np.eye(6)), np.concatenate([cross, gp[..., None]], -1))
-            reduced = h - np.einsum("tia,tib->ab", cross, solved[..., :-1], optimize=True)
-            right = g - np.einsum("tia,ti->a", cross, solved[..., -1])
-            step = np.linalg.solve(reduced + damping * np.diag(np.diag(h)), right)
-            pose = solved[..., -1] - solved[..., :-1] @ step
+            # With L L' = Hpp the Schur complement is one product of a tall matrix with itself.
+            half = np.linalg.inv(np.linalg.cholesky(hpp * (1 + damping * np.eye(6))))
+            tall, tall_right = (half @ cross).reshape(-1, size), (half @ gp[..., None]).reshape(-1)
+            reduced = h - tall.T @ tall
+            step = np.linalg.solve(reduced + damping * np.diag(np.diag(h)), g - tall.T @ tall_right)
+            pose = (half.swapaxes(1, 2) @ (tall_right - tall @ step).reshape(frames, 6, 1))[..., 0]
             trial = Solution(
                 focal=float(state.focal * np.exp(np.clip(step[-1], -0.5, 0.5))),
                 shape=state.shape + step[:-1].reshape(points, 3),

@@ -63,7 +63,7 @@ IRIS = {"right": (468, 469, 470, 471, 472), "left": (473, 474, 475, 476, 477)}
 EYE_CORNERS = {"right": (33, 133), "left": (362, 263)}
 EYE_RADIUS = 1.2  # centimetres; hardly differs between people
 
-MAX_ADJUSTED = 800  # frames in the joint adjustment; more do not change the shape
+MAX_ADJUSTED = 400  # frames in the joint adjustment; more do not change the shape
 FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`
 EXPECTED_DISTANCE = 100.0  # centimetres from camera to face: a desk, a phone at arm's length, a studio are 40 to 300
 DISTANCE_SIGMA = 0.4  # deviation of its logarithm

@@ -1,0 +1,194 @@
+"""The joint fit against a synthetic head whose camera, shape, pose and lips are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, encode
+from avatar.preprocess import bundle, refine
+
+SIZE = 512
+CENTRE = np.array([256.0, 256.0])
+
+
+def face_like(rng: np.random.Generator) -> np.ndarray:
+    """478 points on a curved sheet of a face's size in head axes, with the irises last."""
+    x, y = rng.uniform(-7.5, 7.5, 478), rng.uniform(-8, 9, 478)
+    y[list(LIPS_INNER)], x[list(LIPS_INNER)] = 4.5, np.linspace(-2.5, 2.5, len(LIPS_INNER))
+    x[33], x[133], x[362], x[263] = -4.5, -2, 2, 4.5
+    y[[33, 133, 362, 263]] = -2.5
+    x[[468, 473]], y[[468, 473]] = [-3.25, 3.25], -2.5
+    x[2], y[2] = 0, 2.0
+    return np.stack([x, y, 0.09 * x**2 + 0.04 * y**2 - 6 * np.exp(-(x**2 + y**2) / 5) - 4], 1)
+
+
+@dataclass
+class Scene:
+    canonical: np.ndarray
+    shape: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    focal: float
+    landmarks: np.ndarray
+    opening: np.ndarray
+    segments: list[list[int]]
+
+
+def make_scene(frames: int = 400, noise: float = 0.7, seed: int = 0, cut: bool = False) -> Scene:
+    rng = np.random.default_rng(seed)
+    canonical = face_like(rng)
+    shape = canonical * [1.05, 0.97, 1.1] + 0.15 * rng.standard_normal((478, 3))
+    turn = gaussian_filter1d(rng.standard_normal((frames, 3)), 15, axis=0)
+    rotation = turn / turn.std(0) * np.radians([5, 9, 4])
+    translation = np.array([1.0, -2.0, 80.0]) + gaussian_filter1d(rng.standard_normal((frames, 3)), 15, axis=0) * 4
+    segments = [[0, frames]]
+    if cut:
+        half = frames // 2
+        rotation[half:] += np.radians([3, -8, 2])
+        translation[half:] += [3, 1, 5]
+        segments = [[0, half], [half, frames]]
+    opening = np.clip(gaussian_filter1d(rng.standard_normal(frames), 2) * 2.5, 0, None)
+    moved = np.repeat(shape[None], frames, 0)
+    lower = (canonical[:, 1] > 4) & (canonical[:, 1] < 9)
+    moved[:, lower, 1] += 0.6 * opening[:, None]
+    matrices = bundle.rotation_matrices(rotation)
+    local = np.einsum("tij,tnj->tni", matrices, moved) + translation[:, None]
+    focal = 1100.0
+    pixels = focal * local[..., :2] / local[..., 2:] + CENTRE
+    shake = 0.5 * noise * rng.standard_normal((frames, 1, 2))  # the detector moves all points of a picture at once
+    pixels += noise * rng.standard_normal(pixels.shape) + shake
+    depth = (local[..., 2:] - local[..., 2:].mean(1, keepdims=True)) * focal / local[..., 2:].mean(1, keepdims=True)
+    landmarks = np.concatenate([pixels, depth * 0.9], -1).astype(np.float32)  # a network's depth is a guess
+    return Scene(canonical, shape, rotation, translation, focal, landmarks, opening, segments)
+
+
+def truth_in_gauge(scene: Scene, points: np.ndarray) -> bundle.Solution:
+    truth = bundle.Solution(
+        focal=scene.focal, shape=scene.shape[points], rotation=scene.rotation, translation=scene.translation
+    )
+    return bundle.to_gauge(truth, scene.canonical[points], np.ones(len(points)))
+
+
+def angles_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    relative = bundle.rotation_matrices(a).swapaxes(1, 2) @ bundle.rotation_matrices(b)
+    return np.degrees(np.linalg.norm(bundle.to_axis_angle(relative), axis=1))
+
+
+def fit(scene: Scene, valid: np.ndarray | None = None) -> refine.Fit:
+    valid = np.ones(len(scene.landmarks), bool) if valid is None else valid
+    return refine.fit_head(scene.landmarks, valid, scene.segments, scene.canonical, CENTRE, SIZE)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_head_rotation_and_shape_are_recovered(seed: int) -> None:
+    scene = make_scene(seed=seed, noise=1.0)
+    found = fit(scene)
+    truth = truth_in_gauge(scene, found.points)
+    assert angles_between(found.solution.rotation, truth.rotation).mean() < 1.0
+    assert np.linalg.norm(found.solution.shape - truth.shape, axis=1).mean() < 0.3
+    assert abs(np.log(found.solution.focal / scene.focal)) < 0.35
+    assert found.residual.mean() < 2.0
+
+
+def test_smoothing_lowers_the_error_and_stops_at_cuts() -> None:
+    scene = make_scene(noise=1.0, cut=True)
+    found = fit(scene)
+    truth = truth_in_gauge(scene, found.points)
+    raw = angles_between(found.raw_pose[:, :3], truth.rotation)
+    smooth = angles_between(found.solution.rotation, truth.rotation)
+    assert smooth.mean() <= raw.mean()
+    half = scene.segments[0][1]
+    assert smooth[half - 1 : half + 1].max() < 2.0
+    assert refine.pose_jitter(found.solution.rotation, scene.segments) < 0.5 * refine.pose_jitter(
+        found.raw_pose[:, :3], scene.segments
+    )
+
+
+def test_frames_without_a_face_are_bridged() -> None:
+    scene = make_scene()
+    valid = np.ones(len(scene.landmarks), bool)
+    valid[100:106] = False
+    scene.landmarks[100:106] += 60  # whatever stands there must not matter
+    found = fit(scene, valid)
+    truth = truth_in_gauge(scene, found.points)
+    assert angles_between(found.solution.rotation, truth.rotation)[100:106].mean() < 2.0
+
+
+def test_outlying_points_do_not_pull_the_pose() -> None:
+    scene = make_scene()
+    rng = np.random.default_rng(3)
+    spoilt = rng.random((len(scene.landmarks), 478)) < 0.05
+    scene.landmarks[spoilt, :2] += rng.normal(0, 25, (spoilt.sum(), 2)).astype(np.float32)
+    found = fit(scene)
+    assert angles_between(found.solution.rotation, truth_in_gauge(scene, found.points).rotation).mean() < 1.0
+
+
+def test_mouth_motion_is_measured_in_the_head() -> None:
+    scene = make_scene()
+    valid = np.ones(len(scene.landmarks), bool)
+    found = fit(scene)
+    shape = refine.neutral_shape(scene.landmarks, valid, found.solution, CENTRE, scene.canonical, found.points)
+    motion = refine.make_motion(
+        scene.landmarks,
+        np.zeros((len(valid), 52), np.float32),
+        valid,
+        scene.segments,
+        found.solution,
+        shape,
+        CENTRE,
+        25.0,
+    )
+    lip = motion.face[:, CHANNEL_INDEX["lip_inner_y_cos0"]].numpy()
+    assert np.corrcoef(lip, scene.opening)[0, 1] > 0.97
+    truth = 0.6 * scene.opening
+    assert abs(np.polyfit(truth, lip, 1)[0] - 1) < 0.15
+    assert np.abs(np.median(lip[scene.opening == 0])) < 0.1  # closed is neutral
+
+
+def test_pose_derivatives_match_differences() -> None:
+    rng = np.random.default_rng(0)
+    state = bundle.Solution(
+        focal=900.0,
+        shape=face_like(rng)[:9],
+        rotation=rng.normal(0, 0.4, (3, 3)),
+        translation=rng.normal(0, 1, (3, 3)) + [0, 0, 60],
+    )
+    _, by_pose, by_shape, by_focal = bundle._derivatives(state, CENTRE)
+    step = 1e-6
+    for k in range(6):
+        pose = np.concatenate([state.rotation, state.translation], 1)
+        high, low = pose.copy(), pose.copy()
+        high[:, k] += step
+        low[:, k] -= step
+        ends = [
+            bundle.project(
+                bundle.Solution(focal=900.0, shape=state.shape, rotation=p[:, :3], translation=p[:, 3:]), CENTRE
+            )
+            for p in (high, low)
+        ]
+        np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), by_pose[..., k], rtol=1e-5, atol=1e-4)
+    assert by_shape.shape == (3, 9, 2, 3)
+    np.testing.assert_allclose(by_focal, bundle.project(state, CENTRE) - CENTRE)
+
+
+def test_quick_closures_survive_the_smoothing_and_noise_does_not() -> None:
+    rng = np.random.default_rng(0)
+    clean = np.repeat([[1.0]], 200, 0)
+    clean[60:62] = clean[120:123] = clean[150] = 0  # lips closing for one to three frames
+    noisy = clean + 0.03 * rng.standard_normal(clean.shape)
+    smooth = refine.smooth_channels(noisy, [[0, 200]])
+    assert smooth[60:62].max() < 0.25 and smooth[121] < 0.15 and smooth[150] < 0.35
+    still = np.r_[5:50, 70:110]
+    assert np.diff(smooth[still, 0]).std() < 0.8 * np.diff(noisy[still, 0]).std()
+    assert encode(np.zeros((1, 478, 3))).shape[1] == len(CHANNEL_INDEX)
+
+
+def test_smoothing_does_not_reach_over_a_cut() -> None:
+    rng = np.random.default_rng(0)
+    track = np.concatenate([np.zeros((50, 1)), np.ones((50, 1))]) + 0.05 * rng.standard_normal((100, 1))
+    smooth = refine.smooth_channels(track, [[0, 50], [50, 100]])
+    assert smooth[49] < 0.15 and smooth[50] > 0.85
