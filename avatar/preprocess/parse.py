@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "parse"
 INPUTS = ("ingest", "track")
-VERSION = 2
+VERSION = 3
 
 SIZE = 256  # of the masks; the segmenter's own size
 CLASSES = ("hair", "skin", "clothes", "background")  # the channels of a mask picture
