@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.ndimage import percentile_filter
-from torch import Tensor
 
 from avatar.losses.lpips import LPIPS
 from avatar.motion.face_channels import EYE_LOWER, EYE_UPPER, LIPS_INNER, LIPS_OUTER, mouth_opening
@@ -29,41 +28,47 @@ MAX_PSNR = 100.0  # identical pictures; infinity is not a number in JSON
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> float:
+def psnr(a: np.ndarray, b: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB of pictures [H, W, 3] in 0..1, over all pixels or weighted by [H, W]."""
-    error = ((a - b) ** 2).mean(-1)
-    mse = error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp_min(1e-6)
-    return min(MAX_PSNR, -10 * math.log10(max(float(mse), 1e-12)))
+    error = np.square(a - b).mean(-1)
+    mse = float(error.mean()) if weight is None else weighted_mean(error, weight)
+    return min(MAX_PSNR, -10 * math.log10(max(mse, 1e-12))) if math.isfinite(mse) else mse
 
 
-def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+def weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
+    """Mean of [H, W] weighted by [H, W]; NaN where the weights are all zero (a frame without a face)."""
+    total = float(weight.sum())
+    return float((values * weight).sum()) / total if total > 0 else math.nan
+
+
+def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Structural similarity of every full 11x11 window, averaged over the colours.
 
     Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment", 2004, equation 13, with their Gaussian window
     (sigma 1.5) and constants. Windows that leave the picture are left out, so the map is 5 pixels smaller per side.
 
     Args:
-        a, b: [H, W, 3] in 0..1.
+        a, b: [H, W, 3] float32 in 0..1.
 
     Returns:
         [H - 10, W - 10].
     """
-    x = torch.arange(11, dtype=torch.float32) - 5
-    window = torch.exp(-(x**2) / (2 * 1.5**2))
-    window = window / window.sum()
-    planes = torch.cat([a, b, a * a, b * b, a * b], -1).permute(2, 0, 1)[:, None]
-    planes = F.conv2d(F.conv2d(planes, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))[:, 0]
-    mean_a, mean_b, aa, bb, ab = planes.split(3)
-    var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
+    window = cv2.getGaussianKernel(11, 1.5, cv2.CV_32F)
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return cv2.sepFilter2D(x, -1, window, window)[5:-5, 5:-5]
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     value = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return value.mean(0)
+    return value.mean(-1)
 
 
-def face_weight(masks: dict[str, np.ndarray]) -> Tensor:
+def face_weight(masks: dict[str, np.ndarray]) -> np.ndarray:
     """Soft mask [H, W] of the face region: skin, lips, mouth interior and eyes."""
     parts = [masks[name] for name in ("face", "lips", "mouth", "eyes") if name in masks]
-    return torch.from_numpy(np.clip(np.sum(parts, axis=0), 0, 1).astype(np.float32))
+    return np.clip(np.sum(parts, axis=0), 0, 1)
 
 
 @dataclass
@@ -73,29 +78,29 @@ class PictureQuality:
     lpips: LPIPS | None
     rows: list[dict[str, float]] = field(default_factory=list)
 
-    @torch.no_grad()
     def add(self, rendered: np.ndarray, real: np.ndarray, masks: dict[str, np.ndarray]) -> None:
         """Compare two frames, uint8 [H, W, 3]; ``masks`` are the real frame's."""
-        a, b = torch.from_numpy(rendered).float() / 255, torch.from_numpy(real).float() / 255
+        a, b = rendered.astype(np.float32) / 255, real.astype(np.float32) / 255
         weight = face_weight(masks)
         similarity = ssim_map(a, b)
-        inner = weight[5:-5, 5:-5]
         row = {
             "psnr": psnr(a, b),
             "psnr_face": psnr(a, b, weight),
             "ssim": float(similarity.mean()),
-            "ssim_face": float((similarity * inner).sum() / inner.sum().clamp_min(1e-6)),
+            "ssim_face": weighted_mean(similarity, weight[5:-5, 5:-5]),
         }
         if self.lpips is not None:
-            row["lpips"] = float(self.lpips(a, b))
+            with torch.no_grad():
+                row["lpips"] = float(self.lpips(torch.from_numpy(a), torch.from_numpy(b)))
         self.rows.append(row)
 
     def summary(self) -> dict[str, float | None]:
-        """Means over the frames; LPIPS is None without its network."""
-        names = ("psnr", "psnr_face", "ssim", "ssim_face", "lpips")
-        return {
-            n: float(np.mean([r[n] for r in self.rows])) if self.rows and n in self.rows[0] else None for n in names
-        }
+        """Means over the frames that have the number; None where none has."""
+        means: dict[str, float | None] = {}
+        for name in ("psnr", "psnr_face", "ssim", "ssim_face", "lpips"):
+            values = [row[name] for row in self.rows if math.isfinite(row.get(name, math.nan))]
+            means[name] = float(np.mean(values)) if values else None
+        return means
 
 
 # --- landmarks --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -53,7 +52,7 @@ def face(frames: int, seed: int = 0) -> np.ndarray:
 def test_psnr_and_ssim_equal_other_implementations() -> None:
     a = picture()
     b = (a * 0.8 + np.random.default_rng(1).normal(0, 12, a.shape)).clip(0, 255).astype(np.uint8)
-    ta, tb = torch.from_numpy(a) / 255, torch.from_numpy(b) / 255
+    ta, tb = a.astype(np.float32) / 255, b.astype(np.float32) / 255
     assert metrics.psnr(ta, tb) == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-4)
     oracle = structural_similarity(
         a / 255, b / 255, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
@@ -76,6 +75,9 @@ def test_distortions_cost_quality_and_masks_place_them() -> None:
     assert blur["psnr"] < 40 and blur["ssim"] < 0.95
     assert outside["psnr"] < 15 and outside["psnr_face"] == metrics.MAX_PSNR  # the damage is outside the face
     assert outside["ssim_face"] > 0.95 > outside["ssim"]
+    faceless = metrics.PictureQuality(lpips=None)
+    faceless.add(real, real, {"face": np.zeros((96, 96), np.float32)})
+    assert faceless.summary()["psnr_face"] is None  # not a perfect score
 
 
 def test_landmark_distance_with_and_without_position() -> None:
