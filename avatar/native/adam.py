@@ -1,0 +1,60 @@
+"""The fused Adam step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.native import reference
+from avatar.native.library import library
+
+
+def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One Adam step in place (Kingma and Ba 2015), the arithmetic of ``torch.optim.Adam`` in one pass over memory.
+
+    Args:
+        param: Any shape, float32 or float64, contiguous; changed in place.
+        grad: Shape of ``param``.
+        exp_avg: First moment, shape of ``param``, contiguous; changed in place.
+        exp_avg_sq: Second moment, likewise.
+        lr: Learning rate.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        step: Number of this step, from 1.
+
+    Raises:
+        AvatarError: Shapes or dtypes differ, a tensor to change is not contiguous, or ``step`` is below 1.
+    """
+    for name, tensor in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+        if tensor.shape != param.shape or tensor.dtype != param.dtype or tensor.device != param.device:
+            raise AvatarError(
+                f"{name} is {tensor.dtype} {list(tensor.shape)} on {tensor.device};",
+                f"param is {param.dtype} {list(param.shape)} on {param.device}.",
+            )
+    if step < 1:
+        raise AvatarError(f"step is {step};", "steps count from 1.")
+    native = library()
+    with torch.no_grad():
+        if native is None or param.device.type != "cpu" or param.dtype not in (torch.float32, torch.float64):
+            reference.adam_step(param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
+            return
+        for name, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+            if not tensor.is_contiguous():
+                raise AvatarError(f"{name} is not contiguous;", "it is changed in place.", "Use .contiguous() once.")
+        native.call(
+            "avatar_adam_step",
+            *(param.dtype, param, grad.contiguous(), exp_avg, exp_avg_sq, param.numel()),
+            *(lr, beta1, beta2, eps, step),
+        )

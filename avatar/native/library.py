@@ -1,0 +1,125 @@
+"""Finds, checks and calls the native library. Nothing is loaded before the first use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.native import _abi
+
+NAME = "_native_cpu"
+_ISA_NAMES = {_abi.ISA_BASELINE: "baseline", _abi.ISA_AVX2: "avx2", _abi.ISA_AVX512: "avx512"}
+_DTYPES = {torch.float32: _abi.FLOAT32, torch.float64: _abi.FLOAT64}
+_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Library:
+    """A loaded native library and the instruction set its kernels run with."""
+
+    handle: ctypes.CDLL
+    path: Path
+    isa: int
+
+    def call(self, name: str, dtype: torch.dtype, *arguments: Any) -> None:
+        """Call a kernel; tensors are passed by address.
+
+        Raises:
+            AvatarError: The kernel refused its arguments; the sentence is the kernel's.
+        """
+        call = _abi.Call(dtype=_DTYPES[dtype], num_threads=num_threads(), isa=self.isa)
+        status = getattr(self.handle, name)(ctypes.byref(call), *(_address(a) for a in arguments))
+        if status != _abi.OK:
+            raise AvatarError(f"{name.removeprefix('avatar_')}: {call.message.decode()}.")
+
+    def workspace(self, name: str, dtype: torch.dtype, *sizes: int) -> Tensor:
+        """Scratch memory for one call, as the library asks for it."""
+        return torch.empty(getattr(self.handle, name)(_DTYPES[dtype], *sizes), dtype=torch.uint8)
+
+
+def _address(argument: Any) -> Any:
+    return argument.data_ptr() if isinstance(argument, Tensor) else argument
+
+
+def num_threads() -> int:
+    """Threads that the native kernels use: :func:`set_num_threads`, else ``torch.get_num_threads()``."""
+    return torch.get_num_threads() if _threads is None else _threads
+
+
+def set_num_threads(count: int | None) -> None:
+    """Set the threads of the native kernels; ``None`` follows torch again. Results do not depend on the number.
+
+    Raises:
+        AvatarError: ``count`` is below 1.
+    """
+    global _threads
+    if count is not None and count < 1:
+        raise AvatarError(f"set_num_threads({count}):", "at least one thread is needed.")
+    _threads = count
+
+
+def library() -> Library | None:
+    """The native library, or None when the torch reference has to do (see :func:`library_status`)."""
+    return _load()[0]
+
+
+def require_library() -> Library:
+    """The native library, for code that only runs when there is one."""
+    loaded, reason = _load()
+    if loaded is None:
+        raise AvatarError("The native library is not loaded:", reason)
+    return loaded
+
+
+def library_status() -> str:
+    """One line: which library is loaded with which instruction set, or why the torch reference is used instead."""
+    loaded, reason = _load()
+    if loaded is None:
+        return f"torch reference (slow): {reason}"
+    return f"native, {_ISA_NAMES[loaded.isa]}, {num_threads()} threads, {loaded.path}"
+
+
+def _candidates() -> list[Path]:
+    """Places the library can be: beside this file, or in site-packages for an editable installation."""
+    found = [Path(__file__).parent / f"{NAME}.so"]
+    spec = importlib.util.find_spec(f"avatar.native.{NAME}")
+    if spec is not None and spec.origin:
+        found.append(Path(spec.origin))
+    found.append(Path(sysconfig.get_path("platlib")) / "avatar" / "native" / f"{NAME}.so")
+    return found
+
+
+@functools.cache
+def _load() -> tuple[Library | None, str]:
+    choice = os.environ.get("AVATAR_NATIVE", "")
+    if choice == "reference":
+        return None, "AVATAR_NATIVE=reference asks for it."
+    paths = [Path(choice)] if choice else _candidates()
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        return None, f"no {NAME}.so in {paths[0].parent}; install a C++ compiler, then run `pip install` again."
+    try:
+        handle = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _abi.FUNCTIONS.items():
+            function = getattr(handle, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        return None, f"{path} does not load: {error}."
+    if (version := handle.avatar_abi_version()) != _abi.ABI_VERSION:
+        return None, f"{path} has ABI version {version}, not {_abi.ABI_VERSION}; run `pip install` again."
+    best = handle.avatar_best_isa()
+    wanted = os.environ.get("AVATAR_ISA", "")
+    by_name = {name: isa for isa, name in _ISA_NAMES.items()}
+    if wanted and by_name.get(wanted, best + 1) > best:
+        return None, f"AVATAR_ISA={wanted} is not one of {', '.join(n for i, n in _ISA_NAMES.items() if i <= best)}."
+    return Library(handle, path, by_name[wanted] if wanted else best), ""

@@ -1,0 +1,166 @@
+"""Projection of 3D Gaussians as a torch operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avatar.native import reference
+from avatar.native.checks import float_tensor, picture_size
+from avatar.native.library import library, require_library
+
+
+def project_gaussians(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float = 0.3,
+    near_plane: float = 0.01,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Project 3D Gaussians to ellipses in the picture (EWA, Zwicker et al. 2001; conventions of gsplat).
+
+    Args:
+        means: [N, 3] world coordinates.
+        quats: [N, 4] wxyz, of any length but zero.
+        scales: [N, 3] standard deviations along the axes of the Gaussian, world units.
+        viewmat: [4, 4] world to camera, OpenCV axes.
+        K: [3, 3] pinhole intrinsics in pixels; not differentiated.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+        eps2d: Added to the diagonal of the 2D covariance, square pixels.
+        near_plane: Gaussians whose mean is nearer than this are culled.
+
+    Returns:
+        radii int32 [N] (3 standard deviations along the longer axis, rounded up; 0 means culled and the other outputs
+        are zero), means2d [N, 2] in pixels, depths [N] (camera z) and conics [N, 3] (a, b, c of the inverse 2D
+        covariance [[a, b], [b, c]]). Differentiable in means, quats, scales and viewmat.
+
+    Raises:
+        AvatarError: Wrong shapes, dtypes or sizes.
+    """
+    picture_size(width, height)
+    means = float_tensor("means", means, ("N", 3))
+    quats = float_tensor("quats", quats, (len(means), 4), like=means)
+    scales = float_tensor("scales", scales, (len(means), 3), like=means)
+    viewmat = float_tensor("viewmat", viewmat, (4, 4), like=means)
+    K = float_tensor("K", K, (3, 3), like=means)
+    if library() is None:
+        return reference.project_gaussians(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+    return _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+
+
+@torch.library.custom_op("avatar::project_gaussians", mutates_args=(), device_types="cpu")
+def _project(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    near_plane: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n = len(means)
+    radii = means.new_empty(n, dtype=torch.int32)
+    means2d, depths, conics = means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3)
+    require_library().call(
+        "avatar_project",
+        *(means.dtype, means, quats, scales, viewmat, K, n, width, height, eps2d, near_plane),
+        *(radii, means2d, depths, conics),
+    )
+    return radii, means2d, depths, conics
+
+
+@_project.register_fake
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    near_plane: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n = means.shape[0]
+    return (
+        means.new_empty(n, dtype=torch.int32),
+        means.new_empty(n, 2),
+        means.new_empty(n),
+        means.new_empty(n, 3),
+    )
+
+
+@torch.library.custom_op("avatar::project_gaussians_backward", mutates_args=(), device_types="cpu")
+def _project_backward(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    radii: Tensor,
+    v_means2d: Tensor,
+    v_depths: Tensor,
+    v_conics: Tensor,
+    need_viewmat: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    native, n = require_library(), len(means)
+    v_means, v_quats, v_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+    v_viewmat = torch.empty_like(viewmat) if need_viewmat else viewmat.new_empty(0)
+    native.call(
+        "avatar_project_backward",
+        *(means.dtype, means, quats, scales, viewmat, K, n, width, height, eps2d, radii),
+        *(v_means2d, v_depths, v_conics, v_means, v_quats, v_scales, v_viewmat if need_viewmat else None),
+        native.workspace("avatar_project_workspace", means.dtype, n),
+    )
+    return v_means, v_quats, v_scales, v_viewmat
+
+
+@_project_backward.register_fake
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    radii: Tensor,
+    v_means2d: Tensor,
+    v_depths: Tensor,
+    v_conics: Tensor,
+    need_viewmat: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    v_viewmat = torch.empty_like(viewmat) if need_viewmat else viewmat.new_empty(0)
+    return torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales), v_viewmat
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    means, quats, scales, viewmat, K, ctx.width, ctx.height, ctx.eps2d, _ = inputs
+    ctx.save_for_backward(means, quats, scales, viewmat, K, output[0])
+    ctx.mark_non_differentiable(output[0])
+
+
+def _vjp(ctx: Any, _: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor) -> tuple[Tensor | None, ...]:
+    means, quats, scales, viewmat, K, radii = ctx.saved_tensors
+    need_viewmat = ctx.needs_input_grad[3]
+    v_means, v_quats, v_scales, v_viewmat = _project_backward(
+        *(means, quats, scales, viewmat, K, ctx.width, ctx.height, ctx.eps2d, radii),
+        *(v_means2d.contiguous(), v_depths.contiguous(), v_conics.contiguous(), need_viewmat),
+    )
+    return v_means, v_quats, v_scales, v_viewmat if need_viewmat else None, None, None, None, None, None
+
+
+_project.register_autograd(_vjp, setup_context=_setup)

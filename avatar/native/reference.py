@@ -1,0 +1,203 @@
+"""Every kernel in plain torch: the specification that the native code is tested against, and the fallback without it.
+
+Written to be read, and differentiated by autograd. The one concession to speed is that :func:`rasterize` works tile by
+tile instead of blending every Gaussian into every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ALPHA_MIN = 1 / 255
+ALPHA_MAX = 0.999
+TRANSMITTANCE_MIN = 1e-4
+TILE = 16
+PLANES = ((0, 1), (1, 2), (0, 2))  # xy, yz, xz
+
+
+def grid_rows(x: Tensor, y: Tensor, resolution: int, rows: int) -> Tensor:
+    """Table row of grid vertices: row-major while the level fits, else the 2D spatial hash of instant-ngp (eq. 4)."""
+    side = resolution + 1
+    if side * side <= rows:
+        return y * side + x
+    return (x ^ (y * 2654435761 & 0xFFFFFFFF)) % rows
+
+
+def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:
+    """Bilinear features of three planes; see :func:`avatar.native.triplane_encode`."""
+    rows = table.shape[2]
+    inside = points.clamp(-1, 1)
+    features = []
+    for plane, axes in enumerate(PLANES):
+        for level, resolution in enumerate(resolutions):
+            position = (inside[:, axes] + 1) * (0.5 * resolution)
+            cell = position.detach().to(torch.int64).clamp(max=resolution - 1)
+            fraction = position - cell
+            corner = [
+                table[plane, level, grid_rows(cell[:, 0] + dx, cell[:, 1] + dy, resolution, rows)]
+                for dy in (0, 1)
+                for dx in (0, 1)
+            ]
+            fx, fy = fraction[:, :1], fraction[:, 1:]
+            low = corner[0] + fx * (corner[1] - corner[0])
+            high = corner[2] + fx * (corner[3] - corner[2])
+            features.append(low + fy * (high - low))
+    return torch.cat(features, dim=1)
+
+
+def _rotation_matrices(quats: Tensor) -> Tensor:
+    w, x, y, z = F.normalize(quats, dim=-1, eps=0.0).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+
+
+def project_gaussians(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    eps2d: float = 0.3,
+    near_plane: float = 0.01,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """EWA projection (Zwicker et al. 2001) as in gsplat; see :func:`avatar.native.project_gaussians`."""
+    view, shift = viewmat[:3, :3], viewmat[:3, 3]
+    camera = means @ view.T + shift
+    x, y, depth = camera.unbind(-1)
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    # The map is linearised at a direction at most 1.3 fields of view off the axis: further out the linearisation blows up.
+    ray_x = torch.clamp(x / depth, (-cx - 0.15 * width) / fx, (width - cx + 0.15 * width) / fx)
+    ray_y = torch.clamp(y / depth, (-cy - 0.15 * height) / fy, (height - cy + 0.15 * height) / fy)
+    axes = view @ _rotation_matrices(quats) * scales[:, None, :]
+    skew = torch.stack(
+        [
+            (fx / depth)[:, None] * (axes[:, 0] - ray_x[:, None] * axes[:, 2]),
+            (fy / depth)[:, None] * (axes[:, 1] - ray_y[:, None] * axes[:, 2]),
+        ],
+        dim=1,
+    )
+    covariance = skew @ skew.transpose(1, 2)
+    xx, xy, yy = covariance[:, 0, 0] + eps2d, covariance[:, 0, 1], covariance[:, 1, 1] + eps2d
+    determinant = xx * yy - xy * xy
+    conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[:, None]
+    means2d = torch.stack([fx * x / depth + cx, fy * y / depth + cy], dim=-1)
+
+    with torch.no_grad():
+        middle = 0.5 * (xx + yy)
+        reach = 3 * torch.sqrt(middle + torch.sqrt(torch.clamp(middle * middle - determinant, min=0)))
+        seen = (depth >= near_plane) & (determinant > 0) & (reach < 1e9)
+        seen &= (means2d[:, 0] + reach > 0) & (means2d[:, 0] - reach < width)
+        seen &= (means2d[:, 1] + reach > 0) & (means2d[:, 1] - reach < height)
+        radii = torch.where(seen, torch.ceil(reach), torch.zeros_like(reach)).to(torch.int32)
+
+    zero = means2d.new_zeros(())
+    return (
+        radii,
+        torch.where(seen[:, None], means2d, zero),
+        torch.where(seen, depth, zero),
+        torch.where(seen[:, None], conics, zero),
+    )
+
+
+def _blend(pixels: Tensor, means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
+    """Blend Gaussians, front first, into pixel centres [P, 2]: colour [P, C] and transmittance left [P]."""
+    dx, dy = (pixels[:, None] - means2d[None]).unbind(-1)
+    a, b, c = conics.unbind(-1)
+    sigma = (0.5 * a * dx * dx + b * dx * dy + 0.5 * c * dy * dy).clamp(min=0)
+    raw = opacities * torch.exp(-sigma)
+    alpha = torch.where(raw >= ALPHA_MIN, raw.clamp(max=ALPHA_MAX), torch.zeros_like(raw))
+    after = torch.cumprod(1 - alpha, dim=1)
+    # Blending stops before the Gaussian that would leave less than TRANSMITTANCE_MIN.
+    alpha = torch.where(after.detach() > TRANSMITTANCE_MIN, alpha, torch.zeros_like(alpha))
+    after = torch.cumprod(1 - alpha, dim=1)
+    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
+    return (before * alpha) @ colors, after[:, -1]
+
+
+def rasterize(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+    width: int,
+    height: int,
+    background: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Alpha blending, front to back; see :func:`avatar.native.rasterize`."""
+    channels = colors.shape[1]
+    with torch.no_grad():
+        order = torch.argsort(depths, stable=True)
+        order = order[(radii[order] > 0) & (opacities[order] > ALPHA_MIN)]
+        limit = 2 * torch.log(opacities[order] / ALPHA_MIN)
+        a, b, c = conics[order].unbind(-1)
+        half = torch.sqrt(limit[:, None] * torch.stack([c, a], dim=-1) / (a * c - b * b)[:, None]) + 0.5
+        low, high = means2d[order] - half, means2d[order] + half
+
+    rows, pixel_sizes = [], means2d.new_tensor([0.5, 0.5])
+    for top in range(0, height, TILE):
+        row = []
+        for left in range(0, width, TILE):
+            bottom, right = min(top + TILE, height), min(left + TILE, width)
+            inside = (low[:, 0] < right) & (high[:, 0] > left) & (low[:, 1] < bottom) & (high[:, 1] > top)
+            ids = order[inside]
+            ys, xs = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
+            pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(means2d.dtype) + pixel_sizes
+            if len(ids):
+                color, final_t = _blend(pixels, means2d[ids], conics[ids], colors[ids], opacities[ids])
+            else:
+                color, final_t = colors.new_zeros(len(pixels), channels), colors.new_ones(len(pixels))
+            row.append(torch.cat([color, final_t[:, None]], dim=1).reshape(bottom - top, right - left, channels + 1))
+        rows.append(torch.cat(row, dim=1))
+    image, final_t = torch.cat(rows, dim=0).split([channels, 1], dim=2)
+    if background is not None:
+        image = image + final_t * background
+    return image, 1 - final_t
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean structural similarity (Wang et al. 2004); see :func:`avatar.native.ssim`."""
+    channels = a.shape[2]
+    offsets = torch.arange(-5, 6, dtype=a.dtype, device=a.device)
+    line = torch.exp(-offsets * offsets / (2 * 1.5**2))
+    line = line / line.sum()
+    window = (line[:, None] * line[None, :]).expand(channels, 1, 11, 11)
+
+    def local_mean(x: Tensor) -> Tensor:
+        return F.conv2d(x.permute(2, 0, 1)[None], window, padding=5, groups=channels)[0]
+
+    mu_a, mu_b = local_mean(a), local_mean(b)
+    var_a, var_b = local_mean(a * a) - mu_a * mu_a, local_mean(b * b) - mu_b * mu_b
+    covariance = local_mean(a * b) - mu_a * mu_b
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mu_a * mu_b + c1) * (2 * covariance + c2)
+    return (top / ((mu_a * mu_a + mu_b * mu_b + c1) * (var_a + var_b + c2))).mean()
+
+
+def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One Adam step in place (Kingma and Ba 2015); see :func:`avatar.native.adam_step`."""
+    exp_avg.mul_(beta1).add_(grad, alpha=1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    denominator = exp_avg_sq.sqrt().mul_((1 - beta2**step) ** -0.5).add_(eps)
+    param.addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))

@@ -1,0 +1,137 @@
+/* C ABI of the native kernels.
+ *
+ * Rules: no torch, no globals, no allocation (the caller passes outputs and workspace), no abort. Every function
+ * returns an avatar_status and, when it is not AVATAR_OK, writes a sentence to call->message. Arrays are dense and
+ * row-major; `void*` arrays hold float or double according to call->dtype. Results do not depend on num_threads.
+ *
+ * avatar/native/_abi.py is generated from this file by cuda_ext/generate_abi.py; keep one declaration per function.
+ */
+#ifndef AVATAR_NATIVE_H
+#define AVATAR_NATIVE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define AVATAR_API __declspec(dllexport)
+#else
+#define AVATAR_API __attribute__((visibility("default")))
+#endif
+
+#define AVATAR_ABI_VERSION 1
+
+enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
+enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
+enum avatar_isa { AVATAR_ISA_AUTO = 0, AVATAR_ISA_BASELINE = 1, AVATAR_ISA_AVX2 = 2, AVATAR_ISA_AVX512 = 3 };
+
+typedef struct avatar_call {
+  int32_t dtype;       /* enum avatar_dtype */
+  int32_t num_threads; /* at least 1 */
+  int32_t isa;         /* enum avatar_isa; one that this machine lacks is AVATAR_UNSUPPORTED */
+  int32_t reserved;
+  char message[240];
+} avatar_call;
+
+AVATAR_API int32_t avatar_abi_version(void);
+
+/* The best instruction set of this machine that was compiled in (enum avatar_isa). */
+AVATAR_API int32_t avatar_best_isa(void);
+
+/* points [n,3] in [-1,1] (clamped), table [3,levels,rows,features], resolutions [levels] -> out [n,3*levels*features].
+ * Planes are xy, yz, xz. */
+AVATAR_API int32_t avatar_triplane_encode(avatar_call* call, const void* points, const void* table,
+                                          const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
+                                          int32_t features, void* out);
+
+/* Bytes of workspace of avatar_triplane_encode_backward. */
+AVATAR_API int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features);
+
+/* v_points [n,3] and v_table (shape of table) may each be null. */
+AVATAR_API int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
+                                                   const int32_t* resolutions, int64_t n, int32_t levels,
+                                                   int64_t rows, int32_t features, const void* v_out, void* v_points,
+                                                   void* v_table, void* workspace);
+
+/* means [n,3], quats [n,4] wxyz of any length, scales [n,3], viewmat [4,4] world to camera, K [3,3]
+ * -> radii [n] pixels (0: culled, other outputs zero), means2d [n,2], depths [n], conics [n,3]. */
+AVATAR_API int32_t avatar_project(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                  const void* viewmat, const void* intrinsics, int64_t n, int32_t width,
+                                  int32_t height, double eps2d, double near_plane, int32_t* radii, void* means2d,
+                                  void* depths, void* conics);
+
+/* Bytes of workspace of avatar_project_backward. */
+AVATAR_API int64_t avatar_project_workspace(int32_t dtype, int64_t n);
+
+/* v_viewmat [4,4] may be null (its last row is written as zero). */
+AVATAR_API int32_t avatar_project_backward(avatar_call* call, const void* means, const void* quats,
+                                           const void* scales, const void* viewmat, const void* intrinsics, int64_t n,
+                                           int32_t width, int32_t height, double eps2d, const int32_t* radii,
+                                           const void* v_means2d, const void* v_depths, const void* v_conics,
+                                           void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
+                                           void* workspace);
+
+/* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */
+AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height);
+
+/* Count the (tile, Gaussian) pairs: tiles are 16x16 pixels, row-major; a Gaussian is in a tile when its ellipse of
+ * alpha >= 1/255 reaches the tile's rows and columns. Writes slot_offsets [n+1] (pairs of each Gaussian, summed),
+ * tile_offsets [tiles+1], *num_pairs and reach [n], the half height in pixels of each ellipse. */
+AVATAR_API int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
+                                    const void* depths, const int32_t* radii, int64_t n, int32_t width,
+                                    int32_t height, int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs,
+                                    void* reach, void* workspace);
+
+/* Write the tile lists, front to back, equal depths by index: ids [num_pairs] Gaussian of each pair, and slots
+ * [num_pairs] its place when pairs are ordered by Gaussian. */
+AVATAR_API int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
+                                   int64_t n, int32_t width, int32_t height, const int32_t* slot_offsets,
+                                   int32_t* ids, int32_t* slots, void* workspace);
+
+/* Blend the tile lists: image [height,width,channels], final_t [height,width] (transmittance left), last [height,width]
+ * (index in the tile's list of the last Gaussian blended, -1: none). background may be null; background_stride is 0
+ * for one colour [channels], or `channels` for a picture. */
+AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                    const void* opacities, int64_t n, int32_t channels, const void* background,
+                                    int32_t background_stride, int32_t width, int32_t height,
+                                    const void* reach, const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
+                                    int32_t* last);
+
+/* Bytes of workspace of avatar_rasterize_backward. */
+AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels);
+
+/* Cotangents of avatar_rasterize. v_final_t [height,width] may be null. */
+AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics,
+                                             const void* colors, const void* opacities, int64_t n, int32_t channels,
+                                             const void* background, int32_t background_stride, int32_t width,
+                                             int32_t height, const void* reach, const int32_t* tile_offsets,
+                                             const int32_t* ids, const int32_t* slots, const int32_t* slot_offsets, const void* final_t,
+                                             const int32_t* last, const void* v_image, const void* v_final_t,
+                                             void* v_means2d, void* v_conics, void* v_colors, void* v_opacities,
+                                             void* workspace);
+
+/* Bytes of workspace of avatar_ssim and avatar_ssim_backward. */
+AVATAR_API int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width,
+                                         int32_t channels);
+
+/* a, b [height,width,channels] -> *mean. `partials` [3,height,width,channels] (null: not wanted) receives the
+ * derivatives of the local SSIM by mean, square and product, with respect to a; partials_b likewise for b. */
+AVATAR_API int32_t avatar_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width,
+                               int32_t channels, void* mean, void* partials, void* partials_b, void* workspace);
+
+/* v_a [height,width,channels] = v_mean * d mean / d a. */
+AVATAR_API int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, const void* partials,
+                                        double v_mean, int32_t height, int32_t width, int32_t channels, void* v_a,
+                                        void* workspace);
+
+/* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
+AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,
+                                    int64_t n, double lr, double beta1, double beta2, double eps, int64_t step);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

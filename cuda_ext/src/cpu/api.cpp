@@ -1,0 +1,278 @@
+// The C ABI: checks what cannot be left to the caller, then calls the kernels of the chosen instruction set.
+#include "avatar_native.h"
+
+#include <cstdint>
+#include <cstdio>
+
+#define AVATAR_ISA baseline
+#include "kernels.inc"
+#undef AVATAR_ISA
+#if defined(AVATAR_WITH_X86)
+#define AVATAR_ISA avx2
+#include "kernels.inc"
+#undef AVATAR_ISA
+#define AVATAR_ISA avx512
+#include "kernels.inc"
+#undef AVATAR_ISA
+#endif
+
+namespace {
+
+constexpr int32_t kMaxThreads = 64;
+constexpr int64_t kMaxRows = int64_t(1) << 24;  // list indices are carried in float lanes
+
+int32_t fail(avatar_call* call, avatar_status status, const char* message) {
+  std::snprintf(call->message, sizeof(call->message), "%s", message);
+  return status;
+}
+
+int32_t best_isa() {
+#if defined(AVATAR_WITH_X86)
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2");
+  if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+    return AVATAR_ISA_AVX512;
+  if (v3) return AVATAR_ISA_AVX2;
+#endif
+  return AVATAR_ISA_BASELINE;
+}
+
+// Common checks; on success `*isa` is the instruction set to use.
+int32_t check(avatar_call* call, int64_t n, int32_t* isa) {
+  if (call == nullptr) return AVATAR_BAD_ARGUMENT;
+  call->message[0] = '\0';
+  if (call->dtype != AVATAR_FLOAT32 && call->dtype != AVATAR_FLOAT64)
+    return fail(call, AVATAR_BAD_ARGUMENT, "dtype is neither float32 nor float64");
+  if (call->num_threads < 1) return fail(call, AVATAR_BAD_ARGUMENT, "num_threads is below 1");
+  if (n < 0) return fail(call, AVATAR_BAD_ARGUMENT, "a size is negative");
+  if (n > kMaxRows) return fail(call, AVATAR_BAD_ARGUMENT, "more than 16777216 Gaussians or points");
+  const int32_t best = best_isa();
+  *isa = call->isa == AVATAR_ISA_AUTO ? best : call->isa;
+  if (*isa < AVATAR_ISA_BASELINE || *isa > best)
+    return fail(call, AVATAR_UNSUPPORTED, "this machine or build lacks the requested instruction set");
+  return AVATAR_OK;
+}
+
+int32_t check_picture(avatar_call* call, int32_t width, int32_t height, int32_t channels) {
+  if (width < 1 || height < 1 || width > 16384 || height > 16384)
+    return fail(call, AVATAR_BAD_ARGUMENT, "width and height must be 1 to 16384");
+  if (channels < 1 || channels > 32) return fail(call, AVATAR_BAD_ARGUMENT, "channels must be 1 to 32");
+  return AVATAR_OK;
+}
+
+int32_t threads_of(const avatar_call* call) { return call->num_threads < kMaxThreads ? call->num_threads : kMaxThreads; }
+
+template <typename T>
+const T* in(const void* pointer) {
+  return static_cast<const T*>(pointer);
+}
+template <typename T>
+T* out(void* pointer) {
+  return static_cast<T*>(pointer);
+}
+
+}  // namespace
+
+// Run `expression`, in which `K` is the namespace of an instruction set and `T` the number type.
+#if defined(AVATAR_WITH_X86)
+#define WITH_ISA(expression)                  \
+  if (isa == AVATAR_ISA_AVX512) {             \
+    namespace K = avatar::avx512;             \
+    expression;                               \
+  } else if (isa == AVATAR_ISA_AVX2) {        \
+    namespace K = avatar::avx2;               \
+    expression;                               \
+  } else {                                    \
+    namespace K = avatar::baseline;           \
+    expression;                               \
+  }
+#else
+#define WITH_ISA(expression)        \
+  {                                 \
+    namespace K = avatar::baseline; \
+    expression;                     \
+  }
+#endif
+#define DISPATCH(...)                      \
+  if (call->dtype == AVATAR_FLOAT32) {     \
+    using T = float;                       \
+    WITH_ISA((__VA_ARGS__))                \
+  } else {                                 \
+    using T = double;                      \
+    WITH_ISA((__VA_ARGS__))                \
+  }                                        \
+  return AVATAR_OK
+#define BY_DTYPE(function, ...)                                             \
+  (dtype == AVATAR_FLOAT32 ? avatar::baseline::function<float>(__VA_ARGS__) \
+                           : avatar::baseline::function<double>(__VA_ARGS__))
+#define RETURN_IF_BAD(expression)                               \
+  if (const int32_t status_ = (expression); status_ != AVATAR_OK) return status_
+
+extern "C" {
+
+int32_t avatar_abi_version(void) { return AVATAR_ABI_VERSION; }
+
+int32_t avatar_best_isa(void) { return best_isa(); }
+
+static int32_t check_grid(avatar_call* call, const int32_t* resolutions, int32_t levels, int64_t rows,
+                          int32_t features) {
+  if (levels < 1 || levels > 64 || features < 1 || features > 16)
+    return fail(call, AVATAR_BAD_ARGUMENT, "levels must be 1 to 64 and features 1 to 16");
+  if (rows < 4 || rows > INT32_MAX) return fail(call, AVATAR_BAD_ARGUMENT, "a table needs 4 to 2^31-1 rows");
+  for (int32_t level = 0; level < levels; ++level)
+    if (resolutions[level] < 1 || resolutions[level] > 65535)
+      return fail(call, AVATAR_BAD_ARGUMENT, "resolutions must be 1 to 65535");
+  return AVATAR_OK;
+}
+
+int32_t avatar_triplane_encode(avatar_call* call, const void* points, const void* table, const int32_t* resolutions,
+                               int64_t n, int32_t levels, int64_t rows, int32_t features, void* encoded) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  DISPATCH(K::triplane_encode<T>(threads_of(call), in<T>(points), in<T>(table), resolutions, n, levels, rows, features,
+                                 out<T>(encoded)));
+}
+
+int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features) {
+  return BY_DTYPE(triplane_workspace, n, levels, features);
+}
+
+int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
+                                        const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
+                                        int32_t features, const void* v_out, void* v_points, void* v_table,
+                                        void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  DISPATCH(K::triplane_encode_backward<T>(threads_of(call), in<T>(points), in<T>(table), resolutions, n, levels, rows,
+                                          features, in<T>(v_out), out<T>(v_points), out<T>(v_table),
+                                          out<T>(workspace)));
+}
+
+int32_t avatar_project(avatar_call* call, const void* means, const void* quats, const void* scales,
+                       const void* viewmat, const void* intrinsics, int64_t n, int32_t width, int32_t height,
+                       double eps2d, double near_plane, int32_t* radii, void* means2d, void* depths, void* conics) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  DISPATCH(K::project<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(scales), in<T>(viewmat),
+                         in<T>(intrinsics), n, width, height, eps2d, near_plane, radii, out<T>(means2d),
+                         out<T>(depths), out<T>(conics)));
+}
+
+int64_t avatar_project_workspace(int32_t dtype, int64_t n) { return BY_DTYPE(project_workspace, n); }
+
+int32_t avatar_project_backward(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                const void* viewmat, const void* intrinsics, int64_t n, int32_t width, int32_t height,
+                                double eps2d, const int32_t* radii, const void* v_means2d, const void* v_depths,
+                                const void* v_conics, void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
+                                void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  DISPATCH(K::project_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(scales), in<T>(viewmat),
+                                  in<T>(intrinsics), n, width, height, eps2d, radii, in<T>(v_means2d),
+                                  in<T>(v_depths), in<T>(v_conics), out<T>(v_means), out<T>(v_quats), out<T>(v_scales),
+                                  out<T>(v_viewmat), static_cast<double*>(workspace)));
+}
+
+int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height) {
+  return BY_DTYPE(bin_workspace, n, width, height);
+}
+
+int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
+                         const void* depths, const int32_t* radii, int64_t n, int32_t width, int32_t height,
+                         int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs, void* reach,
+                         void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  const auto run = [&]() -> int32_t {
+    DISPATCH(K::bin_count<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(opacities), in<T>(depths), radii, n,
+                             width, height, slot_offsets, tile_offsets, num_pairs, out<T>(reach), workspace));
+  };
+  RETURN_IF_BAD(run());
+  if (*num_pairs > INT32_MAX)
+    return fail(call, AVATAR_UNSUPPORTED, "more than 2^31-1 pairs of tile and Gaussian: the Gaussians are too large");
+  return AVATAR_OK;
+}
+
+int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* conics, const void* opacities, int64_t n,
+                        int32_t width, int32_t height, const int32_t* slot_offsets, int32_t* ids, int32_t* slots,
+                        void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  DISPATCH(K::bin_fill<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(opacities), n, width, height,
+                          slot_offsets, ids, slots, workspace));
+}
+
+int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                         const void* opacities, int64_t n, int32_t channels, const void* background,
+                         int32_t background_stride, int32_t width, int32_t height, const void* reach,
+                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), channels,
+                           in<T>(background), background_stride, width, height, in<T>(reach), tile_offsets, ids,
+                           out<T>(image), out<T>(final_t), last));
+}
+
+int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels) {
+  return num_pairs * (6 + channels) * (dtype == AVATAR_FLOAT32 ? 4 : 8);
+}
+
+int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                  const void* opacities, int64_t n, int32_t channels, const void* background,
+                                  int32_t background_stride, int32_t width, int32_t height, const void* reach,
+                                  const int32_t* tile_offsets, const int32_t* ids, const int32_t* slots,
+                                  const int32_t* slot_offsets, const void* final_t, const int32_t* last,
+                                  const void* v_image, const void* v_final_t, void* v_means2d, void* v_conics,
+                                  void* v_colors, void* v_opacities, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::rasterize_backward<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
+                                    channels, in<T>(background), background_stride, width, height, in<T>(reach),
+                                    tile_offsets, ids, slots, slot_offsets, in<T>(final_t), last, in<T>(v_image),
+                                    in<T>(v_final_t), out<T>(v_means2d), out<T>(v_conics), out<T>(v_colors),
+                                    out<T>(v_opacities), out<T>(workspace)));
+}
+
+int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
+  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
+  return BY_DTYPE(ssim_workspace, threads, height, width, channels);
+}
+
+int32_t avatar_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width, int32_t channels,
+                    void* mean, void* partials, void* partials_b, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, 0, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::ssim<T>(threads_of(call), in<T>(a), in<T>(b), height, width, channels, out<T>(mean), out<T>(partials),
+                      out<T>(partials_b), workspace));
+}
+
+int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, const void* partials, double v_mean,
+                             int32_t height, int32_t width, int32_t channels, void* v_a, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, 0, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::ssim_backward<T>(threads_of(call), in<T>(a), in<T>(b), in<T>(partials), v_mean, height, width, channels,
+                               out<T>(v_a), workspace));
+}
+
+int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,
+                         double lr, double beta1, double beta2, double eps, int64_t step) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, 0, &isa));
+  if (n < 0 || step < 1) return fail(call, AVATAR_BAD_ARGUMENT, "adam_step needs n >= 0 and step >= 1");
+  DISPATCH(K::adam_step<T>(threads_of(call), out<T>(param), in<T>(grad), out<T>(exp_avg), out<T>(exp_avg_sq), n, lr,
+                           beta1, beta2, eps, step));
+}
+
+}  // extern "C"

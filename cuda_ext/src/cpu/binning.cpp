@@ -1,0 +1,270 @@
+// Tile lists: which Gaussians can be seen in which 16x16 tile, front to back.
+//
+// All visible Gaussians are sorted by depth once (radix sort, stable), then dealt into the tiles in that order (counting
+// sort), so every tile list comes out sorted. The deal runs over a fixed number of chunks of the sorted order, each with
+// its own counters, which makes the lists independent of the number of threads.
+//
+// A Gaussian belongs to the tiles that its ellipse of alpha >= 1/255 touches: for each row of tiles, the exact
+// horizontal extent of the ellipse within that row (the idea of Speedy-Splat, Hanson et al. 2025).
+#include "common.h"
+
+namespace avatar {
+namespace AVATAR_ISA {
+namespace {
+
+constexpr int kTile = 16;
+constexpr int kChunks = 8;
+constexpr int kDigitBits = 11;
+constexpr int kDigits = 1 << kDigitBits;
+constexpr int64_t kBlock = 512;
+constexpr double kMargin = 1e-3;  // pixels; covers rounding of the per-pixel test, which decides
+
+template <typename T>
+struct DepthKey;
+template <>
+struct DepthKey<float> {
+  typedef uint32_t Bits;
+};
+template <>
+struct DepthKey<double> {
+  typedef uint64_t Bits;
+};
+
+// Bits that order like the number itself, negative ones included.
+template <typename T>
+typename DepthKey<T>::Bits depth_key(T depth) {
+  typename DepthKey<T>::Bits bits;
+  __builtin_memcpy(&bits, &depth, sizeof(bits));
+  const typename DepthKey<T>::Bits sign = typename DepthKey<T>::Bits(1) << (8 * sizeof(bits) - 1);
+  return bits & sign ? ~bits : bits | sign;
+}
+
+struct Ellipse {
+  double x, y, b, inverse_a, determinant;
+  double level;       // twice the exponent at alpha = 1/255, times a
+  double half_width, half_height;
+  double lean;        // dy at the rightmost point
+  int first_row, last_row;  // rows of tiles; none if first > last
+};
+
+int clamp_index(double value, int low, int high) {
+  if (!(value > low)) return low;
+  return value < high ? static_cast<int>(value) : high;
+}
+
+Ellipse ellipse_of(double x, double y, double a, double b, double c, double opacity, int width, int height) {
+  Ellipse e = {};
+  e.last_row = -1;
+  const double limit = 2.0 * ::log(opacity / AVATAR_ALPHA_MIN) + 1e-5;
+  e.determinant = a * c - b * b;
+  if (!(limit > 0.0) || !(a > 0.0) || !(c > 0.0)) return e;  // also NaN
+  e.x = x;
+  e.y = y;
+  e.b = b;
+  e.inverse_a = 1.0 / a;
+  e.level = limit * a;
+  if (e.determinant > 0.0) {
+    e.half_width = ::sqrt(limit * c / e.determinant) + kMargin;
+    e.half_height = ::sqrt(limit * a / e.determinant) + kMargin;
+  } else {  // rounding opened the ellipse: it may be anywhere
+    e.determinant = 0.0;
+    e.half_width = e.half_height = 2.0 * (width + height) + ::fabs(x) + ::fabs(y);
+  }
+  e.lean = -b / c * e.half_width;
+  const double top = y - e.half_height - 0.5, bottom = y + e.half_height - 0.5;
+  const double left = x - e.half_width - 0.5, right = x + e.half_width - 0.5;
+  if (!(bottom >= 0.0) || !(top <= height - 1.0) || !(right >= 0.0) || !(left <= width - 1.0)) return e;
+  e.first_row = clamp_index(::ceil(top), 0, height - 1) / kTile;
+  e.last_row = clamp_index(::floor(bottom), 0, height - 1) / kTile;
+  return e;
+}
+
+// Columns of tiles [first, last] that the ellipse reaches on the pixel centres of one row of tiles.
+bool tile_span(const Ellipse& e, int row, int width, int* first, int* last) {
+  double low = row * kTile + 0.5 - e.y, high = low + (kTile - 1);
+  if (low < -e.half_height) low = -e.half_height;
+  if (high > e.half_height) high = e.half_height;
+  if (low > high) return false;
+  const double at_right = e.lean < low ? low : (e.lean > high ? high : e.lean);
+  const double at_left = -e.lean < low ? low : (-e.lean > high ? high : -e.lean);
+  const double square_right = e.level - e.determinant * at_right * at_right;
+  const double square_left = e.level - e.determinant * at_left * at_left;
+  const double right =
+      (-e.b * at_right + ::sqrt(square_right > 0.0 ? square_right : 0.0)) * e.inverse_a + kMargin + e.x - 0.5;
+  const double left =
+      (-e.b * at_left - ::sqrt(square_left > 0.0 ? square_left : 0.0)) * e.inverse_a - kMargin + e.x - 0.5;
+  if (!(right >= 0.0) || !(left <= width - 1.0)) return false;
+  const double first_pixel = ::ceil(left), last_pixel = ::floor(right);
+  if (first_pixel > last_pixel) return false;
+  *first = clamp_index(first_pixel, 0, width - 1) / kTile;
+  *last = clamp_index(last_pixel, 0, width - 1) / kTile;
+  return true;
+}
+
+// function(tile) for every tile of a Gaussian, row-major.
+template <typename T, typename Function>
+AVATAR_HD void for_each_tile(const Ellipse& e, int width, int tiles_x, const Function& function) {
+  for (int row = e.first_row; row <= e.last_row; ++row) {
+    int first, last;
+    if (!tile_span(e, row, width, &first, &last)) continue;
+    for (int column = first; column <= last; ++column) function(row * tiles_x + column);
+  }
+}
+
+template <typename T>
+struct Workspace {
+  typedef typename DepthKey<T>::Bits Key;
+  int64_t* visible;     // [1]
+  Key *keys, *keys_to;  // [n]
+  int32_t *order, *order_to;  // [n], Gaussians by depth
+  int32_t* counters;    // [kChunks, tiles]
+
+  Workspace(void* memory, int64_t n) {
+    visible = static_cast<int64_t*>(memory);
+    keys = reinterpret_cast<Key*>(visible + 1);
+    keys_to = keys + n;
+    order = reinterpret_cast<int32_t*>(keys_to + n);
+    order_to = order + n;
+    counters = order_to + n;
+  }
+};
+
+template <typename T>
+void sort_by_depth(Workspace<T>& work) {
+  typedef typename DepthKey<T>::Bits Key;
+  const int64_t n = *work.visible;
+  Key *keys = work.keys, *keys_to = work.keys_to;
+  int32_t *order = work.order, *order_to = work.order_to;
+  for (unsigned shift = 0; shift < 8 * sizeof(Key); shift += kDigitBits) {
+    int32_t start[kDigits] = {};
+    for (int64_t i = 0; i < n; ++i) ++start[keys[i] >> shift & (kDigits - 1)];
+    int32_t sum = 0;
+    bool one_digit = false;
+    for (int32_t& count : start) {
+      one_digit = one_digit || count == n;
+      const int32_t here = count;
+      count = sum;
+      sum += here;
+    }
+    if (one_digit) continue;
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t to = start[keys[i] >> shift & (kDigits - 1)]++;
+      keys_to[to] = keys[i];
+      order_to[to] = order[i];
+    }
+    Key* spare_keys = keys;
+    keys = keys_to;
+    keys_to = spare_keys;
+    int32_t* spare_order = order;
+    order = order_to;
+    order_to = spare_order;
+  }
+  if (order != work.order)
+    for (int64_t i = 0; i < n; ++i) work.order[i] = order[i];
+}
+
+}  // namespace
+
+template <typename T>
+int64_t bin_workspace(int64_t n, int width, int height) {
+  const int64_t tiles = int64_t((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
+  return 8 + n * 2 * int64_t(sizeof(typename DepthKey<T>::Bits) + sizeof(int32_t)) +
+         kChunks * tiles * int64_t(sizeof(int32_t));
+}
+
+template <typename T>
+void bin_count(int threads, const T* means2d, const T* conics, const T* opacities, const T* depths,
+               const int32_t* radii, int64_t n, int width, int height, int32_t* slot_offsets, int32_t* tile_offsets,
+               int64_t* num_pairs, T* reach, void* workspace) {
+  const int tiles_x = (width + kTile - 1) / kTile, tiles_y = (height + kTile - 1) / kTile;
+  const int64_t tiles = int64_t(tiles_x) * tiles_y;
+  Workspace<T> work(workspace, n);
+
+  parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      int32_t count = 0;
+      reach[g] = T(0);
+      if (radii[g] > 0) {
+        const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
+                                     conics[3 * g + 2], opacities[g], width, height);
+        reach[g] = T(e.half_height);
+        for_each_tile<T>(e, width, tiles_x, [&](int) { ++count; });
+      }
+      slot_offsets[g + 1] = count;
+    }
+  });
+
+  slot_offsets[0] = 0;
+  int64_t total = 0;
+  *work.visible = 0;
+  for (int64_t g = 0; g < n; ++g) {
+    const int32_t count = slot_offsets[g + 1];
+    total += count;
+    if (total > INT32_MAX) break;
+    slot_offsets[g + 1] = static_cast<int32_t>(total);
+    if (count == 0) continue;
+    work.keys[*work.visible] = depth_key(depths[g]);
+    work.order[(*work.visible)++] = static_cast<int32_t>(g);
+  }
+  *num_pairs = total;
+  if (total > INT32_MAX) return;
+  sort_by_depth(work);
+
+  const int64_t visible = *work.visible;
+  parallel_for(threads, kChunks, [&](int64_t chunk, int) {
+    int32_t* counter = work.counters + chunk * tiles;
+    for (int64_t tile = 0; tile < tiles; ++tile) counter[tile] = 0;
+    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+      const int64_t g = work.order[i];
+      const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
+                                   conics[3 * g + 2], opacities[g], width, height);
+      for_each_tile<T>(e, width, tiles_x, [&](int tile) { ++counter[tile]; });
+    }
+  });
+  int32_t place = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    tile_offsets[tile] = place;
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      int32_t& counter = work.counters[chunk * tiles + tile];
+      const int32_t count = counter;
+      counter = place;
+      place += count;
+    }
+  }
+  tile_offsets[tiles] = place;
+}
+
+template <typename T>
+void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities, int64_t n, int width, int height,
+              const int32_t* slot_offsets, int32_t* ids, int32_t* slots, void* workspace) {
+  const int tiles_x = (width + kTile - 1) / kTile, tiles_y = (height + kTile - 1) / kTile;
+  const int64_t tiles = int64_t(tiles_x) * tiles_y;
+  Workspace<T> work(workspace, n);
+  const int64_t visible = *work.visible;
+  parallel_for(threads, kChunks, [&](int64_t chunk, int) {
+    int32_t* counter = work.counters + chunk * tiles;
+    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+      const int32_t g = work.order[i];
+      int32_t slot = slot_offsets[g];
+      const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
+                                   conics[3 * g + 2], opacities[g], width, height);
+      for_each_tile<T>(e, width, tiles_x, [&](int tile) {
+        const int32_t place = counter[tile]++;
+        ids[place] = g;
+        slots[place] = slot++;
+      });
+    }
+  });
+}
+
+#define INSTANTIATE(T)                                                                                                \
+  template int64_t bin_workspace<T>(int64_t, int, int);                                                               \
+  template void bin_count<T>(int, const T*, const T*, const T*, const T*, const int32_t*, int64_t, int, int,          \
+                             int32_t*, int32_t*, int64_t*, T*, void*);                                                \
+  template void bin_fill<T>(int, const T*, const T*, const T*, int64_t, int, int, const int32_t*, int32_t*, int32_t*, \
+                            void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace AVATAR_ISA
+}  // namespace avatar

@@ -1,0 +1,55 @@
+"""Synthetic scenes shared by the kernel tests."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Scene(NamedTuple):
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    viewmat: Tensor
+    K: Tensor
+    colors: Tensor
+    opacities: Tensor
+    width: int
+    height: int
+
+
+def random_scene(
+    n: int,
+    width: int = 50,
+    height: int = 37,
+    channels: int = 3,
+    size: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Scene:
+    """Gaussians scattered through and a little beyond the view of a tilted camera, 40 units away."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    focal = 1.3 * width
+    view = torch.eye(4, dtype=torch.float64)
+    angle = torch.tensor(0.2, dtype=torch.float64)
+    view[:3, :3] = torch.tensor([[1, 0, 0], [0, angle.cos(), -angle.sin()], [0, angle.sin(), angle.cos()]])
+    view[:3, 3] = torch.tensor([0.3, -0.2, 40.0])
+    K = torch.tensor([[focal, 0, width / 2 + 0.7], [0, focal, height / 2 - 0.4], [0, 0, 1]], dtype=torch.float64)
+    scene = Scene(
+        means=normal(n, 3) * torch.tensor([9.0, 7.0, 4.0]),
+        quats=normal(n, 4),
+        scales=torch.exp(0.6 * normal(n, 3) - 0.3) * size,
+        viewmat=view,
+        K=K,
+        colors=torch.rand(n, channels, generator=g, dtype=torch.float64),
+        opacities=0.05 + 0.94 * torch.rand(n, generator=g, dtype=torch.float64),
+        width=width,
+        height=height,
+    )
+    return Scene(*(x.to(dtype) if isinstance(x, Tensor) else x for x in scene))
