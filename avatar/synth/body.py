@@ -1,0 +1,331 @@
+"""The synthetic person's surfaces: face, hair, neck, shirt, eyes and mouth interior, in head axes and centimetres.
+
+Everything hangs on MediaPipe's canonical face mesh, made a little more personal; the rest is swept from a few
+hand-placed curves. No scan and no photograph is involved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from avatar.motion.arkit import ARKIT, INDEX
+from avatar.synth.shapes import EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
+
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
+    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+EYE_RADIUS = 1.28
+IRIS_RADIUS = 0.62
+
+
+@dataclass
+class Part:
+    """A patch of surface.
+
+    Attributes:
+        name: What it is; also the name of its texture.
+        vertices: [V, 3] at rest, head axes.
+        faces: [F, 3], outward side counter-clockwise on screen reversed (see `Body.two_sided`).
+        uv: [V, 2] in its texture, 0 to 1.
+        head: [V] 1 moves with the head, 0 with the torso.
+        fields: [52, V, 3] displacement per ARKit coefficient.
+        nearer: Centimetres by which it is drawn nearer than it is, where layers touch.
+        two_sided: Drawn from behind too.
+    """
+
+    name: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    head: np.ndarray
+    fields: np.ndarray
+    nearer: float = 0.0
+    two_sided: bool = True
+
+
+@dataclass
+class Body:
+    """All parts, and the numbers that the ground truth needs.
+
+    Attributes:
+        parts: Far to near is not implied; they are depth-sorted when drawn.
+        neutral: [468, 3] the face's neutral landmarks.
+        fields: [52, 468, 3].
+        eyes: {"Left": [3], "Right": [3]} centres of the eyeballs.
+    """
+
+    parts: list[Part]
+    neutral: np.ndarray
+    fields: np.ndarray
+    eyes: dict[str, np.ndarray]
+
+
+def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: int = 0) -> Body:
+    """Build the person.
+
+    Args:
+        vertices: [468, 3] canonical face vertices in head axes.
+        faces: [898, 3].
+        uv: [468, 2].
+        seed: 0 is the person of the documentation; others have a different bone structure.
+    """
+    neutral = _personal(np.asarray(vertices, float), seed)
+    fields = displacement_fields(neutral)
+    eyes = {side: _eye_centre(neutral, side) for side in ("Left", "Right")}
+    parts = [
+        _back_hair(),
+        *(_hair(sign) for sign in (1.0, -1.0)),
+        _shirt(),
+        _neck(),
+        *_mouth(neutral, fields),
+        *(_eyeball(eyes[side]) for side in ("Right", "Left")),
+        _face(neutral, fields, np.asarray(faces), np.asarray(uv, float)),
+    ]
+    return Body(parts, neutral, fields, eyes)
+
+
+def _personal(p: np.ndarray, seed: int) -> np.ndarray:
+    """Smooth changes of the canonical face: closed fuller lips, larger eyes, a finer jaw and nose."""
+    p = p.copy()
+    rng = np.random.default_rng(1000 + seed)
+    vary = rng.normal(0, 0.02 if seed else 0.0, 6)
+    eyes = {side: p[list(EYE_RING[side])].mean(0) for side in EYE_RING}
+    # lips meet: half of the gap from either side, fading with the distance from the inner edge
+    line = (p[list(LIP_RINGS["upper"][3]), 1] + p[list(LIP_RINGS["lower"][3]), 1]) / 2
+    for name in LIP_RINGS:
+        shift = line - p[list(LIP_RINGS[name][3]), 1]
+        for depth, ring in enumerate(LIP_RINGS[name]):
+            p[list(ring[1:-1]), 1] += shift[1:-1] * (0.7, 0.8, 0.9, 1.0)[depth]
+    for a, b in zip(LIP_RINGS["upper"][3], LIP_RINGS["lower"][3], strict=True):
+        p[[a, b]] = (p[a] + p[b]) / 2
+    for name, sign, amount in (("upper", -1, 0.10), ("lower", 1, 0.13)):
+        for depth, ring in enumerate(LIP_RINGS[name][:3]):
+            fuller = amount * (1, 1, 0.5)[depth] * (1 - (np.linspace(-1, 1, 11)) ** 2)
+            p[list(ring), 1] += sign * fuller
+            p[list(ring), 2] -= fuller * 1.2
+    lower_face = smoothstep(p[:, 1], 1.0, 9.5)
+    p[:, 0] *= 1 - (0.10 + vary[0]) * lower_face  # a finer jaw
+    p[:, 0] *= 0.985 + vary[1]
+    p[:, 1] += vary[2] * 10 * smoothstep(p[:, 1], 2.0, 9.0)
+    nose = np.exp(-(((p - p[4]) / (1.6, 2.4, 2.5)) ** 2).sum(1))
+    p[:, 2] += (0.35 + vary[3] * 5) * nose
+    p[:, 0] *= 1 - (0.10 + vary[4]) * nose
+    for centre in eyes.values():
+        around = np.exp(-(((p - centre) / (2.0, 1.1, 2.5)) ** 2).sum(1))[:, None]
+        p += around * (p - centre) * (0.08, 0.30 + vary[5] * 3, 0.0)
+    return p
+
+
+def _subdivide(
+    vertices: np.ndarray, faces: np.ndarray, *others: np.ndarray, bulge: bool = True
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Each triangle into four; new vertices are lifted onto the surface's curvature (Phong tessellation,
+    Boubekeur and Alexa 2008). ``others`` carry the vertex axis second to last and are averaged."""
+    from avatar.synth.raster import vertex_normals
+
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, inverse = np.unique(edges, axis=0, return_inverse=True)
+    a, b = vertices[edges[:, 0]], vertices[edges[:, 1]]
+    middle = (a + b) / 2
+    if bulge:
+        normals = vertex_normals(vertices, faces)
+        na, nb = normals[edges[:, 0]], normals[edges[:, 1]]
+        onto_a = middle - ((middle - a) * na).sum(1, keepdims=True) * na
+        onto_b = middle - ((middle - b) * nb).sum(1, keepdims=True) * nb
+        middle = middle + 0.75 * ((onto_a + onto_b) / 2 - middle)
+    m = len(vertices) + inverse.reshape(-1, 3)
+    v = faces
+    fine = np.concatenate(
+        [
+            np.stack([v[:, 0], m[:, 0], m[:, 2]], 1),
+            np.stack([m[:, 0], v[:, 1], m[:, 1]], 1),
+            np.stack([m[:, 2], m[:, 1], v[:, 2]], 1),
+            m,
+        ]
+    )
+    averaged = [
+        np.concatenate([o, (o[..., edges[:, 0], :] + o[..., edges[:, 1], :]) / 2], axis=-2) for o in others
+    ]
+    return np.concatenate([vertices, middle]), fine, averaged
+
+
+def _face(neutral: np.ndarray, fields: np.ndarray, faces: np.ndarray, uv: np.ndarray) -> Part:
+    holes = [set(ring) for ring in EYE_RING.values()]
+    holes.append({*LIP_RINGS["upper"][3], *LIP_RINGS["lower"][3]})
+    keep = [not any(set(face) <= hole for hole in holes) for face in faces.tolist()]
+    vertices, faces, (uv, fields) = _subdivide(neutral, faces[keep], uv, fields)
+    # The rim goes on backwards, under the hair and under the jaw.
+    rim = np.array(FACE_OVAL)
+    levels = 4
+    base = len(vertices)
+    target = np.stack([neutral[rim, 0] * 0.72, neutral[rim, 1] * 0.62 - 0.6, np.full(len(rim), 6.0)], 1)
+    rings, ring_uv, ring_fields = [], [], []
+    for k in range(1, levels + 1):
+        t = k / levels
+        ring = neutral[rim] * (1 - t) + target * t
+        ring[:, 1] -= 4.0 * np.sin(np.pi * t) * smoothstep(-neutral[rim, 1], 0.0, 8.0)  # the skull is round on top
+        rings.append(ring)
+        ring_uv.append(uv[rim] * (1 - 0.01) + 0.005)
+        ring_fields.append(fields[:, rim] * (1 - t) ** 1.5)
+    count = len(rim)
+    index = np.concatenate([rim, base + np.arange(levels * count)]).reshape(levels + 1, count)
+    strip = _grid_faces(index, closed=True)
+    return Part(
+        "skin",
+        np.concatenate([vertices, *rings]),
+        np.concatenate([faces, strip]),
+        np.concatenate([uv, *ring_uv]),
+        np.ones(base + levels * count),
+        np.concatenate([fields, *ring_fields], 1),
+    )
+
+
+def _grid_faces(index: np.ndarray, closed: bool = False) -> np.ndarray:
+    """Triangles of a grid of vertex numbers [rows, columns]."""
+    if closed:
+        index = np.concatenate([index, index[:, :1]], 1)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
+    return np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
+
+
+def _sheet(name: str, points: np.ndarray, uv: np.ndarray | None = None, head=1.0, nearer: float = 0.0) -> Part:
+    """A part from a grid of points [rows, columns, 3]; texture coordinates run along the grid."""
+    rows, columns = points.shape[:2]
+    if uv is None:
+        v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+        uv = np.stack([u, v], -1)
+    index = np.arange(rows * columns).reshape(rows, columns)
+    return Part(
+        name,
+        points.reshape(-1, 3).astype(float),
+        _grid_faces(index),
+        uv.reshape(-1, 2),
+        np.broadcast_to(np.asarray(head, float), (rows, columns)).reshape(-1).copy(),
+        np.zeros((len(ARKIT), rows * columns, 3)),
+        nearer,
+    )
+
+
+# Strands of the person's left side, front to back; each from the parting to the tip.
+_STRANDS = np.array(
+    [
+        [(1.3, -7.7, -5.3), (4.3, -7.2, -4.7), (6.5, -4.6, -2.8), (7.3, -0.6, -1.0), (7.5, 3.5, 0.0), (7.4, 8.5, 0.2),
+         (8.2, 13.5, -1.0), (7.4, 18.5, -3.0)],
+        [(1.2, -11.2, -3.2), (5.2, -10.5, -2.4), (8.2, -7, -0.2), (9.2, -1, 1.4), (9.5, 4, 2.1), (9.2, 9, 2.0),
+         (10.0, 14, 1.2), (8.8, 19.5, -0.4)],
+        [(0.9, -13.3, 2), (5.4, -12.4, 2.4), (9, -8.2, 3.6), (10.1, -1, 5), (10.5, 5, 5.4), (10.2, 10, 5.2),
+         (10.9, 14.5, 4.6), (10.0, 20, 3.6)],
+        [(0.5, -13.2, 7), (5.0, -12.2, 8), (8.4, -8, 9.2), (9.6, -1, 9.8), (9.8, 5, 9.8), (9.4, 10, 9.2),
+         (9.8, 14.5, 9), (9, 19.5, 8)],
+        [(0, -11.5, 11), (3, -10.5, 12), (5, -7, 13.2), (5.5, -1, 13.8), (5, 5, 13), (4.5, 10, 12), (4, 15, 11),
+         (3, 19, 10.5)],
+    ]
+)  # fmt: skip
+
+
+def hair_grid(sign: float, across: int = 22, along: int = 26) -> np.ndarray:
+    """Points [along, across, 3] of one side's hair, front strand first."""
+    from scipy.interpolate import CubicSpline
+
+    strands = _STRANDS.astype(float).copy()
+    strands[:, 0, 0] -= 0.15  # both sides overlap at the parting
+    if sign < 0:
+        strands[..., 0] *= -1
+        strands[:, 0, 0] = _STRANDS[:, 0, 0] + 0.15  # the parting is on the left
+        strands[:2, 1, 0] += 1.2
+    grid = CubicSpline(np.linspace(0, 1, strands.shape[1]), strands, axis=1)(np.linspace(0, 1, along) ** 1.15)
+    grid = CubicSpline(np.linspace(0, 1, len(strands)), grid, axis=0)(np.linspace(0, 1, across))
+    grid = grid.transpose(1, 0, 2)
+    # locks: gentle waves that grow towards the tips
+    s, a = np.meshgrid(np.linspace(0, 1, along), np.linspace(0, 1, across), indexing="ij")
+    wave = 0.28 * np.sin(2 * np.pi * (5.0 * a + 1.1 * s * s)) * s + 0.12 * np.sin(2 * np.pi * (11 * a - 0.7 * s)) * s
+    grid[..., 2] += wave
+    grid[..., 0] += sign * 0.8 * wave
+    return grid
+
+
+def _hair(sign: float) -> Part:
+    grid = hair_grid(sign)
+    head = 1 - 0.75 * smoothstep(grid[..., 1], 9.0, 20.0)
+    return _sheet("hair", grid, head=head, nearer=1.2)
+
+
+def _back_hair() -> Part:
+    y, x = np.meshgrid(np.linspace(-6, 17, 12), np.linspace(-8.5, 8.5, 9), indexing="ij")
+    points = np.stack([x, y, 9.5 + 0 * x], -1)
+    return _sheet("back_hair", points, head=1 - 0.75 * smoothstep(y, 9.0, 20.0), nearer=-12.0)
+
+
+def _neck() -> Part:
+    h, theta = np.meshgrid(np.linspace(0, 1, 14), np.linspace(-1.9, 1.9, 17), indexing="ij")
+    y = 7.6 + 12.9 * h
+    radius = 5.0 + 0.5 * h + 4.0 * smoothstep(h, 0.72, 1.1) ** 1.5
+    points = np.stack([radius * np.sin(theta), y, 4.6 + 1.0 * h - radius * 0.92 * np.cos(theta)], -1)
+    return _sheet("neck", points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-3.5)
+
+
+def _shirt() -> Part:
+    h, theta = np.meshgrid(np.linspace(0, 1, 26) ** 1.25, np.linspace(-1.95, 1.95, 41), indexing="ij")
+    half = 7.0 + 14.5 * smoothstep(h, -0.16, 0.30) ** 1.15 + 2.0 * h
+    half = half - half[:1] + 6.8
+    deep = 6.3 + 4.2 * smoothstep(h, 0.0, 0.6)
+    front = np.cos(theta)
+    y = 16.6 + 30 * h + 1.9 * front * (1 - smoothstep(h, 0, 0.3))
+    x = half * np.sign(np.sin(theta)) * np.abs(np.sin(theta)) ** 0.9
+    points = np.stack([x, y, 6.8 - deep * front], -1)
+    return _sheet("shirt", points, head=0.0, nearer=-0.2)
+
+
+def _eye_centre(neutral: np.ndarray, side: str) -> np.ndarray:
+    ring = neutral[list(EYE_RING[side])]
+    front = neutral[list(LIDS[side]["upper"][3:6]) + list(LIDS[side]["lower"][3:6]), 2].mean()
+    centre = (ring.max(0) + ring.min(0)) / 2
+    return np.array([centre[0], centre[1] - 0.05, front + 0.12 + EYE_RADIUS])
+
+
+def _eyeball(centre: np.ndarray) -> Part:
+    """The front of a sphere, looking straight ahead; texture is its view from the front."""
+    r, phi = np.meshgrid(np.linspace(0, 1, 9), np.linspace(0, 2 * np.pi, 25), indexing="ij")
+    polar = r * 1.35
+    x, y = np.sin(polar) * np.cos(phi), np.sin(polar) * np.sin(phi)
+    points = centre + EYE_RADIUS * np.stack([x, y, -np.cos(polar)], -1)
+    # the whites are wider than the iris: stretch the ball sideways so that it fills the corners
+    uv = np.stack([0.5 + 0.5 * x, 0.5 + 0.5 * y], -1)
+    return _sheet("eye", points, uv, nearer=-4.0)
+
+
+def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
+    """Cavity, teeth and tongue. The upper teeth are fixed to the skull, the rest follows the jaw."""
+    middle = neutral[13]
+    jaw = fields[[INDEX[n] for n in ("jawOpen", "jawForward", "jawLeft", "jawRight")], 17]  # [4, 3]
+    jaw_names = [INDEX[n] for n in ("jawOpen", "jawForward", "jawLeft", "jawRight")]
+
+    def follow(part: Part, share: np.ndarray | float) -> Part:
+        share = np.broadcast_to(np.asarray(share, float), (len(part.vertices),))
+        part.fields[jaw_names] += jaw[:, None] * share[:, None]
+        return part
+
+    def arch(top: float, bottom: float, out: float, rows: int = 4) -> np.ndarray:
+        v, t = np.meshgrid(np.linspace(0, 1, rows), np.linspace(-1, 1, 19), indexing="ij")
+        angle = t * 1.25
+        x, z = 2.35 * np.sin(angle), 2.3 * (1 - np.cos(angle))
+        edge = 0.18 * np.abs(t) ** 2  # canines and molars are shorter
+        y = top + (bottom - edge - top) * v if bottom > top else top + (bottom + edge - top) * v
+        return middle + np.stack([x, y, z + out - 0.10 * np.sin(np.pi * v)], -1)
+
+    y, t = np.meshgrid(np.linspace(0, 1, 7), np.linspace(-1, 1, 9), indexing="ij")
+    cavity = middle + np.stack([3.0 * t, -2.2 + 4.6 * y, 2.6 + 0.6 * np.abs(t)], -1)
+    parts = [follow(_sheet("cavity", cavity, nearer=-5.0), y.reshape(-1))]
+    upper = _sheet("upper_teeth", arch(-1.0, 0.20, 0.95), nearer=-3.2)
+    lower = follow(_sheet("lower_teeth", arch(1.15, 0.16, 1.2), nearer=-3.4), 1.0)
+    v, t = np.meshgrid(np.linspace(0, 1, 8), np.linspace(-1, 1, 11), indexing="ij")
+    tongue_x = 1.55 * t * np.sqrt(np.clip(1 - 0.35 * (1 - v) ** 2, 0, 1))
+    tongue = middle + np.stack(
+        [tongue_x, 1.3 - 1.0 * v**0.7 + 0.28 * t * t + 0.12 * (1 - np.abs(t)) , 1.7 + 2.6 * v + 0.5 * t * t], -1
+    )
+    tongue_part = follow(_sheet("tongue", tongue, nearer=-4.0), 0.85 - 0.25 * v.reshape(-1))
+    tongue_part.fields[INDEX["tongueOut"]] += np.stack([0 * v, -0.75 * (1 - v), -1.2 * (1 - v)], -1).reshape(-1, 3)
+    return [*parts, tongue_part, lower, upper]

@@ -1,0 +1,49 @@
+"""Film a synthetic person who speaks, with exact ground truth for tracking and lip shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from avatar.errors import AvatarError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    out: Path
+    """Folder, or an .mp4 file: then the truth lies beside it in FILE.truth."""
+    seconds: float | None = None
+    """Length of the video. Default: 30, or as long as --text takes."""
+    size: int = 512
+    """Side of the square picture in pixels."""
+    fps: float = 25.0
+    """Frames per second."""
+    seed: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 0
+    """Another person and another performance; everything else being equal, the same seed gives the same video."""
+    text: str = ""
+    """What to say, in English. Default: a built-in text."""
+    voice: Literal["auto", "neural", "buzz"] = "auto"
+    """neural needs hibari-tts; buzz is a plain synthesiser that is always there."""
+
+
+def main(config: Config) -> None:
+    from avatar.log import info, next_command
+    from avatar.synth.make import make_subject
+
+    single = config.out.suffix.lower() == ".mp4"
+    if not single and config.out.is_file():
+        raise AvatarError(f"{config.out} is a file.", "", "Name a folder or an .mp4 file for --out.")
+    folder = config.out.with_suffix(".truth") if single else config.out
+    seconds = config.seconds if config.seconds is not None or config.text else 30.0
+    result = make_subject(
+        folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice, quiet=False
+    )
+    video = result.video
+    if single:
+        video = video.replace(config.out)
+    info(f"{video}: {len(result.truth)} frames of {result.width}x{result.height}, focal length {result.focal:.0f} px;")
+    info(f"the truth is in {folder}: truth.safetensors (Motion), truth.json, shape.npy, landmarks.npy, audio.wav.")
+    next_command(f"avatar prepare {video} --out person")

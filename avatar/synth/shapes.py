@@ -1,0 +1,193 @@
+"""How the synthetic face moves: one displacement field per ARKit coefficient, designed on MediaPipe's canonical mesh.
+
+Fields are linear: landmarks = neutral + sum of coefficient times field. They are written by hand from what each
+coefficient is defined to do (Apple's ARKit reference), in head axes (x to the person's left, y down, z into the head)
+and centimetres. ``mouthClose`` is the exact opposite of what ``jawOpen`` does to the gap between the lips.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avatar.motion.arkit import ARKIT, INDEX
+
+LIP_RINGS = {  # from the person's right corner to the left one, outer edge first
+    "upper": (
+        (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291),
+        (76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306),
+        (62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292),
+        (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308),
+    ),
+    "lower": (
+        (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291),
+        (76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306),
+        (62, 96, 89, 179, 86, 15, 316, 403, 319, 325, 292),
+        (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308),
+    ),
+}
+LIDS = {  # outer corner to inner corner
+    "Right": {
+        "upper": (33, 246, 161, 160, 159, 158, 157, 173, 133),
+        "lower": (33, 7, 163, 144, 145, 153, 154, 155, 133),
+    },
+    "Left": {
+        "upper": (263, 466, 388, 387, 386, 385, 384, 398, 362),
+        "lower": (263, 249, 390, 373, 374, 380, 381, 382, 362),
+    },
+}
+EYE_RING = {
+    side: (*lids["upper"], *lids["lower"][-2:0:-1]) for side, lids in LIDS.items()
+}
+BROWS = {
+    "Right": ((46, 53, 52, 65, 55), (70, 63, 105, 66, 107)),  # lower edge, upper edge; outer to inner
+    "Left": ((276, 283, 282, 295, 285), (300, 293, 334, 296, 336)),
+}
+
+
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def displacement_fields(neutral: np.ndarray) -> np.ndarray:
+    """The fields for a face.
+
+    Args:
+        neutral: [468, 3] neutral face with closed lips, head axes, centimetres.
+
+    Returns:
+        float64 [52, 468, 3], displacement at coefficient 1.
+    """
+    p = np.asarray(neutral, float)
+    x, y, z = p.T
+    side = {"Left": smoothstep(x, -0.7, 0.7), "Right": smoothstep(-x, -0.7, 0.7)}
+    fields = np.zeros((len(ARKIT), len(p), 3))
+
+    def add(name: str, weight: np.ndarray, dx=0.0, dy=0.0, dz=0.0) -> None:
+        for axis, amount in enumerate((dx, dy, dz)):
+            fields[INDEX[name], :, axis] += weight * amount
+
+    # --- where things are
+    upper_lip, lower_lip = (sorted({v for ring in LIP_RINGS[k] for v in ring}) for k in ("upper", "lower"))
+    corner = {"Right": p[61], "Left": p[291]}
+    line = p[13, 1]
+    half = abs(p[291, 0])
+    distance = np.linalg.norm(p[:, None] - p[None, sorted({*upper_lip, *lower_lip})], axis=-1).min(1)
+    near = np.exp(-((distance / 1.3) ** 2))  # 1 on the lips
+    is_upper = np.zeros(len(p))
+    is_upper[upper_lip] = 1
+    is_lower = np.zeros(len(p))
+    is_lower[lower_lip] = 1
+    both = (is_upper > 0) & (is_lower > 0)  # the corners
+    off_lips = (is_upper + is_lower) == 0
+    is_upper[off_lips], is_lower[off_lips] = (y < line)[off_lips], (y >= line)[off_lips]
+    is_upper[both] = is_lower[both] = 0.5
+    along = np.clip(1 - (x / half) ** 2, 0, 1)  # 1 in the middle of the mouth, 0 at its corners
+    at_corner = {k: np.exp(-(((p - c) / (1.1, 1.1, 1.6)) ** 2).sum(1)) for k, c in corner.items()}
+    thickness = {k: np.zeros(len(p)) for k in LIP_RINGS}  # 0 at the inner edge, 1 at the outer edge, fading outside
+    for name, rings in LIP_RINGS.items():
+        for depth, ring in enumerate(rings):
+            thickness[name][list(ring)] = 1 - depth / 3
+        thickness[name][off_lips] = (near * (is_upper if name == "upper" else is_lower))[off_lips]
+
+    # --- jaw: rotation about the axis through the jaw joints, less its backward part (the joint glides forward)
+    below = smoothstep(y, line - 0.6, line + 2.2)
+    jaw = below.copy()
+    jaw[lower_lip] = 0.42 + 0.58 * along[lower_lip] ** 0.6
+    jaw[off_lips] = np.where(
+        y > line, np.maximum(below, near * (0.42 + 0.58 * along**0.6)) * smoothstep(y, line - 0.4, line + 0.6), below * 0.4
+    )[off_lips]
+    jaw[upper_lip] = np.where(both[upper_lip], 0.42, 0)
+    arm_y, arm_z = y - p[234, 1], z - (p[234, 2] - 1.0)
+    angle = 0.36
+    add("jawOpen", jaw, dx=0.0, dy=-angle * arm_z, dz=0.45 * angle * arm_y)
+    add("jawOpen", (at_corner["Left"] - at_corner["Right"]), dx=-0.35)
+    add("jawForward", jaw, dz=-0.8)
+    add("jawLeft", jaw, dx=0.9)
+    add("jawRight", jaw, dx=-0.9)
+
+    # --- lips
+    # mouthClose undoes the gap: three quarters by the lower lip, the rest by the upper one, ring by ring.
+    opened = fields[INDEX["jawOpen"]]
+    gap = np.zeros((len(p), 3))
+    for k in range(len(LIP_RINGS["upper"][3])):
+        top, bottom = LIP_RINGS["upper"][3][k], LIP_RINGS["lower"][3][k]
+        difference = opened[bottom] - opened[top]
+        for name, share in (("upper", 0.25), ("lower", -0.75)):
+            for depth, ring in enumerate(LIP_RINGS[name]):
+                if not both[ring[k]]:
+                    gap[ring[k]] = share * difference * (0.55 + 0.15 * depth)
+    nearest = p[:, None] - p[None, [v for v in range(len(p)) if not off_lips[v]]]
+    source = np.array([v for v in range(len(p)) if not off_lips[v]])[np.linalg.norm(nearest, axis=-1).argmin(1)]
+    fields[INDEX["mouthClose"]] = np.where(off_lips[:, None], gap[source] * (near * 0.8)[:, None], gap)
+
+    width = x / half
+    add("mouthFunnel", near, dx=-0.24 * x, dz=-0.75 * (0.4 + 0.6 * along))
+    add("mouthFunnel", near * is_upper * along, dy=-0.30)
+    add("mouthFunnel", near * is_lower * along, dy=0.42)
+    add("mouthPucker", near, dx=-0.38 * x, dz=-0.85 * (0.35 + 0.65 * along))
+    add("mouthPucker", near * thickness["upper"] * along, dy=-0.16)
+    add("mouthPucker", near * thickness["lower"] * along, dy=0.16)
+    for name, sign in (("Left", 1.0), ("Right", -1.0)):
+        reach = near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.6
+        reach = np.maximum(reach, at_corner[name])
+        cheek = np.exp(-(((p - (corner[name] + (sign * 1.5, -3.0, 1.0))) / (2.0, 1.8, 3.0)) ** 2).sum(1))
+        half_mouth = near * side[name] * np.exp(-(((np.abs(x) - 0.9) / 1.1) ** 2))
+        add(f"mouthSmile{name}", reach, dx=sign * 0.75, dy=-0.75, dz=0.55)
+        add(f"mouthSmile{name}", cheek, dx=sign * 0.1, dy=-0.40, dz=-0.25)
+        add(f"mouthFrown{name}", reach, dx=sign * 0.1, dy=0.75, dz=0.1)
+        add(f"mouthStretch{name}", reach, dx=sign * 0.85, dy=0.28, dz=0.6)
+        add(f"mouthStretch{name}", half_mouth * is_lower, dy=0.12)
+        add(f"mouthDimple{name}", reach, dx=sign * 0.5, dy=-0.05, dz=0.7)
+        add(f"mouthUpperUp{name}", half_mouth * is_upper, dy=-0.62, dz=-0.05)
+        add(f"mouthLowerDown{name}", half_mouth * is_lower, dy=0.68, dz=-0.05)
+        add(f"mouthPress{name}", half_mouth * thickness["upper"], dy=0.22, dz=0.1)
+        add(f"mouthPress{name}", half_mouth * thickness["lower"], dy=-0.22, dz=0.1)
+        add(f"cheekSquint{name}", cheek, dy=-0.5, dz=-0.2)
+        add(f"noseSneer{name}", side[name] * _bump(p, p[98 if sign < 0 else 327], 1.0), dy=-0.45)
+        add(f"mouth{name}", near, dx=sign * 0.9, dz=0.1)
+        add("cheekPuff", _bump(p, corner[name] + (sign * 2.2, -0.2, 1.0), 1.8), dx=sign * 0.6, dz=-0.7)
+    add("mouthRollUpper", near * thickness["upper"] * along, dy=0.42, dz=0.25)
+    add("mouthRollLower", near * thickness["lower"] * along, dy=-0.42, dz=0.25)
+    chin = _bump(p, p[17] + (0, 1.5, 0), 1.8)
+    add("mouthShrugLower", np.maximum(chin, near * is_lower * along), dy=-0.45, dz=-0.15)
+    add("mouthShrugUpper", near * is_upper * along, dy=-0.4, dz=-0.15)
+
+    # --- eyes
+    for name, sign in (("Left", 1.0), ("Right", -1.0)):
+        upper, lower = list(LIDS[name]["upper"]), list(LIDS[name]["lower"])
+        centre = p[upper + lower].mean(0)
+        drop = p[lower] - p[upper]  # what closing the eye takes, per column
+        column = np.abs(x[:, None] - x[upper][None]).argmin(1)
+        height = np.abs(p[lower[4], 1] - p[upper[4], 1])
+        brow = p[BROWS[name][0][2], 1]
+        close_by = np.abs(x - centre[0]) < 2.3
+        # 1 at the lid's edge, 0 at the brow; the skin between them unrolls
+        lid = np.clip((y - (brow + 0.35)) / (p[np.array(upper)[column], 1] - (brow + 0.35)), 0, 1) ** 1.5
+        lid = np.where(close_by & (y < centre[1] + 0.1) & (y > brow - 0.2), lid, 0)
+        lid[lower] = 0
+        lid[upper[1:-1]] = 1
+        pouch = np.exp(-np.clip(y - p[np.array(lower)[column], 1], 0, None) / 0.5)
+        pouch = np.where(close_by & (y > centre[1]) & (y < centre[1] + 2.5), pouch, 0)
+        pouch[upper] = 0
+        pouch[lower[1:-1]] = 1
+        amount = np.linalg.norm(drop[column], axis=1) / max(height, 1e-6)
+        blink = np.zeros((len(p), 3))
+        blink[:, 1] = (lid * 0.88 - pouch * 0.12) * amount * height
+        blink[:, 2] = lid * drop[column, 2] * 0.9
+        fields[INDEX[f"eyeBlink{name}"]] = blink
+        fields[INDEX[f"eyeLookDown{name}"]] = 0.45 * blink
+        fields[INDEX[f"eyeLookUp{name}"]] = -0.18 * blink
+        add(f"eyeWide{name}", lid * amount, dy=-0.32 * height)
+        add(f"eyeSquint{name}", pouch * amount, dy=-0.38 * height)
+        add(f"eyeSquint{name}", lid * amount, dy=0.15 * height)
+        low, high = (p[list(edge)] for edge in BROWS[name])
+        inner, outer = (low[-1] + high[-1]) / 2, (low[1] + high[1]) / 2
+        add("browInnerUp", _bump(p, inner + (-sign * 0.3, -0.3, 0), 1.6) * (y < centre[1] - 0.8), dy=-0.8)
+        add(f"browOuterUp{name}", _bump(p, outer, 1.7) * (y < centre[1] - 0.8), dy=-0.8)
+        add(f"browDown{name}", _bump(p, (inner * 2 + outer) / 3, 1.7) * (y < centre[1] - 0.7), dx=-sign * 0.2, dy=0.55)
+    return fields
+
+
+def _bump(p: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    return np.exp(-(((p - centre) / radius) ** 2).sum(1))
