@@ -268,7 +268,7 @@ class _Films:
         names = dict(
             zip(self._drives, itertools.chain(["pred"], (f"pred_{n}" for n in self._drives[1:])), strict=False)
         )
-        sizes = {file: (data.width, data.height) for file in ("real", *names.values())}
+        sizes = dict.fromkeys(("real", *names.values()), (data.width, data.height))
         sizes["side_by_side"] = (data.width * (1 + len(names)), data.height + LABEL_HEIGHT)
         self._names = {"real": "real", **names}
         self._writers = {

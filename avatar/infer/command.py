@@ -82,10 +82,14 @@ def main(config: Config) -> None:
 
     check(config)
     path = CameraPath.parse(config.camera)
-    if config.audio is not None:
-        from avatar.io.audio import probe_audio
+    if config.audio is not None:  # before the model is loaded: a bad input is told at once
+        from avatar.io.audio import stream_audio
 
-        probe_audio(config.audio)
+        next(stream_audio(config.audio))
+    if config.motion is not None:
+        from avatar.motion import Motion
+
+        Motion.load(config.motion)
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 

@@ -1,0 +1,285 @@
+"""`avatar render`: every mistake is one sentence and exit code 2, before anything slow; and it renders with fakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from avatar.cli import main
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.infer import command, speak
+from avatar.infer.cameras_path import CameraPath
+from avatar.infer.pipeline import Worker, prefetch
+from avatar.motion import Motion
+from avatar.motion.arkit import INDEX
+from avatar.motion.face_channels import CHANNEL_INDEX
+
+SIZE, FPS = 48, 25.0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run `avatar render` and return its one sentence; it must exit with 2 and without a traceback."""
+    assert main(["render", *map(str, arguments)]) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+    return " ".join(shown.err.split())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, np.sin(np.arange(16000) / 20).astype(np.float32), 16000)
+    return path
+
+
+def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], sound: Path) -> None:
+    said = refused(capsys, tmp_path / "nothing", "--audio", sound)
+    assert "nothing" in said and "avatar create" in said
+
+
+def test_run_without_a_model(run: Path, capsys: pytest.CaptureFixture[str], sound: Path) -> None:
+    assert "model" in refused(capsys, run, "--audio", sound)
+    assert list(run.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "no samples"])
+def test_bad_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    path = tmp_path / "bad.wav"
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("this is no sound " * 100)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no samples":
+        soundfile.write(path, np.zeros(0, np.float32), 16000)
+    assert "bad.wav" in refused(capsys, run, "--audio", path)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ([], "--audio"),
+        (["--audio", "a.wav", "--split", "test"], "exclude"),
+        (["--audio", "a.wav", "--drive", "audio"], "--split"),
+        (["--audio", "a.wav", "--size", "7"], "--size"),
+        (["--audio", "a.wav", "--frames", "0"], "--frames"),
+        (["--audio", "a.wav", "--out", "a.avi"], ".mp4"),
+        (["--audio", "a.wav", "--camera", "left"], "left"),
+        (["--audio", "a.wav", "--camera", "10"], "azimuth"),
+        (["--audio", "a.wav", "--camera", "10,nan"], "range"),
+        (["--audio", "a.wav", "--camera", "10,200"], "elevation"),
+        (["--audio", "a.wav", "--camera", "10,0,0"], "zoom"),
+        (["--audio", "a.wav", "--camera", "missing.json"], "missing.json"),
+        (["--motion", "missing.safetensors"], "missing.safetensors"),
+        (["--audio", "a.wav", "--pose", "dancing"], "dancing"),
+        (["--nonsense"], "nonsense"),
+    ],
+)
+def test_bad_options(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], word: str) -> None:
+    assert word in refused(capsys, run, *options)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("{}", "list"),
+        ("[]", "list"),
+        ("not json", "damaged"),
+        ('[{"azimuth": 3}]', "time"),
+        ('[{"time": 0, "roll": 3}]', "roll"),
+        ('[{"time": 0, "zoom": "big"}]', "numbers"),
+        ('[{"time": 0, "azimuth": 500}]', "azimuth"),
+        ('[{"time": 1}, {"time": 1}]', "increase"),
+    ],
+)
+def test_bad_camera_files(tmp_path: Path, content: str, word: str) -> None:
+    path = tmp_path / "path.json"
+    path.write_text(content)
+    with pytest.raises(AvatarError, match=word):
+        CameraPath.parse(str(path))
+
+
+def test_camera_paths(tmp_path: Path) -> None:
+    assert CameraPath.parse(None).at(3) == (0, 0, 1)
+    assert CameraPath.parse("15,-5").at(9) == (15, -5, 1)
+    assert CameraPath.parse("15,-5,1.5").at(0) == (15, -5, 1.5)
+    orbit = CameraPath.parse("orbit")
+    assert orbit.at(0) == pytest.approx((0, 0, 1)) and orbit.at(2)[0] == pytest.approx(20, abs=0.1)
+    assert orbit.at(10) == pytest.approx(orbit.at(2), abs=1e-6)  # it goes round
+    path = tmp_path / "path.json"
+    path.write_text(json.dumps([{"time": 1, "azimuth": 10}, {"time": 3, "azimuth": 20, "zoom": 2}]))
+    keyed = CameraPath.parse(str(path))
+    assert keyed.at(0) == (10, 0, 1) and keyed.at(9) == (20, 0, 2)
+    assert 10 < keyed.at(2)[0] < 20
+    source = Camera.source(100.0, 24, 24, SIZE, SIZE)
+    pivot = torch.tensor([1.0, 2.0, 50.0])
+    turned = CameraPath.parse("15,-5,1.5").camera(source, pivot, 0)
+    torch.testing.assert_close(turned.project(pivot[None]), source.project(pivot[None]) * 1.5 - 12)  # stays in place
+    assert CameraPath.parse(None).camera(source, pivot, 0) is source
+
+
+class FakeAvatar:
+    """Shows the jaw as brightness; its run folder is real."""
+
+    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
+    camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
+
+    def render(self, camera: Camera, motion: Motion, index: int, audio: torch.Tensor | None = None) -> torch.Tensor:
+        self.views.append(camera)
+        value = round(float(motion.arkit[index, INDEX["jawOpen"]]) * 200)
+        return torch.full((camera.height, camera.width, 3), value, dtype=torch.uint8)
+
+
+class LoudnessSpeech:
+    """Opens the jaw with the loudness of each frame's sound; in blocks of ten frames."""
+
+    fps = FPS
+
+    def stream(self, chunks: Any) -> Any:
+        samples = np.concatenate(list(chunks))
+        hop = 16000 / FPS
+        level = [np.abs(samples[round(i * hop) : round((i + 1) * hop)]).max() for i in range(int(len(samples) / hop))]
+        motion = Motion.zeros(len(level), FPS)
+        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(np.array(level), dtype=torch.float32)
+        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9  # must never come through
+        motion.head_rotation[:] = 9
+        for i in range(0, len(motion), 10):
+            yield motion[i : i + 10]
+
+
+def loud_seconds(path: Path, seconds: float, loud: list[tuple[float, float]]) -> Path:
+    t = np.arange(round(16000 * seconds)) / 16000
+    samples = np.zeros(len(t), np.float32)
+    for a, b in loud:
+        samples[(t >= a) & (t < b)] = 0.9 * np.sin(t[(t >= a) & (t < b)] * 2000)
+    soundfile.write(path, samples, 16000)
+    return path
+
+
+def brightness(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.array([f.to_ndarray(format="rgb24").mean() for f in file.decode(video=0)])
+
+
+def test_motion_file_is_rendered_with_sound(
+    run: Path, tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import avatar.infer.avatar as avatar_module
+
+    motion = Motion.zeros(30, FPS)
+    motion.arkit[:, INDEX["jawOpen"]] = torch.linspace(0, 1, 30)
+    motion.save(tmp_path / "drive.safetensors")
+    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
+    out = tmp_path / "new" / "folder" / "out.mp4"
+    arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--audio", sound, "--out", out]
+    assert main([str(a) for a in [*arguments, "--camera", "orbit", "--size", 64]]) == 0
+    values = brightness(out)
+    assert len(values) == 30 and np.all(np.diff(values) > 0) and values[-1] > 180
+    with av.open(str(out)) as file:
+        assert file.streams.audio and file.streams.video[0].width == 64
+    assert main([str(a) for a in [*arguments[:4], "--frames", 7]]) == 0
+    assert len(brightness(run / "drive.mp4")) == 7
+
+
+def test_lips_come_from_the_sound_and_the_rest_from_the_person(tmp_path: Path) -> None:
+    base = Motion.zeros(50, FPS)
+    base.arkit[:, INDEX["eyeBlinkLeft"]] = torch.linspace(0, 1, 50)
+    base.arkit[:, INDEX["jawOpen"]] = 0.7
+    base.face[:, CHANNEL_INDEX["eye_left_open"]] = 0.3
+    base.head_rotation[:, 1] = torch.linspace(0, 0.2, 50)
+    speech = Motion.zeros(50, FPS)
+    speech.arkit[:, INDEX["jawOpen"]] = 0.2
+    speech.face[:, CHANNEL_INDEX["jaw_y"]] = 0.5
+    both = speak.with_lips(base, speech)
+    assert both.arkit[:, INDEX["jawOpen"]].unique().tolist() == pytest.approx([0.2])
+    assert both.face[0, CHANNEL_INDEX["jaw_y"]] == 0.5 and both.face[0, CHANNEL_INDEX["eye_left_open"]] > 0.2
+    torch.testing.assert_close(both.head_rotation, base.head_rotation)
+    torch.testing.assert_close(both.arkit[:, INDEX["eyeBlinkLeft"]], base.arkit[:, INDEX["eyeBlinkLeft"]])
+    assert base.arkit[0, INDEX["jawOpen"]] == pytest.approx(0.7)  # the original is left alone
+
+
+@pytest.mark.parametrize("offset", [0, 5, -3])
+def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
+    """Loud in frames 60 to 69 of the picture; the sound is ``offset`` frames late in the file."""
+    shift = offset / FPS
+    sound = loud_seconds(tmp_path / "audio.wav", 4.0, [(60 / FPS + shift, 70 / FPS + shift)])
+    motion = Motion.zeros(100, FPS)
+    motion.head_rotation[:, 0] = torch.arange(100) / 1000
+
+    class Person:
+        audio_path, fps, info = sound, FPS, {"av_offset_frames": offset}
+
+    Person.motion = motion  # type: ignore[attr-defined]
+    person: Any = Person
+    blocks = list(speak.speak_held_out(person, LoudnessSpeech(), 50, 100))
+    track = Motion.cat(blocks)
+    assert len(track) == 50 and len(blocks) > 1
+    jaw = track.arkit[:, INDEX["jawOpen"]].numpy()
+    assert np.flatnonzero(jaw > 0.5).tolist() == list(range(10, 20))
+    torch.testing.assert_close(track.head_rotation, motion.head_rotation[50:])
+    assert float(track.arkit[:, INDEX["eyeBlinkLeft"]].max()) == 0
+
+
+def test_a_run_without_speech_says_so(run: Path) -> None:
+    with pytest.raises(AvatarError, match="speech"):
+        speak.load_speech(run)
+
+
+def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(AvatarError, match="--person"):
+        command.open_person(run, None)
+    (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
+    with pytest.raises(AvatarError, match="/somewhere/else/anna"):
+        command.open_person(run, None)
+    folder = tmp_path / "anna"
+    folder.mkdir()
+    (folder / "person.json").write_text('{"width": 4}')
+    with pytest.raises(KeyError):  # found beside the run, and opened
+        command.open_person(run, None)
+
+
+def test_threads_keep_order_and_pass_errors_on() -> None:
+    assert list(prefetch(range(50), depth=2)) == list(range(50))
+
+    def failing() -> Any:
+        yield 1
+        raise AvatarError("the sound broke")
+
+    with pytest.raises(AvatarError, match="the sound broke"):
+        list(prefetch(failing()))
+    out: list[int] = []
+    with Worker(out.append, depth=2) as worker:
+        for i in range(50):
+            worker.put(i)
+    assert out == list(range(50))
+
+    def full(_: int) -> None:
+        raise AvatarError("the disk is full")
+
+    with pytest.raises(AvatarError, match="the disk is full"), Worker(full, depth=2) as worker:
+        for i in range(50):
+            worker.put(i)
+    with pytest.raises(ZeroDivisionError), Worker(out.append) as worker:
+        worker.put(1 // 0)
+    early = prefetch(iter(range(10**9)))
+    assert next(early) == 0
+    early.close()  # type: ignore[attr-defined]
