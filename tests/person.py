@@ -64,7 +64,13 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     np.save(folder / "features/energy.npy", np.full(frames, -20, np.float32))
     tone = 0.2 * np.sin(2 * np.pi * 220 * np.arange(int(16000 * frames / fps)) / 16000)
     write_wav(folder / "ingest/audio.wav", tone.astype(np.float32))
-    write_json(folder / "parse/stage.json", {"result": {"stride": 1, "method": "drawn"}})
+    results = {
+        "ingest": {"size": size, "fps": fps, "frames": frames},
+        "track": {"segments": [[0, frames]]},
+        "parse": {"stride": 1, "keyframes": list(range(frames)), "method": "drawn"},
+    }
+    for name, result in results.items():
+        write_json(folder / name / "stage.json", {"key": "drawn", "result": result})
     write_json(
         folder / "person.json",
         {

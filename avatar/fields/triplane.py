@@ -24,8 +24,8 @@ class TriplaneHash(nn.Module):
     """
 
     resolutions: Tensor
-    centre: Tensor
-    half: Tensor
+    middle: Tensor
+    extent: Tensor
 
     def __init__(
         self, bounds: Tensor, *, levels: int, features: int, coarsest: int, finest: int, log2_table: int
@@ -34,8 +34,8 @@ class TriplaneHash(nn.Module):
         growth = (finest / coarsest) ** (1 / max(levels - 1, 1))
         resolutions = torch.tensor([round(coarsest * growth**i) for i in range(levels)], dtype=torch.int32)
         self.register_buffer("resolutions", resolutions)
-        self.register_buffer("centre", bounds.mean(0))
-        self.register_buffer("half", (bounds[1] - bounds[0]) / 2)
+        self.register_buffer("middle", bounds.mean(0))
+        self.register_buffer("extent", (bounds[1] - bounds[0]) / 2)
         # Entries beyond what the finest level can address would never be read.
         entries = min(2**log2_table, int((resolutions.max().item() + 1) ** 2))
         self.table = nn.Parameter(torch.empty(3, levels, entries, features).uniform_(-1e-4, 1e-4))
@@ -43,5 +43,5 @@ class TriplaneHash(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Features [N, width] of points [N, 3]."""
-        unit = ((points - self.centre) / self.half).clamp(-1, 1)
+        unit = ((points - self.middle) / self.extent).clamp(-1, 1)
         return triplane_encode(unit, self.table, self.resolutions)
