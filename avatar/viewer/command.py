@@ -1,0 +1,94 @@
+"""Look at an avatar in the browser: orbit, zoom, move its face by hand, let it speak. Rendered on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from avatar import log
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.viewer.server import Viewer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Free view of an avatar in the browser."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """RUN folder of `avatar create` or `avatar train`."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reachable from this machine only."""
+    port: int = 8080
+    """First port to try."""
+    size: int | None = None
+    """Longer side of the rendered picture in pixels; smaller is faster. Default: as trained."""
+
+
+def main(config: Config) -> None:
+    """Open the page and render until Ctrl-C."""
+    viewer = open_viewer(config)
+    log.info(f"Open http://{config.host}:{viewer.port} in a browser. Ctrl-C stops.")
+    if not is_loopback(config.host):
+        log.warn(f"everybody who reaches {config.host}:{viewer.port} can make this avatar speak.")
+    try:
+        viewer.serve()
+    except KeyboardInterrupt:
+        log.info("\nStopped.")
+    finally:
+        viewer.stop()
+    log.next_command(f"avatar render {config.run} --audio SPEECH.wav --camera orbit")
+
+
+def open_viewer(config: Config) -> Viewer:
+    """Check the options, load the avatar and start the page.
+
+    Raises:
+        AvatarError: An option is out of range, the run cannot be loaded, or no port can be had.
+    """
+    if not 1 <= config.port <= 65535:
+        raise AvatarError(f"--port {config.port} is out of range.", "", "It goes from 1 to 65535.")
+    if config.size is not None and not 32 <= config.size <= 4096:
+        raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+    from avatar.infer.avatar import Avatar
+
+    avatar = Avatar.load(config.run)
+    from avatar.infer.speak import load_speech, speak
+    from avatar.motion import Motion
+    from avatar.viewer.server import Viewer, rest_frame
+
+    rest = rest_frame(Motion.load(config.run / "motion.safetensors"))
+    spoken: Callable[[Path], Motion] | None = None
+    try:
+        speech = load_speech(config.run)
+        spoken = lambda path: Motion.cat(list(speak(avatar, speech, path)))  # noqa: E731
+    except AvatarError as error:
+        log.warn(str(error))
+    try:
+        return Viewer(
+            avatar,
+            rest,
+            spoken,
+            host=config.host,
+            port=config.port,
+            size=config.size,
+            private=is_loopback(config.host),
+        )
+    except OSError as error:
+        raise AvatarError(
+            f"Cannot listen on {config.host}:{config.port}:", f"{error}.", "Choose another --host or --port."
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
