@@ -55,7 +55,7 @@ def main(config: Config) -> None:
     names = STAGES if config.stages == "all" else tuple(config.stages.split(","))
     for name in names:
         run_stage(load_stage(name), ctx, force=config.force)
-        if name != "report" and read_record(config.out, "refine"):
+        if read_record(config.out, "refine"):
             assemble(ctx)
     log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
 
@@ -133,7 +133,7 @@ def assemble(ctx: StageContext) -> None:
         "camera": refine["camera"],
         "segments": track["segments"],
         "test_start": min(frames - 1, round(frames * (1 - TEST_SHARE))),
-        "av_offset_frames": sync.get("av_offset_frames", 0.0),
+        "av_offset_frames": sync.get("offset_frames", 0.0),
         "has_audio": ingest["has_audio"],
         "quality": {
             "valid_share": track["valid_share"],

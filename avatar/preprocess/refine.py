@@ -66,7 +66,7 @@ EYE_RADIUS = 1.2  # centimetres; hardly differs between people
 MAX_ADJUSTED = 400  # frames in the joint adjustment; more do not change the shape
 FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`
 EXPECTED_DISTANCE = 100.0  # centimetres from camera to face: a desk, a phone at arm's length, a studio are 40 to 300
-DISTANCE_SIGMA = 0.4  # deviation of its logarithm
+DISTANCE_SIGMA = 0.25  # deviation of its logarithm
 FOCAL_LIMITS = (1.2, 6.0)  # in picture widths
 SHAPE_SIGMA = 0.25  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
 MIN_SIGMA = 0.0015  # of the face height; a point is never trusted more than this
@@ -130,7 +130,11 @@ def principal_point(ingest: dict[str, Any]) -> np.ndarray:
 
 
 def rigid_points(canonical: np.ndarray) -> np.ndarray:
-    """Indices of the landmarks that follow the skull rather than the expression: above the nose's base, no lids, brows."""
+    """Indices of the landmarks that follow the skull rather than the expression.
+
+    They lie above the base of the nose and belong neither to the lids nor to the brows. How well each of them does
+    follow the skull is found in the fit.
+    """
     keep = canonical[:468, 1] < canonical[SUBNASALE, 1]
     keep[list(LIDS) + list(BROWS)] = False
     return np.flatnonzero(keep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "track"
 INPUTS = ("ingest",)
-VERSION = 1
+VERSION = 3
 
 MIN_VALID_SHARE = 0.5
 THUMBNAIL = 64  # pixels; pictures are compared at this size to find cuts
@@ -58,6 +59,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
             if face is None:
                 face = pick_face(main, several.detect(picture))
             if face is not None:
+                face = single.look_again(picture, face)
                 landmarks[index], arkit[index] = face.landmarks, face.arkit
                 sharpness[index] = face_sharpness(picture, face)
                 main = face
@@ -68,12 +70,14 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
             "an avatar needs it in at least half of them.",
             "Cut out the parts without the face.",
         )
-    segments = find_segments(thumbnails, landmarks)
+    change = picture_change(thumbnails)
+    segments = find_segments(change, landmarks)
     landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)
     np.save(out / "landmarks.npy", landmarks)
     np.save(out / "blendshapes.npy", arkit)
     np.save(out / "valid.npy", valid)
     np.save(out / "sharpness.npy", sharpness)
+    np.save(out / "change.npy", change)
     return {"segments": segments, "valid_share": round(float(valid.mean()), 4)}
 
 
@@ -134,32 +138,35 @@ def pick_face(previous: Face | None, faces: list[Face]) -> Face | None:
     return None
 
 
-def find_segments(thumbnails: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
+def picture_change(thumbnails: np.ndarray) -> np.ndarray:
+    """Mean absolute change [T - 1] in grey levels between successive thumbnails [T, h, w, 3] uint8."""
+    return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(thumbnails)], np.float32)
+
+
+def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
     """Split at the cuts.
 
     A cut changes the whole picture once, where motion changes it over several frames; so each change is compared with
     the changes around it. A flash changes the picture twice and is no cut.
 
     Args:
-        thumbnails: [T, h, w, 3] uint8.
+        change: [T - 1] change of the picture from each frame to the next, in grey levels.
         landmarks: [T, 478, 3] pixels, NaN where the face was not found.
 
     Returns:
         [start, end) of each segment.
     """
-    count = len(thumbnails)
+    count = len(landmarks)
     if count < 2:
         return [[0, count]]
-    change = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in zip(thumbnails, thumbnails[1:])])
     steady = landmarks[:, STEADY, :2]
     height = np.nanmedian(np.ptp(landmarks[..., 1], axis=1))
     jump = np.nan_to_num(np.linalg.norm(np.diff(steady, axis=0), axis=-1).mean(1) / height)
     stands_out, leaps = _peak_ratio(change), _peak_ratio(jump)
-    cuts = ((change > CUT_CHANGE) & (stands_out > CUT_RATIO)) | (
-        (jump > CUT_JUMP) & (leaps > CUT_JUMP_RATIO) & (stands_out > 1.5)
-    )
+    cuts = (change > CUT_CHANGE) & (stands_out > CUT_RATIO)
+    cuts |= (jump > CUT_JUMP) & (leaps > CUT_JUMP_RATIO) & (stands_out > 1.5)
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), count]
-    return [[a, b] for a, b in zip(edges, edges[1:])]
+    return [[a, b] for a, b in pairwise(edges)]
 
 
 def _peak_ratio(values: np.ndarray) -> np.ndarray:
