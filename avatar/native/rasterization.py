@@ -82,9 +82,9 @@ def _tile_count(width: int, height: int) -> int:
 def _bin(
     means2d: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tile lists: reach [N], tile_offsets [tiles+1], ids [pairs], slots [pairs], slot_offsets [N+1]."""
+    """Tile lists: limits [N], tile_offsets [tiles+1], ids [pairs], slots [pairs], slot_offsets [N+1]."""
     native, n, dtype = require_library(), len(means2d), means2d.dtype
-    reach = means2d.new_empty(n)
+    limits = means2d.new_empty(n)
     slot_offsets = torch.empty(n + 1, dtype=torch.int32)
     tile_offsets = torch.empty(_tile_count(width, height) + 1, dtype=torch.int32)
     pairs = torch.zeros(1, dtype=torch.int64)
@@ -92,7 +92,7 @@ def _bin(
     native.call(
         "avatar_bin_count",
         *(dtype, means2d, conics, opacities, depths, radii, n, width, height),
-        *(slot_offsets, tile_offsets, pairs, reach, workspace),
+        *(slot_offsets, tile_offsets, pairs, limits, workspace),
     )
     ids = torch.empty(int(pairs), dtype=torch.int32)
     slots = torch.empty_like(ids)
@@ -100,7 +100,7 @@ def _bin(
         "avatar_bin_fill",
         *(dtype, means2d, conics, opacities, n, width, height, slot_offsets, ids, slots, workspace),
     )
-    return reach, tile_offsets, ids, slots, slot_offsets
+    return limits, tile_offsets, ids, slots, slot_offsets
 
 
 @_bin.register_fake
@@ -132,7 +132,7 @@ def _blend(
     colors: Tensor,
     opacities: Tensor,
     background: Tensor | None,
-    reach: Tensor,
+    limits: Tensor,
     tile_offsets: Tensor,
     ids: Tensor,
     slots: Tensor,
@@ -147,7 +147,7 @@ def _blend(
     require_library().call(
         "avatar_rasterize",
         *(means2d.dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
-        *(width, height, reach, tile_offsets, ids, image, final_t, last),
+        *(width, height, limits, tile_offsets, ids, image, final_t, last),
     )
     return image, final_t, last
 
@@ -159,7 +159,7 @@ def _(
     colors: Tensor,
     opacities: Tensor,
     background: Tensor | None,
-    reach: Tensor,
+    limits: Tensor,
     tile_offsets: Tensor,
     ids: Tensor,
     slots: Tensor,
@@ -181,7 +181,7 @@ def _blend_backward(
     colors: Tensor,
     opacities: Tensor,
     background: Tensor | None,
-    reach: Tensor,
+    limits: Tensor,
     tile_offsets: Tensor,
     ids: Tensor,
     slots: Tensor,
@@ -199,7 +199,7 @@ def _blend_backward(
     native.call(
         "avatar_rasterize_backward",
         *(dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
-        *(width, height, reach, tile_offsets, ids, slots, slot_offsets, final_t, last, v_image, v_final_t),
+        *(width, height, limits, tile_offsets, ids, slots, slot_offsets, final_t, last, v_image, v_final_t),
         *(v_means2d, v_conics, v_colors, v_opacities),
         native.workspace("avatar_rasterize_workspace", dtype, len(ids), channels),
     )
@@ -213,7 +213,7 @@ def _(
     colors: Tensor,
     opacities: Tensor,
     background: Tensor | None,
-    reach: Tensor,
+    limits: Tensor,
     tile_offsets: Tensor,
     ids: Tensor,
     slots: Tensor,

@@ -75,7 +75,7 @@ def project_gaussians(
     camera = means @ view.T + shift
     x, y, depth = camera.unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-    # The map is linearised at a direction at most 1.3 fields of view off the axis: further out the linearisation blows up.
+    # The map is linearised at a direction at most 1.3 fields of view off the axis: beyond, the linearisation blows up.
     ray_x = torch.clamp(x / depth, (-cx - 0.15 * width) / fx, (width - cx + 0.15 * width) / fx)
     ray_y = torch.clamp(y / depth, (-cy - 0.15 * height) / fy, (height - cy + 0.15 * height) / fy)
     axes = view @ _rotation_matrices(quats) * scales[:, None, :]

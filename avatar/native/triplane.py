@@ -17,8 +17,8 @@ from avatar.native.library import library, require_library
 def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | Tensor) -> Tensor:
     """Features of points, read bilinearly from three axis-aligned planes at several resolutions.
 
-    A level of resolution R has (R+1)^2 vertices that span [-1, 1]. It is stored row-major where that fits into the T rows
-    of the table, and otherwise through the spatial hash of instant-ngp (Mueller et al. 2022, equation 4) in 2D.
+    A level of resolution R has (R+1)^2 vertices that span [-1, 1]. It is stored row-major where that fits into the T
+    rows of the table, and otherwise through the spatial hash of instant-ngp (Mueller et al. 2022, equation 4) in 2D.
 
     Args:
         points: [N, 3], clamped to [-1, 1].

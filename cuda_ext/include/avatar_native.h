@@ -78,11 +78,11 @@ AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width,
 
 /* Count the (tile, Gaussian) pairs: tiles are 16x16 pixels, row-major; a Gaussian is in a tile when its ellipse of
  * alpha >= 1/255 reaches the tile's rows and columns. Writes slot_offsets [n+1] (pairs of each Gaussian, summed),
- * tile_offsets [tiles+1], *num_pairs and reach [n], the half height in pixels of each ellipse. */
+ * tile_offsets [tiles+1], *num_pairs and limits [n]: alpha >= 1/255 where 2 sigma <= limit. */
 AVATAR_API int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                                     const void* depths, const int32_t* radii, int64_t n, int32_t width,
                                     int32_t height, int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs,
-                                    void* reach, void* workspace);
+                                    void* limits, void* workspace);
 
 /* Write the tile lists, front to back, equal depths by index: ids [num_pairs] Gaussian of each pair, and slots
  * [num_pairs] its place when pairs are ordered by Gaussian. */
@@ -96,7 +96,7 @@ AVATAR_API int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const
 AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                     const void* opacities, int64_t n, int32_t channels, const void* background,
                                     int32_t background_stride, int32_t width, int32_t height,
-                                    const void* reach, const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
+                                    const void* limits, const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
                                     int32_t* last);
 
 /* Bytes of workspace of avatar_rasterize_backward. */
@@ -106,7 +106,7 @@ AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, 
 AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics,
                                              const void* colors, const void* opacities, int64_t n, int32_t channels,
                                              const void* background, int32_t background_stride, int32_t width,
-                                             int32_t height, const void* reach, const int32_t* tile_offsets,
+                                             int32_t height, const void* limits, const int32_t* tile_offsets,
                                              const int32_t* ids, const int32_t* slots, const int32_t* slot_offsets, const void* final_t,
                                              const int32_t* last, const void* v_image, const void* v_final_t,
                                              void* v_means2d, void* v_conics, void* v_colors, void* v_opacities,

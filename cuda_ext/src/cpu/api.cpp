@@ -185,14 +185,14 @@ int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t he
 
 int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                          const void* depths, const int32_t* radii, int64_t n, int32_t width, int32_t height,
-                         int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs, void* reach,
+                         int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs, void* limits,
                          void* workspace) {
   int32_t isa;
   RETURN_IF_BAD(check(call, n, &isa));
   RETURN_IF_BAD(check_picture(call, width, height, 1));
   const auto run = [&]() -> int32_t {
     DISPATCH(K::bin_count<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(opacities), in<T>(depths), radii, n,
-                             width, height, slot_offsets, tile_offsets, num_pairs, out<T>(reach), workspace));
+                             width, height, slot_offsets, tile_offsets, num_pairs, out<T>(limits), workspace));
   };
   RETURN_IF_BAD(run());
   if (*num_pairs > INT32_MAX)
@@ -212,13 +212,13 @@ int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* coni
 
 int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                          const void* opacities, int64_t n, int32_t channels, const void* background,
-                         int32_t background_stride, int32_t width, int32_t height, const void* reach,
+                         int32_t background_stride, int32_t width, int32_t height, const void* limits,
                          const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last) {
   int32_t isa;
   RETURN_IF_BAD(check(call, n, &isa));
   RETURN_IF_BAD(check_picture(call, width, height, channels));
   DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), channels,
-                           in<T>(background), background_stride, width, height, in<T>(reach), tile_offsets, ids,
+                           in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets, ids,
                            out<T>(image), out<T>(final_t), last));
 }
 
@@ -228,7 +228,7 @@ int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t cha
 
 int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                   const void* opacities, int64_t n, int32_t channels, const void* background,
-                                  int32_t background_stride, int32_t width, int32_t height, const void* reach,
+                                  int32_t background_stride, int32_t width, int32_t height, const void* limits,
                                   const int32_t* tile_offsets, const int32_t* ids, const int32_t* slots,
                                   const int32_t* slot_offsets, const void* final_t, const int32_t* last,
                                   const void* v_image, const void* v_final_t, void* v_means2d, void* v_conics,
@@ -237,7 +237,7 @@ int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const 
   RETURN_IF_BAD(check(call, n, &isa));
   RETURN_IF_BAD(check_picture(call, width, height, channels));
   DISPATCH(K::rasterize_backward<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
-                                    channels, in<T>(background), background_stride, width, height, in<T>(reach),
+                                    channels, in<T>(background), background_stride, width, height, in<T>(limits),
                                     tile_offsets, ids, slots, slot_offsets, in<T>(final_t), last, in<T>(v_image),
                                     in<T>(v_final_t), out<T>(v_means2d), out<T>(v_conics), out<T>(v_colors),
                                     out<T>(v_opacities), out<T>(workspace)));

@@ -41,7 +41,8 @@ typename DepthKey<T>::Bits depth_key(T depth) {
 
 struct Ellipse {
   double x, y, b, inverse_a, determinant;
-  double level;       // twice the exponent at alpha = 1/255, times a
+  double limit;       // twice the exponent at alpha = 1/255
+  double level;       // limit * a
   double half_width, half_height;
   double lean;        // dy at the rightmost point
   int first_row, last_row;  // rows of tiles; none if first > last
@@ -62,6 +63,7 @@ Ellipse ellipse_of(double x, double y, double a, double b, double c, double opac
   e.y = y;
   e.b = b;
   e.inverse_a = 1.0 / a;
+  e.limit = limit;
   e.level = limit * a;
   if (e.determinant > 0.0) {
     e.half_width = ::sqrt(limit * c / e.determinant) + kMargin;
@@ -77,6 +79,12 @@ Ellipse ellipse_of(double x, double y, double a, double b, double c, double opac
   e.first_row = clamp_index(::ceil(top), 0, height - 1) / kTile;
   e.last_row = clamp_index(::floor(bottom), 0, height - 1) / kTile;
   return e;
+}
+
+template <typename T>
+AVATAR_HD Ellipse ellipse_at(const T* means2d, const T* conics, const T* opacities, int64_t g, int width, int height) {
+  return ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1], conics[3 * g + 2],
+                    opacities[g], width, height);
 }
 
 // Columns of tiles [first, last] that the ellipse reaches on the pixel centres of one row of tiles.
@@ -101,9 +109,26 @@ bool tile_span(const Ellipse& e, int row, int width, int* first, int* last) {
   return true;
 }
 
-// function(tile) for every tile of a Gaussian, row-major.
-template <typename T, typename Function>
-AVATAR_HD void for_each_tile(const Ellipse& e, int width, int tiles_x, const Function& function) {
+// The tiles of one Gaussian: a range of columns for each row of tiles from first_row on. Gaussians with more rows than
+// fit are marked by rows = kTooMany; their spans are computed again where they are needed.
+struct Spans {
+  static constexpr int kCapacity = 6, kTooMany = -1;
+  int16_t first_row, rows;
+  int16_t first[kCapacity], last[kCapacity];
+};
+
+// function(tile) for every tile of a Gaussian, row-major. `ellipse()` is called when the spans do not hold them all.
+template <typename MakeEllipse, typename Function>
+AVATAR_HD void for_each_tile(const Spans& spans, const MakeEllipse& ellipse, int width, int tiles_x,
+                             const Function& function) {
+  if (spans.rows != Spans::kTooMany) {
+    for (int i = 0; i < spans.rows; ++i) {
+      const int row_start = (spans.first_row + i) * tiles_x;
+      for (int column = spans.first[i]; column <= spans.last[i]; ++column) function(row_start + column);
+    }
+    return;
+  }
+  const Ellipse e = ellipse();
   for (int row = e.first_row; row <= e.last_row; ++row) {
     int first, last;
     if (!tile_span(e, row, width, &first, &last)) continue;
@@ -111,13 +136,32 @@ AVATAR_HD void for_each_tile(const Ellipse& e, int width, int tiles_x, const Fun
   }
 }
 
+// Fill `spans` and return the number of tiles.
+int32_t count_tiles(const Ellipse& e, int width, Spans* spans) {
+  const int rows = e.last_row - e.first_row + 1;
+  const bool fits = rows <= Spans::kCapacity;
+  spans->first_row = static_cast<int16_t>(e.first_row);
+  spans->rows = static_cast<int16_t>(fits ? rows : Spans::kTooMany);
+  int32_t count = 0;
+  for (int i = 0; i < rows; ++i) {
+    int first = 0, last = -1;
+    tile_span(e, e.first_row + i, width, &first, &last);
+    count += last - first + 1;
+    if (!fits) continue;
+    spans->first[i] = static_cast<int16_t>(first);
+    spans->last[i] = static_cast<int16_t>(last);
+  }
+  return count;
+}
+
 template <typename T>
 struct Workspace {
   typedef typename DepthKey<T>::Bits Key;
-  int64_t* visible;     // [1]
-  Key *keys, *keys_to;  // [n]
+  int64_t* visible;           // [1]
+  Key *keys, *keys_to;        // [n]
   int32_t *order, *order_to;  // [n], Gaussians by depth
-  int32_t* counters;    // [kChunks, tiles]
+  Spans* spans;               // [n]
+  int32_t* counters;          // [kChunks, tiles]
 
   Workspace(void* memory, int64_t n) {
     visible = static_cast<int64_t*>(memory);
@@ -125,7 +169,8 @@ struct Workspace {
     keys_to = keys + n;
     order = reinterpret_cast<int32_t*>(keys_to + n);
     order_to = order + n;
-    counters = order_to + n;
+    spans = reinterpret_cast<Spans*>(order_to + n);
+    counters = reinterpret_cast<int32_t*>(spans + n);
   }
 };
 
@@ -168,14 +213,14 @@ void sort_by_depth(Workspace<T>& work) {
 template <typename T>
 int64_t bin_workspace(int64_t n, int width, int height) {
   const int64_t tiles = int64_t((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
-  return 8 + n * 2 * int64_t(sizeof(typename DepthKey<T>::Bits) + sizeof(int32_t)) +
+  return 8 + n * (2 * int64_t(sizeof(typename DepthKey<T>::Bits) + sizeof(int32_t)) + int64_t(sizeof(Spans))) +
          kChunks * tiles * int64_t(sizeof(int32_t));
 }
 
 template <typename T>
 void bin_count(int threads, const T* means2d, const T* conics, const T* opacities, const T* depths,
                const int32_t* radii, int64_t n, int width, int height, int32_t* slot_offsets, int32_t* tile_offsets,
-               int64_t* num_pairs, T* reach, void* workspace) {
+               int64_t* num_pairs, T* limits, void* workspace) {
   const int tiles_x = (width + kTile - 1) / kTile, tiles_y = (height + kTile - 1) / kTile;
   const int64_t tiles = int64_t(tiles_x) * tiles_y;
   Workspace<T> work(workspace, n);
@@ -183,12 +228,11 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       int32_t count = 0;
-      reach[g] = T(0);
+      limits[g] = T(0);
       if (radii[g] > 0) {
-        const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
-                                     conics[3 * g + 2], opacities[g], width, height);
-        reach[g] = T(e.half_height);
-        for_each_tile<T>(e, width, tiles_x, [&](int) { ++count; });
+        const Ellipse e = ellipse_at(means2d, conics, opacities, g, width, height);
+        limits[g] = T(e.limit);
+        count = count_tiles(e, width, &work.spans[g]);
       }
       slot_offsets[g + 1] = count;
     }
@@ -216,9 +260,8 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
     for (int64_t tile = 0; tile < tiles; ++tile) counter[tile] = 0;
     for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
       const int64_t g = work.order[i];
-      const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
-                                   conics[3 * g + 2], opacities[g], width, height);
-      for_each_tile<T>(e, width, tiles_x, [&](int tile) { ++counter[tile]; });
+      const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
+      for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) { ++counter[tile]; });
     }
   });
   int32_t place = 0;
@@ -246,9 +289,8 @@ void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities
     for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
       const int32_t g = work.order[i];
       int32_t slot = slot_offsets[g];
-      const Ellipse e = ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1],
-                                   conics[3 * g + 2], opacities[g], width, height);
-      for_each_tile<T>(e, width, tiles_x, [&](int tile) {
+      const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
+      for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) {
         const int32_t place = counter[tile]++;
         ids[place] = g;
         slots[place] = slot++;

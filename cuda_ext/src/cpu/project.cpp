@@ -1,4 +1,4 @@
-// Projection of 3D Gaussians and its vector-Jacobian product, sixteen Gaussians at a time.
+// Projection of 3D Gaussians and its vector-Jacobian product, one vector register of Gaussians at a time.
 #include "common.h"
 
 namespace avatar {
@@ -26,12 +26,12 @@ CameraModel<Lanes<T>> broadcast(const CameraModel<T>& camera) {
   return out;
 }
 
-// Transpose rows [first, first + kLanes) of an [n, Columns] array into one vector per column. Rows past `end` repeat
+// Transpose rows from `first` on of an [n, Columns] array into one vector per column. Rows past `end` repeat
 // the last row, so that they hold ordinary numbers.
 template <int Columns, typename T>
 void gather_rows(const T* array, int64_t first, int64_t end, Lanes<T> out[Columns]) {
-  T column[Columns][kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
+  T column[Columns][Lanes<T>::kCount];
+  for (int lane = 0; lane < Lanes<T>::kCount; ++lane) {
     const int64_t row = first + lane < end ? first + lane : end - 1;
     for (int k = 0; k < Columns; ++k) column[k][lane] = array[row * Columns + k];
   }
@@ -41,9 +41,9 @@ void gather_rows(const T* array, int64_t first, int64_t end, Lanes<T> out[Column
 // The reverse: write the lanes whose radius is positive, and zeros for the others.
 template <int Columns, typename T>
 void scatter_rows(const Lanes<T> in[Columns], const int32_t* radii, int64_t first, int64_t end, T* array) {
-  T column[Columns][kLanes];
+  T column[Columns][Lanes<T>::kCount];
   for (int k = 0; k < Columns; ++k) in[k].store(column[k]);
-  for (int lane = 0; lane < kLanes && first + lane < end; ++lane)
+  for (int lane = 0; lane < Lanes<T>::kCount && first + lane < end; ++lane)
     for (int k = 0; k < Columns; ++k)
       array[(first + lane) * Columns + k] = radii[first + lane] > 0 ? column[k][lane] : T(0);
 }
@@ -57,20 +57,20 @@ void project(int threads, const T* means, const T* quats, const T* scales, const
   using V = Lanes<T>;
   const CameraModel<V> camera = broadcast(camera_model(viewmat, intrinsics, width, height, eps2d));
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t first = begin; first < end; first += kLanes) {
+    for (int64_t first = begin; first < end; first += V::kCount) {
       V mean[3], quat[4], scale[3];
       gather_rows<3>(means, first, end, mean);
       gather_rows<4>(quats, first, end, quat);
       gather_rows<3>(scales, first, end, scale);
       const ProjectedGaussian<V> g = project_gaussian(camera, mean, quat, scale);
 
-      T x[kLanes], y[kLanes], depth[kLanes], reach[kLanes], determinant[kLanes];
+      T x[Lanes<T>::kCount], y[Lanes<T>::kCount], depth[Lanes<T>::kCount], reach[Lanes<T>::kCount], determinant[Lanes<T>::kCount];
       g.x.store(x);
       g.y.store(y);
       g.depth.store(depth);
       g.determinant.store(determinant);
       (V(3.0) * root(g.largest)).store(reach);
-      for (int lane = 0; lane < kLanes && first + lane < end; ++lane) {
+      for (int lane = 0; lane < Lanes<T>::kCount && first + lane < end; ++lane) {
         // Phrased so that a NaN anywhere culls the Gaussian.
         const bool seen = depth[lane] >= T(near_plane) && determinant[lane] > T(0) && reach[lane] < T(1e9) &&
                           x[lane] + reach[lane] > T(0) && x[lane] - reach[lane] < T(width) &&
@@ -99,7 +99,7 @@ void project_backward(int threads, const T* means, const T* quats, const T* scal
   const CameraModel<V> camera = broadcast(camera_model(viewmat, intrinsics, width, height, eps2d));
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
     double view[kViewTerms] = {};
-    for (int64_t first = begin; first < end; first += kLanes) {
+    for (int64_t first = begin; first < end; first += V::kCount) {
       V mean[3], quat[4], scale[3], v_center[2], v_depth[1], v_conic[3];
       gather_rows<3>(means, first, end, mean);
       gather_rows<4>(quats, first, end, quat);
@@ -114,9 +114,9 @@ void project_backward(int threads, const T* means, const T* quats, const T* scal
       scatter_rows<3>(v.scale, radii, first, end, v_scales);
       if (v_viewmat == nullptr) continue;
       for (int k = 0; k < kViewTerms; ++k) {
-        T lane_values[kLanes];
+        T lane_values[Lanes<T>::kCount];
         (k < 9 ? v.rotation[k] : v.translation[k - 9]).store(lane_values);
-        for (int lane = 0; lane < kLanes && first + lane < end; ++lane)
+        for (int lane = 0; lane < Lanes<T>::kCount && first + lane < end; ++lane)
           if (radii[first + lane] > 0) view[k] += lane_values[lane];
       }
     }

@@ -1,4 +1,5 @@
-// Alpha blending of the tile lists, forward and backward. One vector holds the sixteen pixels of a tile row.
+// Alpha blending of the tile lists, forward and backward. A tile row of sixteen pixels is one AVX-512 register, or two or four
+// narrower ones.
 //
 // The backward pass walks each list from back to front. Of the pixels' state it needs only the transmittance and one
 // number S, the cotangent-weighted colour behind the current Gaussian: with d = <colour, v_image> and alpha, T of the
@@ -11,110 +12,191 @@ namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
-constexpr int kTile = kLanes;
+constexpr int kTile = 16;
 constexpr int kMaxChannels = 32;
 constexpr int kGeometryTerms = 6;  // v_mean (2), v_conic (3), v_opacity (1)
+constexpr int kBatch = 64;         // pairs prepared at a time
 
-struct Rows {
-  int first, last;
-};
-
-// Rows of the tile that the ellipse can reach; empty if first > last.
+// A tile is split into columns of one register's width; kColumns<T> registers make a row.
 template <typename T>
-AVATAR_HD Rows rows_of(T y, T reach, int top, int count) {
-  const T low = y - reach - (T(top) + T(0.5)), high = y + reach - (T(top) + T(0.5));
-  Rows rows;
-  rows.first = low > T(0) ? (low < T(kTile) ? static_cast<int>(low) : kTile) : 0;
-  rows.first += T(rows.first) < low ? 1 : 0;
-  rows.last = high < T(count - 1) ? (high >= T(0) ? static_cast<int>(high) : -1) : count - 1;
-  return rows;
-}
-
-template <typename T>
-Lanes<T> pixel_centers(int left) {
-  T x[kLanes];
-  for (int i = 0; i < kLanes; ++i) x[i] = T(left + i) + T(0.5);
-  return Lanes<T>::load(x);
-}
+constexpr int kColumns = kTile > Lanes<T>::kCount ? kTile / Lanes<T>::kCount : 1;
 
 template <typename T>
 struct Scene {
-  const T *means2d, *conics, *colors, *opacities, *background, *reach;
+  const T *means2d, *conics, *colors, *opacities, *background, *limits;
   int channels, background_stride, width, height, tiles_x;
   const int32_t *tile_offsets, *ids;
+};
+
+// The pixels of one tile.
+struct Region {
+  int left, top, columns, rows;
+
+  template <typename T>
+  Region(const Scene<T>& scene, int tile)
+      : left(tile % scene.tiles_x * kTile),
+        top(tile / scene.tiles_x * kTile),
+        columns(scene.width - left < kTile ? scene.width - left : kTile),
+        rows(scene.height - top < kTile ? scene.height - top : kTile) {}
+};
+
+// Up to kBatch Gaussians of a tile list side by side, with the rows of pixels that each can reach in each column of the
+// tile: [first, last], empty if first > last.
+template <typename T>
+struct Batch {
+  T x[kBatch], y[kBatch], a[kBatch], b[kBatch], c[kBatch], opacity[kBatch], limit[kBatch];
+  T first[kColumns<T>][kBatch], last[kColumns<T>][kBatch];
+  int32_t id[kBatch];
+
+  void load(const Scene<T>& scene, const Region& region, const int32_t* ids, int count) {
+    for (int k = 0; k < count; ++k) {
+      const int64_t g = id[k] = ids[k];
+      x[k] = scene.means2d[2 * g];
+      y[k] = scene.means2d[2 * g + 1];
+      a[k] = scene.conics[3 * g];
+      b[k] = scene.conics[3 * g + 1];
+      c[k] = scene.conics[3 * g + 2];
+      opacity[k] = scene.opacities[g];
+      limit[k] = scene.limits[g];
+    }
+    for (int k = count; k % Lanes<T>::kCount != 0; ++k) {  // fill the last register with something harmless
+      x[k] = y[k] = b[k] = limit[k] = T(0);
+      a[k] = c[k] = T(1);
+    }
+    for (int k = 0; k < count; k += Lanes<T>::kCount)
+      for (int column = 0; column < kColumns<T>; ++column) find_rows(region, k, column);
+  }
+
+ private:
+  // The lowest and the highest point of the ellipse a dx^2 + 2 b dx dy + c dy^2 <= limit between the pixel centres at the
+  // two ends of the column. The determinant suffers from cancellation; it is rounded down, which widens the ellipse.
+  void find_rows(const Region& region, int k, int column) {
+    using V = Lanes<T>;
+    const V vb = V::load(b + k), vc = V::load(c + k), bound = V::load(limit + k);
+    const V product = V::load(a + k) * vc, tiny(1e-30), zero(0.0);
+    const V determinant = at_least(product - vb * vb - V(sizeof(T) == 4 ? 1e-6 : 1e-14) * product, tiny);
+    const V low = V(region.left + column * V::kCount + 0.5) - V::load(x + k);
+    const V high = low + V(V::kCount - 1.0);
+    const V level = bound * vc, inverse = V(1.0) / vc;
+    const V lean = zero - vb * root(level / (determinant * (determinant + vb * vb)));  // dx at the lowest point
+    const V at_bottom = at_most(at_least(lean, low), high), at_top = at_most(at_least(zero - lean, low), high);
+    const V bottom = root(at_least(level - determinant * at_bottom * at_bottom, zero)) - vb * at_bottom;
+    const V top = zero - root(at_least(level - determinant * at_top * at_top, zero)) - vb * at_top;
+    // Columns beside the ellipse come out as the line through its tip; they are caught by the exact test per pixel.
+    const V center = V::load(y + k) - V(region.top + 0.5), margin(2e-3);
+    at_least(round_up(top * inverse + center - margin), zero).store(first[column] + k);
+    at_most(round_up(bottom * inverse + center + margin) - V(1.0), V(region.rows - 1.0)).store(last[column] + k);
+  }
+};
+
+template <typename T>
+Lanes<T> pixel_centers(int left) {
+  T x[Lanes<T>::kCount];
+  for (int i = 0; i < Lanes<T>::kCount; ++i) x[i] = T(left + i) + T(0.5);
+  return Lanes<T>::load(x);
+}
+
+// Exponent terms of one Gaussian on one column of the tile: sigma = square + cross * dy + half_c * dy^2.
+template <typename T>
+struct Exponent {
+  Lanes<T> dx, square, cross;
+  T y, half_c;
+
+  AVATAR_HD Exponent(const Batch<T>& batch, int k, Lanes<T> x) : y(batch.y[k]), half_c(T(0.5) * batch.c[k]) {
+    dx = x - Lanes<T>(batch.x[k]);
+    square = Lanes<T>(T(0.5) * batch.a[k]) * dx * dx;
+    cross = Lanes<T>(batch.b[k]) * dx;
+  }
+  AVATAR_HD Lanes<T> sigma(T dy) const {
+    return at_least(square + (cross + Lanes<T>(half_c * dy)) * Lanes<T>(dy), Lanes<T>(0.0));
+  }
 };
 
 // kChannels = 0: the number of channels is scene.channels.
 template <typename T, int kChannels>
 void rasterize_tile(const Scene<T>& scene, int tile, T* image, T* final_t, int32_t* last) {
   using V = Lanes<T>;
+  constexpr int columns = kColumns<T>;
   const int channels = kChannels ? kChannels : scene.channels;
-  const int left = tile % scene.tiles_x * kTile, top = tile / scene.tiles_x * kTile;
-  const int columns = scene.width - left < kTile ? scene.width - left : kTile;
-  const int rows = scene.height - top < kTile ? scene.height - top : kTile;
+  const Region region(scene, tile);
   const int32_t begin = scene.tile_offsets[tile];
   const int32_t count = scene.tile_offsets[tile + 1] - begin;
 
   // A pixel that has had enough (or lies outside the picture) carries its transmittance with a minus sign.
-  V transmittance[kTile], last_index[kTile], color[kTile][kChannels ? kChannels : kMaxChannels];
-  const V x = pixel_centers<T>(left);
-  for (int r = 0; r < kTile; ++r) {
-    transmittance[r] = r < rows ? select(x < V(scene.width), V(1.0), V(-1.0)) : V(-1.0);
-    last_index[r] = V(-1.0);
-    for (int c = 0; c < channels; ++c) color[r][c] = V(0.0);
+  V transmittance[columns][kTile], last_index[columns][kTile];
+  V color[columns][kTile][kChannels ? kChannels : kMaxChannels];
+  uint32_t live[columns];  // one bit per row with a pixel that has not had enough
+  uint32_t live_anywhere = 0;
+  for (int column = 0; column < columns; ++column) {
+    const V x = pixel_centers<T>(region.left + column * V::kCount);
+    for (int r = 0; r < region.rows; ++r) {
+      transmittance[column][r] = select(x < V(scene.width), V(1.0), V(-1.0));
+      last_index[column][r] = V(-1.0);
+      for (int c = 0; c < channels; ++c) color[column][r][c] = V(0.0);
+    }
+    live[column] = column * V::kCount < region.columns ? (1u << region.rows) - 1u : 0u;
+    live_anywhere |= live[column];
   }
-  uint32_t live = (1u << rows) - 1u;
 
   const V alpha_min(AVATAR_ALPHA_MIN), alpha_max(AVATAR_ALPHA_MAX), enough(AVATAR_TRANSMITTANCE_MIN);
   const V zero(0.0), one(1.0);
-  for (int32_t k = 0; k < count && live != 0; ++k) {
-    const int64_t g = scene.ids[begin + k];
-    const T y = scene.means2d[2 * g + 1];
-    const Rows range = rows_of(y, scene.reach[g], top, rows);
-    const V opacity(scene.opacities[g]);
-    const V dx = x - V(scene.means2d[2 * g]);
-    const V square = V(T(0.5) * scene.conics[3 * g]) * dx * dx, cross = V(scene.conics[3 * g + 1]) * dx;
-    const T half_c = T(0.5) * scene.conics[3 * g + 2];
-    const T* rgb = scene.colors + g * channels;
-    for (int r = range.first; r <= range.last; ++r) {
-      if ((live >> r & 1u) == 0u) continue;
-      const T dy = T(top + r) + T(0.5) - y;
-      const V sigma = at_least(cross * V(dy) + V(half_c * dy * dy) + square, zero);
-      const V raw = opacity * exp_negative(sigma);
-      const V t = transmittance[r];
-      const Mask<T> seen = (raw >= alpha_min) & (t > zero);
-      if (!seen.any()) continue;
-      const V alpha = at_most(raw, alpha_max);
-      const V next = t * (one - alpha);
-      const Mask<T> stop = seen & (next <= enough);
-      const Mask<T> blend = seen.without(stop);
-      const V weight = select(blend, alpha * t, zero);
-      for (int c = 0; c < channels; ++c) color[r][c] = color[r][c] + weight * V(rgb[c]);
-      last_index[r] = select(blend, V(k), last_index[r]);
-      V after = select(blend, next, t);
-      if (stop.any()) {
-        after = select(stop, zero - t, after);
-        if (!(after > zero).any()) live &= ~(1u << r);
+  Batch<T> batch;
+  for (int32_t start = 0; start < count && live_anywhere != 0; start += kBatch) {
+    const int size = count - start < kBatch ? count - start : kBatch;
+    batch.load(scene, region, scene.ids + begin + start, size);
+    for (int k = 0; k < size && live_anywhere != 0; ++k) {
+      const V opacity(batch.opacity[k]), index(start + k);
+      const T* rgb = scene.colors + int64_t(batch.id[k]) * channels;
+      for (int column = 0; column < columns; ++column) {
+        const int first_row = static_cast<int>(batch.first[column][k]);
+        const int last_row = static_cast<int>(batch.last[column][k]);
+        if (first_row > last_row || live[column] == 0u) continue;
+        const Exponent<T> exponent(batch, k, pixel_centers<T>(region.left + column * V::kCount));
+        for (int r = first_row; r <= last_row; ++r) {
+          const T dy = T(region.top + r) + T(0.5) - exponent.y;
+          const V raw = opacity * exp_negative(exponent.sigma(dy));
+          const V t = transmittance[column][r];
+          const Mask<T> seen = (raw >= alpha_min) & (t > zero);
+          const V alpha = at_most(raw, alpha_max);
+          const V next = t * (one - alpha);
+          const Mask<T> stop = seen & (next <= enough);
+          const Mask<T> blend = seen.without(stop);
+          const V weight = select(blend, alpha * t, zero);
+          for (int c = 0; c < channels; ++c) color[column][r][c] = color[column][r][c] + weight * V(rgb[c]);
+          last_index[column][r] = select(blend, index, last_index[column][r]);
+          V after = select(blend, next, t);
+          if (any(stop)) {
+            after = select(stop, zero - t, after);
+            if (!any(after > zero)) live[column] &= ~(1u << r);
+          }
+          transmittance[column][r] = after;
+        }
       }
-      transmittance[r] = after;
+      live_anywhere = 0;
+      for (int column = 0; column < columns; ++column) live_anywhere |= live[column];
     }
   }
 
-  for (int r = 0; r < rows; ++r) {
-    T t[kLanes], index[kLanes], value[kLanes];
-    select(transmittance[r] < zero, zero - transmittance[r], transmittance[r]).store(t);
-    last_index[r].store(index);
-    const int64_t pixel = int64_t(top + r) * scene.width + left;
-    for (int i = 0; i < columns; ++i) {
-      final_t[pixel + i] = t[i];
-      last[pixel + i] = static_cast<int32_t>(index[i]);
-    }
-    for (int c = 0; c < channels; ++c) {
-      color[r][c].store(value);
-      for (int i = 0; i < columns; ++i) {
-        const T behind =
-            scene.background ? t[i] * scene.background[(pixel + i) * scene.background_stride + c] : T(0);
-        image[(pixel + i) * channels + c] = value[i] + behind;
+  for (int column = 0; column < columns; ++column) {
+    const int first_pixel = column * V::kCount;
+    const int pixels = region.columns - first_pixel < V::kCount ? region.columns - first_pixel : V::kCount;
+    for (int r = 0; r < region.rows; ++r) {
+      T t[V::kCount], index[V::kCount], value[V::kCount];
+      const V signed_t = transmittance[column][r];
+      select(signed_t < zero, zero - signed_t, signed_t).store(t);
+      last_index[column][r].store(index);
+      const int64_t pixel = int64_t(region.top + r) * scene.width + region.left + first_pixel;
+      for (int i = 0; i < pixels; ++i) {
+        final_t[pixel + i] = t[i];
+        last[pixel + i] = static_cast<int32_t>(index[i]);
+      }
+      for (int c = 0; c < channels; ++c) {
+        color[column][r][c].store(value);
+        for (int i = 0; i < pixels; ++i) {
+          const T behind =
+              scene.background ? t[i] * scene.background[(pixel + i) * scene.background_stride + c] : T(0);
+          image[(pixel + i) * channels + c] = value[i] + behind;
+        }
       }
     }
   }
@@ -124,108 +206,109 @@ template <typename T, int kChannels>
 void rasterize_tile_backward(const Scene<T>& scene, int tile, const int32_t* slots, const T* final_t,
                              const int32_t* last, const T* v_image, const T* v_final_t, T* partial) {
   using V = Lanes<T>;
+  constexpr int columns = kColumns<T>;
   const int channels = kChannels ? kChannels : scene.channels;
   const int terms = kGeometryTerms + channels;
-  const int left = tile % scene.tiles_x * kTile, top = tile / scene.tiles_x * kTile;
-  const int columns = scene.width - left < kTile ? scene.width - left : kTile;
-  const int rows = scene.height - top < kTile ? scene.height - top : kTile;
+  const Region region(scene, tile);
   const int32_t begin = scene.tile_offsets[tile];
   const int32_t count = scene.tile_offsets[tile + 1] - begin;
 
-  V transmittance[kTile], behind[kTile], last_index[kTile], v_color[kTile][kChannels ? kChannels : kMaxChannels];
-  int32_t deepest[kTile], deepest_of_tile = -1;
-  for (int r = 0; r < rows; ++r) {
-    T t[kLanes], s[kLanes], index[kLanes], value[kMaxChannels][kLanes];
-    const int64_t pixel = int64_t(top + r) * scene.width + left;
-    deepest[r] = -1;
-    for (int i = 0; i < kLanes; ++i) {
-      const bool inside = i < columns;
-      t[i] = inside ? final_t[pixel + i] : T(1);
-      index[i] = inside ? T(last[pixel + i]) : T(-1);
-      if (inside && last[pixel + i] > deepest[r]) deepest[r] = last[pixel + i];
-      T v_end = inside && v_final_t ? v_final_t[pixel + i] : T(0);
-      for (int c = 0; c < channels; ++c) {
-        value[c][i] = inside ? v_image[(pixel + i) * channels + c] : T(0);
-        if (inside && scene.background)
-          v_end += value[c][i] * scene.background[(pixel + i) * scene.background_stride + c];
+  V transmittance[columns][kTile], behind[columns][kTile], last_index[columns][kTile];
+  V v_color[columns][kTile][kChannels ? kChannels : kMaxChannels];
+  int32_t deepest = -1;  // list index of the last Gaussian that any pixel blended
+  for (int column = 0; column < columns; ++column) {
+    const int first_pixel = column * V::kCount;
+    for (int r = 0; r < region.rows; ++r) {
+      T t[V::kCount], s[V::kCount], index[V::kCount], value[kMaxChannels][V::kCount];
+      const int64_t pixel = int64_t(region.top + r) * scene.width + region.left + first_pixel;
+      for (int i = 0; i < V::kCount; ++i) {
+        const bool inside = first_pixel + i < region.columns;
+        t[i] = inside ? final_t[pixel + i] : T(1);
+        index[i] = inside ? T(last[pixel + i]) : T(-1);
+        if (inside && last[pixel + i] > deepest) deepest = last[pixel + i];
+        T v_end = inside && v_final_t ? v_final_t[pixel + i] : T(0);
+        for (int c = 0; c < channels; ++c) {
+          value[c][i] = inside ? v_image[(pixel + i) * channels + c] : T(0);
+          if (inside && scene.background)
+            v_end += value[c][i] * scene.background[(pixel + i) * scene.background_stride + c];
+        }
+        s[i] = t[i] * v_end;
       }
-      s[i] = t[i] * v_end;
+      transmittance[column][r] = V::load(t);
+      behind[column][r] = V::load(s);
+      last_index[column][r] = V::load(index);
+      for (int c = 0; c < channels; ++c) v_color[column][r][c] = V::load(value[c]);
     }
-    transmittance[r] = V::load(t);
-    behind[r] = V::load(s);
-    last_index[r] = V::load(index);
-    for (int c = 0; c < channels; ++c) v_color[r][c] = V::load(value[c]);
-    if (deepest[r] > deepest_of_tile) deepest_of_tile = deepest[r];
   }
 
-  for (int32_t k = deepest_of_tile + 1; k < count; ++k) {
+  for (int32_t k = deepest + 1; k < count; ++k) {
     T* out = partial + int64_t(slots[begin + k]) * terms;
     for (int i = 0; i < terms; ++i) out[i] = T(0);
   }
 
-  const V x = pixel_centers<T>(left);
   const V alpha_min(AVATAR_ALPHA_MIN), alpha_max(AVATAR_ALPHA_MAX), zero(0.0), one(1.0);
-  for (int32_t k = deepest_of_tile; k >= 0; --k) {
-    const int64_t g = scene.ids[begin + k];
-    const T y = scene.means2d[2 * g + 1];
-    const Rows range = rows_of(y, scene.reach[g], top, rows);
-    const V opacity(scene.opacities[g]);
-    const V dx = x - V(scene.means2d[2 * g]);
-    const T a = scene.conics[3 * g], b = scene.conics[3 * g + 1], c2 = scene.conics[3 * g + 2];
-    const V square = V(T(0.5) * a) * dx * dx, cross = V(b) * dx;
-    const T half_c = T(0.5) * c2;
-    const T* rgb = scene.colors + g * channels;
-
-    // Sums over the rows of v_sigma times 1, dy, dy^2; the powers of dx are applied once at the end.
-    V sum = zero, sum_y = zero, sum_yy = zero, v_rgb[kChannels ? kChannels : kMaxChannels];
-    for (int c = 0; c < channels; ++c) v_rgb[c] = zero;
-    bool touched = false;
-    for (int r = range.first; r <= range.last; ++r) {
-      if (k > deepest[r]) continue;
-      const T dy = T(top + r) + T(0.5) - y;
-      const V sigma = at_least(cross * V(dy) + V(half_c * dy * dy) + square, zero);
-      const V raw = opacity * exp_negative(sigma);
-      const Mask<T> blend = (raw >= alpha_min) & (last_index[r] >= V(k));
-      if (!blend.any()) continue;
-      touched = true;
-      const V alpha = select(blend, at_most(raw, alpha_max), zero);
-      const V ratio = one / (one - alpha);
-      const V t = transmittance[r] * ratio;
-      transmittance[r] = t;
-      V d = V(rgb[0]) * v_color[r][0];
-      for (int c = 1; c < channels; ++c) d = d + V(rgb[c]) * v_color[r][c];
-      const V weight = alpha * t;
-      for (int c = 0; c < channels; ++c) v_rgb[c] = v_rgb[c] + weight * v_color[r][c];
-      const V v_raw = t * d - ratio * behind[r];
-      behind[r] = behind[r] + weight * d;
-      // Where alpha was clamped it does not depend on sigma or opacity.
-      const V v_sigma = select(blend & (raw <= alpha_max), zero - raw * v_raw, zero);
-      const V with_y = v_sigma * V(dy);
-      sum = sum + v_sigma;
-      sum_y = sum_y + with_y;
-      sum_yy = sum_yy + with_y * V(dy);
+  Batch<T> batch;
+  for (int32_t end = deepest + 1; end > 0; end -= kBatch) {
+    const int32_t start = end > kBatch ? end - kBatch : 0;
+    batch.load(scene, region, scene.ids + begin + start, end - start);
+    for (int k = end - start - 1; k >= 0; --k) {
+      const V opacity(batch.opacity[k]), index(start + k);
+      const T* rgb = scene.colors + int64_t(batch.id[k]) * channels;
+      // Sums of v_sigma times 1, dx, dy, dx^2, dx dy, dy^2 over the pixels.
+      V sum = zero, sum_x = zero, sum_y = zero, sum_xx = zero, sum_xy = zero, sum_yy = zero;
+      V v_rgb[kChannels ? kChannels : kMaxChannels];
+      for (int c = 0; c < channels; ++c) v_rgb[c] = zero;
+      for (int column = 0; column < columns; ++column) {
+        const int first_row = static_cast<int>(batch.first[column][k]);
+        const int last_row = static_cast<int>(batch.last[column][k]);
+        if (first_row > last_row) continue;
+        const Exponent<T> exponent(batch, k, pixel_centers<T>(region.left + column * V::kCount));
+        V part = zero, part_y = zero, part_yy = zero;
+        for (int r = first_row; r <= last_row; ++r) {
+          const T dy = T(region.top + r) + T(0.5) - exponent.y;
+          const V raw = opacity * exp_negative(exponent.sigma(dy));
+          const Mask<T> blend = (raw >= alpha_min) & (last_index[column][r] >= index);
+          const V alpha = select(blend, at_most(raw, alpha_max), zero);
+          const V ratio = one / (one - alpha);
+          const V t = transmittance[column][r] * ratio;
+          transmittance[column][r] = t;
+          V d = V(rgb[0]) * v_color[column][r][0];
+          for (int c = 1; c < channels; ++c) d = d + V(rgb[c]) * v_color[column][r][c];
+          const V weight = alpha * t;
+          for (int c = 0; c < channels; ++c) v_rgb[c] = v_rgb[c] + weight * v_color[column][r][c];
+          const V v_raw = t * d - ratio * behind[column][r];
+          behind[column][r] = behind[column][r] + weight * d;
+          // Where alpha was clamped it does not depend on sigma or opacity.
+          const V v_sigma = select(blend & (raw <= alpha_max), zero - raw * v_raw, zero);
+          const V with_y = v_sigma * V(dy);
+          part = part + v_sigma;
+          part_y = part_y + with_y;
+          part_yy = part_yy + with_y * V(dy);
+        }
+        const V part_x = part * exponent.dx;
+        sum = sum + part;
+        sum_x = sum_x + part_x;
+        sum_y = sum_y + part_y;
+        sum_xx = sum_xx + part_x * exponent.dx;
+        sum_xy = sum_xy + part_y * exponent.dx;
+        sum_yy = sum_yy + part_yy;
+      }
+      T* out = partial + int64_t(slots[begin + start + k]) * terms;
+      const T total_x = lane_sum(sum_x), total_y = lane_sum(sum_y);
+      out[0] = -(batch.a[k] * total_x + batch.b[k] * total_y);
+      out[1] = -(batch.b[k] * total_x + batch.c[k] * total_y);
+      out[2] = T(0.5) * lane_sum(sum_xx);
+      out[3] = lane_sum(sum_xy);
+      out[4] = T(0.5) * lane_sum(sum_yy);
+      out[5] = -lane_sum(sum) / batch.opacity[k];
+      for (int c = 0; c < channels; ++c) out[kGeometryTerms + c] = lane_sum(v_rgb[c]);
     }
-
-    T* out = partial + int64_t(slots[begin + k]) * terms;
-    if (!touched) {
-      for (int i = 0; i < terms; ++i) out[i] = T(0);
-      continue;
-    }
-    const V sum_x = sum * dx;
-    const T total_x = lane_sum(sum_x), total_y = lane_sum(sum_y);
-    out[0] = -(a * total_x + b * total_y);
-    out[1] = -(b * total_x + c2 * total_y);
-    out[2] = T(0.5) * lane_sum(sum_x * dx);
-    out[3] = lane_sum(sum_y * dx);
-    out[4] = T(0.5) * lane_sum(sum_yy);
-    out[5] = -lane_sum(sum) / scene.opacities[g];
-    for (int c = 0; c < channels; ++c) out[kGeometryTerms + c] = lane_sum(v_rgb[c]);
   }
 }
 
 template <typename T>
 Scene<T> scene_of(const T* means2d, const T* conics, const T* colors, const T* opacities, int channels,
-                  const T* background, int background_stride, int width, int height, const T* reach,
+                  const T* background, int background_stride, int width, int height, const T* limits,
                   const int32_t* tile_offsets, const int32_t* ids) {
   Scene<T> scene;
   scene.means2d = means2d;
@@ -233,7 +316,7 @@ Scene<T> scene_of(const T* means2d, const T* conics, const T* colors, const T* o
   scene.colors = colors;
   scene.opacities = opacities;
   scene.background = background;
-  scene.reach = reach;
+  scene.limits = limits;
   scene.channels = channels;
   scene.background_stride = background_stride;
   scene.width = width;
@@ -248,10 +331,10 @@ Scene<T> scene_of(const T* means2d, const T* conics, const T* colors, const T* o
 
 template <typename T>
 void rasterize(int threads, const T* means2d, const T* conics, const T* colors, const T* opacities, int channels,
-               const T* background, int background_stride, int width, int height, const T* reach,
+               const T* background, int background_stride, int width, int height, const T* limits,
                const int32_t* tile_offsets, const int32_t* ids, T* image, T* final_t, int32_t* last) {
   const Scene<T> scene = scene_of(means2d, conics, colors, opacities, channels, background, background_stride, width,
-                                  height, reach, tile_offsets, ids);
+                                  height, limits, tile_offsets, ids);
   const int64_t tiles = int64_t(scene.tiles_x) * ((height + kTile - 1) / kTile);
   parallel_for(threads, tiles, [&](int64_t tile, int) {
     const int t = static_cast<int>(tile);
@@ -267,11 +350,11 @@ void rasterize(int threads, const T* means2d, const T* conics, const T* colors, 
 template <typename T>
 void rasterize_backward(int threads, const T* means2d, const T* conics, const T* colors, const T* opacities, int64_t n,
                         int channels, const T* background, int background_stride, int width, int height,
-                        const T* reach, const int32_t* tile_offsets, const int32_t* ids, const int32_t* slots,
+                        const T* limits, const int32_t* tile_offsets, const int32_t* ids, const int32_t* slots,
                         const int32_t* slot_offsets, const T* final_t, const int32_t* last, const T* v_image,
                         const T* v_final_t, T* v_means2d, T* v_conics, T* v_colors, T* v_opacities, T* workspace) {
   const Scene<T> scene = scene_of(means2d, conics, colors, opacities, channels, background, background_stride, width,
-                                  height, reach, tile_offsets, ids);
+                                  height, limits, tile_offsets, ids);
   const int64_t tiles = int64_t(scene.tiles_x) * ((height + kTile - 1) / kTile);
   parallel_for(threads, tiles, [&](int64_t tile, int) {
     const int t = static_cast<int>(tile);

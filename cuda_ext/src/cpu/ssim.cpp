@@ -14,6 +14,7 @@ constexpr int kTaps = 2 * kRadius + 1;
 constexpr double kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
 constexpr int kMoments = 5;  // E a, E b, E aa, E bb, E ab
 constexpr int kRowsPerItem = 8;
+constexpr int kWidest = 16;  // lanes of the widest register
 
 struct Window {
   double tap[kTaps];
@@ -26,16 +27,16 @@ struct Window {
 
 template <typename T>
 AVATAR_HD Lanes<T> load_part(const T* from, int64_t count) {
-  if (count >= kLanes) return Lanes<T>::load(from);
-  T part[kLanes] = {};
+  if (count >= Lanes<T>::kCount) return Lanes<T>::load(from);
+  T part[Lanes<T>::kCount] = {};
   for (int64_t i = 0; i < count; ++i) part[i] = from[i];
   return Lanes<T>::load(part);
 }
 
 template <typename T>
 AVATAR_HD void store_part(Lanes<T> value, T* to, int64_t count) {
-  if (count >= kLanes) return value.store(to);
-  T part[kLanes];
+  if (count >= Lanes<T>::kCount) return value.store(to);
+  T part[Lanes<T>::kCount];
   value.store(part);
   for (int64_t i = 0; i < count; ++i) to[i] = part[i];
 }
@@ -45,7 +46,7 @@ struct Lines {
   int64_t margin, stride;
   Lines(int width, int channels)
       : margin(int64_t(kRadius) * channels),
-        stride(((int64_t(width) * channels + 2 * margin + kLanes - 1) / kLanes + 1) * kLanes) {}
+        stride((int64_t(width) * channels + 2 * margin + 2 * kWidest - 1) / kWidest * kWidest) {}
 };
 
 template <typename T>
@@ -95,7 +96,7 @@ void ssim(int threads, const T* a, const T* b, int height, int width, int channe
     for (int y = end - kRowsPerItem; y < end && y < height; ++y) {
       const int first = y < kRadius ? kRadius - y : 0;
       const int last = y + kRadius >= height ? height - 1 - y + kRadius : kTaps - 1;
-      for (int64_t i = 0; i < row_size; i += kLanes) {
+      for (int64_t i = 0; i < row_size; i += V::kCount) {
         V m[kMoments] = {V(0.0), V(0.0), V(0.0), V(0.0), V(0.0)};
         for (int k = first; k <= last; ++k) {
           const int64_t at = (y + k - kRadius) * row_size + i;
@@ -111,17 +112,17 @@ void ssim(int threads, const T* a, const T* b, int height, int width, int channe
         for (int q = 0; q < kMoments; ++q) m[q].store(line + q * lines.stride + lines.margin + i);
       }
       double row_sum = 0.0;
-      for (int64_t i = 0; i < row_size; i += kLanes) {
+      for (int64_t i = 0; i < row_size; i += V::kCount) {
         V m[kMoments];
         for (int q = 0; q < kMoments; ++q) m[q] = filter_along(line + q * lines.stride + i, channels, tap);
         const V mu_ab = m[0] * m[1], mu_aa = m[0] * m[0], mu_bb = m[1] * m[1], two(2.0);
         const V top_mu = two * mu_ab + V(kC1), top_product = two * (m[4] - mu_ab) + V(kC2);
         const V bottom_mu = mu_aa + mu_bb + V(kC1), bottom_var = (m[2] - mu_aa) + (m[3] - mu_bb) + V(kC2);
         const V similarity = top_mu * top_product / (bottom_mu * bottom_var);
-        T values[kLanes];
+        T values[V::kCount];
         similarity.store(values);
         T part = T(0);
-        for (int64_t j = 0; j < kLanes; ++j) part += i + j < row_size ? values[j] : T(0);
+        for (int64_t j = 0; j < V::kCount; ++j) part += i + j < row_size ? values[j] : T(0);
         row_sum += part;
         V out[3];
         for (int side = 0; side < 2; ++side) {
@@ -158,14 +159,14 @@ void ssim_backward(int threads, const T* a, const T* b, const T* partials, doubl
     for (int y = end - kRowsPerItem; y < end && y < height; ++y) {
       const int first = y < kRadius ? kRadius - y : 0;
       const int last = y + kRadius >= height ? height - 1 - y + kRadius : kTaps - 1;
-      for (int64_t i = 0; i < row_size; i += kLanes)
+      for (int64_t i = 0; i < row_size; i += V::kCount)
         for (int q = 0; q < 3; ++q) {
           V sum(0.0);
           for (int k = first; k <= last; ++k)
             sum = sum + tap[k] * load_part(partials + q * plane + (y + k - kRadius) * row_size + i, row_size - i);
           sum.store(line + q * lines.stride + lines.margin + i);
         }
-      for (int64_t i = 0; i < row_size; i += kLanes) {
+      for (int64_t i = 0; i < row_size; i += V::kCount) {
         V m[3];
         for (int q = 0; q < 3; ++q) m[q] = filter_along(line + q * lines.stride + i, channels, tap);
         const int64_t at = y * row_size + i, left = row_size - i;

@@ -1,0 +1,195 @@
+"""Time the native kernels on this machine, against the torch reference where that is bearable."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    gaussians: tuple[int, ...] = (10_000, 30_000, 100_000)
+    """Numbers of Gaussians (and of points for the tri-plane)."""
+    sizes: tuple[int, ...] = (256, 512)
+    """Sides of the square picture, pixels."""
+    threads: tuple[int, ...] = ()
+    """Thread counts; empty: 1 and all."""
+    repeats: int = 15
+    """Timed runs per number; the median is reported."""
+    reference: bool = True
+    """Also time the torch reference, once, at the smallest size."""
+    json: Path | None = None
+    """Write the results with the hardware and the commit to this file."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time: ``forward`` makes outputs, of which ``leaves`` get gradients in the backward pass."""
+
+    name: str
+    forward: Callable[[Any], tuple[Tensor, ...]]
+    leaves: tuple[Tensor, ...]
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print a table; see :class:`Config`."""
+    import torch
+    from rich.table import Table
+
+    from avatar import native
+    from avatar.log import console
+    from avatar.native.library import library
+    from avatar.paths import write_json
+
+    if config.repeats < 1 or min((*config.gaussians, *config.sizes, *config.threads), default=1) < 1:
+        raise AvatarError("Sizes, thread counts and --repeats must be at least 1.")
+    threads = config.threads or tuple(sorted({1, torch.get_num_threads()}))
+    console.print(native.library_status(), markup=False)
+    before = torch.get_num_threads()
+    rows: list[dict[str, Any]] = []
+    try:
+        for size in config.sizes:
+            for n in config.gaussians:
+                smallest = size == min(config.sizes) and n == min(config.gaussians)
+                with_reference = config.reference and smallest and library() is not None
+                for case in _cases(n, size):
+                    row: dict[str, Any] = {"case": case.name, "gaussians": n, "size": size}
+                    for count in threads:
+                        torch.set_num_threads(count)
+                        row[f"forward_ms_{count}"], row[f"both_ms_{count}"] = _time(case, native, config.repeats)
+                    if with_reference:
+                        row["reference_forward_ms"], row["reference_both_ms"] = _time(case, native.reference, 1)
+                    rows.append(row)
+    finally:
+        torch.set_num_threads(before)
+
+    table = Table("kernel", "Gaussians", "picture", *(f"{part}, {c} thr" for c in threads for part in ("fwd", "f+b")))
+    table.add_column("reference")
+    for row in rows:
+        numbers = [f"{row[f'{part}_ms_{c}']:.2f}" for c in threads for part in ("forward", "both")]
+        slow = (
+            f"{row['reference_forward_ms']:.0f} / {row['reference_both_ms']:.0f}" if "reference_both_ms" in row else ""
+        )
+        table.add_row(row["case"], str(row["gaussians"]), str(row["size"]), *numbers, slow)
+    console.print(table)
+    console.print("Milliseconds, median. f+b is the forward and the backward pass together.")
+    if config.json is not None:
+        write_json(config.json, {"machine": _machine(), "threads": list(threads), "results": rows})
+        console.print(f"Written to {config.json}.", markup=False)
+
+
+def _cases(n: int, size: int) -> list[Case]:
+    """A head-shaped cloud that fills most of the picture, one kernel at a time and then the whole frame."""
+    import torch
+
+    g = torch.Generator().manual_seed(0)
+    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
+    means = (direction * (0.8 + 0.2 * torch.rand(n, 1, generator=g)) * torch.tensor([8.0, 10.0, 8.0])).requires_grad_()
+    quats = torch.randn(n, 4, generator=g).requires_grad_()
+    spacing = (4 * torch.pi * 80 / n) ** 0.5  # of the Gaussians on the head
+    scales = (spacing * torch.exp(0.4 * torch.randn(n, 3, generator=g))).requires_grad_()
+    colors = torch.rand(n, 3, generator=g).requires_grad_()
+    opacities = (0.1 + 0.85 * torch.rand(n, generator=g)).requires_grad_()
+    viewmat = torch.eye(4)
+    viewmat[2, 3] = 60.0
+    K = torch.tensor([[2.6 * size, 0, size / 2], [0, 2.6 * size, size / 2], [0, 0, 1]])
+    picture = torch.rand(size, size, 3, generator=g)
+    other = (0.8 * picture + 0.2 * torch.rand(size, size, 3, generator=g)).requires_grad_()
+    resolutions = [round(16 * 1.25**level) for level in range(12)]
+    table = torch.randn(3, 12, 2**15, 1, generator=g).requires_grad_()
+    points = (means.detach() / 10.0).requires_grad_()
+
+    from avatar import native
+
+    with torch.no_grad():
+        radii, fixed2d, depths, fixed_conics = native.project_gaussians(means, quats, scales, viewmat, K, size, size)
+    means2d, conics = fixed2d.requires_grad_(), fixed_conics.requires_grad_()
+
+    def frame(backend: Any) -> tuple[Tensor, ...]:
+        r, m, d, c = backend.project_gaussians(means, quats, scales, viewmat, K, size, size)
+        image, _ = backend.rasterize(m, c, colors, opacities, d, r, size, size)
+        return ((image - picture).abs().mean() + 1 - backend.ssim(image, picture),)
+
+    return [
+        Case("triplane_encode", lambda b: (b.triplane_encode(points, table, resolutions),), (points, table)),
+        Case(
+            "project_gaussians",
+            lambda b: b.project_gaussians(means, quats, scales, viewmat, K, size, size)[1:],
+            (means, quats, scales),
+        ),
+        Case(
+            "rasterize",
+            lambda b: b.rasterize(means2d, conics, colors, opacities, depths, radii, size, size)[:1],
+            (means2d, conics, colors, opacities),
+        ),
+        Case("ssim", lambda b: (b.ssim(other, picture),), (other,)),
+        Case("frame: project, rasterize, L1 + SSIM", frame, (means, quats, scales, colors, opacities)),
+    ]
+
+
+def _time(case: Case, backend: Any, repeats: int) -> tuple[float, float]:
+    """Median milliseconds of the forward pass without gradients, and of forward plus backward."""
+    import torch
+
+    def forward() -> None:
+        with torch.no_grad():
+            case.forward(backend)
+
+    def both() -> None:
+        outputs = case.forward(backend)
+        torch.autograd.grad(outputs, case.leaves, cotangents)
+
+    cotangents = [torch.randn_like(x) for x in case.forward(backend)]
+    return _median(forward, repeats), _median(both, repeats)
+
+
+def _median(run: Callable[[], None], repeats: int) -> float:
+    if repeats > 1:
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def _machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import torch
+
+    from avatar import __version__, native
+
+    model, flags = platform.processor(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in fields.items()}
+        model = fields.get("model name", model)
+        flags = fields.get("flags", fields.get("Features", ""))
+    interesting = [f for f in flags.split() if f.startswith(("sse4", "avx", "fma", "asimd", "sve"))]
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
+    return {
+        "cpu": model,
+        "flags": interesting,
+        "cores": torch.get_num_threads(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "avatar": __version__,
+        "commit": commit.stdout.strip() or None,
+        "library": native.library_status(),
+    }
