@@ -11,15 +11,14 @@ from torch.nn import functional as F
 from avatar.fields.triplane import TriplaneHash
 
 # How far a unit of network output moves each attribute; the last layer starts at zero, so training starts undeformed.
-_SCALE = {"means": 0.5, "rotations": 0.3, "scales": 0.3, "opacities": 1.0, "colors": 0.3}
-_WIDTH = {"means": 3, "rotations": 3, "scales": 3, "opacities": 1, "colors": 3}
+_SCALE = {"means": 0.5, "scales": 0.3, "opacities": 1.0, "colors": 0.3}
+_WIDTH = {"means": 3, "scales": 3, "opacities": 1, "colors": 3}
 
 
 class Deformation(NamedTuple):
-    """Per-Gaussian changes: centimetres, axis-angle radians, log scale, opacity logit, colour 0..1."""
+    """Per-Gaussian changes: centimetres, log scale, opacity logit, colour 0..1."""
 
     means: Tensor
-    rotations: Tensor
     scales: Tensor
     opacities: Tensor
     colors: Tensor

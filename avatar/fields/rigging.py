@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
+from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
 
 
 class Pose(NamedTuple):
@@ -67,12 +67,12 @@ class HeadRig(nn.Module):
         torso = axis_angle_to_matrix(pose.torso_rotation)
         by_head = (means - self.head_translation) @ head.T + pose.head_translation
         by_torso = (means - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
-        reference_inverse = axis_angle_to_quat(-self.head_rotation)
-        q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), reference_inverse)
+        q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)
-        turn = torch.lerp(q_torso.expand_as(quats), q_head.expand_as(quats), weight)
-        return torch.lerp(by_torso, by_head, weight), quat_multiply(turn, quats)
+        # The product is linear in either factor, so blending the turned quaternions blends the turns.
+        quats = torch.lerp(quats @ left_product(q_torso).T, quats @ left_product(q_head).T, weight)
+        return torch.lerp(by_torso, by_head, weight), quats
 
 
 class LandmarkBasis(nn.Module):

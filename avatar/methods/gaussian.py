@@ -16,7 +16,6 @@ from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
-from avatar.geometry.se3 import axis_angle_to_quat, quat_multiply
 from avatar.methods.condition import AudioCode, Conditioner
 from avatar.methods.initialise import reference_frame, seeds
 from avatar.motion import Motion
@@ -174,12 +173,11 @@ class GaussianAvatar(nn.Module):
         change = self.field(self.spatial_code() if code is None else code, condition)
         vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
         means = g.means + g.displacement(vertices) + change.means
-        quats = quat_multiply(axis_angle_to_quat(change.rotations), g.quats)
         rotation, translation = motion.head_rotation[index], motion.head_translation[index]
         if pose_delta is not None:
             rotation, translation = rotation + pose_delta[:3], translation + pose_delta[3:]
         pose = Pose(rotation, translation, motion.torso_rotation[index], motion.torso_translation[index])
-        means, quats = self.rig(means, quats, torch.sigmoid(g.rig), pose)
+        means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
         radii, means2d, depths, conics = project_gaussians(
             means, quats, (g.scales + change.scales).exp(), camera.viewmat, camera.K, camera.width, camera.height
         )
