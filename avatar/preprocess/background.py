@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 1
+VERSION = 2
 
 PLATE_FRAMES = 64  # looked at for the plate
 PROBE_FRAMES = 32  # looked at to find out whether the background moves
@@ -293,7 +293,7 @@ def plate_from(colours: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np
     seen = count >= min(SEEN, len(colours))
     plate = np.zeros(colours.shape[1:], np.float32)
     for row in range(colours.shape[1]):  # row by row keeps the memory small
-        values = np.where(visible[:, row, :, None], colours[:, row], 256).astype(np.int16)
+        values = np.where(visible[:, row, :, None], colours[:, row], np.int16(256))
         values.sort(axis=0)  # unseen ones go to the end
         n = np.maximum(count[row], 1)
         low, high = ((n - 1) // 2)[None, :, None], (n // 2)[None, :, None]
