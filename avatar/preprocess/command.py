@@ -49,6 +49,8 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: The video, an option or the output folder is unsuitable.
     """
+    from avatar.preprocess import report
+
     check_options(config)
     claim_folder(config)
     ctx = StageContext(person=config.out, config=config)
@@ -57,6 +59,8 @@ def main(config: Config) -> None:
         run_stage(load_stage(name), ctx, force=config.force)
         if read_record(config.out, "refine"):
             assemble(ctx)
+    if "report" in names:
+        report.tell(ctx)
     log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
 
 

@@ -31,7 +31,7 @@ VERSION = 1
 
 SAMPLES = 8
 SAMPLE_SIDE = 320
-BLINK = 0.45  # ARKit eyeBlink above which an eye counts as closed
+BLINK = 0.25  # an eye counts as closed when eyeBlink is this much above its median
 SOFT = 0.5  # sharpness below this share of the median is blur
 TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
@@ -102,12 +102,11 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Write report.html and say the findings in the terminal."""
+    """Write report.html; returns the findings, which :func:`tell` says in the terminal."""
     data = measure(ctx)
     findings = judge(data) + judge_sync(ctx.result("sync"), data.fps)
     flags = flag_spans(data)
     (out / "report.html").write_text(page(ctx, data, findings, flags), encoding="utf-8")
-    tell(findings, flags, data.fps, ctx.folder(NAME) / "report.html")
     return {
         "findings": [{"level": f.level, "text": f.text} for f in findings],
         "flagged": [{"start": a, "end": b, "reason": reason} for a, b, reason in flags],
@@ -266,22 +265,26 @@ def runs(flags: np.ndarray, bridge: int = 3) -> list[tuple[int, int]]:
 
 def count_blinks(arkit: np.ndarray) -> int:
     """Number of times that both eyes close, from ARKit coefficients [T, 52]."""
-    closed = np.minimum(arkit[:, INDEX["eyeBlinkLeft"]], arkit[:, INDEX["eyeBlinkRight"]]) > BLINK
-    return len(runs(closed))
+    closed = np.minimum(arkit[:, INDEX["eyeBlinkLeft"]], arkit[:, INDEX["eyeBlinkRight"]])
+    return len(runs(closed > np.median(closed) + BLINK))
 
 
-def tell(findings: list[Finding], flags: list[tuple[int, int, str]], fps: float, path: Path) -> None:
-    """Print the findings."""
+def tell(ctx: StageContext) -> None:
+    """Print the findings of a finished report."""
+    result, fps = ctx.result(NAME), ctx.result("ingest")["fps"]
     marks = {"good": "[green]+[/green]", "note": "[yellow]o[/yellow]", "bad": "[red]-[/red]"}
     log.info("\nThis video:")
-    for level in ("good", "note", "bad"):
-        for finding in findings:
-            if finding.level == level:
-                log.info(f"  {marks[level]} {finding.text}")
-    if flags:
-        start, end, reason = flags[0]
-        log.info(f"  {len(flags)} spans to look at, the longest: {start / fps:.1f} to {end / fps:.1f} s, {reason}.")
-    log.info(f"Pictures and plots: {path}")
+    for level, mark in marks.items():
+        for finding in result["findings"]:
+            if finding["level"] == level:
+                log.info(f"  {mark} {finding['text']}")
+    if flagged := result["flagged"]:
+        longest = flagged[0]
+        log.info(
+            f"  {len(flagged)} span(s) to look at; the longest is {longest['start'] / fps:.1f} to "
+            f"{longest['end'] / fps:.1f} s: {longest['reason']}."
+        )
+    log.info(f"Pictures and plots: {ctx.folder(NAME) / 'report.html'}")
 
 
 def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: list[tuple[int, int, str]]) -> str:
@@ -326,7 +329,8 @@ img {{ max-width: 100% }} .good::marker {{ content: "+ "; color: #197a33 }}
 <h2>In words</h2><ul>{listed}</ul>
 <h2>In numbers</h2><table>{rows}</table>
 <h2>Frames</h2>
-<p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes. Tints: masks.</p>
+<p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.
+Tints: masks.</p>
 {figures}
 <h2>Over time</h2><p>Grey bands are flagged, dotted lines are cuts, the held-out last tenth is shaded blue.</p>
 <img src="{plots(data, flags)}" alt="plots over time">

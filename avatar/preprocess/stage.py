@@ -146,6 +146,8 @@ def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
         result = stage.run(ctx, out)
         record |= {"seconds": round(time.perf_counter() - start, 2), "software": _software(), "result": result}
         (out / "stage.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    # Temporary folders are private; what is finished may be read by everyone whom the parent folder lets in.
+    (ctx.person / stage.NAME).chmod(ctx.person.stat().st_mode & 0o777)
     return True
 
 
