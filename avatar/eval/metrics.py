@@ -230,6 +230,7 @@ def face_metrics(
         "mouth_lag_frames": lag.lag,
         "mouth_range": spread[0] / spread[1] if spread[1] > 0 else None,
         "pose_jitter": pose_jitter(rendered, width, segments),
+        "pose_wobble": pose_jitter(rendered - real, width, segments),  # the person's own movement taken out
         "blinks": count_blinks(eye_openness(rendered), fps, segments),
         "frames_without_face": int(np.isnan(rendered[:, 0, 0]).sum()),
     }

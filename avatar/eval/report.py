@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "mouth_best_correlation": ("mouth opening, correlation there", ".3f"),
     "mouth_range": ("mouth opening, spread / real", ".2f"),
     "pose_jitter": ("pose jitter (px at 512)", ".3f"),
+    "pose_wobble": ("pose jitter against the real (px at 512)", ".3f"),
     "blinks": ("blinks", "d"),
     "frames_without_face": ("frames without a face", "d"),
 }
@@ -36,17 +38,12 @@ def environment() -> dict[str, Any]:
     """Hardware, versions, commit and command of this process."""
     import torch
 
-    packages = ("torch", "numpy", "mediapipe", "av", "onnxruntime", "opencv-contrib-python")
-    versions = {"python": platform.python_version()}
-    for name in ("avatar", *packages):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    if "avatar" not in versions:
-        from avatar import __version__
+    from avatar import __version__
 
-        versions["avatar"] = __version__
+    versions = {"avatar": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "mediapipe", "av", "onnxruntime", "opencv-contrib-python"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": " ".join(["avatar", *sys.argv[1:]]),

@@ -39,7 +39,7 @@ class Config:
     motion: Path | None = None
     """Instead of a prediction: a motion file (.safetensors). With --audio, that sound goes into the video."""
     camera: str | None = None
-    """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json file of keyframes; default: as filmed."""
+    """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed."""
     pose: Literal["own", "still"] = "own"
     """Head motion while speaking: a smooth loop of the person's own, or still."""
     seed: int = 0

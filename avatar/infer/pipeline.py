@@ -31,7 +31,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
                 put(item)
                 if stopped.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 (raised again in the reader's thread)
+        except BaseException as error:
             failure.append(error)
         finally:
             put(_END)
@@ -71,7 +71,7 @@ class Worker(Generic[T]):
             if self._failure is None:  # after a failure the queue is only emptied
                 try:
                     self._work(item)
-                except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+                except BaseException as error:
                     self._failure = error
 
     def __enter__(self) -> Worker[T]:

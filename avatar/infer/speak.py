@@ -1,4 +1,4 @@
-"""From sound to the motion that is rendered: the person's lips from the speech, everything else from their own video."""
+"""From sound to the motion that is rendered: lips from the speech, everything else from the person's own video."""
 
 from __future__ import annotations
 

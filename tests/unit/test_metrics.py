@@ -128,6 +128,8 @@ def test_jitter_sees_shaking_but_not_nodding() -> None:
     assert calm < 0.05 and rough == pytest.approx(
         0.5 * 12**0.5, rel=0.15
     )  # second difference of noise: sqrt(6) per axis
+    wobble = metrics.face_metrics(shaking, real, 512, FPS, [(0, 100)])["pose_wobble"]
+    assert wobble == pytest.approx(rough, rel=0.05)
     jump = np.concatenate([real, real + 100])
     assert metrics.pose_jitter(jump, 512, [(0, 100), (100, 200)]) == pytest.approx(calm, rel=0.1)
 
@@ -152,5 +154,9 @@ def test_summary_of_a_face_that_lost_its_voice() -> None:
     assert result["mouth_correlation"] is None and result["mouth_range"] == pytest.approx(0)
     assert result["blinks"] == 0 and result["frames_without_face"] == 1
     same = metrics.face_metrics(real, real, 512, FPS, [(0, 125)])
-    assert same["lmd"] == 0 and same["mouth_correlation"] == pytest.approx(1) and same["mouth_lag_frames"] == 0
+    assert (
+        same["lmd"] == 0 == same["pose_wobble"]
+        and same["mouth_correlation"] == pytest.approx(1)
+        and same["mouth_lag_frames"] == 0
+    )
     assert same["mouth_range"] == pytest.approx(1) and same["blinks"] == 2
