@@ -1,0 +1,133 @@
+"""Cuts, gaps, the choice of the main face, and the landmarker on a real portrait."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from avatar.motion.arkit import INDEX
+from avatar.preprocess import track
+from avatar.preprocess.landmarker import Face, Landmarker
+from tests.media import need_landmarker, portrait, shifted
+
+
+def moving_head(frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Picture change [T - 1] and landmarks [T, 478, 3] of somebody talking without cuts."""
+    rng = np.random.default_rng(seed)
+    path = gaussian_filter1d(rng.standard_normal((frames, 2)), 4, axis=0) * 8
+    face = rng.uniform(100, 300, (478, 3))
+    landmarks = face[None] + np.concatenate([path, np.zeros((frames, 1))], 1)[:, None]
+    landmarks = landmarks + 0.4 * rng.standard_normal(landmarks.shape)
+    change = 0.5 + np.linalg.norm(np.diff(path, axis=0), axis=1) + 0.05 * rng.random(frames - 1)
+    return change.astype(np.float32), landmarks.astype(np.float32)
+
+
+def test_talking_is_not_cut() -> None:
+    for seed in range(5):
+        change, landmarks = moving_head(300, seed)
+        assert track.find_segments(change, landmarks) == [[0, 300]]
+
+
+def test_cuts_between_similar_pictures_are_found() -> None:
+    change, landmarks = moving_head(300)
+    for cut in (75, 150, 225):
+        change[cut - 1] += 9
+        landmarks[cut:, :, 0] += 12
+    assert track.find_segments(change, landmarks) == [[0, 75], [75, 150], [150, 225], [225, 300]]
+
+
+def test_cut_before_a_plain_wall_is_found_by_the_jump_of_the_face() -> None:
+    change, landmarks = moving_head(200)
+    change[:] = 0.3 + 0.02 * np.random.default_rng(1).random(199)
+    change[99] = 0.9  # the wall is the same, only the face is elsewhere
+    landmarks[100:, :, 0] += 40
+    assert track.find_segments(change, landmarks) == [[0, 100], [100, 200]]
+
+
+def test_flash_is_not_a_cut() -> None:
+    change, landmarks = moving_head(100)
+    change[49:51] += 60
+    assert track.find_segments(change, landmarks) == [[0, 100]]
+
+
+def test_gaps_are_bridged_inside_their_segment() -> None:
+    values = np.arange(10, dtype=np.float32)[:, None].copy()
+    values[5:] += 100
+    filled = values.copy()
+    filled[[2, 3]] = np.nan  # inside
+    filled[[4]] = np.nan  # at the end of the first segment
+    filled[[5]] = np.nan  # at the start of the second
+    result = track.fill_gaps(filled, [[0, 5], [5, 10]])
+    np.testing.assert_allclose(result[[2, 3, 4, 5], 0], [1, 1, 1, 106])
+    middle = values.copy()
+    middle[[7]] = np.nan
+    np.testing.assert_allclose(track.fill_gaps(middle, [[0, 5], [5, 10]]), values)
+
+
+def test_segment_without_any_face_takes_the_nearest_rows() -> None:
+    values = np.array([[1.0], [1.0], [np.nan], [np.nan], [4.0]], np.float32)
+    result = track.fill_gaps(values, [[0, 2], [2, 4], [4, 5]])
+    assert np.isfinite(result).all()
+
+
+def blob(x: float, y: float, height: float) -> Face:
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)) * height + [x, y, 0]
+    return Face(landmarks=points.astype(np.float32), arkit=np.zeros(52, np.float32))
+
+
+def test_main_face_is_followed() -> None:
+    before = blob(100, 100, 80)
+    other, same = blob(300, 100, 90), blob(110, 104, 82)
+    assert track.pick_face(before, [other, same]) is same
+    assert track.pick_face(before, [other]) is None
+    assert track.pick_face(None, [other, same]) is other
+
+
+@pytest.fixture(scope="module")
+def landmarker():
+    need_landmarker()
+    with Landmarker(num_faces=2) as found:
+        yield found
+
+
+def test_landmarks_follow_the_picture_in_pixels(landmarker: Landmarker) -> None:
+    picture = portrait()
+    here = landmarker.detect(picture)[0]
+    there = landmarker.detect(shifted(picture, 12, -7))[0]
+    moved = (there.landmarks - here.landmarks)[:, :2].mean(0)
+    np.testing.assert_allclose(moved, [12, -7], atol=1.0)
+    assert here.arkit.shape == (52,) and 0 <= here.arkit.min() and here.arkit.max() <= 1
+    assert here.arkit[INDEX["mouthSmileLeft"]] > 0.2  # the portrait smiles
+
+
+def test_landmarks_of_a_wide_picture_are_not_stretched(landmarker: Landmarker) -> None:
+    picture = portrait()
+    wide = np.zeros((256, 480, 3), np.uint8)
+    wide[:, 112:368] = picture
+    square, found = landmarker.detect(picture)[0], landmarker.detect(wide)[0]
+    np.testing.assert_allclose(found.landmarks[:, :2] - [112, 0], square.landmarks[:, :2], atol=3.0)
+
+
+def test_second_look_agrees_and_steadies(landmarker: Landmarker) -> None:
+    picture = portrait()
+    steady = list(track.STEADY)
+    once, twice = [], []
+    for k in range(12):
+        offset = np.array([0.37 * k, 0.21 * k])
+        moved = shifted(picture, *offset)
+        face = landmarker.detect(moved)[0]
+        once.append(face.landmarks[steady, :2] - offset)
+        again = landmarker.look_again(moved, face)
+        twice.append(again.landmarks[steady, :2] - offset)
+        assert np.abs(again.landmarks - face.landmarks)[:, :2].mean() < 2.0
+    assert np.std(twice, axis=0).mean() < np.std(once, axis=0).mean()
+
+
+def test_tilted_face_keeps_its_tilt_after_the_second_look(landmarker: Landmarker) -> None:
+    matrix = cv2.getRotationMatrix2D((128, 128), 20, 1.0)
+    picture = cv2.warpAffine(portrait(), matrix, (256, 256), borderMode=cv2.BORDER_REPLICATE)
+    face = landmarker.detect(picture)[0]
+    again = landmarker.look_again(picture, face)
+    assert np.abs(again.landmarks - face.landmarks)[:, :2].max() < 6.0
