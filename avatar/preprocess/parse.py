@@ -201,7 +201,7 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     sure = oval | shoulders(0.2 * width, 0.7 * width, float(chin[1] + 0.25 * height))
     trimap = np.full((size, size), cv2.GC_BGD, np.uint8)
     trimap[possible], trimap[likely], trimap[sure] = cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD
-    if 0 < sure.sum() and not possible.all():
+    if sure.any() and not possible.all():
         models = np.zeros((1, 65)), np.zeros((1, 65))
         trimap = cv2.grabCut(small, trimap, None, *models, 2, cv2.GC_INIT_WITH_MASK)[0]
     person = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)

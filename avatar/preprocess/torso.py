@@ -1,0 +1,197 @@
+"""Stage: the rigid motion of the upper body in every frame, from what the clothes do in the picture.
+
+The clothes of one picture per segment are aligned with every frame of that segment, and those pictures with each
+other, so nothing drifts and no track crosses a cut. Shift, roll and scale in the picture become a rigid motion about
+the middle of the clothes, at the depth of the head.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar import log
+from avatar.preprocess.align import Aligner, Alignment
+from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
+from avatar.preprocess.parse import load_masks, similarity
+from avatar.preprocess.stage import StageContext
+from avatar.preprocess.track import STEADY
+
+if TYPE_CHECKING:
+    from avatar.preprocess.command import Config
+
+NAME = "torso"
+INPUTS = ("ingest", "track", "refine", "parse")
+VERSION = 1
+
+BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
+CLOTHES = 0.9  # share of clothes from which a pixel counts
+LEAST_AREA = 0.02  # of the picture, to track at all
+LEAST_SUPPORT = 0.35  # share of the points that must agree
+LEAST_TEXTURE = 0.2  # see Aligner.definite
+SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the result depends on, apart from the pictures, masks and head poses: nothing."""
+    return {}
+
+
+def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    """Write torso.npy: rotation (axis-angle, radians) and translation (centimetres) per frame, float32 [T, 6]."""
+    from safetensors.numpy import load_file
+
+    camera = ctx.result("refine")["camera"]
+    depth = float(np.median(load_file(ctx.folder("refine") / "motion.safetensors")["head_translation"][:, 2])) + BEHIND
+    principal = np.array([camera["cx"], camera["cy"]])
+    matrices, tracked, centre, gain = track_clothes(ctx)
+    if not tracked.any():
+        log.warn("The clothes show too little to follow the upper body; it will stand still.")
+        size = ctx.result("ingest")["size"]
+        pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera["focal"], depth)
+        np.save(out / "torso.npy", np.zeros((ctx.frames, 6), np.float32))
+        return {"pivot": pivot.tolist(), "tracked_share": 0.0}
+    rest = middle_matrix(matrices[tracked], centre)
+    middle = move(rest, centre)  # the pivot's pixel at rest
+    motion = rigid_motion(compose(matrices, invert(rest)), middle, principal, camera["focal"], depth)
+    np.save(out / "torso.npy", motion.astype(np.float32))
+    return {
+        "pivot": back_project(middle, principal, camera["focal"], depth).round(4).tolist(),
+        "tracked_share": round(float(tracked.mean()), 4),
+        "alignment_gain": round(gain, 3),
+        "range_cm": np.ptp(motion[:, 3:], axis=0).round(3).tolist(),
+        "range_roll_deg": round(float(np.degrees(np.ptp(motion[:, 2]))), 3),
+    }
+
+
+def back_project(pixel: np.ndarray, principal: np.ndarray, focal: float, depth: float) -> np.ndarray:
+    """The world point [3] that a pixel shows at a depth, centimetres."""
+    return np.append((pixel - principal) / focal * depth, depth)
+
+
+def rigid_motion(
+    matrices: np.ndarray, pixel: np.ndarray, principal: np.ndarray, focal: float, depth: float
+) -> np.ndarray:
+    """Similarities in the picture as rigid motions of a flat body that faces the camera.
+
+    A body at depth Z that appears s times as large is at depth Z / s; what turns it in the picture is a rotation about
+    the viewing direction.
+
+    Args:
+        matrices: [T, 2, 3], pixels at rest to pixels of the frame.
+        pixel: [2], where the pivot appears at rest.
+        principal: [2], principal point.
+        focal: Pixels.
+        depth: Of the pivot at rest, centimetres.
+
+    Returns:
+        [T, 6] axis-angle rotation about the pivot, radians, and translation, centimetres, world axes.
+    """
+    scale = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
+    roll = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
+    new_depth = depth / scale
+    there = (move(matrices, pixel) - principal) / focal * new_depth[:, None]
+    shift = there - (pixel - principal) / focal * depth
+    zero = np.zeros_like(roll)
+    return np.column_stack([zero, zero, roll, shift, new_depth - depth])
+
+
+def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Follow the clothes.
+
+    Returns:
+        [T, 2, 3] similarities from the pixels of one reference picture to those of every frame; bool [T], whether the
+        frame was measured (else it takes its neighbours' motion); the centre of the clothes in the reference [2]; and
+        how many times more alike the clothes become when aligned.
+    """
+    segments = ctx.result("track")["segments"]
+    landmarks = np.load(ctx.folder("track") / "landmarks.npy", mmap_mode="r")
+    matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
+    tracked = np.zeros(ctx.frames, bool)
+    longest = max(segments, key=lambda s: s[1] - s[0])
+    main = _Reference(ctx, (longest[0] + longest[1]) // 2)
+    if not main.usable:
+        return matrices, tracked, np.zeros(2), 1.0
+    with log.progress() as bar:
+        task = bar.add_task("following the shoulders", total=ctx.frames, info="")
+        for start, end in segments:
+            middle = (start + end) // 2
+            reference = main if middle == main.index else _Reference(ctx, middle)
+            # From the main reference to this segment's: the head says roughly where the body went.
+            head = similarity(*(np.asarray(landmarks[i, STEADY, :2], np.float64) for i in (main.index, middle)))
+            guesses = [np.eye(2, 3), np.column_stack([np.eye(2), move(head, main.centre) - main.centre]), head]
+            link = best(main, reference.picture, guesses) if reference is not main else None
+            base = np.eye(2, 3) if link is None else link.matrix
+            usable = reference.usable and (link is None or link.support >= LEAST_SUPPORT)
+            for half in (range(middle, end), range(middle - 1, start - 1, -1)):  # outwards from the reference
+                matrix = np.eye(2, 3)
+                for index in half:
+                    bar.advance(task)
+                    if not usable:
+                        continue
+                    found = reference.aligner.align(read_grey(ctx.frame_path(index)), matrix)
+                    if found.support >= LEAST_SUPPORT:
+                        matrix = found.matrix
+                        matrices[index] = compose(matrix, base)
+                        tracked[index] = True
+    gain = measured_gain(ctx, main, matrices, tracked)
+    matrices = smooth(fill_untracked(matrices, tracked, segments), segments)
+    return matrices, tracked, main.centre, gain
+
+
+class _Reference:
+    """A picture whose clothes are looked for in others."""
+
+    def __init__(self, ctx: StageContext, index: int) -> None:
+        self.index = index
+        self.picture = read_grey(ctx.frame_path(index))
+        height, width = self.picture.shape
+        self.part = load_masks(ctx.person, index, (width, height))["clothes"] > CLOTHES
+        self.aligner = Aligner(self.picture, self.part, "similarity")
+        self.centre = self.aligner.centre
+        self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
+
+
+def best(reference: _Reference, picture: np.ndarray, guesses: list[np.ndarray]) -> Alignment:
+    """The alignment that leaves the least difference, of those from several starts."""
+    found = [reference.aligner.align(picture, guess) for guess in guesses]
+    return min(found, key=lambda a: difference(reference.picture, picture, a.matrix, reference.part))
+
+
+def measured_gain(ctx: StageContext, reference: _Reference, matrices: np.ndarray, tracked: np.ndarray) -> float:
+    """Mean difference of the clothes from the reference before over after alignment, on a few frames."""
+    known = np.flatnonzero(tracked)
+    some = known[np.linspace(0, len(known) - 1, 24).astype(int)] if len(known) else []
+    before, after = [], []
+    for index in some:
+        picture = read_grey(ctx.frame_path(index))
+        before.append(difference(reference.picture, picture, np.eye(2, 3), reference.part))
+        after.append(difference(reference.picture, picture, matrices[index], reference.part))
+    return float(np.mean(before) / max(np.mean(after), 1e-6)) if len(some) else 1.0
+
+
+def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+    """Interpolate inside segments; a segment without any measurement takes the median motion of the others."""
+    result = matrices.copy()
+    for start, end in segments:
+        known = np.flatnonzero(tracked[start:end]) + start
+        if len(known) == 0:
+            if tracked.any():
+                result[start:end] = np.median(matrices[tracked], 0)
+            continue
+        flat = matrices[known].reshape(len(known), 6)
+        at = np.arange(start, end)
+        result[start:end] = np.stack([np.interp(at, known, v) for v in flat.T], -1).reshape(-1, 2, 3)
+    return result
+
+
+def smooth(matrices: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+    """A light Gaussian over time inside each segment; at half a pixel of noise it costs the motion nothing."""
+    from scipy.ndimage import gaussian_filter1d
+
+    result = matrices.copy()
+    for start, end in segments:
+        result[start:end] = gaussian_filter1d(matrices[start:end], SMOOTH, axis=0, mode="nearest")
+    return result
