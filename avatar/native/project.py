@@ -52,7 +52,8 @@ def project_gaussians(
     K = float_tensor("K", K, (3, 3), like=means)
     if library() is None:
         return reference.project_gaussians(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
-    return _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+    means2d, depths, conics, radii = _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+    return radii, means2d, depths, conics
 
 
 @torch.library.custom_op("avatar::project_gaussians", mutates_args=(), device_types="cpu")
@@ -75,7 +76,7 @@ def _project(
         *(means.dtype, means, quats, scales, viewmat, K, n, width, height, eps2d, near_plane),
         *(radii, means2d, depths, conics),
     )
-    return radii, means2d, depths, conics
+    return means2d, depths, conics, radii
 
 
 @_project.register_fake
@@ -92,10 +93,10 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n = means.shape[0]
     return (
-        means.new_empty(n, dtype=torch.int32),
         means.new_empty(n, 2),
         means.new_empty(n),
         means.new_empty(n, 3),
+        means.new_empty(n, dtype=torch.int32),
     )
 
 
@@ -149,11 +150,11 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     means, quats, scales, viewmat, K, ctx.width, ctx.height, ctx.eps2d, _ = inputs
-    ctx.save_for_backward(means, quats, scales, viewmat, K, output[0])
-    ctx.mark_non_differentiable(output[0])
+    ctx.save_for_backward(means, quats, scales, viewmat, K, output[3])
+    ctx.mark_non_differentiable(output[3])
 
 
-def _vjp(ctx: Any, _: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor) -> tuple[Tensor | None, ...]:
+def _vjp(ctx: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     means, quats, scales, viewmat, K, radii = ctx.saved_tensors
     need_viewmat = ctx.needs_input_grad[3]
     v_means, v_quats, v_scales, v_viewmat = _project_backward(

@@ -121,7 +121,7 @@ def _blend(pixels: Tensor, means2d: Tensor, conics: Tensor, colors: Tensor, opac
     alpha = torch.where(after.detach() > TRANSMITTANCE_MIN, alpha, torch.zeros_like(alpha))
     after = torch.cumprod(1 - alpha, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    return (before * alpha) @ colors, after[:, -1]
+    return (before * alpha) @ colors, (1 - alpha).prod(dim=1)
 
 
 def rasterize(
@@ -154,10 +154,7 @@ def rasterize(
             ids = order[inside]
             ys, xs = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
             pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(means2d.dtype) + pixel_sizes
-            if len(ids):
-                color, final_t = _blend(pixels, means2d[ids], conics[ids], colors[ids], opacities[ids])
-            else:
-                color, final_t = colors.new_zeros(len(pixels), channels), colors.new_ones(len(pixels))
+            color, final_t = _blend(pixels, means2d[ids], conics[ids], colors[ids], opacities[ids])
             row.append(torch.cat([color, final_t[:, None]], dim=1).reshape(bottom - top, right - left, channels + 1))
         rows.append(torch.cat(row, dim=1))
     image, final_t = torch.cat(rows, dim=0).split([channels, 1], dim=2)

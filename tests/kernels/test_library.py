@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from avatar import native
+from avatar.errors import AvatarError
+from avatar.native import _abi
+from avatar.native.library import _load, library
+from tests.kernels.scenes import random_scene
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def reload(monkeypatch):
+    """Load the library anew under other environment variables; undone after the test."""
+
+    def load(**environment: str) -> str:
+        for name in ("AVATAR_NATIVE", "AVATAR_ISA"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        _load.cache_clear()
+        return native.library_status()
+
+    yield load
+    monkeypatch.undo()
+    _load.cache_clear()
+
+
+def _means() -> list[float]:
+    """The mean of every kernel's output on one scene."""
+    s = random_scene(300, 90, 70, dtype=torch.float32)
+    radii, means2d, depths, conics = native.project_gaussians(s.means, s.quats, s.scales, s.viewmat, s.K, 90, 70)
+    image, alpha = native.rasterize(means2d, conics, s.colors, s.opacities, depths, radii, 90, 70)
+    table = torch.linspace(-1, 1, 3 * 2 * 64).reshape(3, 2, 64, 1)
+    features = native.triplane_encode(s.means / 20, table, [5, 20])
+    return [x.double().mean().item() for x in (image, alpha, features, native.ssim(image, image.flip(0)))]
+
+
+def test_bindings_match_the_header():
+    spec = importlib.util.spec_from_file_location("generate_abi", ROOT / "cuda_ext" / "generate_abi.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    generated: dict = {}
+    exec(module.generate(module.HEADER.read_text()), generated)
+    assert generated["ABI_VERSION"] == _abi.ABI_VERSION
+    assert generated["FUNCTIONS"].keys() == _abi.FUNCTIONS.keys()
+    for name, (result, arguments) in generated["FUNCTIONS"].items():
+        known_result, known_arguments = _abi.FUNCTIONS[name]
+        assert result == known_result
+        assert [a.__name__ for a in arguments] == [a.__name__ for a in known_arguments], name
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_picture(isa, reload):
+    names = {"baseline": _abi.ISA_BASELINE, "avx2": _abi.ISA_AVX2, "avx512": _abi.ISA_AVX512}
+    loaded = library()
+    assert loaded is not None
+    if loaded.handle.avatar_best_isa() < names[isa]:
+        pytest.skip(f"this machine has no {isa}")
+    assert isa in reload(AVATAR_ISA=isa)
+    numbers = _means()
+    status = reload(AVATAR_NATIVE="reference")
+    assert "torch reference" in status and "AVATAR_NATIVE" in status
+    assert numbers == pytest.approx(_means(), rel=1e-4)
+
+
+def test_a_missing_library_falls_back_and_says_so(reload):
+    status = reload(AVATAR_NATIVE="/nowhere/lib.so")
+    assert "torch reference" in status and "/nowhere" in status
+    assert all(x == x for x in _means())
+
+
+def test_a_file_that_is_no_library_falls_back_and_says_so(reload, tmp_path):
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"not a library")
+    assert "does not load" in reload(AVATAR_NATIVE=str(broken))
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_an_unknown_instruction_set_is_refused(reload):
+    assert "AVATAR_ISA=mmx is not one of baseline" in reload(AVATAR_ISA="mmx")
+
+
+def test_thread_count(any_threads):
+    assert native.num_threads() == torch.get_num_threads()
+    any_threads(3)
+    assert native.num_threads() == 3
+    with pytest.raises(AvatarError, match="at least one thread"):
+        any_threads(0)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_kernel_refusals_become_errors():
+    loaded = library()
+    assert loaded is not None
+    with pytest.raises(AvatarError, match="adam_step needs"):
+        loaded.call("avatar_adam_step", torch.float32, None, None, None, None, -1, 0.1, 0.9, 0.9, 1e-8, 1)
