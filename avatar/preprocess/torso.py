@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
-from avatar.preprocess.align import Aligner, Alignment
+from avatar.preprocess.align import Aligner
 from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
 from avatar.preprocess.parse import load_masks, similarity
 from avatar.preprocess.stage import StageContext
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 1
+VERSION = 2
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
 LEAST_AREA = 0.02  # of the picture, to track at all
 LEAST_SUPPORT = 0.35  # share of the points that must agree
+LINK_SUPPORT = 0.5  # the same for the pictures of two segments, which look less alike ...
+LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in picture sides
+LINK_TRIES = 4  # neighbours that a segment is compared with before it counts as unlinked
 LEAST_TEXTURE = 0.2  # see Aligner.definite
 SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
 
@@ -107,38 +110,63 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, np.ndarray
         how many times more alike the clothes become when aligned.
     """
     segments = ctx.result("track")["segments"]
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy", mmap_mode="r")
     matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
     tracked = np.zeros(ctx.frames, bool)
-    longest = max(segments, key=lambda s: s[1] - s[0])
-    main = _Reference(ctx, (longest[0] + longest[1]) // 2)
-    if not main.usable:
-        return matrices, tracked, np.zeros(2), 1.0
+    references = [_Reference(ctx, (start + end) // 2) for start, end in segments]
+    main = longest = max(range(len(segments)), key=lambda s: segments[s][1] - segments[s][0])
+    if not references[longest].usable:
+        main = next((k for k, reference in enumerate(references) if reference.usable), longest)
+    links = link_references(references, main)
     with log.progress() as bar:
         task = bar.add_task("following the shoulders", total=ctx.frames, info="")
-        for start, end in segments:
-            middle = (start + end) // 2
-            reference = main if middle == main.index else _Reference(ctx, middle)
-            # From the main reference to this segment's: the head says roughly where the body went.
-            head = similarity(*(np.asarray(landmarks[i, STEADY, :2], np.float64) for i in (main.index, middle)))
-            guesses = [np.eye(2, 3), np.column_stack([np.eye(2), move(head, main.centre) - main.centre]), head]
-            link = best(main, reference.picture, guesses) if reference is not main else None
-            base = np.eye(2, 3) if link is None else link.matrix
-            usable = reference.usable and (link is None or link.support >= LEAST_SUPPORT)
-            for half in (range(middle, end), range(middle - 1, start - 1, -1)):  # outwards from the reference
+        for (start, end), reference, link in zip(segments, references, links, strict=True):
+            for half in (range(reference.index, end), range(reference.index - 1, start - 1, -1)):  # outwards
                 matrix = np.eye(2, 3)
                 for index in half:
                     bar.advance(task)
-                    if not usable:
+                    if link is None:
                         continue
                     found = reference.aligner.align(read_grey(ctx.frame_path(index)), matrix)
                     if found.support >= LEAST_SUPPORT:
                         matrix = found.matrix
-                        matrices[index] = compose(matrix, base)
+                        matrices[index] = compose(matrix, link)
                         tracked[index] = True
-    gain = measured_gain(ctx, main, matrices, tracked)
+    gain = measured_gain(ctx, references[main], matrices, tracked)
     matrices = smooth(fill_untracked(matrices, tracked, segments), segments)
-    return matrices, tracked, main.centre, gain
+    return matrices, tracked, references[main].centre, gain
+
+
+def link_references(references: list[_Reference], main: int) -> list[np.ndarray | None]:
+    """Similarities [2, 3] from the pixels of the main reference to those of each; None where none can be trusted.
+
+    The next one to be linked is always the one whose head is nearest to where a linked one has it, since its body is
+    then likely to be near as well (Prim's tree).
+    """
+    links: list[np.ndarray | None] = [None] * len(references)
+    if not references[main].usable:
+        return links
+    links[main] = np.eye(2, 3)
+    linked, waiting = [main], [k for k, reference in enumerate(references) if reference.usable and k != main]
+    heads = np.stack([reference.head for reference in references])
+    apart = np.linalg.norm(heads[:, None] - heads[None], axis=-1).mean(-1)
+    while waiting:
+        here = min(waiting, key=lambda k: apart[k, linked].min())
+        waiting.remove(here)
+        for there in sorted(linked, key=lambda k: apart[here, k])[:LINK_TRIES]:
+            base = links[there]
+            step = best(references[there], references[here])
+            if base is not None and step is not None and plausible(compose(step, base), references[main]):
+                links[here] = compose(step, base)
+                linked.append(here)
+                break
+    return links
+
+
+def plausible(matrix: np.ndarray, reference: _Reference) -> bool:
+    """Whether a sitting or standing person's chest could have moved so."""
+    scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+    shift = np.linalg.norm(move(matrix, reference.centre) - reference.centre) / reference.picture.shape[0]
+    return bool(abs(np.log(scale)) < 0.25 and abs(np.degrees(roll)) < 15 and shift < 0.35)
 
 
 class _Reference:
@@ -152,12 +180,26 @@ class _Reference:
         self.aligner = Aligner(self.picture, self.part, "similarity")
         self.centre = self.aligner.centre
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
+        landmarks = np.load(ctx.folder("track") / "landmarks.npy", mmap_mode="r")
+        self.head = np.asarray(landmarks[index, STEADY, :2], np.float64)
 
 
-def best(reference: _Reference, picture: np.ndarray, guesses: list[np.ndarray]) -> Alignment:
-    """The alignment that leaves the least difference, of those from several starts."""
-    found = [reference.aligner.align(picture, guess) for guess in guesses]
-    return min(found, key=lambda a: difference(reference.picture, picture, a.matrix, reference.part))
+def best(reference: _Reference, other: _Reference) -> np.ndarray | None:
+    """The similarity [2, 3] that makes the clothes of two references most alike, of those found from several starts.
+
+    The head tells roughly where the body went. The result must not turn far, and must make the clothes clearly more
+    alike than other places would, which their support and a check in the opposite direction tell.
+    """
+    head = similarity(reference.head, other.head)
+    shift = np.column_stack([np.eye(2), move(head, reference.centre) - reference.centre])
+    found = [reference.aligner.align(other.picture, start) for start in (np.eye(2, 3), shift, head)]
+    good = [a.matrix for a in found if a.support >= LINK_SUPPORT and plausible(a.matrix, reference)]
+    if not good:
+        return None
+    matrix = min(good, key=lambda m: difference(reference.picture, other.picture, m, reference.part))
+    back = other.aligner.align(reference.picture, invert(matrix)).matrix
+    astray = np.linalg.norm(move(compose(back, matrix), reference.centre) - reference.centre)
+    return matrix if astray < LINK_ASTRAY * len(reference.picture) else None
 
 
 def measured_gain(ctx: StageContext, reference: _Reference, matrices: np.ndarray, tracked: np.ndarray) -> float:
