@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -52,14 +53,19 @@ def main(config: Config) -> None:
     from avatar.preprocess import report
 
     check_options(config)
+    stages = [load_stage(name) for name in (STAGES if config.stages == "all" else config.stages.split(","))]
     claim_folder(config)
     ctx = StageContext(person=config.out, config=config)
-    names = STAGES if config.stages == "all" else tuple(config.stages.split(","))
-    for name in names:
-        run_stage(load_stage(name), ctx, force=config.force)
-        if read_record(config.out, "refine"):
-            assemble(ctx)
-    if "report" in names:
+    try:
+        for stage in stages:
+            run_stage(stage, ctx, force=config.force)
+            if read_record(config.out, "refine"):
+                assemble(ctx)
+    except AvatarError:
+        if [entry.name for entry in config.out.iterdir()] == [MARKER]:  # refused at once: leave nothing behind
+            shutil.rmtree(config.out)
+        raise
+    if any(stage.NAME == report.NAME for stage in stages):
         report.tell(ctx)
     log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
 

@@ -77,7 +77,18 @@ def test_rotation_flag_is_honoured(tmp_path: Path, angle: int) -> None:
 
     plain = encode(tmp_path / "plain.mp4", [40 * k for k in range(10)])
     turned = tmp_path / "turned.mp4"
-    call = [get_ffmpeg_exe(), "-v", "error", "-display_rotation", str(angle), "-i", str(plain), "-c", "copy", str(turned)]
+    call = [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-display_rotation",
+        str(angle),
+        "-i",
+        str(plain),
+        "-c",
+        "copy",
+        str(turned),
+    ]
     subprocess.run(call, check=True)
     info = read_info(turned)
     picture = next(read_frames(info))
@@ -119,7 +130,9 @@ def test_missing_sound_is_padded(tmp_path: Path) -> None:
 def face(x: float, y: float, height: float) -> Face:
     grid = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
     grid[0], grid[1] = [-0.4, -0.5, 0], [0.4, 0.5, 0]
-    return Face(landmarks=grid.clip([-0.4, -0.5, -1], [0.4, 0.5, 1]) * height + [x, y, 0], arkit=np.zeros(52, np.float32))
+    return Face(
+        landmarks=grid.clip([-0.4, -0.5, -1], [0.4, 0.5, 1]) * height + [x, y, 0], arkit=np.zeros(52, np.float32)
+    )
 
 
 def boxes(*faces: Face) -> np.ndarray:

@@ -1,0 +1,212 @@
+"""Bad input of `avatar prepare`: one clear sentence, exit code 2, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avatar.cli import main
+from avatar.preprocess import ingest, track
+from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video
+
+SOME = "--stages=ingest,track"
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run `avatar prepare` with these arguments and return what it says when it must refuse them."""
+    assert main(["prepare", *map(str, arguments)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "Traceback" not in said
+    return said
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking(tmp_path_factory.mktemp("video") / "me.mp4")
+
+
+@pytest.fixture(scope="module")
+def hum(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sound(tmp_path_factory.mktemp("sound") / "hum.wav", 6.0)
+
+
+def test_missing_file(capfd, tmp_path: Path) -> None:
+    said = refused(capfd, tmp_path / "none.mp4", "--out", tmp_path / "p")
+    assert "none.mp4 does not exist" in said and not (tmp_path / "p").exists()
+
+
+def test_folder_instead_of_file(capfd, tmp_path: Path) -> None:
+    assert "folder" in refused(capfd, tmp_path, "--out", tmp_path / "p")
+
+
+def test_empty_file(capfd, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    assert "is empty" in refused(capfd, tmp_path / "a.mp4", "--out", tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_not_a_video(capfd, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("This is a letter. " * 500)
+    assert "cannot be opened as a video" in refused(capfd, tmp_path / "a.mp4", "--out", tmp_path / "p")
+
+
+def test_sound_file_is_not_a_video(capfd, tmp_path: Path, hum: Path) -> None:
+    assert "no video track" in refused(capfd, hum, "--out", tmp_path / "p")
+
+
+def test_file_without_its_end(capfd, tmp_path: Path, video: Path) -> None:
+    """The index of this one is at the front, so that it opens and then ends too early."""
+    data = video.read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[: int(0.6 * len(data))])
+    assert "is cut off" in refused(capfd, tmp_path / "a.mp4", "--out", tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_file_without_its_index(capfd, tmp_path: Path, video: Path) -> None:
+    data = video.read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[: data.index(b"moov")] + data[data.index(b"mdat") - 4 :])
+    assert "cut off" in refused(capfd, tmp_path / "a.mp4", "--out", tmp_path / "p")
+
+
+def test_too_short(capfd, tmp_path: Path) -> None:
+    path = talking(tmp_path / "a.mp4", seconds=3)
+    assert "3.0 s long" in refused(capfd, path, "--out", tmp_path / "p")
+
+
+def test_no_sound_track(capfd, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [portrait()] * 60, None)
+    said = refused(capfd, path, "--out", tmp_path / "p")
+    assert "no sound track" in said and "--no-audio" in said
+
+
+def test_silent_sound(capfd, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [portrait()] * 60, write_sound(tmp_path / "s.wav", 6.0, amplitude=0.0))
+    said = refused(capfd, path, "--out", tmp_path / "p", SOME)
+    assert "silent" in said and "--no-audio" in said
+
+
+def test_no_face(capfd, tmp_path: Path, hum: Path) -> None:
+    need_landmarker()
+    wall = np.full((256, 256, 3), 120, np.uint8)
+    path = write_video(tmp_path / "a.mp4", [wall] * 60, hum)
+    assert "No face was found" in refused(capfd, path, "--out", tmp_path / "p", SOME)
+
+
+def test_face_in_under_half_of_the_frames(capfd, tmp_path: Path, hum: Path) -> None:
+    need_landmarker()
+    wall = np.full((256, 256, 3), 120, np.uint8)
+    path = write_video(tmp_path / "a.mp4", [portrait()] * 20 + [wall] * 40, hum)
+    assert "at least half" in refused(capfd, path, "--out", tmp_path / "p", SOME)
+
+
+def test_two_faces_of_equal_size(capfd, tmp_path: Path, hum: Path) -> None:
+    need_landmarker()
+    both = np.concatenate([portrait(), portrait()[:, ::-1]], 1)
+    path = write_video(tmp_path / "a.mp4", [both] * 60, hum)
+    assert "two faces" in refused(capfd, path, "--out", tmp_path / "p", SOME)
+
+
+def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:
+    need_landmarker()
+    path = write_video(tmp_path / "a.mp4", [shifted(portrait(), 0, 0, 0.4)] * 60, hum)
+    assert "pixels high" in refused(capfd, path, "--out", tmp_path / "p", SOME)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--sise=512", "--sise"),
+        ("--audio-features=whisper", "whisper"),
+        ("--size=10", "too small"),
+        ("--mask-stride=-1", "negative"),
+        ("--av-offset=late", "neither a number nor auto"),
+        ("--stages=ingest,polish", "no stage 'polish'"),
+    ],
+)
+def test_unknown_options_and_values(capfd, tmp_path: Path, video: Path, option: str, words: str) -> None:
+    assert words in refused(capfd, video, "--out", tmp_path / "p", option)
+    assert not (tmp_path / "p").exists()
+
+
+def test_output_folder_with_something_else(capfd, tmp_path: Path, video: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "diary.txt").write_text("dear")
+    before = tree(tmp_path / "p")
+    assert "not a PERSON folder" in refused(capfd, video, "--out", tmp_path / "p", SOME)
+    assert tree(tmp_path / "p") == before
+
+
+def test_output_folder_of_another_video(capfd, tmp_path: Path, video: Path) -> None:
+    need_landmarker()
+    person = tmp_path / "p"
+    assert main(["prepare", str(video), "--out", str(person), "--stages=ingest"]) == 0
+    before = tree(person)
+    other = talking(tmp_path / "other.mp4", seconds=5.5)
+    said = refused(capfd, other, "--out", person, SOME)
+    assert "another video" in said and "--force" in said
+    assert tree(person) == before
+
+
+def test_video_is_no_output_folder(capfd, tmp_path: Path, video: Path) -> None:
+    before = video.read_bytes()
+    assert "is a file" in refused(capfd, video, "--out", video)
+    assert video.read_bytes() == before
+
+
+def test_disk_full_then_resumed(capfd, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_landmarker()
+    person = tmp_path / "p"
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(ingest, "_write_jpeg", full)
+        assert "disk is full" in refused(capfd, video, "--out", person, SOME)
+    assert not (person / "ingest").exists()
+    assert main(["prepare", str(video), "--out", str(person), SOME]) == 0
+    assert len(list((person / "ingest" / "frames").iterdir())) == 6 * FPS
+
+
+def test_killed_halfway_goes_on(capfd, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_landmarker()
+    person = tmp_path / "p"
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(track, "run", killed)
+        assert main(["prepare", str(video), "--out", str(person), SOME]) == 130
+        assert "again" in capfd.readouterr().err
+    stamp = (person / "ingest" / "stage.json").stat().st_mtime_ns
+    (person / ".track.leftover").mkdir()  # a kill -9 leaves its temporary folder
+    assert main(["prepare", str(video), "--out", str(person), SOME]) == 0
+    assert (person / "ingest" / "stage.json").stat().st_mtime_ns == stamp
+    assert json.loads((person / "track" / "stage.json").read_text())["result"]["valid_share"] == 1.0
+    assert not (person / ".track.leftover").exists()
+
+
+def test_changed_option_runs_what_depends_on_it(tmp_path: Path, video: Path) -> None:
+    need_landmarker()
+    person = tmp_path / "p"
+    sizes = []
+    for size in ("256", "128"):
+        assert main(["prepare", str(video), "--out", str(person), SOME, f"--size={size}"]) == 0
+        sizes.append(float(np.ptp(np.load(person / "track" / "landmarks.npy")[0, :, 1])))
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.1)
+
+
+def test_video_without_sound_can_be_prepared(tmp_path: Path) -> None:
+    need_landmarker()
+    path = write_video(tmp_path / "a.mp4", [shifted(portrait(), np.sin(k), 0) for k in range(60)], None)
+    assert main(["prepare", str(path), "--out", str(tmp_path / "p"), SOME, "--no-audio"]) == 0
+    assert not (tmp_path / "p" / "ingest" / "audio.wav").exists()
