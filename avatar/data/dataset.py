@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import torch
 
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion import Motion
 from avatar.paths import read_json
+
+if TYPE_CHECKING:
+    from avatar.preprocess.background import Background
 
 
 class PersonDataset:
@@ -68,11 +75,57 @@ class PersonDataset:
 
         return load_masks(self.folder, index, (self.width, self.height))
 
-    @property
+    @functools.cached_property
     def plate(self) -> np.ndarray:
-        """The background without the person, uint8 RGB [H, W, 3]."""
+        """The background without the person, as the camera sees it at rest, uint8 RGB [H, W, 3]."""
         image = cv2.imread(str(self._need("background/plate.png")), cv2.IMREAD_COLOR)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    @functools.cached_property
+    def _background(self) -> Background:
+        from avatar.preprocess.background import load_background
+
+        return load_background(self.folder)
+
+    @property
+    def camera_moves(self) -> bool:
+        """Whether the background moves in the picture (an operator, a stabiliser, a new crop after a cut)."""
+        return self._background.warp is not None
+
+    def background(self, index: int) -> np.ndarray:
+        """What is behind the person in frame ``index``, uint8 RGB [H, W, 3]."""
+        return self._background.frame(index, self.width, self.height)
+
+    def steady_motion(self) -> Motion:
+        """The motion as a camera at rest would have seen it: what the filming camera did is taken out."""
+        warp = self._background.warp
+        if warp is None:
+            return self.motion
+        # Pixels of a frame to pixels of the camera at rest. The plate is the picture at rest with a border around it.
+        border = (np.array(self._background.plate.shape[1::-1]) - [self.width, self.height]) // 2
+        affine = warp.astype(np.float64)
+        affine[:, :, 2] -= border
+        scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
+        turn = np.arctan2(affine[:, 1, 0] - affine[:, 0, 1], affine[:, 0, 0] + affine[:, 1, 1])
+        roll = torch.zeros(len(turn), 3)
+        roll[:, 2] = torch.from_numpy(turn).float()
+        roll_matrix = axis_angle_to_matrix(roll)
+        focal, centre = self.camera.focal, np.array([self.camera.cx, self.camera.cy])
+
+        def moved(points: np.ndarray) -> torch.Tensor:
+            pixels = points[:, :2] / points[:, 2:] * focal + centre
+            pixels = np.einsum("tij,tj->ti", affine[:, :, :2], pixels) + affine[:, :, 2]
+            depth = points[:, 2:] / scale[:, None]
+            return torch.from_numpy(np.concatenate([(pixels - centre) / focal * depth, depth], -1)).float()
+
+        pivot = self.torso_pivot.astype(np.float64)
+        torso = pivot + self.motion.torso_translation.double().numpy()
+        return self.motion.map(
+            head_translation=moved(self.motion.head_translation.double().numpy()),
+            head_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(self.motion.head_rotation)),
+            torso_translation=moved(torso) - torch.from_numpy(pivot).float(),
+            torso_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(self.motion.torso_rotation)),
+        )
 
     @property
     def torso_pivot(self) -> np.ndarray:

@@ -74,7 +74,9 @@ class Avatar:
         return Avatar(run, model, read_json(run / "person.json"), info)
 
     @torch.inference_mode()
-    def render(self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None) -> Tensor:
+    def render(
+        self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None, background: Tensor | None = None
+    ) -> Tensor:
         """One frame.
 
         Args:
@@ -82,9 +84,11 @@ class Avatar:
             motion: A motion track.
             index: Its frame to show.
             audio: [W, F] audio features around the frame for the residual code; None shows the motion alone.
+            background: uint8 RGB [H, W, 3] behind the person; by default the plate.
 
         Returns:
             uint8 RGB [H, W, 3].
         """
-        image = self.model(motion, index, camera, audio=audio).image
+        behind = None if background is None else background.float() / 255
+        image = self.model(motion, index, camera, audio=audio, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)

@@ -46,8 +46,6 @@ class GaussianConfig:
     """Width of the residual code read directly from the audio; 0 turns it off."""
     audio_dropout: float = 0.5
     """How often the audio code is dropped in training, so that motion alone suffices."""
-    learn_plate: bool = True
-    """Refine the background plate during training."""
 
 
 class Rendering(NamedTuple):
@@ -87,7 +85,7 @@ class GaussianAvatar(nn.Module):
         code = config.audio_code if audio_features else 0
         self.audio = AudioCode(audio_features, code) if code else None
         self.field = DeformationField(encoding, conditioner.width + code, config.hidden)
-        self.plate = nn.Parameter(plate, requires_grad=config.learn_plate)
+        self.register_buffer("plate", plate)
         self._cache = None
 
     @staticmethod
@@ -152,6 +150,7 @@ class GaussianAvatar(nn.Module):
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, audio: Tensor | None = None,
         noise: Tensor | None = None, pose_delta: Tensor | None = None, code: SpatialCode | None = None,
+        background: Tensor | None = None,
     ) -> Rendering:  # fmt: skip
         """Render one frame.
 
@@ -163,6 +162,7 @@ class GaussianAvatar(nn.Module):
             noise: [condition] added to the motion part of the condition (training augmentation).
             pose_delta: [6] correction of the head pose: axis-angle radians, centimetres.
             code: Result of :meth:`spatial_code`, when several frames share it.
+            background: [H, W, 3] RGB behind the person; by default the plate.
         """
         g = self.gaussians
         condition = self.conditioner(motion, index)
@@ -186,7 +186,7 @@ class GaussianAvatar(nn.Module):
         colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
         image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
-        image = image + (1 - alpha) * self.background(camera)
+        image = image + (1 - alpha) * (self.background(camera) if background is None else background)
         return Rendering(image, alpha, means2d, radii, change)
 
     def background(self, camera: Camera) -> Tensor:

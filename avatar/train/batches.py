@@ -26,6 +26,7 @@ class Batch(NamedTuple):
         image: [H, W, 3] RGB 0..1.
         weight: [H, W, 1] weight of L1, mean 1.
         person: [H, W, 1] coverage by the person, 0..1.
+        background: [H, W, 3] RGB behind the person.
         face_box: x0, y0, x1, y1 in pixels around the face.
     """
 
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     image: Tensor
     weight: Tensor
     person: Tensor
+    background: Tensor
     face_box: tuple[int, int, int, int]
 
 
@@ -61,10 +63,12 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
     """Frame ``index`` at ``size`` (width, height), with its loss weights."""
     image = data.image(index)
     masks = data.masks(index)
+    background = data.background(index)
     scale = size[0] / data.width
     points = np.asarray(data.landmarks[index])[:, :2] * scale
     if size != (data.width, data.height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
         masks = {k: cv2.resize(masks[k], size, interpolation=cv2.INTER_AREA) for k in ("background", "face")}
     weight = 1 + loss.face * masks["face"]
     width = np.ptp(points[:, 0])
@@ -81,6 +85,7 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
         torch.from_numpy(image).float() / 255,
         torch.from_numpy(weight / weight.mean()).float()[..., None],
         torch.from_numpy(1 - masks["background"]).float()[..., None],
+        torch.from_numpy(background).float() / 255,
         box,
     )
 

@@ -94,7 +94,7 @@ def describe(folder: Path, config: TrainConfig, data) -> None:  # noqa: ANN001 (
     }  # fmt: skip
     write_json(folder / "environment.json", environment)
     write_json(folder / "person.json", data.info)
-    data.motion[: data.test_start].save(folder / "motion.safetensors")
+    data.steady_motion()[: data.test_start].save(folder / "motion.safetensors")
 
 
 def train_speech(data, config: TrainConfig, folder: Path) -> None:  # noqa: ANN001

@@ -49,7 +49,6 @@ class OptimConfig:
     rig: float = 2e-2
     encoding: float = 5e-3
     network: float = 1e-3
-    plate: float = 1e-3
     final: float = 0.05
     """Learning rates end at this share of their start."""
     condition_noise: float = 0.05

@@ -68,8 +68,6 @@ class Trainer:
         if model.audio is not None:
             network += list(model.audio.parameters())
         groups.append({"name": "network", "params": network, "lr": rates.network})
-        if model.plate.requires_grad:
-            groups.append({"name": "plate", "params": [model.plate], "lr": rates.plate})
         for group in groups:
             group["start"] = group["lr"]
         return groups
@@ -83,8 +81,8 @@ class Trainer:
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _render(self, index: int, width: int, height: int, augment: bool) -> Rendering:
-        camera = self.data.camera.resized(width, height)
+    def _render(self, index: int, background: Tensor, augment: bool) -> Rendering:
+        camera = self.data.camera.resized(background.shape[1], background.shape[0])
         audio = noise = None
         if augment:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
@@ -94,7 +92,7 @@ class Trainer:
                 audio = audio_window(self.features, index)
         elif self.features is not None:
             audio = audio_window(self.features, index)
-        return self.model(self.data.motion, index, camera, audio=audio, noise=noise)
+        return self.model(self.data.motion, index, camera, audio=audio, noise=noise, background=background)
 
     def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         weights = self.config.loss
@@ -138,7 +136,7 @@ class Trainer:
         """One optimisation step; None when the numbers were not finite (nothing was changed)."""
         height, width = batch.image.shape[:2]
         self._decay()
-        out = self._render(batch.index, width, height, augment=True)
+        out = self._render(batch.index, batch.background, augment=True)
         loss, parts = self._loss(out, batch)
         if not torch.isfinite(loss):
             return None
@@ -226,7 +224,8 @@ class Trainer:
         rows = []
         with torch.no_grad():
             for index in picks:
-                image = self._render(int(index), self.data.width, self.data.height, augment=False).image
+                background = torch.from_numpy(self.data.background(int(index))).float() / 255
+                image = self._render(int(index), background, augment=False).image
                 rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
         self.model.train()
         with atomic_file(path) as temporary:
