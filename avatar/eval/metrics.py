@@ -147,9 +147,11 @@ def lag_correlation(
 ) -> LagResult:
     """Correlate two signals [T] over lags of -max_lag..max_lag frames, never across the borders of ``segments``.
 
-    Frames with NaN are left out. A signal without any movement has no correlation (None).
+    Frames with NaN are left out, and lags that leave less than half of the frames. A signal without any movement has no
+    correlation (None).
     """
     values: dict[int, float] = {}
+    enough = max(3, int((np.isfinite(rendered) & np.isfinite(real)).sum()) // 2)
     for lag in range(-max_lag, max_lag + 1):
         pairs = []
         for start, end in segments:
@@ -161,7 +163,7 @@ def lag_correlation(
             continue
         both = np.concatenate(pairs, 1)
         both = both[:, np.isfinite(both).all(0)]
-        if both.shape[1] > 2 and both.std(1).min() > 1e-9:
+        if both.shape[1] >= enough and both.std(1).min() > 1e-9:
             values[lag] = float(np.corrcoef(both)[0, 1])
     if 0 not in values:
         return LagResult(correlation=None, best_correlation=None, lag=None)

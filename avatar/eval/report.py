@@ -99,7 +99,8 @@ def table(result: dict[str, Any]) -> Table:
 def summary_lines(result: dict[str, Any]) -> list[str]:
     """Speed, size and memory in words."""
     speed, model = result["speed"], result["model"]
-    rates = f"Rendering alone {speed['render_fps']:.1f} frames/s; with speech and encoding to mp4 "
+    parts = "speech and " if speed["with_speech"] else ""
+    rates = f"Rendering alone {speed['render_fps']:.1f} frames/s; with {parts}encoding to mp4 "
     rates += f"{speed['end_to_end_fps']:.1f} frames/s."
     size = (
         f"Method {model.get('method')}: {model.get('gaussians')} Gaussians, {(model.get('bytes') or 0) / 1e6:.1f} MB; "

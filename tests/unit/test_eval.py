@@ -152,7 +152,11 @@ def test_the_report_is_json_and_a_table(tmp_path: Path) -> None:
     from rich.console import Console
 
     result = measure(tmp_path, {"tracked": [motion_of(talking()[FIRST:FRAMES])]})
-    result |= {"frames": FRAMES - FIRST, "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5}, "notes": ["No sound."]}
+    result |= {
+        "frames": FRAMES - FIRST,
+        "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True},
+        "notes": ["No sound."],
+    }
     result |= {"model": FakeAvatar.info, "peak_memory_bytes": report.peak_memory(), **report.environment()}
     text = json.dumps(result, allow_nan=False)
     assert json.loads(text)["hardware"]["cores"] >= 1

@@ -148,3 +148,24 @@ def test_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(AvatarError, match=r"file"):
         VideoWriter(tmp_path / "file" / "out.mp4", 64, 48, FPS)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the write fails in the same place."""
+    code = f"""
+        import numpy as np, pathlib, resource, signal
+        from avatar.errors import AvatarError
+        from avatar.io.video_writer import VideoWriter
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        noise = np.random.default_rng(0).integers(0, 255, (5, 96, 96, 3), dtype=np.uint8)
+        try:
+            with VideoWriter(pathlib.Path({str(tmp_path / "out.mp4")!r}), 96, 96, 25) as writer:
+                for i in range(200):
+                    writer.write(noise[i % 5])
+        except AvatarError as error:
+            print("told:", error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert "told:" in done.stdout and "out.mp4" in done.stdout, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
