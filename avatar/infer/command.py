@@ -249,7 +249,7 @@ def _remembered_person(run: Path) -> Path | None:
     try:
         import tomllib
     except ModuleNotFoundError:  # before Python 3.11
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
     try:
         person = tomllib.loads((run / "config.toml").read_text()).get("person")
     except (OSError, tomllib.TOMLDecodeError):
