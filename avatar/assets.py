@@ -294,7 +294,7 @@ def read_array_pickle(data: bytes) -> Any:
 
     stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
 
     def since_mark() -> list[Any]:
         start = marks.pop()
@@ -355,7 +355,7 @@ def read_array_pickle(data: bytes) -> Any:
                     array = np.frombuffer(content, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
                     target.value = array
                 else:
-                    raise ValueError("the pickle sets a state that no array has")  # noqa: TRY004
+                    raise ValueError("the pickle sets a state that no array has")
             case _:
                 raise ValueError(f"the pickle holds {opcode.name} {argument!r}, which no dictionary of arrays needs")
     raise ValueError("the pickle ends early")

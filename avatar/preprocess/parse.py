@@ -203,7 +203,7 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     trimap[possible], trimap[likely], trimap[sure] = cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD
     if sure.any() and not possible.all():
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        trimap = cv2.grabCut(small, trimap, None, *models, 2, cv2.GC_INIT_WITH_MASK)[0]
+        trimap = cv2.grabCut(small, trimap, (0, 0, 1, 1), *models, 2, cv2.GC_INIT_WITH_MASK)[0]  # no rectangle
     person = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
 
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
