@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.motion.arkit import ARKIT, INDEX
-from avatar.synth.shapes import EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
+from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
 
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
@@ -19,6 +19,7 @@ FACE_OVAL = (
 )  # fmt: skip
 EYE_RADIUS = 1.28
 IRIS_RADIUS = 0.62
+TILT = -3.3  # degrees
 
 
 @dataclass
@@ -106,16 +107,25 @@ def _personal(p: np.ndarray, seed: int) -> np.ndarray:
             fuller = amount * (1, 1, 0.5)[depth] * (1 - (np.linspace(-1, 1, 11)) ** 2)
             p[list(ring), 1] += sign * fuller
             p[list(ring), 2] -= fuller * 1.2
+    y = p[:, 1].copy()  # a shorter upper lip and chin
+    p[:, 1] -= 0.5 * np.exp(-(((y - 4.4) / 1.5) ** 2) - (p[:, 0] / 3.5) ** 2)
+    p[:, 1] -= 0.7 * smoothstep(y, 5.2, 8.5)
     lower_face = smoothstep(p[:, 1], 1.0, 9.5)
     p[:, 0] *= 1 - (0.10 + vary[0]) * lower_face  # a finer jaw
     p[:, 0] *= 0.985 + vary[1]
     p[:, 1] += vary[2] * 10 * smoothstep(p[:, 1], 2.0, 9.0)
     nose = np.exp(-(((p - p[4]) / (1.6, 2.4, 2.5)) ** 2).sum(1))
     p[:, 2] += (0.35 + vary[3] * 5) * nose
-    p[:, 0] *= 1 - (0.10 + vary[4]) * nose
+    p[:, 0] *= 1 - (0.15 + vary[4]) * nose
     for centre in eyes.values():
         around = np.exp(-(((p - centre) / (2.0, 1.1, 2.5)) ** 2).sum(1))[:, None]
-        p += around * (p - centre) * (0.08, 0.30 + vary[5] * 3, 0.0)
+        p += around * (p - centre) * (0.12, 0.52 + vary[5] * 3, 0.0)
+    for edges in BROWS.values():
+        brow = p[[*edges[0], *edges[1]]].mean(0)
+        p[:, 1] += 0.42 * np.exp(-(((p - brow + (0.6 * np.sign(brow[0]), 0, 0)) / (2.2, 1.0, 2.5)) ** 2).sum(1))
+    # The reading of a face's pitch depends on its features; turned by this, trackers see this one look straight ahead.
+    cos, sin = np.cos(np.deg2rad(TILT)), np.sin(np.deg2rad(TILT))
+    p[:, 1:] = p[:, 1:] @ np.array([[cos, sin], [-sin, cos]])
     return p
 
 
@@ -158,15 +168,16 @@ def _face(neutral: np.ndarray, fields: np.ndarray, faces: np.ndarray, uv: np.nda
     keep = [not any(set(face) <= hole for hole in holes) for face in faces.tolist()]
     vertices, faces, (uv, fields) = _subdivide(neutral, faces[keep], uv, fields)
     # The rim goes on backwards, under the hair and under the jaw.
-    rim = np.array(FACE_OVAL)
+    rim = _boundary(faces, FACE_OVAL)
     levels = 4
     base = len(vertices)
-    target = np.stack([neutral[rim, 0] * 0.72, neutral[rim, 1] * 0.62 - 0.6, np.full(len(rim), 6.0)], 1)
+    edge = vertices[rim]
+    target = np.stack([edge[:, 0] * 0.72, edge[:, 1] * 0.62 - 0.6, np.full(len(rim), 6.0)], 1)
     rings, ring_uv, ring_fields = [], [], []
     for k in range(1, levels + 1):
         t = k / levels
-        ring = neutral[rim] * (1 - t) + target * t
-        ring[:, 1] -= 4.0 * np.sin(np.pi * t) * smoothstep(-neutral[rim, 1], 0.0, 8.0)  # the skull is round on top
+        ring = edge * (1 - t) + target * t
+        ring[:, 1] -= 4.0 * np.sin(np.pi * t) * smoothstep(-edge[:, 1], 0.0, 8.0)  # the skull is round on top
         rings.append(ring)
         ring_uv.append(uv[rim] * (1 - 0.01) + 0.005)
         ring_fields.append(fields[:, rim] * (1 - t) ** 1.5)
@@ -181,6 +192,24 @@ def _face(neutral: np.ndarray, fields: np.ndarray, faces: np.ndarray, uv: np.nda
         np.ones(base + levels * count),
         np.concatenate([fields, *ring_fields], 1),
     )
+
+
+def _boundary(faces: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
+    """Vertex numbers around the open edge of a mesh that begins with ``start[0]``, ``...``, towards ``start[1]``."""
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    neighbours: dict[int, list[int]] = {}
+    for a, b in edges[count == 1].tolist():
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    # between two neighbouring landmarks lies exactly the one vertex that subdivision put there
+    between = next(v for v in neighbours[start[0]] if start[1] in neighbours[v])
+    loop = [start[0], between]
+    while True:
+        following = next(v for v in neighbours[loop[-1]] if v != loop[-2])
+        if following == start[0]:
+            return np.array(loop)
+        loop.append(following)
 
 
 def _grid_faces(index: np.ndarray, closed: bool = False) -> np.ndarray:
@@ -212,10 +241,10 @@ def _sheet(name: str, points: np.ndarray, uv: np.ndarray | None = None, head=1.0
 # Strands of the person's left side, front to back; each from the parting to the tip.
 _STRANDS = np.array(
     [
-        [(1.3, -7.7, -5.3), (4.3, -7.2, -4.7), (6.5, -4.6, -2.8), (7.3, -0.6, -1.0), (7.5, 3.5, 0.0), (7.4, 8.5, 0.2),
-         (8.2, 13.5, -1.0), (7.4, 18.5, -3.0)],
-        [(1.2, -11.2, -3.2), (5.2, -10.5, -2.4), (8.2, -7, -0.2), (9.2, -1, 1.4), (9.5, 4, 2.1), (9.2, 9, 2.0),
-         (10.0, 14, 1.2), (8.8, 19.5, -0.4)],
+        [(1.3, -8.7, -4.7), (4.6, -8.0, -3.8), (7.1, -5.4, -1.2), (8.0, -1.2, 1.0), (8.1, 3.5, 1.5), (7.7, 8.5, 1.2),
+         (8.2, 13.5, -0.4), (7.4, 18.5, -2.6)],
+        [(1.2, -11.4, -2.8), (5.3, -10.6, -1.8), (8.5, -7, 1.0), (9.4, -1, 2.6), (9.6, 4, 3.0), (9.3, 9, 2.8),
+         (10.0, 14, 1.8), (8.8, 19.5, 0.2)],
         [(0.9, -13.3, 2), (5.4, -12.4, 2.4), (9, -8.2, 3.6), (10.1, -1, 5), (10.5, 5, 5.4), (10.2, 10, 5.2),
          (10.9, 14.5, 4.6), (10.0, 20, 3.6)],
         [(0.5, -13.2, 7), (5.0, -12.2, 8), (8.4, -8, 9.2), (9.6, -1, 9.8), (9.8, 5, 9.8), (9.4, 10, 9.2),
@@ -261,10 +290,10 @@ def _back_hair() -> Part:
 
 def _neck() -> Part:
     h, theta = np.meshgrid(np.linspace(0, 1, 14), np.linspace(-1.9, 1.9, 17), indexing="ij")
-    y = 7.6 + 12.9 * h
+    y = 3.0 + 17.5 * h
     radius = 5.0 + 0.5 * h + 4.0 * smoothstep(h, 0.72, 1.1) ** 1.5
     points = np.stack([radius * np.sin(theta), y, 4.6 + 1.0 * h - radius * 0.92 * np.cos(theta)], -1)
-    return _sheet("neck", points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-3.5)
+    return _sheet("neck", points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-6.0)
 
 
 def _shirt() -> Part:
@@ -318,7 +347,7 @@ def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
 
     y, t = np.meshgrid(np.linspace(0, 1, 7), np.linspace(-1, 1, 9), indexing="ij")
     cavity = middle + np.stack([3.0 * t, -2.2 + 4.6 * y, 2.6 + 0.6 * np.abs(t)], -1)
-    parts = [follow(_sheet("cavity", cavity, nearer=-5.0), y.reshape(-1))]
+    parts = [follow(_sheet("cavity", cavity, nearer=-6.5), y.reshape(-1))]
     upper = _sheet("upper_teeth", arch(-1.0, 0.20, 0.95), nearer=-3.2)
     lower = follow(_sheet("lower_teeth", arch(1.15, 0.16, 1.2), nearer=-3.4), 1.0)
     v, t = np.meshgrid(np.linspace(0, 1, 8), np.linspace(-1, 1, 11), indexing="ij")

@@ -106,7 +106,7 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
     image *= 1 + 0.020 * _noise(rng, (size, size), 120)[..., None] * np.float32((0.6, 1.0, 1.1))
     image *= 1 + 0.012 * _noise(rng, (size, size), 14)[..., None] * np.float32((0.5, 1.0, 1.0))
     image *= 1 + 0.014 * _noise(rng, (size, size), 2.6)[..., None]
-    for v, radius, amount in ((50, 0.085, 0.55), (280, 0.085, 0.55), (205, 0.06, 0.3), (425, 0.06, 0.3),
+    for v, radius, amount in ((50, 0.085, 0.40), (280, 0.085, 0.40), (205, 0.06, 0.3), (425, 0.06, 0.3),
                               (4, 0.04, 0.45), (199, 0.05, 0.25), (9, 0.06, 0.15)):  # fmt: skip
         _blend(image, warm, _blob(size, uv[v], (radius, radius)), amount)
     _freckles(image, uv, deep, rng)
@@ -132,7 +132,12 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
         _blend(image, deep, _blob(size, uv[wing] + (sign * 0.010, -0.008), (0.010, 0.022)), 0.45)
         nostril = uv[hole] * 0.55 + uv[wing] * 0.45 + (0, -0.010)
         _blend(image, (0.20, 0.08, 0.07), _blob(size, nostril, (0.0155, 0.0085), sign * 0.35), 0.95)
-    _blend(image, np.minimum(skin * 1.10, 1), _blob(size, uv[5], (0.012, 0.06)), 0.4)
+        _blend(image, deep * 0.9, _stroke(size, _curve(uv[[48, 64, 98] if sign < 0 else [278, 294, 327]], 20), 3, 3), 0.6)
+        flank = uv[[193, 122, 198, 131] if sign < 0 else [417, 351, 420, 360]]
+        _blend(image, deep, _stroke(size, _curve(flank, 30), 12, 9), 0.32)
+    _blend(image, np.minimum(skin * 1.12, 1), _blob(size, uv[5], (0.011, 0.055)), 0.5)
+    _blend(image, (1.0, 0.93, 0.88), _blob(size, uv[4] + (-0.003, -0.004), (0.011, 0.010)), 0.55)
+    _blend(image, deep, _blob(size, uv[94], (0.022, 0.007)), 0.35)
     _blend(image, deep, _blob(size, uv[2] + (0, 0.004), (0.03, 0.008)), 0.30)
     for cheek, lip in ((203, 61), (423, 291)):  # fold between nose and mouth
         _blend(image, deep, _stroke(size, _curve(np.stack([uv[cheek], uv[cheek] * 0.4 + uv[lip] * 0.6]), 20), 5, 7), 0.35)
@@ -163,21 +168,25 @@ def _brow(image: np.ndarray, look: Look, edges: list[np.ndarray], sign: float, r
     """Single hairs between the lower and the upper edge, lying outwards, denser in the middle of the band."""
     size = len(image)
     low, high = (_curve(e, 200) for e in edges)
-    high = low + (high - low) * np.linspace(0.50, 0.85, 200)[:, None]
+    t = np.linspace(0, 1, 200)[:, None]  # 0 at the tail, 1 at the inner end
+    # a tapering band with an arch two thirds out, its inner end lowered to the lower edge
+    middle = low * 0.45 + high * 0.55 + (high - low) * (0.30 * np.exp(-(((t - 0.38) / 0.28) ** 2)) - 0.30 * t**3)
+    half = (high - low) * (0.10 + 0.26 * np.sin(np.pi * np.clip(0.12 + 0.75 * t, 0, 1)))
+    low, high = middle - half, middle + half
     mask = np.zeros((size, size), np.uint8)
-    for _ in range(330):
-        t, h = rng.beta(1.1, 1.0), rng.beta(1.6, 1.6)
-        k = int(np.clip(t, 0.02, 0.98) * 199)
+    for _ in range(420):
+        s, h = rng.beta(1.15, 1.0), rng.beta(1.6, 1.6)
+        k = int(np.clip(s, 0.0, 0.985) * 199)
         root = low[k] * (1 - h) + high[k] * h
         along = low[max(k - 12, 0)] - low[min(k + 12, 199)]
         along /= np.linalg.norm(along) + 1e-9
         up = (high[k] - low[k]) / (np.linalg.norm(high[k] - low[k]) + 1e-9)
-        rise = 0.9 * t**2 + 0.25 - 0.6 * h
-        tip = root + (along + up * rise) * rng.uniform(0.010, 0.020)
-        bend = (root + tip) / 2 + up * 0.0015
+        rise = 0.75 * s**3 + 0.15 - 0.5 * (h - 0.3)
+        tip = root + (along + up * rise) * rng.uniform(0.009, 0.018)
+        bend = (root + tip) / 2 + up * 0.0012
         hair = np.round(np.stack([root, bend, tip]) * size * 16).astype(np.int32)
         cv2.polylines(mask, [hair], False, int(rng.uniform(120, 235)), 1, cv2.LINE_AA, 4)
-    soft = _mask(size, np.concatenate([low, high[::-1]]), 6) * 0.40
+    soft = _mask(size, np.concatenate([low, high[::-1]]), 5) * 0.45
     strokes = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 0.7)
     _blend(image, np.asarray(look.hair) * 0.75, np.clip(soft + strokes, 0, 1), 0.92)
 

@@ -12,24 +12,24 @@ _STEP = 100  # Hz at which lips are planned
 # Lip shape per phone: coefficient to target. Names without a side are set on both sides.
 _VISEMES: dict[str, dict[str, float]] = {
     "": {"mouthSmile": 0.05},
-    "ɑ": {"jawOpen": 0.50, "mouthLowerDown": 0.25, "mouthUpperUp": 0.10},
-    "æ": {"jawOpen": 0.42, "mouthStretch": 0.35, "mouthLowerDown": 0.30, "mouthUpperUp": 0.20},
-    "ɛ": {"jawOpen": 0.30, "mouthStretch": 0.30, "mouthLowerDown": 0.30, "mouthUpperUp": 0.15},
-    "ɪ": {"jawOpen": 0.18, "mouthStretch": 0.25, "mouthSmile": 0.15, "mouthLowerDown": 0.25, "mouthUpperUp": 0.10},
-    "i": {"jawOpen": 0.12, "mouthStretch": 0.30, "mouthSmile": 0.45, "mouthLowerDown": 0.30, "mouthUpperUp": 0.25},
-    "ə": {"jawOpen": 0.24, "mouthLowerDown": 0.18, "mouthUpperUp": 0.05},
-    "ɔ": {"jawOpen": 0.42, "mouthFunnel": 0.50, "mouthPucker": 0.10},
-    "ʊ": {"jawOpen": 0.20, "mouthFunnel": 0.40, "mouthPucker": 0.40},
-    "u": {"jawOpen": 0.10, "mouthFunnel": 0.25, "mouthPucker": 0.85},
-    "ɹ": {"jawOpen": 0.14, "mouthFunnel": 0.45, "mouthPucker": 0.30},
-    "p": {"jawOpen": 0.04, "mouthPress": 0.35, "mouthRollLower": 0.15, "mouthRollUpper": 0.10},
-    "f": {"jawOpen": 0.05, "mouthRollLower": 0.40, "mouthUpperUp": 0.30, "mouthSmile": 0.05},
-    "θ": {"jawOpen": 0.14, "mouthLowerDown": 0.25, "mouthUpperUp": 0.10, "tongueOut": 0.40},
-    "t": {"jawOpen": 0.09, "mouthLowerDown": 0.28, "mouthUpperUp": 0.15, "mouthStretch": 0.15},
-    "ʃ": {"jawOpen": 0.08, "mouthFunnel": 0.65, "mouthUpperUp": 0.20, "mouthLowerDown": 0.20},
-    "k": {"jawOpen": 0.18, "mouthLowerDown": 0.12},
-    "w": {"jawOpen": 0.05, "mouthPucker": 0.90, "mouthFunnel": 0.15},
-    "j": {"jawOpen": 0.10, "mouthSmile": 0.30, "mouthStretch": 0.15, "mouthLowerDown": 0.15},
+    "ɑ": {"jawOpen": 0.48, "mouthLowerDown": 0.30, "mouthUpperUp": 0.10},
+    "æ": {"jawOpen": 0.40, "mouthStretch": 0.60, "mouthLowerDown": 0.40, "mouthUpperUp": 0.45},
+    "ɛ": {"jawOpen": 0.28, "mouthStretch": 0.45, "mouthLowerDown": 0.45, "mouthUpperUp": 0.35},
+    "ɪ": {"jawOpen": 0.16, "mouthStretch": 0.45, "mouthSmile": 0.20, "mouthLowerDown": 0.50, "mouthUpperUp": 0.40},
+    "i": {"jawOpen": 0.10, "mouthStretch": 0.75, "mouthSmile": 0.45, "mouthLowerDown": 0.65, "mouthUpperUp": 0.65},
+    "ə": {"jawOpen": 0.22, "mouthLowerDown": 0.25, "mouthUpperUp": 0.10},
+    "ɔ": {"jawOpen": 0.36, "mouthFunnel": 0.80, "mouthPucker": 0.10},
+    "ʊ": {"jawOpen": 0.15, "mouthFunnel": 0.65, "mouthPucker": 0.35},
+    "u": {"jawOpen": 0.08, "mouthFunnel": 0.15, "mouthPucker": 0.95},
+    "ɹ": {"jawOpen": 0.10, "mouthFunnel": 0.70, "mouthPucker": 0.20},
+    "p": {"mouthPress": 0.60},
+    "f": {"jawOpen": 0.03, "mouthUpperUp": 0.50, "mouthPress": 0.15},
+    "θ": {"jawOpen": 0.12, "mouthLowerDown": 0.40, "mouthUpperUp": 0.25, "tongueOut": 0.40},
+    "t": {"jawOpen": 0.08, "mouthLowerDown": 0.45, "mouthUpperUp": 0.30},
+    "ʃ": {"jawOpen": 0.06, "mouthFunnel": 1.00},
+    "k": {"jawOpen": 0.18, "mouthLowerDown": 0.20, "mouthUpperUp": 0.10},
+    "w": {"jawOpen": 0.04, "mouthPucker": 1.00},
+    "j": {"jawOpen": 0.10, "mouthSmile": 0.40, "mouthStretch": 0.30, "mouthLowerDown": 0.35, "mouthUpperUp": 0.25},
 }
 _SAME = {
     "a": "ɑ", "ɒ": "ɑ", "ʌ": "ə", "ɐ": "ə", "ᵊ": "ə", "ᵻ": "ɪ", "e": "ɛ", "o": "ɔ", "ɜ": "ɹ", "ɚ": "ɹ", "r": "ɹ",
@@ -46,8 +46,8 @@ _OPENING = ("jawOpen", "mouthFunnel", "mouthUpperUpLeft", "mouthUpperUpRight", "
 def lips(speech: Speech, times: np.ndarray) -> np.ndarray:
     """Mouth coefficients of a speech.
 
-    Shapes blend by dominance: a weighted running mean of the targets over some 80 ms (after Cohen and Massaro 1993).
-    Afterwards every p, b and m is sealed exactly: ``mouthClose`` equals ``jawOpen`` and nothing else opens the lips.
+    Shapes blend by dominance: a weighted running mean of the targets over some 100 ms (after Cohen and Massaro 1993).
+    Afterwards every p, b and m is sealed exactly: nothing opens the lips.
 
     Args:
         speech: Sound with phone times.
@@ -65,15 +65,14 @@ def lips(speech: Speech, times: np.ndarray) -> np.ndarray:
         target[inside], weight[inside] = shape, _FIRM.get(_SAME.get(phone.symbol, phone.symbol), 1.0)
     loud = _loudness(speech, grid)
     target[:, INDEX["jawOpen"]] *= 0.80 + 0.35 * loud
-    kernel = np.exp(-0.5 * (np.arange(-14, 15) / 3.8) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-16, 17) / 4.6) ** 2)
     total = np.convolve(weight, kernel, "same")
     smooth = np.stack([np.convolve(c * weight, kernel, "same") for c in target.T], 1) / total[:, None]
     seal = _seal(speech.phones, times)
     out = np.stack([np.interp(times, grid, c) for c in smooth.T], 1)
     for name in _OPENING:
-        out[:, INDEX[name]] *= 1 - seal * (0.9 if name == "jawOpen" else 1.0)
-    out[:, INDEX["mouthClose"]] = out[:, INDEX["jawOpen"]] * seal
-    for name, amount in (("mouthPressLeft", 0.35), ("mouthPressRight", 0.35), ("mouthRollLower", 0.15)):
+        out[:, INDEX[name]] *= 1 - seal
+    for name, amount in (("mouthPressLeft", 0.60), ("mouthPressRight", 0.60)):
         out[:, INDEX[name]] = np.maximum(out[:, INDEX[name]], seal * amount)
     return np.clip(out, 0, 1)
 

@@ -53,10 +53,13 @@ def interpolate(
     va, vb, vc = (values[used, k] for k in range(3))
     e, f = b - a, c - a
     area = e[:, 0] * f[:, 1] - e[:, 1] * f[:, 0]
-    area = np.where(np.abs(area) < 1e-3, np.inf, area)[:, None]  # slivers take one value
+    # Slivers, where pixels beside the triangle would be far outside of its values, take one value.
+    longest = np.maximum(np.maximum((e * e).sum(1), (f * f).sum(1)), ((f - e) ** 2).sum(1))
+    sliver = (np.abs(area) < 0.12 * longest) | (np.abs(area) < 1.0)
+    area = np.where(sliver, np.inf, area)[:, None]
     gx = ((vb - va) * f[:, 1:] - (vc - va) * e[:, 1:]) / area
     gy = ((vc - va) * e[:, :1] - (vb - va) * f[:, :1]) / area
-    constant = va - gx * a[:, :1] - gy * a[:, 1:]
+    constant = np.where(sliver[:, None], (va + vb + vc) / 3, va - gx * a[:, :1] - gy * a[:, 1:])
     plane = np.concatenate([gx, gy, constant], 1).astype(np.float32)  # [U, 3 C]
     per_pixel = plane[triangle]
     channels = values.shape[-1]

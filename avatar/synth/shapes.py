@@ -99,8 +99,8 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
     )[off_lips]
     jaw[upper_lip] = np.where(both[upper_lip], 0.42, 0)
     arm_y, arm_z = y - p[234, 1], z - (p[234, 2] - 1.0)
-    angle = 0.36
-    add("jawOpen", jaw, dx=0.0, dy=-angle * arm_z, dz=0.45 * angle * arm_y)
+    angle = 0.47
+    add("jawOpen", jaw, dx=0.0, dy=-angle * arm_z, dz=0.38 * angle * arm_y)
     add("jawOpen", (at_corner["Left"] - at_corner["Right"]), dx=-0.35)
     add("jawForward", jaw, dz=-0.8)
     add("jawLeft", jaw, dx=0.9)
@@ -122,34 +122,51 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
     fields[INDEX["mouthClose"]] = np.where(off_lips[:, None], gap[source] * (near * 0.8)[:, None], gap)
 
     width = x / half
-    add("mouthFunnel", near, dx=-0.24 * x, dz=-0.75 * (0.4 + 0.6 * along))
-    add("mouthFunnel", near * is_upper * along, dy=-0.30)
-    add("mouthFunnel", near * is_lower * along, dy=0.42)
-    add("mouthPucker", near, dx=-0.38 * x, dz=-0.85 * (0.35 + 0.65 * along))
-    add("mouthPucker", near * thickness["upper"] * along, dy=-0.16)
-    add("mouthPucker", near * thickness["lower"] * along, dy=0.16)
+    chin = np.exp(-(((p - (p[17] + (0, 2.0, 0))) / (2.6, 2.2, 4.0)) ** 2).sum(1))
+    inner = np.zeros(len(p))
+    for rings in LIP_RINGS.values():
+        inner[list(rings[3])], inner[list(rings[2])] = 1.0, 0.5
+    add("mouthFunnel", near, dx=-0.08 * x, dz=-0.55 * (0.4 + 0.6 * along))
+    add("mouthFunnel", inner * np.minimum(1, 4 * along), dx=-0.40 * x)  # an O: the opening is narrower than the lips
+    add("mouthFunnel", near * is_upper * along**1.2, dy=-0.55)
+    add("mouthFunnel", near * is_lower * along**1.4, dy=0.95)
+    add("mouthFunnel", chin * off_lips, dy=0.35)
+    add("mouthPucker", near, dx=-0.26 * x, dz=-0.60 * (0.35 + 0.65 * along))
+    add("mouthPucker", near * thickness["upper"] * along, dy=-0.10)
+    add("mouthPucker", near * thickness["lower"] * along, dy=0.14)
     for name, sign in (("Left", 1.0), ("Right", -1.0)):
         reach = near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.6
         reach = np.maximum(reach, at_corner[name])
         cheek = np.exp(-(((p - (corner[name] + (sign * 1.5, -3.0, 1.0))) / (2.0, 1.8, 3.0)) ** 2).sum(1))
-        half_mouth = near * side[name] * np.exp(-(((np.abs(x) - 0.9) / 1.1) ** 2))
+        half_mouth = near * side[name] * along**0.7
         add(f"mouthSmile{name}", reach, dx=sign * 0.75, dy=-0.75, dz=0.55)
+        add(f"mouthSmile{name}", half_mouth, dy=-0.16, dz=0.15)
+        add(f"mouthSmile{name}", half_mouth * thickness["upper"], dy=0.10)
+        add(f"mouthSmile{name}", half_mouth * thickness["lower"], dy=-0.16)
         add(f"mouthSmile{name}", cheek, dx=sign * 0.1, dy=-0.40, dz=-0.25)
         add(f"mouthFrown{name}", reach, dx=sign * 0.1, dy=0.75, dz=0.1)
-        add(f"mouthStretch{name}", reach, dx=sign * 0.85, dy=0.28, dz=0.6)
+        wide = np.maximum(near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.2, at_corner[name])
+        add(f"mouthStretch{name}", wide, dx=sign * 1.05, dy=0.15, dz=0.4)
         add(f"mouthStretch{name}", half_mouth * is_lower, dy=0.12)
         add(f"mouthDimple{name}", reach, dx=sign * 0.5, dy=-0.05, dz=0.7)
-        add(f"mouthUpperUp{name}", half_mouth * is_upper, dy=-0.62, dz=-0.05)
-        add(f"mouthLowerDown{name}", half_mouth * is_lower, dy=0.68, dz=-0.05)
-        add(f"mouthPress{name}", half_mouth * thickness["upper"], dy=0.22, dz=0.1)
-        add(f"mouthPress{name}", half_mouth * thickness["lower"], dy=-0.22, dz=0.1)
+        fold = np.exp(-(((p - (p[327 if sign > 0 else 98] + (sign * 0.6, 0.6, 0))) / (1.2, 1.4, 2.0)) ** 2).sum(1))
+        flank = near * side[name] * along**0.45 * is_upper
+        add(f"mouthUpperUp{name}", flank, dy=-0.80, dz=-0.05)
+        add(f"mouthUpperUp{name}", flank * np.clip(np.abs(width) * 2, 0, 1), dx=sign * 0.25)
+        add(f"mouthUpperUp{name}", fold * off_lips, dy=-0.30)
+        add(f"mouthUpperUp{name}", reach, dx=sign * 0.12, dy=-0.10)
+        add(f"mouthLowerDown{name}", half_mouth * is_lower, dy=1.15, dz=0.10)
+        add(f"mouthLowerDown{name}", reach, dx=sign * 0.15, dy=0.08)
+        add(f"mouthPress{name}", half_mouth * thickness["upper"], dy=0.42, dz=0.15)
+        add(f"mouthPress{name}", half_mouth * thickness["lower"], dy=-0.50, dz=0.15)
+        add(f"mouthPress{name}", reach, dx=sign * 0.45, dy=-0.18, dz=0.35)
         add(f"cheekSquint{name}", cheek, dy=-0.5, dz=-0.2)
         add(f"noseSneer{name}", side[name] * _bump(p, p[98 if sign < 0 else 327], 1.0), dy=-0.45)
         add(f"mouth{name}", near, dx=sign * 0.9, dz=0.1)
         add("cheekPuff", _bump(p, corner[name] + (sign * 2.2, -0.2, 1.0), 1.8), dx=sign * 0.6, dz=-0.7)
-    add("mouthRollUpper", near * thickness["upper"] * along, dy=0.42, dz=0.25)
-    add("mouthRollLower", near * thickness["lower"] * along, dy=-0.42, dz=0.25)
-    chin = _bump(p, p[17] + (0, 1.5, 0), 1.8)
+    add("mouthRollUpper", near * thickness["upper"] * along, dy=0.42, dz=0.2)
+    add("mouthRollLower", near * thickness["lower"] * along, dy=-0.85, dz=0.2)
+    add("mouthRollLower", chin * off_lips, dy=-0.25)
     add("mouthShrugLower", np.maximum(chin, near * is_lower * along), dy=-0.45, dz=-0.15)
     add("mouthShrugUpper", near * is_upper * along, dy=-0.4, dz=-0.15)
 
