@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.io.audio import stream_audio
-from avatar.prior.encoder import AudioEncoder, MelEncoder, MoonshineEncoder, default_encoder, stream_features
+from avatar.prior.encoder import speech_encoder, stream_features
 
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config
@@ -32,7 +32,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """
     if not ctx.config.audio:
         return {"has_audio": False}
-    encoder = choose_encoder(ctx.config.audio_features)
+    encoder = speech_encoder(ctx.config.audio_features)
     offset = float(ctx.result("sync")["offset_frames"])
     fps = float(ctx.result("ingest")["fps"])
     chunks = stream_audio(ctx.folder("ingest") / "audio.wav", start=0.0)
@@ -40,10 +40,3 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     np.save(out / "audio.npy", np.concatenate([b.features for b in blocks]))
     np.save(out / "energy.npy", np.concatenate([b.energy for b in blocks]))
     return {"has_audio": True, "encoder": encoder.config, "dim": encoder.dim, "fps": fps, "offset_frames": offset}
-
-
-def choose_encoder(name: str) -> AudioEncoder:
-    """The encoder for the option ``audio_features``: auto, moonshine or mel."""
-    if name == "mel":
-        return MelEncoder()
-    return MoonshineEncoder() if name == "moonshine" else default_encoder()

@@ -1,8 +1,8 @@
 """From sound to features at the times of video frames: streaming, in constant memory, the same for any chunk size.
 
 Two encoders. `MoonshineEncoder` is the encoder of a small speech recogniser: it knows phones, so it is the default.
-`MelEncoder` is plain log-mel energies: no pretrained part, poorer lips. A checkpoint stores `AudioEncoder.config`, and
-:func:`build_encoder` makes the same encoder again.
+`MelEncoder` is plain log-mel energies: no pretrained part, poorer lips alone, sharper timing beside the other. A
+checkpoint stores `SpeechEncoder.config`, and :func:`build_encoder` makes the same encoder again.
 
 The time that each feature row belongs to is the centre of its receptive field. For Moonshine's three convolutions
 (kernels 127, 7, 3; strides 64, 3, 2) row ``k`` is centred on sample ``384 k + 447``; a click in the sound moves the
@@ -12,7 +12,8 @@ rows around exactly that place (tests/unit/test_features.py).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,27 +143,56 @@ class MoonshineEncoder:
         return np.asarray(self._session.run(None, inputs)[0])[0, :rows]
 
 
-def build_encoder(config: dict[str, Any]) -> AudioEncoder:
+class SpeechEncoder:
+    """Several encoders side by side: their features are concatenated, frame by frame.
+
+    The default is Moonshine, which knows phones, with mel energies, which know when things happen.
+    """
+
+    def __init__(self, parts: Sequence[AudioEncoder]) -> None:
+        self.parts = tuple(parts)
+        self.dim = sum(part.dim for part in parts)
+
+    @property
+    def name(self) -> str:
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What :func:`build_encoder` needs to make the same encoder."""
+        return {"parts": [part.config for part in self.parts]}
+
+
+def build_encoder(config: dict[str, Any]) -> SpeechEncoder:
     """The encoder that ``config`` (of a checkpoint) describes.
 
     Raises:
-        AvatarError: The name is unknown, or its pretrained part cannot be had.
+        AvatarError: A name is unknown, or a pretrained part cannot be had.
     """
-    options = {k: v for k, v in config.items() if k != "name"}
-    if config.get("name") == MoonshineEncoder.name:
-        return MoonshineEncoder(**options)
-    if config.get("name") == MelEncoder.name:
-        return MelEncoder(**options)
-    raise AvatarError(f"There is no audio encoder '{config.get('name')}'.", "Known are moonshine and mel.")
+    known = {MoonshineEncoder.name: MoonshineEncoder, MelEncoder.name: MelEncoder}
+    parts = []
+    for part in config["parts"]:
+        if part.get("name") not in known:
+            raise AvatarError(f"There is no audio encoder '{part.get('name')}'.", f"Known are {', '.join(known)}.")
+        parts.append(known[part["name"]](**{k: v for k, v in part.items() if k != "name"}))
+    return SpeechEncoder(parts)
 
 
-def default_encoder() -> AudioEncoder:
-    """Moonshine, or log-mel energies with a warning where Moonshine cannot be had."""
+def speech_encoder(name: str = "auto") -> SpeechEncoder:
+    """``moonshine`` (with mel), ``mel`` alone, or ``auto``: mel alone, with a warning, where Moonshine cannot be had.
+
+    Raises:
+        AvatarError: Moonshine was asked for and cannot be had.
+    """
+    if name == "mel":
+        return SpeechEncoder([MelEncoder()])
     try:
-        return MoonshineEncoder()
+        return SpeechEncoder([MoonshineEncoder(), MelEncoder()])
     except AvatarError as error:
+        if name != "auto":
+            raise
         warn(f"{error} Going on with plain mel energies as speech features: the lips will follow the sound less well.")
-        return MelEncoder()
+        return SpeechEncoder([MelEncoder()])
 
 
 @dataclass(frozen=True)
@@ -182,7 +212,7 @@ class FrameFeatures:
 
 
 def stream_features(
-    encoder: AudioEncoder,
+    encoder: SpeechEncoder | AudioEncoder,
     chunks: Iterable[np.ndarray],
     fps: float,
     *,
@@ -202,35 +232,35 @@ def stream_features(
     Yields:
         Blocks of at least one frame.
     """
-    samples = _Tee(chunks)
+    parts = encoder.parts if isinstance(encoder, SpeechEncoder) else (encoder,)
+    tee = _Tee(chunks, 1 + len(parts))
     start = offset / fps
-    energies = _at_frames(_energy(samples.first()), SAMPLE_RATE / _HOP, 0.0, fps, start)
-    features = _at_frames(encoder.stream(samples.second()), encoder.rate, encoder.first, fps, start)
-    held = np.zeros((0, 1), np.float32)
+    columns = [_at_frames(_energy(tee.reader(0)), SAMPLE_RATE / _HOP, 0.0, fps, start)]
+    for i, part in enumerate(parts):
+        columns.append(_at_frames(part.stream(tee.reader(i + 1)), part.rate, part.first, fps, start))
     done = 0
-    last: FrameFeatures | None = None
-    for rows in features:
-        while len(held) < len(rows):
-            more = next(energies, None)
-            held = np.concatenate([held, held[-1:] if more is None else more])
+    last: np.ndarray | None = None
+    for rows in _side_by_side(columns):
         limit = num_frames
-        if limit is None and samples.ended:  # the last frame begins before the sound ends
-            limit = samples.frames(fps, offset)
-        keep = len(rows) if limit is None else min(len(rows), limit - done)
-        if keep > 0:
-            last = FrameFeatures(np.ascontiguousarray(rows[:keep]), np.ascontiguousarray(held[:keep, 0]))
-            done += keep
-            yield last
-        if num_frames is not None and done >= num_frames:
+        if limit is None and tee.ended:
+            limit = tee.frames(fps, offset)
+        last = rows if limit is None else rows[: limit - done]
+        if len(last):
+            done += len(last)
+            yield FrameFeatures(np.ascontiguousarray(last[:, 1:]), np.ascontiguousarray(last[:, 0]))
+        if limit is not None and done >= limit:
             return
-        held = held[len(rows) :]
-    missing = (num_frames if num_frames is not None else samples.frames(fps, offset)) - done
-    if missing > 0 and last is not None:  # the last rows of an encoder end before the sound does
-        yield FrameFeatures(np.repeat(last.features[-1:], missing, 0), np.repeat(last.energy[-1:], missing))
+    missing = (num_frames if num_frames is not None else tee.frames(fps, offset)) - done
+    if missing > 0 and last is not None and len(last):  # the last rows of an encoder end before the sound does
+        yield FrameFeatures(np.repeat(last[-1:, 1:], missing, 0), np.repeat(last[-1:, 0], missing))
 
 
 def features_at(
-    encoder: AudioEncoder, samples: np.ndarray, fps: float, num_frames: int | None = None, offset: float = 0.0
+    encoder: SpeechEncoder | AudioEncoder,
+    samples: np.ndarray,
+    fps: float,
+    num_frames: int | None = None,
+    offset: float = 0.0,
 ) -> FrameFeatures:
     """:func:`stream_features` of a whole array [N] at once."""
     blocks = list(stream_features(encoder, chunked(samples), fps, num_frames=num_frames, offset=offset))
@@ -238,38 +268,62 @@ def features_at(
 
 
 class _Tee:
-    """One stream of chunks for two readers; holds only what one has read and the other has not."""
+    """One stream of chunks for several readers; holds only what one has read and another has not."""
 
-    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
+    def __init__(self, chunks: Iterable[np.ndarray], readers: int) -> None:
         self._source = iter(chunks)
-        self._queues: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._queues: list[deque[np.ndarray]] = [deque() for _ in range(readers)]
         self.count = 0
         self.ended = False
-
-    def first(self) -> Iterator[np.ndarray]:
-        return self._read(0)
-
-    def second(self) -> Iterator[np.ndarray]:
-        return self._read(1)
 
     def frames(self, fps: float, offset: float) -> int:
         """Video frames that begin within the sound; at least one."""
         return max(1, int(np.ceil(self.count / SAMPLE_RATE * fps - offset - 1e-6)))
 
-    def _read(self, reader: int) -> Iterator[np.ndarray]:
-        queue = self._queues[reader]
+    def reader(self, index: int) -> Iterator[np.ndarray]:
+        queue = self._queues[index]
         while True:
             if not queue:
-                if self.ended:
-                    return
-                chunk = next(self._source, None)
+                chunk = None if self.ended else next(self._source, None)
                 if chunk is None:
                     self.ended = True
                     return
                 self.count += len(chunk)
-                for q in self._queues:
-                    q.append(chunk)
-            yield queue.pop(0)
+                for other in self._queues:
+                    other.append(chunk)
+            yield queue.popleft()
+
+
+def _side_by_side(columns: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Blocks of rows, concatenated; a column that ends early repeats its last row until all have ended."""
+    held: list[np.ndarray | None] = [None] * len(columns)
+    ended = [False] * len(columns)
+    while True:
+        for i, column in enumerate(columns):
+            block = held[i]
+            if (block is None or len(block) <= 1) and not ended[i]:  # one row stays behind, to be repeated
+                more = next(column, None)
+                if more is None:
+                    ended[i] = True
+                else:
+                    held[i] = more if block is None else np.concatenate([block, more])
+        blocks = [block for block in held if block is not None]
+        if len(blocks) < len(columns):
+            if all(ended):
+                return
+            continue
+        ready = [len(block) - (not end) for block, end in zip(blocks, ended, strict=True)]
+        if all(ended):
+            size = max(ready)
+            if size:
+                yield np.concatenate([np.pad(b, ((0, size - len(b)), (0, 0)), "edge") for b in blocks], 1)
+            return
+        size = min(r for r, end in zip(ready, ended, strict=True) if not end)
+        if size <= 0:
+            continue
+        padded = [np.pad(b, ((0, max(0, size - len(b))), (0, 0)), "edge") for b in blocks]
+        yield np.concatenate([b[:size] for b in padded], 1)
+        held = [b[min(size, len(b) - 1) :] if end else b[size:] for b, end in zip(padded, ended, strict=True)]
 
 
 def _at_frames(
