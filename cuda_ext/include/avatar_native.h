@@ -1,7 +1,7 @@
 /* C ABI of the native kernels.
  *
- * Rules: no torch, no globals, no allocation (the caller passes outputs and workspace), no abort. Every function
- * returns an avatar_status and, when it is not AVATAR_OK, writes a sentence to call->message. Arrays are dense and
+ * Rules: no torch, no globals, no allocation but of threads (the caller passes outputs and workspace), no abort. Every
+ * function returns an avatar_status and, when it is not AVATAR_OK, writes a sentence to call->message. Arrays are dense,
  * row-major; `void*` arrays hold float or double according to call->dtype. Results do not depend on num_threads.
  *
  * avatar/native/_abi.py is generated from this file by cuda_ext/generate_abi.py; keep one declaration per function.

@@ -1,5 +1,6 @@
-// Fork-join over std::thread. Threads live for one call: nothing persists between calls, so a process may fork
-// between them, and no state is shared with the thread pool of torch.
+// Fork-join over std::thread. Threads live for one call: no pool is kept, so a process may fork between calls, and no
+// state is shared with the thread pool of torch. The caller works too and never waits for a helper that the system has
+// not scheduled yet: on a busy machine a call takes the time of one thread, not that of the scheduler.
 #pragma once
 
 #include <cstdint>
