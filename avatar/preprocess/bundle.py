@@ -128,7 +128,7 @@ def _derivatives(solution: Solution, centre: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _weights(residual: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Huber weights over the variance, [T, N], from residuals [T, N, 2] and per-point deviations [N]."""
+    """Huber weights over the variance, [T, N], from residuals [T, N, 2] and deviations [N] or [T, N]."""
     norm = np.linalg.norm(residual, axis=-1) / sigma
     return np.minimum(1, HUBER / np.maximum(norm, 1e-9)) / sigma**2
 
@@ -157,7 +157,7 @@ def adjust(
         landmarks: [T, N, 2] pixels.
         start: Where to start.
         centre: Principal point [2].
-        sigma: [N] deviation of each point in pixels.
+        sigma: [N] or [T, N] deviation of each point in pixels; infinite where it was not measured.
         shape_prior, shape_sigma: The shape expected, [N, 3], and how far a face is from it, in centimetres.
         focal_prior, focal_sigma: Expected focal length in pixels, and the deviation of its logarithm.
         independent: How many frames the T frames are worth. A landmark network errs in the same way in similar
@@ -262,7 +262,7 @@ def solve_poses(
         landmarks: [T, N, 2] pixels.
         start: Poses to start from, and the shape and focal length to keep.
         centre: Principal point [2].
-        sigma: [N] deviation of each point in pixels.
+        sigma: [N] or [T, N] deviation of each point in pixels; infinite where it was not measured.
         valid: [T]; the others are carried by the prior alone.
         segments: Between segments the pose may jump.
         stiffness: [6] variance of the measured pose over the variance of its second differences, per component
@@ -280,7 +280,7 @@ def solve_poses(
             chunk = Solution(focal=state.focal, shape=state.shape, rotation=pose[part, :3], translation=pose[part, 3:])
             predicted, by_pose, _, _ = _derivatives(chunk, centre)
             residual = landmarks[part] - predicted
-            w = _weights(residual, sigma) * valid[part, None]
+            w = _weights(residual, sigma[part] if sigma.ndim == 2 else sigma) * valid[part, None]
             blocks[part] = np.einsum("tnai,tn,tnaj->tij", by_pose, w, by_pose, optimize=True)
             right[part] = np.einsum("tnai,tn,tna->ti", by_pose, w, residual, optimize=True)
         if stiffness is None:

@@ -2,27 +2,30 @@
 
 The landmarks of single pictures shake, and each picture on its own cannot tell a near camera from a far one. So the
 rigid part of the face (forehead, temples, eye corners, nose bridge, cheekbones) is fitted over the whole video with one
-shape and one focal length, and everything that moves on the face is then measured in the frame of that head.
+shape and one focal length, first to the landmarks, then to the texture around them (see `avatar.preprocess.texture`);
+everything that moves on the face is then measured in the frame of that head.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar import log
-from avatar.preprocess import bundle
+from avatar.preprocess import bundle, texture
 from avatar.preprocess.bundle import Solution
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.track import read_ahead, read_rgb
 
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 1
+VERSION = 2
 
 LIDS = (
     *(7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 22, 23, 24, 25, 26, 27, 28, 29, 30, 56),
@@ -70,6 +73,8 @@ DISTANCE_SIGMA = 0.25  # deviation of its logarithm
 FOCAL_LIMITS = (1.2, 6.0)  # in picture widths
 SHAPE_SIGMA = 0.25  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
 MIN_SIGMA = 0.0015  # of the face height; a point is never trusted more than this
+TEXTURE_MIN_SIGMA = 0.0007  # the same for a point followed by its texture
+LANDMARK_DOUBT = 2.0  # where a point has no texture its landmark is used, with its deviation times this
 REST_SHARE = 0.25  # of the frames, those with the most closed mouth, define the neutral face
 
 
@@ -91,6 +96,8 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     centre = principal_point(ingest)
     log.info("fitting one camera, one face shape and the head pose")
     fit = fit_head(landmarks, valid, segments, canonical, centre, ingest["size"])
+    before = pose_jitter(fit.raw_pose[:, :3], segments)
+    fit = fit_texture(ctx, fit, landmarks, valid, segments, centre)
     shape = neutral_shape(landmarks, valid, fit.solution, centre, canonical, fit.points)
     motion = make_motion(landmarks, arkit, valid, segments, fit.solution, shape, centre, ingest["fps"])
     motion.save(out / "motion.safetensors")
@@ -100,7 +107,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     return {
         "camera": {"focal": fit.solution.focal, "cx": float(centre[0]), "cy": float(centre[1])},
         "reprojection_px": round(float(np.median(fit.residual[valid])), 3),
-        "jitter_before_deg": round(pose_jitter(fit.raw_pose[:, :3], segments), 4),
+        "jitter_before_deg": round(before, 4),
         "jitter_after_deg": round(pose_jitter(fit.solution.rotation, segments), 4),
         "distance_cm": round(float(np.median(fit.solution.translation[:, 2])), 1),
         "rotation_range_deg": np.degrees(np.ptp(np.percentile(fit.solution.rotation, [2, 98], axis=0), axis=0))
@@ -140,18 +147,23 @@ def rigid_points(canonical: np.ndarray) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Result of :func:`fit_head`.
+    """Result of :func:`fit_head` and :func:`fit_texture`.
 
     Attributes:
         solution: Shape of the rigid points, smooth poses, focal length.
         points: Indices of the rigid points.
+        sigma: [N] deviation of each rigid point's landmark in pixels.
         residual: [T] mean reprojection error of the rigid points in pixels.
         raw_pose: [T, 6] poses without smoothing.
     """
 
-    def __init__(self, solution: Solution, points: np.ndarray, residual: np.ndarray, raw_pose: np.ndarray) -> None:
-        self.solution, self.points, self.residual, self.raw_pose = solution, points, residual, raw_pose
+    solution: Solution
+    points: np.ndarray
+    sigma: np.ndarray
+    residual: np.ndarray
+    raw_pose: np.ndarray
 
 
 def fit_head(
@@ -194,12 +206,98 @@ def fit_head(
         sigma = bundle.deviations(pixels[picked, :, :2] - bundle.project(state, centre), floor)
     state = bundle.to_gauge(state, base, 1 / sigma**2)
     every = bundle.initial(pixels, state.shape, 1 / sigma**2, state.focal, centre)
-    raw = bundle.solve_poses(pixels[..., :2], every, centre, sigma, valid, segments, None)
+    return solve_track(pixels[..., :2], every, points, sigma, sigma, valid, segments, centre)
+
+
+def solve_track(
+    pixels: np.ndarray,
+    start: Solution,
+    points: np.ndarray,
+    sigma: np.ndarray,
+    landmark_sigma: np.ndarray,
+    valid: np.ndarray,
+    segments: list[list[int]],
+    centre: np.ndarray,
+) -> Fit:
+    """Poses of all frames for a fixed shape, first each on its own, then as smooth as their noise asks for.
+
+    Args:
+        pixels: [T, N, 2] measured points.
+        start: Shape, focal length and poses to start from.
+        points: Indices of the points.
+        sigma: [N] or [T, N] deviation of the measurements in pixels.
+        landmark_sigma: [N], kept in the result.
+        valid, segments, centre: As for :func:`fit_head`.
+    """
+    raw = bundle.solve_poses(pixels, start, centre, sigma, valid, segments, None)
     raw_pose = np.concatenate([raw.rotation, raw.translation], 1)
     noise, motion = bundle.noise_ratio(raw_pose, segments)
-    smooth = bundle.solve_poses(pixels[..., :2], raw, centre, sigma, valid, segments, noise / motion)
-    error = np.linalg.norm(pixels[..., :2] - bundle.project(smooth, centre), axis=-1).mean(1)
-    return Fit(smooth, points, error, raw_pose)
+    smooth = bundle.solve_poses(pixels, raw, centre, sigma, valid, segments, noise / motion)
+    error = np.linalg.norm(pixels - bundle.project(smooth, centre), axis=-1).mean(1)
+    return Fit(solution=smooth, points=points, sigma=landmark_sigma, residual=error, raw_pose=raw_pose)
+
+
+def fit_texture(
+    ctx: StageContext,
+    fit: Fit,
+    landmarks: np.ndarray,
+    valid: np.ndarray,
+    segments: list[list[int]],
+    centre: np.ndarray,
+) -> Fit:
+    """The fit once more, with the rigid points measured by their texture.
+
+    Measured on three people against optical flow over 5 frames, the motion of the skull is then off by 0.49 instead of
+    0.86, 0.53 instead of 0.68 and 0.17 instead of 0.41 pixels. Doing it a second time gains nothing.
+    """
+    count = len(landmarks)
+    height = float(np.median(np.ptp(landmarks[valid][..., 1], axis=1)))
+    sample = np.flatnonzero(valid)
+    sample = sample[np.linspace(0, len(sample) - 1, min(len(sample), texture.TEMPLATE_FRAMES)).astype(int)]
+    seen, confidence = texture.follow(
+        log.track(read_ahead(ctx.folder("ingest") / "frames", count), "following the skin's texture", count),
+        ((int(t), read_rgb(ctx.frame_path(int(t)))) for t in sample),
+        bundle.project(fit.solution, centre),
+        height,
+    )
+    return refit(fit, seen, confidence, landmarks, valid, segments, centre, height)
+
+
+def refit(
+    fit: Fit,
+    seen: np.ndarray,
+    confidence: np.ndarray,
+    landmarks: np.ndarray,
+    valid: np.ndarray,
+    segments: list[list[int]],
+    centre: np.ndarray,
+    height: float,
+) -> Fit:
+    """Shape, focal length and poses from measured points [T, N, 2], and from landmarks where there is none."""
+    known = confidence > 0
+    pixels = np.where(known[..., None], seen, landmarks[:, fit.points, :2])
+    picked = np.flatnonzero(valid)
+    picked = picked[np.linspace(0, len(picked) - 1, min(len(picked), MAX_ADJUSTED)).astype(int)]
+    old = fit.solution
+    state = Solution(
+        focal=old.focal, shape=old.shape, rotation=old.rotation[picked], translation=old.translation[picked]
+    )
+    for _ in range(2):
+        off = np.linalg.norm(seen[picked] - bundle.project(state, centre), axis=-1)
+        spread = np.ma.median(np.ma.masked_array(off, ~known[picked]), axis=0).filled(np.inf) / 1.1774
+        spread = np.maximum(spread, TEXTURE_MIN_SIGMA * height)
+        by_texture = spread / np.sqrt(np.maximum(confidence, 1e-3))
+        sigma = np.where(known, by_texture, LANDMARK_DOUBT * fit.sigma)
+        state = bundle.adjust(
+            pixels[picked], state, centre, sigma[picked], shape_prior=old.shape, shape_sigma=SHAPE_SIGMA,
+            focal_prior=old.focal, focal_sigma=DISTANCE_SIGMA, independent=len(picked) / FRAMES_PER_INDEPENDENT,
+        )  # fmt: skip
+    state = bundle.to_gauge(state, old.shape, 1 / fit.sigma**2)
+    start = Solution(
+        focal=state.focal, shape=state.shape, rotation=old.rotation,
+        translation=old.translation * [1, 1, state.focal / old.focal],
+    )  # fmt: skip
+    return solve_track(pixels, start, fit.points, sigma, fit.sigma, valid, segments, centre)
 
 
 def expected_shape(pixels: np.ndarray, poses: Solution, base: np.ndarray) -> np.ndarray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, encode
-from avatar.preprocess import bundle, refine
+from avatar.preprocess import bundle, refine, texture
 
 SIZE = 512
 CENTRE = np.array([256.0, 256.0])
@@ -192,3 +193,56 @@ def test_smoothing_does_not_reach_over_a_cut() -> None:
     track = np.concatenate([np.zeros((50, 1)), np.ones((50, 1))]) + 0.05 * rng.standard_normal((100, 1))
     smooth = refine.smooth_channels(track, [[0, 50], [50, 100]])
     assert smooth[49] < 0.15 and smooth[50] > 0.85
+
+
+def textured(rng: np.random.Generator, size: int = 160) -> np.ndarray:
+    """A smooth random picture, uint8 RGB."""
+    grey = gaussian_filter1d(gaussian_filter1d(rng.standard_normal((size, size)), 2.5, axis=0), 2.5, axis=1)
+    grey = (grey - grey.min()) / np.ptp(grey) * 255
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
+
+
+def test_texture_is_followed_to_a_fraction_of_a_pixel_and_where_it_is_covered_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    picture = textured(rng)
+    base = np.stack(np.meshgrid([40.0, 80.0, 120.0], [40.0, 80.0, 120.0]), -1).reshape(-1, 2)
+    count = 24
+    true = np.repeat(base[None], count, 0)
+    pictures = []
+    for t in range(count):
+        angle, scale, move = 0.1 * np.sin(t), 1 + 0.04 * np.cos(t), rng.uniform(-5, 5, 2)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        shift = 80 - turn @ [80, 80] + move
+        true[t] = base @ turn.T + shift
+        matrix = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])
+        moved = cv2.warpAffine(picture, matrix, (160, 160), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        gain = rng.uniform(0.7, 1.0)  # the light changes
+        pictures.append((moved * gain).astype(np.uint8))
+    pictures[5][:] = textured(np.random.default_rng(9))  # something else stands before it
+    expected = true + np.repeat(rng.normal(0, 0.6, (count, 1, 2)), len(base), 1)
+    seen, confidence = texture.follow(pictures, list(enumerate(pictures)), expected, face_height=160)
+    ok = np.arange(count) != 5
+    # The patches are averaged where they were expected, so that all frames may share one offset.
+    error = seen - true - np.median((seen - true)[ok], axis=0)
+    assert confidence[ok].min() > 0.3
+    assert (confidence[5] > 0).sum() <= 2
+    before = np.abs(expected - true)[ok].mean()
+    assert np.abs(error[ok]).mean() < 0.25 * before
+
+
+def test_texture_measurements_lower_the_pose_error() -> None:
+    scene = make_scene(noise=1.5)
+    found = fit(scene)
+    truth = truth_in_gauge(scene, found.points)
+    clean = make_scene(noise=0.2)  # the same scene, measured better
+    confidence = np.ones((len(scene.landmarks), len(found.points)))
+    confidence[:, ::3] = 0  # some points have no texture
+    valid = np.ones(len(scene.landmarks), bool)
+    better = refine.refit(
+        found, clean.landmarks[:, found.points, :2].astype(float), confidence, scene.landmarks, valid,
+        scene.segments, CENTRE, 250.0,
+    )  # fmt: skip
+    off = [angles_between(f.solution.rotation, truth.rotation) for f in (found, better)]
+    spread = [np.std(f.solution.rotation - truth.rotation, axis=0).mean() for f in (found, better)]
+    assert spread[1] < 0.6 * spread[0]
+    assert off[1].mean() < 1.0
