@@ -170,7 +170,7 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Shares of hair, skin, clothes, background without a network: a head and shoulders, cut out by colour.
 
     A prior drawn from the landmarks (ellipse for head and hair, trapezoid for the shoulders) is refined by GrabCut
-    (Rother et al. 2004) at half size; skin below the jaw is what has the colour of the face.
+    (Rother et al. 2004) at half size; skin beside the face is what has its colour.
 
     Args and returns as :func:`parse_by_network`, without the segmenter.
     """
@@ -196,9 +196,9 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         corners = [(x - half_top, y), (x + half_top, y), (x + half_bottom, bottom), (x - half_bottom, bottom)]
         return polygon(np.array(corners, np.float32), size) > 0.5
 
-    likely = ellipse(1.0) | shoulders(0.5 * width, 1.6 * width, float(chin[1]))
-    possible = ellipse(2.0) | shoulders(0.9 * width, 2.6 * width, float(chin[1] - 0.1 * height))
-    sure = oval | shoulders(0.2 * width, 0.7 * width, float(chin[1] + 0.25 * height))
+    likely = ellipse(1.0) | shoulders(0.5 * width, 1.7 * width, float(chin[1]))
+    possible = ellipse(2.0) | shoulders(0.9 * width, 2.8 * width, float(chin[1] - 0.1 * height))
+    sure = oval | shoulders(0.3 * width, 1.1 * width, float(chin[1] + 0.25 * height))
     trimap = np.full((size, size), cv2.GC_BGD, np.uint8)
     trimap[possible], trimap[likely], trimap[sure] = cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD
     if sure.any() and not possible.all():
@@ -210,10 +210,9 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     lower_face = oval & (np.arange(size)[:, None] > points[1, 1])
     sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval | sure]
     spread = (lab - np.median(sample, 0)) / (np.array([30.0, 8.0, 8.0]) + sample.std(0))
-    skin_colour = (spread**2).sum(-1) < 4
-    skin = oval | (person & skin_colour & ~above)
-    hair = person & above & ~oval
-    hard = np.stack([hair & ~skin, skin, person & ~skin & ~hair, ~(person | skin)]).astype(np.float32)
+    unlike = (spread**2).sum(-1)
+    skin = oval | (person & np.where(above, ellipse(0.5) & (unlike < 1), unlike < 4))
+    hard = np.stack([person & above & ~skin, skin, person & ~above & ~skin, ~(person | skin)]).astype(np.float32)
     soft = np.stack([cv2.resize(cv2.GaussianBlur(m, (0, 0), 1.0), (SIZE, SIZE)) for m in hard])
     return soft / np.maximum(soft.sum(0), 1e-6)
 
