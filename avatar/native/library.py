@@ -99,27 +99,37 @@ def _candidates() -> list[Path]:
     return found
 
 
+def _open(path: Path) -> ctypes.CDLL | str:
+    """The library with its signatures set, or why it cannot be used."""
+    try:
+        handle = ctypes.CDLL(str(path))
+        version = handle.avatar_abi_version()
+        if version != _abi.ABI_VERSION:
+            return f"{path} has ABI version {version}, not {_abi.ABI_VERSION}; run `pip install` again."
+        for name, (result, arguments) in _abi.FUNCTIONS.items():
+            function = getattr(handle, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        return f"{path} does not load: {error}."
+    return handle
+
+
 @functools.cache
 def _load() -> tuple[Library | None, str]:
     choice = os.environ.get("AVATAR_NATIVE", "")
     if choice == "reference":
         return None, "AVATAR_NATIVE=reference asks for it."
     paths = [Path(choice)] if choice else _candidates()
-    path = next((p for p in paths if p.is_file()), None)
-    if path is None:
-        return None, f"no {NAME}.so in {paths[0].parent}; install a C++ compiler, then run `pip install` again."
-    try:
-        handle = ctypes.CDLL(str(path))
-        for name, (result, arguments) in _abi.FUNCTIONS.items():
-            function = getattr(handle, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        return None, f"{path} does not load: {error}."
-    if (version := handle.avatar_abi_version()) != _abi.ABI_VERSION:
-        return None, f"{path} has ABI version {version}, not {_abi.ABI_VERSION}; run `pip install` again."
-    best = handle.avatar_best_isa()
-    wanted = os.environ.get("AVATAR_ISA", "")
-    by_name = {name: isa for isa, name in _ISA_NAMES.items()}
-    if wanted and by_name.get(wanted, best + 1) > best:
-        return None, f"AVATAR_ISA={wanted} is not one of {', '.join(n for i, n in _ISA_NAMES.items() if i <= best)}."
-    return Library(handle, path, by_name[wanted] if wanted else best), ""
+    reason = f"no {NAME}.so in {paths[0].parent}; install a C++ compiler, then run `pip install` again."
+    for path in filter(Path.is_file, paths):
+        handle = _open(path)
+        if isinstance(handle, str):
+            reason = handle
+            continue
+        best = handle.avatar_best_isa()
+        allowed = {name: isa for isa, name in _ISA_NAMES.items() if isa <= best}
+        wanted = os.environ.get("AVATAR_ISA", "") or _ISA_NAMES[best]
+        if wanted not in allowed:
+            return None, f"AVATAR_ISA={wanted} is not one of {', '.join(allowed)}."
+        return Library(handle, path, allowed[wanted]), ""
+    return None, reason
