@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 2
+VERSION = 3
 
 PLATE_FRAMES = 64  # looked at for the plate
 PROBE_FRAMES = 32  # looked at to find out whether the background moves
@@ -35,6 +35,7 @@ MARGIN = 0.015  # ... this far, in picture sides, from anything that is not
 SEEN = 3  # times that a pixel of the plate must have been seen, at least
 MOVES_PX = 1.0  # a background whose pictures lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
+SEARCH = 0.08  # of the picture's side: how far off the places are where a search starts
 WIDEST = 0.25  # of the picture's side: most by which a moving background makes the plate larger
 
 
@@ -155,7 +156,7 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     found, before, after, apart = {}, [], [], []
     for index in probes:
         picture = read_grey(ctx.frame_path(index))
-        found[int(index)] = aligner.align(picture).matrix
+        found[int(index)] = search(aligner, reference, picture, part, [np.eye(2, 3)])
         before.append(difference(reference, picture, np.eye(2, 3), part))
         after.append(difference(reference, picture, found[int(index)], part))
         apart.append(float(np.linalg.norm(move(found[int(index)], aligner.centre) - aligner.centre)))
@@ -169,11 +170,11 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     starts = {start for start, _ in ctx.result("track")["segments"]}
     for index in log.track(ctx.result("parse")["keyframes"], "background"):
         picture = read_grey(ctx.frame_path(index))
-        tries = [aligner.align(picture, matrix)]
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            tries += [aligner.align(picture, found[nearest]), aligner.align(picture)]
-        matrix = min(tries, key=lambda a: difference(reference, picture, a.matrix, part)).matrix
+            matrix = search(aligner, reference, picture, part, [matrix, found[nearest], np.eye(2, 3)])
+        else:
+            matrix = aligner.align(picture, matrix).matrix
         matrices[index] = matrix
     to_frame = fill_between(matrices, ctx.result("track")["segments"], ctx.frames)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
@@ -184,11 +185,26 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     return invert(to_frame), still
 
 
+def search(
+    aligner: Aligner, reference: np.ndarray, picture: np.ndarray, part: np.ndarray, starts: list[np.ndarray]
+) -> np.ndarray:
+    """The best alignment [2, 3] from ``starts`` and from shifts all around the first of them."""
+    step = SEARCH * reference.shape[0]
+    around = [starts[0] + np.array([[0, 0, x], [0, 0, y]]) * step for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
+    found = [aligner.align(picture, start).matrix for start in (*starts, *around)]
+    return min(found, key=lambda matrix: difference(reference, picture, matrix, part))
+
+
 def difference(reference: np.ndarray, picture: np.ndarray, matrix: np.ndarray, part: np.ndarray) -> float:
-    """Mean absolute difference over ``part`` of the reference, in grey levels, after ``matrix`` and any offset."""
-    seen = warp(np.full_like(picture, 255), matrix, picture.shape[::-1]) == 255
-    error = (warp(picture, matrix, picture.shape[::-1]).astype(np.float32) - reference)[part & seen]
-    return float(np.abs(error - np.median(error)).mean()) if len(error) else np.inf
+    """Mean absolute difference over ``part`` of the reference, grey levels, after ``matrix`` and any offset.
+
+    Infinite where less than half of the part remains in the picture.
+    """
+    seen = part & (warp(np.full_like(picture, 255), matrix, picture.shape[::-1], outside=0) == 255)
+    if seen.sum() < 0.5 * part.sum():
+        return np.inf
+    error = (warp(picture, matrix, picture.shape[::-1]).astype(np.float32) - reference)[seen]
+    return float(np.abs(error - np.median(error)).mean())
 
 
 def fill_between(matrices: dict[int, np.ndarray], segments: list[list[int]], count: int) -> np.ndarray:

@@ -31,6 +31,7 @@ VERSION = 3
 
 SIZE = 256  # of the masks; the segmenter's own size
 CLASSES = ("hair", "skin", "clothes", "background")  # the channels of a mask picture
+OVERSAMPLING = 4  # of polygon edges
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
 
@@ -208,7 +209,9 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
 
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
     lower_face = oval & (np.arange(size)[:, None] > points[1, 1])
-    sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval | sure]
+    sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval]
+    if len(sample) == 0:  # no face in the picture
+        return np.stack([np.zeros((SIZE, SIZE), np.float32)] * 3 + [np.ones((SIZE, SIZE), np.float32)])
     spread = (lab - np.median(sample, 0)) / (np.array([30.0, 8.0, 8.0]) + sample.std(0))
     unlike = (spread**2).sum(-1)
     skin = oval | (person & np.where(above, ellipse(0.5) & (unlike < 1), unlike < 4))
@@ -233,12 +236,22 @@ def polygon(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     import cv2
 
     width, height = (size, size) if isinstance(size, int) else size
-    canvas = np.zeros((height, width), np.uint8)
-    if np.isfinite(points).all():
-        # cv2 has pixel centres at whole numbers, and takes fixed point with 4 fractional bits.
-        fixed = np.round((points.clip(-4 * width, 5 * width) - 0.5) * 16).astype(np.int32)
-        cv2.fillPoly(canvas, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
-    return canvas.astype(np.float32) / 255
+    canvas = np.zeros((height, width), np.float32)
+    if not np.isfinite(points).all():
+        return canvas
+    # cv2's own anti-aliasing makes polygons half a pixel fatter, so draw larger and average; but only where needed.
+    low = np.floor(points.min(0)).clip(0, [width, height]).astype(int)
+    high = np.ceil(points.max(0)).clip(0, [width, height]).astype(int)
+    if (high <= low).any():
+        return canvas
+    part = np.zeros((high - low)[::-1] * OVERSAMPLING, np.uint8)
+    # cv2 has pixel centres at whole numbers, and takes fixed point with 4 fractional bits.
+    far = 8.0 * max(width, height)
+    fixed = np.round(((points.clip(-far, far) - low) * OVERSAMPLING - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(part, [fixed], 255, shift=4)
+    area = cv2.resize(part, (int(high[0] - low[0]), int(high[1] - low[1])), interpolation=cv2.INTER_AREA)
+    canvas[low[1] : high[1], low[0] : high[0]] = area.astype(np.float32) / 255
+    return canvas
 
 
 def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -251,7 +264,7 @@ def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     jaw = points[list(JAW)]
     left, right = jaw[0], jaw[-1]  # of the person: left is on the right of the picture
     across = left - right
-    reach = 20.0 * max(float(np.linalg.norm(across)), 1.0)
+    reach = 4.0 * max(size if isinstance(size, int) else max(size), 1)
     across = across / max(float(np.linalg.norm(across)), 1e-6) * reach
     up = np.array([across[1], -across[0]])
     ring = [left + across + up, left + across, *jaw, right - across, right - across + up]

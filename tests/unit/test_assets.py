@@ -198,4 +198,4 @@ def test_real_canonical_face_is_a_face():
     width = np.ptp(vertices[:, 0])
     assert 14 < width < 17  # centimetres
     assert faces.min() == 0 and faces.max() == 467
-    assert 0 <= uv.min() and uv.max() <= 1
+    assert uv.min() >= 0 and uv.max() <= 1

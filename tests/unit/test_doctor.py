@@ -1,0 +1,83 @@
+"""`avatar doctor`: passes here, and names what is broken where something is."""
+
+import builtins
+import sys
+
+import pytest
+
+from avatar import doctor
+from avatar.errors import AvatarError
+
+
+def parts(findings):
+    return {f.part.strip(): f for f in findings}
+
+
+def test_this_installation_is_sound(capsys):
+    doctor.main(doctor.Config())
+    text = capsys.readouterr().out
+    for word in ("python", "torch", "processor", "native library", "rasterize", "ssim", "face_landmarker"):
+        assert word in text
+
+
+def test_kernels_are_really_compared(monkeypatch):
+    from avatar import native
+
+    assert all(error <= doctor.TOLERANCE for error in doctor.operator_errors().values())
+    original = native.ssim
+    monkeypatch.setattr(native, "ssim", lambda a, b: original(a, b) * 1.01)
+    found = parts(doctor.check_native())
+    assert found["ssim"].state == doctor.BROKEN and "differs" in found["ssim"].detail
+    assert found["rasterize"].state == doctor.GOOD
+
+
+def test_a_wrong_gradient_is_noticed(monkeypatch):
+    from avatar import native
+
+    original = native.triplane_encode
+    monkeypatch.setattr(native, "triplane_encode", lambda p, t, r: original(p.detach(), t, r) + 0 * p.sum())
+    assert doctor.operator_errors()["triplane_encode"] > 0.1
+
+
+def test_a_kernel_that_raises_is_a_line(monkeypatch):
+    from avatar import native
+
+    def boom(*_, **__):
+        raise RuntimeError("illegal instruction")
+
+    monkeypatch.setattr(native, "rasterize", boom)
+    assert doctor.operator_errors()["rasterize"] == "RuntimeError: illegal instruction"
+
+
+def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
+    original = builtins.__import__
+
+    def fail(name, *args, **kwargs):
+        if name == "soxr":
+            raise ImportError("libsoxr.so.0: cannot open shared object file")
+        return original(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "soxr", raising=False)
+    monkeypatch.setattr(builtins, "__import__", fail)
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: fail(name))
+    with pytest.raises(AvatarError) as caught:
+        doctor.main(doctor.Config())
+    assert "soxr" in str(caught.value) and "pip install soxr" in str(caught.value)
+    assert "libsoxr" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_check_that_fails_is_a_finding(monkeypatch):
+    def check_gpu():
+        raise RuntimeError("driver mismatch")
+
+    monkeypatch.setattr(doctor, "check_gpu", check_gpu)
+    finding = parts(doctor.examine())["gpu"]
+    assert finding.state == doctor.BROKEN and "driver mismatch" in finding.detail
+
+
+def test_absent_assets_are_a_note(monkeypatch, tmp_path):
+    monkeypatch.setenv("AVATAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("AVATAR_ASSETS", raising=False)
+    found = parts(doctor.check_assets())
+    assert found["face_landmarker"].state == doctor.NOTE
+    assert "avatar assets --fetch face_landmarker" in found["face_landmarker"].fix

@@ -1,0 +1,131 @@
+"""The parse stage: key frames, masks for every frame, polygons, and the way without a network."""
+
+import numpy as np
+import pytest
+
+from avatar import assets
+from avatar.errors import AvatarError
+from avatar.preprocess import parse
+from avatar.preprocess.stage import run_stage
+from tests.unit.drawn_person import HEAD, SIZE, Person, face
+
+PARTS = ("hair", "face", "neck", "clothes", "background")
+
+
+@pytest.fixture
+def no_segmenter(monkeypatch):
+    def fail(name, quiet=False):
+        raise AvatarError(f"{name} cannot be had.")
+
+    monkeypatch.setattr(assets, "fetch", fail)
+
+
+def test_keyframes_never_cross_a_cut():
+    assert parse.choose_keyframes([[0, 10], [10, 11], [11, 16]], 4) == [0, 4, 8, 9, 10, 11, 15]
+
+
+def test_stride_grows_with_the_video_up_to_a_quarter_second():
+    assert parse.choose_stride(250, 25) == 1
+    assert parse.choose_stride(1800, 25) == 3
+    assert parse.choose_stride(100_000, 25) == 6
+
+
+def test_saved_masks_sum_to_255_and_come_back(tmp_path):
+    shares = np.random.default_rng(0).dirichlet([0.3] * 4, (parse.SIZE, parse.SIZE)).transpose(2, 0, 1)
+    parse.save_mask(tmp_path / "m.png", shares)
+    back = parse.read_mask(tmp_path / "m.png")
+    np.testing.assert_allclose(back.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(back, shares.transpose(1, 2, 0), atol=2.1 / 255)
+
+
+def test_polygon_has_the_right_area_and_place():
+    square = np.array([[10.25, 20], [30.25, 20], [30.25, 40], [10.25, 40]])
+    mask = parse.polygon(square, (64, 48))
+    assert mask.shape == (48, 64)
+    y, x = np.mgrid[0:48, 0:64] + 0.5
+    assert mask.sum() == pytest.approx(400, rel=0.06)
+    assert (mask * x).sum() / mask.sum() == pytest.approx(20.25, abs=0.3)
+    assert (mask * y).sum() / mask.sum() == pytest.approx(30, abs=0.3)
+    assert parse.polygon(np.full((4, 2), np.nan), 16).sum() == 0
+
+
+def test_masks_of_every_frame(tmp_path):
+    head = np.stack([np.linspace(-14, 14, 9), np.zeros(9)], -1)
+    person = Person(tmp_path / "p", head=head, frames=9)
+    person.write_masks(stride=4)
+    for index in range(9):
+        masks = parse.load_masks(person.folder, index, SIZE)
+        assert all(m.shape == (SIZE, SIZE) and m.dtype == np.float32 for m in masks.values())
+        np.testing.assert_allclose(sum(masks[k] for k in PARTS), 1, atol=1e-5)
+        true_hair, true_skin = person.masks(index)[:2] > 0
+        found = masks["face"] + masks["neck"]
+        # Between key frames the head has moved by up to 7 pixels; carried along, the masks fit all the same.
+        for ours, true in ((found > 0.5, true_skin), (masks["hair"] > 0.5, true_hair)):
+            assert (ours & true).sum() / (ours | true).sum() > 0.85
+        middle = HEAD + head[index]
+        assert masks["mouth"][int(middle[1] + 15), int(middle[0])] == 1
+        assert masks["lips"][int(middle[1] + 15), int(middle[0])] == 0
+        assert masks["lips"][int(middle[1] + 20), int(middle[0])] > 0.5
+        assert masks["eyes"][int(middle[1] - 6), int(middle[0] + 9)] > 0.5
+        assert masks["face"][int(middle[1]), int(middle[0])] > 0.95
+        assert masks["neck"][int(middle[1] + 36), int(middle[0])] > 0.9
+        assert masks["face"][int(middle[1] + 36), int(middle[0])] < 0.1
+
+
+def test_masks_do_not_mix_across_a_cut(tmp_path):
+    head = np.array([[-20.0, 0]] * 5 + [[20.0, 0]] * 5)
+    person = Person(tmp_path / "p", head=head, segments=[[0, 5], [5, 10]], frames=10)
+    person.write_masks(stride=3)
+    for index in (4, 5):
+        hair = parse.load_masks(person.folder, index, SIZE)["hair"]
+        x = (hair * (np.arange(SIZE) + 0.5)).sum() / hair.sum()
+        assert x == pytest.approx(HEAD[0] + head[index, 0], abs=1.5)
+
+
+def test_rectangular_sizes_and_bad_frames(tmp_path):
+    person = Person(tmp_path / "p", frames=2)
+    with pytest.raises(AvatarError, match="parse"):
+        parse.load_masks(person.folder, 0)
+    person.write_masks()
+    assert parse.load_masks(person.folder, 0, (96, 64))["hair"].shape == (64, 96)
+    with pytest.raises(AvatarError, match="frame 2"):
+        parse.load_masks(person.folder, 2)
+
+
+def test_without_the_model_it_says_so_and_still_finds_the_person(tmp_path, no_segmenter, capsys):
+    person = Person(tmp_path / "p", frames=2)
+    assert run_stage(parse, person.context)
+    assert "guessed" in capsys.readouterr().err
+    assert person.context.result("parse")["method"] == "shapes"
+    masks = parse.load_masks(person.folder, 0, SIZE)
+    hair, skin, clothes, background = person.masks(0) > 0
+    for name, true in (("background", background), ("clothes", clothes), ("hair", hair)):
+        ours = masks[name] > 0.5
+        assert (ours & true).sum() / (ours | true).sum() > 0.6, name
+    assert (masks["face"] > 0.5)[skin & (np.arange(SIZE)[:, None] < HEAD[1] + 20)].mean() > 0.9
+
+
+def test_shapes_survive_a_face_at_the_edge_and_a_flat_picture():
+    for shift in ((-300, 0), (0, 400), (0, 0)):
+        shares = parse.parse_by_shape(np.full((256, 256, 3), 90, np.uint8), face(np.array(shift))[:, :2])
+        assert shares.shape == (4, 256, 256)
+        np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
+
+
+def test_segmenter_separates_a_real_head(tmp_path):
+    if not assets.available("selfie_multiclass"):
+        pytest.skip("selfie_multiclass is not on this machine (avatar assets --fetch selfie_multiclass)")
+    skimage = pytest.importorskip("skimage.data")
+    try:
+        picture = skimage.astronaut()[:256, 96:352]
+    except OSError:
+        pytest.skip("the sample portrait is not installed")
+    points = np.zeros((478, 2))
+    points[152] = [128, 190]
+    with parse.open_parser() as (parser, method):
+        shares = parser(np.ascontiguousarray(picture), points)
+    assert method == "segmenter"
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
+    assert shares[1, 110, 128] > 0.95  # the nose
+    assert shares[2, 250, 128] > 0.95  # the suit
+    assert shares.max(0).mean() > 0.9  # decided almost everywhere
