@@ -156,9 +156,7 @@ def _subdivide(
             m,
         ]
     )
-    averaged = [
-        np.concatenate([o, (o[..., edges[:, 0], :] + o[..., edges[:, 1], :]) / 2], axis=-2) for o in others
-    ]
+    averaged = [np.concatenate([o, (o[..., edges[:, 0], :] + o[..., edges[:, 1], :]) / 2], axis=-2) for o in others]
     return np.concatenate([vertices, middle]), fine, averaged
 
 
@@ -220,7 +218,13 @@ def _grid_faces(index: np.ndarray, closed: bool = False) -> np.ndarray:
     return np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
 
 
-def _sheet(name: str, points: np.ndarray, uv: np.ndarray | None = None, head=1.0, nearer: float = 0.0) -> Part:
+def _sheet(
+    name: str,
+    points: np.ndarray,
+    uv: np.ndarray | None = None,
+    head: float | np.ndarray = 1.0,
+    nearer: float = 0.0,
+) -> Part:
     """A part from a grid of points [rows, columns, 3]; texture coordinates run along the grid."""
     rows, columns = points.shape[:2]
     if uv is None:
@@ -353,7 +357,7 @@ def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
     v, t = np.meshgrid(np.linspace(0, 1, 8), np.linspace(-1, 1, 11), indexing="ij")
     tongue_x = 1.55 * t * np.sqrt(np.clip(1 - 0.35 * (1 - v) ** 2, 0, 1))
     tongue = middle + np.stack(
-        [tongue_x, 1.3 - 1.0 * v**0.7 + 0.28 * t * t + 0.12 * (1 - np.abs(t)) , 1.7 + 2.6 * v + 0.5 * t * t], -1
+        [tongue_x, 1.3 - 1.0 * v**0.7 + 0.28 * t * t + 0.12 * (1 - np.abs(t)), 1.7 + 2.6 * v + 0.5 * t * t], -1
     )
     tongue_part = follow(_sheet("tongue", tongue, nearer=-4.0), 0.85 - 0.25 * v.reshape(-1))
     tongue_part.fields[INDEX["tongueOut"]] += np.stack([0 * v, -0.75 * (1 - v), -1.2 * (1 - v)], -1).reshape(-1, 3)

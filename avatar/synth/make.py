@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -374,7 +373,7 @@ def _wall(colour: tuple[float, float, float], size: tuple[int, int], seed: int) 
     rng = np.random.default_rng([seed, 3])
     cloud = cv2.resize(rng.standard_normal((9, 9)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     cloud += 0.5 * cv2.resize(rng.standard_normal((33, 33)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    return np.float32(colour) * (light * (1 + 0.018 * cloud))[..., None]
+    return np.asarray(colour, np.float32) * (light * (1 + 0.018 * cloud))[..., None]
 
 
 # --- files --------------------------------------------------------------------------------------------------------

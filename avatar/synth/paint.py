@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -49,7 +50,7 @@ def textures(look: Look, uv: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]
         "skin": _skin(look, uv, rng),
         "neck": _neck(look, rng),
         "hair": _hair(look, rng),
-        "back_hair": np.full((16, 16, 3), 1, np.float32) * np.float32(look.hair) * 0.35,
+        "back_hair": np.full((16, 16, 3), 1, np.float32) * _rgb(look.hair) * 0.35,
         "shirt": _knit(look, rng),
         "eye": _eye(look, rng),
         "upper_teeth": _teeth(upper=True),
@@ -57,6 +58,10 @@ def textures(look: Look, uv: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]
         "tongue": _tongue(rng),
         "cavity": np.full((8, 8, 3), (0.17, 0.05, 0.05), np.float32),
     }
+
+
+def _rgb(colour: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.asarray(colour, np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: tuple[float, float] | float) -> np.ndarray:
@@ -90,7 +95,9 @@ def _mask(size: int, polygon: np.ndarray, blur: float) -> np.ndarray:
 
 def _stroke(size: int, curve: np.ndarray, width: float, blur: float) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
-    cv2.polylines(mask, [np.round(curve * size * 16).astype(np.int32)], False, 255, max(1, round(width)), cv2.LINE_AA, 4)
+    cv2.polylines(
+        mask, [np.round(curve * size * 16).astype(np.int32)], False, 255, max(1, round(width)), cv2.LINE_AA, 4
+    )
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur)
 
 
@@ -103,8 +110,8 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
     image = np.ones((size, size, 3), np.float32) * skin
     warm, deep = skin * (1.02, 0.80, 0.76), skin * (0.72, 0.56, 0.50)
     # large and small variation
-    image *= 1 + 0.020 * _noise(rng, (size, size), 120)[..., None] * np.float32((0.6, 1.0, 1.1))
-    image *= 1 + 0.012 * _noise(rng, (size, size), 14)[..., None] * np.float32((0.5, 1.0, 1.0))
+    image *= 1 + 0.020 * _noise(rng, (size, size), 120)[..., None] * _rgb((0.6, 1.0, 1.1))
+    image *= 1 + 0.012 * _noise(rng, (size, size), 14)[..., None] * _rgb((0.5, 1.0, 1.0))
     image *= 1 + 0.014 * _noise(rng, (size, size), 2.6)[..., None]
     for v, radius, amount in ((50, 0.085, 0.40), (280, 0.085, 0.40), (205, 0.06, 0.3), (425, 0.06, 0.3),
                               (4, 0.04, 0.45), (199, 0.05, 0.25), (9, 0.06, 0.15)):  # fmt: skip
@@ -119,9 +126,7 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
         _blend(image, deep, _blob(size, (centre * 0.6 + brow_low * 0.4), (0.075, 0.030)), 0.42)  # the socket
         _blend(image, deep * (1, 0.95, 1.0), _blob(size, inner + (-sign * 0.014, 0.0), (0.020, 0.035)), 0.40)
         _blend(image, deep, _blob(size, centre + (0, 0.058), (0.06, 0.014)), 0.14)  # below the eye
-        crease = lids["upper"] + np.stack(
-            [np.zeros(60), -0.017 - 0.012 * np.sin(np.linspace(0, np.pi, 60))], 1
-        )
+        crease = lids["upper"] + np.stack([np.zeros(60), -0.017 - 0.012 * np.sin(np.linspace(0, np.pi, 60))], 1)
         _blend(image, deep * 0.75, _stroke(size, crease[4:57], 3, 2.2), 0.9)
         _blend(image, (0.10, 0.06, 0.05), _stroke(size, lids["upper"][:57], 5, 1.6), 0.95)
         _blend(image, deep * 0.55, _stroke(size, lids["lower"][2:52], 3, 1.8), 0.65)
@@ -132,7 +137,9 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
         _blend(image, deep, _blob(size, uv[wing] + (sign * 0.010, -0.008), (0.010, 0.022)), 0.45)
         nostril = uv[hole] * 0.55 + uv[wing] * 0.45 + (0, -0.010)
         _blend(image, (0.20, 0.08, 0.07), _blob(size, nostril, (0.0155, 0.0085), sign * 0.35), 0.95)
-        _blend(image, deep * 0.9, _stroke(size, _curve(uv[[48, 64, 98] if sign < 0 else [278, 294, 327]], 20), 3, 3), 0.6)
+        _blend(
+            image, deep * 0.9, _stroke(size, _curve(uv[[48, 64, 98] if sign < 0 else [278, 294, 327]], 20), 3, 3), 0.6
+        )
         flank = uv[[193, 122, 198, 131] if sign < 0 else [417, 351, 420, 360]]
         _blend(image, deep, _stroke(size, _curve(flank, 30), 12, 9), 0.32)
     _blend(image, np.minimum(skin * 1.12, 1), _blob(size, uv[5], (0.011, 0.055)), 0.5)
@@ -140,7 +147,9 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
     _blend(image, deep, _blob(size, uv[94], (0.022, 0.007)), 0.35)
     _blend(image, deep, _blob(size, uv[2] + (0, 0.004), (0.03, 0.008)), 0.30)
     for cheek, lip in ((203, 61), (423, 291)):  # fold between nose and mouth
-        _blend(image, deep, _stroke(size, _curve(np.stack([uv[cheek], uv[cheek] * 0.4 + uv[lip] * 0.6]), 20), 5, 7), 0.35)
+        _blend(
+            image, deep, _stroke(size, _curve(np.stack([uv[cheek], uv[cheek] * 0.4 + uv[lip] * 0.6]), 20), 5, 7), 0.35
+        )
     _blend(image, deep, _blob(size, uv[18] + (0, 0.008), (0.055, 0.010)), 0.42)  # under the lower lip
     _blend(image, deep, _blob(size, uv[164], (0.008, 0.018)), 0.22)
     _lips(image, look, uv, rng)
@@ -204,7 +213,9 @@ def _lips(image: np.ndarray, look: Look, uv: np.ndarray, rng: np.random.Generato
         _blend(image, np.minimum(colour * 1.35 + 0.10, 1), _stroke(size, middle, 6 if name == "lower" else 3, 6), 0.38)
         _blend(image, colour * 0.45, _stroke(size, inner, 3, 2.0), 0.75)
         if name == "upper":
-            _blend(image, np.minimum(np.asarray(look.skin) * 1.1, 1), _stroke(size, outer[15:65] + (0, -0.006), 3, 3), 0.35)
+            _blend(
+                image, np.minimum(np.asarray(look.skin) * 1.1, 1), _stroke(size, outer[15:65] + (0, -0.006), 3, 3), 0.35
+            )
     for corner in (61, 291):
         _blend(image, colour * 0.45, _blob(size, uv[corner], (0.010, 0.007)), 0.6)
 
@@ -214,7 +225,7 @@ def _neck(look: Look, rng: np.random.Generator, size: int = 256) -> np.ndarray:
     v = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     u = np.linspace(-1, 1, size, dtype=np.float32)[None]
     shadow = 0.50 * (1 - smoothstep(v, 0.25, 0.78)) * np.exp(-((u / 0.8) ** 4)) + 0.25 * np.abs(u) ** 2
-    image *= 1 - shadow[..., None] * np.float32((0.75, 1.0, 1.05))
+    image *= 1 - shadow[..., None] * _rgb((0.75, 1.0, 1.05))
     image *= 1 + 0.012 * _noise(rng, (size, size), 3)[..., None]
     tendon = np.exp(-(((np.abs(u) - 0.10 - 0.28 * (1 - v)) / 0.05) ** 2)) * smoothstep(v, 0.45, 0.8)
     return image * (1 + 0.05 * tendon[..., None]) * (1 - 0.25 * smoothstep(v, 0.9, 1.0))[..., None]
@@ -229,7 +240,7 @@ def _hair(look: Look, rng: np.random.Generator) -> np.ndarray:
     base = np.asarray(look.hair, np.float32)
     image = base * np.clip(tone, 0.25, 2.2)[..., None]
     bright = np.clip(fine * 0.5 + lock * 0.6 - 0.7, 0, 2)[..., None]
-    image = image + bright * base * np.float32((0.55, 0.50, 0.42))
+    image = image + bright * base * _rgb((0.55, 0.50, 0.42))
     v = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     return np.clip(image * (0.70 + 0.45 * smoothstep(v, 0.0, 0.12)) * (1 + 0.25 * smoothstep(v, 0.5, 1.0)), 0, 1)
 
@@ -245,7 +256,7 @@ def _knit(look: Look, rng: np.random.Generator, size: int = 1024) -> np.ndarray:
     base = np.ones((size, size, 3), np.float32) * np.asarray(look.shirt, np.float32)
     v = y / size
     stripe = ((v * 9.0 + 0.15) % 1 < 0.30) & (v > 0.16)
-    base[stripe] = np.asarray(look.shirt, np.float32) * 0.35 + np.float32((0.93, 0.90, 0.84)) * 0.65
+    base[stripe] = np.asarray(look.shirt, np.float32) * 0.35 + _rgb((0.93, 0.90, 0.84)) * 0.65
     collar = v < 0.055
     weave = np.where(collar, 0.82 + 0.18 * np.abs(np.sin(np.pi * x / 9.0)), weave)
     weave = np.where(np.abs(v - 0.055) < 0.004, 0.55, weave)
@@ -260,15 +271,19 @@ def _eye(look: Look, rng: np.random.Generator, size: int = 512) -> np.ndarray:
 
     y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size * 2 - 1
     r, phi = np.hypot(x, y), np.arctan2(y, x)
-    image = np.ones((size, size, 3), np.float32) * np.float32((0.93, 0.90, 0.88))
+    image = np.ones((size, size, 3), np.float32) * _rgb((0.93, 0.90, 0.88))
     image *= (1 - 0.30 * smoothstep(r, 0.45, 1.0))[..., None]
     image[..., 1:] *= (1 - 0.10 * smoothstep(r, 0.5, 0.95))[..., None]
     iris = IRIS_RADIUS / EYE_RADIUS
     rho = r / iris
-    spokes = np.interp(phi, np.linspace(-np.pi, np.pi, 181), np.convolve(rng.standard_normal(183), [0.25, 0.5, 0.25])[1:182])
-    colour = np.asarray(look.iris, np.float32) * (1 + 0.28 * spokes[..., None] * np.clip(1.2 - np.abs(rho - 0.6), 0, 1)[..., None])
+    spokes = np.interp(
+        phi, np.linspace(-np.pi, np.pi, 181), np.convolve(rng.standard_normal(183), [0.25, 0.5, 0.25])[1:182]
+    )
+    colour = np.asarray(look.iris, np.float32) * (
+        1 + 0.28 * spokes[..., None] * np.clip(1.2 - np.abs(rho - 0.6), 0, 1)[..., None]
+    )
     colour = colour * (0.65 + 0.75 * np.exp(-(((rho - 0.55) / 0.25) ** 2)))[..., None]
-    colour = colour + np.float32((0.22, 0.12, 0.03)) * np.exp(-(((rho - 0.48) / 0.12) ** 2))[..., None]
+    colour = colour + _rgb((0.22, 0.12, 0.03)) * np.exp(-(((rho - 0.48) / 0.12) ** 2))[..., None]
     colour *= (1 - 0.75 * smoothstep(rho, 0.80, 1.02))[..., None]
     inside = 1 - smoothstep(rho, 0.97, 1.06)
     image += (colour - image) * inside[..., None]
@@ -279,19 +294,21 @@ def _eye(look: Look, rng: np.random.Generator, size: int = 512) -> np.ndarray:
 def _teeth(upper: bool, width: int = 512, height: int = 96) -> np.ndarray:
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    widths = np.array([0.17, 0.135, 0.15, 0.14, 0.14, 0.15]) if upper else np.array([0.10, 0.115, 0.13, 0.14, 0.16, 0.18])
+    widths = (
+        np.array([0.17, 0.135, 0.15, 0.14, 0.14, 0.15]) if upper else np.array([0.10, 0.115, 0.13, 0.14, 0.16, 0.18])
+    )
     borders = np.concatenate([[0], np.cumsum(widths)])
-    image = np.ones((height, width, 3), np.float32) * np.float32((0.93, 0.90, 0.84))
+    image = np.ones((height, width, 3), np.float32) * _rgb((0.93, 0.90, 0.84))
     distance = np.abs(np.abs(x)[..., None] - borders).min(-1)
     image *= (1 - 0.38 * np.exp(-((distance / 0.010) ** 2)))[..., None]
     image *= (1 - 0.55 * smoothstep(np.abs(x), 0.25, 1.0))[..., None]
     gum = 1 - smoothstep(y, 0.12, 0.30)
-    image += (np.float32((0.66, 0.34, 0.34)) - image) * gum[..., None]
+    image += (_rgb((0.66, 0.34, 0.34)) - image) * gum[..., None]
     return image * (1 - 0.22 * (1 - y))[..., None] * (1.0 if upper else 0.82)
 
 
 def _tongue(rng: np.random.Generator, size: int = 128) -> np.ndarray:
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
-    image = np.ones((size, size, 3), np.float32) * np.float32((0.66, 0.30, 0.30))
+    image = np.ones((size, size, 3), np.float32) * _rgb((0.66, 0.30, 0.30))
     image *= (1 + 0.05 * _noise(rng, (size, size), 3) - 0.18 * np.exp(-(((x - 0.5) / 0.05) ** 2)))[..., None]
     return image * (1 - 0.65 * smoothstep(y, 0.1, 0.9))[..., None]

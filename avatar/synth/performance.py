@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from avatar.motion.arkit import ARKIT, INDEX
-from avatar.synth.speech import BILABIAL, RATE, Phone, Speech
+from avatar.synth.speech import BILABIAL, RATE, Phone, Speech, smoothed
 
 _STEP = 100  # Hz at which lips are planned
 
@@ -64,10 +64,10 @@ def lips(speech: Speech, times: np.ndarray) -> np.ndarray:
         shape = _shape(phone.symbol)
         target[inside], weight[inside] = shape, _FIRM.get(_SAME.get(phone.symbol, phone.symbol), 1.0)
     loud = _loudness(speech, grid)
-    target[:, INDEX["jawOpen"]] *= 0.80 + 0.35 * loud
+    target[:, INDEX["jawOpen"]] *= 0.90 + 0.40 * loud
     kernel = np.exp(-0.5 * (np.arange(-16, 17) / 4.6) ** 2)
-    total = np.convolve(weight, kernel, "same")
-    smooth = np.stack([np.convolve(c * weight, kernel, "same") for c in target.T], 1) / total[:, None]
+    total = smoothed(weight, kernel)
+    smooth = np.stack([smoothed(c * weight, kernel) for c in target.T], 1) / total[:, None]
     seal = _seal(speech.phones, times)
     out = np.stack([np.interp(times, grid, c) for c in smooth.T], 1)
     for name in _OPENING:
@@ -105,7 +105,7 @@ def _loudness(speech: Speech, grid: np.ndarray) -> np.ndarray:
     padded = np.zeros(count * hop)
     padded[: min(len(speech.samples), len(padded))] = speech.samples[: len(padded)]
     rms = np.sqrt((padded.reshape(count, hop) ** 2).mean(1))
-    rms = np.convolve(rms, np.hanning(11) / np.hanning(11).sum(), "same")
+    rms = smoothed(rms, np.hanning(11) / np.hanning(11).sum())
     return np.clip(rms / max(np.percentile(rms, 98), 1e-6), 0, 1)
 
 

@@ -76,7 +76,5 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     v = vertices[faces]
     normal = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
     flat = faces.reshape(-1)
-    total = np.stack(
-        [np.bincount(flat, np.repeat(normal[:, k], 3), minlength=len(vertices)) for k in range(3)], 1
-    )
+    total = np.stack([np.bincount(flat, np.repeat(normal[:, k], 3), minlength=len(vertices)) for k in range(3)], 1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)

@@ -35,9 +35,7 @@ LIDS = {  # outer corner to inner corner
         "lower": (263, 249, 390, 373, 374, 380, 381, 382, 362),
     },
 }
-EYE_RING = {
-    side: (*lids["upper"], *lids["lower"][-2:0:-1]) for side, lids in LIDS.items()
-}
+EYE_RING = {side: (*lids["upper"], *lids["lower"][-2:0:-1]) for side, lids in LIDS.items()}
 BROWS = {
     "Right": ((46, 53, 52, 65, 55), (70, 63, 105, 66, 107)),  # lower edge, upper edge; outer to inner
     "Left": ((276, 283, 282, 295, 285), (300, 293, 334, 296, 336)),
@@ -95,7 +93,9 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
     jaw = below.copy()
     jaw[lower_lip] = 0.42 + 0.58 * along[lower_lip] ** 0.6
     jaw[off_lips] = np.where(
-        y > line, np.maximum(below, near * (0.42 + 0.58 * along**0.6)) * smoothstep(y, line - 0.4, line + 0.6), below * 0.4
+        y > line,
+        np.maximum(below, near * (0.42 + 0.58 * along**0.6)) * smoothstep(y, line - 0.4, line + 0.6),
+        below * 0.4,
     )[off_lips]
     jaw[upper_lip] = np.where(both[upper_lip], 0.42, 0)
     arm_y, arm_z = y - p[234, 1], z - (p[234, 2] - 1.0)
@@ -146,7 +146,7 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
         add(f"mouthSmile{name}", cheek, dx=sign * 0.1, dy=-0.40, dz=-0.25)
         add(f"mouthFrown{name}", reach, dx=sign * 0.1, dy=0.75, dz=0.1)
         wide = np.maximum(near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.2, at_corner[name])
-        add(f"mouthStretch{name}", wide, dx=sign * 1.05, dy=0.15, dz=0.4)
+        add(f"mouthStretch{name}", wide, dx=sign * 1.05, dy=0.32, dz=0.4)
         add(f"mouthStretch{name}", half_mouth * is_lower, dy=0.12)
         add(f"mouthDimple{name}", reach, dx=sign * 0.5, dy=-0.05, dz=0.7)
         fold = np.exp(-(((p - (p[327 if sign > 0 else 98] + (sign * 0.6, 0.6, 0))) / (1.2, 1.4, 2.0)) ** 2).sum(1))

@@ -23,7 +23,7 @@ _SPEED = 0.88  # a little slower than the voice's own pace: lips are seen at 25 
 
 VOWELS = frozenset("AIWYOQiuɑɔəɛɜɪʊʌæᵊaɒᵻɐ")
 BILABIAL = frozenset("pbm")
-_PAUSES = frozenset(";:,.!?—…()\"“”")
+_PAUSES = frozenset(';:,.!?—…()"“”')
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def speak(text: str, voice: str = "auto", seed: int = 0) -> Speech:
     if voice == "auto":
         voice = "neural" if _neural_installed() else "buzz"
     sentences = list((_neural if voice == "neural" else _buzz)(text, seed))
-    if not sentences:
+    if not any(p.symbol for s in sentences for p in s.phones):
         raise AvatarError(f"The text {text[:40]!r} has nothing to say.", "", "Give at least one English word.")
     return join(sentences)
 
@@ -82,6 +82,11 @@ def silence(seconds: float) -> Speech:
     """Nothing, for a while."""
     samples = np.zeros(round(seconds * RATE), np.float32)
     return Speech(samples, (Phone("", 0.0, len(samples) / RATE),))
+
+
+def smoothed(signal: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """[N] signal under an odd kernel, zero outside; unlike NumPy's "same" also where the kernel is the longer one."""
+    return np.convolve(np.pad(signal, len(kernel) // 2), kernel, "valid")
 
 
 # --- the neural voice ---------------------------------------------------------------------------------------------
@@ -104,9 +109,10 @@ def _neural(text: str, seed: int) -> Iterator[Speech]:
         symbols = ["", *[c for c in sentence if c in voice.vocab], ""]
         ids = np.array([voice.ids(sentence)], np.int64)
         names = ["lh", "theta", "ln", "lr", "phi", "f0", durations_name]
-        *spectra, durations = session.run(names, {"ids": ids, "speed": np.full(1, _SPEED, np.float32)})
-        samples = dsp.synth(*(s[0] for s in spectra), rng)
-        edges = np.concatenate([[0], np.cumsum(durations.reshape(-1))])
+        outputs = session.run(names, {"ids": ids, "speed": np.full(1, _SPEED, np.float32)})
+        *spectra, durations = (np.asarray(o) for o in outputs)
+        samples = dsp.synth(*(s[0] for s in spectra), rng=rng)
+        edges = np.concatenate([[0], np.cumsum(np.ravel(durations))])
         edges = edges / edges[-1] * len(samples) / RATE  # durations count steps of 25 ms, whole and exact
         yield Speech(samples.astype(np.float32), tuple(_tidy(symbols, edges)))
 
@@ -286,7 +292,7 @@ def _filter_bank(phones: list[Phone], rng: np.random.Generator) -> np.ndarray:
                 noise[inside & (times < phone.end - 0.03), 2] = 0
     smooth = np.hanning(9) / np.hanning(9).sum()
     formants = np.stack([np.convolve(np.pad(f, 4, "edge"), smooth, "valid") for f in formants.T], 1)
-    voiced = np.convolve(voiced, smooth, "same")
+    voiced = smoothed(voiced, smooth)
     pitch = 190 + 25 * np.sin(2 * np.pi * times / 1.7) - 12 * times / times[-1]
     at = np.arange(total) / step
     phase = np.cumsum(np.interp(at, np.arange(len(times)), pitch)) / RATE
@@ -301,6 +307,6 @@ def _filter_bank(phones: list[Phone], rng: np.random.Generator) -> np.ndarray:
         active = (noise[:, 0] == centre) & (noise[:, 1] == width)
         if active.any():
             band = np.fft.irfft(spectrum * np.exp(-(((frequency - centre) / width) ** 2)), total)
-            level = np.convolve(np.where(active, noise[:, 2], 0), smooth, "same")
+            level = smoothed(np.where(active, noise[:, 2], 0), smooth)
             out += band * np.interp(at, np.arange(len(times)), level) * 3
     return (0.6 * out / max(np.abs(out).max(), 1e-6)).astype(np.float32)

@@ -54,7 +54,7 @@ class Subject:
         self.look = Look.of(seed)
         self.body: Body = build_body(vertices, faces, uv, seed)
         self.rest = np.array([0.0, 0.0, 90.0]) if rest is None else np.asarray(rest, float)
-        self._assemble(textures(self.look, uv, seed), detail)
+        self._assemble(_textures(seed), detail)
         rng = np.random.default_rng(seed)
         self._wisps = [_wisps(sign, rng) for sign in (1.0, -1.0)]
 
@@ -131,7 +131,9 @@ class Subject:
             centre = self.body.eyes[side]
             local[index] = (local[index] - centre) @ turn.T + centre
         head = local @ shot.head_rotation.T + shot.head_translation
-        torso = (self._vertices - TORSO_PIVOT) @ shot.torso_rotation.T + TORSO_PIVOT + self.rest + shot.torso_translation
+        torso = (
+            (self._vertices - TORSO_PIVOT) @ shot.torso_rotation.T + TORSO_PIVOT + self.rest + shot.torso_translation
+        )
         return self._head * head + (1 - self._head) * torso
 
     # --- picture --------------------------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ class Subject:
         folded = np.zeros((-(-len(covered) // columns) * columns, 2), np.float32)
         folded[: len(covered)] = values[:, :2]
         folded = folded.reshape(-1, columns, 2)
-        colours = cv2.remap(self._atlas, folded, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        colours = cv2.remap(
+            self._atlas, folded, np.empty(0, np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         colours = colours.reshape(-1, 3)[: len(covered)]
         canvas.reshape(-1, 3)[covered] = colours * values[:, 2:3] + values[:, 3:4]
         self._finish(canvas, world, points, focal, shot)
@@ -226,8 +230,15 @@ class Subject:
             _dot(canvas, at, 0.11 * scale, (0.97, 0.97, 0.98))
 
     def _principal(self, points: np.ndarray, focal: float, shot: Shot) -> np.ndarray:
-        tip = shot.head_rotation @ (self.body.neutral[10] + shot.arkit @ self.body.fields[:, 10]) + shot.head_translation
+        tip = (
+            shot.head_rotation @ (self.body.neutral[10] + shot.arkit @ self.body.fields[:, 10]) + shot.head_translation
+        )
         return points[self._face_start + 10] - tip[:2] / tip[2] * focal
+
+
+@functools.lru_cache(maxsize=2)  # painting takes a second
+def _textures(seed: int) -> dict[str, np.ndarray]:
+    return textures(Look.of(seed), canonical_mesh()[2], seed)
 
 
 def canonical_mesh() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -267,8 +278,8 @@ def _line(canvas: np.ndarray, points: np.ndarray, colour, width: int) -> None:
 
 
 def _dot(canvas: np.ndarray, at: np.ndarray, radius: float, colour) -> None:
-    centre = (int(round((at[0] - 0.5) * 16)), int(round((at[1] - 0.5) * 16)))
-    cv2.circle(canvas, centre, int(round(radius * 16)), [float(c) for c in colour], -1, cv2.LINE_8, 4)
+    centre = (round(float(at[0] - 0.5) * 16), round(float(at[1] - 0.5) * 16))
+    cv2.circle(canvas, centre, round(radius * 16), [float(c) for c in colour], -1, cv2.LINE_8, 4)
 
 
 def _wisps(sign: float, rng: np.random.Generator, count: int = 70) -> tuple[np.ndarray, np.ndarray]:
