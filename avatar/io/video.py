@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
+UNTAGGED = 2  # FFmpeg's number of an unspecified colour matrix
 BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
 
 
@@ -180,9 +181,9 @@ def to_rgb(frame: av.VideoFrame, info: VideoInfo) -> np.ndarray:
     from av.video.reformatter import Colorspace
 
     # Untagged video: players take the HD matrix from 720 lines on, and the SD one below.
-    untagged = frame.colorspace == 2
+    untagged = frame.colorspace == UNTAGGED
     matrix = (Colorspace.ITU709 if min(info.width, info.height) >= 720 else Colorspace.ITU601) if untagged else None
-    picture = frame.to_ndarray(format="rgb24", **({"src_colorspace": matrix} if matrix is not None else {}))
+    picture = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, -info.rotation // 90)) if info.rotation else picture
 
 

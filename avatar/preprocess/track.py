@@ -179,7 +179,7 @@ def _peak_ratio(values: np.ndarray) -> np.ndarray:
 def fill_gaps(values: np.ndarray, segments: list[list[int]]) -> np.ndarray:
     """Replace NaN rows by linear interpolation inside their segment; a wholly empty one takes the nearest rows."""
     flat = values.reshape(len(values), -1)
-    known = np.isfinite(flat).all(1)
+    known = np.all(np.isfinite(flat), axis=1)
     filled = flat.copy()
     for start, end in segments:
         inside = np.flatnonzero(known[start:end]) + start
