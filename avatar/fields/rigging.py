@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
 
 
+SHOULDER_LIFT = (2.0, 10.0)  # centimetres beside the neck where a shoulder's lift begins, and where all of it acts
+
+
 class Pose(NamedTuple):
-    """Rigid state of one frame: axis-angle rotations [3] and translations [3], as in `Motion`."""
+    """State of one frame: axis-angle rotations [3], translations [3] and shoulder lifts [2], as in `Motion`."""
 
     head_rotation: Tensor
     head_translation: Tensor
     torso_rotation: Tensor
     torso_translation: Tensor
+    shoulders: Tensor
 
 
 class HeadRig(nn.Module):
@@ -53,6 +57,14 @@ class HeadRig(nn.Module):
         """Canonical directions of head-frame displacements [..., 3]."""
         return vectors @ axis_angle_to_matrix(self.head_rotation).T
 
+    def shoulder_lift(self, means: Tensor, shoulders: Tensor) -> Tensor:
+        """What the shoulders [2] add to canonical points: [N, 3], nothing near the neck, all of it far from it."""
+        beside = means.detach()[:, 0] - self.torso_pivot[0]
+        amount = ((beside.abs() - SHOULDER_LIFT[0]) / (SHOULDER_LIFT[1] - SHOULDER_LIFT[0])).clamp(0, 1)
+        right, left = amount * (beside < 0), amount * (beside > 0)
+        drop = right * shoulders[0] + left * shoulders[1]
+        return torch.stack([torch.zeros_like(drop), drop, torch.zeros_like(drop)], -1)
+
     def forward(self, means: Tensor, quats: Tensor, weight: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Posed means [N, 3] and quaternions [N, 4].
 
@@ -67,6 +79,7 @@ class HeadRig(nn.Module):
         torso = axis_angle_to_matrix(pose.torso_rotation)
         by_head = (means - self.head_translation) @ head.T + pose.head_translation
         by_torso = (means - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
+        by_torso = by_torso + self.shoulder_lift(means, pose.shoulders)
         q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)

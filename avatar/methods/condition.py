@@ -43,7 +43,8 @@ class Conditioner(nn.Module):
 
 def _raw(motion: Motion, index: int | slice) -> Tensor:
     upper = motion.arkit[index][..., list(UPPER)]
-    return torch.cat([motion.face[index], upper, motion.gaze[index], motion.head_rotation[index]], -1)
+    parts = [motion.face[index], upper, motion.gaze[index], motion.head_rotation[index], motion.shoulders[index]]
+    return torch.cat(parts, -1)
 
 
 class AudioCode(nn.Module):

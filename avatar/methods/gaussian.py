@@ -176,7 +176,10 @@ class GaussianAvatar(nn.Module):
         rotation, translation = motion.head_rotation[index], motion.head_translation[index]
         if pose_delta is not None:
             rotation, translation = rotation + pose_delta[:3], translation + pose_delta[3:]
-        pose = Pose(rotation, translation, motion.torso_rotation[index], motion.torso_translation[index])
+        pose = Pose(
+            rotation, translation, motion.torso_rotation[index], motion.torso_translation[index],
+            motion.shoulders[index],
+        )  # fmt: skip
         means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
         radii, means2d, depths, conics = project_gaussians(
             means, quats, (g.scales + change.scales).exp(), camera.viewmat, camera.K, camera.width, camera.height

@@ -35,6 +35,7 @@ class Motion:
         torso_rotation: [T, 3] axis-angle, radians, of the upper body relative to its rest position, in world axes
             about `torso_pivot` of the person.
         torso_translation: [T, 3] centimetres, the same.
+        shoulders: [T, 2] centimetres, positive down: how far the person's right and left shoulder are moved beyond that.
         valid: [T] whether the frame was measured (False: interpolated).
     """
 
@@ -46,6 +47,7 @@ class Motion:
     gaze: Tensor
     torso_rotation: Tensor
     torso_translation: Tensor
+    shoulders: Tensor
     valid: Tensor
 
     def __post_init__(self) -> None:
@@ -129,6 +131,6 @@ class Motion:
 
 _WIDTHS = {
     "arkit": len(ARKIT), "face": len(CHANNELS), "head_rotation": 3, "head_translation": 3, "gaze": 2,
-    "torso_rotation": 3, "torso_translation": 3, "valid": 0,
+    "torso_rotation": 3, "torso_translation": 3, "shoulders": 2, "valid": 0,
 }  # fmt: skip
 assert {f.name for f in fields(Motion)} == {"fps", *_WIDTHS}

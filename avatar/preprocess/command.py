@@ -129,7 +129,9 @@ def assemble(ctx: StageContext) -> None:
     motion = Motion.load(ctx.folder("refine") / "motion.safetensors")
     if read_record(ctx.person, "torso"):
         torso = torch.from_numpy(np.load(ctx.folder("torso") / "torso.npy")).float()
-        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:])
+        motion = motion.map(
+            torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], shoulders=torso[:, 6:]
+        )
     motion.save(ctx.person / "motion.safetensors")
     frames = ingest["num_frames"]
     person = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
+from avatar.preprocess import shoulders
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
 from avatar.preprocess.parse import load_masks, similarity
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 2
+VERSION = 3
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
@@ -43,7 +44,7 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Write torso.npy: rotation (axis-angle, radians) and translation (centimetres) per frame, float32 [T, 6]."""
+    """Write torso.npy, float32 [T, 8]: rotation (axis-angle, radians), translation and shoulders (centimetres)."""
     from safetensors.numpy import load_file
 
     camera = ctx.result("refine")["camera"]
@@ -54,17 +55,20 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
         log.warn("The clothes show too little to follow the upper body; it will stand still.")
         size = ctx.result("ingest")["size"]
         pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera["focal"], depth)
-        np.save(out / "torso.npy", np.zeros((ctx.frames, 6), np.float32))
+        np.save(out / "torso.npy", np.zeros((ctx.frames, 8), np.float32))
         return {"pivot": pivot.tolist(), "tracked_share": 0.0}
     rest = middle_matrix(matrices[tracked], centre)
     middle = move(rest, centre)  # the pivot's pixel at rest
-    motion = rigid_motion(compose(matrices, invert(rest)), middle, principal, camera["focal"], depth)
-    np.save(out / "torso.npy", motion.astype(np.float32))
+    from_rest = compose(matrices, invert(rest))
+    motion = rigid_motion(from_rest, middle, principal, camera["focal"], depth)
+    lift = shoulders.measure(ctx, from_rest, camera["focal"], depth)
+    np.save(out / "torso.npy", np.concatenate([motion, lift], 1).astype(np.float32))
     return {
         "pivot": back_project(middle, principal, camera["focal"], depth).round(4).tolist(),
         "tracked_share": round(float(tracked.mean()), 4),
         "alignment_gain": round(gain, 3),
         "range_cm": np.ptp(motion[:, 3:], axis=0).round(3).tolist(),
+        "range_shoulders_cm": np.ptp(lift, axis=0).round(3).tolist(),
         "range_roll_deg": round(float(np.degrees(np.ptp(motion[:, 2]))), 3),
     }
 
