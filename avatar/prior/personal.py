@@ -1,0 +1,542 @@
+"""Speech to lips for one person: a few small temporal networks, trained on the person's own track in seconds.
+
+Each of the networks leaves out another fifth of the training part. Their mean drives the mouth; what each says about
+the fifth it has not seen tells honestly how well it works and by how much such networks under-open the mouth, which
+is then made up for. In silence a gate leads the mouth to the person's closed lips.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
+from avatar.motion import Motion, arkit, face_channels
+from avatar.paths import atomic_file, read_json
+from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at, stream_features
+from avatar.prior.gate import HOLD_SECONDS, SpeechGate
+
+FORMAT = "avatar-speech-1"
+FACE = list(face_channels.LIP_CHANNELS)
+MOUTH = list(arkit.MOUTH)
+MEMBERS = 5
+_HIDDEN, _LAYERS, _KERNEL = 64, 4, 5
+REACH = _LAYERS * (_KERNEL // 2)  # frames of context on each side
+_WINDOW, _BATCH = 100, 8  # frames, windows per step
+_LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 1e-2
+_NOISE, _MASK = 0.1, 6  # feature noise (standard deviations), longest masked span (frames)
+_GAP_SECONDS = 0.5  # kept out of training around a member's left-out fifth
+_SPEEDS = (0.9, 1.1)  # voices are higher and faster, or deeper and slower, than this person's
+_QUIET_SHARE = 0.15  # of the sound that one training copy replaces by silence or noise
+_PAUSES = (HOLD_SECONDS, 0.4, 1.0)  # seconds, the choices for how long a pause leaves the mouth to the networks
+_PAUSE_COST = 0.01  # of correlation, that closing the lips sooner may cost
+_MAX_GAIN = 1.5
+_GAIN_POWER = 0.7  # how much of the lost variance to restore: all of it would exaggerate wrong guesses as well
+
+
+class _Net(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(inputs, _HIDDEN)
+        self.convs = nn.ModuleList(nn.Conv1d(_HIDDEN, _HIDDEN, _KERNEL, padding=_KERNEL // 2) for _ in range(_LAYERS))
+        self.leave = nn.Linear(_HIDDEN, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, inputs] to [B, T, outputs], both standardised."""
+        x = functional.dropout(x, 0.2, self.training)
+        x = functional.gelu(self.enter(x)).transpose(1, 2)
+        for conv in self.convs:
+            x = x + functional.gelu(conv(functional.dropout(x, 0.3, self.training)))
+        return self.leave(x.transpose(1, 2))
+
+
+@dataclass
+class PersonalSpeech:
+    """A person's audio-to-motion network; implements `avatar.prior.protocol.AudioToMotion`.
+
+    Attributes:
+        fps: Frames per second of the motion.
+        encoder: Makes the speech features.
+        members: The networks, from standardised features to standardised mouth channels.
+        input_mean, input_std: [F].
+        output_mean, output_std, gain, rest: [C], over `FACE` and then `MOUTH` channels; ``gain`` restores the
+            variance that averaging takes, ``rest`` is the person's closed mouth.
+        pause: Seconds of a pause after which the person's lips close (`avatar.prior.gate`).
+        report: How well it predicts parts of the video it was not trained on.
+    """
+
+    fps: float
+    encoder: SpeechEncoder
+    members: list[_Net]
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+    gain: Tensor
+    rest: Tensor
+    pause: float
+    report: dict[str, Any]
+
+    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+        """Blocks of motion for a stream of 16 kHz mono sound; only mouth, jaw and cheeks move."""
+        return self.from_features((b.features, b.energy) for b in stream_features(self.encoder, chunks, self.fps))
+
+    def speak(self, samples: np.ndarray) -> Motion:
+        """The motion for a whole sound [N]."""
+        return Motion.cat(list(self.stream(chunked(samples))))
+
+    def predict(self, features: np.ndarray, energy: np.ndarray) -> Motion:
+        """The motion for features [T, F] and energy [T] at the person's frame rate."""
+        return Motion.cat(list(self.from_features([(features, energy)])))
+
+    def from_features(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Motion]:
+        """Blocks of motion for blocks of features [n, F] and energy [n], the same however they are cut."""
+        gate = SpeechGate(self.fps, self.pause)
+        held = torch.zeros(0, len(self.input_mean))
+        opens = torch.zeros(0)
+        left = 0  # rows of `held` that are context on the left
+
+        def motion(stop: int) -> Motion:
+            nonlocal held, opens, left
+            with torch.no_grad():
+                x = ((held - self.input_mean) / self.input_std).clamp(-6, 6)[None]
+                y = torch.stack([m(x)[0] for m in self.members]).mean(0)[left:stop]
+            y = y * self.gain * self.output_std + self.output_mean
+            y = self.rest + opens[left:stop, None] * (y - self.rest)
+            drop = max(0, stop - REACH)
+            held, opens, left = held[drop:], opens[drop:], stop - drop
+            return self._motion(y)
+
+        def add(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+            nonlocal held, opens
+            for features, relative, opening in rows:
+                held = torch.cat([held, torch.from_numpy(np.c_[features, relative].astype(np.float32))])
+                opens = torch.cat([opens, torch.from_numpy(opening.astype(np.float32))])
+
+        for features, energy in blocks:
+            add(gate.push(features, energy))
+            if len(held) - REACH > left:
+                yield motion(len(held) - REACH)
+        add(gate.finish())
+        if len(held) > left:
+            yield motion(len(held))
+
+    def _motion(self, channels: Tensor) -> Motion:
+        base = Motion.zeros(len(channels), self.fps)
+        face, coefficients = base.face.clone(), base.arkit.clone()
+        face[:, FACE] = channels[:, : len(FACE)]
+        coefficients[:, MOUTH] = channels[:, len(FACE) :].clamp(0, 1)
+        return base.map(face=face, arkit=coefficients)
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file; its metadata says how the features are made."""
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        for i, member in enumerate(self.members):
+            tensors |= {f"members.{i}.{k}": v.contiguous() for k, v in member.state_dict().items()}
+        metadata = {
+            "format": FORMAT,
+            "fps": repr(self.fps),
+            "encoder": json.dumps(self.encoder.config),
+            "face": json.dumps([face_channels.CHANNELS[i] for i in FACE]),
+            "arkit": json.dumps([arkit.ARKIT[i] for i in MOUTH]),
+            "pause": repr(self.pause),
+            "report": json.dumps(self.report),
+        }
+        with atomic_file(Path(path)) as temporary:
+            save_file(tensors, str(temporary), metadata)
+
+    @staticmethod
+    def load(path: Path | str) -> PersonalSpeech:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            AvatarError: The file is missing, damaged or of another version, or its encoder cannot be had.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise AvatarError(f"The speech network {path} does not exist.", "", "Train with `avatar train`.")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except Exception as error:  # safetensors raises its own, unexported class
+            raise AvatarError(f"{path} cannot be read as a speech network:", f"{error}.") from None
+        channels = [*(face_channels.CHANNELS[i] for i in FACE), *(arkit.ARKIT[i] for i in MOUTH)]
+        if metadata.get("format") != FORMAT or json.loads(metadata["face"]) + json.loads(metadata["arkit"]) != channels:
+            raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+        members = []
+        for i in range(sum(name.endswith("enter.weight") for name in tensors)):
+            net = _Net(len(tensors["input_mean"]), len(channels))
+            prefix = f"members.{i}."
+            net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            members.append(net.eval())
+        return PersonalSpeech(
+            fps=float(metadata["fps"]),
+            encoder=build_encoder(json.loads(metadata["encoder"])),
+            members=members,
+            pause=float(metadata["pause"]),
+            report=json.loads(metadata["report"]),
+            **{name: tensors[name] for name in _TENSORS},
+        )
+
+
+_TENSORS = ("input_mean", "input_std", "output_mean", "output_std", "gain", "rest")
+
+
+def train_personal(
+    person: Path | str,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonalSpeech:
+    """Train on a PERSON folder; only frames before ``test_start`` are looked at.
+
+    Args:
+        person: Folder written by `avatar prepare`.
+        seed: The same seed, folder and number of threads give the same network.
+        steps: Training steps per member. None: 300, more for long videos.
+        progress: Called with (steps done, steps in all). None: a progress bar.
+
+    Raises:
+        AvatarError: The folder is incomplete, has no sound, or has less than 3 s of tracked frames to train on.
+    """
+    person = Path(person)
+    info = read_json(person / "person.json")
+    if not info["has_audio"]:
+        raise AvatarError(f"{person} has no sound.", "Speech cannot be learnt from it.", "Use a video with sound.")
+    motion = Motion.load(_motion_path(person))[: info["test_start"]]
+    if int(motion.valid.sum()) < 3 * motion.fps:
+        raise AvatarError(
+            f"{person} has less than 3 s of tracked face to learn speech from.", "", "Use a longer video."
+        )
+    encoder = build_encoder(read_json(person / "features" / "stage.json")["result"]["encoder"])
+    samples = load_audio(person / "ingest" / "audio.wav")
+    return fit(motion, samples, encoder, float(info["av_offset_frames"]), seed=seed, steps=steps, progress=progress)
+
+
+def fit(
+    motion: Motion,
+    samples: np.ndarray,
+    encoder: SpeechEncoder,
+    offset: float = 0.0,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonalSpeech:
+    """Train on a motion track and the sound [N] that goes with it; see :func:`train_personal`.
+
+    Args:
+        motion: The training part, T frames.
+        samples: 16 kHz mono, from frame 0 on; may go on after the training part, which is then cut off.
+        encoder: Makes the speech features.
+        offset: Frames by which the sound is late.
+        seed: See :func:`train_personal`.
+        steps: See :func:`train_personal`.
+        progress: See :func:`train_personal`.
+    """
+    count, fps = len(motion), motion.fps
+    samples = samples[: round((count + max(0.0, offset) + 2 * fps) / fps * SAMPLE_RATE)]
+    targets = np.concatenate([motion.face[:, FACE].numpy(), motion.arkit[:, MOUTH].numpy()], 1)
+    valid = motion.valid.numpy()
+    rng = np.random.default_rng(seed)
+    copies = [_copy(samples, encoder, fps, offset, targets, valid, 1.0)]
+    rest = closed_mouth(targets, _gate(copies[0].energy, fps)[1], valid)
+    copies += [_copy(samples, encoder, fps, offset, targets, valid, speed) for speed in _SPEEDS]
+    copies.append(_quiet_copy(samples, encoder, fps, offset, targets, valid, rest, rng))
+    copies += [_noise_copy(noise, encoder, fps, rest) for noise in _noises(rng)]
+
+    own = copies[0]
+    input_mean, input_std = own.inputs[valid].mean(0), own.inputs[valid].std(0) + 1e-3
+    output_mean, output_std = targets[valid].mean(0), targets[valid].std(0) + 1e-4
+    for copy in copies:
+        copy.inputs = np.clip((copy.inputs - input_mean) / input_std, -6, 6).astype(np.float32)
+        copy.targets = ((copy.targets - output_mean) / output_std).astype(np.float32)
+
+    steps = steps or int(np.clip(300 * count / (60 * fps), 300, 800))
+    members: list[_Net] = []
+    unseen = np.zeros((count, targets.shape[1]), np.float32)
+    edges = np.linspace(0, count, MEMBERS + 1).astype(int)
+    weight = torch.from_numpy(np.r_[opening_weights() * output_std[: len(FACE)], np.zeros(len(MOUTH))]).float()
+    with _Progress(progress, MEMBERS * steps) as tick:
+        for i, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            net = _train(copies, (start, end), _GAP_SECONDS * fps, weight, steps, seed * MEMBERS + i, tick)
+            members.append(net)
+            low, high = max(0, start - REACH), min(count, end + REACH)
+            with torch.no_grad():
+                y = net(torch.from_numpy(own.inputs[None, low:high]))[0]
+            unseen[start:end] = y[start - low : start - low + end - start].numpy()
+
+    gain = _gains(unseen[valid], own.targets[valid], members, own.inputs)
+    free = unseen * gain * output_std + output_mean
+    pause = _choose_pause(free[valid], targets[valid], rest, [_gate(own.energy, fps, p)[1][valid] for p in _PAUSES])
+    speech = PersonalSpeech(
+        fps=fps,
+        encoder=encoder,
+        members=members,
+        input_mean=torch.from_numpy(input_mean).float(),
+        input_std=torch.from_numpy(input_std).float(),
+        output_mean=torch.from_numpy(output_mean).float(),
+        output_std=torch.from_numpy(output_std).float(),
+        gain=torch.from_numpy(gain).float(),
+        rest=torch.from_numpy(rest).float(),
+        pause=pause,
+        report={},
+    )
+    predicted = rest + _gate(own.energy, fps, pause)[1][:, None] * (free - rest)
+    opening, real = _opening(predicted[valid]), _opening(targets[valid])
+    speech.report = {
+        "opening_correlation": round(float(np.corrcoef(opening, real)[0, 1]), 3),
+        "opening_std_ratio": round(float(opening.std() / (real.std() + 1e-9)), 3),
+        "frames": int(valid.sum()),
+        "steps": steps,
+    }
+    return speech
+
+
+def opening_weights() -> np.ndarray:
+    """[len(FACE)]: how the gap between the inner lips (centimetres, three columns) follows from the lip channels."""
+    weights = np.zeros(len(face_channels.CHANNELS), np.float32)
+    contour = face_channels.LIPS_INNER
+    for upper, lower in ((13, 14), (82, 87), (312, 317)):
+        for vertex, sign in ((lower, 1), (upper, -1)):
+            phase = 2 * np.pi * contour.index(vertex) / len(contour)
+            for k in range(face_channels.MODES):
+                weights[face_channels.CHANNEL_INDEX[f"lip_inner_y_cos{k}"]] += sign * np.cos(k * phase) / 3
+                if k:
+                    weights[face_channels.CHANNEL_INDEX[f"lip_inner_y_sin{k}"]] += sign * np.sin(k * phase) / 3
+    return weights[FACE]
+
+
+def _opening(channels: np.ndarray) -> np.ndarray:
+    return channels[:, : len(FACE)] @ opening_weights()
+
+
+def _choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: list[np.ndarray]) -> float:
+    """The shortest of `_PAUSES` whose gate costs no more than `_PAUSE_COST` of correlation on unseen parts."""
+    scores = [np.corrcoef(_opening(rest + g[:, None] * (free - rest)), _opening(real))[0, 1] for g in gates]
+    return next(p for p, score in zip(_PAUSES, scores, strict=True) if score >= max(scores) - _PAUSE_COST)
+
+
+def closed_mouth(targets: np.ndarray, opens: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The person's resting mouth [C]: the typical frame of the most closed tenth, of silent ones if there are enough.
+
+    Args:
+        targets: [T, C] mouth channels, `FACE` first.
+        opens: [T] the speech gate, 0 in silence.
+        valid: [T] bool.
+    """
+    opening = _opening(targets)
+    closed = valid & (opening <= np.quantile(opening[valid], 0.1))
+    silent = closed & (opens < 0.1)
+    return np.median(targets[silent if silent.sum() >= 10 else closed], 0)
+
+
+@dataclass
+class _Copy:
+    """One version of the training data.
+
+    Attributes:
+        inputs: [n, F + 1] features, and loudness relative to the voice.
+        targets: [n, C].
+        energy: [n] dB.
+        source: [n] the frame of the video that each row comes from.
+        usable: [n] whether it was tracked.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    energy: np.ndarray
+    source: np.ndarray
+    usable: np.ndarray
+
+
+def _copy(
+    samples: np.ndarray,
+    encoder: SpeechEncoder,
+    fps: float,
+    offset: float,
+    targets: np.ndarray,
+    valid: np.ndarray,
+    speed: float,
+) -> _Copy:
+    """The training data played at another speed (and pitch)."""
+    if speed != 1:
+        import soxr
+
+        samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE).astype(np.float32)
+    count = int(len(targets) / speed)
+    sound = features_at(encoder, samples, fps, count, offset / speed)
+    relative = _gate(sound.energy, fps)[0]
+    source = np.minimum(np.arange(count) * speed, len(targets) - 1)
+    low = source.astype(int)
+    high = np.minimum(low + 1, len(targets) - 1)
+    mix = (source - low)[:, None]
+    return _Copy(
+        np.c_[sound.features, relative],
+        targets[low] * (1 - mix) + targets[high] * mix,
+        sound.energy,
+        source,
+        valid[low] & valid[high],
+    )
+
+
+def _quiet_copy(
+    samples: np.ndarray,
+    encoder: SpeechEncoder,
+    fps: float,
+    offset: float,
+    targets: np.ndarray,
+    valid: np.ndarray,
+    rest: np.ndarray,
+    rng: np.random.Generator,
+) -> _Copy:
+    """The training data with stretches of silence or noise in place of speech, where the mouth is at rest."""
+    samples = samples.copy()
+    count = len(targets)
+    talking = np.ones(count)
+    level = float(np.sqrt(np.mean(np.square(samples)))) + 1e-6
+    for _ in range(max(2, round(_QUIET_SHARE * count / fps / 1.5))):
+        seconds = rng.uniform(0.7, 2.5)
+        start = rng.uniform(0, max(0.1, count / fps - seconds))
+        a, b = (round((start + d) * SAMPLE_RATE) for d in (0, seconds))
+        noise = rng.standard_normal(max(0, min(b, len(samples)) - a)).astype(np.float32)
+        if rng.random() < 0.5:  # pink-like: rooms and streets
+            noise = np.convolve(noise, np.exp(-np.arange(40) / 12), "same").astype(np.float32) / 2.5
+        samples[a : a + len(noise)] = noise * level * (0 if rng.random() < 0.3 else 10 ** rng.uniform(-3, -0.3))
+        first = start * fps - offset
+        frames = np.arange(count)
+        distance = np.minimum(frames - first, first + seconds * fps - frames)  # positive inside
+        talking = np.minimum(talking, np.clip(1 - (distance - 1) / 3, 0, 1))
+    sound = features_at(encoder, samples, fps, count, offset)
+    relative = _gate(sound.energy, fps)[0]
+    mixed = rest + talking[:, None] * (targets - rest)
+    return _Copy(np.c_[sound.features, relative], mixed, sound.energy, np.arange(count, dtype=float), valid)
+
+
+def _noises(rng: np.random.Generator, seconds: float = 6.0) -> list[np.ndarray]:
+    """Sounds that nobody makes with the mouth: nothing, hiss, rumble, hum, each loud and soft."""
+    count = round(seconds * SAMPLE_RATE)
+    white = rng.standard_normal(count).astype(np.float32)
+    rumble = np.convolve(rng.standard_normal(count), np.exp(-np.arange(60) / 15), "same").astype(np.float32) / 3
+    time = np.arange(count) / SAMPLE_RATE
+    hum = sum(np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)).astype(np.float32) + 0.05 * white
+    swell = np.geomspace(0.001, 0.2, count).astype(np.float32)
+    return [np.zeros(count, np.float32), white * swell, rumble * swell[::-1], hum * swell, (white + rumble) * 0.03]
+
+
+def _noise_copy(noise: np.ndarray, encoder: SpeechEncoder, fps: float, rest: np.ndarray) -> _Copy:
+    """Noise, to which the mouth stays at rest; belongs to no part of the video."""
+    sound = features_at(encoder, noise, fps)
+    count = len(sound)
+    return _Copy(
+        np.c_[sound.features, _gate(sound.energy, fps)[0]],
+        np.repeat(rest[None], count, 0),
+        sound.energy,
+        np.full(count, -np.inf),
+        np.ones(count, bool),
+    )
+
+
+def _gate(energy: np.ndarray, fps: float, pause: float = HOLD_SECONDS) -> tuple[np.ndarray, np.ndarray]:
+    """Loudness relative to the voice [T] and the gate [T]."""
+    gate = SpeechGate(fps, pause)
+    rows = gate.push(energy[:, None], energy) + gate.finish()
+    return np.concatenate([r[1] for r in rows]), np.concatenate([r[2] for r in rows])
+
+
+def _train(
+    copies: list[_Copy],
+    left_out: tuple[int, int],
+    gap: float,
+    weight: Tensor,
+    steps: int,
+    seed: int,
+    tick: Callable[[], None],
+) -> _Net:
+    """One member, trained on every copy but for a stretch of the video."""
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    window = min(_WINDOW, min(len(c.source) for c in copies) // 2)
+    starts: list[tuple[int, int]] = []
+    for i, copy in enumerate(copies):
+        usable = copy.usable & ((copy.source < left_out[0] - gap) | (copy.source >= left_out[1] + gap))
+        whole = np.convolve(usable, np.ones(window), "valid") >= window  # all of the window may be used
+        starts += [(i, s) for s in np.flatnonzero(whole)]
+    if not starts:  # tracked only in snatches: allow windows with gaps
+        starts = [(0, s) for s in range(len(copies[0].source) - window)]
+    inputs = [torch.from_numpy(c.inputs) for c in copies]
+    targets = [torch.from_numpy(c.targets) for c in copies]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = _Net(inputs[0].shape[1], targets[0].shape[1]).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.15)
+        for _ in range(steps):
+            picks = [starts[k] for k in rng.integers(0, len(starts), _BATCH)]
+            x = torch.stack([inputs[i][s : s + window] for i, s in picks])
+            y = torch.stack([targets[i][s : s + window] for i, s in picks])
+            x = x + _NOISE * torch.randn(x.shape, generator=generator)
+            for b in range(_BATCH):
+                at = int(rng.integers(0, max(1, window - _MASK)))
+                x[b, at : at + int(rng.integers(1, _MASK + 1))] = 0
+            error = net(x) - y
+            opening = error @ weight  # centimetres
+            loss = error.square().mean() + error.diff(dim=1).square().mean() + opening.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            tick()
+    return net.eval()
+
+
+def _gains(unseen: np.ndarray, real: np.ndarray, members: list[_Net], inputs: np.ndarray) -> np.ndarray:
+    """[C] what to multiply predictions with, so that they move about as much as the person does."""
+    with torch.no_grad():
+        each = torch.stack([m(torch.from_numpy(inputs)[None])[0] for m in members])
+    damping = (each.mean(0).std(0) / each.std(1).mean(0)).numpy()  # of averaging the members
+    ratio = real.std(0) / (unseen.std(0) * damping + 1e-6)
+    return np.clip(ratio**_GAIN_POWER, 1, _MAX_GAIN)
+
+
+def _motion_path(person: Path) -> Path:
+    refined = person / "refine" / "motion.safetensors"
+    return refined if refined.is_file() else person / "motion.safetensors"
+
+
+class _Progress:
+    """Calls ``progress(done, total)``, or shows a bar."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._call, self._total, self._done = progress, total, 0
+
+    def __enter__(self) -> Callable[[], None]:
+        self._bar = None if self._call else log.progress()
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("speech", total=self._total, info="")
+        return self._tick
+
+    def _tick(self) -> None:
+        self._done += 1
+        if self._call:
+            self._call(self._done, self._total)
+        elif self._bar:
+            self._bar.advance(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
