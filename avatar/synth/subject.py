@@ -157,7 +157,9 @@ class Subject:
         # remap wants pictures narrower than 32768 pixels: fold the list of pixels into rows
         columns = 8192
         folded = np.zeros((-(-len(covered) // columns) * columns, 2), np.float32)
-        folded[: len(covered)] = values[:, :2]
+        # Inside the texture by a margin: OpenCV 5 blends not-a-number into float pictures at their borders.
+        limit = np.array(self._atlas.shape[1::-1], np.float32) - 1.01
+        folded[: len(covered)] = np.clip(values[:, :2], 0, limit)
         folded = folded.reshape(-1, columns, 2)
         colours = cv2.remap(
             self._atlas, folded, np.empty(0, np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
