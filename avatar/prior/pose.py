@@ -1,0 +1,195 @@
+"""Head, torso, gaze and upper face for speech of any length, from the person's own video.
+
+``own`` plays pieces of the person's track one after the other and cross-fades where one meets the next; both ends of
+a join are chosen to be alike in place and velocity, with open eyes. ``still`` holds the person's mean pose and only
+lets the eyes blink, as often as the person does and with the person's own blinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from avatar.errors import AvatarError
+from avatar.motion import Motion
+from avatar.motion.arkit import INDEX
+from avatar.motion.face_channels import CHANNEL_INDEX
+
+_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "shoulders")
+_PIECE_SECONDS = (4.0, 12.0)
+_FADE_SECONDS = 0.8
+_MIN_SEGMENT_SECONDS = 1.5
+_CANDIDATES = 200
+_BLINK = 0.4  # blendshape value from which an eye counts as closed
+_EYES = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
+_LIDS = [CHANNEL_INDEX["eye_right_open"], CHANNEL_INDEX["eye_left_open"]]
+
+
+def pose_track(
+    train: Motion,
+    segments: Sequence[tuple[int, int]],
+    frames: int,
+    fps: float,
+    mode: Literal["own", "still"] | str = "own",
+    seed: int = 0,
+) -> Motion:
+    """Motion for ``frames`` frames; the mouth channels in it are the person's own of the moment, for others to replace.
+
+    Args:
+        train: The training part of the person's motion.
+        segments: [start, end) frames without a cut inside, of ``train``.
+        frames: How many frames to make. An hour at 25 fps is 40 MB.
+        fps: Of the result.
+        mode: ``own`` or ``still``.
+        seed: The same seed gives the same track.
+
+    Raises:
+        AvatarError: The mode is unknown or ``train`` is empty.
+    """
+    if mode not in ("own", "still"):
+        raise AvatarError(f"There is no head pose '{mode}'.", "", "Choose own or still.")
+    if len(train) == 0:
+        raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
+    source = train.resample(fps)
+    scale = len(source) / len(train)
+    spans = [(round(a * scale), min(round(b * scale), len(source))) for a, b in segments]
+    rng = np.random.default_rng(seed)
+    if mode == "still":
+        return _still(source, spans, frames, rng)
+    return _own(source, spans, frames, rng)
+
+
+def _own(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:
+    fps = source.fps
+    usable = [(a, b) for a, b in spans if b - a >= _MIN_SEGMENT_SECONDS * fps]
+    usable = usable or [max(spans, key=lambda s: s[1] - s[0], default=(0, len(source)))]
+    longest = max(b - a for a, b in usable)
+    fade = max(1, min(round(_FADE_SECONDS * fps), longest // 3))
+    place, velocity = _state(source)
+    opened = source.arkit[:, _EYES].amax(1).numpy() < _BLINK
+    used = np.zeros(len(source))  # how often each frame has been played
+
+    first = np.zeros(frames, int)  # source frame of the piece that plays
+    second = np.zeros(frames, int)  # and of the one that is being faded in
+    mix = np.zeros(frames, np.float32)
+    time = 0
+    start, end = _first_piece(usable, fade, rng)
+    while True:
+        length = _length(start, end, fade, fps, opened, rng)
+        used[start : start + length] += 1
+        count = min(length, frames - time)
+        first[time : time + count] = start + np.arange(count)
+        time += length
+        if time >= frames:
+            break
+        start, end = _next_piece(usable, start + length - fade, fade, place, velocity, opened, used, rng)
+        second[time - fade : time] = start + np.arange(fade)
+        mix[time - fade : time] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)
+        start += fade
+    first, second = (np.minimum(index, len(source) - 1) for index in (first, second))
+    a, b = source[first], source[second]
+    weight = torch.from_numpy(mix)[:, None]
+    names = ("arkit", "face", "gaze", *_TRACKS)
+    return a.map(**{n: getattr(a, n) * (1 - weight) + getattr(b, n) * weight for n in names})
+
+
+def _first_piece(usable: list[tuple[int, int]], fade: int, rng: np.random.Generator) -> tuple[int, int]:
+    lengths = np.array([b - a for a, b in usable], float)
+    a, b = usable[int(rng.choice(len(usable), p=lengths / lengths.sum()))]
+    return int(rng.integers(a, max(a + 1, min(a + (b - a) // 3, b - 2 * fade)))), b
+
+
+def _length(start: int, end: int, fade: int, fps: float, opened: np.ndarray, rng: np.random.Generator) -> int:
+    """How many frames a piece from ``start`` plays, its last ``fade`` frames included.
+
+    The fade begins where the eyes are open, if that can be had nearby: half a blink looks odd.
+    """
+    room = end - start
+    wanted = min(room, round(float(rng.uniform(*_PIECE_SECONDS)) * fps))
+    if room - wanted < 2 * fade:  # do not leave a crumb
+        wanted = room
+    for length in range(wanted, max(2 * fade, wanted - round(fps)), -1):
+        if opened[start + length - fade : start + length].all():
+            wanted = length
+            break
+    return max(fade, wanted)
+
+
+def _next_piece(
+    usable: list[tuple[int, int]],
+    here: int,
+    fade: int,
+    place: np.ndarray,
+    velocity: np.ndarray,
+    opened: np.ndarray,
+    used: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Where to go on from frame ``here``: (first frame, end of its segment)."""
+    options = [(a, b) for a, b in usable if b - a > 2 * fade] or usable
+    lengths = np.array([max(1, b - a - 2 * fade) for a, b in options], float)
+    picks = rng.choice(len(options), _CANDIDATES, p=lengths / lengths.sum())
+    starts = np.array([rng.integers(options[k][0], max(options[k][0] + 1, options[k][1] - 2 * fade)) for k in picks])
+    middle = np.minimum(starts + fade // 2, len(place) - 1)
+    there = min(here + fade // 2, len(place) - 1)
+    cost = np.square(place[middle] - place[there]).sum(1) + np.square(velocity[middle] - velocity[there]).sum(1)
+    cost += 2.0 * used[starts]  # variety
+    cost += 4.0 * (np.abs(starts - here) < 2 * fade)  # not the same moment again
+    cost += 4.0 * np.array([not opened[s : s + fade].all() for s in starts])
+    best = int(cost.argmin())
+    return int(starts[best]), options[int(picks[best])][1]
+
+
+def _state(source: Motion) -> tuple[np.ndarray, np.ndarray]:
+    """Place and velocity of head and torso per frame, each in units of its own spread."""
+    from scipy.ndimage import gaussian_filter1d
+
+    place = np.concatenate([getattr(source, name).numpy() for name in _TRACKS], 1)
+    smooth = gaussian_filter1d(place, 2, axis=0)
+    velocity = np.gradient(smooth, axis=0) if len(place) > 1 else np.zeros_like(place)
+    return place / (place.std(0) + 1e-3), velocity / (velocity.std(0) + 1e-3)
+
+
+def _still(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:
+    opened = source.arkit[:, _EYES].amax(1) < _BLINK
+    calm = source[opened] if bool(opened.any()) else source
+    index = torch.zeros(frames, dtype=torch.long)
+    track = source[index]
+    names = ("arkit", "face", "gaze", *_TRACKS)
+    track = track.map(**{n: getattr(calm, n).mean(0, keepdim=True).repeat(frames, 1) for n in names})
+    blinks = _blinks(source, spans)
+    if not blinks:
+        return track
+    arkit, face = track.arkit.clone(), track.face.clone()
+    seconds = sum(b - a for a, b in spans) / source.fps
+    lasting = sum(blink.stop - blink.start for blink in blinks) / source.fps
+    mean_gap = max(0.5, (seconds - lasting) / len(blinks))
+    time = float(rng.exponential(mean_gap))
+    while time * source.fps < frames:
+        blink = blinks[int(rng.integers(len(blinks)))]
+        at = round(time * source.fps)
+        count = min(blink.stop - blink.start, frames - at)
+        piece = source[slice(blink.start, blink.start + count)]
+        base_eyes, base_lids = arkit[0, _EYES], face[0, _LIDS]
+        fade = torch.from_numpy(np.minimum(1, np.minimum(np.arange(count) + 1, count - np.arange(count)) / 3)).float()
+        arkit[at : at + count, _EYES] = base_eyes + fade[:, None] * (piece.arkit[:, _EYES] - base_eyes)
+        face[at : at + count, _LIDS] = base_lids + fade[:, None] * (piece.face[:, _LIDS] - base_lids)
+        time += count / source.fps + float(rng.exponential(mean_gap))
+    return track.map(arkit=arkit, face=face)
+
+
+def _blinks(source: Motion, spans: list[tuple[int, int]]) -> list[slice]:
+    """Frames of every whole blink, a fifth of a second before and after included."""
+    closed = source.arkit[:, _EYES].mean(1).numpy() >= _BLINK
+    margin = max(2, round(0.2 * source.fps))
+    found = []
+    for a, b in spans:
+        edges = np.flatnonzero(np.diff(np.r_[False, closed[a:b], False].astype(int)))
+        for start, end in edges.reshape(-1, 2):
+            if end - start > 0.5 * source.fps or a + start - margin < a or a + end + margin > b:
+                continue  # closed eyes, not a blink; or cut off
+            found.append(slice(a + start - margin, a + end + margin))
+    return found
