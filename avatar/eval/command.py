@@ -139,7 +139,7 @@ def measure_speed(
     """Time the pipeline of `avatar render` on some held-out frames, before anything else of eval is in memory."""
     from avatar.eval.report import peak_memory
     from avatar.infer.cameras_path import CameraPath
-    from avatar.infer.command import render_video
+    from avatar.infer.command import Job, render_video
     from avatar.infer.speak import load_speech, sound_time, speak_held_out
     from avatar.io.video_writer import VideoWriter
 
@@ -152,7 +152,8 @@ def measure_speed(
     with tempfile.TemporaryDirectory(prefix="avatar-eval-") as folder:
         path = Path(folder) / "speed.mp4"
         with VideoWriter(path, data.width, data.height, data.fps, sound, sound_time(data, first)) as writer:
-            timing = render_video(avatar, blocks, avatar.camera, CameraPath.parse(None), writer)
+            job = Job(iter(blocks), last - first, None, 0.0)
+            timing = render_video(avatar, job, avatar.camera, CameraPath.parse(None), writer)
     return {
         "frames": timing.frames,
         "render_fps": timing.frames / timing.render_seconds,
@@ -197,6 +198,8 @@ def evaluate(
     Returns:
         ``{"drives": {name: metrics}, "real": metrics}``.
     """
+    import torch
+
     from avatar.eval import metrics, pictures
 
     segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
@@ -211,9 +214,10 @@ def evaluate(
         for t in range(first, last):
             real, masks = data.image(t), data.masks(t)
             images = {"real": real}
+            behind = torch.from_numpy(data.background(t)) if data.camera_moves else None
             for name, frames in moving.items():
                 motion, i = next(frames)
-                images[name] = avatar.render(avatar.camera, motion, i).cpu().numpy()
+                images[name] = avatar.render(avatar.camera, motion, i, background=behind).cpu().numpy()
                 quality[name].add(images[name], real, masks)
             for name, image in images.items():
                 tracks[name].landmarks.append(tracker.landmarks(image))

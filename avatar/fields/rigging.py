@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
 
-
 SHOULDER_LIFT = (2.0, 10.0)  # centimetres beside the neck where a shoulder's lift begins, and where all of it acts
 
 

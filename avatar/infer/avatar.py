@@ -11,7 +11,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors
-from avatar.methods.gaussian import GaussianAvatar, GaussianConfig
+from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
 from avatar.paths import read_json
 
@@ -89,6 +89,6 @@ class Avatar:
         Returns:
             uint8 RGB [H, W, 3].
         """
-        behind = None if background is None else background.float() / 255
+        behind = None if background is None else resized(background.float() / 255, camera)
         image = self.model(motion, index, camera, audio=audio, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)

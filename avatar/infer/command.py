@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -14,6 +14,8 @@ from avatar import log
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from avatar.data import PersonDataset
     from avatar.geometry.cameras import Camera
     from avatar.infer.avatar import Avatar
@@ -60,12 +62,14 @@ class Job(NamedTuple):
         total: Frames.
         audio: Sound that goes into the video.
         audio_start: Second of it that belongs to the first frame.
+        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None for the plate.
     """
 
     motions: Iterator[Motion]
     total: int
     audio: Path | None
     audio_start: float
+    background: Callable[[int], np.ndarray] | None = None
 
 
 class Timing(NamedTuple):
@@ -100,7 +104,7 @@ def main(config: Config) -> None:
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.total, info="")
         with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
-            timing = render_video(avatar, job.motions, camera, path, writer, lambda: bar.advance(task))
+            timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task))
     if timing.frames == 0:
         raise AvatarError("There is nothing to render:", "the input has no frames.")
     rate = timing.frames / timing.seconds
@@ -149,11 +153,13 @@ def plan(config: Config, avatar: Avatar) -> Job:
     from avatar.infer.speak import count_frames, load_speech, sound_time, speak, speak_held_out
     from avatar.motion import Motion
 
-    audio, start = config.audio, 0.0
+    audio, start, background = config.audio, 0.0, None
     if config.split is not None:
         data = open_person(config.run, config.person)
         first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
         total = last - first
+        if data.camera_moves:
+            background = lambda n: data.background(first + n)  # noqa: E731
         if config.drive == "audio":
             motions = speak_held_out(data, load_speech(config.run), first, last)
         else:
@@ -170,33 +176,36 @@ def plan(config: Config, avatar: Avatar) -> Job:
         motions, total = iter(()), 0
     if config.frames is not None:
         motions, total = limited(motions, config.frames), min(total, config.frames)
-    return Job(motions, total, audio, start)
+    return Job(motions, total, audio, start, background)
 
 
 def render_video(
-    avatar: Avatar, motions: Iterable[Motion], camera: Camera, path: CameraPath, writer: VideoWriter, done=lambda: None
+    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, writer: VideoWriter, done=lambda: None
 ) -> Timing:
-    """Render blocks of motion into a video; speech, rendering and encoding overlap.
+    """Render a job into a video; speech, rendering and encoding overlap.
 
     Args:
         avatar: Anything with the `Renderable` protocol, ``fps`` and ``head_pivot``.
-        motions: Blocks of motion.
+        job: Blocks of motion, and what is behind the person.
         camera: The camera that ``path`` moves.
         path: Camera path over time.
         writer: Takes the frames.
         done: Called after each frame.
     """
+    import torch
+
     from avatar.infer.pipeline import Worker, prefetch
 
     began = time.perf_counter()
     rendering = 0.0
     frames = 0
     with Worker(writer.write) as encoder:
-        for block in prefetch(motions):
+        for block in prefetch(job.motions):
             for i in range(len(block)):
                 view = path.camera(camera, avatar.head_pivot, frames / avatar.fps)
+                behind = None if job.background is None else torch.from_numpy(job.background(frames))
                 start = time.perf_counter()
-                image = avatar.render(view, block, i)
+                image = avatar.render(view, block, i, background=behind)
                 rendering += time.perf_counter() - start
                 encoder.put(image.cpu().numpy())
                 frames += 1

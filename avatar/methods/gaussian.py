@@ -194,13 +194,19 @@ class GaussianAvatar(nn.Module):
 
     def background(self, camera: Camera) -> Tensor:
         """The plate [H, W, 3] at the camera's size."""
-        if self.plate.shape[:2] == (camera.height, camera.width):
-            return self.plate
-        plate = self.plate.permute(2, 0, 1)[None]
-        size = (camera.height, camera.width)
-        return nn.functional.interpolate(plate, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        return resized(self.plate, camera)
 
     @property
     def pivot(self) -> Tensor:
         """World point [3] inside the head at the reference pose: what free view turns around."""
         return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]))
+
+
+def resized(image: Tensor, camera: Camera) -> Tensor:
+    """An image [H, W, 3] at the camera's size."""
+    size = (camera.height, camera.width)
+    if image.shape[:2] == size:
+        return image
+    return nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0].permute(
+        1, 2, 0
+    )

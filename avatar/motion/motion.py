@@ -35,7 +35,7 @@ class Motion:
         torso_rotation: [T, 3] axis-angle, radians, of the upper body relative to its rest position, in world axes
             about `torso_pivot` of the person.
         torso_translation: [T, 3] centimetres, the same.
-        shoulders: [T, 2] centimetres, positive down: how far the person's right and left shoulder are moved beyond that.
+        shoulders: [T, 2] centimetres, positive down: what the person's right and left shoulder do beyond that.
         valid: [T] whether the frame was measured (False: interpolated).
     """
 

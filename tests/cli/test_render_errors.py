@@ -143,7 +143,7 @@ class FakeAvatar:
     def __init__(self, run: Path) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio: torch.Tensor | None = None) -> torch.Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, audio=None, background=None) -> torch.Tensor:
         self.views.append(camera)
         value = round(float(motion.arkit[index, INDEX["jawOpen"]]) * 200)
         return torch.full((camera.height, camera.width, 3), value, dtype=torch.uint8)

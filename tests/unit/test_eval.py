@@ -51,6 +51,8 @@ def talking() -> np.ndarray:
 class FakePerson:
     """What eval reads of a PersonDataset."""
 
+    camera_moves = False
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.width, self.height, self.fps = folder, SIZE, SIZE, FPS
         self.num_frames, self.test_start, self.segments = FRAMES, FIRST, [(0, 70), (70, FRAMES)]
@@ -82,7 +84,7 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     info: ClassVar = {"method": "drawn", "gaussians": 3, "bytes": 1000}
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio: torch.Tensor | None = None) -> torch.Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, audio=None, background=None) -> torch.Tensor:
         return torch.from_numpy(draw(float(motion.arkit[index, INDEX["jawOpen"]]) * 100, brightness=160))
 
 

@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
 LAYERS = [
     {"errors", "log", "paths", "assets", "__init__"},
     {"geometry", "io", "native", "motion"},
-    {"fields", "render", "losses", "data", "preprocess"},
+    {"fields", "losses", "data", "preprocess", "prior"},
     {"methods", "strategy", "configs"},
-    {"train", "prior", "infer"},
+    {"train", "infer"},
     {"viewer", "eval", "synth", "bench", "doctor"},
     {"cli", "__main__", "pipelines"},
 ]
 # Calls back up, made inside functions only: the command line's glue, and stages that reuse a later part.
-LAZY = {("preprocess", "prior"), ("methods", "train")}
+LAZY = {("methods", "train")}
 
 
 def _layer(name: str) -> int:
