@@ -157,13 +157,10 @@ class Subject:
         # remap wants pictures narrower than 32768 pixels: fold the list of pixels into rows
         columns = 8192
         folded = np.zeros((-(-len(covered) // columns) * columns, 2), np.float32)
-        # Inside the texture by a margin: OpenCV 5 blends not-a-number into float pictures at their borders.
-        limit = np.array(self._atlas.shape[1::-1], np.float32) - 1.01
-        folded[: len(covered)] = np.clip(values[:, :2], 0, limit)
+        folded[: len(covered)] = values[:, :2]
         folded = folded.reshape(-1, columns, 2)
-        colours = cv2.remap(
-            self._atlas, folded, np.empty(0, np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        # no second map; an empty array in its place is not the same and brings in uninitialised memory
+        colours = cv2.remap(self._atlas, folded, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore
         colours = colours.reshape(-1, 3)[: len(covered)]
         canvas.reshape(-1, 3)[covered] = colours * values[:, 2:3] + values[:, 3:4]
         self._finish(canvas, world, points, focal, shot)
