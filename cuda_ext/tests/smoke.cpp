@@ -1,0 +1,153 @@
+// Calls every function of the C ABI on random data, with one and with four threads, in both number types and with every
+// instruction set of the machine, and compares the bits. Meant to run under the sanitizers (see CMakeLists.txt).
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "avatar_native.h"
+
+namespace {
+
+std::mt19937 generator(0);
+
+template <typename T>
+std::vector<T> uniform(size_t n, double low, double high) {
+  std::uniform_real_distribution<double> distribution(low, high);
+  std::vector<T> out(n);
+  for (T& value : out) value = static_cast<T>(distribution(generator));
+  return out;
+}
+
+void require(bool good, const char* what, const avatar_call& call) {
+  if (good) return;
+  std::fprintf(stderr, "smoke: %s failed (dtype %d, isa %d): %s\n", what, call.dtype, call.isa, call.message);
+  std::exit(1);
+}
+#define RUN(function, ...) require(function(&call, __VA_ARGS__) == AVATAR_OK, #function, call)
+
+std::vector<char> bytes(int64_t size) { return std::vector<char>(static_cast<size_t>(size)); }
+
+// Everything that the kernels computed, as raw bytes.
+struct Log {
+  std::vector<char> data;
+  template <typename T>
+  void add(const std::vector<T>& values) {
+    const char* raw = reinterpret_cast<const char*>(values.data());
+    data.insert(data.end(), raw, raw + values.size() * sizeof(T));
+  }
+};
+
+template <typename T>
+std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width, int height, int channels) {
+  generator.seed(7);
+  avatar_call call = {};
+  call.dtype = dtype;
+  call.isa = isa;
+  call.num_threads = threads;
+  Log log;
+
+  const int levels = 3, features = 2;
+  const int64_t rows = 64;
+  const int32_t resolutions[levels] = {3, 8, 30};
+  const auto points = uniform<T>(n * 3, -1.2, 1.2), table = uniform<T>(3 * levels * rows * features, -1, 1);
+  std::vector<T> encoded(n * 3 * levels * features), v_points(n * 3), v_table(table.size());
+  RUN(avatar_triplane_encode, points.data(), table.data(), resolutions, n, levels, rows, features, encoded.data());
+  auto workspace = bytes(avatar_triplane_workspace(dtype, n, levels, features));
+  RUN(avatar_triplane_encode_backward, points.data(), table.data(), resolutions, n, levels, rows, features,
+      encoded.data(), v_points.data(), v_table.data(), workspace.data());
+  log.add(encoded);
+  log.add(v_points);
+  log.add(v_table);
+
+  const auto means = uniform<T>(n * 3, -12, 12), quats = uniform<T>(n * 4, -1, 1), scales = uniform<T>(n * 3, 0.1, 3);
+  const T view[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 20, 0, 0, 0, 1};
+  const T intrinsics[9] = {T(width), 0, T(0.5 * width), 0, T(width), T(0.5 * height), 0, 0, 1};
+  std::vector<int32_t> radii(n);
+  std::vector<T> means2d(n * 2), depths(n), conics(n * 3);
+  RUN(avatar_project, means.data(), quats.data(), scales.data(), view, intrinsics, n, width, height, 0.3, 0.01,
+      radii.data(), means2d.data(), depths.data(), conics.data());
+  log.add(means2d);
+  log.add(conics);
+
+  const auto colors = uniform<T>(n * channels, 0, 1), opacities = uniform<T>(n, 0, 1);
+  const auto background = uniform<T>(size_t(width) * height * channels, 0, 1);
+  const int64_t tiles = int64_t((width + 15) / 16) * ((height + 15) / 16);
+  std::vector<int32_t> slot_offsets(n + 1), tile_offsets(tiles + 1);
+  std::vector<T> limits(n);
+  int64_t pairs = 0;
+  workspace = bytes(avatar_bin_workspace(dtype, n, width, height));
+  RUN(avatar_bin_count, means2d.data(), conics.data(), opacities.data(), depths.data(), radii.data(), n, width, height,
+      slot_offsets.data(), tile_offsets.data(), &pairs, limits.data(), workspace.data());
+  std::vector<int32_t> ids(pairs), slots(pairs);
+  RUN(avatar_bin_fill, means2d.data(), conics.data(), opacities.data(), n, width, height, slot_offsets.data(),
+      ids.data(), slots.data(), workspace.data());
+  log.add(ids);
+  log.add(slots);
+
+  const size_t pixels = size_t(width) * height;
+  std::vector<T> image(pixels * channels), final_t(pixels);
+  std::vector<int32_t> last(pixels);
+  RUN(avatar_rasterize, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
+      channels, width, height, limits.data(), tile_offsets.data(), ids.data(), image.data(), final_t.data(),
+      last.data());
+  std::vector<T> v_means2d(n * 2), v_conics(n * 3), v_colors(n * channels), v_opacities(n);
+  workspace = bytes(avatar_rasterize_workspace(dtype, pairs, channels));
+  RUN(avatar_rasterize_backward, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels,
+      background.data(), channels, width, height, limits.data(), tile_offsets.data(), ids.data(), slots.data(),
+      slot_offsets.data(), final_t.data(), last.data(), image.data(), final_t.data(), v_means2d.data(),
+      v_conics.data(), v_colors.data(), v_opacities.data(), workspace.data());
+  log.add(image);
+  log.add(last);
+  log.add(v_means2d);
+  log.add(v_conics);
+  log.add(v_colors);
+  log.add(v_opacities);
+
+  std::vector<T> v_means(n * 3), v_quats(n * 4), v_scales(n * 3), v_view(16);
+  workspace = bytes(avatar_project_workspace(dtype, n));
+  RUN(avatar_project_backward, means.data(), quats.data(), scales.data(), view, intrinsics, n, width, height, 0.3,
+      radii.data(), v_means2d.data(), depths.data(), v_conics.data(), v_means.data(), v_quats.data(), v_scales.data(),
+      v_view.data(), workspace.data());
+  log.add(v_means);
+  log.add(v_quats);
+  log.add(v_view);
+
+  std::vector<T> mean(1), partials(3 * image.size()), partials_b(3 * image.size()), v_image(image.size());
+  workspace = bytes(avatar_ssim_workspace(dtype, threads, height, width, channels));
+  RUN(avatar_ssim, image.data(), background.data(), height, width, channels, mean.data(), partials.data(),
+      partials_b.data(), workspace.data());
+  RUN(avatar_ssim_backward, image.data(), background.data(), partials.data(), 1.0, height, width, channels,
+      v_image.data(), workspace.data());
+  log.add(mean);
+  log.add(v_image);
+
+  std::vector<T> param = colors, first(colors.size()), second(colors.size());
+  RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,
+      0.99, 1e-8, 1);
+  log.add(param);
+  return log.data;
+}
+
+}  // namespace
+
+int main() {
+  for (int isa = AVATAR_ISA_BASELINE; isa <= avatar_best_isa(); ++isa)
+    for (const int64_t n : {0, 1, 500, 3000})
+      for (const int channels : {3, 4, 5})
+        for (const int width : {1, 50, 131}) {
+          const int height = width == 131 ? 70 : 33;
+          const auto one = run_all<float>(AVATAR_FLOAT32, isa, 1, n, width, height, channels);
+          const auto four = run_all<float>(AVATAR_FLOAT32, isa, 4, n, width, height, channels);
+          const auto one64 = run_all<double>(AVATAR_FLOAT64, isa, 1, n, width, height, channels);
+          const auto four64 = run_all<double>(AVATAR_FLOAT64, isa, 4, n, width, height, channels);
+          if (one != four || one64 != four64) {
+            std::fprintf(stderr, "smoke: results depend on the number of threads (isa %d, n %d)\n", isa, int(n));
+            return 1;
+          }
+        }
+  std::puts("smoke: every kernel, instruction set and thread count agrees");
+  return 0;
+}
