@@ -56,6 +56,11 @@ class HeadRig(nn.Module):
         """Canonical directions of head-frame displacements [..., 3]."""
         return vectors @ axis_angle_to_matrix(self.head_rotation).T
 
+    def torso_at_rest(self, points: Tensor, rotation: Tensor, translation: Tensor, shoulders: Tensor) -> Tensor:
+        """Where points [N, 3] that moved with the torso come from: the inverse of its motion."""
+        rigid = (points - self.torso_pivot - translation) @ axis_angle_to_matrix(rotation) + self.torso_pivot
+        return rigid - self.shoulder_lift(rigid, shoulders)
+
     def shoulder_lift(self, means: Tensor, shoulders: Tensor) -> Tensor:
         """What the shoulders [2] add to canonical points: [N, 3], nothing near the neck, all of it far from it."""
         beside = means.detach()[:, 0] - self.torso_pivot[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avatar.data import PersonDataset
@@ -42,10 +43,12 @@ def seeds(data: PersonDataset, rig: HeadRig, frame: int, count: int, rng: np.ran
     """About ``count`` Gaussians that already look like reference frame ``frame``."""
     image = data.image(frame).astype(np.float32) / 255
     masks = data.masks(frame)
+    outside = _outside(data, rig, frame, image, masks, int(count * 0.45), rng)
     parts = [
-        _face(data, rig, frame, image, int(count * 0.42), rng),
+        _face(data, rig, frame, image, int(count * 0.40), rng),
         _mouth(data, rig, int(count * 0.06), rng),
-        _outside(data, rig, frame, image, masks, int(count * 0.52), rng),
+        outside,
+        _filling(rig, outside, data.shape[152, 1], int(count * 0.09), rng),
     ]
     return Seeds.cat(parts)
 
@@ -163,8 +166,12 @@ def _outside(
     # Spacing between neighbours in pixels, from the sampling density.
     local = density[flat] / density.sum() * count
     sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * depth / camera.focal
+    # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
+    shown = rig.to_canonical(torch.from_numpy(points).float())
+    torso = data.motion.torso_rotation[frame], data.motion.torso_translation[frame], data.motion.shoulders[frame]
+    rest = rig.torso_at_rest(shown, *torso)
     result = _seeds(
-        means=rig.to_canonical(torch.from_numpy(points).float()),
+        means=torch.lerp(rest, shown, torch.from_numpy(share).float()[:, None]),
         sigma=np.clip(sigma, 0.02, 0.8),
         colors=_sample(image, pixels),
         opacity=0.8,
@@ -175,6 +182,45 @@ def _outside(
     )
     table = torch.tensor([REGIONS.index("hair"), REGIONS.index("neck"), REGIONS.index("torso")], dtype=torch.uint8)
     return result._replace(region=table[torch.from_numpy(kind)])
+
+
+def _filling(rig: HeadRig, outside: Seeds, chin_y: float, count: int, rng: np.random.Generator) -> Seeds:
+    """What the filming camera hardly sees, and free view does: the sides of the head, and the neck under the chin.
+
+    A shell slightly inside the head's proxy and a cylinder inside the neck, painted like the nearest thing that was
+    seen. From the front both stay hidden.
+    """
+    parts = []
+    seen = rig.to_head(outside.means).numpy()
+    region = outside.region.numpy()
+    head = rng.normal(size=(4 * count, 3))
+    head /= np.linalg.norm(head, axis=1, keepdims=True)
+    head = head[(head[:, 2] > -0.45) & (head[:, 1] < 0.35)][: int(count * 0.7)]
+    angle, height = rng.uniform(-1.9, 1.9, count - len(head)), rng.uniform(-3, 9, count - len(head))
+    neck = np.stack([5.2 * np.sin(angle), chin_y + height, 4.5 - 5.2 * np.cos(angle)], -1)
+    for name, points, spacing, pull in (
+        ("hair", _HEAD_CENTRE + 0.92 * _HEAD_RADII * head, 0.75, _HEAD_CENTRE),
+        ("neck", neck, 0.5, np.array([0.0, chin_y, 4.5])),
+    ):
+        known = np.flatnonzero(region == REGIONS.index(name))
+        if len(known) == 0 or len(points) == 0:
+            continue
+        toward = lambda x, pull=pull: (x - pull) / np.linalg.norm(x - pull, axis=1, keepdims=True)  # noqa: E731
+        nearest = known[cKDTree(toward(seen[known])).query(toward(points))[1]]
+        share = outside.rig.numpy()[nearest] if name == "neck" else np.full(len(points), 0.99)
+        parts.append(
+            _seeds(
+                means=rig.to_canonical(torch.from_numpy(points).float()),
+                sigma=np.full(len(points), spacing),
+                colors=outside.colors.numpy()[nearest],
+                opacity=0.9,
+                rig=share,
+                region=name,
+                bind_index=np.zeros((len(points), 3), np.int64),
+                bind_weight=np.zeros((len(points), 3), np.float32),
+            )
+        )
+    return Seeds.cat(parts) if parts else _empty()
 
 
 def _ellipsoid_depth(origin: np.ndarray, rays: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:

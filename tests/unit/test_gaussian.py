@@ -65,7 +65,7 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     with torch.no_grad():
         trainer.model.eval()
         shown = np.stack([trainer.model(data.motion, i, data.camera).image.numpy() for i in (2, 5)])
-    assert -10 * np.log10(np.square(shown - real).mean()) > 26
+    assert -10 * np.log10(np.square(shown - real).mean()) > 24
     # The two frames differ in mouth opening: rendering the wrong one must be worse.
     assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
 
