@@ -19,7 +19,7 @@ FACE_OVAL = (
 )  # fmt: skip
 EYE_RADIUS = 1.28
 IRIS_RADIUS = 0.62
-TILT = -3.3  # degrees
+TILT = -4.0  # degrees
 
 
 @dataclass
