@@ -76,6 +76,7 @@ def main(config: Config) -> None:
 
     table = Table("kernel", "Gaussians", "picture", *(f"{part}, {c} thr" for c in threads for part in ("fwd", "f+b")))
     table.add_column("reference")
+    table.columns[0].no_wrap = True
     for row in rows:
         numbers = [f"{row[f'{part}_ms_{c}']:.2f}" for c in threads for part in ("forward", "both")]
         slow = (
@@ -83,7 +84,9 @@ def main(config: Config) -> None:
         )
         table.add_row(row["case"], str(row["gaussians"]), str(row["size"]), *numbers, slow)
     console.print(table)
-    console.print("Milliseconds, median. f+b is the forward and the backward pass together.")
+    console.print(
+        "Milliseconds, median. f+b: forward and backward pass together. Whole frame: project, rasterize, L1 + SSIM."
+    )
     if config.json is not None:
         write_json(config.json, {"machine": _machine(), "threads": list(threads), "results": rows})
         console.print(f"Written to {config.json}.", markup=False)
@@ -134,7 +137,7 @@ def _cases(n: int, size: int) -> list[Case]:
             (means2d, conics, colors, opacities),
         ),
         Case("ssim", lambda b: (b.ssim(other, picture),), (other,)),
-        Case("frame: project, rasterize, L1 + SSIM", frame, (means, quats, scales, colors, opacities)),
+        Case("whole frame", frame, (means, quats, scales, colors, opacities)),
     ]
 
 
