@@ -1,0 +1,93 @@
+"""What the quality report says about a video, from made-up measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from avatar.motion.arkit import INDEX
+from avatar.motion.motion import Motion
+from avatar.preprocess import report
+from avatar.preprocess.report import Measurements
+
+FRAMES = 5000
+
+
+def good_video() -> Measurements:
+    rng = np.random.default_rng(0)
+    time = np.arange(FRAMES) / 25
+    rotation = np.radians(np.stack([4 * np.sin(time), 9 * np.sin(0.7 * time), 2 * np.sin(0.3 * time)], 1))
+    arkit = np.full((FRAMES, 52), 0.05, np.float32)
+    for start in range(50, FRAMES, 100):
+        arkit[start : start + 4, [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]] = 0.6
+    motion = Motion.zeros(FRAMES, 25.0).map(
+        arkit=torch.from_numpy(arkit), head_rotation=torch.from_numpy(rotation.astype(np.float32))
+    )
+    raw = np.concatenate([rotation + np.radians(0.1) * rng.standard_normal((FRAMES, 3)), np.zeros((FRAMES, 3))], 1)
+    return Measurements(
+        fps=25.0, size=512, segments=[[0, FRAMES]], motion=motion, residual=np.full(FRAMES, 0.6), raw_pose=raw,
+        opening=np.abs(np.sin(4 * time)) * 0.06, face_height=np.full(FRAMES, 250.0),
+        sharpness=np.full(FRAMES, 12.0), change=np.full(FRAMES - 1, 1.0),
+        loudness=np.where(np.sin(time) > 0, -20.0, -60.0), clipped=0.0,
+    )  # fmt: skip
+
+
+def said(data: Measurements, level: str) -> str:
+    return " ".join(f.text for f in report.judge(data) if f.level == level)
+
+
+def test_a_good_video_is_called_good() -> None:
+    data = good_video()
+    assert said(data, "bad") == "" and said(data, "note") == ""
+    assert "3.3 minutes" in said(data, "good") and "18 degrees sideways" in said(data, "good")
+    assert report.flag_spans(data) == []
+
+
+def test_each_fault_is_named() -> None:
+    data = good_video()
+    short = replace(data, motion=data.motion[:500], **{
+        name: getattr(data, name)[:500] for name in ("residual", "raw_pose", "opening", "face_height", "sharpness")
+    }, segments=[[0, 500]])  # fmt: skip
+    assert "20 s long" in said(short, "bad")
+    assert "100 pixels high" in said(replace(data, face_height=np.full(FRAMES, 100.0)), "bad")
+    assert "hardly opens" in said(replace(data, opening=np.full(FRAMES, 0.02)), "bad")
+    still = data.motion.map(head_rotation=torch.zeros(FRAMES, 3))
+    assert "hardly turns" in said(replace(data, motion=still, raw_pose=np.zeros((FRAMES, 6))), "note")
+    assert "above the noise or the music" in said(replace(data, loudness=np.full(FRAMES, -20.0)), "bad")
+    assert "overdriven" in said(replace(data, clipped=0.01), "note")
+    repeated = data.change.copy()
+    repeated[::2] = 0
+    assert "repeat the one before" in said(replace(data, change=repeated), "note")
+    hidden = data.motion.valid.clone()
+    hidden[:1000] = False
+    assert "missing in 20" in said(replace(data, motion=data.motion.map(valid=hidden)), "bad")
+
+
+def test_spans_are_found_with_their_reason() -> None:
+    data = good_video()
+    data.residual[100:130] = 5.0
+    data.sharpness[300:340] = 2.0
+    data.raw_pose[400, 1] += np.radians(10)
+    valid = data.motion.valid.clone()
+    valid[600:660] = False
+    spans = report.flag_spans(replace(data, motion=data.motion.map(valid=valid)))
+    assert spans == [
+        (600, 660, "no face"), (300, 340, "blurred"), (100, 130, "covered or mistracked"), (400, 401, "the pose leaps")
+    ]  # fmt: skip
+
+
+def test_blinks_are_counted_once_each() -> None:
+    assert report.count_blinks(good_video().motion.arkit.numpy()) == 50
+
+
+def test_sync_is_reported() -> None:
+    late = report.judge_sync({"has_audio": True, "offset_frames": 5.0, "trusted": True}, 25.0)
+    assert "late by 5.0 frames (200 ms)" in late[0].text
+    assert report.judge_sync({"has_audio": True, "offset_frames": 0.0, "trusted": False}, 25.0)[0].level == "note"
+    assert report.judge_sync({"has_audio": False, "offset_frames": 0.0}, 25.0) == []
+
+
+def test_plots_are_a_picture() -> None:
+    assert report.plots(good_video(), [(10, 20, "blurred")]).startswith("data:image/png;base64,iVBOR")
