@@ -13,7 +13,7 @@ import tyro
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
-from avatar.preprocess.stage import Stage, StageContext, read_record, run_stage
+from avatar.preprocess.stage import Stage, StageContext, is_current, read_record, run_stage
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
 MARKER = "prepare.json"
@@ -59,8 +59,8 @@ def main(config: Config) -> None:
     try:
         for stage in stages:
             run_stage(stage, ctx, force=config.force)
-            if read_record(config.out, "refine"):
-                assemble(ctx)
+        if is_finished("refine", ctx):
+            assemble(ctx)
     except AvatarError:
         if [entry.name for entry in config.out.iterdir()] == [MARKER]:  # refused at once: leave nothing behind
             shutil.rmtree(config.out)
@@ -117,6 +117,11 @@ def claim_folder(config: Config) -> None:
     write_json(marker, {"format": "avatar-prepare-1", "source": str(config.video), "source_sha256": source})
 
 
+def is_finished(name: str, ctx: StageContext) -> bool:
+    """Whether a stage has run, with these options and on what its inputs are now."""
+    return read_record(ctx.person, name) is not None and is_current(load_stage(name), ctx)
+
+
 def assemble(ctx: StageContext) -> None:
     """Write person.json and motion.safetensors from what the stages found so far."""
     import numpy as np
@@ -125,13 +130,11 @@ def assemble(ctx: StageContext) -> None:
     from avatar.motion.motion import Motion
 
     ingest, track, refine = ctx.result("ingest"), ctx.result("track"), ctx.result("refine")
-    sync = (read_record(ctx.person, "sync") or {"result": {}})["result"]
+    sync = ctx.result("sync") if is_finished("sync", ctx) else {}
     motion = Motion.load(ctx.folder("refine") / "motion.safetensors")
-    if read_record(ctx.person, "torso"):
+    if is_finished("torso", ctx):
         torso = torch.from_numpy(np.load(ctx.folder("torso") / "torso.npy")).float()
-        motion = motion.map(
-            torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], shoulders=torso[:, 6:]
-        )
+        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], shoulders=torso[:, 6:])
     motion.save(ctx.person / "motion.safetensors")
     frames = ingest["num_frames"]
     person = {
