@@ -49,6 +49,7 @@ def main(config: Config) -> None:
 
     from avatar import native
     from avatar.log import console
+    from avatar.native import reference
     from avatar.native.library import library
     from avatar.paths import write_json
 
@@ -69,7 +70,7 @@ def main(config: Config) -> None:
                         torch.set_num_threads(count)
                         row[f"forward_ms_{count}"], row[f"both_ms_{count}"] = _time(case, native, config.repeats)
                     if with_reference:
-                        row["reference_forward_ms"], row["reference_both_ms"] = _time(case, native.reference, 1)
+                        row["reference_forward_ms"], row["reference_both_ms"] = _time(case, reference, 1)
                     rows.append(row)
     finally:
         torch.set_num_threads(before)
