@@ -78,7 +78,7 @@ def open_run(config: TrainConfig) -> Path:
     return folder
 
 
-def describe(folder: Path, config: TrainConfig, data) -> None:  # noqa: ANN001 (imported lazily)
+def describe(folder: Path, config: TrainConfig, data) -> None:
     """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
     import torch
 
@@ -97,7 +97,7 @@ def describe(folder: Path, config: TrainConfig, data) -> None:  # noqa: ANN001 (
     data.steady_motion()[: data.test_start].save(folder / "motion.safetensors")
 
 
-def train_speech(data, config: TrainConfig, folder: Path) -> None:  # noqa: ANN001
+def train_speech(data, config: TrainConfig, folder: Path) -> None:
     """Fit the audio-to-motion network of this person, unless the video has no sound."""
     if data.audio_features is None:
         log.warn("the video has no sound, so this avatar cannot be driven by audio yet.")
@@ -107,7 +107,7 @@ def train_speech(data, config: TrainConfig, folder: Path) -> None:  # noqa: ANN0
     train_personal(data.folder, seed=config.seed).save(folder / "speech.safetensors")
 
 
-def _plain(value):  # noqa: ANN001, ANN202 (recursive over TOML types)
+def _plain(value):
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):

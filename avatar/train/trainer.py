@@ -204,7 +204,7 @@ class Trainer:
     def _status(self) -> str:
         return f"PSNR {self.psnr:.2f}  {len(self.model.gaussians)} Gaussians"
 
-    def _report(self, writer, parts: dict[str, float]) -> None:  # noqa: ANN001 (tensorboard is imported lazily)
+    def _report(self, writer, parts: dict[str, float]) -> None:
         psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
         self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
         if self.step % 20 == 0:
