@@ -13,6 +13,7 @@ a viewer can notice (ITU-R BT.1359-1: 45 ms for sound that is early).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ def _block_sums(inputs: np.ndarray, targets: np.ndarray, frames: np.ndarray, fps
     predicted = np.zeros_like(targets)
     edges = np.linspace(0, count, _FOLDS + 1).astype(int)
     gap = _GAP_SECONDS * fps
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         train = (frames < frames[start] - gap) | (frames > frames[end - 1] + gap)
         x, mean = inputs[train].astype(np.float64), targets[train].mean(0)
         gram = x.T @ x

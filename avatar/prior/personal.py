@@ -7,8 +7,10 @@ is then made up for. In silence a gate leads the mouth to the person's closed li
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,7 +207,7 @@ def train_personal(
 
     Args:
         person: Folder written by `avatar prepare`.
-        seed: The same seed, folder and number of threads give the same network.
+        seed: The same seed and folder give the same network.
         steps: Training steps per member. None: 300, more for long videos.
         progress: Called with (steps done, steps in all). None: a progress bar.
 
@@ -270,8 +272,8 @@ def fit(
     unseen = np.zeros((count, targets.shape[1]), np.float32)
     edges = np.linspace(0, count, MEMBERS + 1).astype(int)
     weight = torch.from_numpy(np.r_[opening_weights() * output_std[: len(FACE)], np.zeros(len(MOUTH))]).float()
-    with _Progress(progress, MEMBERS * steps) as tick:
-        for i, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    with _Progress(progress, MEMBERS * steps) as tick, _one_thread():
+        for i, (start, end) in enumerate(itertools.pairwise(edges)):
             net = _train(copies, (start, end), _GAP_SECONDS * fps, weight, steps, seed * MEMBERS + i, tick)
             members.append(net)
             low, high = max(0, start - REACH), min(count, end + REACH)
@@ -432,7 +434,8 @@ def _noises(rng: np.random.Generator, seconds: float = 6.0) -> list[np.ndarray]:
     white = rng.standard_normal(count).astype(np.float32)
     rumble = np.convolve(rng.standard_normal(count), np.exp(-np.arange(60) / 15), "same").astype(np.float32) / 3
     time = np.arange(count) / SAMPLE_RATE
-    hum = sum(np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)).astype(np.float32) + 0.05 * white
+    mains = np.sum([np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)], axis=0)
+    hum = mains.astype(np.float32) + 0.05 * white
     swell = np.geomspace(0.001, 0.2, count).astype(np.float32)
     return [np.zeros(count, np.float32), white * swell, rumble * swell[::-1], hum * swell, (white + rumble) * 0.03]
 
@@ -474,7 +477,7 @@ def _train(
     for i, copy in enumerate(copies):
         usable = copy.usable & ((copy.source < left_out[0] - gap) | (copy.source >= left_out[1] + gap))
         whole = np.convolve(usable, np.ones(window), "valid") >= window  # all of the window may be used
-        starts += [(i, s) for s in np.flatnonzero(whole)]
+        starts += [(i, int(s)) for s in np.flatnonzero(whole)]
     if not starts:  # tracked only in snatches: allow windows with gaps
         starts = [(0, s) for s in range(len(copies[0].source) - window)]
     inputs = [torch.from_numpy(c.inputs) for c in copies]
@@ -515,6 +518,17 @@ def _gains(unseen: np.ndarray, real: np.ndarray, members: list[_Net], inputs: np
 def _motion_path(person: Path) -> Path:
     refined = person / "refine" / "motion.safetensors"
     return refined if refined.is_file() else person / "motion.safetensors"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose time on more threads; and so the result does not depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Progress:

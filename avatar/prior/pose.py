@@ -20,7 +20,7 @@ from avatar.motion.face_channels import CHANNEL_INDEX
 
 _TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "shoulders")
 _PIECE_SECONDS = (4.0, 12.0)
-_FADE_SECONDS = 0.8
+_FADE_SECONDS = 1.2
 _MIN_SEGMENT_SECONDS = 1.5
 _CANDIDATES = 200
 _BLINK = 0.4  # blendshape value from which an eye counts as closed
@@ -135,8 +135,8 @@ def _next_piece(
     starts = np.array([rng.integers(options[k][0], max(options[k][0] + 1, options[k][1] - 2 * fade)) for k in picks])
     middle = np.minimum(starts + fade // 2, len(place) - 1)
     there = min(here + fade // 2, len(place) - 1)
-    cost = np.square(place[middle] - place[there]).sum(1) + np.square(velocity[middle] - velocity[there]).sum(1)
-    cost += 2.0 * used[starts]  # variety
+    cost = 4 * np.square(place[middle] - place[there]).sum(1) + np.square(velocity[middle] - velocity[there]).sum(1)
+    cost += 0.2 * used[starts]  # variety
     cost += 4.0 * (np.abs(starts - here) < 2 * fade)  # not the same moment again
     cost += 4.0 * np.array([not opened[s : s + fade].all() for s in starts])
     best = int(cost.argmin())

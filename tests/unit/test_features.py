@@ -1,0 +1,158 @@
+"""Speech features: their time, and that streaming changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from avatar import assets
+from avatar.errors import AvatarError
+from avatar.io.audio import chunked, write_wav
+from avatar.preprocess import features
+from avatar.prior import encoder as encoders
+from avatar.prior.encoder import MelEncoder, SpeechEncoder, build_encoder, features_at, speech_encoder, stream_features
+
+needs_moonshine = pytest.mark.skipif(
+    not assets.available("moonshine_encoder"), reason="the Moonshine encoder is not on this machine"
+)
+
+
+def speechlike(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise and a buzz in syllables, so that features have something to say."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * 16000)) / 16000
+    buzz = np.sign(np.sin(2 * np.pi * 120 * time)) * 0.1 + 0.05 * rng.standard_normal(len(time))
+    return (buzz * np.abs(np.sin(2 * np.pi * 2.3 * time))).astype(np.float32)
+
+
+def click(seconds: float, at: float, background: np.ndarray | None = None) -> np.ndarray:
+    samples = np.zeros(round(seconds * 16000), np.float32) if background is None else background.copy()
+    start = round(at * 16000)
+    samples[start - 40 : start + 40] += 0.3 * np.random.default_rng(1).standard_normal(80).astype(np.float32)
+    return samples
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001, 60.0])
+@pytest.mark.parametrize("offset", [0.0, 5.25, -3.5])
+def test_mel_and_energy_sit_at_frame_times(fps: float, offset: float) -> None:
+    at = 1.37
+    both = click(3.0, at, click(3.0, 0.4))  # the first one sets the level that mel features are relative to
+    sound = features_at(MelEncoder(), both, fps, offset=offset)
+    late = round(0.9 * fps - offset)
+    for values in (sound.energy[late:], sound.features[late:].sum(1)):
+        top = int(values[2:-2].argmax()) + 2
+        near = slice(top - 2, top + 3)
+        weight = values[near] - values[near].min()
+        frame = (weight * np.arange(near.start, near.stop)).sum() / weight.sum()
+        assert (frame + late + offset) / fps == pytest.approx(at, abs=0.5 / fps)
+
+
+@needs_moonshine
+def test_moonshine_rows_are_centred_on_their_receptive_field() -> None:
+    encoder = speech_encoder("moonshine").parts[0]
+    background = speechlike(6.0)
+    [plain] = list(encoder.stream([background]))
+    errors = []
+    for at in np.linspace(2.0, 4.0, 17):
+        [rows] = list(encoder.stream([click(6.0, float(at), background)]))
+        change = np.square(rows - plain).sum(1)
+        peak = change[max(0, change.argmax() - 3) : change.argmax() + 4]
+        centre = (peak * np.arange(max(0, change.argmax() - 3), change.argmax() + 4)).sum() / peak.sum()
+        errors.append(encoder.first + centre / encoder.rate - at)
+    assert abs(np.median(errors)) < 0.010  # a quarter of a frame at 25 fps
+
+
+@pytest.mark.parametrize("name", ["mel", pytest.param("moonshine", marks=needs_moonshine)])
+def test_streaming_in_any_pieces_equals_the_whole(name: str) -> None:
+    encoder = speech_encoder(name)
+    samples = speechlike(21.3)
+    whole = features_at(encoder, samples, 25.0, offset=1.5)
+    for size in (377, 5000, 400000):
+        blocks = list(stream_features(encoder, chunked(samples, size), 25.0, offset=1.5))
+        assert np.array_equal(np.concatenate([b.features for b in blocks]), whole.features)
+        assert np.array_equal(np.concatenate([b.energy for b in blocks]), whole.energy)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(1 / 16000, 1), (0.1, 3), (1.0, 25), (1.001, 26)])
+def test_as_many_frames_as_begin_within_the_sound(seconds: float, frames: int) -> None:
+    assert len(features_at(speech_encoder("mel"), speechlike(seconds), 25.0)) == frames
+
+
+def test_missing_sound_repeats_the_last_row() -> None:
+    sound = features_at(speech_encoder("mel"), speechlike(1.0), 25.0, num_frames=60)
+    assert len(sound) == 60 and np.array_equal(sound.features[40], sound.features[59])
+    assert len(features_at(speech_encoder("mel"), speechlike(1.0), 25.0, num_frames=7)) == 7
+
+
+def test_an_offset_is_the_same_as_moving_the_sound() -> None:
+    samples = speechlike(4.0)
+    late = np.concatenate([np.zeros(3200, np.float32), samples])  # 5 frames
+    a = features_at(speech_encoder("mel"), samples, 25.0, 90)
+    b = features_at(speech_encoder("mel"), late, 25.0, 90, offset=5)
+    assert np.allclose(a.energy[5:], b.energy[5:], atol=1e-3)
+
+
+def test_memory_does_not_grow_with_length() -> None:
+    held = 0
+
+    def chunks():
+        for _ in range(200):
+            yield np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+
+    import tracemalloc
+
+    tracemalloc.start()
+    for block in stream_features(speech_encoder("mel"), chunks(), 25.0):
+        held = max(held, len(block))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 300 and peak < 8e6  # the whole sound is 13 MB, its features as much again
+
+
+def test_a_checkpoint_names_its_encoder() -> None:
+    encoder = SpeechEncoder([MelEncoder(40)])
+    again = build_encoder(encoder.config)
+    assert again.dim == 40 and again.config == encoder.config
+    with pytest.raises(AvatarError, match="no audio encoder 'hubert'"):
+        build_encoder({"parts": [{"name": "hubert"}]})
+
+
+def test_without_moonshine_mel_takes_over_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(threads: int) -> None:
+        raise AvatarError("The pretrained part 'moonshine_encoder' could not be fetched.")
+
+    monkeypatch.setattr(encoders, "_moonshine_session", absent)
+    assert speech_encoder("auto").name == "mel"
+    assert "plain mel energies" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(AvatarError, match="could not be fetched"):
+        speech_encoder("moonshine")
+
+
+def _context(folder: Path, audio: bool = True, offset: float = 0.0) -> SimpleNamespace:
+    results = {"ingest": {"fps": 25.0, "num_frames": 50}, "sync": {"offset_frames": offset}}
+    return SimpleNamespace(
+        config=SimpleNamespace(audio=audio, audio_features="mel"),
+        frames=50,
+        folder=lambda name: folder / name,
+        result=lambda name: results[name],
+    )
+
+
+def test_stage_writes_one_row_per_frame_with_the_offset_taken_out(tmp_path: Path) -> None:
+    write_wav(tmp_path / "ingest" / "audio.wav", click(2.0, 1.0))
+    for offset, peak in ((0.0, 25), (5.0, 20)):
+        result = features.run(_context(tmp_path, offset=offset), tmp_path)  # type: ignore[arg-type]
+        energy = np.load(tmp_path / "energy.npy")
+        assert np.load(tmp_path / "audio.npy").shape == (50, result["dim"]) and energy.shape == (50,)
+        assert int(energy.argmax()) == peak
+        assert build_encoder(result["encoder"]).name == "mel"
+
+
+def test_stage_without_sound_writes_nothing(tmp_path: Path) -> None:
+    assert features.run(_context(tmp_path, audio=False), tmp_path) == {"has_audio": False}  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
