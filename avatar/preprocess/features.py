@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "features"
 INPUTS: tuple[str, ...] = ("ingest", "sync")
-VERSION = 1
+VERSION = 2
 
 
 def options(config: Config) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def build_encoder(config: dict[str, Any]) -> SpeechEncoder:
     """
     known = {MoonshineEncoder.name: MoonshineEncoder, MelEncoder.name: MelEncoder}
     parts = []
-    for part in config["parts"]:
+    for part in config.get("parts", [config]):
         if part.get("name") not in known:
             raise AvatarError(f"There is no audio encoder '{part.get('name')}'.", f"Known are {', '.join(known)}.")
         parts.append(known[part["name"]](**{k: v for k, v in part.items() if k != "name"}))
