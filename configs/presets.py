@@ -25,7 +25,7 @@ def draft() -> Preset:
     """Minutes: see whether the video is good."""
     return Preset(
         model=GaussianConfig(initial_gaussians=14_000, max_gaussians=20_000),
-        schedule=Schedule(steps=2500, half_until=0.4),
+        schedule=Schedule(steps=3000, half_until=0.35),
         loss=LossConfig(lpips=0.0),
     )
 

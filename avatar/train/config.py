@@ -59,9 +59,9 @@ class OptimConfig:
 class Schedule:
     """What a quality preset sets."""
 
-    steps: int = 9000
+    steps: int = 10_000
     """Optimisation steps."""
-    half_until: float = 0.2
+    half_until: float = 0.15
     """Share of the steps that are trained at half resolution."""
 
 
