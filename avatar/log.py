@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -62,13 +63,27 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
 
 def info(message: str) -> None:
-    console.print(message)
+    console.print(message, soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    console.print(f"[yellow]warning:[/yellow] {message}")
+    console.print(f"[yellow]warning:[/yellow] {message}", soft_wrap=True)
+
+
+_inside: list[str] = []
+
+
+@contextmanager
+def part_of(command: str) -> Iterator[None]:
+    """While a larger command runs this one, the smaller one does not name what would follow it alone."""
+    _inside.append(command)
+    try:
+        yield
+    finally:
+        _inside.pop()
 
 
 def next_command(command: str) -> None:
     """Close a command by naming the one that naturally follows."""
-    console.print(f"\nNext: [bold]{command}[/bold]")
+    if not _inside:
+        console.print(Text.assemble("\nNext: ", (command, "bold")), soft_wrap=True)

@@ -80,8 +80,8 @@ def main(config: Config) -> None:
         measured = evaluate(avatar, data, drives, first, last, tracker, lpips, config.save_video)
     result = {
         "format": FORMAT,
-        "run": str(config.run),
-        "person": str(data.folder),
+        "run": config.run.name,
+        "person": data.folder.name,
         **report.environment(),
         "first_frame": first,
         "frames": last - first,

@@ -46,7 +46,8 @@ def environment() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["avatar", *sys.argv[1:]]),
+        # Names instead of whole paths: results are for sharing, the layout of somebody's disk is not.
+        "command": " ".join(["avatar", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
         "commit": commit(),
         "hardware": {
             "cpu": _cpu_name(),

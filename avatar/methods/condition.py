@@ -13,15 +13,23 @@ AUDIO_WINDOW = 8  # frames of audio features around the picture, as in RAD-NeRF 
 
 
 class Conditioner(nn.Module):
-    """Motion to a condition vector: each channel in units of the person's own spread, clamped against outliers."""
+    """Motion to a condition vector: each channel in units of the person's own spread, kept to the range it was seen in.
+
+    What the network is shown beyond that range it answers with noise (dark smears on the collar, in one video); the
+    rig and the face mesh, which extrapolate well, still get the motion as it is.
+    """
 
     mean: Tensor
     scale: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+    def __init__(self, mean: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
 
     @property
     def width(self) -> int:
@@ -34,11 +42,13 @@ class Conditioner(nn.Module):
         spread = raw.std(0)
         # A channel that never moved must not amplify its noise: floors in the channels' own units.
         floor = torch.full_like(spread, 0.02)
-        return Conditioner(raw.mean(0), 1 / torch.maximum(spread, floor))
+        mean, scale = raw.mean(0), 1 / torch.maximum(spread, floor)
+        unit = (raw - mean) * scale
+        return Conditioner(mean, scale, unit.quantile(0.005, 0).clamp(-4, 4), unit.quantile(0.995, 0).clamp(-4, 4))
 
     def forward(self, motion: Motion, index: int) -> Tensor:
         """Condition [width] of one frame."""
-        return ((_raw(motion, index) - self.mean) * self.scale).clamp(-4, 4)
+        return ((_raw(motion, index) - self.mean) * self.scale).clamp(self.low, self.high)
 
 
 def _raw(motion: Motion, index: int | slice) -> Tensor:

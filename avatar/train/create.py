@@ -38,17 +38,23 @@ def main(config: Config) -> None:
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
-    prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
-    prepared = time.perf_counter()
-    if (run / "speech.safetensors").is_file() and (run / "model.safetensors").is_file():
-        log.info(f"{run} is already trained.")
-    else:
-        resume = (run / "checkpoints" / "last" / "state.safetensors").is_file()
-        train.main(train.Config(person=person, out=run, quality=config.quality, seed=config.seed, resume=resume))
-    trained = time.perf_counter()
-    if config.eval:
-        evaluate = importlib.import_module("avatar.eval.command")
-        evaluate.main(evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval"))
+    with log.part_of("create"):
+        prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
+        prepared = time.perf_counter()
+        if (run / "speech.safetensors").is_file() and (run / "model.safetensors").is_file():
+            log.info(f"{run} is already trained.")
+        else:
+            resume = (run / "checkpoints" / "last" / "state.safetensors").is_file()
+            killed = not resume and (run / "config.toml").is_file()  # before the first checkpoint: nothing to keep
+            train.main(
+                train.Config(
+                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed
+                )
+            )  # fmt: skip
+        trained = time.perf_counter()
+        if config.eval:
+            evaluate = importlib.import_module("avatar.eval.command")
+            evaluate.main(evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval"))
     done = time.perf_counter()
     log.info(
         f"Prepare {prepared - began:.0f} s, train {trained - prepared:.0f} s, eval {done - trained:.0f} s: "

@@ -1,0 +1,100 @@
+"""The whole path: a video of the synthetic subject becomes an avatar that speaks, is measured, and resumes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from avatar.cli import main
+from avatar.synth.make import Flaws, make_subject
+from avatar.train import config as train_config
+
+TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest": 48, "hidden": 32}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return make_subject(
+        tmp_path_factory.mktemp("subject"), seconds=6, size=208, voice="buzz", supersample=1, quiet=True
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The draft preset, shrunk: what is tested is the path, not the picture."""
+    from avatar.methods.gaussian import GaussianConfig
+    from configs import presets
+
+    def preset():
+        return presets.Preset(
+            model=GaussianConfig(**TINY),
+            loss=train_config.LossConfig(lpips=0.0),
+            schedule=train_config.Schedule(steps=60, half_until=0.0),
+        )
+
+    import avatar.configs.presets as packaged
+
+    for module in (presets, packaged):
+        monkeypatch.setitem(module.PRESETS, "draft", preset)
+
+
+def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft"]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["drives"]["tracked"]["psnr"] > 18
+    assert metrics["drives"]["audio"]["mouth_correlation"] is not None
+    for name in ("pred.mp4", "real.mp4", "contact.jpg"):
+        assert (run / "eval" / name).stat().st_size > 1000
+    out = tmp_path / "said.mp4"
+    assert main(["render", str(run), "--audio", str(subject.audio), "--out", str(out), "--frames", "20"]) == 0
+    assert out.stat().st_size > 1000
+    before = (run / "model.safetensors").read_bytes()
+    assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]) == 0
+    assert (run / "model.safetensors").read_bytes() == before
+    assert "already trained" in capsys.readouterr().err
+
+
+def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, tmp_path, monkeypatch):
+    from avatar.train.trainer import Trainer
+
+    run = tmp_path / "run"
+    arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
+    original = Trainer.run
+
+    def die(self, folder):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Trainer, "run", die)
+    with pytest.raises(RuntimeError):
+        main(arguments)
+    assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
+    monkeypatch.setattr(Trainer, "run", original)
+    assert main(arguments) == 0
+    assert (run / "speech.safetensors").is_file()
+
+
+def test_another_video_does_not_overwrite(subject, tiny, tmp_path):
+    run = tmp_path / "run"
+    person = tmp_path / "run.person"
+    assert main(["prepare", str(subject.video), "--out", str(person), "--stages", "ingest"]) == 0
+    other = make_subject(tmp_path / "other", seconds=5.2, size=192, seed=1, voice="buzz", supersample=1, quiet=True)
+    assert main(["create", str(other.video), "--out", str(run), "--quality", "draft"]) == 2
+    assert not run.exists()
+
+
+def test_unknown_options_and_presets_exit_with_2(subject, tmp_path, capsys):
+    assert main(["create", str(subject.video), "--out", str(tmp_path / "r"), "--quality", "best"]) == 2
+    assert main(["create", str(subject.video), "--out", str(tmp_path / "r"), "--speed", "9"]) == 2
+    assert main(["crate"]) == 2
+    assert "avatar create" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_video_without_sound_is_refused_with_a_way_out(tmp_path, capsys):
+    mute = make_subject(
+        tmp_path / "mute", seconds=5.2, size=192, voice="buzz", supersample=1, quiet=True, flaws=Flaws(audio="none")
+    )
+    assert main(["create", str(mute.video), "--out", str(tmp_path / "run")]) == 2
+    assert "--no-audio" in capsys.readouterr().err
