@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 
@@ -63,11 +62,9 @@ class PersonDataset:
 
     def image(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 RGB [H, W, 3]."""
-        path = self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare` again with --force.")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        from avatar.preprocess.track import read_rgb
+
+        return read_rgb(self.folder / "ingest" / "frames" / f"{index:06d}.jpg")
 
     def masks(self, index: int) -> dict[str, np.ndarray]:
         """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""
@@ -78,8 +75,9 @@ class PersonDataset:
     @functools.cached_property
     def plate(self) -> np.ndarray:
         """The background without the person, as the camera sees it at rest, uint8 RGB [H, W, 3]."""
-        image = cv2.imread(str(self._need("background/plate.png")), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        from avatar.preprocess.track import read_rgb
+
+        return read_rgb(self._need("background/plate.png"))
 
     @functools.cached_property
     def _background(self) -> Background:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.data import PersonDataset
@@ -206,7 +206,7 @@ def _filling(rig: HeadRig, outside: Seeds, chin_y: float, count: int, rng: np.ra
         if len(known) == 0 or len(points) == 0:
             continue
         toward = lambda x, pull=pull: (x - pull) / np.linalg.norm(x - pull, axis=1, keepdims=True)  # noqa: E731
-        nearest = known[cKDTree(toward(seen[known])).query(toward(points))[1]]
+        nearest = known[KDTree(toward(seen[known])).query(toward(points))[1]]
         share = outside.rig.numpy()[nearest] if name == "neck" else np.full(len(points), 0.99)
         parts.append(
             _seeds(

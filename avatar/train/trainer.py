@@ -17,6 +17,7 @@ from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import ATTRIBUTES, Gaussians
 from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.losses.lpips import LPIPS
 from avatar.methods.condition import audio_window
 from avatar.methods.gaussian import GaussianAvatar, Rendering
 from avatar.native import ssim
@@ -49,7 +50,8 @@ class Trainer:
         self.features = None if features is None else torch.from_numpy(features).float()
         self.psnr = 0.0
         self.seconds = 0.0
-        self._lpips = None
+        self._lpips: LPIPS | None = None
+        self._perceptual_wanted = config.loss.lpips > 0
         self._snapshot: dict[str, Tensor] | None = None
         self._snapshot_step = 0
         self._rollbacks = 0
@@ -106,7 +108,7 @@ class Trainer:
         loss = (1 - weights.ssim) * l1 + weights.ssim * structure + weights.alpha * coverage
         loss = loss + weights.deformation * size
         parts = {"l1": l1.item(), "ssim": 1 - structure.item(), "alpha": coverage.item()}
-        if weights.lpips > 0 and self.step >= weights.lpips_start * self.steps:
+        if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
             perceptual = self._perceptual(out.image, batch)
             if perceptual is not None:
                 loss = loss + weights.lpips * perceptual
@@ -115,15 +117,12 @@ class Trainer:
 
     def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
         if self._lpips is None:
-            from avatar.losses.lpips import LPIPS
-
             try:
                 self._lpips = LPIPS.load()
             except AvatarError as error:
                 log.warn(f"training goes on without the perceptual loss: {error}")
-                self._lpips = False
-        if self._lpips is False:
-            return None
+                self._perceptual_wanted = False
+                return None
         x0, y0, x1, y1 = batch.face_box
         height, width = image.shape[:2]
         side = min(max(x1 - x0, y1 - y0, 64), 192, width, height)
