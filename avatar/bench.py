@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avatar.environment import environment
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -89,7 +88,9 @@ def main(config: Config) -> None:
         "Milliseconds, median. f+b: forward and backward pass together. Whole frame: project, rasterize, L1 + SSIM."
     )
     if config.json is not None:
-        write_json(config.json, {"machine": _machine(), "threads": list(threads), "results": rows})
+        write_json(
+            config.json, environment() | {"library": native.library_status(), "threads": list(threads), "results": rows}
+        )
         console.print(f"Written to {config.json}.", markup=False)
 
 
@@ -167,33 +168,3 @@ def _median(run: Callable[[], None], repeats: int) -> float:
         run()
         times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times)
-
-
-def _machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    import torch
-
-    from avatar import __version__, native
-
-    model, flags = platform.processor(), ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in fields.items()}
-        model = fields.get("model name", model)
-        flags = fields.get("flags", fields.get("Features", ""))
-    interesting = [f for f in flags.split() if f.startswith(("sse4", "avx", "fma", "asimd", "sve"))]
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
-    return {
-        "cpu": model,
-        "flags": interesting,
-        "cores": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "avatar": __version__,
-        "commit": commit.stdout.strip() or None,
-        "library": native.library_status(),
-    }

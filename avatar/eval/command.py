@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from avatar import log
+from avatar.environment import environment, peak_memory
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def main(config: Config) -> None:
         "format": FORMAT,
         "run": config.run.name,
         "person": data.folder.name,
-        **report.environment(),
+        **environment(),
         "first_frame": first,
         "frames": last - first,
         "fps": data.fps,
@@ -91,7 +92,7 @@ def main(config: Config) -> None:
         **measured,
         "speed": speed,
         "model": avatar.info,
-        "peak_memory_bytes": report.peak_memory(),
+        "peak_memory_bytes": peak_memory(),
         "notes": notes,
     }
     path = config.json or config.run / "metrics.json"
@@ -137,7 +138,6 @@ def measure_speed(
     avatar: Avatar, data: PersonDataset, config: Config, first: int, last: int, with_speech: bool
 ) -> dict[str, Any]:
     """Time the pipeline of `avatar render` on some held-out frames, before anything else of eval is in memory."""
-    from avatar.eval.report import peak_memory
     from avatar.infer.cameras_path import CameraPath
     from avatar.infer.command import Job, render_video
     from avatar.infer.speak import load_speech, sound_time, speak_held_out

@@ -1,16 +1,7 @@
-"""Where numbers were measured, and how they are shown."""
+"""How the metrics are shown."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -32,57 +23,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "blinks": ("blinks", "d"),
     "frames_without_face": ("frames without a face", "d"),
 }
-
-
-def environment() -> dict[str, Any]:
-    """Hardware, versions, commit and command of this process."""
-    import torch
-
-    from avatar import __version__
-
-    versions = {"avatar": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "mediapipe", "av", "onnxruntime", "opencv-contrib-python"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        # Names instead of whole paths: results are for sharing, the layout of somebody's disk is not.
-        "command": " ".join(["avatar", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
-        "commit": commit(),
-        "hardware": {
-            "cpu": _cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-            "system": platform.platform(),
-        },
-        "versions": versions,
-    }
-
-
-def commit() -> str | None:
-    """Commit of the source tree this runs from, with ``+changes`` when files differ; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        changed = bool(git("status", "--porcelain", "--untracked-files=no"))
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -112,13 +52,3 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 
 def _show(value: float | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -16,7 +16,7 @@ def test_bench_writes_what_it_measured(tmp_path):
     written = json.loads(out.read_text())
     assert {row["case"] for row in written["results"]} >= {"rasterize", "ssim", "whole frame"}
     assert all(row["forward_ms_1"] > 0 and row["both_ms_1"] > 0 for row in written["results"])
-    assert written["machine"]["cpu"] and written["machine"]["library"]
+    assert written["hardware"]["cpu"] and written["library"]
     assert torch.get_num_threads() == threads
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from avatar.environment import environment, peak_memory
 from avatar.eval import command, pictures, report
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
@@ -159,7 +160,7 @@ def test_the_report_is_json_and_a_table(tmp_path: Path) -> None:
         "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True},
         "notes": ["No sound."],
     }
-    result |= {"model": FakeAvatar.info, "peak_memory_bytes": report.peak_memory(), **report.environment()}
+    result |= {"model": FakeAvatar.info, "peak_memory_bytes": peak_memory(), **environment()}
     text = json.dumps(result, allow_nan=False)
     assert json.loads(text)["hardware"]["cores"] >= 1
     assert result["peak_memory_bytes"] > 20e6
