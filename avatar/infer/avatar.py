@@ -66,10 +66,11 @@ class Avatar:
             GaussianConfig(**meta["config"]), count=meta["count"], width=meta["width"], height=meta["height"],
             audio_features=meta["audio_features"],
         )  # fmt: skip
-        for name, buffer in model.named_buffers():  # sizes that follow from the person, not from the config
-            if name in tensors and tensors[name].shape != buffer.shape:
-                raise AvatarError(f"{path}: {name} is {tuple(tensors[name].shape)}, expected {tuple(buffer.shape)}.")
-        model.load_state_dict(tensors)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            fix = "Train it again, or use the version that wrote it."
+            raise AvatarError(f"{path} does not fit this version of the toolkit:", str(error), fix) from None
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         return Avatar(run, model, read_json(run / "person.json"), info)
 
