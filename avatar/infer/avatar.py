@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +74,24 @@ class Avatar:
             raise AvatarError(f"{path} does not fit this version of the toolkit:", str(error), fix) from None
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         return Avatar(run, model, read_json(run / "person.json"), info)
+
+    def speak(self, audio: Path, camera: Camera | None = None, pose: str = "own", seed: int = 0) -> Iterator[Tensor]:
+        """Frames, uint8 RGB [H, W, 3] at ``self.fps``, of the avatar saying a sound file, in constant memory.
+
+        Args:
+            audio: Anything FFmpeg reads.
+            camera: Where from; by default as filmed.
+            pose: ``own`` for a smooth loop of the person's own head motion, ``still`` for a resting head.
+            seed: Chooses the loop.
+
+        Raises:
+            AvatarError: The sound cannot be read, or the avatar has no speech network.
+        """
+        from avatar.infer.speak import load_speech, speak
+
+        for block in speak(self, load_speech(self.run), Path(audio), pose, seed):
+            for index in range(len(block)):
+                yield self.render(camera or self.camera, block, index)
 
     @torch.inference_mode()
     def render(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 
 from avatar.cli import main
+from avatar.infer.avatar import Avatar
 from avatar.synth.make import Flaws, make_subject
 from avatar.train import config as train_config
 
@@ -50,6 +52,8 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     out = tmp_path / "said.mp4"
     assert main(["render", str(run), "--audio", str(subject.audio), "--out", str(out), "--frames", "20"]) == 0
     assert out.stat().st_size > 1000
+    frames = list(itertools.islice(Avatar.load(run).speak(subject.audio), 3))
+    assert len(frames) == 3 and frames[0].shape == (208, 208, 3)
     before = (run / "model.safetensors").read_bytes()
     assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]) == 0
     assert (run / "model.safetensors").read_bytes() == before

@@ -188,6 +188,13 @@ def test_the_video_has_the_sound(made):
     assert abs(lag) / rate < 0.01
 
 
+def decoded(video):
+    import av
+
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 def test_the_same_seed_films_the_same(tmp_path):
     need_landmarker()
     from avatar.synth.make import make_subject
@@ -196,7 +203,10 @@ def test_the_same_seed_films_the_same(tmp_path):
         make_subject(tmp_path / str(k), 0.4, 96, seed=seed, voice="buzz", text="Mama.", supersample=1)
         for k, seed in enumerate((0, 0, 1))
     )
-    assert a.video.read_bytes() == b.video.read_bytes()
+    pictures, again, changed = (decoded(r.video).astype(int) for r in (a, b, other))
+    # Not byte for byte: a busy machine's BLAS splits its sums differently, and a rounded grey level may flip.
+    assert np.abs(pictures - again).mean() < 0.1
+    assert np.abs(pictures - changed).mean() > 1
     assert torch.equal(a.truth.face, b.truth.face)
     assert not np.array_equal(a.shape, other.shape)
 
