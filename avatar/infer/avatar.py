@@ -20,8 +20,10 @@ from avatar.paths import read_json
 class Renderable(Protocol):
     """Anything that shows a motion from a camera."""
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None) -> Tensor:
-        """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]."""
+    def render(
+        self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None, background: Tensor | None = None
+    ) -> Tensor:
+        """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see :meth:`Avatar.render`."""
         ...
 
 
