@@ -17,6 +17,7 @@ import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.geometry.mesh import FACE_OVAL
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from avatar.preprocess.landmarker import quiet_stderr
 from avatar.preprocess.stage import StageContext, read_record
@@ -38,10 +39,6 @@ OUTLINE = 0.5
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
 
-FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 JAW = FACE_OVAL[11:26]  # from the angle of the jaw on the person's left to the one on the right
 EYE_RIGHT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 EYE_LEFT = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
