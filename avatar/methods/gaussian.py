@@ -149,8 +149,7 @@ class GaussianAvatar(nn.Module):
 
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, audio: Tensor | None = None,
-        noise: Tensor | None = None, pose_delta: Tensor | None = None, code: SpatialCode | None = None,
-        background: Tensor | None = None,
+        noise: Tensor | None = None, background: Tensor | None = None,
     ) -> Rendering:  # fmt: skip
         """Render one frame.
 
@@ -160,8 +159,6 @@ class GaussianAvatar(nn.Module):
             camera: Where from.
             audio: [W, F] audio features around the frame, or None for motion alone.
             noise: [condition] added to the motion part of the condition (training augmentation).
-            pose_delta: [6] correction of the head pose: axis-angle radians, centimetres.
-            code: Result of :meth:`spatial_code`, when several frames share it.
             background: [H, W, 3] RGB behind the person; by default the plate.
         """
         g = self.gaussians
@@ -170,15 +167,12 @@ class GaussianAvatar(nn.Module):
             condition = condition + noise
         if self.audio is not None:
             condition = torch.cat([condition, self.audio(audio)])
-        change = self.field(self.spatial_code() if code is None else code, condition)
+        change = self.field(self.spatial_code(), condition)
         vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
         means = g.means + g.displacement(vertices) + change.means
-        rotation, translation = motion.head_rotation[index], motion.head_translation[index]
-        if pose_delta is not None:
-            rotation, translation = rotation + pose_delta[:3], translation + pose_delta[3:]
         pose = Pose(
-            rotation, translation, motion.torso_rotation[index], motion.torso_translation[index],
-            motion.shoulders[index],
+            motion.head_rotation[index], motion.head_translation[index],
+            motion.torso_rotation[index], motion.torso_translation[index], motion.shoulders[index],
         )  # fmt: skip
         means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
         radii, means2d, depths, conics = project_gaussians(

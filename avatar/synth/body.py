@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avatar.geometry.mesh import FACE_OVAL
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
 
-FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
-    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 EYE_RADIUS = 1.28
 IRIS_RADIUS = 0.62
 TILT = -4.0  # degrees

@@ -158,7 +158,7 @@ def _skin(look: Look, uv: np.ndarray, rng: np.random.Generator, size: int = 1024
 
 
 def _edge(size: int, uv: np.ndarray) -> np.ndarray:
-    from avatar.synth.body import FACE_OVAL
+    from avatar.geometry.mesh import FACE_OVAL
 
     return 1 - _mask(size, uv[list(FACE_OVAL)] * 0.94 + uv[list(FACE_OVAL)].mean(0) * 0.06, 30)
 
