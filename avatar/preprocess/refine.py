@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 3
+VERSION = 4
 
 LIDS = (
     *(7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 22, 23, 24, 25, 26, 27, 28, 29, 30, 56),
@@ -71,7 +71,7 @@ FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`
 EXPECTED_DISTANCE = 100.0  # centimetres from camera to face: a desk, a phone at arm's length, a studio are 40 to 300
 DISTANCE_SIGMA = 0.25  # deviation of its logarithm
 FOCAL_LIMITS = (1.2, 6.0)  # in picture widths
-SHAPE_SIGMA = 0.12  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
+SHAPE_SIGMA = 0.25  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
 MIN_SIGMA = 0.0015  # of the face height; a point is never trusted more than this
 TEXTURE_MIN_SIGMA = 0.0007  # the same for a point followed by its texture
 LANDMARK_DOUBT = 2.0  # where a point has no texture its landmark is used, with its deviation times this
