@@ -322,10 +322,16 @@ def to_head(pixels: np.ndarray, poses: Solution, shape: np.ndarray, centre: np.n
     Returns:
         [T, N, 3] centimetres, head axes.
     """
-    rotation = bundle.rotation_matrices(poses.rotation)
-    depth = np.einsum("tj,nj->tn", rotation[:, 2], shape) + poses.translation[:, 2:]
-    ray = np.concatenate([(pixels - centre) / poses.focal, np.ones((*pixels.shape[:2], 1))], -1)
-    return np.einsum("tji,tnj->tni", rotation, ray * depth[..., None] - poses.translation[:, None])
+    import torch
+
+    from avatar.geometry.cameras import Camera
+    from avatar.geometry.landmarks import landmarks_to_head
+
+    seen, neutral, rotation, translation = (
+        torch.from_numpy(np.asarray(x, np.float64)) for x in (pixels, shape, poses.rotation, poses.translation)
+    )
+    camera = Camera.source(poses.focal, float(centre[0]), float(centre[1]), 1, 1)  # its size does not matter
+    return landmarks_to_head(seen, neutral, rotation, translation, camera).numpy()
 
 
 def neutral_shape(
