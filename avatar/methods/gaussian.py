@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avatar.data import PersonDataset
 from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
-from avatar.fields.gaussians import Gaussians
+from avatar.fields.gaussians import FILLING, Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
@@ -168,7 +168,9 @@ class GaussianAvatar(nn.Module):
         )
         if self.training and means2d.requires_grad:
             means2d.retain_grad()
-        colors = g.colors + change.colors
+        # What the camera hardly sees keeps its paint: the sliver of it that shows at the rim would make it any colour.
+        painted = (g.region == FILLING)[:, None]
+        colors = torch.where(painted, g.colors.detach(), g.colors + change.colors)
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
         image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
         image = image + (1 - alpha) * (self.background(camera) if background is None else background)
