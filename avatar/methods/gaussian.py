@@ -128,6 +128,23 @@ class GaussianAvatar(nn.Module):
             zeros(height, width, 3),
         )  # fmt: skip
 
+    def packed(self) -> dict[str, Tensor]:
+        """The state as it is stored: half of the size, and no grey level lost."""
+        state = dict(self.state_dict())
+        state["field.encoding.table"] = state["field.encoding.table"].half()
+        state["gaussians.bind_index"] = state["gaussians.bind_index"].to(torch.int16)
+        state["plate"] = (state["plate"] * 255).round().to(torch.uint8)
+        return state
+
+    def load_packed(self, state: dict[str, Tensor]) -> None:
+        """Load what :meth:`packed` made.
+
+        Raises:
+            RuntimeError: Names or shapes do not fit.
+        """
+        plate = state.get("plate")
+        self.load_state_dict(state if plate is None else state | {"plate": plate.float() / 255})
+
     def train(self, mode: bool = True) -> GaussianAvatar:
         self._cache = None  # training moves what the cache was computed from
         return super().train(mode)

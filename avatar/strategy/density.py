@@ -64,12 +64,9 @@ class DensityControl:
         rounds = max(1, round((c.stop * steps - step) / c.interval) + 1)
         kept = int(keep.sum())
         wanted = max(0, min(int((limit - kept) / rounds) + 1, limit - kept, kept // 4))
-        score = torch.where(
-            keep & (gaussians.region != FILLING),
-            self.gradient / self.seen.clamp_min(1),
-            torch.full_like(self.gradient, -1.0),
-        )
-        parents = score.topk(min(wanted, kept)).indices.sort().values
+        candidates = keep & (gaussians.region != FILLING)
+        score = torch.where(candidates, self.gradient / self.seen.clamp_min(1), -1.0)
+        parents = score.topk(min(wanted, int(candidates.sum()))).indices.sort().values
         survivors = keep.nonzero()[:, 0]
         index = torch.cat([survivors, parents])
         new = torch.zeros(len(index), dtype=torch.bool)
