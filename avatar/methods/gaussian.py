@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avatar.data import PersonDataset
 from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
-from avatar.fields.gaussians import FILLING, Gaussians
+from avatar.fields.gaussians import Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
@@ -142,8 +142,10 @@ class GaussianAvatar(nn.Module):
         Raises:
             RuntimeError: Names or shapes do not fit.
         """
-        plate = state.get("plate")
-        self.load_state_dict(state if plate is None else state | {"plate": plate.float() / 255})
+        state = dict(state)
+        if "plate" in state:
+            state["plate"] = state["plate"].float() / 255
+        self.load_state_dict(state)
 
     def train(self, mode: bool = True) -> GaussianAvatar:
         self._cache = None  # training moves what the cache was computed from
@@ -185,9 +187,7 @@ class GaussianAvatar(nn.Module):
         )
         if self.training and means2d.requires_grad:
             means2d.retain_grad()
-        # What the camera hardly sees keeps its paint: the sliver of it that shows at the rim would make it any colour.
-        painted = (g.region == FILLING)[:, None]
-        colors = torch.where(painted, g.colors.detach(), g.colors + change.colors)
+        colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
         image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
         image = image + (1 - alpha) * (self.background(camera) if background is None else background)
