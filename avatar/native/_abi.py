@@ -152,7 +152,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # slot_offsets
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # num_pairs
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # workspace
         ],
     ),
@@ -172,6 +172,15 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_rasterize_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # n
+            ctypes.c_int64,  # num_pairs
+            ctypes.c_int32,  # channels
+        ],
+    ),
     "avatar_rasterize": (
         ctypes.c_int32,
         [
@@ -186,20 +195,13 @@ FUNCTIONS = {
             ctypes.c_int32,  # background_stride
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # ids
             ctypes.c_void_p,  # image
             ctypes.c_void_p,  # final_t
             ctypes.c_void_p,  # last
-        ],
-    ),
-    "avatar_rasterize_workspace": (
-        ctypes.c_int64,
-        [
-            ctypes.c_int32,  # dtype
-            ctypes.c_int64,  # num_pairs
-            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # workspace
         ],
     ),
     "avatar_rasterize_backward": (
@@ -216,7 +218,7 @@ FUNCTIONS = {
             ctypes.c_int32,  # background_stride
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # ids
             ctypes.c_void_p,  # slots

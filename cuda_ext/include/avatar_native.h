@@ -90,17 +90,17 @@ AVATAR_API int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const
                                    int64_t n, int32_t width, int32_t height, const int32_t* slot_offsets,
                                    int32_t* ids, int32_t* slots, void* workspace);
 
+/* Bytes of workspace of avatar_rasterize (num_pairs = 0) and avatar_rasterize_backward. */
+AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels);
+
 /* Blend the tile lists: image [height,width,channels], final_t [height,width] (transmittance left), last [height,width]
- * (index in the tile's list of the last Gaussian blended, -1: none). background may be null; background_stride is 0
+ * (index in the tile's list of the last Gaussian before blending stopped: the end of the list, mostly; -1: none). background may be null; background_stride is 0
  * for one colour [channels], or `channels` for a picture. */
 AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                     const void* opacities, int64_t n, int32_t channels, const void* background,
                                     int32_t background_stride, int32_t width, int32_t height,
-                                    const void* limits, const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
-                                    int32_t* last);
-
-/* Bytes of workspace of avatar_rasterize_backward. */
-AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels);
+                                    const void* limits, const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                    void* final_t, int32_t* last, void* workspace);
 
 /* Cotangents of avatar_rasterize. v_final_t [height,width] may be null. */
 AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics,

@@ -90,11 +90,12 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   const size_t pixels = size_t(width) * height;
   std::vector<T> image(pixels * channels), final_t(pixels);
   std::vector<int32_t> last(pixels);
+  workspace = bytes(avatar_rasterize_workspace(dtype, n, 0, channels));
   RUN(avatar_rasterize, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
       channels, width, height, limits.data(), tile_offsets.data(), ids.data(), image.data(), final_t.data(),
-      last.data());
+      last.data(), workspace.data());
   std::vector<T> v_means2d(n * 2), v_conics(n * 3), v_colors(n * channels), v_opacities(n);
-  workspace = bytes(avatar_rasterize_workspace(dtype, pairs, channels));
+  workspace = bytes(avatar_rasterize_workspace(dtype, n, pairs, channels));
   RUN(avatar_rasterize_backward, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels,
       background.data(), channels, width, height, limits.data(), tile_offsets.data(), ids.data(), slots.data(),
       slot_offsets.data(), final_t.data(), last.data(), image.data(), final_t.data(), v_means2d.data(),

@@ -213,17 +213,18 @@ int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* coni
 int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                          const void* opacities, int64_t n, int32_t channels, const void* background,
                          int32_t background_stride, int32_t width, int32_t height, const void* limits,
-                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last) {
+                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last,
+                         void* workspace) {
   int32_t isa;
   RETURN_IF_BAD(check(call, n, &isa));
   RETURN_IF_BAD(check_picture(call, width, height, channels));
-  DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), channels,
-                           in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets, ids,
-                           out<T>(image), out<T>(final_t), last));
+  DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
+                           channels, in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets,
+                           ids, out<T>(image), out<T>(final_t), last, workspace));
 }
 
-int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels) {
-  return num_pairs * (6 + channels) * (dtype == AVATAR_FLOAT32 ? 4 : 8);
+int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels) {
+  return BY_DTYPE(rasterize_workspace, n, num_pairs, channels);
 }
 
 int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics, const void* colors,
@@ -240,7 +241,7 @@ int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const 
                                     channels, in<T>(background), background_stride, width, height, in<T>(limits),
                                     tile_offsets, ids, slots, slot_offsets, in<T>(final_t), last, in<T>(v_image),
                                     in<T>(v_final_t), out<T>(v_means2d), out<T>(v_conics), out<T>(v_colors),
-                                    out<T>(v_opacities), out<T>(workspace)));
+                                    out<T>(v_opacities), workspace));
 }
 
 int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
