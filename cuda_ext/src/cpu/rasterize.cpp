@@ -21,6 +21,8 @@ constexpr int kMaxChannels = 32;
 constexpr int kMoments = 6;  // sums of v_power times 1, dx, dy, dx^2, dx dy, dy^2
 constexpr int kBatch = 64;   // pairs prepared at a time; one bit each
 constexpr double kLog2E = 1.44269504088896341;
+constexpr double kSmallestPower = -7.994353436858858;  // log2 of AVATAR_ALPHA_MIN
+constexpr double kLargestPower = -0.0014434168696687186;  // log2 of AVATAR_ALPHA_MAX
 
 template <typename T>
 struct Blocks {
@@ -33,10 +35,6 @@ template <typename T, int kChannels>
 struct Splat {
   T x, y, a, b, c, power;
   T color[kChannels ? kChannels : 1];
-
-  AVATAR_HD const T* colors(const T* all, int32_t id, int channels) const {
-    return kChannels ? color : all + int64_t(id) * channels;
-  }
 };
 
 template <typename T>
@@ -74,17 +72,36 @@ void make_splats(int threads, const Scene<T>& scene, int64_t n, Splat<T, kChanne
   });
 }
 
-// Up to kBatch consecutive Gaussians of a tile list.
+// Up to kBatch consecutive Gaussians of a tile list, side by side.
 template <typename T, int kChannels>
 struct Batch {
-  Splat<T, kChannels> splat[kBatch];
+  T x[kBatch], y[kBatch], a[kBatch], b[kBatch], c[kBatch], power[kBatch];
+  T bound[kBatch];  // upper end of the exponent: the value at the mean, or that of the largest alpha
+  T color[kChannels ? kChannels : 1][kBatch];
   int32_t id[kBatch];
 
   void load(const Splat<T, kChannels>* splats, const int32_t* ids, int count) {
     for (int k = 0; k < count; ++k) {
-      id[k] = ids[k];
-      splat[k] = splats[ids[k]];
+      const Splat<T, kChannels>& s = splats[id[k] = ids[k]];
+      x[k] = s.x;
+      y[k] = s.y;
+      a[k] = s.a;
+      b[k] = s.b;
+      c[k] = s.c;
+      power[k] = s.power;
+      for (int channel = 0; channel < kChannels; ++channel) color[channel][k] = s.color[channel];
     }
+    for (int k = count; k % Lanes<T>::kCount != 0; ++k) {  // fill the last register with what reaches nothing
+      x[k] = y[k] = b[k] = T(0);
+      a[k] = c[k] = T(1);
+      power[k] = T(-1e9);
+    }
+    for (int k = 0; k < count; k += Lanes<T>::kCount)
+      at_most(Lanes<T>::load(power + k), Lanes<T>(kLargestPower)).store(bound + k);
+  }
+
+  AVATAR_HD Lanes<T> rgb(const Scene<T>& scene, int k, int channel) const {
+    return Lanes<T>(kChannels ? color[channel][k] : scene.colors[int64_t(id[k]) * scene.channels + channel]);
   }
 
   // function(k, row, column, mask) for every block, with `mask` the Gaussians from k on, one per lane, that reach it.
@@ -92,25 +109,15 @@ struct Batch {
   AVATAR_HD void for_each_block(const Region& region, int count, const Function& function) const {
     using V = Lanes<T>;
     for (int k = 0; k < count; k += V::kCount) {
-      T value[6][V::kCount];
-      for (int lane = 0; lane < V::kCount; ++lane) {
-        const Splat<T, kChannels>& s = splat[k + lane < count ? k + lane : count - 1];
-        value[0][lane] = s.x;
-        value[1][lane] = s.y;
-        value[2][lane] = s.a;
-        value[3][lane] = s.b;
-        value[4][lane] = s.c;
-        value[5][lane] = k + lane < count ? s.power : T(-1e9);  // past the end: reaches nothing
-      }
-      const V zero(0.0), margin(2e-3), a = V::load(value[2]), c = V::load(value[4]), b = V(0.5) * V::load(value[3]);
+      const V zero(0.0), margin(2e-3), va = V::load(a + k), vc = V::load(c + k), vb = V(0.5) * V::load(b + k);
       // The ellipse a dx^2 + 2 b dx dy + c dy^2 <= limit. The determinant suffers from cancellation; it is rounded
       // down, which widens the ellipse.
-      const V limit = V::load(value[5]) + V(7.994353436858858 + 1e-5), product = a * c;  // log2(255) and a margin
-      const V determinant = at_least(product - b * b - V(sizeof(T) == 4 ? 1e-6 : 1e-14) * product, V(1e-30));
-      const V level = limit * a, inverse_a = V(1.0) / a, gain = at_least(limit, zero) / determinant;
-      const V half_height = root(gain * a);
-      const V lean = zero - b / c * root(gain * c);  // dy at the rightmost point
-      const V center = V::load(value[0]) - V(region.left + 0.5), above = V(region.top + 0.5) - V::load(value[1]);
+      const V limit = V::load(power + k) + V(1e-5 - kSmallestPower), product = va * vc;
+      const V determinant = at_least(product - vb * vb - V(sizeof(T) == 4 ? 1e-6 : 1e-14) * product, V(1e-30));
+      const V level = limit * va, inverse_a = V(1.0) / va, gain = at_least(limit, zero) / determinant;
+      const V half_height = root(gain * va);
+      const V lean = zero - vb / vc * root(gain * vc);  // dy at the rightmost point
+      const V center = V::load(x + k) - V(region.left + 0.5), above = V(region.top + 0.5) - V::load(y + k);
       const Mask<T> visible = limit > zero;
       for (int row = 0; row < Blocks<T>::kRows; ++row) {
         const V first = above + V(row * Blocks<T>::kHeight), last = first + V(Blocks<T>::kHeight - 1.0);
@@ -118,8 +125,8 @@ struct Batch {
         const V at_right = at_least(at_most(lean, high), low), at_left = at_least(at_most(zero - lean, high), low);
         const V right_root = root(at_least(level - determinant * at_right * at_right, zero));
         const V left_root = root(at_least(level - determinant * at_left * at_left, zero));
-        const V right = (right_root - b * at_right) * inverse_a + center + margin;
-        const V left = (zero - left_root - b * at_left) * inverse_a + center - margin;
+        const V right = (right_root - vb * at_right) * inverse_a + center + margin;
+        const V left = (zero - left_root - vb * at_left) * inverse_a + center - margin;
         const Mask<T> row_reached = visible & (low <= high + margin);
         for (int column = 0; column < Blocks<T>::kColumns; ++column) {
           const V first_pixel(column * Blocks<T>::kWidth), last_pixel((column + 1) * Blocks<T>::kWidth - 1.0);
@@ -130,24 +137,44 @@ struct Batch {
   }
 };
 
-// Exponent of a Gaussian at pixel centres. Rounding can raise it above its value at the mean; there it is cut.
-template <typename T, int kChannels>
-AVATAR_HD Lanes<T> power_at(const Splat<T, kChannels>& s, Lanes<T> dx, Lanes<T> dy) {
-  using V = Lanes<T>;
-  return at_most(V(s.power) - (V(s.a) * dx + V(s.b) * dy) * dx - V(s.c) * dy * dy, V(s.power));
-}
-
-// x and y of the pixel centres of a block at column 0, row 0 of a tile at (0, 0).
+// The exponent around the first pixel of a block: power(u, v) = at_origin + along_x u + along_y v - (a u^2 + b u v + c v^2)
+// at u pixels right of it and v below. One lane per block or per Gaussian.
 template <typename T>
-void block_centers(Lanes<T>* x, Lanes<T>* y) {
-  T column[Lanes<T>::kCount], row[Lanes<T>::kCount];
-  for (int i = 0; i < Lanes<T>::kCount; ++i) {
-    column[i] = T(i % Blocks<T>::kWidth) + T(0.5);
-    row[i] = T(i / Blocks<T>::kWidth) + T(0.5);
+struct Expansion {
+  Lanes<T> at_origin, along_x, along_y;
+
+  AVATAR_HD Expansion(Lanes<T> dx, Lanes<T> dy, Lanes<T> a, Lanes<T> b, Lanes<T> c, Lanes<T> power) {
+    const Lanes<T> ax = a * dx, cy = c * dy, slope = ax + b * dy;
+    at_origin = power - slope * dx - cy * dy;
+    along_x = Lanes<T>(0.0) - (slope + ax);
+    along_y = Lanes<T>(0.0) - (cy + cy + b * dx);
   }
-  *x = Lanes<T>::load(column);
-  *y = Lanes<T>::load(row);
-}
+};
+
+// Places of a block's pixels relative to its first one, and their products.
+template <typename T>
+struct Offsets {
+  Lanes<T> u, v, uu, uv, vv;
+
+  Offsets() {
+    T column[Lanes<T>::kCount], row[Lanes<T>::kCount];
+    for (int i = 0; i < Lanes<T>::kCount; ++i) {
+      column[i] = T(i % Blocks<T>::kWidth);
+      row[i] = T(i / Blocks<T>::kWidth);
+    }
+    u = Lanes<T>::load(column);
+    v = Lanes<T>::load(row);
+    uu = u * u;
+    uv = u * v;
+    vv = v * v;
+  }
+  AVATAR_HD Lanes<T> curvature(T a, T b, T c) const {
+    return Lanes<T>(0.0) - (Lanes<T>(a) * uu + Lanes<T>(b) * uv + Lanes<T>(c) * vv);
+  }
+  AVATAR_HD Lanes<T> power(Lanes<T> curvature, T at_origin, T along_x, T along_y) const {
+    return (curvature + Lanes<T>(at_origin)) + Lanes<T>(along_x) * u + Lanes<T>(along_y) * v;
+  }
+};
 
 // Between blocks and rows of pixels: `plane` holds the 16 x 16 pixels of a tile row by row.
 template <typename T>
@@ -169,52 +196,82 @@ AVATAR_HD Lanes<T> load_block(const T* plane, int block) {
   return Lanes<T>::load(lane);
 }
 
-// The pixels of a tile while it is blended, by block. `t` is the transmittance, zero once a pixel has had enough: then
-// `end` holds what was left and `last` the list index of the last Gaussian blended.
+// The pixels of a tile while it is blended, by block: transmittance, list index of the last Gaussian looked at, colour,
+// and 1 where a pixel still takes more (0: it has had enough, or lies outside the picture).
 template <typename T, int kChannels>
 struct Pixels {
   static constexpr int kStored = kChannels ? kChannels : kMaxChannels;
-  Lanes<T> t[Blocks<T>::kCount], end[Blocks<T>::kCount], last[Blocks<T>::kCount];
+  Lanes<T> t[Blocks<T>::kCount], last[Blocks<T>::kCount], open[Blocks<T>::kCount];
   Lanes<T> color[Blocks<T>::kCount][kStored];
 };
 
 // Blend the Gaussians of a batch whose bits are set in `hits` into one block; false when all its pixels had enough.
+// No branch depends on a pixel: where each stops is unpredictable.
 template <typename T, int kChannels>
-AVATAR_HD bool blend_block(const Scene<T>& scene, const Batch<T, kChannels>& batch, uint64_t hits, int32_t start,
-                           Lanes<T> x, Lanes<T> y, int block, Pixels<T, kChannels>& pixels) {
+AVATAR_HD bool blend_block(const Scene<T>& scene, const Batch<T, kChannels>& batch, const Lanes<T>* curvature,
+                           const Offsets<T>& offsets, uint64_t hits, int32_t start, int size, T left, T top, int block,
+                           Pixels<T, kChannels>& pixels) {
   using V = Lanes<T>;
   const int channels = kChannels ? kChannels : scene.channels;
-  const V alpha_min(AVATAR_ALPHA_MIN), alpha_max(AVATAR_ALPHA_MAX), enough(AVATAR_TRANSMITTANCE_MIN), zero(0.0);
-  V t = pixels.t[block];
-  Mask<T> done = t <= zero;
+  const V smallest(kSmallestPower), enough(AVATAR_TRANSMITTANCE_MIN), zero(0.0);
+  T at_origin[kBatch], along_x[kBatch], along_y[kBatch];
+  for (int k = 0; k < size; k += V::kCount) {
+    const Expansion<T> e(V(left) - V::load(batch.x + k), V(top) - V::load(batch.y + k), V::load(batch.a + k),
+                         V::load(batch.b + k), V::load(batch.c + k), V::load(batch.power + k));
+    e.at_origin.store(at_origin + k);
+    e.along_x.store(along_x + k);
+    e.along_y.store(along_y + k);
+  }
+  V t = pixels.t[block], last = pixels.last[block];
+  Mask<T> open = pixels.open[block] > zero;
   V own[kChannels ? kChannels : 1];
   V* color = kChannels ? own : pixels.color[block];
   for (int c = 0; c < kChannels; ++c) own[c] = pixels.color[block][c];
-  bool more = true;
   while (hits != 0) {
     const int k = __builtin_ctzll(hits);
     hits &= hits - 1;
-    const Splat<T, kChannels>& s = batch.splat[k];
-    const V raw = exp2_approximate(power_at(s, x - V(s.x), y - V(s.y)));
-    const V alpha = keep(raw >= alpha_min, at_most(raw, alpha_max));
-    V weight = alpha * t, next = t - weight;
-    const Mask<T> stop = (next <= enough).without(done);
-    if (any(stop)) {
-      pixels.end[block] = select(stop, t, pixels.end[block]);
-      pixels.last[block] = select(stop, V(start + k - 1.0), pixels.last[block]);
-      weight = select(stop, zero, weight);
-      next = select(stop, zero, next);
-      done = done | stop;
-      more = any(next > zero);
-      if (!more) hits = 0;
-    }
-    t = next;
-    const T* rgb = s.colors(scene.colors, batch.id[k], channels);
-    for (int c = 0; c < channels; ++c) color[c] = color[c] + weight * V(rgb[c]);
+    const V power = at_most(offsets.power(curvature[k], at_origin[k], along_x[k], along_y[k]), V(batch.bound[k]));
+    const V alpha = keep(power >= smallest, exp2_approximate(power));
+    const V next = t - alpha * t;
+    open = open & (next > enough);
+    const V weight = keep(open, alpha * t);
+    t = select(open, next, t);
+    last = select(open, V(start + k), last);
+    for (int c = 0; c < channels; ++c) color[c] = color[c] + weight * batch.rgb(scene, k, c);
   }
   pixels.t[block] = t;
+  pixels.last[block] = last;
+  pixels.open[block] = keep(open, V(1.0));
   for (int c = 0; c < kChannels; ++c) pixels.color[block][c] = own[c];
-  return more;
+  return any(open);
+}
+
+template <typename T>
+AVATAR_HD void copy(const T* from, int count, T* to) {
+  if (count == kTile)
+    __builtin_memcpy(to, from, kTile * sizeof(T));
+  else
+    for (int i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// A tile without Gaussians shows what is behind it.
+template <typename T>
+void show_background(const Scene<T>& scene, const Region& region, T* image, T* final_t, int32_t* last) {
+  for (int row = 0; row < region.rows; ++row) {
+    const int64_t pixel = int64_t(region.top + row) * scene.width + region.left;
+    for (int i = 0; i < region.columns; ++i) {
+      final_t[pixel + i] = T(1);
+      last[pixel + i] = -1;
+    }
+    T* out = image + pixel * scene.channels;
+    if (scene.background == nullptr) {
+      for (int i = 0; i < region.columns * scene.channels; ++i) out[i] = T(0);
+      continue;
+    }
+    const T* behind = scene.background + pixel * scene.background_stride;
+    for (int i = 0; i < region.columns; ++i, behind += scene.background_stride)
+      for (int c = 0; c < scene.channels; ++c) out[i * scene.channels + c] = behind[c];
+  }
 }
 
 // kChannels = 0: the number of channels is scene.channels.
@@ -227,8 +284,8 @@ void rasterize_tile(const Scene<T>& scene, const Splat<T, kChannels>* splats, in
   const Region region(scene, tile);
   const int32_t begin = scene.tile_offsets[tile];
   const int32_t count = scene.tile_offsets[tile + 1] - begin;
-  V center_x, center_y;
-  block_centers(&center_x, &center_y);
+  if (count == 0) return show_background(scene, region, image, final_t, last);
+  const Offsets<T> offsets;
 
   Pixels<T, kChannels> pixels;
   bool live[B::kCount];
@@ -237,57 +294,55 @@ void rasterize_tile(const Scene<T>& scene, const Splat<T, kChannels>* splats, in
     const int left = block % B::kColumns * B::kWidth, top = block / B::kColumns * B::kHeight;
     live[block] = left < region.columns && top < region.rows;
     live_blocks += live[block];
-    const Mask<T> inside = (center_x + V(left) < V(region.columns)) & (center_y + V(top) < V(region.rows));
-    pixels.t[block] = keep(inside, V(1.0));
+    const Mask<T> inside = (offsets.u + V(left) < V(region.columns)) & (offsets.v + V(top) < V(region.rows));
+    pixels.t[block] = V(1.0);
     pixels.last[block] = V(-1.0);
-    pixels.end[block] = V(1.0);
+    pixels.open[block] = keep(inside, V(1.0));
     for (int c = 0; c < channels; ++c) pixels.color[block][c] = V(0.0);
   }
 
   Batch<T, kChannels> batch;
+  V curvature[kBatch];
   for (int32_t start = 0; start < count && live_blocks != 0; start += kBatch) {
     const int size = count - start < kBatch ? count - start : kBatch;
     batch.load(splats, scene.ids + begin + start, size);
+    for (int k = 0; k < size; ++k) curvature[k] = offsets.curvature(batch.a[k], batch.b[k], batch.c[k]);
     uint64_t hits[B::kCount] = {};
     batch.for_each_block(region, size, [&](int k, int row, int column, Mask<T> mask) {
       hits[row * B::kColumns + column] |= uint64_t(lane_bits(mask)) << k;
     });
     for (int block = 0; block < B::kCount; ++block) {
       if (!live[block] || hits[block] == 0) continue;
-      const V x = center_x + V(region.left + block % B::kColumns * B::kWidth);
-      const V y = center_y + V(region.top + block / B::kColumns * B::kHeight);
-      live[block] = blend_block(scene, batch, hits[block], start, x, y, block, pixels);
+      const T left = T(region.left + block % B::kColumns * B::kWidth) + T(0.5);
+      const T top = T(region.top + block / B::kColumns * B::kHeight) + T(0.5);
+      live[block] =
+          blend_block(scene, batch, curvature, offsets, hits[block], start, size, left, top, block, pixels);
       live_blocks -= !live[block];
     }
   }
 
-  T plane[kTile * kTile], left_over[kTile * kTile];
+  T t[kTile * kTile], index[kTile * kTile], planes[Pixels<T, kChannels>::kStored * kTile * kTile];
+  int32_t whole_index[kTile * kTile];
   for (int block = 0; block < B::kCount; ++block) {
-    const Mask<T> open = pixels.t[block] > V(0.0);
-    store_block(select(open, pixels.t[block], pixels.end[block]), block, left_over);
-    store_block(select(open, V(count - 1.0), pixels.last[block]), block, plane);
+    store_block(pixels.t[block], block, t);
+    store_block(pixels.last[block], block, index);
+    for (int c = 0; c < channels; ++c) store_block(pixels.color[block][c], block, planes + c * kTile * kTile);
   }
+  for (int i = 0; i < kTile * kTile; ++i) whole_index[i] = static_cast<int32_t>(index[i]);
   for (int row = 0; row < region.rows; ++row) {
     const int64_t pixel = int64_t(region.top + row) * scene.width + region.left;
-    for (int i = 0; i < region.columns; ++i) {
-      final_t[pixel + i] = left_over[row * kTile + i];
-      last[pixel + i] = static_cast<int32_t>(plane[row * kTile + i]);
+    copy(t + row * kTile, region.columns, final_t + pixel);
+    copy(whole_index + row * kTile, region.columns, last + pixel);
+    T line[kTile * Pixels<T, kChannels>::kStored];
+    for (int i = 0; i < kTile; ++i)
+      for (int c = 0; c < channels; ++c) line[i * channels + c] = planes[c * kTile * kTile + row * kTile + i];
+    if (scene.background != nullptr) {
+      const T* behind = scene.background + pixel * scene.background_stride;
+      for (int i = 0; i < region.columns; ++i, behind += scene.background_stride)
+        for (int c = 0; c < channels; ++c) line[i * channels + c] += t[row * kTile + i] * behind[c];
     }
-  }
-  for (int c = 0; c < channels; ++c) {
-    for (int block = 0; block < B::kCount; ++block) store_block(pixels.color[block][c], block, plane);
-    for (int row = 0; row < region.rows; ++row) {
-      const int64_t pixel = int64_t(region.top + row) * scene.width + region.left;
-      T* out = image + pixel * channels + c;
-      if (scene.background == nullptr) {
-        for (int i = 0; i < region.columns; ++i) out[i * channels] = plane[row * kTile + i];
-        continue;
-      }
-      const T* behind = scene.background + pixel * scene.background_stride + c;
-      for (int i = 0; i < region.columns; ++i)
-        out[i * channels] =
-            plane[row * kTile + i] + left_over[row * kTile + i] * behind[i * scene.background_stride];
-    }
+    T* out = image + pixel * channels;
+    for (int c = 0; c < channels; ++c) copy(line + c * region.columns, region.columns, out + c * region.columns);
   }
 }
 
@@ -295,49 +350,46 @@ void rasterize_tile(const Scene<T>& scene, const Splat<T, kChannels>* splats, in
 template <typename T, int kChannels>
 struct BackwardPixels {
   static constexpr int kStored = kChannels ? kChannels : kMaxChannels;
-  Lanes<T> x[Blocks<T>::kColumns], y[Blocks<T>::kRows];
   Lanes<T> t[Blocks<T>::kCount], behind[Blocks<T>::kCount], last[Blocks<T>::kCount];
   Lanes<T> v_color[Blocks<T>::kCount][kStored];
   int32_t deepest[Blocks<T>::kCount];  // largest `last` of the block
 
-  void load(const Scene<T>& scene, const Region& region, int channels, const T* final_t, const int32_t* last_index,
+  void load(const Scene<T>& scene, const Region& region, const T* final_t, const int32_t* last_index,
             const T* v_image, const T* v_final_t) {
-    using V = Lanes<T>;
     using B = Blocks<T>;
-    V center_x, center_y;
-    block_centers(&center_x, &center_y);
-    for (int column = 0; column < B::kColumns; ++column) x[column] = center_x + V(region.left + column * B::kWidth);
-    for (int row = 0; row < B::kRows; ++row) y[row] = center_y + V(region.top + row * B::kHeight);
-    T left_over[kTile * kTile], index[kTile * kTile], plane[kTile * kTile], v_end[kTile * kTile];
-    for (int row = 0; row < kTile; ++row)
-      for (int i = 0; i < kTile; ++i) {
-        const bool inside = row < region.rows && i < region.columns;
-        const int64_t pixel = int64_t(region.top + row) * scene.width + region.left + i;
-        left_over[row * kTile + i] = inside ? final_t[pixel] : T(1);
-        index[row * kTile + i] = inside ? T(last_index[pixel]) : T(-1);
-        v_end[row * kTile + i] = inside && v_final_t ? v_final_t[pixel] : T(0);
+    const int channels = kChannels ? kChannels : scene.channels;
+    T left_over[kTile * kTile], index[kTile * kTile], v_end[kTile * kTile], planes[kStored * kTile * kTile];
+    if (region.rows < kTile || region.columns < kTile)
+      for (int i = 0; i < kTile * kTile; ++i) {
+        left_over[i] = T(1);
+        index[i] = T(-1);
+        v_end[i] = T(0);
+        for (int c = 0; c < channels; ++c) planes[c * kTile * kTile + i] = T(0);
       }
-    for (int c = 0; c < channels; ++c) {
-      for (int row = 0; row < kTile; ++row)
-        for (int i = 0; i < kTile; ++i) {
-          const bool inside = row < region.rows && i < region.columns;
-          const int64_t pixel = int64_t(region.top + row) * scene.width + region.left + i;
-          const T v = inside ? v_image[pixel * channels + c] : T(0);
-          plane[row * kTile + i] = v;
-          if (inside && scene.background)
-            v_end[row * kTile + i] += v * scene.background[pixel * scene.background_stride + c];
-        }
-      for (int block = 0; block < B::kCount; ++block) v_color[block][c] = load_block(plane, block);
+    for (int row = 0; row < region.rows; ++row) {
+      const int64_t pixel = int64_t(region.top + row) * scene.width + region.left;
+      const T* v = v_image + pixel * channels;
+      for (int i = 0; i < region.columns; ++i) {
+        left_over[row * kTile + i] = final_t[pixel + i];
+        index[row * kTile + i] = T(last_index[pixel + i]);
+        v_end[row * kTile + i] = v_final_t ? v_final_t[pixel + i] : T(0);
+      }
+      for (int i = 0; i < region.columns; ++i)
+        for (int c = 0; c < channels; ++c) planes[c * kTile * kTile + row * kTile + i] = v[i * channels + c];
+      if (scene.background == nullptr) continue;
+      const T* background = scene.background + pixel * scene.background_stride;
+      for (int i = 0; i < region.columns; ++i, background += scene.background_stride)
+        for (int c = 0; c < channels; ++c) v_end[row * kTile + i] += v[i * channels + c] * background[c];
     }
     for (int block = 0; block < B::kCount; ++block) {
       t[block] = load_block(left_over, block);
       behind[block] = load_block(v_end, block);
       last[block] = load_block(index, block);
-      T lane[V::kCount];
+      for (int c = 0; c < channels; ++c) v_color[block][c] = load_block(planes + c * kTile * kTile, block);
+      T lane[Lanes<T>::kCount], largest = T(-1);
       last[block].store(lane);
-      deepest[block] = -1;
-      for (T value : lane)
-        if (static_cast<int32_t>(value) > deepest[block]) deepest[block] = static_cast<int32_t>(value);
+      for (T value : lane) largest = value > largest ? value : largest;
+      deepest[block] = static_cast<int32_t>(largest);
     }
   }
 };
@@ -353,9 +405,16 @@ void rasterize_tile_backward(const Scene<T>& scene, const Splat<T, kChannels>* s
   const Region region(scene, tile);
   const int32_t begin = scene.tile_offsets[tile];
   const int32_t count = scene.tile_offsets[tile + 1] - begin;
+  if (count == 0) return;
 
+  const Offsets<T> offsets;
+  T block_x[B::kCount], block_y[B::kCount];  // first pixel centre of each block
+  for (int block = 0; block < B::kCount; ++block) {
+    block_x[block] = T(region.left + block % B::kColumns * B::kWidth) + T(0.5);
+    block_y[block] = T(region.top + block / B::kColumns * B::kHeight) + T(0.5);
+  }
   BackwardPixels<T, kChannels> pixels;
-  pixels.load(scene, region, channels, final_t, last, v_image, v_final_t);
+  pixels.load(scene, region, final_t, last, v_image, v_final_t);
   int32_t deepest = -1;
   for (int32_t block_deepest : pixels.deepest) deepest = block_deepest > deepest ? block_deepest : deepest;
   for (int32_t k = deepest + 1; k < count; ++k) {
@@ -363,9 +422,10 @@ void rasterize_tile_backward(const Scene<T>& scene, const Splat<T, kChannels>* s
     for (int i = 0; i < terms; ++i) out[i] = T(0);
   }
 
-  const V alpha_min(AVATAR_ALPHA_MIN), alpha_max(AVATAR_ALPHA_MAX), zero(0.0), one(1.0);
+  const V smallest(kSmallestPower), largest(kLargestPower), zero(0.0), one(1.0);
   Batch<T, kChannels> batch;
   T columns[B::kRows][kBatch];  // blocks that a Gaussian reaches in each row, one bit per column
+  T at_origin[B::kCount], along_x[B::kCount], along_y[B::kCount];
   for (int32_t end = deepest + 1; end > 0; end -= kBatch) {
     const int32_t start = end > kBatch ? end - kBatch : 0;
     batch.load(splats, scene.ids + begin + start, end - start);
@@ -379,10 +439,18 @@ void rasterize_tile_backward(const Scene<T>& scene, const Splat<T, kChannels>* s
       live[block / 64] |= uint64_t(pixels.deepest[block] >= start) << (block % 64);
 
     for (int k = end - start - 1; k >= 0; --k) {
-      const Splat<T, kChannels>& s = batch.splat[k];
-      const T* rgb = s.colors(scene.colors, batch.id[k], channels);
-      const V index(start + k);
-      V sums[kMoments + (kChannels ? kChannels : kMaxChannels)];
+      const V a(batch.a[k]), b(batch.b[k]), c(batch.c[k]), power_at_mean(batch.power[k]), bound(batch.bound[k]);
+      const V mean_x(batch.x[k]), mean_y(batch.y[k]), curvature = offsets.curvature(batch.a[k], batch.b[k], batch.c[k]);
+      for (int block = 0; block < B::kCount; block += V::kCount) {
+        const Expansion<T> e(V::load(block_x + block) - mean_x, V::load(block_y + block) - mean_y, a, b, c,
+                             power_at_mean);
+        e.at_origin.store(at_origin + block);
+        e.along_x.store(along_x + block);
+        e.along_y.store(along_y + block);
+      }
+      const V index(start + k), u = offsets.u - mean_x, v = offsets.v - mean_y;
+      V rgb[BackwardPixels<T, kChannels>::kStored], sums[kMoments + BackwardPixels<T, kChannels>::kStored];
+      for (int channel = 0; channel < channels; ++channel) rgb[channel] = batch.rgb(scene, k, channel);
       for (int i = 0; i < terms; ++i) sums[i] = zero;
       for (int word = 0; word < kWords; ++word) {
         uint64_t hits = 0;
@@ -392,23 +460,22 @@ void rasterize_tile_backward(const Scene<T>& scene, const Splat<T, kChannels>* s
         while (hits != 0) {
           const int block = word * 64 + __builtin_ctzll(hits);
           hits &= hits - 1;
-          const V dx = pixels.x[block % B::kColumns] - V(s.x), dy = pixels.y[block / B::kColumns] - V(s.y);
-          const V raw = exp2_approximate(power_at(s, dx, dy));
-          const Mask<T> blend = (raw >= alpha_min) & (pixels.last[block] >= index);
-          const V alpha = keep(blend, at_most(raw, alpha_max));
-          const V t = pixels.t[block] * reciprocal(one - alpha);
+          const V power = offsets.power(curvature, at_origin[block], along_x[block], along_y[block]);
+          const Mask<T> blend = (power >= smallest) & (pixels.last[block] >= index);
+          const V alpha = keep(blend, exp2_approximate(at_most(power, bound)));
+          const V t = pixels.t[block] * reciprocal(one - alpha), weight = alpha * t;
           pixels.t[block] = t;
           const V* v_color = pixels.v_color[block];
-          V d = V(rgb[0]) * v_color[0];
-          for (int c = 1; c < channels; ++c) d = d + V(rgb[c]) * v_color[c];
-          const V weight = alpha * t;
-          for (int c = 0; c < channels; ++c) sums[kMoments + c] = sums[kMoments + c] + weight * v_color[c];
+          V d = rgb[0] * v_color[0];
+          for (int i = 1; i < channels; ++i) d = d + rgb[i] * v_color[i];
+          for (int i = 0; i < channels; ++i) sums[kMoments + i] = sums[kMoments + i] + weight * v_color[i];
           const V contrast = d - pixels.behind[block];
           pixels.behind[block] = pixels.behind[block] + alpha * contrast;
           // Where alpha was clamped it does not depend on the exponent.
-          const V v = keep(blend & (raw <= alpha_max), weight * contrast);
-          const V v_x = v * dx, v_y = v * dy;
-          sums[0] = sums[0] + v;
+          const V v_power = keep(power <= largest, weight * contrast);
+          const V dx = u + V(block_x[block]), dy = v + V(block_y[block]);
+          const V v_x = v_power * dx, v_y = v_power * dy;
+          sums[0] = sums[0] + v_power;
           sums[1] = sums[1] + v_x;
           sums[2] = sums[2] + v_y;
           sums[3] = sums[3] + v_x * dx;

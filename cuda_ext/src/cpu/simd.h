@@ -51,7 +51,8 @@ struct Lanes {
   typename Vector<T>::values v;
 
   Lanes() = default;
-  AVATAR_HD explicit Lanes(double x) : v(typename Vector<T>::values{} + static_cast<T>(x)) {}
+  // Subtracting zero changes no number, so compilers drop it; adding zero would change -0.
+  AVATAR_HD explicit Lanes(double x) : v(static_cast<T>(x) - typename Vector<T>::values{}) {}
   AVATAR_HD explicit Lanes(typename Vector<T>::values x) : v(x) {}
   AVATAR_HD static Lanes load(const T* from) {
     Lanes out;
