@@ -274,6 +274,32 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_l1_ssim_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # channels
+        ],
+    ),
+    "avatar_l1_ssim": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # target
+            ctypes.c_void_p,  # weight
+            ctypes.c_double,  # ssim_weight
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # terms
+            ctypes.c_void_p,  # v_image
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
     "avatar_adam_step": (
         ctypes.c_int32,
         [

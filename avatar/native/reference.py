@@ -182,6 +182,17 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return (top / ((mu_a * mu_a + mu_b * mu_b + c1) * (var_a + var_b + c2))).mean()
 
 
+def l1_ssim(
+    image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, weighted L1, SSIM and mean squared error; see :func:`avatar.native.l1_ssim`."""
+    difference = image - target
+    l1 = (difference.abs() if weight is None else difference.abs() * weight).mean()
+    similarity = ssim(image, target)
+    loss = (1 - ssim_weight) * l1 + ssim_weight * (1 - similarity)
+    return loss, l1.detach(), similarity.detach(), difference.detach().square().mean()
+
+
 def adam_step(
     param: Tensor,
     grad: Tensor,

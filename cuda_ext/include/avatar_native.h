@@ -126,6 +126,17 @@ AVATAR_API int32_t avatar_ssim_backward(avatar_call* call, const void* a, const 
                                         double v_mean, int32_t height, int32_t width, int32_t channels, void* v_a,
                                         void* workspace);
 
+/* Bytes of workspace of avatar_l1_ssim. */
+AVATAR_API int64_t avatar_l1_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width,
+                                            int32_t channels);
+
+/* image, target [height,width,channels], weight [height,width] (null: 1) -> terms [4]: loss, L1, SSIM, squared error,
+ * each a mean, with L1 weighted and loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted)
+ * receives d loss / d image. */
+AVATAR_API int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
+                                  double ssim_weight, int32_t height, int32_t width, int32_t channels, void* terms,
+                                  void* v_image, void* workspace);
+
 /* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
 AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,
                                     int64_t n, double lr, double beta1, double beta2, double eps, int64_t step);

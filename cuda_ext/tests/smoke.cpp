@@ -125,6 +125,17 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(mean);
   log.add(v_image);
 
+  const auto weight = uniform<T>(pixels, 0, 2);
+  std::vector<T> loss_terms(4);
+  workspace = bytes(avatar_l1_ssim_workspace(dtype, threads, height, width, channels));
+  RUN(avatar_l1_ssim, image.data(), background.data(), weight.data(), 0.2, height, width, channels, loss_terms.data(),
+      v_image.data(), workspace.data());
+  log.add(loss_terms);
+  log.add(v_image);
+  RUN(avatar_l1_ssim, image.data(), background.data(), nullptr, 0.2, height, width, channels, loss_terms.data(),
+      nullptr, workspace.data());
+  log.add(loss_terms);
+
   std::vector<T> param = colors, first(colors.size()), second(colors.size());
   RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,
       0.99, 1e-8, 1);

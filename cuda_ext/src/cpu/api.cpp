@@ -267,6 +267,20 @@ int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, co
                                out<T>(v_a), workspace));
 }
 
+int64_t avatar_l1_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
+  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
+  return BY_DTYPE(l1_ssim_workspace, threads, height, width, channels);
+}
+
+int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight, double ssim_weight,
+                       int32_t height, int32_t width, int32_t channels, void* terms, void* v_image, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, 0, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::l1_ssim<T>(threads_of(call), in<T>(image), in<T>(target), in<T>(weight), ssim_weight, height, width,
+                         channels, out<T>(terms), out<T>(v_image), workspace));
+}
+
 int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,
                          double lr, double beta1, double beta2, double eps, int64_t step) {
   int32_t isa;
