@@ -182,8 +182,10 @@ class GaussianAvatar(nn.Module):
             means2d.retain_grad()
         colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
-        image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
-        image = image + (1 - alpha) * (self.background(camera) if background is None else background)
+        image, alpha = rasterize(
+            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height,
+            background=self.background(camera) if background is None else background,
+        )  # fmt: skip
         return Rendering(image, alpha, means2d, radii, change)
 
     def background(self, camera: Camera) -> Tensor:

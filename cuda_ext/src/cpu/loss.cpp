@@ -13,12 +13,12 @@ constexpr int kStrip = 64;    // rows; fixed, so that results do not depend on t
 constexpr int kMoments = 4;   // E a, E b, E (aa + bb), E ab
 constexpr int kPartials = 3;  // derivatives by E a, E aa, E ab
 
-// Memory of one worker: lines with margins, a ring of rows of each partial, the weights of a row, and a row of zeros.
+// Memory of one worker: lines with margins, a ring of rows of each partial, the weights of a row, and rows of zeros.
 template <typename T>
 struct Scratch {
   T *lines, *ring, *weights, *zeros;
 
-  static int64_t size(const Lines& lines) { return (kMoments + kPartials * kTaps + 2) * lines.stride; }
+  static int64_t size(const Lines& lines) { return (kMoments + kPartials * (kTaps + 1) + 1) * lines.stride; }
 
   Scratch(T* memory, const Lines& layout) {
     for (int64_t i = 0; i < size(layout); ++i) memory[i] = T(0);
@@ -67,19 +67,19 @@ struct PictureLoss {
       for (int q = 0; q < kMoments; ++q) m[q].store(work.lines + q * layout.stride + layout.margin + i);
     }
     T* partials = work.ring + y % kTaps * kPartials * layout.stride;
-    double similarity = 0.0;
+    V similarity(0.0);
     for (int64_t i = 0; i < row_size; i += V::kCount) {
       V m[kMoments];
       for (int q = 0; q < kMoments; ++q) m[q] = window.along(work.lines + q * layout.stride + i, channels);
       const LocalSimilarity<V> local(m[0], m[1], m[2], m[3]);
       const V inside = load_part(local_ones<T>(), row_size - i);
-      if (count) similarity += lane_sum(local.value * inside);
+      similarity = similarity + local.value * inside;
       if (v_image == nullptr) continue;
       V out[kPartials];
       local.partials(local.mu_a, local.mu_b, out);
       for (int q = 0; q < kPartials; ++q) (out[q] * inside).store(partials + q * layout.stride + i);
     }
-    if (count) row_sums[3 * y + 1] = similarity;
+    if (count) row_sums[3 * y + 1] = lane_sum(similarity);
   }
 
   template <typename S>
@@ -97,7 +97,7 @@ struct PictureLoss {
     const T* rows[kTaps];
     for (int k = 0; k < kTaps; ++k) {
       const int row = y + k - kRadius;
-      rows[k] = row >= 0 && row < height ? work.ring + row % kTaps * kPartials * layout.stride : nullptr;
+      rows[k] = row >= 0 && row < height ? work.ring + row % kTaps * kPartials * layout.stride : work.zeros;
     }
     const double elements = static_cast<double>(height) * static_cast<double>(row_size);
     const V zero(0.0), two(2.0), gain(-ssim_weight / elements), absolute((1.0 - ssim_weight) / elements);
@@ -106,28 +106,25 @@ struct PictureLoss {
         for (int q = 0; q < kPartials; ++q) {
           const int64_t at = q * layout.stride + i;
           V sum = V::load(rows[kRadius] + at) * window.tap[kRadius];
-          for (int k = 0; k < kRadius; ++k) {
-            V pair = rows[k] ? V::load(rows[k] + at) : zero;
-            if (rows[kTaps - 1 - k]) pair = pair + V::load(rows[kTaps - 1 - k] + at);
-            sum = sum + pair * window.tap[k];
-          }
+          for (int k = 0; k < kRadius; ++k)
+            sum = sum + (V::load(rows[k] + at) + V::load(rows[kTaps - 1 - k] + at)) * window.tap[k];
           sum.store(work.lines + q * layout.stride + layout.margin + i);
         }
-    double l1 = 0.0, square = 0.0;
+    V l1(0.0), square(0.0);
     for (int64_t i = 0; i < row_size; i += V::kCount) {
       const int64_t left = row_size - i;
       const V a = load_part(image + start + i, left), b = load_part(target + start + i, left);
       const V w = load_part(work.weights + i, left), difference = a - b;
       const V sign = select(difference > zero, V(1.0), select(difference < zero, V(-1.0), zero));
-      l1 += lane_sum(difference * sign * w);
-      square += lane_sum(difference * difference);
+      l1 = l1 + difference * sign * w;
+      square = square + difference * difference;
       if (v_image == nullptr) continue;
       V m[kPartials];
       for (int q = 0; q < kPartials; ++q) m[q] = window.along(work.lines + q * layout.stride + i, channels);
       store_part(gain * (m[0] + two * a * m[1] + b * m[2]) + absolute * sign * w, v_image + start + i, left);
     }
-    row_sums[3 * y] = l1;
-    row_sums[3 * y + 2] = square;
+    row_sums[3 * y] = lane_sum(l1);
+    row_sums[3 * y + 2] = lane_sum(square);
   }
 
   void strip(int first, Scratch<T>& work) const {
