@@ -137,6 +137,30 @@ AVATAR_API int32_t avatar_l1_ssim(avatar_call* call, const void* image, const vo
                                   double ssim_weight, int32_t height, int32_t width, int32_t channels, void* terms,
                                   void* v_image, void* workspace);
 
+/* Bytes of workspace of avatar_deform_mlp and avatar_deform_mlp_backward. */
+AVATAR_API int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
+                                               int32_t outputs);
+
+/* The deformation network -> out [n,outputs]:
+ *   [base, gate] = features spatial_weight^T + spatial_bias, attention = 2 sigmoid(gate)
+ *   out = (relu(relu(base + attention condition) middle_weight^T + middle_bias) head_weight^T + head_bias) scale
+ * features [n,inputs], or null and code [n,2*hidden] = [base, attention] (then inputs is 1 and the spatial arrays are
+ * null); spatial_weight [2*hidden,inputs], condition [hidden], middle_weight [hidden,hidden],
+ * head_weight [outputs,hidden], scale [outputs]. */
+AVATAR_API int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n,
+                                     int32_t inputs, int32_t hidden, int32_t outputs, const void* spatial_weight,
+                                     const void* spatial_bias, const void* condition, const void* middle_weight,
+                                     const void* middle_bias, const void* head_weight, const void* head_bias,
+                                     const void* scale, void* out, void* workspace);
+
+/* Cotangents of all inputs but the scale. */
+AVATAR_API int32_t avatar_deform_mlp_backward(
+    avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t hidden, int32_t outputs,
+    const void* spatial_weight, const void* spatial_bias, const void* condition, const void* middle_weight,
+    const void* middle_bias, const void* head_weight, const void* head_bias, const void* scale, const void* v_out,
+    void* v_features, void* v_spatial_weight, void* v_spatial_bias, void* v_condition, void* v_middle_weight,
+    void* v_middle_bias, void* v_head_weight, void* v_head_bias, void* workspace);
+
 /* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
 AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,
                                     int64_t n, double lr, double beta1, double beta2, double eps, int64_t step);

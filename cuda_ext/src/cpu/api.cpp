@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 
 #define AVATAR_ISA baseline
 #include "kernels.inc"
@@ -279,6 +280,52 @@ int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target,
   RETURN_IF_BAD(check_picture(call, width, height, channels));
   DISPATCH(K::l1_ssim<T>(threads_of(call), in<T>(image), in<T>(target), in<T>(weight), ssim_weight, height, width,
                          channels, out<T>(terms), out<T>(v_image), workspace));
+}
+
+static int32_t check_mlp(avatar_call* call, int32_t inputs, int32_t hidden, int32_t outputs) {
+  for (const int32_t size : {inputs, hidden, outputs})
+    if (size < 1 || size > 1024)
+      return fail(call, AVATAR_BAD_ARGUMENT, "deform_mlp needs 1 to 1024 inputs, hidden units and outputs");
+  return AVATAR_OK;
+}
+
+int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
+                                    int32_t outputs) {
+  // Registers of other instruction sets are narrower or as wide, so the widest padding is enough for all.
+  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
+  const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
+  return BY_DTYPE(deform_mlp_workspace, threads, wide(inputs), wide(hidden), wide(outputs));
+}
+
+int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n, int32_t inputs,
+                          int32_t hidden, int32_t outputs, const void* spatial_weight, const void* spatial_bias,
+                          const void* condition, const void* middle_weight, const void* middle_bias,
+                          const void* head_weight, const void* head_bias, const void* scale, void* result,
+                          void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  DISPATCH(K::deform_mlp<T>(threads_of(call), in<T>(features), in<T>(code), n, inputs, hidden, outputs,
+                            in<T>(spatial_weight), in<T>(spatial_bias), in<T>(condition), in<T>(middle_weight),
+                            in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale), out<T>(result),
+                            out<T>(workspace)));
+}
+
+int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t hidden,
+                                   int32_t outputs, const void* spatial_weight, const void* spatial_bias,
+                                   const void* condition, const void* middle_weight, const void* middle_bias,
+                                   const void* head_weight, const void* head_bias, const void* scale,
+                                   const void* v_out, void* v_features, void* v_spatial_weight, void* v_spatial_bias,
+                                   void* v_condition, void* v_middle_weight, void* v_middle_bias, void* v_head_weight,
+                                   void* v_head_bias, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  DISPATCH(K::deform_mlp_backward<T>(
+      threads_of(call), in<T>(features), n, inputs, hidden, outputs, in<T>(spatial_weight), in<T>(spatial_bias),
+      in<T>(condition), in<T>(middle_weight), in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale),
+      in<T>(v_out), out<T>(v_features), out<T>(v_spatial_weight), out<T>(v_spatial_bias), out<T>(v_condition),
+      out<T>(v_middle_weight), out<T>(v_middle_bias), out<T>(v_head_weight), out<T>(v_head_bias), out<T>(workspace)));
 }
 
 int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,
