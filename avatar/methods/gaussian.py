@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avatar.data import PersonDataset
-from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
+from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
@@ -70,7 +70,7 @@ class GaussianAvatar(nn.Module):
     """One person as Gaussians. Build with :meth:`from_person`, or empty with :meth:`blank` to load weights into."""
 
     plate: Tensor
-    _cache: SpatialCode | None
+    _cache: Tensor | None
 
     def __init__(
         self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
@@ -138,14 +138,13 @@ class GaussianAvatar(nn.Module):
         self._cache = None  # training moves what the cache was computed from
         return super().train(mode)
 
-    def spatial_code(self) -> SpatialCode:
-        """The part of the field that depends on canonical positions alone; cached outside training."""
-        if self.training:
-            return self.field.spatial_code(self.gaussians.means)
+    def deformation(self, condition: Tensor) -> Deformation:
+        """The field's answer to a condition; what depends on canonical positions alone is cached outside training."""
+        if self.training or torch.is_grad_enabled():
+            return self.field(self.gaussians.means, condition)
         if self._cache is None:
-            with torch.no_grad():
-                self._cache = self.field.spatial_code(self.gaussians.means)
-        return self._cache
+            self._cache = self.field.spatial_code(self.gaussians.means)
+        return self.field.from_code(self._cache, condition)
 
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, audio: Tensor | None = None,
@@ -167,7 +166,7 @@ class GaussianAvatar(nn.Module):
             condition = condition + noise
         if self.audio is not None:
             condition = torch.cat([condition, self.audio(audio)])
-        change = self.field(self.spatial_code(), condition)
+        change = self.deformation(condition)
         vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
         means = g.means + g.displacement(vertices) + change.means
         pose = Pose(

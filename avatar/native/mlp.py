@@ -48,7 +48,7 @@ def deform_mlp(
         AvatarError: Wrong shapes or dtypes.
     """
     features = float_tensor("features", features, ("N", "I"))
-    hidden = _sizes(middle_weight)
+    hidden = _hidden(middle_weight)
     spatial_weight = float_tensor("spatial_weight", spatial_weight, (2 * hidden, features.shape[1]), like=features)
     spatial_bias = float_tensor("spatial_bias", spatial_bias, (2 * hidden,), like=features)
     layers = _layers(features, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
@@ -71,8 +71,7 @@ def deform_code(
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for.
     """
-    code = float_tensor("code", code, ("N", "2H"))
-    hidden = _sizes(middle_weight)
+    hidden = _hidden(middle_weight)
     code = float_tensor("code", code, ("N", 2 * hidden))
     layers = _layers(code, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (code, *layers)):
@@ -82,9 +81,8 @@ def deform_code(
     return _deform_code(code, *layers)
 
 
-def _sizes(middle_weight: Tensor) -> int:
-    middle_weight = float_tensor("middle_weight", middle_weight, ("H", "H"))
-    return float_tensor("middle_weight", middle_weight, (len(middle_weight), len(middle_weight))).shape[0]
+def _hidden(middle_weight: Tensor) -> int:
+    return float_tensor("middle_weight", middle_weight, ("H", "H")).shape[0]
 
 
 def _layers(
@@ -113,7 +111,7 @@ def _layers(
     )
 
 
-def _call(name: str, points: Tensor, hidden: int, outputs: int, *arguments: Tensor | None | int) -> None:
+def _call(name: str, points: Tensor, hidden: int, outputs: int, *arguments: Tensor | int | None) -> None:
     native, dtype, inputs = require_library(), points.dtype, points.shape[1]
     work = native.workspace("avatar_deform_mlp_workspace", dtype, num_threads(), inputs, hidden, outputs)
     native.call(name, dtype, *arguments, work)
