@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avatar.fields.deformation import Deformation, DeformationField, SpatialCode, attribute_widths
+from avatar.fields.deformation import Deformation, DeformationField, attribute_widths
 
 _WIDTHS = attribute_widths()
 _ROW = sum(_WIDTHS)
@@ -43,22 +43,20 @@ class BakedField(nn.Module):
         self.register_buffer("modes", modes)
         self.register_buffer("probes", probes)
         self.register_buffer("reading", reading)
-        self._asked: tuple[SpatialCode, SpatialCode] | None = None
+        self._asked: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, field: DeformationField, code: SpatialCode, condition: Tensor) -> Deformation:
+    def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
         """Changes of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
         if self._asked is None or self._asked[0] is not code:
-            self._asked = code, SpatialCode(code.base[self.probes], code.attention[self.probes])
-        answers = torch.cat(field(self._asked[1], condition), -1)
+            self._asked = code, code[self.probes]
+        answers = torch.cat(field.from_code(self._asked[1], condition), -1)
         coefficients = self.reading @ (answers - self.mean[self.probes]).reshape(-1)
         change = torch.addmv(self.mean.view(-1), self.modes.view(-1, self.modes.shape[-1]), coefficients)
         return Deformation(*change.view(-1, _ROW).split(_WIDTHS, -1))
 
     @staticmethod
     @torch.no_grad()
-    def fit(
-        field: DeformationField, code: SpatialCode, conditions: Tensor, opacities: Tensor, modes: int
-    ) -> BakedField:
+    def fit(field: DeformationField, code: Tensor, conditions: Tensor, opacities: Tensor, modes: int) -> BakedField:
         """Bake a field.
 
         Args:
@@ -71,7 +69,7 @@ class BakedField(nn.Module):
         weight = opacities.clamp_min(0.05)[:, None] * _VISIBLE
         samples = torch.empty(total, count * _ROW)
         for row, condition in zip(samples, conditions, strict=True):
-            row.copy_((torch.cat(field(code, condition), -1) * weight).view(-1))
+            row.copy_((torch.cat(field.from_code(code, condition), -1) * weight).view(-1))
         mean = samples.mean(0)
         samples -= mean
         # The modes by way of the small [K, K] matrix: K is hundreds, the row length hundreds of thousands.

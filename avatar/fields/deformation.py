@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from avatar.fields.triplane import TriplaneHash
+from avatar.native import deform_code, deform_mlp
 
 # How far a unit of network output moves each attribute; the last layer starts at zero, so training starts undeformed.
 _SCALE = {"means": 0.5, "scales": 0.3, "opacities": 1.0, "colors": 0.3}
@@ -29,19 +29,14 @@ def attribute_widths() -> list[int]:
     return [_WIDTH[name] for name in Deformation._fields]
 
 
-class SpatialCode(NamedTuple):
-    """What depends on the canonical position alone; constant once training is over, so inference caches it."""
-
-    base: Tensor
-    attention: Tensor
-
-
 class DeformationField(nn.Module):
     """Tri-plane features, modulated by the condition through a region attention, then a small MLP.
 
     The condition is one vector for all Gaussians; each Gaussian weights it per hidden channel by an attention read
     off its position (ER-NeRF's region attention), so that lips listen to lip channels and lids to lid channels.
     """
+
+    output_scale: Tensor
 
     def __init__(self, encoding: TriplaneHash, condition: int, hidden: int = 64) -> None:
         super().__init__()
@@ -55,14 +50,27 @@ class DeformationField(nn.Module):
         scale = torch.cat([torch.full((_WIDTH[n],), _SCALE[n]) for n in _WIDTH])
         self.register_buffer("output_scale", scale)
 
-    def spatial_code(self, points: Tensor) -> SpatialCode:
-        """Code of canonical positions [N, 3]."""
-        base, attention = self.spatial(self.encoding(points)).chunk(2, -1)
-        return SpatialCode(base, torch.sigmoid(attention) * 2)
+    def spatial_code(self, points: Tensor) -> Tensor:
+        """Code [N, 2 hidden] of canonical positions [N, 3]: base and attention.
 
-    def forward(self, code: SpatialCode, condition: Tensor) -> Deformation:
-        """Changes of all Gaussians under one condition vector [condition]."""
-        hidden = F.relu(torch.addcmul(code.base, code.attention, self.condition(condition)))
-        hidden = F.relu(self.middle(hidden))
-        out = self.head(hidden) * self.output_scale
+        It depends on nothing else, so it is constant once training is over, and inference caches it.
+        """
+        base, attention = self.spatial(self.encoding(points)).chunk(2, -1)
+        return torch.cat([base, torch.sigmoid(attention) * 2], -1)
+
+    def forward(self, points: Tensor, condition: Tensor) -> Deformation:
+        """Changes of Gaussians at canonical positions [N, 3] under one condition vector [condition]."""
+        out = deform_mlp(self.encoding(points), self.spatial.weight, self.spatial.bias, *self._layers(condition))
+        return self._split(out)
+
+    def from_code(self, code: Tensor, condition: Tensor) -> Deformation:
+        """The same from :meth:`spatial_code`, without gradients."""
+        return self._split(deform_code(code, *self._layers(condition)))
+
+    def _layers(self, condition: Tensor) -> tuple[Tensor, ...]:
+        middle, head = self.middle, self.head
+        hidden = self.condition(condition)
+        return hidden, middle.weight, middle.bias, head.weight, head.bias, self.output_scale
+
+    def _split(self, out: Tensor) -> Deformation:
         return Deformation(*out.split(attribute_widths(), -1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avatar.data import PersonDataset
 from avatar.fields.baked import BakedField
-from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
+from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
@@ -67,7 +67,7 @@ class GaussianAvatar(nn.Module):
     """One person as Gaussians. Build with :meth:`from_person`, or empty with :meth:`blank` to load weights into."""
 
     plate: Tensor
-    _cache: SpatialCode | None
+    _cache: Tensor | None
 
     def __init__(
         self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
@@ -151,14 +151,20 @@ class GaussianAvatar(nn.Module):
         self._cache = None  # training moves what the cache was computed from
         return super().train(mode)
 
-    def spatial_code(self) -> SpatialCode:
+    def spatial_code(self) -> Tensor:
         """The part of the field that depends on canonical positions alone; cached outside training."""
-        if self.training:
-            return self.field.spatial_code(self.gaussians.means)
         if self._cache is None:
             with torch.no_grad():
                 self._cache = self.field.spatial_code(self.gaussians.means)
         return self._cache
+
+    def deformation(self, condition: Tensor) -> Deformation:
+        """What the field, or its baked basis, does to the Gaussians under a condition."""
+        if self.training or torch.is_grad_enabled():
+            return self.field(self.gaussians.means, condition)
+        if self.baked is not None:
+            return self.baked(self.field, self.spatial_code(), condition)
+        return self.field.from_code(self.spatial_code(), condition)
 
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
@@ -174,7 +180,7 @@ class GaussianAvatar(nn.Module):
             background: [H, W, 3] RGB behind the person; by default the plate.
         """
         g = self.gaussians
-        change = self._change(self.condition(motion, index, noise))
+        change = self.deformation(self.condition(motion, index, noise))
         vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
         means = g.means + g.displacement(vertices) + change.means
         pose = Pose(
@@ -189,20 +195,16 @@ class GaussianAvatar(nn.Module):
             means2d.retain_grad()
         colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
-        image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
-        image = image + (1 - alpha) * (self.background(camera) if background is None else background)
+        image, alpha = rasterize(
+            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height,
+            background=self.background(camera) if background is None else background,
+        )  # fmt: skip
         return Rendering(image, alpha, means2d, radii, change)
 
     def condition(self, motion: Motion, index: int, noise: Tensor | None = None) -> Tensor:
         """What the field is told about a frame, [condition]; arguments as in :meth:`forward`."""
         condition = self.conditioner(motion, index)
         return condition if noise is None else condition + noise
-
-    def _change(self, condition: Tensor) -> Deformation:
-        code = self.spatial_code()
-        if self.baked is not None and not self.training:
-            return self.baked(self.field, code, condition)
-        return self.field(code, condition)
 
     def background(self, camera: Camera) -> Tensor:
         """The plate [H, W, 3] at the camera's size."""

@@ -38,7 +38,7 @@ def test_modes_reproduce_the_field():
         for modes in (2, 8, 24):
             baked = BakedField.fit(field, code, conditions, torch.ones(400), modes)
             new = torch.randn(5)  # a condition it was not fitted to
-            exact, shown = torch.cat(field(code, new), -1), torch.cat(baked(field, code, new), -1)
+            exact, shown = torch.cat(field.from_code(code, new), -1), torch.cat(baked(field, code, new), -1)
             errors.append(float((shown - exact).norm() / (exact - baked.mean).norm()))
             assert len(baked.probes) < 400
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.2

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from avatar import native
+from avatar.errors import AvatarError
+from avatar.native import reference
+from avatar.native.mlp import _deform, _deform_code
+from tests.kernels.compare import assert_same, values_and_gradients
+
+NAMES = (
+    *("features", "spatial_weight", "spatial_bias", "condition"),
+    *("middle_weight", "middle_bias", "head_weight", "head_bias", "scale"),
+)
+
+
+def _inputs(n: int = 70, inputs: int = 11, hidden: int = 20, outputs: int = 7, dtype: torch.dtype = torch.float64):
+    g = torch.Generator().manual_seed(0)
+    shapes = [
+        *((n, inputs), (2 * hidden, inputs), (2 * hidden,), (hidden,)),
+        *((hidden, hidden), (hidden,), (outputs, hidden), (outputs,), (outputs,)),
+    ]
+    return [0.4 * torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def _run(backend, scale):
+    return lambda *leaves: (backend.deform_mlp(*leaves, scale),)
+
+
+def test_reference_gradients_are_right():
+    *leaves, scale = _inputs(5, 3, 4, 2)
+    assert torch.autograd.gradcheck(_run(reference, scale), [x.requires_grad_() for x in leaves])
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 4, 2), (1, 1, 1, 1), (70, 11, 20, 7), (1000, 48, 64, 10), (97, 33, 70, 19), (49, 16, 16, 16)]
+)
+def test_double_is_the_reference(shape):
+    *leaves, scale = _inputs(*shape)
+    assert_same(_run(native, scale), _run(reference, scale), leaves, 1e-10)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_float_is_close_to_the_reference():
+    *leaves, scale = _inputs(2000, 48, 64, 10)
+    single = values_and_gradients(_run(native, scale.float()), [x.float() for x in leaves])
+    double = values_and_gradients(_run(reference, scale), leaves)
+    for got, want in zip(single, double, strict=True):
+        # A hidden unit within rounding of zero may be cut in one and not in the other.
+        assert ((got.double() - want).abs() > 1e-4 * want.abs().max()).double().mean() < 1e-2
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_code_gives_the_same_as_features(dtype, tolerance):
+    features, weight, bias, *layers = _inputs(300, dtype=dtype)
+    base, gate = torch.nn.functional.linear(features, weight, bias).chunk(2, dim=1)
+    code = torch.cat([base, 2 * torch.sigmoid(gate)], dim=1)
+    expected = native.deform_mlp(features, weight, bias, *layers)
+    torch.testing.assert_close(native.deform_code(code, *layers), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_extreme_gates_stay_finite():
+    features, weight, bias, *layers = _inputs(dtype=torch.float32)
+    for sign in (-1e4, 1e4):
+        expected = reference.deform_mlp(features, weight, torch.full_like(bias, sign), *layers)
+        got = native.deform_mlp(features, weight, torch.full_like(bias, sign), *layers)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_same_bits_for_any_thread_count(any_threads):
+    *leaves, scale = _inputs(3000, dtype=torch.float32)
+    results = []
+    for threads in (1, 2, 7):
+        any_threads(threads)
+        results.append(values_and_gradients(_run(native, scale), leaves))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_operator_contract():
+    *leaves, scale = _inputs(20)
+    torch.library.opcheck(_deform, (*(x.requires_grad_() for x in leaves), scale))
+    _, _, _, *layers = (x.detach() for x in leaves)
+    torch.library.opcheck(_deform_code, (torch.rand(20, 40, dtype=torch.float64), *layers, scale))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.zeros(3)}, r"features has shape \[3\]; expected \[N, I\]"),
+        ({"spatial_weight": torch.zeros(8, 4)}, r"spatial_weight has shape \[8, 4\]; expected \[8, 3\]"),
+        ({"spatial_bias": torch.zeros(4)}, r"spatial_bias has shape \[4\]; expected \[8\]"),
+        ({"condition": torch.zeros(1, 4)}, r"condition has shape \[1, 4\]; expected \[4\]"),
+        ({"middle_weight": torch.zeros(4, 5)}, r"middle_weight has shape \[4, 5\]; expected \[4, 4\]"),
+        ({"middle_bias": torch.zeros(5)}, r"middle_bias has shape \[5\]; expected \[4\]"),
+        ({"head_weight": torch.zeros(2, 5)}, r"head_weight has shape \[2, 5\]; expected \[O, 4\]"),
+        ({"head_bias": torch.zeros(3)}, r"head_bias has shape \[3\]; expected \[2\]"),
+        ({"scale": torch.zeros(2).double()}, "scale is torch.float64; the other arguments are torch.float32"),
+        ({"features": torch.zeros(6, 3).int()}, "features is torch.int32"),
+        ({"condition": torch.zeros(4, device="meta")}, "condition is on meta"),
+        ({"features": torch.zeros(6, 2000), "spatial_weight": torch.zeros(8, 2000)}, "each must be 1 to 1024"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    arguments = dict(zip(NAMES, _inputs(6, 3, 4, 2, torch.float32), strict=True))
+    with pytest.raises(AvatarError, match=message):
+        native.deform_mlp(**{**arguments, **change})
+
+
+def test_code_refuses_gradients():
+    layers = _inputs(6, 3, 4, 2)[3:]
+    with pytest.raises(AvatarError, match="deform_code has no gradient"):
+        native.deform_code(torch.zeros(6, 8, dtype=torch.float64, requires_grad=True), *layers)
+    with pytest.raises(AvatarError, match=r"code has shape \[6, 7\]; expected \[N, 8\]"):
+        native.deform_code(torch.zeros(6, 7, dtype=torch.float64), *layers)
