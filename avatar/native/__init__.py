@@ -1,7 +1,10 @@
-"""Native CPU kernels as torch operators, each with a plain-torch reference (:mod:`avatar.native.reference`)."""
+"""Native kernels as torch operators, each with a plain-torch reference (:mod:`avatar.native.reference`)."""
 
+import avatar.native.cuda_operators  # noqa: F401 - registers them
 from avatar.native.adam import adam_step
+from avatar.native.cuda import cuda_status, pair_capacity
 from avatar.native.library import library_status, num_threads, set_num_threads
+from avatar.native.marching import march_rays
 from avatar.native.project import project_gaussians
 from avatar.native.rasterization import rasterize
 from avatar.native.similarity import ssim
@@ -9,8 +12,11 @@ from avatar.native.triplane import triplane_encode
 
 __all__ = [
     "adam_step",
+    "cuda_status",
     "library_status",
+    "march_rays",
     "num_threads",
+    "pair_capacity",
     "project_gaussians",
     "rasterize",
     "set_num_threads",

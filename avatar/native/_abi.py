@@ -152,7 +152,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # slot_offsets
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # num_pairs
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # workspace
         ],
     ),
@@ -186,7 +186,7 @@ FUNCTIONS = {
             ctypes.c_int32,  # background_stride
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # ids
             ctypes.c_void_p,  # image
@@ -216,7 +216,7 @@ FUNCTIONS = {
             ctypes.c_int32,  # background_stride
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
-            ctypes.c_void_p,  # reach
+            ctypes.c_void_p,  # limits
             ctypes.c_void_p,  # tile_offsets
             ctypes.c_void_p,  # ids
             ctypes.c_void_p,  # slots
