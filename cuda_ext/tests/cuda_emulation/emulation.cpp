@@ -82,11 +82,15 @@ thread_local void* scheduler = nullptr;
 thread_local ucontext_t scheduler;
 #endif
 
-int order = 0;  // 0: ascending, 1: descending, otherwise the seed of a shuffle
+// 0: ascending, 1: descending; 2 and 3 likewise, but each thread goes as far as it can before the next has its turn;
+// otherwise the seed of a shuffle.
+int order = 0;
+
+bool greedy() { return order == 2 || order == 3; }
 
 int ordered(int position, int count) {
-  if (order == 0) return position;
-  if (order == 1) return count - 1 - position;
+  if (order == 0 || order == 2) return position;
+  if (order == 1 || order == 3) return count - 1 - position;
   // A stride coprime to any count of threads and blocks that is not a multiple of it visits every item once.
   static const int strides[] = {7919, 104729, 1299709};
   const int64_t stride = strides[order % 3];
@@ -152,6 +156,7 @@ void run_block() {
       if (fibers[index].state != State::ready) continue;
       progress = true;
       resume(index);
+      if (greedy()) break;
     }
   }
   if (failure != nullptr) return;
@@ -276,5 +281,5 @@ const char* error_text() { return failure == nullptr ? "emulation: unknown error
 
 }  // namespace emulation
 
-// Order of threads and blocks: 0 ascending, 1 descending, otherwise shuffled.
+// Order of threads and blocks, see `order`.
 extern "C" __attribute__((visibility("default"))) void emulation_set_order(int order) { emulation::order = order; }
