@@ -28,7 +28,7 @@ RESOLUTIONS = [1, 4, 9, 40, 200]  # with 128 rows, the last two are hashed
 @pytest.fixture(scope="session")
 def emulation(tmp_path_factory) -> Backend:
     if sys.platform != "linux":
-        pytest.skip("the emulation of CUDA needs an ELF linker")
+        pytest.skip("the emulation of CUDA runs on Linux only")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base  # xdist's workers build it once
     loaded = cuda.open_library(build_emulation(shared))

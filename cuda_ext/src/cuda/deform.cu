@@ -20,6 +20,11 @@ __global__ void __launch_bounds__(kThreads)
   alignas(16) __shared__ float weight2[kHidden][kOutputs];  // transposed, padded with zeros
   __shared__ float bias1[kHidden], signal[kHidden];
   __shared__ float stage[kThreads / kWarp][kWarp][kHalf + 1];
+  start_as_nan(weight1);
+  start_as_nan(weight2);
+  start_as_nan(bias1);
+  start_as_nan(signal);
+  start_as_nan(stage);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   for (int i = thread; i < kHidden * kHidden; i += kThreads) weight1[i / kHidden][i % kHidden] = w1[i];
   for (int i = thread; i < kHidden * kOutputs; i += kThreads) {

@@ -123,6 +123,16 @@ inline int32_t clear(avatar_call* call, void* memory, int64_t bytes, cudaStream_
   return status_of(call, cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream));
 }
 
+// The emulation finds reads of shared memory that nothing was written to; on a GPU this is nothing.
+template <typename T>
+__device__ __forceinline__ void start_as_nan(T& shared) {
+#if defined(AVATAR_CUDA_EMULATED)
+  emulation::start_as_nan(&shared, sizeof(T));
+#else
+  static_cast<void>(shared);
+#endif
+}
+
 // ---- sums ----------------------------------------------------------------------------------------------------------
 
 // The sum over the lanes of a warp, in every lane; the order of the additions is fixed.

@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(kThreads)
   if (!kView) return;
 
   __shared__ double sums[kThreads / kWarp][kViewTerms];
+  start_as_nan(sums);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   AVATAR_UNROLL
   for (int k = 0; k < kViewTerms; ++k) {

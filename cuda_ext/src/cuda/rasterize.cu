@@ -106,10 +106,15 @@ struct Batch {
   }
 };
 
+// Blocks that a multiprocessor should hold: the compiler may use the registers that this leaves.
+template <int kChannels>
+constexpr int kBlocks = kChannels <= kMaxStored ? 4 : 2;
+
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixels)
+__global__ void __launch_bounds__(kPixels, kBlocks<kChannels>)
     rasterize_kernel(Scene<T> scene, T* image, T* final_t, int32_t* last) {
   __shared__ Batch<T, kChannels> batch;
+  start_as_nan(batch);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int channels = channels_of<kChannels>(scene), tile = static_cast<int>(blockIdx.x);
   const int left = tile % scene.tiles_x * kTile, top = tile / scene.tiles_x * kTile;
@@ -176,11 +181,13 @@ __device__ __forceinline__ int32_t first_bucket(const int32_t* tile_offsets, int
 }
 
 template <typename T, int kChannels>
-__global__ void __launch_bounds__(kPixels)
+__global__ void __launch_bounds__(kPixels, kBlocks<kChannels>)
     checkpoint_kernel(Scene<T> scene, const T* final_t, const int32_t* last, const T* v_image, const T* v_final_t,
                       PixelState<T>* states, int32_t* deepest) {
   __shared__ Batch<T, kChannels> batch;
   __shared__ int tile_deepest;  // list index of the last Gaussian that any pixel blended
+  start_as_nan(batch);
+  start_as_nan(tile_deepest);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int channels = channels_of<kChannels>(scene), tile = static_cast<int>(blockIdx.x);
   const int left = tile % scene.tiles_x * kTile, top = tile / scene.tiles_x * kTile;
@@ -254,6 +261,7 @@ __global__ void __launch_bounds__(kBucketWarps<kChannels>* kWarp)
     bucket_kernel(Scene<T> scene, int tiles, int64_t buckets, const int32_t* slots, const int32_t* last,
                   const T* v_image, const PixelState<T>* states, const int32_t* deepest, T* partial) {
   __shared__ Ring<T, kChannels> rings[kBucketWarps<kChannels>];
+  start_as_nan(rings);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   Ring<T, kChannels>& ring = rings[warp];
   const int channels = channels_of<kChannels>(scene), terms = kGeometryTerms + channels;

@@ -83,6 +83,10 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ T padded_a[kPadded][kPadded], padded_b[kPadded][kPadded];
   __shared__ T along[5][kPadded][kSide];  // E a, E b, E aa, E bb, E ab along rows
   __shared__ double warp_sums[2][kThreads / kWarp];
+  start_as_nan(padded_a);
+  start_as_nan(padded_b);
+  start_as_nan(along);
+  start_as_nan(warp_sums);
   const Place place(picture);
   load_padded(a, picture, place, padded_a);
   load_padded(b, picture, place, padded_b);
@@ -152,6 +156,7 @@ template <typename T>
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel(const double* sums, int64_t blocks, double count, double ssim_weight, T* mean, T* loss) {
   __shared__ double warp_sums[2][kFinishThreads / kWarp];
+  start_as_nan(warp_sums);
   for (int which = 0; which < 2; ++which) {
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < blocks; i += kFinishThreads) sum += sums[which * blocks + i];
@@ -181,6 +186,8 @@ __global__ void __launch_bounds__(kThreads)
                          T by_difference, Picture picture, Window<T> window, T* v_a) {
   __shared__ T padded[kPadded][kPadded];
   __shared__ T along[kPadded][kSide];
+  start_as_nan(padded);
+  start_as_nan(along);
   const Place place(picture);
   const int row = static_cast<int>(threadIdx.x) / kSide, column = static_cast<int>(threadIdx.x) % kSide;
   const int64_t plane = int64_t(picture.height) * picture.width * picture.channels;

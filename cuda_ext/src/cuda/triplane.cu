@@ -200,7 +200,10 @@ int32_t avatar_cuda_triplane_encode(avatar_call* call, const void* points, const
     const auto packs = [&](int count) {
       return features == count && aligned(table, count * sizeof(T)) && aligned(encoded, count * sizeof(T));
     };
-    const auto kernel = packs(2) ? encode_kernel<T, 2> : packs(4) ? encode_kernel<T, 4> : encode_kernel<T, 0>;
+    const auto kernel = packs(1)   ? encode_kernel<T, 1>
+                        : packs(2) ? encode_kernel<T, 2>
+                        : packs(4) ? encode_kernel<T, 4>
+                                   : encode_kernel<T, 0>;
     return launch(call, kernel, blocks_for(n * 3 * levels, kThreads), kThreads, static_cast<cudaStream_t>(stream),
                   in<T>(points), in<T>(table), sizes, n, levels, rows, features, out<T>(encoded));
   });
@@ -224,7 +227,9 @@ int32_t avatar_cuda_triplane_encode_backward(avatar_call* call, const void* poin
       AVATAR_RETURN_IF_BAD(launch(call, points_backward_kernel<T>, blocks, kThreads, on, in<T>(points), in<T>(table),
                                   sizes, n, levels, rows, features, in<T>(v_out), out<T>(v_points)));
     if (v_table == nullptr) return int32_t(AVATAR_OK);
-    const auto kernel = features == 2 ? table_backward_kernel<T, 2> : table_backward_kernel<T, 0>;
+    const auto kernel = features == 1   ? table_backward_kernel<T, 1>
+                        : features == 2 ? table_backward_kernel<T, 2>
+                                        : table_backward_kernel<T, 0>;
     return launch(call, kernel, dim3(blocks, static_cast<unsigned>(3 * levels)), kThreads, on, in<T>(points), sizes, n,
                   levels, rows, features, in<T>(v_out), out<T>(v_table));
   });

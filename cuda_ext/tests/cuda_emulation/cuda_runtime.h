@@ -3,9 +3,9 @@
 //
 // Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it needs the others (a barrier,
 // a shuffle, a vote) or ends. What a GPU leaves undefined is an error here: a barrier that not every thread reaches, a
-// warp function that not every lane of its mask reaches. Shared memory starts every block as NaN. The order in which
-// fibers and blocks run can be chosen (emulation_set_order), which brings out missing barriers: results must not depend
-// on it.
+// warp function that not every lane of its mask reaches. Shared variables start every block as NaN where the kernel says
+// so (start_as_nan). The order in which fibers and blocks run can be chosen (emulation_set_order), which brings out
+// missing barriers: results must not depend on it.
 #pragma once
 
 #include <cmath>
@@ -19,8 +19,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-// All shared variables lie in one section, so that they can be filled with NaN. Kernels are in anonymous namespaces.
-#define __shared__ static __attribute__((section("cuda_shared")))
+#define __shared__ static
 
 struct dim3 {
   unsigned x, y, z;
@@ -54,6 +53,9 @@ int block_barrier(bool predicate);
 // other lane's value, or the lanes with an equal value.
 uint64_t warp_exchange(Warp kind, unsigned mask, uint64_t value, int source);
 int lane();
+
+// Fill a shared variable, if no thread of this block has done so.
+void start_as_nan(void* variable, size_t bytes);
 
 template <typename T>
 uint64_t pack(T value) {

@@ -9,12 +9,6 @@
 #include <ucontext.h>
 #endif
 
-// The bounds of the section that holds all __shared__ variables, defined by the linker.
-extern "C" {
-extern char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
-extern char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")));
-}
-
 #if defined(__x86_64__)
 // void emulation_switch(void** save_stack_pointer, void* next_stack_pointer): swapcontext without its system call.
 asm(R"(
@@ -70,6 +64,7 @@ struct Fiber {
 };
 
 thread_local std::vector<Fiber> fibers;
+thread_local std::vector<const void*> filled;  // shared variables that this block has already seen
 thread_local char* stacks = nullptr;
 thread_local int threads = 0, current = 0;
 thread_local void (*body)(void*) = nullptr;
@@ -148,7 +143,7 @@ void prepare(int index) {
 
 void run_block() {
   for (int i = 0; i < threads; ++i) prepare(i);
-  std::memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
+  filled.clear();
   for (bool progress = true; progress && failure == nullptr;) {
     progress = false;
     for (int i = 0; i < threads && failure == nullptr; ++i) {
@@ -169,6 +164,13 @@ void run_block() {
 }  // namespace
 
 int lane() { return current & 31; }
+
+void start_as_nan(void* variable, size_t bytes) {
+  for (const void* known : filled)
+    if (known == variable) return;
+  filled.push_back(variable);
+  std::memset(variable, 0xff, bytes);
+}
 
 int block_barrier(bool predicate) {
   fibers[current].state = State::at_barrier;
