@@ -180,7 +180,7 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
             lambda: native.triplane_encode(points, table, resolutions).square().sum(), points, table
         ),
         "SSIM and backward": both(lambda: native.ssim(picture, s["target"]), picture),
-        "photometric loss": lambda: cuda.photometric(picture.detach(), s["target"], 0.2, True),
+        "L1 + SSIM with gradient": lambda: cuda.l1_ssim(picture.detach(), s["target"], None, 0.2, True),
         "Adam, 16 per Gaussian": lambda: native.adam_step(
             state[0], state[1], state[2], state[3], 1e-3, 0.9, 0.99, 1e-8, 1
         ),

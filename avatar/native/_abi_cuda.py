@@ -254,35 +254,29 @@ FUNCTIONS = {
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_photometric": (
-        ctypes.c_int32,
+    "avatar_cuda_l1_ssim_workspace": (
+        ctypes.c_int64,
         [
-            ctypes.POINTER(Call),  # call
-            ctypes.c_void_p,  # a
-            ctypes.c_void_p,  # b
-            ctypes.c_double,  # ssim_weight
+            ctypes.c_int32,  # dtype
             ctypes.c_int32,  # height
             ctypes.c_int32,  # width
             ctypes.c_int32,  # channels
-            ctypes.c_void_p,  # loss
-            ctypes.c_void_p,  # partials
-            ctypes.c_void_p,  # workspace
-            ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_photometric_backward": (
+    "avatar_cuda_l1_ssim": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
-            ctypes.c_void_p,  # a
-            ctypes.c_void_p,  # b
-            ctypes.c_void_p,  # partials
-            ctypes.c_void_p,  # v_loss
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # target
+            ctypes.c_void_p,  # weight
             ctypes.c_double,  # ssim_weight
             ctypes.c_int32,  # height
             ctypes.c_int32,  # width
             ctypes.c_int32,  # channels
-            ctypes.c_void_p,  # v_a
+            ctypes.c_void_p,  # terms
+            ctypes.c_void_p,  # v_image
+            ctypes.c_void_p,  # workspace
             ctypes.c_void_p,  # stream
         ],
     ),

@@ -114,7 +114,8 @@ def cuda_status() -> str:
 class pair_capacity:
     """Within this context, lists of (tile, Gaussian) pairs have a fixed length and nothing waits for the device.
 
-    Sorting takes the time of ``count`` pairs, so ``count`` should be some tens of percent above what scenes need.
+    Sorting takes the time of ``count`` pairs, so ``count`` should be some tens of percent above what scenes need. Run a
+    step once before capturing it in a CUDA graph: kernels are loaded on first use.
 
     Args:
         count: Pairs that fit.
@@ -126,7 +127,7 @@ class pair_capacity:
         if not 1 <= count < 2**31 - 1:
             raise AvatarError(f"pair_capacity({count}):", "expected 1 to 2^31-2 pairs.")
         self.count = count
-        self._flags: list[Tensor] = []
+        self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs
 
     def __enter__(self) -> pair_capacity:
         self._outer, pair_capacity._current = pair_capacity._current, self
@@ -136,8 +137,13 @@ class pair_capacity:
         pair_capacity._current = self._outer
 
     def overflowed(self) -> bool:
-        """Whether any picture had more pairs, and lacks some of its Gaussians. Waits for the device."""
-        return bool(self._flags) and bool(torch.stack(self._flags).any())
+        """Whether any picture so far had more pairs, and lacks some of its Gaussians. Waits for the device."""
+        return any(bool(flag) for flag in self._flags.values())
+
+    def _flag(self, device: torch.device) -> Tensor:
+        if device not in self._flags:
+            self._flags[device] = torch.zeros(1, dtype=torch.int32, device=device)
+        return self._flags[device]
 
 
 def project_gaussians(
@@ -195,7 +201,7 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -
     """``avatar::triplane_encode``."""
     planes, levels, rows, features = table.shape
     out = points.new_empty(len(points), planes * levels * features)
-    sizes = torch.tensor(resolutions, dtype=torch.int32)  # stays on the host
+    sizes = torch.tensor(resolutions, dtype=torch.int32, device="cpu")  # copied by the launch
     require_cuda_library().call(
         *("avatar_cuda_triplane_encode", points, points, table, sizes),
         *(len(points), levels, rows, features, out),
@@ -212,7 +218,7 @@ def triplane_encode_backward(
     v_table = torch.empty_like(table) if need_table else table.new_empty(0)
     require_cuda_library().call(
         *("avatar_cuda_triplane_encode_backward", points, points, table),
-        *(torch.tensor(resolutions, dtype=torch.int32), len(points), levels, rows, features, v_out),
+        *(torch.tensor(resolutions, dtype=torch.int32, device="cpu"), len(points), levels, rows, features, v_out),
         *(v_points if need_points else None, v_table if need_table else None),
     )
     return v_points, v_table
@@ -233,15 +239,14 @@ def bin_gaussians(
     capacity = int(slot_offsets[n]) if fixed is None else fixed.count
     if capacity == 2**31 - 1:
         raise AvatarError("More than 2^31-2 pairs of tile and Gaussian:", "the Gaussians are too large.")
-    tile_offsets, overflow = radii.new_empty(tiles + 1), radii.new_empty(1)
+    tile_offsets = radii.new_empty(tiles + 1)
     ids, slots = radii.new_empty(capacity), radii.new_empty(capacity)
+    overflow = None if fixed is None else fixed._flag(radii.device)
     native.call(
         *("avatar_cuda_bin_fill", means2d, means2d, conics, opacities, depths, radii, n, width, height),
         *(slot_offsets, capacity, tile_offsets, ids, slots, overflow),
         native.workspace("avatar_cuda_bin_fill_workspace", means2d, capacity, width, height),
     )
-    if fixed is not None:
-        fixed._flags.append(overflow)
     return limits, tile_offsets, ids, slots, slot_offsets
 
 
@@ -324,28 +329,18 @@ def ssim_backward(a: Tensor, b: Tensor, partials: Tensor, v_mean: Tensor) -> Ten
     return v_a
 
 
-def photometric(a: Tensor, b: Tensor, ssim_weight: float, need_a: bool) -> tuple[Tensor, Tensor]:
-    """``(1 - w) * mean |a - b| + w * (1 - SSIM)`` of two pictures [H, W, C] in one pass.
-
-    Returns:
-        [3]: the loss, the mean absolute difference, the mean SSIM; and what :func:`photometric_backward` needs.
-    """
-    native, loss = require_cuda_library(), a.new_empty(3)
-    partials = a.new_empty((3, *a.shape) if need_a else (0,))
+def l1_ssim(
+    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
+) -> tuple[Tensor, Tensor]:
+    """``avatar::l1_ssim``: loss, L1, SSIM and squared error [4], and the gradient of the loss by the picture."""
+    native, terms = require_cuda_library(), image.new_empty(4)
+    v_image = image.new_empty(image.shape if need_image else (0,))
     native.call(
-        *("avatar_cuda_photometric", a, a, b, ssim_weight, *a.shape, loss, partials if need_a else None),
-        native.workspace("avatar_cuda_ssim_workspace", a, *a.shape),
+        *("avatar_cuda_l1_ssim", image, image, target, weight, ssim_weight, *image.shape),
+        *(terms, v_image if need_image else None),
+        native.workspace("avatar_cuda_l1_ssim_workspace", image, _DTYPES[image.dtype], *image.shape),
     )
-    return loss, partials
-
-
-def photometric_backward(a: Tensor, b: Tensor, partials: Tensor, v_loss: Tensor, ssim_weight: float) -> Tensor:
-    """``v_loss`` (a scalar tensor) times the derivative of the loss of :func:`photometric` by ``a``."""
-    v_a = torch.empty_like(a)
-    require_cuda_library().call(
-        "avatar_cuda_photometric_backward", a, a, b, partials, v_loss.contiguous(), ssim_weight, *a.shape, v_a
-    )
-    return v_a
+    return terms, v_image
 
 
 def adam_step(

@@ -68,15 +68,15 @@ AVATAR_API int64_t avatar_cuda_bin_fill_workspace(int64_t capacity, int32_t widt
 
 /* Sort at most `capacity` pairs into tile lists: tile_offsets [tiles+1], ids and slots [capacity], as avatar_bin_fill
  * writes them. A caller who has read slot_offsets[n] passes that as capacity. One who must not wait passes an upper
- * bound; entries behind the last pair are then filled up and in no list, and *overflow says whether pairs were left out
- * because there were more than that: 1, or 0. */
+ * bound; entries behind the last pair are then filled up and in no list. Where there are more pairs than capacity, those
+ * of the last Gaussians are left out and *overflow (may be null) is set to 1; otherwise it is left as it is. */
 AVATAR_API int32_t avatar_cuda_bin_fill(avatar_call* call, const void* means2d, const void* conics,
                                         const void* opacities, const void* depths, const int32_t* radii, int64_t n,
                                         int32_t width, int32_t height, const int32_t* slot_offsets, int64_t capacity,
                                         int32_t* tile_offsets, int32_t* ids, int32_t* slots, int32_t* overflow,
                                         void* workspace, void* stream);
 
-/* As avatar_rasterize. */
+/* As avatar_rasterize, but last [height,width] is the index in the tile's list of the last Gaussian blended, -1: none. */
 AVATAR_API int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d, const void* conics,
                                          const void* colors, const void* opacities, int64_t n, int32_t channels,
                                          const void* background, int32_t background_stride, int32_t width,
@@ -96,7 +96,7 @@ AVATAR_API int32_t avatar_cuda_rasterize_backward(
     const void* v_final_t, void* v_means2d, void* v_conics, void* v_colors, void* v_opacities, void* workspace,
     void* stream);
 
-/* Bytes of workspace of avatar_cuda_ssim and avatar_cuda_photometric. */
+/* Bytes of workspace of avatar_cuda_ssim. */
 AVATAR_API int64_t avatar_cuda_ssim_workspace(int32_t height, int32_t width, int32_t channels);
 
 /* As avatar_ssim; mean [1] is on the device. */
@@ -109,17 +109,15 @@ AVATAR_API int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, c
                                              const void* v_mean, int32_t height, int32_t width, int32_t channels,
                                              void* v_a, void* stream);
 
-/* The usual loss of splatting, in one pass over the pictures: loss [3] = (1 - w) * mean |a - b| + w * (1 - mean SSIM),
- * then the mean |a - b| and the mean SSIM. partials [3,height,width,channels] as of avatar_ssim, null: not wanted. */
-AVATAR_API int32_t avatar_cuda_photometric(avatar_call* call, const void* a, const void* b, double ssim_weight,
-                                           int32_t height, int32_t width, int32_t channels, void* loss, void* partials,
-                                           void* workspace, void* stream);
+/* Bytes of workspace of avatar_cuda_l1_ssim. */
+AVATAR_API int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels);
 
-/* v_a = v_loss[0] * d loss[0] / d a; v_loss [1] is on the device. Where a = b, |a - b| has derivative zero. */
-AVATAR_API int32_t avatar_cuda_photometric_backward(avatar_call* call, const void* a, const void* b,
-                                                    const void* partials, const void* v_loss, double ssim_weight,
-                                                    int32_t height, int32_t width, int32_t channels, void* v_a,
-                                                    void* stream);
+/* The picture loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null: 1)
+ * -> terms [4]: loss, L1, SSIM, squared error, each a mean, with L1 weighted and
+ * loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted) receives d loss / d image. */
+AVATAR_API int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
+                                       double ssim_weight, int32_t height, int32_t width, int32_t channels,
+                                       void* terms, void* v_image, void* workspace, void* stream);
 
 /* As avatar_adam_step. */
 AVATAR_API int32_t avatar_cuda_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg,

@@ -361,26 +361,28 @@ def test_ssim_in_every_order(emulation):
     same_in_every_order(emulation, _ssim(native), _pictures(20, 19, 2, torch.float32))
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("shape", [(33, 21, 3), (5, 4, 1)])
-def test_photometric_loss(backend, shape, weight):
+@pytest.mark.parametrize("ssim_weight", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize(("shape", "weighted"), [((33, 21, 3), True), ((5, 4, 1), False)])
+def test_picture_loss(backend, shape, weighted, ssim_weight):
     dtype = torch.float64 if backend.name == "emulated" else torch.float32
     a, b = _pictures(*shape, dtype)
     b[0, 0] = a[0, 0]  # no slope where the pictures are equal
+    weight = torch.rand(*shape[:2], 1, dtype=dtype) if weighted else None
     a.requires_grad_()
-    difference, similarity = (a - b).abs().mean(), reference.ssim(a, b)
-    expected = (1 - weight) * difference + weight * (1 - similarity)
-    expected.backward(torch.tensor(0.7, dtype=dtype))
-
-    def ours(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        loss, partials = cuda.photometric(a, b, weight, True)
-        return loss, cuda.photometric_backward(a, b, partials, torch.tensor(0.7, dtype=dtype).to(a), weight)
-
-    loss, gradient = backend.run(ours, [a.detach(), b])
+    difference, similarity = ((a - b).abs() * (1 if weight is None else weight)).mean(), reference.ssim(a, b)
+    loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
+    loss.backward()
     assert a.grad is not None
+    expected = torch.stack([loss, difference, similarity, (a - b).square().mean()]).detach()
+
+    def ours(a: Tensor, b: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
+        return cuda.l1_ssim(a, b, weight[0] if weight else None, ssim_weight, True)
+
+    inputs = [a.detach(), b] if weight is None else [a.detach(), b, weight]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
-    assert_close([loss], [torch.stack([expected, difference, similarity]).detach()], tolerance)
-    assert_close([gradient], [a.grad], tolerance)
+    assert_close(backend.run(ours, inputs), [expected, a.grad], tolerance)
+    (terms, nothing) = backend.run(lambda a, b: cuda.l1_ssim(a, b, None, ssim_weight, False), inputs[:2])
+    assert nothing.numel() == 0 and terms[2].item() == pytest.approx(expected[2].item(), abs=tolerance)
 
 
 # ---- Adam, deformation ---------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads)
                 int64_t capacity, uint64_t* keys, int32_t* values, int32_t* owners, int32_t* overflow) {
   const int64_t thread = global_thread(), stride = int64_t(gridDim.x) * kThreads;
   const int64_t total = slot_offsets[n];
-  if (thread == 0) *overflow = total > capacity;
+  if (thread == 0 && total > capacity && overflow != nullptr) *overflow = 1;
   if (thread < n && radii[thread] > 0) {
     const int64_t g = thread;
     const TileEllipse e = ellipse_at(means2d, conics, opacities, g, width, height);

@@ -1,5 +1,5 @@
-// Structural similarity (Wang et al. 2004), alone and fused with the mean absolute difference: 11x11 Gaussian window of
-// sigma 1.5, zero padding, data range 1.
+// Structural similarity (Wang et al. 2004), alone and in the picture loss with L1: 11x11 Gaussian window of sigma 1.5,
+// zero padding, data range 1.
 //
 // One block per 16x16 pixels of one channel: the pixels and a margin of 5 go to shared memory, are filtered along rows
 // and then, per pixel, along the column.
@@ -14,6 +14,7 @@ namespace {
 constexpr int kSide = 16, kThreads = kSide * kSide;
 constexpr int kRadius = 5, kTaps = 2 * kRadius + 1, kPadded = kSide + 2 * kRadius;
 constexpr int kFinishThreads = 256;
+constexpr int kSums = 3;  // of similarity, of weight * |a - b|, of (a - b)^2
 
 template <typename T>
 struct Window {
@@ -46,8 +47,9 @@ struct Place {
     y = top + static_cast<int>(threadIdx.x) / kSide;
     inside = x < picture.width && y < picture.height;
   }
+  __device__ __forceinline__ int64_t pixel(const Picture& picture) const { return int64_t(y) * picture.width + x; }
   __device__ __forceinline__ int64_t index(const Picture& picture) const {
-    return (int64_t(y) * picture.width + x) * picture.channels + channel;
+    return pixel(picture) * picture.channels + channel;
   }
 };
 
@@ -76,13 +78,14 @@ __device__ __forceinline__ void local_partials(T mu_a, T mu_b, T similarity, T t
   out[2] = by_product;
 }
 
-// sums [2, blocks]: of the similarity and of |a - b| over the block's pixels.
+// sums [kSums, blocks], over the block's pixels. `weight` [height, width] may be null: 1.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    ssim_kernel(const T* a, const T* b, Picture picture, Window<T> window, T* partials, T* partials_b, double* sums) {
+    ssim_kernel(const T* a, const T* b, const T* weight, Picture picture, Window<T> window, T* partials, T* partials_b,
+                double* sums) {
   __shared__ T padded_a[kPadded][kPadded], padded_b[kPadded][kPadded];
   __shared__ T along[5][kPadded][kSide];  // E a, E b, E aa, E bb, E ab along rows
-  __shared__ double warp_sums[2][kThreads / kWarp];
+  __shared__ double warp_sums[kSums][kThreads / kWarp];
   start_as_nan(padded_a);
   start_as_nan(padded_b);
   start_as_nan(along);
@@ -135,14 +138,15 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
 
-  const double similarity_sum = warp_sum(place.inside ? static_cast<double>(similarity) : 0.0);
-  const double difference_sum = warp_sum(place.inside ? static_cast<double>(::fabs(difference)) : 0.0);
-  if (threadIdx.x % kWarp == 0) {
-    warp_sums[0][threadIdx.x / kWarp] = similarity_sum;
-    warp_sums[1][threadIdx.x / kWarp] = difference_sum;
+  const double by_weight = place.inside && weight != nullptr ? weight[place.pixel(picture)] : 1.0;
+  const double own[kSums] = {similarity, by_weight * ::fabs(difference), double(difference) * difference};
+  AVATAR_UNROLL
+  for (int q = 0; q < kSums; ++q) {
+    const double sum = warp_sum(place.inside ? own[q] : 0.0);
+    if (threadIdx.x % kWarp == 0) warp_sums[q][threadIdx.x / kWarp] = sum;
   }
   __syncthreads();
-  if (threadIdx.x < 2) {
+  if (threadIdx.x < kSums) {
     double sum = 0.0;
     for (int w = 0; w < kThreads / kWarp; ++w) sum += warp_sums[threadIdx.x][w];
     const int64_t blocks = int64_t(gridDim.x) * gridDim.y * gridDim.z;
@@ -151,39 +155,40 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One block: adds up the sums. `mean` and `loss` may each be null.
+// One block: adds up the sums. `mean` is the mean similarity, `terms` are those of avatar_cuda_l1_ssim; one is null.
 template <typename T>
 __global__ void __launch_bounds__(kFinishThreads)
-    finish_kernel(const double* sums, int64_t blocks, double count, double ssim_weight, T* mean, T* loss) {
-  __shared__ double warp_sums[2][kFinishThreads / kWarp];
+    finish_kernel(const double* sums, int64_t blocks, double count, double ssim_weight, T* mean, T* terms) {
+  __shared__ double warp_sums[kSums][kFinishThreads / kWarp];
   start_as_nan(warp_sums);
-  for (int which = 0; which < 2; ++which) {
+  for (int q = 0; q < kSums; ++q) {
     double sum = 0.0;
-    for (int64_t i = threadIdx.x; i < blocks; i += kFinishThreads) sum += sums[which * blocks + i];
+    for (int64_t i = threadIdx.x; i < blocks; i += kFinishThreads) sum += sums[q * blocks + i];
     sum = warp_sum(sum);
-    if (threadIdx.x % kWarp == 0) warp_sums[which][threadIdx.x / kWarp] = sum;
+    if (threadIdx.x % kWarp == 0) warp_sums[q][threadIdx.x / kWarp] = sum;
   }
   __syncthreads();
   if (threadIdx.x != 0) return;
-  double similarity = 0.0, difference = 0.0;
-  for (int w = 0; w < kFinishThreads / kWarp; ++w) {
-    similarity += warp_sums[0][w];
-    difference += warp_sums[1][w];
+  double average[kSums];
+  for (int q = 0; q < kSums; ++q) {
+    double sum = 0.0;
+    for (int w = 0; w < kFinishThreads / kWarp; ++w) sum += warp_sums[q][w];
+    average[q] = sum / count;
   }
-  similarity /= count;
-  difference /= count;
-  if (mean != nullptr) *mean = T(similarity);
-  if (loss == nullptr) return;
-  loss[0] = T((1.0 - ssim_weight) * difference + ssim_weight * (1.0 - similarity));
-  loss[1] = T(difference);
-  loss[2] = T(similarity);
+  if (mean != nullptr) *mean = T(average[0]);
+  if (terms == nullptr) return;
+  terms[0] = T((1.0 - ssim_weight) * average[1] + ssim_weight * (1.0 - average[0]));
+  terms[1] = T(average[1]);
+  terms[2] = T(average[0]);
+  terms[3] = T(average[2]);
 }
 
-// v_a = *cotangent * (by_similarity * d sum of SSIM / d a + by_difference * d sum of |a - b| / d a).
+// v_a = *cotangent * (by_similarity * d sum of SSIM / d a + by_difference * d sum of weight |a - b| / d a); cotangent and
+// weight may be null: 1.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    ssim_backward_kernel(const T* a, const T* b, const T* partials, const T* cotangent, T by_similarity,
-                         T by_difference, Picture picture, Window<T> window, T* v_a) {
+    ssim_backward_kernel(const T* a, const T* b, const T* weight, const T* partials, const T* cotangent,
+                         T by_similarity, T by_difference, Picture picture, Window<T> window, T* v_a) {
   __shared__ T padded[kPadded][kPadded];
   __shared__ T along[kPadded][kSide];
   start_as_nan(padded);
@@ -210,8 +215,10 @@ __global__ void __launch_bounds__(kThreads)
   if (!place.inside) return;
   const int64_t at = place.index(picture);
   const T difference = a[at] - b[at];
-  const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : T(0));
-  v_a[at] = *cotangent * (by_similarity * (m[0] + T(2) * a[at] * m[1] + b[at] * m[2]) + by_difference * sign);
+  T slope = difference > T(0) ? by_difference : (difference < T(0) ? -by_difference : T(0));
+  if (weight != nullptr) slope *= weight[place.pixel(picture)];
+  const T v = by_similarity * (m[0] + T(2) * a[at] * m[1] + b[at] * m[2]) + slope;
+  v_a[at] = cotangent != nullptr ? *cotangent * v : v;
 }
 
 dim3 grid_of(const Picture& picture) {
@@ -224,26 +231,30 @@ int64_t block_count(const Picture& picture) {
   return int64_t(grid.x) * grid.y * grid.z;
 }
 
-template <typename T>
-int32_t forward(avatar_call* call, const void* a, const void* b, const Picture& picture, double ssim_weight,
-                void* mean, void* loss, void* partials, void* partials_b, void* workspace, void* stream) {
-  const cudaStream_t on = static_cast<cudaStream_t>(stream);
-  double* sums = static_cast<double*>(workspace);
-  AVATAR_RETURN_IF_BAD(launch(call, ssim_kernel<T>, grid_of(picture), kThreads, on, in<T>(a), in<T>(b), picture,
-                              gaussian_window<T>(), out<T>(partials), out<T>(partials_b), sums));
-  const double count = double(picture.height) * picture.width * picture.channels;
-  return launch(call, finish_kernel<T>, 1, kFinishThreads, on, sums, block_count(picture), count, ssim_weight,
-                out<T>(mean), out<T>(loss));
-}
+struct Workspace {
+  double* sums;
+  void* partials;
+  int64_t bytes;
+
+  // `element`: size of a number of the partials, 0 without them.
+  Workspace(void* memory, const Picture& picture, int64_t element) {
+    Carver carver(memory);
+    sums = carver.take<double>(kSums * block_count(picture));
+    partials = carver.take<char>(3 * element * picture.height * picture.width * picture.channels);
+    bytes = carver.used;
+  }
+};
+
+double numbers(const Picture& picture) { return double(picture.height) * picture.width * picture.channels; }
 
 template <typename T>
-int32_t backward(avatar_call* call, const void* a, const void* b, const void* partials, const void* cotangent,
-                 double similarity_weight, double difference_weight, const Picture& picture, void* v_a,
-                 void* stream) {
-  const double count = double(picture.height) * picture.width * picture.channels;
-  return launch(call, ssim_backward_kernel<T>, grid_of(picture), kThreads, static_cast<cudaStream_t>(stream),
-                in<T>(a), in<T>(b), in<T>(partials), in<T>(cotangent), T(similarity_weight / count),
-                T(difference_weight / count), picture, gaussian_window<T>(), out<T>(v_a));
+int32_t forward(avatar_call* call, const void* a, const void* b, const void* weight, const Picture& picture,
+                double ssim_weight, void* mean, void* terms, void* partials, void* partials_b, double* sums,
+                cudaStream_t on) {
+  AVATAR_RETURN_IF_BAD(launch(call, ssim_kernel<T>, grid_of(picture), kThreads, on, in<T>(a), in<T>(b), in<T>(weight),
+                              picture, gaussian_window<T>(), out<T>(partials), out<T>(partials_b), sums));
+  return launch(call, finish_kernel<T>, 1, kFinishThreads, on, sums, block_count(picture), numbers(picture),
+                ssim_weight, out<T>(mean), out<T>(terms));
 }
 
 }  // namespace
@@ -255,7 +266,7 @@ using namespace avatar::AVATAR_ISA;
 extern "C" {
 
 int64_t avatar_cuda_ssim_workspace(int32_t height, int32_t width, int32_t channels) {
-  return 2 * block_count({height, width, channels}) * int64_t(sizeof(double));
+  return Workspace(nullptr, {height, width, channels}, 0).bytes;
 }
 
 int32_t avatar_cuda_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width,
@@ -264,8 +275,9 @@ int32_t avatar_cuda_ssim(avatar_call* call, const void* a, const void* b, int32_
   AVATAR_RETURN_IF_BAD(check(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
   return with_dtype(call, [&](auto zero) {
-    return forward<decltype(zero)>(call, a, b, {height, width, channels}, 1.0, mean, nullptr, partials, partials_b,
-                                   workspace, stream);
+    const Picture picture = {height, width, channels};
+    return forward<decltype(zero)>(call, a, b, nullptr, picture, 1.0, mean, nullptr, partials, partials_b,
+                                   Workspace(workspace, picture, 0).sums, static_cast<cudaStream_t>(stream));
   });
 }
 
@@ -275,29 +287,35 @@ int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, const void* 
   AVATAR_RETURN_IF_BAD(check(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
   return with_dtype(call, [&](auto zero) {
-    return backward<decltype(zero)>(call, a, b, partials, v_mean, 1.0, 0.0, {height, width, channels}, v_a, stream);
+    using T = decltype(zero);
+    const Picture picture = {height, width, channels};
+    return launch(call, ssim_backward_kernel<T>, grid_of(picture), kThreads, static_cast<cudaStream_t>(stream),
+                  in<T>(a), in<T>(b), in<T>(nullptr), in<T>(partials), in<T>(v_mean), T(1.0 / numbers(picture)), T(0),
+                  picture, gaussian_window<T>(), out<T>(v_a));
   });
 }
 
-int32_t avatar_cuda_photometric(avatar_call* call, const void* a, const void* b, double ssim_weight, int32_t height,
-                                int32_t width, int32_t channels, void* loss, void* partials, void* workspace,
-                                void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, 0));
-  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
-  return with_dtype(call, [&](auto zero) {
-    return forward<decltype(zero)>(call, a, b, {height, width, channels}, ssim_weight, nullptr, loss, partials,
-                                   nullptr, workspace, stream);
-  });
+int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels) {
+  return Workspace(nullptr, {height, width, channels}, dtype == AVATAR_FLOAT32 ? 4 : 8).bytes;
 }
 
-int32_t avatar_cuda_photometric_backward(avatar_call* call, const void* a, const void* b, const void* partials,
-                                         const void* v_loss, double ssim_weight, int32_t height, int32_t width,
-                                         int32_t channels, void* v_a, void* stream) {
+int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
+                            double ssim_weight, int32_t height, int32_t width, int32_t channels, void* terms,
+                            void* v_image, void* workspace, void* stream) {
   AVATAR_RETURN_IF_BAD(check(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
   return with_dtype(call, [&](auto zero) {
-    return backward<decltype(zero)>(call, a, b, partials, v_loss, -ssim_weight, 1.0 - ssim_weight,
-                                    {height, width, channels}, v_a, stream);
+    using T = decltype(zero);
+    const cudaStream_t on = static_cast<cudaStream_t>(stream);
+    const Picture picture = {height, width, channels};
+    const Workspace work(workspace, picture, sizeof(T));
+    void* partials = v_image != nullptr ? work.partials : nullptr;
+    AVATAR_RETURN_IF_BAD(forward<T>(call, image, target, weight, picture, ssim_weight, nullptr, terms, partials,
+                                    nullptr, work.sums, on));
+    if (v_image == nullptr) return int32_t(AVATAR_OK);
+    return launch(call, ssim_backward_kernel<T>, grid_of(picture), kThreads, on, in<T>(image), in<T>(target),
+                  in<T>(weight), in<T>(partials), in<T>(nullptr), T(-ssim_weight / numbers(picture)),
+                  T((1.0 - ssim_weight) / numbers(picture)), picture, gaussian_window<T>(), out<T>(v_image));
   });
 }
 
