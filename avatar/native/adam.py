@@ -46,7 +46,8 @@ def adam_step(
     if step < 1:
         raise AvatarError(f"step is {step};", "steps count from 1.")
     with torch.no_grad():
-        if param.dtype not in (torch.float32, torch.float64) or not runs_native(param):
+        slow = param.dtype not in (torch.float32, torch.float64) or (param.is_cuda and cuda.cuda_library() is None)
+        if slow or not runs_native(param):
             reference.adam_step(param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
             return
         for name, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):

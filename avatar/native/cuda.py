@@ -24,7 +24,10 @@ from avatar.errors import AvatarError
 from avatar.native import _abi, _abi_cuda
 
 NAME = "_native_cuda"
-FIX = "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or move the tensors with .cpu()."
+FIX = (
+    "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources; until then move the tensors with .cpu(), "
+    "or set AVATAR_NATIVE=reference for plain torch, which is slow."
+)
 _DTYPES = {torch.float32: _abi.FLOAT32, torch.float64: _abi.FLOAT64}
 _TILE = 16
 

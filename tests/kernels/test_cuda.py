@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -496,12 +498,48 @@ def test_marching_through_the_public_function():
 # ---- library -------------------------------------------------------------------------------------------------------
 
 
-def test_bindings_match_the_header():
-    spec = importlib.util.spec_from_file_location("generate_abi", CUDA_EXT / "generate_abi.py")
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, CUDA_EXT / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_bindings_match_the_header():
+    module = _script("generate_abi")
     assert Path(_abi_cuda.__file__).read_text() == module.generate_cuda(module.CUDA_HEADER.read_text())
+
+
+def test_operator_contracts(emulation):
+    (means2d, conics, colors, opacities), (depths, radii), width, height = _projected("one", torch.float64)
+    offsets, (starts, ends, densities, rgb) = _rays([3, 0, 2], 3, torch.float64)
+    with emulation.active():
+        tiles = rasterization._bin(means2d, conics, opacities, depths, radii, width, height)
+        leaves = [x.clone().requires_grad_() for x in (means2d, conics, colors, opacities)]
+        torch.library.opcheck(rasterization._blend, (*leaves, None, *tiles, width, height))
+        samples = (densities.requires_grad_(), rgb.requires_grad_())
+        torch.library.opcheck(marching._march, (offsets, starts, ends, *samples))
+
+
+@pytest.mark.skipif(shutil.which("c++filt") is None, reason="c++filt tells the names of kernels")
+@pytest.mark.parametrize(
+    ("registers", "spilled", "problem"),
+    [(40, 0, None), (48, 0, None), (49, 0, "takes 49 registers on sm_86, was 40"), (40, 8, "spills 8 bytes on sm_86")],
+)
+def test_register_report(tmp_path, monkeypatch, capsys, registers, spilled, problem):
+    module = _script("registers")
+    monkeypatch.setattr(module, "TABLE", tmp_path / "registers.txt")
+    log = (
+        "ptxas info    : Compiling entry function '_ZN6avatar4cuda12_GLOBAL__N_111some_kernelIfEEvPT_' for 'sm_86'\n"
+        "    0 bytes stack frame, {} bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used {} registers, used 1 barriers\n"
+    )
+    (tmp_path / "log").write_text(log.format(0, 40))
+    assert module.main([str(tmp_path / "log"), "--update"]) == 0
+    (tmp_path / "log").write_text(log.format(spilled, registers))
+    assert module.main([str(tmp_path / "log")]) == (1 if problem else 0)
+    assert (problem or "") in capsys.readouterr().err
 
 
 def test_refusals_become_errors(emulation):
