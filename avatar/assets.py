@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avatar import paths
+from avatar import paths, protobuf
 from avatar.errors import AvatarError
 from avatar.log import info
 
@@ -412,40 +412,14 @@ def canonical_face() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with zipfile.ZipFile(fetch("face_landmarker")) as task:
         metadata = task.read("geometry_pipeline_metadata_landmarks.binarypb")
     # The first field of the metadata is the mesh: interleaved floats x y z u v in field 3, indices in field 4.
-    mesh = next(value for field, value in _protobuf_fields(metadata) if field == 1)
-    floats = [value for field, value in _protobuf_fields(mesh) if field == 3]
-    indices = [value for field, value in _protobuf_fields(mesh) if field == 4]
+    try:
+        mesh = next(value for field, value in protobuf.blobs(metadata) if field == 1)
+        floats = [value for field, value in protobuf.blobs(mesh) if field == 3]
+        indices = [value for field, value in protobuf.fields(mesh) if field == 4]
+    except (ValueError, StopIteration) as error:
+        raise AvatarError("The metadata of face_landmarker cannot be read.", str(error)) from None
     table = np.frombuffer(b"".join(floats), "<f4").reshape(-1, 5).astype(np.float32)
     return table[:, :3].copy(), table[:, 3:].copy(), np.array(indices, np.int64).reshape(-1, 3)
-
-
-def _protobuf_fields(message: bytes) -> list[tuple[int, Any]]:
-    """(field number, value) of a serialised protobuf message; integers as int, everything else as bytes."""
-    fields, at = [], 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        tag = varint()
-        kind = tag & 7
-        if kind == 0:
-            fields.append((tag >> 3, varint()))
-            continue
-        if kind not in (1, 2, 5):
-            raise AvatarError("The metadata of face_landmarker cannot be read.", f"It holds wire type {kind}.")
-        size = varint() if kind == 2 else struct.calcsize("<d" if kind == 1 else "<f")
-        fields.append((tag >> 3, message[at : at + size]))
-        at += size
-    return fields
 
 
 ASSETS: dict[str, Asset] = {

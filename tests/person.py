@@ -8,13 +8,19 @@ import cv2
 import numpy as np
 import torch
 
+from avatar.data import PersonDataset
 from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import write_wav
+from avatar.methods.gaussian import GaussianConfig
 from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_UPPER, LIPS_INNER, LIPS_OUTER, encode
 from avatar.paths import write_json
+from avatar.strategy.density import DensityConfig
+from avatar.train.command import describe, open_run
+from avatar.train.config import LossConfig, Schedule, TrainConfig
+from avatar.train.trainer import Trainer
 
 
 def canonical_shape() -> np.ndarray:
@@ -107,3 +113,27 @@ def _draw(plate: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray,
     for side in EYE_UPPER.values():
         cv2.circle(image, tuple(np.round(points[side[0]]).astype(int)), max(1, size // 40), (30, 30, 30), -1)
     return image, mask
+
+
+def small_config(person: Path, out: Path, steps: int = 4, **model) -> TrainConfig:
+    """A training run of seconds."""
+    return TrainConfig(
+        person=person,
+        out=out,
+        model=GaussianConfig(initial_gaussians=600, max_gaussians=800, levels=3, finest=32, hidden=16, **model),
+        loss=LossConfig(lpips=0.0),
+        density=DensityConfig(interval=2, start=0.0, stop=0.9),
+        schedule=Schedule(steps=steps, half_until=0.0),
+        preview_every=10_000,
+        save_every=10_000,
+    )
+
+
+def train(config: TrainConfig) -> Trainer:
+    """Train as `avatar train` does, without its speech network."""
+    data = PersonDataset(config.person)
+    folder = open_run(config)
+    trainer = Trainer(data, config)
+    describe(folder, config, data)
+    trainer.run(folder)
+    return trainer

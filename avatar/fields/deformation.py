@@ -24,6 +24,11 @@ class Deformation(NamedTuple):
     colors: Tensor
 
 
+def attribute_widths() -> list[int]:
+    """Numbers per Gaussian of each attribute of a :class:`Deformation`, in order."""
+    return [_WIDTH[name] for name in Deformation._fields]
+
+
 class SpatialCode(NamedTuple):
     """What depends on the canonical position alone; constant once training is over, so inference caches it."""
 
@@ -60,4 +65,4 @@ class DeformationField(nn.Module):
         hidden = F.relu(torch.addcmul(code.base, code.attention, self.condition(condition)))
         hidden = F.relu(self.middle(hidden))
         out = self.head(hidden) * self.output_scale
-        return Deformation(*out.split(list(_WIDTH.values()), -1))
+        return Deformation(*out.split(attribute_widths(), -1))

@@ -20,9 +20,7 @@ from avatar.paths import read_json
 class Renderable(Protocol):
     """Anything that shows a motion from a camera."""
 
-    def render(
-        self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None, background: Tensor | None = None
-    ) -> Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see :meth:`Avatar.render`."""
         ...
 
@@ -49,11 +47,15 @@ class Avatar:
         self.head_pivot = model.pivot
 
     @staticmethod
-    def load(run: Path) -> Avatar:
+    def load(run: Path, baked: bool = False) -> Avatar:
         """Open a RUN folder.
 
+        Args:
+            run: The folder.
+            baked: Play its baked basis (`avatar bake`) instead of the trained field: faster, nearly the same.
+
         Raises:
-            AvatarError: The folder is missing, or training has not finished in it.
+            AvatarError: The folder is missing, training has not finished in it, or ``baked`` and it is not baked.
         """
         run = Path(run)
         if not run.is_dir():
@@ -63,17 +65,20 @@ class Avatar:
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
                               f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         tensors, meta = load_tensors(path)
-        if meta.get("format") != "avatar-model-1":
+        if meta.get("format") != "avatar-model-2":
             raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
         model = GaussianAvatar.blank(
             GaussianConfig(**meta["config"]), count=meta["count"], width=meta["width"], height=meta["height"],
-            audio_features=meta["audio_features"],
         )  # fmt: skip
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             fix = "Train it again, or use the version that wrote it."
             raise AvatarError(f"{path} does not fit this version of the toolkit:", str(error), fix) from None
+        if baked:
+            from avatar.infer.bake import load
+
+            model.baked = load(run)
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         return Avatar(run, model, read_json(run / "person.json"), info)
 
@@ -96,21 +101,18 @@ class Avatar:
                 yield self.render(camera or self.camera, block, index)
 
     @torch.inference_mode()
-    def render(
-        self, camera: Camera, motion: Motion, index: int, audio: Tensor | None = None, background: Tensor | None = None
-    ) -> Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """One frame.
 
         Args:
             camera: Where from; ``self.camera`` or one derived from it.
             motion: A motion track.
             index: Its frame to show.
-            audio: [W, F] audio features around the frame for the residual code; None shows the motion alone.
             background: uint8 RGB [H, W, 3] behind the person; by default the plate.
 
         Returns:
             uint8 RGB [H, W, 3].
         """
         behind = None if background is None else resized(background.float() / 255, camera)
-        image = self.model(motion, index, camera, audio=audio, background=behind).image
+        image = self.model(motion, index, camera, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)

@@ -48,6 +48,8 @@ class Config:
     """Chooses the loop of head motion."""
     size: int | None = None
     """Longer side of the video in pixels; default: as trained."""
+    baked: bool = False
+    """Play the basis that `avatar bake` wrote instead of the trained field: faster."""
     frames: int | None = None
     """Stop after this many frames."""
     person: Path | None = None
@@ -97,7 +99,7 @@ def main(config: Config) -> None:
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 
-    avatar = Avatar.load(config.run)
+    avatar = Avatar.load(config.run, config.baked)
     job = plan(config, avatar)
     camera = resize(avatar.camera, config.size)
     out = output_path(config)

@@ -1,15 +1,12 @@
-"""What the deformation field is told about a frame: normalised motion, and a small code of the sound around it."""
+"""What the deformation field is told about a frame: normalised motion."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from avatar.motion import Motion
 from avatar.motion.arkit import UPPER
-
-AUDIO_WINDOW = 8  # frames of audio features around the picture, as in RAD-NeRF and its descendants
 
 
 class Conditioner(nn.Module):
@@ -55,37 +52,3 @@ def _raw(motion: Motion, index: int | slice) -> Tensor:
     upper = motion.arkit[index][..., list(UPPER)]
     parts = [motion.face[index], upper, motion.gaze[index], motion.head_rotation[index], motion.shoulders[index]]
     return torch.cat(parts, -1)
-
-
-class AudioCode(nn.Module):
-    """A few numbers from the audio features around a frame; zeros when there is no audio.
-
-    Args:
-        features: Width of the audio features.
-        width: Width of the code.
-    """
-
-    def __init__(self, features: int, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.norm = nn.LayerNorm(features)
-        self.first = nn.Conv1d(features, 32, 3, padding=1)
-        self.second = nn.Conv1d(32, 32, 3, padding=1)
-        self.attention = nn.Linear(32, 1)
-        self.out = nn.Linear(32, width)
-
-    def forward(self, audio: Tensor | None) -> Tensor:
-        """Code [width] of features [W, F] around the frame."""
-        if audio is None:
-            return self.out.bias.new_zeros(self.width)
-        x = self.norm(audio).T[None]
-        x = F.leaky_relu(self.first(x), 0.02)
-        x = F.leaky_relu(self.second(x), 0.02)[0].T
-        x = (x * torch.softmax(self.attention(x), 0)).sum(0)
-        return torch.tanh(self.out(x))
-
-
-def audio_window(features: Tensor, index: int) -> Tensor:
-    """Rows [AUDIO_WINDOW, F] of features [T, F] centred on a frame; the ends repeat."""
-    at = torch.arange(index - AUDIO_WINDOW // 2, index + AUDIO_WINDOW // 2).clamp(0, features.shape[0] - 1)
-    return features[at]

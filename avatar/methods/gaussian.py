@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from avatar.data import PersonDataset
+from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField, SpatialCode
-from avatar.fields.gaussians import Gaussians
+from avatar.fields.gaussians import FILLING, Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
-from avatar.methods.condition import AudioCode, Conditioner
+from avatar.methods.condition import Conditioner
 from avatar.methods.initialise import reference_frame, seeds
 from avatar.motion import Motion
 from avatar.native import project_gaussians, rasterize
@@ -42,10 +43,6 @@ class GaussianConfig:
     """Log2 of the entries per level and plane."""
     hidden: int = 64
     """Width of the deformation network."""
-    audio_code: int = 8
-    """Width of the residual code read directly from the audio; 0 turns it off."""
-    audio_dropout: float = 0.5
-    """How often the audio code is dropped in training, so that motion alone suffices."""
 
 
 class Rendering(NamedTuple):
@@ -74,7 +71,7 @@ class GaussianAvatar(nn.Module):
 
     def __init__(
         self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
-        conditioner: Conditioner, encoding: TriplaneHash, plate: Tensor, audio_features: int,
+        conditioner: Conditioner, encoding: TriplaneHash, plate: Tensor,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
@@ -82,10 +79,9 @@ class GaussianAvatar(nn.Module):
         self.rig = rig
         self.basis = basis
         self.conditioner = conditioner
-        code = config.audio_code if audio_features else 0
-        self.audio = AudioCode(audio_features, code) if code else None
-        self.field = DeformationField(encoding, conditioner.width + code, config.hidden)
+        self.field = DeformationField(encoding, conditioner.width, config.hidden)
         self.register_buffer("plate", plate)
+        self.baked: BakedField | None = None  # set for playback only
         self._cache = None
 
     @staticmethod
@@ -113,13 +109,11 @@ class GaussianAvatar(nn.Module):
             log2_table=config.log2_table,
         )  # fmt: skip
         plate = torch.from_numpy(data.plate).float() / 255
-        features = data.audio_features
-        audio_width = 0 if features is None else features.shape[1]
         conditioner = Conditioner.fit(motion[train])
-        return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate, audio_width)
+        return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate)
 
     @staticmethod
-    def blank(config: GaussianConfig, *, count: int, width: int, height: int, audio_features: int) -> GaussianAvatar:
+    def blank(config: GaussianConfig, *, count: int, width: int, height: int) -> GaussianAvatar:
         """A model of the right shapes with meaningless values, for ``load_state_dict``."""
         from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
 
@@ -131,7 +125,7 @@ class GaussianAvatar(nn.Module):
         return GaussianAvatar(
             config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
-            zeros(height, width, 3), audio_features,
+            zeros(height, width, 3),
         )  # fmt: skip
 
     def train(self, mode: bool = True) -> GaussianAvatar:
@@ -148,8 +142,8 @@ class GaussianAvatar(nn.Module):
         return self._cache
 
     def forward(
-        self, motion: Motion, index: int, camera: Camera, *, audio: Tensor | None = None,
-        noise: Tensor | None = None, background: Tensor | None = None,
+        self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
+        background: Tensor | None = None,
     ) -> Rendering:  # fmt: skip
         """Render one frame.
 
@@ -157,17 +151,11 @@ class GaussianAvatar(nn.Module):
             motion: A motion track.
             index: Its frame to show.
             camera: Where from.
-            audio: [W, F] audio features around the frame, or None for motion alone.
-            noise: [condition] added to the motion part of the condition (training augmentation).
+            noise: [condition] added to the condition (training augmentation).
             background: [H, W, 3] RGB behind the person; by default the plate.
         """
         g = self.gaussians
-        condition = self.conditioner(motion, index)
-        if noise is not None:
-            condition = condition + noise
-        if self.audio is not None:
-            condition = torch.cat([condition, self.audio(audio)])
-        change = self.field(self.spatial_code(), condition)
+        change = self._change(self.condition(motion, index, noise))
         vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
         means = g.means + g.displacement(vertices) + change.means
         pose = Pose(
@@ -180,11 +168,24 @@ class GaussianAvatar(nn.Module):
         )
         if self.training and means2d.requires_grad:
             means2d.retain_grad()
-        colors = g.colors + change.colors
+        # What the camera hardly sees keeps its paint: the sliver of it that shows at the rim would make it any colour.
+        painted = (g.region == FILLING)[:, None]
+        colors = torch.where(painted, g.colors.detach(), g.colors + change.colors)
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
         image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
         image = image + (1 - alpha) * (self.background(camera) if background is None else background)
         return Rendering(image, alpha, means2d, radii, change)
+
+    def condition(self, motion: Motion, index: int, noise: Tensor | None = None) -> Tensor:
+        """What the field is told about a frame, [condition]; arguments as in :meth:`forward`."""
+        condition = self.conditioner(motion, index)
+        return condition if noise is None else condition + noise
+
+    def _change(self, condition: Tensor) -> Deformation:
+        code = self.spatial_code()
+        if self.baked is not None and not self.training:
+            return self.baked(self.field, code, condition)
+        return self.field(code, condition)
 
     def background(self, camera: Camera) -> Tensor:
         """The plate [H, W, 3] at the camera's size."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 3
+VERSION = 4
 
 LIDS = (
     *(7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 22, 23, 24, 25, 26, 27, 28, 29, 30, 56),
@@ -71,7 +71,7 @@ FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`
 EXPECTED_DISTANCE = 100.0  # centimetres from camera to face: a desk, a phone at arm's length, a studio are 40 to 300
 DISTANCE_SIGMA = 0.25  # deviation of its logarithm
 FOCAL_LIMITS = (1.2, 6.0)  # in picture widths
-SHAPE_SIGMA = 0.12  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
+SHAPE_SIGMA = 0.25  # centimetres that a point of a face is off the mean of MediaPipe's and the canonical shape
 MIN_SIGMA = 0.0015  # of the face height; a point is never trusted more than this
 TEXTURE_MIN_SIGMA = 0.0007  # the same for a point followed by its texture
 LANDMARK_DOUBT = 2.0  # where a point has no texture its landmark is used, with its deviation times this
@@ -322,10 +322,16 @@ def to_head(pixels: np.ndarray, poses: Solution, shape: np.ndarray, centre: np.n
     Returns:
         [T, N, 3] centimetres, head axes.
     """
-    rotation = bundle.rotation_matrices(poses.rotation)
-    depth = np.einsum("tj,nj->tn", rotation[:, 2], shape) + poses.translation[:, 2:]
-    ray = np.concatenate([(pixels - centre) / poses.focal, np.ones((*pixels.shape[:2], 1))], -1)
-    return np.einsum("tji,tnj->tni", rotation, ray * depth[..., None] - poses.translation[:, None])
+    import torch
+
+    from avatar.geometry.cameras import Camera
+    from avatar.geometry.landmarks import landmarks_to_head
+
+    seen, neutral, rotation, translation = (
+        torch.from_numpy(np.asarray(x, np.float64)) for x in (pixels, shape, poses.rotation, poses.translation)
+    )
+    camera = Camera.source(poses.focal, float(centre[0]), float(centre[1]), 1, 1)  # its size does not matter
+    return landmarks_to_head(seen, neutral, rotation, translation, camera).numpy()
 
 
 def neutral_shape(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar import protobuf
 from avatar.errors import AvatarError
 
 RATE = 24000
@@ -129,8 +130,8 @@ def _neural_session():
     model = Path(voice.model_path).read_bytes()
     durations = _input_of(model, "CumSum")
     # Serialised protocol buffers merge when they are joined, so one more graph output is a suffix of the file.
-    output = _field(1, durations.encode())
-    model += _field(7, _field(12, output))
+    output = protobuf.delimited(1, durations.encode())
+    model += protobuf.delimited(7, protobuf.delimited(12, output))
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return voice, session, durations
 
@@ -156,52 +157,12 @@ def _tidy(symbols: list[str], edges: np.ndarray) -> Iterator[Phone]:
     return (p for p in phones if p.end > p.start)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protocol buffer field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a protocol buffer message; the others are skipped."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = varint()
-        if key & 7 == 2:
-            length = varint()
-            yield key >> 3, message[at : at + length]
-            at += length
-        elif key & 7 == 0:
-            varint()
-        else:
-            at += 4 if key & 7 == 5 else 8
-
-
 def _input_of(model: bytes, operator: str) -> str:
     """Name of the first input of the only node of that type: the durations are what the graph accumulates."""
-    graph = b"".join(payload for number, payload in _fields(model) if number == 7)
-    for number, node in _fields(graph):
+    graph = b"".join(payload for number, payload in protobuf.blobs(model) if number == 7)
+    for number, node in protobuf.blobs(graph):
         if number == 1:
-            parts = list(_fields(node))
+            parts = list(protobuf.blobs(node))
             if (4, operator.encode()) in parts:
                 return next(value.decode() for key, value in parts if key == 1)
     raise AvatarError("This version of hibari-tts does not show its phone durations.", "", "Use --voice buzz.")

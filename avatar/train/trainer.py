@@ -18,7 +18,6 @@ from avatar.errors import AvatarError
 from avatar.fields.gaussians import ATTRIBUTES, Gaussians
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.losses.lpips import LPIPS
-from avatar.methods.condition import audio_window
 from avatar.methods.gaussian import GaussianAvatar, Rendering
 from avatar.native import ssim
 from avatar.paths import atomic_dir, atomic_file
@@ -46,8 +45,6 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         self.density = DensityControl(config.density, len(self.model.gaussians))
         self.sampler = FrameSampler(data, config.seed)
-        features = data.audio_features
-        self.features = None if features is None else torch.from_numpy(features).float()
         self.psnr = 0.0
         self.seconds = 0.0
         self._lpips: LPIPS | None = None
@@ -67,8 +64,6 @@ class Trainer:
         ]
         groups.append({"name": "encoding", "params": [model.field.encoding.table], "lr": rates.encoding})
         network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
-        if model.audio is not None:
-            network += list(model.audio.parameters())
         groups.append({"name": "network", "params": network, "lr": rates.network})
         for group in groups:
             group["start"] = group["lr"]
@@ -85,16 +80,11 @@ class Trainer:
 
     def _render(self, index: int, background: Tensor, augment: bool) -> Rendering:
         camera = self.data.camera.resized(background.shape[1], background.shape[0])
-        audio = noise = None
+        noise = None
         if augment:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
             noise = torch.randn(self.model.conditioner.width, generator=generator) * self.config.optim.condition_noise
-            keep = torch.rand((), generator=generator) >= self.config.model.audio_dropout
-            if self.features is not None and keep:
-                audio = audio_window(self.features, index)
-        elif self.features is not None:
-            audio = audio_window(self.features, index)
-        return self.model(self.data.motion, index, camera, audio=audio, noise=noise, background=background)
+        return self.model(self.data.motion, index, camera, noise=noise, background=background)
 
     def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         weights = self.config.loss
@@ -294,11 +284,10 @@ class Trainer:
 
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
-        features = 0 if self.features is None else self.features.shape[1]
         meta = {
-            "format": "avatar-model-1", "method": "gaussian", "config": asdict(self.config.model),
+            "format": "avatar-model-2", "method": "gaussian", "config": asdict(self.config.model),
             "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
-            "audio_features": features, "steps": self.step,
+            "steps": self.step,
         }  # fmt: skip
         save_tensors(path, self.model.state_dict(), meta)
 

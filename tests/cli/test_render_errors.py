@@ -140,10 +140,10 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, baked: bool = False) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio=None, background=None) -> torch.Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         self.views.append(camera)
         value = round(float(motion.arkit[index, INDEX["jawOpen"]]) * 200)
         return torch.full((camera.height, camera.width, 3), value, dtype=torch.uint8)

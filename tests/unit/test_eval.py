@@ -85,7 +85,7 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     info: ClassVar = {"method": "drawn", "gaussians": 3, "bytes": 1000}
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio=None, background=None) -> torch.Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         return torch.from_numpy(draw(float(motion.arkit[index, INDEX["jawOpen"]]) * 100, brightness=160))
 
 

@@ -11,13 +11,11 @@ import torch
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
-from avatar.methods.gaussian import GaussianConfig
-from avatar.strategy.density import DensityConfig
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
-from avatar.train.config import LossConfig, Schedule, TrainConfig, with_preset
+from avatar.train.config import TrainConfig, with_preset
 from avatar.train.trainer import Trainer
-from tests.person import make_person
+from tests.person import make_person, small_config, train
 
 
 @pytest.fixture(scope="module")
@@ -25,30 +23,8 @@ def person(tmp_path_factory):
     return make_person(tmp_path_factory.mktemp("person"))
 
 
-def _config(person, out, steps=4, **model):
-    return TrainConfig(
-        person=person,
-        out=out,
-        model=GaussianConfig(initial_gaussians=600, max_gaussians=800, levels=3, finest=32, hidden=16, **model),
-        loss=LossConfig(lpips=0.0),
-        density=DensityConfig(interval=2, start=0.0, stop=0.9),
-        schedule=Schedule(steps=steps, half_until=0.0),
-        preview_every=10_000,
-        save_every=10_000,
-    )
-
-
-def _train(config):
-    data = PersonDataset(config.person)
-    folder = open_run(config)
-    trainer = Trainer(data, config)
-    describe(folder, config, data)
-    trainer.run(folder)
-    return trainer
-
-
 def test_two_steps_and_render(person, tmp_path):
-    trainer = _train(_config(person, tmp_path / "run", steps=2))
+    trainer = train(small_config(person, tmp_path / "run", steps=2))
     avatar = Avatar.load(tmp_path / "run")
     data = trainer.data
     image = avatar.render(avatar.camera, data.motion, 5)
@@ -59,7 +35,7 @@ def test_two_steps_and_render(person, tmp_path):
 
 
 def test_training_learns_the_person_and_its_mouth(person, tmp_path):
-    trainer = _train(_config(person, tmp_path / "run", steps=120))
+    trainer = train(small_config(person, tmp_path / "run", steps=120))
     data = trainer.data
     real = np.stack([data.image(i) for i in (2, 5)]).astype(np.float32) / 255
     with torch.no_grad():
@@ -71,8 +47,8 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
 
 
 def test_resume_is_bit_identical(person, tmp_path):
-    whole = _train(_config(person, tmp_path / "whole", steps=9))
-    config = _config(person, tmp_path / "parts", steps=9)
+    whole = train(small_config(person, tmp_path / "whole", steps=9))
+    config = small_config(person, tmp_path / "parts", steps=9)
     data = PersonDataset(person)
     first = Trainer(data, config)
     first.steps, folder = 9, open_run(config)
@@ -98,14 +74,14 @@ def test_resume_is_bit_identical(person, tmp_path):
 
 
 def test_resume_refuses_other_settings(person, tmp_path):
-    _train(_config(person, tmp_path / "run", steps=2))
-    other = Trainer(PersonDataset(person), replace(_config(person, tmp_path / "run", steps=2), seed=5))
+    train(small_config(person, tmp_path / "run", steps=2))
+    other = Trainer(PersonDataset(person), replace(small_config(person, tmp_path / "run", steps=2), seed=5))
     with pytest.raises(AvatarError, match="other settings"):
         other.resume(tmp_path / "run")
 
 
 def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):
-    trainer = _train(_config(person, tmp_path / "run", steps=12))
+    trainer = train(small_config(person, tmp_path / "run", steps=12))
     gaussians = trainer.model.gaussians
     assert 600 < len(gaussians) <= 800
     for tensor in (gaussians.bind_index, gaussians.bind_weight, gaussians.region, gaussians.rig):
@@ -116,7 +92,7 @@ def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_p
 
 
 def test_not_a_number_rolls_back_and_leaves_the_frame_out(person, tmp_path, monkeypatch):
-    config = _config(person, tmp_path / "run", steps=8)
+    config = small_config(person, tmp_path / "run", steps=8)
     trainer = Trainer(PersonDataset(person), config)
     original, poisoned = trainer._loss, []
 
@@ -146,12 +122,12 @@ def test_run_folder_is_protected(person, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     with pytest.raises(AvatarError, match="already holds"):
-        open_run(_config(person, tmp_path / "run"))
+        open_run(small_config(person, tmp_path / "run"))
     with pytest.raises(AvatarError, match="not a run"):
-        open_run(replace(_config(person, tmp_path / "run"), overwrite=True))
+        open_run(replace(small_config(person, tmp_path / "run"), overwrite=True))
     assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
     with pytest.raises(AvatarError, match="no checkpoint"):
-        open_run(replace(_config(person, tmp_path / "run"), resume=True))
+        open_run(replace(small_config(person, tmp_path / "run"), resume=True))
 
 
 def test_missing_person_is_a_sentence(tmp_path):

@@ -128,7 +128,7 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 60.0])
     info: ClassVar = {"gaussians": 12, "method": "drawn"}
 
-    def render(self, camera: Camera, motion: Motion, index: int, audio: torch.Tensor | None = None) -> torch.Tensor:
+    def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         image = torch.full((camera.height, camera.width, 3), 40 + 200 * float(motion.arkit[index, INDEX["jawOpen"]]))
         image[..., 0] = min(255.0, 20 + 3 * abs(float(camera.viewmat[0, 3])))
         return image.to(torch.uint8)

@@ -1,0 +1,108 @@
+"""A trained deformation field as a linear basis, for fast playback.
+
+Over all a person does, the changes of the Gaussians lie close to a plane of few dimensions. So they are written as a
+mean and a few modes (principal components over the training motion), and a frame is one product of a matrix with a
+short vector. That vector is not guessed from the condition: the field itself is asked, for a few well-chosen Gaussians
+only, and the vector is what explains their answers best (discrete empirical interpolation with pivoted QR, Drmac and
+Gugercin 2016). Whatever the field does with its condition is kept, for a hundredth of its cost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar.fields.deformation import Deformation, DeformationField, SpatialCode, attribute_widths
+
+_WIDTHS = attribute_widths()
+_ROW = sum(_WIDTHS)
+# One over the change of an attribute that one just sees: centimetres, log scale, opacity logit, colour.
+_VISIBLE = torch.cat([torch.full((w,), 1 / u) for w, u in zip(_WIDTHS, (0.02, 0.1, 0.2, 0.02), strict=True)])
+_ROUNDS = 8  # of pivoting: how many times more probes than modes
+
+
+class BakedField(nn.Module):
+    """Mean and modes of the changes, and the Gaussians that are asked.
+
+    Args:
+        mean: [N, 10] changes at rest, attributes as in :class:`Deformation`.
+        modes: [N, 10, M].
+        probes: [P] indices of the Gaussians that the field is asked about.
+        reading: [M, P * 10] from the probes' changes less their mean to the modes' coefficients.
+    """
+
+    mean: Tensor
+    modes: Tensor
+    probes: Tensor
+    reading: Tensor
+
+    def __init__(self, mean: Tensor, modes: Tensor, probes: Tensor, reading: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("modes", modes)
+        self.register_buffer("probes", probes)
+        self.register_buffer("reading", reading)
+        self._asked: tuple[SpatialCode, SpatialCode] | None = None
+
+    def forward(self, field: DeformationField, code: SpatialCode, condition: Tensor) -> Deformation:
+        """Changes of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
+        if self._asked is None or self._asked[0] is not code:
+            self._asked = code, SpatialCode(code.base[self.probes], code.attention[self.probes])
+        answers = torch.cat(field(self._asked[1], condition), -1)
+        coefficients = self.reading @ (answers - self.mean[self.probes]).reshape(-1)
+        change = torch.addmv(self.mean.view(-1), self.modes.view(-1, self.modes.shape[-1]), coefficients)
+        return Deformation(*change.view(-1, _ROW).split(_WIDTHS, -1))
+
+    @staticmethod
+    @torch.no_grad()
+    def fit(
+        field: DeformationField, code: SpatialCode, conditions: Tensor, opacities: Tensor, modes: int
+    ) -> BakedField:
+        """Bake a field.
+
+        Args:
+            field, code: The trained field and its code of the canonical Gaussians.
+            conditions: [K, condition] that span what will be played.
+            opacities: [N] 0..1; what cannot be seen need not be exact.
+            modes: Components kept at most; fewer where K conditions do not span as many.
+        """
+        count, total = len(opacities), len(conditions)
+        weight = opacities.clamp_min(0.05)[:, None] * _VISIBLE
+        samples = torch.empty(total, count * _ROW)
+        for row, condition in zip(samples, conditions, strict=True):
+            row.copy_((torch.cat(field(code, condition), -1) * weight).view(-1))
+        mean = samples.mean(0)
+        samples -= mean
+        # The modes by way of the small [K, K] matrix: K is hundreds, the row length hundreds of thousands.
+        values, vectors = torch.linalg.eigh((samples @ samples.T).double())
+        modes = min(modes, int((values > 1e-8 * values[-1]).sum()))
+        basis = samples.T @ (vectors[:, total - modes :] / values[total - modes :].sqrt()).float()
+        probes, reading = _probes(basis.numpy())
+        weight_row = weight.view(-1)
+        return BakedField(
+            (mean / weight_row).view(count, _ROW),
+            (basis / weight_row[:, None]).view(count, _ROW, modes).contiguous(),
+            torch.from_numpy(probes),
+            torch.from_numpy(reading) * weight[probes].view(-1),
+        )
+
+
+def _probes(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussians that tell the coefficients of an orthonormal basis [N * 10, M] well, and the reading matrix."""
+    from scipy.linalg import qr
+
+    left = np.arange(len(basis))
+    # Rows that hardly move tell nothing and make the pivoting slow.
+    left = left[np.argsort(-(basis**2).sum(1), kind="stable")[: max(20_000, basis.shape[1])]]
+    rows: list[int] = []
+    for _ in range(_ROUNDS):
+        _, order = qr(basis[left].T, mode="r", pivoting=True)  # pyright: ignore[reportAssignmentType]
+        pivots = order[: basis.shape[1]]
+        rows.extend(left[pivots])
+        left = np.delete(left, pivots)
+        if len(left) == 0:
+            break
+    probes = np.unique(np.asarray(rows) // _ROW)
+    read = basis[(probes[:, None] * _ROW + np.arange(_ROW)).reshape(-1)]
+    return probes, np.linalg.pinv(read, rcond=1e-4).astype(np.float32)

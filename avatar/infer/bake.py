@@ -1,0 +1,122 @@
+"""Write a trained avatar's deformation as a linear basis, which plays back faster (see `avatar.fields.baked`)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from avatar import log
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.fields.baked import BakedField
+    from avatar.methods.gaussian import GaussianAvatar
+    from avatar.motion import Motion
+
+FILE = "baked.safetensors"
+FORMAT = "avatar-baked-1"
+SAMPLES = 256  # frames of the training motion that the basis is made from
+CHECKED = 24  # frames between those, that it is measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Bake an avatar for fast playback: `avatar render RUN --baked`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """RUN folder of `avatar create` or `avatar train`."""
+    modes: int = 16
+    """Dimensions of the basis; more follow the trained field more closely, fewer are faster."""
+
+
+def main(config: Config) -> None:
+    """Write RUN/baked.safetensors and say how close it is to the trained field."""
+    import torch
+
+    from avatar.infer.avatar import Avatar
+    from avatar.motion import Motion
+
+    if not 1 <= config.modes <= SAMPLES // 2:
+        raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
+    avatar = Avatar.load(config.run)
+    motion = Motion.load(config.run / "motion.safetensors")
+    log.info(f"baking {avatar.info['gaussians']} Gaussians")
+    began = time.perf_counter()
+    baked = bake(avatar.model, motion, config.modes)
+    path = save(baked, config.run)
+    check = torch.linspace(0, len(motion) - 1, 2 * CHECKED + 1)[1::2].long().tolist()
+    psnr = [_agreement(avatar, baked, motion, frame) for frame in check]
+    log.info(
+        f"{path}: {config.modes} modes, {path.stat().st_size / 2**20:.1f} MB, in {time.perf_counter() - began:.0f} s. "
+        f"PSNR to the trained field's pictures: {sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst."
+    )
+    log.next_command(f"avatar render {config.run} --baked --audio SPEECH.wav")
+
+
+def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
+    """The basis of a trained model over the motion it was trained on."""
+    import torch
+
+    from avatar.fields.baked import BakedField
+
+    frames = torch.linspace(0, len(motion) - 1, min(SAMPLES, len(motion))).long().tolist()
+    with torch.no_grad():
+        conditions = torch.stack([model.condition(motion, frame) for frame in frames])
+        opacities = torch.sigmoid(model.gaussians.opacities)[:, 0]
+    return BakedField.fit(model.field, model.spatial_code(), conditions, opacities, modes)
+
+
+def _agreement(avatar, baked: BakedField, motion: Motion, frame: int) -> float:
+    """PSNR in dB between the pictures of the trained and the baked field."""
+    avatar.model.baked = None
+    exact = avatar.render(avatar.camera, motion, frame).float()
+    avatar.model.baked = baked
+    error = (avatar.render(avatar.camera, motion, frame).float() - exact).square().mean()
+    return float(10 * (255**2 / error.clamp_min(1e-3)).log10())
+
+
+def save(baked: BakedField, run: Path) -> Path:
+    """Write RUN/baked.safetensors; the modes as half floats, whose error is far below a grey level."""
+    from avatar.io.checkpoint import save_tensors
+
+    tensors = dict(baked.state_dict())
+    tensors["modes"] = tensors["modes"].half()
+    path = run / FILE
+    save_tensors(path, tensors, {"format": FORMAT, "model": fingerprint(run)})
+    return path
+
+
+def load(run: Path) -> BakedField:
+    """Read RUN/baked.safetensors.
+
+    Raises:
+        AvatarError: There is none, or the avatar was trained again since.
+    """
+    from avatar.fields.baked import BakedField
+    from avatar.io.checkpoint import load_tensors
+
+    path = run / FILE
+    if not path.is_file():
+        raise AvatarError(f"{run} is not baked.", "", f"Bake it: avatar bake {run}")
+    tensors, meta = load_tensors(path)
+    if meta.get("format") != FORMAT or meta.get("model") != fingerprint(run):
+        raise AvatarError(
+            f"{path} was baked from another model.", "The avatar was trained again since.",
+            f"Bake it: avatar bake {run}",
+        )  # fmt: skip
+    tensors["modes"] = tensors["modes"].float()
+    return BakedField(**tensors)
+
+
+def fingerprint(run: Path) -> str:
+    """SHA-256 of the model file."""
+    with (run / "model.safetensors").open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
