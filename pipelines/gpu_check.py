@@ -132,9 +132,8 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
     points = (s["means"].detach() / 10.0).requires_grad_()
     picture = (0.8 * s["target"] + 0.1).requires_grad_()
     state = [torch.randn(n, 16, device="cuda") for _ in range(4)]
-    code = [torch.randn(n, 64, device="cuda") for _ in range(2)]
-    shapes = [(64,), (64, 64), (64,), (10, 64), (10,), (10,)]
-    weights = [torch.randn(shape, device="cuda") for shape in shapes]
+    shapes = [(n, 128), (64,), (64, 64), (64,), (10, 64), (10,), (10,)]
+    network = [torch.randn(shape, device="cuda") for shape in shapes]
 
     def both(make: Callable[[], Any], *inputs: Any) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(make(), inputs)
@@ -184,7 +183,7 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
         "Adam, 16 per Gaussian": lambda: native.adam_step(
             state[0], state[1], state[2], state[3], 1e-3, 0.9, 0.99, 1e-8, 1
         ),
-        "deformation network": lambda: cuda.deform(*code, *weights),
+        "deformation network": lambda: cuda.deform_code(*network),
     }
     if gsplats(s, size) is not None:
         result["gsplat: render"] = forward(lambda: gsplats(s, size))

@@ -297,17 +297,16 @@ FUNCTIONS = {
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_deform": (
+    "avatar_cuda_deform_code": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
-            ctypes.c_void_p,  # base
-            ctypes.c_void_p,  # attention
+            ctypes.c_void_p,  # code
             ctypes.c_void_p,  # condition
-            ctypes.c_void_p,  # w1
-            ctypes.c_void_p,  # b1
-            ctypes.c_void_p,  # w2
-            ctypes.c_void_p,  # b2
+            ctypes.c_void_p,  # middle_weight
+            ctypes.c_void_p,  # middle_bias
+            ctypes.c_void_p,  # head_weight
+            ctypes.c_void_p,  # head_bias
             ctypes.c_void_p,  # scale
             ctypes.c_int64,  # n
             ctypes.c_int32,  # hidden

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from avatar.errors import AvatarError
 from avatar.native import _abi, _abi_cuda
@@ -364,35 +365,38 @@ def adam_step(
     )
 
 
-def deform(
-    base: Tensor,
-    attention: Tensor,
+def deform_code(
+    code: Tensor,
     condition: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
+    middle_weight: Tensor,
+    middle_bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """``scale * (w2 relu(w1 relu(base + attention * condition) + b1) + b2)``, forward only, float32.
+    """The layers of the deformation network after the first, at inference; other sizes than the kernel's by cuBLAS.
 
     Args:
-        base: [N, 64] spatial code.
-        attention: [N, 64].
-        condition: [64], the condition after its linear layer.
-        w1: [64, 64] weight of the hidden layer, as of ``nn.Linear``; b1: [64].
-        b1: [64].
-        w2: [O, 64] weight of the output layer, at most 16 outputs.
-        b2: [O].
+        code: [N, 2 H], base and attention; the kernel is for H = 64.
+        condition: [H], the condition after its linear layer.
+        middle_weight: [H, H].
+        middle_bias: [H].
+        head_weight: [O, H]; the kernel is for up to 16 outputs.
+        head_bias: [O].
         scale: [O].
 
     Returns:
-        [N, O].
+        [N, O], ``scale * (head(relu(middle(relu(base + attention * condition)))))``.
     """
-    n, hidden = base.shape
-    out = base.new_empty(n, len(w2))
+    outputs, hidden = head_weight.shape
+    if hidden != 64 or not 1 <= outputs <= 16 or code.dtype != torch.float32:
+        base, attention = code.chunk(2, dim=1)
+        active = F.relu(torch.addcmul(base, attention, condition))
+        return F.linear(F.relu(F.linear(active, middle_weight, middle_bias)), head_weight, head_bias) * scale
+    out = code.new_empty(len(code), outputs)
     require_cuda_library().call(
-        *("avatar_cuda_deform", base, base, attention, condition, w1, b1, w2, b2, scale, n, hidden, len(w2), out)
+        *("avatar_cuda_deform_code", code, code, condition, middle_weight, middle_bias, head_weight, head_bias),
+        *(scale, len(code), hidden, outputs, out),
     )
     return out
 

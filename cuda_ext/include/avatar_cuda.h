@@ -125,13 +125,14 @@ AVATAR_API int32_t avatar_cuda_adam_step(avatar_call* call, void* param, const v
                                          int64_t step, void* stream);
 
 /* The deformation network behind its cached spatial code (avatar/fields/deformation.py):
- * out = scale * (w2 relu(w1 relu(base + attention * condition) + b1) + b2), with base and attention [n,hidden],
- * condition [hidden], w1 [hidden,hidden], b1 [hidden], w2 [outputs,hidden], b2 and scale [outputs] -> out [n,outputs].
- * hidden is 64, outputs are 1 to 16; others are AVATAR_UNSUPPORTED. */
-AVATAR_API int32_t avatar_cuda_deform(avatar_call* call, const void* base, const void* attention,
-                                      const void* condition, const void* w1, const void* b1, const void* w2,
-                                      const void* b2, const void* scale, int64_t n, int32_t hidden, int32_t outputs,
-                                      void* out, void* stream);
+ * out = scale * (head_weight relu(middle_weight relu(base + attention * condition) + middle_bias) + head_bias), with
+ * code [n,2*hidden] = base, attention; condition [hidden], middle_weight [hidden,hidden], middle_bias [hidden],
+ * head_weight [outputs,hidden], head_bias and scale [outputs] -> out [n,outputs].
+ * float32, hidden 64, 1 to 16 outputs; others are AVATAR_UNSUPPORTED. */
+AVATAR_API int32_t avatar_cuda_deform_code(avatar_call* call, const void* code, const void* condition,
+                                           const void* middle_weight, const void* middle_bias, const void* head_weight,
+                                           const void* head_bias, const void* scale, int64_t n, int32_t hidden,
+                                           int32_t outputs, void* out, void* stream);
 
 /* Volume rendering of packed samples (Max 1995; nerfacc's `rendering` without background): ray r owns the samples
  * [offsets[r], offsets[r+1]), ordered along the ray, of interval [starts, ends] and constant density in it.

@@ -404,32 +404,37 @@ def test_adam_is_the_reference(backend, n):
     assert_close([x.cpu() for x in ours], theirs, 2e-6)
 
 
-@pytest.mark.parametrize(("n", "outputs"), [(0, 10), (1, 10), (300, 10), (131, 16), (64, 1), (40, 12)])
-def test_deformation_network(backend, n, outputs):
+def _network(n: int, hidden: int, outputs: int) -> list[Tensor]:
+    """code, condition, then weight and bias of the middle and of the last layer, scale."""
     g = torch.Generator().manual_seed(0)
-    shapes = [(n, 64), (n, 64), (64,), (64, 64), (64,), (outputs, 64), (outputs,), (outputs,)]
-    inputs = [torch.randn(shape, generator=g) for shape in shapes]
-    base, attention, condition, w1, b1, w2, b2, scale = inputs
-    hidden = F.relu(F.linear(F.relu(base + attention * condition), w1, b1))
-    (got,) = backend.run(lambda *x: (cuda.deform(*x),), inputs)
-    assert_close([got], [F.linear(hidden, w2, b2) * scale], 1e-5)
+    shapes = [(n, 2 * hidden), (hidden,), (hidden, hidden), (hidden,), (outputs, hidden), (outputs,), (outputs,)]
+    return [torch.randn(shape, generator=g) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("n", "hidden", "outputs"),
+    [(0, 64, 10), (1, 64, 10), (300, 64, 10), (131, 64, 16), (64, 64, 1), (40, 64, 12), (9, 32, 10), (9, 64, 17)],
+)
+def test_deformation_network(backend, n, hidden, outputs):
+    inputs = _network(n, hidden, outputs)
+    code, condition, w1, b1, w2, b2, scale = inputs
+    active = F.relu(code[:, :hidden] + code[:, hidden:] * condition)
+    expected = F.linear(F.relu(F.linear(active, w1, b1)), w2, b2) * scale
+    assert_close(backend.run(lambda *x: (cuda.deform_code(*x),), inputs), [expected], 1e-5)
 
 
 def test_deformation_in_every_order(emulation):
-    g = torch.Generator().manual_seed(0)
-    shapes = [(200, 64), (200, 64), (64,), (64, 64), (64,), (10, 64), (10,), (10,)]
-    inputs = [torch.randn(shape, generator=g) for shape in shapes]
     results = []
     for order in (0, 1, 2, 3):
         with emulation.order(order):
-            results.append(emulation.run(lambda *x: (cuda.deform(*x),), inputs)[0])
+            results += emulation.run(lambda *x: (cuda.deform_code(*x),), _network(200, 64, 10))
     assert all(torch.equal(results[0], x) for x in results[1:])
 
 
-def test_another_width_is_refused(backend):
-    tensors = [torch.zeros(shape) for shape in [(4, 32), (4, 32), (32,), (32, 32), (32,), (10, 32), (10,), (10,)]]
+def test_the_kernel_refuses_another_width(emulation):
+    tensors = _network(4, 32, 10)
     with pytest.raises(AvatarError, match="64 hidden channels"):
-        backend.run(lambda *x: (cuda.deform(*x),), tensors)
+        emulation.library.call("avatar_cuda_deform_code", tensors[0], *tensors, 4, 32, 10, torch.zeros(4, 10))
 
 
 # ---- rays ----------------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ constexpr int kRowsAtOnce = 4;      // hidden units computed side by side
 // kOutputs: at least the number of outputs, and a multiple of 4.
 template <int kOutputs>
 __global__ void __launch_bounds__(kThreads)
-    deform_kernel(const float* base, const float* attention, const float* condition, const float* w1, const float* b1,
-                  const float* w2, const float* b2, const float* scale, int64_t n, int outputs, float* out) {
+    deform_kernel(const float* code, const float* condition, const float* middle_weight, const float* middle_bias,
+                  const float* head_weight, const float* head_bias, const float* scale, int64_t n, int outputs,
+                  float* out) {
   alignas(16) __shared__ float weight1[kHidden][kHidden];
   alignas(16) __shared__ float weight2[kHidden][kOutputs];  // transposed, padded with zeros
   __shared__ float bias1[kHidden], signal[kHidden];
@@ -26,13 +27,13 @@ __global__ void __launch_bounds__(kThreads)
   start_as_nan(signal);
   start_as_nan(stage);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
-  for (int i = thread; i < kHidden * kHidden; i += kThreads) weight1[i / kHidden][i % kHidden] = w1[i];
+  for (int i = thread; i < kHidden * kHidden; i += kThreads) weight1[i / kHidden][i % kHidden] = middle_weight[i];
   for (int i = thread; i < kHidden * kOutputs; i += kThreads) {
     const int unit = i / kOutputs, output = i % kOutputs;
-    weight2[unit][output] = output < outputs ? w2[output * kHidden + unit] : 0.0f;
+    weight2[unit][output] = output < outputs ? head_weight[output * kHidden + unit] : 0.0f;
   }
   if (thread < kHidden) {
-    bias1[thread] = b1[thread];
+    bias1[thread] = middle_bias[thread];
     signal[thread] = condition[thread];
   }
   __syncthreads();
@@ -44,8 +45,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int half = 0; half < 2; ++half) {
     const int channel = half * kHalf + lane;
     for (int r = 0; r < kWarp && first + r < n; ++r) {
-      const int64_t at = (first + r) * kHidden + channel;
-      stage[warp][r][lane] = at_least(base[at] + attention[at] * signal[channel], 0.0f);
+      const float* base = code + (first + r) * 2 * kHidden + channel;
+      stage[warp][r][lane] = at_least(base[0] + base[kHidden] * signal[channel], 0.0f);
     }
     __syncwarp();
     AVATAR_UNROLL
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
   if (row >= n) return;
   AVATAR_UNROLL
   for (int o = 0; o < kOutputs; ++o)
-    if (o < outputs) out[row * outputs + o] = scale[o] * (result[o] + b2[o]);
+    if (o < outputs) out[row * outputs + o] = scale[o] * (result[o] + head_bias[o]);
 }
 
 }  // namespace
@@ -92,17 +93,17 @@ __global__ void __launch_bounds__(kThreads)
 
 using namespace avatar::AVATAR_ISA;
 
-extern "C" int32_t avatar_cuda_deform(avatar_call* call, const void* base, const void* attention,
-                                      const void* condition, const void* w1, const void* b1, const void* w2,
-                                      const void* b2, const void* scale, int64_t n, int32_t hidden, int32_t outputs,
-                                      void* result, void* stream) {
+extern "C" int32_t avatar_cuda_deform_code(avatar_call* call, const void* code, const void* condition,
+                                           const void* middle_weight, const void* middle_bias,
+                                           const void* head_weight, const void* head_bias, const void* scale,
+                                           int64_t n, int32_t hidden, int32_t outputs, void* result, void* stream) {
   AVATAR_RETURN_IF_BAD(check(call, n));
   if (call->dtype != AVATAR_FLOAT32) return fail(call, AVATAR_UNSUPPORTED, "the deformation network is float32 only");
   if (hidden != kHidden || outputs < 1 || outputs > 16)
     return fail(call, AVATAR_UNSUPPORTED, "the deformation network has 64 hidden channels and 1 to 16 outputs");
   if (n == 0) return AVATAR_OK;
   return launch(call, outputs <= 12 ? deform_kernel<12> : deform_kernel<16>, blocks_for(n, kThreads), kThreads,
-                static_cast<cudaStream_t>(stream), in<float>(base), in<float>(attention), in<float>(condition),
-                in<float>(w1), in<float>(b1), in<float>(w2), in<float>(b2), in<float>(scale), n, outputs,
+                static_cast<cudaStream_t>(stream), in<float>(code), in<float>(condition), in<float>(middle_weight),
+                in<float>(middle_bias), in<float>(head_weight), in<float>(head_bias), in<float>(scale), n, outputs,
                 out<float>(result));
 }
