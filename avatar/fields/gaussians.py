@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Learned, one row per Gaussian. Names and parametrisation are gsplat's where gsplat has one; colours are plain RGB.
 ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "rig": 1}
@@ -89,4 +90,4 @@ class Gaussians(nn.Module):
 
     def displacement(self, vertices: Tensor) -> Tensor:
         """What the face mesh does to each Gaussian: [N, 3] from landmark displacements [V, 3]."""
-        return (vertices[self.bind_index] * self.bind_weight[..., None]).sum(1)
+        return F.embedding_bag(self.bind_index, vertices, mode="sum", per_sample_weights=self.bind_weight)

@@ -172,8 +172,10 @@ class GaussianAvatar(nn.Module):
         painted = (g.region == FILLING)[:, None]
         colors = torch.where(painted, g.colors.detach(), g.colors + change.colors)
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
-        image, alpha = rasterize(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height)
-        image = image + (1 - alpha) * (self.background(camera) if background is None else background)
+        image, alpha = rasterize(
+            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height,
+            background=self.background(camera) if background is None else background,
+        )  # fmt: skip
         return Rendering(image, alpha, means2d, radii, change)
 
     def condition(self, motion: Motion, index: int, noise: Tensor | None = None) -> Tensor:

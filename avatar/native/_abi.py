@@ -172,6 +172,15 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_rasterize_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # n
+            ctypes.c_int64,  # num_pairs
+            ctypes.c_int32,  # channels
+        ],
+    ),
     "avatar_rasterize": (
         ctypes.c_int32,
         [
@@ -192,14 +201,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # image
             ctypes.c_void_p,  # final_t
             ctypes.c_void_p,  # last
-        ],
-    ),
-    "avatar_rasterize_workspace": (
-        ctypes.c_int64,
-        [
-            ctypes.c_int32,  # dtype
-            ctypes.c_int64,  # num_pairs
-            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # workspace
         ],
     ),
     "avatar_rasterize_backward": (
@@ -269,6 +271,93 @@ FUNCTIONS = {
             ctypes.c_int32,  # width
             ctypes.c_int32,  # channels
             ctypes.c_void_p,  # v_a
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_l1_ssim_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # channels
+        ],
+    ),
+    "avatar_l1_ssim": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # target
+            ctypes.c_void_p,  # weight
+            ctypes.c_double,  # ssim_weight
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # terms
+            ctypes.c_void_p,  # v_image
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_deform_mlp_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+        ],
+    ),
+    "avatar_deform_mlp": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_void_p,  # code
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_void_p,  # spatial_weight
+            ctypes.c_void_p,  # spatial_bias
+            ctypes.c_void_p,  # condition
+            ctypes.c_void_p,  # middle_weight
+            ctypes.c_void_p,  # middle_bias
+            ctypes.c_void_p,  # head_weight
+            ctypes.c_void_p,  # head_bias
+            ctypes.c_void_p,  # scale
+            ctypes.c_void_p,  # out
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_deform_mlp_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_void_p,  # spatial_weight
+            ctypes.c_void_p,  # spatial_bias
+            ctypes.c_void_p,  # condition
+            ctypes.c_void_p,  # middle_weight
+            ctypes.c_void_p,  # middle_bias
+            ctypes.c_void_p,  # head_weight
+            ctypes.c_void_p,  # head_bias
+            ctypes.c_void_p,  # scale
+            ctypes.c_void_p,  # v_out
+            ctypes.c_void_p,  # v_features
+            ctypes.c_void_p,  # v_spatial_weight
+            ctypes.c_void_p,  # v_spatial_bias
+            ctypes.c_void_p,  # v_condition
+            ctypes.c_void_p,  # v_middle_weight
+            ctypes.c_void_p,  # v_middle_bias
+            ctypes.c_void_p,  # v_head_weight
+            ctypes.c_void_p,  # v_head_bias
             ctypes.c_void_p,  # workspace
         ],
     ),

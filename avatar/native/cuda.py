@@ -365,6 +365,57 @@ def adam_step(
     )
 
 
+def deform_mlp(
+    features: Tensor,
+    spatial_weight: Tensor,
+    spatial_bias: Tensor,
+    condition: Tensor,
+    middle_weight: Tensor,
+    middle_bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """``avatar::deform_mlp``: the first layer, the wide one, by cuBLAS; the rest as :func:`deform_code`."""
+    base, gate = F.linear(features, spatial_weight, spatial_bias).chunk(2, dim=1)
+    code = torch.cat([base, 2 * torch.sigmoid(gate)], dim=1)
+    return deform_code(code, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
+
+
+def deform_mlp_backward(
+    v_out: Tensor,
+    features: Tensor,
+    spatial_weight: Tensor,
+    spatial_bias: Tensor,
+    condition: Tensor,
+    middle_weight: Tensor,
+    middle_bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    scale: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``avatar::deform_mlp_backward``, by cuBLAS, from the inputs: nothing is kept from forward."""
+    base, gate = F.linear(features, spatial_weight, spatial_bias).chunk(2, dim=1)
+    attention = 2 * torch.sigmoid(gate)
+    first = F.relu(torch.addcmul(base, attention, condition))
+    second = F.relu(F.linear(first, middle_weight, middle_bias))
+    v_head = v_out * scale
+    v_second = (v_head @ head_weight) * (second > 0)
+    v_first = (v_second @ middle_weight) * (first > 0)
+    v_gate = v_first * condition * attention * (1 - 0.5 * attention)
+    v_spatial = torch.cat([v_first, v_gate], dim=1)
+    return (
+        v_spatial @ spatial_weight,
+        v_spatial.T @ features,
+        v_spatial.sum(0),
+        (v_first * attention).sum(0),
+        v_second.T @ first,
+        v_second.sum(0),
+        v_head.T @ second,
+        v_head.sum(0),
+    )
+
+
 def deform_code(
     code: Tensor,
     condition: Tensor,
@@ -374,7 +425,8 @@ def deform_code(
     head_bias: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """The layers of the deformation network after the first, at inference; other sizes than the kernel's by cuBLAS.
+    """``avatar::deform_code``: the layers of the deformation network after the first; other sizes than the kernel's by
+    cuBLAS.
 
     Args:
         code: [N, 2 H], base and attention; the kernel is for H = 64.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avatar.native import cuda, marching, project, rasterization, similarity, triplane
+from avatar.native import cuda, loss, marching, mlp, project, rasterization, similarity, triplane
 
 # operator: implementation
 KERNELS = {
@@ -15,6 +15,10 @@ KERNELS = {
     rasterization._blend_backward: cuda.rasterize_backward,
     similarity._ssim: cuda.ssim,
     similarity._ssim_backward: cuda.ssim_backward,
+    loss._l1_ssim: cuda.l1_ssim,
+    mlp._deform: cuda.deform_mlp,
+    mlp._deform_backward: cuda.deform_mlp_backward,
+    mlp._deform_code: cuda.deform_code,
     marching._march: cuda.march_rays,
     marching._march_backward: cuda.march_rays_backward,
 }

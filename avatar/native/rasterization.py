@@ -143,14 +143,15 @@ def _blend(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """image [H, W, C], transmittance left [H, W], list index of the last Gaussian blended int32 [H, W]."""
-    n, channels = colors.shape
+    """image [H, W, C], transmittance left [H, W], list index at which blending stopped int32 [H, W]."""
+    native, (n, channels) = require_library(), colors.shape
     image, final_t = means2d.new_empty(height, width, channels), means2d.new_empty(height, width)
     last = torch.empty(height, width, dtype=torch.int32)
-    require_library().call(
+    native.call(
         "avatar_rasterize",
         *(means2d.dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
         *(width, height, limits, tile_offsets, ids, image, final_t, last),
+        native.workspace("avatar_rasterize_workspace", means2d.dtype, n, 0, channels),
     )
     return image, final_t, last
 
@@ -204,7 +205,7 @@ def _blend_backward(
         *(dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
         *(width, height, limits, tile_offsets, ids, slots, slot_offsets, final_t, last, v_image, v_final_t),
         *(v_means2d, v_conics, v_colors, v_opacities),
-        native.workspace("avatar_rasterize_workspace", dtype, len(ids), channels),
+        native.workspace("avatar_rasterize_workspace", dtype, n, len(ids), channels),
     )
     return v_means2d, v_conics, v_colors, v_opacities
 

@@ -182,6 +182,38 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return (top / ((mu_a * mu_a + mu_b * mu_b + c1) * (var_a + var_b + c2))).mean()
 
 
+def l1_ssim(
+    image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, weighted L1, SSIM and mean squared error; see :func:`avatar.native.l1_ssim`."""
+    difference = image - target
+    l1 = (difference.abs() if weight is None else difference.abs() * weight).mean()
+    similarity = ssim(image, target)
+    loss = (1 - ssim_weight) * l1 + ssim_weight * (1 - similarity)
+    return loss, l1.detach(), similarity.detach(), difference.detach().square().mean()
+
+
+def deform_code(
+    code: Tensor,
+    condition: Tensor,
+    middle_weight: Tensor,
+    middle_bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """Hidden layers and output; see :func:`avatar.native.deform_code`."""
+    base, attention = code.chunk(2, dim=1)
+    hidden = F.relu(base + attention * condition)
+    return F.linear(F.relu(F.linear(hidden, middle_weight, middle_bias)), head_weight, head_bias) * scale
+
+
+def deform_mlp(features: Tensor, spatial_weight: Tensor, spatial_bias: Tensor, *layers: Tensor) -> Tensor:
+    """The whole deformation network; see :func:`avatar.native.deform_mlp`."""
+    base, gate = F.linear(features, spatial_weight, spatial_bias).chunk(2, dim=1)
+    return deform_code(torch.cat([base, 2 * torch.sigmoid(gate)], dim=1), *layers)
+
+
 def adam_step(
     param: Tensor,
     grad: Tensor,

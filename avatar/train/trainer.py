@@ -19,7 +19,7 @@ from avatar.fields.gaussians import ATTRIBUTES, Gaussians
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.losses.lpips import LPIPS
 from avatar.methods.gaussian import GaussianAvatar, Rendering
-from avatar.native import ssim
+from avatar.native import l1_ssim
 from avatar.paths import atomic_dir, atomic_file
 from avatar.strategy.density import DensityControl
 from avatar.train.batches import Batch, FrameSampler, prefetch
@@ -88,16 +88,16 @@ class Trainer:
 
     def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         weights = self.config.loss
-        l1 = ((out.image - batch.image).abs() * batch.weight).mean()
-        structure = 1 - ssim(out.image, batch.image)
+        picture = l1_ssim(out.image, batch.image, weights.ssim, batch.weight)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
         change = out.deformation
         size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
-        loss = (1 - weights.ssim) * l1 + weights.ssim * structure + weights.alpha * coverage
-        loss = loss + weights.deformation * size
-        parts = {"l1": l1.item(), "ssim": 1 - structure.item(), "alpha": coverage.item()}
+        loss = picture.loss + weights.alpha * coverage + weights.deformation * size
+        parts = {
+            "l1": picture.l1.item(), "ssim": picture.ssim.item(), "alpha": coverage.item(), "mse": picture.mse.item(),
+        }  # fmt: skip
         if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
             perceptual = self._perceptual(out.image, batch)
             if perceptual is not None:
@@ -131,12 +131,13 @@ class Trainer:
             return None
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if not all(torch.isfinite(g["params"][0].grad).all() for g in self.optimizer.param_groups):
+        # A sum is finite only if every term is: one pass over memory where isfinite takes five.
+        sums = [p.grad.sum() for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not torch.isfinite(torch.stack(sums)).all():
             return None
         self.optimizer.step()
         if out.means2d.grad is not None:
             self.density.observe(out.means2d.grad, out.radii, width * height)
-        parts["mse"] = (out.image.detach() - batch.image).square().mean().item()
         return parts
 
     # -- the loop ----------------------------------------------------------------------------------------------------

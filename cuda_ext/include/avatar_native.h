@@ -90,17 +90,17 @@ AVATAR_API int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const
                                    int64_t n, int32_t width, int32_t height, const int32_t* slot_offsets,
                                    int32_t* ids, int32_t* slots, void* workspace);
 
+/* Bytes of workspace of avatar_rasterize (num_pairs = 0) and avatar_rasterize_backward. */
+AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels);
+
 /* Blend the tile lists: image [height,width,channels], final_t [height,width] (transmittance left), last [height,width]
- * (index in the tile's list of the last Gaussian blended, -1: none). background may be null; background_stride is 0
+ * (index in the tile's list of the last Gaussian before blending stopped: the end of the list, mostly; -1: none). background may be null; background_stride is 0
  * for one colour [channels], or `channels` for a picture. */
 AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                     const void* opacities, int64_t n, int32_t channels, const void* background,
                                     int32_t background_stride, int32_t width, int32_t height,
-                                    const void* limits, const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
-                                    int32_t* last);
-
-/* Bytes of workspace of avatar_rasterize_backward. */
-AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels);
+                                    const void* limits, const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                    void* final_t, int32_t* last, void* workspace);
 
 /* Cotangents of avatar_rasterize. v_final_t [height,width] may be null. */
 AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics,
@@ -125,6 +125,41 @@ AVATAR_API int32_t avatar_ssim(avatar_call* call, const void* a, const void* b, 
 AVATAR_API int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, const void* partials,
                                         double v_mean, int32_t height, int32_t width, int32_t channels, void* v_a,
                                         void* workspace);
+
+/* Bytes of workspace of avatar_l1_ssim. */
+AVATAR_API int64_t avatar_l1_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width,
+                                            int32_t channels);
+
+/* image, target [height,width,channels], weight [height,width] (null: 1) -> terms [4]: loss, L1, SSIM, squared error,
+ * each a mean, with L1 weighted and loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted)
+ * receives d loss / d image. */
+AVATAR_API int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
+                                  double ssim_weight, int32_t height, int32_t width, int32_t channels, void* terms,
+                                  void* v_image, void* workspace);
+
+/* Bytes of workspace of avatar_deform_mlp and avatar_deform_mlp_backward. */
+AVATAR_API int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
+                                               int32_t outputs);
+
+/* The deformation network -> out [n,outputs]:
+ *   [base, gate] = features spatial_weight^T + spatial_bias, attention = 2 sigmoid(gate)
+ *   out = (relu(relu(base + attention condition) middle_weight^T + middle_bias) head_weight^T + head_bias) scale
+ * features [n,inputs], or null and code [n,2*hidden] = [base, attention] (then inputs is 1 and the spatial arrays are
+ * null); spatial_weight [2*hidden,inputs], condition [hidden], middle_weight [hidden,hidden],
+ * head_weight [outputs,hidden], scale [outputs]. */
+AVATAR_API int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n,
+                                     int32_t inputs, int32_t hidden, int32_t outputs, const void* spatial_weight,
+                                     const void* spatial_bias, const void* condition, const void* middle_weight,
+                                     const void* middle_bias, const void* head_weight, const void* head_bias,
+                                     const void* scale, void* out, void* workspace);
+
+/* Cotangents of all inputs but the scale. */
+AVATAR_API int32_t avatar_deform_mlp_backward(
+    avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t hidden, int32_t outputs,
+    const void* spatial_weight, const void* spatial_bias, const void* condition, const void* middle_weight,
+    const void* middle_bias, const void* head_weight, const void* head_bias, const void* scale, const void* v_out,
+    void* v_features, void* v_spatial_weight, void* v_spatial_bias, void* v_condition, void* v_middle_weight,
+    void* v_middle_bias, void* v_head_weight, void* v_head_bias, void* workspace);
 
 /* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
 AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,

@@ -90,11 +90,12 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   const size_t pixels = size_t(width) * height;
   std::vector<T> image(pixels * channels), final_t(pixels);
   std::vector<int32_t> last(pixels);
+  workspace = bytes(avatar_rasterize_workspace(dtype, n, 0, channels));
   RUN(avatar_rasterize, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
       channels, width, height, limits.data(), tile_offsets.data(), ids.data(), image.data(), final_t.data(),
-      last.data());
+      last.data(), workspace.data());
   std::vector<T> v_means2d(n * 2), v_conics(n * 3), v_colors(n * channels), v_opacities(n);
-  workspace = bytes(avatar_rasterize_workspace(dtype, pairs, channels));
+  workspace = bytes(avatar_rasterize_workspace(dtype, n, pairs, channels));
   RUN(avatar_rasterize_backward, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels,
       background.data(), channels, width, height, limits.data(), tile_offsets.data(), ids.data(), slots.data(),
       slot_offsets.data(), final_t.data(), last.data(), image.data(), final_t.data(), v_means2d.data(),
@@ -123,6 +124,44 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
       v_image.data(), workspace.data());
   log.add(mean);
   log.add(v_image);
+
+  const auto weight = uniform<T>(pixels, 0, 2);
+  std::vector<T> loss_terms(4);
+  workspace = bytes(avatar_l1_ssim_workspace(dtype, threads, height, width, channels));
+  RUN(avatar_l1_ssim, image.data(), background.data(), weight.data(), 0.2, height, width, channels, loss_terms.data(),
+      v_image.data(), workspace.data());
+  log.add(loss_terms);
+  log.add(v_image);
+  RUN(avatar_l1_ssim, image.data(), background.data(), nullptr, 0.2, height, width, channels, loss_terms.data(),
+      nullptr, workspace.data());
+  log.add(loss_terms);
+
+  const int inputs = 5, hidden = 19, outputs = channels;
+  const auto spatial = uniform<T>(2 * hidden * inputs, -1, 1), spatial_bias = uniform<T>(2 * hidden, -1, 1);
+  const auto condition = uniform<T>(hidden, -1, 1), middle = uniform<T>(hidden * hidden, -1, 1);
+  const auto head = uniform<T>(outputs * hidden, -1, 1), head_bias = uniform<T>(outputs, -1, 1);
+  const auto features_in = uniform<T>(n * inputs, -1, 1), code = uniform<T>(n * 2 * hidden, -1, 1);
+  std::vector<T> moved(n * outputs), v_features(n * inputs), v_spatial(spatial.size()), v_spatial_bias(2 * hidden);
+  std::vector<T> v_condition(hidden), v_middle(middle.size()), v_middle_bias(hidden), v_head(head.size());
+  std::vector<T> v_head_bias(outputs);
+  workspace = bytes(avatar_deform_mlp_workspace(dtype, threads, inputs, hidden, outputs));
+  RUN(avatar_deform_mlp, features_in.data(), nullptr, n, inputs, hidden, outputs, spatial.data(), spatial_bias.data(),
+      condition.data(), middle.data(), condition.data(), head.data(), head_bias.data(), head_bias.data(), moved.data(),
+      workspace.data());
+  log.add(moved);
+  RUN(avatar_deform_mlp_backward, features_in.data(), n, inputs, hidden, outputs, spatial.data(), spatial_bias.data(),
+      condition.data(), middle.data(), condition.data(), head.data(), head_bias.data(), head_bias.data(), moved.data(),
+      v_features.data(), v_spatial.data(), v_spatial_bias.data(), v_condition.data(), v_middle.data(),
+      v_middle_bias.data(), v_head.data(), v_head_bias.data(), workspace.data());
+  log.add(v_features);
+  log.add(v_spatial);
+  log.add(v_condition);
+  log.add(v_middle);
+  log.add(v_head);
+  RUN(avatar_deform_mlp, nullptr, code.data(), n, 1, hidden, outputs, nullptr, nullptr, condition.data(),
+      middle.data(), condition.data(), head.data(), head_bias.data(), head_bias.data(), moved.data(),
+      workspace.data());
+  log.add(moved);
 
   std::vector<T> param = colors, first(colors.size()), second(colors.size());
   RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 
 #define AVATAR_ISA baseline
 #include "kernels.inc"
@@ -213,17 +214,18 @@ int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* coni
 int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                          const void* opacities, int64_t n, int32_t channels, const void* background,
                          int32_t background_stride, int32_t width, int32_t height, const void* limits,
-                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last) {
+                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last,
+                         void* workspace) {
   int32_t isa;
   RETURN_IF_BAD(check(call, n, &isa));
   RETURN_IF_BAD(check_picture(call, width, height, channels));
-  DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), channels,
-                           in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets, ids,
-                           out<T>(image), out<T>(final_t), last));
+  DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
+                           channels, in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets,
+                           ids, out<T>(image), out<T>(final_t), last, workspace));
 }
 
-int64_t avatar_rasterize_workspace(int32_t dtype, int64_t num_pairs, int32_t channels) {
-  return num_pairs * (6 + channels) * (dtype == AVATAR_FLOAT32 ? 4 : 8);
+int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels) {
+  return BY_DTYPE(rasterize_workspace, n, num_pairs, channels);
 }
 
 int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const void* conics, const void* colors,
@@ -240,7 +242,7 @@ int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const 
                                     channels, in<T>(background), background_stride, width, height, in<T>(limits),
                                     tile_offsets, ids, slots, slot_offsets, in<T>(final_t), last, in<T>(v_image),
                                     in<T>(v_final_t), out<T>(v_means2d), out<T>(v_conics), out<T>(v_colors),
-                                    out<T>(v_opacities), out<T>(workspace)));
+                                    out<T>(v_opacities), workspace));
 }
 
 int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
@@ -264,6 +266,66 @@ int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, co
   RETURN_IF_BAD(check_picture(call, width, height, channels));
   DISPATCH(K::ssim_backward<T>(threads_of(call), in<T>(a), in<T>(b), in<T>(partials), v_mean, height, width, channels,
                                out<T>(v_a), workspace));
+}
+
+int64_t avatar_l1_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
+  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
+  return BY_DTYPE(l1_ssim_workspace, threads, height, width, channels);
+}
+
+int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight, double ssim_weight,
+                       int32_t height, int32_t width, int32_t channels, void* terms, void* v_image, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, 0, &isa));
+  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  DISPATCH(K::l1_ssim<T>(threads_of(call), in<T>(image), in<T>(target), in<T>(weight), ssim_weight, height, width,
+                         channels, out<T>(terms), out<T>(v_image), workspace));
+}
+
+static int32_t check_mlp(avatar_call* call, int32_t inputs, int32_t hidden, int32_t outputs) {
+  for (const int32_t size : {inputs, hidden, outputs})
+    if (size < 1 || size > 1024)
+      return fail(call, AVATAR_BAD_ARGUMENT, "deform_mlp needs 1 to 1024 inputs, hidden units and outputs");
+  return AVATAR_OK;
+}
+
+int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
+                                    int32_t outputs) {
+  // Registers of other instruction sets are narrower or as wide, so the widest padding is enough for all.
+  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
+  const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
+  return BY_DTYPE(deform_mlp_workspace, threads, wide(inputs), wide(hidden), wide(outputs));
+}
+
+int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n, int32_t inputs,
+                          int32_t hidden, int32_t outputs, const void* spatial_weight, const void* spatial_bias,
+                          const void* condition, const void* middle_weight, const void* middle_bias,
+                          const void* head_weight, const void* head_bias, const void* scale, void* result,
+                          void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  DISPATCH(K::deform_mlp<T>(threads_of(call), in<T>(features), in<T>(code), n, inputs, hidden, outputs,
+                            in<T>(spatial_weight), in<T>(spatial_bias), in<T>(condition), in<T>(middle_weight),
+                            in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale), out<T>(result),
+                            out<T>(workspace)));
+}
+
+int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t hidden,
+                                   int32_t outputs, const void* spatial_weight, const void* spatial_bias,
+                                   const void* condition, const void* middle_weight, const void* middle_bias,
+                                   const void* head_weight, const void* head_bias, const void* scale,
+                                   const void* v_out, void* v_features, void* v_spatial_weight, void* v_spatial_bias,
+                                   void* v_condition, void* v_middle_weight, void* v_middle_bias, void* v_head_weight,
+                                   void* v_head_bias, void* workspace) {
+  int32_t isa;
+  RETURN_IF_BAD(check(call, n, &isa));
+  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  DISPATCH(K::deform_mlp_backward<T>(
+      threads_of(call), in<T>(features), n, inputs, hidden, outputs, in<T>(spatial_weight), in<T>(spatial_bias),
+      in<T>(condition), in<T>(middle_weight), in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale),
+      in<T>(v_out), out<T>(v_features), out<T>(v_spatial_weight), out<T>(v_spatial_bias), out<T>(v_condition),
+      out<T>(v_middle_weight), out<T>(v_middle_bias), out<T>(v_head_weight), out<T>(v_head_bias), out<T>(workspace)));
 }
 
 int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "avatar_math.h"
 
@@ -40,6 +41,7 @@ template <typename T>
 struct Mask {
   typename Vector<T>::bits bits;  // all ones or all zeros per lane
   AVATAR_HD Mask operator&(Mask other) const { return {bits & other.bits}; }
+  AVATAR_HD Mask operator|(Mask other) const { return {bits | other.bits}; }
   AVATAR_HD Mask without(Mask other) const { return {bits & ~other.bits}; }
 };
 
@@ -49,7 +51,8 @@ struct Lanes {
   typename Vector<T>::values v;
 
   Lanes() = default;
-  AVATAR_HD explicit Lanes(double x) : v(typename Vector<T>::values{} + static_cast<T>(x)) {}
+  // Subtracting zero changes no number, so compilers drop it; adding zero would change -0.
+  AVATAR_HD explicit Lanes(double x) : v(static_cast<T>(x) - typename Vector<T>::values{}) {}
   AVATAR_HD explicit Lanes(typename Vector<T>::values x) : v(x) {}
   AVATAR_HD static Lanes load(const T* from) {
     Lanes out;
@@ -89,6 +92,7 @@ template <>
 struct Mask<float> {
   __mmask16 bits;
   AVATAR_HD Mask operator&(Mask other) const { return {static_cast<__mmask16>(bits & other.bits)}; }
+  AVATAR_HD Mask operator|(Mask other) const { return {static_cast<__mmask16>(bits | other.bits)}; }
   AVATAR_HD Mask without(Mask other) const { return {static_cast<__mmask16>(bits & ~other.bits)}; }
 };
 AVATAR_HD Mask<float> operator<(Lanes<float> x, Lanes<float> y) {
@@ -107,6 +111,55 @@ AVATAR_HD bool any(Mask<float> mask) { return _mm256_movemask_ps((__m256)mask.bi
 AVATAR_HD bool any(Mask<float> mask) { return _mm_movemask_ps((__m128)mask.bits) != 0; }
 #elif defined(__aarch64__)
 AVATAR_HD bool any(Mask<float> mask) { return vmaxvq_u32((uint32x4_t)mask.bits) != 0; }
+#endif
+
+// One bit per lane, the first lane lowest.
+template <typename T>
+AVATAR_HD uint32_t lane_bits(Mask<T> mask) {
+  typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type lane[Lanes<T>::kCount];
+  __builtin_memcpy(lane, &mask.bits, sizeof(lane));
+  uint32_t out = 0;
+  for (int i = 0; i < Lanes<T>::kCount; ++i) out |= static_cast<uint32_t>(lane[i] & 1) << i;
+  return out;
+}
+#if defined(__AVX512F__)
+AVATAR_HD uint32_t lane_bits(Mask<float> mask) { return mask.bits; }
+#elif defined(__AVX2__)
+AVATAR_HD uint32_t lane_bits(Mask<float> mask) {
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask.bits));
+}
+#elif defined(__x86_64__)
+AVATAR_HD uint32_t lane_bits(Mask<float> mask) { return static_cast<uint32_t>(_mm_movemask_ps((__m128)mask.bits)); }
+#endif
+
+// x where the mask is set, else zero.
+template <typename T>
+AVATAR_HD Lanes<T> keep(Mask<T> mask, Lanes<T> x) {
+  typename Vector<T>::bits bits;
+  __builtin_memcpy(&bits, &x.v, sizeof(bits));
+  bits &= mask.bits;
+  __builtin_memcpy(&x.v, &bits, sizeof(bits));
+  return x;
+}
+
+// The machine's minimum and maximum treat a NaN in x as the templates do.
+#if defined(__AVX512F__)
+AVATAR_HD Lanes<float> keep(Mask<float> mask, Lanes<float> x) {
+  return Lanes<float>((Vector<float>::values)_mm512_maskz_mov_ps(mask.bits, (__m512)x.v));
+}
+AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
+  return Lanes<float>((Vector<float>::values)_mm512_max_ps((__m512)x.v, (__m512)bound.v));
+}
+AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
+  return Lanes<float>((Vector<float>::values)_mm512_min_ps((__m512)x.v, (__m512)bound.v));
+}
+#elif defined(__AVX2__)
+AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
+  return Lanes<float>((Vector<float>::values)_mm256_max_ps((__m256)x.v, (__m256)bound.v));
+}
+AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
+  return Lanes<float>((Vector<float>::values)_mm256_min_ps((__m256)x.v, (__m256)bound.v));
+}
 #endif
 
 template <typename T>
@@ -134,6 +187,37 @@ AVATAR_HD T lane_sum(Lanes<T> x) {
   return part[0];
 }
 
+// out[i] = lane_sum(in[i]) for `count` vectors.
+template <int count, typename T>
+AVATAR_HD void lane_sums(const Lanes<T>* in, T* out) {
+  for (int i = 0; i < count; ++i) out[i] = lane_sum(in[i]);
+}
+
+#if defined(__AVX512F__)
+// Up to sixteen at once: each step adds the halves of two vectors into one, so four steps leave one sum per lane.
+template <int count>
+AVATAR_HD void lane_sums(const Lanes<float>* in, float* out) {
+  static_assert(count <= 16, "one lane per sum");
+  __m512 part[16];
+  for (int i = 0; i < 16; ++i) part[i] = i < count ? (__m512)in[i].v : _mm512_setzero_ps();
+  for (int i = 0; i < (count + 1) / 2; ++i)
+    part[i] = _mm512_add_ps(_mm512_shuffle_f32x4(part[2 * i], part[2 * i + 1], 0x44),
+                            _mm512_shuffle_f32x4(part[2 * i], part[2 * i + 1], 0xee));
+  for (int i = (count + 1) / 2; i < 8; ++i) part[i] = _mm512_setzero_ps();
+  for (int i = 0; i < 4; ++i)
+    part[i] = _mm512_add_ps(_mm512_shuffle_f32x4(part[2 * i], part[2 * i + 1], 0x88),
+                            _mm512_shuffle_f32x4(part[2 * i], part[2 * i + 1], 0xdd));
+  for (int i = 0; i < 2; ++i)
+    part[i] = _mm512_add_ps(_mm512_shuffle_ps(part[2 * i], part[2 * i + 1], 0x44),
+                            _mm512_shuffle_ps(part[2 * i], part[2 * i + 1], 0xee));
+  const __m512 sums =
+      _mm512_add_ps(_mm512_shuffle_ps(part[0], part[1], 0x88), _mm512_shuffle_ps(part[0], part[1], 0xdd));
+  // Lane 4 i + j now holds sum 4 j + i.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << count) - 1u), _mm512_permutexvar_ps(order, sums));
+}
+#endif
+
 // Apply a scalar function lane by lane.
 template <typename T, typename Function>
 AVATAR_HD Lanes<T> map_lanes(Lanes<T> x, const Function& function) {
@@ -148,6 +232,18 @@ AVATAR_HD Lanes<T> root(Lanes<T> x) {
   return map_lanes(x, [](T value) { return root(value); });
 }
 
+// 1 / x for ordinary x; within one unit in the last place where the machine has an estimate to refine.
+template <typename T>
+AVATAR_HD Lanes<T> reciprocal(Lanes<T> x) {
+  return Lanes<T>(1.0) / x;
+}
+#if defined(__AVX512F__)
+AVATAR_HD Lanes<float> reciprocal(Lanes<float> x) {
+  const Lanes<float> estimate((Vector<float>::values)_mm512_rcp14_ps((__m512)x.v));
+  return estimate + estimate * (Lanes<float>(1.0) - x * estimate);
+}
+#endif
+
 // The smallest integer not below x, for |x| < 2^22 (float); larger numbers may come out one off.
 template <typename T>
 AVATAR_HD Lanes<T> round_up(Lanes<T> x) {
@@ -156,27 +252,35 @@ AVATAR_HD Lanes<T> round_up(Lanes<T> x) {
   return nearest + select(nearest < x, Lanes<T>(1.0), Lanes<T>(0.0));
 }
 
-AVATAR_HD Lanes<double> exp_negative(Lanes<double> x) {
-  return map_lanes(x, [](double value) { return exp_negative(value); });
+AVATAR_HD Lanes<double> exp2_approximate(Lanes<double> x) {
+  return map_lanes(x, [](double value) { return ::exp2(value); });
 }
 
-// exp(-x) for x >= 0: 2^n * 2^f with |f| <= 1/2, f by a degree-6 Taylor polynomial (relative error below 3e-7).
-AVATAR_HD Lanes<float> exp_negative(Lanes<float> x) {
+// 2^x for x below 127; zero or nearly so where 2^x is no ordinary number. A minimax polynomial of degree 4 in the
+// fraction: relative error below 3e-6, far less than the step of a picture of 8 or even 16 bits.
+AVATAR_HD Lanes<float> exp2_approximate(Lanes<float> x) {
   using V = Lanes<float>;
+#if defined(__AVX512F__)
+  const V f((Vector<float>::values)_mm512_reduce_ps((__m512)x.v, _MM_FROUND_TO_NEG_INF));  // x - floor(x)
+  V p = V(1.3534167747e-2);
+  p = p * f + V(5.2011460935e-2);
+  p = p * f + V(2.4144275670e-1);
+  p = p * f + V(6.9300383451e-1);
+  p = p * f + V(1.0000025934);
+  return V((Vector<float>::values)_mm512_scalef_ps((__m512)p.v, (__m512)x.v));  // p * 2^floor(x)
+#else
   typedef uint32_t words __attribute__((vector_size(AVATAR_REGISTER_BYTES)));
-  const V y = at_least(x * V(-1.44269504088896341), V(-126.0));
-  const V magic(12582912.0);  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const V y = at_least(x, V(-126.0)), magic(12582912.0);  // 1.5 * 2^23: adding it rounds to an integer
   const V shifted = y + magic;
   const V f = y - (shifted - magic);
-  V p = V(1.5403530393381610e-4);
-  p = p * f + V(1.3333558146428443e-3);
-  p = p * f + V(9.6181291076284772e-3);
-  p = p * f + V(5.5504108664821580e-2);
-  p = p * f + V(2.4022650695910071e-1);
-  p = p * f + V(6.9314718055994531e-1);
-  p = p * f + V(1.0);
-  // The low bits of `shifted` hold n; moved to the exponent field they multiply by 2^n.
+  V p = V(9.5701017916e-3);
+  p = p * f + V(5.5917860310e-2);
+  p = p * f + V(2.4024744831e-1);
+  p = p * f + V(6.9312181474e-1);
+  p = p * f + V(9.9999926144e-1);
+  // The low bits of `shifted` hold that integer n; moved to the exponent field they multiply by 2^n.
   return V((Vector<float>::values)((words)p.v + ((words)shifted.v << 23)));
+#endif
 }
 
 }  // namespace AVATAR_ISA

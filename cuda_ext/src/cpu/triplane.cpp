@@ -1,31 +1,207 @@
 // Hash-grid tri-plane features: bilinear lookups on three planes at several resolutions.
 //
-// The encoder works on blocks of points so that a block's outputs stay in cache while the tables stream by. The table
-// gradient is computed one (plane, level) slice at a time by one thread each, in the order of the points: no two threads
-// write one slice, hence the same bits for any number of threads.
+// The encoder works on blocks of points so that a block's outputs stay in cache while the tables stream by. For each
+// slice (plane and level) the cells of a whole block are found first, which compilers vectorise; the lookups that follow
+// only load and blend. On a level that is stored densely, neighbours along x are neighbours in memory and come with one
+// load. The table gradient is computed one slice at a time by one thread each, in the order of the points: no two
+// threads write one slice, hence the same bits for any number of threads.
+#include <type_traits>
+
 #include "common.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
-constexpr int64_t kBlock = 512;
+constexpr int kBlock = 1024;
+constexpr int kMaxFeatures = 16;
 constexpr int kAxes[3][2] = {{0, 1}, {1, 2}, {0, 2}};  // xy, yz, xz
 
+// Coordinates of a block of points, side by side.
 template <typename T>
-struct Corners {
-  uint32_t row[4];  // 00, 10, 01, 11
-  GridCell<T> u, v;
+struct Points {
+  T axis[3][kBlock];
+
+  void load(const T* points, int count) {
+    for (int i = 0; i < count; ++i)
+      for (int k = 0; k < 3; ++k) axis[k][i] = points[3 * i + k];
+  }
 };
 
+// One plane at one resolution. On a dense slice the row below is `side` further in the table.
+struct Slice {
+  int plane, level;
+  uint32_t resolution, rows, side;
+  bool dense;
+
+  Slice(int64_t slice, const int32_t* resolutions, int levels, int64_t table_rows)
+      : plane(static_cast<int>(slice) / levels),
+        level(static_cast<int>(slice) % levels),
+        resolution(static_cast<uint32_t>(resolutions[level])),
+        rows(static_cast<uint32_t>(table_rows)),
+        side(resolution + 1u),
+        dense(uint64_t(side) * side <= rows) {}
+};
+
+// The cells of a block of points in one slice: table rows of the vertices 00, 10, 01, 11 (only the first where the slice
+// is dense) and the place within the cell.
 template <typename T>
-AVATAR_HD Corners<T> corners(const T* point, int plane, uint32_t resolution, uint32_t rows) {
-  Corners<T> c;
-  c.u = grid_cell(point[kAxes[plane][0]], resolution);
-  c.v = grid_cell(point[kAxes[plane][1]], resolution);
-  for (uint32_t k = 0; k < 4; ++k)
-    c.row[k] = grid_row(c.u.index + (k & 1u), c.v.index + (k >> 1), resolution, rows);
-  return c;
+struct Cells {
+  uint32_t row[4][kBlock];
+  T x[kBlock], y[kBlock];
+
+  void find(const Points<T>& points, const Slice& slice, int count) {
+    uint32_t* __restrict column = row[1];
+    uint32_t* __restrict line = row[2];
+    place(points.axis[kAxes[slice.plane][0]], slice.resolution, count, column, x);
+    place(points.axis[kAxes[slice.plane][1]], slice.resolution, count, line, y);
+    if (slice.dense) {
+      for (int i = 0; i < count; ++i) row[0][i] = line[i] * slice.side + column[i];
+      return;
+    }
+    const bool power_of_two = (slice.rows & (slice.rows - 1u)) == 0u;
+    for (int i = 0; i < count; ++i) {
+      const uint32_t left = column[i], right = left + 1u;
+      const uint32_t top = line[i] * 2654435761u, bottom = top + 2654435761u;  // as in grid_row
+      row[0][i] = left ^ top;
+      row[1][i] = right ^ top;
+      row[2][i] = left ^ bottom;
+      row[3][i] = right ^ bottom;
+    }
+    for (auto& corner : row)
+      for (int i = 0; i < count; ++i)
+        corner[i] = power_of_two ? corner[i] & (slice.rows - 1u) : corner[i] % slice.rows;
+  }
+
+ private:
+  static void place(const T* __restrict at, uint32_t resolution, int count, uint32_t* __restrict index,
+                    T* __restrict fraction) {
+    const T half = T(0.5) * T(resolution);
+    const int32_t largest = static_cast<int32_t>(resolution) - 1;
+    for (int i = 0; i < count; ++i) {
+      const T position = (at_most(at_least(at[i], T(-1)), T(1)) + T(1)) * half;
+      int32_t cell = static_cast<int32_t>(position);
+      cell = cell < largest ? cell : largest;
+      index[i] = static_cast<uint32_t>(cell);
+      fraction[i] = position - T(cell);
+    }
+  }
+};
+
+// Features of the vertices 00 and 10 (`low`), 01 and 11 (`high`).
+template <typename T, int kFeatures>
+struct Vertices {
+  static constexpr int kStored = 2 * (kFeatures ? kFeatures : kMaxFeatures);
+  T low[kStored], high[kStored];
+
+  template <bool kDense>
+  AVATAR_HD void load(const T* grid, const Cells<T>& cells, const Slice& slice, int i, int features) {
+    const int64_t first = int64_t(cells.row[0][i]) * features;
+    if (kDense) {
+      for (int f = 0; f < 2 * features; ++f) {
+        low[f] = grid[first + f];
+        high[f] = grid[first + int64_t(slice.side) * features + f];
+      }
+    } else {
+      for (int f = 0; f < features; ++f) {
+        low[f] = grid[first + f];
+        low[features + f] = grid[int64_t(cells.row[1][i]) * features + f];
+        high[f] = grid[int64_t(cells.row[2][i]) * features + f];
+        high[features + f] = grid[int64_t(cells.row[3][i]) * features + f];
+      }
+    }
+  }
+};
+
+template <typename T, int kFeatures, bool kDense>
+void look_up(const T* grid, const Cells<T>& cells, const Slice& slice, int count, int number, int64_t width, T* out) {
+  const int features = kFeatures ? kFeatures : number;
+  for (int i = 0; i < count; ++i, out += width) {
+    Vertices<T, kFeatures> v;
+    v.template load<kDense>(grid, cells, slice, i, features);
+    const T x = cells.x[i], y = cells.y[i];
+    for (int f = 0; f < 2 * features; ++f) v.low[f] += y * (v.high[f] - v.low[f]);
+    for (int f = 0; f < features; ++f) out[f] = v.low[f] + x * (v.low[features + f] - v.low[f]);
+  }
+}
+
+// Add the gradient by the two coordinates of the plane, in cells.
+template <typename T, int kFeatures, bool kDense>
+void look_up_slope(const T* grid, const Cells<T>& cells, const Slice& slice, int count, int number, int64_t width,
+                   const T* v_out, T* v_x, T* v_y) {
+  const int features = kFeatures ? kFeatures : number;
+  const T scale = T(0.5) * T(slice.resolution);
+  for (int i = 0; i < count; ++i, v_out += width) {
+    Vertices<T, kFeatures> v;
+    v.template load<kDense>(grid, cells, slice, i, features);
+    const T x = cells.x[i], y = cells.y[i];
+    T along_x = T(0), along_y = T(0);
+    for (int f = 0; f < features; ++f) {
+      const T left = v.high[f] - v.low[f], right = v.high[features + f] - v.low[features + f];
+      const T top = v.low[features + f] - v.low[f];
+      along_x += v_out[f] * (top + y * (right - left));
+      along_y += v_out[f] * (left + x * (right - left));
+    }
+    v_x[i] += scale * along_x;
+    v_y[i] += scale * along_y;
+  }
+}
+
+// Add the gradient by the table, from the slice's own copy of the cotangent.
+template <typename T, int kFeatures, bool kDense>
+void scatter(const Cells<T>& cells, const Slice& slice, int count, int number, const T* v_slice, T* v_grid) {
+  const int features = kFeatures ? kFeatures : number;
+  for (int i = 0; i < count; ++i, v_slice += features) {
+    const T x = cells.x[i], y = cells.y[i];
+    T low[Vertices<T, kFeatures>::kStored], high[Vertices<T, kFeatures>::kStored];
+    for (int f = 0; f < features; ++f) {
+      low[features + f] = v_slice[f] * x;
+      low[f] = v_slice[f] - low[features + f];
+    }
+    for (int f = 0; f < 2 * features; ++f) {
+      high[f] = low[f] * y;
+      low[f] -= high[f];
+    }
+    T* first = v_grid + int64_t(cells.row[0][i]) * features;
+    if (kDense) {
+      T* below = first + int64_t(slice.side) * features;
+      for (int f = 0; f < 2 * features; ++f) low[f] += first[f];
+      for (int f = 0; f < 2 * features; ++f) high[f] += below[f];
+      for (int f = 0; f < 2 * features; ++f) first[f] = low[f];
+      for (int f = 0; f < 2 * features; ++f) below[f] = high[f];
+    } else {  // the vertices may share a row
+      for (int f = 0; f < features; ++f) {
+        first[f] += low[f];
+        v_grid[int64_t(cells.row[1][i]) * features + f] += low[features + f];
+        v_grid[int64_t(cells.row[2][i]) * features + f] += high[f];
+        v_grid[int64_t(cells.row[3][i]) * features + f] += high[features + f];
+      }
+    }
+  }
+}
+
+// Call function(features, dense) with compile-time constants; features = 0 stands for any other number.
+template <typename Function>
+AVATAR_HD void specialised(int features, bool dense, const Function& function) {
+  const auto with_layout = [&](auto number) {
+    if (dense)
+      function(number, std::true_type());
+    else
+      function(number, std::false_type());
+  };
+  if (features == 1)
+    with_layout(std::integral_constant<int, 1>());
+  else if (features == 2)
+    with_layout(std::integral_constant<int, 2>());
+  else
+    with_layout(std::integral_constant<int, 0>());
+}
+
+// function(first point, number of points) in blocks.
+template <typename Function>
+void for_blocks(int threads, int64_t n, const Function& function) {
+  parallel_blocks(threads, n, kBlock,
+                  [&](int64_t begin, int64_t end) { function(begin, static_cast<int>(end - begin)); });
 }
 
 }  // namespace
@@ -34,18 +210,17 @@ template <typename T>
 void triplane_encode(int threads, const T* points, const T* table, const int32_t* resolutions, int64_t n, int levels,
                      int64_t rows, int features, T* out) {
   const int64_t width = int64_t(3) * levels * features;
-  parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
-    for (int slice = 0; slice < 3 * levels; ++slice) {
-      const uint32_t resolution = static_cast<uint32_t>(resolutions[slice % levels]);
-      const T* grid = table + slice * rows * features;
-      for (int64_t i = begin; i < end; ++i) {
-        const Corners<T> c = corners(points + 3 * i, slice / levels, resolution, static_cast<uint32_t>(rows));
-        for (int f = 0; f < features; ++f)
-          out[i * width + slice * features + f] =
-              bilinear(grid[int64_t(c.row[0]) * features + f], grid[int64_t(c.row[1]) * features + f],
-                       grid[int64_t(c.row[2]) * features + f], grid[int64_t(c.row[3]) * features + f], c.u.fraction,
-                       c.v.fraction);
-      }
+  for_blocks(threads, n, [&](int64_t begin, int count) {
+    Points<T> block;
+    block.load(points + 3 * begin, count);
+    Cells<T> cells;
+    for (int64_t k = 0; k < 3 * levels; ++k) {
+      const Slice slice(k, resolutions, levels, rows);
+      cells.find(block, slice, count);
+      specialised(features, slice.dense, [&](auto number, auto dense) {
+        look_up<T, number(), dense()>(table + k * rows * features, cells, slice, count, features, width,
+                                      out + begin * width + k * features);
+      });
     }
   });
 }
@@ -61,52 +236,49 @@ void triplane_encode_backward(int threads, const T* points, const T* table, cons
                               T* workspace) {
   const int64_t width = int64_t(3) * levels * features;
   if (v_points != nullptr) {
-    parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
-      for (int64_t i = 3 * begin; i < 3 * end; ++i) v_points[i] = T(0);
-      for (int slice = 0; slice < 3 * levels; ++slice) {
-        const uint32_t resolution = static_cast<uint32_t>(resolutions[slice % levels]);
-        const int* axes = kAxes[slice / levels];
-        const T* grid = table + slice * rows * features;
-        for (int64_t i = begin; i < end; ++i) {
-          const Corners<T> c = corners(points + 3 * i, slice / levels, resolution, static_cast<uint32_t>(rows));
-          T v_u = T(0), v_v = T(0);
-          for (int f = 0; f < features; ++f) {
-            const T v = v_out[i * width + slice * features + f];
-            const T g00 = grid[int64_t(c.row[0]) * features + f], g10 = grid[int64_t(c.row[1]) * features + f];
-            const T g01 = grid[int64_t(c.row[2]) * features + f], g11 = grid[int64_t(c.row[3]) * features + f];
-            v_u += v * ((T(1) - c.v.fraction) * (g10 - g00) + c.v.fraction * (g11 - g01));
-            v_v += v * ((T(1) - c.u.fraction) * (g01 - g00) + c.u.fraction * (g11 - g10));
-          }
-          v_points[3 * i + axes[0]] += v_u * c.u.slope;
-          v_points[3 * i + axes[1]] += v_v * c.v.slope;
-        }
+    for_blocks(threads, n, [&](int64_t begin, int count) {
+      Points<T> block, v_block = {};
+      block.load(points + 3 * begin, count);
+      Cells<T> cells;
+      for (int64_t k = 0; k < 3 * levels; ++k) {
+        const Slice slice(k, resolutions, levels, rows);
+        cells.find(block, slice, count);
+        specialised(features, slice.dense, [&](auto number, auto dense) {
+          look_up_slope<T, number(), dense()>(table + k * rows * features, cells, slice, count, features, width,
+                                              v_out + begin * width + k * features,
+                                              v_block.axis[kAxes[slice.plane][0]], v_block.axis[kAxes[slice.plane][1]]);
+        });
       }
+      for (int i = 0; i < count; ++i)
+        for (int k = 0; k < 3; ++k) {  // a clamped coordinate has no gradient
+          const T x = block.axis[k][i];
+          v_points[3 * (begin + i) + k] = x >= T(-1) && x <= T(1) ? v_block.axis[k][i] : T(0);
+        }
     });
   }
   if (v_table == nullptr) return;
 
   // Slice-major copy of the cotangent, so that a slice reads it densely.
-  parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t k = 0; k < width; ++k)
-        workspace[(k / features * n + i) * features + k % features] = v_out[i * width + k];
+  for_blocks(threads, n, [&](int64_t begin, int count) {
+    for (int64_t k = 0; k < width; ++k) {
+      T* to = workspace + (k / features * n + begin) * features + k % features;
+      const T* from = v_out + begin * width + k;
+      for (int i = 0; i < count; ++i) to[i * features] = from[i * width];
+    }
   });
-  parallel_for(threads, 3 * levels, [&](int64_t slice, int) {
-    const uint32_t resolution = static_cast<uint32_t>(resolutions[slice % levels]);
-    const T* v_slice = workspace + slice * n * features;
-    T* v_grid = v_table + slice * rows * features;
+  parallel_for(threads, 3 * levels, [&](int64_t k, int) {
+    const Slice slice(k, resolutions, levels, rows);
+    T* v_grid = v_table + k * rows * features;
     for (int64_t i = 0; i < rows * features; ++i) v_grid[i] = T(0);
-    for (int64_t i = 0; i < n; ++i) {
-      const Corners<T> c =
-          corners(points + 3 * i, static_cast<int>(slice) / levels, resolution, static_cast<uint32_t>(rows));
-      for (int f = 0; f < features; ++f) {
-        const T v = v_slice[i * features + f];
-        const T right = v * c.u.fraction, left = v - right;
-        v_grid[int64_t(c.row[0]) * features + f] += left * (T(1) - c.v.fraction);
-        v_grid[int64_t(c.row[1]) * features + f] += right * (T(1) - c.v.fraction);
-        v_grid[int64_t(c.row[2]) * features + f] += left * c.v.fraction;
-        v_grid[int64_t(c.row[3]) * features + f] += right * c.v.fraction;
-      }
+    Points<T> block;
+    Cells<T> cells;
+    for (int64_t begin = 0; begin < n; begin += kBlock) {
+      const int count = static_cast<int>(n - begin < kBlock ? n - begin : kBlock);
+      block.load(points + 3 * begin, count);
+      cells.find(block, slice, count);
+      specialised(features, slice.dense, [&](auto number, auto dense) {
+        scatter<T, number(), dense()>(cells, slice, count, features, workspace + (k * n + begin) * features, v_grid);
+      });
     }
   });
 }

@@ -1,0 +1,95 @@
+"""The picture loss of training as a torch operator: weighted L1 and structural similarity in one sweep."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.native import reference
+from avatar.native.checks import float_tensor, picture_size
+from avatar.native.library import num_threads, require_library, runs_native
+
+
+class PictureLoss(NamedTuple):
+    """The loss, and what it consists of for the log (scalars without gradient).
+
+    Attributes:
+        loss: (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim), differentiable in the picture.
+        l1: Mean of weight * |difference|.
+        ssim: Mean structural similarity.
+        mse: Mean squared difference, unweighted.
+    """
+
+    loss: Tensor
+    l1: Tensor
+    ssim: Tensor
+    mse: Tensor
+
+
+def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None) -> PictureLoss:
+    """Weighted L1 and structural similarity of a picture to its target (the photometric loss of 3DGS).
+
+    Args:
+        image: [H, W, C], values 0..1; differentiated.
+        target: [H, W, C]; not differentiated.
+        ssim_weight: Share of the structural term, 0..1; L1 has the rest.
+        weight: [H, W, 1] weight of L1, not differentiated; None weighs all pixels alike.
+
+    Raises:
+        AvatarError: Wrong shapes or dtypes, or ``target`` or ``weight`` asks for a gradient.
+    """
+    image = float_tensor("image", image, ("H", "W", "C"))
+    target = float_tensor("target", target, tuple(image.shape), like=image)
+    picture_size(image.shape[1], image.shape[0])
+    if not 1 <= image.shape[2] <= 32:
+        raise AvatarError(f"image has shape {list(image.shape)};", "expected 1 to 32 channels.")
+    if not 0 <= ssim_weight <= 1:
+        raise AvatarError(f"ssim_weight is {ssim_weight};", "expected 0 to 1.")
+    if weight is not None:
+        weight = float_tensor("weight", weight, (*image.shape[:2], 1), like=image)
+    for name, tensor in (("target", target), ("weight", weight)):
+        if tensor is not None and tensor.requires_grad:
+            raise AvatarError(f"{name} requires a gradient;", "l1_ssim differentiates image alone.", "Detach it.")
+    if not runs_native(image):
+        return PictureLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
+    terms, _ = _l1_ssim(image, target, weight, ssim_weight, torch.is_grad_enabled() and image.requires_grad)
+    return PictureLoss(terms[0], *terms[1:].detach().unbind())
+
+
+@torch.library.custom_op("avatar::l1_ssim", mutates_args=(), device_types="cpu")
+def _l1_ssim(
+    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
+) -> tuple[Tensor, Tensor]:
+    """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the picture."""
+    native, (height, width, channels) = require_library(), image.shape
+    terms, v_image = image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+    native.call(
+        "avatar_l1_ssim",
+        *(image.dtype, image, target, weight, ssim_weight, height, width, channels),
+        *(terms, v_image if need_image else None),
+        native.workspace("avatar_l1_ssim_workspace", image.dtype, num_threads(), height, width, channels),
+    )
+    return terms, v_image
+
+
+@_l1_ssim.register_fake
+def _(
+    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
+) -> tuple[Tensor, Tensor]:
+    return image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _vjp(ctx: Any, v_terms: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    (v_image,) = ctx.saved_tensors
+    return v_image * v_terms[0], None, None, None, None
+
+
+_l1_ssim.register_autograd(_vjp, setup_context=_setup)
