@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 ROOT = Path(__file__).parents[1]
+DEVICE = "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def main(config: Config) -> int:
     tests = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/kernels/test_cuda.py"], cwd=ROOT, capture_output=True, text=True
     )
-    print(tests.stdout)
+    print(tests.stdout, tests.stderr)
     results: dict[str, Any] = environment() | {
         "gpu": torch.cuda.get_device_name(),
         "cuda": torch.version.cuda,
@@ -95,7 +96,7 @@ def scene(n: int, size: int) -> dict[str, Any]:
         "K": torch.tensor([[2.6 * size, 0, size / 2], [0, 2.6 * size, size / 2], [0, 0, 1]]),
         "target": torch.rand(size, size, 3, generator=g),
     }
-    return {name: tensor.cuda() for name, tensor in tensors.items()}
+    return {name: tensor.to(DEVICE) for name, tensor in tensors.items()}
 
 
 def ours(s: dict[str, Any], size: int) -> Any:
@@ -106,6 +107,20 @@ def ours(s: dict[str, Any], size: int) -> Any:
         s["means"], s["quats"], s["scales"], s["viewmat"], s["K"], size, size
     )
     return native.rasterize(means2d, conics, s["colors"], s["opacities"], depths, radii, size, size)[0]
+
+
+def pairs(s: dict[str, Any], size: int) -> int:
+    """How many (tile, Gaussian) pairs the picture has."""
+    import torch
+
+    from avatar import native
+    from avatar.native.cuda import bin_gaussians
+
+    with torch.no_grad():
+        radii, means2d, depths, conics = native.project_gaussians(
+            s["means"], s["quats"], s["scales"], s["viewmat"], s["K"], size, size
+        )
+        return len(bin_gaussians(means2d, conics, s["opacities"], depths, radii, size, size)[2])
 
 
 def gsplats(s: dict[str, Any], size: int) -> Any:
@@ -123,17 +138,20 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
     import torch
 
     from avatar import native
-    from avatar.native import cuda
 
     s = scene(n, size)
     leaves = [s[name].requires_grad_() for name in ("means", "quats", "scales", "colors", "opacities")]
     resolutions = [round(16 * 1.25**level) for level in range(12)]
-    table = torch.randn(3, 12, 2**15, 1, device="cuda").requires_grad_()
+    table = torch.randn(3, 12, 2**15, 1, device=DEVICE).requires_grad_()
     points = (s["means"].detach() / 10.0).requires_grad_()
     picture = (0.8 * s["target"] + 0.1).requires_grad_()
-    state = [torch.randn(n, 16, device="cuda") for _ in range(4)]
+    state = [torch.randn(n, 16, device=DEVICE) for _ in range(4)]
     shapes = [(n, 128), (64,), (64, 64), (64,), (10, 64), (10,), (10,)]
-    network = [torch.randn(shape, device="cuda") for shape in shapes]
+    network = [torch.randn(shape, device=DEVICE) for shape in shapes]
+    for weight in network[1:-1]:
+        weight.requires_grad_()
+    encoded, bias = torch.randn(n, 36, device=DEVICE), torch.randn(128, device=DEVICE)
+    spatial = torch.randn(128, 36, device=DEVICE).requires_grad_()
 
     def both(make: Callable[[], Any], *inputs: Any) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(make(), inputs)
@@ -151,7 +169,8 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
     def in_a_graph() -> Callable[[], Any]:
         """The same step without waiting for the device, captured once and replayed."""
         step, stream = both(loss(ours), *leaves), torch.cuda.Stream()
-        with native.pair_capacity(64 * n) as capacity:
+        with native.pair_capacity(int(1.3 * pairs(s, size)) + 1) as capacity:
+            torch.cuda.synchronize()
             with torch.cuda.stream(stream):
                 for _ in range(3):
                     step()
@@ -178,12 +197,15 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
         "triplane and backward": both(
             lambda: native.triplane_encode(points, table, resolutions).square().sum(), points, table
         ),
+        "deformation network and backward": both(
+            lambda: native.deform_mlp(encoded, spatial, bias, *network[1:]).square().mean(), spatial, *network[1:-1]
+        ),
         "SSIM and backward": both(lambda: native.ssim(picture, s["target"]), picture),
-        "L1 + SSIM with gradient": lambda: cuda.l1_ssim(picture.detach(), s["target"], None, 0.2, True),
+        "L1 + SSIM and backward": both(lambda: native.l1_ssim(picture, s["target"], 0.2).loss, picture),
         "Adam, 16 per Gaussian": lambda: native.adam_step(
             state[0], state[1], state[2], state[3], 1e-3, 0.9, 0.99, 1e-8, 1
         ),
-        "deformation network": lambda: cuda.deform_code(*network),
+        "deformation network": forward(lambda: native.deform_code(*network)),
     }
     if gsplats(s, size) is not None:
         result["gsplat: render"] = forward(lambda: gsplats(s, size))
