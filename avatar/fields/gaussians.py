@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 # Learned, one row per Gaussian. Names and parametrisation are gsplat's where gsplat has one; colours are plain RGB.
 ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "rig": 1}
-REGIONS = ("face", "mouth_upper", "mouth_lower", "hair", "neck", "torso", "filling")
-FILLING = REGIONS.index("filling")  # behind what was filmed; keeps the colour it was painted with
+REGIONS = ("face", "mouth_upper", "mouth_lower", "hair", "neck", "torso")
 
 
 class Seeds(NamedTuple):

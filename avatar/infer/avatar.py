@@ -71,7 +71,7 @@ class Avatar:
             GaussianConfig(**meta["config"]), count=meta["count"], width=meta["width"], height=meta["height"],
         )  # fmt: skip
         try:
-            model.load_state_dict(tensors)
+            model.load_packed(tensors)
         except RuntimeError as error:
             fix = "Train it again, or use the version that wrote it."
             raise AvatarError(f"{path} does not fit this version of the toolkit:", str(error), fix) from None

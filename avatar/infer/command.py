@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import tyro
 
 from avatar import log
+from avatar.environment import environment
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Config:
     """Play the basis that `avatar bake` wrote instead of the trained field: faster."""
     frames: int | None = None
     """Stop after this many frames."""
+    json: Path | None = None
+    """Write frames, seconds and speed, with the hardware and the commit, to this file."""
     person: Path | None = None
     """With --split: the PERSON folder, where it is not the one the avatar was trained from."""
 
@@ -85,6 +88,7 @@ class Timing(NamedTuple):
 def main(config: Config) -> None:
     """Render to an mp4."""
     from avatar.infer.cameras_path import CameraPath
+    from avatar.paths import write_json
 
     check(config)
     path = CameraPath.parse(config.camera)
@@ -114,6 +118,14 @@ def main(config: Config) -> None:
         f"{out}: {timing.frames} frames ({timing.frames / avatar.fps:.1f} s) in {timing.seconds:.1f} s, "
         f"{rate:.1f} frames/s, {rate / avatar.fps:.2f} times real time."
     )
+    if config.json is not None:
+        record = environment() | {
+            "frames": timing.frames, "seconds": round(timing.seconds, 3), "frames_per_second": round(rate, 2),
+            "render_milliseconds": round(1000 * timing.render_seconds / timing.frames, 2), "fps": avatar.fps,
+            "width": camera.width, "height": camera.height, "gaussians": avatar.info["gaussians"],
+            "baked": config.baked,
+        }  # fmt: skip
+        write_json(config.json, record)
     log.next_command(f"avatar view {config.run}")
 
 

@@ -215,7 +215,7 @@ def _filling(rig: HeadRig, outside: Seeds, chin_y: float, count: int, rng: np.ra
                 colors=outside.colors.numpy()[nearest],
                 opacity=0.9,
                 rig=share,
-                region="filling",
+                region=name,
                 bind_index=np.zeros((len(points), 3), np.int64),
                 bind_weight=np.zeros((len(points), 3), np.float32),
             )

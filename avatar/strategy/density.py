@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from avatar.fields.gaussians import ATTRIBUTES, FILLING, Gaussians
+from avatar.fields.gaussians import ATTRIBUTES, Gaussians
 from avatar.geometry.se3 import quat_to_matrix
 
 
@@ -64,11 +64,7 @@ class DensityControl:
         rounds = max(1, round((c.stop * steps - step) / c.interval) + 1)
         kept = int(keep.sum())
         wanted = max(0, min(int((limit - kept) / rounds) + 1, limit - kept, kept // 4))
-        score = torch.where(
-            keep & (gaussians.region != FILLING),
-            self.gradient / self.seen.clamp_min(1),
-            torch.full_like(self.gradient, -1.0),
-        )
+        score = torch.where(keep, self.gradient / self.seen.clamp_min(1), -1.0)
         parents = score.topk(min(wanted, kept)).indices.sort().values
         survivors = keep.nonzero()[:, 0]
         index = torch.cat([survivors, parents])

@@ -290,7 +290,7 @@ class Trainer:
             "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
             "steps": self.step,
         }  # fmt: skip
-        save_tensors(path, self.model.state_dict(), meta)
+        save_tensors(path, self.model.packed(), meta)
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -140,6 +140,8 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
+    info: ClassVar = {"gaussians": 12}
+
     def __init__(self, run: Path, baked: bool = False) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
@@ -196,8 +198,11 @@ def test_motion_file_is_rendered_with_sound(
     assert len(values) == 30 and np.all(np.diff(values) > 0) and values[-1] > 180
     with av.open(str(out)) as file:
         assert file.streams.audio and file.streams.video[0].width == 64
-    assert main([str(a) for a in [*arguments[:4], "--frames", 7]]) == 0
+    record = tmp_path / "speed.json"
+    assert main([str(a) for a in [*arguments[:4], "--frames", 7, "--json", record]]) == 0
     assert len(brightness(run / "drive.mp4")) == 7
+    told = json.loads(record.read_text())
+    assert told["frames"] == 7 and told["seconds"] > 0 and told["hardware"]["cores"] >= 1
 
 
 def test_lips_come_from_the_sound_and_the_rest_from_the_person(tmp_path: Path) -> None:
