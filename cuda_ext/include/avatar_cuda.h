@@ -10,7 +10,7 @@
  * Results are the same bits on every run, but for v_table of avatar_cuda_triplane_encode_backward, which is summed by
  * atomic additions.
  *
- * avatar/native/_abi_cuda.py is generated from this file by cuda_ext/generate_abi.py; keep one declaration per function.
+ * avatar/native/_abi_cuda.py is generated from this file by cuda_ext/generate_abi.py; one declaration per function.
  */
 #ifndef AVATAR_CUDA_H
 #define AVATAR_CUDA_H
@@ -56,8 +56,8 @@ AVATAR_API int32_t avatar_cuda_project_backward(avatar_call* call, const void* m
 /* Bytes of workspace of avatar_cuda_bin_count. */
 AVATAR_API int64_t avatar_cuda_bin_count_workspace(int64_t n);
 
-/* As avatar_bin_count, but for tile_offsets, which come with the lists: slot_offsets [n+1] and limits [n]. The number of
- * pairs is slot_offsets[n]; 2^31-1 stands for that many or more. */
+/* As avatar_bin_count, but for tile_offsets, which come with the lists: slot_offsets [n+1] and limits [n]. The number
+ * of pairs is slot_offsets[n]; 2^31-1 stands for that many or more. */
 AVATAR_API int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d, const void* conics,
                                          const void* opacities, const int32_t* radii, int64_t n, int32_t width,
                                          int32_t height, int32_t* slot_offsets, void* limits, void* workspace,
@@ -68,15 +68,15 @@ AVATAR_API int64_t avatar_cuda_bin_fill_workspace(int64_t capacity, int32_t widt
 
 /* Sort at most `capacity` pairs into tile lists: tile_offsets [tiles+1], ids and slots [capacity], as avatar_bin_fill
  * writes them. A caller who has read slot_offsets[n] passes that as capacity. One who must not wait passes an upper
- * bound; entries behind the last pair are then filled up and in no list. Where there are more pairs than capacity, those
- * of the last Gaussians are left out and *overflow (may be null) is set to 1; otherwise it is left as it is. */
+ * bound; entries behind the last pair are then filled up and in no list. Where there are more pairs than capacity,
+ * those of the last Gaussians are left out and *overflow (may be null) is set to 1; otherwise it is left as it is. */
 AVATAR_API int32_t avatar_cuda_bin_fill(avatar_call* call, const void* means2d, const void* conics,
                                         const void* opacities, const void* depths, const int32_t* radii, int64_t n,
                                         int32_t width, int32_t height, const int32_t* slot_offsets, int64_t capacity,
                                         int32_t* tile_offsets, int32_t* ids, int32_t* slots, int32_t* overflow,
                                         void* workspace, void* stream);
 
-/* As avatar_rasterize, but last [height,width] is the index in the tile's list of the last Gaussian blended, -1: none. */
+/* As avatar_rasterize, but last [height,width] is the index in the tile's list of the last Gaussian blended, or -1. */
 AVATAR_API int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d, const void* conics,
                                          const void* colors, const void* opacities, int64_t n, int32_t channels,
                                          const void* background, int32_t background_stride, int32_t width,
@@ -112,8 +112,8 @@ AVATAR_API int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, c
 /* Bytes of workspace of avatar_cuda_l1_ssim. */
 AVATAR_API int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels);
 
-/* The picture loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null: 1)
- * -> terms [4]: loss, L1, SSIM, squared error, each a mean, with L1 weighted and
+/* The picture loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null:
+ * 1) -> terms [4]: loss, L1, SSIM, squared error, each a mean, with L1 weighted and
  * loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted) receives d loss / d image. */
 AVATAR_API int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
                                        double ssim_weight, int32_t height, int32_t width, int32_t channels,

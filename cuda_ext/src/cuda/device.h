@@ -1,8 +1,8 @@
 // What every CUDA file needs: the shared mathematics, launches, and sums over a warp or a block.
 //
-// The sources are CUDA C++ for nvcc. tests/cuda_emulation provides a cuda_runtime.h with which a C++ compiler builds the
-// same files for the CPU, so that they are tested without a GPU; therefore launches go through `launch`, and CUB is used
-// in device_scan.h and device_sort.h only.
+// The sources are CUDA C++ for nvcc. tests/cuda_emulation provides a cuda_runtime.h with which a C++ compiler builds
+// the same files for the CPU, so that they are tested without a GPU; therefore launches go through `launch`, and CUB is
+// used in device_scan.h and device_sort.h only.
 #pragma once
 
 #define AVATAR_ISA cuda
@@ -67,7 +67,8 @@ int32_t with_dtype(avatar_call* call, const Function& function) {
 #if defined(AVATAR_CUDA_FLOAT64)
   return function(double());
 #else
-  return fail(call, AVATAR_UNSUPPORTED, "this CUDA library is built for float32 only (AVATAR_CUDA_FLOAT64=ON adds float64)");
+  return fail(call, AVATAR_UNSUPPORTED,
+              "this CUDA library is built for float32 only (AVATAR_CUDA_FLOAT64=ON adds float64)");
 #endif
 }
 

@@ -4,13 +4,13 @@
 // the Gaussians whose ellipse reaches its group, and stops when its pixels have had enough.
 //
 // Backward, the recurrence of the CPU version: walking from back to front, of a pixel's state only the transmittance T
-// and one number S are needed, the cotangent-weighted colour behind the current Gaussian; with d = <colour, v_image> and
-// alpha, v_alpha = T d - S / (1 - alpha), and S grows by alpha T d. Three kernels:
+// and one number S are needed, the cotangent-weighted colour behind the current Gaussian; with d = <colour, v_image>
+// and alpha, v_alpha = T d - S / (1 - alpha), and S grows by alpha T d. Three kernels:
 //   1. checkpoint: as the forward pass, but from back to front, one thread per pixel; leaves (T, S) of every pixel at
 //      every 32nd Gaussian of the list, a bucket.
-//   2. bucket (the idea of "Taming 3DGS", Mallick et al. 2024): one warp per bucket, each lane owns a Gaussian and keeps
-//      its sums in registers; the pixels' states travel from lane to lane. No two threads ever add to one number. Each
-//      (tile, Gaussian) pair writes its sums to its own slot.
+//   2. bucket (the idea of "Taming 3DGS", Mallick et al. 2024): one warp per bucket, each lane owns a Gaussian and
+//      keeps its sums in registers; the pixels' states travel from lane to lane. No two threads ever add to one number.
+//      Each (tile, Gaussian) pair writes its sums to its own slot.
 //   3. gather: adds up the slots of each Gaussian in their fixed order. Same bits on every run.
 // Storing the states during backward instead of forward costs one more blending pass, and saves keeping some 2 KB per
 // bucket from forward to backward, and all of it when nothing is differentiated.
@@ -175,7 +175,8 @@ struct alignas(2 * sizeof(T)) PixelState {
   T t, s;  // transmittance in front of what is behind, cotangent-weighted colour of what is behind
 };
 
-// Buckets of tile `tile` are numbered from here on. Numbers are unique and below capacity / 32 + tiles; some are unused.
+// Buckets of tile `tile` are numbered from here on. Numbers are unique and below capacity / 32 + tiles; some are
+// unused.
 __device__ __forceinline__ int32_t first_bucket(const int32_t* tile_offsets, int tile) {
   return tile_offsets[tile] / kBucket + tile;
 }
@@ -323,7 +324,8 @@ __global__ void __launch_bounds__(kBucketWarps<kChannels>* kWarp)
   T t = T(1), s = T(0);
   for (int step = 0; step < (pixels > 0 ? pixels + kWarp - 1 : 0); ++step) {
     if (step % kWarp == 0 && groups != 0u) {  // fetch the next group over the one before the current one
-      const int group = __ffs(static_cast<int>(groups)) - 1, pixel = group * kWarp + lane, at = step % (2 * kWarp) + lane;
+      const int group = __ffs(static_cast<int>(groups)) - 1, pixel = group * kWarp + lane;
+      const int at = step % (2 * kWarp) + lane;
       groups &= groups - 1u;
       const int px = left + pixel_column(pixel), py = top + pixel_row(pixel);
       const bool inside = px < scene.width && py < scene.height;

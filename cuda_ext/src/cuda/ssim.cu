@@ -183,8 +183,8 @@ __global__ void __launch_bounds__(kFinishThreads)
   terms[3] = T(average[2]);
 }
 
-// v_a = *cotangent * (by_similarity * d sum of SSIM / d a + by_difference * d sum of weight |a - b| / d a); cotangent and
-// weight may be null: 1.
+// v_a = *cotangent * (by_similarity * d sum of SSIM / d a + by_difference * d sum of weight |a - b| / d a); cotangent
+// and weight may be null: 1.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     ssim_backward_kernel(const T* a, const T* b, const T* weight, const T* partials, const T* cotangent,

@@ -1,11 +1,11 @@
-// Enough of CUDA to run the kernels of src/cuda on a CPU, for tests: compile them as C++ with this folder on the include
-// path and AVATAR_CUDA_EMULATED defined.
+// Enough of CUDA to run the kernels of src/cuda on a CPU, for tests: compile them as C++ with this folder on the
+// include path and AVATAR_CUDA_EMULATED defined.
 //
-// Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it needs the others (a barrier,
-// a shuffle, a vote) or ends. What a GPU leaves undefined is an error here: a barrier that not every thread reaches, a
-// warp function that not every lane of its mask reaches. Shared variables start every block as NaN where the kernel says
-// so (start_as_nan). The order in which fibers and blocks run can be chosen (emulation_set_order), which brings out
-// missing barriers: results must not depend on it.
+// Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it needs the others (a
+// barrier, a shuffle, a vote) or ends. What a GPU leaves undefined is an error here: a barrier that not every thread
+// reaches, a warp function that not every lane of its mask reaches. Shared variables start every block as NaN where the
+// kernel says so (start_as_nan). The order in which fibers and blocks run can be chosen (emulation_set_order), which
+// brings out missing barriers: results must not depend on it.
 #pragma once
 
 #include <cmath>
