@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compile the CUDA sources for every supported architecture, without running anything. Needs nvcc, no GPU.
+# Compile the CUDA sources for every supported architecture, without running anything, and compare the registers of
+# the kernels with registers.txt (--update: write it). Needs nvcc, no GPU.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 if ! command -v nvcc >/dev/null; then
@@ -15,7 +16,10 @@ for arch in 75 80 86 89 90 100 120; do
 done
 for source in "$here"/src/cuda/*.cu; do
   # shellcheck disable=SC2086
-  nvcc -std=c++17 -O3 --threads 0 -Werror all-warnings $flags -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden \
-    -I "$here/include" -c "$source" -o "$out/$(basename "$source").o"
+  nvcc -std=c++17 -O3 --threads 0 -Werror all-warnings $flags -Xptxas -v \
+    -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden -I "$here/include" \
+    -c "$source" -o "$out/$(basename "$source").o" >"$out/output" 2>&1 || { cat "$out/output"; exit 1; }
+  cat "$out/output" >>"$out/log"
   echo "compile_check: $(basename "$source") compiles for$(echo "$flags" | sed 's/ -gencode arch=compute_[0-9]*,code=/ /g')"
 done
+python3 "$here/registers.py" "$out/log" "$@"

@@ -6,6 +6,8 @@ collide far less than a 3-D one of the same size, and stay small enough for the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -40,8 +42,15 @@ class TriplaneHash(nn.Module):
         entries = min(2**log2_table, int((resolutions.max().item() + 1) ** 2))
         self.table = nn.Parameter(torch.empty(3, levels, entries, features).uniform_(-1e-4, 1e-4))
         self.width = 3 * levels * features
+        self._sizes: list[int] | None = None  # the resolutions on the host: reading them off a GPU would wait for it
 
     def forward(self, points: Tensor) -> Tensor:
         """Features [N, width] of points [N, 3]."""
         unit = ((points - self.middle) / self.extent).clamp(-1, 1)
-        return triplane_encode(unit, self.table, self.resolutions)
+        if self._sizes is None:
+            self._sizes = self.resolutions.tolist()
+        return triplane_encode(unit, self.table, self._sizes)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._sizes = None

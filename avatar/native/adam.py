@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
-from avatar.native import reference
-from avatar.native.library import library
+from avatar.native import cuda, reference
+from avatar.native.library import require_library, runs_native
 
 
 def adam_step(
@@ -45,15 +45,18 @@ def adam_step(
             )
     if step < 1:
         raise AvatarError(f"step is {step};", "steps count from 1.")
-    native = library()
     with torch.no_grad():
-        if native is None or param.device.type != "cpu" or param.dtype not in (torch.float32, torch.float64):
+        slow = param.dtype not in (torch.float32, torch.float64) or (param.is_cuda and cuda.cuda_library() is None)
+        if slow or not runs_native(param):
             reference.adam_step(param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
             return
         for name, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
             if not tensor.is_contiguous():
                 raise AvatarError(f"{name} is not contiguous;", "it is changed in place.", "Use .contiguous() once.")
-        native.call(
+        if param.device.type == "cuda":
+            cuda.adam_step(param, grad.contiguous(), exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
+            return
+        require_library().call(
             "avatar_adam_step",
             *(param.dtype, param, grad.contiguous(), exp_avg, exp_avg_sq, param.numel()),
             *(lr, beta1, beta2, eps, step),

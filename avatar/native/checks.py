@@ -17,10 +17,10 @@ def float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Te
         name: Argument name for the message.
         tensor: The argument.
         shape: Expected sizes; a string names a size that may be anything.
-        like: Tensor whose dtype must be shared.
+        like: Tensor whose dtype and device must be shared.
 
     Raises:
-        AvatarError: Not a CPU tensor of float32 or float64 in the expected shape.
+        AvatarError: Not a CPU or CUDA tensor of float32 or float64 in the expected shape.
     """
     if not isinstance(tensor, Tensor):
         raise AvatarError(f"{name} is a {type(tensor).__name__}, not a torch tensor.")
@@ -33,8 +33,10 @@ def float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Te
         raise AvatarError(f"{name} is {tensor.dtype};", "expected torch.float32 (or float64).")
     if like is not None and tensor.dtype != like.dtype:
         raise AvatarError(f"{name} is {tensor.dtype};", f"the other arguments are {like.dtype}.")
-    if tensor.device.type != "cpu":
-        raise AvatarError(f"{name} is on {tensor.device};", "the native kernels run on the CPU.", "Use .cpu().")
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise AvatarError(f"{name} is on {tensor.device};", "the native kernels run on CPU and CUDA.", "Use .cpu().")
+    if like is not None and tensor.device != like.device:
+        raise AvatarError(f"{name} is on {tensor.device};", f"the other arguments are on {like.device}.")
     return tensor.contiguous()
 
 

@@ -73,6 +73,19 @@ def library() -> Library | None:
     return _load()[0]
 
 
+def runs_native(tensor: Tensor) -> bool:
+    """Whether a kernel takes this tensor; otherwise the torch reference does.
+
+    Raises:
+        AvatarError: A CUDA tensor without the CUDA library.
+    """
+    if tensor.device.type == "cpu":
+        return library() is not None
+    from avatar.native.cuda import require_cuda_library
+
+    return os.environ.get("AVATAR_NATIVE", "") != "reference" and require_cuda_library() is not None
+
+
 def require_library() -> Library:
     """The native library, for code that only runs when there is one."""
     loaded, reason = _load()

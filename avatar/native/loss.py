@@ -10,7 +10,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, picture_size
-from avatar.native.library import library, num_threads, require_library
+from avatar.native.library import num_threads, require_library, runs_native
 
 
 class PictureLoss(NamedTuple):
@@ -53,7 +53,7 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
     for name, tensor in (("target", target), ("weight", weight)):
         if tensor is not None and tensor.requires_grad:
             raise AvatarError(f"{name} requires a gradient;", "l1_ssim differentiates image alone.", "Detach it.")
-    if library() is None:
+    if not runs_native(image):
         return PictureLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
     terms, _ = _l1_ssim(image, target, weight, ssim_weight, torch.is_grad_enabled() and image.requires_grad)
     return PictureLoss(terms[0], *terms[1:].detach().unbind())

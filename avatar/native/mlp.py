@@ -10,7 +10,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import library, num_threads, require_library
+from avatar.native.library import num_threads, require_library, runs_native
 
 
 def deform_mlp(
@@ -52,7 +52,7 @@ def deform_mlp(
     spatial_weight = float_tensor("spatial_weight", spatial_weight, (2 * hidden, features.shape[1]), like=features)
     spatial_bias = float_tensor("spatial_bias", spatial_bias, (2 * hidden,), like=features)
     layers = _layers(features, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
-    if library() is None:
+    if not runs_native(features):
         return reference.deform_mlp(features, spatial_weight, spatial_bias, *layers)
     return _deform(features, spatial_weight, spatial_bias, *layers)
 
@@ -76,7 +76,7 @@ def deform_code(
     layers = _layers(code, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (code, *layers)):
         raise AvatarError("deform_code has no gradient;", "an argument requires one.", "Use deform_mlp.")
-    if library() is None:
+    if not runs_native(code):
         return reference.deform_code(code, *layers)
     return _deform_code(code, *layers)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avatar.native import reference
 from avatar.native.checks import float_tensor, picture_size
-from avatar.native.library import library, require_library
+from avatar.native.library import require_library, runs_native
 
 
 def project_gaussians(
@@ -50,7 +50,7 @@ def project_gaussians(
     scales = float_tensor("scales", scales, (len(means), 3), like=means)
     viewmat = float_tensor("viewmat", viewmat, (4, 4), like=means)
     K = float_tensor("K", K, (3, 3), like=means)
-    if library() is None:
+    if not runs_native(means):
         return reference.project_gaussians(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
     means2d, depths, conics, radii = _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
     return radii, means2d, depths, conics

@@ -10,7 +10,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, picture_size
-from avatar.native.library import library, require_library
+from avatar.native.library import require_library, runs_native
 
 TILE = 16
 
@@ -59,12 +59,15 @@ def rasterize(
     channels = colors.shape[1]
     if not 1 <= channels <= 32:
         raise AvatarError(f"colors has shape {list(colors.shape)};", "expected 1 to 32 channels.")
-    if radii.shape != (n,) or radii.dtype not in (torch.int32, torch.int64):
-        raise AvatarError(f"radii is {radii.dtype} {list(radii.shape)};", f"expected torch.int32 [{n}].")
+    if radii.shape != (n,) or radii.dtype not in (torch.int32, torch.int64) or radii.device != means2d.device:
+        raise AvatarError(
+            f"radii is {radii.dtype} {list(radii.shape)} on {radii.device};",
+            f"expected torch.int32 [{n}] on {means2d.device}.",
+        )
     if background is not None:
         shape = (channels,) if background.dim() == 1 else (height, width, channels)
         background = float_tensor("background", background, shape, like=means2d)
-    if library() is None:
+    if not runs_native(means2d):
         return reference.rasterize(
             means2d, conics, colors, opacities, depths, radii, width, height, background=background
         )

@@ -153,7 +153,7 @@ def rasterize(
             inside = (low[:, 0] < right) & (high[:, 0] > left) & (low[:, 1] < bottom) & (high[:, 1] > top)
             ids = order[inside]
             ys, xs = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
-            pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(means2d.dtype) + pixel_sizes
+            pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(means2d) + pixel_sizes
             color, final_t = _blend(pixels, means2d[ids], conics[ids], colors[ids], opacities[ids])
             row.append(torch.cat([color, final_t[:, None]], dim=1).reshape(bottom - top, right - left, channels + 1))
         rows.append(torch.cat(row, dim=1))
@@ -230,3 +230,21 @@ def adam_step(
     exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     denominator = exp_avg_sq.sqrt().mul_((1 - beta2**step) ** -0.5).add_(eps)
     param.addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))
+
+
+def march_rays(
+    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Volume rendering of packed samples (Max 1995); see :func:`avatar.native.march_rays`."""
+    rays, eps = len(offsets) - 1, torch.finfo(colors.dtype).eps
+    counts = offsets.diff().long()
+    ray = torch.repeat_interleave(torch.arange(rays, device=colors.device), counts)
+    tau = densities * (ends - starts)
+    total = torch.cat([tau.new_zeros(1), tau.cumsum(0)])
+    before = total[:-1] - total[offsets[:-1].long()][ray]  # optical depth in front of each sample, along its ray
+    weights = torch.exp(-before) * -torch.expm1(-tau)
+    middles = 0.5 * (starts + ends)
+    columns = torch.cat([weights[:, None] * colors, weights[:, None], (weights * middles)[:, None]], dim=1)
+    sums = columns.new_zeros(rays, columns.shape[1]).index_add(0, ray, columns)
+    color, opacity, depth = sums[:, :-2], sums[:, -2], sums[:, -1]
+    return color, opacity, depth / opacity.clamp_min(eps)

@@ -10,7 +10,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, picture_size
-from avatar.native.library import library, num_threads, require_library
+from avatar.native.library import num_threads, require_library, runs_native
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     picture_size(a.shape[1], a.shape[0])
     if not 1 <= a.shape[2] <= 32:
         raise AvatarError(f"a has shape {list(a.shape)};", "expected 1 to 32 channels.")
-    if library() is None:
+    if not runs_native(a):
         return reference.ssim(a, b)
     grad = torch.is_grad_enabled()
     return _ssim(a, b, grad and a.requires_grad, grad and b.requires_grad)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import library, require_library
+from avatar.native.library import require_library, runs_native
 
 
 def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
         raise AvatarError(f"resolutions are {sizes};", "each must be 1 to 65535.")
     if rows < 4 or not 1 <= features <= 16:
         raise AvatarError(f"table has shape {list(table.shape)};", "expected at least 4 rows and 1 to 16 features.")
-    if library() is None:
+    if not runs_native(points):
         return reference.triplane_encode(points, table, sizes)
     return _encode(points, table, sizes)
 

@@ -27,7 +27,13 @@ AVATAR_HD float select(bool mask, float yes, float no) { return mask ? yes : no;
 AVATAR_HD double select(bool mask, double yes, double no) { return mask ? yes : no; }
 AVATAR_HD float root(float x) { return ::sqrtf(x); }
 AVATAR_HD double root(double x) { return ::sqrt(x); }
-AVATAR_HD float exp_negative(float x) { return ::expf(-x); }
+AVATAR_HD float exp_negative(float x) {
+#if defined(__CUDA_ARCH__)
+  return __expf(-x);  // two instructions, and as exact as the polynomial of the CPU lanes
+#else
+  return ::expf(-x);
+#endif
+}
 AVATAR_HD double exp_negative(double x) { return ::exp(-x); }
 
 // Written so that a NaN in `x` comes out as `bound`, in every backend.

@@ -1,0 +1,122 @@
+"""Volume rendering of packed samples along rays as a torch operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.native import reference
+from avatar.native.checks import float_tensor
+from avatar.native.library import runs_native
+
+
+def march_rays(
+    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
+
+    A sample is an interval of constant density and colour. With tau = density * length, its alpha is 1 - exp(-tau), its
+    weight alpha times what the samples before it let through. On the CPU this is plain torch.
+
+    Args:
+        offsets: int32 [R+1], from 0 to S without going down; ray r owns the samples offsets[r] to offsets[r+1].
+        starts: [S] distance at which each interval starts, along the ray in its order; not differentiated.
+        ends: [S] distance at which it ends; not differentiated.
+        densities: [S], per unit of distance.
+        colors: [S, C], 1 to 32 channels (3 is fastest).
+
+    Returns:
+        color [R, C] (sum of weight * color), opacity [R] (sum of weight) and depth [R] (mean of the intervals' middles
+        by weight; 0 where nothing was hit). Differentiable in densities and colors.
+
+    Raises:
+        AvatarError: Wrong shapes or dtypes. The numbers in ``offsets`` are not checked.
+    """
+    colors = float_tensor("colors", colors, ("S", "C"))
+    samples, channels = colors.shape
+    starts = float_tensor("starts", starts, (samples,), like=colors)
+    ends = float_tensor("ends", ends, (samples,), like=colors)
+    densities = float_tensor("densities", densities, (samples,), like=colors)
+    if not 1 <= channels <= 32:
+        raise AvatarError(f"colors has shape {list(colors.shape)};", "expected 1 to 32 channels.")
+    if offsets.dim() != 1 or len(offsets) < 1 or offsets.dtype != torch.int32 or offsets.device != colors.device:
+        raise AvatarError(
+            f"offsets is {offsets.dtype} {list(offsets.shape)} on {offsets.device};",
+            f"expected torch.int32 [R+1] on {colors.device}.",
+        )
+    if colors.device.type == "cpu" or not runs_native(colors):
+        return reference.march_rays(offsets, starts, ends, densities, colors)
+    return _march(offsets.contiguous(), starts.detach(), ends.detach(), densities, colors)[:3]
+
+
+@torch.library.custom_op("avatar::march_rays", mutates_args=(), device_types=())
+def _march(
+    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """color [R, C], opacity [R], depth [R], transmittance before each sample [S]."""
+    raise NotImplementedError  # avatar/native/cuda.py has the only implementation
+
+
+@_march.register_fake
+def _(
+    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rays = offsets.shape[0] - 1
+    return (
+        colors.new_empty(rays, colors.shape[1]),
+        colors.new_empty(rays),
+        colors.new_empty(rays),
+        torch.empty_like(densities),
+    )
+
+
+@torch.library.custom_op("avatar::march_rays_backward", mutates_args=(), device_types=())
+def _march_backward(
+    offsets: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    densities: Tensor,
+    colors: Tensor,
+    opacity: Tensor,
+    depth: Tensor,
+    transmittance: Tensor,
+    v_color: Tensor,
+    v_opacity: Tensor,
+    v_depth: Tensor,
+) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError
+
+
+@_march_backward.register_fake
+def _(
+    offsets: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    densities: Tensor,
+    colors: Tensor,
+    opacity: Tensor,
+    depth: Tensor,
+    transmittance: Tensor,
+    v_color: Tensor,
+    v_opacity: Tensor,
+    v_depth: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(densities), torch.empty_like(colors)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, opacity, depth, transmittance = output
+    ctx.save_for_backward(*inputs, opacity, depth, transmittance)
+    ctx.mark_non_differentiable(transmittance)
+
+
+def _vjp(ctx: Any, v_color: Tensor, v_opacity: Tensor, v_depth: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    cotangents = (v_color.contiguous(), v_opacity.contiguous(), v_depth.contiguous())
+    v_densities, v_colors = _march_backward(*ctx.saved_tensors, *cotangents)
+    return None, None, None, v_densities, v_colors
+
+
+_march.register_autograd(_vjp, setup_context=_setup)

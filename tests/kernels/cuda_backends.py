@@ -1,0 +1,110 @@
+"""Where the CUDA kernels run in tests: on a GPU with the real library, or emulated on the CPU, through the same loader.
+
+The emulated library is the same sources, built by a C++ compiler against tests/cuda_emulation/cuda_runtime.h. Its
+operators take CPU tensors: while a test uses it, the CUDA implementations stand in for those of the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from avatar.native import cuda
+from avatar.native.cuda_operators import KERNELS
+from tests.kernels.compare import Function, values_and_gradients
+
+CUDA_EXT = Path(__file__).parents[2] / "cuda_ext"
+
+
+def build_emulation(folder: Path) -> Path:
+    """Compile the emulated library into a folder, unless it is there. Skips the test where it cannot be built."""
+    if ready := os.environ.get("AVATAR_CUDA_EMULATED"):  # built by CMake with -DAVATAR_TESTS=ON
+        return Path(ready)
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler: the emulated CUDA library is not built")
+    library = folder / "_native_cuda_emulated.so"
+    if not library.exists():
+        unfinished = folder / f"unfinished_{os.getpid()}.so"
+        emulation = CUDA_EXT / "tests" / "cuda_emulation"
+        options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+        options += ["-DAVATAR_CUDA_EMULATED", "-DAVATAR_CUDA_FLOAT64"]
+        options += [f"-I{path}" for path in (emulation, CUDA_EXT / "include")]
+        sources = [*sorted((CUDA_EXT / "src" / "cuda").glob("*.cu")), *sorted(emulation.glob("*.cpp"))]
+        command = [compiler, *options, "-x", "c++", *map(str, sources), "-o", str(unfinished)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        unfinished.replace(library)  # another process may have done the same
+    return library
+
+
+@contextmanager
+def _uninitialised_memory_is_nan() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what torch.empty makes
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+class Backend:
+    """The CUDA kernels on one kind of device."""
+
+    def __init__(self, name: str, library: cuda.CudaLibrary) -> None:
+        self.name, self.library = name, library
+        self.device = torch.device("cuda" if name == "gpu" else "cpu")
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Operators run the CUDA kernels for tensors on ``self.device``."""
+        if self.name == "gpu":
+            yield
+            return
+        saved = {operator: dict(operator._backend_fns) for operator in KERNELS}
+        with mock.patch.object(cuda, "_load", lambda: (self.library, "")), _uninitialised_memory_is_nan():
+            for operator, kernel in KERNELS.items():
+                operator.register_kernel("cpu", kernel)
+            try:
+                yield
+            finally:
+                for operator, kernels in saved.items():
+                    operator._backend_fns.update(kernels)
+
+    def run(self, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs of a function of tensors on the device, as CPU tensors."""
+        with self.active():
+            return [x.cpu() for x in function(*(x.to(self.device) for x in inputs))]
+
+    def values_and_gradients(self, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """As :func:`tests.kernels.compare.values_and_gradients`, computed on the device."""
+
+        def on_device(*leaves: Tensor) -> tuple[Tensor, ...]:
+            return tuple(x.cpu() for x in function(*(x.to(self.device) for x in leaves)))
+
+        with self.active():
+            return values_and_gradients(on_device, inputs)
+
+    @contextmanager
+    def order(self, order: int) -> Iterator[None]:
+        """Run threads and blocks in another order (emulation only)."""
+        if self.name == "gpu":
+            yield
+            return
+        set_order = self.library.handle.emulation_set_order
+        set_order.argtypes, set_order.restype = [ctypes.c_int], None
+        set_order(order)
+        try:
+            yield
+        finally:
+            set_order(0)
