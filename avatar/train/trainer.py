@@ -62,7 +62,7 @@ class Trainer:
             {"name": f"gaussians.{name}", "params": [getattr(model.gaussians, name)], "lr": getattr(rates, name)}
             for name in ATTRIBUTES
         ]
-        groups.append({"name": "encoding", "params": [model.field.encoding.table], "lr": rates.encoding})
+        groups.append({"name": "encoding", "params": list(model.field.encoding.parameters()), "lr": rates.encoding})
         network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
         groups.append({"name": "network", "params": network, "lr": rates.network})
         for group in groups:
@@ -245,7 +245,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"optimizer.{group['name']}.{i}."
-                state = {k[len(prefix) :]: v.clone() for k, v in tensors.items() if k.startswith(prefix)}
+                # An encoding may live on a GPU.
+                state = {
+                    k[len(prefix) :]: v.to(parameter.device, copy=True)
+                    for k, v in tensors.items()
+                    if k.startswith(prefix)
+                }
                 if state:
                     self.optimizer.state[parameter] = state
         self.density = DensityControl(self.config.density, count)
@@ -279,6 +284,7 @@ class Trainer:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
                 "rollbacks": self._rollbacks, "config": fingerprint(self.config),
+                "encoding": self.config.model.encoding,
             }  # fmt: skip
             save_tensors(temporary / "state.safetensors", self.state(), meta)
 
@@ -294,6 +300,13 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
         tensors, meta = load_tensors(folder / "checkpoints" / "last" / "state.safetensors")
+        trained, wanted = meta.get("encoding", "native"), self.config.model.encoding
+        if trained != wanted:
+            raise AvatarError(
+                f"{folder} was trained with --encoding {trained}.",
+                f"--encoding {wanted} stores other numbers and cannot go on with them.",
+                f"Give --encoding {trained}, or choose another --out.",
+            )
         if meta["config"] != fingerprint(self.config):
             raise AvatarError(
                 f"{folder} was trained with other settings.", "A resumed run must keep them.",
