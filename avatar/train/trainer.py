@@ -35,13 +35,14 @@ class Trainer:
     Args:
         data: The person; frames from ``test_start`` on are never read.
         config: All options, preset filled in.
+        model: Trained further; by default a new one of the person.
     """
 
-    def __init__(self, data: PersonDataset, config: TrainConfig) -> None:
+    def __init__(self, data: PersonDataset, config: TrainConfig, model: GaussianAvatar | None = None) -> None:
         self.data, self.config = data, config
         self.steps = config.schedule.steps
         self.step = 0
-        self.model = GaussianAvatar.from_person(data, config.model, config.seed).train()
+        self.model = (model or GaussianAvatar.from_person(data, config.model, config.seed)).train()
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         self.density = DensityControl(config.density, len(self.model.gaussians))
         self.sampler = FrameSampler(data, config.seed)
