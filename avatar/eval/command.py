@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from avatar import log
+from avatar.backends import RendererName, require
 from avatar.environment import environment, peak_memory
 from avatar.errors import AvatarError
 
@@ -49,6 +50,8 @@ class Config:
     """Measure only the first so many held-out frames."""
     drive: Literal["both", "tracked", "audio"] = "both"
     """What moves the face."""
+    renderer: RendererName = "native"
+    """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
 
 
 def main(config: Config) -> None:
@@ -61,7 +64,8 @@ def main(config: Config) -> None:
 
     if config.frames is not None and config.frames < 3:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
-    avatar = Avatar.load(config.run)
+    require(config.renderer)
+    avatar = Avatar.load(config.run, renderer=config.renderer)
     data = open_person(config.run, config.person)
     first = data.test_start
     last = data.num_frames if config.frames is None else min(data.num_frames, first + config.frames)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from avatar.fields.triplane import TriplaneHash
 from avatar.native import deform_code, deform_mlp
+
+if TYPE_CHECKING:
+    from avatar.backends.tinycudann import TinyCudaTriplane
+    from avatar.fields.triplane import TriplaneHash
+
+    Encoding = TriplaneHash | TinyCudaTriplane
 
 # How far a unit of network output moves each attribute; the last layer starts at zero, so training starts undeformed.
 _SCALE = {"means": 0.5, "scales": 0.3, "opacities": 1.0, "colors": 0.3}
@@ -38,7 +43,7 @@ class DeformationField(nn.Module):
 
     output_scale: Tensor
 
-    def __init__(self, encoding: TriplaneHash, condition: int, hidden: int = 64) -> None:
+    def __init__(self, encoding: Encoding, condition: int, hidden: int = 64) -> None:
         super().__init__()
         self.encoding = encoding
         self.spatial = nn.Linear(encoding.width, 2 * hidden)

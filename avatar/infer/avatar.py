@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from avatar.backends import RendererName, require
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors
@@ -47,15 +48,17 @@ class Avatar:
         self.head_pivot = model.pivot
 
     @staticmethod
-    def load(run: Path, baked: bool = False) -> Avatar:
+    def load(run: Path, baked: bool = False, renderer: RendererName = "native") -> Avatar:
         """Open a RUN folder.
 
         Args:
             run: The folder.
             baked: Play its baked basis (`avatar bake`) instead of the trained field: faster, nearly the same.
+            renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
 
         Raises:
-            AvatarError: The folder is missing, training has not finished in it, or ``baked`` and it is not baked.
+            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, or a
+                backend that it needs cannot run here.
         """
         run = Path(run)
         if not run.is_dir():
@@ -67,9 +70,9 @@ class Avatar:
         tensors, meta = load_tensors(path)
         if meta.get("format") != "avatar-model-2":
             raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
-        model = GaussianAvatar.blank(
-            GaussianConfig(**meta["config"]), count=meta["count"], width=meta["width"], height=meta["height"],
-        )  # fmt: skip
+        config = GaussianConfig(**meta["config"] | {"renderer": renderer})
+        require(config.encoding, run)
+        model = GaussianAvatar.blank(config, count=meta["count"], width=meta["width"], height=meta["height"])
         try:
             model.load_packed(tensors)
         except RuntimeError as error:

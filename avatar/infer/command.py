@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import tyro
 
 from avatar import log
+from avatar.backends import RendererName, require
 from avatar.environment import environment
 from avatar.errors import AvatarError
 
@@ -51,6 +52,8 @@ class Config:
     """Longer side of the video in pixels; default: as trained."""
     baked: bool = False
     """Play the basis that `avatar bake` wrote instead of the trained field: faster."""
+    renderer: RendererName = "native"
+    """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
     frames: int | None = None
     """Stop after this many frames."""
     json: Path | None = None
@@ -103,7 +106,7 @@ def main(config: Config) -> None:
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 
-    avatar = Avatar.load(config.run, config.baked)
+    avatar = Avatar.load(config.run, config.baked, config.renderer)
     job = plan(config, avatar)
     camera = resize(avatar.camera, config.size)
     out = output_path(config)
@@ -139,6 +142,7 @@ def check(config: Config) -> None:
         raise AvatarError("Nothing to say:", "", "give --audio FILE, or --split test, or --motion FILE.")
     if config.split is not None and len(given) > 1:
         raise AvatarError(f"--split and --{next(n for n in given if n != 'split')} exclude each other.")
+    require(config.renderer)
     if config.drive == "audio" and config.split is None:
         raise AvatarError("--drive belongs to --split.", "", "With --audio the sound always drives the lips.")
     if config.size is not None and not 32 <= config.size <= 4096:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar.backends import EncodingName, RendererName, renderer, require
 from avatar.data import PersonDataset
 from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
@@ -20,7 +21,9 @@ from avatar.geometry.landmarks import landmarks_to_head
 from avatar.methods.condition import Conditioner
 from avatar.methods.initialise import reference_frame, seeds
 from avatar.motion import Motion
-from avatar.native import project_gaussians, rasterize
+
+if TYPE_CHECKING:
+    from avatar.fields.deformation import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class GaussianConfig:
     """Log2 of the entries per level and plane."""
     hidden: int = 64
     """Width of the deformation network."""
+    renderer: RendererName = "native"
+    """What draws the Gaussians. gsplat draws the same picture, on a CUDA GPU."""
+    encoding: EncodingName = "native"
+    """What encodes positions. A model keeps it: tinycudann (on a CUDA GPU) stores other numbers."""
 
 
 class Rendering(NamedTuple):
@@ -71,7 +78,7 @@ class GaussianAvatar(nn.Module):
 
     def __init__(
         self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
-        conditioner: Conditioner, encoding: TriplaneHash, plate: Tensor,
+        conditioner: Conditioner, encoding: Encoding, plate: Tensor,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
@@ -104,10 +111,7 @@ class GaussianAvatar(nn.Module):
         means = gaussians.means.detach()
         margin = 2.0
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
-        encoding = TriplaneHash(
-            bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
-            log2_table=config.log2_table,
-        )  # fmt: skip
+        encoding = make_encoding(config, bounds)
         plate = torch.from_numpy(data.plate).float() / 255
         conditioner = Conditioner.fit(motion[train])
         return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate)
@@ -118,10 +122,7 @@ class GaussianAvatar(nn.Module):
         from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
 
         zeros = torch.zeros
-        encoding = TriplaneHash(
-            torch.tensor([[-1.0] * 3, [1.0] * 3]), levels=config.levels, features=config.features,
-            coarsest=config.coarsest, finest=config.finest, log2_table=config.log2_table,
-        )  # fmt: skip
+        encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
         return GaussianAvatar(
             config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
@@ -131,7 +132,8 @@ class GaussianAvatar(nn.Module):
     def packed(self) -> dict[str, Tensor]:
         """The state as it is stored: half of the size, and no grey level lost."""
         state = dict(self.state_dict())
-        state["field.encoding.table"] = state["field.encoding.table"].half()
+        if "field.encoding.table" in state:  # other encodings keep theirs as it is
+            state["field.encoding.table"] = state["field.encoding.table"].half()
         state["gaussians.bind_index"] = state["gaussians.bind_index"].to(torch.int16)
         state["plate"] = (state["plate"] * 255).round().to(torch.uint8)
         return state
@@ -188,14 +190,15 @@ class GaussianAvatar(nn.Module):
             motion.torso_rotation[index], motion.torso_translation[index], motion.shoulders[index],
         )  # fmt: skip
         means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
-        radii, means2d, depths, conics = project_gaussians(
+        draw = renderer(self.config.renderer)
+        radii, means2d, depths, conics = draw.project_gaussians(
             means, quats, (g.scales + change.scales).exp(), camera.viewmat, camera.K, camera.width, camera.height
         )
         if self.training and means2d.requires_grad:
             means2d.retain_grad()
         colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
-        image, alpha = rasterize(
+        image, alpha = draw.rasterize(
             means2d, conics, colors, opacities, depths, radii, camera.width, camera.height,
             background=self.background(camera) if background is None else background,
         )  # fmt: skip
@@ -214,6 +217,22 @@ class GaussianAvatar(nn.Module):
     def pivot(self) -> Tensor:
         """World point [3] inside the head at the reference pose: what free view turns around."""
         return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]))
+
+
+def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding:
+    """The encoding of canonical positions inside ``bounds`` [2, 3], as configured.
+
+    Raises:
+        AvatarError: Its backend cannot run here.
+    """
+    kind = TriplaneHash
+    if config.encoding == "tinycudann":
+        require(config.encoding)
+        from avatar.backends.tinycudann import TinyCudaTriplane as kind
+    return kind(
+        bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
+        log2_table=config.log2_table,
+    )  # fmt: skip
 
 
 def resized(image: Tensor, camera: Camera) -> Tensor:

@@ -33,7 +33,21 @@ def march_rays(
         by weight; 0 where nothing was hit). Differentiable in densities and colors.
 
     Raises:
-        AvatarError: Wrong shapes or dtypes. The numbers in ``offsets`` are not checked.
+        AvatarError: Wrong shapes or dtypes; on the CPU, where it costs no wait, also wrong numbers in ``offsets``.
+    """
+    starts, ends, densities, colors = check_samples(offsets, starts, ends, densities, colors)
+    if colors.device.type == "cpu" or not runs_native(colors):
+        return reference.march_rays(offsets, starts, ends, densities, colors)
+    return _march(offsets.contiguous(), starts.detach(), ends.detach(), densities, colors)[:3]
+
+
+def check_samples(
+    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The arguments of :func:`march_rays` after ``offsets``, dense.
+
+    Raises:
+        AvatarError: They do not fit together.
     """
     colors = float_tensor("colors", colors, ("S", "C"))
     samples, channels = colors.shape
@@ -47,9 +61,12 @@ def march_rays(
             f"offsets is {offsets.dtype} {list(offsets.shape)} on {offsets.device};",
             f"expected torch.int32 [R+1] on {colors.device}.",
         )
-    if colors.device.type == "cpu" or not runs_native(colors):
-        return reference.march_rays(offsets, starts, ends, densities, colors)
-    return _march(offsets.contiguous(), starts.detach(), ends.detach(), densities, colors)[:3]
+    if offsets.device.type == "cpu" and (offsets[0] != 0 or offsets[-1] != samples or (offsets.diff() < 0).any()):
+        raise AvatarError(
+            f"offsets run from {int(offsets[0])} to {int(offsets[-1])};",
+            f"expected 0 to {samples}, the number of samples, without going down.",
+        )
+    return starts, ends, densities, colors
 
 
 @torch.library.custom_op("avatar::march_rays", mutates_args=(), device_types=())

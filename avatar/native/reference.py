@@ -239,9 +239,11 @@ def march_rays(
     rays, eps = len(offsets) - 1, torch.finfo(colors.dtype).eps
     counts = offsets.diff().long()
     ray = torch.repeat_interleave(torch.arange(rays, device=colors.device), counts)
+    place = torch.arange(len(ray), device=colors.device) - offsets[:-1].long()[ray]
     tau = densities * (ends - starts)
-    total = torch.cat([tau.new_zeros(1), tau.cumsum(0)])
-    before = total[:-1] - total[offsets[:-1].long()][ray]  # optical depth in front of each sample, along its ray
+    # A row per ray, so that a sum along one ray neither rounds nor spreads infinities into another.
+    most = int(counts.max()) if rays else 0
+    before = tau.new_zeros(rays, most + 1).index_put((ray, place + 1), tau).cumsum(1)[ray, place]
     weights = torch.exp(-before) * -torch.expm1(-tau)
     middles = 0.5 * (starts + ends)
     columns = torch.cat([weights[:, None] * colors, weights[:, None], (weights * middles)[:, None]], dim=1)

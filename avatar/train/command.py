@@ -13,6 +13,7 @@ from pathlib import Path
 import tomli_w
 
 from avatar import log
+from avatar.backends import require
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, with_preset
@@ -31,6 +32,8 @@ def main(config: Config) -> None:
     from avatar.data import PersonDataset
     from avatar.train.trainer import Trainer
 
+    for backend in (config.model.renderer, config.model.encoding):
+        require(backend)  # before anything is read, or replaced
     data = PersonDataset(config.person)
     folder = open_run(config)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
@@ -44,7 +47,7 @@ def main(config: Config) -> None:
     except KeyboardInterrupt:
         log.info(
             f"\nStopped at step {trainer.step} and saved. Go on with: "
-            f"avatar train {config.person} --out {folder} --quality {config.quality} --resume"
+            f"avatar train {config.person} --out {folder} --quality {config.quality}{chosen_backends(config)} --resume"
         )
         raise
     train_speech(data, config, folder)
@@ -53,6 +56,12 @@ def main(config: Config) -> None:
         f"{len(trainer.model.gaussians)} Gaussians."
     )
     log.next_command(f"avatar render {folder} --audio SPEECH.wav --out {folder}/speech.mp4")
+
+
+def chosen_backends(config: TrainConfig) -> str:
+    """The options of a command line that choose other backends than the native ones."""
+    chosen = {name: getattr(config.model, name) for name in ("renderer", "encoding")}
+    return "".join(f" --{name} {value}" for name, value in chosen.items() if value != "native")
 
 
 def open_run(config: TrainConfig) -> Path:

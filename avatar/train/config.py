@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from avatar.backends import EncodingName, RendererName
 from avatar.methods.gaussian import GaussianConfig
 from avatar.strategy.density import DensityConfig
 
@@ -85,6 +86,10 @@ class TrainConfig:
     """Every random choice follows from it."""
     threads: int | None = None
     """CPU threads; all cores by default."""
+    renderer: RendererName | None = None
+    """What draws the Gaussians; short for --model.renderer."""
+    encoding: EncodingName | None = None
+    """What encodes positions; short for --model.encoding."""
     preview_every: int = 500
     """Steps between preview pictures."""
     save_every: int = 1000
@@ -104,10 +109,18 @@ def with_preset(config: TrainConfig) -> TrainConfig:
 
     preset = PRESETS[config.quality]()
     parts = {
-        name: getattr(preset, name) if getattr(config, name) == type(getattr(config, name))() else getattr(config, name)
+        name: replace(getattr(preset, name), **_chosen(getattr(config, name)))
         for name in ("model", "loss", "optim", "density", "schedule")
     }
+    short = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) is not None}
+    parts["model"] = replace(parts["model"], **short)
     config = replace(config, **parts)
     if config.steps is not None:
         config = replace(config, schedule=replace(config.schedule, steps=config.steps))
     return config
+
+
+def _chosen(part: Any) -> dict[str, Any]:
+    """The options of a part of the configuration that are not at their defaults."""
+    default = type(part)()
+    return {f.name: value for f in fields(part) if (value := getattr(part, f.name)) != getattr(default, f.name)}

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from avatar import log
+from avatar.backends import EncodingName, RendererName, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,18 @@ class Config:
     """Every random choice follows from it."""
     eval: bool = True
     """Measure the avatar on the held-out part at the end."""
+    renderer: RendererName = "native"
+    """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
+    encoding: EncodingName = "native"
+    """What encodes positions: tinycudann needs a CUDA GPU, in training and ever after."""
 
 
 def main(config: Config) -> None:
     """Run what is missing of prepare, train and eval."""
     prepare = importlib.import_module("avatar.preprocess.command")
     train = importlib.import_module("avatar.train.command")
+    for backend in (config.renderer, config.encoding):
+        require(backend)
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
@@ -48,13 +55,16 @@ def main(config: Config) -> None:
             killed = not resume and (run / "config.toml").is_file()  # before the first checkpoint: nothing to keep
             train.main(
                 train.Config(
-                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed
+                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed,
+                    renderer=config.renderer, encoding=config.encoding,
                 )
             )  # fmt: skip
         trained = time.perf_counter()
         if config.eval:
             evaluate = importlib.import_module("avatar.eval.command")
-            evaluate.main(evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval"))
+            evaluate.main(
+                evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval", renderer=config.renderer)
+            )
     done = time.perf_counter()
     log.info(
         f"Prepare {prepared - began:.0f} s, train {trained - prepared:.0f} s, eval {done - trained:.0f} s: "

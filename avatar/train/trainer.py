@@ -35,13 +35,14 @@ class Trainer:
     Args:
         data: The person; frames from ``test_start`` on are never read.
         config: All options, preset filled in.
+        model: Trained further; by default a new one of the person.
     """
 
-    def __init__(self, data: PersonDataset, config: TrainConfig) -> None:
+    def __init__(self, data: PersonDataset, config: TrainConfig, model: GaussianAvatar | None = None) -> None:
         self.data, self.config = data, config
         self.steps = config.schedule.steps
         self.step = 0
-        self.model = GaussianAvatar.from_person(data, config.model, config.seed).train()
+        self.model = (model or GaussianAvatar.from_person(data, config.model, config.seed)).train()
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         self.density = DensityControl(config.density, len(self.model.gaussians))
         self.sampler = FrameSampler(data, config.seed)
@@ -62,7 +63,7 @@ class Trainer:
             {"name": f"gaussians.{name}", "params": [getattr(model.gaussians, name)], "lr": getattr(rates, name)}
             for name in ATTRIBUTES
         ]
-        groups.append({"name": "encoding", "params": [model.field.encoding.table], "lr": rates.encoding})
+        groups.append({"name": "encoding", "params": list(model.field.encoding.parameters()), "lr": rates.encoding})
         network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
         groups.append({"name": "network", "params": network, "lr": rates.network})
         for group in groups:
@@ -246,7 +247,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"optimizer.{group['name']}.{i}."
-                state = {k[len(prefix) :]: v.clone() for k, v in tensors.items() if k.startswith(prefix)}
+                # An encoding may live on a GPU.
+                state = {
+                    k[len(prefix) :]: v.to(parameter.device, copy=True)
+                    for k, v in tensors.items()
+                    if k.startswith(prefix)
+                }
                 if state:
                     self.optimizer.state[parameter] = state
         self.density = DensityControl(self.config.density, count)
@@ -280,6 +286,7 @@ class Trainer:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
                 "rollbacks": self._rollbacks, "config": fingerprint(self.config),
+                "encoding": self.config.model.encoding,
             }  # fmt: skip
             save_tensors(temporary / "state.safetensors", self.state(), meta)
 
@@ -295,6 +302,13 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
         tensors, meta = load_tensors(folder / "checkpoints" / "last" / "state.safetensors")
+        trained, wanted = meta.get("encoding", "native"), self.config.model.encoding
+        if trained != wanted:
+            raise AvatarError(
+                f"{folder} was trained with --encoding {trained}.",
+                f"--encoding {wanted} stores other numbers and cannot go on with them.",
+                f"Give --encoding {trained}, or choose another --out.",
+            )
         if meta["config"] != fingerprint(self.config):
             raise AvatarError(
                 f"{folder} was trained with other settings.", "A resumed run must keep them.",

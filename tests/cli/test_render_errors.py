@@ -142,7 +142,7 @@ class FakeAvatar:
 
     info: ClassVar = {"gaussians": 12}
 
-    def __init__(self, run: Path, baked: bool = False) -> None:
+    def __init__(self, run: Path, *_: object) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:

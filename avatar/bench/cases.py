@@ -1,0 +1,235 @@
+"""What is timed, op by op. To add an op: a function from :class:`Scene` to :class:`Case`, listed in ``CASES``.
+
+An op of :mod:`avatar.native` with a reference of the same name needs three lines: its leaves, ``_each``, its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from avatar import backends, native
+from avatar.errors import AvatarError
+from avatar.native import rasterization, reference
+
+MODULES: dict[str, Any] = {"native": native, "reference": reference}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A head-shaped cloud of Gaussians that fills most of the picture, and what the ops need of it.
+
+    With 30000 Gaussians and 512 pixels a tile of 16x16 pixels has about 120 Gaussians, like a trained avatar.
+    """
+
+    size: int
+    device: torch.device
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    colors: Tensor
+    opacities: Tensor
+    viewmat: Tensor
+    K: Tensor
+    radii: Tensor
+    means2d: Tensor
+    depths: Tensor
+    conics: Tensor
+    picture: Tensor
+    other: Tensor
+
+    @property
+    def pairs_per_tile(self) -> float | None:
+        """(tile, Gaussian) pairs over the tiles of the picture, as the native binning counts; None without it."""
+        flat = (self.means2d, self.conics, self.opacities, self.depths)
+        try:
+            offsets = rasterization._bin(*(x.detach() for x in flat), self.radii, self.size, self.size)[1]
+        except (AvatarError, NotImplementedError):
+            return None
+        return int(offsets[-1]) / (len(offsets) - 1)
+
+
+class Run(NamedTuple):
+    """One implementation of an op: ``forward`` makes outputs of ``leaves``, which get gradients; no leaves: no
+    backward pass."""
+
+    forward: Callable[[], tuple[Tensor, ...]]
+    leaves: tuple[Tensor, ...]
+
+
+class Case(NamedTuple):
+    """An op by every implementation of it: ``native``, ``reference``, and backends by name."""
+
+    name: str
+    runs: dict[str, Run]
+
+
+def make_scene(n: int, size: int, device: torch.device) -> Scene:
+    """``n`` Gaussians before a square picture of ``size`` pixels; the same numbers on every machine."""
+    g = torch.Generator().manual_seed(0)
+    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
+    means = direction * (0.8 + 0.2 * torch.rand(n, 1, generator=g)) * torch.tensor([8.0, 10.0, 8.0])
+    spacing = (4 * torch.pi * 80 / n) ** 0.5  # between neighbours on the head
+    viewmat = torch.eye(4)
+    viewmat[2, 3] = 60.0
+    picture = torch.rand(size, size, 3, generator=g)
+    leaves = {
+        "means": means,
+        "quats": torch.randn(n, 4, generator=g),
+        "scales": 0.65 * spacing * torch.exp(0.4 * torch.randn(n, 3, generator=g)),
+        "colors": torch.rand(n, 3, generator=g),
+        "opacities": 0.1 + 0.85 * torch.rand(n, generator=g),
+        "other": 0.8 * picture + 0.2 * torch.rand(size, size, 3, generator=g),
+    }
+    K = torch.tensor([[2.6 * size, 0, size / 2], [0, 2.6 * size, size / 2], [0, 0, 1]])
+    with torch.no_grad():
+        radii, means2d, depths, conics = reference.project_gaussians(
+            *(leaves["means"], leaves["quats"], leaves["scales"], viewmat, K, size, size)
+        )
+    leaves |= {"means2d": means2d, "conics": conics}
+    fixed = {"viewmat": viewmat, "K": K, "radii": radii, "depths": depths, "picture": picture}
+    return Scene(
+        size=size,
+        device=device,
+        **{name: x.to(device).requires_grad_() for name, x in leaves.items()},
+        **{name: x.to(device) for name, x in fixed.items()},
+    )
+
+
+def _each(forward: Callable[[Any], tuple[Tensor, ...]], leaves: tuple[Tensor, ...], *others: str) -> dict[str, Run]:
+    """The native op and its reference, and other backends whose module has the same functions."""
+    modules = MODULES | {name: _renderer(name) for name in others if backends.problem(name) is None}
+    return {name: Run(lambda module=module: forward(module), leaves) for name, module in modules.items()}
+
+
+def _renderer(name: Any) -> Any:
+    return backends.renderer(name)
+
+
+def triplane_encode(scene: Scene) -> Case:
+    """Twelve levels of the tri-plane, one feature each."""
+    resolutions = [round(16 * 1.25**level) for level in range(12)]
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(3, 12, 2**15, 1, generator=generator).to(scene.device).requires_grad_()
+    points = (scene.means.detach() / 10.0).requires_grad_()
+    runs = _each(lambda module: (module.triplane_encode(points, table, resolutions),), (points, table))
+    if backends.problem("tinycudann") is None:
+        from avatar.backends.tinycudann import TinyCudaTriplane
+
+        bounds = torch.tensor([[-1.0] * 3, [1.0] * 3], device=scene.device)
+        theirs = TinyCudaTriplane(
+            bounds, levels=12, features=1, coarsest=resolutions[0], finest=resolutions[-1], log2_table=15
+        )
+        runs["tinycudann"] = Run(lambda: (theirs(points),), (points, *theirs.parameters()))
+    return Case("triplane_encode", runs)
+
+
+def project_gaussians(scene: Scene) -> Case:
+    """Gaussians to ellipses in the picture."""
+    leaves = (scene.means, scene.quats, scene.scales)
+    fixed = (scene.viewmat, scene.K, scene.size, scene.size)
+    return Case(
+        "project_gaussians", _each(lambda module: module.project_gaussians(*leaves, *fixed)[1:], leaves, "gsplat")
+    )
+
+
+def rasterize(scene: Scene) -> Case:
+    """Binning, sorting and blending."""
+    leaves = (scene.means2d, scene.conics, scene.colors, scene.opacities)
+    fixed = (scene.depths, scene.radii, scene.size, scene.size)
+    return Case("rasterize", _each(lambda module: module.rasterize(*leaves, *fixed)[:1], leaves, "gsplat"))
+
+
+def ssim(scene: Scene) -> Case:
+    """Structural similarity of two pictures."""
+    return Case("ssim", _each(lambda module: (module.ssim(scene.other, scene.picture),), (scene.other,)))
+
+
+def l1_ssim(scene: Scene) -> Case:
+    """The picture loss: mean difference and structural similarity, with the gradient in the same sweep."""
+    return Case("l1_ssim", _each(lambda module: (module.l1_ssim(scene.other, scene.picture, 0.2)[0],), (scene.other,)))
+
+
+def deform_mlp(scene: Scene) -> Case:
+    """The deformation network on features of N Gaussians, as trained: 48 features, 64 hidden."""
+    g = torch.Generator().manual_seed(3)
+    shapes = [(len(scene.means), 48), (128, 48), (128,), (64,), (64, 64), (64,), (10, 64), (10,)]
+    leaves = tuple((0.2 * torch.randn(shape, generator=g)).to(scene.device).requires_grad_() for shape in shapes)
+    scale = torch.rand(10, generator=g).to(scene.device)
+    return Case("deform_mlp", _each(lambda module: (module.deform_mlp(*leaves, scale),), leaves))
+
+
+def triplane_trained(scene: Scene) -> Case:
+    """The tri-plane as avatars are trained with it: eight levels, two features each."""
+    resolutions = [round(8 * 20 ** (level / 7)) for level in range(8)]
+    g = torch.Generator().manual_seed(4)
+    table = torch.randn(3, 8, 161**2, 2, generator=g).to(scene.device).requires_grad_()
+    points = (scene.means.detach() / 10.0).requires_grad_()
+    return Case(
+        "triplane_encode, trained",
+        _each(lambda module: (module.triplane_encode(points, table, resolutions),), (points, table)),
+    )
+
+
+def adam_step(scene: Scene) -> Case:
+    """One step of the optimiser on the positions, in place."""
+    state = [torch.zeros_like(scene.means) for _ in range(4)]
+
+    def step(module: Any) -> tuple[Tensor, ...]:
+        module.adam_step(*state, 1e-3, 0.9, 0.999, 1e-8, 1)
+        return (state[0],)
+
+    return Case("adam_step", _each(step, ()))
+
+
+def march_rays(scene: Scene) -> Case:
+    """Volume rendering of 32 samples on each of N rays."""
+    rays, each = len(scene.means), 32
+    g = torch.Generator().manual_seed(2)
+    edges = torch.linspace(0, 1, each + 1).to(scene.device)
+    starts, ends = edges[:-1].repeat(rays), edges[1:].repeat(rays)
+    offsets = torch.arange(rays + 1, dtype=torch.int32, device=scene.device) * each
+    densities = (4 * torch.rand(rays * each, generator=g)).to(scene.device).requires_grad_()
+    colors = torch.rand(rays * each, 3, generator=g).to(scene.device).requires_grad_()
+    marchers: dict[str, Any] = {name: module.march_rays for name, module in MODULES.items()}
+    if backends.problem("nerfacc") is None:
+        marchers["nerfacc"] = backends.marcher("nerfacc")
+    leaves = (densities, colors)
+    runs = {name: Run(lambda f=f: f(offsets, starts, ends, *leaves), leaves) for name, f in marchers.items()}
+    return Case("march_rays", runs)
+
+
+def whole_frame(scene: Scene) -> Case:
+    """Project, rasterise, and the picture loss."""
+    leaves = (scene.means, scene.quats, scene.scales, scene.colors, scene.opacities)
+
+    def frame(module: Any) -> tuple[Tensor, ...]:
+        loss = module.l1_ssim if hasattr(module, "l1_ssim") else native.l1_ssim
+        radii, means2d, depths, conics = module.project_gaussians(
+            *leaves[:3], scene.viewmat, scene.K, scene.size, scene.size
+        )
+        image, _ = module.rasterize(
+            *(means2d, conics, scene.colors, scene.opacities, depths, radii, scene.size, scene.size)
+        )
+        return (loss(image, scene.picture, 0.2)[0],)
+
+    return Case("whole frame", _each(frame, leaves, "gsplat"))
+
+
+# Each op with what its time depends on: where only one of the two changes, it is not timed again.
+CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
+    triplane_encode: ("gaussians",),
+    triplane_trained: ("gaussians",),
+    project_gaussians: ("gaussians",),
+    rasterize: ("gaussians", "size"),
+    ssim: ("size",),
+    l1_ssim: ("size",),
+    deform_mlp: ("gaussians",),
+    adam_step: ("gaussians",),
+    march_rays: ("gaussians",),
+    whole_frame: ("gaussians", "size"),
+}
