@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 OK = 0
 BAD_ARGUMENT = 1

@@ -10,6 +10,8 @@
 
 #if defined(__CUDACC__)
 #define AVATAR_HD __host__ __device__ __forceinline__
+#elif defined(__SANITIZE_ADDRESS__)  // inlining everything makes the instrumented code minutes to compile
+#define AVATAR_HD inline
 #else
 #define AVATAR_HD inline __attribute__((always_inline))
 #endif
