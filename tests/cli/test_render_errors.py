@@ -140,7 +140,7 @@ class FakeAvatar:
     fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
-    def __init__(self, run: Path, baked: bool = False) -> None:
+    def __init__(self, run: Path, baked: bool = False, renderer: str = "native") -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
