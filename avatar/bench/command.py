@@ -20,7 +20,7 @@ FULL_GAUSSIANS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 FULL_SIZES = (256, 512, 1080, 2160)
 FULL_FRAMES = (250, 1000, 4000)
 USUAL = (30_000, 512)  # Gaussians and pixels of a usual avatar: where the curves cross
-# Gaussians times pixels up to which the torch reference is timed: where it is bearable; --full: the usual avatar
+# Gaussians times pixels up to which the torch reference is timed: as far as is bearable; with --full the usual avatar.
 REFERENCE_LIMIT = 30_000 * 256 * 256
 FULL_REFERENCE_LIMIT = 30_000 * 512 * 512
 

@@ -141,6 +141,7 @@ def _count(value: int | None) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
+    from rich.console import Console
     from rich.table import Table as Grid
 
     from avatar.log import console
@@ -152,9 +153,8 @@ def show(result: dict[str, Any]) -> None:
         for row in table.rows:
             grid.add_row(*row)
         widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
-        console.print(
-            grid, width=max(console.width, sum(widths) + 3 * len(widths) + 1), crop=False
-        )  # never cut numbers
+        wide = max(console.width, sum(widths) + 3 * len(widths) + 1)  # a narrow terminal must not cut numbers
+        Console(file=console.file, width=wide).print(grid, crop=False)
     for line in _notes(result):
         console.print(line, markup=False)
 
@@ -251,9 +251,9 @@ def _plot_ops(axes: Any, result: dict[str, Any]) -> None:
         for (case, _, _), found in _points(result, device).items():
             compared = any(row["implementation"] == "reference" for row in found)
             if compared or not any(name == case for name, _ in chosen):
-                for row in sorted(found, key=lambda r: r["threads"] or 0):  # the most threads are kept
+                for row in sorted(found, key=_time, reverse=True):  # the fastest number of threads is kept
                     label = row["implementation"] if device == "cpu" else f"{row['implementation']}, GPU"
-                    chosen[case, label] = row["both_ms"] or row["forward_ms"]
+                    chosen[case, label] = _time(row)
     cases = list(dict.fromkeys(case for case, _ in chosen))
     labels = list(dict.fromkeys(label for _, label in chosen))
     width = 0.8 / max(len(labels), 1)
@@ -281,4 +281,5 @@ def _plot_length(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="frames", ylabel="seconds (blue)", ylim=(0, None), title="Rendering to mp4")
     memory = axes.twinx()
     memory.plot(frames, [row["peak_bytes"] / 2**20 for row in rows], "s--", color="C1")
-    memory.set(ylabel="peak memory, MB (orange)", ylim=(0, None))
+    most = max((row["peak_bytes"] / 2**20 for row in rows), default=1.0)
+    memory.set(ylabel="peak memory, MB (orange)", ylim=(0, 1.2 * most))
