@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from avatar import log
+from avatar.device import DeviceName
 from avatar.environment import environment, peak_memory
 from avatar.errors import AvatarError
 
@@ -49,6 +50,8 @@ class Config:
     """Measure only the first so many held-out frames."""
     drive: Literal["both", "tracked", "audio"] = "both"
     """What moves the face."""
+    device: DeviceName = "auto"
+    """Where to render and to compute LPIPS: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
@@ -61,7 +64,7 @@ def main(config: Config) -> None:
 
     if config.frames is not None and config.frames < 3:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
-    avatar = Avatar.load(config.run)
+    avatar = Avatar.load(config.run, device=config.device)
     data = open_person(config.run, config.person)
     first = data.test_start
     last = data.num_frames if config.frames is None else min(data.num_frames, first + config.frames)
@@ -76,6 +79,12 @@ def main(config: Config) -> None:
     notes: list[str] = []
     drives = choose_drives(config, avatar, data, first, last, notes)
     lpips = load_lpips(notes)
+    if lpips is not None:
+        lpips.to(avatar.device)
+    if avatar.device.type == "cuda":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
     speed = measure_speed(avatar, data, config, first, last, "audio" in drives)
     with FaceTracker() as tracker:
         measured = evaluate(avatar, data, drives, first, last, tracker, lpips, config.save_video)
@@ -158,6 +167,7 @@ def measure_speed(
         "frames": timing.frames,
         "render_fps": timing.frames / timing.render_seconds,
         "end_to_end_fps": timing.frames / timing.seconds,
+        "device": avatar.device.type,
         "with_speech": with_speech,
         "peak_memory_bytes": peak_memory(),
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 import tomli_w
 
 from avatar import log
+from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, with_preset
@@ -31,6 +32,7 @@ def main(config: Config) -> None:
     from avatar.data import PersonDataset
     from avatar.train.trainer import Trainer
 
+    device = choose_device(config.device)  # before anything is replaced
     data = PersonDataset(config.person)
     folder = open_run(config)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
@@ -38,13 +40,16 @@ def main(config: Config) -> None:
     if config.resume:
         trainer.resume(folder)
         log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
+    if device.type == "cuda":
+        log.info(f"Training on {torch.cuda.get_device_name(device)}.")
     describe(folder, config, data)
     try:
         trainer.run(folder)
     except KeyboardInterrupt:
         log.info(
             f"\nStopped at step {trainer.step} and saved. Go on with: "
-            f"avatar train {config.person} --out {folder} --quality {config.quality} --resume"
+            f"avatar train {config.person} --out {folder} --quality {config.quality}"
+            f"{'' if config.device == 'auto' else f' --device {config.device}'} --resume"
         )
         raise
     train_speech(data, config, folder)
@@ -91,6 +96,7 @@ def describe(folder: Path, config: TrainConfig, data) -> None:
     environment = {
         "avatar": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "machine": platform.platform(), "threads": torch.get_num_threads(),
+        "device": choose_device(config.device).type,
     }  # fmt: skip
     write_json(folder / "environment.json", environment)
     write_json(folder / "person.json", data.info)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from avatar.device import DeviceName
 from avatar.methods.gaussian import GaussianConfig
 from avatar.strategy.density import DensityConfig
 
@@ -85,6 +86,8 @@ class TrainConfig:
     """Every random choice follows from it."""
     threads: int | None = None
     """CPU threads; all cores by default."""
+    device: DeviceName = "auto"
+    """Where to train: auto takes a GPU where there is one and the CUDA library is built."""
     preview_every: int = 500
     """Steps between preview pictures."""
     save_every: int = 1000

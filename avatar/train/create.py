@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from avatar import log
+from avatar.device import DeviceName, choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,15 @@ class Config:
     """Every random choice follows from it."""
     eval: bool = True
     """Measure the avatar on the held-out part at the end."""
+    device: DeviceName = "auto"
+    """Where to train and measure: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
     """Run what is missing of prepare, train and eval."""
     prepare = importlib.import_module("avatar.preprocess.command")
     train = importlib.import_module("avatar.train.command")
+    choose_device(config.device)  # before the hours that may go into preparing
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
@@ -48,13 +52,16 @@ def main(config: Config) -> None:
             killed = not resume and (run / "config.toml").is_file()  # before the first checkpoint: nothing to keep
             train.main(
                 train.Config(
-                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed
+                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed,
+                    device=config.device,
                 )
             )  # fmt: skip
         trained = time.perf_counter()
         if config.eval:
             evaluate = importlib.import_module("avatar.eval.command")
-            evaluate.main(evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval"))
+            evaluate.main(
+                evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval", device=config.device)
+            )
     done = time.perf_counter()
     log.info(
         f"Prepare {prepared - began:.0f} s, train {trained - prepared:.0f} s, eval {done - trained:.0f} s: "
