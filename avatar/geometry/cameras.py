@@ -44,8 +44,9 @@ class Camera:
     @functools.cached_property
     def K(self) -> Tensor:
         """Intrinsics [3, 3], on the device of ``viewmat``."""
-        K = torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
-        return K.to(self.viewmat.device, non_blocking=True)
+        with torch.inference_mode(False):  # it is kept, and may be used in training after playback
+            K = torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
+            return K.to(self.viewmat.device, non_blocking=True)
 
     def to(self, device: torch.device) -> Camera:
         """The same camera with its matrices on a device."""
