@@ -58,7 +58,7 @@ class OnDevice:
         keep: How many copies are kept.
     """
 
-    def __init__(self, device: torch.device, keep: int = 4) -> None:
+    def __init__(self, device: torch.device, keep: int = 8) -> None:
         self.device, self._keep = device, keep
         self._copies: dict[int, tuple[Any, Any]] = {}  # by id; the thing is kept too, so that its id stays its own
 

@@ -141,8 +141,9 @@ class FakeAvatar:
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
     info: ClassVar = {"gaussians": 12}
+    device = torch.device("cpu")
 
-    def __init__(self, run: Path, baked: bool = False) -> None:
+    def __init__(self, run: Path, baked: bool = False, device: str = "auto") -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:

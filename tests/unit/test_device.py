@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,11 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from avatar.infer.bake import bake
+from avatar.losses.lpips import LAYERS, LPIPS
 from avatar.motion import Motion
 from avatar.native import cuda
 from avatar.train.command import open_run
+from avatar.train.config import LossConfig
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config, train
 from tests.pretend_cuda import GPU, GpuTensor, pretended
@@ -53,6 +56,17 @@ def different(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[st
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
+def some_lpips() -> LPIPS:
+    """The network with random weights."""
+    generator, weights, inputs = torch.Generator().manual_seed(0), {}, 3
+    for i, (outputs, kernel, *_) in enumerate(LAYERS):
+        weights[f"features.Conv_{i}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator) * 0.05
+        weights[f"features.Conv_{i}.bias"] = torch.zeros(outputs)
+        weights[f"lin{i}.weight"] = torch.rand(1, outputs, 1, 1, generator=generator)
+        inputs = outputs
+    return LPIPS(weights)
+
+
 # ---- the pretended GPU ---------------------------------------------------------------------------------------------
 
 
@@ -86,7 +100,8 @@ def test_training_makes_the_same_choices_and_checkpoint(on_cpu, on_gpu, person):
 
 def test_a_step_never_waits(person, tmp_path, monkeypatch):
     config = gpu_config(person, tmp_path / "run")
-    config = replace(config, density=replace(config.density, interval=100))
+    config = replace(config, density=replace(config.density, interval=100), loss=LossConfig(lpips=0.05, lpips_start=0))
+    monkeypatch.setattr(LPIPS, "load", lambda: some_lpips())
     with pretended(monkeypatch) as gpu:
         trainer = Trainer(PersonDataset(person), config)
         original, waits = trainer._train_step, []
@@ -101,7 +116,8 @@ def test_a_step_never_waits(person, tmp_path, monkeypatch):
         trainer.run(open_run(config))
         assert all(isinstance(p, GpuTensor) for p in trainer.model.parameters())
         assert all(isinstance(v, GpuTensor) for v in trainer.state().values())
-    # The first step makes the optimiser's state, reads the field's resolutions and places the camera.
+        assert trainer._lpips is not None
+    # The first step reads the field's resolutions and places the camera and the network.
     assert len(waits) == STEPS and not any(waits[1:]), waits
 
 
@@ -176,10 +192,39 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
             ours = avatar.render(camera, data.motion, i, background)
             assert isinstance(ours, GpuTensor) and ours.dtype == torch.uint8
             assert torch.equal(ours.cpu(), image)
+        avatar.render(avatar.camera, data.motion, 0)
         gpu.waits.clear()
         for i in range(3):
             avatar.render(avatar.camera, data.motion, i)
         assert not gpu.waits
+
+
+def test_a_video_is_rendered_and_measured(on_gpu, person, tmp_path, monkeypatch):
+    from avatar.eval.command import evaluate
+
+    data, results = PersonDataset(person), []
+
+    class Tracker:
+        def landmarks(self, image: np.ndarray) -> np.ndarray:
+            assert image.dtype == np.uint8
+            return np.asarray(data.landmarks[38])[:, :2] + image.mean() / 100
+
+    def measure(device: str):
+        avatar, lpips = Avatar.load(on_gpu, device=device), some_lpips()
+        lpips.to(avatar.device)
+        drives = {"tracked": [data.motion[36:40]]}
+        results.append(evaluate(avatar, data, drives, 36, 40, Tracker(), lpips))
+
+    measure("cpu")
+    out = tmp_path / "out.mp4"
+    with pretended(monkeypatch):
+        measure("cuda")
+        words = ["render", on_gpu, "--split", "test", "--person", person, "--out", out, "--device", "cuda"]
+        assert main([*map(str, words), "--json", str(tmp_path / "speed.json")]) == 0
+    assert out.stat().st_size > 500
+    assert '"device": "cuda"' in (tmp_path / "speed.json").read_text()
+    assert results[0]["drives"]["tracked"] == results[1]["drives"]["tracked"]
+    assert results[0]["drives"]["tracked"]["lpips"] > 0
 
 
 def test_baking(on_gpu, monkeypatch):
