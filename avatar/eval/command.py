@@ -20,6 +20,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
+from avatar.device import DeviceName
 from avatar.environment import environment, peak_memory
 from avatar.errors import AvatarError
 
@@ -52,6 +53,8 @@ class Config:
     """What moves the face."""
     renderer: RendererName = "native"
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
+    device: DeviceName = "auto"
+    """Where to render and to compute LPIPS: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
@@ -65,7 +68,7 @@ def main(config: Config) -> None:
     if config.frames is not None and config.frames < 3:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
     require(config.renderer)
-    avatar = Avatar.load(config.run, renderer=config.renderer)
+    avatar = Avatar.load(config.run, renderer=config.renderer, device=config.device)
     data = open_person(config.run, config.person)
     first = data.test_start
     last = data.num_frames if config.frames is None else min(data.num_frames, first + config.frames)
@@ -80,6 +83,12 @@ def main(config: Config) -> None:
     notes: list[str] = []
     drives = choose_drives(config, avatar, data, first, last, notes)
     lpips = load_lpips(notes)
+    if lpips is not None:
+        lpips.to(avatar.device)
+    if avatar.device.type == "cuda":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
     speed = measure_speed(avatar, data, config, first, last, "audio" in drives)
     with FaceTracker() as tracker:
         measured = evaluate(avatar, data, drives, first, last, tracker, lpips, config.save_video)
@@ -162,6 +171,7 @@ def measure_speed(
         "frames": timing.frames,
         "render_fps": timing.frames / timing.render_seconds,
         "end_to_end_fps": timing.frames / timing.seconds,
+        "device": avatar.device.type,
         "with_speech": with_speech,
         "peak_memory_bytes": peak_memory(),
     }

@@ -91,7 +91,7 @@ class PictureQuality:
         }
         if self.lpips is not None:
             with torch.no_grad():
-                row["lpips"] = float(self.lpips(torch.from_numpy(a), torch.from_numpy(b)))
+                row["lpips"] = float(self.lpips(*(torch.from_numpy(x).to(self.lpips.shift.device) for x in (a, b))))
         self.rows.append(row)
 
     def summary(self) -> dict[str, float | None]:

@@ -66,8 +66,8 @@ class BakedField(nn.Module):
             modes: Components kept at most; fewer where K conditions do not span as many.
         """
         count, total = len(opacities), len(conditions)
-        weight = opacities.clamp_min(0.05)[:, None] * _VISIBLE
-        samples = torch.empty(total, count * _ROW)
+        weight = opacities.clamp_min(0.05)[:, None] * _VISIBLE.to(opacities.device)
+        samples = torch.empty(total, count * _ROW, device=code.device)
         for row, condition in zip(samples, conditions, strict=True):
             row.copy_((torch.cat(field.from_code(code, condition), -1) * weight).view(-1))
         mean = samples.mean(0)
@@ -76,13 +76,14 @@ class BakedField(nn.Module):
         values, vectors = torch.linalg.eigh((samples @ samples.T).double())
         modes = min(modes, int((values > 1e-8 * values[-1]).sum()))
         basis = samples.T @ (vectors[:, total - modes :] / values[total - modes :].sqrt()).float()
-        probes, reading = _probes(basis.numpy())
+        found = _probes(basis.cpu().numpy())
+        probes, reading = (torch.from_numpy(x).to(code.device) for x in found)
         weight_row = weight.view(-1)
         return BakedField(
             (mean / weight_row).view(count, _ROW),
             (basis / weight_row[:, None]).view(count, _ROW, modes).contiguous(),
-            torch.from_numpy(probes),
-            torch.from_numpy(reading) * weight[probes].view(-1),
+            probes,
+            reading * weight[probes].view(-1),
         )
 
 

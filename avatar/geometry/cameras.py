@@ -7,6 +7,7 @@ The world frame is the frame of the camera that filmed the person, in centimetre
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,10 +41,16 @@ class Camera:
         """The camera that filmed the person."""
         return Camera(focal=focal, cx=cx, cy=cy, width=width, height=height, viewmat=torch.eye(4))
 
-    @property
+    @functools.cached_property
     def K(self) -> Tensor:
-        """Intrinsics [3, 3]."""
-        return torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
+        """Intrinsics [3, 3], on the device of ``viewmat``."""
+        with torch.inference_mode(False):  # it is kept, and may be used in training after playback
+            K = torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
+            return K.to(self.viewmat.device, non_blocking=True)
+
+    def to(self, device: torch.device) -> Camera:
+        """The same camera with its matrices on a device."""
+        return self if self.viewmat.device == device else replace(self, viewmat=self.viewmat.to(device))
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view at another size; the width sets the scale."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avatar.backends import RendererName, require
+from avatar.device import OnDevice, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors
@@ -32,6 +33,7 @@ class Avatar:
     Attributes:
         camera: The camera that filmed the person.
         fps: Frame rate of the source video.
+        device: Where it renders.
         head_pivot: World point [3] inside the head; free view turns around it.
         info: What the model file says: method, number of Gaussians, bytes on disk.
         person: The person.json of the source.
@@ -45,20 +47,24 @@ class Avatar:
         camera = person["camera"]
         self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
         self.fps = float(person["fps"])
-        self.head_pivot = model.pivot
+        self.device = model.plate.device
+        self.head_pivot = model.pivot.cpu()
+        self._on_device = OnDevice(self.device)
 
     @staticmethod
-    def load(run: Path, baked: bool = False, renderer: RendererName = "native") -> Avatar:
+    def load(run: Path, baked: bool = False, renderer: RendererName = "native", device: str = "auto") -> Avatar:
         """Open a RUN folder.
 
         Args:
             run: The folder.
             baked: Play its baked basis (`avatar bake`) instead of the trained field: faster, nearly the same.
             renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
+            device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
+                is built. A run renders on either, wherever it was trained.
 
         Raises:
-            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, or a
-                backend that it needs cannot run here.
+            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, or the
+                device or a backend that it needs cannot be had.
         """
         run = Path(run)
         if not run.is_dir():
@@ -67,6 +73,7 @@ class Avatar:
         if not path.is_file():
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
                               f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+        place = choose_device(device)
         tensors, meta = load_tensors(path)
         if meta.get("format") != "avatar-model-2":
             raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
@@ -83,10 +90,10 @@ class Avatar:
 
             model.baked = load(run)
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
-        return Avatar(run, model, read_json(run / "person.json"), info)
+        return Avatar(run, model.to(place), read_json(run / "person.json"), info)
 
     def speak(self, audio: Path, camera: Camera | None = None, pose: str = "own", seed: int = 0) -> Iterator[Tensor]:
-        """Frames, uint8 RGB [H, W, 3] at ``self.fps``, of the avatar saying a sound file, in constant memory.
+        """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying a sound file, in constant memory.
 
         Args:
             audio: Anything FFmpeg reads.
@@ -101,7 +108,7 @@ class Avatar:
 
         for block in speak(self, load_speech(self.run), Path(audio), pose, seed):
             for index in range(len(block)):
-                yield self.render(camera or self.camera, block, index)
+                yield self.render(camera or self.camera, block, index).cpu()
 
     @torch.inference_mode()
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
@@ -109,13 +116,16 @@ class Avatar:
 
         Args:
             camera: Where from; ``self.camera`` or one derived from it.
-            motion: A motion track.
+            motion: A motion track; like the camera, it may be on any device and must not be changed in place.
             index: Its frame to show.
             background: uint8 RGB [H, W, 3] behind the person; by default the plate.
 
         Returns:
-            uint8 RGB [H, W, 3].
+            uint8 RGB [H, W, 3] on ``self.device``.
         """
-        behind = None if background is None else resized(background.float() / 255, camera)
+        camera, motion = self._on_device(camera), self._on_device(motion)
+        behind = None
+        if background is not None:
+            behind = resized(background.to(self.device, non_blocking=True).float() / 255, camera)
         image = self.model(motion, index, camera, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from avatar import log
+from avatar.device import DeviceName
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Config:
     """RUN folder of `avatar create` or `avatar train`."""
     modes: int = 16
     """Dimensions of the basis; more follow the trained field more closely, fewer are faster."""
+    device: DeviceName = "auto"
+    """Where to compute: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
@@ -43,8 +46,8 @@ def main(config: Config) -> None:
 
     if not 1 <= config.modes <= SAMPLES // 2:
         raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
-    avatar = Avatar.load(config.run)
-    motion = Motion.load(config.run / "motion.safetensors")
+    avatar = Avatar.load(config.run, device=config.device)
+    motion = Motion.load(config.run / "motion.safetensors").to(avatar.device)
     log.info(f"baking {avatar.info['gaussians']} Gaussians")
     began = time.perf_counter()
     baked = bake(avatar.model, motion, config.modes)
@@ -59,7 +62,7 @@ def main(config: Config) -> None:
 
 
 def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
-    """The basis of a trained model over the motion it was trained on."""
+    """The basis of a trained model over the motion it was trained on, both on one device."""
     import torch
 
     from avatar.fields.baked import BakedField

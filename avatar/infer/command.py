@@ -12,6 +12,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
+from avatar.device import DeviceName, choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
 
@@ -54,6 +55,8 @@ class Config:
     """Play the basis that `avatar bake` wrote instead of the trained field: faster."""
     renderer: RendererName = "native"
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
+    device: DeviceName = "auto"
+    """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
     frames: int | None = None
     """Stop after this many frames."""
     json: Path | None = None
@@ -94,6 +97,7 @@ def main(config: Config) -> None:
     from avatar.paths import write_json
 
     check(config)
+    choose_device(config.device)
     path = CameraPath.parse(config.camera)
     if config.audio is not None:  # before the model is loaded: a bad input is told at once
         from avatar.io.audio import stream_audio
@@ -106,7 +110,7 @@ def main(config: Config) -> None:
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 
-    avatar = Avatar.load(config.run, config.baked, config.renderer)
+    avatar = Avatar.load(config.run, config.baked, config.renderer, config.device)
     job = plan(config, avatar)
     camera = resize(avatar.camera, config.size)
     out = output_path(config)
@@ -126,7 +130,7 @@ def main(config: Config) -> None:
             "frames": timing.frames, "seconds": round(timing.seconds, 3), "frames_per_second": round(rate, 2),
             "render_milliseconds": round(1000 * timing.render_seconds / timing.frames, 2), "fps": avatar.fps,
             "width": camera.width, "height": camera.height, "gaussians": avatar.info["gaussians"],
-            "baked": config.baked,
+            "baked": config.baked, "device": avatar.device.type,
         }  # fmt: skip
         write_json(config.json, record)
     log.next_command(f"avatar view {config.run}")
@@ -223,9 +227,9 @@ def render_video(
                 view = path.camera(camera, avatar.head_pivot, frames / avatar.fps)
                 behind = None if job.background is None else torch.from_numpy(job.background(frames))
                 start = time.perf_counter()
-                image = avatar.render(view, block, i, background=behind)
+                image = avatar.render(view, block, i, background=behind).cpu()  # waits for a GPU: timed too
                 rendering += time.perf_counter() - start
-                encoder.put(image.cpu().numpy())
+                encoder.put(image.numpy())
                 frames += 1
                 done()
     return Timing(frames, rendering, time.perf_counter() - began)

@@ -15,8 +15,8 @@ from avatar.paths import atomic_file
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and a JSON-able ``metadata`` dictionary, atomically."""
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """Write tensors, of any device, and a JSON-able ``metadata`` dictionary, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(Path(path)) as temporary:
         save_file(contiguous, str(temporary), {"json": json.dumps(metadata)})
 

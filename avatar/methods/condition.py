@@ -20,6 +20,7 @@ class Conditioner(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
+    upper: Tensor
 
     def __init__(self, mean: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
         super().__init__()
@@ -27,6 +28,7 @@ class Conditioner(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        self.register_buffer("upper", torch.tensor(UPPER), persistent=False)  # a list would be copied every frame
 
     @property
     def width(self) -> int:
@@ -35,7 +37,7 @@ class Conditioner(nn.Module):
     @staticmethod
     def fit(motion: Motion) -> Conditioner:
         """Mean and spread of the channels over a training track."""
-        raw = _raw(motion, slice(None))
+        raw = _raw(motion, slice(None), torch.tensor(UPPER))
         spread = raw.std(0)
         # A channel that never moved must not amplify its noise: floors in the channels' own units.
         floor = torch.full_like(spread, 0.02)
@@ -45,10 +47,9 @@ class Conditioner(nn.Module):
 
     def forward(self, motion: Motion, index: int) -> Tensor:
         """Condition [width] of one frame."""
-        return ((_raw(motion, index) - self.mean) * self.scale).clamp(self.low, self.high)
+        return ((_raw(motion, index, self.upper) - self.mean) * self.scale).clamp(self.low, self.high)
 
 
-def _raw(motion: Motion, index: int | slice) -> Tensor:
-    upper = motion.arkit[index][..., list(UPPER)]
-    parts = [motion.face[index], upper, motion.gaze[index], motion.head_rotation[index], motion.shoulders[index]]
-    return torch.cat(parts, -1)
+def _raw(motion: Motion, index: int | slice, upper: Tensor) -> Tensor:
+    parts = [motion.face[index], motion.arkit[index][..., upper], motion.gaze[index], motion.head_rotation[index]]
+    return torch.cat([*parts, motion.shoulders[index]], -1)

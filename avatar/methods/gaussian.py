@@ -177,7 +177,7 @@ class GaussianAvatar(nn.Module):
         Args:
             motion: A motion track.
             index: Its frame to show.
-            camera: Where from.
+            camera: Where from; like the motion, on the device of the model.
             noise: [condition] added to the condition (training augmentation).
             background: [H, W, 3] RGB behind the person; by default the plate.
         """
@@ -216,7 +216,7 @@ class GaussianAvatar(nn.Module):
     @property
     def pivot(self) -> Tensor:
         """World point [3] inside the head at the reference pose: what free view turns around."""
-        return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]))
+        return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]).to(self.plate.device))
 
 
 def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding:

@@ -22,7 +22,7 @@ FORMAT = "avatar-motion-1"
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """A motion track of T frames. All tensors are float32 on the CPU, ``valid`` is bool.
+    """A motion track of T frames. All tensors are float32, ``valid`` is bool; on the CPU, if not moved.
 
     Attributes:
         fps: Frames per second.
@@ -67,6 +67,12 @@ class Motion:
     def map(self, **tensors: Tensor) -> Motion:
         """A copy with some of the tensors replaced."""
         return replace(self, **tensors)
+
+    def to(self, device: torch.device) -> Motion:
+        """The same track on a device."""
+        if self.arkit.device == device:
+            return self
+        return replace(self, **{name: getattr(self, name).to(device) for name in _WIDTHS})
 
     @staticmethod
     def zeros(frames: int, fps: float) -> Motion:

@@ -35,10 +35,10 @@ class DensityConfig:
 class DensityControl:
     """Collects screen-space gradients and rebuilds the Gaussians of a model together with their optimiser state."""
 
-    def __init__(self, config: DensityConfig, count: int) -> None:
+    def __init__(self, config: DensityConfig, count: int, device: torch.device | None = None) -> None:
         self.config = config
-        self.gradient = torch.zeros(count)
-        self.seen = torch.zeros(count)
+        self.gradient = torch.zeros(count, device=device)
+        self.seen = torch.zeros(count, device=device)
 
     def observe(self, gradient2d: Tensor, radii: Tensor, pixels: int) -> None:
         """Add one step's gradients [N, 2] of the projected means."""
@@ -68,18 +68,20 @@ class DensityControl:
         parents = score.topk(min(wanted, kept)).indices.sort().values
         survivors = keep.nonzero()[:, 0]
         index = torch.cat([survivors, parents])
-        new = torch.zeros(len(index), dtype=torch.bool)
+        new = torch.zeros(len(index), dtype=torch.bool, device=index.device)
         new[len(survivors) :] = True
 
         # A split moves parent and child to either side along a random draw from the parent, and shrinks both.
-        offset = torch.randn(len(parents), 3, generator=generator) * gaussians.scales[parents].exp()
+        # The draw is the CPU's on every device.
+        draw = torch.randn(len(parents), 3, generator=generator).to(index.device)
+        offset = draw * gaussians.scales[parents].exp()
         offset = (quat_to_matrix(gaussians.quats[parents]) @ offset[..., None])[..., 0] * 0.7
         gaussians.means[parents] -= offset
         gaussians.scales[parents] -= 0.35
         rebuild(gaussians, optimizer, index, new)
         gaussians.means[new] += 2 * offset
-        self.gradient = torch.zeros(len(index))
-        self.seen = torch.zeros(len(index))
+        self.gradient = torch.zeros(len(index), device=index.device)
+        self.seen = torch.zeros_like(self.gradient)
         return int((~keep).sum()), len(parents)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -36,6 +37,17 @@ class Batch(NamedTuple):
     person: Tensor
     background: Tensor
     face_box: tuple[int, int, int, int]
+
+    def pinned(self) -> Batch:
+        """The same in memory that a GPU reads by itself."""
+        return self._replace(**{name: getattr(self, name).pin_memory() for name in _PICTURES})
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; does not wait for the copy of a :meth:`pinned` batch."""
+        return self._replace(**{name: getattr(self, name).to(device, non_blocking=True) for name in _PICTURES})
+
+
+_PICTURES = ("image", "weight", "person", "background")
 
 
 class FrameSampler:
@@ -98,17 +110,26 @@ def _blob(size: tuple[int, int], centre: np.ndarray, radius: np.ndarray) -> np.n
 
 
 def prefetch(data: PersonDataset, sampler: FrameSampler, sizes: list[tuple[int, int]], start: int,
-             loss: LossConfig, ahead: int = 4) -> Iterator[Batch]:  # fmt: skip
-    """Batches of steps ``start`` to ``len(sizes)``; ``sizes[step]`` is the training resolution."""
-    with ThreadPoolExecutor(1, "frames") as pool:
+             loss: LossConfig, device: torch.device) -> Iterator[Batch]:  # fmt: skip
+    """Batches of steps ``start`` to ``len(sizes)``, on the device; ``sizes[step]`` is the training resolution."""
+    gpu = device.type == "cuda"
+    # One thread keeps up with training on the CPU, which needs the other cores; a GPU leaves them to the frames.
+    threads = min(8, os.cpu_count() or 1) if gpu else 1
+    ahead = 4 * threads
+
+    def get(step: int) -> Batch:
+        batch = load(data, sampler(step), sizes[step], loss)
+        return batch.pinned() if gpu else batch
+
+    with ThreadPoolExecutor(threads, "frames") as pool:
         steps = range(start, len(sizes))
-        waiting = [pool.submit(load, data, sampler(s), sizes[s], loss) for s in steps[:ahead]]
+        waiting = [pool.submit(get, s) for s in steps[:ahead]]
         try:
             for s in steps:
                 batch = waiting.pop(0).result()
                 if s + ahead < len(sizes):
-                    waiting.append(pool.submit(load, data, sampler(s + ahead), sizes[s + ahead], loss))
-                yield batch
+                    waiting.append(pool.submit(get, s + ahead))
+                yield batch.to(device)
         finally:
             for future in waiting:
                 future.cancel()

@@ -14,6 +14,7 @@ import tomli_w
 
 from avatar import log
 from avatar.backends import require
+from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, with_preset
@@ -34,6 +35,7 @@ def main(config: Config) -> None:
 
     for backend in (config.model.renderer, config.model.encoding):
         require(backend)  # before anything is read, or replaced
+    device = choose_device(config.device)  # before anything is replaced
     data = PersonDataset(config.person)
     folder = open_run(config)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
@@ -41,13 +43,16 @@ def main(config: Config) -> None:
     if config.resume:
         trainer.resume(folder)
         log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
+    if device.type == "cuda":
+        log.info(f"Training on {torch.cuda.get_device_name(device)}.")
     describe(folder, config, data)
     try:
         trainer.run(folder)
     except KeyboardInterrupt:
         log.info(
             f"\nStopped at step {trainer.step} and saved. Go on with: "
-            f"avatar train {config.person} --out {folder} --quality {config.quality}{chosen_backends(config)} --resume"
+            f"avatar train {config.person} --out {folder} --quality {config.quality}{chosen_backends(config)}"
+            f"{'' if config.device == 'auto' else f' --device {config.device}'} --resume"
         )
         raise
     train_speech(data, config, folder)
@@ -100,6 +105,7 @@ def describe(folder: Path, config: TrainConfig, data) -> None:
     environment = {
         "avatar": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "machine": platform.platform(), "threads": torch.get_num_threads(),
+        "device": choose_device(config.device).type,
     }  # fmt: skip
     write_json(folder / "environment.json", environment)
     write_json(folder / "person.json", data.info)

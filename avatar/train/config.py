@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from avatar.backends import EncodingName, RendererName
+from avatar.device import DeviceName
 from avatar.methods.gaussian import GaussianConfig
 from avatar.strategy.density import DensityConfig
 
@@ -90,6 +91,8 @@ class TrainConfig:
     """What draws the Gaussians; short for --model.renderer."""
     encoding: EncodingName | None = None
     """What encodes positions; short for --model.encoding."""
+    device: DeviceName = "auto"
+    """Where to train: auto takes a GPU where there is one and the CUDA library is built."""
     preview_every: int = 500
     """Steps between preview pictures."""
     save_every: int = 1000

@@ -12,6 +12,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import EncodingName, RendererName, require
+from avatar.device import DeviceName, choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Config:
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
     encoding: EncodingName = "native"
     """What encodes positions: tinycudann needs a CUDA GPU, in training and ever after."""
+    device: DeviceName = "auto"
+    """Where to train and measure: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
@@ -42,6 +45,7 @@ def main(config: Config) -> None:
     train = importlib.import_module("avatar.train.command")
     for backend in (config.renderer, config.encoding):
         require(backend)
+    choose_device(config.device)  # before the hours that may go into preparing
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
@@ -56,14 +60,20 @@ def main(config: Config) -> None:
             train.main(
                 train.Config(
                     person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed,
-                    renderer=config.renderer, encoding=config.encoding,
+                    renderer=config.renderer, encoding=config.encoding, device=config.device,
                 )
             )  # fmt: skip
         trained = time.perf_counter()
         if config.eval:
             evaluate = importlib.import_module("avatar.eval.command")
             evaluate.main(
-                evaluate.Config(run=run, json=run / "metrics.json", save_video=run / "eval", renderer=config.renderer)
+                evaluate.Config(
+                    run=run,
+                    json=run / "metrics.json",
+                    save_video=run / "eval",
+                    renderer=config.renderer,
+                    device=config.device,
+                )
             )
     done = time.perf_counter()
     log.info(

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from avatar import log
 from avatar.data import PersonDataset
+from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import ATTRIBUTES, Gaussians
+from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.losses.lpips import LPIPS
 from avatar.methods.gaussian import GaussianAvatar, Rendering
@@ -26,6 +28,7 @@ from avatar.train.batches import Batch, FrameSampler, prefetch
 from avatar.train.config import TrainConfig
 
 _SNAPSHOT_EVERY = 200
+_SETTLE_EVERY = 20  # steps between looks at what a GPU computed
 _MAX_ROLLBACKS = 3
 
 
@@ -36,15 +39,26 @@ class Trainer:
         data: The person; frames from ``test_start`` on are never read.
         config: All options, preset filled in.
         model: Trained further; by default a new one of the person.
+
+    On the CPU each step is checked before it changes anything. On a GPU that would make the processor wait for it in
+    every step, so steps are launched unseen and settled together (:meth:`_settle`): their losses are read and logged,
+    and if one was not finite, all since the last snapshot are taken back. Nothing is kept (snapshot, checkpoint,
+    density control) that is not settled.
+
+    Raises:
+        AvatarError: The device cannot be had.
     """
 
     def __init__(self, data: PersonDataset, config: TrainConfig, model: GaussianAvatar | None = None) -> None:
         self.data, self.config = data, config
         self.steps = config.schedule.steps
         self.step = 0
-        self.model = (model or GaussianAvatar.from_person(data, config.model, config.seed)).train()
+        self.device = choose_device(config.device)
+        model = model or GaussianAvatar.from_person(data, config.model, config.seed)
+        self.model = model.to(self.device).train()
+        self.motion = data.motion.to(self.device)
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
-        self.density = DensityControl(config.density, len(self.model.gaussians))
+        self.density = DensityControl(config.density, len(self.model.gaussians), self.device)
         self.sampler = FrameSampler(data, config.seed)
         self.psnr = 0.0
         self.seconds = 0.0
@@ -54,6 +68,8 @@ class Trainer:
         self._snapshot_step = 0
         self._rollbacks = 0
         self._banned: set[int] = set()
+        self._cameras: dict[tuple[int, int], Camera] = {}
+        self._launched: list[tuple[int, int, dict[str, Tensor]]] = []  # step, frame and terms of what is not settled
 
     # -- optimiser ---------------------------------------------------------------------------------------------------
 
@@ -80,14 +96,17 @@ class Trainer:
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _render(self, index: int, background: Tensor, augment: bool) -> Rendering:
-        camera = self.data.camera.resized(background.shape[1], background.shape[0])
+        size = background.shape[1], background.shape[0]
+        if size not in self._cameras:
+            self._cameras[size] = self.data.camera.resized(*size).to(self.device)
         noise = None
         if augment:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
             noise = torch.randn(self.model.conditioner.width, generator=generator) * self.config.optim.condition_noise
-        return self.model(self.data.motion, index, camera, noise=noise, background=background)
+            noise = noise.to(self.device, non_blocking=True)
+        return self.model(self.motion, index, self._cameras[size], noise=noise, background=background)
 
-    def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
         picture = l1_ssim(out.image, batch.image, weights.ssim, batch.weight)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
@@ -96,20 +115,18 @@ class Trainer:
         change = out.deformation
         size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
         loss = picture.loss + weights.alpha * coverage + weights.deformation * size
-        parts = {
-            "l1": picture.l1.item(), "ssim": picture.ssim.item(), "alpha": coverage.item(), "mse": picture.mse.item(),
-        }  # fmt: skip
+        parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
         if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
             perceptual = self._perceptual(out.image, batch)
             if perceptual is not None:
                 loss = loss + weights.lpips * perceptual
-                parts["lpips"] = perceptual.item()
+                parts["lpips"] = perceptual.detach()
         return loss, parts
 
     def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
         if self._lpips is None:
             try:
-                self._lpips = LPIPS.load()
+                self._lpips = LPIPS.load().to(self.device)
             except AvatarError as error:
                 log.warn(f"training goes on without the perceptual loss: {error}")
                 self._perceptual_wanted = False
@@ -122,20 +139,29 @@ class Trainer:
         y = int(np.clip(y0 + draw[1] * max(y1 - y0 - side, 1), 0, height - side))
         return self._lpips(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side])
 
-    def _train_step(self, batch: Batch) -> dict[str, float] | None:
-        """One optimisation step; None when the numbers were not finite (nothing was changed)."""
+    def _train_step(self, batch: Batch) -> dict[str, Tensor] | None:
+        """One optimisation step, and what its loss consists of.
+
+        On the CPU, None when the numbers were not finite (nothing was changed). On a GPU the step is made all the same,
+        and the entry ``finite`` says whether it was good.
+        """
+        look = self.device.type == "cpu"
         height, width = batch.image.shape[:2]
         self._decay()
         out = self._render(batch.index, batch.background, augment=True)
         loss, parts = self._loss(out, batch)
-        if not torch.isfinite(loss):
+        finite = torch.isfinite(loss)
+        if look and not finite:
             return None
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         # A sum is finite only if every term is: one pass over memory where isfinite takes five.
         sums = [p.grad.sum() for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not torch.isfinite(torch.stack(sums)).all():
+        all_finite = torch.isfinite(torch.stack(sums)).all()
+        if look and not all_finite:
             return None
+        if not look:
+            parts["finite"] = (finite & all_finite).float()
         self.optimizer.step()
         if out.means2d.grad is not None:
             self.density.observe(out.means2d.grad, out.radii, width * height)
@@ -156,19 +182,22 @@ class Trainer:
             task = bar.add_task("train", total=self.steps, completed=self.step, info="")
             try:
                 while self.step < self.steps:
-                    for batch in prefetch(self.data, self.sampler, sizes, self.step, self.config.loss):
-                        if self.step - self._snapshot_step >= _SNAPSHOT_EVERY or self._snapshot is None:
+                    for batch in prefetch(self.data, self.sampler, sizes, self.step, self.config.loss, self.device):
+                        if not self._launched and self._snapshot_due():
                             self._take_snapshot()
                         parts = {} if batch.index in self._banned else self._train_step(batch)
-                        if parts is None:
-                            self._roll_back(batch)
+                        bad = batch.index if parts is None else None
+                        if parts:
+                            self._launched.append((self.step + 1, batch.index, parts))
+                        if bad is None and self._settles(self.step + 1):
+                            bad = self._settle(writer)
+                        if bad is not None:
+                            self._roll_back(bad)
                             bar.update(task, completed=self.step)
                             break
                         self.step += 1
                         self._maintain()
                         self.seconds = before + time.perf_counter() - began
-                        if parts:
-                            self._report(writer, parts)
                         bar.update(task, completed=self.step, info=self._status())
                         if self.step % self.config.preview_every == 0 or self.step == self.steps:
                             self.preview(folder / "previews" / f"{self.step:06d}.jpg")
@@ -176,10 +205,35 @@ class Trainer:
                             self.save(folder)
             except KeyboardInterrupt:
                 interrupted = True
+                if (bad := self._settle(writer)) is not None:
+                    self._roll_back(bad)
         self.save(folder)
         writer.close()
         if interrupted:
             raise KeyboardInterrupt
+
+    def _snapshot_due(self) -> bool:
+        return self._snapshot is None or self.step - self._snapshot_step >= _SNAPSHOT_EVERY
+
+    def _settles(self, step: int) -> bool:
+        """Whether all up to a step must be known to be good before the next: always so on the CPU."""
+        config = self.config
+        every = (_SETTLE_EVERY, config.preview_every, config.save_every)
+        due = step == self.steps or any(step % n == 0 for n in every) or self.density.due(step, self.steps)
+        return due or self.device.type == "cpu"
+
+    def _settle(self, writer) -> int | None:
+        """Read and log the losses of the launched steps; the frame of the first that was not finite, or None."""
+        launched, self._launched = self._launched, []
+        if not launched:
+            return None
+        values = iter(torch.stack([value for *_, parts in launched for value in parts.values()]).tolist())
+        for step, frame, parts in launched:
+            numbers = {name: next(values) for name in parts}
+            if not numbers.pop("finite", 1.0):
+                return frame
+            self._report(writer, step, numbers)
+        return None
 
     def _sizes(self) -> list[tuple[int, int]]:
         full = (self.data.width, self.data.height)
@@ -195,14 +249,14 @@ class Trainer:
     def _status(self) -> str:
         return f"PSNR {self.psnr:.2f}  {len(self.model.gaussians)} Gaussians"
 
-    def _report(self, writer, parts: dict[str, float]) -> None:
+    def _report(self, writer, step: int, parts: dict[str, float]) -> None:
         psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
         self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
-        if self.step % 20 == 0:
-            writer.add_scalar("train/psnr", self.psnr, self.step)
-            writer.add_scalar("train/gaussians", len(self.model.gaussians), self.step)
+        if step % 20 == 0:
+            writer.add_scalar("train/psnr", self.psnr, step)
+            writer.add_scalar("train/gaussians", len(self.model.gaussians), step)
             for name, value in parts.items():
-                writer.add_scalar(f"train/{name}", value, self.step)
+                writer.add_scalar(f"train/{name}", value, step)
 
     def preview(self, path: Path) -> None:
         """Real beside rendered, for three training frames of different mouth opening."""
@@ -216,7 +270,7 @@ class Trainer:
         with torch.no_grad():
             for index in picks:
                 background = torch.from_numpy(self.data.background(int(index))).float() / 255
-                image = self._render(int(index), background, augment=False).image
+                image = self._render(int(index), background.to(self.device), augment=False).image
                 rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
         self.model.train()
         with atomic_file(path) as temporary:
@@ -241,41 +295,38 @@ class Trainer:
         """Inverse of :meth:`state`; the number of Gaussians may differ from the current one."""
         count = tensors["model.gaussians.means"].shape[0]
         if count != len(self.model.gaussians):
-            self.model.gaussians = Gaussians.empty(count)
+            self.model.gaussians = Gaussians.empty(count).to(self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
                 prefix = f"optimizer.{group['name']}.{i}."
-                # An encoding may live on a GPU.
-                state = {
-                    k[len(prefix) :]: v.to(parameter.device, copy=True)
-                    for k, v in tensors.items()
-                    if k.startswith(prefix)
-                }
+                found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+                state = {k: v.to(self.device, copy=True) for k, v in found.items()}
                 if state:
                     self.optimizer.state[parameter] = state
-        self.density = DensityControl(self.config.density, count)
-        self.density.gradient = tensors["density.gradient"].clone()
-        self.density.seen = tensors["density.seen"].clone()
+        self.density = DensityControl(self.config.density, count, self.device)
+        self.density.gradient = tensors["density.gradient"].to(self.device, copy=True)
+        self.density.seen = tensors["density.seen"].to(self.device, copy=True)
 
     def _take_snapshot(self) -> None:
         self._snapshot = {k: v.detach().clone() for k, v in self.state().items()}
         self._snapshot_step = self.step
 
-    def _roll_back(self, batch: Batch) -> None:
+    def _roll_back(self, frame: int) -> None:
+        self._launched = []
         self._rollbacks += 1
         if self._rollbacks > _MAX_ROLLBACKS or self._snapshot is None:
             raise AvatarError(
                 f"Training broke down {self._rollbacks} times: the numbers are no longer finite.",
-                f"The last time at step {self.step} on frame {batch.index}.",
+                f"The last time at step {self.step} on frame {frame}.",
                 "Lower the learning rates (--optim.means, --optim.network) or prepare the video again.",
             )
         log.warn(
-            f"step {self.step}: not a finite number on frame {batch.index}; back to step {self._snapshot_step}, "
+            f"step {self.step}: not a finite number on frame {frame}; back to step {self._snapshot_step}, "
             "and this frame is left out from now on."
         )
-        self._banned.add(batch.index)
+        self._banned.add(frame)
         self.load_state(self._snapshot)
         self.step = self._snapshot_step
 
@@ -326,5 +377,5 @@ def fingerprint(config: TrainConfig) -> str:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """Float RGB 0..1 [H, W, 3] to uint8."""
-    return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+    """Float RGB 0..1 [H, W, 3], on any device, to uint8."""
+    return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()

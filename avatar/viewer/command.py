@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from avatar import log
+from avatar.device import DeviceName
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Config:
     """First port to try."""
     size: int | None = None
     """Longer side of the rendered picture in pixels; smaller is faster. Default: as trained."""
+    device: DeviceName = "auto"
+    """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
 
 
 def main(config: Config) -> None:
@@ -58,7 +61,7 @@ def open_viewer(config: Config) -> Viewer:
         raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
     from avatar.infer.avatar import Avatar
 
-    avatar = Avatar.load(config.run)
+    avatar = Avatar.load(config.run, device=config.device)
     from avatar.infer.speak import load_speech, speak
     from avatar.motion import Motion
     from avatar.viewer.server import Viewer, rest_frame

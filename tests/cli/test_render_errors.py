@@ -141,6 +141,7 @@ class FakeAvatar:
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
     info: ClassVar = {"gaussians": 12}
+    device = torch.device("cpu")
 
     def __init__(self, run: Path, *_: object) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []

@@ -25,7 +25,7 @@ def person(tmp_path_factory):
 
 def test_two_steps_and_render(person, tmp_path):
     trainer = train(small_config(person, tmp_path / "run", steps=2))
-    avatar = Avatar.load(tmp_path / "run")
+    avatar = Avatar.load(tmp_path / "run", device="cpu")
     data = trainer.data
     image = avatar.render(avatar.camera, data.motion, 5)
     assert image.shape == (96, 96, 3) and image.dtype == torch.uint8

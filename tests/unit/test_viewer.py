@@ -256,7 +256,7 @@ def test_an_avatar_without_speech_is_shown_anyway(tmp_path: Path, monkeypatch: p
     import avatar.infer.avatar as avatar_module
 
     Motion.zeros(5, FPS).save(tmp_path / "motion.safetensors")
-    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(lambda _: FakeAvatar()))
+    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(lambda _, device: FakeAvatar()))
     viewer = open_viewer(Config(run=tmp_path, port=18820, size=32))
     try:
         assert viewer.server.get_host() == "127.0.0.1"

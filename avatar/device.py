@@ -1,0 +1,75 @@
+"""Where the numbers are crunched: ``--device auto|cpu|cuda``. Importing this does not import torch."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``--device``.
+
+    Args:
+        name: ``cpu``; ``cuda``; or ``auto``, a GPU where both torch and the CUDA library can use one, else the CPU.
+
+    Raises:
+        AvatarError: ``cuda`` and there is no GPU or no CUDA library, or the name is unknown.
+    """
+    import torch
+
+    from avatar.native.cuda import cuda_library, cuda_status
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise AvatarError(f'--device "{name}" is not understood.', "", "Give auto, cpu or cuda.")
+    if name == "cpu":
+        return torch.device("cpu")
+    gpu = torch.cuda.is_available()
+    library = cuda_library() is not None
+    if name == "auto" and not (gpu and library):
+        return torch.device("cpu")
+    if not gpu:
+        cause = "torch sees no GPU."
+        if torch.version.cuda is None:
+            cause = "the torch that is installed is a CPU build."
+        raise AvatarError("--device cuda cannot be had:", cause, "Leave it out to run on the CPU; see `avatar doctor`.")
+    if not library and os.environ.get("AVATAR_NATIVE", "") != "reference":
+        raise AvatarError(
+            "--device cuda needs the CUDA library,", f"which is {cuda_status()}",
+            "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or leave --device out.",
+        )  # fmt: skip
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+class OnDevice:
+    """Copies on a device of the last few things asked for, so that what is used every frame is copied once.
+
+    Things have ``to(device)``, which returns the thing itself where it is there already. They are told apart by
+    identity and must not be changed.
+
+    Args:
+        device: Where to.
+        keep: How many copies are kept.
+    """
+
+    def __init__(self, device: torch.device, keep: int = 8) -> None:
+        self.device, self._keep = device, keep
+        self._copies: dict[int, tuple[Any, Any]] = {}  # by id; the thing is kept too, so that its id stays its own
+
+    def __call__(self, thing: Any) -> Any:
+        known = self._copies.pop(id(thing), None)
+        if known is None:
+            copy = thing.to(self.device)
+            if copy is thing:
+                return thing
+            known = thing, copy
+        self._copies[id(thing)] = known  # the most recent last
+        if len(self._copies) > self._keep:
+            del self._copies[next(iter(self._copies))]
+        return known[1]

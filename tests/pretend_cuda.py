@@ -1,0 +1,139 @@
+"""A GPU for tests on machines without one: tensors that say they are on ``cuda:0`` while the CPU computes them.
+
+What it is strict about is where things are. An operator that gets a tensor of the CPU beside one of the GPU fails, as
+on a GPU; a CPU tensor as an index fails too, which a GPU would forgive by waiting for its copy. Whatever makes the
+processor wait for a GPU is written down in ``waits``. Numbers are the CPU's, bit for bit. Nothing is learnt about the
+CUDA kernels themselves, which tests/kernels/test_cuda.py is for.
+
+To torch's C++ parts the tensors are on "meta", the one device beside the CPU that autograd knows in every build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from avatar.infer.avatar import Avatar
+from avatar.native import cuda
+
+GPU = torch.device("cuda", 0)
+_aten = torch.ops.aten
+# How many numbers come out depends on the numbers that go in, or they are asked for on the host.
+_WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
+
+
+class GpuTensor(torch.Tensor):
+    """A tensor on the pretended GPU; ``inner`` has its numbers."""
+
+    inner: Tensor
+    device = property(lambda self: GPU)  # pyright: ignore[reportAssignmentType]
+    is_cuda = property(lambda self: True)  # pyright: ignore[reportAssignmentType]
+    is_meta = property(lambda self: False)  # pyright: ignore[reportAssignmentType]
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> GpuTensor:
+        self = torch.Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
+            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            device="meta",
+        )  # fmt: skip
+        self.inner = inner
+        return self
+
+    def tolist(self) -> Any:
+        """As of any tensor; torch has none for subclasses."""
+        return self.cpu().tolist()
+
+    def __repr__(self, **_: Any) -> str:
+        return f"GpuTensor({self.inner})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{func} on the pretended GPU outside of `pretended()`")
+
+
+class _Gpu(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        tensors = list(_tensors((args, kwargs)))
+        gpu = [t for t in tensors if isinstance(t, GpuTensor)]
+        place = kwargs.get("device")
+        name = func.__name__.partition(".")[0]
+        if name in ("_to_copy", "copy_"):
+            source = args[1] if name == "copy_" else args[0]
+            target = args[0].device if name == "copy_" else place or source.device
+            leaves, arrives = isinstance(source, GpuTensor), torch.device(target).type != "cpu"
+            waits = leaves != arrives and (leaves or not _non_blocking(name, args, kwargs))
+        else:
+            strangers = [t for t in tensors if not isinstance(t, GpuTensor) and t.dim() > 0]
+            if gpu and strangers:
+                raise RuntimeError(f"{func} got tensors on cuda:0 and on the CPU: {[list(t.shape) for t in tensors]}")
+            arrives = bool(gpu) if place is None else torch.device(place).type != "cpu"
+            mask = name.startswith("index") and any(t.dtype == torch.bool for t in gpu[1:])
+            waits = bool(gpu) and (name in _WAITING or mask)
+        if waits:
+            self.waits.append(name)
+        if place is not None:
+            kwargs["device"] = torch.device("cpu")
+        wrappers = {id(t.inner): t for t in gpu}
+        out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+
+        def wrap(x: Any) -> Any:
+            if not isinstance(x, Tensor) or not arrives:
+                return x
+            if id(x) not in wrappers:
+                return GpuTensor(x)
+            known = wrappers[id(x)]  # an operation in place returns what it was given
+            if known.shape != x.shape:  # and may have changed its shape: to torch too
+                with torch._C._DisableTorchDispatch():  # pyright: ignore[reportAttributeAccessIssue]
+                    func(*args, **kwargs)
+            return known
+
+        if name == "copy_":
+            return args[0]
+        return tree_map(wrap, out)
+
+
+def _tensors(x: Any) -> Iterator[Tensor]:
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, dict):
+        yield from _tensors(list(x.values()))
+    elif isinstance(x, list | tuple):
+        for y in x:
+            yield from _tensors(y)
+
+
+def _inner(x: Any) -> Any:
+    return x.inner if isinstance(x, GpuTensor) else x
+
+
+def _non_blocking(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
+
+
+@contextmanager
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpu]:
+    """A machine with a GPU and the CUDA library, in this thread."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "pretended")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(cuda, "_load", lambda: (SimpleNamespace(path="pretended"), ""))
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    # Views of a subclass need what inference tensors lack.
+    monkeypatch.setattr(Avatar, "render", torch.no_grad()(Avatar.render.__wrapped__))  # pyright: ignore
+    with _Gpu() as gpu:
+        yield gpu
