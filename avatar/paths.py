@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -68,6 +69,15 @@ def disk_error(error: OSError, path: Path) -> AvatarError:
             "Free some space and run the same command again: finished parts are kept.",
         )
     return AvatarError(f"Cannot write {path}:", f"{error.strerror or error}.", "Choose another output folder.")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; the file is never held in memory as a whole."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -43,14 +43,15 @@ class BakedField(nn.Module):
         self.register_buffer("modes", modes)
         self.register_buffer("probes", probes)
         self.register_buffer("reading", reading)
-        self._asked: tuple[Tensor, Tensor] | None = None
+        self._asked: tuple[Tensor, Tensor, Tensor] | None = None  # code, and of the probes: code, mean
 
     def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
         """Changes of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
         if self._asked is None or self._asked[0] is not code:
-            self._asked = code, code[self.probes]
-        answers = torch.cat(field.from_code(self._asked[1], condition), -1)
-        coefficients = self.reading @ (answers - self.mean[self.probes]).reshape(-1)
+            self._asked = code, code[self.probes], self.mean[self.probes]
+        _, probed, mean = self._asked
+        answers = torch.cat(field.from_code(probed, condition), -1)
+        coefficients = self.reading @ (answers - mean).reshape(-1)
         change = torch.addmv(self.mean.view(-1), self.modes.view(-1, self.modes.shape[-1]), coefficients)
         return Deformation(*change.view(-1, _ROW).split(_WIDTHS, -1))
 

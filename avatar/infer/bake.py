@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 from avatar import log
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
+from avatar.paths import file_sha256
 
 if TYPE_CHECKING:
     from avatar.fields.baked import BakedField
@@ -90,7 +90,7 @@ def save(baked: BakedField, run: Path) -> Path:
     tensors = dict(baked.state_dict())
     tensors["modes"] = tensors["modes"].half()
     path = run / FILE
-    save_tensors(path, tensors, {"format": FORMAT, "model": fingerprint(run)})
+    save_tensors(path, tensors, {"format": FORMAT, "model": file_sha256(run / "model.safetensors")})
     return path
 
 
@@ -107,19 +107,10 @@ def load(run: Path) -> BakedField:
     if not path.is_file():
         raise AvatarError(f"{run} is not baked.", "", f"Bake it: avatar bake {run}")
     tensors, meta = load_tensors(path)
-    if meta.get("format") != FORMAT or meta.get("model") != fingerprint(run):
+    if meta.get("format") != FORMAT or meta.get("model") != file_sha256(run / "model.safetensors"):
         raise AvatarError(
             f"{path} was baked from another model.", "The avatar was trained again since.",
             f"Bake it: avatar bake {run}",
         )  # fmt: skip
     tensors["modes"] = tensors["modes"].float()
     return BakedField(**tensors)
-
-
-def fingerprint(run: Path) -> str:
-    """SHA-256 of the model file."""
-    with (run / "model.safetensors").open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,7 +7,6 @@ stands still, so the crop must too.
 from __future__ import annotations
 
 import functools
-import hashlib
 import wave
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.video import SAMPLE_RATE, VideoInfo, read_audio, read_frames, read_info, sample_frames
+from avatar.paths import file_sha256
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
@@ -76,11 +76,7 @@ def fingerprint(path: Path) -> str:
 
 @functools.lru_cache
 def _fingerprint(path: Path, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path)
 
 
 def check_source(config: Config) -> VideoInfo:

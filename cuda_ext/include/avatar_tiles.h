@@ -29,7 +29,7 @@ AVATAR_HD TileEllipse tile_ellipse(double x, double y, double a, double b, doubl
                                    int height) {
   TileEllipse e = {};
   e.last_row = -1;
-  const double limit = 2.0 * ::log(opacity / AVATAR_ALPHA_MIN) + 1e-5;
+  const double limit = limit_of_opacity(opacity);
   e.determinant = a * c - b * b;
   if (!(limit > 0.0) || !(a > 0.0) || !(c > 0.0)) return e;  // also NaN
   e.x = x;

@@ -4,20 +4,18 @@
 // sort), so every tile list comes out sorted. The deal runs over a fixed number of chunks of the sorted order, each with
 // its own counters, which makes the lists independent of the number of threads.
 //
-// A Gaussian belongs to the tiles that its ellipse of alpha >= 1/255 touches: for each row of tiles, the exact
-// horizontal extent of the ellipse within that row (the idea of Speedy-Splat, Hanson et al. 2025).
+// Which tiles a Gaussian belongs to is in avatar_tiles.h.
+#include "avatar_tiles.h"
 #include "common.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
-constexpr int kTile = 16;
 constexpr int kChunks = 8;
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
 constexpr int64_t kBlock = 512;
-constexpr double kMargin = 1e-3;  // pixels; covers rounding of the per-pixel test, which decides
 
 template <typename T>
 struct DepthKey;
@@ -39,74 +37,10 @@ typename DepthKey<T>::Bits depth_key(T depth) {
   return bits & sign ? ~bits : bits | sign;
 }
 
-struct Ellipse {
-  double x, y, b, inverse_a, determinant;
-  double limit;       // twice the exponent at alpha = 1/255
-  double level;       // limit * a
-  double half_width, half_height;
-  double lean;        // dy at the rightmost point
-  int first_row, last_row;  // rows of tiles; none if first > last
-};
-
-int clamp_index(double value, int low, int high) {
-  if (!(value > low)) return low;
-  return value < high ? static_cast<int>(value) : high;
-}
-
-Ellipse ellipse_of(double x, double y, double a, double b, double c, double opacity, int width, int height) {
-  Ellipse e = {};
-  e.last_row = -1;
-  const double limit = limit_of_opacity(opacity);
-  e.determinant = a * c - b * b;
-  if (!(limit > 0.0) || !(a > 0.0) || !(c > 0.0)) return e;  // also NaN
-  e.x = x;
-  e.y = y;
-  e.b = b;
-  e.inverse_a = 1.0 / a;
-  e.limit = limit;
-  e.level = limit * a;
-  if (e.determinant > 0.0) {
-    e.half_width = ::sqrt(limit * c / e.determinant) + kMargin;
-    e.half_height = ::sqrt(limit * a / e.determinant) + kMargin;
-  } else {  // rounding opened the ellipse: it may be anywhere
-    e.determinant = 0.0;
-    e.half_width = e.half_height = 2.0 * (width + height) + ::fabs(x) + ::fabs(y);
-  }
-  e.lean = -b / c * e.half_width;
-  const double top = y - e.half_height - 0.5, bottom = y + e.half_height - 0.5;
-  const double left = x - e.half_width - 0.5, right = x + e.half_width - 0.5;
-  if (!(bottom >= 0.0) || !(top <= height - 1.0) || !(right >= 0.0) || !(left <= width - 1.0)) return e;
-  e.first_row = clamp_index(::ceil(top), 0, height - 1) / kTile;
-  e.last_row = clamp_index(::floor(bottom), 0, height - 1) / kTile;
-  return e;
-}
-
 template <typename T>
-AVATAR_HD Ellipse ellipse_at(const T* means2d, const T* conics, const T* opacities, int64_t g, int width, int height) {
-  return ellipse_of(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1], conics[3 * g + 2],
+AVATAR_HD TileEllipse ellipse_at(const T* means2d, const T* conics, const T* opacities, int64_t g, int width, int height) {
+  return tile_ellipse(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1], conics[3 * g + 2],
                     opacities[g], width, height);
-}
-
-// Columns of tiles [first, last] that the ellipse reaches on the pixel centres of one row of tiles.
-bool tile_span(const Ellipse& e, int row, int width, int* first, int* last) {
-  double low = row * kTile + 0.5 - e.y, high = low + (kTile - 1);
-  if (low < -e.half_height) low = -e.half_height;
-  if (high > e.half_height) high = e.half_height;
-  if (low > high) return false;
-  const double at_right = e.lean < low ? low : (e.lean > high ? high : e.lean);
-  const double at_left = -e.lean < low ? low : (-e.lean > high ? high : -e.lean);
-  const double square_right = e.level - e.determinant * at_right * at_right;
-  const double square_left = e.level - e.determinant * at_left * at_left;
-  const double right =
-      (-e.b * at_right + ::sqrt(square_right > 0.0 ? square_right : 0.0)) * e.inverse_a + kMargin + e.x - 0.5;
-  const double left =
-      (-e.b * at_left - ::sqrt(square_left > 0.0 ? square_left : 0.0)) * e.inverse_a - kMargin + e.x - 0.5;
-  if (!(right >= 0.0) || !(left <= width - 1.0)) return false;
-  const double first_pixel = ::ceil(left), last_pixel = ::floor(right);
-  if (first_pixel > last_pixel) return false;
-  *first = clamp_index(first_pixel, 0, width - 1) / kTile;
-  *last = clamp_index(last_pixel, 0, width - 1) / kTile;
-  return true;
 }
 
 // The tiles of one Gaussian: a range of columns for each row of tiles from first_row on. Gaussians with more rows than
@@ -128,16 +62,16 @@ AVATAR_HD void for_each_tile(const Spans& spans, const MakeEllipse& ellipse, int
     }
     return;
   }
-  const Ellipse e = ellipse();
+  const TileEllipse e = ellipse();
   for (int row = e.first_row; row <= e.last_row; ++row) {
     int first, last;
-    if (!tile_span(e, row, width, &first, &last)) continue;
+    if (!tile_columns(e, row, width, &first, &last)) continue;
     for (int column = first; column <= last; ++column) function(row * tiles_x + column);
   }
 }
 
 // Fill `spans` and return the number of tiles.
-int32_t count_tiles(const Ellipse& e, int width, Spans* spans) {
+int32_t count_tiles(const TileEllipse& e, int width, Spans* spans) {
   const int rows = e.last_row - e.first_row + 1;
   const bool fits = rows <= Spans::kCapacity;
   spans->first_row = static_cast<int16_t>(e.first_row);
@@ -145,7 +79,7 @@ int32_t count_tiles(const Ellipse& e, int width, Spans* spans) {
   int32_t count = 0;
   for (int i = 0; i < rows; ++i) {
     int first = 0, last = -1;
-    tile_span(e, e.first_row + i, width, &first, &last);
+    tile_columns(e, e.first_row + i, width, &first, &last);
     count += last - first + 1;
     if (!fits) continue;
     spans->first[i] = static_cast<int16_t>(first);
@@ -230,7 +164,7 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
       int32_t count = 0;
       limits[g] = T(0);
       if (radii[g] > 0) {
-        const Ellipse e = ellipse_at(means2d, conics, opacities, g, width, height);
+        const TileEllipse e = ellipse_at(means2d, conics, opacities, g, width, height);
         limits[g] = T(e.limit);
         count = count_tiles(e, width, &work.spans[g]);
       }

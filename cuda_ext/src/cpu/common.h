@@ -12,18 +12,6 @@
 namespace avatar {
 namespace AVATAR_ISA {
 
-// Twice the exponent at which a Gaussian of this opacity falls to alpha = 1/255, a little more for rounding; and back to
-// the base 2 logarithm of the opacity.
-constexpr double kLimitMargin = 1e-5;
-template <typename T>
-AVATAR_HD T limit_of_opacity(T opacity) {
-  return T(2.0 * ::log(opacity / AVATAR_ALPHA_MIN) + kLimitMargin);
-}
-template <typename T>
-AVATAR_HD T power_of_limit(T limit) {
-  return (limit - T(kLimitMargin)) * T(0.72134752044448170) - T(7.994353436858858);  // log2(e) / 2, log2(255)
-}
-
 // function(item, worker) for every item in [0, items).
 template <typename Function>
 inline void parallel_for(int threads, int64_t items, const Function& function) {
