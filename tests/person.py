@@ -18,7 +18,7 @@ from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_UPPER, LIPS_INNER, LIPS_OUTER, encode
 from avatar.paths import write_json
 from avatar.strategy.density import DensityConfig
-from avatar.train.command import describe, open_run
+from avatar.train.command import describe, open_run, save_tracking
 from avatar.train.config import LossConfig, Schedule, TrainConfig
 from avatar.train.trainer import Trainer
 
@@ -137,4 +137,5 @@ def train(config: TrainConfig) -> Trainer:
     trainer = Trainer(data, config)
     describe(folder, config, data)
     trainer.run(folder)
+    save_tracking(trainer, folder)
     return trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ class PersonDataset:
 
     Args:
         folder: PERSON folder, as `avatar prepare` writes it (layout in docs/design.md).
+        motion: Motion file to use instead of the folder's.
 
     Raises:
-        AvatarError: The folder is missing, or `avatar prepare` did not finish in it.
+        AvatarError: The folder is missing, `avatar prepare` did not finish in it, or the motion is not this person's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, motion: Path | None = None) -> None:
         self.folder = Path(folder)
         if not (self.folder / "person.json").is_file():
             raise AvatarError(
@@ -44,7 +45,12 @@ class PersonDataset:
         self.test_start: int = self.info["test_start"]
         self.segments: list[tuple[int, int]] = [tuple(s) for s in self.info["segments"]]
         self.audio_path = self.folder / "ingest" / "audio.wav"
-        self.motion = Motion.load(self._need("motion.safetensors"))
+        self.motion = Motion.load(motion or self._need("motion.safetensors"))
+        if len(self.motion) != self.num_frames:
+            raise AvatarError(
+                f"{motion or self.folder} has {len(self.motion)} frames of motion, {self.folder} {self.num_frames}.",
+                "They do not belong together.",
+            )
         self.landmarks: np.ndarray = np.load(self._need("track/landmarks.npy"), mmap_mode="r")
         self.shape: np.ndarray = np.load(self._need("refine/shape.npy"))
         camera = self.info["camera"]
@@ -94,11 +100,11 @@ class PersonDataset:
         """What is behind the person in frame ``index``, uint8 RGB [H, W, 3]."""
         return self._background.frame(index, self.width, self.height)
 
-    def steady_motion(self) -> Motion:
-        """The motion as a camera at rest would have seen it: what the filming camera did is taken out."""
+    def steady_motion(self, motion: Motion) -> Motion:
+        """A motion of this person as a camera at rest would have seen it: what the filming camera did is taken out."""
         warp = self._background.warp
         if warp is None:
-            return self.motion
+            return motion
         # Pixels of a frame to pixels of the camera at rest. The plate is the picture at rest with a border around it.
         border = (np.array(self._background.plate.shape[1::-1]) - [self.width, self.height]) // 2
         affine = warp.astype(np.float64)
@@ -117,23 +123,30 @@ class PersonDataset:
             return torch.from_numpy(np.concatenate([(pixels - centre) / focal * depth, depth], -1)).float()
 
         pivot = self.torso_pivot.astype(np.float64)
-        torso = pivot + self.motion.torso_translation.double().numpy()
-        return self.motion.map(
-            head_translation=moved(self.motion.head_translation.double().numpy()),
-            head_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(self.motion.head_rotation)),
+        torso = pivot + motion.torso_translation.double().numpy()
+        return motion.map(
+            head_translation=moved(motion.head_translation.double().numpy()),
+            head_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(motion.head_rotation)),
             torso_translation=moved(torso) - torch.from_numpy(pivot).float(),
-            torso_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(self.motion.torso_rotation)),
+            torso_rotation=matrix_to_axis_angle(roll_matrix @ axis_angle_to_matrix(motion.torso_rotation)),
         )
+
+    @functools.cached_property
+    def _torso(self) -> dict[str, Any]:
+        path = self.folder / "torso" / "stage.json"
+        return read_json(path).get("result", {}) if path.is_file() else {}
 
     @property
     def torso_pivot(self) -> np.ndarray:
         """World point [3], centimetres, about which Motion's torso rotation turns."""
-        path = self.folder / "torso" / "stage.json"
-        if path.is_file():
-            pivot = read_json(path).get("result", {}).get("pivot")
-            if pivot is not None:
-                return np.asarray(pivot, np.float32)
+        if "pivot" in self._torso:
+            return np.asarray(self._torso["pivot"], np.float32)
         return self.motion.head_translation.median(0).values.numpy() + np.array([0, 20, 3], np.float32)
+
+    @property
+    def warp_box(self) -> np.ndarray:
+        """Corners [2, 2] of the grid of Motion's torso warp: centimetres from the pivot, in its plane."""
+        return np.asarray(self._torso.get("warp_box", [[-1, -1], [1, 1]]), np.float32)
 
     @property
     def audio_features(self) -> np.ndarray | None:

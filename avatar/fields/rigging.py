@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
-
-SHOULDER_LIFT = (2.0, 10.0)  # centimetres beside the neck where a shoulder's lift begins, and where all of it acts
+from avatar.geometry.warp import cells
 
 
 class Pose(NamedTuple):
-    """State of one frame: axis-angle rotations [3], translations [3] and shoulder lifts [2], as in `Motion`."""
+    """State of one frame: axis-angle rotations [3], translations [3] and the torso's warp, as in `Motion`."""
 
     head_rotation: Tensor
     head_translation: Tensor
     torso_rotation: Tensor
     torso_translation: Tensor
-    shoulders: Tensor
+    torso_warp: Tensor
 
 
 class HeadRig(nn.Module):
@@ -32,17 +32,20 @@ class HeadRig(nn.Module):
         head_rotation: [3] reference head pose, axis-angle.
         head_translation: [3] centimetres.
         torso_pivot: [3] centimetres.
+        warp_box: [2, 2] corners of the grid of the torso's warp, centimetres from the pivot in its plane.
     """
 
     head_rotation: Tensor
     head_translation: Tensor
     torso_pivot: Tensor
+    warp_box: Tensor
 
-    def __init__(self, head_rotation: Tensor, head_translation: Tensor, torso_pivot: Tensor) -> None:
+    def __init__(self, head_rotation: Tensor, head_translation: Tensor, torso_pivot: Tensor, warp_box: Tensor) -> None:
         super().__init__()
         self.register_buffer("head_rotation", head_rotation.clone())
         self.register_buffer("head_translation", head_translation.clone())
         self.register_buffer("torso_pivot", torso_pivot.clone())
+        self.register_buffer("warp_box", warp_box.clone())
 
     def to_canonical(self, head_points: Tensor) -> Tensor:
         """Canonical positions of points [..., 3] in head axes."""
@@ -56,18 +59,21 @@ class HeadRig(nn.Module):
         """Canonical directions of head-frame displacements [..., 3]."""
         return vectors @ axis_angle_to_matrix(self.head_rotation).T
 
-    def torso_at_rest(self, points: Tensor, rotation: Tensor, translation: Tensor, shoulders: Tensor) -> Tensor:
-        """Where points [N, 3] that moved with the torso come from: the inverse of its motion."""
+    def torso_at_rest(self, points: Tensor, rotation: Tensor, translation: Tensor, warp: Tensor) -> Tensor:
+        """Where points [N, 3] that moved with the torso come from: the inverse of its motion, for a small warp."""
         rigid = (points - self.torso_pivot - translation) @ axis_angle_to_matrix(rotation) + self.torso_pivot
-        return rigid - self.shoulder_lift(rigid, shoulders)
+        return rigid - self.warp(rigid, warp)
 
-    def shoulder_lift(self, means: Tensor, shoulders: Tensor) -> Tensor:
-        """What the shoulders [2] add to canonical points: [N, 3], nothing near the neck, all of it far from it."""
-        beside = means.detach()[:, 0] - self.torso_pivot[0]
-        amount = ((beside.abs() - SHOULDER_LIFT[0]) / (SHOULDER_LIFT[1] - SHOULDER_LIFT[0])).clamp(0, 1)
-        right, left = amount * (beside < 0), amount * (beside > 0)
-        drop = right * shoulders[0] + left * shoulders[1]
-        return torch.stack([torch.zeros_like(drop), drop, torch.zeros_like(drop)], -1)
+    def warp(self, means: Tensor, warp: Tensor) -> Tensor:
+        """What the torso's warp [WIDTH] does to canonical points: displacements [N, 3] parallel to the picture.
+
+        The grid lies in the plane of the pivot; a point moves with what it covers there.
+        """
+        still = means.detach()
+        nearness = self.torso_pivot[2] / still[:, 2:].clamp_min(1e-3)
+        index, weight = cells(still[:, :2] * nearness - self.torso_pivot[:2], self.warp_box)
+        moved = F.embedding_bag(index, warp.view(-1, 2), mode="sum", per_sample_weights=weight) / nearness
+        return F.pad(moved, (0, 1))
 
     def forward(self, means: Tensor, quats: Tensor, weight: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Posed means [N, 3] and quaternions [N, 4].
@@ -82,8 +88,8 @@ class HeadRig(nn.Module):
         head = axis_angle_to_matrix(pose.head_rotation) @ reference.T
         torso = axis_angle_to_matrix(pose.torso_rotation)
         by_head = (means - self.head_translation) @ head.T + pose.head_translation
-        by_torso = (means - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
-        by_torso = by_torso + self.shoulder_lift(means, pose.shoulders)
+        warped = means + self.warp(means, pose.torso_warp)
+        by_torso = (warped - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
         q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)

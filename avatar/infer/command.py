@@ -254,23 +254,26 @@ def resize(camera: Camera, size: int | None) -> Camera:
 
 
 def open_person(run: Path, person: Path | None) -> PersonDataset:
-    """The person a run was trained from: as given, as the run remembers it, or beside the run.
+    """The person a run was trained from, with the poses that training corrected: as given, as the run remembers it, or
+    beside the run.
 
     Raises:
         AvatarError: It is not found.
     """
     from avatar.data import PersonDataset
 
-    if person is not None:
-        return PersonDataset(person)
     run = Path(run)
+    tracking = run / "tracking.safetensors"
+    motion = tracking if tracking.is_file() else None
+    if person is not None:
+        return PersonDataset(person, motion)
     candidates = [run.with_name(run.name + ".person")]
     remembered = _remembered_person(run)
     if remembered is not None:
         candidates = [remembered, run.parent / remembered.name, *candidates]
     for candidate in candidates:
         if (candidate / "person.json").is_file():
-            return PersonDataset(candidate)
+            return PersonDataset(candidate, motion)
     raise AvatarError(
         f"The person that {run} was trained from is not at {candidates[0]} any more.", "", "Give --person PERSON."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from avatar.geometry.warp import halves
 from avatar.motion import Motion
 from avatar.motion.arkit import UPPER
 
@@ -47,9 +48,11 @@ class Conditioner(nn.Module):
 
     def forward(self, motion: Motion, index: int) -> Tensor:
         """Condition [width] of one frame."""
-        return ((_raw(motion, index, self.upper) - self.mean) * self.scale).clamp(self.low, self.high)
+        # Poses that are being corrected are to fit the picture by moving, not by changing what the field is told.
+        raw = _raw(motion, index, self.upper).detach()
+        return ((raw - self.mean) * self.scale).clamp(self.low, self.high)
 
 
 def _raw(motion: Motion, index: int | slice, upper: Tensor) -> Tensor:
     parts = [motion.face[index], motion.arkit[index][..., upper], motion.gaze[index], motion.head_rotation[index]]
-    return torch.cat([*parts, motion.shoulders[index]], -1)
+    return torch.cat([*parts, halves(motion.torso_warp[index])], -1)

@@ -98,7 +98,10 @@ class GaussianAvatar(nn.Module):
         torch.manual_seed(seed)
         frame = reference_frame(data)
         motion, train = data.motion, data.train_frames
-        rig = HeadRig(motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot))
+        rig = HeadRig(
+            motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot),
+            torch.from_numpy(data.warp_box),
+        )  # fmt: skip
         lifted = landmarks_to_head(
             torch.from_numpy(np.asarray(data.landmarks[train])[..., :2]),
             torch.from_numpy(data.shape),
@@ -124,7 +127,7 @@ class GaussianAvatar(nn.Module):
         zeros = torch.zeros
         encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
         return GaussianAvatar(
-            config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3)),
+            config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
             zeros(height, width, 3),
         )  # fmt: skip
@@ -187,7 +190,7 @@ class GaussianAvatar(nn.Module):
         means = g.means + g.displacement(vertices) + change.means
         pose = Pose(
             motion.head_rotation[index], motion.head_translation[index],
-            motion.torso_rotation[index], motion.torso_translation[index], motion.shoulders[index],
+            motion.torso_rotation[index], motion.torso_translation[index], motion.torso_warp[index],
         )  # fmt: skip
         means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
         draw = renderer(self.config.renderer)

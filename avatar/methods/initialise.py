@@ -168,7 +168,7 @@ def _outside(
     sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * depth / camera.focal
     # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
     shown = rig.to_canonical(torch.from_numpy(points).float())
-    torso = data.motion.torso_rotation[frame], data.motion.torso_translation[frame], data.motion.shoulders[frame]
+    torso = data.motion.torso_rotation[frame], data.motion.torso_translation[frame], data.motion.torso_warp[frame]
     rest = rig.torso_at_rest(shown, *torso)
     result = _seeds(
         means=torch.lerp(rest, shown, torch.from_numpy(share).float()[:, None]),

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avatar.errors import AvatarError
+from avatar.geometry.warp import WIDTH
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import CHANNELS
 from avatar.paths import atomic_file
 
-FORMAT = "avatar-motion-1"
+FORMAT = "avatar-motion-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Motion:
         torso_rotation: [T, 3] axis-angle, radians, of the upper body relative to its rest position, in world axes
             about `torso_pivot` of the person.
         torso_translation: [T, 3] centimetres, the same.
-        shoulders: [T, 2] centimetres, positive down: what the person's right and left shoulder do beyond that.
+        torso_warp: [T, 132] centimetres: what the clothes do beyond that, on the grid of `avatar.geometry.warp`.
         valid: [T] whether the frame was measured (False: interpolated).
     """
 
@@ -47,7 +48,7 @@ class Motion:
     gaze: Tensor
     torso_rotation: Tensor
     torso_translation: Tensor
-    shoulders: Tensor
+    torso_warp: Tensor
     valid: Tensor
 
     def __post_init__(self) -> None:
@@ -119,7 +120,10 @@ class Motion:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
-                    raise AvatarError(f"{path} is not a motion file of this version.", f"It says {metadata}.")
+                    raise AvatarError(
+                        f"{path} is not a motion file of this version.", f"Its format is {metadata.get('format')}.",
+                        "Prepare the video again.",
+                    )  # fmt: skip
                 tensors = {name: file.get_tensor(name) for name in _WIDTHS}
         except AvatarError:
             raise
@@ -137,6 +141,6 @@ class Motion:
 
 _WIDTHS = {
     "arkit": len(ARKIT), "face": len(CHANNELS), "head_rotation": 3, "head_translation": 3, "gaze": 2,
-    "torso_rotation": 3, "torso_translation": 3, "shoulders": 2, "valid": 0,
+    "torso_rotation": 3, "torso_translation": 3, "torso_warp": WIDTH, "valid": 0,
 }  # fmt: skip
 assert {f.name for f in fields(Motion)} == {"fps", *_WIDTHS}

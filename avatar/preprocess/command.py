@@ -134,7 +134,7 @@ def assemble(ctx: StageContext) -> None:
     motion = Motion.load(ctx.folder("refine") / "motion.safetensors")
     if is_finished("torso", ctx):
         torso = torch.from_numpy(np.load(ctx.folder("torso") / "torso.npy")).float()
-        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], shoulders=torso[:, 6:])
+        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], torso_warp=torso[:, 6:])
     motion.save(ctx.person / "motion.safetensors")
     frames = ingest["num_frames"]
     person = {

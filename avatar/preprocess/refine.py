@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 4
+VERSION = 5
 
 LIDS = (
     *(7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 22, 23, 24, 25, 26, 27, 28, 29, 30, 56),

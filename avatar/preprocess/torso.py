@@ -1,8 +1,8 @@
-"""Stage: the rigid motion of the upper body in every frame, from what the clothes do in the picture.
+"""Stage: the motion of the upper body in every frame, from what the clothes do in the picture.
 
 The clothes of one picture per segment are aligned with every frame of that segment, and those pictures with each
 other, so nothing drifts and no track crosses a cut. Shift, roll and scale in the picture become a rigid motion about
-the middle of the clothes, at the depth of the head.
+the middle of the clothes, at the depth of the head. What they leave over (shoulders, collar, lapels) becomes a warp.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from avatar import log
-from avatar.preprocess import shoulders
+from avatar.geometry.warp import COLUMNS, ROWS, WIDTH
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
 from avatar.preprocess.parse import load_masks, similarity
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.track import STEADY
+from avatar.preprocess.warp import ClothWarp
 
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 3
+VERSION = 4
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
@@ -36,6 +38,7 @@ LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in picture
 LINK_TRIES = 4  # neighbours that a segment is compared with before it counts as unlinked
 LEAST_TEXTURE = 0.2  # see Aligner.definite
 SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
+APART = 6  # pixels that the clothes keep from face and hair, which move otherwise, when their warp is measured
 
 
 def options(config: Config) -> dict[str, Any]:
@@ -44,31 +47,33 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Write torso.npy, float32 [T, 8]: rotation (axis-angle, radians), translation and shoulders (centimetres)."""
+    """Write torso.npy, float32 [T, 6 + WIDTH]: rotation (axis-angle, radians), translation and warp (centimetres)."""
     from safetensors.numpy import load_file
 
     camera = ctx.result("refine")["camera"]
     depth = float(np.median(load_file(ctx.folder("refine") / "motion.safetensors")["head_translation"][:, 2])) + BEHIND
     principal = np.array([camera["cx"], camera["cy"]])
-    matrices, tracked, centre, gain = track_clothes(ctx)
+    matrices, tracked, main, gain = track_clothes(ctx)
     if not tracked.any():
         log.warn("The clothes show too little to follow the upper body; it will stand still.")
         size = ctx.result("ingest")["size"]
         pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera["focal"], depth)
-        np.save(out / "torso.npy", np.zeros((ctx.frames, 8), np.float32))
-        return {"pivot": pivot.tolist(), "tracked_share": 0.0}
-    rest = middle_matrix(matrices[tracked], centre)
-    middle = move(rest, centre)  # the pivot's pixel at rest
+        np.save(out / "torso.npy", np.zeros((ctx.frames, 6 + WIDTH), np.float32))
+        return {"pivot": pivot.tolist(), "warp_box": [[-1, -1], [1, 1]], "tracked_share": 0.0}
+    rest = middle_matrix(matrices[tracked], main.centre)
+    middle = move(rest, main.centre)  # the pivot's pixel at rest
     from_rest = compose(matrices, invert(rest))
     motion = rigid_motion(from_rest, middle, principal, camera["focal"], depth)
-    lift = shoulders.measure(ctx, from_rest, camera["focal"], depth)
-    np.save(out / "torso.npy", np.concatenate([motion, lift], 1).astype(np.float32))
+    warp, box = measure_warp(ctx, main, rest, from_rest, tracked)
+    to_cm = depth / camera["focal"]
+    np.save(out / "torso.npy", np.concatenate([motion, warp * to_cm], 1).astype(np.float32))
     return {
+        "warp_box": ((box - middle) * to_cm).round(4).tolist(),
         "pivot": back_project(middle, principal, camera["focal"], depth).round(4).tolist(),
         "tracked_share": round(float(tracked.mean()), 4),
         "alignment_gain": round(gain, 3),
         "range_cm": np.ptp(motion[:, 3:], axis=0).round(3).tolist(),
-        "range_shoulders_cm": np.ptp(lift, axis=0).round(3).tolist(),
+        "range_warp_cm": round(float(np.percentile(np.abs(warp), 99)) * to_cm, 3),
         "range_roll_deg": round(float(np.degrees(np.ptp(motion[:, 2]))), 3),
     }
 
@@ -105,13 +110,13 @@ def rigid_motion(
     return np.column_stack([zero, zero, roll, shift, new_depth - depth])
 
 
-def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference, float]:
     """Follow the clothes.
 
     Returns:
         [T, 2, 3] similarities from the pixels of one reference picture to those of every frame; bool [T], whether the
-        frame was measured (else it takes its neighbours' motion); the centre of the clothes in the reference [2]; and
-        how many times more alike the clothes become when aligned.
+        frame was measured (else it takes its neighbours' motion); the reference; and how many times more alike the
+        clothes become when aligned.
     """
     segments = ctx.result("track")["segments"]
     matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
@@ -137,7 +142,57 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, np.ndarray
                         tracked[index] = True
     gain = measured_gain(ctx, references[main], matrices, tracked)
     matrices = smooth(fill_untracked(matrices, tracked, segments), segments)
-    return matrices, tracked, references[main].centre, gain
+    return matrices, tracked, references[main], gain
+
+
+def measure_warp(
+    ctx: StageContext, main: _Reference, rest: np.ndarray, from_rest: np.ndarray, tracked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the clothes do beyond their rigid motion, relative to what they usually do.
+
+    Args:
+        ctx: The person.
+        main: The reference picture, whose clothes are followed through all segments.
+        rest: [2, 3] similarity, pixels of the reference to pixels at rest.
+        from_rest: [T, 2, 3] similarities, pixels at rest to pixels of each frame.
+        tracked: bool [T]; other frames take their neighbours' warp.
+
+    Returns:
+        [T, WIDTH] displacements of the grid's nodes and the grid's box [2, 2], both in pixels at rest.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    cloth = ClothWarp(main.picture, main.clothes_alone, rest)
+    nodes = np.zeros((ctx.frames, ROWS * COLUMNS, 2))
+    if not cloth.usable:
+        return nodes.reshape(ctx.frames, WIDTH), cloth.box
+    found = np.zeros(ctx.frames, bool)
+    with log.progress() as bar:
+        task = bar.add_task("following the clothes", total=ctx.frames, info="")
+        for start, end in ctx.result("track")["segments"]:
+            middle = (start + end) // 2  # where the torso's own references are
+            for half in (range(middle, end), range(middle - 1, start - 1, -1)):  # outwards
+                before = np.zeros((ROWS * COLUMNS, 2))
+                for index in half:
+                    bar.advance(task)
+                    if not tracked[index]:
+                        continue
+                    there, support = cloth.fit(read_grey(ctx.frame_path(index)), from_rest[index], before)
+                    if support >= LEAST_SUPPORT:
+                        nodes[index] = before = there
+                        found[index] = True
+    nodes = nodes.reshape(ctx.frames, WIDTH)
+    if found.any():
+        nodes -= np.median(nodes[found], 0)
+    for start, end in ctx.result("track")["segments"]:
+        known = np.flatnonzero(found[start:end])
+        if len(known) == 0:
+            nodes[start:end] = 0
+            continue
+        at = np.arange(end - start)
+        span = np.stack([np.interp(at, known, line) for line in nodes[start:end][known].T], -1)
+        nodes[start:end] = gaussian_filter1d(span, SMOOTH, axis=0, mode="nearest")
+    return nodes, cloth.box
 
 
 def link_references(references: list[_Reference], main: int) -> list[np.ndarray | None]:
@@ -180,7 +235,11 @@ class _Reference:
         self.index = index
         self.picture = read_grey(ctx.frame_path(index))
         height, width = self.picture.shape
-        self.part = load_masks(ctx.person, index, (width, height))["clothes"] > CLOTHES
+        masks = load_masks(ctx.person, index, (width, height))
+        self.part = masks["clothes"] > CLOTHES
+        head = masks["face"] + masks["hair"] > 0.5
+        near = cv2.dilate(head.astype(np.uint8), np.ones((2 * APART + 1, 2 * APART + 1), np.uint8))
+        self.clothes_alone = (masks["clothes"] > 0.5) & (near == 0)
         self.aligner = Aligner(self.picture, self.part, "similarity")
         self.centre = self.aligner.centre
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from avatar.errors import AvatarError
+from avatar.geometry.warp import halves
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
 
-_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "shoulders")
+_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "torso_warp")
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
 _MIN_SEGMENT_SECONDS = 1.5
@@ -147,7 +148,8 @@ def _state(source: Motion) -> tuple[np.ndarray, np.ndarray]:
     """Place and velocity of head and torso per frame, each in units of its own spread."""
     from scipy.ndimage import gaussian_filter1d
 
-    place = np.concatenate([getattr(source, name).numpy() for name in _TRACKS], 1)
+    rigid = [getattr(source, name) for name in _TRACKS if name != "torso_warp"]
+    place = torch.cat([*rigid, halves(source.torso_warp)], 1).numpy()
     smooth = gaussian_filter1d(place, 2, axis=0)
     velocity = np.gradient(smooth, axis=0) if len(place) > 1 else np.zeros_like(place)
     return place / (place.std(0) + 1e-3), velocity / (velocity.std(0) + 1e-3)

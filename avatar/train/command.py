@@ -9,6 +9,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tomli_w
 
@@ -18,6 +19,9 @@ from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, with_preset
+
+if TYPE_CHECKING:
+    from avatar.train.trainer import Trainer
 
 Config = TrainConfig
 
@@ -55,10 +59,15 @@ def main(config: Config) -> None:
             f"{'' if config.device == 'auto' else f' --device {config.device}'} --resume"
         )
         raise
+    trainer.align_held_out()
+    summary = save_tracking(trainer, folder)
+    write_json(folder / "training.json", summary)
     train_speech(data, config, folder)
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
-        f"{len(trainer.model.gaussians)} Gaussians."
+        f"{len(trainer.model.gaussians)} Gaussians. Head poses were corrected by "
+        f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
+        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
     )
     log.next_command(f"avatar render {folder} --audio SPEECH.wav --out {folder}/speech.mp4")
 
@@ -109,7 +118,30 @@ def describe(folder: Path, config: TrainConfig, data) -> None:
     }  # fmt: skip
     write_json(folder / "environment.json", environment)
     write_json(folder / "person.json", data.info)
-    data.steady_motion()[: data.test_start].save(folder / "motion.safetensors")
+
+
+def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
+    """Write the corrected motion: all of it for `eval`, and the training part as a camera at rest would see it.
+
+    Returns:
+        What training came to, and how the head's pose changed: its jitter (see `pose_jitter`, degrees) before and
+        after, and the mean correction.
+    """
+    from avatar.preprocess.refine import pose_jitter
+
+    data = trainer.data
+    motion = trainer.poses.cpu().corrected(data.motion)
+    motion.save(folder / "tracking.safetensors")
+    data.steady_motion(motion)[: data.test_start].save(folder / "motion.safetensors")
+    before, after = data.motion.head_rotation, motion.head_rotation
+    return {
+        "steps": trainer.steps, "seconds": trainer.seconds, "psnr": trainer.psnr,
+        "gaussians": len(trainer.model.gaussians),
+        "head_jitter_before_deg": pose_jitter(before.numpy(), data.segments),
+        "head_jitter_after_deg": pose_jitter(after.numpy(), data.segments),
+        "head_correction_deg": float((after - before).norm(dim=-1).mean().rad2deg()),
+        "head_correction_cm": float((motion.head_translation - data.motion.head_translation).norm(dim=-1).mean()),
+    }  # fmt: skip
 
 
 def train_speech(data, config: TrainConfig, folder: Path) -> None:

@@ -53,6 +53,10 @@ class OptimConfig:
     network: float = 1e-3
     final: float = 0.05
     """Learning rates end at this share of their start."""
+    poses: float = 0.5
+    """Usual step of a correction of the head pose, in milliradians and tenths of a millimetre."""
+    poses_start: float = 0.2
+    """Share of the training after which poses are corrected."""
     condition_noise: float = 0.05
     """Noise on the motion condition, in units of its spread."""
 
@@ -65,6 +69,8 @@ class Schedule:
     """Optimisation steps."""
     half_until: float = 0.15
     """Share of the steps that are trained at half resolution."""
+    align_passes: int = 4
+    """How often each held-out frame is looked at to correct its head pose, after training."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,9 @@ from avatar.methods.gaussian import GaussianAvatar, Rendering
 from avatar.native import l1_ssim
 from avatar.paths import atomic_dir, atomic_file
 from avatar.strategy.density import DensityControl
-from avatar.train.batches import Batch, FrameSampler, prefetch
+from avatar.train.batches import Batch, FrameSampler, load, prefetch
 from avatar.train.config import TrainConfig
+from avatar.train.poses import PoseCorrection
 
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
@@ -59,6 +60,7 @@ class Trainer:
         self.motion = data.motion.to(self.device)
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         self.density = DensityControl(config.density, len(self.model.gaussians), self.device)
+        self.poses = PoseCorrection(data.num_frames, data.segments).to(self.device)
         self.sampler = FrameSampler(data, config.seed)
         self.psnr = 0.0
         self.seconds = 0.0
@@ -104,7 +106,8 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
             noise = torch.randn(self.model.conditioner.width, generator=generator) * self.config.optim.condition_noise
             noise = noise.to(self.device, non_blocking=True)
-        return self.model(self.motion, index, self._cameras[size], noise=noise, background=background)
+        motion = self.poses.at(self.motion, index)
+        return self.model(motion, 0, self._cameras[size], noise=noise, background=background)
 
     def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
@@ -154,6 +157,7 @@ class Trainer:
         if look and not finite:
             return None
         self.optimizer.zero_grad(set_to_none=True)
+        self.poses.knots.grad = None
         loss.backward()
         # A sum is finite only if every term is: one pass over memory where isfinite takes five.
         sums = [p.grad.sum() for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -163,6 +167,9 @@ class Trainer:
         if not look:
             parts["finite"] = (finite & all_finite).float()
         self.optimizer.step()
+        rates = self.config.optim
+        if self.step >= rates.poses_start * self.steps:
+            self.poses.step(batch.index, rates.poses * rates.final ** (self.step / self.steps))
         if out.means2d.grad is not None:
             self.density.observe(out.means2d.grad, out.radii, width * height)
         return parts
@@ -278,6 +285,26 @@ class Trainer:
                 str(temporary), cv2.cvtColor(np.hstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
             )
 
+    def align_held_out(self) -> None:
+        """Find the corrections of the held-out frames, whose poses the avatar was not trained with.
+
+        This is tracking, not training: nothing but the head poses changes, and training is over.
+        """
+        frames = np.arange(self.data.test_start, self.data.num_frames)
+        rates, passes = self.config.optim, self.config.schedule.align_passes
+        shuffle = np.random.default_rng(self.config.seed).permutation
+        order = np.concatenate([shuffle(frames) for _ in range(passes)])
+        size = (self.data.width, self.data.height)
+        wanted = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
+        for done, index in enumerate(log.track(order.tolist(), "aligning held-out frames")):
+            batch = load(self.data, index, size, self.config.loss).to(self.device)
+            image = self._render(index, batch.background, augment=False).image
+            self.poses.knots.grad = None
+            ((image - batch.image).abs() * batch.weight).mean().backward()
+            self.poses.step(index, rates.poses * rates.final ** (done / len(order)), centred=False)
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
@@ -289,6 +316,7 @@ class Trainer:
                     tensors[f"optimizer.{group['name']}.{i}.{key}"] = value
         tensors["density.gradient"] = self.density.gradient
         tensors["density.seen"] = self.density.seen
+        tensors |= {f"poses.{k}": v for k, v in self.poses.state_dict().items()}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -308,6 +336,7 @@ class Trainer:
         self.density = DensityControl(self.config.density, count, self.device)
         self.density.gradient = tensors["density.gradient"].to(self.device, copy=True)
         self.density.seen = tensors["density.seen"].to(self.device, copy=True)
+        self.poses.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("poses.")})
 
     def _take_snapshot(self) -> None:
         self._snapshot = {k: v.detach().clone() for k, v in self.state().items()}
