@@ -121,7 +121,9 @@ def small_config(person: Path, out: Path, steps: int = 4, **model) -> TrainConfi
         person=person,
         out=out,
         device="cpu",
-        model=GaussianConfig(initial_gaussians=600, max_gaussians=800, levels=3, finest=32, hidden=16, **model),
+        model=GaussianConfig(
+            **{"initial_gaussians": 600, "max_gaussians": 800, "levels": 3, "finest": 32, "hidden": 16} | model
+        ),
         loss=LossConfig(lpips=0.0),
         density=DensityConfig(interval=2, start=0.0, stop=0.9),
         schedule=Schedule(steps=steps, half_until=0.0),

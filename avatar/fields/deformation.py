@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -37,36 +38,53 @@ def attribute_widths() -> list[int]:
 class DeformationField(nn.Module):
     """Tri-plane features, modulated by the condition through a region attention, then a small MLP.
 
+    Args:
+        encoding: Of canonical positions; None where Gaussians are told apart by their embeddings alone.
+        condition: Width of the condition.
+        hidden: Width of the network.
+        embedding: Width of the Gaussians' embeddings.
+        deforms: The attributes that may change.
+
     The condition is one vector for all Gaussians; each Gaussian weights it per hidden channel by an attention read
     off its position (ER-NeRF's region attention), so that lips listen to lip channels and lids to lid channels.
     """
 
     output_scale: Tensor
 
-    def __init__(self, encoding: Encoding, condition: int, hidden: int = 64) -> None:
+    def __init__(
+        self, encoding: Encoding | None, condition: int, hidden: int = 64, *, embedding: int = 0,
+        deforms: Sequence[str] = Deformation._fields,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.encoding = encoding
-        self.spatial = nn.Linear(encoding.width, 2 * hidden)
+        self.spatial = nn.Linear((encoding.width if encoding else 0) + embedding, 2 * hidden)
         self.condition = nn.Linear(condition, hidden, bias=False)
         self.middle = nn.Linear(hidden, hidden)
         self.head = nn.Linear(hidden, sum(_WIDTH.values()))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        scale = torch.cat([torch.full((_WIDTH[n],), _SCALE[n]) for n in _WIDTH])
+        scale = torch.cat([torch.full((_WIDTH[n],), _SCALE[n] * (n in deforms)) for n in _WIDTH])
         self.register_buffer("output_scale", scale)
 
-    def spatial_code(self, points: Tensor) -> Tensor:
-        """Code [N, 2 hidden] of canonical positions [N, 3]: base and attention.
+    def features(self, points: Tensor, embedding: Tensor) -> Tensor:
+        """What the network reads about Gaussians at canonical positions [N, 3] with embeddings [N, E]."""
+        if self.encoding is None:
+            return embedding
+        encoded = self.encoding(points)
+        return torch.cat([encoded, embedding], -1) if embedding.shape[1] else encoded
+
+    def spatial_code(self, points: Tensor, embedding: Tensor) -> Tensor:
+        """Code [N, 2 hidden] of Gaussians, arguments as in :meth:`features`: base and attention.
 
         It depends on nothing else, so it is constant once training is over, and inference caches it.
         """
-        base, attention = self.spatial(self.encoding(points)).chunk(2, -1)
+        base, attention = self.spatial(self.features(points, embedding)).chunk(2, -1)
         return torch.cat([base, torch.sigmoid(attention) * 2], -1)
 
-    def forward(self, points: Tensor, condition: Tensor) -> Deformation:
-        """Changes of Gaussians at canonical positions [N, 3] under one condition vector [condition]."""
-        out = deform_mlp(self.encoding(points), self.spatial.weight, self.spatial.bias, *self._layers(condition))
-        return self._split(out)
+    def forward(self, points: Tensor, embedding: Tensor, condition: Tensor) -> Deformation:
+        """Changes of Gaussians under one condition vector [condition]; other arguments as in :meth:`features`."""
+        features = self.features(points, embedding)
+        return self._split(deform_mlp(features, self.spatial.weight, self.spatial.bias, *self._layers(condition)))
 
     def from_code(self, code: Tensor, condition: Tensor) -> Deformation:
         """The same from :meth:`spatial_code`, without gradients."""

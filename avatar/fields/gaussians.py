@@ -48,6 +48,7 @@ class Gaussians(nn.Module):
     Attributes:
         means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
         opacities: [N, 1] logits. colors: [N, 3] RGB. rig: [N, 1] logits of the share of the head's motion.
+        embedding: [N, E] what the deformation field is told about each Gaussian beside its position; may be empty.
     """
 
     means: nn.Parameter
@@ -56,11 +57,12 @@ class Gaussians(nn.Module):
     opacities: nn.Parameter
     colors: nn.Parameter
     rig: nn.Parameter
+    embedding: Tensor
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
 
-    def __init__(self, seeds: Seeds) -> None:
+    def __init__(self, seeds: Seeds, embedding: int = 0) -> None:
         super().__init__()
         n = seeds.means.shape[0]
         self.means = nn.Parameter(seeds.means.clone())
@@ -69,20 +71,31 @@ class Gaussians(nn.Module):
         self.opacities = nn.Parameter(torch.logit(seeds.opacities, eps=1e-3)[:, None])
         self.colors = nn.Parameter(seeds.colors.clone())
         self.rig = nn.Parameter(torch.logit(seeds.rig, eps=5e-3)[:, None])
+        empty = torch.zeros(n, embedding)
+        if embedding:
+            self.embedding = nn.Parameter(empty)
+        else:
+            self.register_buffer("embedding", empty, persistent=False)
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)
 
     @staticmethod
-    def empty(count: int) -> Gaussians:
+    def empty(count: int, embedding: int = 0) -> Gaussians:
         """A set of the right size, to load a checkpoint into."""
         zeros = torch.zeros
         return Gaussians(
             Seeds(
                 zeros(count, 3), torch.ones(count, 3), zeros(count, 3), zeros(count), zeros(count),
                 zeros(count, 3, dtype=torch.long), zeros(count, 3), zeros(count, dtype=torch.uint8),
-            )
+            ),
+            embedding,
         )  # fmt: skip
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the learned attributes."""
+        return (*ATTRIBUTES, *(["embedding"] if self.embedding.shape[1] else []))
 
     def __len__(self) -> int:
         return self.means.shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avatar.backends import EncodingName, RendererName, renderer, require
 from avatar.data import PersonDataset
+from avatar.errors import AvatarError
 from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import Gaussians
@@ -35,7 +36,7 @@ class GaussianConfig:
     max_gaussians: int = 30_000
     """Most Gaussians the density control may make."""
     levels: int = 8
-    """Resolutions of the tri-plane."""
+    """Resolutions of the tri-plane; 0 leaves it out."""
     features: int = 2
     """Features per level and plane."""
     coarsest: int = 8
@@ -44,6 +45,12 @@ class GaussianConfig:
     """Cells across the scene at the finest level; coarse grids keep the deformation smooth."""
     log2_table: int = 15
     """Log2 of the entries per level and plane."""
+    embedding: int = 0
+    """Learned numbers per Gaussian that the deformation network reads beside the tri-plane's features."""
+    deforms: tuple[Literal["means", "scales", "opacities", "colors"], ...] = (
+        "means", "scales", "opacities", "colors",
+    )  # fmt: skip
+    """What the deformation network may change."""
     hidden: int = 64
     """Width of the deformation network."""
     renderer: RendererName = "native"
@@ -78,7 +85,7 @@ class GaussianAvatar(nn.Module):
 
     def __init__(
         self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
-        conditioner: Conditioner, encoding: Encoding, plate: Tensor,
+        conditioner: Conditioner, encoding: Encoding | None, plate: Tensor,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
@@ -86,7 +93,9 @@ class GaussianAvatar(nn.Module):
         self.rig = rig
         self.basis = basis
         self.conditioner = conditioner
-        self.field = DeformationField(encoding, conditioner.width, config.hidden)
+        self.field = DeformationField(
+            encoding, conditioner.width, config.hidden, embedding=config.embedding, deforms=config.deforms
+        )
         self.register_buffer("plate", plate)
         self.baked: BakedField | None = None  # set for playback only
         self._cache = None
@@ -110,7 +119,7 @@ class GaussianAvatar(nn.Module):
             data.camera,
         )
         basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape))
-        gaussians = Gaussians(seeds(data, rig, frame, config.initial_gaussians, rng))
+        gaussians = Gaussians(seeds(data, rig, frame, config.initial_gaussians, rng), config.embedding)
         means = gaussians.means.detach()
         margin = 2.0
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
@@ -127,7 +136,7 @@ class GaussianAvatar(nn.Module):
         zeros = torch.zeros
         encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
         return GaussianAvatar(
-            config, Gaussians.empty(count), HeadRig(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
+            config, Gaussians.empty(count, config.embedding), HeadRig(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
             zeros(height, width, 3),
         )  # fmt: skip
@@ -160,13 +169,13 @@ class GaussianAvatar(nn.Module):
         """The part of the field that depends on canonical positions alone; cached outside training."""
         if self._cache is None:
             with torch.no_grad():
-                self._cache = self.field.spatial_code(self.gaussians.means)
+                self._cache = self.field.spatial_code(self.gaussians.means, self.gaussians.embedding)
         return self._cache
 
     def deformation(self, condition: Tensor) -> Deformation:
         """What the field, or its baked basis, does to the Gaussians under a condition."""
         if self.training or torch.is_grad_enabled():
-            return self.field(self.gaussians.means, condition)
+            return self.field(self.gaussians.means, self.gaussians.embedding, condition)
         if self.baked is not None:
             return self.baked(self.field, self.spatial_code(), condition)
         return self.field.from_code(self.spatial_code(), condition)
@@ -222,12 +231,19 @@ class GaussianAvatar(nn.Module):
         return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]).to(self.plate.device))
 
 
-def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding:
-    """The encoding of canonical positions inside ``bounds`` [2, 3], as configured.
+def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
+    """The encoding of canonical positions inside ``bounds`` [2, 3], as configured; None without any level.
 
     Raises:
-        AvatarError: Its backend cannot run here.
+        AvatarError: Its backend cannot run here, or the field would be told nothing about a Gaussian.
     """
+    if config.levels == 0:
+        if config.embedding == 0:
+            raise AvatarError(
+                "Without tri-plane and embedding the deformation field cannot tell Gaussians apart.", "",
+                "Give --model.levels or --model.embedding.",
+            )  # fmt: skip
+        return None
     kind = TriplaneHash
     if config.encoding == "tinycudann":
         require(config.encoding)

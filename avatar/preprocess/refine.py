@@ -8,6 +8,7 @@ everything that moves on the face is then measured in the frame of that head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -447,7 +448,7 @@ def smooth_channels(values: np.ndarray, segments: list[list[int]]) -> np.ndarray
     return out
 
 
-def pose_jitter(rotation: np.ndarray, segments: list[list[int]]) -> float:
+def pose_jitter(rotation: np.ndarray, segments: Sequence[Sequence[int]]) -> float:
     """Root mean square of the third differences of the head rotation in degrees, over sqrt(20): white noise of one
     degree gives one, smooth motion nearly nothing."""
     third = [np.diff(rotation[a:b], 3, axis=0) for a, b in segments if b - a > 3]

@@ -101,7 +101,7 @@ class ClothWarp:
             now = np.concatenate([nodes.T.ravel(), [0, 0]])
             wanted = weighted.T @ difference + self.stiffness @ now
             # A sparse solver, because a dense one's threads cost far more than they save at this size.
-            step = spsolve((self.jacobian.T @ weighted + self.stiffness).tocsc(), wanted)[:-2]
+            step = np.asarray(spsolve((self.jacobian.T @ weighted + self.stiffness).tocsc(), wanted))[:-2]
             nodes = nodes - step.reshape(2, -1).T
             if np.abs(step).max() < 0.03:
                 break
@@ -127,7 +127,7 @@ def _membrane() -> sparse.spmatrix:
     """Quadratic form of the differences between neighbouring nodes, and a little of the displacements themselves."""
 
     def steps(n: int) -> sparse.spmatrix:
-        return sparse.diags([-np.ones(n - 1), np.ones(n - 1)], [0, 1], shape=(n - 1, n))
+        return sparse.eye(n - 1, n, k=1) - sparse.eye(n - 1, n)
 
     eye = sparse.identity
     across, down = sparse.kron(eye(ROWS), steps(COLUMNS)), sparse.kron(steps(ROWS), eye(COLUMNS))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from avatar.fields.gaussians import ATTRIBUTES, Gaussians
+from avatar.fields.gaussians import Gaussians
 from avatar.geometry.se3 import quat_to_matrix
 
 
@@ -89,7 +89,7 @@ def rebuild(gaussians: Gaussians, optimizer: torch.optim.Optimizer, index: Tenso
     """Replace row i of everything by row ``index[i]``; rows marked ``new`` start with fresh optimiser moments."""
     for group in optimizer.param_groups:
         name = group.get("name", "").removeprefix("gaussians.")
-        if name not in ATTRIBUTES:
+        if name not in gaussians.learned:
             continue
         old = group["params"][0]
         fresh = torch.nn.Parameter(old.detach()[index])
@@ -100,5 +100,5 @@ def rebuild(gaussians: Gaussians, optimizer: torch.optim.Optimizer, index: Tenso
             optimizer.state[fresh] = state
         group["params"][0] = fresh
         setattr(gaussians, name, fresh)
-    for name in ("bind_index", "bind_weight", "region"):
+    for name in ("bind_index", "bind_weight", "region", *({"embedding"} - set(gaussians.learned))):
         setattr(gaussians, name, getattr(gaussians, name)[index])

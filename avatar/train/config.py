@@ -32,6 +32,8 @@ class LossConfig:
     """Coverage against the person mask."""
     deformation: float = 0.002
     """Size of the learned deformation."""
+    smooth: float = 0.0
+    """How differently neighbouring Gaussians are moved by the deformation network."""
     lpips: float = 0.05
     """Perceptual loss on face crops, late in training; needs the LPIPS asset."""
     lpips_start: float = 0.5
@@ -49,6 +51,7 @@ class OptimConfig:
     opacities: float = 3e-2
     colors: float = 4e-3
     rig: float = 2e-2
+    embedding: float = 5e-3
     encoding: float = 5e-3
     network: float = 1e-3
     final: float = 0.05

@@ -39,6 +39,7 @@ class PoseCorrection(nn.Module):
     square: Tensor
     index: Tensor
     weight: Tensor
+    units: Tensor
     before: Tensor
     after: Tensor
 
@@ -94,7 +95,7 @@ class PoseCorrection(nn.Module):
         change = pull / (self.square.sqrt() + 1e-12) + NEIGHBOURS * (here - between) + ZERO * here
         self.knots[mine] = here - rate * change
         if centred:
-            self.knots -= self.knots[1:].mean(0)
+            self.knots.sub_(self.knots[1:].mean(0))
         self.knots.grad = None
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar import log
 from avatar.data import PersonDataset
 from avatar.device import choose_device
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import ATTRIBUTES, Gaussians
+from avatar.fields.gaussians import Gaussians
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.losses.lpips import LPIPS
@@ -31,6 +32,7 @@ from avatar.train.poses import PoseCorrection
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
 _MAX_ROLLBACKS = 3
+NEIGHBOURS = 4  # of a Gaussian, that should move like it
 
 
 class Trainer:
@@ -71,6 +73,7 @@ class Trainer:
         self._rollbacks = 0
         self._banned: set[int] = set()
         self._cameras: dict[tuple[int, int], Camera] = {}
+        self._neighbours: Tensor | None = None  # of each Gaussian, since the set last changed
         self._launched: list[tuple[int, int, dict[str, Tensor]]] = []  # step, frame and terms of what is not settled
 
     # -- optimiser ---------------------------------------------------------------------------------------------------
@@ -79,9 +82,11 @@ class Trainer:
         rates, model = self.config.optim, self.model
         groups = [
             {"name": f"gaussians.{name}", "params": [getattr(model.gaussians, name)], "lr": getattr(rates, name)}
-            for name in ATTRIBUTES
+            for name in model.gaussians.learned
         ]
-        groups.append({"name": "encoding", "params": list(model.field.encoding.parameters()), "lr": rates.encoding})
+        if model.field.encoding is not None:
+            encoding = list(model.field.encoding.parameters())
+            groups.append({"name": "encoding", "params": encoding, "lr": rates.encoding})
         network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
         groups.append({"name": "network", "params": network, "lr": rates.network})
         for group in groups:
@@ -118,6 +123,8 @@ class Trainer:
         change = out.deformation
         size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
         loss = picture.loss + weights.alpha * coverage + weights.deformation * size
+        if weights.smooth:
+            loss = loss + weights.smooth * self._roughness(change.means)
         parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
         if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
             perceptual = self._perceptual(out.image, batch)
@@ -125,6 +132,14 @@ class Trainer:
                 loss = loss + weights.lpips * perceptual
                 parts["lpips"] = perceptual.detach()
         return loss, parts
+
+    def _roughness(self, change: Tensor) -> Tensor:
+        """How differently neighbours in canonical space move: mean squared difference, square centimetres."""
+        if self._neighbours is None:
+            means = self.model.gaussians.means.detach().cpu().numpy()
+            nearest = np.asarray(KDTree(means).query(means, k=NEIGHBOURS + 1)[1])
+            self._neighbours = torch.from_numpy(nearest[:, 1:]).to(self.device)
+        return (change[self._neighbours] - change[:, None]).square().mean()
 
     def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
         if self._lpips is None:
@@ -252,6 +267,7 @@ class Trainer:
         if self.density.due(self.step, self.steps):
             limit = self.config.model.max_gaussians
             self.density.change(self.model.gaussians, self.optimizer, self.step, self.steps, limit, self.config.seed)
+            self._neighbours = None
 
     def _status(self) -> str:
         return f"PSNR {self.psnr:.2f}  {len(self.model.gaussians)} Gaussians"
@@ -316,6 +332,8 @@ class Trainer:
                     tensors[f"optimizer.{group['name']}.{i}.{key}"] = value
         tensors["density.gradient"] = self.density.gradient
         tensors["density.seen"] = self.density.seen
+        if self._neighbours is not None:
+            tensors["neighbours"] = self._neighbours
         tensors |= {f"poses.{k}": v for k, v in self.poses.state_dict().items()}
         return tensors
 
@@ -323,7 +341,7 @@ class Trainer:
         """Inverse of :meth:`state`; the number of Gaussians may differ from the current one."""
         count = tensors["model.gaussians.means"].shape[0]
         if count != len(self.model.gaussians):
-            self.model.gaussians = Gaussians.empty(count).to(self.device)
+            self.model.gaussians = Gaussians.empty(count, self.config.model.embedding).to(self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         for group in self.optimizer.param_groups:
@@ -336,6 +354,7 @@ class Trainer:
         self.density = DensityControl(self.config.density, count, self.device)
         self.density.gradient = tensors["density.gradient"].to(self.device, copy=True)
         self.density.seen = tensors["density.seen"].to(self.device, copy=True)
+        self._neighbours = tensors["neighbours"].to(self.device) if "neighbours" in tensors else None
         self.poses.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("poses.")})
 
     def _take_snapshot(self) -> None:

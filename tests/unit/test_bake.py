@@ -33,7 +33,7 @@ def test_modes_reproduce_the_field():
     torch.nn.init.normal_(field.head.weight, std=0.1)
     conditions = torch.randn(400, 5)
     with torch.no_grad():
-        code = field.spatial_code(torch.rand(400, 3) * 2 - 1)
+        code = field.spatial_code(torch.rand(400, 3) * 2 - 1, torch.zeros(400, 0))
         errors = []
         for modes in (2, 8, 24):
             baked = BakedField.fit(field, code, conditions, torch.ones(400), modes)

@@ -34,6 +34,36 @@ def test_two_steps_and_render(person, tmp_path):
     assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.01
 
 
+@pytest.mark.parametrize(
+    "model", [{"levels": 0, "embedding": 8}, {"embedding": 8}, {"deforms": ("means", "opacities")}]
+)
+def test_other_fields_train_and_are_rendered_from_their_file(person, tmp_path, model):
+    trainer = train(small_config(person, tmp_path / "run", steps=6, **model))
+    avatar = Avatar.load(tmp_path / "run", device="cpu")
+    image = avatar.render(avatar.camera, trainer.data.motion, 5)
+    with torch.no_grad():
+        direct = trainer.model.eval()(trainer.data.motion, 5, trainer.data.camera)
+    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.01
+    if "embedding" in model:
+        assert trainer.model.gaussians.embedding.abs().max() > 0
+    if "deforms" in model:
+        assert direct.deformation.colors.abs().max() == 0 < direct.deformation.means.abs().max()
+
+
+def test_a_field_that_is_told_nothing_is_refused(person, tmp_path):
+    with pytest.raises(AvatarError, match="tell Gaussians apart"):
+        Trainer(PersonDataset(person), small_config(person, tmp_path / "run", levels=0))
+
+
+def test_neighbours_that_move_apart_are_penalised_also_after_the_set_changed(person, tmp_path):
+    config = small_config(person, tmp_path / "run", steps=6)
+    trainer = train(replace(config, loss=replace(config.loss, smooth=1.0)))
+    means = trainer.model.gaussians.means.detach()
+    assert trainer._roughness(torch.ones_like(means)) == 0
+    alike = (means - means.mean(0)) / means.std()
+    assert trainer._roughness(alike) < 0.3 * trainer._roughness(torch.randn_like(means))
+
+
 def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     trainer = train(small_config(person, tmp_path / "run", steps=120))
     data = trainer.data
@@ -46,9 +76,14 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
 
 
-def test_resume_is_bit_identical(person, tmp_path):
-    whole = train(small_config(person, tmp_path / "whole", steps=9))
-    config = small_config(person, tmp_path / "parts", steps=9)
+@pytest.mark.parametrize(("model", "smooth"), [({}, 0.0), ({"levels": 0, "embedding": 4}, 0.5)])
+def test_resume_is_bit_identical(person, tmp_path, model, smooth):
+    def configure(out):
+        config = small_config(person, out, steps=9, **model)
+        return replace(config, loss=replace(config.loss, smooth=smooth))
+
+    whole = train(configure(tmp_path / "whole"))
+    config = configure(tmp_path / "parts")
     data = PersonDataset(person)
     first = Trainer(data, config)
     first.steps, folder = 9, open_run(config)

@@ -1,0 +1,95 @@
+"""Which parts of the method earn their place: the same short training with one thing changed at a time.
+
+Each row is an own run in OUT, trained by `avatar train`, measured by `avatar eval` on the held-out frames; finished
+ones are kept, so an interrupted ablation goes on where it was. Writes ablation.json and a Markdown table, and a sheet of
+mouths and collars per row (of whomever the person is: only a synthetic subject's may be shown around).
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from avatar.environment import environment
+from avatar.paths import atomic_file, read_json, write_json
+
+# Changes to a training configuration, by the name of its row.
+ROWS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {},
+    "embedding instead of tri-plane": {"model": {"levels": 0, "embedding": 32}},
+    "embedding beside tri-plane": {"model": {"embedding": 16}},
+    "smooth neighbours": {"loss": {"smooth": 1.0}},
+    "embedding, smooth neighbours": {"model": {"levels": 0, "embedding": 32}, "loss": {"smooth": 1.0}},
+    "coarse tri-plane (32)": {"model": {"finest": 32}},
+    "fine tri-plane (512)": {"model": {"finest": 512}},
+    "positions and opacity only": {"model": {"deforms": ("means", "opacities")}},
+    "no change of colour": {"model": {"deforms": ("means", "scales", "opacities")}},
+    "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
+    "no weight on mouth and eyes": {"loss": {"mouth": 0.0, "eyes": 0.0}},
+}
+COLUMNS = {
+    "psnr": ("PSNR", ".2f"), "psnr_face": ("PSNR face", ".2f"), "lpips": ("LPIPS", ".4f"), "lmd": ("LMD px", ".2f"),
+    "pose_wobble": ("wobble px", ".3f"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train, and for how long."""
+
+    person: Annotated[Path, tyro.conf.Positional]
+    """PERSON folder."""
+    out: Path
+    """Folder of the runs."""
+    steps: int = 2000
+    """Of each run, with the capacity of a draft."""
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Which."""
+    docs: Path | None = None
+    """Folder to copy ablation.json and the table to."""
+
+
+def run_row(config: Config, name: str) -> dict[str, Any]:
+    """Train and measure one row; its metrics on tracked motion."""
+    train = importlib.import_module("avatar.train.command")
+    evaluate = importlib.import_module("avatar.eval.command")
+    folder = config.out / name.replace(" ", "-").replace(",", "").replace("(", "").replace(")", "").replace("'", "")
+    if not (folder / "metrics.json").is_file():
+        base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
+        parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
+        resume = (folder / "checkpoints" / "last" / "state.safetensors").is_file()
+        train.main(replace(base, **parts, resume=resume, overwrite=not resume))
+        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", save_video=folder / "eval"))
+    metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
+    row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
+    return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    titles = [title for title, _ in COLUMNS.values()]
+    lines = [f"| | {' | '.join(titles)} | MB |", "|---" * (len(titles) + 2) + "|"]
+    for name, row in rows.items():
+        cells = [format(row[key], spec) for key, (_, spec) in COLUMNS.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['bytes'] / 1e6:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(config: Config) -> None:
+    """Run what is missing and write the results so far after each row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in config.rows:
+        rows[name] = run_row(config, name)
+        for folder in filter(None, (config.out, config.docs)):
+            write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})
+            with atomic_file(folder / "ablation.md") as temporary:
+                temporary.write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
