@@ -1,8 +1,8 @@
 """Which parts of the method earn their place: the same short training with one thing changed at a time.
 
 Each row is an own run in OUT, trained by `avatar train`, measured by `avatar eval` on the held-out frames; finished
-ones are kept, so an interrupted ablation goes on where it was. Writes ablation.json and a Markdown table, and a sheet of
-mouths and collars per row (of whomever the person is: only a synthetic subject's may be shown around).
+ones are kept, so an interrupted ablation goes on where it was. Writes ablation.json, a Markdown table, and a picture of
+the mouth of each row beside the real one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import torch
 import tyro
 
+from avatar.data import PersonDataset
 from avatar.environment import environment
+from avatar.errors import AvatarError
+from avatar.eval.pictures import contact_sheet, save_image
+from avatar.infer.avatar import Avatar
+from avatar.motion.face_channels import mouth_opening
 from avatar.paths import atomic_file, read_json, write_json
 
 # Changes to a training configuration, by the name of its row.
@@ -53,11 +60,16 @@ class Config:
     """Folder to copy ablation.json and the table to."""
 
 
+def row_folder(config: Config, name: str) -> Path:
+    """RUN folder of a row."""
+    return config.out / "".join(c if c.isalnum() else "-" for c in name)
+
+
 def run_row(config: Config, name: str) -> dict[str, Any]:
     """Train and measure one row; its metrics on tracked motion."""
     train = importlib.import_module("avatar.train.command")
     evaluate = importlib.import_module("avatar.eval.command")
-    folder = config.out / name.replace(" ", "-").replace(",", "").replace("(", "").replace(")", "").replace("'", "")
+    folder = row_folder(config, name)
     if not (folder / "metrics.json").is_file():
         base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
         parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
@@ -79,13 +91,32 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sheet(config: Config, names: list[str]) -> np.ndarray:
+    """The held-out frame with the widest mouth, and its mouth magnified: real, then each row; uint8 RGB."""
+    data = PersonDataset(config.person)
+    opening = mouth_opening(np.asarray(data.landmarks[data.test_frames]))
+    frame = int(data.test_frames[opening.argmax()])
+    pictures = {"real": data.image(frame)}
+    for name in names:
+        avatar = Avatar.load(row_folder(config, name))
+        motion = PersonDataset(config.person, avatar.run / "tracking.safetensors").motion
+        behind = torch.from_numpy(data.background(frame)) if data.camera_moves else None
+        pictures[name] = avatar.render(avatar.camera, motion, frame, background=behind).cpu().numpy()
+    return contact_sheet([{name: picture} for name, picture in pictures.items()],
+                         [np.asarray(data.landmarks[frame])] * len(pictures), list(pictures))  # fmt: skip
+
+
 def main(config: Config) -> None:
     """Run what is missing and write the results so far after each row."""
+    unknown = set(config.rows) - set(ROWS)
+    if unknown:
+        raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", "", f"Choose from: {'; '.join(ROWS)}.")
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
         rows[name] = run_row(config, name)
         for folder in filter(None, (config.out, config.docs)):
             write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})
+            save_image(folder / "ablation.jpg", sheet(config, list(rows)))
             with atomic_file(folder / "ablation.md") as temporary:
                 temporary.write_text(table(rows))
     print(table(rows))
