@@ -53,7 +53,7 @@ class Config:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The dataset folder to write."""
     overwrite: bool = False
-    """Replace a dataset that is there."""
+    """Replace a dataset that this command wrote."""
 
 
 def main(config: Config) -> None:
@@ -80,13 +80,14 @@ def main(config: Config) -> None:
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse to write over anything but a dataset, and over that without permission."""
+    """Refuse to write over anything but what this command wrote, and over that without permission."""
     if out.is_file():
         raise AvatarError(f"--out {out} is a file.", "", "Name a folder.")
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (out / ernerf.TRAIN).is_file():
-        raise AvatarError(f"{out} holds files that are not a dataset.", "", "Choose another --out.")
+    readme = out / "README.txt"
+    if not readme.is_file() or not readme.read_text(errors="replace").startswith(README.splitlines()[0]):
+        raise AvatarError(f"{out} holds files that `avatar export-dataset` did not write.", "", "Choose another --out.")
     if not overwrite:
         raise AvatarError(
             f"{out} already holds a dataset.", "Nothing was changed.", "Pass --overwrite, or choose another --out."

@@ -56,6 +56,8 @@ def read_transforms(path: Path) -> Transforms:
     data = read_json(path)
     try:
         frames = data["frames"]
+        if not 1 <= float(data.get("fps", FPS)) <= 1000:
+            raise ValueError("fps")
         return Transforms(
             focal=float(data["focal_len"]), cx=float(data["cx"]), cy=float(data["cy"]), fps=float(data.get("fps", FPS)),
             image_ids=np.array([int(frame["img_id"]) for frame in frames], np.int64),
@@ -81,10 +83,11 @@ def read_info(folder: Path) -> VideoInfo:
     """The dataset as a video that starts at time 0.
 
     Raises:
-        AvatarError: The folder is not a dataset, a picture is missing or damaged, or pictures and sound differ in
-            length.
+        AvatarError: The folder is not a dataset, a picture is missing or damaged, pictures and sound differ in length,
+            or see :func:`test_start`.
     """
     folder = Path(folder)
+    test_start(folder)  # for its errors
     paths = _pictures(folder)[1]
     height, width = _read(paths[0]).shape[:2]
     rate = read_transforms(folder / TRAIN).fps if (folder / TRAIN).is_file() else FPS

@@ -120,6 +120,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
         AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent sound.
     """
     info = check_source(ctx.config)
+    held_out = split(info)
     if ctx.config.audio:
         write_audio(info, out / "audio.wav")
     faces = probe(info)
@@ -128,7 +129,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     (out / "frames").mkdir()
     written = write_frames(info, crop, size, out / "frames")
     heights = [f[0].height for f in faces if f]
-    return split(info) | {
+    return held_out | {
         "source": str(Path(ctx.config.video).resolve()),
         "source_size": [info.width, info.height],
         "rotation": info.rotation,

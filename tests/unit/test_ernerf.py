@@ -208,11 +208,13 @@ def test_a_dataset_is_not_overwritten_unasked(person: Path, dataset: Path, capfd
 
 
 def test_other_folders_are_never_overwritten(person: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for target in (person, tmp_path / "other"):
+    (tmp_path / "theirs").mkdir()
+    _transforms(tmp_path / "theirs", ernerf.TRAIN, [0])  # a dataset, but not one of ours: it may be all that there is
+    for target in (person, tmp_path / "other", tmp_path / "theirs"):
         target.mkdir(exist_ok=True)
         (target / "mine.txt").write_text("x")
         assert main(["export-dataset", str(person), "--out", str(target), "--overwrite"]) == 2
-        assert "not a dataset" in capfd.readouterr().err and (target / "mine.txt").exists()
+        assert "did not write" in capfd.readouterr().err and (target / "mine.txt").exists()
     assert main(["export-dataset", str(tmp_path / "none"), "--out", str(tmp_path / "d")]) == 2
     assert "not a prepared person" in capfd.readouterr().err and not (tmp_path / "d").exists()
 
@@ -241,6 +243,11 @@ def _break(dataset: Path, how: str) -> None:
         (dataset / "transforms_train.json").write_text('{"frames": [')
     elif how == "other json":
         (dataset / "transforms_train.json").write_text("[1, 2]")
+    elif how == "no rate":
+        info = read_json(dataset / "transforms_train.json")
+        write_json(dataset / "transforms_train.json", info | {"fps": 0})
+    elif how == "half a split":
+        (dataset / "transforms_val.json").unlink()
     elif how == "no poses":
         (dataset / "transforms_train.json").write_text('{"focal_len": 1, "cx": 1, "cy": 1, "frames": [{"img_id": 1}]}')
 
@@ -257,6 +264,8 @@ def _break(dataset: Path, how: str) -> None:
         ("bad json", "transforms_train.json is damaged"),
         ("other json", "transforms_train.json is not a transforms file"),
         ("no poses", "transforms_train.json is not a transforms file"),
+        ("no rate", "transforms_train.json is not a transforms file"),
+        ("half a split", "transforms_val.json does not exist"),
     ],
 )
 def test_bad_datasets_are_refused(
