@@ -219,6 +219,26 @@ def test_other_folders_are_never_overwritten(person: Path, tmp_path: Path, capfd
     assert "not a prepared person" in capfd.readouterr().err and not (tmp_path / "d").exists()
 
 
+def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = make_person(tmp_path / "p", frames=6, size=64, fps=30.0)
+    write_json(folder / "person.json", read_json(folder / "person.json") | {"has_audio": False})
+    (folder / "ingest/audio.wav").unlink()
+    (folder / "features/audio.npy").unlink()
+    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "30 frames per second" in said and "no aud.wav" in said
+    info = ernerf.read_info(tmp_path / "d")
+    assert info.fps == 30 and not info.has_audio and not list((tmp_path / "d").glob("aud*"))
+
+
+def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = make_person(tmp_path / "p", frames=4, size=64)
+    (folder / "ingest/frames/000002.jpg").write_bytes(b"damaged")
+    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
+    assert "000002.jpg is missing or damaged" in " ".join(capfd.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
 def _transforms(folder: Path, name: str, ids: list[int]) -> None:
     pose = np.eye(4).tolist()
     frames = [{"img_id": i, "aud_id": i, "transform_matrix": pose} for i in ids]
