@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -17,6 +17,11 @@ from avatar.errors import AvatarError
 from avatar.io import ernerf
 from avatar.io.pictures import write_jpeg, write_png
 from avatar.paths import atomic_dir
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from avatar.geometry.cameras import Camera
 
 # Colours of the classes in parsing/*.png, RGB (TalkingGaussian's; ER-NeRF's training does not read them).
 HEAD, HAIR, MOUTH, NECK, TORSO, BACKGROUND = (
@@ -111,11 +116,21 @@ def write_dataset(data: PersonDataset, folder: Path) -> None:
 
 
 def write_transforms(data: PersonDataset, folder: Path) -> None:
-    """Write head poses and camera. Training frames are the measured ones, held-out frames all."""
-    from avatar.geometry.cameras import head_to_nerf
+    """Write head poses and camera. Training frames are the measured ones, held-out frames all.
 
-    poses = head_to_nerf(data.motion.head_rotation, data.motion.head_translation).tolist()
-    camera = data.camera
+    TalkingGaussian takes the principal point for the middle of the picture, so it is put there.
+    """
+    from avatar.geometry.cameras import head_to_nerf
+    from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+
+    camera, turn = data.camera.centred()
+    rotation = matrix_to_axis_angle(turn @ axis_angle_to_matrix(data.motion.head_rotation.double()))
+    poses = head_to_nerf(rotation, data.motion.head_translation.double() @ turn.T).tolist()
+    if (moved := centring_error(data, camera, turn)) > 1:
+        log.warn(
+            f"The picture was cut out beside the middle of the video, which the layout cannot say: by its camera the "
+            f"face is drawn up to {moved:.1f} pixels from its place."
+        )
     for name, frames in ((ernerf.TRAIN, data.train_frames), (ernerf.VAL, data.test_frames)):
         transforms = {
             "focal_len": camera.focal, "cx": camera.cx, "cy": camera.cy, "w": data.width, "h": data.height,
@@ -123,6 +138,15 @@ def write_transforms(data: PersonDataset, folder: Path) -> None:
             "frames": [{"img_id": int(i), "aud_id": int(i), "transform_matrix": poses[i]} for i in frames],
         }  # fmt: skip
         (folder / name).write_text(json.dumps(transforms, indent=1) + "\n")
+
+
+def centring_error(data: PersonDataset, camera: Camera, turn: Tensor) -> float:
+    """Largest distance in pixels by which a landmark moves when ``camera`` stands in for the person's own."""
+    import torch
+
+    pixels = torch.from_numpy(data.landmarks[:, :, :2].reshape(-1, 2)).double()
+    rays = torch.nn.functional.pad(pixels, (0, 1), value=1.0) @ torch.linalg.inv(data.camera.K.double()).T @ turn.T
+    return float((camera.project(rays) - pixels).norm(dim=-1).max())
 
 
 def write_action_units(data: PersonDataset, path: Path) -> None:

@@ -64,6 +64,23 @@ class Camera:
         return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
                        width=width, height=height)  # fmt: skip
 
+    def centred(self) -> tuple[Camera, Tensor]:
+        """A camera at the same place that has its principal point in the middle, for formats that know no other.
+
+        It is turned to what the middle of the picture shows. A point near the middle keeps its pixel, whatever its
+        depth; one that is x pixels away moves by about x**2 tan(angle) / focal.
+
+        Returns:
+            The camera, and the rotation [3, 3] float64 from this camera's axes to its axes.
+        """
+        middle = [self.width / 2 - self.cx, self.height / 2 - self.cy, self.focal]
+        x, y, z = torch.nn.functional.normalize(torch.tensor(middle, dtype=torch.float64), dim=0)
+        sine = torch.hypot(x, y)
+        turn = torch.stack([y, -x, torch.zeros_like(x)]) * (torch.atan2(sine, z) / sine.clamp_min(1e-12))
+        # Along the offset a pixel is cos**2 of the angle as wide as on the axis, across it cos: the mean of the two.
+        camera = replace(self, focal=self.focal / float(z) ** 1.5, cx=self.width / 2, cy=self.height / 2)
+        return camera, axis_angle_to_matrix(turn)
+
     def orbit(self, pivot: Tensor, azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
         """This camera turned around a point.
 

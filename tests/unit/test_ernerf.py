@@ -79,6 +79,32 @@ def test_poses_project_like_adnerf_s_tracker() -> None:
     torch.testing.assert_close(back_translation, translation, atol=1e-4, rtol=0)
 
 
+def test_camera_is_centred_where_the_picture_was_cut_out_beside_the_middle() -> None:
+    camera = Camera.source(1200.0, 100.0, 300.0, 512, 512)  # the axis is 162 pixels from the middle
+    other, turn = camera.centred()
+    assert (other.cx, other.cy) == (256.0, 256.0)
+    depth = torch.tensor([60.0, 80.0, 100.0, 80.0, 80.0, 80.0, 80.0])
+    pixels = torch.tensor([[256.0, 256], [256, 256], [256, 256], [366, 256], [146, 256], [256, 366], [256, 146]])
+    rays = torch.nn.functional.pad((pixels - torch.tensor([100.0, 300.0])) / 1200, (0, 1), value=1.0)
+    points = rays * depth[:, None]
+    torch.testing.assert_close(camera.project(points), pixels, atol=1e-3, rtol=0)
+    moved = (other.project(points.double() @ turn.T) - pixels).norm(dim=-1)
+    assert moved[:3].max() < 1e-3  # the middle stays, at every depth
+    assert moved[3:].max() < 110**2 * (162 / 1200) / 1200 + 1.0
+    same, none = Camera.source(1200.0, 256.0, 256.0, 512, 512).centred()
+    assert same.focal == 1200.0 and torch.equal(none, torch.eye(3, dtype=torch.float64))
+
+
+def test_cut_out_beside_the_middle_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = make_person(tmp_path / "p", frames=4, size=64)
+    info = read_json(folder / "person.json")
+    write_json(folder / "person.json", info | {"camera": info["camera"] | {"cx": -20.0}})
+    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    assert "pixels from its place" in " ".join("".join(capfd.readouterr()).split())
+    transforms = ernerf.read_transforms(tmp_path / "d" / ernerf.TRAIN)
+    assert transforms.cx == 32 and transforms.focal > info["camera"]["focal"]
+
+
 def test_poses_camera_and_split_come_back(person: Path, exported: Path) -> None:
     data = PersonDataset(person)
     train, val = (ernerf.read_transforms(exported / name) for name in (ernerf.TRAIN, ernerf.VAL))
