@@ -144,7 +144,7 @@ def centring_error(data: PersonDataset, camera: Camera, turn: Tensor) -> float:
     """Largest distance in pixels by which a landmark moves when ``camera`` stands in for the person's own."""
     import torch
 
-    pixels = torch.from_numpy(data.landmarks[:, :, :2].reshape(-1, 2)).double()
+    pixels = torch.tensor(data.landmarks[:, :, :2], dtype=torch.float64).reshape(-1, 2)
     rays = torch.nn.functional.pad(pixels, (0, 1), value=1.0) @ torch.linalg.inv(data.camera.K.double()).T @ turn.T
     return float((camera.project(rays) - pixels).norm(dim=-1).max())
 
