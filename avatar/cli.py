@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "view": ("avatar.viewer.command", "free view in the browser (loopback only by default)"),
     "eval": ("avatar.eval.command", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.synth.command", "make a video of a synthetic subject with exact ground truth"),
+    "export-dataset": ("avatar.data.export", "write a PERSON folder as a dataset of ER-NeRF and TalkingGaussian"),
     "assets": ("avatar.assets", "show, fetch and verify the pretrained parts"),
     "bench": ("avatar.bench", "time the kernels and the whole frame on this machine"),
     "doctor": ("avatar.doctor", "check the installation"),
@@ -27,7 +28,8 @@ def _help() -> str:
     from avatar import __version__
 
     lines = [f"avatar {__version__}: person-specific talking avatars.", "", "usage: avatar COMMAND [options]", ""]
-    lines += [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "avatar COMMAND --help lists the options of a command. First steps: avatar demo"]
     return "\n".join(lines)
 

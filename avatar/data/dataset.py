@@ -66,11 +66,15 @@ class PersonDataset:
             )  # fmt: skip
         return path
 
+    def image_path(self, index: int) -> Path:
+        """The JPEG file of frame ``index``."""
+        return self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
+
     def image(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 RGB [H, W, 3]."""
         from avatar.preprocess.track import read_rgb
 
-        return read_rgb(self.folder / "ingest" / "frames" / f"{index:06d}.jpg")
+        return read_rgb(self.image_path(index))
 
     def masks(self, index: int) -> dict[str, np.ndarray]:
         """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""

@@ -13,9 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+
 # Head axes are x to the person's left, y down, z into the head, so that a frontal head has the identity rotation in
 # the filming camera. MediaPipe's canonical face has y up and z out of the face: multiply its vertices by this.
 MEDIAPIPE_TO_HEAD = torch.tensor([1.0, -1.0, -1.0])
+# The origin of AD-NeRF's head frame, the mean vertex of the front of the Basel face, in head axes and centimetres: the
+# mean offset of its eyes, nose and mouth from the canonical face's. And its unit, in centimetres.
+NERF_ORIGIN = torch.tensor([0.0, 0.5, -2.1])
+NERF_UNIT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,23 @@ class Camera:
         return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
                        width=width, height=height)  # fmt: skip
 
+    def centred(self) -> tuple[Camera, Tensor]:
+        """A camera at the same place that has its principal point in the middle, for formats that know no other.
+
+        It is turned to what the middle of the picture shows. A point near the middle keeps its pixel, whatever its
+        depth; one that is x pixels away moves by about x**2 tan(angle) / focal.
+
+        Returns:
+            The camera, and the rotation [3, 3] float64 from this camera's axes to its axes.
+        """
+        middle = [self.width / 2 - self.cx, self.height / 2 - self.cy, self.focal]
+        x, y, z = torch.nn.functional.normalize(torch.tensor(middle, dtype=torch.float64), dim=0)
+        sine = torch.hypot(x, y)
+        turn = torch.stack([y, -x, torch.zeros_like(x)]) * (torch.atan2(sine, z) / sine.clamp_min(1e-12))
+        # Along the offset a pixel is cos**2 of the angle as wide as on the axis, across it cos: the mean of the two.
+        camera = replace(self, focal=self.focal / float(z) ** 1.5, cx=self.width / 2, cy=self.height / 2)
+        return camera, axis_angle_to_matrix(turn)
+
     def orbit(self, pivot: Tensor, azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
         """This camera turned around a point.
 
@@ -67,8 +90,6 @@ class Camera:
             elevation: Degrees; positive moves the camera up.
             zoom: Factor on the focal length.
         """
-        from avatar.geometry.se3 import axis_angle_to_matrix
-
         a, e = torch.deg2rad(torch.tensor([azimuth, elevation], dtype=torch.float32))
         yaw = axis_angle_to_matrix(torch.stack([torch.zeros(()), a, torch.zeros(())]))
         pitch = axis_angle_to_matrix(torch.stack([e, torch.zeros(()), torch.zeros(())]))
@@ -83,3 +104,44 @@ class Camera:
         local = points @ self.viewmat[:3, :3].T.to(points) + self.viewmat[:3, 3].to(points)
         xy = local[..., :2] / local[..., 2:]
         return xy * self.focal + torch.tensor([self.cx, self.cy], dtype=points.dtype)
+
+
+def head_to_nerf(rotation: Tensor, translation: Tensor) -> Tensor:
+    """Head poses as the camera poses of AD-NeRF (Guo et al. 2021) and its successors.
+
+    There the head stands still and the camera moves: camera to head, with OpenGL axes for both (x right, y up, z
+    towards the viewer). The origin is the middle of the Basel face's front, one unit is a metre.
+
+    Args:
+        rotation: [T, 3] axis-angle, head axes to world.
+        translation: [T, 3] centimetres.
+
+    Returns:
+        [T, 4, 4] float64, the ``transform_matrix`` of each frame.
+    """
+    flip, origin = MEDIAPIPE_TO_HEAD.double(), NERF_ORIGIN.double()
+    turn = axis_angle_to_matrix(rotation.double())
+    place = (turn @ origin + translation.double()) / NERF_UNIT
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(turn), 1, 1)
+    poses[:, :3, :3] = turn.mT * flip * flip[:, None]
+    poses[:, :3, 3] = -flip * torch.einsum("tji,tj->ti", turn, place)
+    return poses
+
+
+def nerf_to_head(poses: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse of :func:`head_to_nerf`.
+
+    Poses that AD-NeRF's tracker found differ from ours of the same video by a constant: its face model is another one
+    (a few per cent in size, 2 degrees in pitch), and so is its focal length.
+
+    Args:
+        poses: [T, 4, 4] ``transform_matrix``.
+
+    Returns:
+        Rotation [T, 3] axis-angle, head axes to world, and translation [T, 3] in centimetres; float32.
+    """
+    flip, origin = MEDIAPIPE_TO_HEAD.double(), NERF_ORIGIN.double()
+    poses = poses.double()
+    turn = poses[:, :3, :3].mT * flip * flip[:, None]
+    place = -torch.einsum("tij,tj->ti", turn, flip * poses[:, :3, 3])
+    return matrix_to_axis_angle(turn).float(), (place * NERF_UNIT - turn @ origin).float()

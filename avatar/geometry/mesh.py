@@ -12,6 +12,15 @@ FACE_OVAL = (
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 
+# The landmark nearest to each of the 68 points of the iBUG annotation (Sagonas et al. 2013): jaw, brows, nose, eyes,
+# outer and inner lips. Approximate: the mesh's jaw line lies a little inside the picture's.
+IBUG_68 = (
+    127, 234, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 454, 356,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91, 78, 82, 13, 312, 308, 317, 14, 87,
+)  # fmt: skip
+
 
 @functools.cache
 def face_triangles() -> np.ndarray:

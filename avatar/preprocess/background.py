@@ -79,10 +79,8 @@ def options(config: Config) -> dict[str, Any]:
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """Write plate.png and coverage.png; where the background moves also wide.png, warp.npy and shift.npy."""
-    from avatar.preprocess.command import TEST_SHARE
-
     size = ctx.result("ingest")["size"]
-    known = max(1, round(ctx.frames * (1 - TEST_SHARE)))  # the rest is held out from everything that is trained
+    known = max(1, ctx.test_start)  # the rest is held out from everything that is trained
     always = always_background(ctx, size)
     motion, found = measure_motion(ctx, always)
     warps = motion if motion is not None else np.tile(np.eye(2, 3), (ctx.frames, 1, 1))

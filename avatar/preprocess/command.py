@@ -18,13 +18,13 @@ from avatar.preprocess.stage import Stage, StageContext, is_current, read_record
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
 MARKER = "prepare.json"
 FORMAT = "avatar-person-1"
-TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     video: tyro.conf.Positional[Path]
-    """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good."""
+    """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good. Or a dataset folder of AD-NeRF,
+    RAD-NeRF, ER-NeRF or TalkingGaussian: its pictures and sound are read, its split is kept, all else is made anew."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
     size: int = 512
@@ -147,7 +147,7 @@ def assemble(ctx: StageContext) -> None:
         "crop": ingest["crop"],
         "camera": refine["camera"],
         "segments": track["segments"],
-        "test_start": min(frames - 1, round(frames * (1 - TEST_SHARE))),
+        "test_start": ctx.test_start,
         "av_offset_frames": sync.get("offset_frames", 0.0),
         "has_audio": ingest["has_audio"],
         "quality": {

@@ -1,5 +1,7 @@
 """Stage 1: the video becomes square pictures around the head at a constant frame rate, and 16 kHz mono sound.
 
+A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.io.ernerf`.
+
 A first pass looks for faces in a few dozen frames and chooses one crop for the whole video: the camera of an avatar
 stands still, so the crop must too.
 """
@@ -11,16 +13,19 @@ import wave
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.io.video import SAMPLE_RATE, VideoInfo, read_audio, read_frames, read_info, sample_frames
+from avatar.io import ernerf, video
+from avatar.io.pictures import write_jpeg
+from avatar.io.video import SAMPLE_RATE, VideoInfo
 from avatar.paths import file_sha256
 from avatar.preprocess.landmarker import Face, Landmarker
-from avatar.preprocess.stage import StageContext
+from avatar.preprocess.stage import StageContext, content_hash
 
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config
@@ -41,7 +46,6 @@ CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
 WHOLE_FACES = 2.9  # a nearly square picture up to this size is kept whole
 HEADROOM = 0.45  # the middle of the face lies this far down the crop
 MULTIPLE = 16
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,22 @@ def options(config: Config) -> dict[str, Any]:
     return {"source": fingerprint(config.video), "size": config.size, "audio": config.audio}
 
 
+def reader(path: Path) -> ModuleType:
+    """What reads the source: both modules have read_info, read_frames, sample_frames and read_audio."""
+    return ernerf if Path(path).is_dir() else video
+
+
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a video file, or of all that is read of a dataset.
 
     Raises:
-        AvatarError: The file does not exist or may not be read.
+        AvatarError: The file does not exist or may not be read, or the folder is not a dataset.
     """
     path = Path(path)
     try:
-        stat = path.stat()
-        return _fingerprint(path.resolve(), stat.st_size, stat.st_mtime_ns)
+        files = ernerf.files(path.resolve()) if path.is_dir() else [path.resolve()]
+        stats = [file.stat() for file in files]
+        return _fingerprint(tuple(files), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats))
     except FileNotFoundError:
         raise AvatarError(f"The file {path} does not exist.") from None
     except OSError as error:
@@ -75,8 +85,10 @@ def fingerprint(path: Path) -> str:
 
 
 @functools.lru_cache
-def _fingerprint(path: Path, size: int, modified: int) -> str:
-    return file_sha256(path)
+def _fingerprint(files: tuple[Path, ...], size: int, modified: int) -> str:
+    if len(files) == 1:
+        return file_sha256(files[0])
+    return content_hash([[file.name, file_sha256(file)] for file in files])
 
 
 def check_source(config: Config) -> VideoInfo:
@@ -85,7 +97,7 @@ def check_source(config: Config) -> VideoInfo:
     Raises:
         AvatarError: The file is missing, empty, not a video, cut off, too short, or has no sound.
     """
-    info = read_info(config.video)
+    info = reader(config.video).read_info(config.video)
     if info.duration < MIN_SECONDS:
         raise AvatarError(
             f"{info.path} is {info.duration:.1f} s long;",
@@ -94,7 +106,7 @@ def check_source(config: Config) -> VideoInfo:
         )
     if config.audio and not info.has_audio:
         raise AvatarError(
-            f"{info.path} has no sound track;",
+            f"{info.path} has no {ernerf.SOUND if info.path.is_dir() else 'sound track'};",
             "without the voice an avatar cannot learn to talk.",
             "Give a video with sound, or pass --no-audio to learn the looks and the motion only.",
         )
@@ -108,6 +120,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
         AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent sound.
     """
     info = check_source(ctx.config)
+    held_out = split(info)
     if ctx.config.audio:
         write_audio(info, out / "audio.wav")
     faces = probe(info)
@@ -116,7 +129,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     (out / "frames").mkdir()
     written = write_frames(info, crop, size, out / "frames")
     heights = [f[0].height for f in faces if f]
-    return {
+    return held_out | {
         "source": str(Path(ctx.config.video).resolve()),
         "source_size": [info.width, info.height],
         "rotation": info.rotation,
@@ -130,6 +143,17 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     }
 
 
+def split(info: VideoInfo) -> dict[str, int]:
+    """The first held-out frame as ``test_start``, if the source is a dataset that says which one it is."""
+    if not info.path.is_dir():
+        return {}
+    start = ernerf.test_start(info.path)
+    if start is None:
+        log.warn(f"{info.path} does not hold out its last frames; the last tenth by time is taken instead.")
+        return {}
+    return {"test_start": start}
+
+
 def probe(info: VideoInfo) -> list[list[Face]]:
     """Faces, largest first, in a few dozen frames spread over the video, in pixels of the upright source.
 
@@ -140,7 +164,8 @@ def probe(info: VideoInfo) -> list[list[Face]]:
     found = []
     scale = min(1.0, PROBE_SIDE / max(info.width, info.height))
     with Landmarker(num_faces=3) as landmarker:
-        for picture in log.track(sample_frames(info, PROBE_FRAMES), "looking for the face", PROBE_FRAMES):
+        pictures = reader(info.path).sample_frames(info, PROBE_FRAMES)
+        for picture in log.track(pictures, "looking for the face", PROBE_FRAMES):
             small = (
                 cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
             )
@@ -235,10 +260,11 @@ def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
     """Write the cropped, resized pictures as JPEG; returns how many."""
     pending: list[Future[None]] = []
     count = 0
+    pictures = reader(info.path).read_frames(info)
     with ThreadPoolExecutor(2) as pool:
-        for index, picture in enumerate(log.track(read_frames(info), "reading frames", info.num_frames)):
+        for index, picture in enumerate(log.track(pictures, "reading frames", info.num_frames)):
             part = picture[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-            pending.append(pool.submit(_write_jpeg, folder / f"{index:06d}.jpg", part, size))
+            pending.append(pool.submit(_write_picture, folder / f"{index:06d}.jpg", part, size))
             if len(pending) > 8:
                 pending.pop(0).result()
             count += 1
@@ -247,21 +273,12 @@ def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
     return count
 
 
-def _write_jpeg(path: Path, picture: np.ndarray, size: int) -> None:
+def _write_picture(path: Path, picture: np.ndarray, size: int) -> None:
     import cv2
 
     if picture.shape[0] != size:
         picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-    quality = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
-    if not done:
-        raise AvatarError(f"{path} cannot be encoded.")
-    path.write_bytes(data.tobytes())  # unlike cv2.imwrite this tells when the disk is full
+    write_jpeg(path, picture)
 
 
 def write_audio(info: VideoInfo, path: Path) -> None:
@@ -273,7 +290,7 @@ def write_audio(info: VideoInfo, path: Path) -> None:
     peak = 0
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        for chunk in read_audio(info.path, info.start, info.num_frames / float(info.fps)):
+        for chunk in reader(info.path).read_audio(info.path, info.start, info.num_frames / float(info.fps)):
             peak = max(peak, int(np.abs(chunk.astype(np.int32)).max()))
             file.writeframesraw(chunk.tobytes())
     if peak < SILENCE * 32768:

@@ -61,6 +61,7 @@ class Measurements:
         fps: Frames per second.
         size: Side of the pictures in pixels.
         segments: Runs without a cut.
+        test_start: The first held-out frame.
         motion: The Motion.
         residual: Reprojection error of the rigid points in pixels.
         raw_pose: [T, 6] poses before smoothing.
@@ -75,6 +76,7 @@ class Measurements:
     fps: float
     size: int
     segments: list[list[int]]
+    test_start: int
     motion: Motion
     residual: np.ndarray
     raw_pose: np.ndarray
@@ -124,7 +126,7 @@ def measure(ctx: StageContext) -> Measurements:
         loudness, clipped = frame_loudness(ctx.folder("ingest") / "audio.wav", ingest["num_frames"], ingest["fps"])
     return Measurements(
         fps=ingest["fps"], size=ingest["size"], segments=ctx.result("track")["segments"],
-        motion=Motion.load(ctx.folder("refine") / "motion.safetensors"),
+        test_start=ctx.test_start, motion=Motion.load(ctx.folder("refine") / "motion.safetensors"),
         residual=np.load(ctx.folder("refine") / "residual.npy"),
         raw_pose=np.load(ctx.folder("refine") / "raw_pose.npy"),
         opening=mouth_opening(landmarks) / height, face_height=height,
@@ -437,7 +439,7 @@ def plots(data: Measurements, flags: list[tuple[int, int, str]]) -> str:
             axes.axvspan(start / data.fps, end / data.fps, color="0.5", alpha=0.25, linewidth=0)
         for start, _ in data.segments[1:]:
             axes.axvline(start / data.fps, color="0.4", linewidth=0.4, linestyle=":")
-        axes.axvspan(0.9 * len(time) / data.fps, len(time) / data.fps, color="tab:blue", alpha=0.07, linewidth=0)
+        axes.axvspan(data.test_start / data.fps, len(time) / data.fps, color="tab:blue", alpha=0.07, linewidth=0)
     all_axes[-1].set_xlabel("seconds", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)

@@ -27,6 +27,8 @@ from avatar.paths import atomic_dir, read_json
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config
 
+TEST_SHARE = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
@@ -59,6 +61,12 @@ class StageContext:
     def frames(self) -> int:
         """Number of frames of the ingested video."""
         return int(self.result("ingest")["num_frames"])
+
+    @cached_property
+    def test_start(self) -> int:
+        """The first held-out frame: the one that the dataset names, else that of the last tenth by time."""
+        named = self.result("ingest").get("test_start", round(self.frames * (1 - TEST_SHARE)))
+        return min(self.frames - 1, named)
 
     def frame_path(self, index: int) -> Path:
         """The picture of one frame."""

@@ -169,7 +169,7 @@ def test_disk_full_then_resumed(capfd, tmp_path: Path, video: Path, monkeypatch:
         def full(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(ingest, "_write_jpeg", full)
+        patch.setattr(ingest, "_write_picture", full)
         assert "disk is full" in refused(capfd, video, "--out", person, SOME)
     assert not (person / "ingest").exists()
     assert main(["prepare", str(video), "--out", str(person), SOME]) == 0

@@ -27,7 +27,8 @@ def good_video() -> Measurements:
     )
     raw = np.concatenate([rotation + np.radians(0.1) * rng.standard_normal((FRAMES, 3)), np.zeros((FRAMES, 3))], 1)
     return Measurements(
-        fps=25.0, size=512, segments=[[0, FRAMES]], motion=motion, residual=np.full(FRAMES, 0.6), raw_pose=raw,
+        fps=25.0, size=512, segments=[[0, FRAMES]], test_start=FRAMES * 9 // 10, motion=motion,
+        residual=np.full(FRAMES, 0.6), raw_pose=raw,
         opening=np.abs(np.sin(4 * time)) * 0.06, face_height=np.full(FRAMES, 250.0),
         sharpness=np.full(FRAMES, 12.0), change=np.full(FRAMES - 1, 1.0),
         loudness=np.where(np.sin(time) > 0, -20.0, -60.0), clipped=0.0,

@@ -105,6 +105,7 @@ def _context(folder: Path, **config: object) -> SimpleNamespace:
         config=SimpleNamespace(**{"audio": True, "av_offset": "auto", **config}),
         folder=lambda name: folder / name,
         result=lambda name: {"fps": FPS, "num_frames": 700},
+        test_start=630,
     )
 
 
