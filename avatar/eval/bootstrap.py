@@ -16,6 +16,7 @@ BLOCK_SECONDS = 1.0
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 0
+LEAST_BLOCKS = 3  # below, all resamples are nearly the same
 LEAST_SHARE = 0.5  # of the resamples that must have a value
 
 Statistic = Callable[..., np.ndarray]  # of series [..., T], to [...]; NaN marks frames without the number
@@ -72,18 +73,22 @@ class Bootstrap:
     """
 
     def __init__(self, frames: int, fps: float) -> None:
-        block = min(frames, max(1, round(BLOCK_SECONDS * fps)))
+        block = max(1, round(BLOCK_SECONDS * fps))
+        self._enough = frames >= LEAST_BLOCKS * block
         rng = np.random.default_rng(SEED)
         starts = rng.integers(frames, size=(RESAMPLES, -(-frames // block), 1))
         self._index = ((starts + np.arange(block)) % frames).reshape(RESAMPLES, -1)[:, :frames]
 
     def interval(self, statistic: Statistic, *series: np.ndarray) -> list[float] | None:
-        """[low, high] of the 95 % interval (percentiles of the resamples), or None where it has no value.
+        """[low, high] of the 95 % interval (percentiles of the resamples); None where the statistic has no value, or
+        where there are fewer than three blocks.
 
         Args:
             statistic: As for :func:`value`.
             series: [frames] each.
         """
+        if not self._enough:
+            return None
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             values = statistic(*(x[self._index] for x in series))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 
@@ -30,20 +31,20 @@ SHOWN: dict[str, Shown] = {
     "ssim_face": Shown("SSIM, face", ".4f", "The same inside the face mask."),
     "lpips": Shown("LPIPS (Alex)", ".4f", "Perceptual distance of the whole frame. Less is better."),
     "frechet_alex": Shown(
-        "Fréchet distance (Alex), not FID", ".3f",
+        "Fréchet (Alex; not FID)", ".3f",
         "How far the rendered frames as a set are from the real ones, in features of the network behind LPIPS and in "
         "units of the real frames' variance. It is not FID: another network, and comparable only for one person.",
     ),
-    "lmd": Shown("LMD, lips aligned (px at 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
+    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
                  "position taken out, as papers do it."),
-    "lmd_raw": Shown("LMD, as placed (px at 512)", ".2f", "The same with the position."),
-    "mouth_correlation": Shown("mouth opening, correlation", ".3f", "How the opening follows the real one over time."),
-    "mouth_lag_frames": Shown("mouth opening, best lag (frames)", "+d", "Positive: the rendered mouth is late."),
-    "mouth_best_correlation": Shown("mouth opening, correlation there", ".3f", "At that lag."),
-    "mouth_range": Shown("mouth opening, spread / real", ".2f", "1 is as lively as the person."),
-    "lower_face_error": Shown("lower-face blendshape error", ".4f", "Mean absolute difference of the tracked ARKit "
+    "lmd_raw": Shown("LMD, as placed (px of 512)", ".2f", "The same with the position."),
+    "mouth_correlation": Shown("mouth correlation", ".3f", "How the opening follows the real one over time."),
+    "mouth_lag_frames": Shown("mouth lag (frames)", "+d", "Positive: the rendered mouth is late."),
+    "mouth_best_correlation": Shown("mouth correlation at that lag", ".3f", "At that lag."),
+    "mouth_range": Shown("mouth range / real", ".2f", "1 is as lively as the person."),
+    "lower_face_error": Shown("lower-face blendshapes", ".4f", "Mean absolute difference of the tracked ARKit "
                               "coefficients of jaw, mouth and nose; stands in for the action-unit error of papers."),
-    "upper_face_error": Shown("upper-face blendshape error", ".4f", "The same for brows, eyelids and cheeks."),
+    "upper_face_error": Shown("upper-face blendshapes", ".4f", "The same for brows, eyelids and cheeks."),
     "gaze_error": Shown("gaze error (degrees)", ".2f", "Angle between rendered and real gaze, eyes open."),
     "sync_confidence": Shown("sync judge, confidence", ".3f", "How much better the best offset of sound and mouth is "
                              "than the median offset; near 0 where they have nothing to do with each other."),
@@ -51,13 +52,14 @@ SHOWN: dict[str, Shown] = {
     "sync_distance": Shown("sync judge, distance", ".3f", "At the best offset. Less is better."),
     "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within two frames of which the lips "
                      "close."),
-    "silence_motion": Shown("mouth motion in silence / in speech", ".3f", "Spread of the opening's velocity in pauses "
+    "silence_motion": Shown("mouth, silence / speech", ".3f", "Spread of the opening's velocity in pauses "
                             "of 0.3 s and more, over that in speech."),
     "mouth_sharpness": Shown("mouth sharpness / real", ".3f", "Gradient energy of mouth crops over the real one."),
-    "pose_jitter": Shown("pose jitter (px at 512)", ".3f", "Root mean square of the second difference over time of "
+    "pose_jitter": Shown("pose jitter (px of 512)", ".3f", "Root mean square of the second difference over time of "
                          "landmarks on bone."),
     "pose_jitter_ratio": Shown("pose jitter / real", ".2f", "Above 1 the head shakes more than the person's."),
-    "pose_wobble": Shown("pose jitter against the real (px at 512)", ".3f", "The person's own movement taken out."),
+    "pose_wobble": Shown("pose wobble (px of 512)", ".3f", "Jitter against the real video: the person's own "
+                         "movement taken out."),
     "seam_temporal": Shown("seam, flicker / real", ".2f", "Energy of the second difference over time around the "
                            "borders of head, neck and clothes. The real one includes the camera's noise."),
     "seam_spatial": Shown("seam, edges / real", ".2f", "Gradient energy there."),
@@ -90,8 +92,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
         if not result.get(protocol):
             continue
         shown = columns(result, protocol)
-        table = Table(title=f"{result['frames']} frames, {result['setting']}, {title}", title_justify="left")
-        table.add_column("")
+        caption = f"{result['frames']} frames, {result['setting']}, {title}; ± half of the 95 % interval"
+        table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("", no_wrap=True)
         for name in shown:
             table.add_column(name, justify="right")
         for key in rows(shown):
