@@ -25,7 +25,16 @@ def half_masks(size: int = 96) -> dict[str, np.ndarray]:
     left = np.zeros((size, size), np.float32)
     left[:, : size // 2] = 1
     zero = np.zeros_like(left)
-    return {"face": left, "lips": zero, "eyes": zero, "mouth": zero, "hair": zero, "neck": zero, "clothes": zero, "background": 1 - left}
+    return {
+        "face": left,
+        "lips": zero,
+        "eyes": zero,
+        "mouth": zero,
+        "hair": zero,
+        "neck": zero,
+        "clothes": zero,
+        "background": 1 - left,
+    }
 
 
 def body_masks(size: int = 96) -> dict[str, np.ndarray]:
