@@ -71,7 +71,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, write the JSON, the report and the videos, and print tables."""
-    from avatar.eval import report, report_html, speech_metrics
+    from avatar.eval import identity, report, report_html, speech_metrics
     from avatar.eval.measure import Tools
     from avatar.eval.retrack import FaceTracker
     from avatar.infer.avatar import Avatar
@@ -93,7 +93,8 @@ def main(config: Config) -> None:
         torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
     judge = speech_metrics.load_judge(notes)
     with FaceTracker() as tracker:
-        tools = Tools(tracker=tracker, lpips=lpips, judge=judge, notes=notes)
+        recogniser = identity.load_recogniser(notes) if config.audio is None else None
+        tools = Tools(tracker=tracker, lpips=lpips, judge=judge, recogniser=recogniser, notes=notes)
         if config.audio is None:
             measured, speed = reconstruct(config, avatar, data, first, last, words, tools)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
-from avatar.eval import face_metrics, speech_metrics
+from avatar.eval import face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.peer import composite, without_head
 from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
@@ -21,6 +21,7 @@ from avatar.eval.summary import Series, as_real, summarise
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.eval.films import Films
+    from avatar.eval.identity import Recogniser
     from avatar.eval.retrack import Tracker
     from avatar.eval.speech_metrics import Judge, Speech
     from avatar.infer.avatar import Avatar
@@ -36,6 +37,7 @@ class Tools:
         tracker: Tracks all videos.
         lpips: Metric network, or None.
         judge: Sync judge, or None.
+        recogniser: Tells people apart, or None.
         films: Takes the pictures, or None.
         notes: Sentences for the user about what could not be measured; added to.
     """
@@ -43,6 +45,7 @@ class Tools:
     tracker: Tracker
     lpips: LPIPS | None = None
     judge: Judge | None = None
+    recogniser: Recogniser | None = None
     films: Films | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -66,11 +69,12 @@ class Measurement:
 
 @dataclass
 class _Video:
-    """One video's faces and pictures."""
+    """One video's faces and pictures; ``identity`` is that with the real frame, NaN where it was not looked at."""
 
     landmarks: list[np.ndarray] = field(default_factory=list)
     arkit: list[np.ndarray] = field(default_factory=list)
     meter: PictureMeter = field(default_factory=PictureMeter)
+    identity: list[float] = field(default_factory=list)
 
     def look(self, tracker: Tracker, image: np.ndarray) -> np.ndarray:
         """Track a frame; returns its landmarks."""
@@ -117,6 +121,7 @@ def measure_held_out(
 
     segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
     starts = {a for a, _ in segments}
+    recognise_every = max(1, round(identity.EVERY_SECONDS * data.fps))
     videos = {name: _Video() for name in ("real", *drives, *(map(peer_name, drives) if peer else ()))}
     samples: dict[int, dict[str, np.ndarray]] = {}
     with log.progress() as bar:
@@ -126,6 +131,8 @@ def measure_held_out(
             points = videos["real"].look(tools.tracker, image)
             real = RealFrame(image, masks, points, tools.lpips, after_cut=t in starts)
             videos["real"].meter.observe(real)
+            recogniser = tools.recogniser if t % recognise_every == 0 else None
+            person = _embedding(recogniser, image, points)
             images = {"real": image}
             behind = data.background(first + t) if data.camera_moves or peer else None
             headless = None if behind is None or not peer else without_head(image, masks, behind)
@@ -137,8 +144,10 @@ def measure_held_out(
                     images[peer_name(name)] = composite(head, headless)
             for name, rendered in images.items():
                 if name != "real":
-                    videos[name].look(tools.tracker, rendered)
+                    found = videos[name].look(tools.tracker, rendered)
                     videos[name].meter.compare(rendered, real)
+                    shown = _embedding(recogniser, rendered, found)
+                    videos[name].identity.append(identity.similarity(shown, person))
             if tools.films is not None:
                 tools.films.write(images)
             if t in keep:
@@ -152,6 +161,7 @@ def measure_held_out(
         own |= _speech_series(own["opening"], series.get("real", own)["opening"], speech, data.fps, segments)
         if name != "real":
             own |= face_metrics.compared_series(tracks[name], tracks["real"], data.width, segments)
+            own["identity"] = np.array(video.identity)
         series[name] = own
     result: dict[str, Any] = {"drives": {}, "peer": {}, "real": _own(series["real"], tracks["real"], data.fps)}
     result["real"] |= speech_metrics.sync_metrics(tools.judge, tracks["real"], speech, data.fps, tools.notes)
@@ -237,6 +247,10 @@ def measure_novel(
             result["drives"][name] = metrics
     landmarks = {t: tracks[next(iter(drives))].landmarks[t] for t in samples}
     return Measurement(result=_clean(result), series=series, samples=samples, landmarks=landmarks)
+
+
+def _embedding(recogniser: Recogniser | None, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+    return None if recogniser is None or np.isnan(landmarks).any() else recogniser.embed(image, landmarks)
 
 
 def _speech_series(

@@ -19,6 +19,7 @@ METRICS: dict[str, tuple[Statistic, tuple[str, ...]]] = {
     "ssim": (mean, ("ssim",)),
     "ssim_face": (mean, ("ssim_face",)),
     "lpips": (mean, ("lpips",)),
+    "identity": (mean, ("identity",)),
     "lmd": (mean, ("lmd",)),
     "lmd_raw": (mean, ("lmd_raw",)),
     "upper_face_error": (mean, ("upper_face_error",)),

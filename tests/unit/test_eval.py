@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from avatar.environment import environment, peak_memory
-from avatar.eval import drives, pictures, report, report_html
+from avatar.eval import drives, identity, pictures, report, report_html
 from avatar.eval.films import Films
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
 from avatar.eval.peer import composite, without_head
@@ -25,6 +25,7 @@ from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
+from tests.media import need_landmarker, portrait, shifted
 
 SIZE, FPS, FRAMES, FIRST = 96, 25.0, 120, 30
 
@@ -196,6 +197,43 @@ def test_novel_audio_is_measured_against_the_persons_own_video(tmp_path: Path) -
     assert list(measured.samples) == [0, 9] and set(measured.samples[0]) == {"audio", "shuffled"}
 
 
+def test_another_person_is_noticed(tmp_path: Path) -> None:
+    class Recogniser:
+        asked = 0
+
+        def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+            self.asked += 1
+            return np.array([1.0, 1.0 if image[..., 0].max() > 165 else 0.0])  # brighter than FakeAvatar draws
+
+    person: Any = FakePerson(tmp_path)
+    avatar: Any = FakeAvatar()
+    tools = Tools(tracker=PictureTracker(), recogniser=Recogniser())
+    moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
+    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools).result
+    assert result["drives"]["tracked"]["identity"] == pytest.approx(0.5**0.5) and "identity" not in result["real"]
+    assert tools.recogniser is not None and tools.recogniser.asked == 3 * 8  # twice a second
+
+
+def test_identity_without_its_extra_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity.importlib.util, "find_spec", lambda name: None)
+    notes: list[str] = []
+    assert identity.load_recogniser(notes) is None and "[identity]" in notes[0]
+
+
+def test_faces_are_recognised(tmp_path: Path) -> None:
+    notes: list[str] = []
+    recogniser = identity.load_recogniser(notes)
+    if recogniser is None:
+        pytest.skip(notes[0])
+    need_landmarker()
+    from avatar.eval.retrack import FaceTracker
+
+    face = portrait()
+    with FaceTracker() as tracker:
+        a, b = (recogniser.embed(p, tracker.track(p)[0]) for p in (face, shifted(face, 5, 3, 1.1)))
+    assert identity.similarity(a, b) > 0.96 and np.isnan(identity.similarity(a, None))
+
+
 def test_videos_are_saved(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     save = tmp_path / "out"
@@ -286,6 +324,7 @@ def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     with av.open(str(subject.video)) as file, FaceTracker() as tracker:
         frames = [f.to_ndarray(format="rgb24") for f in file.decode(video=0)]
         points, scores = (np.stack(part) for part in zip(*map(tracker.track, frames), strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(tracker.track(frames[3]), (points[3], scores[3]), strict=True))
         empty = tracker.track(np.full((160, 160, 3), 90, np.uint8))
     assert all(np.isnan(part).all() for part in empty) and np.isfinite(points).all() and scores.shape[1] == 52
     opening = face_metrics.relative_opening(points)
