@@ -35,8 +35,8 @@ SHOWN: dict[str, Shown] = {
         "How far the rendered frames as a set are from the real ones, in features of the network behind LPIPS and in "
         "units of the real frames' variance. It is not FID: another network, and comparable only for one person.",
     ),
-    "identity": Shown("identity similarity (dlib)", ".3f", "Cosine of face embeddings of rendered and real frames, two a "
-                      "second. One person reads about 0.98, two people 0.85; not comparable to other networks'."),
+    "identity": Shown("identity similarity (dlib)", ".3f", "Cosine of face embeddings of rendered and real frames, two "
+                      "a second. One person reads about 0.98, two people 0.85; not comparable to other networks'."),
     "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
                  "position taken out, as papers do it."),
     "lmd_raw": Shown("LMD, as placed (px of 512)", ".2f", "The same with the position."),
