@@ -6,13 +6,14 @@ renders a sound that nobody filmed: only what needs no real frame is measured, a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar import log
-from avatar.eval import face_metrics, identity, speech_metrics
+from avatar.eval import bootstrap, face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.peer import composite, without_head
 from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
@@ -63,8 +64,8 @@ class Measurement:
 
     result: dict[str, Any]
     series: dict[str, Series]
-    samples: dict[int, dict[str, np.ndarray]]
-    landmarks: dict[int, np.ndarray]
+    samples: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    landmarks: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -153,7 +154,16 @@ def measure_held_out(
             if t in keep:
                 samples[t] = images
             bar.advance(task)
+    measured = _compare_videos(videos, data, drives, segments, speech, tools)
+    measured.samples, measured.landmarks = samples, {t: videos["real"].landmarks[t] for t in samples}
+    return measured
 
+
+def _compare_videos(
+    videos: dict[str, _Video], data: PersonDataset, drives: Iterable[str], segments: Segments, speech: Speech | None,
+    tools: Tools,
+) -> Measurement:  # fmt: skip
+    """Numbers of self-reconstruction, from what was seen of the videos."""
     tracks = {name: video.track for name, video in videos.items()}
     series: dict[str, Series] = {}
     for name, video in videos.items():
@@ -163,22 +173,25 @@ def measure_held_out(
             own |= face_metrics.compared_series(tracks[name], tracks["real"], data.width, segments)
             own["identity"] = np.array(video.identity)
         series[name] = own
-    result: dict[str, Any] = {"drives": {}, "peer": {}, "real": _own(series["real"], tracks["real"], data.fps)}
-    result["real"] |= speech_metrics.sync_metrics(tools.judge, tracks["real"], speech, data.fps, tools.notes)
-    for name, motion_of in [(n, "drives") for n in drives] + [(n, "peer") for n in drives if peer]:
-        video = name if motion_of == "drives" else peer_name(name)
-        metrics = _own(series[video] | as_real(series["real"]), tracks[video], data.fps)
-        lag = face_metrics.lag_correlation(series[video]["opening"], series["real"]["opening"], segments)
-        pooled, reference = videos[video].meter.pooled, videos["real"].meter.pooled
-        metrics |= {
-            "mouth_best_correlation": lag.best_correlation,
-            "mouth_lag_frames": lag.lag,
-            "frechet_alex": frechet_distance(np.stack(pooled), np.stack(reference)) if len(pooled) > 1 else None,
-        }
-        metrics |= speech_metrics.sync_metrics(tools.judge, tracks[video], speech, data.fps, tools.notes)
-        result[motion_of][name] = metrics
-    landmarks = {t: tracks["real"].landmarks[t] for t in samples}
-    return Measurement(result=_clean(result), series=series, samples=samples, landmarks=landmarks)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, video in videos.items():
+        compared = series[name] if name == "real" else series[name] | as_real(series["real"])
+        metrics[name] = _own(compared, tracks[name], data.fps)
+        metrics[name] |= speech_metrics.sync_metrics(tools.judge, tracks[name], speech, data.fps, tools.notes)
+        if name != "real":
+            lag = face_metrics.lag_correlation(series[name]["opening"], series["real"]["opening"], segments)
+            pooled, reference = video.meter.pooled, videos["real"].meter.pooled
+            metrics[name] |= {
+                "mouth_best_correlation": lag.best_correlation,
+                "mouth_lag_frames": lag.lag,
+                "frechet_alex": frechet_distance(np.stack(pooled), np.stack(reference)) if len(pooled) > 1 else None,
+            }
+    result = {
+        "drives": {name: metrics[name] for name in drives},
+        "peer": {name: metrics[peer_name(name)] for name in drives if peer_name(name) in metrics},
+        "real": metrics["real"],
+    }
+    return Measurement(result=_clean(result), series=series)
 
 
 def measure_novel(
@@ -238,7 +251,7 @@ def measure_novel(
         compared = dict(series[name])
         if name != "real":  # of other frames: only their level can be compared
             for key in ("mouth_gradient", "jitter"):
-                compared[f"real_{key}"] = np.full(frames, np.nanmean(real[key]))
+                compared[f"real_{key}"] = np.full(frames, bootstrap.value(bootstrap.mean, real[key]) or np.nan)
         metrics = _own(compared, track, data.fps)
         metrics |= speech_metrics.sync_metrics(tools.judge, track, sound, data.fps, tools.notes)
         if name == "real":
