@@ -134,6 +134,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpu]:
     monkeypatch.setattr(cuda, "_load", lambda: (SimpleNamespace(path="pretended"), ""))
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     # Views of a subclass need what inference tensors lack.
-    monkeypatch.setattr(Avatar, "render", torch.no_grad()(Avatar.render.__wrapped__))  # pyright: ignore
+    for name in ("render", "render_head"):
+        monkeypatch.setattr(Avatar, name, torch.no_grad()(getattr(Avatar, name).__wrapped__))
     with _Gpu() as gpu:
         yield gpu

@@ -1,19 +1,18 @@
-"""Measure an avatar on the part of the video that it was never trained on.
+"""Measure an avatar on what it was never trained on; docs/evaluation.md defines every metric.
 
-Two drives: ``tracked`` renders the tracked motion of the held-out frames, so that it measures the picture; ``audio``
-takes the lips from the held-out sound alone (head pose, torso and upper face stay real, as papers do it), so that it
-measures talking. Rendered and real video are tracked anew with the same settings.
+Self-reconstruction, the default, renders the held-out part of the person's video, driven by its tracked motion, by its
+sound, and by the wrong part of its sound. ``--audio`` renders a novel sound instead. Rendered and real video are
+tracked anew with the same settings. Apart from ``date``, ``speed`` and ``peak_memory_bytes``, two evaluations on one
+machine write the same numbers to the last digit.
 """
 
 from __future__ import annotations
 
-import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -26,31 +25,44 @@ from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
-    from avatar.eval.retrack import Tracker
+    from avatar.eval.films import Films
+    from avatar.eval.measure import Measurement, Tools
+    from avatar.eval.speech_metrics import Speech, Word
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
     from avatar.motion import Motion
 
 FORMAT = "avatar-metrics-1"
 SPEED_FRAMES = 100
+NOVEL_SECONDS = 30.0  # of a novel sound are measured, where --frames does not say otherwise
+SAMPLES = 5  # frames on the report's page of pictures
+CONTACTS = 8  # frames on the contact sheet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Measure an avatar on held-out frames."""
+    """Measure an avatar on held-out frames, or on a novel sound."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar create` or `avatar train`."""
+    audio: Path | None = None
+    """A sound to say instead: measures what needs no real frames, for the first 30 seconds or --frames of it."""
+    words: Path | None = None
+    """JSON of the words of the person's video, or of --audio, with their times: measures closure on p, b and m."""
+    protocol: Literal["both", "ours"] = "both"
+    """ours: everything is rendered. both: besides, the rendered head over the real torso, as papers measure."""
+    drive: Literal["both", "tracked", "audio"] = "both"
+    """What moves the face. With audio, the floor is measured too: lips from the wrong sound."""
     json: Path | None = None
-    """Where the numbers go; default: metrics.json in the RUN folder."""
+    """Where the numbers go; default: metrics.json in the RUN folder, with --audio metrics_AUDIO.json."""
+    report: Path | None = None
+    """Folder for report.html and its video; default: --save-video, else a folder "report" in the RUN folder."""
     save_video: Path | None = None
     """Folder for pred.mp4, real.mp4, side_by_side.mp4, a contact sheet and a plot of the mouth."""
     person: Path | None = None
     """The PERSON folder, where it is not the one the avatar was trained from."""
     frames: int | None = None
-    """Measure only the first so many held-out frames."""
-    drive: Literal["both", "tracked", "audio"] = "both"
-    """What moves the face."""
+    """Measure only the first so many frames."""
     renderer: RendererName = "native"
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
     device: DeviceName = "auto"
@@ -58,18 +70,82 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Measure, write the JSON and the videos, and print a table."""
-    from avatar.eval import report
+    """Measure, write the JSON, the report and the videos, and print tables."""
+    from avatar.eval import identity, report, report_html, speech_metrics
+    from avatar.eval.measure import Tools
     from avatar.eval.retrack import FaceTracker
     from avatar.infer.avatar import Avatar
     from avatar.infer.command import open_person
     from avatar.paths import write_json
 
+    check(config)
+    words = None if config.words is None else speech_metrics.read_words(config.words)
+    avatar = Avatar.load(config.run, renderer=config.renderer, device=config.device)
+    data = open_person(config.run, config.person)
+    first, last = held_out(config, avatar, data)
+    notes: list[str] = []
+    lpips = load_lpips(notes) if config.audio is None else None
+    if lpips is not None:
+        lpips.to(avatar.device)
+    if avatar.device.type == "cuda":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
+    judge = speech_metrics.load_judge(notes)
+    with FaceTracker() as tracker:
+        recogniser = identity.load_recogniser(notes) if config.audio is None else None
+        tools = Tools(tracker=tracker, lpips=lpips, judge=judge, recogniser=recogniser, notes=notes)
+        if config.audio is None:
+            measured, speed = reconstruct(config, avatar, data, first, last, words, tools)
+        else:
+            measured, speed = say(config, avatar, data, words, tools)
+    result = {
+        "format": FORMAT,
+        "setting": "self-reconstruction" if config.audio is None else "novel audio",
+        "run": config.run.name,
+        "person": data.folder.name,
+        **environment(),
+        "first_frame": first if config.audio is None else None,
+        "frames": len(next(iter(measured.series.values()))["opening"]),
+        "fps": data.fps,
+        "width": data.width,
+        "height": data.height,
+        **measured.result,
+        "speed": speed,
+        "model": avatar.info,
+        "peak_memory_bytes": peak_memory(),
+        "notes": notes,
+    }
+    path = config.json or config.run / ("metrics.json" if config.audio is None else f"metrics_{config.audio.stem}.json")
+    write_json(path, result)
+    page = report_html.write(report_folder(config), result, measured)
+    for table in report.tables(result):
+        log.console.print(table)
+    for line in report.summary_lines(result):
+        log.console.print(line, markup=False)
+    log.info(f"Numbers: {path}; pictures, plots and videos: {page}")
+    log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")
+
+
+def check(config: Config) -> None:
+    """Refuse options that contradict each other before anything slow happens."""
     if config.frames is not None and config.frames < 3:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
     require(config.renderer)
-    avatar = Avatar.load(config.run, renderer=config.renderer, device=config.device)
-    data = open_person(config.run, config.person)
+    if config.audio is not None:
+        from avatar.io.audio import stream_audio
+
+        if config.drive == "tracked":
+            raise AvatarError("--audio and --drive tracked exclude each other:", "nobody filmed that sound.")
+        next(stream_audio(config.audio))
+
+
+def held_out(config: Config, avatar: Avatar, data: PersonDataset) -> tuple[int, int]:
+    """The held-out frames to measure, [first, last).
+
+    Raises:
+        AvatarError: The person is not the avatar's, or has too few.
+    """
     first = data.test_start
     last = data.num_frames if config.frames is None else min(data.num_frames, first + config.frames)
     if (data.width, data.height) != (avatar.camera.width, avatar.camera.height):
@@ -80,59 +156,126 @@ def main(config: Config) -> None:
         )
     if last - first < 3:
         raise AvatarError(f"{data.folder} has {last - first} held-out frames,", "too few to measure motion.")
-    notes: list[str] = []
-    drives = choose_drives(config, avatar, data, first, last, notes)
-    lpips = load_lpips(notes)
-    if lpips is not None:
-        lpips.to(avatar.device)
-    if avatar.device.type == "cuda":
-        import torch
+    return first, last
 
-        torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
+
+def reconstruct(
+    config: Config, avatar: Avatar, data: PersonDataset, first: int, last: int, words: list[Word] | None, tools: Tools
+) -> tuple[Measurement, dict[str, Any]]:
+    """Self-reconstruction: the measurement, and the speed of rendering."""
+    from avatar.eval import face_metrics, pictures
+    from avatar.eval.measure import measure_held_out, peer_name
+    from avatar.infer.speak import sound_time
+
+    drives = choose_drives(config, avatar, data, first, last, tools.notes)
     speed = measure_speed(avatar, data, config, first, last, "audio" in drives)
-    with FaceTracker() as tracker:
-        measured = evaluate(avatar, data, drives, first, last, tracker, lpips, config.save_video)
-    result = {
-        "format": FORMAT,
-        "run": config.run.name,
-        "person": data.folder.name,
-        **environment(),
-        "first_frame": first,
-        "frames": last - first,
-        "fps": data.fps,
-        "width": data.width,
-        "height": data.height,
-        **measured,
-        "speed": speed,
-        "model": avatar.info,
-        "peak_memory_bytes": peak_memory(),
-        "notes": notes,
-    }
-    path = config.json or config.run / "metrics.json"
-    write_json(path, result)
-    log.console.print(report.table(result))
-    for line in report.summary_lines(result):
-        log.console.print(line, markup=False)
-    log.info(f"Numbers: {path}" + (f"; look at {config.save_video}/contact.jpg" if config.save_video else ""))
-    log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")
+    peer = config.protocol == "both"
+    shown = [name for name in drives if name != "shuffled"]
+    sound = data.audio_path if data.audio_path.is_file() else None
+    opening = face_metrics.relative_opening(np.asarray(data.landmarks[first:last]))
+    contacts, samples = (pictures.pick_frames(opening, count) for count in (CONTACTS, SAMPLES))
+    beside = {"side_by_side": ["real", *shown, *([peer_name(shown[0])] if peer else [])]}
+    alone = {"real": ["real"]} | {f"pred_{n}" if i else "pred": [n] for i, n in enumerate(shown)}
+    with films(config, beside, alone, data, sound, sound_time(data, first)) as recording:
+        measured = measure_held_out(
+            avatar, data, drives, first, last, replace(tools, films=recording),
+            speech=heard(data, first, last, words), peer=peer,
+            keep=frozenset((*contacts, *samples)),
+        )  # fmt: skip
+    if config.save_video is not None:
+        columns = [{name: measured.samples[t][name] for name in ("real", *shown)} for t in contacts]
+        titles = [f"{(first + t) / data.fps:.2f} s" for t in contacts]
+        sheet = pictures.contact_sheet(columns, [measured.landmarks[t] for t in contacts], titles)
+        pictures.save_image(config.save_video / "contact.jpg", sheet)
+        openings = {name: measured.series[name]["opening"] for name in ("real", *shown)}
+        pictures.plot_openings(config.save_video / "mouth.png", openings, data.fps)
+    measured.samples = {t: measured.samples[t] for t in samples}
+    return measured, speed
+
+
+def say(
+    config: Config, avatar: Avatar, data: PersonDataset, words: list[Word] | None, tools: Tools
+) -> tuple[Measurement, dict[str, Any]]:
+    """Novel audio: the measurement, and the speed of rendering."""
+    from avatar.eval.drives import spoken_novel
+    from avatar.eval.measure import measure_novel
+    from avatar.infer.speak import count_frames, load_speech
+
+    assert config.audio is not None
+    frames = min(count_frames(config.audio, data.fps), config.frames or round(NOVEL_SECONDS * data.fps))
+    if frames < 3:
+        raise AvatarError(f"{config.audio} is {frames / data.fps:.2f} s long,", "too short to measure motion.")
+    drives = spoken_novel(avatar, load_speech(config.run), config.audio, frames)
+    speed = measure_speed(avatar, data, config, data.test_start, data.num_frames, True)
+    samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
+    speech = clip(config.audio, 0.0, frames, data.fps, words)
+    with films(config, {"side_by_side": list(drives)}, {"pred": ["audio"]}, data, config.audio, 0.0) as recording:
+        measured = measure_novel(
+            avatar, data, drives, speech, replace(tools, films=recording),
+            real_speech=heard(data, data.test_start, data.num_frames, None), keep=samples,
+        )  # fmt: skip
+    return measured, speed
+
+
+def films(
+    config: Config, beside: dict[str, list[str]], alone: dict[str, list[str]], data: PersonDataset,
+    sound: Path | None, start: float,
+) -> Films:  # fmt: skip
+    """The videos to write: ``beside`` for the report, ``alone`` too where --save-video asks for them."""
+    from avatar.eval.films import Films
+
+    files = {report_folder(config) / f"{name}.mp4": videos for name, videos in beside.items()}
+    if config.save_video is not None:
+        files |= {config.save_video / f"{name}.mp4": videos for name, videos in (beside | alone).items()}
+    return Films(files, (data.width, data.height), data.fps, sound, start)
+
+
+def report_folder(config: Config) -> Path:
+    """Where report.html goes."""
+    name = "report" if config.audio is None else f"report_{config.audio.stem}"
+    return config.report or config.save_video or config.run / name
+
+
+def heard(data: PersonDataset, first: int, last: int, words: list[Word] | None) -> Speech | None:
+    """The sound of frames ``first`` to ``last`` (exclusive) of a person; None without sound."""
+    from avatar.infer.speak import sound_time
+
+    if not data.audio_path.is_file():
+        return None
+    return clip(data.audio_path, sound_time(data, first), last - first, data.fps, words)
+
+
+def clip(sound: Path, start: float, frames: int, fps: float, words: list[Word] | None) -> Speech:
+    """A part of a sound file from second ``start`` on, silence where it ends early, and where lips close in it."""
+    import itertools
+
+    from avatar.eval.speech_metrics import Speech, closure_times
+    from avatar.io.audio import SAMPLE_RATE, stream_audio
+
+    wanted = round(frames / fps * SAMPLE_RATE)
+    chunks = itertools.islice(stream_audio(sound, start=start), wanted // SAMPLE_RATE + 1)
+    samples = np.concatenate([*chunks, np.zeros(wanted, np.float32)])[:wanted]
+    closures = None if words is None else (closure_times(words) - start) * fps
+    return Speech(samples=samples, closures=closures)
 
 
 def choose_drives(
     config: Config, avatar: Avatar, data: PersonDataset, first: int, last: int, notes: list[str]
-) -> dict[str, Iterable[Motion]]:
-    """The motion of each drive in blocks. With ``both``, a person without sound is measured on tracked motion only."""
-    from avatar.infer.speak import load_speech, speak_held_out
+) -> dict[str, Motion]:
+    """The motion of each drive. With ``both``, a person without sound is measured on tracked motion only."""
+    from avatar.eval.drives import spoken_held_out
+    from avatar.infer.speak import load_speech
 
-    drives: dict[str, Iterable[Motion]] = {}
+    drives: dict[str, Motion] = {}
     if config.drive in ("both", "audio"):
         try:
-            drives["audio"] = speak_held_out(data, load_speech(config.run), first, last)
+            drives |= spoken_held_out(data, load_speech(config.run), first, last)
         except AvatarError as error:
             if config.drive == "audio":
                 raise
             notes.append(f"Not measured with audio: {error}")
     if config.drive in ("both", "tracked"):
-        drives["tracked"] = [data.motion[first:last]]
+        drives["tracked"] = data.motion[first:last]
     return drives
 
 
@@ -175,134 +318,3 @@ def measure_speed(
         "with_speech": with_speech,
         "peak_memory_bytes": peak_memory(),
     }
-
-
-@dataclass
-class _Track:
-    """One video's landmarks, and its picture quality where it is a rendered one."""
-
-    landmarks: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def array(self) -> np.ndarray:
-        return np.stack(self.landmarks)
-
-
-def evaluate(
-    avatar: Avatar,
-    data: PersonDataset,
-    drives: dict[str, Iterable[Motion]],
-    first: int,
-    last: int,
-    tracker: Tracker,
-    lpips: LPIPS | None,
-    save: Path | None = None,
-) -> dict[str, Any]:
-    """Render, compare and track every frame once; frames are never kept, apart from eight for the contact sheet.
-
-    Args:
-        avatar: Anything with the `Renderable` protocol and ``camera``.
-        data: The person, real frames and masks.
-        drives: Name to blocks of motion for the frames ``first`` to ``last`` (exclusive).
-        first, last: Frames of the person.
-        tracker: Tracks both videos.
-        lpips: Metric network, or None.
-        save: Folder for videos and pictures.
-
-    Returns:
-        ``{"drives": {name: metrics}, "real": metrics}``.
-    """
-    import torch
-
-    from avatar.eval import metrics, pictures
-
-    segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
-    quality = {name: metrics.PictureQuality(lpips) for name in drives}
-    tracks = {name: _Track() for name in ("real", *drives)}
-    chosen = pictures.pick_frames(metrics.relative_opening(np.asarray(data.landmarks[first:last])))
-    columns: list[dict[str, np.ndarray]] = []
-    moving = {name: _frames(blocks, name, last - first) for name, blocks in drives.items()}
-    with ExitStack() as stack, log.progress() as bar:
-        film = stack.enter_context(_Films(save, data, first, list(drives))) if save else None
-        task = bar.add_task("Measuring", total=last - first, info="")
-        for t in range(first, last):
-            real, masks = data.image(t), data.masks(t)
-            images = {"real": real}
-            behind = torch.from_numpy(data.background(t)) if data.camera_moves else None
-            for name, frames in moving.items():
-                motion, i = next(frames)
-                images[name] = avatar.render(avatar.camera, motion, i, background=behind).cpu().numpy()
-                quality[name].add(images[name], real, masks)
-            for name, image in images.items():
-                tracks[name].landmarks.append(tracker.landmarks(image))
-            if film is not None:
-                film.write(images)
-            if t - first in chosen:
-                columns.append(images)
-            bar.advance(task)
-    real_points = tracks["real"].array
-    result: dict[str, Any] = {"drives": {}, "real": {}}
-    for name in drives:
-        faces = metrics.face_metrics(tracks[name].array, real_points, data.width, data.fps, segments)
-        result["drives"][name] = quality[name].summary() | faces
-    own = metrics.face_metrics(real_points, real_points, data.width, data.fps, segments)
-    result["real"] = {k: own[k] for k in ("pose_jitter", "blinks", "frames_without_face")}
-    if save is not None:
-        titles = [f"{(first + i) / data.fps:.2f} s" for i in chosen]
-        sheet = pictures.contact_sheet(columns, [real_points[i] for i in chosen], titles)
-        pictures.save_image(save / "contact.jpg", sheet)
-        openings = {name: metrics.relative_opening(track.array) for name, track in tracks.items()}
-        pictures.plot_openings(save / "mouth.png", openings, data.fps)
-    return result
-
-
-def _frames(blocks: Iterable[Motion], name: str, wanted: int) -> Iterator[tuple[Motion, int]]:
-    """Blocks of motion frame by frame; a drive that ends early is a bug that must not pass as a short video."""
-    count = 0
-    for block in blocks:
-        for i in range(len(block)):
-            yield block, i
-            count += 1
-    raise RuntimeError(f"the drive '{name}' ended after {count} of {wanted} frames")
-
-
-@final
-class _Films:
-    """pred.mp4 (audio-driven where possible), pred_tracked.mp4, real.mp4 and side_by_side.mp4, with the sound."""
-
-    def __init__(self, folder: Path, data: PersonDataset, first: int, drives: list[str]) -> None:
-        from avatar.infer.speak import sound_time
-
-        self._folder, self._data, self._drives = folder, data, drives
-        self._sound = data.audio_path if data.audio_path.is_file() else None
-        self._start = sound_time(data, first)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> _Films:
-        from avatar.eval.pictures import LABEL_HEIGHT
-        from avatar.io.video_writer import VideoWriter
-
-        data = self._data
-        names = dict(
-            zip(self._drives, itertools.chain(["pred"], (f"pred_{n}" for n in self._drives[1:])), strict=False)
-        )
-        sizes = dict.fromkeys(("real", *names.values()), (data.width, data.height))
-        sizes["side_by_side"] = (data.width * (1 + len(names)), data.height + LABEL_HEIGHT)
-        self._names = {"real": "real", **names}
-        self._writers = {
-            file: self._stack.enter_context(
-                VideoWriter(self._folder / f"{file}.mp4", *size, data.fps, self._sound, self._start)
-            )
-            for file, size in sizes.items()
-        }
-        return self
-
-    def write(self, images: dict[str, np.ndarray]) -> None:
-        from avatar.eval.pictures import side_by_side
-
-        for name, image in images.items():
-            self._writers[self._names[name]].write(image)
-        self._writers["side_by_side"].write(side_by_side(images))
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]

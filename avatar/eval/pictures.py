@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from avatar.eval.metrics import LIPS
+from avatar.eval.picture_metrics import mouth_box
 from avatar.paths import atomic_file
 
 TILE = 240  # pixels: width of a picture on the contact sheet
@@ -32,17 +32,9 @@ def pick_frames(opening: np.ndarray, count: int = 8) -> list[int]:
     return [int(s[(known[s].argmin if i % 2 == 0 else known[s].argmax)()]) for i, s in enumerate(spans)]
 
 
-def mouth_box(landmarks: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Square x0, y0, x1, y1 around the lips, inside a picture of ``size`` (width, height)."""
-    lips = landmarks[list(LIPS), :2]
-    if not np.isfinite(lips).all():
-        lips = np.array([[0.4 * size[0], 0.6 * size[1]], [0.6 * size[0], 0.8 * size[1]]])
-    half = int(min(0.8 * np.ptp(lips, axis=0).max(), size[0] / 2, size[1] / 2)) or 1
-    x, y = (int(np.clip(c, half, s - half)) for c, s in zip(lips.mean(0), size, strict=True))
-    return x - half, y - half, x + half, y + half
-
-
-def contact_sheet(columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarray], titles: list[str]) -> np.ndarray:
+def contact_sheet(
+    columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarray], titles: list[str], tile: int = TILE
+) -> np.ndarray:
     """A row of pictures per name in ``columns``, then a row of mouths per name, magnified.
 
     All mouths of a column are cut out at the same place, that of the first (real) picture, so that a mouth in the
@@ -52,19 +44,20 @@ def contact_sheet(columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarr
         columns: For each chosen frame the pictures by name, the real one first, uint8 RGB of one size.
         landmarks: For each chosen frame the real landmarks [478, 2] in pixels.
         titles: What to write over each column.
+        tile: Width of a column in pixels; mouths are magnified three times where they fit into it.
     """
     sheet = []
     for pictures, points, title in zip(columns, landmarks, titles, strict=True):
         height, width = next(iter(pictures.values())).shape[:2]
-        tall = round(TILE * height / width)
-        faces = [_with_label(_resize(p, TILE, tall), f"{title}  {name}") for name, p in pictures.items()]
+        tall = round(tile * height / width)
+        faces = [_with_label(_resize(p, tile, tall), f"{title}  {name}") for name, p in pictures.items()]
         x0, y0, x1, y1 = mouth_box(points, (width, height))
-        side = min(TILE, MOUTH_ZOOM * (x1 - x0))
+        side = min(tile, MOUTH_ZOOM * (x1 - x0))
         mouths = []
         for name, picture in pictures.items():
-            tile = np.zeros((TILE, TILE, 3), np.uint8)
-            tile[:side, (TILE - side) // 2 :][:, :side] = _resize(picture[y0:y1, x0:x1], side, side)
-            mouths.append(_with_label(tile, f"mouth  {name}"))
+            square = np.zeros((tile, tile, 3), np.uint8)
+            square[:side, (tile - side) // 2 :][:, :side] = _resize(picture[y0:y1, x0:x1], side, side)
+            mouths.append(_with_label(square, f"mouth  {name}"))
         sheet.append(np.concatenate(faces + mouths, axis=0))
     return np.concatenate(sheet, axis=1)
 

@@ -1,39 +1,107 @@
-"""How the metrics are shown."""
+"""How the metrics are shown in the terminal, and what they are called."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-LABELS: dict[str, tuple[str, str]] = {
-    "psnr": ("PSNR, whole frame (dB)", ".2f"),
-    "psnr_face": ("PSNR, face (dB)", ".2f"),
-    "ssim": ("SSIM, whole frame", ".4f"),
-    "ssim_face": ("SSIM, face", ".4f"),
-    "lpips": ("LPIPS (Alex)", ".4f"),
-    "lmd": ("LMD, lips aligned (px at 512)", ".2f"),
-    "lmd_raw": ("LMD, as placed (px at 512)", ".2f"),
-    "mouth_correlation": ("mouth opening, correlation", ".3f"),
-    "mouth_lag_frames": ("mouth opening, best lag (frames)", "+d"),
-    "mouth_best_correlation": ("mouth opening, correlation there", ".3f"),
-    "mouth_range": ("mouth opening, spread / real", ".2f"),
-    "pose_jitter": ("pose jitter (px at 512)", ".3f"),
-    "pose_wobble": ("pose jitter against the real (px at 512)", ".3f"),
-    "blinks": ("blinks", "d"),
-    "frames_without_face": ("frames without a face", "d"),
+
+@dataclass(frozen=True)
+class Shown:
+    """How a metric is shown.
+
+    Attributes:
+        label: What it is, with its unit.
+        spec: Number format.
+        meaning: One sentence for the report.
+    """
+
+    label: str
+    spec: str
+    meaning: str
+
+
+SHOWN: dict[str, Shown] = {
+    "psnr": Shown("PSNR, whole frame (dB)", ".2f", "Pixel error of the whole frame. More is better."),
+    "psnr_face": Shown("PSNR, face (dB)", ".2f", "The same inside the face mask."),
+    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity. 1 is the same."),
+    "ssim_face": Shown("SSIM, face", ".4f", "The same inside the face mask."),
+    "lpips": Shown("LPIPS (Alex)", ".4f", "Perceptual distance of the whole frame. Less is better."),
+    "frechet_alex": Shown(
+        "Fréchet (Alex; not FID)", ".3f",
+        "How far the rendered frames as a set are from the real ones, in features of the network behind LPIPS and in "
+        "units of the real frames' variance. It is not FID: another network, and comparable only for one person.",
+    ),
+    "identity": Shown("identity similarity (dlib)", ".3f", "Cosine of face embeddings of rendered and real frames, two "
+                      "a second. One person reads about 0.98, two people 0.85; not comparable to other networks'."),
+    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
+                 "position taken out, as papers do it."),
+    "lmd_raw": Shown("LMD, as placed (px of 512)", ".2f", "The same with the position."),
+    "mouth_correlation": Shown("mouth correlation", ".3f", "How the opening follows the real one over time."),
+    "mouth_lag_frames": Shown("mouth lag (frames)", "+d", "Positive: the rendered mouth is late."),
+    "mouth_best_correlation": Shown("mouth correlation at that lag", ".3f", "At that lag."),
+    "mouth_range": Shown("mouth range / real", ".2f", "1 is as lively as the person."),
+    "lower_face_error": Shown("lower-face blendshapes", ".4f", "Mean absolute difference of the tracked ARKit "
+                              "coefficients of jaw, mouth and nose; stands in for the action-unit error of papers."),
+    "upper_face_error": Shown("upper-face blendshapes", ".4f", "The same for brows, eyelids and cheeks."),
+    "gaze_error": Shown("gaze error (degrees)", ".2f", "Angle between rendered and real gaze, eyes open."),
+    "sync_confidence": Shown("sync judge, confidence", ".3f", "How much better the best offset of sound and mouth is "
+                             "than the median offset; near 0 where they have nothing to do with each other."),
+    "sync_offset_frames": Shown("sync judge, offset (frames)", "+.1f", "Positive: the picture is late."),
+    "sync_distance": Shown("sync judge, distance", ".3f", "At the best offset. Less is better."),
+    "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within two frames of which the lips "
+                     "close."),
+    "silence_motion": Shown("mouth, silence / speech", ".3f", "Spread of the opening's velocity in pauses "
+                            "of 0.3 s and more, over that in speech."),
+    "mouth_sharpness": Shown("mouth sharpness / real", ".3f", "Gradient energy of mouth crops over the real one."),
+    "pose_jitter": Shown("pose jitter (px of 512)", ".3f", "Root mean square of the second difference over time of "
+                         "landmarks on bone."),
+    "pose_jitter_ratio": Shown("pose jitter / real", ".2f", "Above 1 the head shakes more than the person's."),
+    "pose_wobble": Shown("pose wobble (px of 512)", ".3f", "Jitter against the real video: the person's own "
+                         "movement taken out."),
+    "seam_temporal": Shown("seam, flicker / real", ".2f", "Energy of the second difference over time around the "
+                           "borders of head, neck and clothes. The real one includes the camera's noise."),
+    "seam_spatial": Shown("seam, edges / real", ".2f", "Gradient energy there."),
+    "blinks": Shown("blinks", "d", "In the measured part."),
+    "blinks_per_minute": Shown("blinks per minute", ".1f", "People blink 10 to 30 times a minute."),
+    "frames_without_face": Shown("frames without a face", "d", "In which the tracker finds none."),
+}  # fmt: skip
+
+PROTOCOLS = {
+    "drives": "everything rendered (protocol ours)",
+    "peer": "rendered head over the real torso and background (protocol peer)",
 }
 
 
-def table(result: dict[str, Any]) -> Table:
-    """The metrics as a terminal table: a column per drive, and one for the real video where it has a number."""
-    columns = {f"driven by {name}": values for name, values in result["drives"].items()} | {"real": result["real"]}
-    out = Table(title=f"{result['frames']} held-out frames", title_justify="left")
-    out.add_column("")
-    for name in columns:
-        out.add_column(name, justify="right")
-    for key, (label, spec) in LABELS.items():
-        out.add_row(label, *(_show(values.get(key), spec) for values in columns.values()))
+def columns(result: dict[str, Any], protocol: str) -> dict[str, dict[str, Any]]:
+    """Metrics by the title of their column: each drive, and the real video."""
+    return {f"{name}": values for name, values in result[protocol].items()} | {"real": result["real"]}
+
+
+def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
+    """The metrics that at least one column has."""
+    return [key for key in SHOWN if any(values.get(key) is not None for values in shown.values())]
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """A terminal table per protocol, with half of the 95 % intervals: a column per drive, and one for the real video
+    where it has a number."""
+    out = []
+    for protocol, title in PROTOCOLS.items():
+        if not result.get(protocol):
+            continue
+        shown = columns(result, protocol)
+        caption = f"{result['frames']} frames, {result['setting']}, {title}; ± half of the 95 % interval"
+        table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("", no_wrap=True)
+        for name in shown:
+            table.add_column(name, justify="right")
+        for key in rows(shown):
+            table.add_row(SHOWN[key].label, *(_cell(key, values) for values in shown.values()))
+        out.append(table)
     return out
 
 
@@ -50,5 +118,11 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     return [rates, size, *(f"Note: {note}" for note in result["notes"])]
 
 
-def _show(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
+def number(key: str, value: float | None) -> str:
+    """A metric's value as it is shown."""
+    return "-" if value is None else format(value, SHOWN[key].spec)
+
+
+def _cell(key: str, values: dict[str, Any]) -> str:
+    text, interval = number(key, values.get(key)), values["intervals"].get(key)
+    return text if interval is None else f"{text} ±{number(key, (interval[1] - interval[0]) / 2)}"

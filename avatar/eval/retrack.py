@@ -1,4 +1,4 @@
-"""Landmarks of a video as they come, frame by frame, with the tracker and the settings of `avatar prepare`."""
+"""The face in a video as it comes, frame by frame, with the tracker and the settings of `avatar prepare`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Protocol, final
 
 import numpy as np
 
+from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import NUM_LANDMARKS
 
 
 class Tracker(Protocol):
     """Finds the largest face of a picture."""
 
-    def landmarks(self, image: np.ndarray) -> np.ndarray:
-        """[478, 2] pixels for a uint8 RGB picture [H, W, 3]; NaN when there is no face."""
+    def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks [478, 2] in pixels and ARKit coefficients [52] for a uint8 RGB picture [H, W, 3]; NaN when there
+        is no face."""
         ...
 
 
@@ -27,10 +29,12 @@ class FaceTracker:
 
         self._landmarker = Landmarker()
 
-    def landmarks(self, image: np.ndarray) -> np.ndarray:
+    def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Tracker`."""
         faces = self._landmarker.detect(image)
-        return faces[0].landmarks[:, :2] if faces else np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
+        if not faces:
+            return np.full((NUM_LANDMARKS, 2), np.nan, np.float32), np.full(len(ARKIT), np.nan, np.float32)
+        return faces[0].landmarks[:, :2], faces[0].arkit
 
     def __enter__(self) -> FaceTracker:
         return self

@@ -12,6 +12,7 @@ from torch import Tensor
 from avatar.backends import RendererName, require
 from avatar.device import OnDevice, choose_device
 from avatar.errors import AvatarError
+from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
@@ -129,3 +130,17 @@ class Avatar:
             behind = resized(background.to(self.device, non_blocking=True).float() / 255, camera)
         image = self.model(motion, index, camera, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+
+    @torch.inference_mode()
+    def render_head(self, camera: Camera, motion: Motion, index: int) -> Tensor:
+        """The head alone (face, mouth, hair; not the neck), hidden where neck and torso are in front of it.
+
+        Args:
+            camera, motion, index: As for :meth:`render`.
+
+        Returns:
+            float32 [H, W, 4] on ``self.device``: RGB times coverage, and coverage.
+        """
+        camera, motion = self._on_device(camera), self._on_device(motion)
+        head = (self.model.gaussians.region < REGIONS.index("neck")).float()[:, None]
+        return self.model(motion, index, camera, layer=head).image

@@ -69,12 +69,15 @@ class LPIPS(nn.Module):
         """Distances [...] of pictures [..., H, W, 3] in 0..1, at least 31 pixels wide and high."""
         if min(a.shape[-3:-1]) < MIN_SIZE:
             raise ValueError(f"LPIPS needs pictures of at least {MIN_SIZE} pixels, got {tuple(a.shape)}")
-        lead = a.shape[:-3]
-        distance = torch.zeros(lead.numel(), dtype=a.dtype, device=a.device)
-        for i, (fa, fb) in enumerate(zip(self.features(a), self.features(b), strict=True)):
+        return self.distance(self.features(a), self.features(b)).reshape(a.shape[:-3])
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Distances [B] from what :meth:`features` gave for two sets of pictures."""
+        distance = torch.zeros(len(a[0]), dtype=a[0].dtype, device=a[0].device)
+        for i, (fa, fb) in enumerate(zip(a, b, strict=True)):
             difference = (_unit(fa) - _unit(fb)) ** 2
             distance = distance + F.conv2d(difference, getattr(self, f"head{i}")).mean((1, 2, 3))
-        return distance.reshape(lead)
+        return distance
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Activations [B, C, h, w] of the five layers for pictures [..., H, W, 3] in 0..1."""

@@ -182,7 +182,7 @@ class GaussianAvatar(nn.Module):
 
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
-        background: Tensor | None = None,
+        background: Tensor | None = None, layer: Tensor | None = None,
     ) -> Rendering:  # fmt: skip
         """Render one frame.
 
@@ -192,6 +192,8 @@ class GaussianAvatar(nn.Module):
             camera: Where from; like the motion, on the device of the model.
             noise: [condition] added to the condition (training augmentation).
             background: [H, W, 3] RGB behind the person; by default the plate.
+            layer: [N, 1] 0..1. The image is then [H, W, 4], what these shares of the Gaussians add to the picture and
+                their coverage, hidden by all Gaussians, over nothing.
         """
         g = self.gaussians
         change = self.deformation(self.condition(motion, index, noise))
@@ -210,10 +212,13 @@ class GaussianAvatar(nn.Module):
             means2d.retain_grad()
         colors = g.colors + change.colors
         opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
+        if layer is not None:
+            colors = torch.cat([colors * layer, layer], 1)
+        elif background is None:
+            background = self.background(camera)
         image, alpha = draw.rasterize(
-            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height,
-            background=self.background(camera) if background is None else background,
-        )  # fmt: skip
+            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height, background=background
+        )
         return Rendering(image, alpha, means2d, radii, change)
 
     def condition(self, motion: Motion, index: int, noise: Tensor | None = None) -> Tensor:

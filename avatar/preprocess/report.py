@@ -23,6 +23,8 @@ from avatar.preprocess.stage import StageContext
 from avatar.preprocess.track import read_rgb
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from avatar.preprocess.command import Config
 
 NAME = "report"
@@ -41,6 +43,11 @@ TINTS = {
     "hair": (150, 60, 200), "face": (240, 160, 90), "neck": (240, 220, 60), "clothes": (60, 120, 230),
     "mouth": (255, 40, 40), "lips": (255, 90, 160), "eyes": (60, 230, 230),
 }  # fmt: skip
+
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }
+table { border-collapse: collapse } th, td { text-align: left; padding: .15em .9em .15em 0; vertical-align: top }
+figure { display: inline-block; margin: .3em; max-width: 100% } figcaption { font-size: 12px; color: #555 }
+img { max-width: 100% }"""
 
 Level = Literal["good", "note", "bad"]
 
@@ -321,10 +328,7 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(ctx.person.name)}: quality of the video</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }}
-table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .15em .9em .15em 0; vertical-align: top }}
-figure {{ display: inline-block; margin: .3em; max-width: 100% }} figcaption {{ font-size: 12px; color: #555 }}
-img {{ max-width: 100% }} .good::marker {{ content: "+ "; color: #197a33 }}
+{STYLE} .good::marker {{ content: "+ "; color: #197a33 }}
 .note::marker {{ content: "o "; color: #a76b00 }} .bad::marker {{ content: "- "; color: #b3261e }}
 </style></head><body>
 <h1>{html.escape(ctx.person.name)}</h1>
@@ -441,6 +445,11 @@ def plots(data: Measurements, flags: list[tuple[int, int, str]]) -> str:
             axes.axvline(start / data.fps, color="0.4", linewidth=0.4, linestyle=":")
         axes.axvspan(data.test_start / data.fps, len(time) / data.fps, color="tab:blue", alpha=0.07, linewidth=0)
     all_axes[-1].set_xlabel("seconds", fontsize=8)
+    return figure_url(figure)
+
+
+def figure_url(figure: Figure) -> str:
+    """A matplotlib figure as a PNG in a data URL."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

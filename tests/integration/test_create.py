@@ -47,7 +47,20 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["drives"]["tracked"]["psnr"] > 18
     assert metrics["drives"]["audio"]["mouth_correlation"] is not None
-    for name in ("pred.mp4", "real.mp4", "contact.jpg"):
+    assert metrics["peer"]["tracked"]["psnr"] > metrics["drives"]["tracked"]["psnr"]
+    assert main(["eval", str(run)]) == 0  # the same numbers again
+    again = json.loads((run / "metrics.json").read_text())
+    kept = metrics.keys() - {"date", "command", "speed", "peak_memory_bytes"}
+    assert {k: again[k] for k in kept} == {k: metrics[k] for k in kept}
+    assert (run / "report" / "side_by_side.mp4").stat().st_size > 1000 and (run / "report" / "report.html").is_file()
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"words": [[0.1, 0.5, "bob"]]}))
+    arguments = ["eval", str(run), "--audio", str(subject.audio), "--frames", "20", "--words", str(words)]
+    assert main(arguments) == 0
+    (novel,) = run.glob("metrics_*.json")
+    drives = json.loads(novel.read_text())["drives"]
+    assert drives["audio"]["closure"] is not None and drives["shuffled"]["pose_jitter"] > 0
+    for name in ("pred.mp4", "real.mp4", "contact.jpg", "report.html", "frames.jpg", "side_by_side.mp4"):
         assert (run / "eval" / name).stat().st_size > 1000
     out = tmp_path / "said.mp4"
     assert main(["render", str(run), "--audio", str(subject.audio), "--out", str(out), "--frames", "20"]) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,17 @@ import pytest
 import torch
 
 from avatar.environment import environment, peak_memory
-from avatar.eval import command, pictures, report
+from avatar.eval import drives, identity, pictures, report, report_html
+from avatar.eval.films import Films
+from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
+from avatar.eval.peer import composite, without_head
+from avatar.eval.picture_metrics import mouth_box
+from avatar.eval.speech_metrics import Speech
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
+from tests.media import need_landmarker, portrait, shifted
 
 SIZE, FPS, FRAMES, FIRST = 96, 25.0, 120, 30
 
@@ -36,12 +42,12 @@ def draw(opening: float, brightness: int = 170) -> np.ndarray:
 class PictureTracker:
     """Measures the drawn mouth: the number of black rows under the lip."""
 
-    def landmarks(self, image: np.ndarray) -> np.ndarray:
+    def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points = np.zeros((478, 2), np.float32)
         points[list(LIPS_OUTER + LIPS_INNER)] = (48, 70)
         points[[14, 87, 317], 1] += (image[:, 48].mean(-1) < 20).sum()
         points[33], points[263] = (30, 40), (66, 40)
-        return points
+        return points, np.full(52, points[14, 1] / 100, np.float32)
 
 
 def talking() -> np.ndarray:
@@ -61,7 +67,7 @@ class FakePerson:
         self.audio_path = folder / "no-sound.wav"
         self.opening = talking()[:FRAMES]
         tracker = PictureTracker()
-        self.landmarks = np.stack([tracker.landmarks(self.image(i)) for i in range(FRAMES)])
+        self.landmarks = np.stack([tracker.track(self.image(i))[0] for i in range(FRAMES)])
         self.motion = motion_of(self.opening)
 
     def image(self, index: int) -> np.ndarray:
@@ -70,8 +76,11 @@ class FakePerson:
     def masks(self, index: int) -> dict[str, np.ndarray]:
         face = np.zeros((SIZE, SIZE), np.float32)
         face[8:88, 18:78] = 1
-        zero = np.zeros_like(face)
-        return {"face": face, "lips": zero, "mouth": zero, "eyes": zero}
+        masks = {name: np.zeros_like(face) for name in ("hair", "lips", "mouth", "eyes", "neck", "clothes")}
+        return masks | {"face": face, "background": 1 - face}
+
+    def background(self, index: int) -> np.ndarray:
+        return np.full((SIZE, SIZE, 3), 60, np.uint8)
 
 
 def motion_of(opening: np.ndarray) -> Motion:
@@ -88,11 +97,19 @@ class FakeAvatar:
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         return torch.from_numpy(draw(float(motion.arkit[index, INDEX["jawOpen"]]) * 100, brightness=160))
 
+    def render_head(self, camera: Camera, motion: Motion, index: int) -> torch.Tensor:
+        image = self.render(camera, motion, index).float() / 255
+        cover = torch.zeros(SIZE, SIZE, 1)
+        cover[8:88, 18:78] = 1
+        return torch.cat([image * cover, cover], -1)
 
-def measure(tmp_path: Path, drives: dict[str, Iterable[Motion]], save: Path | None = None) -> dict[str, Any]:
-    person: Any = FakePerson(tmp_path)
+
+def measure(folder: Path, moved: dict[str, Motion], files: dict[Path, list[str]] | None = None, **more) -> Measurement:
+    person: Any = FakePerson(folder)
     avatar: Any = FakeAvatar()
-    return command.evaluate(avatar, person, drives, FIRST, FRAMES, PictureTracker(), None, save)
+    with Films(files or {}, (SIZE, SIZE), FPS, None, 0.0) as films:
+        tools = Tools(tracker=PictureTracker(), films=films)
+        return measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, **more)
 
 
 def test_drives_are_told_apart(tmp_path: Path) -> None:
@@ -101,43 +118,157 @@ def test_drives_are_told_apart(tmp_path: Path) -> None:
     result = measure(
         tmp_path,
         {
-            "tracked": [motion_of(opening[FIRST:FRAMES])],
-            "audio": [late[:13], late[13:]],
-            "mute": [motion_of(opening[FIRST:FRAMES] * 0)],
+            "tracked": motion_of(opening[FIRST:FRAMES]),
+            "audio": late,
+            "mute": motion_of(opening[FIRST:FRAMES] * 0),
         },
-    )
+    ).result
     tracked, audio, mute = (result["drives"][n] for n in ("tracked", "audio", "mute"))
     assert tracked["mouth_lag_frames"] == 0 and tracked["mouth_correlation"] > 0.999 and tracked["lmd"] < 0.01
     assert audio["mouth_lag_frames"] == 2 and audio["mouth_correlation"] < 0.95 < audio["mouth_best_correlation"]
     assert audio["lmd"] > 10 * tracked["lmd"] and audio["mouth_range"] == pytest.approx(1, abs=0.15)
     assert mute["mouth_correlation"] is None and mute["mouth_range"] == 0
     assert mute["psnr_face"] < tracked["psnr_face"] < 40
-    assert tracked["lpips"] is None
-    assert set(result["real"]) == {"pose_jitter", "blinks", "frames_without_face"}
+    assert tracked["lpips"] is None and tracked["closure"] is None and tracked["sync_confidence"] is None
+    assert tracked["lower_face_error"] < 1e-6 < audio["lower_face_error"]
+    assert {"pose_jitter", "blinks", "frames_without_face", "mouth_gradient"} < set(result["real"])
+    assert not {"psnr", "lmd", "mouth_correlation", "mouth_sharpness"} & set(result["real"])
+    low, high = audio["intervals"]["mouth_correlation"]
+    assert low < audio["mouth_correlation"] < high
 
 
-def test_videos_and_pictures_are_saved(tmp_path: Path) -> None:
+def test_peer_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
+    person = FakePerson(tmp_path)
+    real, masks = person.image(40), person.masks(40)
+    masks["hair"][4:8, 40:50] = 1  # above the face, with nothing below but the face
+    masks["neck"][88:, 30:60], masks["background"][88:, 30:60] = 1, 0
+    real[88:, 30:60] = (200, 10, 10)
+    real[:88][masks["face"][:88] + masks["hair"][:88] > 0] = (0, 255, 0)
+    plate = np.full((SIZE, SIZE, 3), 7, np.uint8)
+    filled = without_head(real, masks, plate)
+    assert not (filled == (0, 255, 0)).all(-1).any()
+    assert (filled[82:88, 32:58] == (200, 10, 10)).all()  # the neck goes on under the chin
+    assert (filled[82:87, 20:28] == 7).all() and (filled[4:60, 40:50] == 7).all()  # the plate beside and above it
+    assert (filled[88:, 30:60] == real[88:, 30:60]).all() and (filled[:, :10] == real[:, :10]).all()
+    head = np.zeros((SIZE, SIZE, 4), np.float32)
+    head[20:40, 20:40] = (0.25, 0.25, 0.25, 0.5)  # half of a grey
+    shown = composite(head, np.full((SIZE, SIZE, 3), 100, np.uint8))
+    assert (shown[25, 25] == round(0.25 * 255 + 50)).all() and (shown[0, 0] == 100).all()
+
+
+def test_peer_is_measured_beside_ours(tmp_path: Path) -> None:
+    opening = talking()[FIRST:FRAMES]
+    measured = measure(tmp_path, {"tracked": motion_of(opening)}, keep=frozenset({3}))
+    ours, peer = measured.result["drives"]["tracked"], measured.result["peer"]["tracked"]
+    assert peer["lmd"] == ours["lmd"] and peer["psnr"] == pytest.approx(ours["psnr"], abs=0.5)
+    assert list(measured.samples[3]) == ["real", "tracked", "tracked, peer"]
+    assert measure(tmp_path, {"tracked": motion_of(opening)}, peer=False).result["peer"] == {}
+
+
+def test_closure_and_stillness_are_measured_where_they_can_be(tmp_path: Path) -> None:
+    opening = talking()[FIRST:FRAMES]
+    closures = np.flatnonzero((opening[1:-1] < opening[2:]) & (opening[1:-1] < opening[:-2])) + 1.0
+    samples = np.repeat(opening > 2, 640).astype(np.float32) * 0.1
+    speech = Speech(samples=samples, closures=closures)
+    moved = {"tracked": motion_of(opening), "shuffled": motion_of(np.roll(opening, 45))}
+    result = measure(tmp_path, moved, speech=speech).result
+    tracked, shuffled = result["drives"]["tracked"], result["drives"]["shuffled"]
+    assert result["real"]["closure"] == tracked["closure"] > shuffled["closure"]
+
+
+def test_the_same_twice(tmp_path: Path) -> None:
+    opening = talking()[FIRST:FRAMES]
+    moved = {"audio": motion_of(opening * 0.9), "tracked": motion_of(opening)}
+    first, second = (measure(tmp_path, moved).result for _ in range(2))
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_novel_audio_is_measured_against_the_persons_own_video(tmp_path: Path) -> None:
+    person: Any = FakePerson(tmp_path)
+    avatar: Any = FakeAvatar()
+    opening = talking()[:80]
+    moved = {"audio": motion_of(opening), "shuffled": motion_of(np.roll(opening, 40))}
+    speech = Speech(samples=np.ones(51200, np.float32))
+    tools = Tools(tracker=PictureTracker())
+    measured = measure_novel(avatar, person, moved, speech, tools, keep=frozenset({0, 9}))
+    audio = measured.result["drives"]["audio"]
+    assert audio["mouth_sharpness"] == pytest.approx(1, abs=0.3) and audio["psnr"] is None and audio["lmd"] is None
+    assert measured.result["real"]["mouth_gradient"] > 0
+    assert list(measured.samples) == [0, 9] and set(measured.samples[0]) == {"audio", "shuffled"}
+
+
+def test_another_person_is_noticed(tmp_path: Path) -> None:
+    class Recogniser:
+        asked = 0
+
+        def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+            self.asked += 1
+            return np.array([1.0, 1.0 if image[..., 0].max() > 165 else 0.0])  # brighter than FakeAvatar draws
+
+    person: Any = FakePerson(tmp_path)
+    avatar: Any = FakeAvatar()
+    tools = Tools(tracker=PictureTracker(), recogniser=Recogniser())
+    moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
+    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools).result
+    assert result["drives"]["tracked"]["identity"] == pytest.approx(0.5**0.5) and "identity" not in result["real"]
+    assert tools.recogniser is not None and tools.recogniser.asked == 3 * 8  # twice a second
+
+
+def test_identity_without_its_extra_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity.importlib.util, "find_spec", lambda name: None)
+    notes: list[str] = []
+    assert identity.load_recogniser(notes) is None and "[identity]" in notes[0]
+
+
+def test_faces_are_recognised(tmp_path: Path) -> None:
+    notes: list[str] = []
+    recogniser = identity.load_recogniser(notes)
+    if recogniser is None:
+        pytest.skip(notes[0])
+    need_landmarker()
+    from avatar.eval.retrack import FaceTracker
+
+    face = portrait()
+    with FaceTracker() as tracker:
+        a, b = (recogniser.embed(p, tracker.track(p)[0]) for p in (face, shifted(face, 5, 3, 1.1)))
+    assert identity.similarity(a, b) > 0.96 and np.isnan(identity.similarity(a, None))
+
+
+def test_videos_are_saved(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     save = tmp_path / "out"
-    measure(tmp_path, {"audio": [motion_of(opening)], "tracked": [motion_of(opening)]}, save)
+    files = {save / "pred.mp4": ["audio"], save / "beside.mp4": ["real", "audio", "audio, peer"]}
+    measure(tmp_path, {"audio": motion_of(opening)}, files)
     frames = {}
     for path in save.glob("*.mp4"):
         with av.open(str(path)) as file:
             frames[path.name] = (sum(1 for _ in file.decode(video=0)), file.streams.video[0].width)
-    count = FRAMES - FIRST
-    assert frames == {
-        "pred.mp4": (count, SIZE),
-        "pred_tracked.mp4": (count, SIZE),
-        "real.mp4": (count, SIZE),
-        "side_by_side.mp4": (count, 3 * SIZE),
-    }
-    assert {p.name for p in save.iterdir()} == {*frames, "contact.jpg", "mouth.png"}
+    assert frames == {"pred.mp4": (FRAMES - FIRST, SIZE), "beside.mp4": (FRAMES - FIRST, 3 * SIZE)}
 
 
-def test_a_drive_that_ends_early_is_not_silently_short(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ended after 5 of 90"):
-        measure(tmp_path, {"audio": [motion_of(talking()[:5])]}, tmp_path / "out")
-    assert not list(tmp_path.rglob("*.mp4"))
+def test_a_drive_that_ends_early_is_not_silently_short() -> None:
+    with pytest.raises(RuntimeError, match="has 5 of 90"):
+        drives.whole([motion_of(talking()[:2]), motion_of(talking()[:3])], 90)
+
+
+def test_the_floor_hears_another_part_of_the_sound() -> None:
+    person: Any = FakePerson(Path())
+    person.audio_path = Path()
+
+    class Speaking:
+        fps = FPS
+
+        def stream(self, chunks):
+            yield motion_of(talking()[:FRAMES])
+
+    import avatar.infer.speak as speak
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speak, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        moved = drives.spoken_held_out(person, Speaking(), FIRST, FRAMES - 10)
+    jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
+    assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
+    assert torch.equal(moved["audio"].head_rotation, moved["shuffled"].head_rotation)
 
 
 def test_the_sheet_shows_open_and_closed_mouths() -> None:
@@ -145,50 +276,63 @@ def test_the_sheet_shows_open_and_closed_mouths() -> None:
     chosen = pictures.pick_frames(opening, 8)
     assert len(chosen) == 8 and chosen == sorted(chosen)
     assert min(opening[chosen[1::2]]) > max(opening[chosen[0::2]])
-    points = PictureTracker().landmarks(draw(5))
-    x0, y0, x1, y1 = pictures.mouth_box(points, (SIZE, SIZE))
+    points, _ = PictureTracker().track(draw(5))
+    x0, y0, x1, y1 = mouth_box(points, (SIZE, SIZE))
     assert x1 - x0 == y1 - y0 and 0 <= x0 < 48 < x1 <= SIZE and 0 <= y0 < 70 < y1 <= SIZE
-    assert pictures.mouth_box(points * np.nan, (SIZE, SIZE))[2] <= SIZE
+    assert mouth_box(points * np.nan, (SIZE, SIZE))[2] <= SIZE
 
 
-def test_the_report_is_json_and_a_table(tmp_path: Path) -> None:
+def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     from rich.console import Console
 
-    result = measure(tmp_path, {"tracked": [motion_of(talking()[FIRST:FRAMES])]})
-    result |= {
-        "frames": FRAMES - FIRST,
-        "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True},
-        "notes": ["No sound."],
-    }
-    result |= {"model": FakeAvatar.info, "peak_memory_bytes": peak_memory(), **environment()}
+    moved = {"audio": motion_of(talking()[FIRST:FRAMES]), "shuffled": motion_of(talking()[FIRST:FRAMES] * 0)}
+    measured = measure(tmp_path, moved, keep=frozenset({5, 50}))
+    result: dict[str, Any] = {
+        "run": "run & son", "person": "<b>", "setting": "self-reconstruction", "frames": FRAMES - FIRST, "fps": FPS,
+        "first_frame": FIRST, "width": SIZE, "height": SIZE, **environment(), **measured.result,
+        "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True}, "model": FakeAvatar.info,
+        "peak_memory_bytes": peak_memory(), "notes": ["No <sound>."],
+    }  # fmt: skip
     text = json.dumps(result, allow_nan=False)
     assert json.loads(text)["hardware"]["cores"] >= 1
     assert result["peak_memory_bytes"] > 20e6
     console = Console(record=True, width=100, file=io.StringIO())
-    console.print(report.table(result))
+    for table in report.tables(result):
+        console.print(table)
     shown = console.export_text()
-    assert "PSNR, face (dB)" in shown and "driven by tracked" in shown and "real" in shown
+    assert all(word in shown for word in ("PSNR, face (dB)", "audio", "shuffled", "real", "protocol peer", "±"))
     assert any("12.5 frames/s" in line for line in report.summary_lines(result))
+    path = report_html.write(tmp_path / "report", result, measured)
+    page = path.read_text()
+    assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg"}
+    assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page and "<script" not in page
+    low, high = measured.result["drives"]["audio"]["intervals"]["psnr"]
+    assert f"{low:.2f} to {high:.2f}" in page
+    sources = re.findall(r'(?:src|href)="([^"]{1,60})', page)
+    assert all(s.startswith("data:image/png;base64,") or s in ("side_by_side.mp4", "frames.jpg") for s in sources)
 
 
 def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     """A late copy of the video has a late mouth, found by tracking the pictures; its blink is there, only later."""
     if not Path(os.environ.get("AVATAR_ASSETS", ""), "face_landmarker.task").is_file():
         pytest.skip("AVATAR_ASSETS with face_landmarker.task is not set")
-    from avatar.eval import metrics
+    from avatar.eval import bootstrap, face_metrics
     from avatar.eval.retrack import FaceTracker
     from avatar.synth.make import make_subject
 
     subject = make_subject(tmp_path, seconds=2.4, size=160, supersample=1)
     with av.open(str(subject.video)) as file, FaceTracker() as tracker:
         frames = [f.to_ndarray(format="rgb24") for f in file.decode(video=0)]
-        points = np.stack([tracker.landmarks(f) for f in frames])
-        empty = tracker.landmarks(np.full((160, 160, 3), 90, np.uint8))
-    assert np.isnan(empty).all() and np.isfinite(points).all()
-    real, late = points[2:], points[:-2]
-    result = metrics.face_metrics(late, real, 160, 25.0, [(0, len(real))])
-    assert result["mouth_lag_frames"] == 2 and result["mouth_best_correlation"] == pytest.approx(1, abs=0.02)
-    truth = metrics.face_metrics(points, subject.landmarks, 160, 25.0, [(0, len(points))])
-    assert truth["mouth_correlation"] is not None and truth["mouth_correlation"] > 0.8
-    assert truth["mouth_lag_frames"] in (-1, 0, 1)
-    assert truth["blinks"] == len(subject.blinks)
+        points, scores = (np.stack(part) for part in zip(*map(tracker.track, frames), strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(tracker.track(frames[3]), (points[3], scores[3]), strict=True))
+        empty = tracker.track(np.full((160, 160, 3), 90, np.uint8))
+    assert all(np.isnan(part).all() for part in empty) and np.isfinite(points).all() and scores.shape[1] == 52
+    opening = face_metrics.relative_opening(points)
+    late = face_metrics.lag_correlation(opening[:-2], opening[2:], [(0, len(points) - 2)])
+    assert late.lag == 2 and late.best_correlation == pytest.approx(1, abs=0.02)
+    truth = face_metrics.relative_opening(subject.landmarks)
+    correlation = bootstrap.value(bootstrap.correlation, opening, truth)
+    assert correlation is not None and correlation > 0.8
+    assert face_metrics.lag_correlation(opening, truth, [(0, len(points))]).lag in (-1, 0, 1)
+    blinks = face_metrics.blink_onsets(face_metrics.eye_openness(points), 25.0, [(0, len(points))])
+    assert blinks.sum() == len(subject.blinks)

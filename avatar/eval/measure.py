@@ -1,0 +1,291 @@
+"""Render, compare and track, frame by frame: every frame of every drive is rendered once and none is kept.
+
+Two settings. Self-reconstruction renders the held-out frames, which can be compared with the real ones. Novel audio
+renders a sound that nobody filmed: only what needs no real frame is measured, against the person's own held-out video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar import log
+from avatar.eval import bootstrap, face_metrics, identity, speech_metrics
+from avatar.eval.face_metrics import FaceTrack, Segments
+from avatar.eval.peer import composite, without_head
+from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
+from avatar.eval.summary import Series, as_real, summarise
+
+if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.eval.films import Films
+    from avatar.eval.identity import Recogniser
+    from avatar.eval.retrack import Tracker
+    from avatar.eval.speech_metrics import Judge, Speech
+    from avatar.infer.avatar import Avatar
+    from avatar.losses.lpips import LPIPS
+    from avatar.motion import Motion
+
+
+@dataclass(kw_only=True)
+class Tools:
+    """What measures.
+
+    Attributes:
+        tracker: Tracks all videos.
+        lpips: Metric network, or None.
+        judge: Sync judge, or None.
+        recogniser: Tells people apart, or None.
+        films: Takes the pictures, or None.
+        notes: Sentences for the user about what could not be measured; added to.
+    """
+
+    tracker: Tracker
+    lpips: LPIPS | None = None
+    judge: Judge | None = None
+    recogniser: Recogniser | None = None
+    films: Films | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Measurement:
+    """What was measured, and what a report shows of it.
+
+    Attributes:
+        result: ``{"drives": {name: metrics}, "peer": {name: metrics}, "real": metrics}``, each with ``intervals``.
+        series: Per video, numbers per frame [T]. Videos are named "real", by drive, and "DRIVE, peer".
+        samples: For some frames the pictures by video.
+        landmarks: For the same frames the landmarks [478, 2] of the real video (of the first drive with novel audio).
+    """
+
+    result: dict[str, Any]
+    series: dict[str, Series]
+    samples: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    landmarks: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class _Video:
+    """One video's faces and pictures; ``identity`` is that with the real frame, NaN where it was not looked at."""
+
+    landmarks: list[np.ndarray] = field(default_factory=list)
+    arkit: list[np.ndarray] = field(default_factory=list)
+    meter: PictureMeter = field(default_factory=PictureMeter)
+    identity: list[float] = field(default_factory=list)
+
+    def look(self, tracker: Tracker, image: np.ndarray) -> np.ndarray:
+        """Track a frame; returns its landmarks."""
+        landmarks, arkit = tracker.track(image)
+        self.landmarks.append(landmarks)
+        self.arkit.append(arkit)
+        return landmarks
+
+    @property
+    def track(self) -> FaceTrack:
+        return FaceTrack(landmarks=np.stack(self.landmarks), arkit=np.stack(self.arkit))
+
+
+def peer_name(drive: str) -> str:
+    """The video of a drive under protocol ``peer``."""
+    return f"{drive}, peer"
+
+
+def measure_held_out(
+    avatar: Avatar,
+    data: PersonDataset,
+    drives: dict[str, Motion],
+    first: int,
+    last: int,
+    tools: Tools,
+    *,
+    speech: Speech | None = None,
+    peer: bool = True,
+    keep: frozenset[int] = frozenset(),
+) -> Measurement:
+    """Self-reconstruction: every held-out frame by every drive against the real one.
+
+    Args:
+        avatar: Anything with the `Renderable` protocol and ``camera``; for ``peer`` also ``render_head``.
+        data: The person, real frames and masks.
+        drives: Name to motion of the frames ``first`` to ``last`` (exclusive).
+        first, last: Frames of the person.
+        tools: What measures.
+        speech: The sound of these frames.
+        peer: Whether to measure protocol ``peer`` besides.
+        keep: Frames, counted from ``first``, whose pictures are kept as samples.
+    """
+    import torch
+
+    segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
+    starts = {a for a, _ in segments}
+    recognise_every = max(1, round(identity.EVERY_SECONDS * data.fps))
+    videos = {name: _Video() for name in ("real", *drives, *(map(peer_name, drives) if peer else ()))}
+    samples: dict[int, dict[str, np.ndarray]] = {}
+    with log.progress() as bar:
+        task = bar.add_task("Measuring", total=last - first, info="")
+        for t in range(last - first):
+            image, masks = data.image(first + t), data.masks(first + t)
+            points = videos["real"].look(tools.tracker, image)
+            real = RealFrame(image, masks, points, tools.lpips, after_cut=t in starts)
+            videos["real"].meter.observe(real)
+            recogniser = tools.recogniser if t % recognise_every == 0 else None
+            person = _embedding(recogniser, image, points)
+            images = {"real": image}
+            behind = data.background(first + t) if data.camera_moves or peer else None
+            headless = None if behind is None or not peer else without_head(image, masks, behind)
+            plate = torch.from_numpy(behind) if behind is not None and data.camera_moves else None
+            for name, motion in drives.items():
+                images[name] = avatar.render(avatar.camera, motion, t, background=plate).cpu().numpy()
+                if headless is not None:
+                    head = avatar.render_head(avatar.camera, motion, t).cpu().numpy()
+                    images[peer_name(name)] = composite(head, headless)
+            for name, rendered in images.items():
+                if name != "real":
+                    found = videos[name].look(tools.tracker, rendered)
+                    videos[name].meter.compare(rendered, real)
+                    shown = _embedding(recogniser, rendered, found)
+                    videos[name].identity.append(identity.similarity(shown, person))
+            if tools.films is not None:
+                tools.films.write(images)
+            if t in keep:
+                samples[t] = images
+            bar.advance(task)
+    measured = _compare_videos(videos, data, drives, segments, speech, tools)
+    measured.samples, measured.landmarks = samples, {t: videos["real"].landmarks[t] for t in samples}
+    return measured
+
+
+def _compare_videos(
+    videos: dict[str, _Video], data: PersonDataset, drives: Iterable[str], segments: Segments, speech: Speech | None,
+    tools: Tools,
+) -> Measurement:  # fmt: skip
+    """Numbers of self-reconstruction, from what was seen of the videos."""
+    tracks = {name: video.track for name, video in videos.items()}
+    series: dict[str, Series] = {}
+    for name, video in videos.items():
+        own = face_metrics.face_series(tracks[name], data.width, data.fps, segments) | video.meter.series()
+        own |= _speech_series(own["opening"], series.get("real", own)["opening"], speech, data.fps, segments)
+        if name != "real":
+            own |= face_metrics.compared_series(tracks[name], tracks["real"], data.width, segments)
+            own["identity"] = np.array(video.identity)
+        series[name] = own
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, video in videos.items():
+        compared = series[name] if name == "real" else series[name] | as_real(series["real"])
+        metrics[name] = _own(compared, tracks[name], data.fps)
+        metrics[name] |= speech_metrics.sync_metrics(tools.judge, tracks[name], speech, data.fps, tools.notes)
+        if name != "real":
+            lag = face_metrics.lag_correlation(series[name]["opening"], series["real"]["opening"], segments)
+            pooled, reference = video.meter.pooled, videos["real"].meter.pooled
+            metrics[name] |= {
+                "mouth_best_correlation": lag.best_correlation,
+                "mouth_lag_frames": lag.lag,
+                "frechet_alex": frechet_distance(np.stack(pooled), np.stack(reference)) if len(pooled) > 1 else None,
+            }
+    result = {
+        "drives": {name: metrics[name] for name in drives},
+        "peer": {name: metrics[peer_name(name)] for name in drives if peer_name(name) in metrics},
+        "real": metrics["real"],
+    }
+    return Measurement(result=_clean(result), series=series)
+
+
+def measure_novel(
+    avatar: Avatar,
+    data: PersonDataset,
+    drives: dict[str, Motion],
+    speech: Speech,
+    tools: Tools,
+    *,
+    real_speech: Speech | None = None,
+    keep: frozenset[int] = frozenset(),
+) -> Measurement:
+    """Novel audio: what needs no real frame, beside the person's own held-out video.
+
+    Ratios to the real video compare with the mean over its held-out frames; their intervals know of the rendered
+    frames only.
+
+    Args:
+        avatar: Anything with the `Renderable` protocol, ``camera`` and ``fps``.
+        data: The person.
+        drives: Name to motion, all of one length.
+        speech: The new sound.
+        tools: What measures.
+        real_speech: The sound of the person's held-out frames.
+        keep: Frames whose pictures are kept as samples.
+    """
+    frames, (first, last) = len(next(iter(drives.values()))), (data.test_start, data.num_frames)
+    videos = {name: _Video() for name in ("real", *drives)}
+    sharpness: dict[str, list[float]] = {name: [] for name in videos}
+    samples: dict[int, dict[str, np.ndarray]] = {}
+    with log.progress() as bar:
+        task = bar.add_task("Measuring", total=last - first + frames, info="")
+        for t in range(first, last):
+            image = data.image(t)
+            sharpness["real"].append(mouth_gradient_energy(image, videos["real"].look(tools.tracker, image)))
+            bar.advance(task)
+        for t in range(frames):
+            images = {name: avatar.render(avatar.camera, m, t).cpu().numpy() for name, m in drives.items()}
+            for name, image in images.items():
+                sharpness[name].append(mouth_gradient_energy(image, videos[name].look(tools.tracker, image)))
+            if tools.films is not None:
+                tools.films.write(images)
+            if t in keep:
+                samples[t] = images
+            bar.advance(task)
+
+    held_out = [(max(a, first) - first, b - first) for a, b in data.segments if b > first]
+    tracks = {name: video.track for name, video in videos.items()}
+    series: dict[str, Series] = {}
+    result: dict[str, Any] = {"drives": {}}
+    for name, track in tracks.items():
+        segments, sound = ([(0, frames)], speech) if name != "real" else (held_out, real_speech)
+        own = face_metrics.face_series(track, data.width, data.fps, segments)
+        own["mouth_gradient"] = np.array(sharpness[name])
+        real = series.get("real", own)
+        series[name] = own | _speech_series(own["opening"], real["opening"], sound, data.fps, segments)
+        compared = dict(series[name])
+        if name != "real":  # of other frames: only their level can be compared
+            for key in ("mouth_gradient", "jitter"):
+                compared[f"real_{key}"] = np.full(frames, bootstrap.value(bootstrap.mean, real[key]) or np.nan)
+        metrics = _own(compared, track, data.fps)
+        metrics |= speech_metrics.sync_metrics(tools.judge, track, sound, data.fps, tools.notes)
+        if name == "real":
+            result["real"] = metrics
+        else:
+            result["drives"][name] = metrics
+    landmarks = {t: tracks[next(iter(drives))].landmarks[t] for t in samples}
+    return Measurement(result=_clean(result), series=series, samples=samples, landmarks=landmarks)
+
+
+def _embedding(recogniser: Recogniser | None, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+    return None if recogniser is None or np.isnan(landmarks).any() else recogniser.embed(image, landmarks)
+
+
+def _speech_series(
+    opening: np.ndarray, real_opening: np.ndarray, speech: Speech | None, fps: float, segments: Segments
+) -> Series:
+    if speech is None:
+        return {}
+    series = speech_metrics.stillness_series(opening, speech, fps, segments)
+    if speech.closures is not None:
+        series["closed"] = speech_metrics.closed_at(opening, real_opening, speech.closures)
+    return series
+
+
+def _own(series: Series, track: FaceTrack, fps: float) -> dict[str, Any]:
+    """Metrics that are statistics of series, and counts."""
+    counts = {"blinks": int(series["blink"].sum()), "frames_without_face": int((~track.seen).sum())}
+    return summarise(series, fps) | counts
+
+
+def _clean(result: dict[str, Any]) -> dict[str, Any]:
+    """The real video without the metrics that compare with it; intervals last."""
+    result["real"] = {k: v for k, v in result["real"].items() if v is not None}
+    for metrics in (result["real"], *result["drives"].values(), *result.get("peer", {}).values()):
+        metrics["intervals"] = metrics.pop("intervals")
+    return result

@@ -1,0 +1,138 @@
+"""The report: one folder with an HTML page, its video and its pictures. No scripts, nothing from the network."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avatar.eval import pictures
+from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
+from avatar.eval.report import PROTOCOLS, SHOWN, columns, number, rows, summary_lines
+from avatar.paths import atomic_file
+from avatar.preprocess.report import STYLE, figure_url
+
+if TYPE_CHECKING:
+    from avatar.eval.measure import Measurement
+
+TILE = 450  # pixels: width of a column on the page of frames, so that mouths fit at three times their size
+COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
+
+WORDS = {
+    "tracked": "the tracked motion of these frames: how good the picture is.",
+    "audio": "lips from the sound alone: how good the talking is.",
+    "shuffled": "lips from sound half of the part's length away: the floor. A number of lips that is no better than "
+    "this one says nothing.",
+    "real": "the person's own video, with the same tracker: what a perfect avatar would read.",
+}
+
+
+def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
+    """Write report.html and frames.jpg into a folder; side_by_side.mp4 is expected there.
+
+    Args:
+        folder: Made where it is missing.
+        result: What goes into the JSON file.
+        measured: Series and sample frames.
+
+    Returns:
+        The page.
+    """
+    first = result["first_frame"] or 0
+    titles = [f"{(first + t) / result['fps']:.2f} s" for t in measured.samples]
+    order = [name for name in measured.series if not name.startswith("shuffled")]
+    chosen = [{name: images[name] for name in order if name in images} for images in measured.samples.values()]
+    sheet = pictures.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
+    pictures.save_image(folder / "frames.jpg", sheet)
+    path = folder / "report.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(page(result, measured), encoding="utf-8")
+    return path
+
+
+def page(result: dict[str, Any], measured: Measurement) -> str:
+    """The HTML page."""
+    name = html.escape(f"{result['run']}: {result['setting']}")
+    drives = "".join(
+        f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
+        for n in (*result["drives"], "real") if n in WORDS
+    )  # fmt: skip
+    listed = "".join(
+        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2>{table(columns(result, protocol))}"
+        for protocol, title in PROTOCOLS.items() if result.get(protocol)
+    )  # fmt: skip
+    shown = {key for p in PROTOCOLS if result.get(p) for key in rows(columns(result, p))}
+    meanings = "".join(
+        f"<tr><th>{html.escape(s.label)}</th><td>{html.escape(s.meaning)}</td></tr>"
+        for key, s in SHOWN.items() if key in shown
+    )  # fmt: skip
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(result))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>
+{STYLE} td, th {{ padding-right: 1.4em }} td.n {{ text-align: right; white-space: nowrap }}
+td small {{ color: #777; display: block }} video {{ width: 100% }}
+</style></head><body>
+<h1>{name}</h1>
+<p>{result["frames"]} frames of {html.escape(result["person"])} at {result["fps"]:.3g} frames/s,
+{result["width"]}x{result["height"]}. Measured {html.escape(result["date"])} with
+<code>{html.escape(result["command"])}</code>.</p>
+<video controls preload="metadata" src="side_by_side.mp4"></video>
+<p>Driven by</p><ul>{drives}</ul>
+<p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
+much the number would vary over other seconds of the same video; not over people, nor over training runs.</p>
+{listed}
+<h2>Frames</h2><p>Real above rendered; mouths cut out at the same place, three times their size.</p>
+<a href="frames.jpg"><img src="frames.jpg" alt="real and rendered frames"></a>
+<h2>Over time</h2><img src="{plots(result, measured)}" alt="plots over time">
+<h2>What the numbers mean</h2><table>{meanings}</table>
+<p>Not measured: FID and FVMD, whose networks are not part of the toolkit.</p>
+<h2>Speed, size, notes</h2><ul>{lines}</ul>
+</body></html>
+"""
+
+
+def table(shown: dict[str, dict[str, Any]]) -> str:
+    """Metrics with their intervals; a column per drive, and one for the real video."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown)
+    body = []
+    for key in rows(shown):
+        cells = []
+        for values in shown.values():
+            interval = values["intervals"].get(key)
+            small = (
+                "" if interval is None else f"<small>{number(key, interval[0])} to {number(key, interval[1])}</small>"
+            )
+            cells.append(f'<td class="n">{number(key, values.get(key))}{small}</td>')
+        body.append(f"<tr><th>{html.escape(SHOWN[key].label)}</th>{''.join(cells)}</tr>")
+    return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table>"
+
+
+def plots(result: dict[str, Any], measured: Measurement) -> str:
+    """Mouth opening, PSNR and jitter over time, as a PNG in a data URL."""
+    from matplotlib.figure import Figure
+
+    panels = {"opening": "mouth opening / eye distance", "psnr": "PSNR, dB", "jitter": "jitter of the pose, px at 512"}
+    per_frame = measured.series.items()
+    found = {key: {n: s[key] for n, s in per_frame if key in s} for key in panels}
+    if result["first_frame"] is None:  # the real video shows other seconds
+        found = {key: {n: v for n, v in lines.items() if n != "real"} for key, lines in found.items()}
+    found = {key: lines for key, lines in found.items() if lines}
+    figure = Figure(figsize=(11, 2.4 * len(found)), layout="constrained")
+    for axes, (key, lines) in zip(np.atleast_1d(figure.subplots(len(found), 1, sharex=True)), found.items()):
+        for name, values in lines.items():
+            drive, _, peer = name.partition(", ")
+            if key != "psnr" and peer:
+                continue  # the same face as without
+            drawn = np.sqrt(values) if key == "jitter" else values
+            axes.plot(
+                np.arange(len(values)) / result["fps"], drawn, linewidth=0.9, label=name, color=COLORS.get(drive),
+                linestyle="--" if peer else "-",
+            )  # fmt: skip
+        axes.set_title(panels[key], fontsize=9, loc="left")
+        axes.legend(loc="upper right", fontsize=7, ncols=len(lines))
+        axes.margins(x=0)
+        axes.grid(alpha=0.3)
+        axes.set_xlabel("seconds of the measured part" if key == list(found)[-1] else "", fontsize=8)
+    return figure_url(figure)

@@ -1,0 +1,176 @@
+"""Numbers of talking: do lips close where they have to, do they rest in silence, do they fit the sound."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from avatar.errors import AvatarError
+from avatar.eval.face_metrics import FaceTrack, Segments
+from avatar.io.audio import SAMPLE_RATE
+from avatar.paths import read_json
+
+CLOSURE_FRAMES = 2  # to either side of the consonant
+CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
+SILENCE_BELOW = 20.0  # dB below the loud parts of speech
+SILENCE_SECONDS = 0.3  # shorter pauses are closures and breaths
+
+Word = tuple[float, float, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """The sound that belongs to the measured frames.
+
+    Attributes:
+        samples: [S] 16 kHz mono float32 from the time of the first frame on.
+        closures: Frames, as fractions, at which p, b or m is spoken; None where words are not known.
+    """
+
+    samples: np.ndarray
+    closures: np.ndarray | None = None
+
+
+class Judge(Protocol):
+    """Judges whether mouth and sound belong together."""
+
+    def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> Any:
+        """A score with ``confidence`` (median minus least distance over offsets, as SyncNet has it),
+        ``offset_frames`` (positive: the picture is late) and ``distance``.
+
+        Args:
+            landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
+            audio: [S] float32 16 kHz mono from the time of the first frame on.
+            fps: Frames per second.
+        """
+        ...
+
+
+def load_judge(notes: list[str]) -> Judge | None:
+    """The sync judge, or None with a note that says why there is none."""
+    try:
+        return importlib.import_module("avatar.eval.sync_judge").SyncJudge.load()
+    except ModuleNotFoundError as error:
+        if error.name != "avatar.eval.sync_judge":
+            raise
+        notes.append("Sync was not judged: this version has no sync judge.")
+    except AvatarError as error:
+        notes.append(f"Sync was not judged: {error}")
+    return None
+
+
+def sync_metrics(
+    judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
+) -> dict[str, float | None]:
+    """Confidence, offset in frames (positive: the picture is late) and distance; None where they cannot be had."""
+    names = {"sync_confidence": "confidence", "sync_offset_frames": "offset_frames", "sync_distance": "distance"}
+    if judge is None or speech is None:
+        return dict.fromkeys(names)
+    try:
+        score = judge.score(track.landmarks.astype(np.float32), speech.samples, fps)
+    except AvatarError as error:  # too short, silent, or no face
+        if (note := f"Sync was not judged everywhere: {error}") not in notes:
+            notes.append(note)
+        return dict.fromkeys(names)
+    return {key: float(getattr(score, name)) for key, name in names.items()}
+
+
+def read_words(path: Path) -> list[Word]:
+    """Words with their times in seconds from ``{"unit": "seconds", "words": [[start, end, word], ...]}``.
+
+    Raises:
+        AvatarError: The file is missing or has another form.
+    """
+    content = read_json(path)
+    try:
+        if content.get("unit", "seconds") != "seconds":
+            raise ValueError(f"the unit is {content['unit']!r}")
+        words = [(float(start), float(end), str(word)) for start, end, word in content["words"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        fix = 'It must hold {"unit": "seconds", "words": [[start, end, word], ...]}.'
+        raise AvatarError(f"{path} is not a file of words:", f"{error}.", fix) from None
+    return words
+
+
+def closure_times(words: list[Word]) -> np.ndarray:
+    """Seconds at which the lips have to close: p, b and m, placed in a word by their place in its spelling.
+
+    Spelling is a rough guide to English sounds: "ph", a silent b ("climb", "debt") and a silent p ("psalm") are left
+    out, doubled letters count once, and the letters "b", "m" and "p" spoken by themselves count ("em" at its end).
+    """
+    times = []
+    for start, end, word in words:
+        letters = word.lower()
+        if letters == "sil":
+            continue
+        for i, letter in enumerate(letters):
+            before, after = letters[i - 1 : i], letters[i + 1 : i + 2]
+            silent = (
+                letter not in "pbm"
+                or letter == before
+                or (letter == "p" and (after == "h" or (i == 0 and after in ("s", "n", "t"))))
+                or (letter == "b" and (after == "t" or (before == "m" and not after)))
+            )
+            if not silent:
+                share = 1.0 if letters == "m" else i / max(len(letters) - 1, 1)
+                times.append(start + share * (end - start))
+    return np.array(times)
+
+
+def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray) -> np.ndarray:
+    """[T] 1 or 0 at the frame of each p, b, m: whether the lips close within two frames of it; NaN elsewhere.
+
+    Closed is what is nearer than 15 % of the real video's range to its most closed mouth (5th to 95th percentile).
+
+    Args:
+        opening: [T] relative mouth opening of the judged video.
+        real_opening: The same of the real video, any length.
+        closures: Frames, as fractions.
+    """
+    out = np.full(len(opening), np.nan)
+    if not np.isfinite(real_opening).any():
+        return out
+    low, high = np.nanpercentile(real_opening, [5, 95])
+    limit = low + CLOSED * (high - low)
+    for frame in np.round(closures).astype(int):
+        if not 0 <= frame < len(opening):
+            continue
+        near = opening[max(0, frame - CLOSURE_FRAMES) : frame + CLOSURE_FRAMES + 1]
+        if np.isfinite(near).any():
+            out[frame] = float(np.nanmin(near) <= limit)
+    return out
+
+
+def frame_levels(samples: np.ndarray, frames: int, fps: float) -> np.ndarray:
+    """Loudness [T] in dBFS of the sound while each frame is shown; -100 where there is none."""
+    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    edges = np.minimum(np.round(np.arange(frames + 1) * SAMPLE_RATE / fps).astype(int), len(samples))
+    return 10 * np.log10(np.diff(power[edges]) / np.maximum(np.diff(edges), 1) + 1e-10)
+
+
+def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
+    """[T] bool: in a pause of 0.3 seconds or more, 20 dB below the loud parts (95th percentile) of the sound."""
+    quiet = levels < np.percentile(levels, 95) - SILENCE_BELOW
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    out = np.zeros(len(levels), bool)
+    for start, end in edges.reshape(-1, 2):
+        out[start:end] = end - start >= SILENCE_SECONDS * fps
+    return out
+
+
+def stillness_series(
+    opening: np.ndarray, speech: Speech, fps: float, segments: Segments
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Velocity of the mouth opening per frame, in silence and in speech, [T] each; NaN in the other."""
+    velocity = np.full(len(opening), np.nan)
+    for start, end in segments:
+        velocity[start + 1 : end] = np.diff(opening[start:end])
+    silent = silent_frames(frame_levels(speech.samples, len(opening), fps), fps)
+    return {
+        "silent_velocity": np.where(silent, velocity, np.nan),
+        "speech_velocity": np.where(silent, np.nan, velocity),
+    }

@@ -1,0 +1,49 @@
+"""`avatar eval`: every mistake is one sentence and exit code 2, before anything slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avatar.cli import main
+from tests.media import write_sound
+from tests.person import make_person, small_config, train
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_person(tmp_path_factory.mktemp("person"))
+
+
+@pytest.fixture(scope="module")
+def run(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(small_config(person, folder, steps=1))
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["eval", *map(str, arguments)]) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+    return shown.err.replace("\n", " ")
+
+
+def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = write_sound(tmp_path / "said.wav", 1.0)
+    assert "too few" in refused(capsys, run, "--frames", 2)
+    assert "no run folder" in refused(capsys, tmp_path / "nowhere")
+    assert "does not exist" in refused(capsys, run, "--audio", tmp_path / "nothing.wav")
+    assert "exclude each other" in refused(capsys, run, "--audio", sound, "--drive", "tracked")
+    assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
+    (tmp_path / "words.json").write_text("[]")
+    assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
+    assert "cannot be driven by sound" in refused(capsys, run, "--audio", sound)
+    assert "cannot be driven by sound" in refused(capsys, run, "--drive", "audio")
+    assert not list(run.glob("metrics*")) and not list(run.glob("report*"))
+
+
+def test_another_person_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_person(tmp_path / "other", frames=30, size=64)
+    assert "64x64" in refused(capsys, run, "--person", other)

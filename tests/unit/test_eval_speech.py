@@ -1,0 +1,149 @@
+"""Metrics of talking, and intervals: closures, pauses, the sync judge, the bootstrap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from avatar.errors import AvatarError
+from avatar.eval import bootstrap, speech_metrics
+from avatar.eval.bootstrap import Bootstrap
+from avatar.eval.face_metrics import FaceTrack
+from avatar.eval.speech_metrics import Speech
+from avatar.paths import write_json
+
+FPS = 25.0
+
+
+def test_consonants_are_found_in_words() -> None:
+    words = [(0.0, 0.5, "sil"), (0.5, 1.0, "bin"), (1.0, 1.2, "at"), (1.2, 1.6, "m"), (2.0, 3.0, "happy")]
+    assert speech_metrics.closure_times(words) == pytest.approx([0.5, 1.6, 2.5])
+    silent = ["photo", "climb", "debt", "psalms", "phone"]
+    assert len(speech_metrics.closure_times([(0, 1, word) for word in silent])) == 2  # the m of climb and of psalms
+
+
+def test_closure_needs_closed_lips_near_the_consonant() -> None:
+    real = np.tile([0.0, 0.1, 0.2, 0.1], 25)
+    opening = np.full(100, 0.2)
+    opening[[12, 40]] = 0.01
+    closures = np.array([10.3, 37.0, 60.0, 99.0, 140.0])  # 2 frames early, 3 frames early, never, never, too late
+    closed = speech_metrics.closed_at(opening, real, closures)
+    assert np.flatnonzero(np.isfinite(closed)).tolist() == [10, 37, 60, 99]
+    assert closed[[10, 37, 60, 99]].tolist() == [1, 0, 0, 0]
+    opening[8:13] = np.nan
+    assert np.isnan(speech_metrics.closed_at(opening, real, closures)[10])
+    assert np.isnan(speech_metrics.closed_at(opening, real * np.nan, closures)).all()
+
+
+def test_words_are_read_or_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "words.json", {"unit": "seconds", "words": [[0, 0.5, "bin"]]})
+    assert speech_metrics.read_words(tmp_path / "words.json") == [(0.0, 0.5, "bin")]
+    for content in ({"words": [[0, "bin"]]}, {"unit": "frames", "words": []}, ["bin"], {}):
+        write_json(tmp_path / "bad.json", content)
+        with pytest.raises(AvatarError, match=r"bad\.json is not a file of words"):
+            speech_metrics.read_words(tmp_path / "bad.json")
+
+
+def test_silence_is_a_pause_and_stillness_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    loud = 0.3 * rng.normal(size=16000 * 4).astype(np.float32)
+    for start, seconds in ((0.8, 1.0), (2.4, 0.1), (3.0, 0.6)):  # the second is a closure, not a pause
+        loud[int(start * 16000) : int((start + seconds) * 16000)] *= 1e-3
+    levels = speech_metrics.frame_levels(loud, 100, FPS)
+    silent = speech_metrics.silent_frames(levels, FPS)
+    assert silent[20:45].all() and silent[75:90].all() and silent.sum() == 40
+    moving = rng.normal(size=100)
+    still = np.where(silent, 0.0, moving)
+    spreads = []
+    for opening in (moving, still):
+        series = speech_metrics.stillness_series(opening, Speech(samples=loud), FPS, [(0, 50), (50, 100)])
+        names = ("silent_velocity", "speech_velocity")
+        spreads.append(bootstrap.value(bootstrap.spread_ratio, *(series[n] for n in names)))
+        assert np.isnan(series["speech_velocity"][[0, 50]]).all()
+    assert spreads[0] == pytest.approx(1, abs=0.3) and spreads[1] < 0.5 * spreads[0]
+    ending = speech_metrics.frame_levels(loud[:16000], 100, FPS)
+    assert (ending[30:] == -100).all()
+
+
+class FakeJudge:
+    def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> SimpleNamespace:
+        if len(audio) < 16000:
+            raise AvatarError("The clip is too short to judge.")
+        assert landmarks.dtype == np.float32 and landmarks.shape[1:] == (478, 2) and audio.dtype == np.float32
+        return SimpleNamespace(confidence=np.float64(0.5), offset_frames=1.0, distance=0.25)
+
+
+def test_a_judge_is_asked_and_may_refuse() -> None:
+    track = FaceTrack(landmarks=np.zeros((50, 478, 2)), arkit=np.zeros((50, 52)))
+    notes: list[str] = []
+
+    def ask(judge: FakeJudge | None, samples: int) -> dict[str, float | None]:
+        return speech_metrics.sync_metrics(judge, track, Speech(samples=np.zeros(samples, np.float32)), FPS, notes)
+
+    names = ("sync_confidence", "sync_offset_frames", "sync_distance")
+    assert ask(FakeJudge(), 32000) == dict(zip(names, (0.5, 1.0, 0.25), strict=True)) and not notes
+    assert ask(FakeJudge(), 100) == ask(None, 32000) == dict.fromkeys(names)
+    ask(FakeJudge(), 100)
+    assert len(notes) == 1 and "too short" in notes[0]  # said once
+
+
+def test_without_a_judge_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(speech_metrics.importlib, "import_module", missing)
+    assert speech_metrics.load_judge(notes) is None and "no sync judge" in notes[0]
+
+    def damaged(name: str) -> SimpleNamespace:
+        def load() -> None:
+            raise AvatarError("sync_judge.safetensors is missing.")
+
+        return SimpleNamespace(SyncJudge=SimpleNamespace(load=load))
+
+    monkeypatch.setattr(speech_metrics.importlib, "import_module", damaged)
+    assert speech_metrics.load_judge(notes) is None and "is missing" in notes[1]
+
+
+def test_intervals_cover_the_truth_where_frames_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    hits, widths = 0, []
+    for _ in range(60):
+        slow = np.repeat(rng.normal(size=60), 10)  # ten frames long: as little as 60 independent numbers
+        low, high = Bootstrap(600, FPS).interval(bootstrap.mean, slow) or [1.0, 1.0]
+        hits += low <= 0 <= high
+        widths.append(high - low)
+    assert hits >= 51  # 57 expected; blocks of a second underestimate a little
+    assert np.mean(widths) == pytest.approx(2 * 1.96 / 60**0.5, rel=0.15)
+
+
+def test_intervals_are_repeatable_paired_and_absent_where_nothing_is_known() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200)) + 5
+    intervals = [Bootstrap(200, FPS).interval(bootstrap.ratio, a, b) for _ in range(2)]
+    assert intervals[0] == intervals[1]
+    same = Bootstrap(200, FPS).interval(bootstrap.ratio, a, a)
+    assert same == pytest.approx([1, 1])  # frame by frame, not one mean over another
+    gone = np.full(200, np.nan)
+    assert Bootstrap(200, FPS).interval(bootstrap.mean, gone) is None
+    assert bootstrap.value(bootstrap.mean, gone) is None
+    assert bootstrap.value(bootstrap.correlation, np.ones(200), a) is None
+    assert Bootstrap(60, FPS).interval(bootstrap.mean, a[:60]) is None  # two blocks
+    holes = np.where(rng.random(200) < 0.5, np.nan, a)
+    low, high = Bootstrap(200, FPS).interval(bootstrap.mean, holes) or [0, 0]
+    assert low < np.nanmean(holes) < high and high - low < 1
+
+
+def test_correlation_and_spread_are_the_usual_ones() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=300)
+    b = a + rng.normal(size=300)
+    b[10] = np.nan
+    known = np.isfinite(b)
+    assert bootstrap.value(bootstrap.correlation, a, b) == pytest.approx(np.corrcoef(a[known], b[known])[0, 1])
+    assert bootstrap.value(bootstrap.spread_ratio, 2 * a, a) == pytest.approx(2)
+    assert bootstrap.value(bootstrap.root_ratio, 4 * a**2, a**2) == pytest.approx(2)
