@@ -58,7 +58,10 @@ class CudaLibrary:
 
     def workspace(self, name: str, like: Tensor, *sizes: int) -> Tensor:
         """Scratch memory for one call, as the library asks for it."""
-        return torch.empty(getattr(self.handle, name)(*sizes), dtype=torch.uint8, device=like.device)
+        size = getattr(self.handle, name)(*sizes)
+        if size < 0:
+            raise AvatarError(f"{name.removeprefix('avatar_')}: sizes {list(sizes)} are refused.")
+        return torch.empty(size, dtype=torch.uint8, device=like.device)
 
 
 def open_library(path: Path) -> CudaLibrary | str:
@@ -128,7 +131,7 @@ class pair_capacity:
     _current: pair_capacity | None = None
 
     def __init__(self, count: int) -> None:
-        if not 1 <= count < 2**31 - 1:
+        if not (isinstance(count, int) and 1 <= count < 2**31 - 1):
             raise AvatarError(f"pair_capacity({count}):", "expected 1 to 2^31-2 pairs.")
         self.count = count
         self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs

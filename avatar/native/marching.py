@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor
+from avatar.native.checks import check_tensor, float_tensor
 from avatar.native.library import runs_native
 
 
@@ -50,13 +50,12 @@ def check_samples(
         AvatarError: They do not fit together.
     """
     colors = float_tensor("colors", colors, ("S", "C"))
-    samples, channels = colors.shape
+    samples = colors.shape[0]
     starts = float_tensor("starts", starts, (samples,), like=colors)
     ends = float_tensor("ends", ends, (samples,), like=colors)
     densities = float_tensor("densities", densities, (samples,), like=colors)
-    if not 1 <= channels <= 32:
-        raise AvatarError(f"colors has shape {list(colors.shape)};", "expected 1 to 32 channels.")
-    if offsets.dim() != 1 or len(offsets) < 1 or offsets.dtype != torch.int32 or offsets.device != colors.device:
+    check_tensor("offsets", offsets, ("R+1",))
+    if offsets.dtype != torch.int32 or offsets.device != colors.device:
         raise AvatarError(
             f"offsets is {offsets.dtype} {list(offsets.shape)} on {offsets.device};",
             f"expected torch.int32 [R+1] on {colors.device}.",

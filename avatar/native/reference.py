@@ -35,7 +35,7 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -
     for plane, axes in enumerate(PLANES):
         for level, resolution in enumerate(resolutions):
             position = (inside[:, axes] + 1) * (0.5 * resolution)
-            cell = position.detach().to(torch.int64).clamp(max=resolution - 1)
+            cell = position.detach().nan_to_num().to(torch.int64).clamp(max=resolution - 1)
             fraction = position - cell
             corner = [
                 table[plane, level, grid_rows(cell[:, 0] + dx, cell[:, 1] + dy, resolution, rows)]
@@ -139,7 +139,9 @@ def rasterize(
     channels = colors.shape[1]
     with torch.no_grad():
         order = torch.argsort(depths, stable=True)
-        order = order[(radii[order] > 0) & (opacities[order] > ALPHA_MIN)]
+        drawn = (radii > 0) & (opacities > ALPHA_MIN) & opacities.isfinite()
+        drawn &= means2d.isfinite().all(1) & conics.isfinite().all(1)
+        order = order[drawn[order]]
         limit = 2 * torch.log(opacities[order] / ALPHA_MIN)
         a, b, c = conics[order].unbind(-1)
         half = torch.sqrt(limit[:, None] * torch.stack([c, a], dim=-1) / (a * c - b * b)[:, None]) + 0.5

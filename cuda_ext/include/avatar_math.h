@@ -48,6 +48,12 @@ AVATAR_HD T at_most(T x, T bound) {
   return select(x < bound, x, bound);
 }
 
+// x where it is positive, else zero; NaN stays NaN.
+template <typename T>
+AVATAR_HD T rectified(T x) {
+  return select(x <= T(0), T(0), x);
+}
+
 // ---- projection of a 3D Gaussian -----------------------------------------------------------------------------------
 //
 // Elliptical weighted averaging (Zwicker et al. 2001, "EWA volume splatting") with the conventions of gsplat: the
@@ -292,7 +298,7 @@ AVATAR_HD uint32_t grid_row(uint32_t x, uint32_t y, uint32_t resolution, uint32_
 }
 
 // The cell of one coordinate in [-1, 1] (clamped) on a grid of `resolution` cells. `slope` is d fraction / d x, zero
-// where the coordinate was clamped.
+// where the coordinate was clamped. A NaN becomes the fraction, and so every feature read with it.
 template <typename T>
 struct GridCell {
   uint32_t index;
@@ -307,7 +313,7 @@ AVATAR_HD GridCell<T> grid_cell(T x, uint32_t resolution) {
   uint32_t index = static_cast<uint32_t>(position);
   if (index > resolution - 1u) index = resolution - 1u;
   cell.index = index;
-  cell.fraction = position - T(index);
+  cell.fraction = x == x ? position - T(index) : x;
   cell.slope = x >= T(-1) && x <= T(1) ? T(0.5) * T(resolution) : T(0);
   return cell;
 }

@@ -3,6 +3,8 @@
  * Rules: no torch, no globals, no allocation but of threads (the caller passes outputs and workspace), no abort. Every
  * function returns an avatar_status and, when it is not AVATAR_OK, writes a sentence to call->message. Arrays are dense,
  * row-major; `void*` arrays hold float or double according to call->dtype. Results do not depend on num_threads.
+ * Sizes that are negative or too large for the index types (avatar_checks.h) and missing arrays are AVATAR_BAD_ARGUMENT;
+ * an array may be null where it has no elements. A workspace is -1 bytes where the sizes are refused.
  *
  * avatar/native/_abi.py is generated from this file by cuda_ext/generate_abi.py; keep one declaration per function.
  */

@@ -104,7 +104,7 @@ def test_operator_contract():
         ({"scale": torch.zeros(2).double()}, "scale is torch.float64; the other arguments are torch.float32"),
         ({"features": torch.zeros(6, 3).int()}, "features is torch.int32"),
         ({"condition": torch.zeros(4, device="meta")}, "condition is on meta"),
-        ({"features": torch.zeros(6, 2000), "spatial_weight": torch.zeros(8, 2000)}, "each must be 1 to 1024"),
+        ({"features": torch.zeros(6, 2000), "spatial_weight": torch.zeros(8, 2000)}, "I from 1 to 1024"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

@@ -153,12 +153,18 @@ AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
 AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm512_min_ps((__m512)x.v, (__m512)bound.v));
 }
+AVATAR_HD Lanes<float> rectified(Lanes<float> x) {
+  return Lanes<float>((Vector<float>::values)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x.v));
+}
 #elif defined(__AVX2__)
 AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm256_max_ps((__m256)x.v, (__m256)bound.v));
 }
 AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm256_min_ps((__m256)x.v, (__m256)bound.v));
+}
+AVATAR_HD Lanes<float> rectified(Lanes<float> x) {
+  return Lanes<float>((Vector<float>::values)_mm256_max_ps(_mm256_setzero_ps(), (__m256)x.v));
 }
 #endif
 

@@ -10,7 +10,6 @@ namespace AVATAR_ISA {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxChannels = 32;
 
 // The smallest number by which 1 can be increased.
 template <typename T>
@@ -110,12 +109,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-int32_t check_rays(avatar_call* call, int64_t rays, int32_t channels) {
-  AVATAR_RETURN_IF_BAD(check(call, rays));
-  if (channels < 1 || channels > kMaxChannels) return fail(call, AVATAR_BAD_ARGUMENT, "channels must be 1 to 32");
-  return AVATAR_OK;
-}
-
 }  // namespace
 }  // namespace AVATAR_ISA
 }  // namespace avatar
@@ -127,7 +120,9 @@ extern "C" {
 int32_t avatar_cuda_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                           const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
                           void* opacity, void* depth, void* transmittance, void* stream) {
-  AVATAR_RETURN_IF_BAD(check_rays(call, rays, channels));
+  AVATAR_RETURN_IF_BAD(check_call(call, rays));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, color, opacity, depth);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);
@@ -143,7 +138,9 @@ int32_t avatar_cuda_march_backward(avatar_call* call, const int32_t* offsets, co
                                    const void* opacity, const void* depth, const void* transmittance,
                                    const void* v_color, const void* v_opacity, const void* v_depth, void* v_densities,
                                    void* v_colors, void* stream) {
-  AVATAR_RETURN_IF_BAD(check_rays(call, rays, channels));
+  AVATAR_RETURN_IF_BAD(check_call(call, rays));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, opacity, depth, v_color, v_opacity, v_depth);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);
