@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -359,6 +359,44 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_head_weight
             ctypes.c_void_p,  # v_head_bias
             ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_march": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # color
+            ctypes.c_void_p,  # opacity
+            ctypes.c_void_p,  # depth
+            ctypes.c_void_p,  # transmittance
+        ],
+    ),
+    "avatar_march_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # opacity
+            ctypes.c_void_p,  # depth
+            ctypes.c_void_p,  # transmittance
+            ctypes.c_void_p,  # v_color
+            ctypes.c_void_p,  # v_opacity
+            ctypes.c_void_p,  # v_depth
+            ctypes.c_void_p,  # v_densities
+            ctypes.c_void_p,  # v_colors
         ],
     ),
     "avatar_adam_step": (

@@ -307,13 +307,13 @@ struct GridCell {
 
 template <typename T>
 AVATAR_HD GridCell<T> grid_cell(T x, uint32_t resolution) {
-  const T inside = at_most(at_least(x, T(-1)), T(1));
+  const T inside = select(x < T(-1), T(-1), select(x > T(1), T(1), x));  // NaN stays NaN
   const T position = (inside + T(1)) * (T(0.5) * T(resolution));
   GridCell<T> cell;
-  uint32_t index = static_cast<uint32_t>(position);
+  uint32_t index = static_cast<uint32_t>(at_least(position, T(0)));
   if (index > resolution - 1u) index = resolution - 1u;
   cell.index = index;
-  cell.fraction = x == x ? position - T(index) : x;
+  cell.fraction = position - T(index);
   cell.slope = x >= T(-1) && x <= T(1) ? T(0.5) * T(resolution) : T(0);
   return cell;
 }
@@ -323,6 +323,39 @@ AVATAR_HD T bilinear(T v00, T v10, T v01, T v11, T fx, T fy) {
   const T low = v00 + fx * (v10 - v00), high = v01 + fx * (v11 - v01);
   return low + fy * (high - low);
 }
+
+// ---- rays ----------------------------------------------------------------------------------------------------------
+//
+// Volume rendering (Max 1995, "Optical models for direct volume rendering") of intervals of constant density. With
+// tau = density * length: alpha = 1 - exp(-tau), T = product of (1 - alpha) of the samples before, weight = T alpha.
+// Backward, with g = <v_color, color> + v_opacity + v_depth middle of a sample:
+//   v_density = length * (T (1 - alpha) g - sum of weight g over the samples behind it).
+
+AVATAR_HD float opacity_of(float tau) { return -::expm1f(-tau); }
+AVATAR_HD double opacity_of(double tau) { return -::expm1(-tau); }
+
+// The smallest number by which 1 can be increased.
+template <typename T>
+AVATAR_HD T spacing() {
+  return sizeof(T) == 4 ? T(1.1920928955078125e-07) : T(2.220446049250313e-16);
+}
+
+// What the samples of a ray need of its cotangents. The depth is the sum of weight * middle over the opacity, which is
+// bounded from below.
+template <typename T>
+struct RayCotangent {
+  T opacity, middle, depth;
+
+  // By the weight of a sample, without the part of its colour.
+  AVATAR_HD T of_weight(T at) const { return opacity + middle * (at - depth); }
+};
+
+template <typename T>
+AVATAR_HD RayCotangent<T> ray_cotangent(T opacity, T depth, T v_opacity, T v_depth) {
+  return {v_opacity, v_depth / at_least(opacity, spacing<T>()), opacity > spacing<T>() ? depth : T(0)};
+}
+
+// ---- tile lists ----------------------------------------------------------------------------------------------------
 
 // Twice the exponent at which a Gaussian of this opacity falls to alpha = 1/255, a little more for rounding; and back to
 // the base 2 logarithm of the opacity.

@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 2
+#define AVATAR_ABI_VERSION 3
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -162,6 +162,20 @@ AVATAR_API int32_t avatar_deform_mlp_backward(
     const void* middle_bias, const void* head_weight, const void* head_bias, const void* scale, const void* v_out,
     void* v_features, void* v_spatial_weight, void* v_spatial_bias, void* v_condition, void* v_middle_weight,
     void* v_middle_bias, void* v_head_weight, void* v_head_bias, void* workspace);
+
+/* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
+ * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
+ * transmittance before each sample. offsets [rays+1] must not go down. */
+AVATAR_API int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                                const void* densities, const void* colors, int64_t rays, int32_t channels,
+                                void* color, void* opacity, void* depth, void* transmittance);
+
+/* Cotangents of densities and colors. */
+AVATAR_API int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+                                         const void* ends, const void* densities, const void* colors, int64_t rays,
+                                         int32_t channels, const void* opacity, const void* depth,
+                                         const void* transmittance, const void* v_color, const void* v_opacity,
+                                         const void* v_depth, void* v_densities, void* v_colors);
 
 /* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
 AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,

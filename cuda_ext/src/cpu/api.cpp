@@ -335,6 +335,30 @@ int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int6
       out<T>(v_middle_weight), out<T>(v_middle_bias), out<T>(v_head_weight), out<T>(v_head_bias), out<T>(workspace)));
 }
 
+int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                     const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
+                     void* opacity, void* depth, void* transmittance) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, color, opacity, depth);
+  DISPATCH(K::march<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays,
+                       channels, out<T>(color), out<T>(opacity), out<T>(depth), out<T>(transmittance)));
+}
+
+int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                              const void* densities, const void* colors, int64_t rays, int32_t channels,
+                              const void* opacity, const void* depth, const void* transmittance, const void* v_color,
+                              const void* v_opacity, const void* v_depth, void* v_densities, void* v_colors) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, opacity, depth, v_color, v_opacity, v_depth);
+  DISPATCH(K::march_backward<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors),
+                                rays, channels, in<T>(opacity), in<T>(depth), in<T>(transmittance), in<T>(v_color),
+                                in<T>(v_opacity), in<T>(v_depth), out<T>(v_densities), out<T>(v_colors)));
+}
+
 int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,
                          double lr, double beta1, double beta2, double eps, int64_t step) {
   int32_t isa;

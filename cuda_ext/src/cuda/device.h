@@ -151,10 +151,6 @@ __device__ __forceinline__ float reciprocal(float x) {
 }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
 
-// 1 - exp(-tau).
-__device__ __forceinline__ float opacity_of(float tau) { return -::expm1f(-tau); }
-__device__ __forceinline__ double opacity_of(double tau) { return -::expm1(-tau); }
-
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 }  // namespace AVATAR_ISA
