@@ -303,11 +303,8 @@ int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* c
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
   AVATAR_RETURN_IF_BAD(check_network(call, inputs, hidden, outputs));
   AVATAR_REQUIRE(condition, middle_weight, middle_bias, head_weight, head_bias, scale, workspace);
-  if (code == nullptr) {
-    AVATAR_REQUIRE(spatial_weight, spatial_bias);
-    AVATAR_REQUIRE_IF(n, features);
-  }
   AVATAR_REQUIRE_IF(n, result);
+  if (code == nullptr) AVATAR_REQUIRE_IF(n, features, spatial_weight, spatial_bias);
   DISPATCH(K::deform_mlp<T>(threads_of(call), in<T>(features), in<T>(code), n, inputs, hidden, outputs,
                             in<T>(spatial_weight), in<T>(spatial_bias), in<T>(condition), in<T>(middle_weight),
                             in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale), out<T>(result),
