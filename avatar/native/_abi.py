@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -125,6 +125,50 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_scales
             ctypes.c_void_p,  # v_viewmat
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_pose": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # posed_means
+            ctypes.c_void_p,  # posed_quats
+        ],
+    ),
+    "avatar_pose_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # n
+        ],
+    ),
+    "avatar_pose_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # v_posed_means
+            ctypes.c_void_p,  # v_posed_quats
+            ctypes.c_void_p,  # v_means
+            ctypes.c_void_p,  # v_quats
+            ctypes.c_void_p,  # v_weights
+            ctypes.c_void_p,  # v_drops
+            ctypes.c_void_p,  # v_moves
+            ctypes.c_void_p,  # v_turns
             ctypes.c_void_p,  # workspace
         ],
     ),

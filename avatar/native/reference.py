@@ -59,6 +59,22 @@ def _rotation_matrices(quats: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
 
 
+def pose_gaussians(
+    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two rigid motions, blended; see :func:`avatar.native.pose_gaussians`."""
+    by_first, by_second = (means @ move[:, :3].T + move[:, 3] for move in moves)
+    by_second = by_second + torch.stack([torch.zeros_like(drops), drops, torch.zeros_like(drops)], dim=-1)
+    posed = torch.lerp(by_second, by_first, weights[:, None])
+    w, x, y, z = torch.lerp(turns[1], turns[0], weights[:, None]).unbind(-1)
+    a, b, c, d = quats.unbind(-1)
+    product = [
+        *(w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c),
+        *(w * c - x * d + y * a + z * b, w * d + x * c - y * b + z * a),
+    ]
+    return posed, torch.stack(product, dim=-1)
+
+
 def project_gaussians(
     means: Tensor,
     quats: Tensor,

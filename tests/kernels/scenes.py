@@ -65,3 +65,10 @@ def packed_rays(counts: list[int], channels: int, dtype: torch.dtype = torch.flo
     densities = 3 * torch.rand(samples, generator=g, dtype=torch.float64) ** 3
     colors = torch.rand(samples, channels, generator=g, dtype=torch.float64)
     return offsets, [x.to(dtype) for x in (starts, starts + lengths, densities, colors)]
+
+
+def rigged(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Gaussians between two motions: means, quats, weights, drops, moves, turns."""
+    g = torch.Generator().manual_seed(4)
+    shapes = [(n, 3), (n, 4), (n,), (n,), (2, 3, 4), (2, 4)]
+    return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]

@@ -45,6 +45,13 @@ def _good() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "near_plane": 0.01,
             },
         ),
+        "pose_gaussians": (
+            native.pose_gaussians,
+            {
+                "means": torch.rand(5, 3), "quats": torch.rand(5, 4), "weights": torch.rand(5),
+                "drops": torch.rand(5), "moves": torch.rand(2, 3, 4), "turns": torch.rand(2, 4),
+            },
+        ),
         "rasterize": (
             native.rasterize,
             {
@@ -172,6 +179,7 @@ def test_types(op, name, kind):
         ("project_gaussians", {"viewmat": torch.full((4, 4), NAN)}, r"viewmat \[4, 4\] holds NaN"),
         ("project_gaussians", {"K": torch.full((3, 3), INF)}, r"K \[3, 3\] holds NaN or infinity"),
         ("project_gaussians", {"K": torch.zeros(3, 3)}, r"K \[3, 3\] has focal lengths 0 and 0; expected positive"),
+        ("pose_gaussians", {"means": torch.zeros(1).expand(MANY, 3)}, "means has shape.*N from 0 to 16777216"),
         ("rasterize", {"means2d": torch.zeros(1).expand(MANY, 2)}, "means2d has shape"),
         ("rasterize", {"colors": torch.zeros(1).expand(5, 2**31)}, "colors has shape.*C from 1 to 32"),
         ("rasterize", {"colors": torch.zeros(5, 0)}, "C from 1 to 32"),
@@ -300,6 +308,7 @@ def test_nan_in_colours_reaches_the_picture(module, name):
         *(("deform_mlp", name) for name in _good()["deform_mlp"][1]),
         *(("deform_code", name) for name in _good()["deform_code"][1]),
         *(("triplane_encode", name) for name in ("points", "table")),
+        *(("pose_gaussians", name) for name in _good()["pose_gaussians"][1]),
         *(("ssim", name) for name in ("a", "b")),
         *(("l1_ssim", name) for name in ("image", "target", "weight")),
         *(("march_rays", name) for name in ("starts", "ends", "densities", "colors")),

@@ -20,7 +20,7 @@ from avatar.native import _abi_cuda, cuda, marching, rasterization, reference
 from avatar.native.library import runs_native
 from tests.kernels.compare import Function, values_and_gradients
 from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation
-from tests.kernels.scenes import packed_rays, random_scene
+from tests.kernels.scenes import packed_rays, random_scene, rigged
 
 pytestmark = pytest.mark.usefixtures("needs_native")  # the CPU kernels are what is compared with
 
@@ -112,6 +112,26 @@ def test_culled_gaussians_get_zeros(backend):
 def test_projection_in_every_order(emulation):
     s = random_scene(300, dtype=torch.float32)
     same_in_every_order(emulation, _project(native, s), [s.means, s.quats, s.scales, s.viewmat])
+
+
+# ---- the rig -------------------------------------------------------------------------------------------------------
+
+
+def _pose(module) -> Function:
+    return lambda *inputs: module.pose_gaussians(*inputs)
+
+
+@pytest.mark.parametrize("n", [0, 1, 128, 300])
+def test_posing_in_double_is_the_reference(emulation, n):
+    compare(emulation, _pose(native), _pose(reference), rigged(n), 1e-10)
+
+
+def test_posing_is_the_cpus(backend):
+    compare(backend, _pose(native), _pose(native), rigged(500, torch.float32), 2e-5)
+
+
+def test_posing_in_every_order(emulation):
+    same_in_every_order(emulation, _pose(native), rigged(300, torch.float32))
 
 
 # ---- tri-planes ----------------------------------------------------------------------------------------------------
