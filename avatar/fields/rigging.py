@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
+from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
+from avatar.native import pose_gaussians
 
 SHOULDER_LIFT = (2.0, 10.0)  # centimetres beside the neck where a shoulder's lift begins, and where all of it acts
 
@@ -59,15 +60,14 @@ class HeadRig(nn.Module):
     def torso_at_rest(self, points: Tensor, rotation: Tensor, translation: Tensor, shoulders: Tensor) -> Tensor:
         """Where points [N, 3] that moved with the torso come from: the inverse of its motion."""
         rigid = (points - self.torso_pivot - translation) @ axis_angle_to_matrix(rotation) + self.torso_pivot
-        return rigid - self.shoulder_lift(rigid, shoulders)
+        drop = self.shoulder_drop(rigid, shoulders)
+        return rigid - torch.stack([torch.zeros_like(drop), drop, torch.zeros_like(drop)], -1)
 
-    def shoulder_lift(self, means: Tensor, shoulders: Tensor) -> Tensor:
-        """What the shoulders [2] add to canonical points: [N, 3], nothing near the neck, all of it far from it."""
+    def shoulder_drop(self, means: Tensor, shoulders: Tensor) -> Tensor:
+        """What the shoulders [2] add to y of canonical points: [N], nothing near the neck, all of it far from it."""
         beside = means.detach()[:, 0] - self.torso_pivot[0]
         amount = ((beside.abs() - SHOULDER_LIFT[0]) / (SHOULDER_LIFT[1] - SHOULDER_LIFT[0])).clamp(0, 1)
-        right, left = amount * (beside < 0), amount * (beside > 0)
-        drop = right * shoulders[0] + left * shoulders[1]
-        return torch.stack([torch.zeros_like(drop), drop, torch.zeros_like(drop)], -1)
+        return amount * torch.where(beside < 0, shoulders[0], shoulders[1])
 
     def forward(self, means: Tensor, quats: Tensor, weight: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
         """Posed means [N, 3] and quaternions [N, 4].
@@ -78,18 +78,20 @@ class HeadRig(nn.Module):
             weight: [N, 1] share of the head's motion, 0..1.
             pose: Rigid state of the frame.
         """
-        reference = axis_angle_to_matrix(self.head_rotation)
-        head = axis_angle_to_matrix(pose.head_rotation) @ reference.T
-        torso = axis_angle_to_matrix(pose.torso_rotation)
-        by_head = (means - self.head_translation) @ head.T + pose.head_translation
-        by_torso = (means - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
-        by_torso = by_torso + self.shoulder_lift(means, pose.shoulders)
+        rotations = torch.stack(
+            [
+                axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(self.head_rotation).T,
+                axis_angle_to_matrix(pose.torso_rotation),
+            ]
+        )
+        centers = torch.stack([self.head_translation, self.torso_pivot])
+        to = torch.stack([pose.head_translation, self.torso_pivot + pose.torso_translation])
+        moves = torch.cat([rotations, (to - (rotations @ centers[:, :, None])[:, :, 0])[:, :, None]], dim=2)
         q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)
-        # The product is linear in either factor, so blending the turned quaternions blends the turns.
-        quats = torch.lerp(quats @ left_product(q_torso).T, quats @ left_product(q_head).T, weight)
-        return torch.lerp(by_torso, by_head, weight), quats
+        drops = self.shoulder_drop(means, pose.shoulders)
+        return pose_gaussians(means, quats, weight[:, 0], drops, moves, torch.stack([q_head, q_torso]))
 
 
 class LandmarkBasis(nn.Module):
