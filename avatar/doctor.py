@@ -40,6 +40,8 @@ OPTIONAL = {
     "hibari-tts",
     "scikit-image",
 }  # without them one command is missing, not the product
+INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "asimd")  # that the kernels can use
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 TOLERANCE = 2e-4  # relative error of a kernel in float32
 GOOD, NOTE, BROKEN = "ok", "note", "broken"
 _STYLES = {GOOD: "green", NOTE: "yellow", BROKEN: "red"}
@@ -94,7 +96,7 @@ def main(config: Config) -> None:
 def examine() -> list[Finding]:
     """Everything, in the order in which one thing needs the other. Never raises."""
     findings: list[Finding] = []
-    for check in (check_machine, check_packages, check_gpu, check_native, check_video, check_assets):
+    for check in (check_machine, check_packages, check_gpu, check_native, check_backends, check_video, check_assets):
         try:
             findings += check()
         except Exception as error:  # a broken installation fails in ways that nobody listed; each must be a line
@@ -113,8 +115,11 @@ def check_machine() -> Iterator[Finding]:
     yield Finding(part="avatar", state=GOOD, detail=f"{__version__}, {os.path.dirname(__file__)}")
     python = f"{platform.python_version()}, {sys.executable}"
     yield Finding(part="python", state=state, detail=python, fix="" if state == GOOD else "Install Python 3.10.")
-    model, features = cpu()
-    yield Finding(part="processor", state=GOOD, detail=f"{model}, {os.cpu_count()} cores, {' '.join(features) or '-'}")
+    model, flags = cpu()
+    features = " ".join(name for name in INSTRUCTION_SETS if name in flags) or "-"
+    bfloat16 = ", ".join(name for name in BFLOAT16 if name in flags)
+    detail = f"{model}, {os.cpu_count()} cores, {features}; bfloat16: {bfloat16 or 'no'} (no kernel uses it)"
+    yield Finding(part="processor", state=GOOD, detail=detail)
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         enough = memory >= 3.5
@@ -128,17 +133,16 @@ def check_machine() -> Iterator[Finding]:
     yield Finding(part="disk", state=GOOD if free > 2 else NOTE, detail=f"{free:.1f} GB free in {folder}", fix=fix)
 
 
-def cpu() -> tuple[str, list[str]]:
-    """Name of the processor and which of the instruction sets that the kernels can use it has."""
-    wanted = ("avx2", "fma", "avx512f", "asimd")
+def cpu() -> tuple[str, set[str]]:
+    """Name of the processor and its instruction sets, as Linux calls them; none where it does not say."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             pairs = [line.split(":", 1) for line in file if ":" in line]
     except OSError:
-        return platform.processor() or platform.machine(), []
+        return platform.processor() or platform.machine(), set()
     fields = {key.strip(): value.strip() for key, value in pairs}
     flags = (fields.get("flags") or fields.get("Features") or "").split()
-    return fields.get("model name") or platform.machine(), [name for name in wanted if name in flags]
+    return fields.get("model name") or platform.machine(), set(flags)
 
 
 def check_packages() -> Iterator[Finding]:
@@ -196,6 +200,16 @@ def check_native() -> Iterator[Finding]:
         yield Finding(part=f"  {name}", state=GOOD if good else BROKEN, detail=detail, fix=fix)
 
 
+def check_backends() -> Iterator[Finding]:
+    """The optional backends, none of which is needed: available, or why not. May compile one that is installed."""
+    from avatar.backends.requirements import BACKENDS, problem
+
+    for name, backend in BACKENDS.items():
+        found = problem(name)
+        detail = f"available: {backend.option}" if found is None else f"not available: {found.what} {found.why}"
+        yield Finding(part=name, state=GOOD, detail=detail)
+
+
 def operator_errors() -> dict[str, float | str]:
     """For each native operator the largest relative error of its results and gradients, or why it failed."""
     results: dict[str, float | str] = {}
@@ -230,6 +244,9 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
         # The radii are whole numbers, decided by rounding: they are left out.
         return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
 
+    def pose(module: Any) -> Function:
+        return lambda *rig: module.pose_gaussians(*rig)
+
     def draw(module: Any) -> Function:
         depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
         background = torch.tensor([0.2, 0.4, 0.6])
@@ -237,6 +254,18 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
     def similarity(module: Any) -> Function:
         return lambda a, b: (module.ssim(a, b),)
+
+    def loss(module: Any) -> Function:
+        target = torch.linspace(0, 1, 16 * 20 * 3).view(16, 20, 3)
+        return lambda image: module.l1_ssim(image, target, 0.2)[:1]
+
+    def network(module: Any) -> Function:
+        scale = torch.linspace(0.5, 1, 10)
+        return lambda *layers: (module.deform_mlp(*layers, scale),)
+
+    def march(module: Any) -> Function:
+        offsets, edges = torch.tensor([0, 5, 5, 20], dtype=torch.int32), torch.linspace(0, 2, 21)
+        return lambda densities, colors: module.march_rays(offsets, edges[:-1], edges[1:], densities, colors)
 
     def adam(module: Any) -> Function:
         def step(param: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
@@ -247,6 +276,8 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
         return step
 
+    rig = [(20, 3), (20, 4), (20,), (20,), (2, 3, 4), (2, 4)]
+    layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {
         "triplane_encode": (encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
@@ -258,11 +289,15 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
                 uniform(20, 3, low=0.05, high=0.2),
             ],
         ),
+        "pose_gaussians": (pose, [uniform(*shape, low=-1) for shape in rig]),
         "rasterize": (
             draw,
             [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],
         ),
         "ssim": (similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
+        "l1_ssim": (loss, [uniform(16, 20, 3)]),
+        "deform_mlp": (network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
+        "march_rays": (march, [5 * uniform(20), uniform(20, 3)]),
         "adam_step": (adam, [uniform(50), uniform(50)]),
     }
     return {name: (make(native), make(reference), inputs) for name, (make, inputs) in cases.items()}

@@ -137,6 +137,15 @@ def project_gaussians(scene: Scene) -> Case:
     )
 
 
+def pose_gaussians(scene: Scene) -> Case:
+    """The rig: Gaussians between two rigid motions, neither of which is trained."""
+    g = torch.Generator().manual_seed(5)
+    weights, drops = (torch.rand(len(scene.means), generator=g).to(scene.device) for _ in range(2))
+    leaves = (scene.means, scene.quats, weights.requires_grad_())
+    rig = (drops, *(torch.randn(shape, generator=g).to(scene.device) for shape in ((2, 3, 4), (2, 4))))
+    return Case("pose_gaussians", _each(lambda module: module.pose_gaussians(*leaves, *rig), leaves))
+
+
 def rasterize(scene: Scene) -> Case:
     """Binning, sorting and blending."""
     leaves = (scene.means2d, scene.conics, scene.colors, scene.opacities)
@@ -224,6 +233,7 @@ def whole_frame(scene: Scene) -> Case:
 CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     triplane_encode: ("gaussians",),
     triplane_trained: ("gaussians",),
+    pose_gaussians: ("gaussians",),
     project_gaussians: ("gaussians",),
     rasterize: ("gaussians", "size"),
     ssim: ("size",),

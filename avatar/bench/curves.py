@@ -21,6 +21,7 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
     for n, size in points:
         avatar = make_avatar(n, size)
         motion = next(motion_blocks(8))
+        avatar.render(avatar.camera, motion, 2)  # fills caches, which takes seconds with a million Gaussians
         frame = interleaved({"frame": lambda a=avatar, m=motion: a.render(a.camera, m, 3)}, CPU, repeats, seconds)[
             "frame"
         ]
@@ -29,6 +30,7 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
         frame_peak = most_memory(CPU)
         del avatar
         trainer, batch = make_trainer(n, size)
+        trainer._train_step(batch)
         step = interleaved({"step": lambda t=trainer, b=batch: t._train_step(b)}, CPU, repeats, seconds)["step"]
         start_memory(CPU)
         trainer._train_step(batch)

@@ -273,6 +273,10 @@ def _plot_model(axes: Any, x: list[int], rows: list[dict[str, Any]], label: str)
     if rows:
         axes.set(xscale="log", yscale="log")
         axes.legend(fontsize=8)
+    memory = axes.twinx()
+    for i, key in enumerate(("frame_peak_bytes", "step_peak_bytes")):
+        memory.plot(x, [row[key] / 2**20 for row in rows], "s--", color=f"C{i}", alpha=0.5, markersize=4)
+    memory.set(ylabel="peak memory, MB (dashed)", ylim=(0, None))
 
 
 def _plot_length(axes: Any, rows: list[dict[str, Any]]) -> None:

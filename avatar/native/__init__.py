@@ -7,6 +7,7 @@ from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.loss import PictureLoss, l1_ssim
 from avatar.native.marching import march_rays
 from avatar.native.mlp import deform_code, deform_mlp
+from avatar.native.pose import pose_gaussians
 from avatar.native.project import project_gaussians
 from avatar.native.rasterization import rasterize
 from avatar.native.similarity import ssim
@@ -23,6 +24,7 @@ __all__ = [
     "march_rays",
     "num_threads",
     "pair_capacity",
+    "pose_gaussians",
     "project_gaussians",
     "rasterize",
     "set_num_threads",

@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 2
+ABI_VERSION = 4
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -125,6 +125,50 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_scales
             ctypes.c_void_p,  # v_viewmat
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_pose": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # posed_means
+            ctypes.c_void_p,  # posed_quats
+        ],
+    ),
+    "avatar_pose_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # n
+        ],
+    ),
+    "avatar_pose_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # v_posed_means
+            ctypes.c_void_p,  # v_posed_quats
+            ctypes.c_void_p,  # v_means
+            ctypes.c_void_p,  # v_quats
+            ctypes.c_void_p,  # v_weights
+            ctypes.c_void_p,  # v_drops
+            ctypes.c_void_p,  # v_moves
+            ctypes.c_void_p,  # v_turns
             ctypes.c_void_p,  # workspace
         ],
     ),
@@ -359,6 +403,44 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_head_weight
             ctypes.c_void_p,  # v_head_bias
             ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_march": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # color
+            ctypes.c_void_p,  # opacity
+            ctypes.c_void_p,  # depth
+            ctypes.c_void_p,  # transmittance
+        ],
+    ),
+    "avatar_march_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # opacity
+            ctypes.c_void_p,  # depth
+            ctypes.c_void_p,  # transmittance
+            ctypes.c_void_p,  # v_color
+            ctypes.c_void_p,  # v_opacity
+            ctypes.c_void_p,  # v_depth
+            ctypes.c_void_p,  # v_densities
+            ctypes.c_void_p,  # v_colors
         ],
     ),
     "avatar_adam_step": (

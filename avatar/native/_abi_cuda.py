@@ -4,7 +4,7 @@ import ctypes
 
 from avatar.native._abi import Call
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 # name: (result, arguments)
 FUNCTIONS = {
@@ -93,6 +93,52 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_scales
             ctypes.c_void_p,  # v_viewmat
+            ctypes.c_void_p,  # workspace
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_pose": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # posed_means
+            ctypes.c_void_p,  # posed_quats
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_pose_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # n
+        ],
+    ),
+    "avatar_cuda_pose_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # moves
+            ctypes.c_void_p,  # turns
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # v_posed_means
+            ctypes.c_void_p,  # v_posed_quats
+            ctypes.c_void_p,  # v_means
+            ctypes.c_void_p,  # v_quats
+            ctypes.c_void_p,  # v_weights
+            ctypes.c_void_p,  # v_drops
+            ctypes.c_void_p,  # v_moves
+            ctypes.c_void_p,  # v_turns
             ctypes.c_void_p,  # workspace
             ctypes.c_void_p,  # stream
         ],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import cuda, reference
+from avatar.native.checks import check_float_tensor, number
 from avatar.native.library import require_library, runs_native
 
 
@@ -34,20 +38,20 @@ def adam_step(
         eps: Added to the root of the second moment.
         step: Number of this step, from 1.
 
+    NaN and infinity in a gradient reach the parameter and its moments, as in torch.
+
     Raises:
         AvatarError: Shapes or dtypes differ, a tensor to change is not contiguous, or ``step`` is below 1.
     """
-    for name, tensor in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-        if tensor.shape != param.shape or tensor.dtype != param.dtype or tensor.device != param.device:
-            raise AvatarError(
-                f"{name} is {tensor.dtype} {list(tensor.shape)} on {tensor.device};",
-                f"param is {param.dtype} {list(param.shape)} on {param.device}.",
-            )
-    if step < 1:
-        raise AvatarError(f"step is {step};", "steps count from 1.")
+    shape = tuple(param.shape) if isinstance(param, Tensor) else ()
+    for name, tensor in (("param", param), ("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+        check_float_tensor(name, tensor, shape, like=param)
+    for name, value, high in (("lr", lr, math.inf), ("beta1", beta1, 1), ("beta2", beta2, 1), ("eps", eps, math.inf)):
+        number(name, value, 0, high)
+    if not isinstance(step, Integral) or step < 1:
+        raise AvatarError(f"step is {step};", "steps are whole numbers from 1.")
     with torch.no_grad():
-        slow = param.dtype not in (torch.float32, torch.float64) or (param.is_cuda and cuda.cuda_library() is None)
-        if slow or not runs_native(param):
+        if (param.is_cuda and cuda.cuda_library() is None) or not runs_native(param):
             reference.adam_step(param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
             return
         for name, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):

@@ -1,34 +1,59 @@
-"""Argument checks shared by the kernels: one sentence that names the tensor, its shape and what was expected."""
+"""Argument checks shared by the kernels: one sentence that names the tensor, its shape and what was expected.
+
+They look at shapes and types only, and before a view is made dense: an absurd size costs no memory. What NaN and
+infinity do is said at each function.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
 
+MAX_COUNT = 2**24  # lists of Gaussians carry their indices in float lanes
+INT32_MAX = 2**31 - 1
+MAX_SIDE = 16384
+# Smallest and largest value of a size, by its name in an expected shape.
+SIZES = {
+    "N": (0, MAX_COUNT),  # Gaussians or points
+    "R+1": (1, MAX_COUNT + 1),  # rays, as offsets
+    "S": (0, INT32_MAX),  # samples along all rays
+    "H": (1, MAX_SIDE),  # picture, pixels
+    "W": (1, MAX_SIDE),
+    "C": (1, 32),  # channels
+    "L": (1, 64),  # levels, rows and features of a hash grid
+    "T": (4, INT32_MAX),
+    "F": (1, 16),
+    "I": (1, 1024),  # inputs, hidden units and outputs of a network
+    "U": (1, 1024),
+    "O": (1, 1024),
+}
+
 
 def float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Tensor | None = None) -> Tensor:
-    """Check a tensor and return it contiguous.
+    """Check a tensor as :func:`check_float_tensor` does, and return it contiguous."""
+    check_float_tensor(name, tensor, shape, like)
+    return tensor.contiguous()
+
+
+def check_float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Tensor | None = None) -> None:
+    """Check a tensor of numbers.
 
     Args:
         name: Argument name for the message.
         tensor: The argument.
-        shape: Expected sizes; a string names a size that may be anything.
+        shape: Expected sizes; a name stands for any size within the limits of ``SIZES``.
         like: Tensor whose dtype and device must be shared.
 
     Raises:
-        AvatarError: Not a CPU or CUDA tensor of float32 or float64 in the expected shape.
+        AvatarError: Not a dense CPU or CUDA tensor of float32 or float64 in the expected shape.
     """
-    if not isinstance(tensor, Tensor):
-        raise AvatarError(f"{name} is a {type(tensor).__name__}, not a torch tensor.")
-    expected = "[" + ", ".join(str(size) for size in shape) + "]"
-    if tensor.dim() != len(shape) or any(
-        isinstance(size, int) and actual != size for actual, size in zip(tensor.shape, shape, strict=True)
-    ):
-        raise AvatarError(f"{name} has shape {list(tensor.shape)};", f"expected {expected}.")
+    check_tensor(name, tensor, shape)
     if tensor.dtype not in (torch.float32, torch.float64):
         raise AvatarError(f"{name} is {tensor.dtype};", "expected torch.float32 (or float64).")
     if like is not None and tensor.dtype != like.dtype:
@@ -37,14 +62,47 @@ def float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Te
         raise AvatarError(f"{name} is on {tensor.device};", "the native kernels run on CPU and CUDA.", "Use .cpu().")
     if like is not None and tensor.device != like.device:
         raise AvatarError(f"{name} is on {tensor.device};", f"the other arguments are on {like.device}.")
-    return tensor.contiguous()
+
+
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
+    """Check that an argument is a dense tensor of the expected shape, whatever its type and device.
+
+    Raises:
+        AvatarError: It is not.
+    """
+    if not isinstance(tensor, Tensor):
+        raise AvatarError(f"{name} is a {type(tensor).__name__}, not a torch tensor.")
+    if tensor.layout != torch.strided:
+        raise AvatarError(f"{name} is {tensor.layout};", "the native kernels read dense tensors.", "Use .to_dense().")
+    found, expected = f"{name} has shape {list(tensor.shape)};", "[" + ", ".join(str(size) for size in shape) + "]"
+    if tensor.dim() != len(shape):
+        raise AvatarError(found, f"expected {expected}.")
+    for size, actual in zip(shape, tensor.shape, strict=True):
+        if isinstance(size, str):
+            low, high = SIZES[size]
+            if not low <= actual <= high:
+                raise AvatarError(found, f"expected {expected} with {size} from {low} to {high}.")
+        elif actual != size:
+            raise AvatarError(found, f"expected {expected}.")
 
 
 def picture_size(width: int, height: int) -> None:
     """Check a picture size in pixels.
 
     Raises:
-        AvatarError: Not 1 to 16384.
+        AvatarError: Not whole numbers from 1 to 16384.
     """
-    if not (1 <= width <= 16384 and 1 <= height <= 16384):
-        raise AvatarError(f"width {width}, height {height}:", "a picture has 1 to 16384 pixels on each side.")
+    whole = isinstance(width, Integral) and isinstance(height, Integral)
+    if not (whole and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise AvatarError(f"width {width}, height {height}:", f"a picture has 1 to {MAX_SIDE} pixels on each side.")
+
+
+def number(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Check a finite number.
+
+    Raises:
+        AvatarError: Not a number from ``low`` to ``high``.
+    """
+    if not (isinstance(value, Real) and math.isfinite(value) and low <= value <= high):
+        most = "" if high == math.inf else f" to {high:g}"
+        raise AvatarError(f"{name} is {value};", f"expected a finite number from {low:g}{most}.")

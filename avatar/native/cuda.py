@@ -58,7 +58,10 @@ class CudaLibrary:
 
     def workspace(self, name: str, like: Tensor, *sizes: int) -> Tensor:
         """Scratch memory for one call, as the library asks for it."""
-        return torch.empty(getattr(self.handle, name)(*sizes), dtype=torch.uint8, device=like.device)
+        size = getattr(self.handle, name)(*sizes)
+        if size < 0:
+            raise AvatarError(f"{name.removeprefix('avatar_')}: sizes {list(sizes)} are refused.")
+        return torch.empty(size, dtype=torch.uint8, device=like.device)
 
 
 def open_library(path: Path) -> CudaLibrary | str:
@@ -128,7 +131,7 @@ class pair_capacity:
     _current: pair_capacity | None = None
 
     def __init__(self, count: int) -> None:
-        if not 1 <= count < 2**31 - 1:
+        if not (isinstance(count, int) and 1 <= count < 2**31 - 1):
             raise AvatarError(f"pair_capacity({count}):", "expected 1 to 2^31-2 pairs.")
         self.count = count
         self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs
@@ -199,6 +202,44 @@ def project_gaussians_backward(
         native.workspace("avatar_cuda_project_workspace", means, _DTYPES[means.dtype], n),
     )
     return v_means, v_quats, v_scales, v_viewmat
+
+
+def pose_gaussians(
+    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``avatar::pose_gaussians``."""
+    posed_means, posed_quats = torch.empty_like(means), torch.empty_like(quats)
+    require_cuda_library().call(
+        *("avatar_cuda_pose", means, means, quats, weights, drops, moves, turns, len(means)),
+        *(posed_means, posed_quats),
+    )
+    return posed_means, posed_quats
+
+
+def pose_gaussians_backward(
+    means: Tensor,
+    quats: Tensor,
+    weights: Tensor,
+    drops: Tensor,
+    moves: Tensor,
+    turns: Tensor,
+    v_posed_means: Tensor,
+    v_posed_quats: Tensor,
+    need_rig: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``avatar::pose_gaussians_backward``."""
+    native, n = require_cuda_library(), len(means)
+    v_means, v_quats = torch.empty_like(means), torch.empty_like(quats)
+    v_weights, v_drops = torch.empty_like(weights), torch.empty_like(drops)
+    v_moves = torch.empty_like(moves) if need_rig else moves.new_empty(0)
+    v_turns = torch.empty_like(turns) if need_rig else turns.new_empty(0)
+    native.call(
+        *("avatar_cuda_pose_backward", means, means, quats, weights, drops, moves, turns, n),
+        *(v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_drops),
+        *((v_moves, v_turns) if need_rig else (None, None)),
+        native.workspace("avatar_cuda_pose_workspace", means, _DTYPES[means.dtype], n),
+    )
+    return v_means, v_quats, v_weights, v_drops, v_moves, v_turns
 
 
 def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:

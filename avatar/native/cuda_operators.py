@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from avatar.native import cuda, loss, marching, mlp, project, rasterization, similarity, triplane
+from avatar.native import cuda, loss, marching, mlp, pose, project, rasterization, similarity, triplane
 
 # operator: implementation
 KERNELS = {
     project._project: cuda.project_gaussians,
     project._project_backward: cuda.project_gaussians_backward,
+    pose._pose: cuda.pose_gaussians,
+    pose._pose_backward: cuda.pose_gaussians_backward,
     triplane._encode: cuda.triplane_encode,
     triplane._encode_backward: cuda.triplane_encode_backward,
     rasterization._bin: cuda.bin_gaussians,

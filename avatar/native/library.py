@@ -44,7 +44,10 @@ class Library:
 
     def workspace(self, name: str, dtype: torch.dtype, *sizes: int) -> Tensor:
         """Scratch memory for one call, as the library asks for it."""
-        return torch.empty(getattr(self.handle, name)(_DTYPES[dtype], *sizes), dtype=torch.uint8)
+        size = getattr(self.handle, name)(_DTYPES[dtype], *sizes)
+        if size < 0:
+            raise AvatarError(f"{name.removeprefix('avatar_')}: sizes {list(sizes)} are refused.")
+        return torch.empty(size, dtype=torch.uint8)
 
 
 def _address(argument: Any) -> Any:
@@ -60,10 +63,10 @@ def set_num_threads(count: int | None) -> None:
     """Set the threads of the native kernels; ``None`` follows torch again. Results do not depend on the number.
 
     Raises:
-        AvatarError: ``count`` is below 1.
+        AvatarError: ``count`` is no whole number from 1.
     """
     global _threads
-    if count is not None and count < 1:
+    if count is not None and not (isinstance(count, int) and 1 <= count < 2**31):
         raise AvatarError(f"set_num_threads({count}):", "at least one thread is needed.")
     _threads = count
 

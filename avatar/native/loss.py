@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor, picture_size
+from avatar.native.checks import float_tensor, number
 from avatar.native.library import num_threads, require_library, runs_native
 
 
@@ -38,16 +38,14 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
         ssim_weight: Share of the structural term, 0..1; L1 has the rest.
         weight: [H, W, 1] weight of L1, not differentiated; None weighs all pixels alike.
 
+    NaN and infinity in any of them reach the loss.
+
     Raises:
         AvatarError: Wrong shapes or dtypes, or ``target`` or ``weight`` asks for a gradient.
     """
     image = float_tensor("image", image, ("H", "W", "C"))
     target = float_tensor("target", target, tuple(image.shape), like=image)
-    picture_size(image.shape[1], image.shape[0])
-    if not 1 <= image.shape[2] <= 32:
-        raise AvatarError(f"image has shape {list(image.shape)};", "expected 1 to 32 channels.")
-    if not 0 <= ssim_weight <= 1:
-        raise AvatarError(f"ssim_weight is {ssim_weight};", "expected 0 to 1.")
+    number("ssim_weight", ssim_weight, 0, 1)
     if weight is not None:
         weight = float_tensor("weight", weight, (*image.shape[:2], 1), like=image)
     for name, tensor in (("target", target), ("weight", weight)):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor
-from avatar.native.library import runs_native
+from avatar.native.checks import check_tensor, float_tensor
+from avatar.native.library import require_library, runs_native
 
 
 def march_rays(
@@ -19,7 +19,7 @@ def march_rays(
     """Colour, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
 
     A sample is an interval of constant density and colour. With tau = density * length, its alpha is 1 - exp(-tau), its
-    weight alpha times what the samples before it let through. On the CPU this is plain torch.
+    weight alpha times what the samples before it let through. NaN reaches the results of its ray, and no other.
 
     Args:
         offsets: int32 [R+1], from 0 to S without going down; ray r owns the samples offsets[r] to offsets[r+1].
@@ -36,7 +36,7 @@ def march_rays(
         AvatarError: Wrong shapes or dtypes; on the CPU, where it costs no wait, also wrong numbers in ``offsets``.
     """
     starts, ends, densities, colors = check_samples(offsets, starts, ends, densities, colors)
-    if colors.device.type == "cpu" or not runs_native(colors):
+    if not runs_native(colors):
         return reference.march_rays(offsets, starts, ends, densities, colors)
     return _march(offsets.contiguous(), starts.detach(), ends.detach(), densities, colors)[:3]
 
@@ -50,13 +50,12 @@ def check_samples(
         AvatarError: They do not fit together.
     """
     colors = float_tensor("colors", colors, ("S", "C"))
-    samples, channels = colors.shape
+    samples = colors.shape[0]
     starts = float_tensor("starts", starts, (samples,), like=colors)
     ends = float_tensor("ends", ends, (samples,), like=colors)
     densities = float_tensor("densities", densities, (samples,), like=colors)
-    if not 1 <= channels <= 32:
-        raise AvatarError(f"colors has shape {list(colors.shape)};", "expected 1 to 32 channels.")
-    if offsets.dim() != 1 or len(offsets) < 1 or offsets.dtype != torch.int32 or offsets.device != colors.device:
+    check_tensor("offsets", offsets, ("R+1",))
+    if offsets.dtype != torch.int32 or offsets.device != colors.device:
         raise AvatarError(
             f"offsets is {offsets.dtype} {list(offsets.shape)} on {offsets.device};",
             f"expected torch.int32 [R+1] on {colors.device}.",
@@ -69,12 +68,19 @@ def check_samples(
     return starts, ends, densities, colors
 
 
-@torch.library.custom_op("avatar::march_rays", mutates_args=(), device_types=())
+@torch.library.custom_op("avatar::march_rays", mutates_args=(), device_types="cpu")
 def _march(
     offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """color [R, C], opacity [R], depth [R], transmittance before each sample [S]."""
-    raise NotImplementedError  # avatar/native/cuda.py has the only implementation
+    rays, channels = offsets.shape[0] - 1, colors.shape[1]
+    color, opacity, depth = colors.new_empty(rays, channels), colors.new_empty(rays), colors.new_empty(rays)
+    transmittance = torch.empty_like(densities)
+    require_library().call(
+        *("avatar_march", colors.dtype, offsets, starts, ends, densities, colors, rays, channels),
+        *(color, opacity, depth, transmittance),
+    )
+    return color, opacity, depth, transmittance
 
 
 @_march.register_fake
@@ -90,7 +96,7 @@ def _(
     )
 
 
-@torch.library.custom_op("avatar::march_rays_backward", mutates_args=(), device_types=())
+@torch.library.custom_op("avatar::march_rays_backward", mutates_args=(), device_types="cpu")
 def _march_backward(
     offsets: Tensor,
     starts: Tensor,
@@ -104,7 +110,13 @@ def _march_backward(
     v_opacity: Tensor,
     v_depth: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    raise NotImplementedError
+    v_densities, v_colors = torch.empty_like(densities), torch.empty_like(colors)
+    require_library().call(
+        *("avatar_march_backward", colors.dtype, offsets, starts, ends, densities, colors),
+        *(offsets.shape[0] - 1, colors.shape[1], opacity, depth, transmittance, v_color, v_opacity, v_depth),
+        *(v_densities, v_colors),
+    )
+    return v_densities, v_colors
 
 
 @_march_backward.register_fake

@@ -31,24 +31,25 @@ def deform_mlp(
     head_bias) * scale.
 
     Args:
-        features: [N, I].
-        spatial_weight: [2 H, I]; the rows of base, then those of gate.
-        spatial_bias: [2 H].
-        condition: [H], one for all points.
-        middle_weight: [H, H].
-        middle_bias: [H].
-        head_weight: [O, H].
+        features: [N, I]; I, U and O are 1 to 1024.
+        spatial_weight: [2 U, I]; the rows of base, then those of gate.
+        spatial_bias: [2 U].
+        condition: [U], one for all points.
+        middle_weight: [U, U].
+        middle_bias: [U].
+        head_weight: [O, U].
         head_bias: [O].
         scale: [O], not differentiated.
 
     Returns:
-        [N, O]. Differentiable in everything but ``scale``; gradients are the same bits for any number of threads.
+        [N, O]. Differentiable in everything but ``scale``; gradients are the same bits for any number of threads. NaN
+        in an argument reaches all outputs that depend on it.
 
     Raises:
         AvatarError: Wrong shapes or dtypes.
     """
     features = float_tensor("features", features, ("N", "I"))
-    hidden = _hidden(middle_weight)
+    hidden = float_tensor("middle_weight", middle_weight, ("U", "U"), like=features).shape[0]
     spatial_weight = float_tensor("spatial_weight", spatial_weight, (2 * hidden, features.shape[1]), like=features)
     spatial_bias = float_tensor("spatial_bias", spatial_bias, (2 * hidden,), like=features)
     layers = _layers(features, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
@@ -66,23 +67,19 @@ def deform_code(
     head_bias: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """The layers of :func:`deform_mlp` after the first, for inference: code [N, 2 H] is [base, attention].
+    """The layers of :func:`deform_mlp` after the first, for inference: code [N, 2 U] is [base, attention].
 
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for.
     """
-    hidden = _hidden(middle_weight)
-    code = float_tensor("code", code, ("N", 2 * hidden))
+    hidden = float_tensor("middle_weight", middle_weight, ("U", "U")).shape[0]
+    code = float_tensor("code", code, ("N", 2 * hidden), like=middle_weight)
     layers = _layers(code, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (code, *layers)):
         raise AvatarError("deform_code has no gradient;", "an argument requires one.", "Use deform_mlp.")
     if not runs_native(code):
         return reference.deform_code(code, *layers)
     return _deform_code(code, *layers)
-
-
-def _hidden(middle_weight: Tensor) -> int:
-    return float_tensor("middle_weight", middle_weight, ("H", "H")).shape[0]
 
 
 def _layers(
@@ -97,10 +94,6 @@ def _layers(
 ) -> tuple[Tensor, ...]:
     head_weight = float_tensor("head_weight", head_weight, ("O", hidden), like=like)
     outputs = len(head_weight)
-    if not all(1 <= size <= 1024 for size in (like.shape[1], hidden, outputs)):
-        raise AvatarError(
-            f"features, hidden units and outputs are {like.shape[1]}, {hidden}, {outputs};", "each must be 1 to 1024."
-        )
     return (
         float_tensor("condition", condition, (hidden,), like=like),
         float_tensor("middle_weight", middle_weight, (hidden, hidden), like=like),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor, picture_size
+from avatar.native.checks import float_tensor, number, picture_size
 from avatar.native.library import require_library, runs_native
 
 
@@ -39,10 +41,12 @@ def project_gaussians(
     Returns:
         radii int32 [N] (3 standard deviations along the longer axis, rounded up; 0 means culled and the other outputs
         are zero), means2d [N, 2] in pixels, depths [N] (camera z) and conics [N, 3] (a, b, c of the inverse 2D
-        covariance [[a, b], [b, c]]). Differentiable in means, quats, scales and viewmat.
+        covariance [[a, b], [b, c]]). Differentiable in means, quats, scales and viewmat. A Gaussian with NaN or
+        infinity in its mean, quaternion or scales is culled, and has gradients of zero.
 
     Raises:
-        AvatarError: Wrong shapes, dtypes or sizes.
+        AvatarError: Wrong shapes, dtypes or sizes; on the CPU, where it costs no wait, also a camera that is not finite
+            or whose focal lengths are not positive.
     """
     picture_size(width, height)
     means = float_tensor("means", means, ("N", 3))
@@ -50,10 +54,24 @@ def project_gaussians(
     scales = float_tensor("scales", scales, (len(means), 3), like=means)
     viewmat = float_tensor("viewmat", viewmat, (4, 4), like=means)
     K = float_tensor("K", K, (3, 3), like=means)
+    number("eps2d", eps2d, 0)
+    number("near_plane", near_plane, 0)
+    if means.device.type == "cpu":
+        _camera(viewmat, K)
     if not runs_native(means):
         return reference.project_gaussians(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
     means2d, depths, conics, radii = _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
     return radii, means2d, depths, conics
+
+
+def _camera(viewmat: Tensor, K: Tensor) -> None:
+    """Refuse a camera through which nothing would be seen, or a mirror image."""
+    for name, matrix in (("viewmat", viewmat), ("K", K)):
+        if not all(math.isfinite(x) for row in matrix.tolist() for x in row):
+            raise AvatarError(f"{name} {list(matrix.shape)} holds NaN or infinity;", "expected finite numbers.")
+    if not (K[0, 0] > 0 and K[1, 1] > 0):
+        focal = f"{K[0, 0].item():g} and {K[1, 1].item():g}"
+        raise AvatarError(f"K {list(K.shape)} has focal lengths {focal};", "expected positive pixels.")
 
 
 @torch.library.custom_op("avatar::project_gaussians", mutates_args=(), device_types="cpu")

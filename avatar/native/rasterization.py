@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor, picture_size
+from avatar.native.checks import check_tensor, float_tensor, picture_size
 from avatar.native.library import require_library, runs_native
 
 TILE = 16
@@ -36,18 +36,21 @@ def rasterize(
         conics: [N, 3] inverse 2D covariances.
         colors: [N, C], 1 to 32 channels (3 and 4 are fastest).
         opacities: [N] in 0..1.
-        depths: [N], the sorting key; equal depths keep the order of the index. Not differentiated.
+        depths: [N], the sorting key; equal depths keep the order of the index, NaN comes last. Not differentiated.
         radii: int [N]; Gaussians with radius 0 are left out.
         width: Picture width in pixels.
         height: Picture height in pixels.
         background: [C] or [height, width, C], blended behind; None leaves it black.
+
+    A Gaussian with NaN or infinity in means2d, conics or opacities is left out; in colors or background, NaN and
+    infinity reach the picture, so that a loss shows them.
 
     Returns:
         image [height, width, C] and alpha [height, width, 1]. Differentiable in means2d, conics, colors, opacities and
         background; gradients are the same bits for any number of threads.
 
     Raises:
-        AvatarError: Wrong shapes, dtypes or sizes.
+        AvatarError: Wrong shapes, dtypes or sizes, or more than 2^31-1 pairs of tile and Gaussian.
     """
     picture_size(width, height)
     means2d = float_tensor("means2d", means2d, ("N", 2))
@@ -56,22 +59,22 @@ def rasterize(
     colors = float_tensor("colors", colors, (n, "C"), like=means2d)
     opacities = float_tensor("opacities", opacities, (n,), like=means2d)
     depths = float_tensor("depths", depths, (n,), like=means2d)
-    channels = colors.shape[1]
-    if not 1 <= channels <= 32:
-        raise AvatarError(f"colors has shape {list(colors.shape)};", "expected 1 to 32 channels.")
-    if radii.shape != (n,) or radii.dtype not in (torch.int32, torch.int64) or radii.device != means2d.device:
+    check_tensor("radii", radii, (n,))
+    if radii.dtype not in (torch.int32, torch.int64) or radii.device != means2d.device:
         raise AvatarError(
             f"radii is {radii.dtype} {list(radii.shape)} on {radii.device};",
             f"expected torch.int32 [{n}] on {means2d.device}.",
         )
     if background is not None:
-        shape = (channels,) if background.dim() == 1 else (height, width, channels)
+        channels = colors.shape[1]
+        one_color = isinstance(background, Tensor) and background.dim() == 1
+        shape = (channels,) if one_color else (height, width, channels)
         background = float_tensor("background", background, shape, like=means2d)
     if not runs_native(means2d):
         return reference.rasterize(
             means2d, conics, colors, opacities, depths, radii, width, height, background=background
         )
-    radii = radii.to(torch.int32).contiguous()
+    radii = (radii if radii.dtype == torch.int32 else (radii > 0).to(torch.int32)).contiguous()
     tiles = _bin(means2d.detach(), conics.detach(), opacities.detach(), depths.detach(), radii, width, height)
     image, final_t, _ = _blend(means2d, conics, colors, opacities, background, *tiles, width, height)
     return image, (1 - final_t)[..., None]

@@ -35,7 +35,7 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -
     for plane, axes in enumerate(PLANES):
         for level, resolution in enumerate(resolutions):
             position = (inside[:, axes] + 1) * (0.5 * resolution)
-            cell = position.detach().to(torch.int64).clamp(max=resolution - 1)
+            cell = position.detach().nan_to_num().to(torch.int64).clamp(max=resolution - 1)
             fraction = position - cell
             corner = [
                 table[plane, level, grid_rows(cell[:, 0] + dx, cell[:, 1] + dy, resolution, rows)]
@@ -57,6 +57,22 @@ def _rotation_matrices(quats: Tensor) -> Tensor:
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+
+
+def pose_gaussians(
+    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two rigid motions, blended; see :func:`avatar.native.pose_gaussians`."""
+    by_first, by_second = (means @ move[:, :3].T + move[:, 3] for move in moves)
+    by_second = by_second + torch.stack([torch.zeros_like(drops), drops, torch.zeros_like(drops)], dim=-1)
+    posed = torch.lerp(by_second, by_first, weights[:, None])
+    w, x, y, z = torch.lerp(turns[1], turns[0], weights[:, None]).unbind(-1)
+    a, b, c, d = quats.unbind(-1)
+    product = [
+        *(w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c),
+        *(w * c - x * d + y * a + z * b, w * d + x * c - y * b + z * a),
+    ]
+    return posed, torch.stack(product, dim=-1)
 
 
 def project_gaussians(
@@ -139,7 +155,9 @@ def rasterize(
     channels = colors.shape[1]
     with torch.no_grad():
         order = torch.argsort(depths, stable=True)
-        order = order[(radii[order] > 0) & (opacities[order] > ALPHA_MIN)]
+        drawn = (radii > 0) & (opacities > ALPHA_MIN) & opacities.isfinite()
+        drawn &= means2d.isfinite().all(1) & conics.isfinite().all(1)
+        order = order[drawn[order]]
         limit = 2 * torch.log(opacities[order] / ALPHA_MIN)
         a, b, c = conics[order].unbind(-1)
         half = torch.sqrt(limit[:, None] * torch.stack([c, a], dim=-1) / (a * c - b * b)[:, None]) + 0.5

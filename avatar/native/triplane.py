@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor
+from avatar.native.checks import check_tensor, float_tensor
 from avatar.native.library import require_library, runs_native
 
 
@@ -21,8 +21,9 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
     rows of the table, and otherwise through the spatial hash of instant-ngp (Mueller et al. 2022, equation 4) in 2D.
 
     Args:
-        points: [N, 3], clamped to [-1, 1].
-        table: [3, L, T, F] with planes xy, yz, xz; T is at least 4, F at most 16. A power of two for T is fastest.
+        points: [N, 3], clamped to [-1, 1]; NaN makes features of NaN.
+        table: [3, L, T, F] with planes xy, yz, xz; up to 64 levels, at least 4 rows, up to 16 features. A power of two
+            for T is fastest. NaN and infinity reach the features that are read with them.
         resolutions: [L] cells per side, 1 to 65535.
 
     Returns:
@@ -33,14 +34,15 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
     """
     points = float_tensor("points", points, ("N", 3))
     table = float_tensor("table", table, (3, "L", "T", "F"), like=points)
-    sizes = [int(r) for r in (resolutions.tolist() if isinstance(resolutions, Tensor) else resolutions)]
-    levels, rows, features = table.shape[1:]
+    levels = table.shape[1]
+    if isinstance(resolutions, Tensor):
+        check_tensor("resolutions", resolutions, (levels,))
+        resolutions = resolutions.tolist()
+    sizes = [size for size in resolutions if isinstance(size, int) and 1 <= size <= 65535]
+    if len(sizes) != len(resolutions):
+        raise AvatarError(f"resolutions are {list(resolutions)};", "expected whole numbers from 1 to 65535.")
     if len(sizes) != levels:
         raise AvatarError(f"resolutions has {len(sizes)} entries;", f"table has {levels} levels.")
-    if any(not 1 <= size <= 65535 for size in sizes):
-        raise AvatarError(f"resolutions are {sizes};", "each must be 1 to 65535.")
-    if rows < 4 or not 1 <= features <= 16:
-        raise AvatarError(f"table has shape {list(table.shape)};", "expected at least 4 rows and 1 to 16 features.")
     if not runs_native(points):
         return reference.triplane_encode(points, table, sizes)
     return _encode(points, table, sizes)

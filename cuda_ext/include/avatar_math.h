@@ -48,6 +48,12 @@ AVATAR_HD T at_most(T x, T bound) {
   return select(x < bound, x, bound);
 }
 
+// x where it is positive, else zero; NaN stays NaN.
+template <typename T>
+AVATAR_HD T rectified(T x) {
+  return select(x <= T(0), T(0), x);
+}
+
 // ---- projection of a 3D Gaussian -----------------------------------------------------------------------------------
 //
 // Elliptical weighted averaging (Zwicker et al. 2001, "EWA volume splatting") with the conventions of gsplat: the
@@ -266,6 +272,86 @@ AVATAR_HD CameraModel<S> camera_model(const S* viewmat, const S* intrinsics, int
   return camera;
 }
 
+// ---- the rig: a Gaussian between two rigid motions -----------------------------------------------------------------
+//
+// by_a = A mean + a, by_b = B mean + b + (0, drop, 0): mean' = by_b + weight (by_a - by_b), quat' = turn * quat with
+// turn = turn_b + weight (turn_a - turn_b): a product is linear in its factors, so blending the turned quaternions
+// blends the turns.
+
+template <typename T>
+struct RigModel {
+  T moves[24];  // [A | a], [B | b], each 3x4 row-major
+  T turns[8];   // quaternions wxyz of both
+};
+
+template <typename T>
+AVATAR_HD void quaternion_product(const T a[4], const T b[4], T out[4]) {
+  out[0] = a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3];
+  out[1] = a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2];
+  out[2] = a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1];
+  out[3] = a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0];
+}
+
+template <typename T>
+AVATAR_HD void pose_gaussian(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight, T drop,
+                             T posed_mean[3], T posed_quat[4]) {
+  for (int i = 0; i < 3; ++i) {
+    const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
+    const T by_a = a[0] * mean[0] + a[1] * mean[1] + a[2] * mean[2] + a[3];
+    const T by_b = b[0] * mean[0] + b[1] * mean[1] + b[2] * mean[2] + b[3] + (i == 1 ? drop : T(0));
+    posed_mean[i] = by_b + weight * (by_a - by_b);
+  }
+  T turn[4];
+  for (int i = 0; i < 4; ++i) turn[i] = rig.turns[4 + i] + weight * (rig.turns[i] - rig.turns[4 + i]);
+  quaternion_product(turn, quat, posed_quat);
+}
+
+template <typename T>
+struct PoseCotangent {
+  T mean[3], quat[4], weight, drop;
+  T rig[32];  // of moves and turns
+};
+
+template <typename T>
+AVATAR_HD PoseCotangent<T> pose_gaussian_vjp(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight, T drop,
+                                             const T v_mean[3], const T v_quat[4]) {
+  PoseCotangent<T> out;
+  const T rest = T(1) - weight;
+  out.weight = T(0);
+  for (int k = 0; k < 3; ++k) out.mean[k] = T(0);
+  for (int i = 0; i < 3; ++i) {
+    const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
+    T apart = a[3] - b[3] - (i == 1 ? drop : T(0));
+    for (int k = 0; k < 3; ++k) {
+      apart = apart + (a[k] - b[k]) * mean[k];
+      out.mean[k] = out.mean[k] + v_mean[i] * (rest * b[k] + weight * a[k]);
+    }
+    out.weight = out.weight + v_mean[i] * apart;
+    const T to_a = weight * v_mean[i], to_b = rest * v_mean[i];
+    for (int k = 0; k < 3; ++k) {
+      out.rig[4 * i + k] = to_a * mean[k];
+      out.rig[12 + 4 * i + k] = to_b * mean[k];
+    }
+    out.rig[4 * i + 3] = to_a;
+    out.rig[12 + 4 * i + 3] = to_b;
+  }
+  out.drop = rest * v_mean[1];
+
+  // A product by a quaternion is undone, but for its length, by its conjugate.
+  T turn[4], v_turn[4];
+  for (int i = 0; i < 4; ++i) turn[i] = rig.turns[4 + i] + weight * (rig.turns[i] - rig.turns[4 + i]);
+  const T zero(0), turned[4] = {turn[0], zero - turn[1], zero - turn[2], zero - turn[3]};
+  const T conjugate[4] = {quat[0], zero - quat[1], zero - quat[2], zero - quat[3]};
+  quaternion_product(turned, v_quat, out.quat);
+  quaternion_product(v_quat, conjugate, v_turn);
+  for (int i = 0; i < 4; ++i) {
+    out.weight = out.weight + v_turn[i] * (rig.turns[i] - rig.turns[4 + i]);
+    out.rig[24 + i] = weight * v_turn[i];
+    out.rig[28 + i] = rest * v_turn[i];
+  }
+  return out;
+}
+
 // ---- one Gaussian seen by one pixel --------------------------------------------------------------------------------
 
 #define AVATAR_ALPHA_MAX 0.999
@@ -292,7 +378,7 @@ AVATAR_HD uint32_t grid_row(uint32_t x, uint32_t y, uint32_t resolution, uint32_
 }
 
 // The cell of one coordinate in [-1, 1] (clamped) on a grid of `resolution` cells. `slope` is d fraction / d x, zero
-// where the coordinate was clamped.
+// where the coordinate was clamped. A NaN becomes the fraction, and so every feature read with it.
 template <typename T>
 struct GridCell {
   uint32_t index;
@@ -301,10 +387,10 @@ struct GridCell {
 
 template <typename T>
 AVATAR_HD GridCell<T> grid_cell(T x, uint32_t resolution) {
-  const T inside = at_most(at_least(x, T(-1)), T(1));
+  const T inside = select(x < T(-1), T(-1), select(x > T(1), T(1), x));  // NaN stays NaN
   const T position = (inside + T(1)) * (T(0.5) * T(resolution));
   GridCell<T> cell;
-  uint32_t index = static_cast<uint32_t>(position);
+  uint32_t index = static_cast<uint32_t>(at_least(position, T(0)));
   if (index > resolution - 1u) index = resolution - 1u;
   cell.index = index;
   cell.fraction = position - T(index);
@@ -317,6 +403,39 @@ AVATAR_HD T bilinear(T v00, T v10, T v01, T v11, T fx, T fy) {
   const T low = v00 + fx * (v10 - v00), high = v01 + fx * (v11 - v01);
   return low + fy * (high - low);
 }
+
+// ---- rays ----------------------------------------------------------------------------------------------------------
+//
+// Volume rendering (Max 1995, "Optical models for direct volume rendering") of intervals of constant density. With
+// tau = density * length: alpha = 1 - exp(-tau), T = product of (1 - alpha) of the samples before, weight = T alpha.
+// Backward, with g = <v_color, color> + v_opacity + v_depth middle of a sample:
+//   v_density = length * (T (1 - alpha) g - sum of weight g over the samples behind it).
+
+AVATAR_HD float opacity_of(float tau) { return -::expm1f(-tau); }
+AVATAR_HD double opacity_of(double tau) { return -::expm1(-tau); }
+
+// The smallest number by which 1 can be increased.
+template <typename T>
+AVATAR_HD T spacing() {
+  return sizeof(T) == 4 ? T(1.1920928955078125e-07) : T(2.220446049250313e-16);
+}
+
+// What the samples of a ray need of its cotangents. The depth is the sum of weight * middle over the opacity, which is
+// bounded from below.
+template <typename T>
+struct RayCotangent {
+  T opacity, middle, depth;
+
+  // By the weight of a sample, without the part of its colour.
+  AVATAR_HD T of_weight(T at) const { return opacity + middle * (at - depth); }
+};
+
+template <typename T>
+AVATAR_HD RayCotangent<T> ray_cotangent(T opacity, T depth, T v_opacity, T v_depth) {
+  return {v_opacity, v_depth / at_least(opacity, spacing<T>()), opacity > spacing<T>() ? depth : T(0)};
+}
+
+// ---- tile lists ----------------------------------------------------------------------------------------------------
 
 // Twice the exponent at which a Gaussian of this opacity falls to alpha = 1/255, a little more for rounding; and back to
 // the base 2 logarithm of the opacity.

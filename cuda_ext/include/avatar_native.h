@@ -3,6 +3,8 @@
  * Rules: no torch, no globals, no allocation but of threads (the caller passes outputs and workspace), no abort. Every
  * function returns an avatar_status and, when it is not AVATAR_OK, writes a sentence to call->message. Arrays are dense,
  * row-major; `void*` arrays hold float or double according to call->dtype. Results do not depend on num_threads.
+ * Sizes that are negative or too large for the index types (avatar_checks.h) and missing arrays are AVATAR_BAD_ARGUMENT;
+ * an array may be null where it has no elements. A workspace is -1 bytes where the sizes are refused.
  *
  * avatar/native/_abi.py is generated from this file by cuda_ext/generate_abi.py; keep one declaration per function.
  */
@@ -21,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 2
+#define AVATAR_ABI_VERSION 4
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -72,6 +74,23 @@ AVATAR_API int32_t avatar_project_backward(avatar_call* call, const void* means,
                                            const void* v_means2d, const void* v_depths, const void* v_conics,
                                            void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
                                            void* workspace);
+
+/* The rig: means [n,3], quats [n,4], weights [n], drops [n], moves [2,3,4] (affine), turns [2,4] (wxyz)
+ * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * (move_1(mean) + (0, drop, 0)),
+ *    posed_quats [n,4] = (weight * turn_0 + (1 - weight) * turn_1) * quat. */
+AVATAR_API int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
+                               const void* drops, const void* moves, const void* turns, int64_t n, void* posed_means,
+                               void* posed_quats);
+
+/* Bytes of workspace of avatar_pose_backward. */
+AVATAR_API int64_t avatar_pose_workspace(int32_t dtype, int64_t n);
+
+/* v_moves and v_turns may both be null. */
+AVATAR_API int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
+                                        const void* drops, const void* moves, const void* turns, int64_t n,
+                                        const void* v_posed_means, const void* v_posed_quats, void* v_means,
+                                        void* v_quats, void* v_weights, void* v_drops, void* v_moves, void* v_turns,
+                                        void* workspace);
 
 /* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */
 AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height);
@@ -160,6 +179,20 @@ AVATAR_API int32_t avatar_deform_mlp_backward(
     const void* middle_bias, const void* head_weight, const void* head_bias, const void* scale, const void* v_out,
     void* v_features, void* v_spatial_weight, void* v_spatial_bias, void* v_condition, void* v_middle_weight,
     void* v_middle_bias, void* v_head_weight, void* v_head_bias, void* workspace);
+
+/* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
+ * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
+ * transmittance before each sample. offsets [rays+1] must not go down. */
+AVATAR_API int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                                const void* densities, const void* colors, int64_t rays, int32_t channels,
+                                void* color, void* opacity, void* depth, void* transmittance);
+
+/* Cotangents of densities and colors. */
+AVATAR_API int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+                                         const void* ends, const void* densities, const void* colors, int64_t rays,
+                                         int32_t channels, const void* opacity, const void* depth,
+                                         const void* transmittance, const void* v_color, const void* v_opacity,
+                                         const void* v_depth, void* v_densities, void* v_colors);
 
 /* One Adam step in place on flat arrays of n elements. `step` counts from 1. */
 AVATAR_API int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq,

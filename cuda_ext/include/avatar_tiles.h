@@ -31,7 +31,8 @@ AVATAR_HD TileEllipse tile_ellipse(double x, double y, double a, double b, doubl
   e.last_row = -1;
   const double limit = limit_of_opacity(opacity);
   e.determinant = a * c - b * b;
-  if (!(limit > 0.0) || !(a > 0.0) || !(c > 0.0)) return e;  // also NaN
+  // Phrased so that NaN and infinity leave the Gaussian out.
+  if (!(limit > 0.0) || !(limit < HUGE_VAL) || !(a > 0.0) || !(c > 0.0) || !(::fabs(e.determinant) < HUGE_VAL)) return e;
   e.x = x;
   e.y = y;
   e.b = b;

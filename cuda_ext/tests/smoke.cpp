@@ -72,6 +72,18 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(means2d);
   log.add(conics);
 
+  const auto moves = uniform<T>(24, -1, 1), turns = uniform<T>(8, -1, 1), weights = uniform<T>(n, 0, 1);
+  std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_drops(n);
+  RUN(avatar_pose, means.data(), quats.data(), weights.data(), depths.data(), moves.data(), turns.data(), n,
+      posed_means.data(), posed_quats.data());
+  std::vector<T> v_moves(24), v_turns(8);
+  workspace = bytes(avatar_pose_workspace(dtype, n));
+  RUN(avatar_pose_backward, means.data(), quats.data(), weights.data(), depths.data(), moves.data(), turns.data(), n,
+      posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_drops.data(),
+      v_moves.data(), v_turns.data(), workspace.data());
+  for (const auto* values : {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_drops, &v_moves, &v_turns})
+    log.add(*values);
+
   const auto colors = uniform<T>(n * channels, 0, 1), opacities = uniform<T>(n, 0, 1);
   const auto background = uniform<T>(size_t(width) * height * channels, 0, 1);
   const int64_t tiles = int64_t((width + 15) / 16) * ((height + 15) / 16);
@@ -162,6 +174,26 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
       middle.data(), condition.data(), head.data(), head_bias.data(), head_bias.data(), moved.data(),
       workspace.data());
   log.add(moved);
+
+  // Rays of 0, 1, 2, ... samples, the last with all that are left; one of them long.
+  const int64_t rays = n < 20 ? n : 20;
+  std::vector<int32_t> offsets(1, 0);
+  for (int64_t ray = 0; ray < rays; ++ray)
+    offsets.push_back(ray + 1 == rays ? int32_t(n) : offsets.back() + int32_t(ray));
+  const auto lengths = uniform<T>(n, 0, 2);
+  std::vector<T> edges(n + 1), ray_color(rays * channels), ray_opacity(rays), ray_depth(rays), reached(n);
+  for (int64_t i = 0; i < n; ++i) edges[i + 1] = edges[i] + lengths[i];
+  const T* ends = edges.data() + 1;
+  RUN(avatar_march, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
+      ray_color.data(), ray_opacity.data(), ray_depth.data(), reached.data());
+  std::vector<T> v_densities(n), v_ray_colors(n * channels);
+  RUN(avatar_march_backward, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
+      ray_opacity.data(), ray_depth.data(), reached.data(), ray_color.data(), ray_opacity.data(), ray_depth.data(),
+      v_densities.data(), v_ray_colors.data());
+  log.add(ray_color);
+  log.add(ray_depth);
+  log.add(v_densities);
+  log.add(v_ray_colors);
 
   std::vector<T> param = colors, first(colors.size()), second(colors.size());
   RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,

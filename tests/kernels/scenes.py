@@ -53,3 +53,22 @@ def random_scene(
         height=height,
     )
     return Scene(*(x.to(dtype) if isinstance(x, Tensor) else x for x in scene))
+
+
+def packed_rays(counts: list[int], channels: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, list[Tensor]]:
+    """Rays of so many samples each: offsets; starts, ends, densities, colors."""
+    g = torch.Generator().manual_seed(1)
+    offsets = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    samples = int(offsets[-1])
+    starts = torch.rand(samples, generator=g, dtype=torch.float64)
+    lengths = 0.2 * torch.rand(samples, generator=g, dtype=torch.float64)
+    densities = 3 * torch.rand(samples, generator=g, dtype=torch.float64) ** 3
+    colors = torch.rand(samples, channels, generator=g, dtype=torch.float64)
+    return offsets, [x.to(dtype) for x in (starts, starts + lengths, densities, colors)]
+
+
+def rigged(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Gaussians between two motions: means, quats, weights, drops, moves, turns."""
+    g = torch.Generator().manual_seed(4)
+    shapes = [(n, 3), (n, 4), (n,), (n,), (2, 3, 4), (2, 4)]
+    return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]

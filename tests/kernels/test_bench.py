@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from avatar import bench, native
-from avatar.bench import cases, report
+from avatar.bench import cases, curves, report
 from avatar.bench.command import FORMAT
-from avatar.bench.measure import interleaved
+from avatar.bench.measure import Timing, interleaved
 from avatar.bench.person import make_avatar, make_trainer, motion, motion_blocks
 from avatar.cli import main
 from avatar.errors import AvatarError
@@ -212,6 +212,26 @@ def test_the_synthetic_avatar_moves_and_learns():
     trainer, batch = make_trainer(300, 48)
     losses = [trainer._train_step(batch) for _ in range(12)]
     assert losses[0] is not None and losses[-1] is not None and losses[-1]["mse"] < losses[0]["mse"]
+
+
+def test_caches_are_filled_before_a_frame_is_timed(monkeypatch):
+    """With a million Gaussians the first frame takes seconds that no later one takes."""
+    calls, make = [], curves.make_avatar
+
+    def spied(n: int, size: int) -> Any:
+        avatar = make(n, size)
+        render = avatar.render
+        monkeypatch.setattr(avatar, "render", lambda *a: (calls.append("frame"), render(*a))[1])
+        return avatar
+
+    def timed(tasks: dict[str, Any], *_: Any) -> dict[str, Timing]:
+        calls.append("timed")
+        return {name: Timing(1.0, 1, 0) for name in tasks}
+
+    monkeypatch.setattr(curves, "make_avatar", spied)
+    monkeypatch.setattr(curves, "interleaved", timed)
+    curves.model_rows([(50, 32)], 1, 0.0)
+    assert calls[:2] == ["frame", "timed"]
 
 
 def test_motion_comes_in_blocks_of_one_track():

@@ -20,7 +20,7 @@ from avatar.native import _abi_cuda, cuda, marching, rasterization, reference
 from avatar.native.library import runs_native
 from tests.kernels.compare import Function, values_and_gradients
 from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation
-from tests.kernels.scenes import random_scene
+from tests.kernels.scenes import packed_rays, random_scene, rigged
 
 pytestmark = pytest.mark.usefixtures("needs_native")  # the CPU kernels are what is compared with
 
@@ -112,6 +112,26 @@ def test_culled_gaussians_get_zeros(backend):
 def test_projection_in_every_order(emulation):
     s = random_scene(300, dtype=torch.float32)
     same_in_every_order(emulation, _project(native, s), [s.means, s.quats, s.scales, s.viewmat])
+
+
+# ---- the rig -------------------------------------------------------------------------------------------------------
+
+
+def _pose(module) -> Function:
+    return lambda *inputs: module.pose_gaussians(*inputs)
+
+
+@pytest.mark.parametrize("n", [0, 1, 128, 300])
+def test_posing_in_double_is_the_reference(emulation, n):
+    compare(emulation, _pose(native), _pose(reference), rigged(n), 1e-10)
+
+
+def test_posing_is_the_cpus(backend):
+    compare(backend, _pose(native), _pose(native), rigged(500, torch.float32), 2e-5)
+
+
+def test_posing_in_every_order(emulation):
+    same_in_every_order(emulation, _pose(native), rigged(300, torch.float32))
 
 
 # ---- tri-planes ----------------------------------------------------------------------------------------------------
@@ -459,64 +479,27 @@ def test_the_kernel_refuses_another_width(emulation):
 # ---- rays ----------------------------------------------------------------------------------------------------------
 
 
-def _rays(counts: list[int], channels: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """offsets; starts, ends, densities, colors."""
-    g = torch.Generator().manual_seed(1)
-    offsets = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    samples = int(offsets[-1])
-    starts = torch.rand(samples, generator=g, dtype=torch.float64)
-    lengths = 0.2 * torch.rand(samples, generator=g, dtype=torch.float64)
-    densities = 3 * torch.rand(samples, generator=g, dtype=torch.float64) ** 3
-    colors = torch.rand(samples, channels, generator=g, dtype=torch.float64)
-    return offsets, [x.to(dtype) for x in (starts, starts + lengths, densities, colors)]
-
-
 def _march(module, offsets: Tensor, starts: Tensor, ends: Tensor) -> Function:
-    def run(densities, colors):
-        rest = [x.to(colors.device) for x in (offsets, starts, ends)]
-        if module is reference:
-            return reference.march_rays(*rest, densities, colors)
-        return marching._march(*rest, densities, colors)[:3]  # march_rays itself leaves CPU tensors to torch
-
-    return run
+    return lambda densities, colors: module.march_rays(
+        *(x.to(colors.device) for x in (offsets, starts, ends)), densities, colors
+    )
 
 
 COUNTS = [0, 5, 32, 0, 33, 100, 1, 64, 3, 0]
 
 
-def test_marching_reference_gradients_are_right():
-    offsets, (starts, ends, *inputs) = _rays([0, 3, 4, 0], 2, torch.float64)
-    leaves = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(_march(reference, offsets, starts, ends), leaves)
-
-
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("counts", [COUNTS, [0], [], [7]], ids=["many", "empty ray", "no ray", "one"])
 def test_marching_in_double_is_the_reference(emulation, counts, channels):
-    offsets, (starts, ends, *inputs) = _rays(counts, channels, torch.float64)
+    offsets, (starts, ends, *inputs) = packed_rays(counts, channels, torch.float64)
     run = [_march(module, offsets, starts, ends) for module in (native, reference)]
     compare(emulation, *run, inputs, 1e-10)
 
 
 def test_marching_in_float(backend):
-    offsets, (starts, ends, *inputs) = _rays(COUNTS, 3, torch.float32)
+    offsets, (starts, ends, *inputs) = packed_rays(COUNTS, 3, torch.float32)
     run = [_march(module, offsets, starts, ends) for module in (native, reference)]
     compare(backend, *run, inputs, 1e-4)
-
-
-def test_marching_through_the_public_function():
-    """A wall of density 2 from 1 to 3, in two samples, in front of nothing."""
-    offsets = torch.tensor([0, 2, 2], dtype=torch.int32)
-    color, opacity, depth = native.march_rays(
-        offsets, torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0]), torch.tensor([2.0, 2.0]), torch.eye(2)
-    )
-    first = 1 - torch.exp(torch.tensor(-2.0))
-    second = first * torch.exp(torch.tensor(-2.0))
-    torch.testing.assert_close(color, torch.stack([torch.stack([first, second]), torch.zeros(2)]))
-    torch.testing.assert_close(opacity, torch.stack([first + second, torch.tensor(0.0)]))
-    torch.testing.assert_close(depth[0], (1.5 * first + 2.5 * second) / (first + second))
-    with pytest.raises(AvatarError, match=r"offsets is torch.int64 \[3\]"):
-        native.march_rays(offsets.long(), torch.ones(2), torch.ones(2), torch.ones(2), torch.eye(2))
 
 
 # ---- library -------------------------------------------------------------------------------------------------------
@@ -537,7 +520,7 @@ def test_bindings_match_the_header():
 
 def test_operator_contracts(emulation):
     (means2d, conics, colors, opacities), (depths, radii), width, height = _projected("one", torch.float64)
-    offsets, (starts, ends, densities, rgb) = _rays([3, 0, 2], 3, torch.float64)
+    offsets, (starts, ends, densities, rgb) = packed_rays([3, 0, 2], 3, torch.float64)
     with emulation.active():
         tiles = rasterization._bin(means2d, conics, opacities, depths, radii, width, height)
         leaves = [x.clone().requires_grad_() for x in (means2d, conics, colors, opacities)]
@@ -569,7 +552,7 @@ def test_register_report(tmp_path, monkeypatch, capsys, registers, spilled, prob
 def test_refusals_become_errors(emulation):
     x = torch.zeros(4)
     with emulation.active():
-        with pytest.raises(AvatarError, match="adam_step needs"):
+        with pytest.raises(AvatarError, match="n, step are 4, 0"):
             cuda.adam_step(x, x, x, x, 0.1, 0.9, 0.9, 1e-8, 0)
         with pytest.raises(AvatarError, match="float16 is not supported"):
             cuda.adam_step(x.half(), x, x, x, 0.1, 0.9, 0.9, 1e-8, 1)

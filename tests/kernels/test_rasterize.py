@@ -180,8 +180,8 @@ def test_operator_contract(with_background):
     ("change", "message"),
     [
         ({"conics": torch.zeros(2, 3)}, r"conics has shape \[2, 3\]; expected \[3, 3\]"),
-        ({"colors": torch.zeros(3, 33)}, "1 to 32 channels"),
-        ({"colors": torch.zeros(3, 0)}, "1 to 32 channels"),
+        ({"colors": torch.zeros(3, 33)}, "C from 1 to 32"),
+        ({"colors": torch.zeros(3, 0)}, "C from 1 to 32"),
         ({"radii": torch.ones(3)}, "radii is torch.float32"),
         ({"background": torch.zeros(4)}, r"background has shape \[4\]; expected \[3\]"),
         ({"background": torch.zeros(8, 8, 4)}, r"background has shape \[8, 8, 4\]; expected \[8, 8, 3\]"),

@@ -98,8 +98,8 @@ def test_resolutions_may_be_a_tensor():
         (torch.zeros(3, 2), torch.zeros(3, 1, 8, 1), [2], r"points has shape \[3, 2\]"),
         (torch.zeros(3, 3), torch.zeros(2, 1, 8, 1), [2], r"table has shape \[2, 1, 8, 1\]"),
         (torch.zeros(3, 3), torch.zeros(3, 1, 8, 1), [2, 3], "resolutions has 2 entries; table has 1"),
-        (torch.zeros(3, 3), torch.zeros(3, 1, 8, 1), [0], "1 to 65535"),
-        (torch.zeros(3, 3), torch.zeros(3, 1, 2, 1), [1], "at least 4 rows"),
+        (torch.zeros(3, 3), torch.zeros(3, 1, 8, 1), [0], "from 1 to 65535"),
+        (torch.zeros(3, 3), torch.zeros(3, 1, 2, 1), [1], "T from 4"),
     ],
 )
 def test_wrong_arguments_are_named(points, table, resolutions, message):

@@ -66,6 +66,41 @@ def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
     assert "libsoxr" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_every_kernel_is_compared():
+    from avatar import native
+    from avatar.native import reference
+
+    named = {name for name in native.__all__ if hasattr(reference, name)}
+    assert set(doctor.operator_errors()) == named - {"deform_code"}  # a part of deform_mlp
+
+
+def test_backends_are_a_line_each(monkeypatch):
+    from avatar.backends import requirements
+
+    why = AvatarError("--renderer gsplat needs the package gsplat,", "which is not installed.", "pip install gsplat")
+    monkeypatch.setattr(requirements, "problem", lambda name: why if name == "gsplat" else None)
+    found = parts(doctor.check_backends())
+    assert set(found) == set(requirements.BACKENDS)
+    assert all(f.state == doctor.GOOD for f in found.values())  # none is needed
+    assert (
+        found["gsplat"].detail == "not available: --renderer gsplat needs the package gsplat, which is not installed."
+    )
+    assert found["nerfacc"].detail == "available: --marcher nerfacc"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"avx2", "fma", "avx512f", "avx512_bf16"}, "avx2 fma avx512f; bfloat16: avx512_bf16 "),
+        ({"asimd", "bf16"}, "asimd; bfloat16: bf16 "),
+        (set(), "-; bfloat16: no "),
+    ],
+)
+def test_the_processor_line_says_what_kernels_can_use(monkeypatch, flags, words):
+    monkeypatch.setattr(doctor, "cpu", lambda: ("Example chip", flags))
+    assert words in parts(doctor.check_machine())["processor"].detail
+
+
 def test_a_check_that_fails_is_a_finding(monkeypatch):
     def check_gpu():
         raise RuntimeError("driver mismatch")

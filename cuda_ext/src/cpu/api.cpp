@@ -1,9 +1,7 @@
 // The C ABI: checks what cannot be left to the caller, then calls the kernels of the chosen instruction set.
-#include "avatar_native.h"
-
 #include <cstdint>
-#include <cstdio>
-#include <initializer_list>
+
+#include "avatar_checks.h"
 
 #define AVATAR_ISA baseline
 #include "kernels.inc"
@@ -20,12 +18,6 @@
 namespace {
 
 constexpr int32_t kMaxThreads = 64;
-constexpr int64_t kMaxRows = int64_t(1) << 24;  // list indices are carried in float lanes
-
-int32_t fail(avatar_call* call, avatar_status status, const char* message) {
-  std::snprintf(call->message, sizeof(call->message), "%s", message);
-  return status;
-}
 
 int32_t best_isa() {
 #if defined(AVATAR_WITH_X86)
@@ -42,28 +34,17 @@ int32_t best_isa() {
 
 // Common checks; on success `*isa` is the instruction set to use.
 int32_t check(avatar_call* call, int64_t n, int32_t* isa) {
-  if (call == nullptr) return AVATAR_BAD_ARGUMENT;
-  call->message[0] = '\0';
-  if (call->dtype != AVATAR_FLOAT32 && call->dtype != AVATAR_FLOAT64)
-    return fail(call, AVATAR_BAD_ARGUMENT, "dtype is neither float32 nor float64");
-  if (call->num_threads < 1) return fail(call, AVATAR_BAD_ARGUMENT, "num_threads is below 1");
-  if (n < 0) return fail(call, AVATAR_BAD_ARGUMENT, "a size is negative");
-  if (n > kMaxRows) return fail(call, AVATAR_BAD_ARGUMENT, "more than 16777216 Gaussians or points");
+  AVATAR_RETURN_IF_BAD(avatar::check_call(call, n));
   const int32_t best = best_isa();
   *isa = call->isa == AVATAR_ISA_AUTO ? best : call->isa;
   if (*isa < AVATAR_ISA_BASELINE || *isa > best)
-    return fail(call, AVATAR_UNSUPPORTED, "this machine or build lacks the requested instruction set");
+    return avatar::fail(call, AVATAR_UNSUPPORTED, "isa is %d; this machine or build has 1 to %d", int(call->isa),
+                        int(best));
   return AVATAR_OK;
 }
 
-int32_t check_picture(avatar_call* call, int32_t width, int32_t height, int32_t channels) {
-  if (width < 1 || height < 1 || width > 16384 || height > 16384)
-    return fail(call, AVATAR_BAD_ARGUMENT, "width and height must be 1 to 16384");
-  if (channels < 1 || channels > 32) return fail(call, AVATAR_BAD_ARGUMENT, "channels must be 1 to 32");
-  return AVATAR_OK;
-}
-
-int32_t threads_of(const avatar_call* call) { return call->num_threads < kMaxThreads ? call->num_threads : kMaxThreads; }
+int32_t at_most_threads(int32_t threads) { return threads < kMaxThreads ? threads : kMaxThreads; }
+int32_t threads_of(const avatar_call* call) { return at_most_threads(call->num_threads); }
 
 template <typename T>
 const T* in(const void* pointer) {
@@ -108,8 +89,12 @@ T* out(void* pointer) {
 #define BY_DTYPE(function, ...)                                             \
   (dtype == AVATAR_FLOAT32 ? avatar::baseline::function<float>(__VA_ARGS__) \
                            : avatar::baseline::function<double>(__VA_ARGS__))
-#define RETURN_IF_BAD(expression)                               \
-  if (const int32_t status_ = (expression); status_ != AVATAR_OK) return status_
+
+using avatar::check_channels;
+using avatar::check_grid;
+using avatar::check_network;
+using avatar::check_picture;
+using avatar::fail;
 
 extern "C" {
 
@@ -117,27 +102,19 @@ int32_t avatar_abi_version(void) { return AVATAR_ABI_VERSION; }
 
 int32_t avatar_best_isa(void) { return best_isa(); }
 
-static int32_t check_grid(avatar_call* call, const int32_t* resolutions, int32_t levels, int64_t rows,
-                          int32_t features) {
-  if (levels < 1 || levels > 64 || features < 1 || features > 16)
-    return fail(call, AVATAR_BAD_ARGUMENT, "levels must be 1 to 64 and features 1 to 16");
-  if (rows < 4 || rows > INT32_MAX) return fail(call, AVATAR_BAD_ARGUMENT, "a table needs 4 to 2^31-1 rows");
-  for (int32_t level = 0; level < levels; ++level)
-    if (resolutions[level] < 1 || resolutions[level] > 65535)
-      return fail(call, AVATAR_BAD_ARGUMENT, "resolutions must be 1 to 65535");
-  return AVATAR_OK;
-}
-
 int32_t avatar_triplane_encode(avatar_call* call, const void* points, const void* table, const int32_t* resolutions,
                                int64_t n, int32_t levels, int64_t rows, int32_t features, void* encoded) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  AVATAR_REQUIRE(table);
+  AVATAR_REQUIRE_IF(n, points, encoded);
   DISPATCH(K::triplane_encode<T>(threads_of(call), in<T>(points), in<T>(table), resolutions, n, levels, rows, features,
                                  out<T>(encoded)));
 }
 
 int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features) {
+  if (!avatar::good_count(n) || !avatar::good_grid(levels, features)) return -1;
   return BY_DTYPE(triplane_workspace, n, levels, features);
 }
 
@@ -146,8 +123,11 @@ int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, c
                                         int32_t features, const void* v_out, void* v_points, void* v_table,
                                         void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
+  AVATAR_REQUIRE(table);
+  AVATAR_REQUIRE_IF(n, points, v_out);
+  if (v_table != nullptr) AVATAR_REQUIRE_IF(n, workspace);
   DISPATCH(K::triplane_encode_backward<T>(threads_of(call), in<T>(points), in<T>(table), resolutions, n, levels, rows,
                                           features, in<T>(v_out), out<T>(v_points), out<T>(v_table),
                                           out<T>(workspace)));
@@ -157,14 +137,18 @@ int32_t avatar_project(avatar_call* call, const void* means, const void* quats, 
                        const void* viewmat, const void* intrinsics, int64_t n, int32_t width, int32_t height,
                        double eps2d, double near_plane, int32_t* radii, void* means2d, void* depths, void* conics) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(viewmat, intrinsics);
+  AVATAR_REQUIRE_IF(n, means, quats, scales, radii, means2d, depths, conics);
   DISPATCH(K::project<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(scales), in<T>(viewmat),
                          in<T>(intrinsics), n, width, height, eps2d, near_plane, radii, out<T>(means2d),
                          out<T>(depths), out<T>(conics)));
 }
 
-int64_t avatar_project_workspace(int32_t dtype, int64_t n) { return BY_DTYPE(project_workspace, n); }
+int64_t avatar_project_workspace(int32_t dtype, int64_t n) {
+  return avatar::good_count(n) ? BY_DTYPE(project_workspace, n) : -1;
+}
 
 int32_t avatar_project_backward(avatar_call* call, const void* means, const void* quats, const void* scales,
                                 const void* viewmat, const void* intrinsics, int64_t n, int32_t width, int32_t height,
@@ -172,15 +156,49 @@ int32_t avatar_project_backward(avatar_call* call, const void* means, const void
                                 const void* v_conics, void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
                                 void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(viewmat, intrinsics);
+  AVATAR_REQUIRE_IF(n, means, quats, scales, radii, v_means2d, v_depths, v_conics, v_means, v_quats, v_scales,
+                    workspace);
   DISPATCH(K::project_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(scales), in<T>(viewmat),
                                   in<T>(intrinsics), n, width, height, eps2d, radii, in<T>(v_means2d),
                                   in<T>(v_depths), in<T>(v_conics), out<T>(v_means), out<T>(v_quats), out<T>(v_scales),
                                   out<T>(v_viewmat), static_cast<double*>(workspace)));
 }
 
+int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights, const void* drops,
+                    const void* moves, const void* turns, int64_t n, void* posed_means, void* posed_quats) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_REQUIRE(moves, turns);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, posed_means, posed_quats);
+  DISPATCH(K::pose<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(drops), in<T>(moves),
+                      in<T>(turns), n, out<T>(posed_means), out<T>(posed_quats)));
+}
+
+int64_t avatar_pose_workspace(int32_t dtype, int64_t n) {
+  return avatar::good_count(n) ? BY_DTYPE(pose_workspace, n) : -1;
+}
+
+int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
+                             const void* drops, const void* moves, const void* turns, int64_t n,
+                             const void* v_posed_means, const void* v_posed_quats, void* v_means, void* v_quats,
+                             void* v_weights, void* v_drops, void* v_moves, void* v_turns, void* workspace) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_REQUIRE(moves, turns);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_drops,
+                    workspace);
+  if (v_moves != nullptr) AVATAR_REQUIRE(v_turns);
+  DISPATCH(K::pose_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(drops),
+                               in<T>(moves), in<T>(turns), n, in<T>(v_posed_means), in<T>(v_posed_quats),
+                               out<T>(v_means), out<T>(v_quats), out<T>(v_weights), out<T>(v_drops), out<T>(v_moves),
+                               out<T>(v_turns), static_cast<double*>(workspace)));
+}
+
 int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height) {
+  if (!avatar::good_count(n) || !avatar::good_picture(width, height, 1)) return -1;
   return BY_DTYPE(bin_workspace, n, width, height);
 }
 
@@ -189,15 +207,19 @@ int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* con
                          int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs, void* limits,
                          void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(slot_offsets, tile_offsets, num_pairs, workspace);
+  AVATAR_REQUIRE_IF(n, means2d, conics, opacities, depths, radii, limits);
   const auto run = [&]() -> int32_t {
     DISPATCH(K::bin_count<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(opacities), in<T>(depths), radii, n,
                              width, height, slot_offsets, tile_offsets, num_pairs, out<T>(limits), workspace));
   };
-  RETURN_IF_BAD(run());
+  AVATAR_RETURN_IF_BAD(run());
   if (*num_pairs > INT32_MAX)
-    return fail(call, AVATAR_UNSUPPORTED, "more than 2^31-1 pairs of tile and Gaussian: the Gaussians are too large");
+    return fail(call, AVATAR_UNSUPPORTED,
+                "%lld Gaussians cover more than 2^31-1 tiles of a picture of %d x %d pixels; expected fewer or smaller",
+                static_cast<long long>(n), int(width), int(height));
   return AVATAR_OK;
 }
 
@@ -205,8 +227,10 @@ int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* coni
                         int32_t width, int32_t height, const int32_t* slot_offsets, int32_t* ids, int32_t* slots,
                         void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(slot_offsets, workspace);
+  AVATAR_REQUIRE_IF(n, means2d, conics, opacities);
   DISPATCH(K::bin_fill<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(opacities), n, width, height,
                           slot_offsets, ids, slots, workspace));
 }
@@ -217,14 +241,18 @@ int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* con
                          const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t, int32_t* last,
                          void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(tile_offsets, image, final_t, last);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits, workspace);
   DISPATCH(K::rasterize<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
                            channels, in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets,
                            ids, out<T>(image), out<T>(final_t), last, workspace));
 }
 
 int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels) {
+  const bool good_pairs = num_pairs >= 0 && num_pairs <= avatar::kMaxPairs;
+  if (!avatar::good_count(n) || !good_pairs || !avatar::good_picture(1, 1, channels)) return -1;
   return BY_DTYPE(rasterize_workspace, n, num_pairs, channels);
 }
 
@@ -236,8 +264,11 @@ int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const 
                                   const void* v_image, const void* v_final_t, void* v_means2d, void* v_conics,
                                   void* v_colors, void* v_opacities, void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(tile_offsets, slot_offsets, final_t, last, v_image);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits, v_means2d, v_conics, v_colors, v_opacities,
+                    workspace);
   DISPATCH(K::rasterize_backward<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n,
                                     channels, in<T>(background), background_stride, width, height, in<T>(limits),
                                     tile_offsets, ids, slots, slot_offsets, in<T>(final_t), last, in<T>(v_image),
@@ -246,15 +277,16 @@ int32_t avatar_rasterize_backward(avatar_call* call, const void* means2d, const 
 }
 
 int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
-  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
-  return BY_DTYPE(ssim_workspace, threads, height, width, channels);
+  if (num_threads < 1 || !avatar::good_picture(width, height, channels)) return -1;
+  return BY_DTYPE(ssim_workspace, at_most_threads(num_threads), height, width, channels);
 }
 
 int32_t avatar_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width, int32_t channels,
                     void* mean, void* partials, void* partials_b, void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, 0, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_RETURN_IF_BAD(check(call, 0, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(a, b, mean, workspace);
   DISPATCH(K::ssim<T>(threads_of(call), in<T>(a), in<T>(b), height, width, channels, out<T>(mean), out<T>(partials),
                       out<T>(partials_b), workspace));
 }
@@ -262,39 +294,34 @@ int32_t avatar_ssim(avatar_call* call, const void* a, const void* b, int32_t hei
 int32_t avatar_ssim_backward(avatar_call* call, const void* a, const void* b, const void* partials, double v_mean,
                              int32_t height, int32_t width, int32_t channels, void* v_a, void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, 0, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_RETURN_IF_BAD(check(call, 0, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(a, b, partials, v_a, workspace);
   DISPATCH(K::ssim_backward<T>(threads_of(call), in<T>(a), in<T>(b), in<T>(partials), v_mean, height, width, channels,
                                out<T>(v_a), workspace));
 }
 
 int64_t avatar_l1_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width, int32_t channels) {
-  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
-  return BY_DTYPE(l1_ssim_workspace, threads, height, width, channels);
+  if (num_threads < 1 || !avatar::good_picture(width, height, channels)) return -1;
+  return BY_DTYPE(l1_ssim_workspace, at_most_threads(num_threads), height, width, channels);
 }
 
 int32_t avatar_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight, double ssim_weight,
                        int32_t height, int32_t width, int32_t channels, void* terms, void* v_image, void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, 0, &isa));
-  RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_RETURN_IF_BAD(check(call, 0, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(image, target, terms, workspace);
   DISPATCH(K::l1_ssim<T>(threads_of(call), in<T>(image), in<T>(target), in<T>(weight), ssim_weight, height, width,
                          channels, out<T>(terms), out<T>(v_image), workspace));
 }
 
-static int32_t check_mlp(avatar_call* call, int32_t inputs, int32_t hidden, int32_t outputs) {
-  for (const int32_t size : {inputs, hidden, outputs})
-    if (size < 1 || size > 1024)
-      return fail(call, AVATAR_BAD_ARGUMENT, "deform_mlp needs 1 to 1024 inputs, hidden units and outputs");
-  return AVATAR_OK;
-}
-
 int64_t avatar_deform_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t hidden,
                                     int32_t outputs) {
+  if (num_threads < 1 || !avatar::good_network(inputs, hidden, outputs)) return -1;
   // Registers of other instruction sets are narrower or as wide, so the widest padding is enough for all.
-  const int32_t threads = num_threads < kMaxThreads ? num_threads : kMaxThreads;
   const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
-  return BY_DTYPE(deform_mlp_workspace, threads, wide(inputs), wide(hidden), wide(outputs));
+  return BY_DTYPE(deform_mlp_workspace, at_most_threads(num_threads), wide(inputs), wide(hidden), wide(outputs));
 }
 
 int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* code, int64_t n, int32_t inputs,
@@ -303,8 +330,11 @@ int32_t avatar_deform_mlp(avatar_call* call, const void* features, const void* c
                           const void* head_weight, const void* head_bias, const void* scale, void* result,
                           void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_network(call, inputs, hidden, outputs));
+  AVATAR_REQUIRE(condition, middle_weight, middle_bias, head_weight, head_bias, scale, workspace);
+  AVATAR_REQUIRE_IF(n, result);
+  if (code == nullptr) AVATAR_REQUIRE_IF(n, features, spatial_weight, spatial_bias);
   DISPATCH(K::deform_mlp<T>(threads_of(call), in<T>(features), in<T>(code), n, inputs, hidden, outputs,
                             in<T>(spatial_weight), in<T>(spatial_bias), in<T>(condition), in<T>(middle_weight),
                             in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale), out<T>(result),
@@ -319,8 +349,12 @@ int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int6
                                    void* v_condition, void* v_middle_weight, void* v_middle_bias, void* v_head_weight,
                                    void* v_head_bias, void* workspace) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, n, &isa));
-  RETURN_IF_BAD(check_mlp(call, inputs, hidden, outputs));
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_network(call, inputs, hidden, outputs));
+  AVATAR_REQUIRE(spatial_weight, spatial_bias, condition, middle_weight, middle_bias, head_weight, head_bias, scale,
+                 v_spatial_weight, v_spatial_bias, v_condition, v_middle_weight, v_middle_bias, v_head_weight,
+                 v_head_bias, workspace);
+  AVATAR_REQUIRE_IF(n, features, v_out, v_features);
   DISPATCH(K::deform_mlp_backward<T>(
       threads_of(call), in<T>(features), n, inputs, hidden, outputs, in<T>(spatial_weight), in<T>(spatial_bias),
       in<T>(condition), in<T>(middle_weight), in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale),
@@ -328,11 +362,38 @@ int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int6
       out<T>(v_middle_weight), out<T>(v_middle_bias), out<T>(v_head_weight), out<T>(v_head_bias), out<T>(workspace)));
 }
 
+int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                     const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
+                     void* opacity, void* depth, void* transmittance) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, color, opacity, depth);
+  DISPATCH(K::march<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays,
+                       channels, out<T>(color), out<T>(opacity), out<T>(depth), out<T>(transmittance)));
+}
+
+int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                              const void* densities, const void* colors, int64_t rays, int32_t channels,
+                              const void* opacity, const void* depth, const void* transmittance, const void* v_color,
+                              const void* v_opacity, const void* v_depth, void* v_densities, void* v_colors) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, opacity, depth, v_color, v_opacity, v_depth);
+  DISPATCH(K::march_backward<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors),
+                                rays, channels, in<T>(opacity), in<T>(depth), in<T>(transmittance), in<T>(v_color),
+                                in<T>(v_opacity), in<T>(v_depth), out<T>(v_densities), out<T>(v_colors)));
+}
+
 int32_t avatar_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg, void* exp_avg_sq, int64_t n,
                          double lr, double beta1, double beta2, double eps, int64_t step) {
   int32_t isa;
-  RETURN_IF_BAD(check(call, 0, &isa));
-  if (n < 0 || step < 1) return fail(call, AVATAR_BAD_ARGUMENT, "adam_step needs n >= 0 and step >= 1");
+  AVATAR_RETURN_IF_BAD(check(call, 0, &isa));
+  if (n < 0 || step < 1)
+    return fail(call, AVATAR_BAD_ARGUMENT, "n, step are %lld, %lld; expected at least 0 and 1",
+                static_cast<long long>(n), static_cast<long long>(step));
+  AVATAR_REQUIRE_IF(n, param, grad, exp_avg, exp_avg_sq);
   DISPATCH(K::adam_step<T>(threads_of(call), out<T>(param), in<T>(grad), out<T>(exp_avg), out<T>(exp_avg_sq), n, lr,
                            beta1, beta2, eps, step));
 }

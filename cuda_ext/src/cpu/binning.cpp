@@ -28,12 +28,13 @@ struct DepthKey<double> {
   typedef uint64_t Bits;
 };
 
-// Bits that order like the number itself, negative ones included.
+// Bits that order like the number itself, negative ones included; NaN comes last.
 template <typename T>
 typename DepthKey<T>::Bits depth_key(T depth) {
   typename DepthKey<T>::Bits bits;
   __builtin_memcpy(&bits, &depth, sizeof(bits));
   const typename DepthKey<T>::Bits sign = typename DepthKey<T>::Bits(1) << (8 * sizeof(bits) - 1);
+  if (depth != depth) return ~typename DepthKey<T>::Bits(0);
   return bits & sign ? ~bits : bits | sign;
 }
 

@@ -197,7 +197,7 @@ struct Block {
         (V::load(base) + V::load(w.spatial_bias + j)).store(base);
         const V x = V::load(gate) + V::load(w.spatial_bias + s.wide_hidden + j);
         const V other = exp2_approximate(at_most(x * V(-1.44269504088896341), V(120.0)));
-        (V(2.0) / (V(1.0) + other)).store(gate);
+        select(x <= x, V(2.0) / (V(1.0) + other), x).store(gate);  // NaN stays NaN
       }
   }
 
@@ -211,19 +211,18 @@ struct Block {
 
   void hidden_layers(const Shape<T>& s, const Weights<T>& w, int count) {
     using V = Lanes<T>;
-    const V zero(0.0);
     for (int p = 0; p < count; ++p)
       for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
         const T* base = code + p * 2 * s.wide_hidden + j;
         const V sum = V::load(base) + V::load(base + s.wide_hidden) * V::load(w.condition + j);
-        at_least(sum, zero).store(first + p * s.wide_hidden + j);
+        rectified(sum).store(first + p * s.wide_hidden + j);
       }
     multiply(View<T>{first, s.wide_hidden, 1}, w.middle, s.wide_hidden, second, s.wide_hidden, count, s.wide_hidden,
              s.hidden, false);
     for (int p = 0; p < count; ++p)
       for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
         T* here = second + p * s.wide_hidden + j;
-        at_least(V::load(here) + V::load(w.middle_bias + j), zero).store(here);
+        rectified(V::load(here) + V::load(w.middle_bias + j)).store(here);
       }
   }
 

@@ -1,5 +1,6 @@
 // Projection of 3D Gaussians and its vector-Jacobian product, one vector register of Gaussians at a time.
 #include "common.h"
+#include "rows.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
@@ -24,18 +25,6 @@ CameraModel<Lanes<T>> broadcast(const CameraModel<T>& camera) {
   out.high_y = V(camera.high_y);
   out.eps2d = V(camera.eps2d);
   return out;
-}
-
-// Transpose rows from `first` on of an [n, Columns] array into one vector per column. Rows past `end` repeat
-// the last row, so that they hold ordinary numbers.
-template <int Columns, typename T>
-void gather_rows(const T* array, int64_t first, int64_t end, Lanes<T> out[Columns]) {
-  T column[Columns][Lanes<T>::kCount];
-  for (int lane = 0; lane < Lanes<T>::kCount; ++lane) {
-    const int64_t row = first + lane < end ? first + lane : end - 1;
-    for (int k = 0; k < Columns; ++k) column[k][lane] = array[row * Columns + k];
-  }
-  for (int k = 0; k < Columns; ++k) out[k] = Lanes<T>::load(column[k]);
 }
 
 // The reverse: write the lanes whose radius is positive, and zeros for the others.

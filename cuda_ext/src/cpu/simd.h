@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include "avatar_math.h"
@@ -153,12 +154,18 @@ AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
 AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm512_min_ps((__m512)x.v, (__m512)bound.v));
 }
+AVATAR_HD Lanes<float> rectified(Lanes<float> x) {
+  return Lanes<float>((Vector<float>::values)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x.v));
+}
 #elif defined(__AVX2__)
 AVATAR_HD Lanes<float> at_least(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm256_max_ps((__m256)x.v, (__m256)bound.v));
 }
 AVATAR_HD Lanes<float> at_most(Lanes<float> x, Lanes<float> bound) {
   return Lanes<float>((Vector<float>::values)_mm256_min_ps((__m256)x.v, (__m256)bound.v));
+}
+AVATAR_HD Lanes<float> rectified(Lanes<float> x) {
+  return Lanes<float>((Vector<float>::values)_mm256_max_ps(_mm256_setzero_ps(), (__m256)x.v));
 }
 #endif
 
@@ -252,6 +259,10 @@ AVATAR_HD Lanes<T> round_up(Lanes<T> x) {
   return nearest + select(nearest < x, Lanes<T>(1.0), Lanes<T>(0.0));
 }
 
+AVATAR_HD Lanes<double> opacity_of(Lanes<double> tau) {
+  return map_lanes(tau, [](double value) { return opacity_of(value); });
+}
+
 AVATAR_HD Lanes<double> exp2_approximate(Lanes<double> x) {
   return map_lanes(x, [](double value) { return ::exp2(value); });
 }
@@ -281,6 +292,19 @@ AVATAR_HD Lanes<float> exp2_approximate(Lanes<float> x) {
   // The low bits of `shifted` hold that integer n; moved to the exponent field they multiply by 2^n.
   return V((Vector<float>::values)((words)p.v + ((words)shifted.v << 23)));
 #endif
+}
+
+// To 1e-5 of itself; NaN stays NaN.
+AVATAR_HD Lanes<float> opacity_of(Lanes<float> tau) {
+  using V = Lanes<float>;
+  // Where tau is small, 1 - exp(-tau) would lose its digits: there the Taylor series.
+  V series = V(1.0 / 5040);
+  for (const double factor : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2, 1.0}) series = V(factor) - tau * series;
+  series = tau * series;
+  const V far = V(1.0) - exp2_approximate(at_most(tau * V(-1.44269504088896341), V(126.0)));
+  const V small(0.5);
+  const V out = select(tau <= small, select(V(0.0) - small <= tau, series, far), far);
+  return select(tau <= tau, out, tau);
 }
 
 }  // namespace AVATAR_ISA

@@ -83,7 +83,7 @@ struct Cells {
       int32_t cell = static_cast<int32_t>(position);
       cell = cell < largest ? cell : largest;
       index[i] = static_cast<uint32_t>(cell);
-      fraction[i] = position - T(cell);
+      fraction[i] = at[i] == at[i] ? position - T(cell) : at[i];  // a NaN shows in the features
     }
   }
 };

@@ -42,9 +42,11 @@ using namespace avatar::AVATAR_ISA;
 extern "C" int32_t avatar_cuda_adam_step(avatar_call* call, void* param, const void* grad, void* exp_avg,
                                          void* exp_avg_sq, int64_t n, double lr, double beta1, double beta2, double eps,
                                          int64_t step, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, 0));
+  AVATAR_RETURN_IF_BAD(check_call(call, 0));
   if (n < 0 || n > int64_t(INT32_MAX) * kThreads || step < 1)
-    return fail(call, AVATAR_BAD_ARGUMENT, "adam_step needs n >= 0 and step >= 1");
+    return fail(call, AVATAR_BAD_ARGUMENT, "n, step are %lld, %lld; expected at least 0 and 1",
+                static_cast<long long>(n), static_cast<long long>(step));
+  AVATAR_REQUIRE_IF(n, param, grad, exp_avg, exp_avg_sq);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (n == 0) return int32_t(AVATAR_OK);

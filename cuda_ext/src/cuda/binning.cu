@@ -46,10 +46,11 @@ __global__ void __launch_bounds__(kThreads)
   counts[g] = count;
 }
 
-// Bits that order like the number itself, negative ones included.
+// Bits that order like the number itself, negative ones included; NaN comes last.
 __device__ __forceinline__ uint32_t depth_key(float depth) {
   uint32_t bits;
   memcpy(&bits, &depth, sizeof(bits));
+  if (depth != depth) return 0xffffffffu;
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
@@ -147,13 +148,15 @@ using namespace avatar::AVATAR_ISA;
 
 extern "C" {
 
-int64_t avatar_cuda_bin_count_workspace(int64_t n) { return CountWorkspace(nullptr, n).bytes; }
+int64_t avatar_cuda_bin_count_workspace(int64_t n) { return good_count(n) ? CountWorkspace(nullptr, n).bytes : -1; }
 
 int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                               const int32_t* radii, int64_t n, int32_t width, int32_t height, int32_t* slot_offsets,
                               void* limits, void* workspace, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(slot_offsets, workspace);
+  AVATAR_REQUIRE_IF(n, means2d, conics, opacities, radii, limits);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
@@ -166,6 +169,7 @@ int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d, const void
 }
 
 int64_t avatar_cuda_bin_fill_workspace(int64_t capacity, int32_t width, int32_t height) {
+  if (!good_capacity(capacity) || !good_picture(width, height, 1)) return -1;
   return FillWorkspace(nullptr, capacity, tiles_along(width) * tiles_along(height)).bytes;
 }
 
@@ -173,10 +177,12 @@ int32_t avatar_cuda_bin_fill(avatar_call* call, const void* means2d, const void*
                              const void* depths, const int32_t* radii, int64_t n, int32_t width, int32_t height,
                              const int32_t* slot_offsets, int64_t capacity, int32_t* tile_offsets, int32_t* ids,
                              int32_t* slots, int32_t* overflow, void* workspace, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
-  if (capacity < 0 || capacity >= INT32_MAX)
-    return fail(call, AVATAR_BAD_ARGUMENT, "capacity must be 0 to 2^31-2 pairs of tile and Gaussian");
+  AVATAR_RETURN_IF_BAD(check_capacity(call, capacity));
+  AVATAR_REQUIRE(slot_offsets, tile_offsets);
+  AVATAR_REQUIRE_IF(n, means2d, conics, opacities, depths, radii);
+  AVATAR_REQUIRE_IF(capacity, ids, slots, workspace);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads)
     const int channel = half * kHalf + lane;
     for (int r = 0; r < kWarp && first + r < n; ++r) {
       const float* base = code + (first + r) * 2 * kHidden + channel;
-      stage[warp][r][lane] = at_least(base[0] + base[kHidden] * signal[channel], 0.0f);
+      stage[warp][r][lane] = rectified(base[0] + base[kHidden] * signal[channel]);
     }
     __syncwarp();
     AVATAR_UNROLL
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     AVATAR_UNROLL
     for (int i = 0; i < kRowsAtOnce; ++i) {
-      const float active = at_least(sum[i], 0.0f);
+      const float active = rectified(sum[i]);
       AVATAR_UNROLL
       for (int o = 0; o < kOutputs; o += 4) {
         const float4 w = *reinterpret_cast<const float4*>(&weight2[unit + i][o]);
@@ -97,10 +97,13 @@ extern "C" int32_t avatar_cuda_deform_code(avatar_call* call, const void* code, 
                                            const void* middle_weight, const void* middle_bias,
                                            const void* head_weight, const void* head_bias, const void* scale,
                                            int64_t n, int32_t hidden, int32_t outputs, void* result, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   if (call->dtype != AVATAR_FLOAT32) return fail(call, AVATAR_UNSUPPORTED, "the deformation network is float32 only");
   if (hidden != kHidden || outputs < 1 || outputs > 16)
-    return fail(call, AVATAR_UNSUPPORTED, "the deformation network has 64 hidden channels and 1 to 16 outputs");
+    return fail(call, AVATAR_UNSUPPORTED, "hidden, outputs are %d, %d; the kernel is for 64 hidden channels, 1 to 16 outputs",
+                int(hidden), int(outputs));
+  AVATAR_REQUIRE(condition, middle_weight, middle_bias, head_weight, head_bias, scale);
+  AVATAR_REQUIRE_IF(n, code, result);
   if (n == 0) return AVATAR_OK;
   return launch(call, outputs <= 12 ? deform_kernel<12> : deform_kernel<16>, blocks_for(n, kThreads), kThreads,
                 static_cast<cudaStream_t>(stream), in<float>(code), in<float>(condition), in<float>(middle_weight),

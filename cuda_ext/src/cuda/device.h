@@ -9,8 +9,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <cstdio>
 
+#include "avatar_checks.h"
 #include "avatar_cuda.h"
 #include "avatar_math.h"
 
@@ -26,37 +26,25 @@ namespace AVATAR_ISA {
 constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kWarp = 32;
 
-inline int32_t fail(avatar_call* call, avatar_status status, const char* message) {
-  std::snprintf(call->message, sizeof(call->message), "%s", message);
-  return status;
-}
+using avatar::fail;
 
 inline int32_t status_of(avatar_call* call, cudaError_t error) {
-  return error == cudaSuccess ? AVATAR_OK : fail(call, AVATAR_UNSUPPORTED, cudaGetErrorString(error));
+  return error == cudaSuccess ? AVATAR_OK : fail(call, AVATAR_UNSUPPORTED, "%s", cudaGetErrorString(error));
 }
 
-#define AVATAR_RETURN_IF_BAD(expression)                           \
-  do {                                                             \
-    const int32_t bad_status = (expression);                       \
-    if (bad_status != AVATAR_OK) return bad_status;                \
-  } while (false)
+using avatar::check_call;
+using avatar::check_channels;
+using avatar::check_picture;
+using avatar::good_count;
+using avatar::good_picture;
+using avatar::kMaxChannels;
 
-// Common checks of every function of the ABI.
-inline int32_t check(avatar_call* call, int64_t n) {
-  if (call == nullptr) return AVATAR_BAD_ARGUMENT;
-  call->message[0] = '\0';
-  if (call->dtype != AVATAR_FLOAT32 && call->dtype != AVATAR_FLOAT64)
-    return fail(call, AVATAR_BAD_ARGUMENT, "dtype is neither float32 nor float64");
-  if (n < 0) return fail(call, AVATAR_BAD_ARGUMENT, "a size is negative");
-  if (n > int64_t(1) << 24) return fail(call, AVATAR_BAD_ARGUMENT, "more than 16777216 Gaussians, points or rays");
-  return AVATAR_OK;
-}
+inline bool good_capacity(int64_t capacity) { return capacity >= 0 && capacity < kMaxPairs; }
 
-inline int32_t check_picture(avatar_call* call, int32_t width, int32_t height, int32_t channels) {
-  if (width < 1 || height < 1 || width > 16384 || height > 16384)
-    return fail(call, AVATAR_BAD_ARGUMENT, "width and height must be 1 to 16384");
-  if (channels < 1 || channels > 32) return fail(call, AVATAR_BAD_ARGUMENT, "channels must be 1 to 32");
-  return AVATAR_OK;
+inline int32_t check_capacity(avatar_call* call, int64_t capacity) {
+  if (good_capacity(capacity)) return AVATAR_OK;
+  return fail(call, AVATAR_BAD_ARGUMENT, "capacity is %lld; expected 0 to 2^31-2 pairs of tile and Gaussian",
+              static_cast<long long>(capacity));
 }
 
 // function(T()) with the number type of the call. Double would halve the occupancy of the heavy kernels for the sake of
@@ -162,10 +150,6 @@ __device__ __forceinline__ float reciprocal(float x) {
 #endif
 }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
-
-// 1 - exp(-tau).
-__device__ __forceinline__ float opacity_of(float tau) { return -::expm1f(-tau); }
-__device__ __forceinline__ double opacity_of(double tau) { return -::expm1(-tau); }
 
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 

@@ -1,8 +1,5 @@
-// Volume rendering along rays (Max 1995), one warp per ray and one lane per sample, 32 samples at a time.
-//
-// With tau = density * length of the interval: alpha = 1 - exp(-tau), T = exp(-sum of tau before), weight = T alpha.
-// Backward, with g = <v_color, color> + v_opacity + v_depth middle of a sample:
-//   v_density = length * (T (1 - alpha) g - sum of weight g over the samples behind it).
+// Volume rendering along rays, one warp per ray and one lane per sample, 32 samples at a time; the mathematics is in
+// avatar_math.h.
 #include "device.h"
 
 namespace avatar {
@@ -10,13 +7,6 @@ namespace AVATAR_ISA {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxChannels = 32;
-
-// The smallest number by which 1 can be increased.
-template <typename T>
-__device__ __forceinline__ T spacing() {
-  return sizeof(T) == 4 ? T(1.1920928955078125e-07) : T(2.220446049250313e-16);
-}
 
 // kChannels: 3 is exact, 32 is an upper bound.
 template <typename T, int kChannels>
@@ -79,10 +69,7 @@ __global__ void __launch_bounds__(kThreads)
   T v[kChannels];
   AVATAR_UNROLL
   for (int c = 0; c < kChannels; ++c) v[c] = c < channels ? v_color[ray * channels + c] : T(0);
-  // depth = sum of weight * middle / opacity, the opacity bounded from below
-  const T bounded = at_least(opacity[ray], spacing<T>());
-  const T v_middle = v_depth[ray] / bounded;
-  const T v_weight = v_opacity[ray] - (opacity[ray] > spacing<T>() ? v_middle * depth[ray] : T(0));
+  const RayCotangent<T> v_ray = ray_cotangent(opacity[ray], depth[ray], v_opacity[ray], v_depth[ray]);
   T behind = T(0);  // sum of weight * g over the samples of later rounds
   for (int64_t base = begin + (end - begin - 1) / kWarp * kWarp; end > begin && base >= begin; base -= kWarp) {
     const int64_t i = base + lane;
@@ -90,7 +77,7 @@ __global__ void __launch_bounds__(kThreads)
     const T low = exists ? starts[i] : T(0), high = exists ? ends[i] : T(0);
     const T tau = exists ? densities[i] * (high - low) : T(0);
     const T t = exists ? transmittance[i] : T(0), weight = t * opacity_of(tau);
-    T g = v_weight + v_middle * T(0.5) * (low + high);
+    T g = v_ray.of_weight(T(0.5) * (low + high));
     AVATAR_UNROLL
     for (int c = 0; c < kChannels; ++c)
       if (exists && c < channels) {
@@ -110,12 +97,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-int32_t check_rays(avatar_call* call, int64_t rays, int32_t channels) {
-  AVATAR_RETURN_IF_BAD(check(call, rays));
-  if (channels < 1 || channels > kMaxChannels) return fail(call, AVATAR_BAD_ARGUMENT, "channels must be 1 to 32");
-  return AVATAR_OK;
-}
-
 }  // namespace
 }  // namespace AVATAR_ISA
 }  // namespace avatar
@@ -127,7 +108,9 @@ extern "C" {
 int32_t avatar_cuda_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                           const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
                           void* opacity, void* depth, void* transmittance, void* stream) {
-  AVATAR_RETURN_IF_BAD(check_rays(call, rays, channels));
+  AVATAR_RETURN_IF_BAD(check_call(call, rays));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, color, opacity, depth);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);
@@ -143,7 +126,9 @@ int32_t avatar_cuda_march_backward(avatar_call* call, const int32_t* offsets, co
                                    const void* opacity, const void* depth, const void* transmittance,
                                    const void* v_color, const void* v_opacity, const void* v_depth, void* v_densities,
                                    void* v_colors, void* stream) {
-  AVATAR_RETURN_IF_BAD(check_rays(call, rays, channels));
+  AVATAR_RETURN_IF_BAD(check_call(call, rays));
+  AVATAR_RETURN_IF_BAD(check_channels(call, channels));
+  AVATAR_REQUIRE_IF(rays, offsets, opacity, depth, v_color, v_opacity, v_depth);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);

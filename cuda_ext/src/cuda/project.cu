@@ -92,8 +92,10 @@ int32_t avatar_cuda_project(avatar_call* call, const void* means, const void* qu
                             const void* viewmat, const void* intrinsics, int64_t n, int32_t width, int32_t height,
                             double eps2d, double near_plane, int32_t* radii, void* means2d, void* depths, void* conics,
                             void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(viewmat, intrinsics);
+  AVATAR_REQUIRE_IF(n, means, quats, scales, radii, means2d, depths, conics);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (n == 0) return int32_t(AVATAR_OK);
@@ -104,6 +106,7 @@ int32_t avatar_cuda_project(avatar_call* call, const void* means, const void* qu
 }
 
 int64_t avatar_cuda_project_workspace(int32_t, int64_t n) {
+  if (!good_count(n)) return -1;
   return int64_t(blocks_for(n, kThreads)) * kViewTerms * int64_t(sizeof(double));
 }
 
@@ -112,8 +115,11 @@ int32_t avatar_cuda_project_backward(avatar_call* call, const void* means, const
                                      int32_t height, double eps2d, const int32_t* radii, const void* v_means2d,
                                      const void* v_depths, const void* v_conics, void* v_means, void* v_quats,
                                      void* v_scales, void* v_viewmat, void* workspace, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_REQUIRE(viewmat, intrinsics);
+  AVATAR_REQUIRE_IF(n, means, quats, scales, radii, v_means2d, v_depths, v_conics, v_means, v_quats, v_scales,
+                    workspace);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);

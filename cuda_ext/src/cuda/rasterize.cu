@@ -25,7 +25,6 @@ namespace {
 constexpr int kPixels = kTile * kTile;
 constexpr int kBucket = kWarp;            // Gaussians
 constexpr int kGeometryTerms = 6;         // v_mean (2), v_conic (3), v_opacity (1)
-constexpr int kMaxChannels = 32;
 constexpr int kMaxStored = 8;             // more channels are not copied to shared memory
 
 // Position in its tile of the pixel that a thread owns.
@@ -480,8 +479,10 @@ int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d, const void
                               int32_t background_stride, int32_t width, int32_t height, const void* limits,
                               const int32_t* tile_offsets, const int32_t* ids, void* image, void* final_t,
                               int32_t* last, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(tile_offsets, image, final_t, last);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     const Scene<T> scene = scene_of<T>(means2d, conics, colors, opacities, channels, background, background_stride,
@@ -495,6 +496,7 @@ int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d, const void
 
 int64_t avatar_cuda_rasterize_workspace(int32_t dtype, int64_t capacity, int32_t channels, int32_t width,
                                         int32_t height) {
+  if (!good_capacity(capacity) || !good_picture(width, height, channels)) return -1;
   const int tiles = tile_count(width, height);
   return dtype == AVATAR_FLOAT32 ? Workspace<float>(nullptr, capacity, channels, tiles).bytes
                                  : Workspace<double>(nullptr, capacity, channels, tiles).bytes;
@@ -508,10 +510,12 @@ int32_t avatar_cuda_rasterize_backward(avatar_call* call, const void* means2d, c
                                        const int32_t* last, const void* v_image, const void* v_final_t,
                                        void* v_means2d, void* v_conics, void* v_colors, void* v_opacities,
                                        void* workspace, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
-  if (capacity < 0 || capacity >= INT32_MAX)
-    return fail(call, AVATAR_BAD_ARGUMENT, "capacity must be 0 to 2^31-2 pairs of tile and Gaussian");
+  AVATAR_RETURN_IF_BAD(check_capacity(call, capacity));
+  AVATAR_REQUIRE(tile_offsets, slot_offsets, final_t, last, v_image);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits, v_means2d, v_conics, v_colors, v_opacities);
+  AVATAR_REQUIRE_IF(capacity, ids, slots, workspace);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);

@@ -266,14 +266,16 @@ using namespace avatar::AVATAR_ISA;
 extern "C" {
 
 int64_t avatar_cuda_ssim_workspace(int32_t height, int32_t width, int32_t channels) {
+  if (!good_picture(width, height, channels)) return -1;
   return Workspace(nullptr, {height, width, channels}, 0).bytes;
 }
 
 int32_t avatar_cuda_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width,
                          int32_t channels, void* mean, void* partials, void* partials_b, void* workspace,
                          void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, 0));
+  AVATAR_RETURN_IF_BAD(check_call(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(a, b, mean, workspace);
   return with_dtype(call, [&](auto zero) {
     const Picture picture = {height, width, channels};
     return forward<decltype(zero)>(call, a, b, nullptr, picture, 1.0, mean, nullptr, partials, partials_b,
@@ -284,8 +286,9 @@ int32_t avatar_cuda_ssim(avatar_call* call, const void* a, const void* b, int32_
 int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, const void* b, const void* partials,
                                   const void* v_mean, int32_t height, int32_t width, int32_t channels, void* v_a,
                                   void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, 0));
+  AVATAR_RETURN_IF_BAD(check_call(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(a, b, partials, v_mean, v_a);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     const Picture picture = {height, width, channels};
@@ -296,14 +299,16 @@ int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, const void* 
 }
 
 int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels) {
+  if (!good_picture(width, height, channels)) return -1;
   return Workspace(nullptr, {height, width, channels}, dtype == AVATAR_FLOAT32 ? 4 : 8).bytes;
 }
 
 int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
                             double ssim_weight, int32_t height, int32_t width, int32_t channels, void* terms,
                             void* v_image, void* workspace, void* stream) {
-  AVATAR_RETURN_IF_BAD(check(call, 0));
+  AVATAR_RETURN_IF_BAD(check_call(call, 0));
   AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(image, target, terms, workspace);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     const cudaStream_t on = static_cast<cudaStream_t>(stream);

@@ -10,7 +10,6 @@ namespace AVATAR_ISA {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxLevels = 64;
 constexpr uint32_t kCrowded = 128;  // up to this resolution points of a warp are likely to share cells
 
 // By value: a host array needs no copy to the device then.
@@ -166,15 +165,9 @@ __global__ void __launch_bounds__(kThreads)
 
 int32_t check_grid(avatar_call* call, const int32_t* resolutions, int32_t levels, int64_t rows, int32_t features,
                    Resolutions* copy) {
-  if (levels < 1 || levels > kMaxLevels || features < 1 || features > 16)
-    return fail(call, AVATAR_BAD_ARGUMENT, "levels must be 1 to 64 and features 1 to 16");
-  if (rows < 4 || rows > INT32_MAX) return fail(call, AVATAR_BAD_ARGUMENT, "a table needs 4 to 2^31-1 rows");
+  AVATAR_RETURN_IF_BAD(avatar::check_grid(call, resolutions, levels, rows, features));
   *copy = {};
-  for (int32_t level = 0; level < levels; ++level) {
-    if (resolutions[level] < 1 || resolutions[level] > 65535)
-      return fail(call, AVATAR_BAD_ARGUMENT, "resolutions must be 1 to 65535");
-    copy->level[level] = resolutions[level];
-  }
+  for (int32_t level = 0; level < levels; ++level) copy->level[level] = resolutions[level];
   return AVATAR_OK;
 }
 
@@ -192,8 +185,10 @@ int32_t avatar_cuda_triplane_encode(avatar_call* call, const void* points, const
                                     const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
                                     int32_t features, void* encoded, void* stream) {
   Resolutions sizes;
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features, &sizes));
+  AVATAR_REQUIRE(table);
+  AVATAR_REQUIRE_IF(n, points, encoded);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (n == 0) return int32_t(AVATAR_OK);
@@ -214,8 +209,10 @@ int32_t avatar_cuda_triplane_encode_backward(avatar_call* call, const void* poin
                                              int32_t features, const void* v_out, void* v_points, void* v_table,
                                              void* stream) {
   Resolutions sizes;
-  AVATAR_RETURN_IF_BAD(check(call, n));
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features, &sizes));
+  AVATAR_REQUIRE(table);
+  AVATAR_REQUIRE_IF(n, points, v_out);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
