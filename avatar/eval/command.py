@@ -106,7 +106,7 @@ def main(config: Config) -> None:
         "person": data.folder.name,
         **environment(),
         "first_frame": first if config.audio is None else None,
-        "frames": len(next(iter(measured.series.values()))["opening"]),
+        "frames": len(measured.series[next(iter(measured.result["drives"]))]["opening"]),
         "fps": data.fps,
         "width": data.width,
         "height": data.height,

@@ -83,7 +83,8 @@ td small {{ color: #777; display: block }} video {{ width: 100% }}
 <p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
 much the number would vary over other seconds of the same video; not over people, nor over training runs.</p>
 {listed}
-<h2>Frames</h2><p>Real above rendered; mouths cut out at the same place, three times their size.</p>
+<h2>Frames</h2><p>{"" if result["first_frame"] is None else "Real above rendered. "}Mouths are cut out at the same place
+and shown at three times their size.</p>
 <a href="frames.jpg"><img src="frames.jpg" alt="real and rendered frames"></a>
 <h2>Over time</h2><img src="{plots(result, measured)}" alt="plots over time">
 <h2>What the numbers mean</h2><table>{meanings}</table>

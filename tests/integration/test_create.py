@@ -58,8 +58,9 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     arguments = ["eval", str(run), "--audio", str(subject.audio), "--frames", "20", "--words", str(words)]
     assert main(arguments) == 0
     (novel,) = run.glob("metrics_*.json")
-    drives = json.loads(novel.read_text())["drives"]
-    assert drives["audio"]["closure"] is not None and drives["shuffled"]["pose_jitter"] > 0
+    said = json.loads(novel.read_text())
+    drives = said["drives"]
+    assert said["frames"] == 20 and drives["audio"]["closure"] is not None and drives["shuffled"]["pose_jitter"] > 0
     for name in ("pred.mp4", "real.mp4", "contact.jpg", "report.html", "frames.jpg", "side_by_side.mp4"):
         assert (run / "eval" / name).stat().st_size > 1000
     out = tmp_path / "said.mp4"
