@@ -45,5 +45,5 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_another_person_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = make_person(tmp_path / "other", frames=30, size=64)
+    other = make_person(tmp_path / "other", size=64)
     assert "64x64" in refused(capsys, run, "--person", other)
