@@ -59,7 +59,8 @@ class SyncScore:
         offset_frames: Where the distance is least, in the video's frames, to a fraction of one. Positive: the picture
             is late relative to the sound. `avatar prepare` counts the other way round (`av_offset_frames` > 0: the
             sound is late).
-        distance: 1 minus the mean cosine between mouth and sound at that offset; 0 to 2, smaller is better.
+        distance: 1 minus the mean cosine between mouth and sound at that offset, beyond what windows of this clip
+            have in common anyway; about 1 where nothing fits, smaller is better.
     """
 
     confidence: float
@@ -176,13 +177,14 @@ class SyncJudge:
         )
 
     def matched(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> float:
-        """As `SyncScore.confidence`, but with picture and sound as they are, give or take 40 ms.
+        """How well mouth and sound go together as they are, give or take 40 ms: 1 minus the distance there.
+
+        About 0 where they have nothing to do with each other; the number to rank clips by.
 
         Raises:
             AvatarError: See :meth:`distances`.
         """
-        curve = self.distances(landmarks, audio, fps)
-        return float(np.median(curve) - curve[REACH - 1 : REACH + 2].min())
+        return 1 - float(self.distances(landmarks, audio, fps)[REACH - 1 : REACH + 2].min())
 
     def distances(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> np.ndarray:
         """Mean distance of mouth and sound at each offset.
@@ -214,8 +216,10 @@ class SyncJudge:
             mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double()
             sound = self._net.sound(torch.from_numpy(mel)[None])[0].double()
         cosine = np.where(known[:, None], (mouth @ sound.mT).numpy(), np.nan)  # [windows of mouth, windows of sound]
+        # Some windows are like many others (a closed mouth, a pause): count only what a pair has beyond that.
+        own = cosine - np.nanmean(cosine, 0) - cosine.mean(1, keepdims=True) + np.nanmean(cosine)
         # The picture late by k windows: what is seen at t belongs to what was heard at t - k.
-        return np.array([1 - np.nanmean(np.diagonal(cosine, -k)) for k in range(-REACH, REACH + 1)])
+        return np.array([1 - np.nanmean(np.diagonal(own, -k)) for k in range(-REACH, REACH + 1)])
 
 
 def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
