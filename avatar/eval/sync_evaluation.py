@@ -18,7 +18,7 @@ from avatar.eval.sync_training import Track
 from avatar.io.audio import SAMPLE_RATE, is_silent
 
 SHIFTS = (-7, 3)  # frames
-STRANGERS = 3  # other sounds per clip, of each kind
+STRANGERS = 2  # other sounds per clip, of each kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ docs/sync_judge.md says what the shipped network was trained on and how well it 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, is_silent
 from avatar.io.checkpoint import load_tensors
-from avatar.motion.face_channels import CHANNEL_INDEX, NUM_LANDMARKS, encode
+from avatar.motion.face_channels import CHANNEL_INDEX, CHIN, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, encode
 from avatar.prior.encoder import MelEncoder
 
 FORMAT = "avatar-sync-judge-1"
@@ -213,13 +214,18 @@ class SyncJudge:
             raise AvatarError(f"A face was found in {known.mean():.0%} of the clip,", "too little to judge the mouth.")
         mel = mel_energies(audio[: round(count / RATE * SAMPLE_RATE)])
         with torch.inference_mode():
-            mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double()
-            sound = self._net.sound(torch.from_numpy(mel)[None])[0].double()
-        cosine = np.where(known[:, None], (mouth @ sound.mT).numpy(), np.nan)  # [windows of mouth, windows of sound]
-        # Some windows are like many others (a closed mouth, a pause): count only what a pair has beyond that.
-        own = cosine - np.nanmean(cosine, 0) - cosine.mean(1, keepdims=True) + np.nanmean(cosine)
-        # The picture late by k windows: what is seen at t belongs to what was heard at t - k.
-        return np.array([1 - np.nanmean(np.diagonal(own, -k)) for k in range(-REACH, REACH + 1)])
+            mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double().numpy()
+            sound = self._net.sound(torch.from_numpy(mel)[None])[0].double().numpy()
+        # Some windows are like many others (a closed mouth, a pause): count only what a pair has beyond that. To take
+        # the means of its row and column from the matrix of cosines is to take the means from the vectors.
+        mouth = np.where(known[:, None], mouth - mouth[known].mean(0), 0)
+        sound = sound - sound.mean(0)
+        curve = []
+        for late in range(-REACH, REACH + 1):  # what is seen at t belongs to what was heard at t - late
+            seen_part = slice(max(late, 0), count + min(late, 0))
+            heard_part = slice(max(-late, 0), count - max(late, 0))
+            curve.append(1 - (mouth[seen_part] * sound[heard_part]).sum() / known[seen_part].sum())
+        return np.array(curve)
 
 
 def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -245,12 +251,22 @@ def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, 
     seen[np.flatnonzero(seen)[flat]] = False
     motion = np.zeros((len(landmarks), len(CHANNELS)), np.float32)
     if seen.any():
-        offset = (pixels[seen] - base @ camera[~flat]) @ np.linalg.inv(plane[~flat])
-        offset = np.concatenate([offset, np.zeros((*offset.shape[:2], 1))], -1)
-        known = encode(offset)[:, CHANNELS]
+        vertices, channels = _basis()
+        offset = (pixels[seen][:, vertices] - base[vertices] @ camera[~flat]) @ np.linalg.inv(plane[~flat])
+        known = offset.reshape(len(offset), -1) @ channels
         frames = np.arange(len(landmarks))
         motion = np.stack([np.interp(frames, frames[seen], c) for c in known.T], 1).astype(np.float32)
     return motion, seen
+
+
+@functools.cache
+def _basis() -> tuple[np.ndarray, np.ndarray]:
+    """The vertices [V] that the channels depend on, and the channels [2 V, C] of moving each along x and y."""
+    vertices = np.array(sorted({*LIPS_OUTER, *LIPS_INNER, *CHIN}))
+    moved = np.zeros((len(vertices), 2, NUM_LANDMARKS, 3))
+    for i, vertex in enumerate(vertices):
+        moved[i, (0, 1), vertex, (0, 1)] = 1
+    return vertices, encode(moved.reshape(-1, NUM_LANDMARKS, 3))[:, CHANNELS]
 
 
 def at_windows(motion: np.ndarray, seen: np.ndarray, fps: float, count: int) -> tuple[np.ndarray, np.ndarray]:
