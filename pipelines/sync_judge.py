@@ -23,7 +23,6 @@ from avatar.preprocess.refine import canonical_in_head_axes
 
 SYNTHETIC_SECONDS = 1500.0
 SHARES = {"sentences": 0.45, "animation": 0.3, "synthetic": 0.25}
-CLIP_SECONDS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,8 @@ class Config:
     """Videos of people that it was neither trained on nor chosen by."""
     known: tuple[str, ...] = ()
     """True offsets of videos, as NAME=FRAMES (positive: the picture is late)."""
+    seconds: tuple[float, ...] = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+    """Lengths of the clips to measure."""
     tracks: Path | None = None
     """Keep tracked landmarks here for the next time."""
     json: Path | None = None
@@ -71,7 +72,7 @@ def main(config: Config) -> None:
     result: dict[str, Any] = {"judge": load_tensors(config.out)[1], "sha256": file_sha256(config.out)}
     videos = {name: video for group in groups.values() for name, video in group.items()}
     result["videos"] = {name: vars(judge.score(v.landmarks, v.audio, v.fps)) for name, v in videos.items()}
-    for seconds in CLIP_SECONDS:
+    for seconds in config.seconds:
         clips = judge_clips(judge, videos, seconds)
         members = groups | {"unseen": {**groups.get("development", {}), **groups.get("test", {})}}
         row = {name: summary((c for c in clips if c.video in group), known) for name, group in members.items()}
@@ -79,8 +80,8 @@ def main(config: Config) -> None:
         for name, numbers in row.items():
             shown = " ".join(f"{k}={v:.3f}" for k, v in numbers.items() if isinstance(v, float))
             info(f"{seconds:g} s, {name}, {numbers['clips']} clips: {shown}")
-    if config.json is not None:
-        write_json(config.json, environment() | result)
+        if config.json is not None:  # after every length: it takes minutes
+            write_json(config.json, environment() | result)
 
 
 def _train(config: Config, tracker: FaceTracker) -> None:
