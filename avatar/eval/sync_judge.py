@@ -33,6 +33,9 @@ RATE = 25.0  # windows per second, whatever the video's rate is
 REACH = 15  # windows: offsets of up to 0.6 s are looked for
 BANDS = 40
 ROWS = 4  # of the mel energies (100 Hz) in a window
+# Windows by which the network reads pictures as too early, against the sync stage of `avatar prepare`: the median over
+# the development people (docs/sync_judge.md).
+ZERO = 0.4
 MIN_SECONDS = 2.0
 MIN_FPS = 10.0
 MIN_SEEN = 0.5  # share of the windows
@@ -173,7 +176,7 @@ class SyncJudge:
         best = int(curve.argmin())
         return SyncScore(
             confidence=float(np.median(curve) - curve[best]),
-            offset_frames=float((best + _vertex(curve, best) - REACH) * fps / RATE),
+            offset_frames=float((best + _vertex(curve, best) - REACH + ZERO) * fps / RATE),
             distance=float(curve[best]),
         )
 
