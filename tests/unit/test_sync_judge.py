@@ -68,7 +68,7 @@ def test_other_sound_is_told_apart(judge: SyncJudge) -> None:
 def test_matched_falls_where_picture_and_sound_are_apart(judge: SyncJudge) -> None:
     at_once, late = perform(TEXT[0]), perform(TEXT[0], late=6.0)
     assert judge.matched(at_once.landmarks, at_once.audio, 25.0) == pytest.approx(
-        judge.score(at_once.landmarks, at_once.audio, 25.0).confidence
+        1 - judge.score(at_once.landmarks, at_once.audio, 25.0).distance
     )
     assert judge.matched(late.landmarks, late.audio, 25.0) < 0.5 * judge.matched(at_once.landmarks, at_once.audio, 25.0)
 
