@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 
 from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
+from avatar.eval.sync_judge import SyncJudge
 from avatar.io.audio import SAMPLE_RATE
 from avatar.paths import read_json
 
@@ -53,11 +53,7 @@ class Judge(Protocol):
 def load_judge(notes: list[str]) -> Judge | None:
     """The sync judge, or None with a note that says why there is none."""
     try:
-        return importlib.import_module("avatar.eval.sync_judge").SyncJudge.load()
-    except ModuleNotFoundError as error:
-        if error.name != "avatar.eval.sync_judge":
-            raise
-        notes.append("Sync was not judged: this version has no sync judge.")
+        return SyncJudge.load()
     except AvatarError as error:
         notes.append(f"Sync was not judged: {error}")
     return None
