@@ -20,7 +20,6 @@ from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
 from avatar.paths import read_json
 
-
 NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
 
 
