@@ -7,8 +7,8 @@ What a frame of it is made of, from back to front:
 2. Where the real head is (hair, face, ears; the mask is widened, so that none of its pixels is left over): the neck's
    pixels below it continued upwards for some way, those of clothes for a few pixels, the plate above that. AD-NeRF (Guo
    et al. 2021) and its successors continue the neck and the torso under the head in the same way.
-3. The rendered head: the Gaussians of face, mouth and hair, each with what it adds to the pixel where all Gaussians,
-   those of neck and torso too, hide one another: sum of T a c over them, and sum of T a as its coverage.
+3. The rendered head: the Gaussians of face, mouth and hair (`Avatar.render_head`), each with what it adds to the pixel
+   where all Gaussians, neck and torso too, hide one another: sum of T a c over them, and sum of T a as coverage.
 
 Rendered neck and torso are not shown. Nothing of the real head is used.
 """

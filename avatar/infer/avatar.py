@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from avatar.io.checkpoint import load_tensors
 from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
 from avatar.paths import read_json
+
+NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
 
 
 class Renderable(Protocol):
@@ -142,5 +145,17 @@ class Avatar:
             float32 [H, W, 4] on ``self.device``: RGB times coverage, and coverage.
         """
         camera, motion = self._on_device(camera), self._on_device(motion)
-        head = (self.model.gaussians.region < REGIONS.index("neck")).float()[:, None]
-        return self.model(motion, index, camera, layer=head).image
+        return self.model(motion, index, camera, layer=self._head).image
+
+    @functools.cached_property
+    def _head(self) -> Tensor:
+        """[N, 1] 1 for Gaussians of the head: those most of whose nearest neighbours began as face, mouth or hair.
+
+        In training some wander over the jaw line; where they are counts for more than where they came from.
+        """
+        from scipy.spatial import cKDTree
+
+        means = self.model.gaussians.means.detach().cpu().numpy()
+        began = (self.model.gaussians.region < REGIONS.index("neck")).cpu().numpy()
+        near = cKDTree(means).query(means, k=min(NEIGHBOURS, len(means)))[1].reshape(len(means), -1)
+        return torch.from_numpy(began[near].mean(1) > 0.5).float()[:, None].to(self.device)

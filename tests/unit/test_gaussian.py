@@ -64,6 +64,25 @@ def test_neighbours_that_move_apart_are_penalised_also_after_the_set_changed(per
     assert trainer._roughness(alike) < 0.3 * trainer._roughness(torch.randn_like(means))
 
 
+def test_the_head_alone_is_part_of_the_picture(person, tmp_path):
+    trainer = train(small_config(person, tmp_path / "run", steps=2))
+    avatar = Avatar.load(tmp_path / "run", device="cpu")
+    data, model = trainer.data, avatar.model
+    head = avatar.render_head(avatar.camera, data.motion, 5)
+    with torch.no_grad():
+        everything = model(data.motion, 5, data.camera, layer=torch.ones(len(model.gaussians), 1)).image
+        frame = model(data.motion, 5, data.camera).image
+    assert torch.allclose(everything[..., :3] + (1 - everything[..., 3:]) * model.plate, frame, atol=1e-4)
+    cover = head[..., 3]
+    assert cover.min() >= 0 and (cover <= everything[..., 3] + 1e-5).all()
+    x, y = np.asarray(data.landmarks[5, 1, :2]).astype(int)
+    assert cover[y, x] > 0.9 and cover[-3:].max() < 0.1 < everything[-3:, :, 3].max()
+    inside = int((avatar._head[:, 0] > 0).nonzero()[0])
+    model.gaussians.region[inside] = 4  # called neck, amid the face
+    del avatar.__dict__["_head"]
+    assert avatar._head[inside] == 1
+
+
 def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     trainer = train(small_config(person, tmp_path / "run", steps=120))
     data = trainer.data
