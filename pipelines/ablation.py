@@ -75,7 +75,7 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
         parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
         resume = (folder / "checkpoints" / "last" / "state.safetensors").is_file()
         train.main(replace(base, **parts, resume=resume, overwrite=not resume))
-        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", save_video=folder / "eval"))
+        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
     row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
