@@ -48,6 +48,7 @@ class Gaussians(nn.Module):
     Attributes:
         means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
         opacities: [N, 1] logits. colors: [N, 3] RGB. rig: [N, 1] logits of the share of the head's motion.
+        paint: [N, 3] RGB that each was painted with before training; not part of the state.
         embedding: [N, E] what the deformation field is told about each Gaussian beside its position; may be empty.
     """
 
@@ -58,6 +59,7 @@ class Gaussians(nn.Module):
     colors: nn.Parameter
     rig: nn.Parameter
     embedding: Tensor
+    paint: Tensor
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
@@ -76,6 +78,7 @@ class Gaussians(nn.Module):
             self.embedding = nn.Parameter(empty)
         else:
             self.register_buffer("embedding", empty, persistent=False)
+        self.register_buffer("paint", seeds.colors.clone(), persistent=False)
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)

@@ -32,6 +32,8 @@ class LossConfig:
     """Coverage against the person mask."""
     deformation: float = 0.002
     """Size of the learned deformation."""
+    paint: float = 1.0
+    """Colours against what they were painted with: nothing for what is seen, all for what only free view shows."""
     smooth: float = 0.0
     """How differently neighbouring Gaussians are moved by the deformation network."""
     lpips: float = 0.05

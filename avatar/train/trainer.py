@@ -123,6 +123,9 @@ class Trainer:
         change = out.deformation
         size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
         loss = picture.loss + weights.alpha * coverage + weights.deformation * size
+        if weights.paint:
+            gaussians = self.model.gaussians
+            loss = loss + weights.paint * (gaussians.colors - gaussians.paint).square().mean()
         if weights.smooth:
             loss = loss + weights.smooth * self._roughness(change.means)
         parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
@@ -332,6 +335,7 @@ class Trainer:
                     tensors[f"optimizer.{group['name']}.{i}.{key}"] = value
         tensors["density.gradient"] = self.density.gradient
         tensors["density.seen"] = self.density.seen
+        tensors["paint"] = self.model.gaussians.paint
         if self._neighbours is not None:
             tensors["neighbours"] = self._neighbours
         tensors |= {f"poses.{k}": v for k, v in self.poses.state_dict().items()}
@@ -343,6 +347,7 @@ class Trainer:
         if count != len(self.model.gaussians):
             self.model.gaussians = Gaussians.empty(count, self.config.model.embedding).to(self.device)
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self.model.gaussians.paint = tensors["paint"].to(self.device, copy=True)
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
