@@ -276,7 +276,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
         return step
 
-    rig = [(20, 3), (20, 4), (20,), (20,), (2, 3, 4), (2, 4)]
+    rig = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
     layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {

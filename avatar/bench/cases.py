@@ -140,9 +140,9 @@ def project_gaussians(scene: Scene) -> Case:
 def pose_gaussians(scene: Scene) -> Case:
     """The rig: Gaussians between two rigid motions, neither of which is trained."""
     g = torch.Generator().manual_seed(5)
-    weights, drops = (torch.rand(len(scene.means), generator=g).to(scene.device) for _ in range(2))
+    weights = torch.rand(len(scene.means), generator=g).to(scene.device)
     leaves = (scene.means, scene.quats, weights.requires_grad_())
-    rig = (drops, *(torch.randn(shape, generator=g).to(scene.device) for shape in ((2, 3, 4), (2, 4))))
+    rig = [torch.randn(shape, generator=g).to(scene.device) for shape in (scene.means.shape, (2, 3, 4), (2, 4))]
     return Case("pose_gaussians", _each(lambda module: module.pose_gaussians(*leaves, *rig), leaves))
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, left_product, quat_multiply
+from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import cells
+from avatar.native import pose_gaussians
 
 
 class Pose(NamedTuple):
@@ -84,18 +85,20 @@ class HeadRig(nn.Module):
             weight: [N, 1] share of the head's motion, 0..1.
             pose: Rigid state of the frame.
         """
-        reference = axis_angle_to_matrix(self.head_rotation)
-        head = axis_angle_to_matrix(pose.head_rotation) @ reference.T
-        torso = axis_angle_to_matrix(pose.torso_rotation)
-        by_head = (means - self.head_translation) @ head.T + pose.head_translation
-        warped = means + self.warp(means, pose.torso_warp)
-        by_torso = (warped - self.torso_pivot) @ torso.T + (self.torso_pivot + pose.torso_translation)
+        rotations = torch.stack(
+            [
+                axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(self.head_rotation).T,
+                axis_angle_to_matrix(pose.torso_rotation),
+            ]
+        )
+        centers = torch.stack([self.head_translation, self.torso_pivot])
+        to = torch.stack([pose.head_translation, self.torso_pivot + pose.torso_translation])
+        moves = torch.cat([rotations, (to - (rotations @ centers[:, :, None])[:, :, 0])[:, :, None]], dim=2)
         q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)
-        # The product is linear in either factor, so blending the turned quaternions blends the turns.
-        quats = torch.lerp(quats @ left_product(q_torso).T, quats @ left_product(q_head).T, weight)
-        return torch.lerp(by_torso, by_head, weight), quats
+        shifts = self.warp(means, pose.torso_warp)
+        return pose_gaussians(means, quats, weight[:, 0], shifts, moves, torch.stack([q_head, q_torso]))
 
 
 class LandmarkBasis(nn.Module):

@@ -118,13 +118,6 @@ def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def left_product(quat: Tensor) -> Tensor:
-    """Matrix [4, 4] with ``left_product(a) @ b == quat_multiply(a, b)`` for one wxyz quaternion [4]."""
-    w, x, y, z = quat.unbind(-1)
-    rows = [w, -x, -y, -z, x, w, -z, y, y, z, w, -x, z, -y, x, w]
-    return torch.stack(rows).view(4, 4)
-
-
 def axis_angle_to_quat(axis_angle: Tensor) -> Tensor:
     """Unit quaternions wxyz [..., 4] of axis-angle vectors [..., 3] in radians, smooth through zero."""
     half2 = (axis_angle * axis_angle).sum(-1, keepdim=True) / 4

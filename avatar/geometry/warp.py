@@ -23,11 +23,11 @@ def cells(points: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Node indices [N, 4] (int64) and weights [N, 4], which sum to 1.
     """
-    last = torch.tensor([COLUMNS - 1, ROWS - 1], dtype=points.dtype, device=points.device)
-    at = ((points - box[0]) / (box[1] - box[0])).clamp(0, 1) * last
-    low = torch.minimum(at.floor(), last - 1)
-    x, y = (at - low).unbind(-1)
-    corner = (low[:, 1] * COLUMNS + low[:, 0]).long()
+    x, y = ((points - box[0]) / (box[1] - box[0])).clamp(0, 1).unbind(-1)
+    x, y = x * (COLUMNS - 1), y * (ROWS - 1)
+    left, top = x.floor().clamp_max(COLUMNS - 2), y.floor().clamp_max(ROWS - 2)
+    x, y = x - left, y - top
+    corner = (top * COLUMNS + left).long()
     index = torch.stack([corner, corner + 1, corner + COLUMNS, corner + COLUMNS + 1], -1)
     return index, torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
 

@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -135,7 +135,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # shifts
             ctypes.c_void_p,  # moves
             ctypes.c_void_p,  # turns
             ctypes.c_int64,  # n
@@ -157,7 +157,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # shifts
             ctypes.c_void_p,  # moves
             ctypes.c_void_p,  # turns
             ctypes.c_int64,  # n
@@ -166,7 +166,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_means
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_weights
-            ctypes.c_void_p,  # v_drops
+            ctypes.c_void_p,  # v_shifts
             ctypes.c_void_p,  # v_moves
             ctypes.c_void_p,  # v_turns
             ctypes.c_void_p,  # workspace

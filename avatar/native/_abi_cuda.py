@@ -4,7 +4,7 @@ import ctypes
 
 from avatar.native._abi import Call
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 # name: (result, arguments)
 FUNCTIONS = {
@@ -104,7 +104,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # shifts
             ctypes.c_void_p,  # moves
             ctypes.c_void_p,  # turns
             ctypes.c_int64,  # n
@@ -127,7 +127,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # drops
+            ctypes.c_void_p,  # shifts
             ctypes.c_void_p,  # moves
             ctypes.c_void_p,  # turns
             ctypes.c_int64,  # n
@@ -136,7 +136,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_means
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_weights
-            ctypes.c_void_p,  # v_drops
+            ctypes.c_void_p,  # v_shifts
             ctypes.c_void_p,  # v_moves
             ctypes.c_void_p,  # v_turns
             ctypes.c_void_p,  # workspace

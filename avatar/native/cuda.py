@@ -205,12 +205,12 @@ def project_gaussians_backward(
 
 
 def pose_gaussians(
-    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``avatar::pose_gaussians``."""
     posed_means, posed_quats = torch.empty_like(means), torch.empty_like(quats)
     require_cuda_library().call(
-        *("avatar_cuda_pose", means, means, quats, weights, drops, moves, turns, len(means)),
+        *("avatar_cuda_pose", means, means, quats, weights, shifts, moves, turns, len(means)),
         *(posed_means, posed_quats),
     )
     return posed_means, posed_quats
@@ -220,7 +220,7 @@ def pose_gaussians_backward(
     means: Tensor,
     quats: Tensor,
     weights: Tensor,
-    drops: Tensor,
+    shifts: Tensor,
     moves: Tensor,
     turns: Tensor,
     v_posed_means: Tensor,
@@ -230,16 +230,16 @@ def pose_gaussians_backward(
     """``avatar::pose_gaussians_backward``."""
     native, n = require_cuda_library(), len(means)
     v_means, v_quats = torch.empty_like(means), torch.empty_like(quats)
-    v_weights, v_drops = torch.empty_like(weights), torch.empty_like(drops)
+    v_weights, v_shifts = torch.empty_like(weights), torch.empty_like(shifts)
     v_moves = torch.empty_like(moves) if need_rig else moves.new_empty(0)
     v_turns = torch.empty_like(turns) if need_rig else turns.new_empty(0)
     native.call(
-        *("avatar_cuda_pose_backward", means, means, quats, weights, drops, moves, turns, n),
-        *(v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_drops),
+        *("avatar_cuda_pose_backward", means, means, quats, weights, shifts, moves, turns, n),
+        *(v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_shifts),
         *((v_moves, v_turns) if need_rig else (None, None)),
         native.workspace("avatar_cuda_pose_workspace", means, _DTYPES[means.dtype], n),
     )
-    return v_means, v_quats, v_weights, v_drops, v_moves, v_turns
+    return v_means, v_quats, v_weights, v_shifts, v_moves, v_turns
 
 
 def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from avatar.native.library import require_library, runs_native
 
 
 def pose_gaussians(
-    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Blend two rigid motions of Gaussians, by a weight for each (linear blend skinning with two bones).
 
@@ -21,12 +21,12 @@ def pose_gaussians(
         means: [N, 3].
         quats: [N, 4] wxyz, of any length.
         weights: [N] share of the first motion, usually 0..1; the second has the rest.
-        drops: [N] added to y by the second motion.
+        shifts: [N, 3] added to the means before the second motion.
         moves: [2, 3, 4] the motions of positions: rotation and translation side by side.
         turns: [2, 4] the motions of rotations, wxyz; opposite signs of the two are the caller's to avoid.
 
     Returns:
-        Means [N, 3], ``w (A m + a) + (1 - w) (B m + b + [0, drop, 0])``, and quaternions [N, 4],
+        Means [N, 3], ``w (A m + a) + (1 - w) (B (m + shift) + b)``, and quaternions [N, 4],
         ``(w turn_a + (1 - w) turn_b) quat``, not normalised. Differentiable in everything; gradients are the same bits
         for any number of threads. NaN and infinity reach the Gaussians that depend on them.
 
@@ -39,7 +39,7 @@ def pose_gaussians(
         means,
         float_tensor("quats", quats, (n, 4), like=means),
         float_tensor("weights", weights, (n,), like=means),
-        float_tensor("drops", drops, (n,), like=means),
+        float_tensor("shifts", shifts, (n, 3), like=means),
         float_tensor("moves", moves, (2, 3, 4), like=means),
         float_tensor("turns", turns, (2, 4), like=means),
     )
@@ -48,11 +48,11 @@ def pose_gaussians(
 
 @torch.library.custom_op("avatar::pose_gaussians", mutates_args=(), device_types="cpu")
 def _pose(
-    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
 ) -> tuple[Tensor, Tensor]:
     posed_means, posed_quats = torch.empty_like(means), torch.empty_like(quats)
     require_library().call(
-        *("avatar_pose", means.dtype, means, quats, weights, drops, moves, turns),
+        *("avatar_pose", means.dtype, means, quats, weights, shifts, moves, turns),
         *(len(means), posed_means, posed_quats),
     )
     return posed_means, posed_quats
@@ -60,7 +60,7 @@ def _pose(
 
 @_pose.register_fake
 def _(
-    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(means), torch.empty_like(quats)
 
@@ -70,7 +70,7 @@ def _pose_backward(
     means: Tensor,
     quats: Tensor,
     weights: Tensor,
-    drops: Tensor,
+    shifts: Tensor,
     moves: Tensor,
     turns: Tensor,
     v_posed_means: Tensor,
@@ -78,15 +78,15 @@ def _pose_backward(
     need_rig: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     native, n = require_library(), len(means)
-    gradients = [torch.empty_like(x) for x in (means, quats, weights, drops)]
+    gradients = [torch.empty_like(x) for x in (means, quats, weights, shifts)]
     v_moves, v_turns = _rig_gradients(moves, turns, need_rig)
     native.call(
-        *("avatar_pose_backward", means.dtype, means, quats, weights, drops, moves, turns, n),
+        *("avatar_pose_backward", means.dtype, means, quats, weights, shifts, moves, turns, n),
         *(v_posed_means, v_posed_quats, *gradients, *((v_moves, v_turns) if need_rig else (None, None))),
         native.workspace("avatar_pose_workspace", means.dtype, n),
     )
-    v_means, v_quats, v_weights, v_drops = gradients
-    return v_means, v_quats, v_weights, v_drops, v_moves, v_turns
+    v_means, v_quats, v_weights, v_shifts = gradients
+    return v_means, v_quats, v_weights, v_shifts, v_moves, v_turns
 
 
 def _rig_gradients(moves: Tensor, turns: Tensor, needed: bool) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ def _(
     means: Tensor,
     quats: Tensor,
     weights: Tensor,
-    drops: Tensor,
+    shifts: Tensor,
     moves: Tensor,
     turns: Tensor,
     v_posed_means: Tensor,
@@ -108,7 +108,7 @@ def _(
     need_rig: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     like = torch.empty_like
-    return like(means), like(quats), like(weights), like(drops), *_rig_gradients(moves, turns, need_rig)
+    return like(means), like(quats), like(weights), like(shifts), *_rig_gradients(moves, turns, need_rig)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -60,11 +60,12 @@ def _rotation_matrices(quats: Tensor) -> Tensor:
 
 
 def pose_gaussians(
-    means: Tensor, quats: Tensor, weights: Tensor, drops: Tensor, moves: Tensor, turns: Tensor
+    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Two rigid motions, blended; see :func:`avatar.native.pose_gaussians`."""
-    by_first, by_second = (means @ move[:, :3].T + move[:, 3] for move in moves)
-    by_second = by_second + torch.stack([torch.zeros_like(drops), drops, torch.zeros_like(drops)], dim=-1)
+    by_first, by_second = (
+        x @ move[:, :3].T + move[:, 3] for x, move in zip((means, means + shifts), moves, strict=True)
+    )
     posed = torch.lerp(by_second, by_first, weights[:, None])
     w, x, y, z = torch.lerp(turns[1], turns[0], weights[:, None]).unbind(-1)
     a, b, c, d = quats.unbind(-1)

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define AVATAR_CUDA_ABI_VERSION 3
+#define AVATAR_CUDA_ABI_VERSION 4
 
 AVATAR_API int32_t avatar_cuda_abi_version(void);
 
@@ -55,7 +55,7 @@ AVATAR_API int32_t avatar_cuda_project_backward(avatar_call* call, const void* m
 
 /* As avatar_pose. */
 AVATAR_API int32_t avatar_cuda_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                    const void* drops, const void* moves, const void* turns, int64_t n,
+                                    const void* shifts, const void* moves, const void* turns, int64_t n,
                                     void* posed_means, void* posed_quats, void* stream);
 
 /* Bytes of workspace of avatar_cuda_pose_backward. */
@@ -63,10 +63,10 @@ AVATAR_API int64_t avatar_cuda_pose_workspace(int32_t dtype, int64_t n);
 
 /* As avatar_pose_backward. */
 AVATAR_API int32_t avatar_cuda_pose_backward(avatar_call* call, const void* means, const void* quats,
-                                             const void* weights, const void* drops, const void* moves,
+                                             const void* weights, const void* shifts, const void* moves,
                                              const void* turns, int64_t n, const void* v_posed_means,
                                              const void* v_posed_quats, void* v_means, void* v_quats, void* v_weights,
-                                             void* v_drops, void* v_moves, void* v_turns, void* workspace,
+                                             void* v_shifts, void* v_moves, void* v_turns, void* workspace,
                                              void* stream);
 
 /* Bytes of workspace of avatar_cuda_bin_count. */

@@ -274,7 +274,7 @@ AVATAR_HD CameraModel<S> camera_model(const S* viewmat, const S* intrinsics, int
 
 // ---- the rig: a Gaussian between two rigid motions -----------------------------------------------------------------
 //
-// by_a = A mean + a, by_b = B mean + b + (0, drop, 0): mean' = by_b + weight (by_a - by_b), quat' = turn * quat with
+// by_a = A mean + a, by_b = B (mean + shift) + b: mean' = by_b + weight (by_a - by_b), quat' = turn * quat with
 // turn = turn_b + weight (turn_a - turn_b): a product is linear in its factors, so blending the turned quaternions
 // blends the turns.
 
@@ -293,12 +293,13 @@ AVATAR_HD void quaternion_product(const T a[4], const T b[4], T out[4]) {
 }
 
 template <typename T>
-AVATAR_HD void pose_gaussian(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight, T drop,
-                             T posed_mean[3], T posed_quat[4]) {
+AVATAR_HD void pose_gaussian(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight,
+                             const T shift[3], T posed_mean[3], T posed_quat[4]) {
+  const T shifted[3] = {mean[0] + shift[0], mean[1] + shift[1], mean[2] + shift[2]};
   for (int i = 0; i < 3; ++i) {
     const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
     const T by_a = a[0] * mean[0] + a[1] * mean[1] + a[2] * mean[2] + a[3];
-    const T by_b = b[0] * mean[0] + b[1] * mean[1] + b[2] * mean[2] + b[3] + (i == 1 ? drop : T(0));
+    const T by_b = b[0] * shifted[0] + b[1] * shifted[1] + b[2] * shifted[2] + b[3];
     posed_mean[i] = by_b + weight * (by_a - by_b);
   }
   T turn[4];
@@ -308,34 +309,32 @@ AVATAR_HD void pose_gaussian(const RigModel<T>& rig, const T mean[3], const T qu
 
 template <typename T>
 struct PoseCotangent {
-  T mean[3], quat[4], weight, drop;
+  T mean[3], quat[4], weight, shift[3];
   T rig[32];  // of moves and turns
 };
 
 template <typename T>
-AVATAR_HD PoseCotangent<T> pose_gaussian_vjp(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight, T drop,
-                                             const T v_mean[3], const T v_quat[4]) {
+AVATAR_HD PoseCotangent<T> pose_gaussian_vjp(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight,
+                                             const T shift[3], const T v_mean[3], const T v_quat[4]) {
   PoseCotangent<T> out;
   const T rest = T(1) - weight;
   out.weight = T(0);
-  for (int k = 0; k < 3; ++k) out.mean[k] = T(0);
+  for (int k = 0; k < 3; ++k) out.mean[k] = out.shift[k] = T(0);
   for (int i = 0; i < 3; ++i) {
     const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
-    T apart = a[3] - b[3] - (i == 1 ? drop : T(0));
+    const T to_a = weight * v_mean[i], to_b = rest * v_mean[i];
+    T apart = a[3] - b[3];
     for (int k = 0; k < 3; ++k) {
-      apart = apart + (a[k] - b[k]) * mean[k];
-      out.mean[k] = out.mean[k] + v_mean[i] * (rest * b[k] + weight * a[k]);
+      apart = apart + ((a[k] - b[k]) * mean[k] - b[k] * shift[k]);
+      out.shift[k] = out.shift[k] + to_b * b[k];
+      out.mean[k] = out.mean[k] + (to_a * a[k] + to_b * b[k]);
+      out.rig[4 * i + k] = to_a * mean[k];
+      out.rig[12 + 4 * i + k] = to_b * (mean[k] + shift[k]);
     }
     out.weight = out.weight + v_mean[i] * apart;
-    const T to_a = weight * v_mean[i], to_b = rest * v_mean[i];
-    for (int k = 0; k < 3; ++k) {
-      out.rig[4 * i + k] = to_a * mean[k];
-      out.rig[12 + 4 * i + k] = to_b * mean[k];
-    }
     out.rig[4 * i + 3] = to_a;
     out.rig[12 + 4 * i + 3] = to_b;
   }
-  out.drop = rest * v_mean[1];
 
   // A product by a quaternion is undone, but for its length, by its conjugate.
   T turn[4], v_turn[4];

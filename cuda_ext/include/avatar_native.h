@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 4
+#define AVATAR_ABI_VERSION 5
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -75,11 +75,11 @@ AVATAR_API int32_t avatar_project_backward(avatar_call* call, const void* means,
                                            void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
                                            void* workspace);
 
-/* The rig: means [n,3], quats [n,4], weights [n], drops [n], moves [2,3,4] (affine), turns [2,4] (wxyz)
- * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * (move_1(mean) + (0, drop, 0)),
+/* The rig: means [n,3], quats [n,4], weights [n], shifts [n,3], moves [2,3,4] (affine), turns [2,4] (wxyz)
+ * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * move_1(mean + shift),
  *    posed_quats [n,4] = (weight * turn_0 + (1 - weight) * turn_1) * quat. */
 AVATAR_API int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                               const void* drops, const void* moves, const void* turns, int64_t n, void* posed_means,
+                               const void* shifts, const void* moves, const void* turns, int64_t n, void* posed_means,
                                void* posed_quats);
 
 /* Bytes of workspace of avatar_pose_backward. */
@@ -87,9 +87,9 @@ AVATAR_API int64_t avatar_pose_workspace(int32_t dtype, int64_t n);
 
 /* v_moves and v_turns may both be null. */
 AVATAR_API int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                        const void* drops, const void* moves, const void* turns, int64_t n,
+                                        const void* shifts, const void* moves, const void* turns, int64_t n,
                                         const void* v_posed_means, const void* v_posed_quats, void* v_means,
-                                        void* v_quats, void* v_weights, void* v_drops, void* v_moves, void* v_turns,
+                                        void* v_quats, void* v_weights, void* v_shifts, void* v_moves, void* v_turns,
                                         void* workspace);
 
 /* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */

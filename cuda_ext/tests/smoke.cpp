@@ -73,15 +73,17 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(conics);
 
   const auto moves = uniform<T>(24, -1, 1), turns = uniform<T>(8, -1, 1), weights = uniform<T>(n, 0, 1);
-  std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_drops(n);
-  RUN(avatar_pose, means.data(), quats.data(), weights.data(), depths.data(), moves.data(), turns.data(), n,
+  const auto shifts = uniform<T>(n * 3, -1, 1);
+  std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_shifts(n * 3);
+  RUN(avatar_pose, means.data(), quats.data(), weights.data(), shifts.data(), moves.data(), turns.data(), n,
       posed_means.data(), posed_quats.data());
   std::vector<T> v_moves(24), v_turns(8);
   workspace = bytes(avatar_pose_workspace(dtype, n));
-  RUN(avatar_pose_backward, means.data(), quats.data(), weights.data(), depths.data(), moves.data(), turns.data(), n,
-      posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_drops.data(),
+  RUN(avatar_pose_backward, means.data(), quats.data(), weights.data(), shifts.data(), moves.data(), turns.data(), n,
+      posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_shifts.data(),
       v_moves.data(), v_turns.data(), workspace.data());
-  for (const auto* values : {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_drops, &v_moves, &v_turns})
+  for (const auto* values :
+       {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_shifts, &v_moves, &v_turns})
     log.add(*values);
 
   const auto colors = uniform<T>(n * channels, 0, 1), opacities = uniform<T>(n, 0, 1);

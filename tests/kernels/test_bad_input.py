@@ -49,7 +49,7 @@ def _good() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             native.pose_gaussians,
             {
                 "means": torch.rand(5, 3), "quats": torch.rand(5, 4), "weights": torch.rand(5),
-                "drops": torch.rand(5), "moves": torch.rand(2, 3, 4), "turns": torch.rand(2, 4),
+                "shifts": torch.rand(5, 3), "moves": torch.rand(2, 3, 4), "turns": torch.rand(2, 4),
             },
         ),
         "rasterize": (

@@ -36,15 +36,15 @@ def test_float_is_close_to_the_reference():
 @pytest.mark.parametrize("module", [native, reference], ids=["native", "reference"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_whole_weights_are_rigid_motions(module, weight):
-    means, quats, _, drops, *_ = rigged(50)
-    rotations, shift = torch.tensor([[0.3, -0.2, 0.5], [-0.1, 0.7, 0.2]]).double(), torch.rand(2, 3).double()
-    moves = torch.cat([axis_angle_to_matrix(rotations), shift[:, :, None]], dim=2)
+    means, quats, _, shifts, *_ = rigged(50)
+    rotations, offsets = torch.tensor([[0.3, -0.2, 0.5], [-0.1, 0.7, 0.2]]).double(), torch.rand(2, 3).double()
+    moves = torch.cat([axis_angle_to_matrix(rotations), offsets[:, :, None]], dim=2)
     turns = axis_angle_to_quat(rotations)
     weights = torch.full((50,), weight, dtype=torch.float64)
-    posed, turned = module.pose_gaussians(means, quats, weights, drops, moves, turns)
+    posed, turned = module.pose_gaussians(means, quats, weights, shifts, moves, turns)
     first = 0 if weight == 1 else 1
-    expected = means @ axis_angle_to_matrix(rotations[first]).T + shift[first]
-    expected[:, 1] += (1 - weight) * drops
+    start = means + (1 - weight) * shifts
+    expected = start @ axis_angle_to_matrix(rotations[first]).T + offsets[first]
     torch.testing.assert_close(posed, expected)
     torch.testing.assert_close(turned, quat_multiply(turns[first].expand(50, 4), quats))
 

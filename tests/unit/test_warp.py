@@ -2,9 +2,12 @@
 
 import cv2
 import numpy as np
+import pytest
 import torch
+from torch.nn import functional as F
 
 from avatar.fields.rigging import HeadRig, Pose
+from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH, cells, halves
 from avatar.preprocess.warp import ClothWarp
 
@@ -84,3 +87,40 @@ def test_the_rig_moves_clothes_with_the_warp_and_the_head_not():
     assert len(warp.flatten()) == WIDTH
     back = rig.torso_at_rest(moved[:3], torch.zeros(3), torch.zeros(3), warp.flatten())
     torch.testing.assert_close(back, means[:3])
+
+
+def plainly(rig: HeadRig, means: torch.Tensor, quats: torch.Tensor, weight: torch.Tensor, pose: Pose) -> tuple:
+    """The rig, a motion after the other."""
+    head = axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(rig.head_rotation).T
+    by_head = (means - rig.head_translation) @ head.T + pose.head_translation
+    warped = means + rig.warp(means, pose.torso_warp)
+    torso = axis_angle_to_matrix(pose.torso_rotation)
+    by_torso = (warped - rig.torso_pivot) @ torso.T + rig.torso_pivot + pose.torso_translation
+    q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-rig.head_rotation))
+    q_torso = axis_angle_to_quat(pose.torso_rotation)
+    q_head = -q_head if q_head @ q_torso < 0 else q_head
+    turned = [quat_multiply(q.expand_as(quats), quats) for q in (q_head, q_torso)]
+    return weight * by_head + (1 - weight) * by_torso, weight * turned[0] + (1 - weight) * turned[1]
+
+
+@pytest.mark.parametrize("turn", [0.3, 4.0])  # radians; the quaternions of the second have opposite signs
+def test_the_rig_is_its_plain_expression(turn):
+    g = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64)
+
+    box = torch.tensor([[-20.0, -10.0], [20.0, 10.0]], dtype=torch.float64)
+    rig = HeadRig(0.2 * draw(3), draw(3) + torch.tensor([0.0, 0, 97]), draw(3) + torch.tensor([0.0, 15, 100]), box)
+    means, quats, weight = 9 * draw(40, 3) + torch.tensor([0.0, 10, 100]), draw(40, 4), torch.sigmoid(draw(40, 1))
+    axis = F.normalize(draw(3), dim=0)
+    pose = Pose(turn * axis, 97 + draw(3), 0.1 * draw(3), draw(3), draw(WIDTH))
+    leaves = [x.requires_grad_() for x in (means, quats, weight, *pose)]
+    got, expected = (f(means, quats, weight, pose) for f in (rig, lambda *inputs: plainly(rig, *inputs)))
+    cotangents = [draw(40, 3), draw(40, 4)]
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y)
+    gradients = (torch.autograd.grad(outputs, leaves, cotangents) for outputs in (got, expected))
+    for x, y in zip(*gradients, strict=True):
+        torch.testing.assert_close(x, y)
+        assert y.abs().max() > 0

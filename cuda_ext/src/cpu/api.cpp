@@ -167,13 +167,13 @@ int32_t avatar_project_backward(avatar_call* call, const void* means, const void
                                   out<T>(v_viewmat), static_cast<double*>(workspace)));
 }
 
-int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights, const void* drops,
+int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights, const void* shifts,
                     const void* moves, const void* turns, int64_t n, void* posed_means, void* posed_quats) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
   AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, posed_means, posed_quats);
-  DISPATCH(K::pose<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(drops), in<T>(moves),
+  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, posed_means, posed_quats);
+  DISPATCH(K::pose<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(shifts), in<T>(moves),
                       in<T>(turns), n, out<T>(posed_means), out<T>(posed_quats)));
 }
 
@@ -182,18 +182,18 @@ int64_t avatar_pose_workspace(int32_t dtype, int64_t n) {
 }
 
 int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                             const void* drops, const void* moves, const void* turns, int64_t n,
+                             const void* shifts, const void* moves, const void* turns, int64_t n,
                              const void* v_posed_means, const void* v_posed_quats, void* v_means, void* v_quats,
-                             void* v_weights, void* v_drops, void* v_moves, void* v_turns, void* workspace) {
+                             void* v_weights, void* v_shifts, void* v_moves, void* v_turns, void* workspace) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
   AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_drops,
-                    workspace);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, v_posed_means, v_posed_quats, v_means, v_quats, v_weights,
+                    v_shifts, workspace);
   if (v_moves != nullptr) AVATAR_REQUIRE(v_turns);
-  DISPATCH(K::pose_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(drops),
+  DISPATCH(K::pose_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(shifts),
                                in<T>(moves), in<T>(turns), n, in<T>(v_posed_means), in<T>(v_posed_quats),
-                               out<T>(v_means), out<T>(v_quats), out<T>(v_weights), out<T>(v_drops), out<T>(v_moves),
+                               out<T>(v_means), out<T>(v_quats), out<T>(v_weights), out<T>(v_shifts), out<T>(v_moves),
                                out<T>(v_turns), static_cast<double*>(workspace)));
 }
 

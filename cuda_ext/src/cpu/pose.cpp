@@ -20,18 +20,18 @@ RigModel<Lanes<T>> broadcast(const T* moves, const T* turns) {
 }  // namespace
 
 template <typename T>
-void pose(int threads, const T* means, const T* quats, const T* weights, const T* drops, const T* moves,
+void pose(int threads, const T* means, const T* quats, const T* weights, const T* shifts, const T* moves,
           const T* turns, int64_t n, T* posed_means, T* posed_quats) {
   using V = Lanes<T>;
   const RigModel<V> rig = broadcast(moves, turns);
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += V::kCount) {
-      V mean[3], quat[4], weight, drop, posed_mean[3], posed_quat[4];
+      V mean[3], quat[4], weight, shift[3], posed_mean[3], posed_quat[4];
       gather_rows<3>(means, first, end, mean);
       gather_rows<4>(quats, first, end, quat);
       gather_rows<1>(weights, first, end, &weight);
-      gather_rows<1>(drops, first, end, &drop);
-      pose_gaussian(rig, mean, quat, weight, drop, posed_mean, posed_quat);
+      gather_rows<3>(shifts, first, end, shift);
+      pose_gaussian(rig, mean, quat, weight, shift, posed_mean, posed_quat);
       scatter_rows<3>(posed_mean, first, end, posed_means);
       scatter_rows<4>(posed_quat, first, end, posed_quats);
     }
@@ -44,27 +44,27 @@ int64_t pose_workspace(int64_t n) {
 }
 
 template <typename T>
-void pose_backward(int threads, const T* means, const T* quats, const T* weights, const T* drops, const T* moves,
+void pose_backward(int threads, const T* means, const T* quats, const T* weights, const T* shifts, const T* moves,
                    const T* turns, int64_t n, const T* v_posed_means, const T* v_posed_quats, T* v_means, T* v_quats,
-                   T* v_weights, T* v_drops, T* v_moves, T* v_turns, double* workspace) {
+                   T* v_weights, T* v_shifts, T* v_moves, T* v_turns, double* workspace) {
   using V = Lanes<T>;
   const RigModel<V> rig = broadcast(moves, turns);
   const bool need_rig = v_moves != nullptr;
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
     double sums[kMoves + kTurns] = {};
     for (int64_t first = begin; first < end; first += V::kCount) {
-      V mean[3], quat[4], weight, drop, v_mean[3], v_quat[4];
+      V mean[3], quat[4], weight, shift[3], v_mean[3], v_quat[4];
       gather_rows<3>(means, first, end, mean);
       gather_rows<4>(quats, first, end, quat);
       gather_rows<1>(weights, first, end, &weight);
-      gather_rows<1>(drops, first, end, &drop);
+      gather_rows<3>(shifts, first, end, shift);
       gather_rows<3>(v_posed_means, first, end, v_mean);
       gather_rows<4>(v_posed_quats, first, end, v_quat);
-      const PoseCotangent<V> v = pose_gaussian_vjp(rig, mean, quat, weight, drop, v_mean, v_quat);
+      const PoseCotangent<V> v = pose_gaussian_vjp(rig, mean, quat, weight, shift, v_mean, v_quat);
       scatter_rows<3>(v.mean, first, end, v_means);
       scatter_rows<4>(v.quat, first, end, v_quats);
       scatter_rows<1>(&v.weight, first, end, v_weights);
-      scatter_rows<1>(&v.drop, first, end, v_drops);
+      scatter_rows<3>(v.shift, first, end, v_shifts);
       if (!need_rig) continue;
       for (int k = 0; k < kMoves + kTurns; ++k) {
         T lane_values[V::kCount];

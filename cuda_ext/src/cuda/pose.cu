@@ -20,12 +20,12 @@ __device__ __forceinline__ RigModel<T> rig_model(const T* moves, const T* turns)
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    pose_kernel(const T* means, const T* quats, const T* weights, const T* drops, const T* moves, const T* turns,
+    pose_kernel(const T* means, const T* quats, const T* weights, const T* shifts, const T* moves, const T* turns,
                 int64_t n, T* posed_means, T* posed_quats) {
   const int64_t g = global_thread();
   if (g >= n) return;
   T mean[3], quat[4];
-  pose_gaussian(rig_model(moves, turns), means + 3 * g, quats + 4 * g, weights[g], drops[g], mean, quat);
+  pose_gaussian(rig_model(moves, turns), means + 3 * g, quats + 4 * g, weights[g], shifts + 3 * g, mean, quat);
   for (int i = 0; i < 3; ++i) posed_means[3 * g + i] = mean[i];
   for (int i = 0; i < 4; ++i) posed_quats[4 * g + i] = quat[i];
 }
@@ -33,18 +33,18 @@ __global__ void __launch_bounds__(kThreads)
 // kRig: also sum the rig's cotangents over the block, into sums [blocks, kTerms].
 template <typename T, bool kRig>
 __global__ void __launch_bounds__(kThreads)
-    pose_backward_kernel(const T* means, const T* quats, const T* weights, const T* drops, const T* moves,
+    pose_backward_kernel(const T* means, const T* quats, const T* weights, const T* shifts, const T* moves,
                          const T* turns, int64_t n, const T* v_posed_means, const T* v_posed_quats, T* v_means,
-                         T* v_quats, T* v_weights, T* v_drops, double* sums) {
+                         T* v_quats, T* v_weights, T* v_shifts, double* sums) {
   const int64_t g = global_thread();
   PoseCotangent<T> v = {};
   if (g < n) {
-    v = pose_gaussian_vjp(rig_model(moves, turns), means + 3 * g, quats + 4 * g, weights[g], drops[g],
+    v = pose_gaussian_vjp(rig_model(moves, turns), means + 3 * g, quats + 4 * g, weights[g], shifts + 3 * g,
                           v_posed_means + 3 * g, v_posed_quats + 4 * g);
     for (int i = 0; i < 3; ++i) v_means[3 * g + i] = v.mean[i];
     for (int i = 0; i < 4; ++i) v_quats[4 * g + i] = v.quat[i];
+    for (int i = 0; i < 3; ++i) v_shifts[3 * g + i] = v.shift[i];
     v_weights[g] = v.weight;
-    v_drops[g] = v.drop;
   }
   if (!kRig) return;
 
@@ -88,16 +88,16 @@ using namespace avatar::AVATAR_ISA;
 extern "C" {
 
 int32_t avatar_cuda_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                         const void* drops, const void* moves, const void* turns, int64_t n, void* posed_means,
+                         const void* shifts, const void* moves, const void* turns, int64_t n, void* posed_means,
                          void* posed_quats, void* stream) {
   AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, posed_means, posed_quats);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, posed_means, posed_quats);
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (n == 0) return int32_t(AVATAR_OK);
     return launch(call, pose_kernel<T>, blocks_for(n, kThreads), kThreads, static_cast<cudaStream_t>(stream),
-                  in<T>(means), in<T>(quats), in<T>(weights), in<T>(drops), in<T>(moves), in<T>(turns), n,
+                  in<T>(means), in<T>(quats), in<T>(weights), in<T>(shifts), in<T>(moves), in<T>(turns), n,
                   out<T>(posed_means), out<T>(posed_quats));
   });
 }
@@ -108,14 +108,14 @@ int64_t avatar_cuda_pose_workspace(int32_t, int64_t n) {
 }
 
 int32_t avatar_cuda_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                  const void* drops, const void* moves, const void* turns, int64_t n,
+                                  const void* shifts, const void* moves, const void* turns, int64_t n,
                                   const void* v_posed_means, const void* v_posed_quats, void* v_means, void* v_quats,
-                                  void* v_weights, void* v_drops, void* v_moves, void* v_turns, void* workspace,
+                                  void* v_weights, void* v_shifts, void* v_moves, void* v_turns, void* workspace,
                                   void* stream) {
   AVATAR_RETURN_IF_BAD(check_call(call, n));
   AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, drops, v_posed_means, v_posed_quats, v_means, v_quats, v_weights, v_drops,
-                    workspace);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, v_posed_means, v_posed_quats, v_means, v_quats, v_weights,
+                    v_shifts, workspace);
   if (v_moves != nullptr) AVATAR_REQUIRE(v_turns);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   return with_dtype(call, [&](auto zero) {
@@ -124,9 +124,9 @@ int32_t avatar_cuda_pose_backward(avatar_call* call, const void* means, const vo
     if (n > 0) {
       const auto kernel = v_moves != nullptr ? pose_backward_kernel<T, true> : pose_backward_kernel<T, false>;
       AVATAR_RETURN_IF_BAD(launch(call, kernel, blocks_for(n, kThreads), kThreads, on, in<T>(means), in<T>(quats),
-                                  in<T>(weights), in<T>(drops), in<T>(moves), in<T>(turns), n, in<T>(v_posed_means),
+                                  in<T>(weights), in<T>(shifts), in<T>(moves), in<T>(turns), n, in<T>(v_posed_means),
                                   in<T>(v_posed_quats), out<T>(v_means), out<T>(v_quats), out<T>(v_weights),
-                                  out<T>(v_drops), sums));
+                                  out<T>(v_shifts), sums));
     }
     if (v_moves == nullptr) return int32_t(AVATAR_OK);
     return launch(call, rig_kernel<T>, 1, kTerms * kWarp, on, sums, int64_t(blocks_for(n, kThreads)), out<T>(v_moves),
