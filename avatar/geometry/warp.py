@@ -21,13 +21,13 @@ def cells(points: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
         box: [2, 2] lower and upper corner, in the units of the points.
 
     Returns:
-        Node indices [N, 4] (int64) and weights [N, 4], which sum to 1.
+        Node indices [N, 4] (int64) and weights [N, 4], which sum to 1; NaN for points that are not finite.
     """
     x, y = ((points - box[0]) / (box[1] - box[0])).clamp(0, 1).unbind(-1)
     x, y = x * (COLUMNS - 1), y * (ROWS - 1)
     left, top = x.floor().clamp_max(COLUMNS - 2), y.floor().clamp_max(ROWS - 2)
     x, y = x - left, y - top
-    corner = (top * COLUMNS + left).long()
+    corner = (top * COLUMNS + left).nan_to_num(0).long()  # NaN stays in the weights; as an index it is an access fault
     index = torch.stack([corner, corner + 1, corner + COLUMNS, corner + COLUMNS + 1], -1)
     return index, torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
 

@@ -26,6 +26,12 @@ def test_cells_interpolate_a_linear_field_and_hold_it_outside():
     torch.testing.assert_close((nodes[index] * weight[..., None]).sum(1), torch.tensor([[3.0, 1.0], [3.0, 5.0]]))
 
 
+def test_a_point_that_is_not_a_number_has_nodes_but_no_weights():
+    index, weight = cells(torch.tensor([[float("nan"), 0.0]]), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    assert index.min() >= 0 and index.max() < ROWS * COLUMNS
+    assert weight.isnan().all()
+
+
 def test_halves_are_the_two_shoulders():
     warp = torch.zeros(ROWS, COLUMNS, 2)
     warp[:, : COLUMNS // 2, 1] = 2.0
