@@ -34,6 +34,7 @@ class SyntheticPerson:
         self.width = self.height = size
         self.camera = Camera.source(2.6 * size, size / 2, size / 2, size, size)
         self.motion = motion(BLOCK)
+        self.num_frames, self.segments = BLOCK, [(0, BLOCK)]
         self.train_frames = np.arange(BLOCK)
         self.landmarks = np.random.default_rng(0).normal(size=(BLOCK, NUM_LANDMARKS, 3)).astype(np.float32)
         self.audio_features = None
@@ -75,7 +76,8 @@ def make_model(n: int, size: int, config: GaussianConfig) -> GaussianAvatar:
         )
     )
     basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g))
-    rig = HeadRig(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]))
+    clothes = torch.tensor([[-20.0, -10.0], [20.0, 10.0]])
+    rig = HeadRig(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]), clothes)
     bounds = torch.stack([means.amin(0), means.amax(0)]) + at_rest
     torch.manual_seed(0)
     encoding = make_encoding(config, bounds)
