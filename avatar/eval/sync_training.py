@@ -83,7 +83,7 @@ def track_video(path: Path, tracker: Tracker) -> Track:
 
     info = read_info(path)
     audio = load_audio(path, start=info.start)
-    landmarks = np.stack([tracker.landmarks(frame) for frame in read_frames(info)])
+    landmarks = np.stack([tracker.track(frame)[0] for frame in read_frames(info)])
     return Track(landmarks=landmarks, audio=audio, fps=float(info.fps))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,9 +154,9 @@ class Avatar:
 
         In training some wander over the jaw line; where they are counts for more than where they came from.
         """
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         means = self.model.gaussians.means.detach().cpu().numpy()
         began = (self.model.gaussians.region < REGIONS.index("neck")).cpu().numpy()
-        near = cKDTree(means).query(means, k=min(NEIGHBOURS, len(means)))[1].reshape(len(means), -1)
+        near = np.asarray(KDTree(means).query(means, k=min(NEIGHBOURS, len(means)))[1]).reshape(len(means), -1)
         return torch.from_numpy(began[near].mean(1) > 0.5).float()[:, None].to(self.device)

@@ -258,3 +258,21 @@ def test_a_network_of_another_size_survives_saving(tmp_path: Path) -> None:
     net = SyncNet(width=8, embedding=4, mouth_kernels=(3,), sound_kernels=(3, 3))
     sync_training.save(tmp_path / "small.safetensors", net, np.zeros((478, 3)), {})
     SyncJudge.load(tmp_path / "small.safetensors")
+
+
+def test_a_video_is_tracked_with_its_sound(tmp_path):
+    from avatar.eval.sync_training import track_video
+    from avatar.io.audio import SAMPLE_RATE, write_wav
+    from avatar.io.video_writer import VideoWriter
+
+    class Fake:
+        def track(self, image):
+            return np.full((478, 2), float(image.mean()), np.float32), np.zeros(52, np.float32)
+
+    write_wav(tmp_path / "a.wav", np.zeros(SAMPLE_RATE, np.float32))
+    with VideoWriter(tmp_path / "v.mp4", 64, 64, 25.0, tmp_path / "a.wav", 0.0) as writer:
+        for level in range(0, 250, 10):
+            writer.write(np.full((64, 64, 3), level, np.uint8))
+    track = track_video(tmp_path / "v.mp4", Fake())
+    assert track.landmarks.shape == (25, 478, 2) and track.fps == 25
+    assert np.all(np.diff(track.landmarks[:, 0, 0]) > 5) and abs(len(track.audio) / SAMPLE_RATE - 1) < 0.1
