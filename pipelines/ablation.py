@@ -114,9 +114,10 @@ def main(config: Config) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
         rows[name] = run_row(config, name)
+        picture = sheet(config, list(rows))
         for folder in filter(None, (config.out, config.docs)):
             write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})
-            save_image(folder / "ablation.jpg", sheet(config, list(rows)))
+            save_image(folder / "ablation.jpg", picture)
             with atomic_file(folder / "ablation.md") as temporary:
                 temporary.write_text(table(rows))
     print(table(rows))

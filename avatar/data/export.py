@@ -151,11 +151,10 @@ def centring_error(data: PersonDataset, camera: Camera, turn: Tensor) -> float:
 
 def write_action_units(data: PersonDataset, path: Path) -> None:
     """Write a table with OpenFace's columns, spaces after the commas included, one row per picture."""
-    from avatar.motion.face_channels import mouth_opening
+    from avatar.motion.face_channels import relative_opening
     from avatar.motion.facs import action_units
 
-    eyes = np.linalg.norm(data.landmarks[:, 33, :2] - data.landmarks[:, 263, :2], axis=-1)
-    units = action_units(data.motion.arkit.numpy(), mouth_opening(data.landmarks[:, :, :2]) / eyes)
+    units = action_units(data.motion.arkit.numpy(), relative_opening(data.landmarks))
     valid = data.motion.valid.numpy().astype(int)
     lines = [", ".join(["frame", "face_id", "timestamp", "confidence", "success", *(f"{name}_r" for name in units)])]
     for i in range(data.num_frames):

@@ -13,7 +13,7 @@ from scipy.ndimage import percentile_filter
 
 from avatar.eval.picture_metrics import LIPS
 from avatar.motion.arkit import ARKIT
-from avatar.motion.face_channels import EYE_LOWER, EYE_UPPER, mouth_opening
+from avatar.motion.face_channels import EYE_LOWER, EYE_UPPER, relative_opening
 
 REFERENCE_WIDTH = 512
 RIGID = (168, 6, 197, 195, 33, 133, 362, 263, 10, 151, 9)  # nose bridge, eye corners, forehead
@@ -91,11 +91,6 @@ def landmark_distance(rendered: np.ndarray, real: np.ndarray, width: int, align:
     if align:
         a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     return np.linalg.norm(a - b, axis=-1).mean(-1) * REFERENCE_WIDTH / width
-
-
-def relative_opening(landmarks: np.ndarray) -> np.ndarray:
-    """Mouth opening over the distance of the outer eye corners, [T]; independent of the size of the face."""
-    return mouth_opening(landmarks) / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

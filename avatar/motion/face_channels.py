@@ -86,3 +86,8 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     """Gap between the inner lips, averaged over three columns, in the units of ``landmarks`` [T, 478, 2 or 3]."""
     upper, lower = landmarks[:, [13, 82, 312], :2], landmarks[:, [14, 87, 317], :2]
     return np.linalg.norm(upper - lower, axis=-1).mean(-1)
+
+
+def relative_opening(landmarks: np.ndarray) -> np.ndarray:
+    """Mouth opening over the distance of the outer eye corners, [T]; independent of the size of the face."""
+    return mouth_opening(landmarks) / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=-1)

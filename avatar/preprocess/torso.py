@@ -160,9 +160,11 @@ def measure_warp(
     Returns:
         [T, WIDTH] displacements of the grid's nodes and the grid's box [2, 2], both in pixels at rest.
     """
-    from scipy.ndimage import gaussian_filter1d
-
-    cloth = ClothWarp(main.picture, main.clothes_alone, rest)
+    height, width = main.picture.shape
+    masks = load_masks(ctx.person, main.index, (width, height))
+    head = (masks["face"] + masks["hair"] > 0.5).astype(np.uint8)
+    near = cv2.dilate(head, np.ones((2 * APART + 1, 2 * APART + 1), np.uint8))
+    cloth = ClothWarp(main.picture, (masks["clothes"] > 0.5) & (near == 0), rest)
     nodes = np.zeros((ctx.frames, ROWS * COLUMNS, 2))
     if not cloth.usable:
         return nodes.reshape(ctx.frames, WIDTH), cloth.box
@@ -184,15 +186,8 @@ def measure_warp(
     nodes = nodes.reshape(ctx.frames, WIDTH)
     if found.any():
         nodes -= np.median(nodes[found], 0)
-    for start, end in ctx.result("track")["segments"]:
-        known = np.flatnonzero(found[start:end])
-        if len(known) == 0:
-            nodes[start:end] = 0
-            continue
-        at = np.arange(end - start)
-        span = np.stack([np.interp(at, known, line) for line in nodes[start:end][known].T], -1)
-        nodes[start:end] = gaussian_filter1d(span, SMOOTH, axis=0, mode="nearest")
-    return nodes, cloth.box
+    segments = ctx.result("track")["segments"]
+    return smooth(fill_untracked(nodes, found, segments), segments), cloth.box
 
 
 def link_references(references: list[_Reference], main: int) -> list[np.ndarray | None]:
@@ -235,11 +230,7 @@ class _Reference:
         self.index = index
         self.picture = read_grey(ctx.frame_path(index))
         height, width = self.picture.shape
-        masks = load_masks(ctx.person, index, (width, height))
-        self.part = masks["clothes"] > CLOTHES
-        head = masks["face"] + masks["hair"] > 0.5
-        near = cv2.dilate(head.astype(np.uint8), np.ones((2 * APART + 1, 2 * APART + 1), np.uint8))
-        self.clothes_alone = (masks["clothes"] > 0.5) & (near == 0)
+        self.part = load_masks(ctx.person, index, (width, height))["clothes"] > CLOTHES
         self.aligner = Aligner(self.picture, self.part, "similarity")
         self.centre = self.aligner.centre
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
@@ -286,9 +277,10 @@ def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: list[lis
             if tracked.any():
                 result[start:end] = np.median(matrices[tracked], 0)
             continue
-        flat = matrices[known].reshape(len(known), 6)
+        flat = matrices[known].reshape(len(known), -1)
         at = np.arange(start, end)
-        result[start:end] = np.stack([np.interp(at, known, v) for v in flat.T], -1).reshape(-1, 2, 3)
+        span = np.stack([np.interp(at, known, v) for v in flat.T], -1)
+        result[start:end] = span.reshape(end - start, *matrices.shape[1:])
     return result
 
 

@@ -100,5 +100,5 @@ def rebuild(gaussians: Gaussians, optimizer: torch.optim.Optimizer, index: Tenso
             optimizer.state[fresh] = state
         group["params"][0] = fresh
         setattr(gaussians, name, fresh)
-    for name in ("paint", "bind_index", "bind_weight", "region", *({"embedding"} - set(gaussians.learned))):
-        setattr(gaussians, name, getattr(gaussians, name)[index])
+    for name, rows in list(gaussians.named_buffers()):  # what is not learned has a row per Gaussian as well
+        setattr(gaussians, name, rows[index])

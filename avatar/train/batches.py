@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -109,7 +109,7 @@ def _blob(size: tuple[int, int], centre: np.ndarray, radius: np.ndarray) -> np.n
     return np.clip(3 - 2 * np.sqrt(y[:, None] ** 2 + x[None] ** 2), 0, 1)
 
 
-def prefetch(data: PersonDataset, sampler: FrameSampler, sizes: list[tuple[int, int]], start: int,
+def prefetch(data: PersonDataset, sampler: Callable[[int], int], sizes: list[tuple[int, int]], start: int,
              loss: LossConfig, device: torch.device) -> Iterator[Batch]:  # fmt: skip
     """Batches of steps ``start`` to ``len(sizes)``, on the device; ``sizes[step]`` is the training resolution."""
     gpu = device.type == "cuda"

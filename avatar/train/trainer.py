@@ -25,7 +25,7 @@ from avatar.methods.gaussian import GaussianAvatar, Rendering
 from avatar.native import l1_ssim
 from avatar.paths import atomic_dir, atomic_file
 from avatar.strategy.density import DensityControl
-from avatar.train.batches import Batch, FrameSampler, load, prefetch
+from avatar.train.batches import Batch, FrameSampler, prefetch
 from avatar.train.config import TrainConfig
 from avatar.train.poses import PoseCorrection
 
@@ -312,15 +312,15 @@ class Trainer:
         frames = np.arange(self.data.test_start, self.data.num_frames)
         rates, passes = self.config.optim, self.config.schedule.align_passes
         shuffle = np.random.default_rng(self.config.seed).permutation
-        order = np.concatenate([shuffle(frames) for _ in range(passes)])
-        size = (self.data.width, self.data.height)
+        order = [int(index) for _ in range(passes) for index in shuffle(frames)]
+        sizes = [(self.data.width, self.data.height)] * len(order)
+        batches = prefetch(self.data, order.__getitem__, sizes, 0, self.config.loss, self.device)
         wanted = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
-        for done, index in enumerate(log.track(order.tolist(), "aligning held-out frames")):
-            batch = load(self.data, index, size, self.config.loss).to(self.device)
-            image = self._render(index, batch.background, augment=False).image
+        for done, batch in enumerate(log.track(batches, "aligning held-out frames", len(order))):
+            image = self._render(batch.index, batch.background, augment=False).image
             self.poses.knots.grad = None
             ((image - batch.image).abs() * batch.weight).mean().backward()
-            self.poses.step(index, rates.poses * rates.final ** (done / len(order)), centred=False)
+            self.poses.step(batch.index, rates.poses * rates.final ** (done / len(order)), centred=False)
         for parameter in wanted:
             parameter.requires_grad_(True)
 
