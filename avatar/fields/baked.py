@@ -23,7 +23,7 @@ _ROUNDS = 8  # of pivoting: how many times more probes than modes
 
 
 class BakedField(nn.Module):
-    """Mean and modes of the changes, and the Gaussians that are asked.
+    """Mean and modes of the changes of N Gaussians, and those that are asked.
 
     Args:
         mean: [N, 10] changes at rest, attributes as in :class:`Deformation`.
@@ -46,7 +46,7 @@ class BakedField(nn.Module):
         self._asked: tuple[Tensor, Tensor, Tensor] | None = None  # code, and of the probes: code, mean
 
     def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
-        """Changes of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
+        """Their changes under a condition [condition]; ``field`` and ``code`` as they were baked."""
         if self._asked is None or self._asked[0] is not code:
             self._asked = code, code[self.probes], self.mean[self.probes]
         _, probed, mean = self._asked

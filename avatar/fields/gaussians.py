@@ -43,7 +43,7 @@ class Seeds(NamedTuple):
 
 
 class Gaussians(nn.Module):
-    """N canonical Gaussians.
+    """N canonical Gaussians, in the order of their regions.
 
     Attributes:
         means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
@@ -67,6 +67,7 @@ class Gaussians(nn.Module):
     def __init__(self, seeds: Seeds, embedding: int = 0) -> None:
         super().__init__()
         n = seeds.means.shape[0]
+        seeds = Seeds(*(column[seeds.region.argsort(stable=True)] for column in seeds))
         self.means = nn.Parameter(seeds.means.clone())
         self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(n, 1))
         self.scales = nn.Parameter(seeds.scales.log())
@@ -82,6 +83,7 @@ class Gaussians(nn.Module):
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)
+        self._counted: tuple[Tensor, int, int] | None = None  # regions, their version, and what `before_torso` said
 
     @staticmethod
     def empty(count: int, embedding: int = 0) -> Gaussians:
@@ -102,6 +104,14 @@ class Gaussians(nn.Module):
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    @property
+    def before_torso(self) -> int:
+        """How many do not belong to the torso; these come first."""
+        region = self.region
+        if self._counted is None or self._counted[0] is not region or self._counted[1] != region._version:
+            self._counted = region, region._version, int((region < REGIONS.index("torso")).sum())
+        return self._counted[2]
 
     def displacement(self, vertices: Tensor) -> Tensor:
         """What the face mesh does to each Gaussian: [N, 3] from landmark displacements [V, 3]."""

@@ -70,8 +70,9 @@ def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
     frames = torch.linspace(0, len(motion) - 1, min(SAMPLES, len(motion))).long().tolist()
     with torch.no_grad():
         conditions = torch.stack([model.condition(motion, frame) for frame in frames])
-        opacities = torch.sigmoid(model.gaussians.opacities)[:, 0]
-    return BakedField.fit(model.field, model.spatial_code(), conditions, opacities, modes)
+        code = model.spatial_code()
+        opacities = torch.sigmoid(model.gaussians.opacities)[: len(code), 0]
+    return BakedField.fit(model.field, code, conditions, opacities, modes)
 
 
 def _agreement(avatar, baked: BakedField, motion: Motion, frame: int) -> float:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avatar.geometry.warp import halves
 from avatar.motion import Motion
-from avatar.motion.arkit import UPPER
 
 
 class Conditioner(nn.Module):
     """Motion to a condition vector: each channel in units of the person's own spread, kept to the range it was seen in.
 
-    What the network is shown beyond that range it answers with noise (dark smears on the collar, in one video); the
-    rig and the face mesh, which extrapolate well, still get the motion as it is.
+    What the network is shown beyond that range it answers with noise; the rig and the face mesh, which extrapolate
+    well, still get the motion as it is. It is told no more than it needs: what does not cause a change in the face
+    (the torso), or tells worse what the face channels tell (ARKit's scores), only goes along with it in the minutes at
+    hand, and is wrong in the next.
     """
 
     mean: Tensor
     scale: Tensor
     low: Tensor
     high: Tensor
-    upper: Tensor
 
     def __init__(self, mean: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
         super().__init__()
@@ -29,7 +28,6 @@ class Conditioner(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
-        self.register_buffer("upper", torch.tensor(UPPER), persistent=False)  # a list would be copied every frame
 
     @property
     def width(self) -> int:
@@ -38,7 +36,7 @@ class Conditioner(nn.Module):
     @staticmethod
     def fit(motion: Motion) -> Conditioner:
         """Mean and spread of the channels over a training track."""
-        raw = _raw(motion, slice(None), torch.tensor(UPPER))
+        raw = _raw(motion, slice(None))
         spread = raw.std(0)
         # A channel that never moved must not amplify its noise: floors in the channels' own units.
         floor = torch.full_like(spread, 0.02)
@@ -49,10 +47,9 @@ class Conditioner(nn.Module):
     def forward(self, motion: Motion, index: int) -> Tensor:
         """Condition [width] of one frame."""
         # Poses that are being corrected are to fit the picture by moving, not by changing what the field is told.
-        raw = _raw(motion, index, self.upper).detach()
+        raw = _raw(motion, index).detach()
         return ((raw - self.mean) * self.scale).clamp(self.low, self.high)
 
 
-def _raw(motion: Motion, index: int | slice, upper: Tensor) -> Tensor:
-    parts = [motion.face[index], motion.arkit[index][..., upper], motion.gaze[index], motion.head_rotation[index]]
-    return torch.cat([*parts, halves(motion.torso_warp[index])], -1)
+def _raw(motion: Motion, index: int | slice) -> Tensor:
+    return torch.cat([motion.face[index], motion.gaze[index], motion.head_rotation[index]], -1)

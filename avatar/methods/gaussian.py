@@ -51,6 +51,8 @@ class GaussianConfig:
         "means", "scales", "opacities", "colors",
     )  # fmt: skip
     """What the deformation network may change."""
+    deform_torso: bool = False
+    """Whether it changes clothes as well; they follow the torso's rig and warp in any case."""
     hidden: int = 64
     """Width of the deformation network."""
     renderer: RendererName = "native"
@@ -169,16 +171,25 @@ class GaussianAvatar(nn.Module):
         """The part of the field that depends on canonical positions alone; cached outside training."""
         if self._cache is None:
             with torch.no_grad():
-                self._cache = self.field.spatial_code(self.gaussians.means, self.gaussians.embedding)
+                self._cache = self.field.spatial_code(*self._deformed())
         return self._cache
 
     def deformation(self, condition: Tensor) -> Deformation:
-        """What the field, or its baked basis, does to the Gaussians under a condition."""
+        """What the field, or its baked basis, does to all Gaussians under a condition."""
         if self.training or torch.is_grad_enabled():
-            return self.field(self.gaussians.means, self.gaussians.embedding, condition)
-        if self.baked is not None:
-            return self.baked(self.field, self.spatial_code(), condition)
-        return self.field.from_code(self.spatial_code(), condition)
+            change = self.field(*self._deformed(), condition)
+        elif self.baked is not None:
+            change = self.baked(self.field, self.spatial_code(), condition)
+        else:
+            change = self.field.from_code(self.spatial_code(), condition)
+        still = len(self.gaussians) - len(change.means)
+        return Deformation(*(nn.functional.pad(part, (0, 0, 0, still)) for part in change)) if still else change
+
+    def _deformed(self) -> tuple[Tensor, Tensor]:
+        """Positions and embeddings of the Gaussians that the field may change: the first ones."""
+        g = self.gaussians
+        count = len(g) if self.config.deform_torso else g.before_torso
+        return g.means[:count], g.embedding[:count]
 
     def forward(
         self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,

@@ -70,6 +70,8 @@ class DensityControl:
         index = torch.cat([survivors, parents])
         new = torch.zeros(len(index), dtype=torch.bool, device=index.device)
         new[len(survivors) :] = True
+        order = gaussians.region[index].argsort(stable=True)  # leaves the parents in their order, too
+        index, new = index[order], new[order]
 
         # A split moves parent and child to either side along a random draw from the parent, and shrinks both.
         # The draw is the CPU's on every device.

@@ -62,7 +62,7 @@ class OptimConfig:
     """Usual step of a correction of the head pose, in milliradians and tenths of a millimetre."""
     poses_start: float = 0.2
     """Share of the training after which poses are corrected."""
-    condition_noise: float = 0.05
+    condition_noise: float = 0.15
     """Noise on the motion condition, in units of its spread."""
 
 

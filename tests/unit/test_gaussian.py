@@ -10,6 +10,7 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
+from avatar.fields.gaussians import REGIONS
 from avatar.infer.avatar import Avatar
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
@@ -132,6 +133,19 @@ def test_resume_refuses_other_settings(person, tmp_path):
     other = Trainer(PersonDataset(person), replace(small_config(person, tmp_path / "run", steps=2), seed=5))
     with pytest.raises(AvatarError, match="other settings"):
         other.resume(tmp_path / "run")
+
+
+def test_the_field_leaves_the_torso_alone_also_after_the_set_changed(person, tmp_path):
+    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=12))
+    trainer.model.gaussians.region[-60:] = REGIONS.index("torso")  # the drawn person has no clothes
+    trainer.run(tmp_path / "run")
+    model, count = trainer.model.eval(), len(trainer.model.gaussians)
+    region, first = model.gaussians.region, model.gaussians.before_torso
+    assert (region.diff().int() >= 0).all() and 0 < first < count
+    with torch.no_grad():
+        change = model.deformation(model.condition(trainer.motion, 3))
+    assert all(len(part) == count and not part[first:].any() for part in change)
+    assert change.means[:first].any()
 
 
 def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):
