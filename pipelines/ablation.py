@@ -33,6 +33,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "embedding, smooth neighbours": {"model": {"levels": 0, "embedding": 32}, "loss": {"smooth": 1.0}},
     "coarse tri-plane (32)": {"model": {"finest": 32}},
     "fine tri-plane (512)": {"model": {"finest": 512}},
+    "clothes deformed as well": {"model": {"deform_torso": True}},
     "positions and opacity only": {"model": {"deforms": ("means", "opacities")}},
     "no change of colour": {"model": {"deforms": ("means", "scales", "opacities")}},
     "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
