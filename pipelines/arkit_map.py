@@ -1,4 +1,4 @@
-"""Write `avatar/motion/arkit_to_face.json`: what each ARKit coefficient does to the face channels of the canonical face.
+"""Write `avatar/motion/arkit_to_face.json`: what ARKit coefficients do to the face channels of the canonical face.
 
 python -m pipelines.arkit_map
 """

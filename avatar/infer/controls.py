@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -25,8 +25,8 @@ class Controls:
     motion: Path | None = None
     """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
     motion is fitted to this person. With a sound, that sound goes into the video."""
-    retarget: bool | None = None
-    """With --motion: fit rest and range of the source to this person; by default for a video and not for a file."""
+    retarget: Literal["auto", "yes", "no"] = "auto"
+    """With --motion: whether to fit rest and range of the source to this person; auto: a video's, not a file's."""
     pose: Annotated[Repeated, tyro.conf.arg(metavar="POSE[@TIME]")] = ()
     """Head motion: own (a smooth loop of the person's, the default), still, or that of a motion file or a video."""
     pose_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
@@ -67,7 +67,7 @@ class Controls:
             raise AvatarError("--idle and --motion exclude each other.")
         if not 0 <= self.emotion_limit <= 10:
             raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", "", "It goes from 0 to 10.")
-        if self.retarget is not None and self.motion is None:
+        if self.retarget != "auto" and self.motion is None:
             raise AvatarError("--retarget belongs to --motion.")
         for name in ("motion", "style"):
             path = getattr(self, name)

@@ -139,9 +139,9 @@ def _between(a: Motion, b: Motion, frames: int, start: int, length: int) -> Iter
         yield a[zeros].blend(b[zeros], t * t * (3 - 2 * t))
 
 
-def _driven(path: Path, fit: bool | None, profile: Profile, fps: float) -> Motion:
+def _driven(path: Path, fit: str, profile: Profile, fps: float) -> Motion:
     track = read_motion(path, profile).resample(fps)
-    if is_video(path) if fit is None else fit:
+    if fit == "yes" or (fit == "auto" and is_video(path)):
         return retarget(track, Profile.of(track), profile)
     return track
 

@@ -40,21 +40,14 @@ def save(track: Motion, path: Path) -> None:
     """
     angles = np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
     if path.suffix.lower() == ".json":
-        frames = [
-            {
-                "time": round(i / track.fps, 6),
-                "arkit": [round(v, 5) for v in row],
-                "angles": [round(v, 4) for v in turn],
-            }
-            for i, (row, turn) in enumerate(zip(track.arkit.tolist(), angles.tolist(), strict=True))
-        ]
+        numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)
+        frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
         content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": "degrees"}
         return write_json(path, content | {"frames": frames})
     with atomic_file(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["Timecode", "BlendshapeCount", *map(_pascal, ARKIT), *(f"{_pascal(a)}Degrees" for a in ANGLES), "Time"]
-        )
+        names = [*map(_pascal, ARKIT), *(f"{_pascal(name)}Degrees" for name in ANGLES)]
+        writer.writerow(["Timecode", "BlendshapeCount", *names, "Time"])
         for i, (row, turn) in enumerate(zip(track.arkit.tolist(), angles.tolist(), strict=True)):
             values = [*(f"{v:.5f}" for v in row), *(f"{v:.4f}" for v in turn)]
             writer.writerow([time_code(i, track.fps), len(ARKIT), *values, f"{i / track.fps:.6f}"])

@@ -75,9 +75,7 @@ class Mix:
             except ValueError:
                 strength = -1.0
             if not 0 <= strength <= 1.5:
-                raise AvatarError(
-                    f"The strength of {part!r} is not a number from 0 to 1.5.", "", "For example happy:0.7"
-                )
+                raise AvatarError(f"{part!r} has no strength from 0 to 1.5.", "", "For example happy:0.7")
             strengths[name] = strengths.get(name, 0.0) + strength
         return Mix(strengths=strengths, region=region or "all")
 

@@ -153,14 +153,14 @@ def load(path: Path) -> list[Span]:
         if control not in READERS:
             raise AvatarError(f"{where}: there is no control {control!r}.", "", f"Known are {', '.join(READERS)}.")
         times = {"start": -math.inf, "end": math.inf, "fade": FADES[control], **entry}
-        numbers = [times[name] for name in ("start", "end", "fade")]
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) and not math.isnan(v) for v in numbers):
+        start, end, fade = (times[name] for name in ("start", "end", "fade"))
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (start, end, fade)):
             raise AvatarError(f"{where}: start, end and fade must be numbers, in seconds.")
         try:
             READERS[control](value)
         except AvatarError as error:
             raise AvatarError(f"{where}: {error.what}", error.why, error.fix) from None
-        spans.append(_checked(control, value, *map(float, numbers), where))
+        spans.append(_checked(control, value, float(start), float(end), float(fade), where))
     return spans
 
 

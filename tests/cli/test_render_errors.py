@@ -191,6 +191,7 @@ def test_motion_file_is_rendered_with_sound(
     motion = Motion.zeros(30, FPS)
     motion.arkit[:, INDEX["jawOpen"]] = torch.linspace(0, 1, 30)
     motion.save(tmp_path / "drive.safetensors")
+    Motion.zeros(100, FPS).save(run / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
     out = tmp_path / "new" / "folder" / "out.mp4"
     arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--audio", sound, "--out", out]
