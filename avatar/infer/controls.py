@@ -73,11 +73,13 @@ class Controls:
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise AvatarError(f"--{name} {path} does not exist.")
+        from avatar.prior.pose import POSES
+
         for span in self.spans():
-            if span.control == "pose" and span.value not in ("own", "still") and not Path(span.value).exists():
+            if span.control == "pose" and span.value not in POSES and not Path(span.value).exists():
                 raise AvatarError(
                     f"There is no head pose '{span.value}' and no file of that name.",
-                    "", "Choose own, still, a motion file or a video.",
+                    "", f"Choose {', '.join(POSES)}, a motion file or a video.",
                 )  # fmt: skip
 
     def spans(self) -> list[Span]:

@@ -22,7 +22,7 @@ from avatar.motion.motion import POSE_TRACKS
 from avatar.motion.profile import Profile
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
 from avatar.motion.timeline import READERS, Span
-from avatar.prior.pose import pose_track
+from avatar.prior.pose import POSES, pose_track
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
@@ -84,7 +84,7 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
         spoken = 0 if audio is None else count_frames(audio, fps)
         lead = 0 if audio is None else pause
         total, speech_end = (pause if audio is None else 2 * pause + spoken), spoken
-        base = loop("still" if base_pose == "still" else "own", total)
+        base = loop(base_pose if base_pose in POSES else POSES[0], total)
         lips = iter(()) if audio is None else load_speech(avatar.run).stream(stream_audio(audio))
         blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
     poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)
@@ -151,8 +151,8 @@ def _poses(
 ) -> dict[str, Motion]:
     """The track of every pose that is asked for, but the one that the base has already."""
     tracks = {}
-    for name in {span.value for span in spans if span.control == "pose"} - ({base} & {"own", "still"}):
-        if name in ("own", "still"):
+    for name in {span.value for span in spans if span.control == "pose"} - ({base} & {*POSES}):
+        if name in POSES:
             tracks[name] = loop(name, total)
         else:
             track = read_motion(Path(name), profile).resample(fps)

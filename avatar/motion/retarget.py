@@ -91,7 +91,7 @@ def _torso_follows(person: Profile) -> Tensor:
     head = torch.cat([track.head_rotation, track.head_translation], 1).double()
     torso = torch.cat([getattr(track, name) for name in POSE_TRACKS[2:]], 1).double()
     head, torso = head - head.mean(0), torso - torso.mean(0)
-    least = torch.tensor([0.02] * 3 + [0.3] * 3, dtype=head.dtype) ** 2  # radians and centimetres: less is noise
+    least = torch.tensor([0.01] * 3 + [0.1] * 3, dtype=head.dtype) ** 2  # radians and centimetres: less is noise
     return torch.linalg.solve(head.T @ head + len(head) * torch.diag(least), head.T @ torso).float()
 
 

@@ -19,6 +19,7 @@ from avatar.motion import Motion
 from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
 from avatar.motion.motion import POSE_TRACKS
 
+POSES = ("own", "still")  # what `pose_track` makes
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
 _MIN_SEGMENT_SECONDS = 1.5
@@ -46,8 +47,8 @@ def pose_track(
     Raises:
         AvatarError: The mode is unknown or ``train`` is empty.
     """
-    if mode not in ("own", "still"):
-        raise AvatarError(f"There is no head pose '{mode}'.", "", "Choose own or still.")
+    if mode not in POSES:
+        raise AvatarError(f"There is no head pose '{mode}'.", "", f"Choose {' or '.join(POSES)}.")
     if len(train) == 0:
         raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
     source = train.resample(fps)

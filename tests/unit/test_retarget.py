@@ -121,7 +121,7 @@ def test_a_video_is_tracked(tmp_path: Path):
     need_landmarker()
     from avatar.synth.make import make_subject
 
-    made = make_subject(tmp_path, 1.6, 192, seed=0, voice="buzz", text="Mama may bake a pie.", supersample=1)
+    made = make_subject(tmp_path, 1.2, 160, seed=0, voice="buzz", text="My map, a pie.", motion=1.5, supersample=1)
     found, truth = track_video(made.video), made.truth
     assert len(found) == len(truth)
     assert np.corrcoef(opening_change(found.face), truth.arkit[:, INDEX["jawOpen"]])[0, 1] > 0.8
