@@ -76,22 +76,21 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
 
     if controls.motion is not None:
         track = _driven(controls.motion, controls.retarget, profile, fps)
-        lead, total, speech_end = 0, len(track), len(track)
+        lead, total, spoken = 0, len(track), len(track)
         blocks = iter([track])
     else:
         if audio is None and not pause:
             raise AvatarError("Nothing to say:", "", "give a sound, --motion or --idle.")
         spoken = 0 if audio is None else count_frames(audio, fps)
         lead = 0 if audio is None else pause
-        total, speech_end = (pause if audio is None else 2 * pause + spoken), spoken
+        total = pause if audio is None else 2 * pause + spoken
         base = loop(base_pose if base_pose in POSES else POSES[0], total)
         lips = iter(()) if audio is None else load_speech(avatar.run).stream(stream_audio(audio))
         blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
     poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)
     place = camera or (lambda _: torch.zeros(3))  # the world is the frame of the camera that filmed
-    stages = _stages(spans, controls, profile, poses, lead / fps, place, fps)
-    if pause:
-        stages = [_waiting(profile, None if audio is None else speech_end / fps), *stages]
+    waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
+    stages = _stages(spans, controls, profile, poses, lead / fps, place, fps, waiting)
     return Performance(staged(blocks, stages, lead, fps), total, audio, -lead / fps)
 
 
@@ -162,9 +161,9 @@ def _poses(
 
 def _stages(
     spans: list[Span], controls: Controls, profile: Profile, poses: dict[str, Motion], lead: float, camera: CameraAt,
-    fps: float,
+    fps: float, waiting: Stage | None,
 ) -> list[Stage]:  # fmt: skip
-    """The controls in their order: pose, its scale, style, lips, emotion, blinks, gaze."""
+    """The controls in their order: pose, its scale, waiting, style, lips, emotion, blinks, gaze."""
 
     def pose(name: str) -> Stage | None:
         if name not in poses:
@@ -199,7 +198,7 @@ def _stages(
     mixes = [(s, Mix.parse(s.value)) for s in spans if s.control == "emotion"]
     face_map = FaceMap.fit(profile.track) if mixes else FaceMap.generic()
     emotions = [_emotion(s, Expression(mix, profile, face_map, controls.emotion_limit)) for s, mix in mixes]
-    order = [layers["pose"], layers["pose-scale"]]
+    order = [layers["pose"], layers["pose-scale"], waiting]
     if controls.style is not None:
         style = Profile.of(read_motion(controls.style, profile))
         order.append(lambda block, _: restyle(block, profile, style))

@@ -17,7 +17,7 @@ from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion.arkit import ARKIT, INDEX, MOUTH
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.blinks import EYES, LIDS
-from avatar.motion.face_channels import LIP_CHANNELS, UPPER_CHANNELS, open_lips, opening_change
+from avatar.motion.face_channels import GAP_INNER, GAP_OUTER, LIP_CHANNELS, open_lips, opening_change
 from avatar.motion.motion import POSE_TRACKS, Motion
 from avatar.motion.profile import Profile
 
@@ -26,7 +26,7 @@ Stage = Callable[[Motion, Tensor], Motion]  # (block, seconds [T] of its frames)
 GAZE_LIMITS = (math.radians(30), math.radians(25))  # yaw, pitch: further, people turn their head
 BREATHS_PER_MINUTE = 14.0
 BREATH = 0.12  # centimetres that the chest rises and falls about its mean; the head goes half as far
-_MOUTH, _LIPS, _UPPER = list(MOUTH), list(LIP_CHANNELS), list(UPPER_CHANNELS)
+_MOUTH, _LIPS = list(MOUTH), list(LIP_CHANNELS)
 _OPENING = [
     INDEX[name] for name in ("jawOpen", "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight",
                              "mouthUpperUpLeft", "mouthUpperUpRight")
@@ -43,15 +43,19 @@ def scale_lips(block: Motion, scale: float, profile: Profile) -> Motion:
 
 
 def keep_closures(before: Motion, after: Motion, profile: Profile) -> Motion:
-    """``after`` with lips that touch wherever those of ``before`` did, and that never pass through each other."""
-    was, now = opening_change(before.face), opening_change(after.face)
-    shut = profile.closedness(before.face)
-    target = torch.lerp(now, torch.minimum(now, was), shut)
-    target = torch.maximum(target, was.clamp(max=profile.pressed))
-    arkit = after.arkit.clone()
+    """``after`` with lips that touch wherever those of ``before`` did, and that never pass through each other.
+
+    Only the gap between the lips goes back to what it was; where the lips are, and how their line is bent, stays.
+    """
+    shut = profile.closedness(before.face)[:, None]
+    face, arkit = after.face.clone(), after.arkit.clone()
+    back = shut * (before.face[:, GAP_INNER] - face[:, GAP_INNER])
+    face[:, GAP_INNER] += back
+    face[:, GAP_OUTER] += back
+    through = opening_change(before.face).clamp(max=profile.pressed) - opening_change(face)
     more = (arkit[:, _OPENING] - before.arkit[:, _OPENING]).clamp(min=0)
-    arkit[:, _OPENING] -= shut[:, None] * more
-    return after.map(face=open_lips(after.face, target - now), arkit=arkit)
+    arkit[:, _OPENING] -= shut * more
+    return after.map(face=open_lips(face, through.clamp(min=0)), arkit=arkit)
 
 
 def scale_pose(block: Motion, scale: float, profile: Profile) -> Motion:

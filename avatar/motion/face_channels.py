@@ -72,6 +72,9 @@ CHANNEL_INDEX = {name: i for i, name in enumerate(CHANNELS)}
 LIP_CHANNELS = tuple(i for i, n in enumerate(CHANNELS) if n.startswith(("lip_", "jaw_", "cheek_")))
 UPPER_CHANNELS = tuple(i for i in range(len(CHANNELS)) if i not in LIP_CHANNELS)
 _SIN1 = (CHANNEL_INDEX["lip_inner_y_sin1"], CHANNEL_INDEX["lip_outer_y_sin1"])
+# Opposite points of the contour's two halves have opposite sines and equal cosines: the gap between the lips is in the
+# sines alone, and the shape of the line where they meet in the cosines.
+GAP_INNER, GAP_OUTER = ([CHANNEL_INDEX[f"lip_{name}_y_sin{k}"] for k in range(1, MODES)] for name in ("inner", "outer"))
 
 
 def encode(displacements: np.ndarray) -> np.ndarray:
@@ -99,10 +102,7 @@ def relative_opening(landmarks: np.ndarray) -> np.ndarray:
 
 
 def opening_change(face: Tensor) -> Tensor:
-    """Gap between the inner lips in their middle minus the neutral face's, [...] centimetres, of channels [..., 38].
-
-    Sines of the contour's phase are opposite in the middle of the lower and of the upper lip, cosines equal.
-    """
+    """Gap between the inner lips in their middle minus the neutral face's, [...] centimetres, of channels [..., 38]."""
     return 2 * (face[..., _SIN1[0]] - face[..., CHANNEL_INDEX["lip_inner_y_sin3"]])
 
 
