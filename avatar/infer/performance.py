@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,7 +77,7 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
 
     if controls.motion is not None:
         track = _driven(controls.motion, controls.retarget, profile, fps)
-        lead, total, spoken = 0, len(track), len(track)
+        lead, total, waiting = 0, len(track), None
         blocks = iter([track])
     else:
         if audio is None and not pause:
@@ -87,9 +88,9 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
         base = loop(base_pose if base_pose in POSES else POSES[0], total)
         lips = iter(()) if audio is None else load_speech(avatar.run).stream(stream_audio(audio))
         blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
+        waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
     poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)
     place = camera or (lambda _: torch.zeros(3))  # the world is the frame of the camera that filmed
-    waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
     stages = _stages(spans, controls, profile, poses, lead / fps, place, fps, waiting)
     return Performance(staged(blocks, stages, lead, fps), total, audio, -lead / fps)
 
@@ -114,19 +115,14 @@ def with_pauses(lips: Iterable[Motion], rest: Motion, lead: int, most: int, fps:
     blocks = (block for block in lips if len(block))
     first = next(blocks, rest)
     yield from _between(rest, first[:1], lead, lead - ease, ease)
-    last, block = first, first
-    done = 0
-    for block in _chain(first, blocks):
-        block = block[: most - done]
-        yield block
-        done += len(block)
-        last = block if len(block) else last
+    last, done = first, 0
+    for block in chain([first], blocks):
+        last = block[: most - done]
+        yield last
+        done += len(last)
+        if done == most:
+            return
     yield from _between(last[-1:], rest, most - done, 0, ease)
-
-
-def _chain(first: Motion, rest: Iterator[Motion]) -> Iterator[Motion]:
-    yield first
-    yield from rest
 
 
 def _between(a: Motion, b: Motion, frames: int, start: int, length: int) -> Iterator[Motion]:
