@@ -162,8 +162,14 @@ def check(config: Config) -> None:
             raise AvatarError(f"--out {config.out} must end in .mp4.")
         if config.out.is_dir():
             raise AvatarError(f"--out {config.out} is a folder.", "", "Name the mp4 file in it.")
-        if config.audio is not None and config.out.exists() and config.out.samefile(config.audio):
-            raise AvatarError(f"--out {config.out} is the sound file itself.", "", "Choose another name.")
+    refuse_to_overwrite(output_path(config), config.audio, controls.motion)
+
+
+def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
+    """An output that is one of the inputs is a mistake."""
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise AvatarError(f"The output {out} is one of the inputs.", "", "Choose another --out.")
 
 
 def output_path(config: Config) -> Path:
@@ -187,7 +193,7 @@ def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) ->
     if text is not None:
         from avatar.io.text_to_speech import say
 
-        audio = out.with_suffix(".wav")
+        audio = out.with_suffix(".speech.wav")
         say(text, voice, audio)
     if audio is not None:
         from avatar.io.audio import stream_audio

@@ -67,6 +67,8 @@ class Controls:
             raise AvatarError("--idle and --motion exclude each other.")
         if not 0 <= self.emotion_limit <= 10:
             raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", "", "It goes from 0 to 10.")
+        if self.seed < 0:
+            raise AvatarError(f"--seed {self.seed} is out of range.", "", "It must not be negative.")
         if self.retarget != "auto" and self.motion is None:
             raise AvatarError("--retarget belongs to --motion.")
         for name in ("motion", "style"):

@@ -37,7 +37,7 @@ class Config:
 def main(config: Config) -> None:
     """Write the file."""
     from avatar.infer.avatar import Avatar
-    from avatar.infer.command import speech_sound
+    from avatar.infer.command import refuse_to_overwrite, speech_sound
     from avatar.infer.performance import perform
     from avatar.motion import Motion, arkit_files
     from avatar.motion.timeline import to_json
@@ -50,6 +50,7 @@ def main(config: Config) -> None:
         raise AvatarError(f"--fps {config.fps:g} is out of range.", "", "It goes from 1 to 240.")
     if config.audio is not None and config.text is not None:
         raise AvatarError("A sound and --text exclude each other.")
+    refuse_to_overwrite(config.out, config.audio, controls.motion)
     controls.check()
     if controls.print_timeline is not None:
         write_json(controls.print_timeline, to_json(controls.spans()))

@@ -158,7 +158,7 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
     pytest.importorskip("hibari", reason="hibari-tts is not installed")
     spoken = write(run, "--text", "Hello there.", out="said.safetensors")
     assert len(spoken) > 0.5 * FPS and float(spoken.arkit[:, JAW].max()) > 0.1
-    with av.open(str(tmp_path / "said.wav")) as file:
+    with av.open(str(tmp_path / "said.speech.wav")) as file:
         assert file.streams.audio[0].rate == 24000
 
 
@@ -178,6 +178,7 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
         (["--words", "none.json", "--lip-scale", "2@a"], "none.json"),
         (["--timeline", "none.json"], "none.json"),
         (["--retarget", "yes"], "--retarget"),
+        (["--seed", "-1"], "--seed"),
         (["--motion", "none.csv"], "none.csv"),
     ],
 )
@@ -210,6 +211,7 @@ def test_bad_motion_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "lacks the channels eyeBlinkLeft" in refused(capsys, "render", run, "--motion", path)
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 10)
     assert "bad.safetensors" in refused(capsys, "render", run, "--motion", tmp_path / "bad.safetensors")
+    assert "one of the inputs" in refused(capsys, "motion", "--run", run, "--motion", path, "--out", path)
     assert "must end in" in refused(capsys, "motion", "--run", run, "--out", "a.fbx", "--idle", 1)
     assert "Nothing to say" in refused(capsys, "motion", "--run", run, "--out", "a.csv")
 
