@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("avatar.preprocess.command", "track a video of one person into a PERSON folder"),
     "train": ("avatar.train.command", "train an avatar from a PERSON folder"),
     "render": ("avatar.infer.command", "let an avatar speak an audio file, from any viewpoint"),
+    "motion": ("avatar.infer.motion_command", "write what an avatar does as ARKit coefficients or a motion file"),
     "bake": ("avatar.infer.bake", "make an avatar faster to play: its motion as a linear basis"),
     "view": ("avatar.viewer.command", "free view in the browser (loopback only by default)"),
     "eval": ("avatar.eval.command", "measure an avatar on the held-out part of its video"),

@@ -54,6 +54,11 @@ class Camera:
             K = torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
             return K.to(self.viewmat.device, non_blocking=True)
 
+    @property
+    def position(self) -> Tensor:
+        """Where it is in the world, [3] centimetres."""
+        return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
+
     def to(self, device: torch.device) -> Camera:
         """The same camera with its matrices on a device."""
         return self if self.viewmat.device == device else replace(self, viewmat=self.viewmat.to(device))

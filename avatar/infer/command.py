@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from avatar.backends import RendererName, require
 from avatar.device import DeviceName, choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,14 +42,12 @@ class Config:
     """Instead of --audio: the held-out or the training frames of the person's own video, with their real poses."""
     drive: Literal["tracked", "audio"] = "tracked"
     """With --split: whether the lips follow the tracked motion or the sound."""
-    motion: Path | None = None
-    """Instead of a prediction: a motion file (.safetensors). With --audio, that sound goes into the video."""
+    text: str | None = None
+    """Instead of --audio: what the avatar says, in English; its sound is written beside the video."""
+    voice: str = "heart"
+    """Voice of --text, a name of hibari-tts."""
     camera: str | None = None
     """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed."""
-    pose: Literal["own", "still"] = "own"
-    """Head motion while speaking: a smooth loop of the person's own, or still."""
-    seed: int = 0
-    """Chooses the loop of head motion."""
     size: int | None = None
     """Longer side of the video in pixels; default: as trained."""
     baked: bool = False
@@ -63,6 +62,7 @@ class Config:
     """Write frames, seconds and speed, with the hardware and the commit, to this file."""
     person: Path | None = None
     """With --split: the PERSON folder, where it is not the one the avatar was trained from."""
+    controls: tyro.conf.OmitArgPrefixes[Controls] = field(default_factory=Controls)
 
 
 class Job(NamedTuple):
@@ -99,21 +99,18 @@ def main(config: Config) -> None:
     check(config)
     choose_device(config.device)
     path = CameraPath.parse(config.camera)
-    if config.audio is not None:  # before the model is loaded: a bad input is told at once
-        from avatar.io.audio import stream_audio
+    out = output_path(config)
+    if config.controls.print_timeline is not None:
+        from avatar.motion.timeline import to_json
 
-        next(stream_audio(config.audio))
-    if config.motion is not None:
-        from avatar.motion import Motion
-
-        Motion.load(config.motion)
+        write_json(config.controls.print_timeline, to_json(config.controls.spans()))
+    audio = speech_sound(config.audio, config.text, config.voice, out)
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 
     avatar = Avatar.load(config.run, config.baked, config.renderer, config.device)
-    job = plan(config, avatar)
     camera = resize(avatar.camera, config.size)
-    out = output_path(config)
+    job = plan(config, avatar, audio, path)
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.total, info="")
         with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
@@ -141,11 +138,18 @@ def check(config: Config) -> None:
     run = Path(config.run)
     if not run.is_dir():
         raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
-    given = [n for n in ("audio", "split", "motion") if getattr(config, n) is not None]
-    if not given:
-        raise AvatarError("Nothing to say:", "", "give --audio FILE, or --split test, or --motion FILE.")
-    if config.split is not None and len(given) > 1:
-        raise AvatarError(f"--split and --{next(n for n in given if n != 'split')} exclude each other.")
+    controls = config.controls
+    options = {"audio": config.audio, "text": config.text, "motion": controls.motion, "idle": controls.idle or None}
+    given = [name for name, value in options.items() if value is not None]
+    if not given and config.split is None:
+        raise AvatarError("Nothing to say:", "", "give --audio FILE, --text, --split test, --motion FILE or --idle.")
+    if config.split is not None and given:
+        raise AvatarError(f"--split and --{given[0]} exclude each other.")
+    if config.split is not None and (controls.spans() or controls.style):
+        raise AvatarError("--split replays the video as it is.", "", "Controls go with --audio, --text or --motion.")
+    if config.audio is not None and config.text is not None:
+        raise AvatarError("--audio and --text exclude each other.")
+    controls.check()
     require(config.renderer)
     if config.drive == "audio" and config.split is None:
         raise AvatarError("--drive belongs to --split.", "", "With --audio the sound always drives the lips.")
@@ -158,24 +162,52 @@ def check(config: Config) -> None:
             raise AvatarError(f"--out {config.out} must end in .mp4.")
         if config.out.is_dir():
             raise AvatarError(f"--out {config.out} is a folder.", "", "Name the mp4 file in it.")
-        if config.audio is not None and config.out.exists() and config.out.samefile(config.audio):
-            raise AvatarError(f"--out {config.out} is the sound file itself.", "", "Choose another name.")
+    refuse_to_overwrite(output_path(config), config.audio, controls.motion)
+
+
+def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
+    """An output that is one of the inputs is a mistake."""
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise AvatarError(f"The output {out} is one of the inputs.", "", "Choose another --out.")
 
 
 def output_path(config: Config) -> Path:
     """Where the mp4 goes."""
     if config.out is not None:
         return config.out
-    source = config.audio or config.motion
-    return Path(config.run) / f"{config.split if source is None else source.stem}.mp4"
+    source = config.audio or (None if config.text is not None else config.controls.motion)
+    plain = config.split or ("idle" if config.text is None else "text")
+    return Path(config.run) / f"{plain if source is None else source.stem}.mp4"
 
 
-def plan(config: Config, avatar: Avatar) -> Job:
-    """Find the motion and the sound for the options."""
-    from avatar.infer.speak import count_frames, load_speech, sound_time, speak, speak_held_out
-    from avatar.motion import Motion
+def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) -> Path | None:
+    """The sound file to be spoken, if any; a bad one is told before anything slow happens.
 
-    audio, start, background = config.audio, 0.0, None
+    Args:
+        audio: The sound file given, or None.
+        text: The text given, or None; it is said into a wav file beside ``out``.
+        voice: Who says it.
+        out: The file that is written in the end.
+    """
+    if text is not None:
+        from avatar.io.text_to_speech import say
+
+        audio = out.with_suffix(".speech.wav")
+        say(text, voice, audio)
+    if audio is not None:
+        from avatar.io.audio import stream_audio
+
+        next(stream_audio(audio))
+    return audio
+
+
+def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -> Job:
+    """Find the motion for the options."""
+    from avatar.infer.performance import perform
+    from avatar.infer.speak import load_speech, sound_time, speak_held_out
+
+    start, background = 0.0, None
     if config.split is not None:
         data = open_person(config.run, config.person)
         first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
@@ -188,14 +220,10 @@ def plan(config: Config, avatar: Avatar) -> Job:
             motions = iter([data.motion[first:last]])
         if data.audio_path.is_file():
             audio, start = data.audio_path, sound_time(data, first)
-    elif config.motion is not None:
-        track = Motion.load(config.motion).resample(avatar.fps)
-        motions, total = iter([track]), len(track)
-    elif audio is not None:
-        total = count_frames(audio, avatar.fps)
-        motions = speak(avatar, load_speech(config.run), audio, config.pose, config.seed)
     else:
-        motions, total = iter(()), 0
+        motions, total, audio, start = perform(
+            avatar, config.controls, audio, lambda t: path.camera(avatar.camera, avatar.head_pivot, t).position
+        )
     if config.frames is not None:
         motions, total = limited(motions, config.frames), min(total, config.frames)
     return Job(motions, total, audio, start, background)

@@ -67,7 +67,7 @@ def speak(avatar: Avatar, speech: AudioToMotion, audio: Path, pose: str = "own",
     train = Motion.load(avatar.run / "motion.safetensors")
     segments = [(a, min(b, len(train))) for a, b in avatar.person["segments"] if a < len(train)]
     track = pose_track(train, segments, count_frames(audio, avatar.fps), avatar.fps, pose, seed)
-    yield from _onto(track, speech.stream(stream_audio(audio)), hold=True)
+    yield from onto(track, speech.stream(stream_audio(audio)), hold=True)
 
 
 def speak_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
@@ -76,7 +76,7 @@ def speak_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last:
     lead = min(first, round(CONTEXT_SECONDS * data.fps))
     chunks = stream_audio(data.audio_path, start=sound_time(data, first - lead))
     samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
-    yield from _onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead), hold=False)
+    yield from onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead), hold=False)
 
 
 def sound_time(data: PersonDataset, frame: int) -> float:
@@ -92,7 +92,7 @@ def count_frames(audio: Path, fps: float) -> int:
     return max(1, int(np.ceil(seconds * fps - 1e-6)))
 
 
-def _onto(base: Motion, blocks: Iterable[Motion], hold: bool) -> Iterator[Motion]:
+def onto(base: Motion, blocks: Iterable[Motion], hold: bool) -> Iterator[Motion]:
     """Lay blocks of speech over a base track; ``hold`` repeats the base's last frame where the speech goes on."""
     done = 0
     for block in blocks:

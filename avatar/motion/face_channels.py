@@ -10,8 +10,12 @@ numbers mean the same for every person.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Contours in order: from the person's right mouth corner along the lower lip, then back along the upper lip.
 LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
@@ -67,6 +71,10 @@ CHANNELS: tuple[str, ...] = _basis()[0]
 CHANNEL_INDEX = {name: i for i, name in enumerate(CHANNELS)}
 LIP_CHANNELS = tuple(i for i, n in enumerate(CHANNELS) if n.startswith(("lip_", "jaw_", "cheek_")))
 UPPER_CHANNELS = tuple(i for i in range(len(CHANNELS)) if i not in LIP_CHANNELS)
+_SIN1 = (CHANNEL_INDEX["lip_inner_y_sin1"], CHANNEL_INDEX["lip_outer_y_sin1"])
+# Opposite points of the contour's two halves have opposite sines and equal cosines: the gap between the lips is in the
+# sines alone, and the shape of the line where they meet in the cosines.
+GAP_INNER, GAP_OUTER = ([CHANNEL_INDEX[f"lip_{name}_y_sin{k}"] for k in range(1, MODES)] for name in ("inner", "outer"))
 
 
 def encode(displacements: np.ndarray) -> np.ndarray:
@@ -91,3 +99,16 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
 def relative_opening(landmarks: np.ndarray) -> np.ndarray:
     """Mouth opening over the distance of the outer eye corners, [T]; independent of the size of the face."""
     return mouth_opening(landmarks) / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=-1)
+
+
+def opening_change(face: Tensor) -> Tensor:
+    """Gap between the inner lips in their middle minus the neutral face's, [...] centimetres, of channels [..., 38]."""
+    return 2 * (face[..., _SIN1[0]] - face[..., CHANNEL_INDEX["lip_inner_y_sin3"]])
+
+
+def open_lips(face: Tensor, gap: Tensor) -> Tensor:
+    """Channels [..., 38] with the lips moved apart by ``gap`` [...] centimetres in their middle, both lips alike."""
+    moved = face.clone()
+    for channel in _SIN1:
+        moved[..., channel] += gap / 2
+    return moved

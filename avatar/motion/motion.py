@@ -19,6 +19,7 @@ from avatar.motion.face_channels import CHANNELS
 from avatar.paths import atomic_file
 
 FORMAT = "avatar-motion-2"
+POSE_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "torso_warp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,12 @@ class Motion:
     def cat(tracks: list[Motion]) -> Motion:
         """Tracks of one frame rate, one after the other."""
         return replace(tracks[0], **{n: torch.cat([getattr(t, n) for t in tracks]) for n in _WIDTHS})
+
+    def blend(self, other: Motion, weight: Tensor) -> Motion:
+        """A linear mix with a track of the same length; ``weight`` [T] is 0 for this one and 1 for the other."""
+        mix = weight[:, None]
+        mixed = {n: torch.lerp(getattr(self, n), getattr(other, n), mix) for n, width in _WIDTHS.items() if width}
+        return replace(self, valid=self.valid & other.valid, **mixed)
 
     def resample(self, fps: float) -> Motion:
         """The same motion at another frame rate, linearly interpolated."""

@@ -16,17 +16,14 @@ import torch
 from avatar.errors import AvatarError
 from avatar.geometry.warp import halves
 from avatar.motion import Motion
-from avatar.motion.arkit import INDEX
-from avatar.motion.face_channels import CHANNEL_INDEX
+from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
+from avatar.motion.motion import POSE_TRACKS
 
-_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "torso_warp")
+POSES = ("own", "still")  # what `pose_track` makes
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
 _MIN_SEGMENT_SECONDS = 1.5
 _CANDIDATES = 200
-_BLINK = 0.4  # blendshape value from which an eye counts as closed
-_EYES = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
-_LIDS = [CHANNEL_INDEX["eye_right_open"], CHANNEL_INDEX["eye_left_open"]]
 
 
 def pose_track(
@@ -50,8 +47,8 @@ def pose_track(
     Raises:
         AvatarError: The mode is unknown or ``train`` is empty.
     """
-    if mode not in ("own", "still"):
-        raise AvatarError(f"There is no head pose '{mode}'.", "", "Choose own or still.")
+    if mode not in POSES:
+        raise AvatarError(f"There is no head pose '{mode}'.", "", f"Choose {' or '.join(POSES)}.")
     if len(train) == 0:
         raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
     source = train.resample(fps)
@@ -70,7 +67,7 @@ def _own(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.rand
     longest = max(b - a for a, b in usable)
     fade = max(1, min(round(_FADE_SECONDS * fps), longest // 3))
     place, velocity = _state(source)
-    opened = source.arkit[:, _EYES].amax(1).numpy() < _BLINK
+    opened = source.arkit[:, EYES].amax(1).numpy() < CLOSED
     used = np.zeros(len(source))  # how often each frame has been played
 
     first = np.zeros(frames, int)  # source frame of the piece that plays
@@ -93,7 +90,7 @@ def _own(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.rand
     first, second = (np.minimum(index, len(source) - 1) for index in (first, second))
     a, b = source[first], source[second]
     weight = torch.from_numpy(mix)[:, None]
-    names = ("arkit", "face", "gaze", *_TRACKS)
+    names = ("arkit", "face", "gaze", *POSE_TRACKS)
     return a.map(**{n: getattr(a, n) * (1 - weight) + getattr(b, n) * weight for n in names})
 
 
@@ -148,7 +145,7 @@ def _state(source: Motion) -> tuple[np.ndarray, np.ndarray]:
     """Place and velocity of head and torso per frame, each in units of its own spread."""
     from scipy.ndimage import gaussian_filter1d
 
-    rigid = [getattr(source, name) for name in _TRACKS if name != "torso_warp"]
+    rigid = [getattr(source, name) for name in POSE_TRACKS if name != "torso_warp"]
     place = torch.cat([*rigid, halves(source.torso_warp)], 1).numpy()
     smooth = gaussian_filter1d(place, 2, axis=0)
     velocity = np.gradient(smooth, axis=0) if len(place) > 1 else np.zeros_like(place)
@@ -156,13 +153,13 @@ def _state(source: Motion) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _still(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:
-    opened = source.arkit[:, _EYES].amax(1) < _BLINK
+    opened = source.arkit[:, EYES].amax(1) < CLOSED
     calm = source[opened] if bool(opened.any()) else source
     index = torch.zeros(frames, dtype=torch.long)
     track = source[index]
-    names = ("arkit", "face", "gaze", *_TRACKS)
+    names = ("arkit", "face", "gaze", *POSE_TRACKS)
     track = track.map(**{n: getattr(calm, n).mean(0, keepdim=True).repeat(frames, 1) for n in names})
-    blinks = _blinks(source, spans)
+    blinks = find_blinks(source, spans)
     if not blinks:
         return track
     arkit, face = track.arkit.clone(), track.face.clone()
@@ -175,23 +172,9 @@ def _still(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.ra
         at = round(time * source.fps)
         count = min(blink.stop - blink.start, frames - at)
         piece = source[slice(blink.start, blink.start + count)]
-        base_eyes, base_lids = arkit[0, _EYES], face[0, _LIDS]
+        base_eyes, base_lids = arkit[0, EYES], face[0, LIDS]
         fade = torch.from_numpy(np.minimum(1, np.minimum(np.arange(count) + 1, count - np.arange(count)) / 3)).float()
-        arkit[at : at + count, _EYES] = base_eyes + fade[:, None] * (piece.arkit[:, _EYES] - base_eyes)
-        face[at : at + count, _LIDS] = base_lids + fade[:, None] * (piece.face[:, _LIDS] - base_lids)
+        arkit[at : at + count, EYES] = base_eyes + fade[:, None] * (piece.arkit[:, EYES] - base_eyes)
+        face[at : at + count, LIDS] = base_lids + fade[:, None] * (piece.face[:, LIDS] - base_lids)
         time += count / source.fps + float(rng.exponential(mean_gap))
     return track.map(arkit=arkit, face=face)
-
-
-def _blinks(source: Motion, spans: list[tuple[int, int]]) -> list[slice]:
-    """Frames of every whole blink, a fifth of a second before and after included."""
-    closed = source.arkit[:, _EYES].mean(1).numpy() >= _BLINK
-    margin = max(2, round(0.2 * source.fps))
-    found = []
-    for a, b in spans:
-        edges = np.flatnonzero(np.diff(np.r_[False, closed[a:b], False].astype(int)))
-        for start, end in edges.reshape(-1, 2):
-            if end - start > 0.5 * source.fps or a + start - margin < a or a + end + margin > b:
-                continue  # closed eyes, not a blink; or cut off
-            found.append(slice(a + start - margin, a + end + margin))
-    return found

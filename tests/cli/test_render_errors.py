@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import av
 import numpy as np
@@ -21,8 +21,7 @@ from avatar.infer.pipeline import Worker, prefetch
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
-
-SIZE, FPS = 48, 25.0
+from tests.fake_avatar import FPS, SIZE, FakeAvatar, LoudnessSpeech
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -134,41 +133,6 @@ def test_camera_paths(tmp_path: Path) -> None:
     assert CameraPath.parse(None).camera(source, pivot, 0) is source
 
 
-class FakeAvatar:
-    """Shows the jaw as brightness; its run folder is real."""
-
-    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
-    camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
-
-    info: ClassVar = {"gaussians": 12}
-    device = torch.device("cpu")
-
-    def __init__(self, run: Path, *_: object) -> None:
-        self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
-
-    def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
-        self.views.append(camera)
-        value = round(float(motion.arkit[index, INDEX["jawOpen"]]) * 200)
-        return torch.full((camera.height, camera.width, 3), value, dtype=torch.uint8)
-
-
-class LoudnessSpeech:
-    """Opens the jaw with the loudness of each frame's sound; in blocks of ten frames."""
-
-    fps = FPS
-
-    def stream(self, chunks: Any) -> Any:
-        samples = np.concatenate(list(chunks))
-        hop = 16000 / FPS
-        level = [np.abs(samples[round(i * hop) : round((i + 1) * hop)]).max() for i in range(int(len(samples) / hop))]
-        motion = Motion.zeros(len(level), FPS)
-        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(np.array(level), dtype=torch.float32)
-        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9  # must never come through
-        motion.head_rotation[:] = 9
-        for i in range(0, len(motion), 10):
-            yield motion[i : i + 10]
-
-
 def loud_seconds(path: Path, seconds: float, loud: list[tuple[float, float]]) -> Path:
     t = np.arange(round(16000 * seconds)) / 16000
     samples = np.zeros(len(t), np.float32)
@@ -191,6 +155,7 @@ def test_motion_file_is_rendered_with_sound(
     motion = Motion.zeros(30, FPS)
     motion.arkit[:, INDEX["jawOpen"]] = torch.linspace(0, 1, 30)
     motion.save(tmp_path / "drive.safetensors")
+    Motion.zeros(100, FPS).save(run / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
     out = tmp_path / "new" / "folder" / "out.mp4"
     arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--audio", sound, "--out", out]

@@ -1,0 +1,100 @@
+"""The options that control what an avatar does, shared by the commands that make it move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.motion.timeline import Span
+
+Repeated = tyro.conf.UseAppendAction[tuple[str, ...]]
+TIMED = ("lip-scale", "emotion", "pose", "pose-scale", "blink", "gaze")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Options that end in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of
+    the sound, `1.5@4-` until its end, `1.5@please` for a word of --words."""
+
+    motion: Path | None = None
+    """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
+    motion is fitted to this person. With a sound, that sound goes into the video."""
+    retarget: Literal["auto", "yes", "no"] = "auto"
+    """With --motion: whether to fit rest and range of the source to this person; auto: a video's, not a file's."""
+    pose: Annotated[Repeated, tyro.conf.arg(metavar="POSE[@TIME]")] = ()
+    """Head motion: own (a smooth loop of the person's, the default), still, or that of a motion file or a video."""
+    pose_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
+    """Amplitude of the head and body motion, 0 to 3."""
+    lip_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
+    """Amplitude of the lips, 0 to 3. Lips that close stay closed."""
+    emotion: Annotated[Repeated, tyro.conf.arg(metavar="MIX[@TIME]")] = ()
+    """happy, sad, angry, surprised, afraid, disgusted or contemptuous: happy:0.7, happy:0.5+surprised:0.3,
+    happy/upper (or lower)."""
+    emotion_limit: float = 1.0
+    """How far an emotion may move mouth and eyes, in multiples of the person's own range."""
+    blink: Annotated[Repeated, tyro.conf.arg(metavar="RATE[@TIME]")] = ()
+    """Blinks per minute, 0 for none, or own."""
+    gaze: Annotated[Repeated, tyro.conf.arg(metavar="GAZE[@TIME]")] = ()
+    """Where the eyes look: X,Y in degrees in the head (to the person's left and up), camera, or free."""
+    style: Path | None = None
+    """Move lips, brows and head as far as the person of another RUN, motion file or video does."""
+    idle: float = 0.0
+    """Seconds that the avatar waits, breathes and blinks before and after the sound; alone: how long it waits."""
+    words: Path | None = None
+    """JSON of word times, {"unit": "seconds", "words": [[start, end, word], ...]}, for @WORD."""
+    timeline: Path | None = None
+    """JSON of controls over time; see --print-timeline. Options are added to it."""
+    print_timeline: Path | None = None
+    """Write the controls in effect as such a JSON, to start from."""
+    seed: int = 0
+    """Chooses the loop of head motion and the times of blinks."""
+
+    def check(self) -> None:
+        """Refuse numbers out of range and files that are not there.
+
+        Raises:
+            AvatarError: Something is.
+        """
+        if not 0 <= self.idle <= 600:
+            raise AvatarError(f"--idle {self.idle:g} is out of range.", "", "It goes from 0 to 600 seconds.")
+        if self.idle and self.motion is not None:
+            raise AvatarError("--idle and --motion exclude each other.")
+        if not 0 <= self.emotion_limit <= 10:
+            raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", "", "It goes from 0 to 10.")
+        if self.seed < 0:
+            raise AvatarError(f"--seed {self.seed} is out of range.", "", "It must not be negative.")
+        if self.retarget != "auto" and self.motion is None:
+            raise AvatarError("--retarget belongs to --motion.")
+        for name in ("motion", "style"):
+            path = getattr(self, name)
+            if path is not None and not path.exists():
+                raise AvatarError(f"--{name} {path} does not exist.")
+        from avatar.prior.pose import POSES
+
+        for span in self.spans():
+            if span.control == "pose" and span.value not in POSES and not Path(span.value).exists():
+                raise AvatarError(
+                    f"There is no head pose '{span.value}' and no file of that name.",
+                    "", f"Choose {', '.join(POSES)}, a motion file or a video.",
+                )  # fmt: skip
+
+    def spans(self) -> list[Span]:
+        """All timed controls: those of the timeline file, then those of the options.
+
+        Raises:
+            AvatarError: One of them is not understood.
+        """
+        from avatar.motion import timeline
+
+        words = () if self.words is None else timeline.load_words(self.words)
+        spans = [] if self.timeline is None else timeline.load(self.timeline)
+        for control in TIMED:
+            for text in getattr(self, control.replace("-", "_")):
+                spans += timeline.from_option(control, text, words)
+        return spans

@@ -1,0 +1,229 @@
+"""Face motion in the files of other programs: ARKit coefficients as CSV (as Live Link Face writes it) and JSON."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+from avatar.motion.arkit import ARKIT, INDEX
+from avatar.motion.arkit_map import FaceMap
+from avatar.motion.motion import Motion
+from avatar.motion.profile import Profile
+from avatar.paths import atomic_file, read_json, write_json
+
+FORMAT = "avatar-arkit-1"
+OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it
+ANGLES = ("headYaw", "headPitch", "headRoll", "eyeYaw", "eyePitch")  # positive: to the person's left, up
+# Angles that Live Link Face writes, in radians; the eyes' are averaged.
+_RADIANS = {"headyaw": 0, "headpitch": 1, "headroll": 2, "lefteyeyaw": 3, "righteyeyaw": 3, "lefteyepitch": 4,
+            "righteyepitch": 4}  # fmt: skip
+_SILENT = {"timecode", "blendshapecount", "time", "lefteyeroll", "righteyeroll"}
+_LOOK_FULL = 30.0  # degrees that an eyeLook coefficient of 1 stands for, where a file has no eye angles
+_RATES = (24, 25, 30, 48, 50, 60, 100, 120)
+
+
+def save(track: Motion, path: Path) -> None:
+    """Write a track as ``.csv`` or ``.json``.
+
+    Coefficients have Apple's names; head and eye angles are in degrees, positive to the person's left and up, tilt
+    positive to the left shoulder. The CSV begins like one of Live Link Face, with a time code (HH:MM:SS:FF.mmm).
+    """
+    angles = np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
+    if path.suffix.lower() == ".json":
+        numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)
+        frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
+        content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": "degrees"}
+        return write_json(path, content | {"frames": frames})
+    with atomic_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        names = [*map(_pascal, ARKIT), *(f"{_pascal(name)}Degrees" for name in ANGLES)]
+        writer.writerow(["Timecode", "BlendshapeCount", *names, "Time"])
+        for i, (row, turn) in enumerate(zip(track.arkit.tolist(), angles.tolist(), strict=True)):
+            values = [*(f"{v:.5f}" for v in row), *(f"{v:.4f}" for v in turn)]
+            writer.writerow([time_code(i, track.fps), len(ARKIT), *values, f"{i / track.fps:.6f}"])
+
+
+def load(path: Path, person: Profile) -> Motion:
+    """Read a ``.csv`` or ``.json`` of coefficients as motion of a person.
+
+    Names are matched whatever their capitals. Face channels are what the coefficients mean on this person's face; the
+    head is at the person's mean place.
+
+    Raises:
+        AvatarError: The file is missing, damaged, or lacks channels; unknown ones are named and left out.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AvatarError(f"The motion file {path} does not exist.")
+    table, fps = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
+    return _motion(path, table, fps, person)
+
+
+def head_angles(rotation: Tensor) -> np.ndarray:
+    """Yaw, pitch and roll in degrees, [T, 3], of head rotations [T, 3]; roll first, then pitch, then yaw."""
+    m = axis_angle_to_matrix(rotation.double()).numpy()
+    yaw = np.arctan2(m[:, 0, 2], m[:, 2, 2])
+    pitch = np.arcsin(np.clip(-m[:, 1, 2], -1, 1))
+    roll = np.arctan2(m[:, 1, 0], m[:, 1, 1])
+    return np.degrees(np.stack([-yaw, -pitch, roll], 1))
+
+
+def head_rotation(angles: np.ndarray) -> Tensor:
+    """The inverse of :func:`head_angles`."""
+    yaw, pitch, roll = torch.from_numpy(np.radians(np.asarray(angles, np.float64))).unbind(1)
+    zero = torch.zeros_like(yaw)
+    about = [torch.stack(axis, 1) for axis in ((zero, -yaw, zero), (-pitch, zero, zero), (zero, zero, roll))]
+    turn, nod, tilt = map(axis_angle_to_matrix, about)
+    return matrix_to_axis_angle(turn @ nod @ tilt).float()
+
+
+def time_code(frame: int, fps: float) -> str:
+    """HH:MM:SS:FF.mmm; frames of the whole second, and thousandths of a frame where the rate is not a whole number."""
+    seconds = frame / fps + 1e-9
+    whole = math.floor(seconds)
+    part = max(0.0, (seconds - whole) * fps)
+    thousandths = min(999, round((part - math.floor(part + 1e-4)) * 1000)) if fps != round(fps) else 0
+    clock = f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{clock}:{math.floor(part + 1e-4):02d}.{max(thousandths, 0):03d}"
+
+
+def _pascal(name: str) -> str:
+    return name[0].upper() + name[1:]
+
+
+def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], float]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AvatarError(f"{path} cannot be read as a CSV file:", str(error)) from None
+    if len(rows) < 2:
+        raise AvatarError(f"{path} holds no frames.")
+    header, body = [name.strip() for name in rows[0]], rows[1:]
+    text = {name: [] for name in header}
+    for number, row in enumerate(body, 2):
+        if len(row) != len(header):
+            raise AvatarError(f"{path}, line {number} has {len(row)} values, the header has {len(header)} names.")
+        for name, value in zip(header, row, strict=True):
+            text[name].append(value)
+    table = {}
+    for name, column in text.items():
+        if name.lower() != "timecode":
+            table[name] = _numbers(path, name, column)
+    lower = {name.lower(): name for name in header}
+    if "time" in lower:
+        return table, _rate(path, np.diff(table[lower["time"]]))
+    if "timecode" in lower:
+        return table, _time_code_rate(path, text[lower["timecode"]])
+    raise AvatarError(f"{path} does not say when its frames are.", "", "Add a column Time, in seconds.")
+
+
+def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
+    content = read_json(path)
+    try:
+        if content["format"] != FORMAT:
+            raise KeyError("format")
+        names, angles, frames = content["names"], content.get("angles", []), content["frames"]
+        rows = np.array([[*f["arkit"], *f.get("angles", [])] for f in frames], np.float64)
+        fps = float(content["fps"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AvatarError(f"{path} is not a file of ARKit coefficients:", f"{error} is missing or wrong.") from None
+    if not len(rows):
+        raise AvatarError(f"{path} holds no frames.")
+    names = [*names, *(f"{name}Degrees" for name in angles)]
+    if rows.shape[1] != len(names):
+        raise AvatarError(f"{path}: frames have {rows.shape[1]} numbers for {len(names)} names.")
+    return dict(zip(names, rows.T, strict=True)), fps
+
+
+def _numbers(path: Path, name: str, column: list[str]) -> np.ndarray:
+    out = np.empty(len(column))
+    for i, value in enumerate(column):
+        try:
+            out[i] = float(value)
+        except ValueError:
+            out[i] = np.nan
+        if not np.isfinite(out[i]):
+            raise AvatarError(f"{path}, line {i + 2}: {name} is {value!r}, not a number.")
+    return out
+
+
+def _rate(path: Path, steps: np.ndarray) -> float:
+    if len(steps) == 0:
+        return 25.0
+    step = float(np.mean(steps))
+    if step <= 0 or np.abs(steps - step).max() > 0.5 * step:
+        raise AvatarError(f"{path}: the times of the frames must increase evenly.")
+    fps = 1 / step
+    return float(round(fps)) if abs(fps - round(fps)) < 0.005 else fps
+
+
+def _time_code_rate(path: Path, codes: list[str]) -> float:
+    try:
+        parts = np.array([[float(v) for v in code.replace(";", ":").split(":")] for code in codes])
+        hours, minutes, seconds, frames = parts.T
+    except ValueError:
+        raise AvatarError(f"{path}: a Timecode is not HH:MM:SS:FF.", "", "Add a column Time, in seconds.") from None
+    nominal = next((rate for rate in _RATES if rate > frames.max()), None)
+    if nominal is None or (len(codes) > nominal and frames.max() < nominal - 2):
+        raise AvatarError(f"{path}: its time codes fit no frame rate.", "", "Add a column Time, in seconds.")
+    return _rate(path, np.diff(3600 * hours + 60 * minutes + seconds + frames / nominal))
+
+
+def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Profile) -> Motion:
+    known = {name.lower(): name for name in ARKIT}
+    arkit = np.zeros((len(next(iter(table.values()))), len(ARKIT)), np.float32)
+    angles: dict[int, list[np.ndarray]] = {}
+    seen, strange = set(), []
+    for name, values in table.items():
+        lower = name.lower()
+        if lower.endswith(("_l", "_r")):  # Apple's names as other programs write them: eyeBlink_L
+            lower = lower[:-2] + ("left" if lower.endswith("_l") else "right")
+        if lower in known:
+            arkit[:, INDEX[known[lower]]] = values
+            seen.add(known[lower])
+        elif lower in _RADIANS:
+            angles.setdefault(_RADIANS[lower], []).append(np.degrees(values))
+        elif lower.removesuffix("degrees") in [a.lower() for a in ANGLES]:
+            index = [a.lower() for a in ANGLES].index(lower.removesuffix("degrees"))
+            angles[index] = [values]
+        elif lower not in _SILENT:
+            strange.append(name)
+    missing = [name for name in ARKIT if name not in seen | OPTIONAL]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise AvatarError(f"{path} lacks the channels {', '.join(missing[:5])}{more}.", "",
+                          "Fill them with zeros if they were not measured.")  # fmt: skip
+    if strange:
+        log.warn(f"{path}: unknown channels are left out: {', '.join(strange)}.")
+    turns = {k: np.mean(v, 0) for k, v in angles.items()}
+    coefficients = torch.from_numpy(arkit).clamp(0, 1)
+    tensors: dict[str, Any] = {"arkit": coefficients, "face": FaceMap.fit(person.track)(coefficients)}
+    still = person.rest[torch.zeros(len(arkit), dtype=torch.long)]
+    if {0, 1, 2} <= set(turns):
+        tensors["head_rotation"] = head_rotation(np.stack([turns[k] for k in range(3)], 1))
+    tensors["gaze"] = torch.from_numpy(np.radians(_gaze(turns, arkit)).astype(np.float32))
+    return replace(still.map(**tensors), fps=fps)
+
+
+def _gaze(turns: dict[int, np.ndarray], arkit: np.ndarray) -> np.ndarray:
+    """[T, 2] degrees."""
+    if 3 in turns and 4 in turns:
+        return np.stack([turns[3], turns[4]], 1)
+
+    def look(*names: str) -> np.ndarray:
+        return np.mean([arkit[:, INDEX[f"eyeLook{name}"]] for name in names], 0)
+
+    yaw = look("OutLeft", "InRight") - look("InLeft", "OutRight")
+    pitch = look("UpLeft", "UpRight") - look("DownLeft", "DownRight")
+    return _LOOK_FULL * np.stack([yaw, pitch], 1)

@@ -1,0 +1,197 @@
+"""Controls over time: spans with a control, its value and soft edges; from options, from a JSON file, and back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.motion.emotion import Mix
+from avatar.paths import read_json
+
+FORMAT = "avatar-timeline-1"
+# Seconds of the soft edges; they lie outside the span, within it the control has its full value.
+FADES = {"lip-scale": 0.1, "emotion": 0.3, "pose": 0.8, "pose-scale": 0.5, "blink": 0.2, "gaze": 0.12}
+_SPAN = re.compile(r"(?P<value>.*)@(?P<start>\d+(?:\.\d+)?)?-(?P<end>\d+(?:\.\d+)?)?")
+Words = Sequence[tuple[float, float, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """One control for some time.
+
+    Attributes:
+        control: One of `FADES`.
+        value: As its option takes it.
+        start, end: Seconds of the sound; it counts from 0, and what comes before the speech is negative.
+        fade: Seconds of each soft edge.
+    """
+
+    control: str
+    value: str
+    start: float = -math.inf
+    end: float = math.inf
+    fade: float = 0.0
+
+    @property
+    def always(self) -> bool:
+        """Whether it holds all the time."""
+        return self.start == -math.inf and self.end == math.inf
+
+    def weight(self, seconds: Tensor) -> Tensor:
+        """[T] 1 inside, 0 outside, and a raised cosine over the edges."""
+        outside = torch.maximum(self.start - seconds, seconds - self.end)
+        if self.fade <= 0:
+            return (outside <= 0).float()
+        return (0.5 + 0.5 * torch.cos(math.pi * (outside / self.fade).clamp(0, 1))).float()
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry of a timeline file."""
+        entry: dict[str, Any] = {"control": self.control, "value": self.value}
+        entry |= {"start": self.start} if math.isfinite(self.start) else {}
+        entry |= {"end": self.end} if math.isfinite(self.end) else {}
+        return entry | {"fade": self.fade}
+
+
+def number_of(control: str, low: float, high: float) -> Callable[[str], float]:
+    """A reader of numbers within bounds."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise AvatarError(f"{control} {text!r} is not a number from {low:g} to {high:g}.")
+        return value
+
+    return read
+
+
+def gaze_of(text: str) -> tuple[float, float] | str:
+    """Read ``X,Y`` in degrees, ``camera`` or ``free``."""
+    if text in ("camera", "free"):
+        return text
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (abs(x) <= 45 and abs(y) <= 45):
+        raise AvatarError(
+            f"gaze {text!r} is not understood.", "", "Give X,Y in degrees (left and up are positive), camera or free."
+        )
+    return x, y
+
+
+def blink_of(text: str) -> float | str:
+    """Read blinks per minute, or ``own``."""
+    return text if text == "own" else number_of("blink", 0, 60)(text)
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "lip-scale": number_of("lip-scale", 0, 3),
+    "emotion": Mix.parse,
+    "pose": str,
+    "pose-scale": number_of("pose-scale", 0, 3),
+    "blink": blink_of,
+    "gaze": gaze_of,
+}
+
+
+def from_option(control: str, text: str, words: Words = ()) -> list[Span]:
+    """Spans of an option ``VALUE``, ``VALUE@START-END`` (seconds, either may be left out) or ``VALUE@WORD``.
+
+    A word stands for every time it is said.
+
+    Raises:
+        AvatarError: The value or the time is not understood, or the word is not said.
+    """
+    value, places = text, [(-math.inf, math.inf)]
+    if match := _SPAN.fullmatch(text):
+        value = match["value"]
+        places = [(float(match["start"] or "-inf"), float(match["end"] or "inf"))]
+    elif "@" in text and not Path(text).exists():
+        value, _, word = text.rpartition("@")
+        places = [(a, b) for a, b, said in words if said.lower() == word.lower()]
+        if not places:
+            known = sorted({said for *_, said in words})
+            raise AvatarError(
+                f"--{control} {text}: '{word}' is neither a time nor one of the words.",
+                f"Words are {', '.join(known[:12])}." if words else "No words are given.",
+                "Give VALUE@START-END in seconds, or --words FILE.",
+            )
+    READERS[control](value)
+    return [_checked(control, value, a, b, FADES[control], f"--{control} {text}") for a, b in places]
+
+
+def load(path: Path) -> list[Span]:
+    """The spans of a timeline file.
+
+    Raises:
+        AvatarError: The file is missing or damaged; a bad entry is named.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("spans"), list):
+        raise AvatarError(f"{path} is not a timeline.", "", f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
+    spans = []
+    for i, entry in enumerate(content["spans"]):
+        where = f"{path}, span {i}"
+        if not isinstance(entry, dict):
+            raise AvatarError(f"{where} is not an object.", "", 'For example {"control": "blink", "value": 20}.')
+        unknown = sorted(set(entry) - {"control", "value", "start", "end", "fade"})
+        if unknown or "control" not in entry or "value" not in entry:
+            problem = f"unknown {', '.join(unknown)}" if unknown else "control or value is missing"
+            raise AvatarError(f"{where}: {problem}.", "", "Known are control, value, start, end, fade.")
+        control, value = entry["control"], str(entry["value"])
+        if control not in READERS:
+            raise AvatarError(f"{where}: there is no control {control!r}.", "", f"Known are {', '.join(READERS)}.")
+        times = {"start": -math.inf, "end": math.inf, "fade": FADES[control], **entry}
+        start, end, fade = (times[name] for name in ("start", "end", "fade"))
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (start, end, fade)):
+            raise AvatarError(f"{where}: start, end and fade must be numbers, in seconds.")
+        try:
+            READERS[control](value)
+        except AvatarError as error:
+            raise AvatarError(f"{where}: {error.what}", error.why, error.fix) from None
+        spans.append(_checked(control, value, float(start), float(end), float(fade), where))
+    return spans
+
+
+def to_json(spans: Sequence[Span]) -> dict[str, Any]:
+    """What a timeline file holds."""
+    return {"format": FORMAT, "spans": [span.as_json() for span in spans]}
+
+
+def load_words(path: Path) -> Words:
+    """Word times: a JSON ``{"unit": "seconds", "words": [[start, end, word], ...]}``.
+
+    Raises:
+        AvatarError: The file is not that; a bad entry is named.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("words"), list):
+        raise AvatarError(f"{path} holds no words.", "", 'It is {"unit": "seconds", "words": [[0.1, 0.4, "hello"]]}.')
+    if content.get("unit", "seconds") != "seconds":
+        raise AvatarError(f"{path}: times must be in seconds, not {content['unit']}.")
+    words = []
+    for i, entry in enumerate(content["words"]):
+        if not (
+            isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)
+            and all(isinstance(v, int | float) for v in entry[:2]) and entry[0] <= entry[1]
+        ):  # fmt: skip
+            raise AvatarError(f"{path}, word {i} is not [start, end, word].")
+        words.append((float(entry[0]), float(entry[1]), entry[2]))
+    return words
+
+
+def _checked(control: str, value: str, start: float, end: float, fade: float, where: str) -> Span:
+    if not start < end or fade < 0:
+        raise AvatarError(f"{where}: the start must come before the end, and a fade cannot be negative.")
+    return Span(control=control, value=value, start=start, end=end, fade=fade)

@@ -1,0 +1,169 @@
+"""Face motion of other programs: read, written, and read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avatar.errors import AvatarError
+from avatar.motion import Motion, arkit_files
+from avatar.motion.arkit import ARKIT, INDEX
+from avatar.motion.face_channels import opening_change
+from avatar.motion.profile import Profile
+from tests.talking import talking
+
+EMPTY = {"format": arkit_files.FORMAT, "fps": 25, "names": ARKIT, "frames": []}
+NAMES = [name[0].upper() + name[1:] for name in ARKIT]
+
+
+@pytest.fixture(scope="module")
+def motion() -> Motion:
+    return talking()[0]
+
+
+@pytest.fixture(scope="module")
+def profile(motion: Motion) -> Profile:
+    return Profile.of(motion)
+
+
+def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+@pytest.mark.parametrize("fps", [25.0, 30000 / 1001])
+def test_what_is_written_is_read_back(tmp_path: Path, motion: Motion, profile: Profile, suffix: str, fps: float):
+    path = tmp_path / f"face{suffix}"
+    track = motion.resample(fps)
+    arkit_files.save(track, path)
+    back = arkit_files.load(path, profile)
+    assert len(back) == len(track) and back.fps == pytest.approx(fps, abs=1e-4)
+    torch.testing.assert_close(back.arkit, track.arkit, atol=1e-5, rtol=0)
+    torch.testing.assert_close(back.head_rotation, track.head_rotation, atol=2e-5, rtol=0)
+    torch.testing.assert_close(back.gaze, track.gaze, atol=2e-5, rtol=0)
+    assert np.corrcoef(opening_change(back.face), opening_change(track.face))[0, 1] > 0.99
+    assert float((back.face - track.face).abs().mean()) < 0.02
+
+
+def test_the_csv_is_what_other_programs_expect(tmp_path: Path, motion: Motion):
+    path = tmp_path / "face.csv"
+    arkit_files.save(motion, path)
+    rows = list(csv.reader(path.read_text().splitlines()))
+    assert rows[0][:3] == ["Timecode", "BlendshapeCount", "EyeBlinkLeft"] and rows[0][2:54] == NAMES
+    assert rows[1][:2] == ["00:00:00:00.000", "52"] and rows[27][0] == "00:00:01:01.000"
+    assert arkit_files.time_code(25 * 3661, 25.0) == "01:01:01:00.000"
+
+
+def test_angles_are_to_the_left_and_up_and_in_degrees():
+    turned = arkit_files.head_rotation(np.array([[20.0, 0, 0], [0, 15.0, 0], [0, 0, 10.0], [-7.0, 5.0, 3.0]]))
+    from avatar.geometry.se3 import axis_angle_to_matrix
+
+    nose = axis_angle_to_matrix(turned) @ torch.tensor([0.0, 0.0, -1.0])
+    crown = axis_angle_to_matrix(turned) @ torch.tensor([0.0, -1.0, 0.0])
+    assert nose[0, 0] > 0.3 and nose[1, 1] < -0.2 and crown[2, 0] > 0.1  # x is the person's left, y down
+    np.testing.assert_allclose(arkit_files.head_angles(turned)[3], [-7, 5, 3], atol=1e-4)
+
+
+def test_live_link_face_is_read(tmp_path: Path, profile: Profile, capsys: pytest.CaptureFixture[str]):
+    """Its angles are radians, its rate is in the time codes only, and older versions have no tongue."""
+    header = ["Timecode", "BlendshapeCount", *NAMES[:-1], "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw",
+              "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll", "earWiggle"]  # fmt: skip
+    rows = []
+    for i in range(150):
+        values = [0.0] * 51
+        values[INDEX["jawOpen"]] = i / 150
+        code = f"11:22:{33 + i // 60}:{i % 60:02d}.125"
+        rows.append([code, 61, *values, 0.2, -0.1, 0.0, 0.1, 0.05, 0, 0.3, 0.15, 0, 1.0])
+    back = arkit_files.load(write(tmp_path / "take.csv", header, rows), profile)
+    assert back.fps == 60 and len(back) == 150
+    assert "earWiggle" in capsys.readouterr().err
+    np.testing.assert_allclose(arkit_files.head_angles(back.head_rotation)[0], np.degrees([0.2, -0.1, 0]), atol=1e-3)
+    torch.testing.assert_close(back.gaze[0], torch.tensor([0.2, 0.1]))
+    assert float(opening_change(back.face)[-1] - opening_change(back.face)[0]) > 1
+
+
+def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path, profile: Profile):
+    values = [0.0] * 52
+    for name in ("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight"):
+        values[INDEX[name]] = 0.5
+    rows = [[i / 30, *values] for i in range(5)]
+    back = arkit_files.load(write(tmp_path / "a.csv", ["Time", *ARKIT], rows), profile)
+    assert back.fps == 30
+    np.testing.assert_allclose(np.degrees(back.gaze.numpy()), 15, atol=1e-4)
+    torch.testing.assert_close(back.head_rotation, profile.rest.head_rotation.repeat(5, 1))
+
+
+def _lacks_two(rows: list[list[object]], header: list[str]) -> None:
+    for name in ("jawOpen", "mouthClose"):
+        at = header.index(name)
+        for row in [header, *rows]:
+            del row[at]
+
+
+def _no_times(rows: list[list[object]], header: list[str]) -> None:
+    for row in [header, *rows]:
+        del row[0]
+
+
+def _not_a_number(rows: list[list[object]], header: list[str]) -> None:
+    rows[1][3] = "much"
+
+
+def _short_line(rows: list[list[object]], header: list[str]) -> None:
+    del rows[1][-1]
+
+
+def _no_frames(rows: list[list[object]], header: list[str]) -> None:
+    rows.clear()
+
+
+def _times_go_back(rows: list[list[object]], header: list[str]) -> None:
+    rows[2][0] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_lacks_two, "lacks the channels jawOpen, mouthClose"),
+        (_no_times, "when its frames are"),
+        (_not_a_number, "line 3: eyeLookInLeft is 'much'"),
+        (_short_line, "line 3 has 52 values"),
+        (_no_frames, "no frames"),
+        (_times_go_back, "increase evenly"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, profile: Profile, spoil: Callable[..., None], says: str):
+    header, rows = ["Time", *ARKIT], [[i / 25, *[0.0] * 52] for i in range(4)]
+    spoil(rows, header)
+    with pytest.raises(AvatarError, match=says) as caught:
+        arkit_files.load(write(tmp_path / "bad.csv", header, rows), profile)
+    assert "bad.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{}", "format"), ("[]", "wrong"), ("{", "damaged"),
+        (json.dumps(EMPTY), "no frames"), (json.dumps(EMPTY | {"frames": [{"arkit": [1]}]}), "1 numbers"),
+    ],
+)  # fmt: skip
+def test_bad_json(tmp_path: Path, profile: Profile, content: str, says: str):
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(AvatarError, match=says):
+        arkit_files.load(path, profile)
+
+
+def test_a_binary_file_is_no_csv(tmp_path: Path, profile: Profile):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(AvatarError, match=r"bad\.csv"):
+        arkit_files.load(path, profile)
