@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar import log
 from avatar.backends import RendererName, require
 from avatar.device import OnDevice, choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
+from avatar.infer.cuda_graph import FrameGraphs
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
-from avatar.native.library import multiplies_bfloat16
+from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.paths import read_json
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -66,6 +68,9 @@ class Avatar:
         self.device = model.plate.device
         self.head_pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
+        # gsplat and the torch reference wait for the GPU within a frame.
+        recordable = self.device.type == "cuda" and model.config.renderer == "native" and runs_native(model.plate)
+        self._graphs = FrameGraphs(model, self.draw) if recordable else None
 
     @staticmethod
     def load(
@@ -144,6 +149,18 @@ class Avatar:
         Returns:
             uint8 RGB [H, W, 3] on ``self.device``.
         """
+        if self._graphs is not None:
+            behind = None if background is None else background.to(self.device, non_blocking=True)
+            try:
+                return self._graphs.render(self._on_device(camera), self._on_device(motion), index, behind)
+            except RuntimeError as error:
+                log.warn(f"No CUDA graph could be made of a frame ({error}); it is drawn kernel by kernel.")
+                self._graphs = None
+        return self.draw(camera, motion, index, background)
+
+    @torch.inference_mode()
+    def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+        """The same as :meth:`render`, which on a GPU replays a recording of this."""
         camera, motion = self._on_device(camera), self._on_device(motion)
         behind = None
         if background is not None:

@@ -222,7 +222,8 @@ def _deform_code(
         native = require_library()
         native.call(
             "avatar_deform_code_bf16",
-            *(out.dtype, code, n, hidden, outputs, condition, middle_weight, middle_bias, head_weight, head_bias, scale),
+            *(out.dtype, code, n, hidden, outputs),
+            *(condition, middle_weight, middle_bias, head_weight, head_bias, scale),
             *(out, native.workspace("avatar_deform_code_bf16_workspace", out.dtype, num_threads(), hidden, outputs)),
         )
         return out
