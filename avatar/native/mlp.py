@@ -70,8 +70,8 @@ def deform_code(
     """The layers of :func:`deform_mlp` after the first, for inference: code [N, 2 U] is [base, attention].
 
     The code may also be bfloat16. Where the processor multiplies that (:func:`multiplies_bfloat16`), float32 weights
-    and all activations are then rounded to it too, though no sum is, and the network takes half the time. Elsewhere the
-    code is converted, and nothing is gained.
+    and all activations are then rounded to it too, though no sum is, in less than half the time. Elsewhere the code is
+    converted, and nothing is gained.
 
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for.
