@@ -101,7 +101,7 @@ class _Gpu(TorchDispatchMode):
             with self:
                 run = _bin_into(func, capacity.count, capacity._flag(GPU))
         inner = tree_map(_inner, args), tree_map(_inner, kwargs)
-        before = tree_map(_alias, inner)
+        before = inner if self.graph is None else tree_map(_alias, inner)
         out = run(*inner[0], **inner[1])
         if self.graph is not None and arrives:
             self.graph.record(name, run, before, out)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from rich.markup import escape
 from torch import Tensor
 
 from avatar import log
@@ -86,7 +87,7 @@ class Avatar:
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.
             precision: Of the deformation network: ``float32``; ``bfloat16``, whose pictures differ by a tenth of a grey
-                level; or ``auto`` for the latter where the processor is faster with it.
+                level (root mean square); or ``auto`` for the latter where the processor is faster with it.
 
         Raises:
             AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, the
@@ -154,7 +155,8 @@ class Avatar:
             try:
                 return self._graphs.render(self._on_device(camera), self._on_device(motion), index, behind)
             except RuntimeError as error:
-                log.warn(f"No CUDA graph could be made of a frame ({error}); it is drawn kernel by kernel.")
+                cause = str(error).partition("\n")[0]  # torch adds pages
+                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {escape(cause)}")
                 self._graphs = None
         return self.draw(camera, motion, index, background)
 
