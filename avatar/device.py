@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]  # of the deformation network at playback
 
 
 def choose_device(name: str) -> torch.device:

@@ -118,7 +118,8 @@ def check_machine() -> Iterator[Finding]:
     model, flags = cpu()
     features = " ".join(name for name in INSTRUCTION_SETS if name in flags) or "-"
     bfloat16 = ", ".join(name for name in BFLOAT16 if name in flags)
-    detail = f"{model}, {os.cpu_count()} cores, {features}; bfloat16: {bfloat16 or 'no'} (no kernel uses it)"
+    use = "rendering uses it" if "avx512_bf16" in flags else "no kernel uses it"
+    detail = f"{model}, {os.cpu_count()} cores, {features}; bfloat16: {bfloat16 or 'no'} ({use})"
     yield Finding(part="processor", state=GOOD, detail=detail)
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

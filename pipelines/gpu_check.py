@@ -72,7 +72,8 @@ def main(config: Config) -> int:
                     row["error"] = f"{type(error).__name__}: {error}"
                 results["rows"].append(row)
                 print(row, flush=True)
-            results["rows"].append({"case": "difference to gsplat", "gaussians": n, "size": size} | difference(n, size))
+            for name, compare in (("difference to gsplat", difference), ("graph to drawn frames", graph_difference)):
+                results["rows"].append({"case": name, "gaussians": n, "size": size} | compare(n, size))
     write_json(config.json, results)
     return tests.returncode
 
@@ -207,10 +208,34 @@ def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
         ),
         "deformation network": forward(lambda: native.deform_code(*network)),
     }
+    avatar, track = frame_of_an_avatar(n, size)
+    result["frame of an avatar"] = lambda: avatar.draw(avatar.camera, track, 3)
+    result["frame of an avatar, CUDA graph"] = lambda: avatar.render(avatar.camera, track, 3)
     if gsplats(s, size) is not None:
         result["gsplat: render"] = forward(lambda: gsplats(s, size))
         result["gsplat: render and backward"] = both(loss(gsplats), *leaves)
     return result
+
+
+def frame_of_an_avatar(n: int, size: int) -> tuple[Any, Any]:
+    """A synthetic avatar and a motion, both on the GPU."""
+    import torch
+
+    from avatar.bench.person import make_avatar, motion
+
+    return make_avatar(n, size, torch.device(DEVICE, 0)), motion(8).to(torch.device(DEVICE, 0))
+
+
+def graph_difference(n: int, size: int) -> dict[str, Any]:
+    """Largest difference, in grey levels, of frames from a CUDA graph to those drawn kernel by kernel: expected 0."""
+    avatar, track = frame_of_an_avatar(n, size)
+    views = [avatar.camera, avatar.camera.orbit(avatar.head_pivot, 20, 5, 1.5)]
+    frames = [(camera, index) for camera in views for index in (2, 5)]
+    largest = 0
+    for camera, index in frames:
+        error = avatar.render(camera, track, index).int() - avatar.draw(camera, track, index).int()
+        largest = max(largest, int(error.abs().max()))
+    return {"largest": largest, "graph": avatar._graphs is not None}
 
 
 def milliseconds(step: Callable[[], Any], repeats: int) -> float:

@@ -5,20 +5,23 @@ on a GPU; a CPU tensor as an index fails too, which a GPU would forgive by waiti
 processor wait for a GPU is written down in ``waits``. Numbers are the CPU's, bit for bit. Nothing is learnt about the
 CUDA kernels themselves, which tests/kernels/test_cuda.py is for.
 
+CUDA graphs record each operation with the tensors that it read and wrote; a replay does the same to the same tensors.
+What waits or copies from the CPU is refused in capture, and what was captured has no values before the first replay.
+
 To torch's C++ parts the tensors are on "meta", the one device beside the CPU that autograd knows in every build.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
 from avatar.infer.avatar import Avatar
@@ -64,6 +67,7 @@ class _Gpu(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.graph: _Graph | None = None  # that is captured
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -85,10 +89,22 @@ class _Gpu(TorchDispatchMode):
             waits = bool(gpu) and (name in _WAITING or mask)
         if waits:
             self.waits.append(name)
+        from_cpu = name in ("_to_copy", "copy_") and arrives and not isinstance(source, GpuTensor)
+        if self.graph is not None and (waits or from_cpu):
+            raise RuntimeError(f"{func} is not permitted when a stream is capturing")
         if place is not None:
             kwargs["device"] = torch.device("cpu")
         wrappers = {id(t.inner): t for t in gpu}
-        out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        capacity = cuda.pair_capacity._current
+        run = func
+        if name == "bin_gaussians" and capacity is not None:
+            with self:
+                run = _bin_into(func, capacity.count, capacity._flag(GPU))
+        inner = tree_map(_inner, args), tree_map(_inner, kwargs)
+        before = inner if self.graph is None else tree_map(_alias, inner)
+        out = run(*inner[0], **inner[1])
+        if self.graph is not None and arrives:
+            self.graph.record(name, run, before, out)
 
         def wrap(x: Any) -> Any:
             if not isinstance(x, Tensor) or not arrives:
@@ -106,6 +122,53 @@ class _Gpu(TorchDispatchMode):
         return tree_map(wrap, out)
 
 
+class _Graph:
+    """``torch.cuda.CUDAGraph``."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+        self.names: list[str] = []
+        self._written: list[Tensor] = []
+        self.replays = 0
+
+    def record(self, name: str, func: Any, inputs: Any, out: Any) -> None:
+        read = {t.untyped_storage().data_ptr() for t in _tensors(inputs)}
+        fresh = [_alias(t) for t in _tensors(out) if t.untyped_storage().data_ptr() not in read]
+
+        def step() -> None:
+            args, kwargs = tree_map(_alias, inputs)
+            new = [t for t in _tensors(func(*args, **kwargs)) if t.untyped_storage().data_ptr() not in read]
+            for old, now in zip(fresh, new, strict=True):
+                old.copy_(now)
+
+        self._steps.append(step)
+        self.names.append(name)
+        self._written += fresh
+
+    def captured(self) -> None:
+        for tensor in self._written:
+            tensor.zero_()
+
+    def replay(self) -> None:
+        self.replays += 1
+        with _disable_current_modes():
+            for step in self._steps:
+                step()
+
+
+def _bin_into(func: Any, count: int, flag: Any) -> Any:
+    """The operator with lists of a fixed length, as the CUDA library fills them."""
+
+    def run(*args: Any) -> Any:
+        limits, tile_offsets, ids, slots, slot_offsets = func(*args)
+        flag.inner.logical_or_(torch.tensor(len(ids) > count))
+        padding = (0, count - len(ids))
+        ids, slots = (torch.nn.functional.pad(x, padding) for x in (ids, slots))
+        return limits, tile_offsets.clamp_max(count), ids, slots, slot_offsets
+
+    return run
+
+
 def _tensors(x: Any) -> Iterator[Tensor]:
     if isinstance(x, Tensor):
         yield x
@@ -118,6 +181,11 @@ def _tensors(x: Any) -> Iterator[Tensor]:
 
 def _inner(x: Any) -> Any:
     return x.inner if isinstance(x, GpuTensor) else x
+
+
+def _alias(x: Any) -> Any:
+    """The same numbers by another tensor: an operation in place may change the shape of the one it was given."""
+    return x.detach() if isinstance(x, Tensor) else x
 
 
 def _non_blocking(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
@@ -134,7 +202,26 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpu]:
     monkeypatch.setattr(cuda, "_load", lambda: (SimpleNamespace(path="pretended"), ""))
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     # Views of a subclass need what inference tensors lack.
-    for name in ("render", "render_head"):
+    for name in ("render", "draw", "render_head"):
         monkeypatch.setattr(Avatar, name, torch.no_grad()(getattr(Avatar, name).__wrapped__))
     with _Gpu() as gpu:
+        _streams_and_graphs(monkeypatch, gpu)
         yield gpu
+
+
+def _streams_and_graphs(monkeypatch: pytest.MonkeyPatch, gpu: _Gpu) -> None:
+    @contextmanager
+    def capture(graph: _Graph, **_: Any) -> Iterator[None]:
+        gpu.graph = graph
+        try:
+            yield
+        finally:
+            gpu.graph = None
+        graph.captured()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)

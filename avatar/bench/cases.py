@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avatar import backends, native
+from avatar.bench.person import make_avatar, motion
 from avatar.errors import AvatarError
 from avatar.native import rasterization, reference
 
@@ -172,6 +173,24 @@ def deform_mlp(scene: Scene) -> Case:
     return Case("deform_mlp", _each(lambda module: (module.deform_mlp(*leaves, scale),), leaves))
 
 
+def deform_code(scene: Scene) -> Case:
+    """The deformation network of a rendered frame, from its cached first layer."""
+    return Case("deform_code", _from_code(scene, torch.float32))
+
+
+def deform_code_bfloat16(scene: Scene) -> Case:
+    """The same with the code in bfloat16."""
+    return Case("deform_code, bfloat16", _from_code(scene, torch.bfloat16))
+
+
+def _from_code(scene: Scene, dtype: torch.dtype) -> dict[str, Run]:
+    g = torch.Generator().manual_seed(6)
+    shapes = [(len(scene.means), 128), (64,), (64, 64), (64,), (10, 64), (10,), (10,)]
+    code, *layers = ((0.2 * torch.randn(shape, generator=g)).to(scene.device) for shape in shapes)
+    code = code.to(dtype)
+    return _each(lambda module: (module.deform_code(code, *layers),), ())
+
+
 def triplane_trained(scene: Scene) -> Case:
     """The tri-plane as avatars are trained with it: eight levels, two features each."""
     resolutions = [round(8 * 20 ** (level / 7)) for level in range(8)]
@@ -229,6 +248,16 @@ def whole_frame(scene: Scene) -> Case:
     return Case("whole frame", _each(frame, leaves, "gsplat"))
 
 
+def rendered_frame(scene: Scene) -> Case:
+    """A frame of an avatar from its motion to grey levels; on a GPU also replayed from a CUDA graph."""
+    avatar = make_avatar(len(scene.means), scene.size, scene.device)
+    track = motion(8)
+    runs = {"native": Run(lambda: (avatar.draw(avatar.camera, track, 3),), ())}
+    if scene.device.type == "cuda":
+        runs["CUDA graph"] = Run(lambda: (avatar.render(avatar.camera, track, 3),), ())
+    return Case("rendered frame", runs)
+
+
 # Each op with what its time depends on: where only one of the two changes, it is not timed again.
 CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     triplane_encode: ("gaussians",),
@@ -239,7 +268,10 @@ CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     ssim: ("size",),
     l1_ssim: ("size",),
     deform_mlp: ("gaussians",),
+    deform_code: ("gaussians",),
+    deform_code_bfloat16: ("gaussians",),
     adam_step: ("gaussians",),
     march_rays: ("gaussians",),
     whole_frame: ("gaussians", "size"),
+    rendered_frame: ("gaussians", "size"),
 }

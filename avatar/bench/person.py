@@ -85,11 +85,11 @@ def make_model(n: int, size: int, config: GaussianConfig) -> GaussianAvatar:
     return GaussianAvatar(config, gaussians, rig, basis, Conditioner.fit(motion(BLOCK)), encoding, plate)
 
 
-def make_avatar(n: int, size: int, config: GaussianConfig | None = None) -> Avatar:
-    """An avatar to render, as if loaded from a run."""
+def make_avatar(n: int, size: int, device: torch.device | None = None) -> Avatar:
+    """An avatar to render, as if loaded from a run; on the CPU, if not told otherwise."""
     camera = {"focal": 2.6 * size, "cx": size / 2, "cy": size / 2}
     person: dict[str, Any] = {"camera": camera, "width": size, "height": size, "fps": FPS}
-    model = make_model(n, size, config or GaussianConfig())
+    model = make_model(n, size, GaussianConfig()).to(device or torch.device("cpu"))
     return Avatar(Path(), model, person, {"method": "gaussian", "gaussians": n, "bytes": 0})
 
 

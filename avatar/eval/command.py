@@ -80,7 +80,7 @@ def main(config: Config) -> None:
 
     check(config)
     words = None if config.words is None else speech_metrics.read_words(config.words)
-    avatar = Avatar.load(config.run, renderer=config.renderer, device=config.device)
+    avatar = Avatar.load(config.run, renderer=config.renderer, device=config.device, precision="float32")
     data = open_person(config.run, config.person)
     first, last = held_out(config, avatar, data)
     notes: list[str] = []

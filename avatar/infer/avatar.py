@@ -9,16 +9,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from rich.markup import escape
 from torch import Tensor
 
+from avatar import log
 from avatar.backends import RendererName, require
-from avatar.device import OnDevice, choose_device
+from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
+from avatar.infer.cuda_graph import FrameGraphs
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
+from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.paths import read_json
 
 NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
@@ -44,9 +48,18 @@ class Avatar:
         person: The person.json of the source.
     """
 
-    def __init__(self, run: Path, model: GaussianAvatar, person: dict[str, Any], info: dict[str, Any]) -> None:
+    def __init__(
+        self, run: Path, model: GaussianAvatar, person: dict[str, Any], info: dict[str, Any],
+        precision: Precision = "auto",
+    ) -> None:  # fmt: skip
         self.run = run
         self.model = model.eval()
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise AvatarError(f'Precision "{precision}" is not understood.', "", "Give auto, float32 or bfloat16.")
+        # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
+        gains = model.plate.device.type == "cpu" and model.baked is None and multiplies_bfloat16()
+        half = precision == "bfloat16" or (precision == "auto" and gains)
+        model.code_dtype = torch.bfloat16 if half else torch.float32
         self.person = person
         self.info = info
         camera = person["camera"]
@@ -55,9 +68,15 @@ class Avatar:
         self.device = model.plate.device
         self.head_pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
+        # gsplat and the torch reference wait for the GPU within a frame.
+        recordable = self.device.type == "cuda" and model.config.renderer == "native" and runs_native(model.plate)
+        self._graphs = FrameGraphs(model, self.draw) if recordable else None
 
     @staticmethod
-    def load(run: Path, baked: bool = False, renderer: RendererName = "native", device: str = "auto") -> Avatar:
+    def load(
+        run: Path, baked: bool = False, renderer: RendererName = "native", device: str = "auto",
+        precision: Precision = "auto",
+    ) -> Avatar:  # fmt: skip
         """Open a RUN folder.
 
         Args:
@@ -66,10 +85,12 @@ class Avatar:
             renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.
+            precision: Of the deformation network: ``float32``; ``bfloat16``, whose pictures differ by a tenth of a grey
+                level (root mean square); or ``auto`` for the latter where the processor is faster with it.
 
         Raises:
-            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, or the
-                device or a backend that it needs cannot be had.
+            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, the
+                device or a backend that it needs cannot be had, or a word is not among those above.
         """
         run = Path(run)
         if not run.is_dir():
@@ -95,7 +116,7 @@ class Avatar:
 
             model.baked = load(run)
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
-        return Avatar(run, model.to(place), read_json(run / "person.json"), info)
+        return Avatar(run, model.to(place), read_json(run / "person.json"), info, precision)
 
     def speak(self, audio: Path, camera: Camera | None = None, pose: str = "own", seed: int = 0) -> Iterator[Tensor]:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying a sound file, in constant memory.
@@ -128,6 +149,19 @@ class Avatar:
         Returns:
             uint8 RGB [H, W, 3] on ``self.device``.
         """
+        if self._graphs is not None:
+            behind = None if background is None else background.to(self.device, non_blocking=True)
+            try:
+                return self._graphs.render(self._on_device(camera), self._on_device(motion), index, behind)
+            except RuntimeError as error:
+                cause = str(error).partition("\n")[0]  # torch adds pages
+                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {escape(cause)}")
+                self._graphs = None
+        return self.draw(camera, motion, index, background)
+
+    @torch.inference_mode()
+    def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+        """The same as :meth:`render`, which on a GPU replays a recording of this."""
         camera, motion = self._on_device(camera), self._on_device(motion)
         behind = None
         if background is not None:

@@ -46,7 +46,7 @@ def main(config: Config) -> None:
 
     if not 1 <= config.modes <= SAMPLES // 2:
         raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
-    avatar = Avatar.load(config.run, device=config.device)
+    avatar = Avatar.load(config.run, device=config.device, precision="float32")
     motion = Motion.load(config.run / "motion.safetensors").to(avatar.device)
     log.info(f"baking {avatar.info['gaussians']} Gaussians")
     began = time.perf_counter()

@@ -12,7 +12,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
-from avatar.device import DeviceName, choose_device
+from avatar.device import DeviceName, Precision, choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
@@ -52,6 +52,8 @@ class Config:
     """Longer side of the video in pixels; default: as trained."""
     baked: bool = False
     """Play the basis that `avatar bake` wrote instead of the trained field: faster."""
+    precision: Precision = "auto"
+    """Of the deformation network: auto is bfloat16 where the processor is faster with it."""
     renderer: RendererName = "native"
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
     device: DeviceName = "auto"
@@ -108,7 +110,7 @@ def main(config: Config) -> None:
     from avatar.infer.avatar import Avatar
     from avatar.io.video_writer import VideoWriter
 
-    avatar = Avatar.load(config.run, config.baked, config.renderer, config.device)
+    avatar = Avatar.load(config.run, config.baked, config.renderer, config.device, config.precision)
     camera = resize(avatar.camera, config.size)
     job = plan(config, avatar, audio, path)
     with log.progress() as bar:

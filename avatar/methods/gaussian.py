@@ -100,6 +100,7 @@ class GaussianAvatar(nn.Module):
         )
         self.register_buffer("plate", plate)
         self.baked: BakedField | None = None  # set for playback only
+        self.code_dtype = torch.float32  # of the cached spatial code; bfloat16 is for playback, see `Avatar`
         self._cache = None
 
     @staticmethod
@@ -171,7 +172,8 @@ class GaussianAvatar(nn.Module):
         """The part of the field that depends on canonical positions alone; cached outside training."""
         if self._cache is None:
             with torch.no_grad():
-                self._cache = self.field.spatial_code(*self._deformed())
+                code = self.field.spatial_code(*self._deformed())
+            self._cache = code.to(self.code_dtype)
         return self._cache
 
     def deformation(self, condition: Tensor) -> Deformation:

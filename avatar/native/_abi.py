@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -15,6 +15,7 @@ ISA_AUTO = 0
 ISA_BASELINE = 1
 ISA_AVX2 = 2
 ISA_AVX512 = 3
+ISA_AVX512_BF16 = 4
 
 
 class Call(ctypes.Structure):
@@ -402,6 +403,33 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_middle_bias
             ctypes.c_void_p,  # v_head_weight
             ctypes.c_void_p,  # v_head_bias
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_deform_code_bf16_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+        ],
+    ),
+    "avatar_deform_code_bf16": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # code
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_void_p,  # condition
+            ctypes.c_void_p,  # middle_weight
+            ctypes.c_void_p,  # middle_bias
+            ctypes.c_void_p,  # head_weight
+            ctypes.c_void_p,  # head_bias
+            ctypes.c_void_p,  # scale
+            ctypes.c_void_p,  # out
             ctypes.c_void_p,  # workspace
         ],
     ),

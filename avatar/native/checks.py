@@ -35,13 +35,25 @@ SIZES = {
 }
 
 
-def float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Tensor | None = None) -> Tensor:
+def float_tensor(
+    name: str,
+    tensor: Tensor,
+    shape: Sequence[int | str],
+    like: Tensor | None = None,
+    also: torch.dtype | None = None,
+) -> Tensor:
     """Check a tensor as :func:`check_float_tensor` does, and return it contiguous."""
-    check_float_tensor(name, tensor, shape, like)
+    check_float_tensor(name, tensor, shape, like, also)
     return tensor.contiguous()
 
 
-def check_float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], like: Tensor | None = None) -> None:
+def check_float_tensor(
+    name: str,
+    tensor: Tensor,
+    shape: Sequence[int | str],
+    like: Tensor | None = None,
+    also: torch.dtype | None = None,
+) -> None:
     """Check a tensor of numbers.
 
     Args:
@@ -49,14 +61,15 @@ def check_float_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], li
         tensor: The argument.
         shape: Expected sizes; a name stands for any size within the limits of ``SIZES``.
         like: Tensor whose dtype and device must be shared.
+        also: Another dtype that it may have.
 
     Raises:
         AvatarError: Not a dense CPU or CUDA tensor of float32 or float64 in the expected shape.
     """
     check_tensor(name, tensor, shape)
-    if tensor.dtype not in (torch.float32, torch.float64):
+    if tensor.dtype not in (torch.float32, torch.float64, also):
         raise AvatarError(f"{name} is {tensor.dtype};", "expected torch.float32 (or float64).")
-    if like is not None and tensor.dtype != like.dtype:
+    if like is not None and tensor.dtype not in (like.dtype, also):
         raise AvatarError(f"{name} is {tensor.dtype};", f"the other arguments are {like.dtype}.")
     if tensor.device.type not in ("cpu", "cuda"):
         raise AvatarError(f"{name} is on {tensor.device};", "the native kernels run on CPU and CUDA.", "Use .cpu().")

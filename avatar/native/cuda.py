@@ -470,7 +470,7 @@ def deform_code(
     cuBLAS.
 
     Args:
-        code: [N, 2 H], base and attention; the kernel is for H = 64.
+        code: [N, 2 H], base and attention; the kernel is for H = 64. A bfloat16 code is converted.
         condition: [H], the condition after its linear layer.
         middle_weight: [H, H].
         middle_bias: [H].
@@ -482,6 +482,7 @@ def deform_code(
         [N, O], ``scale * (head(relu(middle(relu(base + attention * condition)))))``.
     """
     outputs, hidden = head_weight.shape
+    code = code.to(condition.dtype)
     if hidden != 64 or not 1 <= outputs <= 16 or code.dtype != torch.float32:
         base, attention = code.chunk(2, dim=1)
         active = F.relu(torch.addcmul(base, attention, condition))

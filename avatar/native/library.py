@@ -18,7 +18,12 @@ from avatar.errors import AvatarError
 from avatar.native import _abi
 
 NAME = "_native_cpu"
-_ISA_NAMES = {_abi.ISA_BASELINE: "baseline", _abi.ISA_AVX2: "avx2", _abi.ISA_AVX512: "avx512"}
+_ISA_NAMES = {
+    _abi.ISA_BASELINE: "baseline",
+    _abi.ISA_AVX2: "avx2",
+    _abi.ISA_AVX512: "avx512",
+    _abi.ISA_AVX512_BF16: "avx512_bf16",
+}
 _DTYPES = {torch.float32: _abi.FLOAT32, torch.float64: _abi.FLOAT64}
 _threads: int | None = None
 
@@ -95,6 +100,12 @@ def require_library() -> Library:
     if loaded is None:
         raise AvatarError("The native library is not loaded:", reason)
     return loaded
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 (AVX512_BF16), and so does :func:`avatar.native.deform_code`."""
+    loaded = library()
+    return loaded is not None and loaded.isa >= _abi.ISA_AVX512_BF16
 
 
 def library_status() -> str:

@@ -23,11 +23,17 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 5
+#define AVATAR_ABI_VERSION 6
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
-enum avatar_isa { AVATAR_ISA_AUTO = 0, AVATAR_ISA_BASELINE = 1, AVATAR_ISA_AVX2 = 2, AVATAR_ISA_AVX512 = 3 };
+enum avatar_isa {
+  AVATAR_ISA_AUTO = 0,
+  AVATAR_ISA_BASELINE = 1,
+  AVATAR_ISA_AVX2 = 2,
+  AVATAR_ISA_AVX512 = 3,
+  AVATAR_ISA_AVX512_BF16 = 4
+};
 
 typedef struct avatar_call {
   int32_t dtype;       /* enum avatar_dtype */
@@ -179,6 +185,17 @@ AVATAR_API int32_t avatar_deform_mlp_backward(
     const void* middle_bias, const void* head_weight, const void* head_bias, const void* scale, const void* v_out,
     void* v_features, void* v_spatial_weight, void* v_spatial_bias, void* v_condition, void* v_middle_weight,
     void* v_middle_bias, void* v_head_weight, void* v_head_bias, void* workspace);
+
+/* Bytes of workspace of avatar_deform_code_bf16; dtype is float32. */
+AVATAR_API int64_t avatar_deform_code_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t hidden,
+                                                     int32_t outputs);
+
+/* avatar_deform_mlp from a code [n,2*hidden] of bfloat16: weights and activations are rounded to bfloat16, all else is
+ * float. Instruction sets before AVATAR_ISA_AVX512_BF16 are AVATAR_UNSUPPORTED. */
+AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, int64_t n, int32_t hidden,
+                                           int32_t outputs, const void* condition, const void* middle_weight,
+                                           const void* middle_bias, const void* head_weight, const void* head_bias,
+                                           const void* scale, void* out, void* workspace);
 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
  * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and

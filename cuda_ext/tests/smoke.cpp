@@ -176,6 +176,14 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
       middle.data(), condition.data(), head.data(), head_bias.data(), head_bias.data(), moved.data(),
       workspace.data());
   log.add(moved);
+  if (dtype == AVATAR_FLOAT32 && isa == AVATAR_ISA_AVX512_BF16) {
+    std::vector<uint16_t> half(code.size());
+    for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<uint16_t>(0x3e00 + i % 512);  // 0.125 to 2
+    workspace = bytes(avatar_deform_code_bf16_workspace(dtype, threads, hidden, outputs));
+    RUN(avatar_deform_code_bf16, half.data(), n, hidden, outputs, condition.data(), middle.data(), condition.data(),
+        head.data(), head_bias.data(), head_bias.data(), moved.data(), workspace.data());
+    log.add(moved);
+  }
 
   // Rays of 0, 1, 2, ... samples, the last with all that are left; one of them long.
   const int64_t rays = n < 20 ? n : 20;

@@ -430,6 +430,15 @@ def test_the_c_abi_checks_the_call(change, status, message, tmp_path_factory):
     assert handle.avatar_adam_step(None, None, None, None, None, 0, 0.1, 0.9, 0.9, 1e-8, 1) == _abi.BAD_ARGUMENT
 
 
+@pytest.mark.parametrize(("isa", "dtype"), [(_abi.ISA_BASELINE, _abi.FLOAT32), (_abi.ISA_AUTO, _abi.FLOAT64)])
+def test_the_c_abi_refuses_bfloat16_that_it_cannot_multiply(isa, dtype, tmp_path_factory):
+    handle = _handle("cpu", tmp_path_factory)
+    call = _abi.Call(dtype=dtype, num_threads=1, isa=isa)
+    status = handle.avatar_deform_code_bf16(ctypes.byref(call), None, 0, 4, 2, *[None] * 8)
+    assert status == _abi.UNSUPPORTED and "AVX512_BF16" in call.message.decode()
+    assert handle.avatar_deform_code_bf16_workspace(_abi.FLOAT64, 1, 4, 2) == -1
+
+
 def test_every_function_is_in_the_tables():
     assert importlib.util.find_spec("avatar.native._abi") is not None
     for which, functions in (("cpu", _abi.FUNCTIONS), ("cuda", _abi_cuda.FUNCTIONS)):

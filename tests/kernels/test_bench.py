@@ -166,10 +166,11 @@ def test_every_op_agrees_with_its_reference(needs_native):
     scene = cases.make_scene(60, 32, CPU)
     for make in cases.CASES:
         case = make(scene)
-        if "native" in case.runs:
+        if {"native", "reference"} <= case.runs.keys():
             pairs = zip(case.runs["native"].forward(), case.runs["reference"].forward(), strict=True)
             for ours, theirs in pairs:
-                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+                tolerance = 1e-2 if "bfloat16" in case.name else 1e-3
+                torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_an_op_is_added_by_a_function_and_one_that_cannot_run_is_noted(tmp_path, monkeypatch, needs_native):

@@ -462,6 +462,12 @@ def test_deformation_network(backend, n, hidden, outputs):
     assert_close(backend.run(lambda *x: (cuda.deform_code(*x),), inputs), [expected], 1e-5)
 
 
+def test_a_bfloat16_code_is_converted(backend):
+    code, *layers = _network(40, 64, 10)
+    half = backend.run(lambda code, *x: (cuda.deform_code(code.bfloat16(), *x),), [code, *layers])
+    assert_close(half, backend.run(lambda *x: (cuda.deform_code(*x),), [code.bfloat16().float(), *layers]), 0)
+
+
 def test_deformation_in_every_order(emulation):
     results = []
     for order in (0, 1, 2, 3):

@@ -9,7 +9,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import _abi
-from avatar.native.library import _load, library
+from avatar.native.library import _load, library, multiplies_bfloat16
 from tests.kernels.scenes import random_scene
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,10 @@ def _means() -> list[float]:
     image, alpha = native.rasterize(means2d, conics, s.colors, s.opacities, depths, radii, 90, 70)
     table = torch.linspace(-1, 1, 3 * 2 * 64).reshape(3, 2, 64, 1)
     features = native.triplane_encode(s.means / 20, table, [5, 20])
-    return [x.double().mean().item() for x in (image, alpha, features, native.ssim(image, image.flip(0)))]
+    code, weights = torch.linspace(-1, 1, 300 * 8).reshape(300, 8).bfloat16(), torch.linspace(-1, 1, 16).reshape(4, 4)
+    moved = native.deform_code(code, *(weights[0], weights, weights[1], weights[2:], weights[3, :2], weights[3, :2]))
+    outputs = (image, alpha, features, native.ssim(image, image.flip(0)), moved)
+    return [x.double().mean().item() for x in outputs]
 
 
 def test_bindings_match_the_header():
@@ -58,18 +61,20 @@ def test_bindings_match_the_header():
 
 
 @pytest.mark.usefixtures("needs_native")
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"])
 def test_every_instruction_set_gives_the_same_picture(isa, reload):
-    names = {"baseline": _abi.ISA_BASELINE, "avx2": _abi.ISA_AVX2, "avx512": _abi.ISA_AVX512}
     loaded = library()
     assert loaded is not None
-    if loaded.handle.avatar_best_isa() < names[isa]:
+    if loaded.handle.avatar_best_isa() < getattr(_abi, f"ISA_{isa.upper()}"):
         pytest.skip(f"this machine has no {isa}")
-    assert isa in reload(AVATAR_ISA=isa)
-    numbers = _means()
+    assert f"native, {isa}, " in reload(AVATAR_ISA=isa)
+    assert multiplies_bfloat16() == (isa == "avx512_bf16")
+    *numbers, moved = _means()
     status = reload(AVATAR_NATIVE="reference")
     assert "torch reference" in status and "AVATAR_NATIVE" in status
-    assert numbers == pytest.approx(_means(), rel=1e-4)
+    *expected, expected_moved = _means()
+    assert numbers == pytest.approx(expected, rel=1e-4)
+    assert moved == pytest.approx(expected_moved, rel=1e-2 if isa == "avx512_bf16" else 1e-4)
 
 
 def test_a_missing_library_falls_back_and_says_so(reload):

@@ -6,6 +6,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
+from avatar.native.library import multiplies_bfloat16
 from avatar.native.mlp import _deform, _deform_code
 from tests.kernels.compare import assert_same, values_and_gradients
 
@@ -63,6 +64,78 @@ def test_code_gives_the_same_as_features(dtype, tolerance, n):
     torch.testing.assert_close(native.deform_code(code, *layers), expected, rtol=tolerance, atol=tolerance)
 
 
+def _code(n: int, hidden: int, outputs: int):
+    """A bfloat16 code and float32 layers."""
+    _, _, _, *layers = _inputs(n, 1, hidden, outputs, torch.float32)
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(n, 2 * hidden, generator=g).bfloat16(), layers
+
+
+def _in_bfloat16(code: torch.Tensor, condition, middle_weight, middle_bias, head_weight, head_bias, scale):
+    """The network as AVX512_BF16 computes it: factors rounded, sums not."""
+    rounded = [x.bfloat16().double() for x in (middle_weight, head_weight)]
+    base, attention = code.double().chunk(2, 1)
+    first = torch.relu(base + attention * condition.double()).bfloat16().double()
+    second = torch.relu(first @ rounded[0].T + middle_bias.double()).bfloat16().double()
+    return (second @ rounded[1].T + head_bias.double()) * scale.double()
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("shape", [(0, 4, 2), (1, 1, 1), (12, 64, 10), (193, 64, 10), (1000, 33, 17), (97, 70, 33)])
+def test_bfloat16_rounds_factors_and_nothing_else(shape):
+    code, layers = _code(*shape)
+    got = native.deform_code(code, *layers)
+    assert got.dtype == torch.float32
+    if not multiplies_bfloat16():
+        assert torch.equal(got, native.deform_code(code.float(), *layers))
+        return
+    expected = _in_bfloat16(code, *layers)
+    error = (got.double() - expected).abs()
+    # A sum within rounding of the middle between two bfloat16 may be rounded to the other.
+    size = expected.abs().max().item() if got.numel() else 1.0
+    assert (error > 1e-5 * size).double().sum() <= 0.2 * error.numel() and (error < 4e-3 * size).all()
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_bfloat16_is_close_to_float():
+    code, layers = _code(2000, 64, 10)
+    exact = native.deform_code(code.float(), *layers)
+    error = native.deform_code(code, *layers) - exact
+    assert error.norm() < 1e-2 * exact.norm() and error.abs().max() < 3e-2 * exact.abs().max()
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_nan_in_a_bfloat16_code_stays_with_its_point():
+    code, layers = _code(50, 40, 10)
+    expected = native.deform_code(code, *layers)
+    code[17, 5] = float("nan")
+    got = native.deform_code(code, *layers)
+    assert got[17].isnan().all()
+    assert torch.equal(torch.cat([got[:17], got[18:]]), torch.cat([expected[:17], expected[18:]]))
+    layers[1][0, 0] = float("nan")
+    assert native.deform_code(code, *layers).isnan().all()
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_bfloat16_code_gives_the_same_bits_for_any_thread_count(any_threads):
+    code, layers = _code(1000, 64, 10)
+    results = []
+    for threads in (1, 2, 7):
+        any_threads(threads)
+        results.append(native.deform_code(code, *layers))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_only_the_code_may_be_bfloat16():
+    code, layers = _code(6, 4, 2)
+    with pytest.raises(AvatarError, match=r"condition is torch\.bfloat16"):
+        native.deform_code(code, layers[0].bfloat16(), *layers[1:])
+    with pytest.raises(AvatarError, match=r"code is torch\.float16"):
+        native.deform_code(code.half(), *layers)
+    with pytest.raises(AvatarError, match="code is on meta"):
+        native.deform_code(code.to("meta"), *layers)
+
+
 @pytest.mark.usefixtures("needs_native")
 def test_extreme_gates_stay_finite():
     features, weight, bias, *layers = _inputs(dtype=torch.float32)
@@ -89,6 +162,8 @@ def test_operator_contract():
     torch.library.opcheck(_deform, (*(x.requires_grad_() for x in leaves), scale))
     _, _, _, *layers = (x.detach() for x in leaves)
     torch.library.opcheck(_deform_code, (torch.rand(20, 40, dtype=torch.float64), *layers, scale))
+    code, layers = _code(20, 40, 10)
+    torch.library.opcheck(_deform_code, (code, *layers))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_bake_and_play(run, capsys):
         exact = plain.render(plain.camera, motion, frame).float()
         shown = baked.render(baked.camera, motion, frame).float()
         assert (exact - shown).square().mean() < 6.5  # 40 dB
-    assert baked.model.baked is not None
+    assert baked.model.baked is not None and baked.model.spatial_code().dtype == torch.float32
     baked.model.baked.mean[:, 0] += 1.0  # it is the basis that is played
     assert not torch.equal(baked.render(baked.camera, motion, 4).float(), shown)
     assert main(["render", str(run), "--baked", "--motion", str(run / "motion.safetensors"), "--frames", "2"]) == 0

@@ -175,7 +175,7 @@ def test_not_a_number_takes_the_unseen_steps_back(person, tmp_path, monkeypatch)
 
 def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     data = PersonDataset(person)
-    avatar = Avatar.load(on_gpu, device="cpu")
+    avatar = Avatar.load(on_gpu, device="cpu", precision="float32")
     behind = torch.from_numpy(data.background(5))
     turned = avatar.camera.orbit(avatar.head_pivot, 10, 5)
     views = [
@@ -192,10 +192,10 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
             ours = avatar.render(camera, data.motion, i, background)
             assert isinstance(ours, GpuTensor) and ours.dtype == torch.uint8
             assert torch.equal(ours.cpu(), image)
-        avatar.render(avatar.camera, data.motion, 0)
+        avatar.draw(avatar.camera, data.motion, 0)
         gpu.waits.clear()
         for i in range(3):
-            avatar.render(avatar.camera, data.motion, i)
+            avatar.draw(avatar.camera, data.motion, i)
         assert not gpu.waits
 
 
@@ -210,7 +210,7 @@ def test_a_video_is_rendered_and_measured(on_gpu, person, tmp_path, monkeypatch)
             return np.asarray(data.landmarks[38])[:, :2] + image.mean() / 100, np.zeros(52, np.float32)
 
     def measure(device: str):
-        avatar, lpips = Avatar.load(on_gpu, device=device), some_lpips()
+        avatar, lpips = Avatar.load(on_gpu, device=device, precision="float32"), some_lpips()
         lpips.to(avatar.device)
         tools = Tools(tracker=Tracker(), lpips=lpips)
         results.append(measure_held_out(avatar, data, {"tracked": data.motion[36:40]}, 36, 40, tools).result)
@@ -229,7 +229,7 @@ def test_a_video_is_rendered_and_measured(on_gpu, person, tmp_path, monkeypatch)
 
 def test_baking(on_gpu, monkeypatch):
     motion = Motion.load(on_gpu / "motion.safetensors")
-    expected = bake(Avatar.load(on_gpu, device="cpu").model, motion, 4)
+    expected = bake(Avatar.load(on_gpu, device="cpu", precision="float32").model, motion, 4)
     with pretended(monkeypatch):
         avatar = Avatar.load(on_gpu, device="cuda")
         baked = bake(avatar.model, motion.to(GPU), 4)

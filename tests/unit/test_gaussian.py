@@ -12,6 +12,7 @@ from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.infer.avatar import Avatar
+from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
 from avatar.train.config import TrainConfig, with_preset
@@ -49,6 +50,25 @@ def test_other_fields_train_and_are_rendered_from_their_file(person, tmp_path, m
         assert trainer.model.gaussians.embedding.abs().max() > 0
     if "deforms" in model:
         assert direct.deformation.colors.abs().max() == 0 < direct.deformation.means.abs().max()
+
+
+def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, monkeypatch):
+    trainer = train(small_config(person, tmp_path / "run", steps=6))
+    motion = trainer.data.motion
+    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == dtype
+    exact, half = (Avatar.load(tmp_path / "run", device="cpu", precision=p) for p in ("float32", "bfloat16"))
+    for avatar, expected in ((exact, torch.float32), (half, torch.bfloat16)):
+        assert avatar.model.spatial_code().dtype == expected
+    for avatar in (exact, half):  # six steps hardly move anything: so that rounding shows
+        with torch.no_grad():
+            avatar.model.field.head.weight.mul_(30)
+    one, other = (avatar.render(avatar.camera, motion, 5).float() for avatar in (exact, half))
+    assert 0 < (one - other).square().mean() < 0.65  # 50 dB
+    monkeypatch.setattr("avatar.infer.avatar.multiplies_bfloat16", lambda: False)
+    assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == torch.float32
+    with pytest.raises(AvatarError, match='Precision "half" is not understood'):
+        Avatar.load(tmp_path / "run", device="cpu", precision="half")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_field_that_is_told_nothing_is_refused(person, tmp_path):

@@ -14,6 +14,9 @@
 #include "kernels.inc"
 #undef AVATAR_ISA
 #endif
+#if defined(AVATAR_WITH_BF16)
+#include "mlp_bf16.h"
+#endif
 
 namespace {
 
@@ -25,8 +28,12 @@ int32_t best_isa() {
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                   __builtin_cpu_supports("bmi2");
   if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
+#if defined(AVATAR_WITH_BF16)
+    if (__builtin_cpu_supports("avx512bf16")) return AVATAR_ISA_AVX512_BF16;
+#endif
     return AVATAR_ISA_AVX512;
+  }
   if (v3) return AVATAR_ISA_AVX2;
 #endif
   return AVATAR_ISA_BASELINE;
@@ -60,7 +67,7 @@ T* out(void* pointer) {
 // Run `expression`, in which `K` is the namespace of an instruction set and `T` the number type.
 #if defined(AVATAR_WITH_X86)
 #define WITH_ISA(expression)                  \
-  if (isa == AVATAR_ISA_AVX512) {             \
+  if (isa >= AVATAR_ISA_AVX512) {             \
     namespace K = avatar::avx512;             \
     expression;                               \
   } else if (isa == AVATAR_ISA_AVX2) {        \
@@ -360,6 +367,35 @@ int32_t avatar_deform_mlp_backward(avatar_call* call, const void* features, int6
       in<T>(condition), in<T>(middle_weight), in<T>(middle_bias), in<T>(head_weight), in<T>(head_bias), in<T>(scale),
       in<T>(v_out), out<T>(v_features), out<T>(v_spatial_weight), out<T>(v_spatial_bias), out<T>(v_condition),
       out<T>(v_middle_weight), out<T>(v_middle_bias), out<T>(v_head_weight), out<T>(v_head_bias), out<T>(workspace)));
+}
+
+int64_t avatar_deform_code_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t hidden, int32_t outputs) {
+  if (dtype != AVATAR_FLOAT32 || num_threads < 1 || !avatar::good_network(1, hidden, outputs)) return -1;
+#if defined(AVATAR_WITH_BF16)
+  return avatar::avx512_bf16::deform_code_bf16_workspace(at_most_threads(num_threads), hidden, outputs);
+#else
+  return 0;
+#endif
+}
+
+int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, int64_t n, int32_t hidden, int32_t outputs,
+                                const void* condition, const void* middle_weight, const void* middle_bias,
+                                const void* head_weight, const void* head_bias, const void* scale, void* result,
+                                void* workspace) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  if (isa < AVATAR_ISA_AVX512_BF16 || call->dtype != AVATAR_FLOAT32)
+    return fail(call, AVATAR_UNSUPPORTED, "isa, dtype are %d, %d; expected %d (AVX512_BF16) and float32 (0)", int(isa),
+                int(call->dtype), int(AVATAR_ISA_AVX512_BF16));
+  AVATAR_RETURN_IF_BAD(check_network(call, 1, hidden, outputs));
+  AVATAR_REQUIRE(condition, middle_weight, middle_bias, head_weight, head_bias, scale, workspace);
+  AVATAR_REQUIRE_IF(n, code, result);
+#if defined(AVATAR_WITH_BF16)
+  avatar::avx512_bf16::deform_code_bf16(threads_of(call), in<uint16_t>(code), n, hidden, outputs, in<float>(condition),
+                                        in<float>(middle_weight), in<float>(middle_bias), in<float>(head_weight),
+                                        in<float>(head_bias), in<float>(scale), out<float>(result), workspace);
+#endif
+  return AVATAR_OK;
 }
 
 int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,

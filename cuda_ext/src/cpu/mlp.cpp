@@ -170,7 +170,6 @@ struct Block {
   }
 
   Block(Memory<T> memory, const Shape<T>& s) {
-    for (int64_t i = 0; i < size(s); ++i) memory.next[i] = T(0);
     features = memory.take(kPoints * s.wide_inputs);
     v_features = memory.take(kPoints * s.wide_inputs);
     code = memory.take(kPoints * 2 * s.wide_hidden);
@@ -201,19 +200,21 @@ struct Block {
       }
   }
 
-  // Base and attention that are known already, [count, 2 hidden].
-  void take_code(const Shape<T>& s, const T* from, int count) {
-    for (int p = 0; p < count; ++p)
-      for (int half = 0; half < 2; ++half)
-        for (int j = 0; j < s.hidden; ++j)
-          code[(2 * p + half) * s.wide_hidden + j] = from[(int64_t(2) * p + half) * s.hidden + j];
+  // Base and attention that are known already, [count, 2 hidden], with padded rows: where they are if they need none.
+  const T* padded_code(const Shape<T>& s, const T* from, int count) {
+    if (s.hidden == s.wide_hidden) return from;
+    for (int row = 0; row < 2 * count; ++row)
+      for (int64_t j = 0; j < s.wide_hidden; ++j)
+        code[row * s.wide_hidden + j] = j < s.hidden ? from[int64_t(row) * s.hidden + j] : T(0);
+    return code;
   }
 
-  void hidden_layers(const Shape<T>& s, const Weights<T>& w, int count) {
+  // From base and attention, both padded.
+  void hidden_layers(const Shape<T>& s, const Weights<T>& w, const T* from, int count) {
     using V = Lanes<T>;
     for (int p = 0; p < count; ++p)
       for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
-        const T* base = code + p * 2 * s.wide_hidden + j;
+        const T* base = from + p * 2 * s.wide_hidden + j;
         const V sum = V::load(base) + V::load(base + s.wide_hidden) * V::load(w.condition + j);
         rectified(sum).store(first + p * s.wide_hidden + j);
       }
@@ -346,11 +347,12 @@ void deform_mlp(int threads, const T* features, const T* code, int64_t n, int in
     const int64_t end = (item + 1) * 4 * kPoints < n ? (item + 1) * 4 * kPoints : n;
     for (int64_t p = item * 4 * kPoints; p < end; p += kPoints) {
       const int count = static_cast<int>(end - p < kPoints ? end - p : kPoints);
+      const T* known = block.code;
       if (features != nullptr)
         block.encode(s, w, features + p * inputs, count);
       else
-        block.take_code(s, code + p * 2 * hidden, count);
-      block.hidden_layers(s, w, count);
+        known = block.padded_code(s, code + p * 2 * hidden, count);
+      block.hidden_layers(s, w, known, count);
       block.outputs(s, w, count, out + p * outputs);
     }
   });
@@ -370,7 +372,9 @@ void deform_mlp_backward(int threads, const T* features, int64_t n, int inputs, 
   const int64_t stride = WeightGradients<T>::size(s);
   const int64_t chunk_size = ((n + kChunks - 1) / kChunks + kPoints - 1) / kPoints * kPoints;
   parallel_for(threads, kChunks, [&](int64_t chunk, int worker) {
-    Block<T> block(Memory<T>{blocks + worker * Block<T>::size(s)}, s);
+    T* own_block = blocks + worker * Block<T>::size(s);
+    for (int64_t i = 0; i < Block<T>::size(s); ++i) own_block[i] = T(0);  // the padding
+    Block<T> block(Memory<T>{own_block}, s);
     T* own = sums + chunk * stride;
     for (int64_t i = 0; i < stride; ++i) own[i] = T(0);
     const WeightGradients<T> v(Memory<T>{own}, s);
@@ -378,7 +382,7 @@ void deform_mlp_backward(int threads, const T* features, int64_t n, int inputs, 
     for (int64_t p = chunk * chunk_size; p < end; p += kPoints) {
       const int count = static_cast<int>(end - p < kPoints ? end - p : kPoints);
       block.encode(s, w, features + p * inputs, count);
-      block.hidden_layers(s, w, count);
+      block.hidden_layers(s, w, block.code, count);
       backward_block(s, w, block, count, v_out + p * outputs, v_features + p * inputs, v);
     }
   });

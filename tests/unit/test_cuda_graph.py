@@ -1,0 +1,147 @@
+"""Frames replayed from a CUDA graph are the frames that are drawn kernel by kernel, on a pretended GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from avatar.infer import cuda_graph
+from avatar.infer.avatar import Avatar
+from avatar.infer.bake import bake
+from avatar.motion import Motion
+from pipelines import gpu_check
+from tests.person import make_person, small_config, train
+from tests.pretend_cuda import pretended
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("graph")
+    train(small_config(make_person(folder / "person"), folder / "run", steps=6))
+    return folder / "run"
+
+
+@pytest.fixture
+def motion(run) -> Motion:
+    return Motion.load(run / "motion.safetensors")
+
+
+def views(avatar: Avatar):
+    """Cameras, frames and backgrounds: three picture sizes, one also with backgrounds."""
+    behind = torch.randint(256, (96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    small = avatar.camera.resized(64, 64)
+    return [
+        (avatar.camera, 3, None),
+        (avatar.camera, 4, None),
+        (avatar.camera.orbit(avatar.head_pivot, 10, 5, 1.2), 4, None),
+        (avatar.camera, 5, behind),
+        (avatar.camera, 5, behind.flip(0)),
+        (small, 5, None),
+        (avatar.camera, -1, None),
+        (small, 6, None),
+    ]
+
+
+def drawn(run: Path, motion: Motion) -> list[torch.Tensor]:
+    avatar = Avatar.load(run, device="cpu", precision="float32")
+    return [avatar.render(camera, motion, i, background) for camera, i, background in views(avatar)]
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The graphs that are recorded in the test, in order."""
+    graphs, record = [], cuda_graph.FrameGraph._record
+
+    def recording(self, pairs):
+        record(self, pairs)
+        graphs.append(self._graph)
+
+    monkeypatch.setattr(cuda_graph.FrameGraph, "_record", recording)
+    return graphs
+
+
+def test_replayed_frames_are_the_drawn_ones(run, motion, recorded, monkeypatch):
+    expected = drawn(run, motion)
+    with pretended(monkeypatch) as gpu:
+        avatar = Avatar.load(run, device="cuda")
+        pictures = [avatar.render(camera, motion, i, behind) for camera, i, behind in views(avatar)]
+        # Compared only now: a replay must not write into pictures that were handed out.
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(pictures, expected, strict=True))
+        assert [graph.replays for graph in recorded] == [4, 2, 2]
+        assert "rasterize" in recorded[0].names and "triplane_encode" not in recorded[0].names
+        gpu.waits.clear()
+        avatar.render(avatar.camera, motion, 7)
+        assert gpu.waits == ["_local_scalar_dense"]  # for the flag of lists that were too short
+
+
+def test_longer_lists_are_recorded_where_a_picture_needs_them(run, motion, recorded, monkeypatch):
+    plain = Avatar.load(run, device="cpu", precision="float32")
+    cameras = [plain.camera.orbit(plain.head_pivot, 0, 0, zoom) for zoom in (4.0, 1.5, 4.0)]  # 1.4, 2.9 pairs each
+    expected = [plain.render(camera, motion, 4) for camera in cameras]
+    monkeypatch.setattr(cuda_graph, "PAIRS_PER_GAUSSIAN", 1)
+    with pretended(monkeypatch):
+        avatar = Avatar.load(run, device="cuda")
+        ours = [avatar.render(camera, motion, 4).cpu() for camera in cameras]
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    assert len(recorded) == 2  # with lists for 2 pairs at once, for 4 with the second camera
+
+
+def test_graphs_of_what_was_replaced_are_forgotten(run, motion, recorded, monkeypatch):
+    plain = Avatar.load(run, device="cpu", precision="float32")
+    baked = bake(plain.model, motion, 4)
+    baked.mean += 0.1  # so that it shows
+    expected = [plain.render(plain.camera, motion, 4)]
+    plain.model.baked = baked
+    expected += [plain.render(plain.camera, motion, 4), expected[0]]
+    with pretended(monkeypatch):
+        avatar = Avatar.load(run, device="cuda")
+        for basis, image in zip((None, baked.to(avatar.device), None), expected, strict=True):
+            avatar.model.baked = basis
+            assert torch.equal(avatar.render(avatar.camera, motion, 4).cpu(), image)
+    assert len(recorded) == 3 and not torch.equal(expected[0], expected[1])
+
+
+def test_few_graphs_are_kept(run, motion, recorded, monkeypatch):
+    with pretended(monkeypatch):
+        avatar = Avatar.load(run, device="cuda")
+        for size in (32, 40, 48, 56, 64, 32, 64):
+            avatar.render(avatar.camera.resized(size, size), motion, 4)
+        assert avatar._graphs is not None and len(avatar._graphs._graphs) == cuda_graph.KEPT
+    assert len(recorded) == 6  # the first size again, the last not
+
+
+def test_without_a_graph_frames_are_drawn(run, motion, capsys, monkeypatch):
+    expected = drawn(run, motion)[0]
+    with pretended(monkeypatch):
+        avatar = Avatar.load(run, device="cuda")
+        monkeypatch.setattr(avatar, "draw", waiting(avatar.draw))
+        monkeypatch.setattr(avatar._graphs, "_draw", avatar.draw)
+        for _ in range(2):
+            assert torch.equal(avatar.render(avatar.camera, motion, 3).cpu(), expected)
+    assert capsys.readouterr().err.count("No CUDA graph could be made") == 1
+
+
+def waiting(draw):
+    """``draw``, but it looks at the picture, which no captured stream may."""
+
+    def drawing(*arguments):
+        image = draw(*arguments)
+        assert int(image.sum()) > 0
+        return image
+
+    return drawing
+
+
+def test_only_the_native_renderer_is_recorded(run, monkeypatch):
+    assert Avatar.load(run, device="cpu")._graphs is None
+    with pretended(monkeypatch):
+        assert Avatar.load(run, device="cuda")._graphs is not None
+        monkeypatch.setenv("AVATAR_NATIVE", "reference")
+        assert Avatar.load(run, device="cuda")._graphs is None
+
+
+def test_gpu_check_compares_the_two(monkeypatch):
+    with pretended(monkeypatch):
+        assert gpu_check.graph_difference(300, 48) == {"largest": 0, "graph": True}
