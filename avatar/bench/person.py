@@ -75,7 +75,7 @@ def make_model(n: int, size: int, config: GaussianConfig) -> GaussianAvatar:
             region=torch.zeros(n, dtype=torch.uint8),
         )
     )
-    basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g))
+    basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g), torch.zeros(2))
     clothes = torch.tensor([[-20.0, -10.0], [20.0, 10.0]])
     rig = HeadRig(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]), clothes)
     bounds = torch.stack([means.amin(0), means.amax(0)]) + at_rest

@@ -13,14 +13,12 @@ from scipy.ndimage import percentile_filter
 
 from avatar.eval.picture_metrics import LIPS
 from avatar.motion.arkit import ARKIT
-from avatar.motion.face_channels import EYE_LOWER, EYE_UPPER, relative_opening
+from avatar.motion.face_channels import EYE_LOWER, EYE_RADIUS, EYE_UPPER, IRIS, relative_opening
 
 REFERENCE_WIDTH = 512
 RIGID = (168, 6, 197, 195, 33, 133, 362, 263, 10, 151, 9)  # nose bridge, eye corners, forehead
 EYE_CORNERS = {"right": (33, 133), "left": (362, 263)}
-IRIS = {"right": 468, "left": 473}
 EYE_WIDTH = 2.66  # centimetres between the corners, of MediaPipe's canonical face
-EYE_RADIUS = 1.2  # centimetres, as for the tracked gaze
 OPEN_EYES = 0.6  # of their median opening: below, the iris is hidden
 MAX_LAG = 10
 
@@ -199,7 +197,7 @@ def gaze_angles(landmarks: np.ndarray) -> np.ndarray:
         width = np.linalg.norm(along, axis=-1, keepdims=True)
         along = along / np.maximum(width, 1e-6)
         across = np.stack([-along[:, 1], along[:, 0]], -1)
-        offset = landmarks[:, IRIS[side], :2] - (first + second) / 2
+        offset = landmarks[:, IRIS[side][0], :2] - (first + second) / 2
         moved = np.stack([(offset * along).sum(-1), (offset * across).sum(-1)], -1)
         angles.append(np.arcsin(np.clip(moved / np.maximum(width, 1e-6) * EYE_WIDTH / EYE_RADIUS, -0.9, 0.9)))
     return np.degrees(np.mean(angles, axis=0))

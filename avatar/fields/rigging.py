@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import cells
+from avatar.motion.face_channels import EYE_RADIUS, IRIS
 from avatar.native import pose_gaussians
 
 
@@ -104,31 +105,40 @@ class HeadRig(nn.Module):
 class LandmarkBasis(nn.Module):
     """Landmark displacements as a linear function of Motion's face channels, fitted to this person's own track.
 
+    Those of the irises follow the gaze, which turns an eyeball.
+
     It turns any motion (tracked, predicted or hand-made) into a moving face mesh before anything is learned, so lips
     move from the first training step, and views or mouth shapes outside the training set stay plausible.
     """
 
     matrix: Tensor
+    gaze: Tensor
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, gaze: Tensor) -> None:
         super().__init__()
         self.register_buffer("matrix", matrix)
+        self.register_buffer("gaze", gaze.clone())
 
     @staticmethod
-    def fit(channels: Tensor, displacements: Tensor, ridge: float = 1e-2) -> LandmarkBasis:
+    def fit(channels: Tensor, displacements: Tensor, gaze: Tensor, ridge: float = 1e-2) -> LandmarkBasis:
         """Ridge regression without intercept.
 
         Args:
             channels: [T, C] face channels.
             displacements: [T, V, 3] landmarks minus the neutral face, head axes, centimetres.
+            gaze: [2] yaw and pitch at which irises are not displaced, radians.
             ridge: Penalty relative to the mean channel energy.
         """
         c = channels.double()
         gram = c.T @ c
         gram += ridge * gram.diagonal().mean() * torch.eye(gram.shape[0], dtype=gram.dtype)
         solution = torch.linalg.solve(gram, c.T @ displacements.double().flatten(1))
-        return LandmarkBasis(solution.float())
+        return LandmarkBasis(solution.float(), gaze)
 
-    def forward(self, channels: Tensor) -> Tensor:
-        """Displacements [V, 3] for one frame's channels [C]."""
-        return (channels @ self.matrix).view(-1, 3)
+    def forward(self, channels: Tensor, gaze: Tensor) -> Tensor:
+        """Displacements [V, 3] for one frame's channels [C] and gaze [2]."""
+        moved = (channels @ self.matrix).view(-1, 3)
+        yaw, pitch = (EYE_RADIUS * (gaze.sin() - self.gaze.sin())).unbind()
+        iris = torch.stack([yaw, -pitch, torch.zeros_like(yaw)])  # y points down
+        first = min(IRIS["right"])
+        return torch.cat([moved[:first], iris.expand(len(moved) - first, 3)])

@@ -101,7 +101,7 @@ class Avatar:
                               f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
         tensors, meta = load_tensors(path)
-        if meta.get("format") != "avatar-model-3":
+        if meta.get("format") != "avatar-model-4":
             raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
         config = GaussianConfig(**meta["config"] | {"renderer": renderer})
         require(config.encoding, run)

@@ -121,7 +121,7 @@ class GaussianAvatar(nn.Module):
             motion.head_translation[train],
             data.camera,
         )
-        basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape))
+        basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape), motion.gaze[frame])
         gaussians = Gaussians(seeds(data, rig, frame, config.initial_gaussians, rng), config.embedding)
         means = gaussians.means.detach()
         margin = 2.0
@@ -140,8 +140,8 @@ class GaussianAvatar(nn.Module):
         encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
         return GaussianAvatar(
             config, Gaussians.empty(count, config.embedding), HeadRig(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
-            LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3)), Conditioner.fit(Motion.zeros(2, 25.0)), encoding,
-            zeros(height, width, 3),
+            LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3), zeros(2)), Conditioner.fit(Motion.zeros(2, 25.0)),
+            encoding, zeros(height, width, 3),
         )  # fmt: skip
 
     def packed(self) -> dict[str, Tensor]:
@@ -210,7 +210,7 @@ class GaussianAvatar(nn.Module):
         """
         g = self.gaussians
         change = self.deformation(self.condition(motion, index, noise))
-        vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index]))
+        vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index], motion.gaze[index]))
         means = g.means + g.displacement(vertices) + change.means
         pose = Pose(
             motion.head_rotation[index], motion.head_translation[index],

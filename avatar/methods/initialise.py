@@ -16,13 +16,16 @@ from torch import Tensor
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Seeds
 from avatar.fields.rigging import HeadRig
+from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
-from avatar.motion.face_channels import CHIN, LIPS_INNER, mouth_opening
+from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_opening
 
 # A head in head axes, centimetres: centre and half-axes. The canonical face spans 15.5 x 17.7 cm at its front.
 _HEAD_CENTRE = np.array([0.0, -2.5, 4.0])
 _HEAD_RADII = np.array([8.6, 12.5, 10.0])
-_LIPS_TRIANGLES = {*LIPS_INNER}
+_OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
+_LEAST_IRIS = 0.3  # centimetres
+_IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
 
 def reference_frame(data: PersonDataset) -> int:
@@ -45,7 +48,8 @@ def seeds(data: PersonDataset, rig: HeadRig, frame: int, count: int, rng: np.ran
     masks = data.masks(frame)
     outside = _outside(data, rig, frame, image, masks, int(count * 0.45), rng)
     parts = [
-        _face(data, rig, frame, image, int(count * 0.40), rng),
+        _face(data, rig, frame, image, int(count * 0.37), rng),
+        *(_eye(data, rig, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
         _mouth(data, rig, int(count * 0.06), rng),
         outside,
         _filling(rig, outside, data.shape[152, 1], int(count * 0.09), rng),
@@ -57,7 +61,8 @@ def _face(
     data: PersonDataset, rig: HeadRig, frame: int, image: np.ndarray, count: int, rng: np.random.Generator
 ) -> Seeds:
     triangles = face_triangles()
-    triangles = triangles[~np.isin(triangles, list(_LIPS_TRIANGLES)).all(1)]
+    for opening in _OPENINGS:
+        triangles = triangles[~np.isin(triangles, opening).all(1)]
     shape = data.shape
     corners = shape[triangles]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
@@ -88,6 +93,53 @@ def _face(
         bind_index=index,
         bind_weight=weight,
     )
+
+
+def _eye(
+    data: PersonDataset, rig: HeadRig, frame: int, image: np.ndarray, side: str, count: int, rng: np.random.Generator
+) -> Seeds:
+    """An iris that turns with the gaze, before the white of the eye, both behind the lids."""
+    pixels = np.array(data.landmarks[frame, :, :2])
+    points = landmarks_to_head(
+        torch.from_numpy(pixels)[None], torch.from_numpy(data.shape), data.motion.head_rotation[frame][None],
+        data.motion.head_translation[frame][None], data.camera,
+    )[0].numpy()  # fmt: skip
+    rim, (centre, *outline) = list(EYE_RIM[side]), IRIS[side]
+    radius = max(np.linalg.norm(points[outline, :2] - points[centre, :2], axis=1).mean(), _LEAST_IRIS)
+    low, high = points[rim, :2].min(0), points[rim, :2].max(0)
+    scale = np.ptp(pixels[rim, 0]) / (high - low)[0]  # pixels per centimetre
+    white = rng.uniform(low, high, (count // 2, 2))
+    angle, distance = rng.uniform(0, 2 * np.pi, count - len(white)), np.sqrt(rng.uniform(0, 1, count - len(white)))
+    iris = points[centre, :2] + 1.05 * radius * distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+
+    opening = np.zeros(image.shape[:2], np.uint8)
+    cv2.fillPoly(opening, [np.round(pixels[rim]).astype(np.int32)], 1)
+    parts = []
+    for where, area, behind, moves in (
+        (white, np.prod(high - low), _WHITE_BEHIND, False), (iris, np.pi * radius**2, _IRIS_BEHIND, True)
+    ):  # fmt: skip
+        at = pixels[centre] + (where - points[centre, :2]) * scale
+        colors = _sample(image, at)
+        row, column = np.clip(at[:, ::-1].astype(int), 0, np.array(image.shape[:2]) - 1).T
+        hidden = opening[row, column] == 0
+        if not moves:
+            hidden |= np.linalg.norm(where - points[centre, :2], axis=1) < 1.2 * radius
+        if hidden.any() and not hidden.all():  # by a lid, or by the iris: like the nearest thing that is seen
+            colors[hidden] = colors[~hidden][KDTree(where[~hidden]).query(where[hidden])[1]]
+        depth = points[rim, 2].mean() + behind
+        parts.append(
+            _seeds(
+                means=rig.to_canonical(torch.from_numpy(np.c_[where, np.full(len(where), depth)]).float()),
+                sigma=np.full(len(where), 0.7 * np.sqrt(area / len(where))),
+                colors=colors,
+                opacity=0.98,  # what is behind the iris must not learn to look like it
+                rig=np.full(len(where), 0.99),
+                region="face",
+                bind_index=np.full((len(where), 3), centre),
+                bind_weight=np.full((len(where), 3), 1 / 3 if moves else 0.0, np.float32),
+            )
+        )
+    return Seeds.cat(parts)
 
 
 def _mouth(data: PersonDataset, rig: HeadRig, count: int, rng: np.random.Generator) -> Seeds:

@@ -23,6 +23,12 @@ LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 3
 CHIN = (152, 148, 377, 176, 400, 175, 199)
 EYE_UPPER = {"right": (159, 158, 160), "left": (386, 385, 387)}
 EYE_LOWER = {"right": (145, 153, 144), "left": (374, 380, 373)}
+EYE_RIM = {
+    "right": (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    "left": (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+}  # the lids' edges, around the opening
+IRIS = {"right": (468, 469, 470, 471, 472), "left": (473, 474, 475, 476, 477)}  # centre, then its outline
+EYE_RADIUS = 1.2  # centimetres, of the eyeball; hardly differs between people
 BROW_INNER = {"right": (107, 55, 66), "left": (336, 285, 296)}
 BROW_OUTER = {"right": (70, 46, 63, 105), "left": (300, 276, 293, 334)}
 CHEEK = {"right": (205, 206, 50), "left": (425, 426, 280)}

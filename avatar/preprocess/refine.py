@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
+from avatar.motion.face_channels import EYE_RADIUS, IRIS
 from avatar.preprocess import bundle, texture
 from avatar.preprocess.bundle import Solution
 from avatar.preprocess.stage import StageContext
@@ -63,9 +64,7 @@ BROWS = (
     *(300, 293, 334, 296, 336, 285, 295, 282, 283, 276, 353, 383, 417, 413, 265),
 )
 SUBNASALE, NOSE_TIP = 2, 1
-IRIS = {"right": (468, 469, 470, 471, 472), "left": (473, 474, 475, 476, 477)}
 EYE_CORNERS = {"right": (33, 133), "left": (362, 263)}
-EYE_RADIUS = 1.2  # centimetres; hardly differs between people
 
 MAX_ADJUSTED = 400  # frames in the joint adjustment; more do not change the shape
 FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`

@@ -397,7 +397,7 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
         meta = {
-            "format": "avatar-model-3", "method": "gaussian", "config": asdict(self.config.model),
+            "format": "avatar-model-4", "method": "gaussian", "config": asdict(self.config.model),
             "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
             "steps": self.step,
         }  # fmt: skip

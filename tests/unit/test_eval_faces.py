@@ -118,7 +118,7 @@ def test_blinks_are_counted() -> None:
 def test_gaze_is_an_angle_and_closed_eyes_have_none() -> None:
     real = face(50)
     for side, (a, b) in metrics.EYE_CORNERS.items():
-        real[:, metrics.IRIS[side]] = real[:, [a, b]].mean(1)
+        real[:, metrics.IRIS[side][0]] = real[:, [a, b]].mean(1)
     looking = real.copy()
     millimetre = 60 / (10 * metrics.EYE_WIDTH)  # the drawn eyes are 60 pixels wide
     looking[:, [468, 473], 0] += 2 * millimetre

@@ -13,6 +13,7 @@ from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.infer.avatar import Avatar
 from avatar.native.library import multiplies_bfloat16
+from avatar.motion.face_channels import CHANNELS, IRIS
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
 from avatar.train.config import TrainConfig, with_preset
@@ -166,6 +167,21 @@ def test_the_field_leaves_the_torso_alone_also_after_the_set_changed(person, tmp
         change = model.deformation(model.condition(trainer.motion, 3))
     assert all(len(part) == count and not part[first:].any() for part in change)
     assert change.means[:first].any()
+
+
+def test_irises_turn_with_the_gaze_and_nothing_else_does(person, tmp_path):
+    model = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1)).model
+    face, gaze = torch.zeros(len(CHANNELS)), model.basis.gaze
+    turned = gaze + torch.tensor([0.2, 0.1])  # to the person's left, and up
+    moved = model.basis(face, turned) - model.basis(face, gaze)
+    assert not moved[:468].any()
+    assert (moved[468:, 0] > 0.2).all() and (moved[468:, 1] < -0.1).all()  # centimetres; y points down
+    g = model.gaussians
+    shift = g.displacement(moved)
+    irises = (g.bind_index == IRIS["left"][0]).all(1) | (g.bind_index == IRIS["right"][0]).all(1)
+    bound = irises & (g.bind_weight.sum(1) > 0.9)
+    assert bound.any() and torch.allclose(shift[bound], moved[-1].expand(int(bound.sum()), 3))
+    assert not shift[~bound].any()
 
 
 def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):
