@@ -12,8 +12,8 @@ from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.infer.avatar import Avatar
-from avatar.native.library import multiplies_bfloat16
 from avatar.motion.face_channels import CHANNELS, IRIS
+from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
 from avatar.train.config import TrainConfig, with_preset
