@@ -33,7 +33,8 @@ def whisper(width: int = 8) -> dict[str, np.ndarray]:
         matrices = {"self_attention/linear_0": (3, 1), "self_attention/linear_1": (1, 1), "ffn/linear_0": (4, 1),
                     "ffn/linear_1": (1, 4)}  # fmt: skip
         for name, (rows, columns) in matrices.items():
-            shapes |= {f"layer_{i}/{name}/weight": (rows * width, columns * width), f"layer_{i}/{name}/bias": (rows * width,)}
+            shapes[f"layer_{i}/{name}/weight"] = rows * width, columns * width
+            shapes[f"layer_{i}/{name}/bias"] = (rows * width,)
     return {f"encoder/{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
