@@ -113,6 +113,7 @@ def main(config: Config) -> None:
         **measured.result,
         "speed": speed,
         "model": avatar.info,
+        "training": training(config.run),
         "peak_memory_bytes": peak_memory(),
         "notes": notes,
     }
@@ -125,6 +126,15 @@ def main(config: Config) -> None:
         log.console.print(line, markup=False)
     log.info(f"Numbers: {path}; pictures, plots and videos: {page}")
     log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")
+
+
+def training(run: Path) -> dict[str, Any]:
+    """What a run's training came to, and where and from which commit it was begun, as far as the run remembers."""
+    from avatar.paths import read_json
+
+    kept = (run / "training.json", run / "environment.json")
+    result, place = (read_json(path) if path.is_file() else {} for path in kept)
+    return result | {name: place[name] for name in ("date", "commit", "hardware") if name in place}
 
 
 def check(config: Config) -> None:

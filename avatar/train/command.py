@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import sys
 from dataclasses import asdict
@@ -16,6 +15,7 @@ import tomli_w
 from avatar import log
 from avatar.backends import require
 from avatar.device import choose_device
+from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, with_preset
@@ -103,20 +103,11 @@ def open_run(config: TrainConfig) -> Path:
 
 def describe(folder: Path, config: TrainConfig, data) -> None:
     """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
-    import torch
-
-    from avatar import __version__
-
     with atomic_file(folder / "config.toml") as temporary:
         temporary.write_text(tomli_w.dumps(_plain(asdict(config))))
     with atomic_file(folder / "command.txt") as temporary:
         temporary.write_text(" ".join(sys.argv) + "\n")
-    environment = {
-        "avatar": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "machine": platform.platform(), "threads": torch.get_num_threads(),
-        "device": choose_device(config.device).type,
-    }  # fmt: skip
-    write_json(folder / "environment.json", environment)
+    write_json(folder / "environment.json", environment() | {"device": choose_device(config.device).type})
     write_json(folder / "person.json", data.info)
 
 

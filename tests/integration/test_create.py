@@ -55,6 +55,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert metrics["drives"]["tracked"]["psnr"] > 18
     assert metrics["drives"]["audio"]["mouth_correlation"] is not None
     assert metrics["peer"]["tracked"]["psnr"] > 18 and metrics["drives"]["shuffled"]["psnr"] > 18
+    assert metrics["training"]["steps"] > 0 and metrics["training"]["hardware"]["cores"] > 0
     few = ["eval", str(run), "--frames", "4", "--protocol", "ours", "--drive", "tracked"]
     first, again = (run_eval(few, tmp_path / name) for name in ("first.json", "again.json"))
     kept = first.keys() - {"date", "command", "speed", "peak_memory_bytes"}
