@@ -25,6 +25,7 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, is_silent
 from avatar.io.checkpoint import load_tensors
 from avatar.motion.face_channels import CHANNEL_INDEX, CHIN, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, encode
+from avatar.motion.normalise import GEOMETRY
 from avatar.prior.encoder import MelEncoder
 
 FORMAT = "avatar-sync-judge-1"
@@ -42,15 +43,7 @@ MIN_SEEN = 0.5  # share of the windows
 _LEAST_MOTION = 0.01  # centimetres; what moves less is noise and is not blown up
 _LIMIT = 6.0  # spreads
 
-# Of lips and jaw, what is the same in the mirror: the rest is expression, and error of the head's pose.
-CHANNELS = tuple(
-    CHANNEL_INDEX[name]
-    for name in (
-        *(f"lip_{c}_x_{m}" for c in ("outer", "inner") for m in ("cos1", "sin2", "cos3")),
-        *(f"lip_{c}_y_{m}" for c in ("outer", "inner") for m in ("cos0", "sin1", "cos2", "sin3")),
-        "jaw_y",
-    )
-)
+CHANNELS = tuple(CHANNEL_INDEX[name] for name in GEOMETRY)
 
 
 @dataclass(frozen=True, kw_only=True)

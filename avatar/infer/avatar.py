@@ -128,11 +128,11 @@ class Avatar:
             seed: Chooses the loop.
 
         Raises:
-            AvatarError: The sound cannot be read, or the avatar has no speech network.
+            AvatarError: The sound cannot be read, or what speaks cannot be had.
         """
-        from avatar.infer.speak import load_speech, speak
+        from avatar.infer.speak import choose_speech, speak
 
-        for block in speak(self, load_speech(self.run), Path(audio), pose, seed):
+        for block in speak(self, choose_speech(self.run, self.fps), Path(audio), pose, seed):
             for index in range(len(block)):
                 yield self.render(camera or self.camera, block, index).cpu()
 

@@ -22,6 +22,9 @@ class Controls:
     """Options that end in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of
     the sound, `1.5@4-` until its end, `1.5@please` for a word of --words."""
 
+    speech: Literal["auto", "own", "prior"] = "auto"
+    """What turns sound into lips: the network learnt from the person's own video, or the prior shared by all people,
+    which needs no sound in that video; auto: the person's own where there is one."""
     motion: Path | None = None
     """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
     motion is fitted to this person. With a sound, that sound goes into the video."""

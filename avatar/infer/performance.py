@@ -13,7 +13,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.sources import is_video, read_motion
-from avatar.infer.speak import count_frames, load_speech, onto
+from avatar.infer.speak import choose_speech, count_frames, onto
 from avatar.io.audio import stream_audio
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
@@ -86,7 +86,9 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
         lead = 0 if audio is None else pause
         total = pause if audio is None else 2 * pause + spoken
         base = loop(base_pose if base_pose in POSES else POSES[0], total)
-        lips = iter(()) if audio is None else load_speech(avatar.run).stream(stream_audio(audio))
+        lips = (
+            iter(()) if audio is None else choose_speech(avatar.run, fps, controls.speech).stream(stream_audio(audio))
+        )
         blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
         waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
     poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)

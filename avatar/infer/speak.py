@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
 from avatar.motion import Motion, arkit, face_channels
@@ -23,6 +24,24 @@ _FACE_LIPS = list(face_channels.LIP_CHANNELS)
 _ARKIT_LIPS = list(arkit.MOUTH)
 
 
+def choose_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
+    """What turns sound into the lips of a run's person.
+
+    Args:
+        run: The RUN folder.
+        fps: Of the avatar.
+        which: ``own``, the run's own network; ``prior``, the one shared by all people; ``auto``, the run's own where it
+            has one.
+
+    Raises:
+        AvatarError: See :func:`load_speech` and :func:`prior_speech`.
+    """
+    has_own = (Path(run) / "speech.safetensors").is_file()
+    if which == "auto" and not has_own:
+        log.info("The run has no speech network of its own: the prior shared by all people speaks.")
+    return prior_speech(run, fps) if which == "prior" or (which == "auto" and not has_own) else load_speech(run)
+
+
 def load_speech(run: Path) -> AudioToMotion:
     """The audio-to-motion network of a run.
 
@@ -34,11 +53,22 @@ def load_speech(run: Path) -> AudioToMotion:
         raise AvatarError(
             f"{run} cannot be driven by sound: it holds no speech.safetensors.",
             "Either its video had no sound, or training was stopped before its last part.",
-            "Finish training with `avatar train PERSON --out RUN --resume`, or drive it with --motion FILE.",
+            "Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech prior.",
         )
-    from avatar.prior.personal import PersonalSpeech
+    from avatar.prior.shared import load_personal
 
-    return PersonalSpeech.load(path)
+    return load_personal(path)
+
+
+def prior_speech(run: Path, fps: float) -> AudioToMotion:
+    """The prior shared by all people with the mouth of a run's person, whose video need not have had sound.
+
+    Raises:
+        AvatarError: The run holds no motion, or hardly any.
+    """
+    from avatar.prior.shared import SharedPrior
+
+    return SharedPrior.load().person(Motion.load(Path(run) / "motion.safetensors"), fps)
 
 
 def with_lips(base: Motion, speech: Motion) -> Motion:

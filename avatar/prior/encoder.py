@@ -169,7 +169,9 @@ def build_encoder(config: dict[str, Any]) -> SpeechEncoder:
     Raises:
         AvatarError: A name is unknown, or a pretrained part cannot be had.
     """
-    known = {MoonshineEncoder.name: MoonshineEncoder, MelEncoder.name: MelEncoder}
+    from avatar.prior.whisper import WhisperEncoder  # needs nothing else, but torch
+
+    known = {kind.name: kind for kind in (MoonshineEncoder, MelEncoder, WhisperEncoder)}
     parts = []
     for part in config.get("parts", [config]):
         if part.get("name") not in known:
@@ -334,6 +336,9 @@ def _at_frames(
     Where there are several rows to a frame they are first averaged with a triangle as wide as two frames, so that
     nothing between two frames is lost. Ends with the last row (the frame at or just after it included).
     """
+    if rate == fps and first == start:  # the rows are the frames': nothing to wait for
+        yield from blocks
+        return
     half = max(1.0, rate / fps)  # rows on each side of the triangle
     reach = int(np.ceil(half))
     held: np.ndarray | None = None
@@ -381,7 +386,7 @@ def _energy(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.maximum(decibels, ENERGY_FLOOR_DB).astype(np.float32)[:, None]
 
 
-def _power_spectra(chunks: Iterable[np.ndarray], block: int = 100) -> Iterator[np.ndarray]:
+def _power_spectra(chunks: Iterable[np.ndarray], block: int = 4) -> Iterator[np.ndarray]:
     """Power spectra [n, 257] of 25 ms Hann windows centred on every multiple of 10 ms.
 
     Scaled so that the sum over bins is the mean square of the windowed samples (Parseval).

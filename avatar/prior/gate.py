@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_AHEAD_SECONDS = 1.0  # look-ahead for the level of the voice, so that the first word is judged by itself
+AHEAD_SECONDS = 1.0  # look-ahead for the level of the voice, so that the first word is judged by itself
 _VOICE_FORGETS = 1.0  # dB per second by which the assumed level of the voice sinks ...
 _VOICE_ABOVE_FLOOR = 25.0  # ... but not closer to the background than this: after a long pause noise is still noise
 _FLOOR_RISES = 1.0  # dB per second by which the assumed background rises
@@ -26,18 +26,19 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class SpeechGate:
-    """Judges a stream of frames with about a second of look-ahead; how the stream is cut makes no difference.
+    """Judges a stream of frames with some look-ahead; how the stream is cut makes no difference.
 
     Args:
         fps: Frames per second.
         pause: Seconds of pause after which the gate closes; silence closes it after `HOLD_SECONDS`.
+        ahead: Seconds of look-ahead for the level of the voice; without it the first word is judged by its beginning.
     """
 
-    def __init__(self, fps: float, pause: float = HOLD_SECONDS) -> None:
+    def __init__(self, fps: float, pause: float = HOLD_SECONDS, ahead: float = AHEAD_SECONDS) -> None:
         self._fps = fps
         self._silence_hold = round(HOLD_SECONDS * fps)
         self._pause_hold = round(max(pause, HOLD_SECONDS) * fps)
-        self._ahead = max(1, round(_AHEAD_SECONDS * fps))
+        self._ahead = round(ahead * fps)
         self._early = max(1, round(_EARLY_SECONDS * fps))
         self._features: np.ndarray | None = None  # rows not yet given back
         self._energy = np.zeros(0)  # of the same rows

@@ -26,13 +26,12 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.motion import Motion, arkit, face_channels
+from avatar.motion.normalise import FACE, MOUTH, mouth_channels, opening_weights, with_mouth
 from avatar.paths import atomic_file, read_json
 from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import HOLD_SECONDS, SpeechGate
 
 FORMAT = "avatar-speech-1"
-FACE = list(face_channels.LIP_CHANNELS)
-MOUTH = list(arkit.MOUTH)
 MEMBERS = 5
 _HIDDEN, _LAYERS, _KERNEL = 64, 4, 5
 REACH = _LAYERS * (_KERNEL // 2)  # frames of context on each side
@@ -119,7 +118,7 @@ class PersonalSpeech:
             y = self.rest + opens[left:stop, None] * (y - self.rest)
             drop = max(0, stop - REACH)
             held, opens, left = held[drop:], opens[drop:], stop - drop
-            return self._motion(y)
+            return with_mouth(y, self.fps)
 
         def add(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
             nonlocal held, opens
@@ -134,13 +133,6 @@ class PersonalSpeech:
         add(gate.finish())
         if len(held) > left:
             yield motion(len(held))
-
-    def _motion(self, channels: Tensor) -> Motion:
-        base = Motion.zeros(len(channels), self.fps)
-        face, coefficients = base.face.clone(), base.arkit.clone()
-        face[:, FACE] = channels[:, : len(FACE)]
-        coefficients[:, MOUTH] = channels[:, len(FACE) :].clamp(0, 1)
-        return base.map(face=face, arkit=coefficients)
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; its metadata says how the features are made."""
@@ -251,7 +243,7 @@ def fit(
     """
     count, fps = len(motion), motion.fps
     samples = samples[: round((count + max(0.0, offset) + 2 * fps) / fps * SAMPLE_RATE)]
-    targets = np.concatenate([motion.face[:, FACE].numpy(), motion.arkit[:, MOUTH].numpy()], 1)
+    targets = mouth_channels(motion)
     valid = motion.valid.numpy()
     rng = np.random.default_rng(seed)
     copies = [_copy(samples, encoder, fps, offset, targets, valid, 1.0)]
@@ -306,20 +298,6 @@ def fit(
         "steps": steps,
     }
     return speech
-
-
-def opening_weights() -> np.ndarray:
-    """[len(FACE)]: how the gap between the inner lips (centimetres, three columns) follows from the lip channels."""
-    weights = np.zeros(len(face_channels.CHANNELS), np.float32)
-    contour = face_channels.LIPS_INNER
-    for upper, lower in ((13, 14), (82, 87), (312, 317)):
-        for vertex, sign in ((lower, 1), (upper, -1)):
-            phase = 2 * np.pi * contour.index(vertex) / len(contour)
-            for k in range(face_channels.MODES):
-                weights[face_channels.CHANNEL_INDEX[f"lip_inner_y_cos{k}"]] += sign * np.cos(k * phase) / 3
-                if k:
-                    weights[face_channels.CHANNEL_INDEX[f"lip_inner_y_sin{k}"]] += sign * np.sin(k * phase) / 3
-    return weights[FACE]
 
 
 def _opening(channels: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
 def train_speech(data, config: TrainConfig, folder: Path) -> None:
     """Fit the audio-to-motion network of this person, unless the video has no sound."""
     if data.audio_features is None:
-        log.warn("the video has no sound, so this avatar cannot be driven by audio yet.")
+        log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
         return
     from avatar.prior.personal import train_personal
 

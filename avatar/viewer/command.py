@@ -62,14 +62,14 @@ def open_viewer(config: Config) -> Viewer:
     from avatar.infer.avatar import Avatar
 
     avatar = Avatar.load(config.run, device=config.device)
-    from avatar.infer.speak import load_speech, speak
+    from avatar.infer.speak import choose_speech, speak
     from avatar.motion import Motion
     from avatar.viewer.server import Viewer, rest_frame
 
     rest = rest_frame(Motion.load(config.run / "motion.safetensors"))
     spoken: Callable[[Path], Motion] | None = None
     try:
-        speech = load_speech(config.run)
+        speech = choose_speech(config.run, avatar.fps)
         spoken = lambda path: Motion.cat(list(speak(avatar, speech, path)))  # noqa: E731
     except AvatarError as error:
         log.warn(str(error))

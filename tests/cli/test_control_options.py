@@ -42,7 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     talking()[0][:100].save(folder / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
-    monkeypatch.setattr(performance, "load_speech", lambda _: LoudSpeech())
+    monkeypatch.setattr(performance, "choose_speech", lambda *_: LoudSpeech())
     return folder
 
 

@@ -210,9 +210,15 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     assert float(track.arkit[:, INDEX["eyeBlinkLeft"]].max()) == 0
 
 
-def test_a_run_without_speech_says_so(run: Path) -> None:
-    with pytest.raises(AvatarError, match="speech"):
-        speak.load_speech(run)
+def test_a_run_without_speech_is_spoken_for_by_the_prior(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AvatarError, match="--speech prior"):
+        speak.choose_speech(run, FPS, "own")
+    monkeypatch.setattr(speak, "prior_speech", lambda run, fps: "the prior")
+    assert speak.choose_speech(run, FPS) == speak.choose_speech(run, FPS, "prior") == "the prior"
+    (run / "speech.safetensors").touch()
+    monkeypatch.setattr(speak, "load_speech", lambda run: "its own")
+    assert speak.choose_speech(run, FPS) == speak.choose_speech(run, FPS, "own") == "its own"
+    assert speak.choose_speech(run, FPS, "prior") == "the prior"
 
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,350 @@
+"""Speech to lips for everybody: one regression for all people, which a person's own track makes personal.
+
+A linear regression on what the first layers of a speech recogniser hear (`avatar.prior.whisper`) says what the mouth
+does in units of the speaker's own rest and spread (`avatar.motion.normalise`). An `Identity` turns that into the mouth
+of one person; where the person's own speech is at hand, :meth:`PriorSpeech.adapt` corrects the regression by it.
+
+docs/prior.md says what the shipped prior was trained on, and how well it does on people it has never seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE, chunked
+from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.motion import Motion
+from avatar.motion.normalise import ARTICULATION, CHANNELS, Identity, mouth_channels, with_mouth
+from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
+from avatar.prior.gate import HOLD_SECONDS, SpeechGate
+from avatar.prior.personal import PersonalSpeech, closed_mouth
+from avatar.prior.protocol import AudioToMotion
+from avatar.prior.whisper import WhisperEncoder
+
+FORMAT = "avatar-prior-1"
+SPEECH_FORMAT = "avatar-speech-2"
+WEIGHTS = Path(__file__).with_name("prior.safetensors")
+RATE = 25.0  # rows per second inside, whatever the avatar's rate is
+_LIMIT = 6.0  # standard deviations of a feature
+_FOLDS = 5
+_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
+_MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
+
+
+@dataclass(frozen=True)
+class SharedPrior:
+    """The regression of all people.
+
+    Attributes:
+        encoder: Makes the features, at `RATE`.
+        input_mean, input_std: [F].
+        basis: [F, K] the directions in which features of speech vary most.
+        taps: [(behind + 1 + ahead) * K + 1, A] what the rows around a moment, and a constant, say about articulation.
+        behind, ahead: Rows.
+        gain: What restores the movement that a mean over possible mouths lacks.
+        about: How it was trained; ``id`` says which one it is.
+    """
+
+    encoder: SpeechEncoder
+    input_mean: Tensor
+    input_std: Tensor
+    basis: Tensor
+    taps: Tensor
+    behind: int
+    ahead: int
+    gain: float
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def load(path: Path = WEIGHTS) -> SharedPrior:
+        """The prior that comes with the package, or another.
+
+        Raises:
+            AvatarError: The file is missing, damaged, or of something else, or its encoder cannot be had.
+        """
+        tensors, metadata = load_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise AvatarError(f"{path} is not an audio-to-motion prior.", f"Its format is {metadata.get('format')!r}.")
+        return _unpack(tensors, metadata)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        tensors, metadata = _pack(self)
+        save_tensors(path, tensors, {"format": FORMAT, **metadata})
+
+    def live(self) -> SharedPrior:
+        """The same with little waiting, for five times the work: rows have 0.04 to 0.12 s of sound ahead of them."""
+        return replace(self, encoder=SpeechEncoder([WhisperEncoder(hop=0.08, ahead=0.04)]))
+
+    def heard(self, features: np.ndarray) -> Tensor:
+        """[T, taps] what the regression sees, for features [T, F] of consecutive rows."""
+        return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
+
+    def person(self, motion: Motion, fps: float) -> PriorSpeech:
+        """Lips for a person of whom only a motion track is known; no sound is needed.
+
+        Args:
+            motion: Of the person, talking.
+            fps: Of the avatar.
+
+        Raises:
+            AvatarError: Less than a second of the face was measured.
+        """
+        identity = Identity.of(motion)
+        channels, valid = mouth_channels(motion), motion.valid.numpy()
+        rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
+        gain = torch.full((CHANNELS,), self.gain)
+        return PriorSpeech(fps=fps, prior=self, identity=identity, rest=rest, gain=gain)
+
+
+def project(features: np.ndarray, mean: Tensor, std: Tensor, basis: Tensor) -> Tensor:
+    """[T, K] of features [T, F]."""
+    return ((torch.from_numpy(features) - mean) / std).clamp(-_LIMIT, _LIMIT) @ basis
+
+
+def stack(rows: Tensor, behind: int, ahead: int) -> Tensor:
+    """[T, (behind + 1 + ahead) * K + 1]: each row with those around it (the ends repeat), and a one."""
+    padded = torch.cat([rows[:1].expand(behind, -1), rows, rows[-1:].expand(ahead, -1)])
+    parts = [padded[i : i + len(rows)] for i in range(behind + 1 + ahead)]
+    return torch.cat([*parts, torch.ones(len(rows), 1)], 1)
+
+
+@dataclass
+class PriorSpeech:
+    """The shared prior speaking with one person's mouth; implements `avatar.prior.protocol.AudioToMotion`.
+
+    Attributes:
+        fps: Frames per second of the motion.
+        prior: The regression of all people.
+        identity: The person's way of moving.
+        rest: [CHANNELS] the person's closed mouth.
+        gain: [CHANNELS] what restores the movement that a mean lacks.
+        readout: [taps, CHANNELS] what the person's own speech corrected; None: nothing.
+        pause: Seconds of a pause after which the lips close.
+        report: How well :meth:`adapt` did on parts that it left out.
+    """
+
+    fps: float
+    prior: SharedPrior
+    identity: Identity
+    rest: Tensor
+    gain: Tensor
+    readout: Tensor | None = None
+    pause: float = HOLD_SECONDS
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+        """Blocks of motion for a stream of 16 kHz mono sound; only mouth, jaw and cheeks move."""
+        counted = _Counted(chunks)
+        blocks = stream_features(self.prior.encoder, counted, RATE)
+        yield from _at_rate(self._mouths(blocks), self.fps, counted)
+
+    def speak(self, samples: np.ndarray) -> Motion:
+        """The motion for a whole sound [N]."""
+        return Motion.cat(list(self.stream(chunked(samples))))
+
+    def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
+        """Blocks of channels [n, CHANNELS] at `RATE`; the same however the features are cut."""
+        prior, gate = self.prior, SpeechGate(RATE, self.pause, ahead=0.0)
+        held = np.zeros((0, len(prior.input_mean)), np.float32)
+        opens = np.zeros(0, np.float32)  # the gate, from row `left` of `held` on
+        left = 0  # rows of `held` that are context on the left
+
+        def mouth(stop: int) -> Tensor:
+            nonlocal held, opens, left
+            free = self.free(prior.heard(held)[left:stop])
+            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (free - self.rest)
+            opens = opens[stop - left :]
+            drop = max(0, stop - prior.behind)
+            held, left = held[drop:], stop - drop
+            return out
+
+        for block in blocks:
+            held = np.concatenate([held, block.features])
+            opens = np.concatenate([opens, *(row[2] for row in gate.push(block.features[:, :0], block.energy))])
+            ready = min(len(held) - prior.ahead, left + len(opens))
+            if ready > left:
+                yield mouth(ready)
+        opens = np.concatenate([opens, *(row[2] for row in gate.finish())])
+        if len(held) > left:
+            yield mouth(len(held))
+
+    def free(self, heard: Tensor) -> Tensor:
+        """Channels [T, CHANNELS] without the gate."""
+        return self.identity.bias + self.gain * (self._expected(heard) - self.identity.bias)
+
+    def _expected(self, heard: Tensor) -> Tensor:
+        channels = self.identity.restore(heard @ self.prior.taps)
+        return channels if self.readout is None else channels + heard @ self.readout
+
+    def adapt(self, motion: Motion, samples: np.ndarray, offset: float = 0.0) -> PriorSpeech:
+        """A copy that also learnt from the person's own speech, seconds or minutes of it.
+
+        A ridge regression towards the prior: how strongly it is held back is chosen on fifths that are left out, and
+        nothing is corrected where that does not help.
+
+        Args:
+            motion: T frames, at any rate.
+            samples: 16 kHz mono, from frame 0 on.
+            offset: Frames by which the sound is late.
+        """
+        track = motion.resample(RATE)
+        sound = _moved(samples, offset / motion.fps)[: round((len(track) + 1) / RATE * SAMPLE_RATE)]
+        heard = self.prior.heard(features_at(self.prior.encoder, sound, RATE).features)[: len(track)]
+        track = track[: len(heard)]
+        valid = track.valid.numpy()
+        base = replace(self, readout=None)
+        x = heard.double().numpy()[valid]
+        real = mouth_channels(track)[valid].astype(np.float64)
+        expected = base._expected(heard).double().numpy()[valid]
+        missing = real - expected
+        scale = real.std(0) + 1e-3
+        power = float(np.square(x[:, :-1]).mean()) * RATE
+        index = np.arange(len(x))
+        folds = list(itertools.pairwise(np.linspace(0, len(x), _FOLDS + 1).astype(int)))
+
+        def solve(chosen: np.ndarray, seconds: float) -> np.ndarray:
+            seen = x[chosen]
+            ridge = np.full(x.shape[1], power * seconds)
+            ridge[-1] = RATE  # the constant: a second of the prior's mean
+            return np.linalg.solve(seen.T @ seen + np.diag(ridge), seen.T @ missing[chosen])
+
+        def left_out(seconds: float | None) -> np.ndarray:
+            """What is predicted of each fifth by the others."""
+            if seconds is None:
+                return expected
+            gap = round(RATE / 2)
+            parts = [x[a:b] @ solve((index < a - gap) | (index >= b + gap), seconds) for a, b in folds]
+            return expected + np.concatenate(parts)
+
+        errors = {s: float(np.square((left_out(s) - real) / scale).mean()) for s in (None, *_RIDGES)}
+        best = min(errors, key=lambda key: errors[key])
+        lost = real.std(0) / (left_out(best).std(0) + 1e-6)
+        return replace(
+            base,
+            readout=None if best is None else torch.from_numpy(solve(np.ones(len(x), bool), best)).float(),
+            gain=torch.from_numpy(np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)).float(),
+            report={"seconds": round(len(x) / RATE, 1), "ridge": best, "error": round(errors[best] / errors[None], 3)},
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file that holds the prior as well: a run stays itself when the package moves on."""
+        tensors, metadata = _pack(self.prior)
+        tensors |= {f"identity.{k}": v for k, v in self.identity.tensors().items()} | {
+            "rest": self.rest,
+            "gain": self.gain,
+        }
+        if self.readout is not None:
+            tensors["readout"] = self.readout
+        more = {"fps": self.fps, "pause": self.pause, "report": self.report}
+        save_tensors(Path(path), tensors, {"format": SPEECH_FORMAT, **metadata, **more})
+
+    @staticmethod
+    def load(path: Path | str) -> PriorSpeech:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            AvatarError: The file is missing, damaged or of another version, or its encoder cannot be had.
+        """
+        tensors, metadata = load_tensors(Path(path))
+        if metadata.get("format") != SPEECH_FORMAT:
+            raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+        identity = Identity(*(tensors.pop(f"identity.{name}") for name in ("centre", "spread", "matrix", "bias")))
+        rest, gain, readout = tensors.pop("rest"), tensors.pop("gain"), tensors.pop("readout", None)
+        return PriorSpeech(
+            fps=float(metadata["fps"]),
+            prior=_unpack(tensors, metadata),
+            identity=identity,
+            rest=rest,
+            gain=gain,
+            readout=readout,
+            pause=float(metadata["pause"]),
+            report=metadata["report"],
+        )
+
+
+_TENSORS = ("input_mean", "input_std", "basis", "taps")
+_NUMBERS = ("behind", "ahead", "gain", "about")
+
+
+def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    metadata = {"encoder": prior.encoder.config, "articulation": list(ARTICULATION)}
+    metadata["prior"] = {name: getattr(prior, name) for name in _NUMBERS}
+    return {f"prior.{name}": getattr(prior, name) for name in _TENSORS}, metadata
+
+
+def _unpack(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
+    if tuple(metadata["articulation"]) != ARTICULATION:
+        raise AvatarError("The audio-to-motion prior speaks of another mouth than this version.", "", "Train it again.")
+    arrays = {name: tensors[f"prior.{name}"] for name in _TENSORS}
+    return SharedPrior(encoder=build_encoder(metadata["encoder"]), **arrays, **metadata["prior"])
+
+
+def _moved(samples: np.ndarray, seconds: float) -> np.ndarray:
+    """Sound that starts so much later in it, silence where there is none."""
+    shift = round(seconds * SAMPLE_RATE)
+    return samples[shift:] if shift >= 0 else np.pad(samples, (-shift, 0))
+
+
+class _Counted:
+    """Chunks, and how many samples there were so far."""
+
+    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
+        self._chunks, self.count = chunks, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for chunk in self._chunks:
+            self.count += len(chunk)
+            yield chunk
+
+
+def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Motion]:
+    """Motion at another frame rate, linearly; as many frames as begin within the sound, which ends with the blocks."""
+    held = torch.zeros(0, CHANNELS)
+    base = frame = 0  # row number of held[0]; next frame
+
+    def take(count: int) -> Motion:
+        nonlocal held, base, frame
+        at = (torch.arange(frame, frame + count) * (RATE / fps) - base).clamp(max=len(held) - 1)
+        low = at.long()
+        high = (low + 1).clamp(max=len(held) - 1)
+        part = (at - low)[:, None]
+        mixed = held[low] * (1 - part) + held[high] * part
+        frame += count
+        drop = min(int(frame * RATE / fps) - base, len(held) - 1)
+        held, base = held[drop:], base + drop
+        return with_mouth(mixed.float(), fps)
+
+    for block in blocks:
+        held = torch.cat([held, block])
+        ready = int((base + len(held) - 1) * fps / RATE + 1e-6) + 1 - frame  # rows on both sides are there
+        if ready > 0:
+            yield take(ready)
+    missing = max(1, int(np.ceil(heard.count / SAMPLE_RATE * fps - 1e-6))) - frame
+    if missing > 0 and len(held):
+        yield take(missing)
+
+
+def load_personal(path: Path | str) -> AudioToMotion:
+    """The speech network of a file, of either kind.
+
+    Raises:
+        AvatarError: See :meth:`PriorSpeech.load` and `PersonalSpeech.load`.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            shared = json.loads((file.metadata() or {}).get("json", "{}")).get("format") == SPEECH_FORMAT
+    except Exception:  # safetensors raises its own, unexported class; the loader says what is wrong
+        shared = False
+    return PriorSpeech.load(path) if shared else PersonalSpeech.load(path)

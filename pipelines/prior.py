@@ -1,0 +1,329 @@
+"""Train the shared audio-to-motion prior on what may be published, and measure it on unseen people (docs/prior.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import soxr
+import torch
+import tyro
+
+from avatar.assets import canonical_face
+from avatar.environment import environment
+from avatar.eval.retrack import FaceTracker
+from avatar.eval.sync_judge import SyncJudge, mouth_motion
+from avatar.eval.sync_training import act
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
+from avatar.log import info, track
+from avatar.motion import Motion, face_channels
+from avatar.motion.normalise import (
+    ARTICULATION,
+    FACE,
+    GEOMETRY,
+    MOUTH,
+    OPENING,
+    PUCKER,
+    WIDTH,
+    articulation,
+    opening_weights,
+    relative,
+    spread_of,
+)
+from avatar.paths import atomic_file, file_sha256, read_json, write_json
+from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.prior.encoder import SpeechEncoder
+from avatar.prior.personal import PersonalSpeech
+from avatar.prior.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
+from avatar.prior.shared_training import Recording, fit
+from avatar.prior.whisper import WhisperEncoder
+from avatar.synth import performance, speech
+from avatar.synth.make import SCRIPT
+
+SYNTHETIC_SECONDS = 360.0
+_TALK_SECONDS = 30.0
+# The voice says better than one person how lips are rounded; everything else it says worse.
+SHARES = {
+    "": {"sentences": 1.0},
+    "mouthPucker": {"sentences": 0.6, "synthetic": 0.4},
+    "mouthFunnel": {"sentences": 0.6, "synthetic": 0.4},
+}
+MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
+SECONDS = (10.0, 60.0)
+_LAGS = 3  # frames on either side
+_EDGE = 4
+_LISTEN_SECONDS = 20.0  # of each language
+_PIXELS = 20.0  # per centimetre, of a drawn face
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to train on and what to measure."""
+
+    out: Path = WEIGHTS
+    """Where the prior goes."""
+    sentences: Path | None = None
+    """Folder of short videos of one speaker: GRID's (CC-BY 4.0). Without it nothing is trained."""
+    sentences_late: float = 0.37
+    """Frames by which their picture is late."""
+    seed: int = 0
+    """Fixes everything that is drawn by chance."""
+    familiar: tuple[Path, ...] = ()
+    """Other videos of people it is trained on."""
+    development: tuple[Path, ...] = ()
+    """Videos of people that choices were made by."""
+    test: tuple[Path, ...] = ()
+    """Videos of people that it was neither trained on nor chosen by."""
+    languages: tuple[Path, ...] = ()
+    """Speech, for the sync judge; the first is what the others are compared with."""
+    persons: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PERSON=RUN")] = ()
+    """Prepared people and their runs, to compare adaptation with the run's own speech network."""
+    tracks: Path | None = None
+    """Keep tracked landmarks here for the next time."""
+    live: bool = False
+    """Measure with as little waiting as there is live."""
+    json: Path | None = None
+    """Write the numbers here."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A tracked video: landmarks [T, 478, 2], coefficients [T, 52], sound [S] at 16 kHz, frames per second."""
+
+    landmarks: np.ndarray
+    arkit: np.ndarray
+    audio: np.ndarray
+    fps: float
+
+
+def main(config: Config) -> None:
+    """Train, save, measure."""
+    with FaceTracker() as tracker:
+        if config.sentences is not None:
+            _train(config, tracker)
+        prior, judge = SharedPrior.load(config.out), SyncJudge.load()
+        if config.live:
+            prior = prior.live()
+        result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
+        for group in ("familiar", "development", "test"):
+            clips = {path.stem: _clip(path, tracker, config.tracks) for path in getattr(config, group)}
+            rows = {name: _measure(prior, judge, clip) for name, clip in clips.items()}
+            if rows:
+                mean = {k: float(np.mean([row[k] for row in rows.values()])) for k in next(iter(rows.values()))}
+                result[group] = {"mean": mean, "videos": rows}
+                info(f"{group}: " + " ".join(f"{k} {v:.3f}" for k, v in mean.items()))
+    if config.languages:
+        result["languages"] = _languages(prior, judge, config.languages)
+        result["noise at 0 dB"] = _in_noise(prior, load_audio(config.languages[0])[: 20 * SAMPLE_RATE])
+    for entry in config.persons:
+        person, _, run = entry.partition("=")
+        result[f"person {Path(person).name}"] = row = _adaptation(prior, Path(person), Path(run))
+        info(f"{person}: {row}")
+    if config.json is not None:
+        write_json(config.json, result)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def _train(config: Config, tracker: FaceTracker) -> None:
+    assert config.sentences is not None
+    encoder = WhisperEncoder()
+    shape = canonical_in_head_axes(canonical_face()[0])
+    clips = [_clip(path, tracker, config.tracks) for path in sorted(config.sentences.glob("*.mp4"))]
+    heard = [_in_step(clip, shape, config.sentences_late) for clip in clips]
+    centre, spread = spread_of(np.concatenate([values for values, _ in heard]))
+    sources = {
+        "sentences": [
+            Recording(_features(encoder, clip.audio, len(values)), relative(values, centre, spread))
+            for clip, (values, _) in zip(track(clips, "Listening", len(clips)), heard, strict=True)
+        ],
+        "synthetic": list(_synthetic(encoder, shape, config.seed)),
+    }
+    seconds = {name: round(sum(len(r.features) for r in part) / RATE) for name, part in sources.items()}
+    about = {"id": "shared-1", "seconds": seconds, "shares": SHARES, "seed": config.seed}
+    prior = fit(sources, SHARES, SpeechEncoder([encoder]), about, gain=1.3)
+    prior.save(config.out)
+
+
+def _synthetic(encoder: WhisperEncoder, shape: np.ndarray, seed: int) -> Iterable[Recording]:
+    """The project's own voice speaking random words, with the lip shapes of its phones, acted by drawn faces."""
+    import re
+
+    rng = np.random.default_rng(seed)
+    words = sorted(set(re.findall("[a-z]+", " ".join(SCRIPT).lower())))
+    done = 0.0
+    while done < SYNTHETIC_SECONDS:
+        parts: list[speech.Speech] = []
+        while sum(part.seconds for part in parts) < _TALK_SECONDS:
+            text = " ".join(rng.choice(words, rng.integers(4, 11)))
+            pause = speech.silence(float(rng.uniform(0.05, 0.8)))
+            parts += [pause, speech.speak(text, "neural", int(rng.integers(1 << 20)))]
+        said = speech.join(parts)
+        coefficients = performance.lips(said, np.arange(int(said.seconds * RATE)) / RATE)
+        moved, _ = mouth_motion(act(coefficients, RATE, rng), shape)
+        values = _articulation(moved, coefficients)
+        audio = soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
+        yield Recording(_features(encoder, audio, len(values)), relative(values, *spread_of(values)))
+        done += said.seconds
+
+
+def _features(encoder: WhisperEncoder, audio: np.ndarray, count: int) -> np.ndarray:
+    rows = np.concatenate(list(encoder.stream(chunked(audio))))
+    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), "edge")[:count]
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def _measure(prior: SharedPrior, judge: SyncJudge, clip: Clip) -> dict[str, float]:
+    """Correlations of what is said with what was seen, at the offset that the sync judge finds for the clip."""
+    shape = canonical_in_head_axes(canonical_face()[0])
+    late = judge.score(clip.landmarks, clip.audio, clip.fps).offset_frames
+    real, seen = _in_step(clip, shape, late)
+    said = _said(prior, clip.audio, len(real))
+    row: dict[str, float] = {"offset_frames": late}
+    for name, i in MEASURED.items():
+        curve = [_correlation(np.roll(said[:, i], -lag), real[:, i], seen) for lag in range(-_LAGS, _LAGS + 1)]
+        row |= {name: curve[_LAGS], f"{name}_lag": float(np.argmax(curve) - _LAGS)}
+    return row
+
+
+def _said(prior: SharedPrior, audio: np.ndarray, count: int) -> np.ndarray:
+    """Articulation in spreads, without a person and without the gate."""
+    encoder = prior.encoder.parts[0]
+    rows = np.concatenate(list(encoder.stream(chunked(audio))))
+    said = (prior.heard(rows) @ prior.taps).numpy()
+    return np.pad(said, ((0, max(0, count - len(said))), (0, 0)), "edge")[:count]
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, seen: np.ndarray) -> float:
+    inside = seen.copy()
+    inside[:_EDGE] = inside[-_EDGE:] = False
+    return float(np.corrcoef(a[inside], b[inside])[0, 1])
+
+
+def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> dict[str, Any]:
+    """What the sync judge says of a drawn face that speaks, and of the same face with the sound 2 s later."""
+    shape = canonical_in_head_axes(canonical_face()[0])
+    rows: dict[str, Any] = {}
+    for path in paths:
+        audio = load_audio(path)[: round(_LISTEN_SECONDS * SAMPLE_RATE)]
+        values = _said(prior, audio, int(len(audio) / SAMPLE_RATE * RATE))
+        landmarks = _drawn(values, shape)
+        shift = 2 * SAMPLE_RATE
+        rows[path.stem] = row = {
+            "matched": judge.matched(landmarks, audio, RATE),
+            "confidence": judge.score(landmarks, audio, RATE).confidence,
+            "offset_frames": judge.score(landmarks, audio, RATE).offset_frames,
+            "matched_elsewhere": judge.matched(landmarks[: -2 * int(RATE)], audio[shift:], RATE),
+        }
+        row["share_of_first"] = row["matched"] / rows[paths[0].stem]["matched"]
+        info(f"{path.stem}: " + " ".join(f"{k} {v:.3f}" for k, v in row.items()))
+    return rows
+
+
+def _in_noise(prior: SharedPrior, audio: np.ndarray) -> dict[str, float]:
+    """The opening for speech in pink noise as loud as it, against the same without noise."""
+    rng = np.random.default_rng(0)
+    frequency = np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(audio))) / np.sqrt(frequency + 50), len(audio))
+    noisy = (audio + noise * audio.std() / noise.std()).astype(np.float32)
+    count = int(len(audio) / SAMPLE_RATE * RATE)
+    clean, masked = (_said(prior, sound, count)[:, OPENING].astype(float) for sound in (audio, noisy))
+    return {
+        "correlation": float(np.corrcoef(clean, masked)[0, 1]),
+        "movement": float(masked.std() / clean.std()),
+        "velocity": float(np.diff(masked).std() / np.diff(clean).std()),
+    }
+
+
+def _drawn(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Landmarks [T, 478, 2] of a frontal face whose lips move by articulation in spreads, some 3 mm each."""
+    index = [face_channels.CHANNEL_INDEX[name] for name in GEOMETRY]
+    unit = np.zeros((face_channels.NUM_LANDMARKS * 3, face_channels.NUM_LANDMARKS, 3), np.float32)
+    unit.reshape(len(unit), -1)[np.arange(len(unit)), np.arange(len(unit))] = 1
+    moved = np.linalg.pinv(face_channels.encode(unit)[:, index])  # [C, 478 * 3]: the least that gives the channels
+    face = shape + 0.3 * (values[:, : len(GEOMETRY)] @ moved).reshape(len(values), -1, 3)[:, : len(shape)]
+    return (_PIXELS * face[..., :2] + 256).astype(np.float32)
+
+
+def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
+    """Opening on the held-out part: the prior as it is, adapted to seconds and to all, the run's own network, both."""
+    about = read_json(person / "person.json")
+    motion = Motion.load(person / "refine" / "motion.safetensors")
+    audio, late, end = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
+    train, held_out = motion[:end], motion[end:]
+    start = round((end + late) / motion.fps * SAMPLE_RATE)
+    lead = min(start, SAMPLE_RATE)
+    sound = audio[start - lead : start + round(len(held_out) / motion.fps * SAMPLE_RATE)]
+    skipped = round(lead / SAMPLE_RATE * motion.fps)
+
+    def speak(speech: PriorSpeech | PersonalSpeech) -> np.ndarray:
+        face = speech.speak(sound).face[skipped:, FACE].numpy()
+        return (np.pad(face, ((0, len(held_out)), (0, 0)), "edge")[: len(held_out)] @ opening_weights()).astype(float)
+
+    base = prior.person(train, motion.fps)
+    said = {"prior": speak(base)}
+    for seconds in (*SECONDS, None):
+        count = end if seconds is None else min(end, round(seconds * motion.fps))
+        taken = train[:count]
+        few = prior.person(taken, motion.fps).adapt(taken, audio, late)
+        said["all" if seconds is None else f"{seconds:g} s"] = speak(few)
+    said["own network"] = speak(PersonalSpeech.load(run / "speech.safetensors"))
+    said["all + own network"] = 0.5 * (said["all"] + said["own network"])
+    real = held_out.face[:, FACE].numpy() @ opening_weights()
+    valid = held_out.valid.numpy()
+    return {
+        name: {
+            "opening": float(np.corrcoef(value[valid], real[valid])[0, 1]),
+            "movement": float(value[valid].std() / real[valid].std()),
+        }
+        for name, value in said.items()
+    }
+
+
+# --- clips ------------------------------------------------------------------------------------------------------------
+
+
+def _in_step(clip: Clip, shape: np.ndarray, late: float) -> tuple[np.ndarray, np.ndarray]:
+    """Articulation [n, A] at `RATE`, and where a face was seen, of the moments of the sound."""
+    moved, seen = mouth_motion(clip.landmarks, shape)
+    frames = np.arange(len(moved))
+    coefficients = np.stack([np.interp(frames, frames[seen], c[seen]) for c in clip.arkit.T], 1)
+    count = int(min(len(moved) / clip.fps, len(clip.audio) / SAMPLE_RATE) * RATE)
+    at = np.arange(count) / RATE * clip.fps + late
+    values = np.stack([np.interp(at, frames, c) for c in _articulation(moved, coefficients).T], 1)
+    return values.astype(np.float32), np.interp(at, frames, seen) > 0.999
+
+
+def _articulation(geometry: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """[T, A] of the symmetric channels [T, len(GEOMETRY)] and ARKit's coefficients [T, 52]."""
+    face = np.zeros((len(geometry), len(face_channels.CHANNELS)), np.float32)
+    face[:, [face_channels.CHANNEL_INDEX[name] for name in GEOMETRY]] = geometry
+    return articulation(np.concatenate([face[:, FACE], coefficients[:, MOUTH].astype(np.float32)], 1))
+
+
+def _clip(path: Path, tracker: FaceTracker, kept: Path | None) -> Clip:
+    file = kept / f"{path.stem}.npz" if kept else None
+    if file is not None and file.is_file():
+        with np.load(file) as saved:
+            return Clip(saved["landmarks"], saved["arkit"], saved["audio"], float(saved["fps"]))
+    from avatar.io.video import read_frames, read_info
+
+    about = read_info(path)
+    found = [tracker.track(frame) for frame in read_frames(about)]
+    landmarks, coefficients = (np.stack(part) for part in zip(*found, strict=True))
+    clip = Clip(landmarks, coefficients, load_audio(path, start=about.start), float(about.fps))
+    if file is not None:
+        with atomic_file(file) as temporary:
+            np.savez(temporary, **vars(clip))
+    return clip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(tyro.cli(Config))

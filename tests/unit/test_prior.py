@@ -1,0 +1,238 @@
+"""The shared prior: a mouth without its person and back, speech of any chunk size, adaptation, files, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avatar import assets
+from avatar.errors import AvatarError
+from avatar.infer.speak import load_speech, prior_speech
+from avatar.io.audio import SAMPLE_RATE, chunked
+from avatar.io.checkpoint import save_tensors
+from avatar.motion import Motion
+from avatar.motion.arkit import INDEX
+from avatar.motion.normalise import (
+    ARTICULATION,
+    GEOMETRY,
+    OPENING,
+    Identity,
+    articulation,
+    mouth_channels,
+    with_mouth,
+)
+from avatar.prior import whisper
+from avatar.prior.encoder import MelEncoder, SpeechEncoder
+from avatar.prior.personal import FACE, opening_weights
+from avatar.prior.shared import PriorSpeech, SharedPrior
+from avatar.prior.shared_training import Recording, fit
+
+FRAMES = 500
+needs_whisper = pytest.mark.skipif(not assets.available("whisper_front"), reason="the asset whisper_front is not here")
+
+
+def opened(motion: Motion) -> np.ndarray:
+    return motion.face[:, FACE].numpy() @ opening_weights()
+
+
+def talking(amount: float = 1.0, seed: int = 0, fps: float = 25.0) -> Motion:
+    """A mouth that opens and shuts by ``amount``, with the jaw, and a slow smile."""
+    rng = np.random.default_rng(seed)
+    swing = np.convolve(rng.standard_normal(FRAMES + 8), np.ones(9) / 9, "valid") * 3
+    move = torch.from_numpy(swing[:, None] * np.sign(opening_weights()) * 0.05 * amount).float()
+    base = Motion.zeros(FRAMES, fps)
+    face, coefficients = base.face.clone(), base.arkit.clone()
+    face[:, FACE] = move + 0.002 * torch.randn(move.shape, generator=torch.Generator().manual_seed(seed)) + 0.1
+    coefficients[:, INDEX["jawOpen"]] = torch.from_numpy(0.3 + 0.1 * amount * swing).float().clamp(0, 1)
+    return base.map(face=face, arkit=coefficients)
+
+
+def voice(seconds: float = 20.0, seed: int = 0) -> np.ndarray:
+    """Bursts of a buzz, between silences."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    loud = np.repeat(rng.random(int(seconds * 5) + 1) > 0.4, SAMPLE_RATE // 5)[: len(time)]
+    buzz = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20))
+    return (0.1 * loud * buzz).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def prior() -> SharedPrior:
+    random = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(40, 8, generator=random))[0]
+    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    encoder = SpeechEncoder([MelEncoder(40)])
+    return SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, taps, 5, 2, 1.0, {"id": "test"})
+
+
+def test_a_mouth_comes_back_from_its_articulation():
+    motion = talking()
+    person = Identity.of(motion)
+    z = person.normalise(mouth_channels(motion))
+    assert np.abs(z.std(0)[OPENING] - 1) < 0.1
+    back = with_mouth(person.restore(torch.from_numpy(z)), 25.0)
+    assert np.corrcoef(opened(back), opened(motion))[0, 1] > 0.99
+    assert abs(opened(back).std() / opened(motion).std() - 1) < 0.1
+
+
+def test_people_who_move_more_or_less_are_the_same_without_themselves():
+    quiet, lively = talking(0.5), talking(2.0)
+    a = Identity.of(quiet).normalise(mouth_channels(quiet))
+    b = Identity.of(lively).normalise(mouth_channels(lively))
+    assert np.corrcoef(a[:, OPENING], b[:, OPENING])[0, 1] > 0.95
+    assert abs(a[:, OPENING].std() - b[:, OPENING].std()) < 0.05
+
+
+def test_articulation_is_the_same_in_the_mirror():
+    channels = np.zeros((2, mouth_channels(talking()).shape[1]), np.float32)
+    names = [*GEOMETRY, "jawOpen", "mouthSmile"]
+    motion = with_mouth(torch.from_numpy(channels), 25.0)
+    coefficients = motion.arkit.clone()
+    coefficients[0, INDEX["mouthSmileLeft"]] = 0.5
+    coefficients[1, INDEX["mouthSmileRight"]] = 0.5
+    values = articulation(mouth_channels(motion.map(arkit=coefficients)))
+    assert np.allclose(values[0], values[1])
+    assert values[0, ARTICULATION.index("mouthSmile")] == pytest.approx(0.25)
+    assert set(names) <= set(ARTICULATION)
+
+
+def test_too_short_a_track_is_refused():
+    motion = talking()
+    with pytest.raises(AvatarError, match="Less than a second"):
+        Identity.of(motion.map(valid=torch.zeros(FRAMES, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("fps", [25.0, 30.0])
+def test_speech_is_the_same_for_any_chunk_size(prior: SharedPrior, fps: float):
+    speech = prior.person(talking(), fps)
+    samples = voice(3.3)
+    whole = speech.speak(samples)
+    pieces = Motion.cat(list(speech.stream(chunked(samples, 777))))
+    assert len(whole) == len(pieces) == int(np.ceil(3.3 * fps - 1e-6))
+    assert torch.allclose(whole.face, pieces.face, atol=1e-5)
+    assert float(whole.face.std()) > 0.01
+
+
+def test_lips_rest_in_silence(prior: SharedPrior):
+    speech = prior.person(talking(), 25.0)
+    silent = speech.speak(np.zeros(5 * SAMPLE_RATE, np.float32))
+    assert torch.allclose(silent.face[:, FACE], speech.rest[: len(FACE)].expand(len(silent), -1), atol=1e-5)
+    assert opened(silent).max() <= np.quantile(opened(talking()), 0.1) + 1e-3
+
+
+def test_the_range_is_the_persons(prior: SharedPrior):
+    samples = voice()
+    quiet, lively = (opened(prior.person(talking(a), 25.0).speak(samples)).std() for a in (0.5, 2.0))
+    assert 3 < lively / quiet < 5
+
+
+def spoken_by(prior: SharedPrior, samples: np.ndarray) -> Motion:
+    """A person whose mouth does what is heard, in a way of their own."""
+    speech = prior.person(talking(), 25.0)
+    way = 0.05 * torch.randn(len(prior.taps), len(speech.rest), generator=torch.Generator().manual_seed(1))
+    return dataclasses.replace(speech, readout=way).speak(samples)
+
+
+def test_adapting_learns_the_persons_own_way(prior: SharedPrior):
+    samples, new = voice(20.0), voice(10.0, seed=1)
+    before = prior.person(talking(), 25.0)
+    after = before.adapt(spoken_by(prior, samples), samples)
+    truth = spoken_by(prior, new).face
+    errors = [float((speech.speak(new).face - truth).square().mean()) for speech in (before, after)]
+    assert errors[1] < 0.3 * errors[0]
+    assert after.report["error"] < 0.5
+
+
+def test_adapting_to_noise_corrects_nothing_much(prior: SharedPrior):
+    samples = voice()
+    before = prior.person(talking(), 25.0)
+    after = before.adapt(talking(seed=5), samples)
+    assert after.report["error"] <= 1
+
+
+def test_files_come_back(prior: SharedPrior, tmp_path: Path):
+    samples = voice(3.0)
+    speech = prior.person(talking(), 30.0).adapt(talking(), voice())
+    speech.save(tmp_path / "speech.safetensors")
+    again = load_speech(tmp_path)
+    assert isinstance(again, PriorSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
+    assert torch.allclose(again.speak(samples).face, speech.speak(samples).face, atol=2e-2)
+    prior.save(tmp_path / "prior.safetensors")
+    assert SharedPrior.load(tmp_path / "prior.safetensors").about == {"id": "test"}
+
+
+def test_wrong_files_are_refused(tmp_path: Path):
+    with pytest.raises(AvatarError, match="does not exist"):
+        SharedPrior.load(tmp_path / "none.safetensors")
+    save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"format": "other"})
+    with pytest.raises(AvatarError, match="not an audio-to-motion prior"):
+        SharedPrior.load(tmp_path / "other.safetensors")
+
+
+class _Clock(torch.nn.Module):
+    """Stands in for the network: each of its rows is the sample in its middle."""
+
+    width = 64
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples[:, 160::320, None].expand(-1, -1, 64)
+
+
+def test_short_windows_give_rows_of_the_right_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(whisper, "_stem", _Clock)
+    encoder = whisper.WhisperEncoder(hop=0.08, ahead=0.04)
+    ramp = np.arange(3 * SAMPLE_RATE + 100, dtype=np.float32) / SAMPLE_RATE  # says what time it is
+    rows = np.concatenate(list(encoder.stream(chunked(ramp, 1234))))
+    assert rows.shape == (76, 128)
+    times = np.arange(76) / 25
+    assert np.abs(rows[5:70, [0, 64]].mean(1) - times[5:70]).max() < 1e-4
+    assert np.array_equal(rows, np.concatenate(list(encoder.stream([ramp]))))
+
+
+@needs_whisper
+def test_a_run_without_sound_speaks_by_the_shipped_prior(tmp_path: Path):
+    talking().save(tmp_path / "motion.safetensors")
+    motion = prior_speech(tmp_path, 25.0).speak(voice(4.0))
+    assert len(motion) == 100
+    assert opened(motion).std() > 0.1 * opened(talking()).std()
+
+
+@needs_whisper
+def test_live_speech_comes_at_once():
+    speech = SharedPrior.load().live().person(talking(), 25.0)
+    samples = voice(2.0)
+    heard = [0]
+
+    def sound():
+        for chunk in chunked(samples, 320):
+            heard[0] += len(chunk)
+            yield chunk
+
+    frame, late = 0, []
+    for block in speech.stream(sound()):
+        if heard[0] < len(samples):
+            late += [heard[0] / SAMPLE_RATE - (frame + i) / 25 for i in range(len(block))]
+        frame += len(block)
+    assert frame == 50
+    assert max(late) <= 0.27
+
+
+def test_training_finds_what_moves_the_mouth_of_everybody():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((40, len(ARTICULATION))).astype(np.float32)
+
+    def recorded(extra: float) -> Recording:
+        features = rng.standard_normal((800, 40)).astype(np.float32)
+        return Recording(features, (features @ truth + extra * rng.standard_normal((800, 1))).astype(np.float32) / 6)
+
+    shares = {"": {"a": 1.0}, "mouthPucker": {"a": 0.5, "b": 0.5}}
+    prior = fit({"a": [recorded(0)], "b": [recorded(1)]}, shares, SpeechEncoder([MelEncoder(40)]), {"id": "x"})
+    new = recorded(0)
+    said = (prior.heard(new.features) @ prior.taps).numpy()
+    assert all(np.corrcoef(a, b)[0, 1] > 0.95 for a, b in zip(said.T, new.target.T, strict=True))
+    with pytest.raises(AvatarError, match="no recording"):
+        fit({"a": []}, shares, SpeechEncoder([MelEncoder(40)]), {})
