@@ -30,7 +30,8 @@ def variables(data: bytes) -> dict[str, np.ndarray]:
     def text() -> str:
         return take(number(2))[:-1].decode()
 
-    number(4), text(), number(4)  # version of the format, name of the model, its revision
+    for read in (lambda: number(4), text, lambda: number(4)):  # version of the format, name of the model, its revision
+        read()
     raw: dict[str, np.ndarray] = {}
     for _ in range(number(4)):
         name = text()
