@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+            "gpu": _gpu(),
             "system": platform.platform(),
         },
         "versions": versions,
@@ -66,6 +66,13 @@ def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _gpu() -> str | None:
+    import torch
+
+    with suppress(AssertionError, RuntimeError):  # a driver that cannot be spoken to is no reason to fail
+        return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def _cpu(field: str) -> str:
