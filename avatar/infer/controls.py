@@ -23,8 +23,8 @@ class Controls:
     the sound, `1.5@4-` until its end, `1.5@please` for a word of --words."""
 
     speech: Literal["auto", "own", "prior"] = "auto"
-    """What turns sound into lips: the network learnt from the person's own video, or the prior shared by all people,
-    which needs no sound in that video; auto: the person's own where there is one."""
+    """What turns sound into lips: the network learnt from the person's own video; the prior shared by all people, which
+    needs no sound in that video; auto: both together, or what there is."""
     motion: Path | None = None
     """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
     motion is fitted to this person. With a sound, that sound goes into the video."""

@@ -13,6 +13,7 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
 from avatar.motion import Motion, arkit, face_channels
+from avatar.prior.together import Together
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
@@ -24,40 +25,67 @@ _FACE_LIPS = list(face_channels.LIP_CHANNELS)
 _ARKIT_LIPS = list(arkit.MOUTH)
 
 
+OWN, ADAPTED = "speech.safetensors", "prior.safetensors"  # in a RUN folder
+
+
 def choose_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
     """What turns sound into the lips of a run's person.
 
     Args:
         run: The RUN folder.
         fps: Of the avatar.
-        which: ``own``, the run's own network; ``prior``, the one shared by all people; ``auto``, the run's own where it
-            has one.
+        which: ``own``, the network learnt from the person's own video; ``prior``, the one shared by all people, adapted
+            to the person where the video had sound; ``auto``, what the run has: both together, or either.
 
     Raises:
-        AvatarError: See :func:`load_speech` and :func:`prior_speech`.
+        AvatarError: ``own``, and the run has none; or a file cannot be read; or the prior's asset cannot be had.
     """
-    has_own = (Path(run) / "speech.safetensors").is_file()
-    if which == "auto" and not has_own:
+    if which == "own":
+        return own_speech(run)
+    if which == "auto":
+        if (Path(run) / OWN).is_file():
+            return load_speech(run)
         log.info("The run has no speech network of its own: the prior shared by all people speaks.")
-    return prior_speech(run, fps) if which == "prior" or (which == "auto" and not has_own) else load_speech(run)
+    return adapted_prior(run) if (Path(run) / ADAPTED).is_file() else prior_speech(run, fps)
 
 
 def load_speech(run: Path) -> AudioToMotion:
+    """What a run learnt from its person's sound: its own network, with the adapted prior where there is one.
+
+    Raises:
+        AvatarError: See :func:`own_speech`.
+    """
+    own = own_speech(run)
+    return Together([own, adapted_prior(run)]) if (Path(run) / ADAPTED).is_file() else own
+
+
+def own_speech(run: Path) -> AudioToMotion:
     """The audio-to-motion network of a run.
 
     Raises:
         AvatarError: The run has none, because its video had no sound or its training has not finished.
     """
-    path = Path(run) / "speech.safetensors"
+    path = Path(run) / OWN
     if not path.is_file():
         raise AvatarError(
-            f"{run} cannot be driven by sound: it holds no speech.safetensors.",
+            f"{run} cannot be driven by sound: it holds no {OWN}.",
             "Either its video had no sound, or training was stopped before its last part.",
             "Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech prior.",
         )
-    from avatar.prior.shared import load_personal
+    from avatar.prior.personal import PersonalSpeech
 
-    return load_personal(path)
+    return PersonalSpeech.load(path)
+
+
+def adapted_prior(run: Path) -> AudioToMotion:
+    """The prior as a run's training adapted it to the person's speech.
+
+    Raises:
+        AvatarError: It cannot be read.
+    """
+    from avatar.prior.shared import PriorSpeech
+
+    return PriorSpeech.load(Path(run) / ADAPTED)
 
 
 def prior_speech(run: Path, fps: float) -> AudioToMotion:

@@ -210,7 +210,7 @@ def train_personal(
     info = read_json(person / "person.json")
     if not info["has_audio"]:
         raise AvatarError(f"{person} has no sound.", "Speech cannot be learnt from it.", "Use a video with sound.")
-    motion = Motion.load(_motion_path(person))[: info["test_start"]]
+    motion = Motion.load(motion_path(person))[: info["test_start"]]
     if int(motion.valid.sum()) < 3 * motion.fps:
         raise AvatarError(
             f"{person} has less than 3 s of tracked face to learn speech from.", "", "Use a longer video."
@@ -493,7 +493,8 @@ def _gains(unseen: np.ndarray, real: np.ndarray, members: list[_Net], inputs: np
     return np.clip(ratio**_GAIN_POWER, 1, _MAX_GAIN)
 
 
-def _motion_path(person: Path) -> Path:
+def motion_path(person: Path) -> Path:
+    """The motion file of a PERSON folder that speech is learnt from."""
     refined = person / "refine" / "motion.safetensors"
     return refined if refined.is_file() else person / "motion.safetensors"
 

@@ -10,7 +10,6 @@ docs/prior.md says what the shipped prior was trained on, and how well it does o
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from avatar.errors import AvatarError
@@ -28,8 +26,7 @@ from avatar.motion import Motion
 from avatar.motion.normalise import ARTICULATION, CHANNELS, Identity, mouth_channels, with_mouth
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import HOLD_SECONDS, SpeechGate
-from avatar.prior.personal import PersonalSpeech, closed_mouth
-from avatar.prior.protocol import AudioToMotion
+from avatar.prior.personal import closed_mouth
 from avatar.prior.whisper import WhisperEncoder
 
 FORMAT = "avatar-prior-1"
@@ -334,17 +331,3 @@ def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[
     missing = max(1, int(np.ceil(heard.count / SAMPLE_RATE * fps - 1e-6))) - frame
     if missing > 0 and len(held):
         yield take(missing)
-
-
-def load_personal(path: Path | str) -> AudioToMotion:
-    """The speech network of a file, of either kind.
-
-    Raises:
-        AvatarError: See :meth:`PriorSpeech.load` and `PersonalSpeech.load`.
-    """
-    try:
-        with safe_open(str(path), "pt") as file:
-            shared = json.loads((file.metadata() or {}).get("json", "{}")).get("format") == SPEECH_FORMAT
-    except Exception:  # safetensors raises its own, unexported class; the loader says what is wrong
-        shared = False
-    return PriorSpeech.load(path) if shared else PersonalSpeech.load(path)

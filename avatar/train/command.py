@@ -136,13 +136,24 @@ def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
 
 
 def train_speech(data, config: TrainConfig, folder: Path) -> None:
-    """Fit the audio-to-motion network of this person, unless the video has no sound."""
+    """Fit what speaks for this person, unless the video has no sound: a network, and the prior adapted to them."""
     if data.audio_features is None:
         log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
         return
-    from avatar.prior.personal import train_personal
+    from avatar.io.audio import load_audio
+    from avatar.motion import Motion
+    from avatar.prior.personal import motion_path, train_personal
+    from avatar.prior.shared import SharedPrior
 
     train_personal(data.folder, seed=config.seed).save(folder / "speech.safetensors")
+    try:
+        prior = SharedPrior.load()
+    except AvatarError as error:
+        log.warn(f"the avatar will speak without the prior shared by all people: {error}")
+        return
+    motion = Motion.load(motion_path(data.folder))[: data.test_start]
+    speech = prior.person(motion, data.fps).adapt(motion, load_audio(data.audio_path), data.info["av_offset_frames"])
+    speech.save(folder / "prior.safetensors")
 
 
 def _plain(value):

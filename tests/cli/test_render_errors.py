@@ -210,15 +210,20 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     assert float(track.arkit[:, INDEX["eyeBlinkLeft"]].max()) == 0
 
 
-def test_a_run_without_speech_is_spoken_for_by_the_prior(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AvatarError, match="--speech prior"):
         speak.choose_speech(run, FPS, "own")
-    monkeypatch.setattr(speak, "prior_speech", lambda run, fps: "the prior")
-    assert speak.choose_speech(run, FPS) == speak.choose_speech(run, FPS, "prior") == "the prior"
-    (run / "speech.safetensors").touch()
-    monkeypatch.setattr(speak, "load_speech", lambda run: "its own")
-    assert speak.choose_speech(run, FPS) == speak.choose_speech(run, FPS, "own") == "its own"
-    assert speak.choose_speech(run, FPS, "prior") == "the prior"
+    own, adapted, shared = LoudnessSpeech(), LoudnessSpeech(), LoudnessSpeech()
+    monkeypatch.setattr(speak, "prior_speech", lambda run, fps: shared)
+    monkeypatch.setattr(speak, "own_speech", lambda run: own)
+    monkeypatch.setattr(speak, "adapted_prior", lambda run: adapted)
+    assert speak.choose_speech(run, FPS) is shared and speak.choose_speech(run, FPS, "prior") is shared
+    (run / speak.OWN).touch()
+    assert speak.choose_speech(run, FPS) is own and speak.choose_speech(run, FPS, "prior") is shared
+    (run / speak.ADAPTED).touch()
+    both = speak.choose_speech(run, FPS)
+    assert isinstance(both, speak.Together) and both.members == (own, adapted)
+    assert speak.choose_speech(run, FPS, "own") is own and speak.choose_speech(run, FPS, "prior") is adapted
 
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from avatar import assets
 from avatar.errors import AvatarError
-from avatar.infer.speak import load_speech, prior_speech
+from avatar.infer.speak import adapted_prior, prior_speech
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import Motion
@@ -30,6 +31,7 @@ from avatar.prior.encoder import MelEncoder, SpeechEncoder
 from avatar.prior.personal import FACE, opening_weights
 from avatar.prior.shared import PriorSpeech, SharedPrior
 from avatar.prior.shared_training import Recording, fit
+from avatar.prior.together import Together
 
 FRAMES = 500
 needs_whisper = pytest.mark.skipif(not assets.available("whisper_front"), reason="the asset whisper_front is not here")
@@ -157,12 +159,12 @@ def test_adapting_to_noise_corrects_nothing_much(prior: SharedPrior):
 def test_files_come_back(prior: SharedPrior, tmp_path: Path):
     samples = voice(3.0)
     speech = prior.person(talking(), 30.0).adapt(talking(), voice())
-    speech.save(tmp_path / "speech.safetensors")
-    again = load_speech(tmp_path)
+    speech.save(tmp_path / "prior.safetensors")
+    again = adapted_prior(tmp_path)
     assert isinstance(again, PriorSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
     assert torch.allclose(again.speak(samples).face, speech.speak(samples).face, atol=2e-2)
-    prior.save(tmp_path / "prior.safetensors")
-    assert SharedPrior.load(tmp_path / "prior.safetensors").about == {"id": "test"}
+    prior.save(tmp_path / "shared.safetensors")
+    assert SharedPrior.load(tmp_path / "shared.safetensors").about == {"id": "test"}
 
 
 def test_wrong_files_are_refused(tmp_path: Path):
@@ -219,6 +221,33 @@ def test_live_speech_comes_at_once():
         frame += len(block)
     assert frame == 50
     assert max(late) <= 0.27
+
+
+class _Steps:
+    """Says the number of the frame, times ``factor``, in blocks of ``size`` frames."""
+
+    def __init__(self, factor: float, size: int, fps: float = 25.0) -> None:
+        self.factor, self.size, self.fps = factor, size, fps
+
+    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+        heard = said = 0
+        for chunk in [*chunks, None]:
+            heard += 0 if chunk is None else len(chunk)
+            ready = int(heard / SAMPLE_RATE * self.fps)
+            while ready - said >= (self.size if chunk is not None else 1):
+                count = min(self.size, ready - said)
+                numbers = self.factor * torch.arange(said, said + count).float()[:, None]
+                yield Motion.zeros(count, self.fps).map(face=numbers.expand(-1, 38), arkit=numbers.expand(-1, 52))
+                said += count
+
+
+def test_together_they_say_the_mean_however_each_is_cut():
+    both = Together([_Steps(1.0, 7), _Steps(3.0, 40)])
+    motion = both.speak(np.zeros(4 * SAMPLE_RATE, np.float32))
+    assert torch.equal(motion.face[:, 0], 2 * torch.arange(100).float())
+    assert torch.equal(motion.arkit[:, 5], 2 * torch.arange(100).float())
+    with pytest.raises(AvatarError, match="one frame rate"):
+        Together([_Steps(1.0, 7), _Steps(1.0, 7, 30.0)])
 
 
 def test_training_finds_what_moves_the_mouth_of_everybody():
