@@ -30,8 +30,9 @@ def variables(data: bytes) -> dict[str, np.ndarray]:
     def text() -> str:
         return take(number(2))[:-1].decode()
 
-    for read in (lambda: number(4), text, lambda: number(4)):  # version of the format, name of the model, its revision
-        read()
+    number(4)  # version of the format
+    text()  # name of the model
+    number(4)  # its revision
     raw: dict[str, np.ndarray] = {}
     for _ in range(number(4)):
         name = text()

@@ -215,10 +215,11 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
         values = _said(prior, audio, int(len(audio) / SAMPLE_RATE * RATE))
         landmarks = _drawn(values, shape)
         shift = 2 * SAMPLE_RATE
+        score = judge.score(landmarks, audio, RATE)
         rows[path.stem] = row = {
             "matched": judge.matched(landmarks, audio, RATE),
-            "confidence": judge.score(landmarks, audio, RATE).confidence,
-            "offset_frames": judge.score(landmarks, audio, RATE).offset_frames,
+            "confidence": score.confidence,
+            "offset_frames": score.offset_frames,
             "matched_elsewhere": judge.matched(landmarks[: -2 * int(RATE)], audio[shift:], RATE),
         }
         row["share_of_first"] = row["matched"] / rows[paths[0].stem]["matched"]

@@ -13,11 +13,10 @@ from scipy.ndimage import percentile_filter
 
 from avatar.eval.picture_metrics import LIPS
 from avatar.motion.arkit import ARKIT
-from avatar.motion.face_channels import EYE_LOWER, EYE_RADIUS, EYE_UPPER, IRIS, relative_opening
+from avatar.motion.face_channels import EYE_CORNERS, EYE_LOWER, EYE_RADIUS, EYE_UPPER, IRIS, relative_opening
 
 REFERENCE_WIDTH = 512
 RIGID = (168, 6, 197, 195, 33, 133, 362, 263, 10, 151, 9)  # nose bridge, eye corners, forehead
-EYE_CORNERS = {"right": (33, 133), "left": (362, 263)}
 EYE_WIDTH = 2.66  # centimetres between the corners, of MediaPipe's canonical face
 OPEN_EYES = 0.6  # of their median opening: below, the iris is hidden
 MAX_LAG = 10

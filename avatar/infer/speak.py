@@ -12,7 +12,8 @@ import torch
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
-from avatar.motion import Motion, arkit, face_channels
+from avatar.motion import Motion
+from avatar.motion.normalise import FACE, MOUTH
 from avatar.prior.together import Together
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from avatar.prior.protocol import AudioToMotion
 
 CONTEXT_SECONDS = 1.0  # of sound before a held-out span: the speech network never starts in the middle of a word
-_FACE_LIPS = list(face_channels.LIP_CHANNELS)
-_ARKIT_LIPS = list(arkit.MOUTH)
-
-
 OWN, ADAPTED = "speech.safetensors", "prior.safetensors"  # in a RUN folder
 
 
@@ -102,8 +99,8 @@ def prior_speech(run: Path, fps: float) -> AudioToMotion:
 def with_lips(base: Motion, speech: Motion) -> Motion:
     """``base`` with the mouth, jaw and cheeks of ``speech``; both of the same length."""
     mouth, lips = base.arkit.clone(), base.face.clone()
-    mouth[:, _ARKIT_LIPS] = speech.arkit[:, _ARKIT_LIPS]
-    lips[:, _FACE_LIPS] = speech.face[:, _FACE_LIPS]
+    mouth[:, MOUTH] = speech.arkit[:, MOUTH]
+    lips[:, FACE] = speech.face[:, FACE]
     return base.map(arkit=mouth, face=lips)
 
 

@@ -17,7 +17,6 @@ ARKIT = (
 )  # fmt: skip
 INDEX = {name: i for i, name in enumerate(ARKIT)}
 MOUTH = tuple(i for i, n in enumerate(ARKIT) if n.startswith(("mouth", "jaw", "tongue")))
-UPPER = tuple(i for i in range(len(ARKIT)) if i not in MOUTH)
 
 
 def from_named(scores: dict[str, float]) -> np.ndarray:

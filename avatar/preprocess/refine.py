@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
-from avatar.motion.face_channels import EYE_RADIUS, IRIS
+from avatar.motion.face_channels import EYE_CORNERS, EYE_RADIUS, IRIS
 from avatar.preprocess import bundle, texture
 from avatar.preprocess.bundle import Solution
 from avatar.preprocess.stage import StageContext
@@ -64,7 +64,6 @@ BROWS = (
     *(300, 293, 334, 296, 336, 285, 295, 282, 283, 276, 353, 383, 417, 413, 265),
 )
 SUBNASALE, NOSE_TIP = 2, 1
-EYE_CORNERS = {"right": (33, 133), "left": (362, 263)}
 
 MAX_ADJUSTED = 400  # frames in the joint adjustment; more do not change the shape
 FRAMES_PER_INDEPENDENT = 20.0  # see `bundle.adjust`

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from avatar.data import PersonDataset
-from avatar.motion.face_channels import LIPS_OUTER, mouth_opening
+from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
 from avatar.train.config import LossConfig
-
-_EYES = ((33, 133), (362, 263))
 
 
 class Batch(NamedTuple):
@@ -86,7 +84,7 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
     width = np.ptp(points[:, 0])
     lips = points[list(LIPS_OUTER)]
     weight += loss.mouth * _blob(size, lips.mean(0), np.ptp(lips, axis=0) / 2 + 0.05 * width)
-    for corner_a, corner_b in _EYES:
+    for corner_a, corner_b in EYE_CORNERS.values():
         a, b = points[corner_a], points[corner_b]
         half = np.linalg.norm(a - b) / 2
         weight += loss.eyes * _blob(size, (a + b) / 2, np.array([1.3 * half, 1.0 * half]))
