@@ -37,9 +37,11 @@ def spoken_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last
 def spoken_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
     """Lips from a sound file, everything else from a loop of the person's own motion: audio and shuffled."""
     from avatar.infer.command import limited
-    from avatar.infer.speak import speak
+    from avatar.infer.controls import Controls
+    from avatar.infer.performance import perform
 
-    return _with_floor(whole(limited(speak(avatar, speech, audio), frames), frames))
+    spoken = perform(avatar, Controls(), audio, speech=speech).motions
+    return _with_floor(whole(limited(spoken, frames), frames))
 
 
 def whole(blocks: Iterable[Motion], frames: int) -> Motion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
 from avatar.motion import Motion
 from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.paths import read_json
+
+if TYPE_CHECKING:
+    from avatar.infer.controls import Controls
 
 NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
 
@@ -118,23 +121,26 @@ class Avatar:
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         return Avatar(run, model.to(place), read_json(run / "person.json"), info, precision)
 
-    def speak(self, audio: Path, camera: Camera | None = None, pose: str = "own", seed: int = 0) -> Iterator[Tensor]:
+    def speak(
+        self, audio: Path | str, controls: Controls | None = None, camera: Camera | None = None
+    ) -> Iterator[Tensor]:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying a sound file, in constant memory.
 
         Args:
             audio: Anything FFmpeg reads.
+            controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
             camera: Where from; by default as filmed.
-            pose: ``own`` for a smooth loop of the person's own head motion, ``still`` for a resting head.
-            seed: Chooses the loop.
 
         Raises:
-            AvatarError: The sound cannot be read, or what speaks cannot be had.
+            AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
         """
-        from avatar.infer.speak import choose_speech, speak
+        from avatar.infer.controls import Controls
+        from avatar.infer.performance import perform
 
-        for block in speak(self, choose_speech(self.run, self.fps), Path(audio), pose, seed):
+        view = camera or self.camera
+        for block in perform(self, controls or Controls(), Path(audio), lambda _: view.position).motions:
             for index in range(len(block)):
-                yield self.render(camera or self.camera, block, index).cpu()
+                yield self.render(view, block, index).cpu()
 
     @torch.inference_mode()
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from avatar.prior.pose import POSES, pose_track
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
+    from avatar.prior.protocol import AudioToMotion
 
 EASE_SECONDS = 0.4  # from rest to the first sound, and from the last one to rest
 IDLE_POSE = 0.6  # somebody who waits moves less than somebody who talks
@@ -51,7 +52,13 @@ class Performance(NamedTuple):
 CameraAt = Callable[[float], Tensor]  # second of the video -> position in the world [3]
 
 
-def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: CameraAt | None = None) -> Performance:
+def perform(
+    avatar: Avatar,
+    controls: Controls,
+    audio: Path | None,
+    camera: CameraAt | None = None,
+    speech: AudioToMotion | None = None,
+) -> Performance:
     """Plan what an avatar does.
 
     Args:
@@ -59,6 +66,7 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
         controls: All that is asked for.
         audio: What it says; may be None where ``controls`` has a motion or an idle time.
         camera: Where the camera is, for eyes that hold it; by default as filmed.
+        speech: What turns the sound into lips, where it is loaded already; by default as ``controls`` say.
 
     Raises:
         AvatarError: There is nothing to do, or something cannot be read.
@@ -86,9 +94,10 @@ def perform(avatar: Avatar, controls: Controls, audio: Path | None, camera: Came
         lead = 0 if audio is None else pause
         total = pause if audio is None else 2 * pause + spoken
         base = loop(base_pose if base_pose in POSES else POSES[0], total)
-        lips = (
-            iter(()) if audio is None else choose_speech(avatar.run, fps, controls.speech).stream(stream_audio(audio))
-        )
+        lips: Iterator[Motion] = iter(())
+        if audio is not None:
+            speech = speech or choose_speech(avatar.run, fps, controls.speech)
+            lips = speech.stream(stream_audio(audio))
         blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
         waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
     poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)

@@ -18,7 +18,6 @@ from avatar.prior.together import Together
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
-    from avatar.infer.avatar import Avatar
     from avatar.prior.protocol import AudioToMotion
 
 CONTEXT_SECONDS = 1.0  # of sound before a held-out span: the speech network never starts in the middle of a word
@@ -102,27 +101,6 @@ def with_lips(base: Motion, speech: Motion) -> Motion:
     mouth[:, MOUTH] = speech.arkit[:, MOUTH]
     lips[:, FACE] = speech.face[:, FACE]
     return base.map(arkit=mouth, face=lips)
-
-
-def speak(avatar: Avatar, speech: AudioToMotion, audio: Path, pose: str = "own", seed: int = 0) -> Iterator[Motion]:
-    """Motion of the avatar for any sound file, in blocks, in constant memory per second of sound.
-
-    Args:
-        avatar: The avatar; the training part of its person's motion gives head pose, torso, gaze and blinks.
-        speech: Its audio-to-motion network.
-        audio: Anything FFmpeg reads.
-        pose: ``own`` for a smooth loop of the person's own head motion, ``still`` for a resting head.
-        seed: Chooses the loop.
-
-    Raises:
-        AvatarError: The sound cannot be read or is empty.
-    """
-    from avatar.prior.pose import pose_track
-
-    train = Motion.load(avatar.run / "motion.safetensors")
-    segments = [(a, min(b, len(train))) for a, b in avatar.person["segments"] if a < len(train)]
-    track = pose_track(train, segments, count_frames(audio, avatar.fps), avatar.fps, pose, seed)
-    yield from onto(track, speech.stream(stream_audio(audio)), hold=True)
 
 
 def speak_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,10 @@ import tyro
 from avatar import log
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
 
 if TYPE_CHECKING:
+    from avatar.motion import Motion
     from avatar.viewer.server import Viewer
 
 
@@ -32,6 +34,7 @@ class Config:
     """Longer side of the rendered picture in pixels; smaller is faster. Default: as trained."""
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
+    controls: tyro.conf.OmitArgPrefixes[Controls] = field(default_factory=Controls)
 
 
 def main(config: Config) -> None:
@@ -59,18 +62,24 @@ def open_viewer(config: Config) -> Viewer:
         raise AvatarError(f"--port {config.port} is out of range.", "", "It goes from 1 to 65535.")
     if config.size is not None and not 32 <= config.size <= 4096:
         raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+    config.controls.check()
+    for name in ("motion", "idle", "print_timeline"):
+        if getattr(config.controls, name):
+            raise AvatarError(f"--{name.replace('_', '-')} is not for the viewer, which speaks what it is given.",
+                              "", "Use `avatar render`.")  # fmt: skip
     from avatar.infer.avatar import Avatar
 
     avatar = Avatar.load(config.run, device=config.device)
-    from avatar.infer.speak import choose_speech, speak
+    from avatar.infer.performance import perform
+    from avatar.infer.speak import choose_speech
     from avatar.motion import Motion
     from avatar.viewer.server import Viewer, rest_frame
 
     rest = rest_frame(Motion.load(config.run / "motion.safetensors"))
-    spoken: Callable[[Path], Motion] | None = None
+    spoken: Callable[[Path, Controls], Motion] | None = None
     try:
-        speech = choose_speech(config.run, avatar.fps)
-        spoken = lambda path: Motion.cat(list(speak(avatar, speech, path)))  # noqa: E731
+        speech = choose_speech(config.run, avatar.fps, config.controls.speech)
+        spoken = lambda path, how: Motion.cat(list(perform(avatar, how, path, speech=speech).motions))  # noqa: E731
     except AvatarError as error:
         log.warn(str(error))
     try:
@@ -78,6 +87,7 @@ def open_viewer(config: Config) -> Viewer:
             avatar,
             rest,
             spoken,
+            config.controls,
             host=config.host,
             port=config.port,
             size=config.size,

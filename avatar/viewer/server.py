@@ -10,6 +10,7 @@ import threading
 import time
 import wave
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,11 @@ import viser
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import quat_to_matrix
+from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.motion import Motion
+from avatar.motion.emotion import EMOTIONS
+from avatar.prior.pose import POSES
 from avatar.viewer.controls import Sliders, apply_controls
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 METRES = 0.01  # viser's orbit controls feel right when a head is a quarter of a unit, not 25
 MAX_SECONDS = 600.0  # of sound in one go: it is sent to the page as a whole
+AS_GIVEN = "as given"  # on the command line
 BORDER = 20  # grey level of the bars beside the picture
 
 
@@ -39,7 +44,8 @@ class Viewer:
     Args:
         avatar: What is shown: `Renderable` with ``camera``, ``fps``, ``head_pivot`` and ``info``.
         rest: Motion that is shown while nothing is spoken; its first frame.
-        speak: From a sound file to the whole motion, or None where the avatar cannot be driven by sound.
+        speak: From a sound file and controls to the whole motion, or None where the avatar cannot be driven by sound.
+        controls: To begin with; what is chosen on the page goes on top.
         host: Address to listen on.
         port: First port to try.
         size: Longer side of the rendered picture in pixels.
@@ -50,7 +56,8 @@ class Viewer:
         self,
         avatar: Avatar,
         rest: Motion,
-        speak: Callable[[Path], Motion] | None,
+        speak: Callable[[Path, Controls], Motion] | None,
+        controls: Controls | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
         size: int | None = None,
@@ -59,6 +66,7 @@ class Viewer:
         from avatar.infer.command import resize
 
         self.avatar, self.rest, self._speak = avatar, rest[:1], speak
+        self._controls = controls or Controls()
         self._camera = resize(avatar.camera, size)
         self._uploads = tempfile.TemporaryDirectory(prefix="avatar-view-")
         self._stopped = threading.Event()
@@ -81,6 +89,19 @@ class Viewer:
         """Where the sliders stand."""
         return Sliders(**{name: float(slider.value) for name, slider in self._sliders.items()})
 
+    @property
+    def controls(self) -> Controls:
+        """How the next sound is spoken: what was given, and over that what is chosen on the page."""
+        given, chosen = self._controls, {name: element.value for name, element in self._manner.items()}
+        added: dict[str, str] = {}
+        if chosen["emotion"] != AS_GIVEN:
+            added["emotion"] = f"{chosen['emotion']}:{chosen['strength']:g}"
+        if chosen["pose"] != AS_GIVEN:
+            added["pose"] = chosen["pose"]
+        if chosen["lip_scale"] != 1:
+            added["lip_scale"] = f"{chosen['lip_scale']:g}"
+        return replace(given, **{name: (*getattr(given, name), value) for name, value in added.items()})
+
     def _forget(self, client: viser.ClientHandle) -> None:
         self._shown.pop(client.client_id, None)
 
@@ -98,6 +119,7 @@ class Viewer:
         info = self.avatar.info
         self._status = gui.add_markdown(f"{info.get('gaussians', '?')} Gaussians")
         self._sliders: dict[str, Any] = {}
+        self._manner: dict[str, Any] = {}  # of speaking
         with gui.add_folder("Face"):
             for name in ("jaw", "smile", "blink"):
                 self._sliders[name] = gui.add_slider(name.capitalize(), 0.0, 1.0, 0.01, 0.0)
@@ -110,6 +132,10 @@ class Viewer:
             if self._speak is None:
                 gui.add_markdown("This avatar was made from a video without sound: it cannot be driven by sound.")
                 return
+            self._manner["emotion"] = gui.add_dropdown("Emotion", (AS_GIVEN, *EMOTIONS))
+            self._manner["strength"] = gui.add_slider("Its strength", 0.0, 1.5, 0.05, 0.7)
+            self._manner["lip_scale"] = gui.add_slider("Lips", 0.0, 2.0, 0.05, 1.0)
+            self._manner["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
             upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
             upload.on_upload(lambda event: self._uploaded(event.target.value))
             if private:
@@ -144,7 +170,7 @@ class Viewer:
             if len(samples) > MAX_SECONDS * SAMPLE_RATE:
                 raise AvatarError(f"{name} is longer than {MAX_SECONDS / 60:.0f} minutes.", "", "Use `avatar render`.")
             self._message.content = f"Listening to {name} ..."
-            spoken = self._speak(path)
+            spoken = self._speak(path, self.controls)
         except AvatarError as error:
             self._message.content = f"**{error}**"
             return

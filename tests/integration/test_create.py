@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from avatar.cli import main
 from avatar.infer.avatar import Avatar
+from avatar.infer.controls import Controls
 from avatar.synth.make import Flaws, make_subject
 from avatar.train import config as train_config
 
@@ -76,6 +78,8 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert out.stat().st_size > 1000
     frames = list(itertools.islice(Avatar.load(run).speak(subject.audio), 3))
     assert len(frames) == 3 and frames[0].shape == (208, 208, 3)
+    (happy,) = itertools.islice(Avatar.load(run).speak(subject.audio, Controls(emotion=("happy",))), 1)
+    assert not torch.equal(happy, frames[0])
     before = (run / "model.safetensors").read_bytes()
     assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]) == 0
     assert (run / "model.safetensors").read_bytes() == before

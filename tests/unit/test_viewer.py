@@ -187,7 +187,7 @@ def test_the_page_serves_pictures_and_stops(tmp_path: Path) -> None:
     spoken = Motion.zeros(500, FPS)
     spoken.arkit[:, INDEX["jawOpen"]] = 1.0
     avatar: Any = FakeAvatar()
-    viewer = Viewer(avatar, Motion.zeros(3, FPS), lambda _: spoken, port=18765)
+    viewer = Viewer(avatar, Motion.zeros(3, FPS), lambda *_: spoken, port=18765)
     try:
         page = urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=10).read()
         assert b"<html" in page[:3000].lower()
@@ -227,7 +227,7 @@ def test_speech_keeps_to_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     soundfile.write(tmp_path / "speech.wav", np.zeros(16000, np.float32) + 0.1, 16000)
     spoken = Motion.zeros(50, FPS)
     avatar: Any = FakeAvatar()
-    viewer = server.Viewer(avatar, Motion.zeros(1, FPS), lambda _: spoken, port=18790)
+    viewer = server.Viewer(avatar, Motion.zeros(1, FPS), lambda *_: spoken, port=18790)
     try:
         clock = [100.0]
         monkeypatch.setattr(server.time, "monotonic", lambda: clock[0])
@@ -240,6 +240,32 @@ def test_speech_keeps_to_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     finally:
         monkeypatch.undo()
         viewer.stop()
+
+
+def test_what_is_chosen_on_the_page_goes_over_what_was_given(tmp_path: Path) -> None:
+    from avatar.infer.controls import Controls
+    from avatar.viewer import server
+
+    soundfile.write(tmp_path / "speech.wav", np.zeros(16000, np.float32) + 0.1, 16000)
+    asked: list[Controls] = []
+
+    def speak(_: Path, how: Controls) -> Motion:
+        asked.append(how)
+        return Motion.zeros(50, FPS)
+
+    avatar: Any = FakeAvatar()
+    given = Controls(lip_scale=("1.5",), gaze=("camera",))
+    viewer = server.Viewer(avatar, Motion.zeros(1, FPS), speak, given, port=18850)
+    try:
+        viewer.say(tmp_path / "speech.wav")
+        for name, value in {"emotion": "happy", "strength": 0.4, "lip_scale": 0.5, "pose": "still"}.items():
+            viewer._manner[name].value = value
+        viewer.say(tmp_path / "speech.wav")
+    finally:
+        viewer.stop()
+    assert asked[0] == given
+    assert asked[1] == Controls(lip_scale=("1.5", "0.5"), gaze=("camera",), emotion=("happy:0.4",), pose=("still",))
+    asked[1].check()
 
 
 def test_rest_is_an_ordinary_measured_frame() -> None:
@@ -268,7 +294,10 @@ def test_an_avatar_without_speech_is_shown_anyway(tmp_path: Path, monkeypatch: p
 
 
 def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([str(tmp_path / "no-run")], [str(tmp_path), "--port", "0"], [str(tmp_path), "--size", "5"]):
+    for arguments in (
+        [str(tmp_path / "no-run")], [str(tmp_path), "--port", "0"], [str(tmp_path), "--size", "5"],
+        [str(tmp_path), "--emotion", "hungry"], [str(tmp_path), "--idle", "3"],
+    ):  # fmt: skip
         assert main(["view", *arguments]) == 2
         assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(AvatarError):
