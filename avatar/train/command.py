@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from avatar.device import choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, write_json
-from avatar.train.config import TrainConfig, with_preset
+from avatar.train.config import TrainConfig, check, with_preset
 
 if TYPE_CHECKING:
     from avatar.train.trainer import Trainer
@@ -29,6 +28,7 @@ Config = TrainConfig
 def main(config: Config) -> None:
     """Train, then fit the person's speech network; the RUN folder is complete afterwards."""
     config = with_preset(config)
+    check(config)
     if config.print_config:
         print(tomli_w.dumps(_plain(asdict(config))))
         return
@@ -42,7 +42,8 @@ def main(config: Config) -> None:
     device = choose_device(config.device)  # before anything is replaced
     data = PersonDataset(config.person)
     folder = open_run(config)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     trainer = Trainer(data, config)
     if config.resume:
         trainer.resume(folder)

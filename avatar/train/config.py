@@ -10,6 +10,7 @@ import tyro
 
 from avatar.backends import EncodingName, RendererName
 from avatar.device import DeviceName
+from avatar.errors import AvatarError
 from avatar.methods.gaussian import GaussianConfig
 from avatar.strategy.density import DensityConfig
 
@@ -97,7 +98,7 @@ class TrainConfig:
     seed: int = 0
     """Every random choice follows from it."""
     threads: int | None = None
-    """CPU threads; all cores by default."""
+    """CPU threads; all cores by default, or as OMP_NUM_THREADS says."""
     renderer: RendererName | None = None
     """What draws the Gaussians; short for --model.renderer."""
     encoding: EncodingName | None = None
@@ -132,6 +133,21 @@ def with_preset(config: TrainConfig) -> TrainConfig:
     if config.steps is not None:
         config = replace(config, schedule=replace(config.schedule, steps=config.steps))
     return config
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse numbers out of range before anything slow happens.
+
+    Raises:
+        AvatarError: One is.
+    """
+    numbers = {
+        "steps": (config.steps, 1), "threads": (config.threads, 1), "preview-every": (config.preview_every, 1),
+        "save-every": (config.save_every, 1), "schedule.steps": (config.schedule.steps, 1), "seed": (config.seed, 0),
+    }  # fmt: skip
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise AvatarError(f"--{name} {value} is out of range.", "", f"It must be at least {least}.")
 
 
 def _chosen(part: Any) -> dict[str, Any]:

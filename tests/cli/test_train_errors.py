@@ -1,0 +1,20 @@
+"""`avatar train`: a number out of range is one sentence and exit code 2, before anything is read or replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avatar.cli import main
+
+
+@pytest.mark.parametrize(
+    "option", ["--steps=0", "--threads=0", "--preview-every=0", "--save-every=-1", "--schedule.steps=0", "--seed=-1"]
+)
+def test_numbers_out_of_range(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", str(tmp_path / "person"), "--out", str(out), option]) == 2
+    shown = capsys.readouterr().err
+    assert option.partition("=")[0] in shown and "out of range" in shown and "Traceback" not in shown
+    assert not out.exists()
