@@ -35,6 +35,11 @@ class LossConfig:
     """Size of the learned deformation."""
     paint: float = 1.0
     """Colours against what they were painted with: nothing for what is seen, all for what only free view shows."""
+    size: float = 0.05
+    """Pull of Gaussians of neck and clothes larger than `largest` towards that size: only what hardly any view shows
+    gives way, and does not come through the collar when the head moves as it never did before."""
+    largest: float = 0.6
+    """Standard deviation, centimetres."""
     smooth: float = 0.0
     """How differently neighbouring Gaussians are moved by the deformation network."""
     lpips: float = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,14 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import REGIONS
+from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.infer.avatar import Avatar
 from avatar.motion.face_channels import CHANNELS, IRIS
 from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
 from avatar.train.command import describe, open_run
 from avatar.train.config import TrainConfig, with_preset
-from avatar.train.trainer import Trainer
+from avatar.train.trainer import Trainer, oversize
 from tests.person import make_person, small_config, train
 
 
@@ -248,3 +249,17 @@ def test_quality_presets_fill_only_what_the_user_left(person, tmp_path):
     assert draft.model.max_gaussians < standard.model.max_gaussians
     mine = with_preset(TrainConfig(person=person, out=tmp_path, quality="draft", steps=77))
     assert mine.schedule.steps == 77 and mine.model == draft.model
+
+
+def test_only_large_gaussians_of_neck_and_clothes_are_pulled_small():
+    gaussians = Gaussians.empty(len(REGIONS) * 2)
+    gaussians.region[:] = torch.arange(len(REGIONS)).repeat_interleave(2).to(torch.uint8)
+    with torch.no_grad():
+        gaussians.scales[0::2], gaussians.scales[1::2] = math.log(2.0), math.log(0.3)
+    oversize(gaussians, 0.6).backward()
+    pulled = gaussians.scales.grad.amin(1) > 0
+    around = gaussians.region >= REGIONS.index("neck")
+    assert torch.equal(pulled, around & (torch.arange(len(pulled)) % 2 == 0))
+    with torch.no_grad():
+        gaussians.scales[:] = math.log(0.59)
+    assert float(oversize(gaussians, 0.6)) == 0
