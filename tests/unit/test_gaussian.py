@@ -262,4 +262,4 @@ def test_only_large_gaussians_of_neck_and_clothes_are_pulled_small():
     assert torch.equal(pulled, around & (torch.arange(len(pulled)) % 2 == 0))
     with torch.no_grad():
         gaussians.scales[:] = math.log(0.59)
-    assert float(oversize(gaussians, 0.6)) == 0
+    assert oversize(gaussians, 0.6).item() == 0
