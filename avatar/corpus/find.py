@@ -88,7 +88,8 @@ def _folders(folder: Path) -> Iterator[list[Path]]:
 
 
 def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
-    sounds = {path.stem: path for path in sorted(files, key=_preference, reverse=True)}
+    heard = [path for kind in (VIDEO, SOUND) for path in sorted(files) if path.suffix.lower() in kind]
+    sounds = {path.stem: path for path in heard}  # a sound file rather than a video
     for path in files:
         suffix = path.suffix.lower()
         if suffix in VIDEO:
@@ -99,12 +100,6 @@ def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
             yield _item(folder, (path, names), sound, video=False)
         elif suffix in (".csv", ".json") and _names_arkit(path):
             yield _item(folder, (path,), sounds.get(path.stem), video=False)
-
-
-def _preference(path: Path) -> int:
-    """Of files with one stem the first in this order is the sound."""
-    suffix = path.suffix.lower()
-    return 0 if suffix in SOUND else 1 if suffix in VIDEO else 2
 
 
 def _item(folder: Path, files: tuple[Path, ...], sound: Path | None, video: bool) -> Item:

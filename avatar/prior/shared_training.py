@@ -10,6 +10,7 @@ get the same prior by adding up their sums.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,17 +77,19 @@ def fit(
     sums = {name: _sums(part, mean, std, basis, reduce) for name, part in sources.items()}
     size = (BEHIND + 1 + AHEAD) * basis.shape[1] + 1
     taps = torch.zeros(size, len(ARTICULATION), dtype=torch.float64)
+    taught: dict[tuple[tuple[str, float], ...], list[int]] = defaultdict(list)
     for i, name in enumerate(ARTICULATION):
         share = shares[name if name in shares else ""]
-        weights = {k: w for k, w in share.items() if w > 0 and sums[k][2] > 0}
+        weights = tuple((k, w / sums[k][2]) for k, w in share.items() if w > 0 and sums[k][2] > 0)
         if not weights:
             raise AvatarError(f"No recording teaches the prior {name}.")
-        whole = sum(weights.values())
-        gram = torch.stack([w / whole / sums[k][2] * sums[k][0] for k, w in weights.items()]).sum(0)
-        moment = torch.stack([w / whole / sums[k][2] * sums[k][1][:, i] for k, w in weights.items()]).sum(0)
+        taught[weights].append(i)
+    for weights, columns in taught.items():
+        gram = torch.stack([w * sums[k][0] for k, w in weights]).sum(0)
+        moment = torch.stack([w * sums[k][1][:, columns] for k, w in weights]).sum(0)
         ridge = torch.full((size,), RIDGE * float(gram.trace()) / size, dtype=torch.float64)
-        ridge[-1] = 1e-6
-        taps[:, i] = torch.linalg.solve(gram + torch.diag(ridge), moment)
+        ridge[-1] = 1e-6 * sum(w * sums[k][2] for k, w in weights)
+        taps[:, columns] = torch.linalg.solve(gram + torch.diag(ridge), moment)
     return SharedPrior(encoder, mean, std, basis, taps.float(), BEHIND, AHEAD, gain, about)
 
 
