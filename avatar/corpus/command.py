@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from avatar.corpus.recordings import Entry
     from avatar.prior.shared import SharedPrior
 
-REPORT = "report.json"
+REPORT = ".report.json"  # ending, beside the prior
 LEAST_SECONDS = 30.0  # of video, below which nothing is trained
 FEW_SECONDS = 600.0  # below which there is a warning
 _SHOWN = 20  # recordings that cannot be used, on the terminal
@@ -112,15 +112,16 @@ def train(config: Train) -> None:
         keys = prepare_all(items, cache, ranks, config.workers, config.ray)
         prepared = time.perf_counter()
         entries = decide(items, keys, cache)
+        path = config.out.with_suffix(REPORT)
         report = environment() | {"recordings": [_row(entry) for entry in entries]}
         if ranks.first:
-            write_json(folder / REPORT, report)
-        tell(entries, folder / REPORT)
+            write_json(path, report)
+        tell(entries, path)
         prior = fit_on(entries, cache, encoder, config.out.stem, ranks)
         if ranks.first:
             prior.save(config.out)
             times = {"prepare": round(prepared - began, 1), "train": round(time.perf_counter() - prepared, 1)}
-            write_json(folder / REPORT, report | {"prior": prior.about, "seconds": times})
+            write_json(path, report | {"prior": prior.about, "seconds": times})
             log.info(f"{config.out} is trained. Preparing took {times['prepare']} s, training {times['train']} s.")
             log.next_command(f"avatar train PERSON --out RUN --prior {config.out}")
 
@@ -177,7 +178,7 @@ def fit_on(entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, rank
         raise AvatarError(
             f"Only {filmed} s of video can be used;",
             f"at least {LEAST_SECONDS:g} s are needed, and 15 minutes or more make a good prior.",
-            f"{cache.folder / REPORT} says why recordings were left out.",
+            "The report beside --out says why recordings were left out.",
         )
     if filmed < FEW_SECONDS:
         log.warn(f"{filmed} s of video are little to learn from: 15 minutes or more make a good prior.")
@@ -209,10 +210,10 @@ def evaluate(config: Eval) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         cache = Cache.open(config.cache or Path(temporary), prior.encoder.config)
         rows = measure_all(prior, cache, prepare_all(items, cache, Ranks(), config.workers))
-    table = Table("video", "offset", "confidence", *MEASURED, title="Correlation with what was tracked (lag)")
+    table = Table("video", "late", "sync", *MEASURED, box=None, title="Correlation with the track (lag in frames)")
     for name, row in [*rows.items(), ("mean", mean(rows))]:
         cells = (f"{row[key]:.2f} ({row[f'{key}_lag']:.1f})" for key in MEASURED)
-        table.add_row(name, f"{row['offset_frames']:.1f}", f"{row['confidence']:.2f}", *cells)
+        table.add_row(Path(name).stem, f"{row['offset_frames']:.1f}", f"{row['confidence']:.2f}", *cells)
     log.console.print(table)
     if config.json is not None:
         about = {"prior": prior.about, "sha256": file_sha256(config.prior)}

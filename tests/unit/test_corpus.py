@@ -21,7 +21,7 @@ from avatar import assets
 from avatar.cli import main
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
-from avatar.corpus.command import REPORT, fit_on, prepare_all
+from avatar.corpus.command import fit_on, prepare_all
 from avatar.corpus.find import Item, find
 from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
@@ -208,7 +208,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
     assert main(["prior", "train", str(filmed), "--out", str(tmp_path / "p.safetensors"), "--workers", "1"]) == 2
     shown = capsys.readouterr().err
     assert "Only 0 s of video can be used" in shown and "Traceback" not in shown
-    report = read_json(tmp_path / "p.cache" / REPORT)
+    report = read_json(tmp_path / "p.report.json")
     why = {row["file"]: row["left_out"] for row in report["recordings"]}
     reasons = {"dumb": "no sound", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
                "torn": "no moving picture", "small": "pixels high"}  # fmt: skip
@@ -473,7 +473,7 @@ def test_two_processes_get_what_one_gets(tmp_path: Path):
     assert {**one.about, "id": ""} == {**two.about, "id": ""} and one.about["seconds"] == {VIDEOS: 72}
     torch.testing.assert_close(two.input_mean, one.input_mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(said(two, HEARD)[0], said(one, HEARD)[0], atol=2e-4)
-    assert read_json(tmp_path / "cache" / REPORT)["prior"]["seconds"] == {VIDEOS: 72}
+    assert read_json(tmp_path / "two.report.json")["prior"]["seconds"] == {VIDEOS: 72}
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
