@@ -125,7 +125,7 @@ def _train(config: Config, folder: Path) -> None:
 def _prepared(items: Sequence[Item], config: Config, encoder: SpeechEncoder) -> tuple[Cache, dict[str, str]]:
     """The cache, and the keys of recordings in it by name."""
     cache = Cache.open(config.cache, encoder.config)
-    return cache, prepare_all(items, cache, Ranks(), workers=1)
+    return cache, prepare_all(items, cache, Ranks())
 
 
 def _synthetic(encoder: SpeechEncoder, shape: np.ndarray, seed: int) -> Iterable[Recording]:
