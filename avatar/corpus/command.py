@@ -172,8 +172,8 @@ def fit_on(entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, rank
     from avatar.prior.shared_training import fit
 
     sources = by_source(entries)
-    seconds = {source: round(sum(entry.seconds for entry in part)) for source, part in sources.items()}
-    filmed = seconds.get(VIDEOS, 0)
+    used = [entry for part in sources.values() for entry in part]
+    filmed = round(sum(entry.seconds for entry in sources.get(VIDEOS, [])))
     if filmed < LEAST_SECONDS:
         raise AvatarError(
             f"Only {filmed} s of video can be used;",
@@ -182,7 +182,7 @@ def fit_on(entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, rank
         )
     if filmed < FEW_SECONDS:
         log.warn(f"{filmed} s of video are little to learn from: 15 minutes or more make a good prior.")
-    used = [entry for part in sources.values() for entry in part]
+    seconds = {"videos": filmed, "coefficients": round(sum(entry.seconds for entry in used)) - filmed}
     content = hashlib.sha256("".join(sorted(entry.key for entry in used)).encode()).hexdigest()
     about = {"id": f"{name}-{content[:8]}", "seconds": seconds, "speakers": len({entry.speaker for entry in used})}
     recordings = {source: Recordings(ranks.share(part), scales(part, cache), cache) for source, part in sources.items()}

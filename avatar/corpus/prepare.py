@@ -69,7 +69,10 @@ class _Tools:
     def __init__(self, encoder: SpeechEncoder) -> None:
         self._encoder = encoder
         self._judge = SyncJudge.load()
-        self._shape = canonical_in_head_axes(canonical_face()[0])
+
+    @functools.cached_property
+    def _shape(self) -> np.ndarray:
+        return canonical_in_head_axes(canonical_face()[0])
 
     @functools.cached_property
     def _tracker(self) -> FaceTracker:

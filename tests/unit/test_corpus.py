@@ -395,7 +395,7 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     prior = trained(items, cache)
     heard, true = said(prior)
     assert all(np.corrcoef(a, b)[0, 1] > 0.97 for a, b in zip(heard.T, true.T, strict=True))
-    assert prior.about["seconds"] == {VIDEOS: 72} and prior.about["speakers"] == 3
+    assert prior.about["seconds"] == {"videos": 72, "coefficients": 0} and prior.about["speakers"] == 3
     mouth, features = spoken(50, late=3.0)
     row = measure(prior, mouth, features, 3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
@@ -460,6 +460,7 @@ def test_two_processes_get_what_one_gets(tmp_path: Path):
     people(cache, tmp_path / "c", HEARD)
     options = ["prior", "train", str(tmp_path / "c"), "--cache", str(tmp_path / "cache"), "--workers", "1", "--out"]
     assert main([*options, str(tmp_path / "one.safetensors")]) == 0
+    (tmp_path / "c/junk.mp4").write_text("no video")  # new: one of the two prepares it
     result = subprocess.run(
         [sys.executable, *TRAIN_TWICE, *options, str(tmp_path / "two.safetensors")],
         capture_output=True,
@@ -468,12 +469,13 @@ def test_two_processes_get_what_one_gets(tmp_path: Path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stderr.count("is trained") == 1 and "3 of 3 recordings were prepared before" in result.stderr
+    assert result.stderr.count("is trained") == 1 and "left out: junk.mp4" in result.stderr
+    assert "3 of 4 recordings were prepared before" in result.stderr
     one, two = (SharedPrior.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
-    assert {**one.about, "id": ""} == {**two.about, "id": ""} and one.about["seconds"] == {VIDEOS: 72}
+    assert {**one.about, "id": ""} == {**two.about, "id": ""} and one.about["seconds"]["videos"] == 72
     torch.testing.assert_close(two.input_mean, one.input_mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(said(two, HEARD)[0], said(one, HEARD)[0], atol=2e-4)
-    assert read_json(tmp_path / "two.report.json")["prior"]["seconds"] == {VIDEOS: 72}
+    assert read_json(tmp_path / "two.report.json")["prior"]["seconds"] == {"videos": 72, "coefficients": 0}
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
