@@ -48,6 +48,8 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
     if cache.done(key):
         return item.name, key, False
     tools = _tools(json.dumps(cache.encoder))
+    if item.video:
+        tools.load_tracker()  # that it cannot be had is not the recording's fault
     try:
         mouth, features = tools.video(item) if item.video else tools.coefficients(item)
     except AvatarError as error:
@@ -70,20 +72,18 @@ class _Tools:
         self._encoder = encoder
         self._judge = SyncJudge.load()
 
-    @functools.cached_property
-    def _shape(self) -> np.ndarray:
-        return canonical_in_head_axes(canonical_face()[0])
+    @functools.cache  # noqa: B019  (one object per process, for good)
+    def load_tracker(self) -> None:
+        """Load what only videos need.
 
-    @functools.cached_property
-    def _tracker(self) -> FaceTracker:
-        return FaceTracker()
-
-    @functools.cached_property
-    def _several(self) -> Landmarker:
-        return Landmarker(num_faces=2)
+        Raises:
+            AvatarError: It cannot be had.
+        """
+        self._tracker, self._several = FaceTracker(), Landmarker(num_faces=2)
+        self._shape = canonical_in_head_axes(canonical_face()[0])
 
     def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """What is seen and heard in a video.
+        """What is seen and heard in a video; after :meth:`load_tracker`.
 
         Raises:
             AvatarError: It cannot be used.

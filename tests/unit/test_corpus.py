@@ -246,6 +246,9 @@ def test_two_workers_prepare_and_a_killed_command_goes_on(filmed: Path, tmp_path
 
 def test_a_bug_in_one_recording_stops_no_other_and_is_tried_again(tmp_path: Path, monkeypatch):
     class Tools:
+        def load_tracker(self):
+            pass
+
         def video(self, item: Item):
             if item.name == "a.mp4":
                 raise ZeroDivisionError("oops")
@@ -262,6 +265,19 @@ def test_a_bug_in_one_recording_stops_no_other_and_is_tried_again(tmp_path: Path
     (tmp_path / "b.mp4").unlink()
     keys = prepare_all(items, cache, Ranks(), workers=1)
     assert "cannot be read" in cache.reason(keys["b.mp4"])
+
+
+def test_a_tracker_that_cannot_be_had_is_no_fault_of_the_video(tmp_path: Path, monkeypatch):
+    def missing() -> None:
+        raise AvatarError("The face landmarker cannot be had.")
+
+    monkeypatch.setattr(prepare, "FaceTracker", missing)
+    monkeypatch.setattr(prepare, "build_encoder", lambda config: ENCODER)
+    (tmp_path / "a.mp4").write_text("a")
+    cache = Cache.open(tmp_path / "cache", {"name": "gone"})
+    with pytest.raises(AvatarError, match="cannot be had"):
+        prepare_all(find(tmp_path), cache, Ranks(), workers=1)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [MARKER]
 
 
 # --- coefficients -----------------------------------------------------------------------------------------------------
