@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "create": ("avatar.train.create", "video in, avatar out: prepare + train + eval"),
     "prepare": ("avatar.preprocess.command", "track a video of one person into a PERSON folder"),
     "train": ("avatar.train.command", "train an avatar from a PERSON folder"),
+    "prior": ("avatar.corpus.command", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
     "render": ("avatar.infer.command", "let an avatar speak an audio file, from any viewpoint"),
     "motion": ("avatar.infer.motion_command", "write what an avatar does as ARKit coefficients or a motion file"),
     "bake": ("avatar.infer.bake", "make an avatar faster to play: its motion as a linear basis"),

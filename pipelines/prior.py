@@ -13,29 +13,24 @@ import torch
 import tyro
 
 from avatar.assets import canonical_face
+from avatar.corpus.cache import Cache
+from avatar.corpus.command import prepare_all
+from avatar.corpus.find import Item, find, video
+from avatar.corpus.measure import mean, measure_all, predict
+from avatar.corpus.mouth import of_face
+from avatar.corpus.ranks import Ranks
+from avatar.corpus.recordings import Entry, Recordings, scales
+from avatar.corpus.sync import Offset
 from avatar.environment import environment
-from avatar.eval.retrack import FaceTracker
 from avatar.eval.sync_judge import SyncJudge, mouth_motion
 from avatar.eval.sync_training import act
-from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
-from avatar.log import info, track
+from avatar.io.audio import SAMPLE_RATE, load_audio
+from avatar.log import info
 from avatar.motion import Motion, face_channels
-from avatar.motion.normalise import (
-    ARTICULATION,
-    FACE,
-    GEOMETRY,
-    MOUTH,
-    OPENING,
-    PUCKER,
-    WIDTH,
-    articulation,
-    opening_weights,
-    relative,
-    spread_of,
-)
-from avatar.paths import atomic_file, file_sha256, read_json, write_json
+from avatar.motion.normalise import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
+from avatar.paths import file_sha256, read_json, write_json
 from avatar.preprocess.refine import canonical_in_head_axes
-from avatar.prior.encoder import SpeechEncoder
+from avatar.prior.encoder import SpeechEncoder, features_at
 from avatar.prior.personal import PersonalSpeech
 from avatar.prior.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
 from avatar.prior.shared_training import Recording, fit
@@ -51,10 +46,7 @@ SHARES = {
     "mouthPucker": {"sentences": 0.6, "synthetic": 0.4},
     "mouthFunnel": {"sentences": 0.6, "synthetic": 0.4},
 }
-MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
 SECONDS = (10.0, 60.0)
-_LAGS = 3  # frames on either side
-_EDGE = 4
 _LISTEN_SECONDS = 20.0  # of each language
 _PIXELS = 20.0  # per centimetre, of a drawn face
 
@@ -81,40 +73,27 @@ class Config:
     """Speech, for the sync judge; the first is what the others are compared with."""
     persons: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PERSON=RUN")] = ()
     """Prepared people and their runs, to compare adaptation with the run's own speech network."""
-    tracks: Path | None = None
-    """Keep tracked landmarks here for the next time."""
+    cache: Path = Path("prior.cache")
+    """Folder for what is prepared, for the next time; another one for --live."""
     live: bool = False
     """Measure with as little waiting as there is live."""
     json: Path | None = None
     """Write the numbers here."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A tracked video: landmarks [T, 478, 2], coefficients [T, 52], sound [S] at 16 kHz, frames per second."""
-
-    landmarks: np.ndarray
-    arkit: np.ndarray
-    audio: np.ndarray
-    fps: float
-
-
 def main(config: Config) -> None:
     """Train, save, measure."""
-    with FaceTracker() as tracker:
-        if config.sentences is not None:
-            _train(config, tracker)
-        prior, judge = SharedPrior.load(config.out), SyncJudge.load()
-        if config.live:
-            prior = prior.live()
-        result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
-        for group in ("familiar", "development", "test"):
-            clips = {path.stem: _clip(path, tracker, config.tracks) for path in getattr(config, group)}
-            rows = {name: _measure(prior, judge, clip) for name, clip in clips.items()}
-            if rows:
-                mean = {k: float(np.mean([row[k] for row in rows.values()])) for k in next(iter(rows.values()))}
-                result[group] = {"mean": mean, "videos": rows}
-                info(f"{group}: " + " ".join(f"{k} {v:.3f}" for k, v in mean.items()))
+    if config.sentences is not None:
+        _train(config, config.sentences)
+    prior, judge = SharedPrior.load(config.out), SyncJudge.load()
+    if config.live:
+        prior = prior.live()
+    result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
+    for group in ("familiar", "development", "test"):
+        if videos := getattr(config, group):
+            rows = measure_all(prior, *_prepared([video(path) for path in videos], config, prior.encoder))
+            result[group] = {"mean": mean(rows), "videos": rows}
+            info(f"{group}: " + " ".join(f"{k} {v:.3f}" for k, v in mean(rows).items()))
     if config.languages:
         result["languages"] = _languages(prior, judge, config.languages)
         result["noise at 0 dB"] = _in_noise(prior, load_audio(config.languages[0])[: 20 * SAMPLE_RATE])
@@ -129,27 +108,27 @@ def main(config: Config) -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def _train(config: Config, tracker: FaceTracker) -> None:
-    assert config.sentences is not None
-    encoder = WhisperEncoder()
-    shape = canonical_in_head_axes(canonical_face()[0])
-    clips = [_clip(path, tracker, config.tracks) for path in sorted(config.sentences.glob("*.mp4"))]
-    heard = [_in_step(clip, shape, config.sentences_late) for clip in clips]
-    centre, spread = spread_of(np.concatenate([values for values, _ in heard]))
+def _train(config: Config, folder: Path) -> None:
+    encoder = SpeechEncoder([WhisperEncoder()])
+    cache, keys = _prepared(find(folder), config, encoder)
+    offset = Offset(config.sentences_late / 25)  # GRID's rate
+    one = [Entry(name=name, speaker="s1", key=key, offset=offset) for name, key in keys.items()]
     sources = {
-        "sentences": [
-            Recording(_features(encoder, clip.audio, len(values)), relative(values, centre, spread))
-            for clip, (values, _) in zip(track(clips, "Listening", len(clips)), heard, strict=True)
-        ],
-        "synthetic": list(_synthetic(encoder, shape, config.seed)),
+        "sentences": Recordings(one, scales(one, cache), cache),
+        "synthetic": list(_synthetic(encoder, canonical_in_head_axes(canonical_face()[0]), config.seed)),
     }
     seconds = {name: round(sum(len(r.features) for r in part) / RATE) for name, part in sources.items()}
     about = {"id": "shared-1", "seconds": seconds, "shares": SHARES, "seed": config.seed}
-    prior = fit(sources, SHARES, SpeechEncoder([encoder]), about, gain=1.3)
-    prior.save(config.out)
+    fit(sources, SHARES, encoder, about).save(config.out)
 
 
-def _synthetic(encoder: WhisperEncoder, shape: np.ndarray, seed: int) -> Iterable[Recording]:
+def _prepared(items: Sequence[Item], config: Config, encoder: SpeechEncoder) -> tuple[Cache, dict[str, str]]:
+    """The cache, and the keys of recordings in it by name."""
+    cache = Cache.open(config.cache, encoder.config)
+    return cache, prepare_all(items, cache, Ranks())
+
+
+def _synthetic(encoder: SpeechEncoder, shape: np.ndarray, seed: int) -> Iterable[Recording]:
     """The project's own voice speaking random words, with the lip shapes of its phones, acted by drawn faces."""
     import re
 
@@ -165,45 +144,14 @@ def _synthetic(encoder: WhisperEncoder, shape: np.ndarray, seed: int) -> Iterabl
         said = speech.join(parts)
         coefficients = performance.lips(said, np.arange(int(said.seconds * RATE)) / RATE)
         moved, _ = mouth_motion(act(coefficients, RATE, rng), shape)
-        values = _articulation(moved, coefficients)
+        values = of_face(moved, coefficients)
         audio = soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
-        yield Recording(_features(encoder, audio, len(values)), relative(values, *spread_of(values)))
+        features = features_at(encoder, audio, RATE, len(values)).features
+        yield Recording(features, relative(values, *spread_of(values)))
         done += said.seconds
 
 
-def _features(encoder: WhisperEncoder, audio: np.ndarray, count: int) -> np.ndarray:
-    rows = np.concatenate(list(encoder.stream(chunked(audio))))
-    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), "edge")[:count]
-
-
 # --- measuring --------------------------------------------------------------------------------------------------------
-
-
-def _measure(prior: SharedPrior, judge: SyncJudge, clip: Clip) -> dict[str, float]:
-    """Correlations of what is said with what was seen, at the offset that the sync judge finds for the clip."""
-    shape = canonical_in_head_axes(canonical_face()[0])
-    late = judge.score(clip.landmarks, clip.audio, clip.fps).offset_frames
-    real, seen = _in_step(clip, shape, late)
-    said = _said(prior, clip.audio, len(real))
-    row: dict[str, float] = {"offset_frames": late}
-    for name, i in MEASURED.items():
-        curve = [_correlation(np.roll(said[:, i], -lag), real[:, i], seen) for lag in range(-_LAGS, _LAGS + 1)]
-        row |= {name: curve[_LAGS], f"{name}_lag": float(np.argmax(curve) - _LAGS)}
-    return row
-
-
-def _said(prior: SharedPrior, audio: np.ndarray, count: int) -> np.ndarray:
-    """Articulation in spreads, without a person and without the gate."""
-    encoder = prior.encoder.parts[0]
-    rows = np.concatenate(list(encoder.stream(chunked(audio))))
-    said = (prior.heard(rows) @ prior.taps).numpy()
-    return np.pad(said, ((0, max(0, count - len(said))), (0, 0)), "edge")[:count]
-
-
-def _correlation(a: np.ndarray, b: np.ndarray, seen: np.ndarray) -> float:
-    inside = seen.copy()
-    inside[:_EDGE] = inside[-_EDGE:] = False
-    return float(np.corrcoef(a[inside], b[inside])[0, 1])
 
 
 def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> dict[str, Any]:
@@ -212,7 +160,7 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
     rows: dict[str, Any] = {}
     for path in paths:
         audio = load_audio(path)[: round(_LISTEN_SECONDS * SAMPLE_RATE)]
-        values = _said(prior, audio, int(len(audio) / SAMPLE_RATE * RATE))
+        values = predict(prior, audio, int(len(audio) / SAMPLE_RATE * RATE))
         landmarks = _drawn(values, shape)
         shift = 2 * SAMPLE_RATE
         score = judge.score(landmarks, audio, RATE)
@@ -234,7 +182,7 @@ def _in_noise(prior: SharedPrior, audio: np.ndarray) -> dict[str, float]:
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(audio))) / np.sqrt(frequency + 50), len(audio))
     noisy = (audio + noise * audio.std() / noise.std()).astype(np.float32)
     count = int(len(audio) / SAMPLE_RATE * RATE)
-    clean, masked = (_said(prior, sound, count)[:, OPENING].astype(float) for sound in (audio, noisy))
+    clean, masked = (predict(prior, sound, count)[:, OPENING].astype(float) for sound in (audio, noisy))
     return {
         "correlation": float(np.corrcoef(clean, masked)[0, 1]),
         "movement": float(masked.std() / clean.std()),
@@ -285,44 +233,6 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
         }
         for name, value in said.items()
     }
-
-
-# --- clips ------------------------------------------------------------------------------------------------------------
-
-
-def _in_step(clip: Clip, shape: np.ndarray, late: float) -> tuple[np.ndarray, np.ndarray]:
-    """Articulation [n, A] at `RATE`, and where a face was seen, of the moments of the sound."""
-    moved, seen = mouth_motion(clip.landmarks, shape)
-    frames = np.arange(len(moved))
-    coefficients = np.stack([np.interp(frames, frames[seen], c[seen]) for c in clip.arkit.T], 1)
-    count = int(min(len(moved) / clip.fps, len(clip.audio) / SAMPLE_RATE) * RATE)
-    at = np.arange(count) / RATE * clip.fps + late
-    values = np.stack([np.interp(at, frames, c) for c in _articulation(moved, coefficients).T], 1)
-    return values.astype(np.float32), np.interp(at, frames, seen) > 0.999
-
-
-def _articulation(geometry: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """[T, A] of the symmetric channels [T, len(GEOMETRY)] and ARKit's coefficients [T, 52]."""
-    face = np.zeros((len(geometry), len(face_channels.CHANNELS)), np.float32)
-    face[:, [face_channels.CHANNEL_INDEX[name] for name in GEOMETRY]] = geometry
-    return articulation(np.concatenate([face[:, FACE], coefficients[:, MOUTH].astype(np.float32)], 1))
-
-
-def _clip(path: Path, tracker: FaceTracker, kept: Path | None) -> Clip:
-    file = kept / f"{path.stem}.npz" if kept else None
-    if file is not None and file.is_file():
-        with np.load(file) as saved:
-            return Clip(saved["landmarks"], saved["arkit"], saved["audio"], float(saved["fps"]))
-    from avatar.io.video import read_frames, read_info
-
-    about = read_info(path)
-    found = [tracker.track(frame) for frame in read_frames(about)]
-    landmarks, coefficients = (np.stack(part) for part in zip(*found, strict=True))
-    clip = Clip(landmarks, coefficients, load_audio(path, start=about.start), float(about.fps))
-    if file is not None:
-        with atomic_file(file) as temporary:
-            np.savez(temporary, **vars(clip))
-    return clip
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from avatar.assets import canonical_face
 from avatar.environment import environment
-from avatar.eval.retrack import FaceTracker
+from avatar.eval.retrack import FaceTracker, Track, track_video
 from avatar.eval.sync_evaluation import judge_clips, summary
 from avatar.eval.sync_judge import RATE, SyncJudge
-from avatar.eval.sync_training import Track, animated, join, record, save, synthetic, track_video, train
+from avatar.eval.sync_training import animated, join, record, save, synthetic, train
 from avatar.io.checkpoint import load_tensors
 from avatar.log import info, track
-from avatar.paths import atomic_file, file_sha256, write_json
+from avatar.paths import file_sha256, write_json
 from avatar.preprocess.refine import canonical_in_head_axes
 
 SYNTHETIC_SECONDS = 1500.0
@@ -88,7 +87,7 @@ def _train(config: Config, tracker: FaceTracker) -> None:
     shape = canonical_in_head_axes(canonical_face()[0])
     sentences = _tracks(sorted(config.sentences.glob("*.mp4")), tracker, config.tracks)
     recordings = {
-        "sentences": [join([record(sentence, shape) for sentence in sentences.values()])],
+        "sentences": [join([record(s.landmarks, s.audio, s.fps, shape) for s in sentences.values()])],
         "animation": animated(config.animation, shape, config.seed),
         "synthetic": synthetic(SYNTHETIC_SECONDS, shape, config.seed),
     }
@@ -99,18 +98,7 @@ def _train(config: Config, tracker: FaceTracker) -> None:
 
 
 def _tracks(paths: Sequence[Path], tracker: FaceTracker, kept: Path | None) -> dict[str, Track]:
-    tracks = {}
-    for path in track(paths, "Tracking", len(paths)):
-        file = kept / f"{path.stem}.npz" if kept else None
-        if file is not None and file.is_file():
-            with np.load(file) as saved:
-                tracks[path.stem] = Track(landmarks=saved["landmarks"], audio=saved["audio"], fps=float(saved["fps"]))
-            continue
-        tracks[path.stem] = found = track_video(path, tracker)
-        if file is not None:
-            with atomic_file(file) as temporary:
-                np.savez(temporary, **vars(found))
-    return tracks
+    return {path.stem: track_video(path, tracker, kept) for path in track(paths, "Tracking", len(paths))}
 
 
 if __name__ == "__main__":

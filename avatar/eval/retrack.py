@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, final
 
 import numpy as np
 
+from avatar.io.audio import load_audio
+from avatar.io.video import read_frames, read_info
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import NUM_LANDMARKS
+from avatar.paths import atomic_file, file_sha256
 
 
 class Tracker(Protocol):
@@ -43,3 +48,45 @@ class FaceTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._landmarker.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A tracked video.
+
+    Attributes:
+        landmarks: [T, 478, 2] pixels, NaN without a face.
+        arkit: [T, 52] coefficients, NaN without a face.
+        audio: [S] 16 kHz mono, from the time of the first frame on.
+        fps: Frames per second.
+    """
+
+    landmarks: np.ndarray
+    arkit: np.ndarray
+    audio: np.ndarray
+    fps: float
+
+
+def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track:
+    """Track a video frame by frame, as `avatar eval` does.
+
+    Args:
+        path: The video.
+        tracker: Finds the face.
+        kept: Folder of tracks from earlier times; this one is added.
+
+    Raises:
+        AvatarError: It cannot be read, or has no sound.
+    """
+    file = kept / f"{file_sha256(path)}.npz" if kept else None
+    if file is not None and file.is_file():
+        with np.load(file) as saved:
+            return Track(**{name: saved[name] for name in ("landmarks", "arkit", "audio")}, fps=float(saved["fps"]))
+    info = read_info(path)
+    audio = load_audio(path, start=info.start)
+    landmarks, arkit = (np.stack(part) for part in zip(*map(tracker.track, read_frames(info)), strict=True))
+    track = Track(landmarks=landmarks, arkit=arkit, audio=audio, fps=float(info.fps))
+    if file is not None:
+        with atomic_file(file) as temporary:
+            np.savez(temporary, **vars(track))
+    return track

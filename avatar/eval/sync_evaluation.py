@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from avatar.eval.retrack import Track
 from avatar.eval.sync_judge import MIN_SECONDS, SyncJudge, SyncScore
-from avatar.eval.sync_training import Track
 from avatar.io.audio import SAMPLE_RATE, is_silent
 
 SHIFTS = (-7, 3)  # frames

@@ -166,13 +166,7 @@ class SyncJudge:
         Raises:
             AvatarError: See :meth:`distances`.
         """
-        curve = self.distances(landmarks, audio, fps)
-        best = int(curve.argmin())
-        return SyncScore(
-            confidence=float(np.median(curve) - curve[best]),
-            offset_frames=float((best + _vertex(curve, best) - REACH + ZERO) * fps / RATE),
-            distance=float(curve[best]),
-        )
+        return best_offset(self.distances(landmarks, audio, fps), fps)
 
     def matched(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> float:
         """How well mouth and sound go together as they are, give or take 40 ms: 1 minus the distance there.
@@ -223,6 +217,16 @@ class SyncJudge:
             heard_part = slice(max(-late, 0), count - max(late, 0))
             curve.append(1 - (mouth[seen_part] * sound[heard_part]).sum() / known[seen_part].sum())
         return np.array(curve)
+
+
+def best_offset(curve: np.ndarray, fps: float) -> SyncScore:
+    """What :meth:`SyncJudge.distances` say; their mean over several clips may be given as well."""
+    best = int(curve.argmin())
+    return SyncScore(
+        confidence=float(np.median(curve) - curve[best]),
+        offset_frames=float((best + _vertex(curve, best) - REACH + ZERO) * fps / RATE),
+        distance=float(curve[best]),
+    )
 
 
 def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

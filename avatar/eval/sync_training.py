@@ -22,14 +22,13 @@ from torch.nn import functional
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.eval.retrack import Tracker
 from avatar.eval.sync_judge import FORMAT, RATE, REACH, ROWS, SyncNet, at_windows, mel_energies, mouth_motion
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.io.checkpoint import save_tensors
-from avatar.motion.arkit import ARKIT, INDEX
+from avatar.motion import facegood
+from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import NUM_LANDMARKS
-from avatar.paths import read_json
 from avatar.synth import performance, speech
 from avatar.synth.body import Body, build_body
 from avatar.synth.make import SCRIPT
@@ -64,35 +63,12 @@ class Recording:
         return len(self.motion)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Track:
-    """Landmarks [T, 478, 2] (pixels, NaN without a face) of a video, its sound [S] at 16 kHz, and its rate."""
-
-    landmarks: np.ndarray
-    audio: np.ndarray
-    fps: float
-
-
-def track_video(path: Path, tracker: Tracker) -> Track:
-    """Track a video frame by frame, as `avatar eval` does.
-
-    Raises:
-        AvatarError: It cannot be read, or has no sound.
-    """
-    from avatar.io.video import read_frames, read_info
-
-    info = read_info(path)
-    audio = load_audio(path, start=info.start)
-    landmarks = np.stack([tracker.track(frame)[0] for frame in read_frames(info)])
-    return Track(landmarks=landmarks, audio=audio, fps=float(info.fps))
-
-
-def record(track: Track, shape: np.ndarray) -> Recording:
-    """A track as the network sees it, at rest around zero."""
-    motion, seen = mouth_motion(track.landmarks, shape)
-    count = int(min(len(motion) / track.fps, len(track.audio) / SAMPLE_RATE) * RATE)
-    motion, _ = at_windows(motion, seen, track.fps, count)
-    mel = mel_energies(track.audio[: round(count / RATE * SAMPLE_RATE)])
+def record(landmarks: np.ndarray, audio: np.ndarray, fps: float, shape: np.ndarray) -> Recording:
+    """Tracked landmarks [T, 478, 2] and sound [S] as the network sees them, at rest around zero."""
+    motion, seen = mouth_motion(landmarks, shape)
+    count = int(min(len(motion) / fps, len(audio) / SAMPLE_RATE) * RATE)
+    motion, _ = at_windows(motion, seen, fps, count)
+    mel = mel_energies(audio[: round(count / RATE * SAMPLE_RATE)])
     return Recording(motion=motion - np.median(motion, 0), mel=mel)
 
 
@@ -103,42 +79,10 @@ def join(parts: Sequence[Recording]) -> Recording:
 
 # --- acted by drawn faces ---------------------------------------------------------------------------------------------
 
-# The animation's blendshapes in ARKit's terms, written by hand from their names: amount of the coefficient at 1. What
-# has a left and a right side here is the mean of both; the face is symmetric to the judge.
-_ARKIT_OF = {
-    "mouth_stretch_c": {"jawOpen": 1.0},
-    "mouth_oh_c": {"mouthFunnel": 0.8, "jawOpen": 0.25},
-    "mouth_oo_c": {"mouthPucker": 0.9},
-    "mouth_pucker": {"mouthPucker": 1.0},
-    "mouth_funnel": {"mouthFunnel": 1.0},
-    "mouth_lowerLipDepress": {"mouthLowerDown": 1.0},
-    "mouth_upperLipRaise": {"mouthUpperUp": 1.0},
-    "mouth_lipCornerPull": {"mouthSmile": 1.0},
-    "mouth_lipStretch": {"mouthStretch": 1.0},
-    "mouth_press": {"mouthPress": 1.0},
-    "mouth_suck_d": {"mouthRollLower": 1.0},
-    "mouth_suck_u": {"mouthRollUpper": 1.0},
-    "mouth_chinRaise_u": {"mouthShrugLower": 1.0},
-}
-_SIDES = ("", "l", "r", "dl", "dr", "ul", "ur")
-ANIMATION_FPS = 30.0
 _FOCAL, _DISTANCE = 1000.0, 86.0  # pixels, centimetres: a face 180 pixels wide
 _FACES = 12
 _TAKES = 4  # of the animation, by other faces
 _TALK_SECONDS = 40.0  # of synthetic speech in one piece
-
-
-def animation_to_arkit(weights: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """ARKit coefficients [T, 52] of FACEGOOD's blendshape weights [T, len(names)]."""
-    matrix = np.zeros((len(names), len(ARKIT)))
-    for source, targets in _ARKIT_OF.items():
-        columns = [i for i, n in enumerate(names) if n.startswith(source) and n[len(source) :].strip("_") in _SIDES]
-        if not columns:
-            raise AvatarError(f"The animation has no blendshape {source}.", "", "Give FACEGOOD's names.")
-        for target, amount in targets.items():
-            for full in (target,) if target in INDEX else (f"{target}Left", f"{target}Right"):
-                matrix[columns, INDEX[full]] += amount / len(columns)
-    return np.clip(weights @ matrix, 0, 1.2)
 
 
 def animated(folder: Path, shape: np.ndarray, seed: int = 0) -> list[Recording]:
@@ -148,16 +92,14 @@ def animated(folder: Path, shape: np.ndarray, seed: int = 0) -> list[Recording]:
         AvatarError: There is none.
     """
     rng = np.random.default_rng(seed)
-    names = read_json(folder / "blendshape_names.json")
     recordings = []
-    for path in sorted(folder.glob("*.bs.npy")):
-        coefficients = animation_to_arkit(np.load(path), names)
-        audio = load_audio(path.with_name(path.name.removesuffix(".bs.npy") + ".flac"))
+    for path in sorted(folder.glob(f"*{facegood.SUFFIX}")):
+        coefficients = facegood.load(path)
+        audio = load_audio(path.with_name(path.name.removesuffix(facegood.SUFFIX) + ".flac"))
         for _ in range(_TAKES):
-            landmarks = act(coefficients, ANIMATION_FPS, rng)
-            recordings.append(record(Track(landmarks=landmarks, audio=audio, fps=ANIMATION_FPS), shape))
+            recordings.append(record(act(coefficients, facegood.FPS, rng), audio, facegood.FPS, shape))
     if not recordings:
-        raise AvatarError(f"{folder} has no *.bs.npy.")
+        raise AvatarError(f"{folder} has no *{facegood.SUFFIX}.")
     return recordings
 
 
@@ -182,9 +124,8 @@ def synthetic(seconds: float, shape: np.ndarray, seed: int = 0, voice: str = "au
             parts += [speech.silence(float(rng.uniform(0.05, 0.6))), speech.speak(text, voice, len(recordings))]
         said = speech.join(parts)
         times = (np.arange(int(said.seconds * RATE)) + 0.5) / RATE
-        landmarks = act(performance.lips(said, times), RATE, rng)
         audio = soxr.resample(said.samples, speech.RATE, SAMPLE_RATE)
-        recordings.append(record(Track(landmarks=landmarks, audio=audio, fps=RATE), shape))
+        recordings.append(record(act(performance.lips(said, times), RATE, rng), audio, RATE, shape))
     return recordings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
         save_file(contiguous, str(temporary), {"json": json.dumps(metadata)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote.
+def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote, or those of its tensors that are named in ``only``.
 
     Raises:
         AvatarError: The file is missing or damaged.
@@ -32,7 +33,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise AvatarError(f"{path} does not exist.")
     try:
         with safe_open(str(path), "pt") as file:
-            names = list(file.keys())
+            names = [name for name in list(file.keys()) if only is None or name in only]
             return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["json"])
     except Exception as error:  # safetensors raises its own, unexported class
         raise AvatarError(

@@ -63,10 +63,32 @@ def load(path: Path, person: Profile) -> Motion:
         AvatarError: The file is missing, damaged, or lacks channels; unknown ones are named and left out.
     """
     path = Path(path)
+    table, fps = _read(path)
+    return _motion(path, table, fps, person)
+
+
+def coefficients(path: Path) -> tuple[np.ndarray, float]:
+    """What a ``.csv`` or ``.json`` says about the face, and nothing about whose it is.
+
+    Returns:
+        [T, 52] float32, 0 to 1, NaN in the columns of channels that the file lacks; frames per second.
+
+    Raises:
+        AvatarError: The file is missing or damaged, or none of its channels is ARKit's.
+    """
+    path = Path(path)
+    table, fps = _read(path)
+    arkit, _ = _sorted_out(path, table)
+    if np.isnan(arkit).all():
+        raise AvatarError(f"{path} has no channel of ARKit's.")
+    return arkit, fps
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], float]:
+    """Columns by name, and frames per second."""
     if not path.is_file():
         raise AvatarError(f"The motion file {path} does not exist.")
-    table, fps = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
-    return _motion(path, table, fps, person)
+    return _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
 
 
 def head_angles(rotation: Tensor) -> np.ndarray:
@@ -180,18 +202,19 @@ def _time_code_rate(path: Path, codes: list[str]) -> float:
     return _rate(path, np.diff(3600 * hours + 60 * minutes + seconds + frames / nominal))
 
 
-def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Profile) -> Motion:
+def _sorted_out(path: Path, table: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; and angles [T] in degrees by their number
+    in `ANGLES`."""
     known = {name.lower(): name for name in ARKIT}
-    arkit = np.zeros((len(next(iter(table.values()))), len(ARKIT)), np.float32)
+    arkit = np.full((len(next(iter(table.values()))), len(ARKIT)), np.nan, np.float32)
     angles: dict[int, list[np.ndarray]] = {}
-    seen, strange = set(), []
+    strange = []
     for name, values in table.items():
         lower = name.lower()
         if lower.endswith(("_l", "_r")):  # Apple's names as other programs write them: eyeBlink_L
             lower = lower[:-2] + ("left" if lower.endswith("_l") else "right")
         if lower in known:
-            arkit[:, INDEX[known[lower]]] = values
-            seen.add(known[lower])
+            arkit[:, INDEX[known[lower]]] = values.clip(0, 1)
         elif lower in _RADIANS:
             angles.setdefault(_RADIANS[lower], []).append(np.degrees(values))
         elif lower.removesuffix("degrees") in [a.lower() for a in ANGLES]:
@@ -199,16 +222,22 @@ def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Profil
             angles[index] = [values]
         elif lower not in _SILENT:
             strange.append(name)
-    missing = [name for name in ARKIT if name not in seen | OPTIONAL]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise AvatarError(f"{path} lacks the channels {', '.join(missing[:5])}{more}.", "",
-                          "Fill them with zeros if they were not measured.")  # fmt: skip
     if strange:
         log.warn(f"{path}: unknown channels are left out: {', '.join(strange)}.")
-    turns = {k: np.mean(v, 0) for k, v in angles.items()}
-    coefficients = torch.from_numpy(arkit).clamp(0, 1)
-    tensors: dict[str, Any] = {"arkit": coefficients, "face": FaceMap.fit(person.track)(coefficients)}
+    return arkit, {k: np.mean(v, 0) for k, v in angles.items()}
+
+
+def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Profile) -> Motion:
+    arkit, turns = _sorted_out(path, table)
+    missing = [name for name in ARKIT if np.isnan(arkit[:, INDEX[name]]).all()]
+    needed = [name for name in missing if name not in OPTIONAL]
+    if needed:
+        more = f" and {len(needed) - 5} more" if len(needed) > 5 else ""
+        raise AvatarError(f"{path} lacks the channels {', '.join(needed[:5])}{more}.", "",
+                          "Fill them with zeros if they were not measured.")  # fmt: skip
+    arkit[:, [INDEX[name] for name in missing]] = 0
+    values = torch.from_numpy(arkit)
+    tensors: dict[str, Any] = {"arkit": values, "face": FaceMap.fit(person.track)(values)}
     still = person.rest[torch.zeros(len(arkit), dtype=torch.long)]
     if {0, 1, 2} <= set(turns):
         tensors["head_rotation"] = head_rotation(np.stack([turns[k] for k in range(3)], 1))

@@ -20,6 +20,7 @@ from avatar.paths import atomic_file, write_json
 from avatar.train.config import TrainConfig, check, with_preset
 
 if TYPE_CHECKING:
+    from avatar.prior.shared import SharedPrior
     from avatar.train.trainer import Trainer
 
 Config = TrainConfig
@@ -40,6 +41,7 @@ def main(config: Config) -> None:
     for backend in (config.model.renderer, config.model.encoding):
         require(backend)  # before anything is read, or replaced
     device = choose_device(config.device)  # before anything is replaced
+    prior = load_prior(config.prior)
     data = PersonDataset(config.person)
     folder = open_run(config)
     if config.threads is not None:
@@ -57,13 +59,14 @@ def main(config: Config) -> None:
         log.info(
             f"\nStopped at step {trainer.step} and saved. Go on with: "
             f"avatar train {config.person} --out {folder} --quality {config.quality}{chosen_backends(config)}"
-            f"{'' if config.device == 'auto' else f' --device {config.device}'} --resume"
+            f"{'' if config.device == 'auto' else f' --device {config.device}'}"
+            f"{'' if config.prior is None else f' --prior {config.prior}'} --resume"
         )
         raise
     trainer.align_held_out()
     summary = save_tracking(trainer, folder)
     write_json(folder / "training.json", summary)
-    train_speech(data, config, folder)
+    train_speech(data, config, folder, prior)
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
         f"{len(trainer.model.gaussians)} Gaussians. Head poses were corrected by "
@@ -136,21 +139,39 @@ def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
     }  # fmt: skip
 
 
-def train_speech(data, config: TrainConfig, folder: Path) -> None:
-    """Fit what speaks for this person, unless the video has no sound: a network, and the prior adapted to them."""
-    if data.audio_features is None:
-        log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
-        return
+def load_prior(path: Path | None) -> SharedPrior | None:
+    """The prior to adapt, or the shipped one; None, with a warning, where that cannot be had.
+
+    Raises:
+        AvatarError: ``path`` cannot be read or is something else.
+    """
+    from avatar.prior.shared import SharedPrior
+
+    if path is not None:
+        return SharedPrior.load(path)
+    try:
+        return SharedPrior.load()
+    except AvatarError as error:
+        log.warn(f"the avatar will speak without the prior shared by all people: {error}")
+        return None
+
+
+def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | None) -> None:
+    """Fit what speaks for this person: a network, and the prior adapted to them.
+
+    Where the video has no sound, a prior that was chosen is kept with the run; the shipped one need not be.
+    """
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
     from avatar.prior.personal import motion_path, train_personal
-    from avatar.prior.shared import SharedPrior
 
+    if data.audio_features is None:
+        log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
+        if config.prior is not None and prior is not None:
+            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / "prior.safetensors")
+        return
     train_personal(data.folder, seed=config.seed).save(folder / "speech.safetensors")
-    try:
-        prior = SharedPrior.load()
-    except AvatarError as error:
-        log.warn(f"the avatar will speak without the prior shared by all people: {error}")
+    if prior is None:
         return
     motion = Motion.load(motion_path(data.folder))[: data.test_start]
     speech = prior.person(motion, data.fps).adapt(motion, load_audio(data.audio_path), data.info["av_offset_frames"])

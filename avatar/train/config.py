@@ -110,6 +110,8 @@ class TrainConfig:
     """What encodes positions; short for --model.encoding."""
     device: DeviceName = "auto"
     """Where to train: auto takes a GPU where there is one and the CUDA library is built."""
+    prior: Path | None = None
+    """Audio-to-motion prior to adapt to the person, from `avatar prior train`; default: the one that is shipped."""
     preview_every: int = 500
     """Steps between preview pictures."""
     save_every: int = 1000

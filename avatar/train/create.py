@@ -35,6 +35,8 @@ class Config:
     """What draws the Gaussians: gsplat draws the same picture, on a CUDA GPU."""
     encoding: EncodingName = "native"
     """What encodes positions: tinycudann needs a CUDA GPU, in training and ever after."""
+    prior: Path | None = None
+    """Audio-to-motion prior to adapt to the person, from `avatar prior train`; default: the one that is shipped."""
     device: DeviceName = "auto"
     """Where to train and measure: auto takes a GPU where there is one and the CUDA library is built."""
 
@@ -46,6 +48,8 @@ def main(config: Config) -> None:
     for backend in (config.renderer, config.encoding):
         require(backend)
     choose_device(config.device)  # before the hours that may go into preparing
+    if config.prior is not None:
+        train.load_prior(config.prior)
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
@@ -60,7 +64,7 @@ def main(config: Config) -> None:
             train.main(
                 train.Config(
                     person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed,
-                    renderer=config.renderer, encoding=config.encoding, device=config.device,
+                    renderer=config.renderer, encoding=config.encoding, prior=config.prior, device=config.device,
                 )
             )  # fmt: skip
         trained = time.perf_counter()

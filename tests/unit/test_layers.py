@@ -15,7 +15,7 @@ LAYERS = [
     {"fields", "losses", "data", "preprocess", "prior"},
     {"methods", "strategy", "configs"},
     {"train", "infer"},
-    {"viewer", "eval", "synth", "bench", "doctor"},
+    {"viewer", "eval", "corpus", "synth", "bench", "doctor"},
     {"cli", "__main__", "pipelines"},
 ]
 # Calls back up, made inside functions only: the command line's glue, and stages that reuse a later part.

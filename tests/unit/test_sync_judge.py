@@ -12,8 +12,9 @@ import torch
 
 from avatar.errors import AvatarError
 from avatar.eval import sync_evaluation, sync_training
+from avatar.eval.retrack import Track, track_video
 from avatar.eval.sync_judge import BANDS, CHANNELS, REACH, ROWS, WEIGHTS, SyncJudge, SyncNet, SyncScore, mouth_motion
-from avatar.eval.sync_training import Recording, Track
+from avatar.eval.sync_training import Recording
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.synth import performance, speech
 from avatar.synth.shapes import displacement_fields
@@ -206,17 +207,6 @@ def test_variation_of_the_sound_keeps_its_size() -> None:
     assert not torch.equal(varied[0], varied[1])
 
 
-def test_animation_becomes_arkit() -> None:
-    names = [n for source in sync_training._ARKIT_OF for n in (f"{source}_l", f"{source}_r")] + ["tongue_u"]
-    weights = np.zeros((2, len(names)))
-    weights[1, [names.index("mouth_pucker_l"), names.index("mouth_pucker_r")]] = 0.6
-    found = sync_training.animation_to_arkit(weights, names)
-    assert not found[0].any() and found[1].sum() == pytest.approx(0.6)
-    assert found[1, sync_training.INDEX["mouthPucker"]] == pytest.approx(0.6)
-    with pytest.raises(AvatarError, match="no blendshape"):
-        sync_training.animation_to_arkit(weights[:, :2], names[:2])
-
-
 class ClockJudge:
     """Reads the true offset: landmarks and sound carry the time at which they were recorded."""
 
@@ -231,7 +221,8 @@ def test_the_evaluation_of_a_perfect_judge_is_perfect() -> None:
         at = np.zeros((round(seconds * 25), 478, 2), np.float32)
         at[:, 0, 0] = begin + np.arange(len(at)) / 25
         tone = np.where(np.arange(round(seconds * 16000)) % 2, 1, 0)
-        return Track(landmarks=at, audio=(begin + np.arange(len(tone)) / 16000) / 1000 * tone, fps=25.0)
+        audio = (begin + np.arange(len(tone)) / 16000) / 1000 * tone
+        return Track(landmarks=at, arkit=np.zeros((len(at), 52)), audio=audio, fps=25.0)
 
     videos = {"a": video(14, 100), "b": video(10, 200), "short": video(2.5, 300), "tiny": video(1, 400)}
     clips = sync_evaluation.judge_clips(ClockJudge(), videos, 4.0)  # type: ignore[arg-type]
@@ -261,7 +252,6 @@ def test_a_network_of_another_size_survives_saving(tmp_path: Path) -> None:
 
 
 def test_a_video_is_tracked_with_its_sound(tmp_path):
-    from avatar.eval.sync_training import track_video
     from avatar.io.audio import SAMPLE_RATE, write_wav
     from avatar.io.video_writer import VideoWriter
 
@@ -273,6 +263,9 @@ def test_a_video_is_tracked_with_its_sound(tmp_path):
     with VideoWriter(tmp_path / "v.mp4", 64, 64, 25.0, tmp_path / "a.wav", 0.0) as writer:
         for level in range(0, 250, 10):
             writer.write(np.full((64, 64, 3), level, np.uint8))
-    track = track_video(tmp_path / "v.mp4", Fake())
-    assert track.landmarks.shape == (25, 478, 2) and track.fps == 25
+    track = track_video(tmp_path / "v.mp4", Fake(), tmp_path / "kept")
+    assert track.landmarks.shape == (25, 478, 2) and track.arkit.shape == (25, 52) and track.fps == 25
     assert np.all(np.diff(track.landmarks[:, 0, 0]) > 5) and abs(len(track.audio) / SAMPLE_RATE - 1) < 0.1
+    (tmp_path / "v.mp4").rename(tmp_path / "other.mp4")
+    again = track_video(tmp_path / "other.mp4", None, tmp_path / "kept")  # type: ignore[arg-type]
+    assert all(np.array_equal(getattr(again, name), value) for name, value in vars(track).items())

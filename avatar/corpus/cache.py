@@ -1,0 +1,117 @@
+"""Prepared recordings in a folder, by the content of their files: moved, renamed and doubled files are known again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from avatar.corpus.find import Item
+from avatar.corpus.mouth import Mouth
+from avatar.errors import AvatarError
+from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.paths import file_sha256, read_json, write_json
+
+FORMAT = "avatar-corpus-1"  # raise it when the same recording is prepared into other numbers
+MARKER = "cache.json"
+_MOUTH = ("values", "seen", "curve")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of prepared recordings; files are whole or absent, and any number of processes may add to it.
+
+    Attributes:
+        folder: Where.
+        encoder: Configuration of the speech encoder that listened.
+    """
+
+    folder: Path
+    encoder: dict[str, Any]
+
+    @staticmethod
+    def open(folder: Path, encoder: dict[str, Any]) -> Cache:
+        """Make the folder, or check that it is one.
+
+        Raises:
+            AvatarError: It holds something else, is of another version, or was made with another encoder.
+        """
+        folder, marker = Path(folder), Path(folder) / MARKER
+        about = {"format": FORMAT, "encoder": encoder}
+        if folder.exists() and not folder.is_dir():
+            raise AvatarError(f"--cache {folder} is a file.", "", "Name a folder.")
+        if not marker.is_file():
+            if folder.is_dir() and any(folder.iterdir()):
+                raise AvatarError(f"{folder} holds other files.", "Nothing was changed.", "Choose another --cache.")
+            write_json(marker, about)
+        elif (kept := read_json(marker)) != json.loads(json.dumps(about)):
+            other = kept.get("format") if isinstance(kept, dict) else None
+            why = f"It is {other!r}, not {FORMAT!r}." if other != FORMAT else "Another encoder listened."
+            raise AvatarError(f"{folder} was made by another version.", why, "Choose another --cache, or delete it.")
+        return Cache(folder, encoder)
+
+    def key(self, item: Item) -> str:
+        """SHA-256 of what is in the files of a recording.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        digest = hashlib.sha256()
+        for path in item.files:
+            digest.update(bytes.fromhex(file_sha256(path)))
+        return digest.hexdigest()
+
+    def done(self, key: str) -> bool:
+        """Whether nothing is left to do for a recording."""
+        return self._path(key).is_file() or self._refusal(key).get("final", False)
+
+    def reason(self, key: str) -> str:
+        """Why a recording cannot be used; empty where it can.
+
+        Raises:
+            AvatarError: It was not prepared.
+        """
+        if self._path(key).is_file():
+            return ""
+        refusal = self._refusal(key)
+        if not refusal:
+            raise AvatarError(
+                f"{self.folder} lacks a recording that another process prepared.", "", "Give a --cache that all share."
+            )
+        return refusal["reason"]
+
+    def save(self, key: str, mouth: Mouth, features: np.ndarray) -> None:
+        """Keep a prepared recording; features [mouth.rows, F] of its sound.
+
+        Raises:
+            AvatarError: The disk is full or cannot be written.
+        """
+        arrays = {name: array for name in _MOUTH if (array := getattr(mouth, name)) is not None}
+        arrays["features"] = features
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        save_tensors(self._path(key), tensors, {"fps": mouth.fps, "rows": mouth.rows})
+
+    def refuse(self, key: str, reason: str, final: bool = True) -> None:
+        """Keep why a recording cannot be used; it is tried again next time where that is not final."""
+        write_json(self._path(key).with_suffix(".json"), {"reason": reason, "final": final})
+
+    def mouth(self, key: str) -> Mouth:
+        """Raises AvatarError where :meth:`save` did not write it."""
+        tensors, metadata = load_tensors(self._path(key), _MOUTH)
+        return Mouth(**{name: tensor.numpy() for name, tensor in tensors.items()}, **metadata)
+
+    def features(self, key: str) -> np.ndarray:
+        """Raises AvatarError where :meth:`save` did not write them."""
+        return load_tensors(self._path(key), ("features",))[0]["features"].numpy()
+
+    def _refusal(self, key: str) -> dict[str, Any]:
+        path = self._path(key).with_suffix(".json")
+        return read_json(path) if path.is_file() else {}
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"

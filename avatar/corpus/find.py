@@ -1,0 +1,118 @@
+"""Which recordings are there in a folder: videos, and face coefficients with their sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from avatar.errors import AvatarError
+from avatar.motion import facegood
+
+VIDEO = {
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv",
+    ".ts", ".vob", ".webm", ".wmv",
+}  # fmt: skip
+SOUND = {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
+_HEAD = 4096  # bytes of a table that name its channels
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording.
+
+    Attributes:
+        name: Path below the folder, with slashes.
+        speaker: Folder below the folder, or the name itself where there is none: whose way of moving it is.
+        files: The video; or coefficients and what belongs to them.
+        sound: The file with its sound, None where there is none.
+        video: Whether it has pictures, or else coefficients.
+    """
+
+    name: str
+    speaker: str
+    files: tuple[Path, ...]
+    sound: Path | None
+    video: bool
+
+
+def find(folder: Path) -> list[Item]:
+    """All recordings in a folder and the folders in it, in the order of their names.
+
+    A video is known by the ending of its name. Coefficients are FACEGOOD's NAME.bs.npy, and tables NAME.csv or
+    NAME.json of ARKit's; their sound is a file with the same NAME.
+
+    Raises:
+        AvatarError: There is no such folder, or nothing in it.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise AvatarError(f"The folder {folder} does not exist.", "", "Check the path for a typing mistake.")
+    if not folder.is_dir():
+        raise AvatarError(f"{folder} is not a folder.", "", "Name the folder that the recordings are in.")
+    items = [item for files in _folders(folder) for item in _items(folder, files)]
+    if not items:
+        raise AvatarError(
+            f"There is no recording in {folder}.",
+            "",
+            f"Put videos there, or {facegood.SUFFIX[1:]}, .csv or .json of face coefficients with their sound.",
+        )
+    return sorted(items, key=lambda item: item.name)
+
+
+def video(path: Path) -> Item:
+    """One video by itself, named by its file and the folder that it is in.
+
+    Raises:
+        AvatarError: There is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AvatarError(f"The video {path} does not exist." if not path.exists() else f"{path} is not a file.")
+    name = f"{path.resolve().parent.name}/{path.name}"
+    return Item(name, name, (path,), path, video=True)
+
+
+def _folders(folder: Path) -> Iterator[list[Path]]:
+    """The files of each folder; links are followed, but no folder is entered twice."""
+    entered = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(root)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield [Path(root) / name for name in names if not name.startswith(".")]
+
+
+def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
+    heard = [path for kind in (VIDEO, SOUND) for path in sorted(files) if path.suffix.lower() in kind]
+    sounds = {path.stem: path for path in heard}  # a sound file rather than a video
+    for path in files:
+        suffix = path.suffix.lower()
+        if suffix in VIDEO:
+            yield _item(folder, (path,), path, video=True)
+        elif path.name.endswith(facegood.SUFFIX):
+            names = path.with_name(facegood.NAMES_FILE)
+            sound = sounds.get(path.name.removesuffix(facegood.SUFFIX))
+            yield _item(folder, (path, names), sound, video=False)
+        elif suffix in (".csv", ".json") and _names_arkit(path):
+            yield _item(folder, (path,), sounds.get(path.stem), video=False)
+
+
+def _item(folder: Path, files: tuple[Path, ...], sound: Path | None, video: bool) -> Item:
+    below = files[0].relative_to(folder)
+    name = below.as_posix()
+    speaker = below.parent.as_posix() if len(below.parts) > 1 else name
+    return Item(name, speaker, files if video or sound is None else (*files, sound), sound, video)
+
+
+def _names_arkit(path: Path) -> bool:
+    """Whether a table is one of face coefficients, and not of anything else."""
+    try:
+        with open(path, "rb") as file:
+            return b"jawopen" in file.read(_HEAD).lower()
+    except OSError:
+        return False

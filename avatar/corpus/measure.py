@@ -1,0 +1,76 @@
+"""How well a prior follows the lips of people whom it has not heard: correlation of articulation with what was tracked.
+
+Before gate and person: what is measured is the regression, in the speaker's own spreads. The lag is where the
+correlation is greatest; it should be zero, because picture and sound are put in step first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from avatar.corpus.cache import Cache
+from avatar.corpus.mouth import Mouth
+from avatar.errors import AvatarError
+from avatar.eval.sync_judge import best_offset
+from avatar.motion.normalise import ARTICULATION, OPENING, PUCKER, WIDTH
+from avatar.prior.encoder import features_at
+from avatar.prior.shared import RATE, SharedPrior
+
+MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
+_LAGS = 3  # frames on either side
+_EDGE = 4  # frames at the ends, which a lag would move out
+
+
+def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, late: float) -> dict[str, float]:
+    """Correlation of what is said with what was seen, and its lag in frames, for each of `MEASURED`.
+
+    Args:
+        prior: Measured.
+        mouth: Of a video.
+        features: [mouth.rows, F] of its sound, by the prior's encoder.
+        late: Seconds by which the picture is late.
+    """
+    real, seen = mouth.in_step(late)
+    said = (prior.heard(features) @ prior.taps).numpy()
+    row: dict[str, float] = {}
+    for name, i in MEASURED.items():
+        curve = [_correlation(np.roll(said[:, i], -lag), real[:, i], seen) for lag in range(-_LAGS, _LAGS + 1)]
+        row |= {name: curve[_LAGS], f"{name}_lag": float(np.argmax(curve) - _LAGS)}
+    return row
+
+
+def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """:func:`measure` for prepared videos by name, at the offset that the sync judge finds for each.
+
+    Raises:
+        AvatarError: One of them cannot be used.
+    """
+    rows = {}
+    for name, key in keys.items():
+        if reason := cache.reason(key):
+            raise AvatarError(f"{name} cannot be measured.", reason)
+        mouth = cache.mouth(key)
+        if mouth.curve is None:
+            raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")
+        score = best_offset(mouth.curve, mouth.fps)
+        found = {"offset_frames": score.offset_frames, "confidence": score.confidence}
+        rows[name] = found | measure(prior, mouth, cache.features(key), score.offset_frames / mouth.fps)
+    return rows
+
+
+def mean(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The mean over videos of each number."""
+    return {k: float(np.mean([row[k] for row in rows.values()])) for k in next(iter(rows.values()))}
+
+
+def predict(prior: SharedPrior, audio: np.ndarray, count: int) -> np.ndarray:
+    """[count, A] articulation in spreads for a sound, without a person and without the gate."""
+    return (prior.heard(features_at(prior.encoder, audio, RATE, count).features) @ prior.taps).numpy()
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, seen: np.ndarray) -> float:
+    inside = seen.copy()
+    inside[:_EDGE] = inside[-_EDGE:] = False
+    return float(np.corrcoef(a[inside], b[inside])[0, 1])

@@ -1,0 +1,155 @@
+"""A recording made ready for training: tracked, listened to, judged for sync, and kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+
+import numpy as np
+
+from avatar.assets import canonical_face
+from avatar.corpus.cache import Cache
+from avatar.corpus.find import Item
+from avatar.corpus.mouth import Mouth, of_coefficients, of_face
+from avatar.errors import AvatarError
+from avatar.eval.retrack import FaceTracker, track_video
+from avatar.eval.sync_judge import MIN_FPS, MIN_SECONDS, SyncJudge, mouth_motion
+from avatar.io.audio import SAMPLE_RATE, is_silent, load_audio
+from avatar.io.video import VideoInfo, read_info, sample_frames
+from avatar.motion import arkit_files, facegood
+from avatar.motion.arkit import ARKIT, INDEX
+from avatar.preprocess.ingest import MIN_FACE, MIN_FACE_SHARE, RIVAL_SHARE, RIVAL_SIZE
+from avatar.preprocess.landmarker import Landmarker
+from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at
+from avatar.prior.shared import RATE
+
+SHORTEST = 1.0  # seconds
+PROBES = 10  # frames of a video that are looked at for faces before all are
+
+
+def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
+    """Prepare one recording, unless that was done before.
+
+    Returns:
+        Name and key of the recording, and whether there was anything to do.
+
+    Raises:
+        AvatarError: The result cannot be written, or a pretrained part cannot be had. That a recording cannot be used
+            is no error: the cache keeps why.
+    """
+    try:
+        key = cache.key(item)
+    except OSError as error:
+        key = hashlib.sha256(item.name.encode()).hexdigest()
+        cache.refuse(key, f"It cannot be read: {error.strerror or error}.", final=False)
+        return item.name, key, True
+    if cache.done(key):
+        return item.name, key, False
+    tools = _tools(json.dumps(cache.encoder))
+    if item.video:
+        tools.load_tracker()  # that it cannot be had is not the recording's fault
+    try:
+        mouth, features = tools.video(item) if item.video else tools.coefficients(item)
+    except AvatarError as error:
+        cache.refuse(key, str(error))
+    except Exception as error:  # a decoder that trips over one file must not stop the others
+        cache.refuse(key, f"{type(error).__name__}: {error}", final=False)
+    else:
+        cache.save(key, mouth, features)
+    return item.name, key, True
+
+
+@functools.cache
+def _tools(encoder: str) -> _Tools:
+    """Made once in a process, at the first recording that is new."""
+    return _Tools(build_encoder(json.loads(encoder)))
+
+
+class _Tools:
+    def __init__(self, encoder: SpeechEncoder) -> None:
+        self._encoder = encoder
+        self._judge = SyncJudge.load()
+
+    @functools.cache  # noqa: B019  (one object per process, for good)
+    def load_tracker(self) -> None:
+        """Load what only videos need.
+
+        Raises:
+            AvatarError: It cannot be had.
+        """
+        self._tracker, self._several = FaceTracker(), Landmarker(num_faces=2)
+        self._shape = canonical_in_head_axes(canonical_face()[0])
+
+    def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
+        """What is seen and heard in a video; after :meth:`load_tracker`.
+
+        Raises:
+            AvatarError: It cannot be used.
+        """
+        info = read_info(item.files[0])
+        if not info.has_audio:
+            raise AvatarError("It has no sound.")
+        if float(info.fps) < MIN_FPS:
+            raise AvatarError(f"It has only {float(info.fps):g} frames per second.")
+        if info.duration < SHORTEST:
+            raise AvatarError(f"It is only {info.duration:.1f} s long.")
+        if is_silent(load_audio(info.path, start=info.start)):
+            raise AvatarError("Its sound is silent.")
+        self._look_for_one_face(info)
+        track = track_video(info.path, self._tracker)
+        geometry, seen = mouth_motion(track.landmarks, self._shape)
+        if seen.mean() < MIN_FACE_SHARE:
+            raise AvatarError(f"A face is seen in only {seen.mean():.0%} of it.")
+        frames = np.arange(len(seen))
+        arkit = np.stack([np.interp(frames, frames[seen], c[seen]) for c in track.arkit.T], 1)
+        rows = _rows(len(frames), track.fps, track.audio)
+        curve = None
+        if rows >= MIN_SECONDS * RATE:
+            curve = self._judge.distances(track.landmarks, track.audio, track.fps)
+        mouth = Mouth(values=of_face(geometry, arkit), seen=seen, fps=track.fps, rows=rows, curve=curve)
+        return mouth, self._hear(track.audio, rows)
+
+    def coefficients(self, item: Item) -> tuple[Mouth, np.ndarray]:
+        """What coefficients say, and what is heard in their sound.
+
+        Raises:
+            AvatarError: They cannot be used.
+        """
+        path = item.files[0]
+        if item.sound is None:
+            raise AvatarError("There is no sound of the same name beside it.")
+        if path.name.endswith(facegood.SUFFIX):
+            arkit, fps = facegood.load(path), facegood.FPS
+            arkit[:, [INDEX[name] for name in ARKIT if name not in facegood.KNOWN]] = np.nan
+        else:
+            arkit, fps = arkit_files.coefficients(path)
+        audio = load_audio(item.sound)
+        if is_silent(audio):
+            raise AvatarError("Its sound is silent.")
+        rows = _rows(len(arkit), fps, audio)
+        mouth = Mouth(values=of_coefficients(arkit), seen=np.ones(len(arkit), bool), fps=fps, rows=rows)
+        return mouth, self._hear(audio, rows)
+
+    def _look_for_one_face(self, info: VideoInfo) -> None:
+        found = [faces for frame in sample_frames(info, PROBES) if (faces := self._several.detect(frame))]
+        if not found:
+            raise AvatarError("No face is seen in it.")
+        rivals = sum(len(faces) > 1 and faces[1].height >= RIVAL_SIZE * faces[0].height for faces in found)
+        if rivals > RIVAL_SHARE * len(found):
+            raise AvatarError("It shows two faces of about equal size.")
+        height = float(np.median([faces[0].height for faces in found]))
+        if height < MIN_FACE:
+            raise AvatarError(f"The face is only {height:.0f} pixels high.")
+
+    def _hear(self, audio: np.ndarray, rows: int) -> np.ndarray:
+        return features_at(self._encoder, audio, RATE, rows).features
+
+
+def _rows(frames: int, fps: float, audio: np.ndarray) -> int:
+    """Rows of sound that there are frames for."""
+    seconds = min(frames / fps, len(audio) / SAMPLE_RATE)
+    if seconds < SHORTEST:
+        raise AvatarError(f"It is only {seconds:.1f} s long.")
+    return int(seconds * RATE)

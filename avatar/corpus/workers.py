@@ -1,0 +1,109 @@
+"""Work shared out among processes of this machine, or of a Ray cluster. Nothing heavy is imported before a process has
+been told to keep to one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from avatar.errors import AvatarError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_AHEAD = 4  # tasks per processor that Ray is given before results are waited for
+
+
+def cores() -> int:
+    """Processors that this process may use; its share of them where several were started on this machine together."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def spread(task: Callable[[T], R], items: Sequence[T], workers: int, ray: str | None = None) -> Iterator[R]:
+    """Results of a task, in the order in which they are ready.
+
+    Args:
+        task: A function of a module, or a `functools.partial` of one.
+        items: What it is called with.
+        workers: Processes; 1: none but this one.
+        ray: Address of a Ray cluster to use instead, or ``local`` for one with ``workers`` processors here.
+
+    Raises:
+        AvatarError: A process was killed, or Ray cannot be had. What the task raises comes through.
+    """
+    if ray is not None:
+        return _on_ray(task, items, workers, ray)
+    workers = min(workers, len(items))
+    return map(task, items) if workers <= 1 else _in_processes(task, items, workers)
+
+
+def _in_processes(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")  # threads and native libraries do not survive a fork
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin)
+    try:
+        for future in as_completed([pool.submit(task, item) for item in items]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise AvatarError(
+            "A worker was killed,",
+            "most likely because memory ran out.",
+            "Run the same command again with fewer --workers: what is done is kept.",
+        ) from None
+    except BaseException:  # do not wait for what was begun
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In a new process: one thread each, leave interruption to the parent, and do not outlive it."""
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: str) -> Iterator[R]:
+    try:
+        import ray  # type: ignore[import-not-found]
+    except ImportError:
+        raise AvatarError("--ray needs Ray, which is not installed.", "", "pip install 'avatar-toolkit[ray]'") from None
+    variables = {"env_vars": dict.fromkeys(_THREADS, "1")}
+    where: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(None if address == "local" else address, runtime_env=variables, log_to_driver=False, **where)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise AvatarError(f"There is no Ray cluster at {address}:", f"{error}.", "Check --ray.") from None
+    try:
+        remote = ray.remote(num_cpus=1)(lambda item: task(item))
+        left = iter(items)
+        running = [remote.remote(item) for _, item in zip(range(_AHEAD * _processors(ray)), left, strict=False)]
+        while running:
+            ready, running = ray.wait(running)
+            running += [remote.remote(item) for _, item in zip(ready, left, strict=False)]
+            yield from ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    finally:
+        ray.shutdown()
+
+
+def _processors(ray: Any) -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
