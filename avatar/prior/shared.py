@@ -313,7 +313,7 @@ def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[
 
     def take(count: int) -> Motion:
         nonlocal held, base, frame
-        at = (torch.arange(frame, frame + count) * (RATE / fps) - base).clamp(max=len(held) - 1)
+        at = (torch.arange(frame, frame + count, dtype=torch.float64) * (RATE / fps) - base).clamp(max=len(held) - 1)
         low = at.long()
         high = (low + 1).clamp(max=len(held) - 1)
         part = (at - low)[:, None]
