@@ -24,6 +24,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion import Motion
 from avatar.motion.normalise import ARTICULATION, CHANNELS, Identity, mouth_channels, with_mouth
+from avatar.prior.closure import Closing
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import HOLD_SECONDS, SpeechGate
 from avatar.prior.personal import closed_mouth
@@ -50,6 +51,7 @@ class SharedPrior:
         taps: [(behind + 1 + ahead) * K + 1, A] what the rows around a moment, and a constant, say about articulation.
         behind, ahead: Rows.
         gain: What restores the movement that a mean over possible mouths lacks.
+        touch: [taps] what the same rows say about whether the lips touch, 0 (surely not) to 1 (surely); None: nothing.
         about: How it was trained; ``id`` says which one it is.
     """
 
@@ -62,6 +64,7 @@ class SharedPrior:
     ahead: int
     gain: float
     about: dict[str, Any] = field(default_factory=dict)
+    touch: Tensor | None = None
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> SharedPrior:
@@ -143,16 +146,26 @@ class PriorSpeech:
 
     def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
         """Blocks of motion for a stream of 16 kHz mono sound; only mouth, jaw and cheeks move."""
+        for motion, touch in self.parted(chunks):
+            yield self.close(motion, touch)
+
+    def close(self, motion: Motion, touch: Tensor) -> Motion:
+        """Motion with the person's lips brought together as much as ``touch`` [T] says."""
+        return Closing.of(self.identity, self.rest)(motion, touch)
+
+    def parted(self, chunks: Iterable[np.ndarray]) -> Iterator[tuple[Motion, Tensor]]:
+        """:meth:`stream` before lips that touch are brought together, and how surely they touch [n]."""
         counted = _Counted(chunks)
         blocks = stream_features(self.prior.encoder, counted, RATE)
-        yield from _at_rate(self._mouths(blocks), self.fps, counted)
+        for rows in _at_rate(self._mouths(blocks), self.fps, counted):
+            yield with_mouth(rows[:, :CHANNELS], self.fps), rows[:, CHANNELS]
 
     def speak(self, samples: np.ndarray) -> Motion:
         """The motion for a whole sound [N]."""
         return Motion.cat(list(self.stream(chunked(samples))))
 
     def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
-        """Blocks of channels [n, CHANNELS] at `RATE`; the same however the features are cut."""
+        """Blocks [n, CHANNELS + 1] at `RATE`, the same however they are cut: channels, and how surely lips touch."""
         prior, gate = self.prior, SpeechGate(RATE, self.pause, ahead=0.0)
         held = np.zeros((0, len(prior.input_mean)), np.float32)
         opens = np.zeros(0, np.float32)  # the gate, from row `left` of `held` on
@@ -160,12 +173,13 @@ class PriorSpeech:
 
         def mouth(stop: int) -> Tensor:
             nonlocal held, opens, left
-            free = self.free(prior.heard(held)[left:stop])
-            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (free - self.rest)
+            heard = prior.heard(held)[left:stop]
+            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (self.free(heard) - self.rest)
+            touch = torch.zeros(len(heard)) if prior.touch is None else (heard @ prior.touch).clamp(0, 1)
             opens = opens[stop - left :]
             drop = max(0, stop - prior.behind)
             held, left = held[drop:], stop - drop
-            return out
+            return torch.cat([out, touch[:, None]], 1)
 
         for block in blocks:
             held = np.concatenate([held, block.features])
@@ -278,14 +292,16 @@ _NUMBERS = ("behind", "ahead", "gain", "about")
 def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata = {"encoder": prior.encoder.config, "articulation": list(ARTICULATION)}
     metadata["prior"] = {name: getattr(prior, name) for name in _NUMBERS}
-    return {f"prior.{name}": getattr(prior, name) for name in _TENSORS}, metadata
+    tensors = {f"prior.{name}": getattr(prior, name) for name in _TENSORS}
+    return tensors if prior.touch is None else tensors | {"prior.touch": prior.touch}, metadata
 
 
 def _unpack(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
     if tuple(metadata["articulation"]) != ARTICULATION:
         raise AvatarError("The audio-to-motion prior speaks of another mouth than this version.", "", "Train it again.")
     arrays = {name: tensors[f"prior.{name}"] for name in _TENSORS}
-    return SharedPrior(encoder=build_encoder(metadata["encoder"]), **arrays, **metadata["prior"])
+    encoder = build_encoder(metadata["encoder"])
+    return SharedPrior(encoder=encoder, touch=tensors.get("prior.touch"), **arrays, **metadata["prior"])
 
 
 def _moved(samples: np.ndarray, seconds: float) -> np.ndarray:
@@ -306,12 +322,12 @@ class _Counted:
             yield chunk
 
 
-def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Motion]:
-    """Motion at another frame rate, linearly; as many frames as begin within the sound, which ends with the blocks."""
-    held = torch.zeros(0, CHANNELS)
+def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Tensor]:
+    """Rows at another rate, linearly; as many as begin within the sound, which ends with the blocks."""
+    held = torch.zeros(0)
     base = frame = 0  # row number of held[0]; next frame
 
-    def take(count: int) -> Motion:
+    def take(count: int) -> Tensor:
         nonlocal held, base, frame
         at = (torch.arange(frame, frame + count, dtype=torch.float64) * (RATE / fps) - base).clamp(max=len(held) - 1)
         low = at.long()
@@ -321,7 +337,7 @@ def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[
         frame += count
         drop = min(int(frame * RATE / fps) - base, len(held) - 1)
         held, base = held[drop:], base + drop
-        return with_mouth(mixed.float(), fps)
+        return mixed.float()
 
     for block in blocks:
         held = torch.cat([held, block])
