@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import soxr
 import torch
 import tyro
 
@@ -29,13 +28,21 @@ from avatar.prior.protocol import AudioToMotion
 from avatar.prior.shared import WEIGHTS, SharedPrior
 from avatar.prior.together import Together
 from avatar.synth import speech
-from avatar.synth.make import SCRIPT
+from pipelines.prior_speaking import bilabials, resampled
 
 CHUNK = SAMPLE_RATE // 50  # of a microphone: 20 ms
 SETTLED_SECONDS = 0.5  # of a pause, after which the mouth has to be still
 _SENTENCE_SECONDS, _PAUSE_SECONDS = 4.0, 2.0
 _ROOM_DB = -55.0  # dBFS, of the quiet room
-_SYNTHETIC = 3  # texts of half a minute
+# Said by the project's own voice; hardly a word of it trained anything.
+TEXTS = (
+    "Before breakfast, the baker's apprentice carried empty baskets up the steep pavement. Nobody had swept the steps. "
+    "A lamp burned behind the pantry window, and somebody hummed an old campaign tune, slightly out of time.",
+    "The harbour pilot grumbled about maps. Every spring the sandbanks shift, the buoys drift, and captains complain. "
+    "My grandfather kept a notebook of it: depth, swell, fog, and the number of ropes lost at the northern jetty.",
+    "Please bring a small umbrella. It may rain by evening, though the morning is bright. We will stop at the museum, "
+    "compare a couple of portraits, have soup with pepper and bread, and be home again before the last tram.",
+)
 _FAR = 4  # frames from any p, b and m
 
 
@@ -48,7 +55,9 @@ class Config:
     words: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PERSON=FILE")] = ()
     """Words with their times of some of these people."""
     speech: Path
-    """A minute of speech."""
+    """Speech."""
+    seconds: float = 30.0
+    """How much of it is spoken."""
     noises: tuple[Path, ...] = ()
     """Sounds to lay under the speech, as loud as it, besides white and pink noise."""
     hour: float = 3600.0
@@ -93,7 +102,7 @@ def main(config: Config) -> None:
     folders = [entry.partition("=")[::2] for entry in config.persons]
     people = {Path(a).stem: load_person(prior, Path(a), Path(b)) for a, b in folders}
     first = next(iter(people.values()))
-    said = load_audio(config.speech)[: 60 * SAMPLE_RATE]
+    said = load_audio(config.speech)[: round(config.seconds * SAMPLE_RATE)]
     words = {Path(a).stem: Path(b) for a, b in (entry.partition("=")[::2] for entry in config.words)}
     result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(WEIGHTS)}
 
@@ -109,7 +118,7 @@ def main(config: Config) -> None:
     add("live", live(first, said))
     add("noise at 0 dB", in_noise(first, said, config.noises))
     if config.hour:
-        add("hour", long_run(first.voices["together"], said, config.hour))
+        add("hour", long_run(first.voices["prior"], said, config.hour))
 
 
 def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
@@ -170,7 +179,7 @@ def closure(person: Person, path: Path) -> dict[str, Any]:
     others = others[np.abs(others[:, None] - closures).min(1) > _FAR]
     real = np.where(person.motion.valid.numpy(), person.opening, np.nan)
     rows: dict[str, Any] = {}
-    for part, start, voices in (("held out", person.test, tuple(person.voices)), ("whole video", 0, ("prior", "live"))):
+    for part, start, voices in (("held out", person.test, tuple(person.voices)), ("whole video", 0, ("prior",))):
         tracks = {"real": real[start:]} | {v: person.said(v, start, len(real)) for v in voices}
         rows[part] = {"closures": int(((closures >= start) & (closures < len(real))).sum())}
         rows[part] |= {name: _closed(track, real, closures - start, others - start) for name, track in tracks.items()}
@@ -179,15 +188,15 @@ def closure(person: Person, path: Path) -> dict[str, Any]:
 
 def synthetic_closure(person: Person) -> dict[str, Any]:
     """The same for the project's own voice, whose phones have exact times."""
-    texts = [_text(seed) for seed in range(_SYNTHETIC)]
-    rows: dict[str, Any] = {"closures": sum(len(_bilabials(said)) for said in texts)}
+    texts = [speech.speak(text, "neural", seed) for seed, text in enumerate(TEXTS)]
+    rows: dict[str, Any] = {"closures": sum(len(bilabials(said)) for said in texts)}
     fps = person.motion.fps
     for name, voice in person.voices.items():
         parts = []
         for said in texts:
-            track = opening(spoken(voice, _sound(said)))
+            track = opening(spoken(voice, resampled(said)))
             vowels = np.array([(p.start + p.end) / 2 for p in said.phones if p.symbol in speech.VOWELS])
-            parts.append(_closed(track, person.opening[: person.test], _bilabials(said) * fps, vowels * fps))
+            parts.append(_closed(track, person.opening[: person.test], bilabials(said) * fps, vowels * fps))
         rows[name] = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
     return {"synthetic": rows}
 
@@ -196,29 +205,6 @@ def _closed(track: np.ndarray, real: np.ndarray, closures: np.ndarray, others: n
     inside = [times[(times >= 0) & (np.round(times) < len(track))] for times in (closures, others)]
     rates = [float(np.nanmean(closed_at(track, real, times))) for times in inside]
     return {"closed": rates[0], "elsewhere": rates[1]}
-
-
-def _text(seed: int) -> speech.Speech:
-    """Half a minute of random words, other seeds than those that trained anything."""
-    import re
-
-    rng = np.random.default_rng(10_000 + seed)
-    words = sorted(set(re.findall("[a-z]+", " ".join(SCRIPT).lower())))
-    parts: list[speech.Speech] = []
-    while sum(part.seconds for part in parts) < 30:
-        text = " ".join(rng.choice(words, rng.integers(4, 11)))
-        parts += [speech.silence(float(rng.uniform(0.05, 0.8))), speech.speak(text, seed=int(rng.integers(1 << 20)))]
-    return speech.join(parts)
-
-
-def _sound(said: speech.Speech) -> np.ndarray:
-    return soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
-
-
-def _bilabials(said: speech.Speech) -> np.ndarray:
-    """Seconds of the middle of each closure: all of m, at most 75 ms of p and b."""
-    found = [p for p in said.phones if p.symbol in speech.BILABIAL]
-    return np.array([(p.start + (p.end if p.symbol == "m" else min(p.end, p.start + 0.075))) / 2 for p in found])
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------

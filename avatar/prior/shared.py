@@ -23,11 +23,11 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion import Motion
-from avatar.motion.normalise import ARTICULATION, CHANNELS, Identity, mouth_channels, with_mouth
+from avatar.motion.normalise import ARTICULATION, CHANNELS, FACE, Identity, mouth_channels, opening_weights, with_mouth
 from avatar.prior.closure import Closing
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
-from avatar.prior.gate import HOLD_SECONDS, SpeechGate
-from avatar.prior.personal import closed_mouth
+from avatar.prior.gate import SpeechGate
+from avatar.prior.personal import choose_pause, closed_mouth
 from avatar.prior.whisper import WhisperEncoder
 
 FORMAT = "avatar-prior-1"
@@ -37,6 +37,9 @@ RATE = 25.0  # rows per second inside, whatever the avatar's rate is
 _LIMIT = 6.0  # standard deviations of a feature
 _FOLDS = 5
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
+_PAUSES = (0.4, 1.0)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
+_SILENCE = 0.3  # ... and in silence
+_TALKS = 0.5  # of the usual movement: somebody who moves the mouth less is not talking
 _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
 
 
@@ -101,11 +104,30 @@ class SharedPrior:
         Raises:
             AvatarError: Less than a second of the face was measured.
         """
-        identity = Identity.of(motion)
+        identity = Identity.of(motion.map(valid=_talking(motion)))
         channels, valid = mouth_channels(motion), motion.valid.numpy()
         rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
         gain = torch.full((CHANNELS,), self.gain)
         return PriorSpeech(fps=fps, prior=self, identity=identity, rest=rest, gain=gain)
+
+
+def _talking(motion: Motion) -> Tensor:
+    """[T] where a mouth was measured and talks: how it rests in pauses says nothing of how the person speaks.
+
+    All that was measured, where that leaves less than a second.
+    """
+    opening = mouth_channels(motion)[:, : len(FACE)] @ opening_weights()
+    reach = round(motion.fps / 2)
+    spread = np.lib.stride_tricks.sliding_window_view(np.pad(opening, reach, "edge"), 2 * reach + 1).std(1)
+    valid = motion.valid.numpy()
+    if not valid.any():
+        return motion.valid
+    talks = valid & (spread >= _TALKS * np.quantile(spread[valid], 0.75))
+    return torch.from_numpy(talks) if talks.sum() >= motion.fps else motion.valid
+
+
+def _gate(pause: float) -> SpeechGate:
+    return SpeechGate(RATE, pause, ahead=0.0, silence=_SILENCE)
 
 
 def project(features: np.ndarray, mean: Tensor, std: Tensor, basis: Tensor) -> Tensor:
@@ -141,7 +163,7 @@ class PriorSpeech:
     rest: Tensor
     gain: Tensor
     readout: Tensor | None = None
-    pause: float = HOLD_SECONDS
+    pause: float = _PAUSES[0]
     report: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
@@ -166,7 +188,7 @@ class PriorSpeech:
 
     def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
         """Blocks [n, CHANNELS + 1] at `RATE`, the same however they are cut: channels, and how surely lips touch."""
-        prior, gate = self.prior, SpeechGate(RATE, self.pause, ahead=0.0)
+        prior, gate = self.prior, _gate(self.pause)
         held = np.zeros((0, len(prior.input_mean)), np.float32)
         opens = np.zeros(0, np.float32)  # the gate, from row `left` of `held` on
         left = 0  # rows of `held` that are context on the left
@@ -212,7 +234,8 @@ class PriorSpeech:
         """
         track = motion.resample(RATE)
         sound = _moved(samples, offset / motion.fps)[: round((len(track) + 1) / RATE * SAMPLE_RATE)]
-        heard = self.prior.heard(features_at(self.prior.encoder, sound, RATE).features)[: len(track)]
+        features = features_at(self.prior.encoder, sound, RATE)
+        heard = self.prior.heard(features.features)[: len(track)]
         track = track[: len(heard)]
         valid = track.valid.numpy()
         base = replace(self, readout=None)
@@ -241,11 +264,17 @@ class PriorSpeech:
 
         errors = {s: float(np.square((left_out(s) - real) / scale).mean()) for s in (None, *_RIDGES)}
         best = min(errors, key=lambda key: errors[key])
-        lost = real.std(0) / (left_out(best).std(0) + 1e-6)
+        unseen = left_out(best)
+        lost = real.std(0) / (unseen.std(0) + 1e-6)
+        gain = np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)
+        middle = self.identity.bias.numpy()
+        gates = {pause: _gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in _PAUSES}
+        pause = choose_pause(middle + gain * (unseen - middle), real, self.rest.numpy(), gates)
         return replace(
             base,
             readout=None if best is None else torch.from_numpy(solve(np.ones(len(x), bool), best)).float(),
-            gain=torch.from_numpy(np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)).float(),
+            gain=torch.from_numpy(gain).float(),
+            pause=pause,
             report={"seconds": round(len(x) / RATE, 1), "ridge": best, "error": round(errors[best] / errors[None], 3)},
         )
 
