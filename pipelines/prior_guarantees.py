@@ -31,7 +31,7 @@ from avatar.synth import speech
 from pipelines.prior_speaking import bilabials, resampled
 
 CHUNK = SAMPLE_RATE // 50  # of a microphone: 20 ms
-SETTLED_SECONDS = 0.5  # of a pause, after which the mouth has to be still
+SETTLED_SECONDS, EARLY_SECONDS = 0.8, 0.2  # of a pause: lips take time to close, and part before the next sound
 _SENTENCE_SECONDS, _PAUSE_SECONDS = 4.0, 2.0
 _ROOM_DB = -55.0  # dBFS, of the quiet room
 # Said by the project's own voice; hardly a word of it trained anything.
@@ -61,7 +61,9 @@ class Config:
     noises: tuple[Path, ...] = ()
     """Sounds to lay under the speech, as loud as it, besides white and pink noise."""
     hour: float = 3600.0
-    """Seconds of the long run; 0 leaves it out."""
+    """Seconds of the long run."""
+    only: tuple[str, ...] = ()
+    """Measure this alone: opening, closure, silence, live, noise, hour."""
     json: Path | None = None
     """Write the numbers here."""
 
@@ -106,19 +108,19 @@ def main(config: Config) -> None:
     words = {Path(a).stem: Path(b) for a, b in (entry.partition("=")[::2] for entry in config.words)}
     result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(WEIGHTS)}
 
-    def add(name: str, value: Any) -> None:
-        result[name] = value
-        info(f"{name}: {value}")
+    sections: dict[str, Callable[[], Any]] = {
+        "opening": lambda: {name: held_out(person) for name, person in people.items()},
+        "closure": lambda: {k: closure(people[k], path) for k, path in words.items()} | synthetic_closure(first),
+        "silence": lambda: silence(first, said),
+        "live": lambda: live(first, said),
+        "noise": lambda: in_noise(first, said, config.noises),
+        "hour": lambda: long_run(first.voices["prior"], said, config.hour),
+    }
+    for name in config.only or tuple(sections):
+        result[name] = sections[name]()
+        info(f"{name}: {result[name]}")
         if config.json is not None:
             write_json(config.json, result)
-
-    add("opening", {name: held_out(person) for name, person in people.items()})
-    add("closure", {name: closure(people[name], path) for name, path in words.items()} | synthetic_closure(first))
-    add("silence", silence(first, said))
-    add("live", live(first, said))
-    add("noise at 0 dB", in_noise(first, said, config.noises))
-    if config.hour:
-        add("hour", long_run(first.voices["prior"], said, config.hour))
 
 
 def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
@@ -213,7 +215,8 @@ def _closed(track: np.ndarray, real: np.ndarray, closures: np.ndarray, others: n
 def silence(person: Person, said: np.ndarray) -> dict[str, Any]:
     """Movement of the mouth in pauses over that in speech, and how far it is open in them, of the person's range.
 
-    ``pauses``: as `avatar eval` has it, from the first silent frame on; ``settled``: from half a second later on.
+    ``pauses``: as `avatar eval` has it, in all of every pause; ``settled``: without the first 0.8 s and the last 0.2 s
+    of the pauses laid in, in which the lips close and part.
     """
     fps = person.motion.fps
     rng = np.random.default_rng(0)
@@ -226,9 +229,8 @@ def silence(person: Person, said: np.ndarray) -> dict[str, Any]:
         for name, voice in person.voices.items():
             track = opening(spoken(voice, sound))
             silent = silent_frames(frame_levels(sound, len(track), fps), fps)
-            settled = silent.copy()
-            for shift in range(1, round(SETTLED_SECONDS * fps) + 1):
-                settled[shift:] &= silent[:-shift]
+            within = np.arange(len(track)) / fps % (_SENTENCE_SECONDS + _PAUSE_SECONDS) - _SENTENCE_SECONDS
+            settled = (within > SETTLED_SECONDS) & (within < _PAUSE_SECONDS - EARLY_SECONDS)
             velocity = np.diff(track, prepend=track[:1])
             rows[f"{kind}, {name}"] = {
                 "pauses": _ratio(velocity[silent], velocity[~silent]),
