@@ -6,6 +6,7 @@ person's held-out part, or, for the prior as it is, which never saw the person, 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -352,7 +353,7 @@ def long_run(voice: AudioToMotion, said: np.ndarray, seconds: float) -> dict[str
     for block in voice.stream(loop()):
         times = (frame + np.arange(len(block))) / voice.fps
         for end in ends:
-            inside = np.abs((times + 0.2) % period - end) < 0.5 / voice.fps
+            inside = np.abs(times % period - (end - 0.2)) < 0.5 / voice.fps
             rests += [*block.face[:, FACE].numpy()[inside]]
         frame += len(block)
     settled = memory[min(3, len(memory) - 1) :]
@@ -368,7 +369,7 @@ def long_run(voice: AudioToMotion, said: np.ndarray, seconds: float) -> dict[str
 
 def _resident_bytes() -> int:
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
