@@ -314,8 +314,10 @@ def choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: di
         rest: [C] the closed mouth.
         gates: By the pause in seconds, the shortest first, what the gate [T] is with it.
     """
-    mouths = {pause: rest + gate[:, None] * (free - rest) for pause, gate in gates.items()}
-    scores = {pause: np.corrcoef(_opening(mouth), _opening(real))[0, 1] for pause, mouth in mouths.items()}
+    scores = {}
+    for pause, gate in gates.items():
+        both = np.stack([_opening(rest + gate[:, None] * (free - rest)), _opening(real)])
+        scores[pause] = float(np.corrcoef(both)[0, 1]) if both.std(1).min() > 1e-6 else 0.0  # nobody speaks, or moves
     return next(pause for pause, score in scores.items() if score >= max(scores.values()) - _PAUSE_COST)
 
 

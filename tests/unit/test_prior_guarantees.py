@@ -140,6 +140,7 @@ def test_the_gate_leaves_pauses_to_a_person_who_moves_in_them():
     gates = {0.4: busy.astype(float), 1.0: np.ones(len(busy))}
     assert choose_pause(free, free, rest, gates) == 1.0
     assert choose_pause(free, rest + busy[:, None] * (free - rest), rest, gates) == 0.4
+    assert choose_pause(free, free, rest, {pause: 0 * gate for pause, gate in gates.items()}) == 0.4
 
 
 # --- rest -------------------------------------------------------------------------------------------------------------
