@@ -91,7 +91,7 @@ def main(config: Config) -> None:
     result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
     for group in ("familiar", "development", "test"):
         if videos := getattr(config, group):
-            rows = measure_all(prior, *_prepared([video(path) for path in videos], config, prior.encoder))
+            rows = measure_all(prior, *prepared([video(path) for path in videos], config.cache, prior.encoder))
             result[group] = {"mean": mean(rows), "videos": rows}
             info(f"{group}: " + " ".join(f"{k} {v:.3f}" for k, v in mean(rows).items()))
     if config.languages:
@@ -110,11 +110,11 @@ def main(config: Config) -> None:
 
 def _train(config: Config, folder: Path) -> None:
     encoder = SpeechEncoder([WhisperEncoder()])
-    cache, keys = _prepared(find(folder), config, encoder)
+    cache, keys = prepared(find(folder), config.cache, encoder)
     offset = Offset(config.sentences_late / 25)  # GRID's rate
     one = [Entry(name=name, speaker="s1", key=key, offset=offset) for name, key in keys.items()]
     sources = {
-        "sentences": Recordings(one, scales(one, cache), cache),
+        "sentences": Recordings(one, scales(one, cache, pauses=True), cache),
         "synthetic": list(_synthetic(encoder, canonical_in_head_axes(canonical_face()[0]), config.seed)),
     }
     seconds = {name: round(sum(len(r.features) for r in part) / RATE) for name, part in sources.items()}
@@ -122,9 +122,9 @@ def _train(config: Config, folder: Path) -> None:
     fit(sources, SHARES, encoder, about).save(config.out)
 
 
-def _prepared(items: Sequence[Item], config: Config, encoder: SpeechEncoder) -> tuple[Cache, dict[str, str]]:
-    """The cache, and the keys of recordings in it by name."""
-    cache = Cache.open(config.cache, encoder.config)
+def prepared(items: Sequence[Item], folder: Path, encoder: SpeechEncoder) -> tuple[Cache, dict[str, str]]:
+    """The cache in a folder, and the keys of recordings in it by name."""
+    cache = Cache.open(folder, encoder.config)
     return cache, prepare_all(items, cache, Ranks())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item
 from avatar.corpus.sync import IN_STEP, Offset, offsets
-from avatar.motion.normalise import ARTICULATION, relative, spread_of
+from avatar.motion.normalise import ARTICULATION, OPENING, relative, spread_of, talking
 from avatar.prior.shared import RATE
 from avatar.prior.shared_training import Recording
 
@@ -88,11 +88,20 @@ def shares(sources: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, float]
 Scales = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def scales(part: Sequence[Entry], cache: Cache) -> Scales:
-    """Centre and spread [A] of each speaker's articulation, of what was seen."""
+def scales(part: Sequence[Entry], cache: Cache, pauses: bool = False) -> Scales:
+    """Centre and spread [A] of each speaker's articulation, where it was seen to talk.
+
+    Args:
+        part: Recordings.
+        cache: Where they are.
+        pauses: Count the pauses as well.
+    """
     speakers: dict[str, list[np.ndarray]] = defaultdict(list)
     for entry in part:
         values, seen = cache.mouth(entry.key).in_step(entry.offset.late)
+        opening = values[:, OPENING]
+        if not pauses and np.isfinite(opening).all():
+            seen = talking(opening, seen, RATE)
         speakers[entry.speaker].append(values[seen])
     return {speaker: spread_of(np.concatenate(values)) for speaker, values in speakers.items()}
 

@@ -40,6 +40,7 @@ PUCKER = ARTICULATION.index("mouthPucker")
 
 _FLOOR = np.r_[np.full(len(GEOMETRY), 0.01), np.full(len(COEFFICIENTS), 0.02), 0.01]  # what moves less is noise
 _LIMIT = 5.0  # spreads
+_TALKS = 0.5  # of the usual movement: somebody who moves the mouth less is not talking
 _RIDGE = 0.02  # of the variance
 
 
@@ -87,6 +88,24 @@ def _reduction() -> np.ndarray:
             matrix[rows.index(source), column] = 1 / len(sources)
     matrix[: len(FACE), OPENING] = opening_weights()
     return matrix
+
+
+def talking(opening: np.ndarray, seen: np.ndarray, fps: float) -> np.ndarray:
+    """[T] where a mouth that was seen talks: how it rests in pauses says nothing of how the person speaks.
+
+    All that was seen, where that leaves less than a second.
+
+    Args:
+        opening: [T] gap between the lips, in any unit.
+        seen: [T] bool.
+        fps: Frames per second.
+    """
+    if not seen.any():
+        return seen
+    reach = round(fps / 2)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(opening, reach, "edge"), 2 * reach + 1).std(1)
+    talks = seen & (around >= _TALKS * np.quantile(around[seen], 0.75))
+    return talks if talks.sum() >= fps else seen
 
 
 def relative(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ ENERGY_FLOOR_DB = -80.0
 _HOP = 160  # energy and mel: 10 ms
 _FFT = 512
 _FRAME = 400  # 25 ms Hann window
+_LOUDEST = 100.0  # nobody clips by 40 dB: such samples are not scaled
 _SPEECH_BAND = (100.0, 6000.0)  # Hz; leaves out hum and most hiss
 
 
@@ -290,42 +291,64 @@ class _Tee:
                 if chunk is None:
                     self.ended = True
                     return
+                _check(chunk)
                 self.count += len(chunk)
                 for other in self._queues:
                     other.append(chunk)
             yield queue.popleft()
 
 
+def _check(chunk: np.ndarray) -> None:
+    """Raise where a program hands over what is no 16 kHz mono sound."""
+    if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
+        raise AvatarError(
+            "Sound has to come as floating-point samples [N] of one channel,",
+            f"not as {chunk.dtype} {list(chunk.shape)}.",
+            "Mix the channels, and divide whole numbers by their full scale.",
+        )
+    if not np.isfinite(chunk).all():
+        raise AvatarError("The sound contains samples that are not numbers (NaN or infinite).")
+    if len(chunk) and np.abs(chunk).max() > _LOUDEST:
+        raise AvatarError("The samples of a sound have to be within -1 and 1,", f"not {np.abs(chunk).max():g}.")
+
+
 def _side_by_side(columns: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """Blocks of rows, concatenated; a column that ends early repeats its last row until all have ended."""
-    held: list[np.ndarray | None] = [None] * len(columns)
+    """Blocks of rows, concatenated, as soon as all columns have them; a column that ends early repeats its last row
+    until all have ended."""
+    held: list[np.ndarray | None] = [None] * len(columns)  # rows not yet given
+    last: list[np.ndarray | None] = [None] * len(columns)  # the last one that was given
     ended = [False] * len(columns)
     while True:
         for i, column in enumerate(columns):
             block = held[i]
-            if (block is None or len(block) <= 1) and not ended[i]:  # one row stays behind, to be repeated
+            if (block is None or not len(block)) and not ended[i]:
                 more = next(column, None)
                 if more is None:
                     ended[i] = True
                 else:
-                    held[i] = more if block is None else np.concatenate([block, more])
+                    held[i] = more
         blocks = [block for block in held if block is not None]
         if len(blocks) < len(columns):
-            if all(ended):
-                return
+            if any(end and block is None for block, end in zip(held, ended, strict=True)):
+                return  # there is nothing to repeat
             continue
-        ready = [len(block) - (not end) for block, end in zip(blocks, ended, strict=True)]
-        if all(ended):
-            size = max(ready)
-            if size:
-                yield np.concatenate([np.pad(b, ((0, size - len(b)), (0, 0)), "edge") for b in blocks], 1)
+        sizes = [len(block) for block in blocks]
+        if all(ended) and not max(sizes):
             return
-        size = min(r for r, end in zip(ready, ended, strict=True) if not end)
-        if size <= 0:
+        size = max(sizes) if all(ended) else min(n for n, end in zip(sizes, ended, strict=True) if not end)
+        if not size:
             continue
-        padded = [np.pad(b, ((0, max(0, size - len(b))), (0, 0)), "edge") for b in blocks]
-        yield np.concatenate([b[:size] for b in padded], 1)
-        held = [b[min(size, len(b) - 1) :] if end else b[size:] for b, end in zip(padded, ended, strict=True)]
+        for i, block in enumerate(blocks):
+            blocks[i], held[i] = _filled(block[:size], last[i], size), block[size:]
+            last[i] = blocks[i][-1:]
+        yield np.concatenate(blocks, 1)
+
+
+def _filled(rows: np.ndarray, before: np.ndarray | None, size: int) -> np.ndarray:
+    """Rows [n, F], their last one (or the one ``before`` them) repeated until there are ``size``."""
+    if len(rows) == 0 and before is not None:
+        rows = before
+    return np.pad(rows, ((0, size - len(rows)), (0, 0)), "edge")
 
 
 def _at_frames(
@@ -348,7 +371,7 @@ def _at_frames(
     def emit(held: np.ndarray, final: bool) -> np.ndarray:
         """The frames that the rows at hand are enough for."""
         nonlocal frame
-        top = base + len(held) - 1 - (0 if final else reach)
+        top = base + len(held) - (1 if final else half)  # rows further away than that have no weight
         last = int(np.floor((top / rate + first - start) * fps + 1e-9)) + int(final)
         if last < frame:
             return held[:0]

@@ -18,6 +18,7 @@ _SILENCE_BELOW_VOICE = 50.0  # dB; silence, too
 _BELOW_VOICE = 38.0  # dB below the voice: not speech, whatever it is
 _ABOVE_FLOOR = 5.0  # dB above the background that speech must have ...
 _CLEAR_RANGE = 20.0  # ... in recordings where voice and background are this far apart
+_STEADY_RANGE = 5.0  # dB; sound that varies less is nobody's voice: speech in noise as loud as it varies by 10
 _EARLY_SECONDS = 0.08  # the lips part before the sound
 HOLD_SECONDS = 0.10  # closures of stops are no pauses
 _RELEASE_SECONDS = 0.15
@@ -30,14 +31,17 @@ class SpeechGate:
 
     Args:
         fps: Frames per second.
-        pause: Seconds of pause after which the gate closes; silence closes it after `HOLD_SECONDS`.
+        pause: Seconds of pause after which the gate closes; silence may close it sooner.
         ahead: Seconds of look-ahead for the level of the voice; without it the first word is judged by its beginning.
+        silence: Seconds of silence after which the gate closes.
     """
 
-    def __init__(self, fps: float, pause: float = HOLD_SECONDS, ahead: float = AHEAD_SECONDS) -> None:
+    def __init__(
+        self, fps: float, pause: float = HOLD_SECONDS, ahead: float = AHEAD_SECONDS, silence: float = HOLD_SECONDS
+    ) -> None:
         self._fps = fps
-        self._silence_hold = round(HOLD_SECONDS * fps)
-        self._pause_hold = round(max(pause, HOLD_SECONDS) * fps)
+        self._silence_hold = round(silence * fps)
+        self._pause_hold = round(max(pause, silence) * fps)
         self._ahead = round(ahead * fps)
         self._early = max(1, round(_EARLY_SECONDS * fps))
         self._features: np.ndarray | None = None  # rows not yet given back
@@ -65,6 +69,11 @@ class SpeechGate:
         """The rest."""
         return self._give(len(self._energy))
 
+    def judge(self, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A whole recording at once: loudness relative to the voice [n], and the gate [n]."""
+        rows = [*self.push(energy[:, None], energy), *self.finish()]
+        return np.concatenate([row[1] for row in rows]), np.concatenate([row[2] for row in rows])
+
     def _follow(self, value: float) -> tuple[float, float]:
         if value > _SILENCE_DB:  # digital silence says nothing about the background of speech
             self._floor = min(value, self._floor + _FLOOR_RISES / self._fps)
@@ -79,9 +88,9 @@ class SpeechGate:
         later = np.minimum(np.arange(seen) + self._ahead, len(self._levels) - 1)
         voice, floor = self._levels[later].T
         threshold = np.maximum(_SILENCE_DB, voice - _BELOW_VOICE)
-        with np.errstate(invalid="ignore"):  # without any sound there is no background
-            threshold = np.where(voice - floor > _CLEAR_RANGE, np.maximum(threshold, floor + _ABOVE_FLOOR), threshold)
-        speech = self._energy[:seen] > threshold
+        span = voice - floor  # -inf as long as there was no sound
+        threshold = np.where(span > _CLEAR_RANGE, np.maximum(threshold, floor + _ABOVE_FLOOR), threshold)
+        speech = (self._energy[:seen] > threshold) & (span > _STEADY_RANGE)
         opens = np.empty(count, np.float32)
         silence = self._energy[:seen] <= np.maximum(_SILENCE_DB, voice - _SILENCE_BELOW_VOICE)
         for i in range(count):

@@ -275,7 +275,8 @@ def fit(
 
     gain = _gains(unseen[valid], own.targets[valid], members, own.inputs)
     free = unseen * gain * output_std + output_mean
-    pause = _choose_pause(free[valid], targets[valid], rest, [_gate(own.energy, fps, p)[1][valid] for p in _PAUSES])
+    gates = {pause: _gate(own.energy, fps, pause)[1][valid] for pause in _PAUSES}
+    pause = choose_pause(free[valid], targets[valid], rest, gates)
     speech = PersonalSpeech(
         fps=fps,
         encoder=encoder,
@@ -304,10 +305,20 @@ def _opening(channels: np.ndarray) -> np.ndarray:
     return channels[:, : len(FACE)] @ opening_weights()
 
 
-def _choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: list[np.ndarray]) -> float:
-    """The shortest of `_PAUSES` whose gate costs no more than `_PAUSE_COST` of correlation on unseen parts."""
-    scores = [np.corrcoef(_opening(rest + g[:, None] * (free - rest)), _opening(real))[0, 1] for g in gates]
-    return next(p for p, score in zip(_PAUSES, scores, strict=True) if score >= max(scores) - _PAUSE_COST)
+def choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: dict[float, np.ndarray]) -> float:
+    """The shortest pause whose gate costs no more than `_PAUSE_COST` of correlation on unseen parts.
+
+    Args:
+        free: [T, C] mouth channels as predicted, without a gate.
+        real: [T, C] as tracked.
+        rest: [C] the closed mouth.
+        gates: By the pause in seconds, the shortest first, what the gate [T] is with it.
+    """
+    scores = {}
+    for pause, gate in gates.items():
+        both = np.stack([_opening(rest + gate[:, None] * (free - rest)), _opening(real)])
+        scores[pause] = float(np.corrcoef(both)[0, 1]) if both.std(1).min() > 1e-6 else 0.0  # nobody speaks, or moves
+    return next(pause for pause, score in scores.items() if score >= max(scores.values()) - _PAUSE_COST)
 
 
 def closed_mouth(targets: np.ndarray, opens: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -433,9 +444,7 @@ def _noise_copy(noise: np.ndarray, encoder: SpeechEncoder, fps: float, rest: np.
 
 def _gate(energy: np.ndarray, fps: float, pause: float = HOLD_SECONDS) -> tuple[np.ndarray, np.ndarray]:
     """Loudness relative to the voice [T] and the gate [T]."""
-    gate = SpeechGate(fps, pause)
-    rows = gate.push(energy[:, None], energy) + gate.finish()
-    return np.concatenate([r[1] for r in rows]), np.concatenate([r[2] for r in rows])
+    return SpeechGate(fps, pause).judge(energy)
 
 
 def _train(

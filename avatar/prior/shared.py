@@ -23,19 +23,33 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion import Motion
-from avatar.motion.normalise import ARTICULATION, CHANNELS, Identity, mouth_channels, with_mouth
+from avatar.motion.normalise import (
+    ARTICULATION,
+    CHANNELS,
+    FACE,
+    Identity,
+    mouth_channels,
+    opening_weights,
+    talking,
+    with_mouth,
+)
+from avatar.prior.closure import Closing
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
-from avatar.prior.gate import HOLD_SECONDS, SpeechGate
-from avatar.prior.personal import closed_mouth
+from avatar.prior.gate import SpeechGate
+from avatar.prior.personal import choose_pause, closed_mouth
 from avatar.prior.whisper import WhisperEncoder
 
 FORMAT = "avatar-prior-1"
 SPEECH_FORMAT = "avatar-speech-2"
 WEIGHTS = Path(__file__).with_name("prior.safetensors")
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
+GAIN = 1.25  # of a prior in units of speech: chosen on the development people, who then move as much as they do
 _LIMIT = 6.0  # standard deviations of a feature
 _FOLDS = 5
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
+_PAUSES = (0.4, 1.0)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
+_SILENCE = 0.3  # ... and in silence
+_LIVE_GAIN = 1.25  # rows with little sound ahead say less: what that takes of the movement
 _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
 
 
@@ -50,6 +64,7 @@ class SharedPrior:
         taps: [(behind + 1 + ahead) * K + 1, A] what the rows around a moment, and a constant, say about articulation.
         behind, ahead: Rows.
         gain: What restores the movement that a mean over possible mouths lacks.
+        touch: [taps] what the same rows say about whether the lips touch, 0 (surely not) to 1 (surely); None: nothing.
         about: How it was trained; ``id`` says which one it is.
     """
 
@@ -62,6 +77,7 @@ class SharedPrior:
     ahead: int
     gain: float
     about: dict[str, Any] = field(default_factory=dict)
+    touch: Tensor | None = None
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> SharedPrior:
@@ -81,8 +97,12 @@ class SharedPrior:
         save_tensors(path, tensors, {"format": FORMAT, **metadata})
 
     def live(self) -> SharedPrior:
-        """The same with little waiting, for five times the work: rows have 0.04 to 0.12 s of sound ahead of them."""
-        return replace(self, encoder=SpeechEncoder([WhisperEncoder(hop=0.08, ahead=0.04)]))
+        """The same with little waiting, for five times the work: a frame needs 0.2 s of sound after its time at most.
+
+        Rows then have 0.04 to 0.08 s of sound ahead of them, instead of 0.2 to 0.6 s.
+        """
+        encoder = SpeechEncoder([WhisperEncoder(hop=0.08, ahead=0.04)])
+        return replace(self, encoder=encoder, gain=_LIVE_GAIN * self.gain)
 
     def heard(self, features: np.ndarray) -> Tensor:
         """[T, taps] what the regression sees, for features [T, F] of consecutive rows."""
@@ -98,11 +118,16 @@ class SharedPrior:
         Raises:
             AvatarError: Less than a second of the face was measured.
         """
-        identity = Identity.of(motion)
         channels, valid = mouth_channels(motion), motion.valid.numpy()
+        opening = channels[:, : len(FACE)] @ opening_weights()
+        identity = Identity.of(motion.map(valid=torch.from_numpy(talking(opening, valid, motion.fps))))
         rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
         gain = torch.full((CHANNELS,), self.gain)
         return PriorSpeech(fps=fps, prior=self, identity=identity, rest=rest, gain=gain)
+
+
+def _gate(pause: float) -> SpeechGate:
+    return SpeechGate(RATE, pause, ahead=0.0, silence=_SILENCE)
 
 
 def project(features: np.ndarray, mean: Tensor, std: Tensor, basis: Tensor) -> Tensor:
@@ -138,34 +163,45 @@ class PriorSpeech:
     rest: Tensor
     gain: Tensor
     readout: Tensor | None = None
-    pause: float = HOLD_SECONDS
+    pause: float = _PAUSES[0]
     report: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
         """Blocks of motion for a stream of 16 kHz mono sound; only mouth, jaw and cheeks move."""
+        for motion, touch in self.parted(chunks):
+            yield self.close(motion, touch)
+
+    def close(self, motion: Motion, touch: Tensor) -> Motion:
+        """Motion with the person's lips brought together as much as ``touch`` [T] says."""
+        return Closing.of(self.identity, self.rest)(motion, touch)
+
+    def parted(self, chunks: Iterable[np.ndarray]) -> Iterator[tuple[Motion, Tensor]]:
+        """:meth:`stream` before lips that touch are brought together, and how surely they touch [n]."""
         counted = _Counted(chunks)
         blocks = stream_features(self.prior.encoder, counted, RATE)
-        yield from _at_rate(self._mouths(blocks), self.fps, counted)
+        for rows in _at_rate(self._mouths(blocks), self.fps, counted):
+            yield with_mouth(rows[:, :CHANNELS], self.fps), rows[:, CHANNELS]
 
     def speak(self, samples: np.ndarray) -> Motion:
         """The motion for a whole sound [N]."""
         return Motion.cat(list(self.stream(chunked(samples))))
 
     def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
-        """Blocks of channels [n, CHANNELS] at `RATE`; the same however the features are cut."""
-        prior, gate = self.prior, SpeechGate(RATE, self.pause, ahead=0.0)
+        """Blocks [n, CHANNELS + 1] at `RATE`, the same however they are cut: channels, and how surely lips touch."""
+        prior, gate = self.prior, _gate(self.pause)
         held = np.zeros((0, len(prior.input_mean)), np.float32)
         opens = np.zeros(0, np.float32)  # the gate, from row `left` of `held` on
         left = 0  # rows of `held` that are context on the left
 
         def mouth(stop: int) -> Tensor:
             nonlocal held, opens, left
-            free = self.free(prior.heard(held)[left:stop])
-            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (free - self.rest)
+            heard = prior.heard(held)[left:stop]
+            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (self.free(heard) - self.rest)
+            touch = torch.zeros(len(heard)) if prior.touch is None else (heard @ prior.touch).clamp(0, 1)
             opens = opens[stop - left :]
             drop = max(0, stop - prior.behind)
             held, left = held[drop:], stop - drop
-            return out
+            return torch.cat([out, touch[:, None]], 1)
 
         for block in blocks:
             held = np.concatenate([held, block.features])
@@ -198,7 +234,8 @@ class PriorSpeech:
         """
         track = motion.resample(RATE)
         sound = _moved(samples, offset / motion.fps)[: round((len(track) + 1) / RATE * SAMPLE_RATE)]
-        heard = self.prior.heard(features_at(self.prior.encoder, sound, RATE).features)[: len(track)]
+        features = features_at(self.prior.encoder, sound, RATE)
+        heard = self.prior.heard(features.features)[: len(track)]
         track = track[: len(heard)]
         valid = track.valid.numpy()
         base = replace(self, readout=None)
@@ -227,11 +264,17 @@ class PriorSpeech:
 
         errors = {s: float(np.square((left_out(s) - real) / scale).mean()) for s in (None, *_RIDGES)}
         best = min(errors, key=lambda key: errors[key])
-        lost = real.std(0) / (left_out(best).std(0) + 1e-6)
+        unseen = left_out(best)
+        lost = real.std(0) / (unseen.std(0) + 1e-6)
+        gain = np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)
+        middle = self.identity.bias.numpy()
+        gates = {pause: _gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in _PAUSES}
+        pause = choose_pause(middle + gain * (unseen - middle), real, self.rest.numpy(), gates)
         return replace(
             base,
             readout=None if best is None else torch.from_numpy(solve(np.ones(len(x), bool), best)).float(),
-            gain=torch.from_numpy(np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)).float(),
+            gain=torch.from_numpy(gain).float(),
+            pause=pause,
             report={"seconds": round(len(x) / RATE, 1), "ridge": best, "error": round(errors[best] / errors[None], 3)},
         )
 
@@ -278,14 +321,16 @@ _NUMBERS = ("behind", "ahead", "gain", "about")
 def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata = {"encoder": prior.encoder.config, "articulation": list(ARTICULATION)}
     metadata["prior"] = {name: getattr(prior, name) for name in _NUMBERS}
-    return {f"prior.{name}": getattr(prior, name) for name in _TENSORS}, metadata
+    tensors = {f"prior.{name}": getattr(prior, name) for name in _TENSORS}
+    return tensors if prior.touch is None else tensors | {"prior.touch": prior.touch}, metadata
 
 
 def _unpack(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
     if tuple(metadata["articulation"]) != ARTICULATION:
         raise AvatarError("The audio-to-motion prior speaks of another mouth than this version.", "", "Train it again.")
     arrays = {name: tensors[f"prior.{name}"] for name in _TENSORS}
-    return SharedPrior(encoder=build_encoder(metadata["encoder"]), **arrays, **metadata["prior"])
+    encoder = build_encoder(metadata["encoder"])
+    return SharedPrior(encoder=encoder, touch=tensors.get("prior.touch"), **arrays, **metadata["prior"])
 
 
 def _moved(samples: np.ndarray, seconds: float) -> np.ndarray:
@@ -306,14 +351,14 @@ class _Counted:
             yield chunk
 
 
-def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Motion]:
-    """Motion at another frame rate, linearly; as many frames as begin within the sound, which ends with the blocks."""
-    held = torch.zeros(0, CHANNELS)
+def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Tensor]:
+    """Rows at another rate, linearly; as many as begin within the sound, which ends with the blocks."""
+    held = torch.zeros(0)
     base = frame = 0  # row number of held[0]; next frame
 
-    def take(count: int) -> Motion:
+    def take(count: int) -> Tensor:
         nonlocal held, base, frame
-        at = (torch.arange(frame, frame + count) * (RATE / fps) - base).clamp(max=len(held) - 1)
+        at = (torch.arange(frame, frame + count, dtype=torch.float64) * (RATE / fps) - base).clamp(max=len(held) - 1)
         low = at.long()
         high = (low + 1).clamp(max=len(held) - 1)
         part = (at - low)[:, None]
@@ -321,7 +366,7 @@ def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[
         frame += count
         drop = min(int(frame * RATE / fps) - base, len(held) - 1)
         held, base = held[drop:], base + drop
-        return with_mouth(mixed.float(), fps)
+        return mixed.float()
 
     for block in blocks:
         held = torch.cat([held, block])

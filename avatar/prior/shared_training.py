@@ -22,12 +22,11 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.motion.normalise import ARTICULATION
 from avatar.prior.encoder import SpeechEncoder
-from avatar.prior.shared import SharedPrior, project, stack
+from avatar.prior.shared import GAIN, SharedPrior, project, stack
 
 COMPONENTS = 96
 BEHIND, AHEAD = 5, 2  # rows
 RIDGE = 0.1  # of the mean power of the inputs
-GAIN = 1.3  # see `SharedPrior`
 _EVERY = 3  # neighbouring rows are alike: every third says how the features vary
 
 

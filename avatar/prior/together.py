@@ -11,11 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.io.audio import chunked
 from avatar.motion import Motion
 from avatar.prior.protocol import AudioToMotion
+from avatar.prior.shared import PriorSpeech
+
+_Parted = tuple[Motion, Tensor]  # motion before lips are brought together, and how surely they touch [n]
 
 
 class Together:
@@ -34,27 +38,38 @@ class Together:
             raise AvatarError("Networks that speak together must have one frame rate,", f"not {sorted(rates)}.")
         self.members = tuple(members)
         self.fps = rates.pop()
+        self._prior = next((member for member in members if isinstance(member, PriorSpeech)), None)
 
     def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
-        """Blocks of motion for a stream of 16 kHz mono sound; as late as the slowest member."""
-        heard = itertools.tee(chunks, len(self.members))
-        streams = [member.stream(sound) for member, sound in zip(self.members, heard, strict=True)]
-        held: list[list[Motion]] = [[] for _ in streams]
+        """Blocks of motion for a stream of 16 kHz mono sound; as late as the slowest member.
+
+        Where a `PriorSpeech` is among them, it also says of the mean where the lips have to touch.
+        """
+        sounds = itertools.tee(chunks, len(self.members))
+        streams = [self._parted(member, sound) for member, sound in zip(self.members, sounds, strict=True)]
+        held: list[_Parted | None] = [None] * len(streams)
         while True:
-            for blocks, stream in zip(held, streams, strict=True):
-                if not blocks and (block := next(stream, None)) is not None:
-                    blocks.append(block)
-            if not all(held):
+            held = [next(stream, None) if block is None else block for block, stream in zip(held, streams, strict=True)]
+            blocks = [block for block in held if block is not None]
+            if len(blocks) < len(streams):
                 return
-            count = min(len(blocks[0]) for blocks in held)
-            parts = [blocks[0][:count] for blocks in held]
-            for blocks in held:
-                rest = blocks.pop()[count:]
-                if len(rest):
-                    blocks.append(rest)
+            count = min(len(motion) for motion, _ in blocks)
             if count:
-                face, arkit = (torch.stack([getattr(p, n) for p in parts]).mean(0) for n in ("face", "arkit"))
-                yield parts[0].map(face=face, arkit=arkit)
+                yield self._mean([(motion[:count], touch[:count]) for motion, touch in blocks])
+            held = [(motion[count:], touch[count:]) if len(motion) > count else None for motion, touch in blocks]
+
+    def _parted(self, member: AudioToMotion, sound: Iterator[np.ndarray]) -> Iterator[_Parted]:
+        if self._prior is not None and member is self._prior:
+            return self._prior.parted(sound)
+        return ((motion, torch.zeros(len(motion))) for motion in member.stream(sound))
+
+    def _mean(self, parts: Sequence[_Parted]) -> Motion:
+        motions = [motion for motion, _ in parts]
+        face, arkit = (torch.stack([getattr(m, name) for m in motions]).mean(0) for name in ("face", "arkit"))
+        motion = motions[0].map(face=face, arkit=arkit)
+        if self._prior is None:
+            return motion
+        return self._prior.close(motion, torch.stack([touch for _, touch in parts]).sum(0))
 
     def speak(self, samples: np.ndarray) -> Motion:
         """The motion for a whole sound [N]."""

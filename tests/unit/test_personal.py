@@ -181,7 +181,7 @@ def test_too_little_tracked_face_is_refused(tmp_path: Path) -> None:
 
 def test_the_gate_bridges_stops_and_shuts_in_pauses() -> None:
     energy = np.full(200, -70.0)
-    energy[50:100] = -20
+    energy[50:100] = -20 + 5 * np.sin(np.arange(50))
     energy[70:72] = -65  # a stop
     energy[100:120] = -45  # the room, then silence
 

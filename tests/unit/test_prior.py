@@ -203,24 +203,41 @@ def test_a_run_without_sound_speaks_by_the_shipped_prior(tmp_path: Path):
     assert opened(motion).std() > 0.1 * opened(talking()).std()
 
 
-@needs_whisper
-def test_live_speech_comes_at_once():
-    speech = SharedPrior.load().live().person(talking(), 25.0)
-    samples = voice(2.0)
-    heard = [0]
+def waited(speech: PriorSpeech, samples: np.ndarray, size: int) -> np.ndarray:
+    """Seconds of sound after the time of each frame that were heard before it came out; the end is left out."""
+    heard = 0
 
-    def sound():
-        for chunk in chunked(samples, 320):
-            heard[0] += len(chunk)
+    def sound() -> Iterator[np.ndarray]:
+        nonlocal heard
+        for chunk in chunked(samples, size):
+            heard += len(chunk)
             yield chunk
+        heard = -1
 
-    frame, late = 0, []
+    late: list[float] = []
     for block in speech.stream(sound()):
-        if heard[0] < len(samples):
-            late += [heard[0] / SAMPLE_RATE - (frame + i) / 25 for i in range(len(block))]
-        frame += len(block)
-    assert frame == 50
-    assert max(late) <= 0.27
+        if heard < 0:
+            break
+        late += [heard / SAMPLE_RATE - (len(late) + i) / speech.fps for i in range(len(block))]
+    return np.array(late)
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001, 60.0])
+def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(monkeypatch: pytest.MonkeyPatch, fps: float):
+    monkeypatch.setattr(whisper, "_stem", _Clock)
+    random = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0]
+    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    encoder = SpeechEncoder([whisper.WhisperEncoder()])
+    whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, taps, 5, 2, 1.0)
+    live = whole.live().person(talking(), fps)
+    samples = voice(3.0)
+    late = waited(live, samples, 40)
+    assert len(late) > 2.7 * fps
+    assert late.max() <= 0.2 + 1e-6
+    assert waited(live, samples, 1)[: int(fps)].max() <= 0.2 + 1e-6
+    assert waited(live, samples, 320).max() <= 0.22 + 1e-6  # a microphone's chunks of 20 ms
+    assert waited(whole.person(talking(), fps), samples, 40).max() <= 0.75
 
 
 class _Steps:
