@@ -1,0 +1,214 @@
+"""One second of motion from what went before and what is heard: a linear forecast, and a flow that makes it a sample.
+
+What the next second may look like is first written as a Gaussian: mean and covariance of the displacement from the last
+known frame, given the frames before and the sound, by ridge regression. In its whitened coordinates ``u`` a flow takes
+noise to motion (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023) along the trigonometric interpolant
+
+    u(t) = cos(pi t / 2) noise + sin(pi t / 2) data
+
+of Albergo and Vanden-Eijnden ("Building Normalizing Flows with Stochastic Interpolants", ICLR 2023). With it the flow of
+a standard normal to itself stands still: a network that has learnt nothing leaves the Gaussian as it is, for any number
+of steps, and what it learns are departures from it. No jump is possible where a second begins: the uncertainty of a
+displacement vanishes there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avatar.prior.generator_manner import CHANNELS
+
+RATE = 25.0  # rows per second inside, whatever the avatar's rate is
+CONTEXT, WINDOW, AHEAD = 40, 25, 10  # rows known before, rows made, rows of sound after
+PATCH = 5  # rows per token
+SPEECH = 2  # loudness and voice activity
+HEARD = CONTEXT + WINDOW + AHEAD
+STEPS = 4  # of Heun's method: eight evaluations
+_SIZE = len(CHANNELS)
+_KEPT, _MODES = 0.9995, 96  # share of the variance, and dimensions at most
+_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
+_FOLDS = 5
+_APART = 0.3  # how much of the covariance between different channels is not believed
+
+
+def summary(context: Tensor) -> Tensor:
+    """[B, 4 C] of context [B, CONTEXT, C]: place, velocity, and where the last moments were from there."""
+    last = context[:, -1]
+    parts = [last, last - context[:, -4], context[:, -10:].mean(1) - last, context.mean(1) - last]
+    return torch.cat(parts, 1)
+
+
+def heard(speech: Tensor) -> Tensor:
+    """[B, n] of speech [B, HEARD, SPEECH]: means over tokens, from 0.8 s before on."""
+    return speech[:, CONTEXT - 20 :].unflatten(1, (-1, PATCH)).mean(2).flatten(1)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The Gaussian of the next second.
+
+    Attributes:
+        scale: [F] spreads of the inputs, `summary` and then `heard`; ``middle`` [F] their means.
+        weights: [F + 1, WINDOW * C] mean displacement from the last row, the last row of it constant.
+        modes: [K, WINDOW * C] directions of what is uncertain, orthonormal; ``size`` [K] standard deviation along them.
+    """
+
+    scale: Tensor
+    middle: Tensor
+    weights: Tensor
+    modes: Tensor
+    size: Tensor
+
+    @staticmethod
+    def of(context: Tensor, speech: Tensor, target: Tensor, order: np.ndarray) -> Forecast:
+        """Fit it.
+
+        Args:
+            context: [B, CONTEXT, C].
+            speech: [B, HEARD, SPEECH].
+            target: [B, WINDOW, C] what came next.
+            order: [B] when each was, in rows: what lies together is left out together to choose the ridge.
+        """
+        x = torch.cat([summary(context), heard(speech)], 1)
+        middle, scale = x.mean(0), x.std(0) + 0.05
+        x = torch.cat([(x - middle) / scale, torch.ones(len(x), 1)], 1).double()
+        y = (target - context[:, -1:]).flatten(1).double()
+        folds = np.searchsorted(np.quantile(order, np.linspace(0, 1, _FOLDS + 1)[1:-1]), order, side="right")
+
+        def solve(chosen: np.ndarray, ridge: float) -> Tensor:
+            seen = x[chosen]
+            hold = torch.full((x.shape[1],), ridge * len(seen), dtype=x.dtype)
+            hold[-1] = 0
+            return torch.linalg.solve(seen.T @ seen + torch.diag(hold), seen.T @ y[chosen])
+
+        def missed(ridge: float) -> float:
+            total = 0.0
+            for k in range(_FOLDS):
+                near = np.isin(order, order[folds == k][:, None] + np.arange(-CONTEXT, CONTEXT))
+                chosen = ~near if bool((~near).any()) else folds != k
+                total += float((y[folds == k] - x[folds == k] @ solve(chosen, ridge)).square().sum())
+            return total
+
+        weights = solve(np.ones(len(x), bool), min(_RIDGES, key=missed))
+        rest = y - x @ weights
+        covariance = (rest.T @ rest / len(rest)).reshape(WINDOW, _SIZE, WINDOW, _SIZE)
+        same = torch.eye(_SIZE, dtype=x.dtype)[None, :, None, :]
+        covariance = covariance * (same + (1 - _APART) * (1 - same))
+        power, modes = torch.linalg.eigh(covariance.reshape(WINDOW * _SIZE, WINDOW * _SIZE))
+        power, modes = power.flip(0).clamp(min=1e-9), modes.flip(1)
+        count = min(_MODES, int((power.cumsum(0) / power.sum() < _KEPT).sum()) + 1)
+        return Forecast(
+            scale=scale, middle=middle, weights=weights.float(),
+            modes=modes[:, :count].T.float().contiguous(), size=power[:count].sqrt().float(),
+        )  # fmt: skip
+
+    def mean(self, context: Tensor, speech: Tensor, guidance: Tensor) -> Tensor:
+        """[B, WINDOW, C]; ``guidance`` [B] multiplies what the sound says."""
+        past, sound = summary(context), heard(speech)
+        x = (torch.cat([past, sound], 1) - self.middle) / self.scale
+        x = torch.cat([x[:, : past.shape[1]], guidance[:, None] * x[:, past.shape[1] :], torch.ones(len(x), 1)], 1)
+        return context[:, -1:] + (x @ self.weights).unflatten(1, (WINDOW, _SIZE))
+
+    def sample(self, mean: Tensor, u: Tensor) -> Tensor:
+        """[B, WINDOW, C] at whitened coordinates u [B, K]."""
+        return mean + ((u * self.size) @ self.modes).unflatten(1, (WINDOW, _SIZE))
+
+    def whiten(self, mean: Tensor, target: Tensor) -> Tensor:
+        """[B, K] the coordinates of ``target``."""
+        return (target - mean).flatten(1) @ self.modes.T / self.size
+
+
+class FlowNet(nn.Module):
+    """A transformer over tokens of 0.2 s: velocity of the flow, in the frames' own space.
+
+    Args:
+        width: Of a token.
+        layers: Of attention.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        self.width, self.layers = width, layers
+        self.past = nn.Linear(PATCH * (_SIZE + SPEECH) + 1, width)
+        self.now = nn.Linear(PATCH * (2 * _SIZE + SPEECH) + 1, width)
+        self.later = nn.Linear(PATCH * SPEECH + 1, width)
+        self.time = nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, width))
+        self.place = nn.Parameter(0.02 * torch.randn(HEARD // PATCH, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.out = nn.Linear(width, PATCH * _SIZE)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, context: Tensor, speech: Tensor, known: Tensor, now: Tensor, time: Tensor) -> Tensor:
+        """Velocity [B, WINDOW * C].
+
+        Args:
+            context: [B, CONTEXT, C].
+            speech: [B, HEARD, SPEECH].
+            known: [B] 1 where the sound is to be listened to, 0 where not.
+            now: [B, WINDOW, 2 C] the sample as it is, and its whitened coordinates in the frames' space.
+            time: [B] of the flow, 0 to 1.
+        """
+        listened = known[:, None, None]
+        speech = (speech * listened).unflatten(1, (-1, PATCH)).flatten(2)
+        past, present, later = speech.split([n // PATCH for n in (CONTEXT, WINDOW, AHEAD)], 1)
+
+        def tokens(rows: Tensor | None, sound: Tensor) -> Tensor:
+            flag = listened.expand(-1, sound.shape[1], -1)
+            parts = [sound, flag] if rows is None else [rows.unflatten(1, (-1, PATCH)).flatten(2), sound, flag]
+            return torch.cat(parts, 2)
+
+        x = torch.cat(
+            [self.past(tokens(context, past)), self.now(tokens(now, present)), self.later(tokens(None, later))], 1
+        )
+        phase = time[:, None] * math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0])
+        x = x + self.place + self.time(torch.cat([phase.sin(), phase.cos()], 1))[:, None]
+        first = CONTEXT // PATCH
+        return self.out(self.body(x)[:, first : first + WINDOW // PATCH]).flatten(1)
+
+
+def velocity(
+    net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, known: Tensor, mean: Tensor, u: Tensor, time: Tensor
+) -> Tensor:
+    """[B, K] where the flow takes whitened coordinates ``u`` [B, K] at ``time`` [B]; see :class:`FlowNet`."""
+    shape = (WINDOW, _SIZE)
+    now = torch.cat([base.sample(mean, u), (u @ base.modes).unflatten(1, shape)], 2)
+    return net(context, speech, known, now, time) @ base.modes.T
+
+
+@torch.no_grad()
+def sample(net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, noise: Tensor, guidance: float) -> Tensor:
+    """The next second [WINDOW, C]: the flow's equation by Heun's method.
+
+    Classifier-free guidance (Ho and Salimans, 2022): what the sound adds counts ``guidance`` times.
+
+    Args:
+        net: The flow.
+        base: The forecast that it starts from.
+        context: [CONTEXT, C].
+        speech: [HEARD, SPEECH].
+        noise: [K] standard normal for a sample; zeros for the calmest one.
+        guidance: 0 does not listen, 1 is as learnt.
+    """
+    pair = context.expand(2, -1, -1), speech.expand(2, -1, -1), torch.tensor([0.0, 1.0])
+    mean = base.mean(context[None], speech[None], torch.tensor([guidance]))
+
+    def push(u: Tensor, time: float) -> Tensor:
+        deaf, hearing = velocity(
+            net, base, *pair, mean.expand(2, -1, -1), u.expand(2, -1), torch.full((2,), time)
+        )
+        return deaf + guidance * (hearing - deaf)
+
+    u, step = noise, 1 / STEPS
+    for i in range(STEPS):
+        first = push(u, i * step)
+        u = u + step / 2 * (first + push(u + step * first, (i + 1) * step))
+    return base.sample(mean, u[None])[0]

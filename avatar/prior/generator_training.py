@@ -1,0 +1,141 @@
+"""Fit a person's motion generator: everything but the flow in closed form, the flow in seconds on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.motion import Motion
+from avatar.prior.generator_flow import (
+    AHEAD,
+    CONTEXT,
+    HEARD,
+    RATE,
+    WINDOW,
+    FlowNet,
+    Forecast,
+    velocity,
+)
+from avatar.prior.generator_manner import Manner, mirrored
+
+_STEPS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 600, 64, 2e-3, 0.05
+_DEAF = 0.15  # of the windows are learnt without the sound
+_AMPLITUDE = 0.15  # copies move so much more, or less
+_STARTS = 32  # pieces of the track that a performance may begin from
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What there is to learn from.
+
+    Attributes:
+        context: [N, CONTEXT, C] spreads.
+        speech: [N, HEARD, SPEECH].
+        target: [N, WINDOW, C] what came after the context.
+        order: [N] row at which the target begins.
+    """
+
+    context: Tensor
+    speech: Tensor
+    target: Tensor
+    order: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Windows:
+        return Windows(self.context[index], self.speech[index], self.target[index], self.order[index])
+
+
+def windows_of(z: Tensor, speech: Tensor, valid: Tensor, segments: Sequence[tuple[int, int]]) -> Windows:
+    """Every window without a cut or a gap in it.
+
+    Args:
+        z: [T, C] channels in spreads, at `RATE`.
+        speech: [T, SPEECH]; beyond the end the last row holds.
+        valid: [T] what was measured.
+        segments: [start, end) rows without a cut inside.
+    """
+    bad = np.r_[0, np.cumsum(~valid.numpy())]
+    starts = [s for a, b in segments for s in range(a + CONTEXT, b - WINDOW + 1)
+              if bad[s + WINDOW] - bad[s - CONTEXT] <= WINDOW // 5]  # fmt: skip
+    order = np.array(starts, int)
+    rows = torch.from_numpy(order)[:, None]
+    past, new = rows + torch.arange(-CONTEXT, 0), rows + torch.arange(WINDOW)
+    sound = (rows + torch.arange(-CONTEXT, WINDOW + AHEAD)).clamp(max=len(speech) - 1)
+    return Windows(z[past], speech[sound], z[new], order)
+
+
+def fit_forecast(windows: Windows) -> Forecast:
+    """The Gaussian of windows and of their mirror images."""
+    return Forecast.of(
+        torch.cat([windows.context, mirrored(windows.context)]),
+        torch.cat([windows.speech] * 2),
+        torch.cat([windows.target, mirrored(windows.target)]),
+        np.concatenate([windows.order] * 2),
+    )
+
+
+def flow_loss(
+    net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noise: Tensor, time: Tensor
+) -> Tensor:
+    """Mean square error of the velocity; pi^2 / 4 for a network that says nothing about a Gaussian.
+
+    Args:
+        net: The flow.
+        base: The forecast it starts from.
+        windows: B of them.
+        known: [B] whether the sound is heard.
+        noise: [B, K] standard normal.
+        time: [B] 0 to 1.
+    """
+    mean = base.mean(windows.context, windows.speech, known)
+    data = base.whiten(mean, windows.target)
+    phase = torch.pi / 2 * time[:, None]
+    u = phase.cos() * noise + phase.sin() * data
+    wanted = torch.pi / 2 * (phase.cos() * data - phase.sin() * noise)
+    return (velocity(net, base, windows.context, windows.speech, known, mean, u, time) - wanted).square().mean()
+
+
+def fit_flow(
+    windows: Windows, base: Forecast, seed: int = 0, steps: int = _STEPS, net: FlowNet | None = None, check=None
+) -> FlowNet:
+    """Train the flow; the same seed gives the same weights, whatever the number of threads."""
+    rng = np.random.default_rng(seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = (net or FlowNet()).train()
+            optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+            for step in range(steps):
+                batch = windows[rng.integers(0, len(windows), _BATCH)]
+                batch = varied(batch, rng)
+                known = torch.from_numpy((rng.random(_BATCH) >= _DEAF).astype(np.float32))
+                noise = torch.randn(_BATCH, len(base.size))
+                loss = flow_loss(net, base, batch, known, noise, torch.rand(_BATCH))
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                if check is not None:
+                    check(step, net, float(loss.detach()))
+    finally:
+        torch.set_num_threads(threads)
+    return net.eval()
+
+
+def varied(windows: Windows, rng: np.random.Generator) -> Windows:
+    """Half of them in the mirror, all of them moving somewhat more or less."""
+    flip = torch.from_numpy(rng.random(len(windows)) < 0.5)[:, None, None]
+    scale = torch.from_numpy(rng.uniform(1 - _AMPLITUDE, 1 + _AMPLITUDE, (len(windows), 1, 1)).astype(np.float32))
+    context, target = (scale * torch.where(flip, mirrored(v), v) for v in (windows.context, windows.target))
+    return Windows(context, windows.speech, target, windows.order)
