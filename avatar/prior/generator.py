@@ -24,11 +24,24 @@ from avatar.motion.blinks import EYES, LIDS
 from avatar.prior.encoder import ENERGY_FLOOR_DB, SpeechEncoder, features_at, stream_features
 from avatar.prior.gate import SpeechGate
 from avatar.prior.generator_blinks import BlinkHabit, influences
-from avatar.prior.generator_flow import AHEAD, CONTEXT, HEARD, RATE, SPEECH, WINDOW, FlowNet, Forecast, sample
+from avatar.prior.generator_flow import (
+    AHEAD,
+    BEFORE,
+    CONTEXT,
+    RATE,
+    SPEECH,
+    WINDOW,
+    FlowNet,
+    Forecast,
+    Response,
+    around,
+    sample,
+)
 from avatar.prior.generator_manner import CHANNELS, Manner
 from avatar.prior.generator_training import fit_flow, fit_forecast, windows_of
 
 FORMAT = "avatar-generator-1"
+FILE = "generator.safetensors"  # in a RUN folder
 GUIDANCE, NOISE = (0.0, 3.0), (0.0, 1.5)  # what can be asked for
 _RANGE_DB = (-30.0, 0.0)  # relative to the voice; what is quieter is as quiet as that
 _SILENCE_DB = -60.0  # dBFS; where there never was a voice, nothing can be relative to it
@@ -70,16 +83,20 @@ class MotionGenerator:
     Attributes:
         manner: How the person holds and moves head, eyes and brows.
         blinks: When and how they blink.
+        response: What the sound says.
         forecast: The Gaussian of the next second.
         flow: What makes a sample of it.
         starts: [S, CONTEXT, C] moments to begin from, in spreads.
+        listens: Whether it learnt from sound; otherwise none makes a difference.
     """
 
     manner: Manner
     blinks: BlinkHabit
+    response: Response
     forecast: Forecast
     flow: FlowNet
     starts: Tensor
+    listens: bool
 
     @staticmethod
     def fit(
@@ -113,20 +130,24 @@ class MotionGenerator:
             speech = heard_speech(features_at(SpeechEncoder(()), samples, RATE, len(track), later).energy)
         manner = Manner.of(track, spans)
         z = manner.normalise(track, spans)
-        windows = windows_of(z, speech, track.valid, spans)
+        response = Response.of(z, speech)
+        windows = windows_of(z, response(around(speech)), speech, track.valid, spans)
         if len(windows) < WINDOW:
             raise AvatarError(
                 "The video holds too little motion without a cut to generate more of it.",
                 f"Three times {(CONTEXT + WINDOW) / RATE:.1f} s in one piece are needed.", "Use a longer video.",
             )  # fmt: skip
         forecast = fit_forecast(windows)
+        listens = samples is not None
         options = {} if steps is None else {"steps": steps}
         return MotionGenerator(
             manner=manner,
             blinks=BlinkHabit.of(track, spans, z, speech),
+            response=response,
             forecast=forecast,
-            flow=fit_flow(windows, forecast, seed, **options),
-            starts=windows.context[np.linspace(0, len(windows) - 1, min(_STARTS, len(windows))).astype(int)],
+            flow=fit_flow(windows, forecast, listens, seed, **options),
+            starts=windows.z[:, :CONTEXT][np.linspace(0, len(windows) - 1, min(_STARTS, len(windows))).astype(int)],
+            listens=listens,
         )
 
     def stream(
@@ -157,7 +178,8 @@ class MotionGenerator:
         for name, value, (low, high) in (("guidance", guidance, GUIDANCE), ("noise", noise, NOISE)):
             if not low <= value <= high:
                 raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
-        return self._at_rate(self._rows(_speech_rows(chunks, lead), seed, guidance, noise), fps)
+        rows = self._rows(_speech_rows(chunks, lead), seed, guidance if self.listens else 0.0, noise)
+        return self._at_rate(rows, fps)
 
     def _rows(
         self, speech: Iterator[Tensor], seed: int, guidance: float, noise: float
@@ -168,14 +190,15 @@ class MotionGenerator:
         context = start if noise > 0 else torch.zeros_like(start)
         blinking = _Blinking(self.blinks, seed, noise > 0)
         sound = torch.cat([_SILENCE.expand(CONTEXT, -1), *itertools.islice(speech, WINDOW + AHEAD)])
+        before = context  # with the response
         for number in itertools.count(1):
             chance = np.random.default_rng([seed, number]).standard_normal(len(self.forecast.size))
             u = noise * torch.from_numpy(chance).float()
-            new = self.manner.within(sample(self.flow, self.forecast, context, sound, u, guidance))
-            joined = torch.cat([context, new])
-            rows = influences(joined, sound[: len(joined)], RATE)[CONTEXT:]
-            yield new, blinking.push(rows)
-            context = joined[-CONTEXT:]
+            told = guidance * self.response(sound[CONTEXT - BEFORE :])
+            z = self.manner.within(sample(self.flow, self.forecast, context, sound, u, guidance) + told)
+            before = torch.cat([before, z])
+            yield z, blinking.push(influences(before, sound[: len(before)], RATE)[CONTEXT:])
+            before, context = before[-CONTEXT:], torch.cat([context, z - told])[-CONTEXT:]
             sound = torch.cat([sound[WINDOW:], *itertools.islice(speech, WINDOW)])
 
     def _at_rate(self, blocks: Iterator[tuple[Tensor, Tensor]], fps: float) -> Iterator[Motion]:
@@ -196,9 +219,11 @@ class MotionGenerator:
         """Write one safetensors file."""
         tensors = {"starts": self.starts, "blinks.weights": self.blinks.weights, "blinks.shapes": self.blinks.shapes}
         tensors |= {f"manner.{k}": v for k, v in self.manner.tensors().items()}
+        tensors |= {f"response.{k}": v for k, v in vars(self.response).items()}
         tensors |= {f"forecast.{k}": v for k, v in vars(self.forecast).items()}
         tensors |= {f"flow.{k}": v for k, v in self.flow.state_dict().items()}
         about = {"format": FORMAT, "channels": CHANNELS, "width": self.flow.width, "layers": self.flow.layers}
+        about["listens"] = self.listens
         save_tensors(path, tensors, about)
 
     @staticmethod
@@ -220,9 +245,11 @@ class MotionGenerator:
         return MotionGenerator(
             manner=Manner(**part("manner")),
             blinks=BlinkHabit(rate=RATE, **part("blinks")),
+            response=Response(**part("response")),
             forecast=Forecast(**part("forecast")),
             flow=flow.eval(),
             starts=tensors["starts"],
+            listens=about["listens"],
         )
 
 

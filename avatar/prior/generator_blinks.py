@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from avatar.motion import Motion
-from avatar.motion.blinks import EYES, LIDS, MARGIN_SECONDS, find_blinks
+from avatar.motion.blinks import EYES, LIDS, find_blinks
 
 _MEMORIES = (0.5, 2.0)  # seconds, in which a blink is forgotten
-_RIDGE = 10.0  # blinks that no influence at all is worth
+_RIDGE = 10.0  # of the inputs' variance: as if ten blinks had shown that nothing brings one
 _ROUNDS = 20  # of Newton's method
 
 
@@ -86,9 +86,7 @@ class BlinkHabit:
         return float(1 / (1 + np.exp(-np.clip(x @ self.weights.numpy(), -20, 3))))
 
 
-def _regress(
-    rate: float, segments: Sequence[tuple[int, int]], blinks: list[slice], rows: np.ndarray
-) -> np.ndarray:
+def _regress(rate: float, segments: Sequence[tuple[int, int]], blinks: list[slice], rows: np.ndarray) -> np.ndarray:
     """[7] weights by Newton's method; the constant is not held back, so that blinks are as frequent as the person's."""
     if not blinks:
         return np.r_[np.zeros(len(_MEMORIES) + rows.shape[1]), -20.0]
@@ -103,12 +101,14 @@ def _regress(
             if begins[t]:
                 last = t
                 until = next(k.stop for k in blinks if k.start == t)
-    x = np.c_[np.exp(-since[:, None] / np.array(_MEMORIES)), rows, np.ones(len(rows))][free]
-    y = begins[free]
+    x = np.c_[np.exp(-since[:, None] / np.array(_MEMORIES)), rows][free]
+    middle = x.mean(0)
+    x, y = np.c_[x - middle, np.ones(len(x))], begins[free]
     ridge = np.diag(np.r_[x[:, :-1].var(0) * _RIDGE + 1e-6, 0])
     weights = np.r_[np.zeros(x.shape[1] - 1), np.log(y.mean() / (1 - y.mean()))]
     for _ in range(_ROUNDS):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -20, 20)))
         hessian = x.T @ (x * (p * (1 - p) + 1e-9)[:, None]) + ridge
         weights = weights - np.linalg.solve(hessian, x.T @ (p - y) + ridge @ weights)
+    weights[-1] -= middle @ weights[:-1]
     return weights

@@ -1,19 +1,22 @@
-"""One second of motion from what went before and what is heard: a linear forecast, and a flow that makes it a sample.
+"""One second of motion from what went before and what is heard: response, forecast, and a flow that makes it a sample.
 
-What the next second may look like is first written as a Gaussian: mean and covariance of the displacement from the last
-known frame, given the frames before and the sound, by ridge regression. In its whitened coordinates ``u`` a flow takes
-noise to motion (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023) along the trigonometric interpolant
+What the sound alone says about where head, eyes and brows are is a linear :class:`Response`: it adds to the motion and
+never adds up, so that a long silence moves nobody away. What remains is first written as a Gaussian, the
+:class:`Forecast`: mean and covariance of the next second's displacement given the seconds before. In its whitened
+coordinates ``u`` a flow takes noise to motion (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023) along
+the trigonometric interpolant
 
     u(t) = cos(pi t / 2) noise + sin(pi t / 2) data
 
-of Albergo and Vanden-Eijnden ("Building Normalizing Flows with Stochastic Interpolants", ICLR 2023). With it the flow of
-a standard normal to itself stands still: a network that has learnt nothing leaves the Gaussian as it is, for any number
-of steps, and what it learns are departures from it. No jump is possible where a second begins: the uncertainty of a
-displacement vanishes there.
+of Albergo and Vanden-Eijnden ("Building Normalizing Flows with Stochastic Interpolants", ICLR 2023). With it the flow
+of a standard normal to itself stands still: a network that has learnt nothing leaves the Gaussian as it is, for any
+number of steps, and what it learns are departures from it. No jump is possible where a second begins: the uncertainty
+of a displacement vanishes there.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -24,16 +27,81 @@ from torch import Tensor, nn
 from avatar.prior.generator_manner import CHANNELS
 
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
-CONTEXT, WINDOW, AHEAD = 40, 25, 10  # rows known before, rows made, rows of sound after
+CONTEXT, WINDOW, AHEAD = 40, 25, 15  # rows known before, rows made, rows of sound after
 PATCH = 5  # rows per token
 SPEECH = 2  # loudness and voice activity
 HEARD = CONTEXT + WINDOW + AHEAD
+_REACH = 4  # rows on each side that a tap of the response averages
+BEFORE = 25  # rows of sound before a row that it responds to; `AHEAD` after
 STEPS = 4  # of Heun's method: eight evaluations
 _SIZE = len(CHANNELS)
 _KEPT, _MODES = 0.9995, 96  # share of the variance, and dimensions at most
 _RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
+_RESPONSE_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _FOLDS = 5
 _APART = 0.3  # how much of the covariance between different channels is not believed
+
+
+class Response:
+    """What the sound around a row says about it, linearly.
+
+    Args:
+        weights: [n, C] for `n` smoothed taps of the sound; there is no constant, so silence may move nobody.
+        middle: [n] what the taps usually are.
+    """
+
+    def __init__(self, weights: Tensor, middle: Tensor) -> None:
+        self.weights, self.middle = weights, middle
+
+    @staticmethod
+    def of(z: Tensor, speech: Tensor) -> Response:
+        """Fit it; how strongly it is held back is chosen for each channel on fifths that are left out.
+
+        Args:
+            z: [T, C] channels in spreads.
+            speech: [T, SPEECH].
+        """
+        x = _taps(around(speech)).double()
+        middle = x.mean(0)
+        x, y = x - middle, z.double()
+        folds = np.linspace(0, len(x), _FOLDS + 1).astype(int)
+        index = np.arange(len(x))
+
+        def solve(chosen: np.ndarray, ridge: float) -> Tensor:
+            seen = x[chosen]
+            return torch.linalg.solve(
+                seen.T @ seen + ridge * len(seen) * torch.eye(x.shape[1], dtype=x.dtype), seen.T @ y[chosen]
+            )
+
+        def missed(ridge: float) -> Tensor:
+            parts = []
+            for a, b in itertools.pairwise(folds):
+                rest = (index < a - CONTEXT) | (index >= b + CONTEXT)
+                parts.append(y[a:b] - x[a:b] @ solve(rest, ridge) if rest.any() else y[a:b])
+            return torch.cat(parts).square().mean(0)
+
+        choices = [solve(index >= 0, ridge) for ridge in _RESPONSE_RIDGES]
+        errors = torch.stack([y.square().mean(0), *(missed(ridge) for ridge in _RESPONSE_RIDGES)])
+        best = errors.argmin(0)
+        weights = torch.stack([torch.zeros_like(choices[0]), *choices])[best, :, torch.arange(_SIZE)].T
+        return Response(weights.float(), middle.float())
+
+    def __call__(self, speech: Tensor) -> Tensor:
+        """[T, C] for speech [BEFORE + T + AHEAD, SPEECH]."""
+        return (_taps(speech) - self.middle) @ self.weights
+
+
+def around(speech: Tensor) -> Tensor:
+    """[BEFORE + T + AHEAD, SPEECH] of speech [T, SPEECH]: before and after it what it begins and ends with."""
+    return torch.cat([speech[:1].expand(BEFORE, -1), speech, speech[-1:].expand(AHEAD, -1)])
+
+
+def _taps(speech: Tensor) -> Tensor:
+    """[T, n] Hann-weighted means of 0.3 s of speech [BEFORE + T + AHEAD, SPEECH], every 0.2 s about each row."""
+    window = torch.hann_window(2 * _REACH + 1, periodic=False)[None, None]
+    smooth = torch.nn.functional.conv1d(speech.T[:, None], window / window.sum())[:, 0].T
+    count = len(speech) - BEFORE - AHEAD
+    return torch.cat([smooth[i : i + count] for i in range(0, BEFORE + AHEAD - 2 * _REACH + 1, PATCH)], 1)
 
 
 def summary(context: Tensor) -> Tensor:
@@ -43,18 +111,13 @@ def summary(context: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def heard(speech: Tensor) -> Tensor:
-    """[B, n] of speech [B, HEARD, SPEECH]: means over tokens, from 0.8 s before on."""
-    return speech[:, CONTEXT - 20 :].unflatten(1, (-1, PATCH)).mean(2).flatten(1)
-
-
 @dataclass(frozen=True)
 class Forecast:
     """The Gaussian of the next second.
 
     Attributes:
-        scale: [F] spreads of the inputs, `summary` and then `heard`; ``middle`` [F] their means.
-        weights: [F + 1, WINDOW * C] mean displacement from the last row, the last row of it constant.
+        scale: [4 C] spreads of the `summary`; ``middle`` [4 C] its means.
+        weights: [4 C + 1, WINDOW * C] mean displacement from the last row, the last row of it constant.
         modes: [K, WINDOW * C] directions of what is uncertain, orthonormal; ``size`` [K] standard deviation along them.
     """
 
@@ -65,36 +128,36 @@ class Forecast:
     size: Tensor
 
     @staticmethod
-    def of(context: Tensor, speech: Tensor, target: Tensor, order: np.ndarray) -> Forecast:
+    def of(context: Tensor, target: Tensor, order: np.ndarray) -> Forecast:
         """Fit it.
 
         Args:
             context: [B, CONTEXT, C].
-            speech: [B, HEARD, SPEECH].
             target: [B, WINDOW, C] what came next.
             order: [B] when each was, in rows: what lies together is left out together to choose the ridge.
         """
-        x = torch.cat([summary(context), heard(speech)], 1)
+        x = summary(context)
         middle, scale = x.mean(0), x.std(0) + 0.05
         x = torch.cat([(x - middle) / scale, torch.ones(len(x), 1)], 1).double()
         y = (target - context[:, -1:]).flatten(1).double()
-        folds = np.searchsorted(np.quantile(order, np.linspace(0, 1, _FOLDS + 1)[1:-1]), order, side="right")
+        edges = np.quantile(order, np.linspace(0, 1, _FOLDS + 1))
+        edges[-1] += 1
 
         def solve(chosen: np.ndarray, ridge: float) -> Tensor:
             seen = x[chosen]
             hold = torch.full((x.shape[1],), ridge * len(seen), dtype=x.dtype)
-            hold[-1] = 0
+            hold[-1] = 1e-6
             return torch.linalg.solve(seen.T @ seen + torch.diag(hold), seen.T @ y[chosen])
 
         def missed(ridge: float) -> float:
             total = 0.0
-            for k in range(_FOLDS):
-                near = np.isin(order, order[folds == k][:, None] + np.arange(-CONTEXT, CONTEXT))
-                chosen = ~near if bool((~near).any()) else folds != k
-                total += float((y[folds == k] - x[folds == k] @ solve(chosen, ridge)).square().sum())
+            for low, high in itertools.pairwise(edges):
+                out = (order >= low) & (order < high)
+                rest = (order < low - CONTEXT) | (order >= high + CONTEXT)
+                total += float((y[out] - x[out] @ solve(rest if rest.any() else ~out, ridge)).square().sum())
             return total
 
-        weights = solve(np.ones(len(x), bool), min(_RIDGES, key=missed))
+        weights = solve(order == order, min(_RIDGES, key=missed))
         rest = y - x @ weights
         covariance = (rest.T @ rest / len(rest)).reshape(WINDOW, _SIZE, WINDOW, _SIZE)
         same = torch.eye(_SIZE, dtype=x.dtype)[None, :, None, :]
@@ -107,12 +170,11 @@ class Forecast:
             modes=modes[:, :count].T.float().contiguous(), size=power[:count].sqrt().float(),
         )  # fmt: skip
 
-    def mean(self, context: Tensor, speech: Tensor, guidance: Tensor) -> Tensor:
-        """[B, WINDOW, C]; ``guidance`` [B] multiplies what the sound says."""
-        past, sound = summary(context), heard(speech)
-        x = (torch.cat([past, sound], 1) - self.middle) / self.scale
-        x = torch.cat([x[:, : past.shape[1]], guidance[:, None] * x[:, past.shape[1] :], torch.ones(len(x), 1)], 1)
-        return context[:, -1:] + (x @ self.weights).unflatten(1, (WINDOW, _SIZE))
+    def mean(self, context: Tensor) -> Tensor:
+        """[B, WINDOW, C] after context [B, CONTEXT, C]."""
+        x = (summary(context) - self.middle) / self.scale
+        moved = torch.cat([x, torch.ones(len(x), 1)], 1) @ self.weights
+        return context[:, -1:] + moved.unflatten(1, (WINDOW, _SIZE))
 
     def sample(self, mean: Tensor, u: Tensor) -> Tensor:
         """[B, WINDOW, C] at whitened coordinates u [B, K]."""
@@ -131,7 +193,7 @@ class FlowNet(nn.Module):
         layers: Of attention.
     """
 
-    def __init__(self, width: int = 64, layers: int = 3) -> None:
+    def __init__(self, width: int = 64, layers: int = 3, dropout: float = 0.1) -> None:
         super().__init__()
         self.width, self.layers = width, layers
         self.past = nn.Linear(PATCH * (_SIZE + SPEECH) + 1, width)
@@ -140,7 +202,7 @@ class FlowNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, width))
         self.place = nn.Parameter(0.02 * torch.randn(HEARD // PATCH, width))
         layer = nn.TransformerEncoderLayer(
-            width, 4, 2 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+            width, 4, 2 * width, dropout=dropout, activation="gelu", batch_first=True, norm_first=True
         )
         self.body = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.out = nn.Linear(width, PATCH * _SIZE)
@@ -179,33 +241,30 @@ def velocity(
     net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, known: Tensor, mean: Tensor, u: Tensor, time: Tensor
 ) -> Tensor:
     """[B, K] where the flow takes whitened coordinates ``u`` [B, K] at ``time`` [B]; see :class:`FlowNet`."""
-    shape = (WINDOW, _SIZE)
-    now = torch.cat([base.sample(mean, u), (u @ base.modes).unflatten(1, shape)], 2)
+    now = torch.cat([base.sample(mean, u), (u @ base.modes).unflatten(1, (WINDOW, _SIZE))], 2)
     return net(context, speech, known, now, time) @ base.modes.T
 
 
 @torch.no_grad()
 def sample(net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, noise: Tensor, guidance: float) -> Tensor:
-    """The next second [WINDOW, C]: the flow's equation by Heun's method.
+    """The next second [WINDOW, C], without the response: the flow's equation by Heun's method.
 
     Classifier-free guidance (Ho and Salimans, 2022): what the sound adds counts ``guidance`` times.
 
     Args:
         net: The flow.
         base: The forecast that it starts from.
-        context: [CONTEXT, C].
+        context: [CONTEXT, C] without the response.
         speech: [HEARD, SPEECH].
         noise: [K] standard normal for a sample; zeros for the calmest one.
         guidance: 0 does not listen, 1 is as learnt.
     """
     pair = context.expand(2, -1, -1), speech.expand(2, -1, -1), torch.tensor([0.0, 1.0])
-    mean = base.mean(context[None], speech[None], torch.tensor([guidance]))
+    mean = base.mean(context[None])
 
     def push(u: Tensor, time: float) -> Tensor:
-        deaf, hearing = velocity(
-            net, base, *pair, mean.expand(2, -1, -1), u.expand(2, -1), torch.full((2,), time)
-        )
-        return deaf + guidance * (hearing - deaf)
+        flow = velocity(net, base, *pair, mean.expand(2, -1, -1), u.expand(2, -1), torch.full((2,), time))
+        return torch.lerp(flow[0], flow[1], guidance)
 
     u, step = noise, 1 / STEPS
     for i in range(STEPS):

@@ -9,19 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.errors import AvatarError
-from avatar.motion import Motion
 from avatar.prior.generator_flow import (
     AHEAD,
     CONTEXT,
-    HEARD,
-    RATE,
     WINDOW,
     FlowNet,
     Forecast,
     velocity,
 )
-from avatar.prior.generator_manner import Manner, mirrored
+from avatar.prior.generator_manner import mirrored
 
 _STEPS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 600, 64, 2e-3, 0.05
 _DEAF = 0.15  # of the windows are learnt without the sound
@@ -34,29 +30,37 @@ class Windows:
     """What there is to learn from.
 
     Attributes:
-        context: [N, CONTEXT, C] spreads.
+        z: [N, CONTEXT + WINDOW, C] spreads.
+        response: [N, CONTEXT + WINDOW, C] what the sound says about them.
         speech: [N, HEARD, SPEECH].
-        target: [N, WINDOW, C] what came after the context.
-        order: [N] row at which the target begins.
+        order: [N] row at which the new part begins.
     """
 
-    context: Tensor
+    z: Tensor
+    response: Tensor
     speech: Tensor
-    target: Tensor
     order: np.ndarray
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: np.ndarray | slice) -> Windows:
-        return Windows(self.context[index], self.speech[index], self.target[index], self.order[index])
+        return Windows(self.z[index], self.response[index], self.speech[index], self.order[index])
+
+    def split(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Context [N, CONTEXT, C] and what came next [N, WINDOW, C], without the response where ``known`` [N] is 1."""
+        free = self.z - known[:, None, None] * self.response
+        return free[:, :CONTEXT], free[:, CONTEXT:]
 
 
-def windows_of(z: Tensor, speech: Tensor, valid: Tensor, segments: Sequence[tuple[int, int]]) -> Windows:
+def windows_of(
+    z: Tensor, response: Tensor, speech: Tensor, valid: Tensor, segments: Sequence[tuple[int, int]]
+) -> Windows:
     """Every window without a cut or a gap in it.
 
     Args:
         z: [T, C] channels in spreads, at `RATE`.
+        response: [T, C].
         speech: [T, SPEECH]; beyond the end the last row holds.
         valid: [T] what was measured.
         segments: [start, end) rows without a cut inside.
@@ -66,24 +70,19 @@ def windows_of(z: Tensor, speech: Tensor, valid: Tensor, segments: Sequence[tupl
               if bad[s + WINDOW] - bad[s - CONTEXT] <= WINDOW // 5]  # fmt: skip
     order = np.array(starts, int)
     rows = torch.from_numpy(order)[:, None]
-    past, new = rows + torch.arange(-CONTEXT, 0), rows + torch.arange(WINDOW)
+    inside = rows + torch.arange(-CONTEXT, WINDOW)
     sound = (rows + torch.arange(-CONTEXT, WINDOW + AHEAD)).clamp(max=len(speech) - 1)
-    return Windows(z[past], speech[sound], z[new], order)
+    return Windows(z[inside], response[inside], speech[sound], order)
 
 
 def fit_forecast(windows: Windows) -> Forecast:
-    """The Gaussian of windows and of their mirror images."""
-    return Forecast.of(
-        torch.cat([windows.context, mirrored(windows.context)]),
-        torch.cat([windows.speech] * 2),
-        torch.cat([windows.target, mirrored(windows.target)]),
-        np.concatenate([windows.order] * 2),
-    )
+    """The Gaussian of windows and of their mirror images, the response taken out."""
+    context, target = windows.split(torch.ones(len(windows)))
+    context, target = (torch.cat([part, mirrored(part)]) for part in (context, target))
+    return Forecast.of(context, target, np.concatenate([windows.order] * 2))
 
 
-def flow_loss(
-    net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noise: Tensor, time: Tensor
-) -> Tensor:
+def flow_loss(net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """Mean square error of the velocity; pi^2 / 4 for a network that says nothing about a Gaussian.
 
     Args:
@@ -94,16 +93,23 @@ def flow_loss(
         noise: [B, K] standard normal.
         time: [B] 0 to 1.
     """
-    mean = base.mean(windows.context, windows.speech, known)
-    data = base.whiten(mean, windows.target)
+    context, target = windows.split(known)
+    mean = base.mean(context)
+    data = base.whiten(mean, target)
     phase = torch.pi / 2 * time[:, None]
     u = phase.cos() * noise + phase.sin() * data
     wanted = torch.pi / 2 * (phase.cos() * data - phase.sin() * noise)
-    return (velocity(net, base, windows.context, windows.speech, known, mean, u, time) - wanted).square().mean()
+    return (velocity(net, base, context, windows.speech, known, mean, u, time) - wanted).square().mean()
 
 
 def fit_flow(
-    windows: Windows, base: Forecast, seed: int = 0, steps: int = _STEPS, net: FlowNet | None = None, check=None
+    windows: Windows,
+    base: Forecast,
+    listens: bool,
+    seed: int = 0,
+    steps: int = _STEPS,
+    net: FlowNet | None = None,
+    check=None,
 ) -> FlowNet:
     """Train the flow; the same seed gives the same weights, whatever the number of threads."""
     rng = np.random.default_rng(seed)
@@ -118,7 +124,7 @@ def fit_flow(
             for step in range(steps):
                 batch = windows[rng.integers(0, len(windows), _BATCH)]
                 batch = varied(batch, rng)
-                known = torch.from_numpy((rng.random(_BATCH) >= _DEAF).astype(np.float32))
+                known = torch.from_numpy((rng.random(_BATCH) >= (_DEAF if listens else 1)).astype(np.float32))
                 noise = torch.randn(_BATCH, len(base.size))
                 loss = flow_loss(net, base, batch, known, noise, torch.rand(_BATCH))
                 optimizer.zero_grad()
@@ -137,5 +143,5 @@ def varied(windows: Windows, rng: np.random.Generator) -> Windows:
     """Half of them in the mirror, all of them moving somewhat more or less."""
     flip = torch.from_numpy(rng.random(len(windows)) < 0.5)[:, None, None]
     scale = torch.from_numpy(rng.uniform(1 - _AMPLITUDE, 1 + _AMPLITUDE, (len(windows), 1, 1)).astype(np.float32))
-    context, target = (scale * torch.where(flip, mirrored(v), v) for v in (windows.context, windows.target))
-    return Windows(context, windows.speech, target, windows.order)
+    z, response = (scale * torch.where(flip, mirrored(v), v) for v in (windows.z, windows.response))
+    return Windows(z, response, windows.speech, windows.order)
