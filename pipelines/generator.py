@@ -1,6 +1,6 @@
-"""Measure generated head motion against the person's own: is it plausible, alive, different, steady and without seams?
+"""Learn the shared weights of generated head motion, and measure it: plausible, alive, different, steady, no seams?
 
-    python -m pipelines.generator --persons PERSON=RUN --sound SPEECH.wav --out DIR --json generator.json
+    python -m pipelines.generator --learn PERSON=RUN --persons PERSON=RUN --sound SPEECH.wav --out DIR --json FILE
 
 For each person a generator learns from the training part without its last tenth (`--part development`), or from all of
 it (`--part test`), and is compared with what was left out, with the loop of the same piece (`--pose own`), and with how
@@ -35,12 +35,14 @@ from avatar.motion.blinks import CLOSED, EYES, find_blinks
 from avatar.motion.face_channels import LIP_CHANNELS
 from avatar.paths import write_json
 from avatar.prior.encoder import SpeechEncoder, features_at
-from avatar.prior.generator import FILE, MotionGenerator
-from avatar.prior.generator_flow import RATE, WINDOW
+from avatar.prior.generator import FILE, MotionGenerator, heard_track
+from avatar.prior.generator_flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow
 from avatar.prior.generator_manner import CHANNELS, Manner, upper_channels
+from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, windows_of
 from avatar.prior.pose import Unrolled, pose_track
 
 SEEDS = 8
+LEARNING_STEPS = 500
 PIECE = 50  # rows of a window of the Frechet distance
 DIMENSIONS = 16  # of these windows that count
 SACCADE = np.radians(20.0)  # per second: faster is no fixation
@@ -52,7 +54,7 @@ class Config:
     """What to measure."""
 
     persons: tuple[str, ...]
-    """PERSON=RUN, prepared and trained."""
+    """PERSON=RUN, prepared and trained: who is measured."""
     sound: Path
     """Speech that none of them said."""
     out: Path
@@ -61,6 +63,10 @@ class Config:
     """Where the numbers go."""
     part: Literal["development", "test"] = "development"
     """What is left out of learning, and compared with: the last tenth of the training part, or the test part."""
+    learn: str | None = None
+    """PERSON=RUN whose training part the shared weights are learnt from; they may be published."""
+    weights: Path = WEIGHTS
+    """Where the shared weights go."""
     hour: bool = False
     """Also an hour, for drift and memory."""
 
@@ -89,15 +95,45 @@ class Track:
 def main(config: Config) -> None:
     """Measure all persons."""
     torch.set_num_threads(1)
+    if config.learn is not None:
+        learn(*folders(config.learn), config.weights)
     novel = load_audio(config.sound)
     results: dict[str, Any] = environment() | {"part": config.part, "sound_seconds": round(len(novel) / SAMPLE_RATE, 1)}
     for pair in config.persons:
-        person, _, run = pair.partition("=")
-        if not run:
-            raise AvatarError(f"--persons {pair} is not PERSON=RUN.")
+        person, run = folders(pair)
         log.info(f"{person} ...")
-        results[Path(person).stem] = measure(Path(person), Path(run), novel, config)
+        results[person.stem] = measure(person, run, novel, config)
         write_json(config.json, results)
+
+
+def folders(pair: str) -> tuple[Path, Path]:
+    """PERSON and RUN of ``PERSON=RUN``."""
+    person, _, run = pair.partition("=")
+    if not run:
+        raise AvatarError(f"{pair} is not PERSON=RUN.")
+    return Path(person), Path(run)
+
+
+def learn(person: Path, run: Path, weights: Path) -> None:
+    """The shared weights, from the training part of one person."""
+    data = PersonDataset(person)
+    motion = Motion.load(run / "motion.safetensors")
+    windows = windows_of_person(motion, clipped(data.segments, 0, len(motion)), data)
+    net = fit_flow(FlowNet(), windows, fit_forecast(windows), listens=True, steps=LEARNING_STEPS)
+    save_flow(net, weights, {"seconds": round(len(motion) / motion.fps), "steps": LEARNING_STEPS})
+
+
+def windows_of_person(motion: Motion, segments: Segments, data: PersonDataset) -> Windows:
+    """What there is to learn from a person's motion, from the first frame on."""
+    offset = data.info["av_offset_frames"]
+    track, spans, speech = heard_track(motion, segments, load_audio(data.audio_path), offset)
+    z = Manner.of(track, spans).normalise(track, spans)
+    return windows_of(z, Response.of(z, speech)(around(speech)), speech, track.valid, spans)
+
+
+def clipped(segments: Segments, low: int, high: int) -> Segments:
+    """The parts of segments between two frames."""
+    return [(max(a, low), min(b, high)) for a, b in segments if max(a, low) < min(b, high)]
 
 
 def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[str, Any]:
@@ -164,11 +200,6 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
 def generate(generator: MotionGenerator, sound: np.ndarray, rows: int, **options: Any) -> Motion:
     """``rows`` rows at `RATE`."""
     return Unrolled(generator.stream(chunked(sound), RATE, **options)).read(0, rows)
-
-
-def clipped(segments: Segments, low: int, high: int) -> Segments:
-    """The parts of segments between two frames."""
-    return [(max(a, low), min(b, high)) for a, b in segments if max(a, low) < min(b, high)]
 
 
 def distance(first: list[Track], second: list[Track]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from avatar.prior.generator_flow import (
     Response,
     around,
     sample,
+    shared_flow,
 )
 from avatar.prior.generator_manner import CHANNELS, Manner
 from avatar.prior.generator_training import fit_flow, fit_forecast, windows_of
@@ -53,6 +54,19 @@ def heard_speech(energy: np.ndarray) -> Tensor:
     """[T, 2] loudness relative to the voice and voice activity, both about -1 to 1, of energy [T] in dB at `RATE`."""
     ear = _Ear()
     return torch.cat([ear.push(energy), ear.finish()])
+
+
+def heard_track(
+    motion: Motion, segments: Sequence[tuple[int, int]], samples: np.ndarray | None, offset: float
+) -> tuple[Motion, list[tuple[int, int]], Tensor]:
+    """A track and its segments at `RATE`, and [T, 2] what is heard; see :meth:`MotionGenerator.fit`."""
+    track = motion.resample(RATE)
+    scale = len(track) / max(1, len(motion))
+    spans = [(round(a * scale), min(round(b * scale), len(track))) for a, b in segments]
+    if samples is None:
+        return track, spans, heard_speech(np.full(len(track), ENERGY_FLOOR_DB))
+    sound = features_at(SpeechEncoder(()), samples, RATE, len(track), offset * RATE / motion.fps)
+    return track, spans, heard_speech(sound.energy)
 
 
 class _Ear:
@@ -105,7 +119,6 @@ class MotionGenerator:
         samples: np.ndarray | None,
         offset: float = 0.0,
         seed: int = 0,
-        steps: int | None = None,
     ) -> MotionGenerator:
         """Learn a person from a track and the sound that goes with it, in less than a minute.
 
@@ -115,19 +128,11 @@ class MotionGenerator:
             samples: 16 kHz mono, from frame 0 on; None where the video has no sound: motion then does not follow it.
             offset: Frames by which the sound is late.
             seed: The same seed and data give the same weights.
-            steps: Of training the flow; None: as many as are good.
 
         Raises:
             AvatarError: There are no three seconds without a cut to learn from.
         """
-        track = motion.resample(RATE)
-        scale = len(track) / max(1, len(motion))
-        spans = [(round(a * scale), min(round(b * scale), len(track))) for a, b in segments]
-        if samples is None:
-            speech = heard_speech(np.full(len(track), ENERGY_FLOOR_DB))
-        else:
-            later = offset * RATE / motion.fps
-            speech = heard_speech(features_at(SpeechEncoder(()), samples, RATE, len(track), later).energy)
+        track, spans, speech = heard_track(motion, segments, samples, offset)
         manner = Manner.of(track, spans)
         z = manner.normalise(track, spans)
         response = Response.of(z, speech)
@@ -139,13 +144,12 @@ class MotionGenerator:
             )  # fmt: skip
         forecast = fit_forecast(windows)
         listens = samples is not None
-        options = {} if steps is None else {"steps": steps}
         return MotionGenerator(
             manner=manner,
             blinks=BlinkHabit.of(track, spans, z, speech),
             response=response,
             forecast=forecast,
-            flow=fit_flow(windows, forecast, listens, seed, **options),
+            flow=fit_flow(shared_flow(), windows, forecast, listens, seed=seed),
             starts=windows.z[:, :CONTEXT][np.linspace(0, len(windows) - 1, min(_STARTS, len(windows))).astype(int)],
             listens=listens,
         )
@@ -222,8 +226,7 @@ class MotionGenerator:
         tensors |= {f"response.{k}": v for k, v in vars(self.response).items()}
         tensors |= {f"forecast.{k}": v for k, v in vars(self.forecast).items()}
         tensors |= {f"flow.{k}": v for k, v in self.flow.state_dict().items()}
-        about = {"format": FORMAT, "channels": CHANNELS, "width": self.flow.width, "layers": self.flow.layers}
-        about["listens"] = self.listens
+        about = {"format": FORMAT, "channels": CHANNELS, "listens": self.listens}
         save_tensors(path, tensors, about)
 
     @staticmethod
@@ -240,7 +243,7 @@ class MotionGenerator:
         def part(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
-        flow = FlowNet(about["width"], about["layers"])
+        flow = FlowNet()
         flow.load_state_dict(part("flow"))
         return MotionGenerator(
             manner=Manner(**part("manner")),

@@ -19,13 +19,19 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avatar.errors import AvatarError
+from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.prior.generator_manner import CHANNELS
 
+FORMAT = "avatar-motion-flow-1"
+WEIGHTS = Path(__file__).with_name("generator.safetensors")
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
 CONTEXT, WINDOW, AHEAD = 40, 25, 15  # rows known before, rows made, rows of sound after
 PATCH = 5  # rows per token
@@ -35,6 +41,7 @@ _REACH = 4  # rows on each side that a tap of the response averages
 BEFORE = 25  # rows of sound before a row that it responds to; `AHEAD` after
 STEPS = 4  # of Heun's method: eight evaluations
 _SIZE = len(CHANNELS)
+_WIDTH, _LAYERS, _HEADS, _DROPOUT = 32, 2, 4, 0.2
 _KEPT, _MODES = 0.9995, 96  # share of the variance, and dimensions at most
 _RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RESPONSE_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -188,61 +195,92 @@ class Forecast:
 class FlowNet(nn.Module):
     """A transformer over tokens of 0.2 s: velocity of the flow, in the frames' own space.
 
-    Args:
-        width: Of a token.
-        layers: Of attention.
+    How much moves, before and in the sample as it is, says more about what comes than where to: tokens hold its
+    logarithm, and the network answers with a gain on the sample beside a shift.
     """
 
-    def __init__(self, width: int = 64, layers: int = 3, dropout: float = 0.1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.width, self.layers = width, layers
-        self.past = nn.Linear(PATCH * (_SIZE + SPEECH) + 1, width)
-        self.now = nn.Linear(PATCH * (2 * _SIZE + SPEECH) + 1, width)
+        width = _WIDTH
+        self.past = nn.Linear(PATCH * (_SIZE + SPEECH) + _SIZE + 1, width)
+        self.now = nn.Linear(PATCH * (2 * _SIZE + SPEECH) + _SIZE + 1, width)
         self.later = nn.Linear(PATCH * SPEECH + 1, width)
         self.time = nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, width))
         self.place = nn.Parameter(0.02 * torch.randn(HEARD // PATCH, width))
         layer = nn.TransformerEncoderLayer(
-            width, 4, 2 * width, dropout=dropout, activation="gelu", batch_first=True, norm_first=True
+            width, _HEADS, 2 * width, dropout=_DROPOUT, activation="gelu", batch_first=True, norm_first=True
         )
-        self.body = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.out = nn.Linear(width, PATCH * _SIZE)
+        self.body = nn.TransformerEncoder(layer, _LAYERS, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.out = nn.Linear(width, _SIZE + PATCH * _SIZE)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, context: Tensor, speech: Tensor, known: Tensor, now: Tensor, time: Tensor) -> Tensor:
-        """Velocity [B, WINDOW * C].
+    def forward(
+        self, context: Tensor, speech: Tensor, known: Tensor, now: Tensor, whitened: Tensor, time: Tensor
+    ) -> Tensor:
+        """Velocity [B, WINDOW, C].
 
         Args:
             context: [B, CONTEXT, C].
             speech: [B, HEARD, SPEECH].
             known: [B] 1 where the sound is to be listened to, 0 where not.
-            now: [B, WINDOW, 2 C] the sample as it is, and its whitened coordinates in the frames' space.
+            now: [B, WINDOW, C] the sample as it is.
+            whitened: [B, WINDOW, C] its whitened coordinates in the frames' space.
             time: [B] of the flow, 0 to 1.
         """
         listened = known[:, None, None]
-        speech = (speech * listened).unflatten(1, (-1, PATCH)).flatten(2)
-        past, present, later = speech.split([n // PATCH for n in (CONTEXT, WINDOW, AHEAD)], 1)
+        sound = (speech * listened).unflatten(1, (-1, PATCH)).flatten(2)
+        sound = torch.cat([sound, listened.expand(-1, sound.shape[1], -1)], 2)
+        past, present, later = sound.split([n // PATCH for n in (CONTEXT, WINDOW, AHEAD)], 1)
 
-        def tokens(rows: Tensor | None, sound: Tensor) -> Tensor:
-            flag = listened.expand(-1, sound.shape[1], -1)
-            parts = [sound, flag] if rows is None else [rows.unflatten(1, (-1, PATCH)).flatten(2), sound, flag]
-            return torch.cat(parts, 2)
+        def patches(rows: Tensor) -> Tensor:
+            return rows.unflatten(1, (-1, PATCH)).flatten(2)
 
+        def amount(rows: Tensor, least: float) -> Tensor:
+            return (rows.unflatten(1, (-1, PATCH)).square().mean(2) + least).log()
+
+        speed = context.diff(dim=1, prepend=context[:, :1])
         x = torch.cat(
-            [self.past(tokens(context, past)), self.now(tokens(now, present)), self.later(tokens(None, later))], 1
+            [
+                self.past(torch.cat([patches(context), 0.3 * amount(speed, 1e-4), past], 2)),
+                self.now(torch.cat([patches(torch.cat([now, whitened], 2)), amount(whitened, 1e-2), present], 2)),
+                self.later(later),
+            ],
+            1,
         )
         phase = time[:, None] * math.pi * torch.tensor([0.5, 1.0, 2.0, 4.0])
         x = x + self.place + self.time(torch.cat([phase.sin(), phase.cos()], 1))[:, None]
         first = CONTEXT // PATCH
-        return self.out(self.body(x)[:, first : first + WINDOW // PATCH]).flatten(1)
+        gain, shift = self.out(self.body(x)[:, first : first + WINDOW // PATCH]).split([_SIZE, PATCH * _SIZE], 2)
+        gain = gain.repeat_interleave(PATCH, 1)
+        return gain * whitened + shift.unflatten(2, (PATCH, _SIZE)).flatten(1, 2)
+
+
+def save_flow(net: FlowNet, path: Path, about: dict[str, Any]) -> None:
+    """Write shared weights; ``about`` says what they were learnt from."""
+    save_tensors(path, net.state_dict(), {"format": FORMAT, "about": about})
+
+
+def shared_flow(path: Path = WEIGHTS) -> FlowNet:
+    """The weights that come with the package, from which a person's are learnt.
+
+    Raises:
+        AvatarError: The file is missing, damaged, or of something else.
+    """
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise AvatarError(f"{path} is not a flow of motion.", f"Its format is {metadata.get('format')!r}.")
+    net = FlowNet()
+    net.load_state_dict(tensors)
+    return net.eval()
 
 
 def velocity(
     net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, known: Tensor, mean: Tensor, u: Tensor, time: Tensor
 ) -> Tensor:
     """[B, K] where the flow takes whitened coordinates ``u`` [B, K] at ``time`` [B]; see :class:`FlowNet`."""
-    now = torch.cat([base.sample(mean, u), (u @ base.modes).unflatten(1, (WINDOW, _SIZE))], 2)
-    return net(context, speech, known, now, time) @ base.modes.T
+    whitened = (u @ base.modes).unflatten(1, (WINDOW, _SIZE))
+    return net(context, speech, known, base.sample(mean, u), whitened, time).flatten(1) @ base.modes.T
 
 
 @torch.no_grad()

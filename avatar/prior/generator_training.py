@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,10 @@ from avatar.prior.generator_flow import (
 )
 from avatar.prior.generator_manner import mirrored
 
-_STEPS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 600, 64, 2e-3, 0.05
+STEPS = 120  # of a person; more of them learn the minute by heart
+_BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 64, 2e-3, 0.05
 _DEAF = 0.15  # of the windows are learnt without the sound
 _AMPLITUDE = 0.15  # copies move so much more, or less
-_STARTS = 32  # pieces of the track that a performance may begin from
 
 
 @dataclass(frozen=True)
@@ -103,37 +104,36 @@ def flow_loss(net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noi
 
 
 def fit_flow(
-    windows: Windows,
-    base: Forecast,
-    listens: bool,
-    seed: int = 0,
-    steps: int = _STEPS,
-    net: FlowNet | None = None,
-    check=None,
+    net: FlowNet, windows: Windows, base: Forecast, listens: bool, steps: int = STEPS, seed: int = 0
 ) -> FlowNet:
-    """Train the flow; the same seed gives the same weights, whatever the number of threads."""
+    """A copy of a flow that went on learning; the same seed gives the same weights, whatever the number of threads.
+
+    Args:
+        net: Where to begin.
+        windows: What to learn from.
+        base: The Gaussian of them.
+        listens: Whether there is sound to learn from.
+        steps: Of the optimizer.
+        seed: Of every random choice.
+    """
     rng = np.random.default_rng(seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = (net or FlowNet()).train()
+            net = copy.deepcopy(net).train()
             optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
-            for step in range(steps):
-                batch = windows[rng.integers(0, len(windows), _BATCH)]
-                batch = varied(batch, rng)
+            for _ in range(steps):
+                batch = varied(windows[rng.integers(0, len(windows), _BATCH)], rng)
                 known = torch.from_numpy((rng.random(_BATCH) >= (_DEAF if listens else 1)).astype(np.float32))
-                noise = torch.randn(_BATCH, len(base.size))
-                loss = flow_loss(net, base, batch, known, noise, torch.rand(_BATCH))
+                loss = flow_loss(net, base, batch, known, torch.randn(_BATCH, len(base.size)), torch.rand(_BATCH))
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                if check is not None:
-                    check(step, net, float(loss.detach()))
     finally:
         torch.set_num_threads(threads)
     return net.eval()
