@@ -39,7 +39,7 @@ from avatar.prior.generator_flow import (
     shared_flow,
 )
 from avatar.prior.generator_manner import CHANNELS, Manner
-from avatar.prior.generator_training import fit_flow, fit_forecast, windows_of
+from avatar.prior.generator_training import STEPS, fit_flow, fit_forecast, windows_of
 
 FORMAT = "avatar-generator-1"
 FILE = "generator.safetensors"  # in a RUN folder
@@ -119,6 +119,7 @@ class MotionGenerator:
         samples: np.ndarray | None,
         offset: float = 0.0,
         seed: int = 0,
+        steps: int = STEPS,
     ) -> MotionGenerator:
         """Learn a person from a track and the sound that goes with it, in less than a minute.
 
@@ -128,6 +129,7 @@ class MotionGenerator:
             samples: 16 kHz mono, from frame 0 on; None where the video has no sound: motion then does not follow it.
             offset: Frames by which the sound is late.
             seed: The same seed and data give the same weights.
+            steps: Of training the flow.
 
         Raises:
             AvatarError: There are no three seconds without a cut to learn from.
@@ -149,7 +151,7 @@ class MotionGenerator:
             blinks=BlinkHabit.of(track, spans, z, speech),
             response=response,
             forecast=forecast,
-            flow=fit_flow(shared_flow(), windows, forecast, listens, seed=seed),
+            flow=fit_flow(shared_flow(), windows, forecast, listens, steps, seed),
             starts=windows.z[:, :CONTEXT][np.linspace(0, len(windows) - 1, min(_STARTS, len(windows))).astype(int)],
             listens=listens,
         )

@@ -2,7 +2,7 @@
 
 What the sound alone says about where head, eyes and brows are is a linear :class:`Response`: it adds to the motion and
 never adds up, so that a long silence moves nobody away. What remains is first written as a Gaussian, the
-:class:`Forecast`: mean and covariance of the next second's displacement given the seconds before. In its whitened
+:class:`Forecast`: mean and covariance of the next second given the seconds before. In its whitened
 coordinates ``u`` a flow takes noise to motion (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023) along
 the trigonometric interpolant
 
@@ -42,7 +42,8 @@ BEFORE = 25  # rows of sound before a row that it responds to; `AHEAD` after
 STEPS = 4  # of Heun's method: eight evaluations
 _SIZE = len(CHANNELS)
 _WIDTH, _LAYERS, _HEADS, _DROPOUT = 32, 2, 4, 0.2
-_KEPT, _MODES = 0.9995, 96  # share of the variance, and dimensions at most
+_KEPT, _MODES = 0.9999, 200  # share of the variance, and dimensions at most
+_PERSISTENCE = 0.8  # of velocity, per row
 _RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RESPONSE_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 _FOLDS = 5
@@ -53,8 +54,8 @@ class Response:
     """What the sound around a row says about it, linearly.
 
     Args:
-        weights: [n, C] for `n` smoothed taps of the sound; there is no constant, so silence may move nobody.
-        middle: [n] what the taps usually are.
+        weights: [n, C] for n smoothed taps of the sound.
+        middle: [n] what the taps usually are: there the response is zero.
     """
 
     def __init__(self, weights: Tensor, middle: Tensor) -> None:
@@ -112,10 +113,16 @@ def _taps(speech: Tensor) -> Tensor:
 
 
 def summary(context: Tensor) -> Tensor:
-    """[B, 4 C] of context [B, CONTEXT, C]: place, velocity, and where the last moments were from there."""
-    last = context[:, -1]
-    parts = [last, last - context[:, -4], context[:, -10:].mean(1) - last, context.mean(1) - last]
-    return torch.cat(parts, 1)
+    """[B, 5 C] of context [B, CONTEXT, C]: place, velocity, acceleration, and where the last moments were."""
+    last, velocity = context[:, -1], context[:, -1] - context[:, -2]
+    before = context[:, -2] - context[:, -3]
+    return torch.cat([last, velocity, velocity - before, context[:, -10:].mean(1) - last, context.mean(1) - last], 1)
+
+
+def onwards(context: Tensor) -> Tensor:
+    """[B, WINDOW, C] where the last velocity leads as it dies away: what a forecast corrects."""
+    steps = (_PERSISTENCE ** torch.arange(1, WINDOW + 1)).cumsum(0)[:, None]
+    return context[:, -1:] + steps * (context[:, -1:] - context[:, -2:-1])
 
 
 @dataclass(frozen=True)
@@ -123,8 +130,8 @@ class Forecast:
     """The Gaussian of the next second.
 
     Attributes:
-        scale: [4 C] spreads of the `summary`; ``middle`` [4 C] its means.
-        weights: [4 C + 1, WINDOW * C] mean displacement from the last row, the last row of it constant.
+        scale: [5 C] spreads of the `summary`; ``middle`` [5 C] its means.
+        weights: [5 C + 1, WINDOW * C] mean displacement from `onwards`, the last row of it constant.
         modes: [K, WINDOW * C] directions of what is uncertain, orthonormal; ``size`` [K] standard deviation along them.
     """
 
@@ -144,9 +151,9 @@ class Forecast:
             order: [B] when each was, in rows: what lies together is left out together to choose the ridge.
         """
         x = summary(context)
-        middle, scale = x.mean(0), x.std(0) + 0.05
+        middle, scale = x.mean(0), x.std(0) + 0.01
         x = torch.cat([(x - middle) / scale, torch.ones(len(x), 1)], 1).double()
-        y = (target - context[:, -1:]).flatten(1).double()
+        y = (target - onwards(context)).flatten(1).double()
         edges = np.quantile(order, np.linspace(0, 1, _FOLDS + 1))
         edges[-1] += 1
 
@@ -181,7 +188,7 @@ class Forecast:
         """[B, WINDOW, C] after context [B, CONTEXT, C]."""
         x = (summary(context) - self.middle) / self.scale
         moved = torch.cat([x, torch.ones(len(x), 1)], 1) @ self.weights
-        return context[:, -1:] + moved.unflatten(1, (WINDOW, _SIZE))
+        return onwards(context) + moved.unflatten(1, (WINDOW, _SIZE))
 
     def sample(self, mean: Tensor, u: Tensor) -> Tensor:
         """[B, WINDOW, C] at whitened coordinates u [B, K]."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 from avatar.errors import AvatarError
 from avatar.io.audio import chunked
@@ -15,8 +16,9 @@ from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
 from avatar.prior.generator import MotionGenerator, heard_speech
-from avatar.prior.generator_flow import WINDOW
+from avatar.prior.generator_flow import WINDOW, FlowNet
 from avatar.prior.generator_manner import CHANNELS, Manner, mirrored
+from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.prior.pose import Unrolled
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
@@ -189,23 +191,28 @@ def test_the_same_seed_gives_the_same_weights_and_a_file_keeps_them(
 
 
 def test_the_flow_learns_what_a_gaussian_cannot_say() -> None:
-    """A head that jumps between two places: a Gaussian is mostly in between."""
-    rng = np.random.default_rng(0)
-    side = np.repeat(rng.choice([-1.0, 1.0], 150), rng.integers(30, 60, 150))[:3000]
-    from scipy.ndimage import gaussian_filter1d
+    """A head that mostly rests, and sometimes turns far: a Gaussian always moves a little."""
 
-    yaw = 0.1 * gaussian_filter1d(side, 3) + 0.002 * rng.standard_normal(3000)
-    rotation = torch.zeros(3000, 3)
-    rotation[:, 1] = torch.from_numpy(yaw)
-    track = Motion.zeros(3000, FPS).map(head_rotation=rotation)
+    def windows(seed: int) -> Windows:
+        rng = np.random.default_rng(seed)
+        z = 0.1 * rng.standard_normal((4000, len(CHANNELS)))
+        for start in range(0, 4000, 100):
+            z[start : start + 100] *= rng.choice([0.3, 3.0])
+        z = torch.from_numpy(gaussian_filter1d(z, 4, axis=0)).float()
+        speech = torch.zeros(4000, 2)
+        return windows_of(z, torch.zeros_like(z), speech, torch.ones(4000, dtype=torch.bool), [(0, 4000)])
 
-    def between(steps: int) -> float:
-        """How often the head is in the middle."""
-        generator = MotionGenerator.fit(track, [(0, 3000)], None, steps=steps)
-        values = made(generator, np.zeros(0, np.float32), 3000, seed=1).head_rotation[:, 1]
-        return float((values.abs() < 0.06).float().mean())
+    learnt, new = windows(0), windows(1)
+    base = fit_forecast(learnt)
+    noise = torch.randn(len(new), len(base.size), generator=torch.Generator().manual_seed(0))
+    time = torch.linspace(0, 1, len(new))
 
-    assert between(200) < 0.8 * between(1)
+    @torch.no_grad()
+    def loss(net: FlowNet) -> float:
+        return float(flow_loss(net, base, new, torch.ones(len(new)), noise, time))
+
+    before = FlowNet().eval()
+    assert loss(fit_flow(before, learnt, base, True, steps=60)) < 0.9 * loss(before)
 
 
 def test_a_cut_is_not_learnt(person: tuple[Motion, np.ndarray]) -> None:
