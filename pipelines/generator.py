@@ -36,12 +36,13 @@ from avatar.motion.face_channels import LIP_CHANNELS
 from avatar.paths import write_json
 from avatar.prior.encoder import SpeechEncoder, features_at
 from avatar.prior.generator import FILE, MotionGenerator, heard_track
-from avatar.prior.generator_flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow
+from avatar.prior.generator_flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow, shared_flow
 from avatar.prior.generator_manner import CHANNELS, Manner, upper_channels
-from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, windows_of
+from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.prior.pose import Unrolled, pose_track
 
-SEEDS = 8
+SEEDS = 4
+FOLDS = 3  # of the comparison of weights
 LEARNING_STEPS = 400
 PIECE = 50  # rows of a window of the Frechet distance
 DIMENSIONS = 16  # of these windows that count
@@ -67,6 +68,8 @@ class Config:
     """PERSON=RUN whose training part the shared weights are learnt from; they may be published."""
     weights: Path = WEIGHTS
     """Where the shared weights go."""
+    compare: bool = False
+    """Also what shared weights, own ones, and own ones that began as shared ones say about left-out thirds."""
     hour: bool = False
     """Also an hour, for drift and memory."""
 
@@ -118,17 +121,46 @@ def learn(person: Path, run: Path, weights: Path) -> None:
     """The shared weights, from the training part of one person."""
     data = PersonDataset(person)
     motion = Motion.load(run / "motion.safetensors")
-    windows = windows_of_person(motion, clipped(data.segments, 0, len(motion)), data)
+    windows, _ = windows_of_person(motion, clipped(data.segments, 0, len(motion)), data)
     net = fit_flow(FlowNet(), windows, fit_forecast(windows), listens=True, steps=LEARNING_STEPS)
     save_flow(net, weights, {"seconds": round(len(motion) / motion.fps), "steps": LEARNING_STEPS})
 
 
-def windows_of_person(motion: Motion, segments: Segments, data: PersonDataset) -> Windows:
-    """What there is to learn from a person's motion, from the first frame on."""
+def windows_of_person(
+    motion: Motion, segments: Segments, data: PersonDataset, left_out: slice | None = None
+) -> tuple[Windows, Windows]:
+    """What there is to learn from a person's motion, from the first frame on, and what a left-out part of it holds."""
     offset = data.info["av_offset_frames"]
     track, spans, speech = heard_track(motion, segments, load_audio(data.audio_path), offset)
-    z = Manner.of(track, spans).normalise(track, spans)
-    return windows_of(z, Response.of(z, speech)(around(speech)), speech, track.valid, spans)
+    low, high = (0, 0) if left_out is None else (left_out.start, left_out.stop)
+    seen = clipped(spans, 0, low) + clipped(spans, high, len(track))
+    rows = torch.cat([torch.arange(a, b) for a, b in seen])
+    ends = np.cumsum([0, *(b - a for a, b in seen)]).tolist()
+    z = Manner.of(track[rows], list(itertools.pairwise(ends))).normalise(track, spans)
+    response = Response.of(z[rows], speech[rows])(around(speech))
+    parts = (seen, clipped(spans, low, high))
+    learnt, held = (windows_of(z, response, speech, track.valid, part) for part in parts)
+    return learnt, held
+
+
+def compare(motion: Motion, segments: Segments, data: PersonDataset) -> dict[str, list[float]]:
+    """Flow loss on left-out thirds: of the Gaussian alone, and with each kind of weights."""
+    losses: dict[str, list[float]] = {"gaussian": [], "shared": [], "own": [], "shared_then_own": []}
+    count = len(motion.resample(RATE))
+    for k in range(FOLDS):
+        windows, held = windows_of_person(motion, segments, data, slice(k * count // FOLDS, (k + 1) * count // FOLDS))
+        base = fit_forecast(windows)
+        repeated = held[np.tile(np.arange(len(held)), 4)]
+        noise = torch.randn(len(repeated), len(base.size), generator=torch.Generator().manual_seed(0))
+        time = torch.rand(len(repeated), generator=torch.Generator().manual_seed(1))
+        nets = {"gaussian": FlowNet().eval(), "shared": shared_flow()}
+        nets["own"] = fit_flow(FlowNet(), windows, base, True)
+        nets["shared_then_own"] = fit_flow(shared_flow(), windows, base, True)
+        for name, net in nets.items():
+            with torch.no_grad():
+                loss = flow_loss(net, base, repeated, torch.ones(len(repeated)), noise, time)
+            losses[name].append(round(float(loss), 4))
+    return losses
 
 
 def clipped(segments: Segments, low: int, high: int) -> Segments:
@@ -191,6 +223,8 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     result["speed_in_silence"] = {
         "generated": energy_of(silence), "own_quiet": quiet_energy([whole]), "own": energy_of([whole])
     }  # fmt: skip
+    if config.compare:
+        result["flow_loss"] = compare(learnt, segments, data)
     if config.hour:
         result["hour"] = an_hour(generator, novel)
     plot(folder / "tracks.png", held, whole, generator, samples, middle, offset / motion.fps, loops[0])
