@@ -210,7 +210,6 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
         "distance": {
             "held_out": distance([whole], [held]), "halves": distance([halves[0]], [halves[1]]),
             "generated": distance([whole], made), "loop": distance([whole], loops),
-            "generated_to_held_out": distance([held], made), "loop_to_held_out": distance([held], loops),
         },
         "behaviour": {
             "own": behaviour([whole]), "held_out": behaviour([held]), "first_half": behaviour([halves[0]]),

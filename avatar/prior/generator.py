@@ -190,7 +190,7 @@ class MotionGenerator:
     def _rows(
         self, speech: Iterator[Tensor], seed: int, guidance: float, noise: float
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of (channels [WINDOW, C] in spreads, blinks [WINDOW, 6]) at `RATE`."""
+        """Blocks of (channels [WINDOW, C] in spreads, blinks [WINDOW, 8]) at `RATE`."""
         rng = np.random.default_rng([seed, 0])
         start = self.starts[int(rng.integers(len(self.starts)))]
         context = start if noise > 0 else torch.zeros_like(start)
@@ -208,7 +208,7 @@ class MotionGenerator:
             sound = torch.cat([sound[WINDOW:], *itertools.islice(speech, WINDOW)])
 
     def _at_rate(self, blocks: Iterator[tuple[Tensor, Tensor]], fps: float) -> Iterator[Motion]:
-        held, base, frame = torch.zeros(0, len(CHANNELS) + 6), 0, 0
+        held, base, frame = torch.zeros(0, len(CHANNELS) + 8), 0, 0
         for z, blinks in blocks:
             held = torch.cat([held, torch.cat([z, blinks], 1)])
             last = int((base + len(held) - 1) * fps / RATE + 1e-6)
@@ -223,7 +223,8 @@ class MotionGenerator:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        tensors = {"starts": self.starts, "blinks.weights": self.blinks.weights, "blinks.shapes": self.blinks.shapes}
+        tensors = {"starts": self.starts}
+        tensors |= {f"blinks.{k}": getattr(self.blinks, k) for k in ("weights", "shapes", "closed", "lengths")}
         tensors |= {f"manner.{k}": v for k, v in self.manner.tensors().items()}
         tensors |= {f"response.{k}": v for k, v in vars(self.response).items()}
         tensors |= {f"forecast.{k}": v for k, v in vars(self.forecast).items()}
@@ -266,36 +267,43 @@ class _Blinking:
         self._rng = np.random.default_rng([seed, 2**32 - 1])
         self._since = float(self._rng.uniform(0, 4)) if random else 4.0  # seconds since the last blink
         self._sum, self._due = 0.0, self._draw()
-        self._coming = torch.zeros(0, 6)  # rest of a blink that has begun
+        self._coming = torch.zeros(0, 8)  # rest of a blink that has begun
+        self._closing = 0  # rows that it still takes
 
     def _draw(self) -> float:
         return float(self._rng.exponential()) if self._random else 1.0
 
     def push(self, rows: np.ndarray) -> Tensor:
-        """[n, 6] what blinks add in n rows whose `influences` are ``rows``."""
-        out = torch.zeros(len(rows), 6)
+        """[n, 8] how far blinks close `EYES` and `LIDS` in n rows whose `influences` are ``rows``, and that times what
+        they are when closed."""
+        out = torch.zeros(len(rows), 8)
         count = min(len(self._coming), len(rows))
         out[:count], self._coming = self._coming[:count], self._coming[count:]
         for i, row in enumerate(rows):
             self._since += 1 / RATE
-            if self._since < self._habit.rest / RATE:
+            if self._closing > 0:  # no other begins
+                self._closing -= 1
                 continue
             self._sum += self._habit.hazard(self._since, row)
             if self._sum >= self._due:
                 pick = int(self._rng.integers(len(self._habit.shapes))) if self._random else 0
-                shape = self._habit.shapes[pick]
+                length = int(self._habit.lengths[pick])
+                shape = self._habit.shapes[pick, :length]
+                shape = torch.cat([shape, shape * self._habit.closed[pick]], 1)
+                self._closing = length - 1
                 count = min(len(shape), len(rows) - i)
                 out[i : i + count], self._coming = shape[:count], shape[count:]
                 self._since, self._sum, self._due = 0.0, 0.0, self._draw()
         return out
 
 
-def _blinked(motion: Motion, added: Tensor) -> Motion:
-    """With what blinks add [T, 6] to `EYES`, `LIDS` and gaze."""
+def _blinked(motion: Motion, blinks: Tensor) -> Motion:
+    """With eyes as far closed as rows [T, 8] of `_Blinking` say."""
+    share, closed = blinks.split(4, 1)
     arkit, face = motion.arkit.clone(), motion.face.clone()
-    arkit[:, EYES] = (arkit[:, EYES] + added[:, :2]).clamp(0, 1)
-    face[:, LIDS] += added[:, 2:4]
-    return motion.map(arkit=arkit, face=face, gaze=motion.gaze + added[:, 4:])
+    arkit[:, EYES] = arkit[:, EYES] * (1 - share[:, :2]) + closed[:, :2]
+    face[:, LIDS] = face[:, LIDS] * (1 - share[:, 2:]) + closed[:, 2:]
+    return motion.map(arkit=arkit, face=face)
 
 
 def _speech_rows(chunks: Iterable[np.ndarray], lead: float) -> Iterator[Tensor]:

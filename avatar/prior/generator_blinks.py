@@ -52,12 +52,16 @@ class BlinkHabit:
 
     Attributes:
         weights: [7] of the logistic regression: memories of the last blink, `influences`, a constant.
-        shapes: [B, n, 6] what blinks add to `EYES`, `LIDS` and gaze, at `rate`; their ends are zero.
+        shapes: [B, n, 4] how far `EYES` and `LIDS` are closed, 0 to 1, at `rate`; 0 where a blink begins and is over.
+        closed: [B, 4] what they are when closed.
+        lengths: [B] rows until each is over.
         rate: Rows per second.
     """
 
     weights: Tensor
     shapes: Tensor
+    closed: Tensor
+    lengths: Tensor
     rate: float
 
     @staticmethod
@@ -65,20 +69,20 @@ class BlinkHabit:
         """Learn it from a track [T]; somebody who never blinks in it, never will."""
         blinks = find_blinks(track, segments)
         length = max((b.stop - b.start for b in blinks), default=2)
-        shapes = torch.zeros(max(1, len(blinks)), length, 6)
-        for shape, blink in zip(shapes, blinks, strict=False):
-            values = torch.cat([track.arkit[blink][:, EYES], track.face[blink][:, LIDS], track.gaze[blink]], 1)
-            ends = torch.lerp(values[:1], values[-1:], torch.linspace(0, 1, len(values))[:, None])
+        count = max(1, len(blinks))
+        shapes, closed = torch.zeros(count, length, 4), torch.zeros(count, 4)
+        for i, blink in enumerate(blinks):
+            values = torch.cat([track.arkit[blink][:, EYES], track.face[blink][:, LIDS]], 1)
+            moved = values - torch.lerp(values[:1], values[-1:], torch.linspace(0, 1, len(values))[:, None])
+            most = moved.abs().argmax(0)
+            closed[i] = values[most, range(4)]
             at = torch.arange(len(values))
             edge = (torch.minimum(at, len(values) - 1 - at) / 3).clamp(max=1)
-            shape[: len(values)] = (values - ends) * edge[:, None]
+            furthest = moved[most, range(4)]
+            shapes[i, : len(values)] = (moved / torch.where(furthest == 0, 1, furthest)).clamp(0, 1) * edge[:, None]
         weights = torch.from_numpy(_regress(track.fps, segments, blinks, influences(z, speech, track.fps)))
-        return BlinkHabit(weights=weights, shapes=shapes, rate=track.fps)
-
-    @property
-    def rest(self) -> int:
-        """Rows in which one blink lets no other begin."""
-        return self.shapes.shape[1]
+        lengths = torch.tensor([b.stop - b.start for b in blinks] or [length])
+        return BlinkHabit(weights=weights, shapes=shapes, closed=closed, lengths=lengths, rate=track.fps)
 
     def hazard(self, since: float, row: np.ndarray) -> float:
         """Probability that a blink begins in a row, ``since`` seconds after the last one began."""
