@@ -28,7 +28,7 @@ from avatar import log
 from avatar.data import PersonDataset
 from avatar.environment import environment
 from avatar.errors import AvatarError
-from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import MOUTH
 from avatar.motion.blinks import CLOSED, EYES, find_blinks
@@ -42,6 +42,7 @@ from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flo
 from avatar.prior.pose import Unrolled, pose_track
 
 SEEDS = 4
+SAID_SECONDS = 10  # of the sound, for lips
 FOLDS = 3  # of the comparison of weights
 LEARNING_STEPS = 400
 PIECE = 50  # rows of a window of the Frechet distance
@@ -216,7 +217,7 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
             "second_half": behaviour([halves[1]]), "generated": behaviour(made), "loop": behaviour(loops),
         },
         "seams": seams(made),
-        "diversity": diversity(folder, data, config.sound),
+        "diversity": diversity(folder, data, novel[: SAID_SECONDS * SAMPLE_RATE]),
     }  # fmt: skip
     silence = [track(generate(generator, np.zeros(0, np.float32), count, seed=s), novel_loud) for s in range(2)]
     result["speed_in_silence"] = {
@@ -338,7 +339,7 @@ def seams(tracks: list[Track]) -> dict[str, float]:
     return result
 
 
-def diversity(folder: Path, data: PersonDataset, sound: Path) -> dict[str, float]:
+def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[str, float]:
     """Variance over seeds of head pose and of lips, each as a share of the person's own, through `perform`."""
     from avatar.infer import performance
     from avatar.infer.avatar import Avatar
@@ -346,7 +347,9 @@ def diversity(folder: Path, data: PersonDataset, sound: Path) -> dict[str, float
     from avatar.prior.shared import SharedPrior
 
     learnt = Motion.load(folder / "motion.safetensors")
-    spoken = list(SharedPrior.load().person(learnt, learnt.fps).stream(chunked(load_audio(sound))))
+    sound = folder / "said.wav"
+    write_wav(sound, samples)
+    spoken = list(SharedPrior.load().person(learnt, learnt.fps).stream(chunked(samples)))
     said = SimpleNamespace(stream=lambda _: iter(spoken))  # heard once, for all seeds
     avatar = cast(Avatar, SimpleNamespace(run=folder, fps=learnt.fps, person=data.info))
     performance.choose_speech = cast(Any, lambda *_: said)
