@@ -393,11 +393,10 @@ def an_hour(generator: MotionGenerator, sound: np.ndarray) -> dict[str, Any]:
     five = round(300 * RATE)
     first, last = track[:five], track[-five:]
     minutes = track.unflatten(0, (-1, five // 5))[:60].mean(1) if len(track) % (five // 5) == 0 else None
+    moved, ratio = (last.mean(0) - first.mean(0)).abs() / first.std(0), last.std(0) / first.std(0)
     return {
-        "moved_in_spreads_of_first_five_minutes": ((last.mean(0) - first.mean(0)).abs() / first.std(0)).round(
-            decimals=3
-        ).tolist(),
-        "spread_last_to_first": (last.std(0) / first.std(0)).round(decimals=3).tolist(),
+        "moved_in_spreads_of_first_five_minutes": [round(v, 3) for v in moved.tolist()],
+        "spread_last_to_first": [round(v, 3) for v in ratio.tolist()],
         "largest_minute_in_spreads": None if minutes is None else
             round(float(((minutes - first.mean(0)).abs() / first.std(0)).max()), 3),
         "peak_memory_mb": {f"{k} min": round(v) for k, v in memory.items()},

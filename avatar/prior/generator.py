@@ -132,7 +132,7 @@ class MotionGenerator:
             steps: Of training the flow.
 
         Raises:
-            AvatarError: There are no three seconds without a cut to learn from.
+            AvatarError: There is too little without a cut to learn from.
         """
         track, spans, speech = heard_track(motion, segments, samples, offset)
         manner = Manner.of(track, spans)
@@ -142,7 +142,8 @@ class MotionGenerator:
         if len(windows) < WINDOW:
             raise AvatarError(
                 "The video holds too little motion without a cut to generate more of it.",
-                f"Three times {(CONTEXT + WINDOW) / RATE:.1f} s in one piece are needed.", "Use a longer video.",
+                f"It takes {(CONTEXT + 2 * WINDOW) / RATE} s in one piece, or pieces of more than "
+                f"{(CONTEXT + WINDOW) / RATE} s.", "Use a longer video.",
             )  # fmt: skip
         forecast = fit_forecast(windows)
         listens = samples is not None

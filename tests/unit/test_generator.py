@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +12,17 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from avatar.errors import AvatarError
-from avatar.io.audio import chunked
+from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
-from avatar.prior.generator import MotionGenerator, heard_speech
+from avatar.prior.generator import FILE, MotionGenerator, heard_speech
 from avatar.prior.generator_flow import WINDOW, FlowNet
 from avatar.prior.generator_manner import CHANNELS, Manner, mirrored
 from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.prior.pose import Unrolled
+from avatar.train.command import train_generator
+from avatar.train.config import TrainConfig
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
 STEPS = 12
@@ -235,6 +238,28 @@ def test_a_video_without_sound_is_enough(person: tuple[Motion, np.ndarray]) -> N
 def test_too_little_motion_is_one_sentence(person: tuple[Motion, np.ndarray], frames: int) -> None:
     with pytest.raises(AvatarError, match=r"[Ll]ess than a second|too little motion"):
         MotionGenerator.fit(person[0][:frames], [(0, frames)], person[1], steps=2)
+
+
+def test_training_leaves_it_in_the_run(
+    person: tuple[Motion, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    track, sound = person
+    write_wav(tmp_path / "sound.wav", sound)
+    data = SimpleNamespace(
+        segments=[(0, 700), (700, 1600)], audio_path=tmp_path / "sound.wav",
+        info={"has_audio": True, "av_offset_frames": 0.0},
+    )  # fmt: skip
+    monkeypatch.setattr(MotionGenerator.fit, "__defaults__", (0.0, 0, 2))  # offset, seed, steps
+    track[:60].save(tmp_path / "motion.safetensors")
+    train_generator(data, TrainConfig(person=tmp_path, out=tmp_path), tmp_path)
+    assert "will not generate head motion" in capsys.readouterr().err
+    assert not (tmp_path / FILE).exists()
+    track[:1000].save(tmp_path / "motion.safetensors")
+    train_generator(data, TrainConfig(person=tmp_path, out=tmp_path), tmp_path)
+    made(MotionGenerator.load(tmp_path / FILE), sound, 50)
 
 
 def test_loudness_is_judged_without_waiting() -> None:
