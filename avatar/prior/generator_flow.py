@@ -130,14 +130,17 @@ class Forecast:
     """The Gaussian of the next second.
 
     Attributes:
-        scale: [5 C] spreads of the `summary`; ``middle`` [5 C] its means.
-        weights: [5 C + 1, WINDOW * C] mean displacement from `onwards`, the last row of it constant.
+        scale: [5 C] spreads of the `summary`.
+        weights: [5 C, WINDOW * C] mean displacement from `onwards`; somebody at rest stays there.
+        trend: [WINDOW, C] what the windows that it was fitted to do beside that, on average. A video of short sentences
+            holds more of their ends than of their beginnings: true of these windows, but second after second it would
+            lead away.
         modes: [K, WINDOW * C] directions of what is uncertain, orthonormal; ``size`` [K] standard deviation along them.
     """
 
     scale: Tensor
-    middle: Tensor
     weights: Tensor
+    trend: Tensor
     modes: Tensor
     size: Tensor
 
@@ -151,8 +154,8 @@ class Forecast:
             order: [B] when each was, in rows: what lies together is left out together to choose the ridge.
         """
         x = summary(context)
-        middle, scale = x.mean(0), x.std(0) + 0.01
-        x = torch.cat([(x - middle) / scale, torch.ones(len(x), 1)], 1).double()
+        scale = x.std(0) + 0.01
+        x = torch.cat([x / scale, torch.ones(len(x), 1)], 1).double()
         y = (target - onwards(context)).flatten(1).double()
         edges = np.quantile(order, np.linspace(0, 1, _FOLDS + 1))
         edges[-1] += 1
@@ -180,14 +183,13 @@ class Forecast:
         power, modes = power.flip(0).clamp(min=1e-9), modes.flip(1)
         count = min(_MODES, int((power.cumsum(0) / power.sum() < _KEPT).sum()) + 1)
         return Forecast(
-            scale=scale, middle=middle, weights=weights.float(),
+            scale=scale, weights=weights[:-1].float(), trend=weights[-1].float().unflatten(0, (WINDOW, _SIZE)),
             modes=modes[:, :count].T.float().contiguous(), size=power[:count].sqrt().float(),
         )  # fmt: skip
 
     def mean(self, context: Tensor) -> Tensor:
         """[B, WINDOW, C] after context [B, CONTEXT, C]."""
-        x = (summary(context) - self.middle) / self.scale
-        moved = torch.cat([x, torch.ones(len(x), 1)], 1) @ self.weights
+        moved = (summary(context) / self.scale) @ self.weights
         return onwards(context) + moved.unflatten(1, (WINDOW, _SIZE))
 
     def sample(self, mean: Tensor, u: Tensor) -> Tensor:

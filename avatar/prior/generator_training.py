@@ -95,7 +95,7 @@ def flow_loss(net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noi
         time: [B] 0 to 1.
     """
     context, target = windows.split(known)
-    mean = base.mean(context)
+    mean = base.mean(context) + base.trend
     data = base.whiten(mean, target)
     phase = torch.pi / 2 * time[:, None]
     u = phase.cos() * noise + phase.sin() * data
