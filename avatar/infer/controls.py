@@ -31,7 +31,12 @@ class Controls:
     retarget: Literal["auto", "yes", "no"] = "auto"
     """With --motion: whether to fit rest and range of the source to this person; auto: a video's, not a file's."""
     pose: Annotated[Repeated, tyro.conf.arg(metavar="POSE[@TIME]")] = ()
-    """Head motion: own (a smooth loop of the person's, the default), still, or that of a motion file or a video."""
+    """Head motion: own (a smooth loop of the person's, the default), generated (new motion that goes with the sound),
+    still, or that of a motion file or a video."""
+    pose_guidance: float = 1.0
+    """How much the sound matters to generated motion: 0 (not at all) to 3; 1 is as learnt."""
+    pose_noise: float = 1.0
+    """How much of generated motion is left to chance: 0 (nothing) to 1.5; 1 is as learnt."""
     pose_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
     """Amplitude of the head and body motion, 0 to 3."""
     lip_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
@@ -56,7 +61,7 @@ class Controls:
     print_timeline: Path | None = None
     """Write the controls in effect as such a JSON, to start from."""
     seed: int = 0
-    """Chooses the loop of head motion and the times of blinks."""
+    """Chooses the loop of head motion, or what is generated, and the times of blinks."""
 
     def check(self) -> None:
         """Refuse numbers out of range and files that are not there.
@@ -78,9 +83,19 @@ class Controls:
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise AvatarError(f"--{name} {path} does not exist.")
+        from avatar.prior.generator import GUIDANCE, NOISE
         from avatar.prior.pose import POSES
 
-        for span in self.spans():
+        spans = self.spans()
+        generated = any(span.control == "pose" and span.value == "generated" for span in spans)
+        for name, value, (low, high) in (
+            ("--pose-guidance", self.pose_guidance, GUIDANCE), ("--pose-noise", self.pose_noise, NOISE)
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
+            if value != 1 and not generated:
+                raise AvatarError(f"{name} belongs to --pose generated.")
+        for span in spans:
             if span.control == "pose" and span.value not in POSES and not Path(span.value).exists():
                 raise AvatarError(
                     f"There is no head pose '{span.value}' and no file of that name.",

@@ -13,7 +13,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.sources import is_video, read_motion
-from avatar.infer.speak import choose_speech, count_frames, onto
+from avatar.infer.speak import choose_speech, count_frames, onto, with_lips
 from avatar.io.audio import stream_audio
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
@@ -23,10 +23,11 @@ from avatar.motion.motion import POSE_TRACKS
 from avatar.motion.profile import Profile
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
 from avatar.motion.timeline import READERS, Span
-from avatar.prior.pose import POSES, pose_track
+from avatar.prior.pose import LOOPS, POSES, Unrolled, pose_track
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
+    from avatar.prior.generator import MotionGenerator
     from avatar.prior.protocol import AudioToMotion
 
 EASE_SECONDS = 0.4  # from rest to the first sound, and from the last one to rest
@@ -50,6 +51,7 @@ class Performance(NamedTuple):
 
 
 CameraAt = Callable[[float], Tensor]  # second of the video -> position in the world [3]
+PoseAt = Callable[[Tensor], Motion]  # frames [T], one after the other -> their motion
 
 
 def perform(
@@ -83,6 +85,11 @@ def perform(
     def loop(mode: str, frames: int) -> Motion:
         return pose_track(train, segments, frames, fps, mode, controls.seed)
 
+    def generated(lead: int) -> Unrolled:
+        sound = iter(()) if audio is None else stream_audio(audio)
+        numbers = controls.seed, controls.pose_guidance, controls.pose_noise
+        return Unrolled(load_generator(avatar.run).stream(sound, fps, lead / fps, *numbers))
+
     if controls.motion is not None:
         track = _driven(controls.motion, controls.retarget, profile, fps)
         lead, total, waiting = 0, len(track), None
@@ -93,17 +100,48 @@ def perform(
         spoken = 0 if audio is None else count_frames(audio, fps)
         lead = 0 if audio is None else pause
         total = pause if audio is None else 2 * pause + spoken
-        base = loop(base_pose if base_pose in POSES else POSES[0], total)
         lips: Iterator[Motion] = iter(())
         if audio is not None:
             speech = speech or choose_speech(avatar.run, fps, controls.speech)
             lips = speech.stream(stream_audio(audio))
-        blocks = onto(base, with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips, hold=True)
+        lips = with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips
+        if base_pose == "generated":
+            blocks = laid_over(generated(lead), lips)
+        else:
+            blocks = onto(loop(base_pose if base_pose in LOOPS else LOOPS[0], total), lips, hold=True)
         waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
-    poses = _poses(spans, profile, loop, total, fps, base_pose if controls.motion is None else None)
+    own = base_pose if controls.motion is None else None
+    poses = _poses(spans, profile, loop, lambda: generated(lead), total, fps, own)
     place = camera or (lambda _: torch.zeros(3))  # the world is the frame of the camera that filmed
     stages = _stages(spans, controls, profile, poses, lead / fps, place, fps, waiting)
     return Performance(staged(blocks, stages, lead, fps), total, audio, -lead / fps)
+
+
+def load_generator(run: Path) -> MotionGenerator:
+    """What generates a run's motion.
+
+    Raises:
+        AvatarError: The run has none, or it cannot be read.
+    """
+    from avatar.prior.generator import FILE, MotionGenerator
+
+    path = Path(run) / FILE
+    if not path.is_file():
+        raise AvatarError(
+            f"{run} cannot generate head motion: it holds no {FILE}.",
+            "An older version trained it, its training has not finished, or its video is too short.",
+            "Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
+        )
+    return MotionGenerator.load(path)
+
+
+def laid_over(track: Unrolled, lips: Iterable[Motion]) -> Iterator[Motion]:
+    """The track, as long as the lips move, with these lips."""
+    done = 0
+    for block in lips:
+        if len(block):
+            yield with_lips(track.read(done, len(block)), block)
+            done += len(block)
 
 
 def staged(blocks: Iterable[Motion], stages: Sequence[Stage], lead: int, fps: float) -> Iterator[Motion]:
@@ -153,21 +191,27 @@ def _driven(path: Path, fit: str, profile: Profile, fps: float) -> Motion:
 
 
 def _poses(
-    spans: list[Span], profile: Profile, loop: Callable[[str, int], Motion], total: int, fps: float, base: str | None
-) -> dict[str, Motion]:
-    """The track of every pose that is asked for, but the one that the base has already."""
-    tracks = {}
-    for name in {span.value for span in spans if span.control == "pose"} - ({base} & {*POSES}):
-        if name in POSES:
-            tracks[name] = loop(name, total)
+    spans: list[Span], profile: Profile, loop: Callable[[str, int], Motion], generated: Callable[[], Unrolled],
+    total: int, fps: float, base: str | None,
+) -> dict[str, PoseAt]:  # fmt: skip
+    """Every pose that is asked for, but the one that the base has already."""
+
+    def track_of(name: str) -> PoseAt:
+        if name == "generated":
+            source = generated()
+            return lambda at: source.read(int(at[0]), len(at))
+        if name in LOOPS:
+            track = loop(name, total)
         else:
             track = read_motion(Path(name), profile).resample(fps)
-            tracks[name] = back_and_forth(follow_pose(track, Profile.of(track), profile), total)
-    return tracks
+            track = back_and_forth(follow_pose(track, Profile.of(track), profile), total)
+        return lambda at: track[at.clamp(0, len(track) - 1)]
+
+    return {name: track_of(name) for name in {s.value for s in spans if s.control == "pose"} - ({base} & {*POSES})}
 
 
 def _stages(
-    spans: list[Span], controls: Controls, profile: Profile, poses: dict[str, Motion], lead: float, camera: CameraAt,
+    spans: list[Span], controls: Controls, profile: Profile, poses: dict[str, PoseAt], lead: float, camera: CameraAt,
     fps: float, waiting: Stage | None,
 ) -> list[Stage]:  # fmt: skip
     """The controls in their order: pose, its scale, waiting, style, lips, emotion, blinks, gaze."""
@@ -178,8 +222,8 @@ def _stages(
         track = poses[name]
 
         def follow(block: Motion, seconds: Tensor) -> Motion:
-            at = ((seconds + lead) * fps).round().long().clamp(0, len(track) - 1)
-            return block.map(**{n: getattr(track, n)[at] for n in POSE_TRACKS})
+            there = track(((seconds + lead) * fps).round().long())
+            return block.map(**{n: getattr(there, n) for n in POSE_TRACKS})
 
         return follow
 

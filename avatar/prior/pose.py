@@ -2,12 +2,13 @@
 
 ``own`` plays pieces of the person's track one after the other and cross-fades where one meets the next; both ends of
 a join are chosen to be alike in place and velocity, with open eyes. ``still`` holds the person's mean pose and only
-lets the eyes blink, as often as the person does and with the person's own blinks.
+lets the eyes blink, as often as the person does and with the person's own blinks. ``generated`` is new motion, made as
+it is read, by `avatar.prior.generator`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,8 @@ from avatar.motion import Motion
 from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
 from avatar.motion.motion import POSE_TRACKS
 
-POSES = ("own", "still")  # what `pose_track` makes
+LOOPS = ("own", "still")  # what `pose_track` makes
+POSES = (*LOOPS, "generated")
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
 _MIN_SEGMENT_SECONDS = 1.5
@@ -47,8 +49,8 @@ def pose_track(
     Raises:
         AvatarError: The mode is unknown or ``train`` is empty.
     """
-    if mode not in POSES:
-        raise AvatarError(f"There is no head pose '{mode}'.", "", f"Choose {' or '.join(POSES)}.")
+    if mode not in LOOPS:
+        raise AvatarError(f"There is no head pose '{mode}' of a given length.", "", f"Choose {' or '.join(LOOPS)}.")
     if len(train) == 0:
         raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
     source = train.resample(fps)
@@ -58,6 +60,27 @@ def pose_track(
     if mode == "still":
         return _still(source, spans, frames, rng)
     return _own(source, spans, frames, rng)
+
+
+class Unrolled:
+    """A track without an end, made as it is read, forwards; holds what was read last.
+
+    Args:
+        blocks: Motion without an end.
+    """
+
+    def __init__(self, blocks: Iterator[Motion]) -> None:
+        self._blocks, self._held, self._first = blocks, next(blocks), 0
+
+    def read(self, start: int, count: int) -> Motion:
+        """Frames ``start`` to ``start + count``; ``start`` must not be less than it was before."""
+        if start < self._first:
+            raise ValueError(f"frame {start} is gone, {self._first} is the first that is held")
+        while len(self._held) < start + count - self._first:
+            drop = min(start - self._first, len(self._held))
+            self._held = Motion.cat([self._held[drop:], next(self._blocks)])
+            self._first += drop
+        return self._held[start - self._first : start - self._first + count]
 
 
 def _own(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:

@@ -67,6 +67,7 @@ def main(config: Config) -> None:
     summary = save_tracking(trainer, folder)
     write_json(folder / "training.json", summary)
     train_speech(data, config, folder, prior)
+    train_generator(data, config, folder)
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
         f"{len(trainer.model.gaussians)} Gaussians. Head poses were corrected by "
@@ -176,6 +177,23 @@ def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | N
     motion = Motion.load(motion_path(data.folder))[: data.test_start]
     speech = prior.person(motion, data.fps).adapt(motion, load_audio(data.audio_path), data.info["av_offset_frames"])
     speech.save(folder / "prior.safetensors")
+
+
+def train_generator(data, config: TrainConfig, folder: Path) -> None:
+    """Fit what generates this person's head motion, gaze, brows and blinks (`--pose generated`)."""
+    from avatar.io.audio import load_audio
+    from avatar.motion import Motion
+    from avatar.prior.generator import FILE, MotionGenerator
+
+    motion = Motion.load(folder / "motion.safetensors")
+    segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
+    samples = load_audio(data.audio_path) if data.info["has_audio"] else None
+    try:
+        generator = MotionGenerator.fit(motion, segments, samples, data.info["av_offset_frames"], config.seed)
+    except AvatarError as error:
+        log.warn(f"the avatar will not generate head motion: {error}")
+        return
+    generator.save(folder / FILE)
 
 
 def _plain(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 
 from avatar.cli import main
 from avatar.motion import Motion
-from avatar.motion.arkit import INDEX
+from avatar.motion.arkit import INDEX, MOUTH
+from avatar.motion.face_channels import LIP_CHANNELS
 from tests.fake_avatar import FPS, FakeAvatar, LoudnessSpeech
+from tests.swaying import swaying
 from tests.talking import talking
 
 JAW = INDEX["jawOpen"]
@@ -180,6 +183,11 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
         (["--retarget", "yes"], "--retarget"),
         (["--seed", "-1"], "--seed"),
         (["--motion", "none.csv"], "none.csv"),
+        (["--pose", "generated", "--pose-guidance", "5"], "0 to 3"),
+        (["--pose", "generated", "--pose-guidance", "-1"], "0 to 3"),
+        (["--pose", "generated", "--pose-noise", "nan"], "0 to 1.5"),
+        (["--pose-guidance", "2"], "belongs to --pose generated"),
+        (["--pose", "generated"], "holds no generator.safetensors"),
     ],
 )
 def test_bad_options(run: Path, sound: Path, capsys: pytest.CaptureFixture[str], command: list[str],
@@ -233,3 +241,92 @@ def test_without_the_voice_the_command_to_install_it_is_told(
 def test_a_voice_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("hibari", reason="hibari-tts is not installed")
     assert "heart" in refused(capsys, "render", run, "--text", "Hello", "--voice", "nobody")
+
+
+# --- generated motion -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What generates the motion of somebody who sways, learnt in no time."""
+    from avatar.prior.generator import MotionGenerator
+
+    track, voice = swaying(20)
+    path = tmp_path_factory.mktemp("learnt") / "generator.safetensors"
+    MotionGenerator.fit(track, [(0, len(track))], voice, steps=2).save(path)
+    return path
+
+
+@pytest.fixture
+def generating(run: Path, learnt: Path) -> Path:
+    shutil.copy(learnt, run)
+    return run
+
+
+def test_a_generated_pose_moves_everything_but_the_lips(generating: Path, sound: Path):
+    loop, one, two = (
+        write(generating, sound, "--pose", pose, "--seed", seed)
+        for pose, seed in (("own", 0), ("generated", 0), ("generated", 1))
+    )
+    again = write(generating, sound, "--pose", "generated")
+    assert torch.equal(one.head_rotation, again.head_rotation)
+    assert len(one) == len(loop) == 50
+    mouth, lips = list(MOUTH), list(LIP_CHANNELS)
+    for made in (one, two):
+        assert torch.equal(made.face[:, lips], loop.face[:, lips])
+        assert torch.equal(made.arkit[:, mouth], loop.arkit[:, mouth])
+    for name in ("head_rotation", "head_translation", "torso_translation", "gaze"):
+        assert float((getattr(one, name) - getattr(two, name)).abs().max()) > 0.01
+        assert float((getattr(one, name) - getattr(loop, name)).abs().max()) > 0.01
+
+
+def test_generated_for_some_time_and_while_waiting(generating: Path, sound: Path, tmp_path: Path):
+    whole = write(generating, sound, "--pose", "generated")
+    part = write(
+        generating, sound, "--pose", "generated@1.2-", "--timeline", timeline_of(tmp_path, "generated", 0, 0.1)
+    )
+    plain = write(generating, sound)
+    torch.testing.assert_close(part.head_rotation[35:], whole.head_rotation[35:])
+    torch.testing.assert_close(part.head_rotation[0], whole.head_rotation[0])
+    torch.testing.assert_close(part.gaze, plain.gaze)  # a pose for some time is the head's and the body's
+    waiting = write(generating, sound, "--pose", "generated", "--idle", 2)
+    assert len(waiting) == 150 and float(waiting.head_rotation.std(0).min()) > 0.003
+    assert len(write(generating, "--pose", "generated", "--idle", 3)) == 75  # nothing is said at all
+    other = talking(seed=5)[0]
+    other.save(tmp_path / "other.safetensors")
+    driven = write(generating, "--motion", tmp_path / "other.safetensors", "--pose", "generated")
+    torch.testing.assert_close(driven.face, other.face)
+    assert float((driven.head_rotation - other.head_rotation).abs().max()) > 0.01
+
+
+def timeline_of(folder: Path, pose: str, start: float, end: float) -> Path:
+    path = folder / "line.json"
+    span = {"control": "pose", "value": pose, "start": start, "end": end, "fade": 0.1}
+    path.write_text(json.dumps({"format": "avatar-timeline-1", "spans": [span]}))
+    return path
+
+
+def test_guidance_and_noise(generating: Path, sound: Path):
+    def pose(*options: object) -> torch.Tensor:
+        return write(generating, sound, "--pose", "generated", *options).head_rotation
+
+    assert torch.equal(pose("--pose-noise", 0, "--seed", 1), pose("--pose-noise", 0, "--seed", 2))
+    assert not torch.equal(pose("--pose-guidance", 3), pose("--pose-guidance", 0))
+
+
+def test_very_short_sounds(generating: Path, tmp_path: Path):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.zeros(1600, np.float32), 16000)
+    made = write(generating, path, "--pose", "generated")
+    assert len(made) == 3 or len(made) == 2
+    assert bool(torch.isfinite(made.head_rotation).all())
+
+
+def test_a_run_that_cannot_generate(run: Path, sound: Path, capsys: pytest.CaptureFixture[str]):
+    told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
+    assert "generator.safetensors" in told and "--resume" in told and "--pose own" in told
+    (run / "generator.safetensors").write_bytes(b"no")
+    told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
+    assert "generator.safetensors cannot be read" in told
+    shutil.copy(run / "motion.safetensors", run / "generator.safetensors")
+    refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")

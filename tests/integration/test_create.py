@@ -102,7 +102,7 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
     assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
     monkeypatch.setattr(Trainer, "run", original)
     assert main(arguments) == 0
-    assert (run / "speech.safetensors").is_file()
+    assert (run / "speech.safetensors").is_file() and (run / "generator.safetensors").is_file()
 
 
 def test_another_video_does_not_overwrite(subject, tiny, tmp_path):
