@@ -37,6 +37,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "positions and opacity only": {"model": {"deforms": ("means", "opacities")}},
     "no change of colour": {"model": {"deforms": ("means", "scales", "opacities")}},
     "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
+    "hidden Gaussians may grow": {"loss": {"size": 0.0}},
     "no weight on mouth and eyes": {"loss": {"mouth": 0.0, "eyes": 0.0}},
 }
 COLUMNS = {
