@@ -264,7 +264,7 @@ def frechet(first: list[Track], second: list[Track]) -> float:
     modes = modes[:DIMENSIONS] / (sizes[:DIMENSIONS, None] / np.sqrt(len(a)))
     a, b = (a - middle) @ modes.T, (b - middle) @ modes.T
     ca, cb = np.cov(a.T), np.cov(b.T)
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * sqrtm(ca @ cb).real))
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * np.real(sqrtm(ca @ cb))))
 
 
 def behaviour(tracks: list[Track]) -> dict[str, float | None]:
