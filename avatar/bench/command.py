@@ -36,8 +36,8 @@ class Config:
     frames: tuple[int, ...] = (50, 100, 200)
     """Lengths of the videos that are rendered, frames."""
     full: bool = False
-    """10 thousand to a million Gaussians, 256 to 2160 pixels, 250 to 4000 frames, instead of the above: ten minutes on two
-    cores."""
+    """10 thousand to a million Gaussians, 256 to 2160 pixels, 250 to 4000 frames, instead of the above: ten minutes on
+    two cores."""
     threads: tuple[int, ...] = ()
     """CPU thread counts; empty: 1 and all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
