@@ -178,6 +178,22 @@ def test_a_clipped_voice_still_moves_the_mouth_within_the_persons_range(speech: 
     assert plain.std() / 3 < track.std() < 3 * plain.std()
 
 
+def melody() -> np.ndarray:
+    """Four seconds of struck chords, then two of silence."""
+    time = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    struck = np.exp(-4 * time) * np.minimum(1, time / 0.01)
+    pitches = 220 * 2 ** (np.array([0, 5, 7, 12, 9, 4, 2, 0]) / 12)
+    chords = [sum(np.sin(2 * np.pi * k * f * time) / k for k in (1, 2, 3, 5)) * struck for f in pitches]
+    return np.r_[0.2 * np.concatenate(chords), np.zeros(2 * SAMPLE_RATE)].astype(np.float32)
+
+
+def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: PriorSpeech):
+    track, talk = opened(speech.speak(melody())), opened(speech.speak(voice(5.0)))
+    assert len(track) == 150 and np.isfinite(track).all()
+    assert track.max() <= 1.5 * talk.max() and track.min() >= talk.min() - 0.5 * np.ptp(talk)
+    assert np.ptp(track[-25:]) == 0
+
+
 def test_the_gate_waits_in_silence_as_long_as_it_is_told():
     energy = np.full(100, -75.0)
     energy[:50] = -20 + 6 * np.sin(np.arange(50))
