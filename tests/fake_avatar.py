@@ -23,6 +23,7 @@ class FakeAvatar:
 
     info: ClassVar = {"gaussians": 12}
     device = torch.device("cpu")
+    frames_at_once = 1
 
     def __init__(self, run: Path, *_: object, **__: object) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []

@@ -57,7 +57,9 @@ def length_rows(lengths: Iterable[int], n: int, size: int) -> list[dict[str, Any
             start_memory(CPU)
             with VideoWriter(Path(folder) / f"{frames}.mp4", size, size, avatar.fps) as writer:
                 job = Job(motion_blocks(frames), frames, None, 0.0)
-                timing = render_video(avatar, job, avatar.camera, CameraPath.parse(None), writer)
+                timing = render_video(
+                    avatar, job, avatar.camera, CameraPath.parse(None), writer, at_once=avatar.frames_at_once
+                )
             rows.append(
                 {
                     "frames": frames, "gaussians": n, "size": size, "seconds": timing.seconds,

@@ -319,7 +319,9 @@ def measure_speed(
         path = Path(folder) / "speed.mp4"
         with VideoWriter(path, data.width, data.height, data.fps, sound, sound_time(data, first)) as writer:
             job = Job(iter(blocks), last - first, None, 0.0)
-            timing = render_video(avatar, job, avatar.camera, CameraPath.parse(None), writer)
+            timing = render_video(
+                avatar, job, avatar.camera, CameraPath.parse(None), writer, at_once=avatar.frames_at_once
+            )
     return {
         "frames": timing.frames,
         "render_fps": timing.frames / timing.render_seconds,

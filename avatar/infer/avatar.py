@@ -142,6 +142,15 @@ class Avatar:
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames of a video are best drawn at the same time, each by one thread.
+
+        On a CPU one per core: threads inside a frame wait for each other wherever speech and encoding take a core
+        from one of them.
+        """
+        return torch.get_num_threads() if self.device.type == "cpu" and runs_native(self.model.plate) else 1
+
     @torch.inference_mode()
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """One frame.

@@ -19,6 +19,7 @@ from avatar.infer.controls import Controls
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from avatar.data import PersonDataset
     from avatar.geometry.cameras import Camera
@@ -86,7 +87,7 @@ class Job(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Frames rendered, seconds inside the renderer, and seconds in all."""
+    """Frames rendered, seconds inside the renderer (the mean of its threads), and seconds in all."""
 
     frames: int
     render_seconds: float
@@ -116,7 +117,7 @@ def main(config: Config) -> None:
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.total, info="")
         with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
-            timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task))
+            timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
     if timing.frames == 0:
         raise AvatarError("There is nothing to render:", "the input has no frames.")
     rate = timing.frames / timing.seconds
@@ -232,9 +233,10 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
 
 
 def render_video(
-    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, writer: VideoWriter, done=lambda: None
-) -> Timing:
-    """Render a job into a video; speech, rendering and encoding overlap.
+    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, writer: VideoWriter, done=lambda: None,
+    at_once: int = 1,
+) -> Timing:  # fmt: skip
+    """Render a job into a video; speech, frames and encoding overlap.
 
     Args:
         avatar: Anything with the `Renderable` protocol, ``fps`` and ``head_pivot``.
@@ -243,26 +245,40 @@ def render_video(
         path: Camera path over time.
         writer: Takes the frames.
         done: Called after each frame.
+        at_once: How many frames are drawn at the same time, each in one thread: see `Avatar.frames_at_once`.
     """
     import torch
 
-    from avatar.infer.pipeline import Worker, prefetch
+    from avatar.infer.pipeline import Worker, in_order, prefetch
 
-    began = time.perf_counter()
-    rendering = 0.0
-    frames = 0
-    with Worker(writer.write) as encoder:
+    def frames() -> Iterator[tuple[Camera, Motion, int, Tensor | None]]:
+        count = 0
         for block in prefetch(job.motions):
             for i in range(len(block)):
-                view = path.camera(camera, avatar.head_pivot, frames / avatar.fps)
-                behind = None if job.background is None else torch.from_numpy(job.background(frames))
-                start = time.perf_counter()
-                image = avatar.render(view, block, i, background=behind).cpu()  # waits for a GPU: timed too
-                rendering += time.perf_counter() - start
-                encoder.put(image.numpy())
-                frames += 1
+                behind = None if job.background is None else torch.from_numpy(job.background(count))
+                yield path.camera(camera, avatar.head_pivot, count / avatar.fps), block, i, behind
+                count += 1
+
+    def draw(frame: tuple[Camera, Motion, int, Tensor | None]) -> tuple[np.ndarray, float]:
+        view, block, i, behind = frame
+        start = time.perf_counter()
+        image = avatar.render(view, block, i, background=behind).cpu()  # waits for a GPU: timed too
+        return image.numpy(), time.perf_counter() - start
+
+    began = time.perf_counter()
+    rendering, count, threads = 0.0, 0, torch.get_num_threads()
+    try:
+        if at_once > 1:
+            torch.set_num_threads(1)
+        with Worker(writer.write) as encoder:
+            for image, seconds in in_order(draw, frames(), at_once):
+                encoder.put(image)
+                rendering += seconds
+                count += 1
                 done()
-    return Timing(frames, rendering, time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return Timing(count, rendering / at_once, time.perf_counter() - began)
 
 
 def limited(motions: Iterable[Motion], frames: int) -> Iterator[Motion]:

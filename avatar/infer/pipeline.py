@@ -1,14 +1,17 @@
-"""Threads on both sides of the renderer, so that speech, rendering and encoding overlap in constant memory."""
+"""Threads around the renderer, so that speech, frames and encoding overlap in constant memory."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
 T = TypeVar("T")
+R = TypeVar("R")
 _END = object()
 
 
@@ -46,6 +49,28 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """``work(item)`` of each item, in the order of the items, done in ``threads`` threads. Errors come out here.
+
+    At most two items per thread are under way or wait to be fetched.
+    """
+    if threads <= 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads, "frames") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @final

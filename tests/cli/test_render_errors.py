@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer import command, speak
 from avatar.infer.cameras_path import CameraPath
-from avatar.infer.pipeline import Worker, prefetch
+from avatar.infer.pipeline import Worker, in_order, prefetch
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
@@ -265,3 +267,39 @@ def test_threads_keep_order_and_pass_errors_on() -> None:
     early = prefetch(iter(range(10**9)))
     assert next(early) == 0
     early.close()  # type: ignore[attr-defined]
+
+
+def test_frames_drawn_at_once_come_in_order() -> None:
+    waiting = threading.Barrier(3, timeout=10)  # broken unless three are under way together
+
+    def slow(i: int) -> int:
+        waiting.wait()
+        time.sleep(0.01 * (i % 3 == 0))
+        return i
+
+    assert list(in_order(slow, range(30), 3)) == list(range(30))
+    taken: list[int] = []
+    early = in_order(lambda i: i, (taken.append(i) or i for i in range(10**9)), 2)
+    assert [next(early) for _ in range(5)] == [0, 1, 2, 3, 4] and len(taken) <= 10
+    early.close()  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda i: 1 // (7 - i), range(50), 2))
+
+
+def test_a_video_is_the_same_however_many_frames_are_drawn_at_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import avatar.infer.avatar as avatar_module
+
+    motion = Motion.zeros(30, FPS)
+    motion.arkit[:, INDEX["jawOpen"]] = torch.linspace(0, 1, 30)
+    motion.save(tmp_path / "drive.safetensors")
+    Motion.zeros(100, FPS).save(run / "motion.safetensors")
+    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        monkeypatch.setattr(FakeAvatar, "frames_at_once", count)
+        arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--out", tmp_path / f"{count}.mp4"]
+        assert main([str(a) for a in arguments]) == 0
+    assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "3.mp4").read_bytes()
+    assert torch.get_num_threads() == threads
