@@ -28,6 +28,7 @@ from avatar.paths import read_json
 if TYPE_CHECKING:
     from avatar.infer.controls import Controls
 
+MOST_AT_ONCE = 8  # frames
 NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
 
 
@@ -147,9 +148,11 @@ class Avatar:
         """How many frames of a video are best drawn at the same time, each by one thread.
 
         On a CPU one per core: threads inside a frame wait for each other wherever speech and encoding take a core
-        from one of them.
+        from one of them. More than a few are held up by the Python around the kernels, and by the encoder.
         """
-        return torch.get_num_threads() if self.device.type == "cpu" and runs_native(self.model.plate) else 1
+        if self.device.type != "cpu" or not runs_native(self.model.plate):
+            return 1
+        return min(MOST_AT_ONCE, torch.get_num_threads())
 
     @torch.inference_mode()
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
