@@ -1,7 +1,7 @@
 """Work shared out among processes of this machine, or of a Ray cluster. Nothing heavy is imported before a process has
 been told to keep to one thread."""
 
-from __future__ import annotations
+from __future__ import importlib
 
 import multiprocessing
 import os
@@ -82,7 +82,7 @@ def _begin() -> None:
 
 def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: str) -> Iterator[R]:
     try:
-        import ray  # type: ignore[import-not-found]
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise AvatarError("--ray needs Ray, which is not installed.", "", "pip install 'avatar-toolkit[ray]'") from None
     variables = {"env_vars": dict.fromkeys(_THREADS, "1")}
