@@ -1,8 +1,9 @@
 """Work shared out among processes of this machine, or of a Ray cluster. Nothing heavy is imported before a process has
 been told to keep to one thread."""
 
-from __future__ import importlib
+from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
