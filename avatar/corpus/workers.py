@@ -83,6 +83,7 @@ def _begin() -> None:
 
 def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: str) -> Iterator[R]:
     try:
+        importlib.import_module("ray.exceptions")  # a mere folder of the name would be imported as well
         ray: Any = importlib.import_module("ray")
     except ImportError:
         raise AvatarError("--ray needs Ray, which is not installed.", "", "pip install 'avatar-toolkit[ray]'") from None

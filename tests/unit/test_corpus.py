@@ -510,7 +510,7 @@ def test_a_killed_worker_is_noticed():
 
 
 def test_ray_does_the_same():
-    pytest.importorskip("ray", reason="Ray is not installed (pip install 'avatar-toolkit[ray]')")
+    pytest.importorskip("ray.exceptions", reason="Ray is not installed (pip install 'avatar-toolkit[ray]')")
     done = spread(math.factorial, list(range(9)), 2, "local")
     assert sorted(done) == sorted(map(math.factorial, range(9)))
     with pytest.raises(AvatarError, match="does not exist"):
