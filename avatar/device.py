@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from avatar.errors import AvatarError
@@ -46,6 +48,19 @@ def choose_device(name: str) -> torch.device:
             "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or leave --device out.",
         )  # fmt: skip
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch and the native kernels keep to one CPU thread inside."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class OnDevice:

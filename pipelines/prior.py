@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,25 +131,33 @@ def prepared(items: Sequence[Item], folder: Path, encoder: SpeechEncoder) -> tup
 
 def _synthetic(encoder: SpeechEncoder, shape: np.ndarray, seed: int) -> Iterable[Recording]:
     """The project's own voice speaking random words, with the lip shapes of its phones, acted by drawn faces."""
-    import re
-
     rng = np.random.default_rng(seed)
+    for said in random_talk(SYNTHETIC_SECONDS, rng):
+        coefficients = performance.lips(said, np.arange(int(said.seconds * RATE)) / RATE)
+        moved, _ = mouth_motion(act(coefficients, RATE, rng), shape)
+        values = of_face(moved, coefficients)
+        features = features_at(encoder, resampled(said), RATE, len(values)).features
+        yield Recording(features, relative(values, *spread_of(values)))
+
+
+def random_talk(seconds: float, rng: np.random.Generator) -> Iterator[speech.Speech]:
+    """Half minutes of random words in the project's own voice; ``rng`` may be drawn from between them."""
     words = sorted(set(re.findall("[a-z]+", " ".join(SCRIPT).lower())))
     done = 0.0
-    while done < SYNTHETIC_SECONDS:
+    while done < seconds:
         parts: list[speech.Speech] = []
         while sum(part.seconds for part in parts) < _TALK_SECONDS:
             text = " ".join(rng.choice(words, rng.integers(4, 11)))
             pause = speech.silence(float(rng.uniform(0.05, 0.8)))
             parts += [pause, speech.speak(text, "neural", int(rng.integers(1 << 20)))]
         said = speech.join(parts)
-        coefficients = performance.lips(said, np.arange(int(said.seconds * RATE)) / RATE)
-        moved, _ = mouth_motion(act(coefficients, RATE, rng), shape)
-        values = of_face(moved, coefficients)
-        audio = soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
-        features = features_at(encoder, audio, RATE, len(values)).features
-        yield Recording(features, relative(values, *spread_of(values)))
         done += said.seconds
+        yield said
+
+
+def resampled(said: speech.Speech) -> np.ndarray:
+    """[N] at 16 kHz."""
+    return soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -177,9 +186,7 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
 
 def _in_noise(prior: SharedPrior, audio: np.ndarray) -> dict[str, float]:
     """The opening for speech in pink noise as loud as it, against the same without noise."""
-    rng = np.random.default_rng(0)
-    frequency = np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(audio))) / np.sqrt(frequency + 50), len(audio))
+    noise = pink(np.random.default_rng(0).standard_normal(len(audio)))
     noisy = (audio + noise * audio.std() / noise.std()).astype(np.float32)
     count = int(len(audio) / SAMPLE_RATE * RATE)
     clean, masked = (predict(prior, sound, count)[:, OPENING].astype(float) for sound in (audio, noisy))
@@ -188,6 +195,12 @@ def _in_noise(prior: SharedPrior, audio: np.ndarray) -> dict[str, float]:
         "movement": float(masked.std() / clean.std()),
         "velocity": float(np.diff(masked).std() / np.diff(clean).std()),
     }
+
+
+def pink(white: np.ndarray) -> np.ndarray:
+    """White noise [N] at 16 kHz with as much in every octave, above 50 Hz or so."""
+    frequency = np.fft.rfftfreq(len(white), 1 / SAMPLE_RATE)
+    return np.fft.irfft(np.fft.rfft(white) / np.sqrt(frequency + 50), len(white))
 
 
 def _drawn(values: np.ndarray, shape: np.ndarray) -> np.ndarray:

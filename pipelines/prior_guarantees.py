@@ -29,7 +29,8 @@ from avatar.prior.protocol import AudioToMotion
 from avatar.prior.shared import WEIGHTS, SharedPrior
 from avatar.prior.together import Together
 from avatar.synth import speech
-from pipelines.prior_speaking import bilabials, resampled
+from pipelines.prior import pink, resampled
+from pipelines.prior_speaking import bilabials
 
 CHUNK = SAMPLE_RATE // 50  # of a microphone: 20 ms
 SETTLED_SECONDS, EARLY_SECONDS = 0.8, 0.2  # of a pause: lips take time to close, and part before the next sound
@@ -305,9 +306,8 @@ def timed(stream: Callable[[Iterator[np.ndarray]], Iterator[Motion]], said: np.n
 def in_noise(person: Person, said: np.ndarray, files: Sequence[Path]) -> dict[str, Any]:
     """Speech in noise as loud as it, against the same without noise, gate and person included."""
     rng = np.random.default_rng(0)
-    frequency = np.fft.rfftfreq(len(said), 1 / SAMPLE_RATE)
     white = rng.standard_normal(len(said))
-    noises = {"white": white, "pink": np.fft.irfft(np.fft.rfft(white) / np.sqrt(frequency + 50), len(said))}
+    noises = {"white": white, "pink": pink(white)}
     noises |= {path.stem: np.resize(load_audio(path), len(said)) for path in files}
     fps = person.motion.fps
     talking = ~silent_frames(frame_levels(said, int(len(said) / SAMPLE_RATE * fps), fps), fps)

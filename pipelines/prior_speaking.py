@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 import tyro
 
 from avatar.corpus.find import find
 from avatar.errors import AvatarError
 from avatar.eval.speech_metrics import closure_times
-from avatar.io.audio import SAMPLE_RATE, load_audio
+from avatar.io.audio import load_audio
 from avatar.log import info, track
 from avatar.motion.normalise import spread_of
 from avatar.paths import read_json
@@ -27,8 +26,7 @@ from avatar.prior.encoder import features_at
 from avatar.prior.gate import SpeechGate
 from avatar.prior.shared import GAIN, RATE, WEIGHTS, SharedPrior
 from avatar.synth import speech
-from avatar.synth.make import SCRIPT
-from pipelines.prior import prepared
+from pipelines.prior import prepared, random_talk, resampled
 
 SYNTHETIC_SECONDS = 240.0
 
@@ -90,24 +88,8 @@ def in_speech(taps: torch.Tensor, everything: np.ndarray, speaking: np.ndarray) 
 
 def synthetic_closures(seconds: float, seed: int = 1000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Half minutes of random words in the project's own voice, 16 kHz, and the seconds of p, b and m in them."""
-    import re
-
-    rng = np.random.default_rng(seed)
-    words = sorted(set(re.findall("[a-z]+", " ".join(SCRIPT).lower())))
-    while seconds > 0:
-        parts: list[speech.Speech] = []
-        while sum(part.seconds for part in parts) < 30:
-            text = " ".join(rng.choice(words, rng.integers(4, 11)))
-            pause = speech.silence(float(rng.uniform(0.05, 0.8)))
-            parts += [pause, speech.speak(text, "neural", int(rng.integers(1 << 20)))]
-        said = speech.join(parts)
-        seconds -= said.seconds
+    for said in random_talk(seconds, np.random.default_rng(seed)):
         yield resampled(said), bilabials(said)
-
-
-def resampled(said: speech.Speech) -> np.ndarray:
-    """[N] at 16 kHz."""
-    return soxr.resample(said.samples, speech.RATE, SAMPLE_RATE).astype(np.float32)
 
 
 def bilabials(said: speech.Speech) -> np.ndarray:

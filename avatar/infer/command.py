@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -12,7 +13,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
-from avatar.device import DeviceName, Precision, choose_device
+from avatar.device import DeviceName, Precision, choose_device, one_thread
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
@@ -266,18 +267,13 @@ def render_video(
         return image.numpy(), time.perf_counter() - start
 
     began = time.perf_counter()
-    rendering, count, threads = 0.0, 0, torch.get_num_threads()
-    try:
-        if at_once > 1:
-            torch.set_num_threads(1)
-        with Worker(writer.write) as encoder:
-            for image, seconds in in_order(draw, frames(), at_once):
-                encoder.put(image)
-                rendering += seconds
-                count += 1
-                done()
-    finally:
-        torch.set_num_threads(threads)
+    rendering, count = 0.0, 0
+    with one_thread() if at_once > 1 else nullcontext(), Worker(writer.write) as encoder:
+        for image, seconds in in_order(draw, frames(), at_once):
+            encoder.put(image)
+            rendering += seconds
+            count += 1
+            done()
     return Timing(count, rendering / at_once, time.perf_counter() - began)
 
 

@@ -40,6 +40,7 @@ from avatar.prior.generator_flow import (
 )
 from avatar.prior.generator_manner import CHANNELS, Manner
 from avatar.prior.generator_training import STEPS, fit_flow, fit_forecast, windows_of
+from avatar.prior.resample import at_rate
 
 FORMAT = "avatar-generator-1"
 FILE = "generator.safetensors"  # in a RUN folder
@@ -186,12 +187,15 @@ class MotionGenerator:
             if not low <= value <= high:
                 raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
         rows = self._rows(_speech_rows(chunks, lead), seed, guidance if self.listens else 0.0, noise)
-        return self._at_rate(rows, fps)
+        return self._motions(rows, fps)
 
-    def _rows(
-        self, speech: Iterator[Tensor], seed: int, guidance: float, noise: float
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of (channels [WINDOW, C] in spreads, blinks [WINDOW, 8]) at `RATE`."""
+    def _motions(self, rows: Iterator[Tensor], fps: float) -> Iterator[Motion]:
+        for block in at_rate(rows, RATE, fps):
+            z, blinks = block.split([len(CHANNELS), 8], 1)
+            yield _blinked(self.manner.restore(z, fps), blinks)
+
+    def _rows(self, speech: Iterator[Tensor], seed: int, guidance: float, noise: float) -> Iterator[Tensor]:
+        """Blocks [WINDOW, C + 8] at `RATE`: channels in spreads, and blinks."""
         rng = np.random.default_rng([seed, 0])
         start = self.starts[int(rng.integers(len(self.starts)))]
         context = start if noise > 0 else torch.zeros_like(start)
@@ -204,23 +208,10 @@ class MotionGenerator:
             told = guidance * self.response(sound[CONTEXT - BEFORE :])
             z = self.manner.within(sample(self.flow, self.forecast, context, sound, u, guidance) + told)
             before = torch.cat([before, z])
-            yield z, blinking.push(influences(before, sound[: len(before)], RATE)[CONTEXT:])
+            blinks = blinking.push(influences(before, sound[: len(before)], RATE)[CONTEXT:])
+            yield torch.cat([z, blinks], 1)
             before, context = before[-CONTEXT:], torch.cat([context, z - told])[-CONTEXT:]
             sound = torch.cat([sound[WINDOW:], *itertools.islice(speech, WINDOW)])
-
-    def _at_rate(self, blocks: Iterator[tuple[Tensor, Tensor]], fps: float) -> Iterator[Motion]:
-        held, base, frame = torch.zeros(0, len(CHANNELS) + 8), 0, 0
-        for z, blinks in blocks:
-            held = torch.cat([held, torch.cat([z, blinks], 1)])
-            last = int((base + len(held) - 1) * fps / RATE + 1e-6)
-            at = torch.arange(frame, last + 1, dtype=torch.float64) * RATE / fps - base
-            low = at.long().clamp(max=len(held) - 1)
-            part = (at - low)[:, None].float()
-            mixed = torch.lerp(held[low], held[(low + 1).clamp(max=len(held) - 1)], part)
-            frame = last + 1
-            drop = min(int(frame * RATE / fps) - base, len(held) - 1)
-            held, base = held[drop:], base + drop
-            yield _blinked(self.manner.restore(mixed[:, : len(CHANNELS)], fps), mixed[:, len(CHANNELS) :])
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""

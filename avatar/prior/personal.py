@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avatar import log
+from avatar.device import one_thread
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.motion import Motion, arkit, face_channels
@@ -264,7 +264,8 @@ def fit(
     unseen = np.zeros((count, targets.shape[1]), np.float32)
     edges = np.linspace(0, count, MEMBERS + 1).astype(int)
     weight = torch.from_numpy(np.r_[opening_weights() * output_std[: len(FACE)], np.zeros(len(MOUTH))]).float()
-    with _Progress(progress, MEMBERS * steps) as tick, _one_thread():
+    # Networks this small only lose time on more threads; and so the result does not depend on their number.
+    with _Progress(progress, MEMBERS * steps) as tick, one_thread():
         for i, (start, end) in enumerate(itertools.pairwise(edges)):
             net = _train(copies, (start, end), _GAP_SECONDS * fps, weight, steps, seed * MEMBERS + i, tick)
             members.append(net)
@@ -506,17 +507,6 @@ def motion_path(person: Path) -> Path:
     """The motion file of a PERSON folder that speech is learnt from."""
     refined = person / "refine" / "motion.safetensors"
     return refined if refined.is_file() else person / "motion.safetensors"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small only lose time on more threads; and so the result does not depend on their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Progress:

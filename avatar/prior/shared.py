@@ -37,6 +37,7 @@ from avatar.prior.closure import Closing
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import SpeechGate
 from avatar.prior.personal import choose_pause, closed_mouth
+from avatar.prior.resample import at_rate
 from avatar.prior.whisper import WhisperEncoder
 
 FORMAT = "avatar-prior-1"
@@ -179,7 +180,7 @@ class PriorSpeech:
         """:meth:`stream` before lips that touch are brought together, and how surely they touch [n]."""
         counted = _Counted(chunks)
         blocks = stream_features(self.prior.encoder, counted, RATE)
-        for rows in _at_rate(self._mouths(blocks), self.fps, counted):
+        for rows in at_rate(self._mouths(blocks), RATE, self.fps, lambda: counted.frames(self.fps)):
             yield with_mouth(rows[:, :CHANNELS], self.fps), rows[:, CHANNELS]
 
     def speak(self, samples: np.ndarray) -> Motion:
@@ -350,29 +351,6 @@ class _Counted:
             self.count += len(chunk)
             yield chunk
 
-
-def _at_rate(blocks: Iterable[Tensor], fps: float, heard: _Counted) -> Iterator[Tensor]:
-    """Rows at another rate, linearly; as many as begin within the sound, which ends with the blocks."""
-    held = torch.zeros(0)
-    base = frame = 0  # row number of held[0]; next frame
-
-    def take(count: int) -> Tensor:
-        nonlocal held, base, frame
-        at = (torch.arange(frame, frame + count, dtype=torch.float64) * (RATE / fps) - base).clamp(max=len(held) - 1)
-        low = at.long()
-        high = (low + 1).clamp(max=len(held) - 1)
-        part = (at - low)[:, None]
-        mixed = held[low] * (1 - part) + held[high] * part
-        frame += count
-        drop = min(int(frame * RATE / fps) - base, len(held) - 1)
-        held, base = held[drop:], base + drop
-        return mixed.float()
-
-    for block in blocks:
-        held = torch.cat([held, block])
-        ready = int((base + len(held) - 1) * fps / RATE + 1e-6) + 1 - frame  # rows on both sides are there
-        if ready > 0:
-            yield take(ready)
-    missing = max(1, int(np.ceil(heard.count / SAMPLE_RATE * fps - 1e-6))) - frame
-    if missing > 0 and len(held):
-        yield take(missing)
+    def frames(self, fps: float) -> int:
+        """How many begin within what has been heard; one at least."""
+        return max(1, int(np.ceil(self.count / SAMPLE_RATE * fps - 1e-6)))

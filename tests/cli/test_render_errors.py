@@ -149,9 +149,9 @@ def brightness(path: Path) -> np.ndarray:
         return np.array([f.to_ndarray(format="rgb24").mean() for f in file.decode(video=0)])
 
 
-def test_motion_file_is_rendered_with_sound(
-    run: Path, tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def drive(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A motion file whose jaw opens slowly, for ``run``, whose avatar is a fake."""
     import avatar.infer.avatar as avatar_module
 
     motion = Motion.zeros(30, FPS)
@@ -159,8 +159,12 @@ def test_motion_file_is_rendered_with_sound(
     motion.save(tmp_path / "drive.safetensors")
     Motion.zeros(100, FPS).save(run / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
+    return tmp_path / "drive.safetensors"
+
+
+def test_motion_file_is_rendered_with_sound(run: Path, drive: Path, tmp_path: Path, sound: Path) -> None:
     out = tmp_path / "new" / "folder" / "out.mp4"
-    arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--audio", sound, "--out", out]
+    arguments = ["render", run, "--motion", drive, "--audio", sound, "--out", out]
     assert main([str(a) for a in [*arguments, "--camera", "orbit", "--size", 64]]) == 0
     values = brightness(out)
     assert len(values) == 30 and np.all(np.diff(values) > 0) and values[-1] > 180
@@ -287,19 +291,12 @@ def test_frames_drawn_at_once_come_in_order() -> None:
 
 
 def test_a_video_is_the_same_however_many_frames_are_drawn_at_once(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import avatar.infer.avatar as avatar_module
-
-    motion = Motion.zeros(30, FPS)
-    motion.arkit[:, INDEX["jawOpen"]] = torch.linspace(0, 1, 30)
-    motion.save(tmp_path / "drive.safetensors")
-    Motion.zeros(100, FPS).save(run / "motion.safetensors")
-    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
     threads = torch.get_num_threads()
     for count in (1, 3):
         monkeypatch.setattr(FakeAvatar, "frames_at_once", count)
-        arguments = ["render", run, "--motion", tmp_path / "drive.safetensors", "--out", tmp_path / f"{count}.mp4"]
+        arguments = ["render", run, "--motion", drive, "--out", tmp_path / f"{count}.mp4"]
         assert main([str(a) for a in arguments]) == 0
     assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "3.mp4").read_bytes()
     assert torch.get_num_threads() == threads
