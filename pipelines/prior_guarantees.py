@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ import tyro
 
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
+from avatar.infer.speak import OWN
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info
 from avatar.motion import Motion
@@ -29,6 +30,7 @@ from avatar.prior.protocol import AudioToMotion
 from avatar.prior.shared import WEIGHTS, SharedPrior
 from avatar.prior.together import Together
 from avatar.synth import speech
+from avatar.train.command import LIVE_SECONDS
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
 
@@ -132,10 +134,12 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     train = motion[:test]
     plain = prior.person(train, motion.fps)
     adapted = plain.adapt(train, audio, late)
-    own = PersonalSpeech.load(run / "speech.safetensors")
+    own = PersonalSpeech.load(run / OWN)
+    live = prior.live().person(train, motion.fps)
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
-        "live": replace(plain, prior=prior.live()),
+        "live": live,
+        "live, adapted": live.adapt(train[: round(LIVE_SECONDS * motion.fps)], audio, late),
         "adapted": adapted,
         "together": Together([own, adapted]),
     }

@@ -22,9 +22,10 @@ class Controls:
     """Options that end in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of
     the sound, `1.5@4-` until its end, `1.5@please` for a word of --words."""
 
-    speech: Literal["auto", "own", "prior"] = "auto"
+    speech: Literal["auto", "own", "prior", "live"] = "auto"
     """What turns sound into lips: the network learnt from the person's own video; the prior shared by all people, which
-    needs no sound in that video; auto: both together, or what there is."""
+    needs no sound in that video; auto: both together, or what there is; live: the prior as it speaks where the sound is
+    still being spoken, which hears at most 0.2 s ahead."""
     motion: Path | None = None
     """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
     motion is fitted to this person. With a sound, that sound goes into the video."""

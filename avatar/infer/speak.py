@@ -19,9 +19,10 @@ from avatar.prior.together import Together
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.prior.protocol import AudioToMotion
+    from avatar.prior.shared import PriorSpeech
 
 CONTEXT_SECONDS = 1.0  # of sound before a held-out span: the speech network never starts in the middle of a word
-OWN, ADAPTED = "speech.safetensors", "prior.safetensors"  # in a RUN folder
+OWN, ADAPTED, LIVE = "speech.safetensors", "prior.safetensors", "live.safetensors"  # in a RUN folder
 
 
 def choose_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
@@ -31,13 +32,16 @@ def choose_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
         run: The RUN folder.
         fps: Of the avatar.
         which: ``own``, the network learnt from the person's own video; ``prior``, the one shared by all people, adapted
-            to the person where the video had sound; ``auto``, what the run has: both together, or either.
+            to the person where the video had sound; ``auto``, what the run has: both together, or either; ``live``, the
+            prior with 0.2 s of look-ahead at most, for sound that is still being spoken.
 
     Raises:
         AvatarError: ``own``, and the run has none; or a file cannot be read; or the prior's asset cannot be had.
     """
     if which == "own":
         return own_speech(run)
+    if which == "live":
+        return live_speech(run, fps)
     if which == "auto":
         if (Path(run) / OWN).is_file():
             return load_speech(run)
@@ -73,7 +77,21 @@ def own_speech(run: Path) -> AudioToMotion:
     return PersonalSpeech.load(path)
 
 
-def adapted_prior(run: Path) -> AudioToMotion:
+def live_speech(run: Path, fps: float) -> PriorSpeech:
+    """The prior with little look-ahead, as near to the person as the run has it.
+
+    Raises:
+        AvatarError: A file cannot be read, the prior's asset cannot be had, or the run holds hardly any motion.
+    """
+    from avatar.prior.shared import PriorSpeech
+
+    if (Path(run) / LIVE).is_file():
+        return PriorSpeech.load(Path(run) / LIVE)
+    speech = adapted_prior(run) if (Path(run) / ADAPTED).is_file() else prior_speech(run, fps)
+    return speech.live()
+
+
+def adapted_prior(run: Path) -> PriorSpeech:
     """The prior as a run's training adapted it to the person's speech.
 
     Raises:
@@ -84,7 +102,7 @@ def adapted_prior(run: Path) -> AudioToMotion:
     return PriorSpeech.load(Path(run) / ADAPTED)
 
 
-def prior_speech(run: Path, fps: float) -> AudioToMotion:
+def prior_speech(run: Path, fps: float) -> PriorSpeech:
     """The prior shared by all people with the mouth of a run's person, whose video need not have had sound.
 
     Raises:

@@ -102,8 +102,9 @@ class SharedPrior:
 
         Rows then have 0.04 to 0.08 s of sound ahead of them, instead of 0.2 to 0.6 s.
         """
-        encoder = SpeechEncoder([WhisperEncoder(hop=0.08, ahead=0.04)])
-        return replace(self, encoder=encoder, gain=_LIVE_GAIN * self.gain)
+        quick = WhisperEncoder(hop=0.08, ahead=0.04)
+        parts = [quick if part.name == quick.name else part for part in self.encoder.parts]
+        return replace(self, encoder=SpeechEncoder(parts), gain=_LIVE_GAIN * self.gain)
 
     def heard(self, features: np.ndarray) -> Tensor:
         """[T, taps] what the regression sees, for features [T, F] of consecutive rows."""
@@ -186,6 +187,10 @@ class PriorSpeech:
     def speak(self, samples: np.ndarray) -> Motion:
         """The motion for a whole sound [N]."""
         return Motion.cat(list(self.stream(chunked(samples))))
+
+    def live(self) -> PriorSpeech:
+        """The same by :meth:`SharedPrior.live`. Adapting what hears live follows the person better than this does."""
+        return replace(self, prior=self.prior.live(), gain=_LIVE_GAIN * self.gain)
 
     def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
         """Blocks [n, CHANNELS + 1] at `RATE`, the same however they are cut: channels, and how surely lips touch."""

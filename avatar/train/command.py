@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from avatar.train.trainer import Trainer
 
 Config = TrainConfig
+FINISHED = "training.json"  # in a RUN folder: the last that is written
+LIVE_SECONDS = 120.0  # of the person, for lips that run live: hearing so is five times the work, and a minute is enough
 
 
 def main(config: Config) -> None:
@@ -65,9 +67,9 @@ def main(config: Config) -> None:
         raise
     trainer.align_held_out()
     summary = save_tracking(trainer, folder)
-    write_json(folder / "training.json", summary)
     train_speech(data, config, folder, prior)
     train_generator(data, config, folder)
+    write_json(folder / FINISHED, summary)
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
         f"{len(trainer.model.gaussians)} Gaussians. Head poses were corrected by "
@@ -158,10 +160,11 @@ def load_prior(path: Path | None) -> SharedPrior | None:
 
 
 def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | None) -> None:
-    """Fit what speaks for this person: a network, and the prior adapted to them.
+    """Fit what speaks for this person: a network, the prior adapted to them, and the same for live sound.
 
     Where the video has no sound, a prior that was chosen is kept with the run; the shipped one need not be.
     """
+    from avatar.infer.speak import ADAPTED, LIVE, OWN
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
     from avatar.prior.personal import motion_path, train_personal
@@ -169,14 +172,16 @@ def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | N
     if data.audio_features is None:
         log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
         if config.prior is not None and prior is not None:
-            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / "prior.safetensors")
+            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / ADAPTED)
         return
-    train_personal(data.folder, seed=config.seed).save(folder / "speech.safetensors")
+    train_personal(data.folder, seed=config.seed).save(folder / OWN)
     if prior is None:
         return
     motion = Motion.load(motion_path(data.folder))[: data.test_start]
-    speech = prior.person(motion, data.fps).adapt(motion, load_audio(data.audio_path), data.info["av_offset_frames"])
-    speech.save(folder / "prior.safetensors")
+    sound, late = load_audio(data.audio_path), data.info["av_offset_frames"]
+    prior.person(motion, data.fps).adapt(motion, sound, late).save(folder / ADAPTED)
+    part = motion[: round(LIVE_SECONDS * data.fps)]
+    prior.live().person(motion, data.fps).adapt(part, sound, late).save(folder / LIVE)
 
 
 def train_generator(data, config: TrainConfig, folder: Path) -> None:

@@ -56,7 +56,7 @@ def main(config: Config) -> None:
     with log.part_of("create"):
         prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
         prepared = time.perf_counter()
-        if (run / "speech.safetensors").is_file() and (run / "model.safetensors").is_file():
+        if (run / train.FINISHED).is_file():
             log.info(f"{run} is already trained.")
         else:
             resume = (run / "checkpoints" / "last" / "state.safetensors").is_file()

@@ -230,6 +230,8 @@ def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     both = speak.choose_speech(run, FPS)
     assert isinstance(both, speak.Together) and both.members == (own, adapted)
     assert speak.choose_speech(run, FPS, "own") is own and speak.choose_speech(run, FPS, "prior") is adapted
+    monkeypatch.setattr(speak, "live_speech", lambda run, fps: shared)
+    assert speak.choose_speech(run, FPS, "live") is shared
 
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:

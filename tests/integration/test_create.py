@@ -105,6 +105,25 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
     assert (run / "speech.safetensors").is_file() and (run / "generator.safetensors").is_file()
 
 
+def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
+    from avatar.train import command
+
+    run = tmp_path / "run"
+    arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
+    original = command.train_generator
+
+    def die(*_):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(command, "train_generator", die)
+    with pytest.raises(RuntimeError):
+        main(arguments)
+    assert (run / "speech.safetensors").is_file() and not (run / "generator.safetensors").exists()
+    monkeypatch.setattr(command, "train_generator", original)
+    assert main(arguments) == 0
+    assert (run / "generator.safetensors").is_file() and (run / "training.json").is_file()
+
+
 def test_another_video_does_not_overwrite(subject, tiny, tmp_path):
     run = tmp_path / "run"
     person = tmp_path / "run.person"

@@ -29,7 +29,7 @@ from avatar.corpus.recordings import VIDEOS, by_source, decide, shares
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
 from avatar.eval.sync_judge import REACH
-from avatar.infer.speak import adapted_prior
+from avatar.infer.speak import LIVE, adapted_prior, live_speech
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import INDEX
@@ -620,6 +620,9 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     speech = adapted_prior(tmp_path / "run")
     assert isinstance(speech, PriorSpeech) and speech.prior.about == {"id": "mine"}
     assert ("seconds" in speech.report) == voiced
+    live = live_speech(tmp_path / "run", person.fps)
+    assert (tmp_path / "run" / LIVE).is_file() == voiced
+    assert live.prior.about == {"id": "mine"} and ("seconds" in live.report) == voiced
 
 
 def test_a_bad_prior_is_refused_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

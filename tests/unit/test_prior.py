@@ -12,7 +12,7 @@ import torch
 
 from avatar import assets
 from avatar.errors import AvatarError
-from avatar.infer.speak import adapted_prior, prior_speech
+from avatar.infer.speak import LIVE, adapted_prior, live_speech, prior_speech
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import Motion
@@ -223,7 +223,9 @@ def waited(speech: PriorSpeech, samples: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fps", [24.0, 25.0, 30000 / 1001, 60.0])
-def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(monkeypatch: pytest.MonkeyPatch, fps: float):
+def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float
+):
     monkeypatch.setattr(whisper, "_stem", _Clock)
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0]
@@ -237,6 +239,11 @@ def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(monkeypatch: pyt
     assert late.max() <= 0.2 + 1e-6
     assert waited(live, samples, 1)[: int(fps)].max() <= 0.2 + 1e-6
     assert waited(live, samples, 320).max() <= 0.22 + 1e-6  # a microphone's chunks of 20 ms
+    adapted = live.adapt(talking(), samples)
+    adapted.save(tmp_path / LIVE)
+    for run in (live_speech(tmp_path, fps), whole.person(talking(), fps).live()):
+        assert waited(run, samples, 40).max() <= 0.2 + 1e-6
+    torch.testing.assert_close(live_speech(tmp_path, fps).speak(samples).face, adapted.speak(samples).face)
     assert waited(whole.person(talking(), fps), samples, 40).max() <= 0.75
 
 
