@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -123,12 +123,16 @@ class Avatar:
         return Avatar(run, model.to(place), read_json(run / "person.json"), info, precision)
 
     def speak(
-        self, audio: Path | str, controls: Controls | None = None, camera: Camera | None = None
+        self,
+        audio: Path | str | Iterable[np.ndarray],
+        controls: Controls | None = None,
+        camera: Camera | None = None,
     ) -> Iterator[Tensor]:
-        """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying a sound file, in constant memory.
+        """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
         Args:
-            audio: Anything FFmpeg reads.
+            audio: A file, anything that FFmpeg reads. Or sound that is still being spoken, in chunks of 16 kHz mono
+                float32: a frame comes as soon as 0.2 s of sound after its time are there.
             controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
             camera: Where from; by default as filmed.
 
@@ -136,10 +140,14 @@ class Avatar:
             AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
         """
         from avatar.infer.controls import Controls
-        from avatar.infer.performance import perform
+        from avatar.infer.performance import perform, respond
 
-        view = camera or self.camera
-        for block in perform(self, controls or Controls(), Path(audio), lambda _: view.position).motions:
+        view, how = camera or self.camera, controls or Controls()
+        if isinstance(audio, str | Path):
+            motions = perform(self, how, Path(audio), lambda _: view.position).motions
+        else:
+            motions = respond(self, how, audio, lambda _: view.position)
+        for block in motions:
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 

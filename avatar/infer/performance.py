@@ -7,13 +7,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.sources import is_video, read_motion
-from avatar.infer.speak import choose_speech, count_frames, onto, with_lips
+from avatar.infer.speak import choose_speech, count_frames, with_lips
 from avatar.io.audio import stream_audio
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
@@ -23,7 +24,7 @@ from avatar.motion.motion import POSE_TRACKS
 from avatar.motion.profile import Profile
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
 from avatar.motion.timeline import READERS, Span
-from avatar.prior.pose import LOOPS, POSES, Unrolled, pose_track
+from avatar.prior.pose import LOOPS, POSES, Unrolled, endless_pose
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
@@ -52,6 +53,7 @@ class Performance(NamedTuple):
 
 CameraAt = Callable[[float], Tensor]  # second of the video -> position in the world [3]
 PoseAt = Callable[[Tensor], Motion]  # frames [T], one after the other -> their motion
+PoseMaker = Callable[[str], Unrolled]  # one of `POSES` -> its motion, from the first frame on
 
 
 def perform(
@@ -75,46 +77,113 @@ def perform(
     """
     controls.check()
     fps = avatar.fps
-    train = Motion.load(avatar.run / "motion.safetensors")
-    segments = [(a, min(b, len(train))) for a, b in avatar.person["segments"] if a < len(train)]
-    profile = Profile.of(train, segments)
-    spans = controls.spans()
-    base_pose = next((s.value for s in reversed(spans) if s.control == "pose" and s.always), None)
+    person = _Person.of(avatar)
+    profile, spans = person.profile, controls.spans()
     pause = round(controls.idle * fps)
+    lead = 0 if audio is None or controls.motion is not None else pause
 
-    def loop(mode: str, frames: int) -> Motion:
-        return pose_track(train, segments, frames, fps, mode, controls.seed)
-
-    def generated(lead: int) -> Unrolled:
+    def pose(name: str) -> Unrolled:
+        if name != "generated":
+            return person.loop(name, fps, controls.seed)
         sound = iter(()) if audio is None else stream_audio(audio)
         numbers = controls.seed, controls.pose_guidance, controls.pose_noise
         return Unrolled(load_generator(avatar.run).stream(sound, fps, lead / fps, *numbers))
 
+    base = None if controls.motion is not None else _base_pose(spans)
     if controls.motion is not None:
         track = _driven(controls.motion, controls.retarget, profile, fps)
-        lead, total, waiting = 0, len(track), None
+        total, waiting = len(track), None
         blocks = iter([track])
     else:
         if audio is None and not pause:
             raise AvatarError("Nothing to say:", "", "give a sound, --motion or --idle.")
         spoken = 0 if audio is None else count_frames(audio, fps)
-        lead = 0 if audio is None else pause
         total = pause if audio is None else 2 * pause + spoken
         lips: Iterator[Motion] = iter(())
         if audio is not None:
             speech = speech or choose_speech(avatar.run, fps, controls.speech)
             lips = speech.stream(stream_audio(audio))
         lips = with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips
-        if base_pose == "generated":
-            blocks = laid_over(generated(lead), lips)
-        else:
-            blocks = onto(loop(base_pose if base_pose in LOOPS else LOOPS[0], total), lips, hold=True)
+        blocks = laid_over(pose(base or LOOPS[0]), lips)
         waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
-    own = base_pose if controls.motion is None else None
-    poses = _poses(spans, profile, loop, lambda: generated(lead), total, fps, own)
-    place = camera or (lambda _: torch.zeros(3))  # the world is the frame of the camera that filmed
-    stages = _stages(spans, controls, profile, poses, lead / fps, place, fps, waiting)
+    poses = _poses(spans, profile, pose, fps, base)
+    stages = _stages(spans, controls, profile, poses, lead / fps, camera or _as_filmed, fps, waiting)
     return Performance(staged(blocks, stages, lead, fps), total, audio, -lead / fps)
+
+
+def respond(
+    avatar: Avatar,
+    controls: Controls,
+    sound: Iterable[np.ndarray],
+    camera: CameraAt | None = None,
+    speech: AudioToMotion | None = None,
+) -> Iterator[Motion]:
+    """What an avatar does while it speaks sound that is still coming in: a block of motion as soon as it is known.
+
+    Args:
+        avatar: The avatar.
+        controls: All that is asked for. ``speech="auto"`` is ``live``: 0.2 s of look-ahead at most.
+        sound: Chunks of any length, 16 kHz mono float32 in -1 to 1; may go on for ever. As much is taken as is needed.
+        camera, speech: See :func:`perform`.
+
+    Raises:
+        AvatarError: A control needs to know the sound beforehand, or something cannot be read.
+    """
+    controls.check()
+    spans = controls.spans()
+    beforehand = {
+        "--motion": controls.motion is not None, "--idle": controls.idle > 0,
+        "--pose generated": any(s.control == "pose" and s.value == "generated" for s in spans),
+    }  # fmt: skip
+    if named := [name for name, given in beforehand.items() if given]:
+        raise AvatarError(f"{' and '.join(named)} cannot be had for sound that is still being spoken.", "",
+                          "Give a sound file.")  # fmt: skip
+    fps, person = avatar.fps, _Person.of(avatar)
+    which = "live" if controls.speech == "auto" else controls.speech
+    speech = speech or choose_speech(avatar.run, fps, which)
+    base = _base_pose(spans)
+
+    def pose(name: str) -> Unrolled:
+        return person.loop(name, fps, controls.seed)
+
+    poses = _poses(spans, person.profile, pose, fps, base)
+    stages = _stages(spans, controls, person.profile, poses, 0.0, camera or _as_filmed, fps, None)
+    return staged(laid_over(pose(base or LOOPS[0]), speech.stream(_sane(sound))), stages, 0, fps)
+
+
+class _Person(NamedTuple):
+    track: Motion  # the training part
+    segments: list[tuple[int, int]]
+    profile: Profile
+
+    @staticmethod
+    def of(avatar: Avatar) -> _Person:
+        track = Motion.load(avatar.run / "motion.safetensors")
+        segments = [(a, min(b, len(track))) for a, b in avatar.person["segments"] if a < len(track)]
+        return _Person(track, segments, Profile.of(track, segments))
+
+    def loop(self, mode: str, fps: float, seed: int) -> Unrolled:
+        return Unrolled(endless_pose(self.track, self.segments, fps, mode, seed))
+
+
+def _base_pose(spans: Sequence[Span]) -> str | None:
+    """What the whole motion is laid over, of `POSES`; None: nothing was asked for."""
+    always = next((s.value for s in reversed(spans) if s.control == "pose" and s.always), None)
+    return always if always in POSES else None
+
+
+def _as_filmed(_: float) -> Tensor:
+    return torch.zeros(3)  # the world is the frame of the camera that filmed
+
+
+def _sane(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Chunks as they have to be; what is not a number is silence."""
+    for chunk in sound:
+        chunk = np.asarray(chunk)
+        if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
+            raise AvatarError("Sound comes in chunks of 16 kHz mono float32 in -1 to 1,",
+                              f"not as {chunk.dtype} {list(chunk.shape)}.")  # fmt: skip
+        yield np.nan_to_num(chunk.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
 
 
 def load_generator(run: Path) -> MotionGenerator:
@@ -191,23 +260,19 @@ def _driven(path: Path, fit: str, profile: Profile, fps: float) -> Motion:
 
 
 def _poses(
-    spans: list[Span], profile: Profile, loop: Callable[[str, int], Motion], generated: Callable[[], Unrolled],
-    total: int, fps: float, base: str | None,
+    spans: list[Span], profile: Profile, pose: PoseMaker, fps: float, base: str | None
 ) -> dict[str, PoseAt]:  # fmt: skip
     """Every pose that is asked for, but the one that the base has already."""
 
     def track_of(name: str) -> PoseAt:
-        if name == "generated":
-            source = generated()
+        if name in POSES:
+            source = pose(name)
             return lambda at: source.read(int(at[0]), len(at))
-        if name in LOOPS:
-            track = loop(name, total)
-        else:
-            track = read_motion(Path(name), profile).resample(fps)
-            track = back_and_forth(follow_pose(track, Profile.of(track), profile), total)
-        return lambda at: track[at.clamp(0, len(track) - 1)]
+        track = read_motion(Path(name), profile).resample(fps)
+        track = follow_pose(track, Profile.of(track), profile)
+        return lambda at: back_and_forth(track, at)
 
-    return {name: track_of(name) for name in {s.value for s in spans if s.control == "pose"} - ({base} & {*POSES})}
+    return {name: track_of(name) for name in {s.value for s in spans if s.control == "pose"} - {base}}
 
 
 def _stages(

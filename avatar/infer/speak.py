@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from avatar import log
 from avatar.errors import AvatarError
@@ -127,7 +126,7 @@ def speak_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last:
     lead = min(first, round(CONTEXT_SECONDS * data.fps))
     chunks = stream_audio(data.audio_path, start=sound_time(data, first - lead))
     samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
-    yield from onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead), hold=False)
+    yield from _onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead))
 
 
 def sound_time(data: PersonDataset, frame: int) -> float:
@@ -143,17 +142,14 @@ def count_frames(audio: Path, fps: float) -> int:
     return max(1, int(np.ceil(seconds * fps - 1e-6)))
 
 
-def onto(base: Motion, blocks: Iterable[Motion], hold: bool) -> Iterator[Motion]:
-    """Lay blocks of speech over a base track; ``hold`` repeats the base's last frame where the speech goes on."""
+def _onto(base: Motion, blocks: Iterable[Motion]) -> Iterator[Motion]:
+    """Lay blocks of speech over a base track, and end with it."""
     done = 0
     for block in blocks:
-        if not hold:
-            block = block[: len(base) - done]
-        if len(block) == 0:
-            continue
-        at = torch.arange(done, done + len(block)).clamp(max=len(base) - 1)
-        yield with_lips(base[at], block)
-        done += len(block)
+        block = block[: len(base) - done]
+        if len(block):
+            yield with_lips(base[done : done + len(block)], block)
+            done += len(block)
 
 
 def _skip(blocks: Iterable[Motion], count: int) -> Iterator[Motion]:

@@ -95,12 +95,11 @@ def _torso_follows(person: Profile) -> Tensor:
     return torch.linalg.solve(head.T @ head + len(head) * torch.diag(least), head.T @ torso).float()
 
 
-def back_and_forth(track: Motion, frames: int) -> Motion:
-    """A track played forwards, backwards, forwards ..., for ``frames`` frames: no jump where it begins again."""
+def back_and_forth(track: Motion, at: Tensor) -> Motion:
+    """Frames ``at`` [T] of a track played forwards, backwards, forwards ...: no jump where it begins again."""
     last = len(track) - 1
-    at = torch.arange(frames)
     if last < 1:
-        return track[torch.zeros(frames, dtype=torch.long)]
+        return track[torch.zeros_like(at)]
     at = at % (2 * last)
     return track[torch.where(at > last, 2 * last - at, at)]
 

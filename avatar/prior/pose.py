@@ -20,7 +20,7 @@ from avatar.motion import Motion
 from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
 from avatar.motion.motion import POSE_TRACKS
 
-LOOPS = ("own", "still")  # what `pose_track` makes
+LOOPS = ("own", "still")  # what `endless_pose` makes
 POSES = (*LOOPS, "generated")
 _PIECE_SECONDS = (4.0, 12.0)
 _FADE_SECONDS = 1.2
@@ -36,12 +36,27 @@ def pose_track(
     mode: Literal["own", "still"] | str = "own",
     seed: int = 0,
 ) -> Motion:
-    """Motion for ``frames`` frames; the mouth channels in it are the person's own of the moment, for others to replace.
+    """The first ``frames`` frames of :func:`endless_pose`. An hour at 25 fps is 40 MB."""
+    blocks: list[Motion] = []
+    for block in endless_pose(train, segments, fps, mode, seed):
+        blocks.append(block)
+        if sum(map(len, blocks)) >= frames:
+            break
+    return Motion.cat(blocks)[:frames]
+
+
+def endless_pose(
+    train: Motion,
+    segments: Sequence[tuple[int, int]],
+    fps: float,
+    mode: Literal["own", "still"] | str = "own",
+    seed: int = 0,
+) -> Iterator[Motion]:
+    """Blocks of motion without an end; the mouth channels are the person's own of the moment, for others to replace.
 
     Args:
         train: The training part of the person's motion.
         segments: [start, end) frames without a cut inside, of ``train``.
-        frames: How many frames to make. An hour at 25 fps is 40 MB.
         fps: Of the result.
         mode: ``own`` or ``still``.
         seed: The same seed gives the same track.
@@ -50,16 +65,14 @@ def pose_track(
         AvatarError: The mode is unknown or ``train`` is empty.
     """
     if mode not in LOOPS:
-        raise AvatarError(f"There is no head pose '{mode}' of a given length.", "", f"Choose {' or '.join(LOOPS)}.")
+        raise AvatarError(f"There is no head pose '{mode}' that repeats.", "", f"Choose {' or '.join(LOOPS)}.")
     if len(train) == 0:
         raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
     source = train.resample(fps)
     scale = len(source) / len(train)
     spans = [(round(a * scale), min(round(b * scale), len(source))) for a, b in segments]
     rng = np.random.default_rng(seed)
-    if mode == "still":
-        return _still(source, spans, frames, rng)
-    return _own(source, spans, frames, rng)
+    return _still(source, spans, rng) if mode == "still" else _own(source, spans, rng)
 
 
 class Unrolled:
@@ -83,38 +96,30 @@ class Unrolled:
         return self._held[start - self._first : start - self._first + count]
 
 
-def _own(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:
+def _own(source: Motion, spans: list[tuple[int, int]], rng: np.random.Generator) -> Iterator[Motion]:
     fps = source.fps
     usable = [(a, b) for a, b in spans if b - a >= _MIN_SEGMENT_SECONDS * fps]
     usable = usable or [max(spans, key=lambda s: s[1] - s[0], default=(0, len(source)))]
     longest = max(b - a for a, b in usable)
     fade = max(1, min(round(_FADE_SECONDS * fps), longest // 3))
+    weight = torch.from_numpy(0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)).float()
     place, velocity = _state(source)
     opened = source.arkit[:, EYES].amax(1).numpy() < CLOSED
     used = np.zeros(len(source))  # how often each frame has been played
 
-    first = np.zeros(frames, int)  # source frame of the piece that plays
-    second = np.zeros(frames, int)  # and of the one that is being faded in
-    mix = np.zeros(frames, np.float32)
-    time = 0
+    def piece(start: int, stop: int) -> Motion:
+        return source[torch.arange(start, stop).clamp(max=len(source) - 1)]
+
     start, end = _first_piece(usable, fade, rng)
     while True:
-        length = _length(start, end, fade, fps, opened, rng)
-        used[start : start + length] += 1
-        count = min(length, frames - time)
-        first[time : time + count] = start + np.arange(count)
-        time += length
-        if time >= frames:
-            break
-        start, end = _next_piece(usable, start + length - fade, fade, place, velocity, opened, used, rng)
-        second[time - fade : time] = start + np.arange(fade)
-        mix[time - fade : time] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)
-        start += fade
-    first, second = (np.minimum(index, len(source) - 1) for index in (first, second))
-    a, b = source[first], source[second]
-    weight = torch.from_numpy(mix)[:, None]
-    names = ("arkit", "face", "gaze", *POSE_TRACKS)
-    return a.map(**{n: getattr(a, n) * (1 - weight) + getattr(b, n) * weight for n in names})
+        stop = start + _length(start, end, fade, fps, opened, rng)
+        used[start:stop] += 1
+        here = stop - fade
+        if here > start:
+            yield piece(start, here)
+        there, end = _next_piece(usable, here, fade, place, velocity, opened, used, rng)
+        yield piece(here, stop).blend(piece(there, there + fade), weight)
+        start = there + fade
 
 
 def _first_piece(usable: list[tuple[int, int]], fade: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -175,29 +180,33 @@ def _state(source: Motion) -> tuple[np.ndarray, np.ndarray]:
     return place / (place.std(0) + 1e-3), velocity / (velocity.std(0) + 1e-3)
 
 
-def _still(source: Motion, spans: list[tuple[int, int]], frames: int, rng: np.random.Generator) -> Motion:
+def _still(source: Motion, spans: list[tuple[int, int]], rng: np.random.Generator) -> Iterator[Motion]:
     opened = source.arkit[:, EYES].amax(1) < CLOSED
     calm = source[opened] if bool(opened.any()) else source
-    index = torch.zeros(frames, dtype=torch.long)
-    track = source[index]
     names = ("arkit", "face", "gaze", *POSE_TRACKS)
-    track = track.map(**{n: getattr(calm, n).mean(0, keepdim=True).repeat(frames, 1) for n in names})
+    held = source[:1].map(**{n: getattr(calm, n).mean(0, keepdim=True) for n in names})
     blinks = find_blinks(source, spans)
-    if not blinks:
-        return track
-    arkit, face = track.arkit.clone(), track.face.clone()
-    seconds = sum(b - a for a, b in spans) / source.fps
     lasting = sum(blink.stop - blink.start for blink in blinks) / source.fps
-    mean_gap = max(0.5, (seconds - lasting) / len(blinks))
-    time = float(rng.exponential(mean_gap))
-    while time * source.fps < frames:
+    mean_gap = max(0.5, (sum(b - a for a, b in spans) / source.fps - lasting) / max(1, len(blinks)))
+
+    def hold(frames: int) -> Motion:
+        return held[torch.zeros(frames, dtype=torch.long)]
+
+    time, frame = 0.0, 0
+    while True:
+        time += float(rng.exponential(mean_gap))
+        frames, frame = round(time * source.fps) - frame, round(time * source.fps)
+        if frames:
+            yield hold(frames)
+        if not blinks:
+            continue
         blink = blinks[int(rng.integers(len(blinks)))]
-        at = round(time * source.fps)
-        count = min(blink.stop - blink.start, frames - at)
-        piece = source[slice(blink.start, blink.start + count)]
-        base_eyes, base_lids = arkit[0, EYES], face[0, LIDS]
-        fade = torch.from_numpy(np.minimum(1, np.minimum(np.arange(count) + 1, count - np.arange(count)) / 3)).float()
-        arkit[at : at + count, EYES] = base_eyes + fade[:, None] * (piece.arkit[:, EYES] - base_eyes)
-        face[at : at + count, LIDS] = base_lids + fade[:, None] * (piece.face[:, LIDS] - base_lids)
-        time += count / source.fps + float(rng.exponential(mean_gap))
-    return track.map(arkit=arkit, face=face)
+        piece = source[slice(blink.start, blink.stop)]
+        block, count = hold(len(piece)), torch.arange(len(piece))
+        fade = ((1 + torch.minimum(count, count.flip(0))) / 3).clamp(max=1)[:, None]
+        arkit, face = block.arkit.clone(), block.face.clone()
+        arkit[:, EYES] += fade * (piece.arkit[:, EYES] - arkit[:, EYES])
+        face[:, LIDS] += fade * (piece.face[:, LIDS] - face[:, LIDS])
+        yield block.map(arkit=arkit, face=face)
+        time += len(piece) / source.fps
+        frame += len(piece)

@@ -234,6 +234,15 @@ def test_own_pose_is_repeatable_and_not_periodic() -> None:
     assert torch.equal(a.head_rotation, b.head_rotation) and not torch.equal(a.head_rotation, c.head_rotation)
 
 
+@pytest.mark.parametrize("mode", ["own", "still"])
+def test_a_pose_is_the_same_however_long_it_goes_on(mode: str) -> None:
+    train, segments = head()
+    short, long = (pose_track(train, segments, frames, FPS, mode, seed=2) for frames in (333, 3000))
+    assert len(short) == 333
+    for name in ("head_rotation", "torso_rotation", "arkit", "face", "gaze"):
+        torch.testing.assert_close(getattr(short, name), getattr(long, name)[:333], rtol=0, atol=0)
+
+
 def test_still_pose_only_blinks() -> None:
     train, segments = head()
     track = pose_track(train, segments, 20000, FPS, "still")

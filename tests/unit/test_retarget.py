@@ -89,7 +89,7 @@ def test_ones_own_pose_stays_what_it_is(target: Profile):
 
 
 def test_a_short_pose_is_played_back_and_forth(source: Motion):
-    long = back_and_forth(source[:10], 40)
+    long = back_and_forth(source[:10], torch.arange(40))
     assert len(long) == 40
     assert float(long.head_translation.diff(dim=0).norm(dim=1).max()) <= float(
         source[:10].head_translation.diff(dim=0).norm(dim=1).max() + 1e-6
