@@ -19,6 +19,7 @@ import tyro
 
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
+from avatar.infer.avatar import Avatar
 from avatar.infer.speak import OWN
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info
@@ -67,7 +68,7 @@ class Config:
     hour: float = 3600.0
     """Seconds of the long run."""
     only: tuple[str, ...] = ()
-    """Measure this alone: opening, closure, silence, live, noise, hour."""
+    """Measure this alone: opening, closure, silence, live, pictures, noise, hour."""
     json: Path | None = None
     """Write the numbers here."""
 
@@ -80,8 +81,8 @@ class Person:
         motion: T frames as tracked.
         sound: 16 kHz mono, in step with frame 0.
         test: The first held-out frame.
-        voices: By name: ``prior`` as it is, ``live``, ``adapted`` to the training part, and ``together``: that and the
-            own network.
+        voices: By name: ``prior`` as it is, the same ``live``, ``live, adapted`` to the training part, ``adapted``
+            alone, and ``together``: that and the own network.
     """
 
     motion: Motion
@@ -117,6 +118,7 @@ def main(config: Config) -> None:
         "closure": lambda: {k: closure(people[k], path) for k, path in words.items()} | synthetic_closure(first),
         "silence": lambda: silence(first, said),
         "live": lambda: live(first, said),
+        "pictures": lambda: pictures(Path(folders[0][1]), said),
         "noise": lambda: in_noise(first, said, config.noises),
         "hour": lambda: long_run(first.voices["prior"], said, config.hour),
     }
@@ -302,6 +304,29 @@ def timed(stream: Callable[[Iterator[np.ndarray]], Iterator[Motion]], said: np.n
         "ready_p95": float(np.percentile(ready, 95)) if ready else np.nan,
         "real_time_factor": work / (len(asked) * CHUNK / SAMPLE_RATE),
     }
+
+
+def pictures(run: Path, said: np.ndarray) -> dict[str, float]:
+    """Seconds from a frame's time to its picture, by the clock, on all cores, of sound as from a microphone."""
+    began, threads = 0.0, torch.get_num_threads()
+
+    def microphone() -> Iterator[np.ndarray]:
+        nonlocal began
+        began = time.monotonic()
+        for k, chunk in enumerate(chunked(said, CHUNK)):
+            time.sleep(max(0.0, began + (k + 1) * CHUNK / SAMPLE_RATE - time.monotonic()))
+            yield chunk
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    avatar = Avatar.load(run)
+    waits = [time.monotonic() - began - i / avatar.fps for i, _ in enumerate(avatar.speak(microphone()))]
+    torch.set_num_threads(threads)
+    width, height = avatar.camera.width, avatar.camera.height
+    return {
+        "median": float(np.median(waits)), "p95": float(np.percentile(waits, 95)), "most": max(waits),
+        "frames": len(waits), "width": width, "height": height, "gaussians": avatar.info["gaussians"],
+        "threads": os.cpu_count(),
+    }  # fmt: skip
 
 
 # --- noise ------------------------------------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ class Avatar:
             motions = perform(self, how, Path(audio), lambda _: view.position).motions
         else:
             motions = respond(self, how, audio, lambda _: view.position)
+            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins
         for block in motions:
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()

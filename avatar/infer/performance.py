@@ -15,7 +15,7 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.sources import is_video, read_motion
 from avatar.infer.speak import choose_speech, count_frames, with_lips
-from avatar.io.audio import stream_audio
+from avatar.io.audio import SAMPLE_RATE, stream_audio
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.controls import Blinks, Gaze, Stage, breathe, scale_lips, scale_pose
@@ -142,6 +142,8 @@ def respond(
     which = "live" if controls.speech == "auto" else controls.speech
     speech = speech or choose_speech(avatar.run, fps, which)
     base = _base_pose(spans)
+    for _ in speech.stream([np.zeros(SAMPLE_RATE // 2, np.float32)]):
+        pass  # what hears is loaded now, not while somebody speaks
 
     def pose(name: str) -> Unrolled:
         return person.loop(name, fps, controls.seed)
