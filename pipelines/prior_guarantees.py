@@ -306,7 +306,7 @@ def timed(stream: Callable[[Iterator[np.ndarray]], Iterator[Motion]], said: np.n
     }
 
 
-def pictures(run: Path, said: np.ndarray) -> dict[str, float]:
+def pictures(run: Path, said: np.ndarray) -> dict[str, Any]:
     """Seconds from a frame's time to its picture, by the clock, on all cores, of sound as from a microphone."""
     began, threads = 0.0, torch.get_num_threads()
 

@@ -42,6 +42,10 @@ class Train:
     """Folder of videos, in any folders below it; ARKit coefficients with their sound may be among them."""
     out: Path
     """The prior to write (.safetensors), for `avatar train --prior`."""
+    base: Path | None = None
+    """Prior to go on from (.safetensors); default: the one that comes with the package."""
+    from_scratch: bool = False
+    """Learn from the corpus alone, and go on from no prior."""
     cache: Path | None = None
     """Folder for what is prepared; default: beside --out, with the ending .cache."""
     workers: int | None = None
@@ -96,13 +100,17 @@ def train(config: Train) -> None:
     from avatar.environment import environment
     from avatar.paths import write_json
     from avatar.prior.encoder import SpeechEncoder
+    from avatar.prior.shared import WEIGHTS, SharedPrior
     from avatar.prior.whisper import WhisperEncoder
 
     if config.out.is_dir():
         raise AvatarError(f"--out {config.out} is a folder.", "", "Name a file, such as prior.safetensors.")
+    if config.from_scratch and config.base is not None:
+        raise AvatarError("--from-scratch goes on from no prior:", "", "leave it out, or --base.")
+    base = None if config.from_scratch else SharedPrior.load(config.base or WEIGHTS)
     items = find(config.corpus)
     with Ranks.join() as ranks:
-        encoder = SpeechEncoder([WhisperEncoder()])
+        encoder = SpeechEncoder([WhisperEncoder()]) if base is None else base.encoder
         folder = config.cache or config.out.with_suffix(".cache")
         if ranks.first:
             Cache.open(folder, encoder.config)
@@ -117,7 +125,7 @@ def train(config: Train) -> None:
         if ranks.first:
             write_json(path, report)
         tell(entries, path)
-        prior = fit_on(entries, cache, encoder, config.out.stem, ranks)
+        prior = fit_on(entries, cache, encoder, config.out.stem, ranks, base)
         if ranks.first:
             prior.save(config.out)
             times = {"prepare": round(prepared - began, 1), "train": round(time.perf_counter() - prepared, 1)}
@@ -162,7 +170,9 @@ def tell(entries: Sequence[Entry], report: Path) -> None:
         log.info(f"  and {len(left_out) - _SHOWN} more, see {report}")
 
 
-def fit_on(entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, ranks: Ranks) -> SharedPrior:
+def fit_on(
+    entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, ranks: Ranks, base: SharedPrior | None = None
+) -> SharedPrior:
     """Train on the recordings that can be used; all processes together, each with its part of them.
 
     Raises:
@@ -180,13 +190,14 @@ def fit_on(entries: Sequence[Entry], cache: Cache, encoder: Any, name: str, rank
             f"at least {LEAST_SECONDS:g} s are needed, and 15 minutes or more make a good prior.",
             "The report beside --out says why recordings were left out.",
         )
-    if filmed < FEW_SECONDS:
+    if filmed < FEW_SECONDS and base is None:
         log.warn(f"{filmed} s of video are little to learn from: 15 minutes or more make a good prior.")
     seconds = {"videos": filmed, "coefficients": round(sum(entry.seconds for entry in used)) - filmed}
     content = hashlib.sha256("".join(sorted(entry.key for entry in used)).encode()).hexdigest()
     about = {"id": f"{name}-{content[:8]}", "seconds": seconds, "speakers": len({entry.speaker for entry in used})}
     recordings = {source: Recordings(ranks.share(part), scales(part, cache), cache) for source, part in sources.items()}
-    return fit(recordings, shares(sources), encoder, about, components_of=[VIDEOS], reduce=ranks.add)
+    about |= {} if base is None else {"base": base.about.get("id")}
+    return fit(recordings, shares(sources), encoder, about, base=base, components_of=[VIDEOS], reduce=ranks.add)
 
 
 def evaluate(config: Eval) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.motion.normalise import ARTICULATION
 from avatar.prior.encoder import SpeechEncoder
-from avatar.prior.shared import GAIN, SharedPrior, project, stack
+from avatar.prior.shared import GAIN, RATE, SharedPrior, project
 
 COMPONENTS = 96
 BEHIND, AHEAD = 5, 2  # rows
 RIDGE = 0.1  # of the mean power of the inputs
+BASE_SECONDS = 300.0  # of speech, that a prior to go on from counts for; 30 to 1000 are nearly as good (docs/prior.md)
 _EVERY = 3  # neighbouring rows are alike: every third says how the features vary
 
 
@@ -51,6 +52,7 @@ def fit(
     about: dict[str, Any],
     gain: float = GAIN,
     *,
+    base: SharedPrior | None = None,
     components_of: Collection[str] | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> SharedPrior:
@@ -63,6 +65,8 @@ def fit(
         encoder: What made the features.
         about: To be kept with the prior.
         gain: See `SharedPrior`.
+        base: To go on from: what it says is corrected, as far as the recordings outweigh `BASE_SECONDS` of speech. Its
+            encoder made the features; its components, gain and touch are kept, and what no recording teaches.
         components_of: Sources by whose sound the components are chosen; None: all.
         reduce: Adds up a float64 tensor over the processes that have a part of the recordings each. All of them name
             the same sources, and get the same prior.
@@ -70,26 +74,40 @@ def fit(
     Raises:
         AvatarError: There is nothing to train on.
     """
-    chosen = [part for name, part in sources.items() if components_of is None or name in components_of]
-    mean, std = _spread(chosen, encoder.dim, reduce)
-    basis = _components(chosen, mean, std, reduce)
-    sums = {name: _sums(part, mean, std, basis, reduce) for name, part in sources.items()}
-    size = (BEHIND + 1 + AHEAD) * basis.shape[1] + 1
-    taps = torch.zeros(size, len(ARTICULATION), dtype=torch.float64)
+    if base is None:
+        chosen = [part for name, part in sources.items() if components_of is None or name in components_of]
+        mean, std = _spread(chosen, encoder.dim, reduce)
+        basis = _components(chosen, mean, std, reduce)
+        size = (BEHIND + 1 + AHEAD) * basis.shape[1] + 1
+        nothing = torch.zeros(size, len(ARTICULATION))
+        before = SharedPrior(encoder, mean, std, basis, nothing, BEHIND, AHEAD, gain)
+    else:
+        before, size = base, len(base.taps)
+    sums = {name: _sums(part, before, reduce) for name, part in sources.items()}
+    taps = before.taps.double()
     taught: dict[tuple[tuple[str, float], ...], list[int]] = defaultdict(list)
     for i, name in enumerate(ARTICULATION):
         share = shares[name if name in shares else ""]
-        weights = tuple((k, w / sums[k][2]) for k, w in share.items() if w > 0 and sums[k][2] > 0)
-        if not weights:
+        weights = tuple((k, w) for k, w in share.items() if w > 0 and sums[k][2] > 0)
+        if weights:
+            taught[weights].append(i)
+        elif base is None:
             raise AvatarError(f"No recording teaches the prior {name}.")
-        taught[weights].append(i)
     for weights, columns in taught.items():
-        gram = torch.stack([w * sums[k][0] for k, w in weights]).sum(0)
-        moment = torch.stack([w * sums[k][1][:, columns] for k, w in weights]).sum(0)
-        ridge = torch.full((size,), RIDGE * float(gram.trace()) / size, dtype=torch.float64)
-        ridge[-1] = 1e-6 * sum(w * sums[k][2] for k, w in weights)
-        taps[:, columns] = torch.linalg.solve(gram + torch.diag(ridge), moment)
-    return SharedPrior(encoder, mean, std, basis, taps.float(), BEHIND, AHEAD, gain, about)
+        whole = sum(w for _, w in weights)
+        rows = sum(sums[k][2] for k, _ in weights)
+        gram = torch.stack([w / whole / sums[k][2] * sums[k][0] for k, w in weights]).sum(0)  # means over rows
+        moment = torch.stack([w / whole / sums[k][2] * sums[k][1][:, columns] for k, w in weights]).sum(0)
+        if base is None:
+            ridge = torch.full((size,), RIDGE * float(gram.trace()) / size, dtype=torch.float64)
+            ridge[-1] = 1e-6
+        else:
+            power = float(gram.trace() - gram[-1, -1]) / (size - 1)
+            ridge = torch.full((size,), power * BASE_SECONDS * RATE / rows, dtype=torch.float64)
+            ridge[-1] = RATE / rows  # the constant: a second of what the base says
+        missing = moment - gram @ taps[:, columns]
+        taps[:, columns] += torch.linalg.solve(gram + torch.diag(ridge), missing)
+    return replace(before, taps=taps.float(), about=about)
 
 
 def _spread(
@@ -126,17 +144,17 @@ def _components(
 
 
 def _sums(
-    part: Sequence[Recording], mean: Tensor, std: Tensor, basis: Tensor, reduce: Callable[[Tensor], Tensor]
+    part: Sequence[Recording], prior: SharedPrior, reduce: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, float]:
-    """Second moments of the inputs, and of inputs with targets; the number of rows."""
-    size = (BEHIND + 1 + AHEAD) * basis.shape[1] + 1
+    """Second moments of what the prior hears, and of that with targets; the number of rows."""
+    size = len(prior.taps)
     gram = torch.zeros(size, size, dtype=torch.float64)
     moment = torch.zeros(size, len(ARTICULATION), dtype=torch.float64)
     count = torch.zeros(1, dtype=torch.float64)
     for recording in part:
         target = torch.from_numpy(recording.target)
         seen = target.isfinite().any(1)
-        x = stack(project(recording.features, mean, std, basis), BEHIND, AHEAD)[seen]
+        x = prior.heard(recording.features)[seen]
         gram += (x.T @ x).double()
         moment += (x.T @ target[seen].nan_to_num()).double()
         count += len(x)

@@ -25,7 +25,7 @@ from avatar.corpus.find import Item, find
 from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
-from avatar.corpus.recordings import VIDEOS, by_source, decide, shares
+from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
 from avatar.eval.sync_judge import REACH
@@ -35,6 +35,7 @@ from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import INDEX
 from avatar.motion.normalise import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
+from avatar.prior import shared_training
 from avatar.prior.encoder import MelEncoder, SpeechEncoder
 from avatar.prior.shared import WEIGHTS, PriorSpeech, SharedPrior
 from avatar.train.command import load_prior, train_speech
@@ -464,6 +465,33 @@ def test_coefficients_change_only_what_they_name(tmp_path: Path):
     assert after[:, PUCKER].std() < 0.5 * before[:, PUCKER].std()
 
 
+def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = Cache.open(tmp_path / "cache", ENCODER.config)
+    entries = decide(items := people(cache, tmp_path / "c"), keys_of(items, cache), cache)
+    alone = trained(items, cache)
+    touch = torch.full((len(alone.taps),), 0.1)
+    still = dataclasses.replace(alone, taps=0 * alone.taps, gain=1.7, touch=touch, about={"id": "still"})
+
+    def on(base: SharedPrior, seconds: float) -> SharedPrior:
+        monkeypatch.setattr(shared_training, "BASE_SECONDS", seconds)
+        return fit_on(entries, cache, ENCODER, "test", Ranks(), base)
+
+    true = said(alone)[0]
+    learnt, half, held = (on(still, seconds) for seconds in (0.1, 100.0, 1e7))
+    assert np.corrcoef(said(learnt)[0].ravel(), true.ravel())[0, 1] > 0.97
+    assert said(held)[0].std() < 0.2 * said(half)[0].std() < 0.2 * said(learnt)[0].std()
+    assert torch.equal(held.basis, alone.basis) and torch.equal(held.touch, touch) and held.gain == 1.7
+    assert held.about["base"] == "still" and held.about["speakers"] == 3
+    np.testing.assert_allclose(said(on(alone, 1e7))[0], true, atol=0.1)
+    (source,) = by_source(entries).values()
+    recordings = {"videos": Recordings(source, scales(source, cache), cache)}
+    known = {"": {"videos": 1.0}, "jawOpen": {}}
+    with pytest.raises(AvatarError, match="jawOpen"):
+        shared_training.fit(recordings, known, ENCODER, {})
+    part = shared_training.fit(recordings, known, ENCODER, {}, base=still)
+    assert not part.taps[:, JAW_OPEN].any() and bool(part.taps[:, PUCKER].any())
+
+
 TRAIN_TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avatar"]
 
 
@@ -545,6 +573,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no recording" in refused(capsys, "train", tmp_path / "empty", *out)
     assert "is a folder" in refused(capsys, "train", tmp_path / "c", "--out", tmp_path)
     assert "too few" in refused(capsys, "train", tmp_path / "c", *out[:2], "--workers", 0)
+    for base, message in (("none", "does not exist"), ("file", "cannot be read")):
+        assert message in refused(capsys, "train", tmp_path / "c", *out, "--base", tmp_path / base)
+    assert "leave it out" in refused(capsys, "train", tmp_path / "c", *out, "--base", WEIGHTS, "--from-scratch")
     assert not (tmp_path / "p.cache").exists()
     shown = refused(capsys, "train", tmp_path / "c", *out)
     assert "left out: a.mp4" in shown and "Only 0 s of video" in shown
