@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,7 @@ OVERSAMPLING = 4  # of polygon edges
 OUTLINE = 0.5
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
+_AT_ONCE = 4  # masks at most; each thread holds the network anew
 
 JAW = FACE_OVAL[11:26]  # from the angle of the jaw on the person's left to the one on the right
 EYE_RIGHT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
@@ -53,16 +56,31 @@ def options(config: Config) -> dict[str, Any]:
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """Write masks/%06d.png for the key frames."""
+    import torch
+
     segments = ctx.result("track")["segments"]
     stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.result("ingest")["fps"])
     keyframes = choose_keyframes(segments, stride)
     landmarks = np.load(ctx.folder("track") / "landmarks.npy")[:, :, :2]
     (out / "masks").mkdir()
-    with open_parser() as (parser, method):
-        for index in log.track(keyframes, "masks"):
-            picture = read_rgb(ctx.frame_path(index))
-            points = landmarks[index] * (SIZE / np.array(picture.shape[1::-1], np.float32))
-            save_mask(out / "masks" / f"{index:06d}.png", parser(resize(picture, (SIZE, SIZE)), points))
+
+    def parse(index: int) -> None:
+        picture = read_rgb(ctx.frame_path(index))
+        points = landmarks[index] * (SIZE / np.array(picture.shape[1::-1], np.float32))
+        parser = free.get()
+        try:
+            shares = parser(resize(picture, (SIZE, SIZE)), points)
+        finally:
+            free.put(parser)
+        save_mask(out / "masks" / f"{index:06d}.png", shares)
+
+    free: SimpleQueue[Parser] = SimpleQueue()
+    with open_parsers(min(_AT_ONCE, torch.get_num_threads())) as (parsers, method):
+        for parser in parsers:
+            free.put(parser)
+        with ThreadPoolExecutor(len(parsers), "masks") as pool:
+            for _ in log.track(pool.map(parse, keyframes), "masks", len(keyframes)):
+                pass
     return {"stride": stride, "keyframes": keyframes, "method": method}
 
 
@@ -112,6 +130,15 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 # --- two ways to parse a picture ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
+    """``count`` parsers for as many threads, and which of the two ways they are; shapes depend on the order: one."""
+    with ExitStack() as stack:
+        parser, method = stack.enter_context(open_parser())
+        more = count - 1 if method == "segmenter" else 0
+        yield [parser, *(stack.enter_context(open_parser())[0] for _ in range(more))], method
 
 
 @contextmanager

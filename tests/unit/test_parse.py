@@ -1,7 +1,12 @@
 """The parse stage: key frames, masks for every frame, polygons, and the way without a network."""
 
+import threading
+import time
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
+import torch
 
 from avatar import assets
 from avatar.errors import AvatarError
@@ -114,6 +119,57 @@ def test_without_the_model_it_says_so_and_still_finds_the_person(tmp_path, no_se
         ours = masks[name] > 0.5
         assert (ours & true).sum() / (ours | true).sum() > 0.6, name
     assert (masks["face"] > 0.5)[skin & (np.arange(SIZE)[:, None] < HEAD[1] + 20)].mean() > 0.9
+
+
+def test_masks_are_the_same_in_several_threads(tmp_path, monkeypatch):
+    opened = []
+
+    class Network:
+        """Says how bright a picture is; must not be asked twice at the same time."""
+
+        def __init__(self):
+            self.busy = threading.Lock()
+            self.asked = 0
+
+        def __call__(self, picture, points):
+            assert self.busy.acquire(blocking=False)
+            self.asked += 1
+            time.sleep(0.02)
+            share = np.full((parse.SIZE, parse.SIZE), picture.mean() / 255)
+            self.busy.release()
+            return np.stack([share, 1 - share, 0 * share, 0 * share])
+
+    @contextmanager
+    def open_parser():
+        opened.append(Network())
+        yield opened[-1], "segmenter"
+
+    monkeypatch.setattr(parse, "open_parser", open_parser)
+    masks = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        person = Person(tmp_path / str(threads), frames=9)
+        assert run_stage(parse, person.context)
+        folder = person.folder / "parse" / "masks"
+        masks.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
+    assert masks[0] == masks[1] and len(masks[0]) == 9
+    assert len(opened) == 4 and all(network.asked for network in opened) and opened[0].asked == 9
+
+
+def test_a_picture_that_cannot_be_parsed_ends_the_stage(tmp_path, monkeypatch):
+    @contextmanager
+    def open_parser():
+        def fail(picture, points):
+            raise RuntimeError("out of memory")
+
+        yield fail, "segmenter"
+
+    monkeypatch.setattr(parse, "open_parser", open_parser)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    person = Person(tmp_path / "p", frames=9)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_stage(parse, person.context)
+    assert not (person.folder / "parse").exists()
 
 
 def test_shapes_survive_a_face_at_the_edge_and_a_flat_picture():
