@@ -51,16 +51,16 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch and the native kernels keep to one CPU thread inside."""
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch and the native kernels use this many CPU threads inside."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 class OnDevice:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
 from avatar.infer.avatar import Avatar
@@ -308,7 +309,7 @@ def timed(stream: Callable[[Iterator[np.ndarray]], Iterator[Motion]], said: np.n
 
 def pictures(run: Path, said: np.ndarray) -> dict[str, Any]:
     """Seconds from a frame's time to its picture, by the clock, on all cores, of sound as from a microphone."""
-    began, threads = 0.0, torch.get_num_threads()
+    began, cores = 0.0, os.cpu_count() or 1
 
     def microphone() -> Iterator[np.ndarray]:
         nonlocal began
@@ -317,15 +318,14 @@ def pictures(run: Path, said: np.ndarray) -> dict[str, Any]:
             time.sleep(max(0.0, began + (k + 1) * CHUNK / SAMPLE_RATE - time.monotonic()))
             yield chunk
 
-    torch.set_num_threads(os.cpu_count() or 1)
     avatar = Avatar.load(run)
-    waits = [time.monotonic() - began - i / avatar.fps for i, _ in enumerate(avatar.speak(microphone()))]
-    torch.set_num_threads(threads)
+    with cpu_threads(cores):
+        waits = [time.monotonic() - began - i / avatar.fps for i, _ in enumerate(avatar.speak(microphone()))]
     width, height = avatar.camera.width, avatar.camera.height
     return {
         "median": float(np.median(waits)), "p95": float(np.percentile(waits, 95)), "most": max(waits),
         "frames": len(waits), "width": width, "height": height, "gaussians": avatar.info["gaussians"],
-        "threads": os.cpu_count(),
+        "threads": cores,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
-from avatar.device import DeviceName, Precision, choose_device, one_thread
+from avatar.device import DeviceName, Precision, choose_device, cpu_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
@@ -268,7 +268,7 @@ def render_video(
 
     began = time.perf_counter()
     rendering, count = 0.0, 0
-    with one_thread() if at_once > 1 else nullcontext(), Worker(writer.write) as encoder:
+    with cpu_threads(1) if at_once > 1 else nullcontext(), Worker(writer.write) as encoder:
         for image, seconds in in_order(draw, frames(), at_once):
             encoder.put(image)
             rendering += seconds

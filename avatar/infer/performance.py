@@ -89,10 +89,9 @@ def perform(
         numbers = controls.seed, controls.pose_guidance, controls.pose_noise
         return Unrolled(load_generator(avatar.run).stream(sound, fps, lead / fps, *numbers))
 
-    base = None if controls.motion is not None else _base_pose(spans)
     if controls.motion is not None:
         track = _driven(controls.motion, controls.retarget, profile, fps)
-        total, waiting = len(track), None
+        base, total, waiting = None, len(track), None
         blocks = iter([track])
     else:
         if audio is None and not pause:
@@ -104,6 +103,7 @@ def perform(
             speech = speech or choose_speech(avatar.run, fps, controls.speech)
             lips = speech.stream(stream_audio(audio))
         lips = with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips
+        base = _base_pose(spans)
         blocks = laid_over(pose(base or LOOPS[0]), lips)
         waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
     poses = _poses(spans, profile, pose, fps, base)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avatar import log
-from avatar.device import one_thread
+from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.motion import Motion, arkit, face_channels
@@ -265,7 +265,7 @@ def fit(
     edges = np.linspace(0, count, MEMBERS + 1).astype(int)
     weight = torch.from_numpy(np.r_[opening_weights() * output_std[: len(FACE)], np.zeros(len(MOUTH))]).float()
     # Networks this small only lose time on more threads; and so the result does not depend on their number.
-    with _Progress(progress, MEMBERS * steps) as tick, one_thread():
+    with _Progress(progress, MEMBERS * steps) as tick, cpu_threads(1):
         for i, (start, end) in enumerate(itertools.pairwise(edges)):
             net = _train(copies, (start, end), _GAP_SECONDS * fps, weight, steps, seed * MEMBERS + i, tick)
             members.append(net)

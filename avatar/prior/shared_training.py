@@ -78,13 +78,13 @@ def fit(
         chosen = [part for name, part in sources.items() if components_of is None or name in components_of]
         mean, std = _spread(chosen, encoder.dim, reduce)
         basis = _components(chosen, mean, std, reduce)
-        size = (BEHIND + 1 + AHEAD) * basis.shape[1] + 1
-        nothing = torch.zeros(size, len(ARTICULATION))
+        nothing = torch.zeros((BEHIND + 1 + AHEAD) * basis.shape[1] + 1, len(ARTICULATION))
         before = SharedPrior(encoder, mean, std, basis, nothing, BEHIND, AHEAD, gain)
     else:
-        before, size = base, len(base.taps)
+        before = base
     sums = {name: _sums(part, before, reduce) for name, part in sources.items()}
     taps = before.taps.double()
+    size = len(taps)
     taught: dict[tuple[tuple[str, float], ...], list[int]] = defaultdict(list)
     for i, name in enumerate(ARTICULATION):
         share = shares[name if name in shares else ""]

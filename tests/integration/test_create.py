@@ -97,21 +97,24 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert "already trained" in capsys.readouterr().err
 
 
+def killed(monkeypatch, owner, name: str, arguments: list[str]) -> None:
+    """Run a command that ends without warning where it calls ``owner.name``."""
+
+    def die(*_):
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(owner, name, die)
+        main(arguments)
+
+
 def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, tmp_path, monkeypatch):
     from avatar.train.trainer import Trainer
 
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
-    original = Trainer.run
-
-    def die(self, folder):
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(Trainer, "run", die)
-    with pytest.raises(RuntimeError):
-        main(arguments)
+    killed(monkeypatch, Trainer, "run", arguments)
     assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
-    monkeypatch.setattr(Trainer, "run", original)
     assert main(arguments) == 0
     assert (run / "speech.safetensors").is_file() and (run / "generator.safetensors").is_file()
 
@@ -121,16 +124,8 @@ def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
 
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
-    original = command.train_generator
-
-    def die(*_):
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(command, "train_generator", die)
-    with pytest.raises(RuntimeError):
-        main(arguments)
+    killed(monkeypatch, command, "train_generator", arguments)
     assert (run / "speech.safetensors").is_file() and not (run / "generator.safetensors").exists()
-    monkeypatch.setattr(command, "train_generator", original)
     assert main(arguments) == 0
     assert (run / "generator.safetensors").is_file() and (run / "training.json").is_file()
 
