@@ -1,272 +1,205 @@
-"""On a machine with a GPU: build the CUDA library, run its tests, time it (beside gsplat, if installed), write JSON."""
+"""Make the most of a few minutes on a GPU: build, test, compare, time, train, render, in order of value.
+
+Each step runs in a process of its own with a time limit, and the record is written after each, so that neither a crash
+nor a cut loses what was measured. Runs in a checkout; with ``--kit`` (`pipelines.gpu_kit`) on a bare machine without
+network. Only the standard library is needed to start. Give a machine that is lent by the minute two calls, a short one
+(``--steps device build tests``) first: a machine that goes away takes with it what it has not given back.
+"""
 
 from __future__ import annotations
 
-import importlib
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 ROOT = Path(__file__).parents[1]
-DEVICE = "cuda"
+# Name: seconds after which it is given up. Steps that find nothing to work on say so and take no time.
+STEPS = {
+    "device": 60.0,
+    "build": 180.0,
+    "tests": 150.0,
+    "agreement": 90.0,
+    "frames": 60.0,
+    "train_steps": 60.0,
+    "train": 330.0,
+    "picture": 60.0,
+    "render": 120.0,
+    "kernels": 120.0,
+    "gsplat": 240.0,
+    "memory_check": 120.0,
+}
+GSPLAT_SECONDS = 240.0  # for compiling gsplat, beside everything else
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Build, test, time."""
+def main() -> int:
+    """Unpack, then run the steps; returns 0 if all that ran succeeded."""
+    options = parse()
+    options.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    record: dict[str, Any] = {"format": "avatar-gpu-check-1", "seconds_allowed": options.seconds, "steps": {}}
 
-    json: Path = Path("gpu_check.json")
-    """Where the results go."""
-    build: bool = True
-    """Build and install the library for this GPU into the sources first."""
-    gaussians: tuple[int, ...] = (10_000, 30_000, 100_000)
-    """Numbers of Gaussians to time."""
-    sizes: tuple[int, ...] = (512, 1024)
-    """Sides of the square picture, pixels."""
-    repeats: int = 50
-    """Timed runs per number; the median is reported."""
+    def left() -> float:
+        return options.seconds - (time.monotonic() - began)
 
+    def note(name: str, result: dict[str, Any]) -> None:
+        record["steps"][name] = result
+        write(options.out / "gpu_check.json", record)
+        print(f"== {name}: {json.dumps(result)[:1500]}", flush=True)
 
-def main(config: Config) -> int:
-    """Return 0 when the library builds and its tests pass."""
-    import torch
-
-    from avatar.environment import environment
-    from avatar.errors import AvatarError
-    from avatar.paths import write_json
-
-    if not torch.cuda.is_available():
-        raise AvatarError("gpu_check needs a GPU:", "torch.cuda.is_available() is false.")
-    if config.build:
-        build = ROOT / "build" / "cuda"
-        options = ["-DAVATAR_CUDA=ON", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CUDA_ARCHITECTURES=native"]
-        for command in (
-            ["cmake", "-S", ROOT / "cuda_ext", "-B", build, *options],
-            ["cmake", "--build", build, "--parallel"],
-            ["cmake", "--install", build, "--prefix", ROOT],
-        ):
-            subprocess.run(command, check=True)
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/kernels/test_cuda.py"], cwd=ROOT, capture_output=True, text=True
-    )
-    print(tests.stdout, tests.stderr)
-    results: dict[str, Any] = environment() | {
-        "gpu": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "tests_passed": tests.returncode == 0,
-        "tests": tests.stdout.strip().splitlines()[-1:],
-        "rows": [],
-    }
-    for size in config.sizes:
-        for n in config.gaussians:
-            for name, step in cases(n, size).items():
-                row: dict[str, Any] = {"case": name, "gaussians": n, "size": size}
-                try:
-                    row["ms"] = milliseconds(step, config.repeats)
-                except Exception as error:  # one that fails must not hide the others
-                    row["error"] = f"{type(error).__name__}: {error}"
-                results["rows"].append(row)
-                print(row, flush=True)
-            for name, compare in (("difference to gsplat", difference), ("graph to drawn frames", graph_difference)):
-                results["rows"].append({"case": name, "gaussians": n, "size": size} | compare(n, size))
-    write_json(config.json, results)
-    return tests.returncode
+    environment = os.environ | {"AVATAR_GPU_WORK": str(options.work), "PYTHONUNBUFFERED": "1"}
+    if options.kit:
+        try:
+            record["kit"] = unpack(options.kit, options.work, environment)
+        except Exception as error:
+            note("unpack", {"failed": f"{type(error).__name__}: {error}"})
+            return 1
+        note("unpack", {"seconds": round(time.monotonic() - began, 1)})
+    compiler = None
+    for name in options.steps:
+        limit = min(options.limits.get(name, STEPS[name]), left())
+        if left() < 5:
+            note(name, {"skipped": "no time was left"})
+            continue
+        start = time.monotonic()
+        result = run_step(name, limit, options.out, environment)
+        note(name, result | {"seconds": round(time.monotonic() - start, 1)})
+        if name in ("device", "build") and "failed" in result:
+            return 1
+        if name == "build" and "gsplat" in options.steps:
+            compiler = compile_gsplat(options.out, environment)
+    if compiler is not None:
+        end(compiler)
+    record["seconds"] = round(time.monotonic() - began, 1)
+    write(options.out / "gpu_check.json", record)
+    return int(any("failed" in result for result in record["steps"].values()))
 
 
-def scene(n: int, size: int) -> dict[str, Any]:
-    """A head-shaped cloud that fills most of the picture, as of ``avatar bench``, on the GPU."""
-    import torch
-
-    g = torch.Generator().manual_seed(0)
-    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
-    spacing = (4 * torch.pi * 80 / n) ** 0.5
-    viewmat = torch.eye(4)
-    viewmat[2, 3] = 60.0
-    tensors = {
-        "means": direction * (0.8 + 0.2 * torch.rand(n, 1, generator=g)) * torch.tensor([8.0, 10.0, 8.0]),
-        "quats": torch.randn(n, 4, generator=g),
-        "scales": spacing * torch.exp(0.4 * torch.randn(n, 3, generator=g)),
-        "colors": torch.rand(n, 3, generator=g),
-        "opacities": 0.1 + 0.85 * torch.rand(n, generator=g),
-        "viewmat": viewmat,
-        "K": torch.tensor([[2.6 * size, 0, size / 2], [0, 2.6 * size, size / 2], [0, 0, 1]]),
-        "target": torch.rand(size, size, 3, generator=g),
-    }
-    return {name: tensor.to(DEVICE) for name, tensor in tensors.items()}
+def parse() -> argparse.Namespace:
+    """The command line, read without anything that a bare machine lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kit", type=Path, nargs="*", default=[], help="folders that pipelines.gpu_kit wrote")
+    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="where the record goes")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/avatar-gpu"), help="where the kit is unpacked")
+    parser.add_argument("--seconds", type=float, default=560.0, help="time that the whole may take")
+    parser.add_argument("--steps", nargs="*", choices=list(STEPS), default=list(STEPS), help="which steps, in order")
+    parser.add_argument("--limits", nargs="*", default=[], help="STEP=SECONDS, instead of the usual limits")
+    options = parser.parse_args()
+    options.limits = {name: float(seconds) for name, _, seconds in (text.partition("=") for text in options.limits)}
+    options.out, options.work = options.out.resolve(), options.work.resolve()
+    options.kit = [folder.resolve() for folder in options.kit]
+    return options
 
 
-def ours(s: dict[str, Any], size: int) -> Any:
-    """The picture by this package."""
-    from avatar import native
-
-    radii, means2d, depths, conics = native.project_gaussians(
-        s["means"], s["quats"], s["scales"], s["viewmat"], s["K"], size, size
-    )
-    return native.rasterize(means2d, conics, s["colors"], s["opacities"], depths, radii, size, size)[0]
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Replace the record, so that a cut leaves the old or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(path)
 
 
-def pairs(s: dict[str, Any], size: int) -> int:
-    """How many (tile, Gaussian) pairs the picture has."""
-    import torch
+def unpack(kits: list[Path], work: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """Install the packages that this Python lacks into ``work``, and put persons and runs beside them."""
+    site = work / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    assets = work / "assets"
+    assets.mkdir(exist_ok=True)
+    taken: dict[str, Any] = {"installed": [], "persons": {}, "runs": []}
+    manifests = [(kit, json.loads((kit / "kit.json").read_text())) for kit in kits]
+    for kit, manifest in manifests:
+        for module, name in manifest["wheels"].items():
+            if importlib.util.find_spec(module) is not None or (site / module).exists():
+                continue
+            file = kit / "wheels" / name
+            if file.name.endswith(".tar.xz"):
+                with tarfile.open(file) as tar:
+                    tar.extractall(site, filter="data")
+            else:
+                command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
+                subprocess.run([*command, "--no-warn-script-location", "--target", site, file], check=True)
+            taken["installed"].append(name)
+        for path in (kit / "assets").glob("*"):
+            (assets / path.name).write_bytes(path.read_bytes())
+        for path in (kit / "sounds").glob("*"):
+            (work / "sounds").mkdir(exist_ok=True)
+            (work / "sounds" / path.name).write_bytes(path.read_bytes())
+        for name in manifest["runs"]:
+            with tarfile.open(kit / "runs" / f"{name}.tar.xz") as tar:
+                tar.extractall(work / "runs" / name, filter="data")
+            taken["runs"].append(name)
+        taken["commit"] = manifest["commit"]
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(site), environment.get("PYTHONPATH", "")])
+    environment["AVATAR_ASSETS"] = str(assets)
+    environment["AVATAR_CACHE"] = str(work / "cache")
+    persons = [(kit, person) for kit, manifest in manifests for person in manifest["persons"]]
+    if persons:
+        code = "import json, sys; from pathlib import Path; from pipelines.gpu_stages import unpack_person\n"
+        code += "print(unpack_person(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))"
+        for kit, person in persons:
+            out = work / "persons" / person["name"]
+            done = subprocess.run(
+                [sys.executable, "-c", code, json.dumps(person), kit, out],
+                cwd=ROOT, env=environment, text=True, capture_output=True,
+            )  # fmt: skip
+            if done.returncode:
+                raise RuntimeError(done.stderr[-2000:])
+            taken["persons"][person["name"]] = {"same_pictures": done.stdout.split()[-1] == "True"}
+    return taken
 
-    from avatar import native
-    from avatar.native.cuda import bin_gaussians
 
-    with torch.no_grad():
-        radii, means2d, depths, conics = native.project_gaussians(
-            s["means"], s["quats"], s["scales"], s["viewmat"], s["K"], size, size
+def run_step(name: str, limit: float, out: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """One step in a process of its own; what it measured, or why it failed."""
+    result = out / f"{name}.json"
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pipelines.gpu_stages", name, str(out), str(limit)]
+    log = out / "logs.txt"
+    with log.open("a") as file:
+        file.write(f"\n======== {name}\n")
+        file.flush()
+        start = file.tell()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-        return len(bin_gaussians(means2d, conics, s["opacities"], depths, radii, size, size)[2])
+        try:
+            code = process.wait(limit)
+            failed = f"exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            failed = f"given up after {limit:.0f} s"
+        end(process)
+    measured = json.loads(result.read_text()) if result.is_file() else {}
+    result.unlink(missing_ok=True)
+    if failed:
+        with log.open(errors="replace") as file:
+            file.seek(start)
+            measured |= {"failed": failed, "end_of_log": file.read()[-3000:]}
+    return measured
 
 
-def gsplats(s: dict[str, Any], size: int) -> Any:
-    """The picture by gsplat, or None without it."""
-    try:
-        gsplat = importlib.import_module("gsplat")
-    except ImportError:
-        return None
-    arguments = (s["means"], s["quats"], s["scales"], s["opacities"], s["colors"])
-    return gsplat.rasterization(*arguments, s["viewmat"][None], s["K"][None], size, size, packed=False)[0][0]
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a step and what it started. A process that hangs in the driver cannot be ended, and is not waited for."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
 
 
-def cases(n: int, size: int) -> dict[str, Callable[[], Any]]:
-    """What is timed."""
-    import torch
-
-    from avatar import native
-
-    s = scene(n, size)
-    leaves = [s[name].requires_grad_() for name in ("means", "quats", "scales", "colors", "opacities")]
-    resolutions = [round(16 * 1.25**level) for level in range(12)]
-    table = torch.randn(3, 12, 2**15, 1, device=DEVICE).requires_grad_()
-    points = (s["means"].detach() / 10.0).requires_grad_()
-    picture = (0.8 * s["target"] + 0.1).requires_grad_()
-    state = [torch.randn(n, 16, device=DEVICE) for _ in range(4)]
-    shapes = [(n, 128), (64,), (64, 64), (64,), (10, 64), (10,), (10,)]
-    network = [torch.randn(shape, device=DEVICE) for shape in shapes]
-    for weight in network[1:-1]:
-        weight.requires_grad_()
-    encoded, bias = torch.randn(n, 36, device=DEVICE), torch.randn(128, device=DEVICE)
-    spatial = torch.randn(128, 36, device=DEVICE).requires_grad_()
-
-    def both(make: Callable[[], Any], *inputs: Any) -> Callable[[], Any]:
-        return lambda: torch.autograd.grad(make(), inputs)
-
-    def forward(make: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            with torch.no_grad():
-                return make()
-
-        return run
-
-    def loss(draw: Callable[..., Any]) -> Callable[[], Any]:
-        return lambda: (draw(s, size) - s["target"]).square().mean()
-
-    def in_a_graph() -> Callable[[], Any]:
-        """The same step without waiting for the device, captured once and replayed."""
-        step, stream = both(loss(ours), *leaves), torch.cuda.Stream()
-        with native.pair_capacity(int(1.3 * pairs(s, size)) + 1) as capacity:
-            torch.cuda.synchronize()
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    step()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                step()
-            graph.replay()
-            if capacity.overflowed():
-                raise RuntimeError("more pairs than the capacity")
-        return graph.replay
-
-    def graph_replay() -> Any:
-        if "replay" not in graphs:
-            graphs["replay"] = in_a_graph()
-        return graphs["replay"]()
-
-    graphs: dict[str, Callable[[], Any]] = {}
-    result = {
-        "render": forward(lambda: ours(s, size)),
-        "render and backward": both(loss(ours), *leaves),
-        "render and backward, CUDA graph": graph_replay,
-        "triplane": forward(lambda: native.triplane_encode(points, table, resolutions)),
-        "triplane and backward": both(
-            lambda: native.triplane_encode(points, table, resolutions).square().sum(), points, table
-        ),
-        "deformation network and backward": both(
-            lambda: native.deform_mlp(encoded, spatial, bias, *network[1:]).square().mean(), spatial, *network[1:-1]
-        ),
-        "SSIM and backward": both(lambda: native.ssim(picture, s["target"]), picture),
-        "L1 + SSIM and backward": both(lambda: native.l1_ssim(picture, s["target"], 0.2).loss, picture),
-        "Adam, 16 per Gaussian": lambda: native.adam_step(
-            state[0], state[1], state[2], state[3], 1e-3, 0.9, 0.99, 1e-8, 1
-        ),
-        "deformation network": forward(lambda: native.deform_code(*network)),
-    }
-    avatar, track = frame_of_an_avatar(n, size)
-    result["frame of an avatar"] = lambda: avatar.draw(avatar.camera, track, 3)
-    result["frame of an avatar, CUDA graph"] = lambda: avatar.render(avatar.camera, track, 3)
-    if gsplats(s, size) is not None:
-        result["gsplat: render"] = forward(lambda: gsplats(s, size))
-        result["gsplat: render and backward"] = both(loss(gsplats), *leaves)
-    return result
-
-
-def frame_of_an_avatar(n: int, size: int) -> tuple[Any, Any]:
-    """A synthetic avatar and a motion, both on the GPU."""
-    import torch
-
-    from avatar.bench.person import make_avatar, motion
-
-    return make_avatar(n, size, torch.device(DEVICE, 0)), motion(8).to(torch.device(DEVICE, 0))
-
-
-def graph_difference(n: int, size: int) -> dict[str, Any]:
-    """Largest difference, in grey levels, of frames from a CUDA graph to those drawn kernel by kernel: expected 0."""
-    avatar, track = frame_of_an_avatar(n, size)
-    views = [avatar.camera, avatar.camera.orbit(avatar.head_pivot, 20, 5, 1.5)]
-    frames = [(camera, index) for camera in views for index in (2, 5)]
-    largest = 0
-    for camera, index in frames:
-        error = avatar.render(camera, track, index).int() - avatar.draw(camera, track, index).int()
-        largest = max(largest, int(error.abs().max()))
-    return {"largest": largest, "graph": avatar._graphs is not None}
-
-
-def milliseconds(step: Callable[[], Any], repeats: int) -> float:
-    """Median time on the device."""
-    import torch
-
-    for _ in range(5):
-        step()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        step()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return sorted(times)[len(times) // 2]
-
-
-def difference(n: int, size: int) -> dict[str, float]:
-    """Largest and mean difference of the pictures, 0..1; empty without gsplat."""
-    import torch
-
-    s = scene(n, size)
-    with torch.no_grad():
-        theirs = gsplats(s, size)
-        if theirs is None:
-            return {}
-        error = (ours(s, size) - theirs).abs()
-    return {"largest": error.max().item(), "mean": error.mean().item()}
+def compile_gsplat(out: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start compiling gsplat's kernels (it does so at first use) beside the other steps."""
+    code = "import gsplat.cuda._backend as b; assert b._C is not None"
+    nice = ["nice", "-n", "10", "timeout", str(GSPLAT_SECONDS), sys.executable, "-c", code]
+    with (out / "gsplat_compile.txt").open("w") as file:
+        return subprocess.Popen(
+            nice, cwd=ROOT, env=environment | {"MAX_JOBS": "8"}, stdout=file, stderr=file, start_new_session=True
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Config)))
+    sys.exit(main())
