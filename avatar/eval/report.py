@@ -8,6 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from avatar.eval import ablations
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -70,15 +72,49 @@ SHOWN: dict[str, Shown] = {
     "frames_without_face": Shown("frames without a face", "d", "In which the tracker finds none."),
 }  # fmt: skip
 
-PROTOCOLS = {
+TABLES = {
     "drives": "everything rendered (protocol ours)",
     "peer": "rendered head over the real torso and background (protocol peer)",
+    "ablations": "everything rendered, with less taken from the held-out frames",
 }
+ABLATED = ("tracked", "audio")  # drives that the ablations are shown beside
 
 
-def columns(result: dict[str, Any], protocol: str) -> dict[str, dict[str, Any]]:
-    """Metrics by the title of their column: each drive, and the real video."""
-    return {f"{name}": values for name, values in result[protocol].items()} | {"real": result["real"]}
+def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
+    """Metrics by the title of their column: each drive and the real video, or each drive and its ablations."""
+    if table != "ablations":
+        return {f"{name}": values for name, values in result[table].items()} | {"real": result["real"]}
+    shown: dict[str, dict[str, Any]] = {}
+    for drive in (name for name in ABLATED if name in result["drives"]):
+        whole = result["drives"][drive]
+        shown[drive] = {key: whole[key] for key in (*ablations.METRICS, "intervals")}
+        shown |= {
+            ablations.TITLES[name]: values
+            for name, values in result["ablations"].items()
+            if ablations.TITLES[name].startswith(drive)
+        }
+    return shown
+
+
+def scope(result: dict[str, Any]) -> str:
+    """How much was measured, when, and from which commits: what stands over every table."""
+    seconds = result["frames"] / result["fps"]
+    what = "held-out video" if result["first_frame"] is not None else "a sound that nobody filmed"
+    words = f"{result['frames']} frames, {seconds:.1f} s, of {what}; evaluated {stamp(result)}"
+    trained = result.get("training") or {}
+    if not trained.get("date"):
+        return words
+    begun = "".join(f", begun {stamp(part)}" for part in trained.get("earlier", [])[:1])
+    return f"{words}, trained {stamp(trained)}{begun}"
+
+
+def stamp(record: dict[str, Any]) -> str:
+    """Date and commit of a record."""
+    commit = record.get("commit")
+    if not commit:
+        return f"{record['date'][:10]} (commit unknown)"
+    hexadecimal, _, changed = commit.partition("+")
+    return f"{record['date'][:10]} at commit {hexadecimal[:10]}{' with uncommitted changes' if changed else ''}"
 
 
 def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
@@ -87,18 +123,20 @@ def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """A terminal table per protocol, with half of the 95 % intervals: a column per drive, and one for the real video
-    where it has a number."""
+    """Terminal tables, one per protocol and one of the ablations, with half of the 95 % intervals: a column per drive,
+    and one for the real video where it has a number."""
     out = []
-    for protocol, title in PROTOCOLS.items():
-        if not result.get(protocol):
+    for name, title in TABLES.items():
+        if not result.get(name):
             continue
-        shown = columns(result, protocol)
-        caption = f"{result['frames']} frames, {result['setting']}, {title}; ± half of the 95 % interval"
+        shown = columns(result, name)
+        measured = any(values["intervals"] for values in shown.values())
+        interval = "± half of the 95 % interval" if measured else "too short for a 95 % interval"
+        caption = f"{result['setting']}, {title}; {interval}\n{scope(result)}"
         table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("", no_wrap=True)
-        for name in shown:
-            table.add_column(name, justify="right")
+        for column in shown:
+            table.add_column(column, justify="right")
         for key in rows(shown):
             table.add_row(SHOWN[key].label, *(_cell(key, values) for values in shown.values()))
         out.append(table)
