@@ -39,7 +39,8 @@ def corrected(folder: Path, **tracks: torch.Tensor) -> PersonDataset:
 
 
 def ablated(data: PersonDataset) -> dict[str, Motion]:
-    drives = dict.fromkeys(("tracked", "audio", "shuffled"), data.motion[FIRST:FRAMES])
+    held_out = data.motion[FIRST:FRAMES]
+    drives = {"tracked": held_out, "audio": held_out, "shuffled": held_out}
     return ablations.ablated(data, drives, FIRST, FRAMES)
 
 
