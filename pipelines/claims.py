@@ -1,4 +1,4 @@
-"""Tables of `docs/status.md` made of the records of `standard` avatars: which bars are met, and all numbers.
+"""Tables made of the records of `standard` avatars: which bars are met, all numbers, what the sync judge says.
 
 A bar is **met** only where the whole 95 % interval clears it. Where the number clears it and the interval does not, or
 there is no interval, it is *not shown*; where the number does not, it is missed, in bold.
@@ -151,17 +151,37 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
     return "\n".join(lines)
 
 
+def judged(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
+    """Markdown: what the sync judge says of each person's own video and of the rendered ones."""
+    lines = [
+        "| person, held out | record | own video | tracked lips | lips from the sound | lips from the wrong sound |",
+        "|---|---|---|---|---|---|",
+    ]
+    for person, record in people.items():
+        drives = record.content.get("drives") or {}
+        videos = [record.content.get("real", {}), *(drives.get(drive, {}) for drive in DRIVES)]
+        cells = [", ".join(_number(v, f"sync_{key}", ".2f") for key in ("confidence", "distance")) for v in videos]
+        stamp = f"{record.content['date'][:10]}, {shown(record.measured)}"
+        lines.append(f"| {_marked(person, record, older)}, {record.frames} | {stamp} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _scopes(people: dict[str, Record], older: Mapping[Path, list[str]]) -> list[str]:
     """A line per person: how much was measured, when, from which commits, and whether the code has changed since."""
     lines = []
     for person, record in people.items():
         content = record.content
         trained = content.get("training") or {}
+        made = f"{content['model']['gaussians']} Gaussians, {content['model']['bytes'] / 1e6:.1f} MB"
+        if "seconds" in trained:
+            made += f", {trained['steps']} steps in {trained['seconds'] / 60:.1f} min on the clock"
         when = f"trained {str(trained.get('date', 'unknown'))[:10]} at {shown(record.trained)}"
         when += f", evaluated {content['date'][:10]} at {shown(record.measured)}"
         mark = f" {OLDER} **Older than the code**: {', '.join(older[record.path])}." if record.path in older else ""
         size = f"{content['width']}x{content['height']}"
-        lines.append(f"- [{person}](../{record.path.as_posix()}), {size}: {record.frames} held out; {when}.{mark}")
+        lines.append(
+            f"- [{person}](../{record.path.as_posix()}), {size}: {record.frames} held out; {made}; {when}.{mark}"
+        )
     return lines
 
 
@@ -187,7 +207,7 @@ def _judged(bar: Bar, bound: float, content: dict[str, Any]) -> str:
     spread = "no interval" if interval is None else " to ".join(format(x, bar.spec) for x in interval)
     verdict = replace(bar, bound=bound).verdict(value, interval)
     cell = f"{format(value, bar.spec)} ({spread}): {verdict}"
-    return f"**{cell}**" if verdict == "missed" else cell
+    return f"**{cell} by {format(abs(value - bound), bar.spec)}**" if verdict == "missed" else cell
 
 
 def _number(values: dict[str, Any], metric: str, spec: str) -> str:

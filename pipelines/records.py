@@ -2,7 +2,7 @@
 
 A record is a JSON file under ``benchmarks/`` or ``docs/benchmarks/``. It names the commit that it was measured at and,
 where something was trained, the commit of the training. ``python -m pipelines.records`` rewrites the table of
-``benchmarks/README.md`` and the tables of ``docs/status.md`` between their markers.
+``benchmarks/README.md`` and the tables of ``docs/status.md`` and ``docs/sync_judge.md`` between their markers.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Write benchmarks/README.md and docs/status.md, and name the records that are older than the code."""
+    """Write the tables, and name the records that are older than the code."""
     from pipelines import claims
 
     root = config.root
@@ -175,6 +175,7 @@ def main(config: Config) -> None:
     measured = claims.measured(records)
     replace_block(root / "docs" / "status.md", "bars", claims.bars(measured, older))
     replace_block(root / "docs" / "status.md", "numbers", claims.numbers(measured, older))
+    replace_block(root / "docs" / "sync_judge.md", "judged", claims.judged(measured, older))
     for path, reasons in older.items():
         print(f"older: {path}: {', '.join(reasons)}")
     print(f"{len(records)} records, {len(older)} older than the code.")

@@ -87,17 +87,23 @@ def test_what_cannot_be_known_counts_as_older(checkout: Checkout) -> None:
 
 
 def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> None:
-    blocks = {"benchmarks/README.md": ("records",), "docs/status.md": ("bars", "numbers")}
+    blocks = {
+        "benchmarks/README.md": ("records",),
+        "docs/status.md": ("bars", "numbers"),
+        "docs/sync_judge.md": ("judged",),
+    }
     for name, inside in blocks.items():
         checkout.write(name, "".join(f"before\n<!-- {b}: by a command -->\nold\n<!-- end of {b} -->\n" for b in inside))
-    metrics = {"psnr": 30.0, "intervals": {"psnr": [29.0, 31.0]}}
+    metrics = {"psnr": 30.0, "sync_confidence": 0.35, "intervals": {"psnr": [29.0, 31.0]}}
     checkout.record(
         commit=checkout.first, date="2026-01-02T03:04:05Z", frames=178, fps=25.0, width=512, height=512,
-        drives={"tracked": metrics}, ablations={"tracked_torso_at_rest": metrics},
+        model={"gaussians": 3, "bytes": 1000}, drives={"tracked": metrics},
+        ablations={"tracked_torso_at_rest": metrics}, real={"sync_confidence": 0.19},
     )  # fmt: skip
     for _ in range(2):
         records.main(records.Config(root=checkout.root))
-    readme, status = ((checkout.root / name).read_text() for name in blocks)
+    readme, status, card = ((checkout.root / name).read_text() for name in blocks)
+    assert "| 0.19, - | 0.35, - | - | - |" in card.replace("-, -", "-")
     assert "old" not in readme.split() and readme.count("178 frames, 7.1 s") == 1
     assert "somebody, ours, tracked torso at rest | 30.00 ±1.00" in status and status.count("before") == 2
     assert f"evaluated 2026-01-02 at `{checkout.first[:10]}`" in status
@@ -128,6 +134,7 @@ def test_papers_bars_are_judged_on_sound_and_on_people_at_their_size() -> None:
     assert {bar.drive for bar in claims.BARS if bar.paper} == {"audio"}
     good = {"psnr": 36.0, "lpips": 0.05, "intervals": {"psnr": [35.5, 36.5], "lpips": [0.04, 0.06]}}
     content = {"date": "2026", "frames": 178, "fps": 25.0, "width": 512, "height": 512, "peer": {"audio": good}}
+    content |= {"model": {"gaussians": 30000, "bytes": 5_900_000}, "training": {"steps": 10, "seconds": 90.0}}
     small = content | {"width": 256, "height": 256}
     found = {
         name: records.Record(path=Path("benchmarks/here") / f"{name}-standard.json", content=record)
@@ -135,8 +142,9 @@ def test_papers_bars_are_judged_on_sound_and_on_people_at_their_size() -> None:
     }
     table = claims.bars(found, {Path("benchmarks/here/a-standard.json"): ["avatar/eval"]})
     assert "| 36.00 (35.50 to 36.50): met | - | - |" in table
-    assert "| **0.0500 (0.0400 to 0.0600): missed** | - | - |" in table
+    assert "| **0.0500 (0.0400 to 0.0600): missed by 0.0240** | - | - |" in table
     assert "| a † | b | synthetic |" in table and "**Older than the code**: avatar/eval." in table
+    assert "178 frames, 7.1 s held out; 30000 Gaussians, 5.9 MB, 10 steps in 1.5 min on the clock" in table
 
 
 def test_the_docs_say_what_the_records_say() -> None:
@@ -146,7 +154,9 @@ def test_the_docs_say_what_the_records_say() -> None:
     missing = [record.path.stem for record in found if f"[{record.path.stem}](" not in readme]
     assert not missing, "run `python -m pipelines.records`"
     status = MARKS.sub("", (ROOT / "docs/status.md").read_text())
+    card = MARKS.sub("", (ROOT / "docs/sync_judge.md").read_text())
     people = claims.measured(found)
+    assert claims.judged(people, {}) in card, "run `python -m pipelines.records`"
     assert claims.bars(people, {}) in status and claims.numbers(people, {}) in status, (
         "run `python -m pipelines.records`"
     )
