@@ -106,32 +106,13 @@ class PersonDataset:
 
     def steady_motion(self, motion: Motion) -> Motion:
         """A motion of this person as a camera at rest would have seen it: what the filming camera did is taken out."""
-        affine = self._to_rest
-        return motion if affine is None else self._moved_in_picture(motion, affine)
-
-    def filmed_motion(self, motion: Motion) -> Motion:
-        """Inverse of :meth:`steady_motion`: a motion before a camera at rest as the filming camera would see it."""
-        affine = self._to_rest
-        if affine is None:
-            return motion
-        inverse = np.linalg.inv(affine[:, :, :2])
-        shift = -np.einsum("tij,tj->ti", inverse, affine[:, :, 2])
-        return self._moved_in_picture(motion, np.concatenate([inverse, shift[:, :, None]], -1))
-
-    @property
-    def _to_rest(self) -> np.ndarray | None:
-        """[T, 2, 3] pixels of each frame to pixels of the camera at rest; None where the camera is at rest."""
         warp = self._background.warp
         if warp is None:
-            return None
-        # The plate is the picture at rest with a border around it.
+            return motion
+        # Pixels of a frame to pixels of the camera at rest. The plate is the picture at rest with a border around it.
         border = (np.array(self._background.plate.shape[1::-1]) - [self.width, self.height]) // 2
         affine = warp.astype(np.float64)
         affine[:, :, 2] -= border
-        return affine
-
-    def _moved_in_picture(self, motion: Motion, affine: np.ndarray) -> Motion:
-        """A motion whose every frame [T] appears where ``affine`` [T, 2, 3] takes its pixels."""
         scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
         turn = np.arctan2(affine[:, 1, 0] - affine[:, 0, 1], affine[:, 0, 0] + affine[:, 1, 1])
         roll = torch.zeros(len(turn), 3)

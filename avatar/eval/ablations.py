@@ -4,7 +4,7 @@ Drives follow the held-out video closely. Its torso was registered frame by fram
 warp), and its head poses were corrected through the renderer of the very model that is scored. Each ablation withholds
 one of these, or both:
 
-- ``torso_at_rest``: the torso of every frame is the median of the training frames, before a camera at rest;
+- ``torso_at_rest``: the torso of every frame is the median of the training frames;
 - ``tracker_poses``: head poses as `avatar prepare` tracked them, before any avatar was rendered.
 
 The full frame is measured, pictures only.
@@ -55,11 +55,10 @@ def ablated(data: PersonDataset, drives: dict[str, Motion], first: int, last: in
 
 
 def torso_at_rest(data: PersonDataset) -> Motion:
-    """All frames with the training frames' median torso; where the filming camera moved, the torso moves as it did."""
-    steady = data.steady_motion(data.motion)
-    training = steady[data.train_frames]
-    medians = {name: getattr(training, name).median(0).values.expand(len(steady), -1) for name in TORSO_TRACKS}
-    return data.filmed_motion(steady.map(**medians))
+    """All frames with the training frames' median torso, in the filming camera's picture, which follows the person."""
+    training = data.motion[data.train_frames]
+    medians = {name: getattr(training, name).median(0).values.expand(data.num_frames, -1) for name in TORSO_TRACKS}
+    return data.motion.map(**medians)
 
 
 def tracker_poses(data: PersonDataset) -> Motion:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,28 +68,6 @@ def test_the_torso_at_rest_owes_nothing_to_the_held_out_frames(folder: Path) -> 
         track[FIRST:] = 7.0
     after = ablated(corrected(folder, **other))["tracked_torso_at_rest"]
     assert all(torch.equal(getattr(before, name), getattr(after, name)) for name in ablations.TORSO_TRACKS)
-
-
-def test_the_torso_at_rest_moves_in_the_picture_as_the_filming_camera_makes_it(folder: Path) -> None:
-    """The background follows the camera; a torso that did not would slide over it."""
-    turn, scale = np.linspace(0, 0.1, FRAMES), np.linspace(1, 1.2, FRAMES)
-    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
-    shift = np.linspace(0, 20, FRAMES)[:, None] * [1.0, 0.5] + 10  # the plate has a border of 10 pixels
-    warp = np.concatenate([linear * scale[:, None, None], shift[:, :, None]], -1)
-    np.save(folder / "background/warp.npy", warp.astype(np.float32))
-    cv2.imwrite(str(folder / "background/wide.png"), np.full((116, 116, 3), 90, np.uint8))
-    still = {name: torch.zeros_like(getattr(PersonDataset(folder).motion, name)) for name in ablations.TORSO_TRACKS}
-    data = corrected(folder, **still)
-    for there, back in ((data.steady_motion, data.filmed_motion), (data.filmed_motion, data.steady_motion)):
-        again = back(there(data.motion))
-        for name in (*ablations.TORSO_TRACKS, *ablations.HEAD_TRACKS):
-            torch.testing.assert_close(getattr(again, name), getattr(data.motion, name), atol=1e-4, rtol=0)
-    rest = ablations.torso_at_rest(data)
-    pivot = torch.from_numpy(data.torso_pivot)
-    pixels = data.camera.project((pivot + rest.torso_translation)[None]).numpy()[0]
-    at_rest = np.einsum("tij,tj->ti", warp[:, :, :2], pixels) + warp[:, :, 2]
-    assert np.abs(at_rest - at_rest[0]).max() < 0.01 and np.ptp(pixels, axis=0).max() > 10
-    assert torch.allclose(data.steady_motion(rest).torso_rotation.diff(dim=0), torch.zeros(1), atol=1e-4)
 
 
 def test_motion_of_another_length_is_refused(folder: Path) -> None:
