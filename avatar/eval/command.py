@@ -116,6 +116,7 @@ def main(config: Config) -> None:
         "frames": frames,
         "seconds": round(frames / data.fps, 3),
         "clips": clips,
+        "real_frames": len(measured.series["real"]["opening"]),
         "fps": data.fps,
         "width": data.width,
         "height": data.height,

@@ -77,6 +77,7 @@ TABLES = {
     "peer": "rendered head over the real torso and background (protocol peer)",
     "ablations": "everything rendered, with less taken from the held-out frames",
 }
+NO_INTERVALS = "too short for a 95 % interval"
 ABLATED = ("tracked", "audio")  # drives that the ablations are shown beside
 
 
@@ -98,14 +99,23 @@ def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
 
 def scope(result: dict[str, Any]) -> str:
     """How much was measured, when, and from which commits: what stands over every table."""
-    seconds = result["frames"] / result["fps"]
-    what = "held-out video" if result["first_frame"] is not None else "a sound that nobody filmed"
-    words = f"{result['frames']} frames, {seconds:.1f} s, of {what}; evaluated {stamp(result)}"
+    words = f"{result['frames']} frames, {result['frames'] / result['fps']:.1f} s, of "
+    if result["first_frame"] is None:
+        real = result["real_frames"]
+        words += f"a sound that nobody filmed (real: {real} held-out frames, {real / result['fps']:.1f} s)"
+    else:
+        words += "held-out video"
+    words += f"; evaluated {stamp(result)}"
     trained = result.get("training") or {}
     if not trained.get("date"):
         return words
     begun = "".join(f", begun {stamp(part)}" for part in trained.get("earlier", [])[:1])
     return f"{words}, trained {stamp(trained)}{begun}"
+
+
+def has_intervals(shown: dict[str, dict[str, Any]]) -> bool:
+    """Whether any of the columns of a table has an interval."""
+    return any(values["intervals"] for values in shown.values())
 
 
 def stamp(record: dict[str, Any]) -> str:
@@ -130,8 +140,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         if not result.get(name):
             continue
         shown = columns(result, name)
-        measured = any(values["intervals"] for values in shown.values())
-        interval = "± half of the 95 % interval" if measured else "too short for a 95 % interval"
+        interval = "± half of the 95 % interval" if has_intervals(shown) else NO_INTERVALS
         caption = f"{result['setting']}, {title}; {interval}\n{scope(result)}"
         table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("", no_wrap=True)

@@ -10,7 +10,17 @@ import numpy as np
 
 from avatar.eval import pictures
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
-from avatar.eval.report import SHOWN, TABLES, columns, number, rows, scope, summary_lines
+from avatar.eval.report import (
+    NO_INTERVALS,
+    SHOWN,
+    TABLES,
+    columns,
+    has_intervals,
+    number,
+    rows,
+    scope,
+    summary_lines,
+)
 from avatar.paths import atomic_file
 from avatar.preprocess.report import STYLE, figure_url
 
@@ -66,11 +76,7 @@ def page(result: dict[str, Any], measured: Measurement) -> str:
         f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
         for n in (*result["drives"], "real") if n in WORDS
     )  # fmt: skip
-    listed = "".join(
-        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2><p>{html.escape(scope(result))}.</p>"
-        f"{f'<p>{html.escape(ABLATIONS)}</p>' if name == 'ablations' else ''}{table(columns(result, name))}"
-        for name, title in TABLES.items() if result.get(name)
-    )  # fmt: skip
+    listed = "".join(section(result, name, title) for name, title in TABLES.items() if result.get(name))
     shown = {key for name in TABLES if result.get(name) for key in rows(columns(result, name))}
     meanings = "".join(
         f"<tr><th>{html.escape(s.label)}</th><td>{html.escape(s.meaning)}</td></tr>"
@@ -99,6 +105,17 @@ and shown at three times their size.</p>
 <h2>Speed, size, notes</h2><ul>{lines}</ul>
 </body></html>
 """
+
+
+def section(result: dict[str, Any], name: str, title: str) -> str:
+    """A table under its title, with what was measured and when."""
+    shown = columns(result, name)
+    interval = f"small print: {CONFIDENCE:.0%} intervals" if has_intervals(shown) else NO_INTERVALS
+    why = f"<p>{html.escape(ABLATIONS)}</p>" if name == "ablations" else ""
+    return (
+        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2>"
+        f"<p>{html.escape(scope(result))}; {interval}.</p>{why}{table(shown)}"
+    )
 
 
 def table(shown: dict[str, dict[str, Any]]) -> str:

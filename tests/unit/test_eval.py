@@ -329,6 +329,11 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg"}
     assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page and "<script" not in page
     assert page.count(stamped) == 1 + tables  # once at the top, and over each table
+    assert page.count("; small print: 95% intervals.") == tables
+    novel = report.scope(result | {"first_frame": None, "real_frames": 50, "training": {}})
+    assert novel.startswith(
+        "90 frames, 3.6 s, of a sound that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
+    )
     assert "torso at rest" in shown and "torso at rest, tracker&#x27;s head poses</th>" in page
     low, high = measured.result["drives"]["audio"]["intervals"]["psnr"]
     assert f"{low:.2f} to {high:.2f}" in page
