@@ -29,7 +29,7 @@ class Shown:
 SHOWN: dict[str, Shown] = {
     "psnr": Shown("PSNR, whole frame (dB)", ".2f", "Pixel error of the whole frame. More is better."),
     "psnr_face": Shown("PSNR, face (dB)", ".2f", "The same inside the face mask."),
-    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity. 1 is the same."),
+    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity. 1 is the same. Papers' windows and colours differ: not comparable."),
     "ssim_face": Shown("SSIM, face", ".4f", "The same inside the face mask."),
     "lpips": Shown("LPIPS (Alex)", ".4f", "Perceptual distance of the whole frame. Less is better."),
     "frechet_alex": Shown(
@@ -39,8 +39,8 @@ SHOWN: dict[str, Shown] = {
     ),
     "identity": Shown("identity similarity (dlib)", ".3f", "Cosine of face embeddings of rendered and real frames, two "
                       "a second. One person reads about 0.98, two people 0.85; not comparable to other networks'."),
-    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
-                 "position taken out, as papers do it."),
+    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of 40 landmarks of the lips, each frame's mean "
+                 "position taken out. Papers take other landmarks: not comparable."),
     "lmd_raw": Shown("LMD, as placed (px of 512)", ".2f", "The same with the position."),
     "mouth_correlation": Shown("mouth correlation", ".3f", "How the opening follows the real one over time."),
     "mouth_lag_frames": Shown("mouth lag (frames)", "+d", "Positive: the rendered mouth is late."),
