@@ -25,8 +25,8 @@ HEAD_TRACKS = ("head_rotation", "head_translation")
 METRICS = ("psnr", "psnr_face", "ssim", "ssim_face", "lpips")
 TITLES = {
     "tracked_torso_at_rest": "tracked, torso at rest",
-    "tracked_tracker_poses": "tracked, tracker's head poses",
-    "audio_torso_at_rest_tracker_poses": "audio, torso at rest, tracker's head poses",
+    "tracked_tracker_poses": "tracked, poses of tracker",
+    "audio_torso_at_rest_tracker_poses": "audio, both",
 }
 
 

@@ -29,8 +29,8 @@ class Shown:
 SHOWN: dict[str, Shown] = {
     "psnr": Shown("PSNR, whole frame (dB)", ".2f", "Pixel error of the whole frame. More is better."),
     "psnr_face": Shown("PSNR, face (dB)", ".2f", "The same inside the face mask."),
-    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity; 1 is the same. Papers' windows and colours differ: "
-                  "not comparable."),
+    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity; 1 is the same. Papers' windows and "
+                  "colours differ: not comparable."),
     "ssim_face": Shown("SSIM, face", ".4f", "The same inside the face mask."),
     "lpips": Shown("LPIPS (Alex)", ".4f", "Perceptual distance of the whole frame. Less is better."),
     "frechet_alex": Shown(

@@ -41,8 +41,8 @@ WORDS = {
 
 ABLATIONS = (
     "Head poses were corrected through the renderer of this model, and the torso was registered in every held-out "
-    "frame. Torso at rest: the median of the training frames instead. Tracker's head poses: as they were before "
-    "anything was rendered."
+    "frame. Torso at rest: the median of the training frames instead. Poses of tracker: head poses as they were "
+    "before anything was rendered."
 )
 
 
