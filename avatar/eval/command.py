@@ -1,7 +1,8 @@
 """Measure an avatar on what it was never trained on; docs/evaluation.md defines every metric.
 
 Self-reconstruction, the default, renders the held-out part of the person's video, driven by its tracked motion, by its
-sound, and by the wrong part of its sound. ``--audio`` renders a novel sound instead. Rendered and real video are
+sound, and by the wrong part of its sound; of two drives the picture is also measured with less taken from the held-out
+frames (`avatar.eval.ablations`). ``--audio`` renders a novel sound instead. Rendered and real video are
 tracked anew with the same settings. Apart from ``date``, ``speed`` and ``peak_memory_bytes``, two evaluations on one
 machine write the same numbers to the last digit.
 """
@@ -37,6 +38,7 @@ SPEED_FRAMES = 100
 NOVEL_SECONDS = 30.0  # of a novel sound are measured, where --frames does not say otherwise
 SAMPLES = 5  # frames on the report's page of pictures
 CONTACTS = 8  # frames on the contact sheet
+SHORT_SECONDS = 30.0  # of held-out video; below, the result says how little was measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class Config:
     """ours: everything is rendered. both: besides, the rendered head over the real torso, as papers measure."""
     drive: Literal["both", "tracked", "audio"] = "both"
     """What moves the face. With audio, the floor is measured too: lips from the wrong sound."""
+    ablations: bool = True
+    """Measure the picture also with the torso at rest and with the tracker's head poses: what numbers owe to them."""
     json: Path | None = None
     """Where the numbers go; default: metrics.json in the RUN folder, with --audio metrics_AUDIO.json."""
     report: Path | None = None
@@ -99,6 +103,9 @@ def main(config: Config) -> None:
             measured, speed = reconstruct(config, avatar, data, first, last, words, tools)
         else:
             measured, speed = say(config, avatar, data, words, tools)
+    frames = len(measured.series[next(iter(measured.result["drives"]))]["opening"])
+    clips = None if config.audio is not None else count_clips(data, first, last)
+    notes += shortness(frames, data.fps, clips)
     result = {
         "format": FORMAT,
         "setting": "self-reconstruction" if config.audio is None else "novel audio",
@@ -106,7 +113,10 @@ def main(config: Config) -> None:
         "person": data.folder.name,
         **environment(),
         "first_frame": first if config.audio is None else None,
-        "frames": len(measured.series[next(iter(measured.result["drives"]))]["opening"]),
+        "frames": frames,
+        "seconds": round(frames / data.fps, 3),
+        "clips": clips,
+        "real_frames": len(measured.series["real"]["opening"]),
         "fps": data.fps,
         "width": data.width,
         "height": data.height,
@@ -128,13 +138,27 @@ def main(config: Config) -> None:
     log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")
 
 
+def count_clips(data: PersonDataset, first: int, last: int) -> int:
+    """Continuous runs of frames, between two cuts, of which frames ``first`` to ``last`` (exclusive) show a part."""
+    return sum(start < last and end > first for start, end in data.segments)
+
+
+def shortness(frames: int, fps: float, clips: int | None) -> list[str]:
+    """A note where little held-out video was measured; ``clips`` is None with a novel sound."""
+    seconds = frames / fps
+    if clips is None or seconds >= SHORT_SECONDS:
+        return []
+    of = "one clip" if clips == 1 else f"{clips} clips"
+    return [f"{frames} frames of {of} are {seconds:.1f} s: little to measure on. Other video may read otherwise."]
+
+
 def training(run: Path) -> dict[str, Any]:
-    """What a run's training came to, and where and from which commit it was begun, as far as the run remembers."""
+    """What a run's training came to, and when, where and from which commit; ``earlier`` are parts before a resume."""
     from avatar.paths import read_json
 
     kept = (run / "training.json", run / "environment.json")
     result, place = (read_json(path) if path.is_file() else {} for path in kept)
-    return result | {name: place[name] for name in ("date", "commit", "hardware") if name in place}
+    return result | {name: place[name] for name in ("date", "commit", "hardware", "earlier") if name in place}
 
 
 def check(config: Config) -> None:
@@ -174,6 +198,7 @@ def reconstruct(
 ) -> tuple[Measurement, dict[str, Any]]:
     """Self-reconstruction: the measurement, and the speed of rendering."""
     from avatar.eval import face_metrics, pictures
+    from avatar.eval.ablations import ablated
     from avatar.eval.measure import measure_held_out, peer_name
     from avatar.infer.speak import sound_time
 
@@ -190,6 +215,7 @@ def reconstruct(
         measured = measure_held_out(
             avatar, data, drives, first, last, replace(tools, films=recording),
             speech=heard(data, first, last, words), peer=peer,
+            ablated=ablated(data, drives, first, last) if config.ablations else {},
             keep=frozenset((*contacts, *samples)),
         )  # fmt: skip
     if config.save_video is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
-from avatar.eval import bootstrap, face_metrics, identity, speech_metrics
+from avatar.eval import ablations, bootstrap, face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.peer import composite, without_head
 from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
@@ -56,7 +56,8 @@ class Measurement:
     """What was measured, and what a report shows of it.
 
     Attributes:
-        result: ``{"drives": {name: metrics}, "peer": {name: metrics}, "real": metrics}``, each with ``intervals``.
+        result: ``{"drives": {name: metrics}, "peer": {name: metrics}, "ablations": {name: metrics}, "real": metrics}``,
+            each with ``intervals``.
         series: Per video, numbers per frame [T]. Videos are named "real", by drive, and "DRIVE, peer".
         samples: For some frames the pictures by video.
         landmarks: For the same frames the landmarks [478, 2] of the real video (of the first drive with novel audio).
@@ -104,6 +105,7 @@ def measure_held_out(
     *,
     speech: Speech | None = None,
     peer: bool = True,
+    ablated: dict[str, Motion] | None = None,
     keep: frozenset[int] = frozenset(),
 ) -> Measurement:
     """Self-reconstruction: every held-out frame by every drive against the real one.
@@ -116,6 +118,7 @@ def measure_held_out(
         tools: What measures.
         speech: The sound of these frames.
         peer: Whether to measure protocol ``peer`` besides.
+        ablated: Further motions of these frames (`avatar.eval.ablations`), of which the picture alone is measured.
         keep: Frames, counted from ``first``, whose pictures are kept as samples.
     """
     import torch
@@ -124,6 +127,8 @@ def measure_held_out(
     starts = {a for a, _ in segments}
     recognise_every = max(1, round(identity.EVERY_SECONDS * data.fps))
     videos = {name: _Video() for name in ("real", *drives, *(map(peer_name, drives) if peer else ()))}
+    ablated = ablated or {}
+    ablated_meters = {name: PictureMeter() for name in ablated}
     samples: dict[int, dict[str, np.ndarray]] = {}
     with log.progress() as bar:
         task = bar.add_task("Measuring", total=last - first, info="")
@@ -149,12 +154,16 @@ def measure_held_out(
                     videos[name].meter.compare(rendered, real)
                     shown = _embedding(recogniser, rendered, found)
                     videos[name].identity.append(identity.similarity(shown, person))
+            for name, motion in ablated.items():
+                rendered = avatar.render(avatar.camera, motion, t, background=plate).cpu().numpy()
+                ablated_meters[name].compare(rendered, real)
             if tools.films is not None:
                 tools.films.write(images)
             if t in keep:
                 samples[t] = images
             bar.advance(task)
     measured = _compare_videos(videos, data, drives, segments, speech, tools)
+    measured.result["ablations"] = {name: _pictures(m.series(), data.fps) for name, m in ablated_meters.items()}
     measured.samples, measured.landmarks = samples, {t: videos["real"].landmarks[t] for t in samples}
     return measured
 
@@ -281,6 +290,11 @@ def _own(series: Series, track: FaceTrack, fps: float) -> dict[str, Any]:
     """Metrics that are statistics of series, and counts."""
     counts = {"blinks": int(series["blink"].sum()), "frames_without_face": int((~track.seen).sum())}
     return summarise(series, fps) | counts
+
+
+def _pictures(series: Series, fps: float) -> dict[str, Any]:
+    """Metrics of the picture alone, and their intervals."""
+    return summarise({name: series[name] for name in ablations.METRICS if name in series}, fps, ablations.METRICS)
 
 
 def _clean(result: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from avatar.eval import ablations
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -27,7 +29,8 @@ class Shown:
 SHOWN: dict[str, Shown] = {
     "psnr": Shown("PSNR, whole frame (dB)", ".2f", "Pixel error of the whole frame. More is better."),
     "psnr_face": Shown("PSNR, face (dB)", ".2f", "The same inside the face mask."),
-    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity. 1 is the same."),
+    "ssim": Shown("SSIM, whole frame", ".4f", "Structural similarity; 1 is the same. Papers' windows and "
+                  "colours differ: not comparable."),
     "ssim_face": Shown("SSIM, face", ".4f", "The same inside the face mask."),
     "lpips": Shown("LPIPS (Alex)", ".4f", "Perceptual distance of the whole frame. Less is better."),
     "frechet_alex": Shown(
@@ -37,8 +40,8 @@ SHOWN: dict[str, Shown] = {
     ),
     "identity": Shown("identity similarity (dlib)", ".3f", "Cosine of face embeddings of rendered and real frames, two "
                       "a second. One person reads about 0.98, two people 0.85; not comparable to other networks'."),
-    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of the lips' landmarks, each frame's mean "
-                 "position taken out, as papers do it."),
+    "lmd": Shown("LMD, lips aligned (px of 512)", ".2f", "Mean distance of 40 landmarks of the lips, each frame's mean "
+                 "position taken out. Papers take other landmarks: not comparable."),
     "lmd_raw": Shown("LMD, as placed (px of 512)", ".2f", "The same with the position."),
     "mouth_correlation": Shown("mouth correlation", ".3f", "How the opening follows the real one over time."),
     "mouth_lag_frames": Shown("mouth lag (frames)", "+d", "Positive: the rendered mouth is late."),
@@ -70,15 +73,59 @@ SHOWN: dict[str, Shown] = {
     "frames_without_face": Shown("frames without a face", "d", "In which the tracker finds none."),
 }  # fmt: skip
 
-PROTOCOLS = {
+TABLES = {
     "drives": "everything rendered (protocol ours)",
     "peer": "rendered head over the real torso and background (protocol peer)",
+    "ablations": "everything rendered, with less taken from the held-out frames",
 }
+NO_INTERVALS = "too short for a 95 % interval"
+ABLATED = ("tracked", "audio")  # drives that the ablations are shown beside
 
 
-def columns(result: dict[str, Any], protocol: str) -> dict[str, dict[str, Any]]:
-    """Metrics by the title of their column: each drive, and the real video."""
-    return {f"{name}": values for name, values in result[protocol].items()} | {"real": result["real"]}
+def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
+    """Metrics by the title of their column: each drive and the real video, or each drive and its ablations."""
+    if table != "ablations":
+        return {f"{name}": values for name, values in result[table].items()} | {"real": result["real"]}
+    shown: dict[str, dict[str, Any]] = {}
+    for drive in (name for name in ABLATED if name in result["drives"]):
+        whole = result["drives"][drive]
+        shown[drive] = {key: whole[key] for key in (*ablations.METRICS, "intervals")}
+        shown |= {
+            ablations.TITLES[name]: values
+            for name, values in result["ablations"].items()
+            if ablations.TITLES[name].startswith(drive)
+        }
+    return shown
+
+
+def scope(result: dict[str, Any]) -> str:
+    """How much was measured, when, and from which commits: what stands over every table."""
+    words = f"{result['frames']} frames, {result['frames'] / result['fps']:.1f} s, of "
+    if result["first_frame"] is None:
+        real = result["real_frames"]
+        words += f"a sound that nobody filmed (real: {real} held-out frames, {real / result['fps']:.1f} s)"
+    else:
+        words += "held-out video"
+    words += f"; evaluated {stamp(result)}"
+    trained = result.get("training") or {}
+    if not trained.get("date"):
+        return words
+    begun = "".join(f", begun {stamp(part)}" for part in trained.get("earlier", [])[:1])
+    return f"{words}, trained {stamp(trained)}{begun}"
+
+
+def has_intervals(shown: dict[str, dict[str, Any]]) -> bool:
+    """Whether any of the columns of a table has an interval."""
+    return any(values["intervals"] for values in shown.values())
+
+
+def stamp(record: dict[str, Any]) -> str:
+    """Date and commit of a record."""
+    commit = record.get("commit")
+    if not commit:
+        return f"{record['date'][:10]} (commit unknown)"
+    hexadecimal, _, changed = commit.partition("+")
+    return f"{record['date'][:10]} at commit {hexadecimal[:10]}{' with uncommitted changes' if changed else ''}"
 
 
 def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
@@ -87,18 +134,19 @@ def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """A terminal table per protocol, with half of the 95 % intervals: a column per drive, and one for the real video
-    where it has a number."""
+    """Terminal tables, one per protocol and one of the ablations, with half of the 95 % intervals: a column per drive,
+    and one for the real video where it has a number."""
     out = []
-    for protocol, title in PROTOCOLS.items():
-        if not result.get(protocol):
+    for name, title in TABLES.items():
+        if not result.get(name):
             continue
-        shown = columns(result, protocol)
-        caption = f"{result['frames']} frames, {result['setting']}, {title}; ± half of the 95 % interval"
+        shown = columns(result, name)
+        interval = "± half of the 95 % interval" if has_intervals(shown) else NO_INTERVALS
+        caption = f"{result['setting']}, {title}; {interval}\n{scope(result)}"
         table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("", no_wrap=True)
-        for name in shown:
-            table.add_column(name, justify="right")
+        for column in shown:
+            table.add_column(column, justify="right")
         for key in rows(shown):
             table.add_row(SHOWN[key].label, *(_cell(key, values) for values in shown.values()))
         out.append(table)

@@ -10,7 +10,17 @@ import numpy as np
 
 from avatar.eval import pictures
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
-from avatar.eval.report import PROTOCOLS, SHOWN, columns, number, rows, summary_lines
+from avatar.eval.report import (
+    NO_INTERVALS,
+    SHOWN,
+    TABLES,
+    columns,
+    has_intervals,
+    number,
+    rows,
+    scope,
+    summary_lines,
+)
 from avatar.paths import atomic_file
 from avatar.preprocess.report import STYLE, figure_url
 
@@ -21,12 +31,19 @@ TILE = 450  # pixels: width of a column on the page of frames, so that mouths fi
 COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
 
 WORDS = {
-    "tracked": "the tracked motion of these frames: how good the picture is.",
-    "audio": "lips from the sound alone: how good the talking is.",
+    "tracked": "the tracked motion of these frames: an upper bound. The tracker that drives the lips also measures "
+    "them, so that lip distances are a round trip.",
+    "audio": "lips from the sound alone, everything else as tracked: how good the talking is, and what papers measure.",
     "shuffled": "lips from sound half of the part's length away: the floor. A number of lips that is no better than "
     "this one says nothing.",
     "real": "the person's own video, with the same tracker: what a perfect avatar would read.",
 }
+
+ABLATIONS = (
+    "Head poses were corrected through the renderer of this model, and the torso was registered in every held-out "
+    "frame. Torso at rest: the median of the training frames instead. Poses of tracker: head poses as they were "
+    "before anything was rendered."
+)
 
 
 def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
@@ -59,11 +76,8 @@ def page(result: dict[str, Any], measured: Measurement) -> str:
         f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
         for n in (*result["drives"], "real") if n in WORDS
     )  # fmt: skip
-    listed = "".join(
-        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2>{table(columns(result, protocol))}"
-        for protocol, title in PROTOCOLS.items() if result.get(protocol)
-    )  # fmt: skip
-    shown = {key for p in PROTOCOLS if result.get(p) for key in rows(columns(result, p))}
+    listed = "".join(section(result, name, title) for name, title in TABLES.items() if result.get(name))
+    shown = {key for name in TABLES if result.get(name) for key in rows(columns(result, name))}
     meanings = "".join(
         f"<tr><th>{html.escape(s.label)}</th><td>{html.escape(s.meaning)}</td></tr>"
         for key, s in SHOWN.items() if key in shown
@@ -75,9 +89,8 @@ def page(result: dict[str, Any], measured: Measurement) -> str:
 td small {{ color: #777; display: block }} video {{ width: 100% }}
 </style></head><body>
 <h1>{name}</h1>
-<p>{result["frames"]} frames of {html.escape(result["person"])} at {result["fps"]:.3g} frames/s,
-{result["width"]}x{result["height"]}. Measured {html.escape(result["date"])} with
-<code>{html.escape(result["command"])}</code>.</p>
+<p>{html.escape(result["person"])}, {result["width"]}x{result["height"]} at {result["fps"]:.3g} frames/s:
+{html.escape(scope(result))}. Command: <code>{html.escape(result["command"])}</code>.</p>
 <video controls preload="metadata" src="side_by_side.mp4"></video>
 <p>Driven by</p><ul>{drives}</ul>
 <p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
@@ -92,6 +105,17 @@ and shown at three times their size.</p>
 <h2>Speed, size, notes</h2><ul>{lines}</ul>
 </body></html>
 """
+
+
+def section(result: dict[str, Any], name: str, title: str) -> str:
+    """A table under its title, with what was measured and when."""
+    shown = columns(result, name)
+    interval = f"small print: {CONFIDENCE:.0%} intervals" if has_intervals(shown) else NO_INTERVALS
+    why = f"<p>{html.escape(ABLATIONS)}</p>" if name == "ablations" else ""
+    return (
+        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2>"
+        f"<p>{html.escape(scope(result))}; {interval}.</p>{why}{table(shown)}"
+    )
 
 
 def table(shown: dict[str, dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -39,15 +40,18 @@ METRICS: dict[str, tuple[Statistic, tuple[str, ...]]] = {
 }
 
 
-def summarise(series: Series, fps: float) -> dict[str, Any]:
+def summarise(series: Series, fps: float, names: Collection[str] | None = None) -> dict[str, Any]:
     """Metrics of a video and ``intervals``, their 95 % intervals.
 
     Args:
         series: [T] each. A metric whose series are not all there is None and has no interval.
         fps: Frames per second.
+        names: Metrics to take; all by default.
     """
     per_minute: Statistic = partial(_scaled_mean, scale=60 * fps)
     table = METRICS | {"blinks_per_minute": (per_minute, ("blink",))}
+    if names is not None:
+        table = {name: table[name] for name in names}
     resamples = Bootstrap(len(next(iter(series.values()))), fps)
     result: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}

@@ -7,7 +7,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -16,7 +16,7 @@ from avatar.backends import require
 from avatar.device import choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
-from avatar.paths import atomic_file, write_json
+from avatar.paths import atomic_file, read_json, write_json
 from avatar.train.config import TrainConfig, check, with_preset
 
 if TYPE_CHECKING:
@@ -114,8 +114,20 @@ def describe(folder: Path, config: TrainConfig, data) -> None:
         temporary.write_text(tomli_w.dumps(_plain(asdict(config))))
     with atomic_file(folder / "command.txt") as temporary:
         temporary.write_text(" ".join(sys.argv) + "\n")
-    write_json(folder / "environment.json", environment() | {"device": choose_device(config.device).type})
+    place = environment() | {"device": choose_device(config.device).type}
+    if earlier := parts_before(folder):
+        place["earlier"] = earlier
+    write_json(folder / "environment.json", place)
     write_json(folder / "person.json", data.info)
+
+
+def parts_before(folder: Path) -> list[dict[str, Any]]:
+    """Date and commit of each command that trained a part of this run before, oldest first."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        return []
+    last = read_json(path)
+    return [*last.get("earlier", []), {name: last.get(name) for name in ("date", "commit")}]
 
 
 def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from avatar.cli import main
+from avatar.eval.ablations import TITLES
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
@@ -59,8 +60,11 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert metrics["drives"]["audio"]["mouth_correlation"] is not None
     assert metrics["peer"]["tracked"]["psnr"] > 18 and metrics["drives"]["shuffled"]["psnr"] > 18
     assert metrics["training"]["steps"] > 0 and metrics["training"]["hardware"]["cores"] > 0
-    few = ["eval", str(run), "--frames", "4", "--protocol", "ours", "--drive", "tracked"]
+    assert {"date", "commit", "hardware"} <= metrics["training"].keys() & metrics.keys()
+    assert set(metrics["ablations"]) == set(TITLES) and all(v["psnr"] > 15 for v in metrics["ablations"].values())
+    few = ["eval", str(run), "--frames", "4", "--protocol", "ours", "--drive", "tracked", "--no-ablations"]
     first, again = (run_eval(few, tmp_path / name) for name in ("first.json", "again.json"))
+    assert first["ablations"] == {}
     kept = first.keys() - {"date", "command", "speed", "peak_memory_bytes"}
     assert {k: again[k] for k in kept} == {k: first[k] for k in kept}
     assert (run / "report" / "side_by_side.mp4").stat().st_size > 1000 and (run / "report" / "report.html").is_file()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from avatar.environment import environment, peak_memory
-from avatar.eval import drives, identity, pictures, report, report_html
+from avatar.eval import ablations, drives, identity, pictures, report, report_html
 from avatar.eval.films import Films
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
 from avatar.eval.peer import composite, without_head
@@ -165,6 +165,17 @@ def test_peer_is_measured_beside_ours(tmp_path: Path) -> None:
     assert measure(tmp_path, {"tracked": motion_of(opening)}, peer=False).result["peer"] == {}
 
 
+def test_ablations_are_pictures_of_the_full_frame_with_intervals(tmp_path: Path) -> None:
+    opening = talking()[FIRST:FRAMES]
+    moved = {"tracked": motion_of(opening)}
+    result = measure(tmp_path, moved, ablated={"tracked_torso_at_rest": motion_of(opening * 0.5)}).result
+    ablated, tracked = result["ablations"]["tracked_torso_at_rest"], result["drives"]["tracked"]
+    assert set(ablated) == {*ablations.METRICS, "intervals"}
+    assert set(ablated["intervals"]) == {"psnr", "psnr_face", "ssim", "ssim_face"}  # LPIPS was not at hand
+    assert ablated["psnr"] < tracked["psnr"] and ablated["intervals"]["psnr"][1] < tracked["intervals"]["psnr"][0]
+    assert tracked == measure(tmp_path, moved).result["drives"]["tracked"]
+
+
 def test_closure_and_stillness_are_measured_where_they_can_be(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     closures = np.flatnonzero((opening[1:-1] < opening[2:]) & (opening[1:-1] < opening[:-2])) + 1.0
@@ -286,10 +297,16 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     from rich.console import Console
 
     moved = {"audio": motion_of(talking()[FIRST:FRAMES]), "shuffled": motion_of(talking()[FIRST:FRAMES] * 0)}
-    measured = measure(tmp_path, moved, keep=frozenset({5, 50}))
+    withheld = {"audio_torso_at_rest_tracker_poses": moved["audio"]}
+    measured = measure(tmp_path, moved, keep=frozenset({5, 50}), ablated=withheld)
     result: dict[str, Any] = {
         "run": "run & son", "person": "<b>", "setting": "self-reconstruction", "frames": FRAMES - FIRST, "fps": FPS,
         "first_frame": FIRST, "width": SIZE, "height": SIZE, **environment(), **measured.result,
+        "commit": "0123456789abcdef+changes", "date": "2026-02-03T04:05:06Z",
+        "training": {
+            "commit": "fedcba9876543210", "date": "2026-02-01T00:00:00Z",
+            "earlier": [{"commit": "aaaaaaaaaaaaaa", "date": "2026-01-31T00:00:00Z"}],
+        },
         "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True}, "model": FakeAvatar.info,
         "peak_memory_bytes": peak_memory(), "notes": ["No <sound>."],
     }  # fmt: skip
@@ -299,13 +316,25 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     console = Console(record=True, width=100, file=io.StringIO())
     for table in report.tables(result):
         console.print(table)
-    shown = console.export_text()
+    shown = " ".join(console.export_text().split())
     assert all(word in shown for word in ("PSNR, face (dB)", "audio", "shuffled", "real", "protocol peer", "±"))
+    measured_when = "90 frames, 3.6 s, of held-out video; evaluated 2026-02-03 at commit 0123456789"
+    stamped = f"{measured_when} with uncommitted changes, trained 2026-02-01 at commit fedcba9876"
+    stamped += ", begun 2026-01-31 at commit aaaaaaaaaa"
+    tables = len([key for key in ("drives", "peer", "ablations") if result[key]])
+    assert tables == 3 and shown.count(stamped) == shown.count("± half of the 95 % interval") == tables
     assert any("12.5 frames/s" in line for line in report.summary_lines(result))
     path = report_html.write(tmp_path / "report", result, measured)
     page = path.read_text()
     assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg"}
     assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page and "<script" not in page
+    assert page.count(stamped) == 1 + tables  # once at the top, and over each table
+    assert page.count("; small print: 95% intervals.") == tables
+    novel = report.scope(result | {"first_frame": None, "real_frames": 50, "training": {}})
+    assert novel.startswith(
+        "90 frames, 3.6 s, of a sound that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
+    )
+    assert "audio, both" in shown and "<th>audio, both</th>" in page and "Torso at rest:" in page
     low, high = measured.result["drives"]["audio"]["intervals"]["psnr"]
     assert f"{low:.2f} to {high:.2f}" in page
     sources = re.findall(r'(?:src|href)="([^"]{1,60})', page)

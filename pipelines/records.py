@@ -1,0 +1,210 @@
+"""List the records of measurements, mark those older than the code they measure, and write the tables made of them.
+
+A record is a JSON file under ``benchmarks/`` or ``docs/benchmarks/``. It names the commit that it was measured at and,
+where something was trained, the commit of the training. ``python -m pipelines.records`` rewrites the table of
+``benchmarks/README.md`` and the tables of ``docs/status.md`` and ``docs/sync_judge.md`` between their markers.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from avatar.errors import AvatarError
+from avatar.paths import atomic_file, read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("benchmarks", "docs/benchmarks")
+
+KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
+SPEECH = ("avatar/prior", "avatar/motion")
+MODEL = (*KERNELS, "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
+TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", "avatar/train", "avatar/strategy", "avatar/losses", "configs")
+RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
+EVALUATION = (*MODEL, *SPEECH, "avatar/eval", "avatar/losses", "avatar/infer")
+
+# File name of a record: what code trained the thing, and what code measured it. The first that matches counts.
+WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("*-render*", (), RENDERING),
+    ("*-draft*", TRAINING, EVALUATION),
+    ("*-standard*", TRAINING, EVALUATION),
+    ("*-high*", TRAINING, EVALUATION),
+    ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
+    ("sync-judge*", (), ("avatar/eval/sync_*", "avatar/eval/retrack.py", "pipelines/sync_judge.py")),
+    ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
+    ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
+    ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),
+    ("*", (), (*MODEL, "avatar/bench")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A record of a measurement.
+
+    Attributes:
+        path: File, relative to the root of the project.
+        content: What it holds.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def measured(self) -> list[str]:
+        """Commits that measured parts of it, as they are written down."""
+        return list(dict.fromkeys(_commits({k: v for k, v in self.content.items() if k != "training"})))
+
+    @property
+    def trained(self) -> list[str]:
+        """Commits that trained what was measured."""
+        return list(dict.fromkeys(_commits(self.content.get("training") or {})))
+
+    @property
+    def frames(self) -> str:
+        """How much was measured: frames and seconds of one video, where it says so."""
+        frames, fps = self.content.get("frames"), self.content.get("fps")
+        if not isinstance(frames, int):
+            return "-"
+        return f"{frames} frames, {frames / fps:.1f} s" if fps else f"{frames} frames"
+
+
+def find(root: Path = ROOT) -> list[Record]:
+    """All records, by path.
+
+    Raises:
+        AvatarError: A file is not a record.
+    """
+    records = []
+    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.json")):
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise AvatarError(f"{path} is not a record of a measurement.", "It holds no JSON object.")
+        records.append(Record(path=path.relative_to(root), content=content))
+    return records
+
+
+def changed(record: Record, root: Path = ROOT) -> list[str]:
+    """What makes a record older than the code: folders that changed since its commits, or why that is not known.
+
+    Any change of a file counts, also one that cannot change a number.
+    """
+    trained, measured = next((t, m) for name, t, m in WATCHED if fnmatch(record.path.stem, name))
+    watched = [(c, trained) for c in record.trained if trained] + [(c, measured) for c in record.measured]
+    if not watched:
+        return ["names no commit"]
+    reasons: list[str] = []
+    for commit, paths in watched:
+        hexadecimal, _, uncommitted = commit.partition("+")
+        if uncommitted:
+            reasons.append("measured with uncommitted changes")
+        difference = _git(root, "diff", "--name-only", hexadecimal, "HEAD", "--", *paths)
+        if difference is None:
+            reasons.append(f"{hexadecimal[:10]} is not in this history")
+        else:
+            reasons += sorted({_folder(line) for line in difference.splitlines()})
+    return list(dict.fromkeys(reasons))
+
+
+def table(records: list[Record], root: Path = ROOT) -> str:
+    """Markdown table of all records."""
+    head = _git(root, "rev-parse", "--short=10", "HEAD") or "unknown"
+    lines = [
+        f"As of commit `{head}`. A record is **older** than the code where a file that it depends on changed since its "
+        "commit, be it only a comment.", "",
+        "| record | measured | frames | measured at | trained at | older than |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for record in records:
+        link = Path(*record.path.parts[1:]) if record.path.parts[0] == "benchmarks" else Path("..") / record.path
+        reasons = ", ".join(changed(record, root))
+        older = f"**older**: {reasons}" if reasons else "-"
+        lines.append(
+            f"| [{record.path.stem}]({link.as_posix()}) | {str(record.content.get('date', 'unknown'))[:10]} "
+            f"| {record.frames} | {shown(record.measured)} | {shown(record.trained)} "
+            f"| {older} |"
+        )
+    return "\n".join(lines)
+
+
+def shown(commits: list[str]) -> str:
+    """Short commits in Markdown."""
+    short = (commit.partition("+") for commit in commits)
+    return ", ".join(f"`{c[:10]}{'+' if changed else ''}`" for c, _, changed in short) or "-"
+
+
+def replace_block(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- NAME ... -->`` and ``<!-- end of NAME -->`` in a file.
+
+    Raises:
+        AvatarError: The file has no such block.
+    """
+    old = path.read_text(encoding="utf-8")
+    block = re.compile(rf"(<!-- {name}\b[^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    new, count = block.subn(lambda m: f"{m[1]}{text}\n{m[2]}", old)
+    if count != 1:
+        raise AvatarError(
+            f"{path} has {count} blocks between <!-- {name} --> and <!-- end of {name} -->.", "", "Write one."
+        )
+    with atomic_file(path) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Rewrite the tables that are made of the records."""
+
+    root: Path = ROOT
+    """A checkout of the project."""
+
+
+def main(config: Config) -> None:
+    """Write the tables, and name the records that are older than the code."""
+    from pipelines import claims
+
+    root = config.root
+    records = find(root)
+    replace_block(root / "benchmarks" / "README.md", "records", table(records, root))
+    older = {record.path: reasons for record in records if (reasons := changed(record, root))}
+    measured = claims.measured(records)
+    replace_block(root / "docs" / "status.md", "bars", claims.bars(measured, older))
+    replace_block(root / "docs" / "status.md", "numbers", claims.numbers(measured, older))
+    replace_block(root / "docs" / "sync_judge.md", "judged", claims.judged(measured, older))
+    for path, reasons in older.items():
+        print(f"older: {path}: {', '.join(reasons)}")
+    print(f"{len(records)} records, {len(older)} older than the code.")
+
+
+def _commits(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("commit"), str):
+            yield value["commit"]
+        for part in value.values():
+            yield from _commits(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _commits(part)
+
+
+def _folder(path: str) -> str:
+    """avatar/eval for avatar/eval/report.py."""
+    parts = Path(path).parts
+    return "/".join(parts[:2] if len(parts) > 2 else parts)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
