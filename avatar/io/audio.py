@@ -98,9 +98,21 @@ def stream_audio(
     return _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
 
 
-def load_audio(path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The whole file as [N] float32 mono; see :func:`stream_audio`."""
-    return np.concatenate(list(stream_audio(path, 10.0, start=start, sample_rate=sample_rate)))
+def load_audio(
+    path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE, most_seconds: float | None = None
+) -> np.ndarray:
+    """Decode a whole file to [N] float32 mono; see :func:`stream_audio`.
+
+    Raises:
+        AvatarError: It cannot be decoded, or is longer than ``most_seconds``: then decoding stops there.
+    """
+    chunks, count = [], 0
+    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate):
+        chunks.append(chunk)
+        count += len(chunk)
+        if most_seconds is not None and count > most_seconds * sample_rate:
+            raise AvatarError(f"{path} is longer than {most_seconds / 60:g} minutes.", "", "Give a shorter part of it.")
+    return np.concatenate(chunks)
 
 
 def write_wav(path: Path | str, chunks: np.ndarray | Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE) -> int:
