@@ -89,13 +89,13 @@ class Page:
 
     def set(self, label: str, value: Any) -> None:
         """Change a field, or press a button."""
-        wait_for(lambda: self.read() and label in self.fields)
+        wait_for(lambda: label in self.fields or (self.read() and label in self.fields))
         self.send("GuiUpdateMessage", uuid=self.fields[label], updates={"value": value})
 
     def upload(self, name: str, content: bytes, size: int | None = None, part: int = 1 << 19) -> None:
         """Send a file as viser's page does; ``size`` is what is announced."""
         label = "Speak a sound file"
-        wait_for(lambda: self.read() and label in self.fields)
+        wait_for(lambda: label in self.fields or (self.read() and label in self.fields))
         about = {"source_component_uuid": self.fields[label], "transfer_uuid": f"{name}{time.monotonic()}"}
         parts = [content[i : i + part] for i in range(0, len(content), part)]
         size = len(content) if size is None else size
@@ -104,7 +104,7 @@ class Page:
         for index, piece in enumerate(parts):
             self.send("FileTransferPart", part_index=index, content=piece, **about)
 
-    def read(self, seconds: float = 0.05) -> bool:
+    def read(self, seconds: float = 0.02) -> bool:
         """Take in what has arrived."""
         while True:
             try:
@@ -127,7 +127,7 @@ class Page:
 
     def picture(self) -> np.ndarray:
         """The next picture, uint8 RGB."""
-        wait_for(lambda: self.read() and self.pictures)
+        wait_for(lambda: self.pictures or (self.read() and self.pictures))
         return self.pictures.pop(0)
 
     def told(self, words: str) -> str:

@@ -224,7 +224,7 @@ def _answer(status: int, sentence: str) -> Response:
 
 def _quiet() -> logging.Logger:
     """A logger without a voice: requests that are not HTTP, and clients that leave, are nobody's business."""
-    logger = logging.getLogger("avatar.viewer.websocket")
+    logger = logging.Logger("avatar.viewer")  # of its own: viser adds a filter to it
     logger.disabled = True
     return logger
 
