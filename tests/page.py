@@ -40,7 +40,8 @@ class DrawnAvatar:
 @contextmanager
 def viewing(speak: Any = None, avatar: Any = None, **options: Any) -> Iterator[Viewer]:
     """A viewer on a port of the system's choice; nothing is rendered until :meth:`Viewer.step` is called."""
-    viewer = Viewer(avatar or DrawnAvatar(), Motion.zeros(3, FPS), speak, port=0, **options)
+    shown: Any = avatar or DrawnAvatar()
+    viewer = Viewer(shown, Motion.zeros(3, FPS), speak, port=0, **options)
     try:
         yield viewer
     finally:
@@ -118,6 +119,7 @@ class Page:
             for message in batch["messages"]:
                 if message["type"] == "BackgroundImageMessage" and message["rgb_data"]:
                     image = cv2.imdecode(np.frombuffer(message["rgb_data"], np.uint8), cv2.IMREAD_COLOR)
+                    assert image is not None
                     self.pictures.append(image[..., ::-1])
                 if label := message.get("props", {}).get("label"):
                     self.fields[label] = message["uuid"]

@@ -99,12 +99,14 @@ class CheckedConnection(ServerConnection):
 
     Attributes:
         complain: Shows a sentence on the page.
+        upload_field: Name of the field that takes files; viser would give one to any field, and keep it there.
         uploads: Shared by all connections of a server.
     """
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
         self.complain: Callable[[str], None] = lambda _: None
+        self.upload_field: str | None = None
         self.uploads = Uploads()
         self._file: Announcement | None = None
         self._parts: set[int] = set()
@@ -116,6 +118,8 @@ class CheckedConnection(ServerConnection):
             data = await super().recv(decode)
             try:
                 message = _decoder.decode(data) if isinstance(data, bytes) else None
+                if isinstance(message, Announcement | Part) and message.source_component_uuid != self.upload_field:
+                    continue
                 if isinstance(message, Announcement) and (reason := self._refusal(message)):
                     self.complain(f"{message.filename[:80]} is not taken: {reason}")
                     # For the page the transfer of a file without content is over at once.

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 METRES = 0.01  # viser's orbit controls feel right when a head is a quarter of a unit, not 25
 BORDER = 20  # grey level of the bars beside the picture
-NARROWEST, WIDEST = 1 / 16, 16.0  # windows, width over height
 LONGEST_SIDE = 4096  # pixels of a picture with its bars
 
 
@@ -121,7 +120,7 @@ class Viewer:
 
     def _show(self, visitor: Visitor) -> bool:
         view, (motion, index), sliders = visitor.client.camera, visitor.now(), visitor.sliders
-        aspect = min(max(view.image_width / view.image_height, NARROWEST), WIDEST)
+        aspect = view.image_width / view.image_height
         key = (id(motion), index, sliders, tuple(view.wxyz), tuple(view.position), view.fov, aspect)
         if visitor.shown == key:
             return False

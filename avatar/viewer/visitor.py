@@ -110,8 +110,9 @@ class Visitor:
             fields["strength"] = gui.add_slider("Its strength", *STRENGTH, 0.05, 0.7)
             fields["lip_scale"] = gui.add_slider("Lips", *LIPS, 0.05, 1.0)
             fields["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
-            upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
-            upload.on_upload(lambda event: self._uploaded(event.target.value))
+            self._upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
+            self._upload.on_upload(lambda event: self._uploaded(event.target.value))
+            self._connection.upload_field = self._upload._impl.uuid
             gui.add_button("Stop").on_click(lambda _: self.hush())
             self._message = gui.add_markdown("")
             self._player = gui.add_html("")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from websockets.exceptions import ConnectionClosed
 
 from avatar.cli import main
 from avatar.errors import AvatarError
@@ -119,6 +122,8 @@ def test_cameras_of_visitors() -> None:
     again = client_camera(source, matrix_to_quat(rotation).numpy(), position, fov, 2.0)
     torch.testing.assert_close(again.viewmat, orbit.viewmat, atol=1e-4, rtol=0)
     picture = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    wide = letterbox(np.full((2000, 1000, 3), 200, np.uint8), 4.0)
+    assert wide.shape == (1024, 4096, 3) and (wide == 200).all(-1).sum() == 1024 * 512  # smaller, and whole
     for aspect in (0.5, WIDTH / HEIGHT, 2.5):
         framed = letterbox(picture, aspect)
         assert framed.shape[1] / framed.shape[0] == pytest.approx(aspect, rel=0.03)
@@ -322,6 +327,47 @@ def test_what_is_no_message_of_a_page_is_not_heeded(
     assert said.count("could not be heeded") == 1 and "Traceback" not in said and not caplog.records
 
 
+def test_random_messages_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(0)
+    odd = [None, 0, -1, 2**62, 1e308, NAN, float("inf"), "", b"", "x" * 300, True, [], {}, (1.0, 0.0, 0.0), "nan"]
+    view: dict[str, Any] = {
+        "wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, 0.0, 0.0), "fov": 0.5, "near": 0.01, "far": 100.0,
+        "image_height": 480, "image_width": 640, "look_at": (0.0, 0.0, 0.6), "up_direction": (0.0, -1.0, 0.0),
+    }  # fmt: skip
+    with viewing(lambda *_: [Motion.zeros(5, FPS)]) as viewer:
+        good = Page(viewer)
+        visitor = good.enter()
+        for _ in range(3):
+            bad = Page(viewer)
+            bad.enter()
+            bad.set("Jaw", 0.5)
+            with suppress(ConnectionClosed):
+                for _ in range(50):
+                    field = rng.choice([*bad.fields.values()])
+                    file = {"source_component_uuid": rng.choice([field, bad.fields["Speak a sound file"]]),
+                            "transfer_uuid": rng.choice("ab")}  # fmt: skip
+                    messages: list[dict[str, Any]] = [
+                        {"type": "ViewerCameraMessage"} | view,
+                        {"type": "GuiUpdateMessage", "uuid": field, "updates": {"value": rng.choice(odd)}},
+                        {"type": "FileTransferStartUpload", "filename": "a", "mime_type": "", "size_bytes": 5,
+                         "part_count": rng.choice([0, 1, 2, -1])} | file,
+                        {"type": "FileTransferPart", "part_index": rng.choice([0, 1, -1]), "content": b"12345"} | file,
+                        {"type": rng.choice(["GuiFormSubmitMessage", "CommandTriggerMessage"]), "uuid": field},
+                    ]  # fmt: skip
+                    message = rng.choice(messages)
+                    if rng.random() < 0.5:
+                        message[rng.choice([*message])] = rng.choice(odd)
+                    data = msgspec.msgpack.encode(message)
+                    bad.socket.send(data[: rng.randrange(len(data))] if rng.random() < 0.05 else data)
+            viewer.step()
+        good.set("Jaw", 1.0)
+        wait_for(lambda: visitor.sliders.jaw == 1)
+        good.pictures.clear()
+        wait_for(lambda: viewer.step() >= 0 and good.read() and good.pictures)
+        gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_uploads_are_limited_while_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     from avatar.viewer import messages
 
@@ -332,13 +378,20 @@ def test_uploads_are_limited_while_they_come(monkeypatch: pytest.MonkeyPatch) ->
     half = bytes(1 << 19)
     with viewing(lambda *_: []) as viewer:
         page = Page(viewer)
-        page.enter()
+        visitor = page.enter()
         page.upload("big.wav", half * 3)
         page.told("big.wav is not taken: it is larger than 1 MB")
         page.upload("empty.wav", b"")
         page.told("empty.wav is not taken: it is empty")
         page.upload("right.wav", half + b"end")
         wait_for(lambda: heard == [half + b"end"])
+        assert visitor._upload.value.content == b""  # it is not kept
+        page.fields["Speak a sound file"], button = page.fields["Jaw"], page.fields["Speak a sound file"]
+        page.upload("slider.wav", half)  # viser would put it there
+        page.set("Smile", 1.0)
+        wait_for(lambda: visitor.sliders.smile == 1)
+        assert visitor.sliders.jaw == 0 and len(heard) == 1
+        page.fields["Speak a sound file"] = button
         page.upload("first.wav", half, size=1 << 20, part=1 << 20)  # less than announced
         wait_for(lambda: not viewer.step() and not viewer.visitors)
         page = Page(viewer)
@@ -384,8 +437,8 @@ def test_a_sound_that_is_no_longer_wanted_is_given_up(tmp_path: Path) -> None:
 
     def speak(*_: Any) -> Iterator[Motion]:
         begun.set()
-        for _ in range(1000):
-            assert go_on.wait(10)
+        for number in range(1000):
+            assert go_on.wait(10), number
             yield Motion.zeros(25, FPS)
 
     content = sound(tmp_path / "speech.wav").read_bytes()
