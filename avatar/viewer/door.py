@@ -36,6 +36,7 @@ from avatar.viewer.messages import MESSAGE_BYTES, CheckedConnection, Uploads
 
 MOST_WINDOWS = 8  # at once; pictures are rendered for each of them
 PORTS_TRIED = 1000
+CLOSING_SECONDS = 1.0  # a page that does not answer must not hold up the end
 TRY_AGAIN_LATER = 1013  # websocket status
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
 _starting = threading.Lock()  # `websockets.asyncio.server.serve` is another one while a viewer starts
@@ -123,6 +124,7 @@ class Door:
             nonlocal kept
             kept = True
             options |= {"max_size": MESSAGE_BYTES, "logger": _quiet(), "create_connection": CheckedConnection}
+            options["close_timeout"] = CLOSING_SECONDS
             return real(
                 self._admitting(handler), sock=self.socket, process_request=self._checking(process_request), **options
             )

@@ -119,7 +119,8 @@ class Visitor:
 
     def tell(self, sentence: str) -> None:
         """Show a sentence beside the fields for speech."""
-        self._message.content = sentence
+        if self.here:
+            self._message.content = sentence
 
     def reset(self) -> None:
         """Set all sliders to zero and the camera to the one that filmed."""
@@ -173,11 +174,12 @@ class Visitor:
         samples = load_audio(path, most_seconds=MAX_SECONDS)
         sound = path.with_name("speech.wav")
         write_wav(sound, samples)
-        self.tell(f"Listening to {name} ...")
         blocks = []
+        self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
             for block in speak(sound, self.controls):
                 if turn != self._turn or not self.here:
+                    self.tell("")
                     return
                 blocks.append(block)
         spoken = Motion.cat(blocks)
@@ -189,7 +191,7 @@ class Visitor:
         """Stop speaking, or listening to what is to be spoken."""
         self._turn += 1
         self._spoken = None
-        if self._viewer.speak is not None:
+        if self._viewer.speak is not None and self.here:
             self._player.content = ""
             self.tell("")
 
