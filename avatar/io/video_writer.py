@@ -17,6 +17,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 
 from avatar.errors import AvatarError
+from avatar.io.media import open_media
 from avatar.paths import disk_error
 
 BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small pictures
@@ -67,7 +68,7 @@ class VideoWriter:
         self._output: OutputContainer | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            output = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+            output = av.open(f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"})
             self._output = output
             self._video = output.add_stream("libx264", rate=self._rate)
             self._video.width, self._video.height = width + width % 2, height + height % 2
@@ -154,11 +155,7 @@ class _Sound:
 
     def __init__(self, path: Path, start: float) -> None:
         self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
-        try:
-            self._input = av.open(str(path))
-        except (OSError, ValueError) as error:
-            missing = f"{path} does not exist." if not path.exists() else f"The sound of {path} cannot be read:"
-            raise AvatarError(missing, "" if not path.exists() else str(error)) from None
+        self._input = open_media(path, "sound")
         if not self._input.streams.audio:
             self._input.close()
             raise AvatarError(f"{path} has no sound track.")

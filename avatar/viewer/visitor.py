@@ -1,0 +1,217 @@
+"""One open page: its sliders, its sound, its view. Nothing of it is shared with another page."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import viser
+from rich.markup import escape
+from websockets.protocol import State
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
+from avatar.io.audio import load_audio, write_wav
+from avatar.motion import Motion
+from avatar.motion.emotion import EMOTIONS
+from avatar.prior.pose import POSES
+from avatar.viewer.controls import Sliders
+from avatar.viewer.messages import CheckedConnection
+
+if TYPE_CHECKING:
+    from avatar.viewer.server import Viewer
+
+MAX_SECONDS = 600.0  # of sound in one go: it is sent to the page as a whole
+AS_GIVEN = "as given"  # on the command line
+RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
+          "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
+STRENGTH, LIPS = (0.0, 1.5), (0.0, 2.0)
+
+Speak = Callable[[Path, Controls], Iterable[Motion]]
+
+
+class Visitor:
+    """The fields of one page, what it is being told, and what it has been shown.
+
+    Args:
+        client: viser's handle; all fields are made in it, not in the server, which would share them.
+        connection: The page's websocket.
+        viewer: What is looked at.
+    """
+
+    def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewer) -> None:
+        self.client, self._connection, self._viewer = client, connection, viewer
+        self.shown: tuple = ()
+        self.pictures = 0
+        self._spoken: Motion | None = None
+        self._began = 0.0
+        self._turn = 0  # counts what it was told to say or to stop saying
+        self._busy = threading.Lock()
+        self._warned = False
+        self._fields: dict[str, Any] = {}
+        self._build()
+        connection.complain = self.tell
+
+    @property
+    def here(self) -> bool:
+        """Whether the page is still open."""
+        return self._connection.state is State.OPEN
+
+    @property
+    def sliders(self) -> Sliders:
+        """Where the sliders stand; a page may send any number."""
+        return Sliders(**{name: self._number(name, *RANGES[name]) for name in RANGES})
+
+    @property
+    def controls(self) -> Controls:
+        """How the next sound is spoken: what was given, and over that what is chosen on the page."""
+        given, added = self._viewer.controls, {}
+        emotion, pose = self._choice("emotion", EMOTIONS), self._choice("pose", POSES)
+        lips = self._number("lip_scale", *LIPS)
+        if emotion:
+            added["emotion"] = f"{emotion}:{self._number('strength', *STRENGTH):g}"
+        if pose:
+            added["pose"] = pose
+        if lips != 1:
+            added["lip_scale"] = f"{lips:g}"
+        return replace(given, **{name: (*getattr(given, name), value) for name, value in added.items()})
+
+    def _number(self, name: str, low: float, high: float) -> float:
+        value = float(self._fields[name].value)
+        return min(max(value, low), high) if np.isfinite(value) else min(max(0.0, low), high)
+
+    def _choice(self, name: str, known: Iterable[str]) -> str | None:
+        """What a list stands at. A page may send any text, and a pose could be the path of a file."""
+        value = self._fields[name].value
+        return value if value in known else None
+
+    def _build(self) -> None:
+        gui, fields = self.client.gui, self._fields
+        self.status = gui.add_markdown(f"{self._viewer.avatar.info.get('gaussians', '?')} Gaussians")
+        for folder, names, step in (("Face", ("jaw", "smile", "blink"), 0.01), ("Head", ("yaw", "pitch", "roll"), 0.5)):
+            with gui.add_folder(folder):
+                for name in names:
+                    label = name.capitalize() if folder == "Face" else f"{name.capitalize()} (degrees)"
+                    fields[name] = gui.add_slider(label, *RANGES[name], step, 0.0)
+        gui.add_button("Reset sliders and view").on_click(lambda _: self.reset())
+        with gui.add_folder("Speech"):
+            if self._viewer.speak is None:
+                self._message = gui.add_markdown("This avatar was made from a video without sound: it cannot speak.")
+                return
+            fields["emotion"] = gui.add_dropdown("Emotion", (AS_GIVEN, *EMOTIONS))
+            fields["strength"] = gui.add_slider("Its strength", *STRENGTH, 0.05, 0.7)
+            fields["lip_scale"] = gui.add_slider("Lips", *LIPS, 0.05, 1.0)
+            fields["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
+            self._upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
+            self._upload.on_upload(lambda event: self._uploaded(event.target.value))
+            self._connection.upload_field = self._upload._impl.uuid
+            gui.add_button("Stop").on_click(lambda _: self.hush())
+            self._message = gui.add_markdown("")
+            self._player = gui.add_html("")
+
+    def tell(self, sentence: str) -> None:
+        """Show a sentence beside the fields for speech."""
+        if self.here:
+            self._message.content = sentence
+
+    def reset(self) -> None:
+        """Set all sliders to zero and the camera to the one that filmed."""
+        for name in RANGES:
+            self._fields[name].value = 0.0
+        camera = self.client.camera
+        camera.position = np.zeros(3)
+        camera.look_at = self._viewer.head
+        camera.up_direction = np.array([0.0, -1.0, 0.0])
+
+    def _uploaded(self, file: viser.UploadedFile) -> None:
+        content, file.content = file.content, b""  # viser would keep it
+        if not content:  # not taken, and the page was told so
+            return
+        name = Path(file.name).name[:80]
+        try:
+            with tempfile.TemporaryDirectory(prefix="avatar-view-") as folder:
+                path = Path(folder) / "upload"
+                path.write_bytes(content)
+                del content
+                self.say(path, name)
+        except OSError as error:
+            self.failed("An upload could not be written to the disk", error)
+            self.tell(f"**{name} could not be written to the disk: {error.strerror}.**")
+
+    def say(self, path: Path, name: str) -> None:
+        """Speak a sound file: the motion is computed first, then picture and sound start together.
+
+        Args:
+            path: The file; it is decoded once, as far as the limit goes, and nothing but the samples is used.
+            name: What the page calls it.
+        """
+        if not self._busy.acquire(blocking=False):
+            self.tell(f"{name} is not taken: another sound is still being listened to. Wait for it, or press Stop.")
+            return
+        try:
+            self.hush()
+            self._say(path, name)
+        except AvatarError as error:
+            self.tell(f"**{str(error).replace(str(path), name)}**")
+        except Exception as error:  # it must not end the page, and viser would print a traceback for each
+            self.failed("A sound could not be spoken", error)
+            self.tell(f"**{name} cannot be spoken; the terminal says why.**")
+        finally:
+            self._busy.release()
+
+    def _say(self, path: Path, name: str) -> None:
+        speak, turn = self._viewer.speak, self._turn
+        if speak is None:
+            return
+        samples = load_audio(path, most_seconds=MAX_SECONDS)
+        sound = path.with_name("speech.wav")
+        write_wav(sound, samples)
+        blocks = []
+        self.tell(f"Listening to {name} ...")
+        with self._viewer.one_at_a_time:
+            for block in speak(sound, self.controls):
+                if turn != self._turn or not self.here:
+                    self.tell("")
+                    return
+                blocks.append(block)
+        spoken = Motion.cat(blocks)
+        self.tell(f"{name}, {len(spoken) / spoken.fps:.1f} s. If you hear nothing, press play below.")
+        self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(sound)}"></audio>'
+        self._spoken, self._began = spoken, time.monotonic()
+
+    def hush(self) -> None:
+        """Stop speaking, or listening to what is to be spoken."""
+        self._turn += 1
+        self._spoken = None
+        if self._viewer.speak is not None and self.here:
+            self._player.content = ""
+            self.tell("")
+
+    def now(self) -> tuple[Motion, int]:
+        """The motion and its frame to show at this moment; frames are skipped where rendering is slower than sound."""
+        spoken = self._spoken
+        if spoken is None:
+            return self._viewer.rest, 0
+        index = int((time.monotonic() - self._began) * spoken.fps)
+        if index >= len(spoken):
+            self._spoken = None
+            return self._viewer.rest, 0
+        return spoken, index
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Note on the terminal, once for a page, what went wrong with it."""
+        if not self._warned:
+            self._warned = True
+            log.warn(escape(f"{what} for one of the pages: {type(error).__name__}: {error}"))
+
+
+def _data_url(path: Path) -> str:
+    return "data:audio/wav;base64," + base64.b64encode(path.read_bytes()).decode()
