@@ -11,6 +11,7 @@ import pytest
 
 from avatar.cli import main
 from avatar.preprocess import ingest, track
+from avatar.writing import WORKING
 from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video
 
 SOME = "--stages=ingest,track"
@@ -188,11 +189,11 @@ def test_killed_halfway_goes_on(capfd, tmp_path: Path, video: Path, monkeypatch:
         assert main(["prepare", str(video), "--out", str(person), SOME]) == 130
         assert "again" in capfd.readouterr().err
     stamp = (person / "ingest" / "stage.json").stat().st_mtime_ns
-    (person / ".track.leftover").mkdir()  # a kill -9 leaves its temporary folder
+    (person / f"{WORKING}leftover" / "track").mkdir(parents=True)  # of a kill -9
     assert main(["prepare", str(video), "--out", str(person), SOME]) == 0
     assert (person / "ingest" / "stage.json").stat().st_mtime_ns == stamp
     assert json.loads((person / "track" / "stage.json").read_text())["result"]["valid_share"] == 1.0
-    assert not (person / ".track.leftover").exists()
+    assert not (person / f"{WORKING}leftover").exists()
 
 
 def test_changed_option_runs_what_depends_on_it(tmp_path: Path, video: Path) -> None:
