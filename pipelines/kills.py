@@ -30,7 +30,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -64,7 +64,7 @@ class Config:
     commands: tuple[Command, ...] = ("prepare", "train", "create", "render", "prior")
     """Which commands to kill."""
     kills: int = 50
-    """Cases per command, half of them at random moments and half aimed."""
+    """Kills per command, half of them at random moments and half aimed; reruns that are killed do not count."""
     seed: int = 0
     """Of the moments."""
     out: Path | None = None
@@ -288,6 +288,26 @@ def whole(name: str, old: Path) -> Callable[[Path], str]:
     return check
 
 
+def resumable(name: str) -> Callable[[Path], str]:
+    """A check: a run that has a model has a checkpoint, which was written before it."""
+
+    def check(folder: Path) -> str:
+        lost = (folder / name / "model.safetensors").is_file() and not checkpoints(folder)
+        return "the checkpoint is gone" if lost else ""
+
+    return check
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, those included that have not got their name yet."""
+    found = folder.rglob("checkpoints/**/last/state.safetensors")
+    return [
+        path
+        for path in found
+        if not path.parts[-3].startswith(writing.WORKING) or path.parts[-3].endswith(writing.WHOLE)
+    ]
+
+
 class Inputs:
     """Files that cases begin from, made when they are first asked for.
 
@@ -361,12 +381,12 @@ def cases(name: Command, inputs: Inputs, folder: Path) -> list[Case]:
         arguments = train(inputs.person, folder / "run")
         over = [*arguments, "--overwrite"]
         return [
-            Case(name="train", first=arguments, again=[*arguments, "--resume"]),
+            Case(name="train", first=arguments, again=[*arguments, "--resume"], check=resumable("run")),
             Case(name="train --overwrite", first=over, again=over, before=copied(inputs.other_run, "run")),
         ]
     if name == "create":
         arguments = ["create", str(inputs.video), "--out", str(folder / "run"), "--quality", "draft", "--size", "128"]
-        return [Case(name="create", first=arguments, again=arguments)]
+        return [Case(name="create", first=arguments, again=arguments, check=resumable("run"))]
     if name == "render":
         arguments = [*render(inputs.run, inputs.video, folder / "out.mp4"), "--json", str(folder / "out.json")]
         over = copied(inputs.video_before, "out.mp4")
@@ -445,13 +465,14 @@ def difference(expected: dict[str, str], found: dict[str, str]) -> str:
 # --- the whole ----------------------------------------------------------------------------------------------------
 
 
-def attack(case: Case, folder: Path, moments: Callable[[Ended], Sequence[Sequence[Moment]]]) -> dict[str, Any]:
-    """Kill a command at each of a number of moments (or at several in turn), and count what comes of it.
+def attack(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[str, Any]:
+    """Kill a command again and again, and count what comes of it.
 
     Args:
         case: The command.
-        folder: Emptied before each run.
-        moments: Chooses them, from how the undisturbed command ended.
+        folder: Emptied before each case.
+        kills: How many of the first runs are to be killed; a run that ends before its moment does not count.
+        rng: Chooses the moments.
     """
     output = folder.with_name("output.txt")
 
@@ -467,42 +488,43 @@ def attack(case: Case, folder: Path, moments: Callable[[Ended], Sequence[Sequenc
     expected = tree(folder)
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
-    for row in log.track(moments(calm), case.name):
+    while counts["killed at random"] + counts["killed aimed"] < kills and counts["cases"] < 2 * kills + 2:
+        row = choose(counts["cases"], rng, calm)
         begin()
         problem, arguments = "", case.first
-        for moment in row:
+        for number, moment in enumerate(row):
             ended = run(command(arguments), output, moment)
-            kind = "at random" if moment.change == 0 else "aimed"
-            counts[f"killed {kind}" if ended.code == -signal.SIGKILL else "ended before"] += 1
+            kind = "killed again" if number else "killed at random" if moment.change == 0 else "killed aimed"
+            counts[kind if ended.code == -signal.SIGKILL else "ended before"] += 1
             if ended.code not in (0, -signal.SIGKILL):
                 problem = f"exit code {ended.code}: {output.read_text()[-600:]}"
             problem = problem or case.check(folder)
             arguments = case.again
+        kept = checkpoints(folder)
         ended = run(command(arguments), output)
+        said = output.read_text()
         if ended.code != 0:
-            problem = problem or f"given again: exit code {ended.code}: {output.read_text()[-600:]}"
+            problem = problem or f"given again: exit code {ended.code}: {said[-600:]}"
+        if kept and "begins anew" in said:
+            problem = problem or "training began anew though there was a checkpoint"
         problem = problem or difference(expected, tree(folder))
         counts["cases"] += 1
         if problem:
             failures.append({"moments": [moment._asdict() for moment in row], "problem": problem})
             log.warn(f"{case.name}, {row}: {problem}")
-    calm_run = {"seconds": round(calm.seconds, 2), "changes": calm.changes}
-    return {"undisturbed": calm_run, **counts, "failures": failures}
+    undisturbed = {"seconds": round(calm.seconds, 2), "changes": calm.changes}
+    return {"undisturbed": undisturbed, **counts, "failures": failures}
 
 
-def choose(count: int, rng: random.Random, calm: Ended) -> list[list[Moment]]:
-    """Moments for a number of cases: half at random, half aimed; with and without exchange."""
-    rows = []
-    for index in range(count):
-        exchange = index % 4 < 2
+def choose(index: int, rng: random.Random, calm: Ended) -> list[Moment]:
+    """When the n-th case is killed: by turns at random and aimed, and every two turns with and without exchange."""
 
-        def one(aimed: bool, exchange: bool = exchange) -> Moment:
-            if aimed:
-                return Moment(change=rng.randint(1, calm.changes - 1), exchange=exchange)
-            return Moment(seconds=rng.uniform(0, calm.seconds), exchange=exchange)
+    def one(aimed: bool) -> Moment:
+        if aimed:
+            return Moment(change=rng.randint(1, calm.changes - 1), exchange=index % 4 < 2)
+        return Moment(seconds=rng.uniform(0, calm.seconds), exchange=index % 4 < 2)
 
-        rows.append([one(index % 2 == 0)] + ([one(rng.random() < 0.5)] if rng.random() < AGAIN else []))
-    return rows
+    return [one(index % 2 == 0)] + ([one(rng.random() < 0.5)] if rng.random() < AGAIN else [])
 
 
 def main(config: Config) -> int:
@@ -518,7 +540,7 @@ def main(config: Config) -> int:
         for index, case in enumerate(todo):
             count = config.kills // len(todo) + (index < config.kills % len(todo))
             rng = random.Random(f"{config.seed} {case.name}")
-            counts = attack(case, folder / "case", functools.partial(choose, count, rng))
+            counts = attack(case, folder / "case", count, rng)
             result["cases"][case.name] = counts
             failures += len(counts["failures"])
             if config.json is not None:
