@@ -41,6 +41,7 @@ from avatar import log, writing
 from avatar.environment import environment
 from avatar.paths import write_json
 
+Task = Callable[[], object]
 Command = Literal["prepare", "train", "create", "render", "prior"]
 LOADED = (  # before the forks: what the commands import
     "torch._dynamo", "av", "cv2", "mediapipe", "onnxruntime", "scipy.spatial", "skimage", "matplotlib.figure",
@@ -101,15 +102,15 @@ class Case:
 
     Attributes:
         name: For the result.
-        first: Its arguments.
-        again: Its arguments when it is given again.
+        first: What the child does, see :func:`command`.
+        again: What it does when the command is given again.
         before: Makes what lies in the folder of the case before.
         check: Complains, after a kill, about what must not have changed.
     """
 
     name: str
-    first: list[str]
-    again: list[str]
+    first: Task
+    again: Task
     before: Callable[[Path], object] = lambda folder: None
     check: Callable[[Path], str] = lambda folder: ""
 
@@ -120,7 +121,7 @@ class Case:
 CALM = Moment()
 
 
-def run(task: Callable[[], object], output: Path, moment: Moment = CALM) -> Ended:
+def run(task: Task, output: Path, moment: Moment = CALM) -> Ended:
     """Run a task in a child process, which may be killed.
 
     Args:
@@ -145,7 +146,7 @@ def run(task: Callable[[], object], output: Path, moment: Moment = CALM) -> Ende
     return Ended(code, time.perf_counter() - began, changes)
 
 
-def _be_child(task: Callable[[], object], output: Path, counted: Path, moment: Moment) -> None:
+def _be_child(task: Task, output: Path, counted: Path, moment: Moment) -> None:
     code = 1
     try:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -180,7 +181,7 @@ def _before(change: Callable[[], None], function: Callable[..., Any]) -> Callabl
     return changing
 
 
-def command(arguments: list[str]) -> Callable[[], int]:
+def command(arguments: list[str]) -> Task:
     """A task: one command of the toolkit, with training cut short."""
 
     def task() -> int:
@@ -371,34 +372,37 @@ def render(run: Path, sound: Path, out: Path) -> list[str]:
 def cases(name: Command, inputs: Inputs, folder: Path) -> list[Case]:
     """The cases of a command, all in ``folder``: from nothing, and over what is there."""
     if name == "prepare":
-        arguments = prepare(inputs.video, folder / "person")
+        task = command(prepare(inputs.video, folder / "person"))
         over = copied(inputs.other_person, "person")
         return [
-            Case(name="prepare", first=arguments, again=arguments),
-            Case(name="prepare with other options", first=arguments, again=arguments, before=over),
+            Case(name="prepare", first=task, again=task),
+            Case(name="prepare with other options", first=task, again=task, before=over),
         ]
     if name == "train":
         arguments = train(inputs.person, folder / "run")
-        over = [*arguments, "--overwrite"]
+        first, again, over = (command([*arguments, *more]) for more in ([], ["--resume"], ["--overwrite"]))
         return [
-            Case(name="train", first=arguments, again=[*arguments, "--resume"], check=resumable("run")),
+            Case(name="train", first=first, again=again, check=resumable("run")),
             Case(name="train --overwrite", first=over, again=over, before=copied(inputs.other_run, "run")),
         ]
     if name == "create":
         arguments = ["create", str(inputs.video), "--out", str(folder / "run"), "--quality", "draft", "--size", "128"]
-        return [Case(name="create", first=arguments, again=arguments, check=resumable("run"))]
+        task = command(arguments)
+        return [Case(name="create", first=task, again=task, check=resumable("run"))]
     if name == "render":
         arguments = [*render(inputs.run, inputs.video, folder / "out.mp4"), "--json", str(folder / "out.json")]
+        task = command(arguments)
         over = copied(inputs.video_before, "out.mp4")
         check = whole("out.mp4", inputs.video_before)
         return [
-            Case(name="render", first=arguments, again=arguments),
-            Case(name="render over a video", first=arguments, again=arguments, before=over, check=check),
+            Case(name="render", first=task, again=task),
+            Case(name="render over a video", first=task, again=task, before=over, check=check),
         ]
     corpus = inputs.corpus
     arguments = ["prior", "train", str(corpus / "corpus"), "--out", str(folder / "prior.safetensors"), "--workers", "1"]
     prepared = copied(corpus / "prior.cache", "prior.cache")
-    return [Case(name="prior train", first=arguments, again=arguments, before=prepared)]
+    task = command(arguments)
+    return [Case(name="prior train", first=task, again=task, before=prepared)]
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------
@@ -482,7 +486,7 @@ def attack(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[str
         case.before(folder)
 
     begin()
-    calm = run(command(case.first), output)
+    calm = run(case.first, output)
     if calm.code != 0:
         raise SystemExit(f"{case.name} fails even when nobody kills it:\n{output.read_text()}")
     expected = tree(folder)
@@ -491,17 +495,17 @@ def attack(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[str
     while counts["killed at random"] + counts["killed aimed"] < kills and counts["cases"] < 2 * kills + 2:
         row = choose(counts["cases"], rng, calm)
         begin()
-        problem, arguments = "", case.first
+        problem, task = "", case.first
         for number, moment in enumerate(row):
-            ended = run(command(arguments), output, moment)
+            ended = run(task, output, moment)
             kind = "killed again" if number else "killed at random" if moment.change == 0 else "killed aimed"
             counts[kind if ended.code == -signal.SIGKILL else "ended before"] += 1
             if ended.code not in (0, -signal.SIGKILL):
                 problem = f"exit code {ended.code}: {output.read_text()[-600:]}"
             problem = problem or case.check(folder)
-            arguments = case.again
+            task = case.again
         kept = checkpoints(folder)
-        ended = run(command(arguments), output)
+        ended = run(task, output)
         said = output.read_text()
         if ended.code != 0:
             problem = problem or f"given again: exit code {ended.code}: {said[-600:]}"
