@@ -197,6 +197,11 @@ def command(arguments: list[str]) -> Task:
     return task
 
 
+def follow_advice(resume: Task, first: Task, run: Path) -> Task:
+    """A task: resume, or begin where a kill came before anything was written and the command says so."""
+    return lambda: resume() if run.is_dir() and writing.contents(run) else first()
+
+
 def cut_short() -> None:
     """Make few masks, a draft of a few steps, and a speech network and a generator that learn next to nothing."""
     from avatar.configs import presets
@@ -232,7 +237,7 @@ def make_video(folder: Path) -> None:
     """Film the synthetic subject."""
     from avatar.synth.make import make_subject
 
-    make_subject(folder, seconds=5, size=192, fps=10, voice="buzz", supersample=1, quiet=True)
+    make_subject(folder, seconds=5, size=192, fps=6, voice="buzz", supersample=1, quiet=True)
 
 
 def make_corpus(folder: Path, video: Path) -> None:
@@ -380,7 +385,8 @@ def cases(name: Command, inputs: Inputs, folder: Path) -> list[Case]:
         ]
     if name == "train":
         arguments = train(inputs.person, folder / "run")
-        first, again, over = (command([*arguments, *more]) for more in ([], ["--resume"], ["--overwrite"]))
+        first, over = command(arguments), command([*arguments, "--overwrite"])
+        again = follow_advice(command([*arguments, "--resume"]), first, folder / "run")
         return [
             Case(name="train", first=first, again=again, check=resumable("run")),
             Case(name="train --overwrite", first=over, again=over, before=copied(inputs.other_run, "run")),
