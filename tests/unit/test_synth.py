@@ -317,7 +317,7 @@ def test_a_film_that_fails_leaves_no_video(tmp_path, monkeypatch):
 
     monkeypatch.setattr(make, "_film", three)
     with pytest.raises(RuntimeError):
-        make_subject(tmp_path, seconds=0.4, size=96, voice="buzz", text="Mama.", quiet=True)
+        make.make_subject(tmp_path, seconds=0.4, size=96, voice="buzz", text="Mama.", quiet=True)
     assert not (tmp_path / "video.mp4").exists()
 
 
