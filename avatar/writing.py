@@ -67,7 +67,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     """Like :func:`atomic_file` for a folder; an existing folder at ``path`` is replaced, and stays until then."""
     target = Path(os.path.abspath(path))
     try:
-        if target.exists() and not target.is_dir():
+        if os.path.exists(target) and not os.path.isdir(target):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         working = _Working(target.parent)
         try:
@@ -101,7 +101,7 @@ class NewFile:
 
     def __init__(self, target: Path) -> None:
         self.target = Path(target)
-        self._stream = self.target.exists() and not self.target.is_file() and not self.target.is_dir()
+        self._stream = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
         try:
             folder = Path(tempfile.gettempdir()) if self._stream else self.target.parent
             self._working = _Working(folder)
@@ -172,9 +172,9 @@ def one_writer(path: Path, *, inside: bool = True) -> Iterator[None]:
     if _writing.get(str(lock)) == threading.get_ident():
         yield
         return
-    if folder.exists() and not folder.is_dir():
+    made = not os.path.exists(folder)
+    if not made and not os.path.isdir(folder):
         raise AvatarError(f"{folder} is a file, not a folder.", "", "Choose another --out.")
-    made = not folder.exists()
     held = _take(lock, path)
     _writing[str(lock)] = threading.get_ident()
     try:

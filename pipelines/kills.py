@@ -519,11 +519,17 @@ def attack(case: Case, folder: Path, kills: int, rng: random.Random) -> dict[str
             problem = problem or "training began anew though there was a checkpoint"
         problem = problem or difference(expected, tree(folder))
         counts["cases"] += 1
+        log.info(f"{case.name} {counts['cases']}: {', '.join(map(told, row))}: {problem or 'as undisturbed'}")
         if problem:
             failures.append({"moments": [moment._asdict() for moment in row], "problem": problem})
-            log.warn(f"{case.name}, {row}: {problem}")
     undisturbed = {"seconds": round(calm.seconds, 2), "changes": calm.changes}
     return {"undisturbed": undisturbed, **counts, "failures": failures}
+
+
+def told(moment: Moment) -> str:
+    """A moment in words."""
+    when = f"before change {moment.change}" if moment.change else f"after {moment.seconds:.2f} s"
+    return when + ("" if moment.exchange else " without exchange")
 
 
 def choose(index: int, rng: random.Random, calm: Ended) -> list[Moment]:
