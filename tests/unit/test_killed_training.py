@@ -41,6 +41,15 @@ ATTACK = """
     again = kills.follow_advice(task(resume=True), task(), place / "case" / "run")
     case = kills.Case(name="train", first=task(), again=again, check=kills.resumable("run"))
     print(json.dumps(kills.attack(case, place / "case", 6, random.Random(4))))
+
+    def careless():
+        out = place / "case" / "out"
+        if not out.exists():
+            out.mkdir()
+            (out / "inner").mkdir()
+
+    case = kills.Case(name="careless", first=careless, again=careless)
+    print(json.dumps(kills.attack(case, place / "case", 6, random.Random(4))))
 """
 
 
@@ -50,7 +59,8 @@ def test_killed_trainings_go_on_to_the_same_end(tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
+    counts, careless = map(json.loads, done.stdout.splitlines()[-2:])
+    assert "out/inner" in careless["failures"][0]["problem"]  # what is lost is found
     assert counts["failures"] == []
     assert counts["killed aimed"] + counts["killed at random"] == 6 and counts["undisturbed"]["changes"] > 50
 
