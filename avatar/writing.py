@@ -6,8 +6,8 @@ a killed process left from what a living one is writing. A finished file replace
 folder is first marked by adding `.whole` to the name of its working folder, then exchanged with the old one; where the
 system cannot exchange, the old one is moved out of the way and the new one in, and a kill between the two leaves the
 final name absent. `settle` is the one place that mends this: it gives the new folder its name, and removes whatever
-else a killed process left. Everyone who is about to write calls it through `one_writer`, who reads a folder of folders
-(`PersonDataset`) calls it first.
+else a killed process left. Commands that fill a folder call it through `one_writer`; those that read a folder of
+folders (`PersonDataset`, `open_run`) call it before they look what is there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOCK = ".lock"  # in a folder that is being written to
 _IDLE_SECONDS = 24 * 3600  # after which a working folder counts as left behind, where the file system has no locks
 _TRIES = 100  # before what another process changes again and again is given up
 _SYNCS = 16  # files that are synced at once: a disk writes many in about the time of one
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # some file systems cannot sync folders
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # folders that cannot be synced, or not opened
 
 
 @contextmanager
@@ -295,14 +295,16 @@ def _sync_all(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
+    """Have a file, or the names in a folder, on the disk, where the file system can."""
     try:
-        os.fsync(file)
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
-    finally:
-        os.close(file)
 
 
 # --- locks --------------------------------------------------------------------------------------------------------
@@ -313,11 +315,11 @@ def _take(lock: Path, what: Path) -> int | None:
     for _ in range(_TRIES):
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            held = _lock(lock, os.O_RDWR | os.O_CREAT)
+            held = _lock(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)  # a link may lead to a file that is precious
         except BlockingIOError:
             who = ""
             with suppress(OSError):
-                who = lock.read_text()
+                who = lock.read_bytes()[:100].decode(errors="replace")
             raise AvatarError(
                 f"Another process{f' ({who})' if who else ''} is writing to {what}.",
                 "",

@@ -300,6 +300,17 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["link", "run", "x"]
 
 
+def test_a_lock_that_is_a_link_leads_to_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "run" / LOCK).symlink_to("../thesis.txt")
+    (tmp_path / "run" / f"{WORKING}0").symlink_to("..")
+    with pytest.raises(AvatarError, match="Cannot write"), one_writer(tmp_path / "run"):
+        pass
+    settle(tmp_path / "run")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), one_writer(tmp_path / "run"):
         raise RuntimeError
