@@ -1,18 +1,17 @@
-"""Where things live on disk, and the write-then-rename helpers that make every file either whole or absent."""
+"""Where things live on disk, hashes, and JSON files. Writing itself is in :mod:`avatar.writing`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from avatar.errors import AvatarError
+from avatar.writing import atomic_dir as atomic_dir
+from avatar.writing import atomic_file as atomic_file
+from avatar.writing import disk_error as disk_error
 
 
 def cache_dir() -> Path:
@@ -20,55 +19,6 @@ def cache_dir() -> Path:
     if explicit := os.environ.get("AVATAR_CACHE"):
         return Path(explicit)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar"
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends without an error.
-
-    Raises:
-        AvatarError: The disk is full or the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_dir(path: Path) -> Iterator[Path]:
-    """Like :func:`atomic_file` for a folder; an existing folder at ``path`` is replaced."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def disk_error(error: OSError, path: Path) -> AvatarError:
-    """Turn an operating-system error on ``path`` into a sentence."""
-    import errno
-
-    if error.errno == errno.ENOSPC:
-        return AvatarError(
-            f"The disk is full while writing {path}.",
-            "",
-            "Free some space and run the same command again: finished parts are kept.",
-        )
-    return AvatarError(f"Cannot write {path}:", f"{error.strerror or error}.", "Choose another output folder.")
 
 
 def file_sha256(path: Path) -> str:

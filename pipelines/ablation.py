@@ -75,8 +75,7 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
     if not (folder / "metrics.json").is_file():
         base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
         parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
-        resume = (folder / "checkpoints" / "last" / "state.safetensors").is_file()
-        train.main(replace(base, **parts, resume=resume, overwrite=not resume))
+        train.main(replace(base, **parts, resume=(folder / train.BEGUN).is_file()))
         evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
     row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}

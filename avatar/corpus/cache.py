@@ -16,6 +16,7 @@ from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.paths import file_sha256, read_json, write_json
+from avatar.writing import contents
 
 FORMAT = "avatar-corpus-1"  # raise it when the same recording is prepared into other numbers
 MARKER = "cache.json"
@@ -46,7 +47,7 @@ class Cache:
         if folder.exists() and not folder.is_dir():
             raise AvatarError(f"--cache {folder} is a file.", "", "Name a folder.")
         if not marker.is_file():
-            if folder.is_dir() and any(folder.iterdir()):
+            if contents(folder):
                 raise AvatarError(f"{folder} holds other files.", "Nothing was changed.", "Choose another --cache.")
             write_json(marker, about)
         elif (kept := read_json(marker)) != json.loads(json.dumps(about)):

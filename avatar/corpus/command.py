@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,8 @@ def train(config: Train) -> None:
     """Prepare what is new, train on what can be used, and write the prior and a report.
 
     Raises:
-        AvatarError: The folder, the cache or --out is unsuitable, or too little can be used.
+        AvatarError: The folder, the cache or --out is unsuitable, another process writes to --out, or too little can
+            be used.
     """
     from avatar.corpus.cache import Cache
     from avatar.corpus.find import find
@@ -102,6 +104,7 @@ def train(config: Train) -> None:
     from avatar.prior.encoder import SpeechEncoder
     from avatar.prior.shared import WEIGHTS, SharedPrior
     from avatar.prior.whisper import WhisperEncoder
+    from avatar.writing import one_writer, settle
 
     if config.out.is_dir():
         raise AvatarError(f"--out {config.out} is a folder.", "", "Name a file, such as prior.safetensors.")
@@ -109,11 +112,12 @@ def train(config: Train) -> None:
         raise AvatarError("--from-scratch goes on from no prior:", "", "leave it out, or --base.")
     base = None if config.from_scratch else SharedPrior.load(config.base or WEIGHTS)
     items = find(config.corpus)
-    with Ranks.join() as ranks:
+    with Ranks.join() as ranks, one_writer(config.out, inside=False) if ranks.first else nullcontext():
         encoder = SpeechEncoder([WhisperEncoder()]) if base is None else base.encoder
         folder = config.cache or config.out.with_suffix(".cache")
         if ranks.first:
             Cache.open(folder, encoder.config)
+            settle(folder)
         ranks.wait()
         cache = Cache.open(folder, encoder.config)
         began = time.perf_counter()

@@ -14,6 +14,7 @@ from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion import Motion
 from avatar.paths import read_json
+from avatar.writing import settle
 
 if TYPE_CHECKING:
     from avatar.preprocess.background import Background
@@ -32,6 +33,7 @@ class PersonDataset:
 
     def __init__(self, folder: Path, motion: Path | None = None) -> None:
         self.folder = Path(folder)
+        settle(self.folder)  # a prepare that was killed may have left a stage's folder without its name
         if not (self.folder / "person.json").is_file():
             raise AvatarError(
                 f"{self.folder} is not a prepared person.", "It has no person.json.",

@@ -16,7 +16,7 @@ from avatar.data.dataset import PersonDataset
 from avatar.errors import AvatarError
 from avatar.io import ernerf
 from avatar.io.pictures import write_jpeg, write_png
-from avatar.paths import atomic_dir
+from avatar.writing import atomic_dir, contents, one_writer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,12 @@ def main(config: Config) -> None:
         AvatarError: PERSON is not prepared, or the target is not free.
     """
     data = PersonDataset(config.person)
+    with one_writer(config.out, inside=False):
+        export(data, config)
+
+
+def export(data: PersonDataset, config: Config) -> None:
+    """Write the dataset into a folder that nobody else writes."""
     check_target(config.out, config.overwrite)
     if data.fps != ernerf.FPS:
         log.warn(
@@ -80,7 +86,6 @@ def main(config: Config) -> None:
         log.warn("The camera moves, but the layout has one background for all frames: that of the camera at rest.")
     with atomic_dir(config.out) as folder:
         write_dataset(data, folder)
-    config.out.chmod(config.out.parent.stat().st_mode & 0o777)
     log.info(f"{config.out}: {data.num_frames} pictures. Its README.txt says which features of the sound to add.")
 
 
@@ -88,7 +93,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     """Refuse to write over anything but what this command wrote, and over that without permission."""
     if out.is_file():
         raise AvatarError(f"--out {out} is a file.", "", "Name a folder.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not contents(out):
         return
     readme = out / "README.txt"
     if not readme.is_file() or not readme.read_text(errors="replace").startswith(README.splitlines()[0]):

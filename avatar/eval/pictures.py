@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from avatar.eval.picture_metrics import mouth_box
+from avatar.io.pictures import write_jpeg, write_png
 from avatar.paths import atomic_file
 
 TILE = 240  # pixels: width of a picture on the contact sheet
@@ -65,8 +66,7 @@ def contact_sheet(
 def save_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 RGB as JPEG or PNG, by the suffix, atomically."""
     with atomic_file(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]):
-            raise OSError(f"cannot encode {path.name}")
+        write_png(temporary, image) if path.suffix == ".png" else write_jpeg(temporary, image, quality=92)
 
 
 def plot_openings(path: Path, openings: dict[str, np.ndarray], fps: float) -> None:

@@ -13,6 +13,7 @@ from avatar import log
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
 from avatar.paths import file_sha256
+from avatar.writing import one_writer
 
 if TYPE_CHECKING:
     from avatar.fields.baked import BakedField
@@ -38,14 +39,29 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Write RUN/baked.safetensors and say how close it is to the trained field."""
+    """Write RUN/baked.safetensors and say how close it is to the trained field.
+
+    Raises:
+        AvatarError: ``--modes`` is out of range, RUN is not an avatar, or another process writes to it.
+    """
+    if not 1 <= config.modes <= SAMPLES // 2:
+        raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
+    if not config.run.is_dir():
+        raise AvatarError(
+            f"There is no run folder {config.run}.", "", f"Make one: avatar create VIDEO --out {config.run}"
+        )
+    with one_writer(config.run):  # what is baked must not be trained meanwhile
+        bake_run(config)
+    log.next_command(f"avatar render {config.run} --baked --audio SPEECH.wav")
+
+
+def bake_run(config: Config) -> None:
+    """Bake a RUN folder that nobody else writes to."""
     import torch
 
     from avatar.infer.avatar import Avatar
     from avatar.motion import Motion
 
-    if not 1 <= config.modes <= SAMPLES // 2:
-        raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
     avatar = Avatar.load(config.run, device=config.device, precision="float32")
     motion = Motion.load(config.run / "motion.safetensors").to(avatar.device)
     log.info(f"baking {avatar.info['gaussians']} Gaussians")
@@ -58,7 +74,6 @@ def main(config: Config) -> None:
         f"{path}: {config.modes} modes, {path.stat().st_size / 2**20:.1f} MB, in {time.perf_counter() - began:.0f} s. "
         f"PSNR to the trained field's pictures: {sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst."
     )
-    log.next_command(f"avatar render {config.run} --baked --audio SPEECH.wav")
 
 
 def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:

@@ -11,12 +11,12 @@ from avatar.errors import AvatarError
 JPEG_QUALITY = 95
 
 
-def write_jpeg(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB [H, W, 3] at quality 95 with colour at full resolution."""
+def write_jpeg(path: Path, picture: np.ndarray, quality: int = JPEG_QUALITY) -> None:
+    """Write uint8 RGB [H, W, 3] at a quality of 0 to 100 with colour at full resolution."""
     import cv2
 
     chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
-    _write(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *chroma])
+    _write(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma])
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -18,7 +17,7 @@ from av.error import FFmpegError
 
 from avatar.errors import AvatarError
 from avatar.io.media import open_media
-from avatar.paths import disk_error
+from avatar.writing import NewFile, disk_error
 
 BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small pictures
 BT709 = 1
@@ -34,7 +33,7 @@ class VideoWriter:
     encoder's delay, which is more than a frame).
 
     Args:
-        path: The mp4 to write. It appears when :meth:`close` succeeds; before that there is only a hidden file.
+        path: The mp4 to write. It appears, or replaces an older one, when :meth:`close` succeeds.
         width, height: Picture size in pixels. Odd sizes are padded by one repeated row or column.
         fps: Frames per second.
         audio: Anything FFmpeg reads that has a sound track.
@@ -62,13 +61,13 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp.mp4")
         self._rate = Fraction(fps).limit_denominator(10_000)
         self._sound = None if audio is None else _Sound(Path(audio), audio_start)
         self._output: OutputContainer | None = None
+        self._new: NewFile | None = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            output = av.open(f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart"})
+            self._new = NewFile(self.path)
+            output = av.open(f"file:{self._new.path}", "w", format="mp4", options={"movflags": "+faststart"})
             self._output = output
             self._video = output.add_stream("libx264", rate=self._rate)
             self._video.width, self._video.height = width + width % 2, height + height % 2
@@ -121,7 +120,8 @@ class VideoWriter:
                 self._sound.finish(self._output)
             self._output.close()
             self._output = None
-            os.replace(self._temporary, self.path)
+            if self._new is not None:
+                self._new.keep()
         except OSError as error:
             raise disk_error(error, self.path) from error
         finally:
@@ -135,8 +135,8 @@ class VideoWriter:
                 output.close()
         if self._sound is not None:
             self._sound.close()
-        with suppress(OSError):
-            self._temporary.unlink()
+        if self._new is not None:
+            self._new.drop()
 
     def __enter__(self) -> VideoWriter:
         return self

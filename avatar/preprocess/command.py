@@ -13,7 +13,8 @@ import tyro
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
-from avatar.preprocess.stage import Stage, StageContext, is_current, read_record, run_stage
+from avatar.preprocess.stage import PERSON, Stage, StageContext, is_current, read_record, run_stage
+from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
 MARKER = "prepare.json"
@@ -48,12 +49,19 @@ def main(config: Config) -> None:
     """Run the stages that are not done yet.
 
     Raises:
-        AvatarError: The video, an option or the output folder is unsuitable.
+        AvatarError: The video, an option or the output folder is unsuitable, or another process writes to it.
     """
-    from avatar.preprocess import report
-
     check_options(config)
     stages = [load_stage(name) for name in (STAGES if config.stages == "all" else config.stages.split(","))]
+    with one_writer(config.out):
+        prepare(config, stages)
+    log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
+
+
+def prepare(config: Config, stages: list[Stage]) -> None:
+    """Run stages that are not done yet in a folder that nobody else writes to."""
+    from avatar.preprocess import report
+
     claim_folder(config)
     ctx = StageContext(person=config.out, config=config)
     try:
@@ -62,12 +70,11 @@ def main(config: Config) -> None:
         if is_finished("refine", ctx):
             assemble(ctx)
     except AvatarError:
-        if [entry.name for entry in config.out.iterdir()] == [MARKER]:  # refused at once: leave nothing behind
+        if [entry.name for entry in contents(config.out)] == [MARKER]:  # refused at once: leave nothing behind
             shutil.rmtree(config.out)
         raise
     if any(stage.NAME == report.NAME for stage in stages):
         report.tell(ctx)
-    log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
 
 
 def load_stage(name: str) -> Stage:
@@ -101,8 +108,6 @@ def claim_folder(config: Config) -> None:
     source = ingest.fingerprint(config.video)
     ingest.check_source(config)  # so that a bad video leaves no folder behind
     marker = config.out / MARKER
-    if config.out.is_file():
-        raise AvatarError(f"--out {config.out} is a file.", "", "Name a folder.")
     if marker.exists():
         if read_json(marker).get("source_sha256") != source and not config.force:
             raise AvatarError(
@@ -110,7 +115,7 @@ def claim_folder(config: Config) -> None:
                 "",
                 "Choose another --out, or pass --force to replace it.",
             )
-    elif config.out.is_dir() and any(config.out.iterdir()):
+    elif contents(config.out):
         raise AvatarError(
             f"{config.out} exists and is not a PERSON folder.", "Nothing was changed.", "Choose another --out."
         )
@@ -155,4 +160,4 @@ def assemble(ctx: StageContext) -> None:
             **{k: v for k, v in refine.items() if k != "camera"},
         },
     }
-    write_json(ctx.person / "person.json", person)
+    write_json(ctx.person / PERSON, person)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from avatar.preprocess.command import Config
 
 TEST_SHARE = 0.1
+PERSON = "person.json"  # in a PERSON folder: written last, and only there while all stages belong together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,15 +147,12 @@ def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
     if not force and is_current(stage, ctx):
         info(f"[dim]{stage.NAME}: done before[/dim]")
         return False
-    for stale in ctx.person.glob(f".{stage.NAME}.*"):  # of a run that was killed
-        shutil.rmtree(stale, ignore_errors=True)
     start = time.perf_counter()
     with atomic_dir(ctx.person / stage.NAME) as out:
         result = stage.run(ctx, out)
         record |= {"seconds": round(time.perf_counter() - start, 2), "software": _software(), "result": result}
         (out / "stage.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    # Temporary folders are private; what is finished may be read by everyone whom the parent folder lets in.
-    (ctx.person / stage.NAME).chmod(ctx.person.stat().st_mode & 0o777)
+        (ctx.person / PERSON).unlink(missing_ok=True)  # it was put together from the folder that goes now
     return True
 
 

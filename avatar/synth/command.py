@@ -32,18 +32,20 @@ class Config:
 def main(config: Config) -> None:
     from avatar.log import info, next_command
     from avatar.synth.make import make_subject
+    from avatar.writing import one_writer
 
     single = config.out.suffix.lower() == ".mp4"
     if not single and config.out.is_file():
         raise AvatarError(f"{config.out} is a file.", "", "Name a folder or an .mp4 file for --out.")
     folder = config.out.with_suffix(".truth") if single else config.out
     seconds = config.seconds if config.seconds is not None or config.text else 30.0
-    result = make_subject(
-        folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice, quiet=False
-    )
-    video = result.video
-    if single:
-        video = video.replace(config.out)
+    with one_writer(folder):
+        result = make_subject(
+            folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice, quiet=False
+        )
+        video = result.video
+        if single:
+            video = video.replace(config.out)
     info(f"{video}: {len(result.truth)} frames of {result.width}x{result.height}, focal length {result.focal:.0f} px;")
     info(f"the truth is in {folder}: truth.safetensors (Motion), truth.json, shape.npy, landmarks.npy, audio.wav.")
     next_command(f"avatar prepare {video} --out person")

@@ -33,6 +33,19 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Make what is missing.
+
+    Raises:
+        AvatarError: The folder holds something else, or another process writes to it.
+    """
+    from avatar.writing import one_writer
+
+    with one_writer(config.out):
+        show(config)
+
+
+def show(config: Config) -> None:
+    """Make what is missing in a folder that nobody else writes to."""
     from avatar.log import console, info, next_command
 
     out = config.out
@@ -65,6 +78,7 @@ def main(config: Config) -> None:
 def _claim(config: Config) -> None:
     """Remember the settings, so that a rerun goes on and another demo does not mix into this one."""
     from avatar.paths import read_json, write_json
+    from avatar.writing import contents
 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "say")}
     record = config.out / "demo.json"
@@ -73,7 +87,7 @@ def _claim(config: Config) -> None:
             raise AvatarError(
                 f"{config.out} holds a demo with other settings.", "", "Choose another --out, or delete that folder."
             )
-    elif config.out.exists() and (config.out.is_file() or any(config.out.iterdir())):
+    elif contents(config.out):
         raise AvatarError(f"{config.out} is not empty.", "", "Choose another --out.")
     else:
         write_json(record, settings)

@@ -400,12 +400,9 @@ def _write_video(
 
         write_variable_rate(path, pictures, width, height, fps, sound)
     else:
-        writer = VideoWriter(path, width, height, fps, audio=sound)
-        try:
+        with VideoWriter(path, width, height, fps, audio=sound) as writer:
             for picture in pictures:
                 writer.write(np.ascontiguousarray(np.rot90(picture, turns)))
-        finally:
-            writer.close()
     if turns:
         from avatar.synth.flawed import set_rotation
 

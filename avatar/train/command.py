@@ -18,41 +18,56 @@ from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, read_json, write_json
 from avatar.train.config import TrainConfig, check, with_preset
+from avatar.writing import WORKING, contents, one_writer, settle
 
 if TYPE_CHECKING:
+    from avatar.data import PersonDataset
     from avatar.prior.shared import SharedPrior
     from avatar.train.trainer import Trainer
 
 Config = TrainConfig
 FINISHED = "training.json"  # in a RUN folder: the last that is written
+BEGUN = "config.toml"  # in a RUN folder: the first that is written, and the last that --overwrite removes
 LIVE_SECONDS = 120.0  # of the person, for lips that run live: hearing so is five times the work, and a minute is enough
 
 
 def main(config: Config) -> None:
-    """Train, then fit the person's speech network; the RUN folder is complete afterwards."""
+    """Train, then fit the person's speech network; the RUN folder is complete afterwards.
+
+    Raises:
+        AvatarError: PERSON, an option or RUN is unsuitable, or another process writes to RUN.
+    """
     config = with_preset(config)
     check(config)
     if config.print_config:
         print(tomli_w.dumps(_plain(asdict(config))))
         return
-    import torch
-
     from avatar.data import PersonDataset
-    from avatar.train.trainer import Trainer
 
     for backend in (config.model.renderer, config.model.encoding):
         require(backend)  # before anything is read, or replaced
-    device = choose_device(config.device)  # before anything is replaced
+    choose_device(config.device)  # before anything is replaced
     prior = load_prior(config.prior)
     data = PersonDataset(config.person)
+    with one_writer(Path(config.out)):
+        train(data, config, prior)
+    log.next_command(f"avatar render {config.out} --audio SPEECH.wav --out {config.out}/speech.mp4")
+
+
+def train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) -> None:
+    """Fill a RUN folder that nobody else writes to."""
+    import torch
+
+    from avatar.train.trainer import Trainer
+
     folder = open_run(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     trainer = Trainer(data, config)
-    if config.resume:
+    if config.resume and checkpoint(folder).is_file():
         trainer.resume(folder)
         log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
-    if device.type == "cuda":
+    if (device := choose_device(config.device)).type == "cuda":
         log.info(f"Training on {torch.cuda.get_device_name(device)}.")
     describe(folder, config, data)
     try:
@@ -76,7 +91,6 @@ def main(config: Config) -> None:
         f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
         f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
     )
-    log.next_command(f"avatar render {folder} --audio SPEECH.wav --out {folder}/speech.mp4")
 
 
 def chosen_backends(config: TrainConfig) -> str:
@@ -86,31 +100,63 @@ def chosen_backends(config: TrainConfig) -> str:
 
 
 def open_run(config: TrainConfig) -> Path:
-    """Check the RUN folder against the options; nothing that exists is lost without --overwrite."""
+    """Check the RUN folder against the options; nothing that exists is lost without --overwrite.
+
+    A run that was killed before its first checkpoint holds nothing to go on from: with --resume it begins anew.
+
+    Raises:
+        AvatarError: There is something else in the folder, or nothing to resume.
+    """
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
         raise AvatarError(f"{folder} is a file, not a folder.", "", "Choose another --out.")
-    checkpoint = folder / "checkpoints" / "last" / "state.safetensors"
-    if config.resume:
-        if not checkpoint.is_file():
-            raise AvatarError(f"{folder} holds no checkpoint to resume.", "", "Leave out --resume.")
+    settle(folder)
+    begun = (folder / BEGUN).is_file()
+    if config.resume and checkpoint(folder).is_file():
         return folder
-    if folder.exists() and any(folder.iterdir()):
+    if config.resume:
+        if not begun:
+            raise AvatarError(f"{folder} holds no checkpoint to resume.", "", "Leave out --resume.")
+        if kept := trained_files(folder):
+            raise AvatarError(
+                f"{folder} holds no checkpoint to resume, but {kept[0]}, which training made.", "",
+                "Replace all of it with --overwrite, or choose another --out.",
+            )  # fmt: skip
+        log.info(f"{folder} was stopped before its first checkpoint: training begins anew.")
+    elif contents(folder):
         if not config.overwrite:
             raise AvatarError(
                 f"{folder} already holds a run or other files.", "",
                 "Go on with --resume, replace it with --overwrite, or choose another --out.",
             )  # fmt: skip
-        if not (folder / "config.toml").is_file():
+        if not begun:
             raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
-        shutil.rmtree(folder)
+        empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def checkpoint(folder: Path) -> Path:
+    """The file that a resumed run goes on from."""
+    return folder / "checkpoints" / "last" / "state.safetensors"
+
+
+def trained_files(folder: Path) -> list[Path]:
+    """What training made in a RUN folder, apart from logs and previews."""
+    found = [*folder.glob("*.safetensors"), *filter(Path.is_file, (folder / "checkpoints").rglob("*"))]
+    names = sorted(path.relative_to(folder) for path in found)
+    return [name for name in names if not any(part.startswith(WORKING) for part in name.parts)]
+
+
+def empty(folder: Path) -> None:
+    """Remove a run, last what tells that it is one, so that the command can be given again after a kill."""
+    for entry in sorted(contents(folder), key=lambda entry: entry.name == BEGUN):
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
 def describe(folder: Path, config: TrainConfig, data) -> None:
     """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
-    with atomic_file(folder / "config.toml") as temporary:
+    with atomic_file(folder / BEGUN) as temporary:
         temporary.write_text(tomli_w.dumps(_plain(asdict(config))))
     with atomic_file(folder / "command.txt") as temporary:
         temporary.write_text(" ".join(sys.argv) + "\n")

@@ -13,6 +13,7 @@ import tyro
 from avatar import log
 from avatar.backends import EncodingName, RendererName, require
 from avatar.device import DeviceName, choose_device
+from avatar.writing import one_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +54,16 @@ def main(config: Config) -> None:
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
-    with log.part_of("create"):
+    with log.part_of("create"), one_writer(run), one_writer(person):
         prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
         prepared = time.perf_counter()
         if (run / train.FINISHED).is_file():
             log.info(f"{run} is already trained.")
         else:
-            resume = (run / "checkpoints" / "last" / "state.safetensors").is_file()
-            killed = not resume and (run / "config.toml").is_file()  # before the first checkpoint: nothing to keep
+            begun = (run / train.BEGUN).is_file()
             train.main(
                 train.Config(
-                    person=person, out=run, quality=config.quality, seed=config.seed, resume=resume, overwrite=killed,
+                    person=person, out=run, quality=config.quality, seed=config.seed, resume=begun,
                     renderer=config.renderer, encoding=config.encoding, prior=config.prior, device=config.device,
                 )
             )  # fmt: skip

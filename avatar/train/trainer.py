@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from scipy.spatial import KDTree
@@ -20,6 +19,7 @@ from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.io.pictures import write_jpeg
 from avatar.losses.lpips import LPIPS
 from avatar.methods.gaussian import GaussianAvatar, Rendering
 from avatar.native import l1_ssim
@@ -302,9 +302,7 @@ class Trainer:
                 rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
         self.model.train()
         with atomic_file(path) as temporary:
-            cv2.imwrite(
-                str(temporary), cv2.cvtColor(np.hstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
-            )
+            write_jpeg(temporary, np.hstack(rows), quality=88)
 
     def align_held_out(self) -> None:
         """Find the corrections of the held-out frames, whose poses the avatar was not trained with.
@@ -386,8 +384,7 @@ class Trainer:
         self.step = self._snapshot_step
 
     def save(self, folder: Path) -> None:
-        """Write the model and the full training state."""
-        self.save_model(folder / "model.safetensors")
+        """Write the full training state, then the model: a kill between the two leaves something to go on from."""
         with atomic_dir(folder / "checkpoints" / "last") as temporary:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
@@ -395,6 +392,7 @@ class Trainer:
                 "encoding": self.config.model.encoding,
             }  # fmt: skip
             save_tensors(temporary / "state.safetensors", self.state(), meta)
+        self.save_model(folder / "model.safetensors")
 
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""

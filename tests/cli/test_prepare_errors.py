@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from avatar.cli import main
+from avatar.paths import write_json
 from avatar.preprocess import ingest, track
+from avatar.preprocess.command import Config
+from avatar.preprocess.stage import StageContext, run_stage
+from avatar.writing import WORKING
 from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video
 
 SOME = "--stages=ingest,track"
@@ -188,11 +193,21 @@ def test_killed_halfway_goes_on(capfd, tmp_path: Path, video: Path, monkeypatch:
         assert main(["prepare", str(video), "--out", str(person), SOME]) == 130
         assert "again" in capfd.readouterr().err
     stamp = (person / "ingest" / "stage.json").stat().st_mtime_ns
-    (person / ".track.leftover").mkdir()  # a kill -9 leaves its temporary folder
+    (person / f"{WORKING}leftover" / "track").mkdir(parents=True)  # of a kill -9
     assert main(["prepare", str(video), "--out", str(person), SOME]) == 0
     assert (person / "ingest" / "stage.json").stat().st_mtime_ns == stamp
     assert json.loads((person / "track" / "stage.json").read_text())["result"]["valid_share"] == 1.0
-    assert not (person / ".track.leftover").exists()
+    assert not (person / f"{WORKING}leftover").exists()
+
+
+def test_what_is_put_together_goes_with_the_stage_it_came_from(tmp_path: Path) -> None:
+    """A kill after one stage was made anew must not leave a person.json that speaks of the old one."""
+    stage = SimpleNamespace(NAME="sync", INPUTS=(), VERSION=1, options=lambda _: {}, run=lambda *_: {})
+    ctx = StageContext(person=tmp_path, config=Config(video=tmp_path / "v.mp4", out=tmp_path))
+    for ran in (True, False):
+        write_json(tmp_path / "person.json", {})
+        assert run_stage(stage, ctx) is ran  # type: ignore[arg-type]
+        assert (tmp_path / "person.json").exists() is not ran
 
 
 def test_changed_option_runs_what_depends_on_it(tmp_path: Path, video: Path) -> None:

@@ -308,6 +308,19 @@ def test_command_line(tmp_path):
     assert main(["synth", "--out", str(tmp_path / "x"), "--size", "4"]) == 2
 
 
+def test_a_film_that_fails_leaves_no_video(tmp_path, monkeypatch):
+    from avatar.synth import make
+
+    def three(*_):
+        yield from np.zeros((3, 96, 96, 3), np.uint8)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(make, "_film", three)
+    with pytest.raises(RuntimeError):
+        make.make_subject(tmp_path, seconds=0.4, size=96, voice="buzz", text="Mama.", quiet=True)
+    assert not (tmp_path / "video.mp4").exists()
+
+
 def test_demo_refuses_a_folder_in_use(tmp_path):
     from avatar.cli import main
 

@@ -112,7 +112,10 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kill_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [b"", b"a video"])
+def test_a_kill_changes_nothing_under_the_final_name(tmp_path: Path, before: bytes) -> None:
+    if before:
+        (tmp_path / "out.mp4").write_bytes(before)
     code = f"""
         import numpy as np, pathlib, time
         from avatar.io.video_writer import VideoWriter
@@ -126,7 +129,10 @@ def test_a_kill_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert not (tmp_path / "out.mp4").exists()
+    assert ((tmp_path / "out.mp4").read_bytes() if before else (tmp_path / "out.mp4").exists()) == (before or False)
+    with VideoWriter(tmp_path / "out.mp4", 64, 48, FPS) as writer:
+        writer.write(picture(0, 64, 48))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"] and (tmp_path / "out.mp4").stat().st_size > 500
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "silent film"])
