@@ -13,6 +13,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
+from avatar.checks import read_toml
 from avatar.device import DeviceName, Precision, choose_device, cpu_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
@@ -208,6 +209,7 @@ def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) ->
 
 def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -> Job:
     """Find the motion for the options."""
+    from avatar.infer.avatar import shown
     from avatar.infer.performance import perform
     from avatar.infer.speak import load_speech, sound_time, speak_held_out
 
@@ -230,7 +232,7 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
         )
     if config.frames is not None:
         motions, total = limited(motions, config.frames), min(total, config.frames)
-    return Job(motions, total, audio, start, background)
+    return Job(shown(avatar, motions), total, audio, start, background)
 
 
 def render_video(
@@ -322,12 +324,6 @@ def open_person(run: Path, person: Path | None) -> PersonDataset:
 
 
 def _remembered_person(run: Path) -> Path | None:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # before Python 3.11
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    try:
-        person = tomllib.loads((run / "config.toml").read_text()).get("person")
-    except (OSError, tomllib.TOMLDecodeError):
-        return None
+    path = run / "config.toml"
+    person = read_toml(path).get("person") if path.is_file() else None
     return Path(person) if isinstance(person, str) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file
 
@@ -16,6 +17,9 @@ SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
 _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
+_MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
+_MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
+_LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 _FORMATS = "Use a sound file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with sound."
 
 
@@ -70,6 +74,9 @@ def probe_audio(path: Path | str) -> AudioInfo:
                 duration = float(stream.duration * stream.time_base)
             else:
                 duration = container.duration / av.time_base if container.duration else None
+            if duration is not None and not 0 <= duration * _LEAST_BITS_PER_SECOND <= 8 * path.stat().st_size + 8e5:
+                duration = None
+            number(stream.rate, f"{path}: the sample rate", 1, 10_000_000)
             return AudioInfo(
                 duration=duration,
                 sample_rate=stream.rate or 0,
@@ -108,8 +115,14 @@ def stream_audio(
 
 
 def load_audio(path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The whole file as [N] float32 mono; see :func:`stream_audio`."""
-    return np.concatenate(list(stream_audio(path, 10.0, start=start, sample_rate=sample_rate)))
+    """The whole file as [N] float32 mono, at most four hours of it; see :func:`stream_audio`."""
+    chunks, count = [], 0
+    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate):
+        chunks.append(chunk)
+        count += len(chunk)
+        if count > _MAX_SECONDS_HELD * SAMPLE_RATE:
+            raise AvatarError(f"{path} lasts more than {_MAX_SECONDS_HELD / 3600:.0f} hours.", "", "Cut it into parts.")
+    return np.concatenate(chunks)
 
 
 def write_wav(path: Path | str, chunks: np.ndarray | Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE) -> int:
@@ -161,7 +174,7 @@ def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = S
 def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
     import av
 
-    total = 0
+    total = filled = 0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.audio[0]
@@ -172,9 +185,13 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                 if frame.samples == 0:
                     continue
                 time = frame.time
+                if filled > _MAX_SILENCE_SECONDS * sample_rate:
+                    raise ValueError("its time stamps leave more than an hour empty")
                 if expected is None:
                     offset = (start if time is None else time) - start
                     if offset > 0:
+                        if offset > _MAX_SILENCE_SECONDS:
+                            raise ValueError("it begins more than an hour late")
                         silence = round(offset * sample_rate)
                         yield from _silence(silence)
                         total += silence
@@ -186,10 +203,11 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                     if gap > 0:
                         yield from _silence(gap)
                         total += gap
+                        filled += gap
                     else:
                         skip -= gap
                     expected = time
-                expected += frame.samples / frame.sample_rate
+                expected += frame.samples / max(1, frame.sample_rate)
                 frame.pts = None  # the resampler would otherwise complain about jumps that are dealt with here
                 for piece in resampler.resample(frame):
                     block = _checked(piece.to_ndarray().reshape(-1), path)

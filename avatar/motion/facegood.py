@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from avatar.errors import AvatarError
+from avatar.io.arrays import LARGEST, load_array
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.paths import read_json
 
@@ -67,12 +68,9 @@ def load(path: Path) -> np.ndarray:
     """
     path = Path(path)
     names = read_json(path.with_name(NAMES_FILE))
-    try:
-        weights = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise AvatarError(f"{path} cannot be read as an array:", f"{error}.") from None
-    if not isinstance(names, list) or weights.ndim != 2 or weights.shape[1] != len(names):
+    weights = load_array(path, "T N", finite=False)
+    if not isinstance(names, list) or weights.shape[1] != len(names) or not all(isinstance(n, str) for n in names):
         raise AvatarError(f"{path} is {list(weights.shape)};", f"{NAMES_FILE} beside it does not name its columns.")
-    if not np.isfinite(weights).all():
+    if not (np.abs(weights) <= LARGEST).all():  # false for NaN
         raise AvatarError(f"{path} holds weights that are not numbers.")
     return to_arkit(weights, names)

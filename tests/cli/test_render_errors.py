@@ -101,7 +101,7 @@ def test_bad_options(run: Path, capsys: pytest.CaptureFixture[str], options: lis
     [
         ("{}", "list"),
         ("[]", "list"),
-        ("not json", "damaged"),
+        ("not json", "cannot be read as JSON"),
         ('[{"azimuth": 3}]', "time"),
         ('[{"time": 0, "roll": 3}]', "roll"),
         ('[{"time": 0, "zoom": "big"}]', "numbers"),
@@ -243,7 +243,7 @@ def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "anna"
     folder.mkdir()
     (folder / "person.json").write_text('{"width": 4}')
-    with pytest.raises(KeyError):  # found beside the run, and opened
+    with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
         command.open_person(run, None)
 
 
