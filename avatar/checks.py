@@ -23,7 +23,6 @@ _TEXT_BYTES = 2**28  # of a text file; an hour of coefficients as JSON has a qua
 _TEXT_VALUES = 10_000_000  # of a text file: every value takes some 100 bytes of memory
 _DEEP = 64  # levels of lists and objects in each other
 _REASON = 200  # characters of another library's error
-_SAFETENSORS = "SafetensorError"  # a class that safetensors does not export
 
 Where = Path | str
 last_read = ""  # the file that was opened last, for reports of what nobody expected
@@ -39,13 +38,6 @@ def describe(error: BaseException) -> str:
         return "it asks for more memory than there is"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return (text[:_REASON] or type(error).__name__).rstrip(". ")
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether reading a file that does not hold what it should may end in this exception."""
-    kinds = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, OSError,
-             EOFError, SyntaxError)  # fmt: skip
-    return isinstance(error, kinds) or type(error).__name__ == _SAFETENSORS
 
 
 @contextmanager
@@ -67,9 +59,9 @@ def reading(path: Where, kind: str, fix: str = "") -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise AvatarError(f"{path} does not exist.", "", fix) from None
-    except Exception as error:
-        if not is_damage(error):
-            raise
+    except (ImportError, NameError, AssertionError):
+        raise
+    except Exception as error:  # libraries raise classes of their own, some of them not exported
         raise AvatarError(f"{path} cannot be read as {kind}:", f"{describe(error)}.", fix) from error
 
 

@@ -24,7 +24,14 @@ from avatar.errors import printable
 
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends the command in silence; rich would end it as if it had failed."""
+        raise BrokenPipeError
+
+
+console = _Console(stderr=True, highlight=False)
 
 
 class RateColumn(ProgressColumn):

@@ -19,6 +19,7 @@ _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overla
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
 _MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
+_SAMPLE_RATES = (1000, 1_536_000)  # hertz
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 _FORMATS = "Use a sound file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with sound."
 
@@ -69,6 +70,8 @@ def probe_audio(path: Path | str) -> AudioInfo:
                     f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4."
                 )
             stream = container.streams.audio[0]
+            if stream.codec_context is None:  # PyAV: FFmpeg has no decoder
+                raise ValueError("its sound is coded in a way that FFmpeg does not know")
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
             if stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
@@ -76,13 +79,13 @@ def probe_audio(path: Path | str) -> AudioInfo:
                 duration = container.duration / av.time_base if container.duration else None
             if duration is not None and not 0 <= duration * _LEAST_BITS_PER_SECOND <= 8 * path.stat().st_size + 8e5:
                 duration = None
-            number(stream.rate, f"{path}: the sample rate", 1, 10_000_000)
+            number(stream.rate, f"{path}: the sample rate", *_SAMPLE_RATES)
             return AudioInfo(
                 duration=duration,
                 sample_rate=stream.rate or 0,
                 channels=stream.channels or 0,
                 start=start,
-                codec=stream.codec_context.name if stream.codec_context else "unknown",
+                codec=stream.codec_context.name,
             )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(f"{path} is not a sound file that can be read:", f"{_reason(error)}.", _FORMATS) from None

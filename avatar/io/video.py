@@ -14,6 +14,7 @@ import numpy as np
 
 from avatar.checks import MOST_PIXELS, frame_rate, picture_size, reading
 from avatar.errors import AvatarError
+from avatar.io.audio import probe_audio
 
 if TYPE_CHECKING:
     import av
@@ -221,6 +222,7 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
         if not container.streams.audio:
             return
         stream = container.streams.audio[0]
+        probe_audio(path)  # for its errors
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         skip: int | None = None  # samples still to drop because they lie before the first picture
         heard = 0.0  # seconds of sound decoded so far, to notice gaps in the time stamps
@@ -273,6 +275,8 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     streams = [s for s in container.streams.video if not (s.disposition & s.disposition.attached_pic)]
     if not streams:
         raise AvatarError(f"{path} has no video track.", "", "Give a video of the person talking.")
+    if streams[0].codec_context is None:  # PyAV: FFmpeg has no decoder
+        raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", "", "Convert it to mp4 (H.264).")
     with suppress(RuntimeError):  # decoding has begun, with this limit
         streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any picture, whatever its header says
     return streams[0]

@@ -17,6 +17,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 
 from avatar.errors import AvatarError
+from avatar.io.audio import probe_audio
 from avatar.paths import disk_error
 
 BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small pictures
@@ -154,6 +155,8 @@ class _Sound:
 
     def __init__(self, path: Path, start: float) -> None:
         self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
+        if path.exists():
+            probe_audio(path)  # for its errors
         try:
             self._input = av.open(str(path))
         except (OSError, ValueError) as error:

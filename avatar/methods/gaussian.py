@@ -176,11 +176,10 @@ class GaussianAvatar(nn.Module):
             if name in tensors:
                 check_range(tensors[name], f"{path}: {name}", end)
         tensors["plate"] = tensors["plate"].float() / 255
+        name = "field.encoding.resolutions"
+        if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
+            raise AvatarError(f"{path}: {name} does not fit its configuration.", "", "Train it again.")
         load_state(model, tensors, path)
-        if "field.encoding.resolutions" in state and not torch.equal(
-            state["field.encoding.resolutions"], tensors["field.encoding.resolutions"]
-        ):
-            raise AvatarError(f"{path}: field.encoding.resolutions does not fit its configuration.", "", "Train again.")
         return model, meta | {"count": sizes["N"], "width": sizes["W"], "height": sizes["H"]}
 
     @staticmethod

@@ -239,10 +239,13 @@ class MotionGenerator:
         if about.get("format") != FORMAT or about.get("channels") != list(CHANNELS):
             raise AvatarError(f"{path} is not a motion generator of this version.", "", "Train again.")
 
+        _check(path, tensors)
+        single = {k for k, v in tensors.items() if v.is_floating_point()} - {"blinks.weights"}
+        tensors |= {k: tensors[k].float() for k in single}
+
         def part(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
-        _check(path, tensors)
         flow = FlowNet()
         load_state(flow, part("flow"), path)
         return MotionGenerator(

@@ -194,7 +194,7 @@ class PersonalSpeech:
             members=members,
             pause=written_number(metadata.get("pause", ""), f"{path}: pause", 0, MOST_PAUSE),
             report=Record(about["report"], f"{path}: report").data,
-            **{name: tensors[name] for name in _TENSORS},
+            **{name: tensors[name].float() for name in _TENSORS},
         )
 
 

@@ -315,6 +315,7 @@ class PriorSpeech:
             "identity.centre": kinds, "identity.spread": kinds, "identity.matrix": f"{kinds} {channels}",
             "identity.bias": channels, "rest": channels, "gain": channels,
         }  # fmt: skip
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
         readout = tensors.get("readout")
         if readout is not None:
             shapes["readout"] = f"{len(prior.taps)} {channels}"
@@ -349,16 +350,17 @@ def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, An
     said = about.record("prior")
     behind, ahead = (said.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
     shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "taps": f"R {len(ARTICULATION)}"}
-    if (touch := tensors.get("prior.touch")) is not None:
+    if "prior.touch" in tensors:
         shapes["touch"] = "R"
     sizes = check_tensors(tensors, path, {f"prior.{name}": shape for name, shape in shapes.items()})
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
     encoder = build_encoder(metadata.get("encoder"), path)
     if sizes["F"] != encoder.dim or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1:
         raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", "", "Train it again.")
     if not bool((tensors["prior.input_std"] > 0).all()):
         raise AvatarError(f"{path}: prior.input_std is not positive.", "", "Train it again.")
     return SharedPrior(
-        encoder=encoder, touch=touch, behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
+        encoder=encoder, touch=tensors.get("prior.touch"), behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
         about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
     )  # fmt: skip
 

@@ -410,14 +410,14 @@ class Trainer:
         """Go on from the last checkpoint of a RUN folder."""
         path = folder / "checkpoints" / "last" / "state.safetensors"
         tensors, meta = load_tensors(path)
-        trained, wanted = meta.get("encoding", "native"), self.config.model.encoding
+        about = Record(meta, path)
+        trained, wanted = about.text("encoding", "native"), self.config.model.encoding
         if trained != wanted:
             raise AvatarError(
                 f"{folder} was trained with --encoding {trained}.",
                 f"--encoding {wanted} stores other numbers and cannot go on with them.",
                 f"Give --encoding {trained}, or choose another --out.",
             )
-        about = Record(meta, path)
         if about.text("config") != fingerprint(self.config):
             raise AvatarError(
                 f"{folder} was trained with other settings.", "A resumed run must keep them.",
