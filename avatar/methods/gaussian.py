@@ -336,7 +336,7 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
         raise AvatarError(f"{about.place('encoding')} is {config.encoding!r}, which is not known.")
     if config.coarsest > config.finest:
         raise AvatarError(f"{about.place('coarsest')} is larger than finest.")
-    wanted = {"field.middle.weight": (config.hidden, config.hidden)}
+    wanted: dict[str, tuple[int, ...]] = {"field.middle.weight": (config.hidden, config.hidden)}
     if config.embedding:
         wanted["gaussians.embedding"] = tuple(tensors.get("gaussians.means", torch.zeros(0)).shape[:1]) + (
             config.embedding,

@@ -182,7 +182,7 @@ def build_encoder(config: Any, where: Where = "The configuration") -> SpeechEnco
     """
     from avatar.prior.whisper import WhisperEncoder  # needs nothing else, but torch
 
-    known = {kind.name: kind for kind in (MoonshineEncoder, MelEncoder, WhisperEncoder)}
+    known: dict[str, Any] = {kind.name: kind for kind in (MoonshineEncoder, MelEncoder, WhisperEncoder)}
     record, place = Record(config, f"{where}: encoder"), f"{where}: encoder"
     parts = []
     for part in record.list("parts", [record.data]):
