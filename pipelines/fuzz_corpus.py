@@ -5,6 +5,7 @@ Each comes with what reads it, used as the commands use it, and what is asserted
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from avatar.paths import write_json
 
 SIZE, FRAMES, FPS = 64, 12, 25.0  # of the person
 _SECOND = 16_000
+_KEY, _OTHER_KEY = "ab" * 32, "cd" * 32  # of recordings in a corpus
+_KEPT = hashlib.sha256(b"never read").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def corpus(folder: Path, ready: Path, kinds: set[str]) -> list[Target]:
     if not ready.is_file():
         build(folder)
         ready.touch()
-    found = _tables(folder) + _models(folder) + _people(folder) + _media(folder)
+    found = _tables(folder) + _models(folder) + _people(folder) + _media(folder) + _recordings(folder)
     if unknown := kinds - {target.kind for target in found}:
         raise ValueError(f"There is no kind {', '.join(sorted(unknown))}.")
     return [target for target in found if not kinds or target.kind in kinds]
@@ -82,6 +85,7 @@ def build(folder: Path) -> None:
     path = [{"time": 0, "azimuth": -15}, {"time": 1, "azimuth": 15, "elevation": 3.5, "zoom": 1.2}, {"time": 2.5}]
     write_json(tables / "camera.json", path)
     _build_media(folder / "media")
+    _build_recordings(folder / "recordings")
 
 
 def _build_speech(run: Path) -> None:
@@ -130,6 +134,36 @@ def _build_media(folder: Path) -> None:
         write_json(dataset / f"transforms_{name}.json", content)
     for suffix, codec in (("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "vorbis"), ("m4a", "aac")):
         _encode(folder / "sound.wav", folder / f"sound.{suffix}", codec)
+
+
+def _build_recordings(folder: Path) -> None:
+    from avatar.corpus.cache import Cache
+    from avatar.corpus.mouth import Mouth
+    from avatar.eval.retrack import Track
+    from avatar.eval.sync_judge import REACH
+    from avatar.motion.facegood import NAMES_FILE, SUFFIX
+    from avatar.motion.normalise import ARTICULATION
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    cache = Cache.open(folder / "cache", {"name": "mel"})
+    values = rng.random((20, len(ARTICULATION))).astype(np.float32)
+    cache.save(
+        _KEY,
+        Mouth(values=values, seen=np.ones(20, bool), fps=FPS, rows=20, curve=rng.random(2 * REACH + 1)),
+        np.zeros((20, 4), np.float32),
+    )
+    cache.refuse(_OTHER_KEY, "no face")
+    names = [*(f"{name}_l" for name in ("mouth_stretch_c", "mouth_oh_c", "mouth_oo_c", "mouth_pucker", "mouth_funnel")),
+             *("mouth_lowerLipDepress", "mouth_upperLipRaise", "mouth_lipCornerPull", "mouth_lipStretch", "mouth_press",
+               "mouth_suck_d", "mouth_suck_u", "mouth_chinRaise_u")]  # fmt: skip
+    write_json(folder / NAMES_FILE, names)
+    np.save(folder / f"speech{SUFFIX}", rng.random((20, len(names))).astype(np.float32))
+    track = Track(landmarks=np.zeros((4, 478, 3), np.float32), arkit=np.zeros((4, 52), np.float32),
+                  audio=np.zeros(_SECOND, np.float32), fps=FPS)  # fmt: skip
+    (folder / "kept").mkdir()
+    np.savez(folder / "kept" / f"{_KEPT}.npz", **vars(track))  # pyright: ignore[reportArgumentType]
+    (folder / "video.mp4").write_bytes(b"never read")
 
 
 def _encode(source: Path, target: Path, codec: str) -> None:
@@ -279,7 +313,10 @@ def _people(folder: Path) -> list[Target]:
         finite([data.camera.focal, data.camera.cx, data.camera.cy, data.fps], "the camera")
         finite(data.landmarks, "landmarks")
         finite(data.shape, "the shape")
-        data.image(0), data.masks(0), data.plate, data.background(0)
+        data.image(0)
+        data.masks(0)
+        data.background(0)
+        assert data.plate.shape[2] == 3
         if data.audio_features is not None:
             finite(data.audio_features, "the features")
         finite(data.torso_pivot, "the pivot")
@@ -355,4 +392,39 @@ def _media(folder: Path) -> list[Target]:
         _target("dataset split", dataset / ernerf.VAL, pictures),
         _target("dataset picture", dataset / "ori_imgs" / "0.jpg", pictures),
         _target("dataset sound", dataset / ernerf.SOUND, pictures),
+    ]
+
+
+def _recordings(folder: Path) -> list[Target]:
+    from avatar.corpus.cache import MARKER, Cache
+    from avatar.eval.retrack import track_video
+    from avatar.motion import facegood
+
+    recordings = folder / "recordings"
+    cache = recordings / "cache"
+
+    def mouth(_: Path) -> None:
+        opened = Cache.open(cache, {"name": "mel"})
+        found = opened.mouth(_KEY)
+        found.in_step(0.1)
+        finite([found.fps, found.rows, found.seconds], "a mouth")
+        finite(opened.features(_KEY), "features")
+
+    def refusal(_: Path) -> None:
+        opened = Cache.open(cache, {"name": "mel"})
+        opened.done(_OTHER_KEY)
+        opened.reason(_OTHER_KEY)
+
+    def kept(path: Path) -> None:
+        track = track_video(recordings / "video.mp4", None, path.parent)  # pyright: ignore[reportArgumentType]
+        finite(track.fps, "a rate")
+
+    weights = recordings / f"speech{facegood.SUFFIX}"
+    return [
+        _target("corpus mouth", cache / _KEY[:2] / f"{_KEY}.safetensors", mouth),
+        _target("corpus refusal", cache / _OTHER_KEY[:2] / f"{_OTHER_KEY}.json", refusal),
+        _target("corpus cache", cache / MARKER, refusal),
+        _target("facegood", weights, lambda path: finite(facegood.load(path), "coefficients")),
+        _target("facegood names", recordings / facegood.NAMES_FILE, lambda _: finite(facegood.load(weights), "them")),
+        _target("kept track", recordings / "kept" / f"{_KEPT}.npz", kept),
     ]

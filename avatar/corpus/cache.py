@@ -15,6 +15,7 @@ from avatar.checks import MOST_FRAMES, Record
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
+from avatar.eval.sync_judge import REACH
 from avatar.io.arrays import check_numbers, check_shape, check_tensors
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion.normalise import ARTICULATION
@@ -113,6 +114,8 @@ class Cache:
                 raise AvatarError(f"{path} lacks the tensor {name}.", "", "Delete it: it is made again.")
             check_shape(tensors[name], f"{path}: {name}", shape, sizes)
         check_numbers(tensors["seen"], f"{path}: seen", "bool")
+        if "curve" in tensors:
+            check_tensors(tensors, path, {"curve": f"{2 * REACH + 1}"})
         rows = about.whole("rows", 0, MOST_FRAMES)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return Mouth(**arrays, fps=about.frame_rate(), rows=rows)

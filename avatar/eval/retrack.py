@@ -87,7 +87,7 @@ def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track
                 **{name: saved[name] for name in ("landmarks", "arkit", "audio")}, fps=float(saved["fps"])
             )
         sizes: dict[str, int] = {}
-        for name, shape in {"landmarks": "T 478 3", "arkit": "T 52", "audio": "S"}.items():
+        for name, shape in {"landmarks": "T 478 C", "arkit": "T 52", "audio": "S"}.items():
             check_shape(getattr(kept_track, name), f"{file}: {name}", shape, sizes)
         frame_rate(kept_track.fps, f"{file}: fps")
         return kept_track

@@ -273,7 +273,8 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
     known = {name for name in tensors if not name.startswith("flow.")}
     if extra := known - set(shapes):
         raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", "", "Train again.")
-    sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": tensors["blinks.shapes"].shape[1] + 1})
+    rows = check_tensors(tensors, path, {"blinks.shapes": "B N 4"})["N"]
+    sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": rows + 1})
     if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != TAPS or int(tensors["blinks.lengths"].min()) < 1:
         raise AvatarError(f"{path} does not hold what a motion generator needs.", "", "Train again.")
     if not bool((tensors["manner.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
