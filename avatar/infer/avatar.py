@@ -213,7 +213,7 @@ class Avatar:
         image = self.model(motion, index, camera, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def coverage(self, motion: Motion, index: int) -> float:
         """Share of the filming camera's picture that the person covers in a frame, 0 to 1, from a small picture.
 

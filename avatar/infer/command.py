@@ -209,7 +209,6 @@ def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) ->
 
 def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -> Job:
     """Find the motion for the options."""
-    from avatar.infer.avatar import shown
     from avatar.infer.performance import perform
     from avatar.infer.speak import load_speech, sound_time, speak_held_out
 
@@ -232,7 +231,7 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
         )
     if config.frames is not None:
         motions, total = limited(motions, config.frames), min(total, config.frames)
-    return Job(shown(avatar, motions), total, audio, start, background)
+    return Job(motions, total, audio, start, background)
 
 
 def render_video(
@@ -242,7 +241,7 @@ def render_video(
     """Render a job into a video; speech, frames and encoding overlap.
 
     Args:
-        avatar: Anything with the `Renderable` protocol, ``fps`` and ``head_pivot``.
+        avatar: Anything with the `Renderable` protocol, ``fps``, ``head_pivot`` and `Avatar.coverage`.
         job: Blocks of motion, and what is behind the person.
         camera: The camera that ``path`` moves.
         path: Camera path over time.
@@ -252,11 +251,12 @@ def render_video(
     """
     import torch
 
+    from avatar.infer.avatar import shown
     from avatar.infer.pipeline import Worker, in_order, prefetch
 
     def frames() -> Iterator[tuple[Camera, Motion, int, Tensor | None]]:
         count = 0
-        for block in prefetch(job.motions):
+        for block in shown(avatar, prefetch(job.motions)):
             for i in range(len(block)):
                 behind = None if job.background is None else torch.from_numpy(job.background(count))
                 yield path.camera(camera, avatar.head_pivot, count / avatar.fps), block, i, behind
