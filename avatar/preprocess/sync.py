@@ -83,9 +83,9 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     if ctx.config.av_offset != "auto":
         return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
     fps = float(ctx.result("ingest")["fps"])
-    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")
-    blendshapes = load_array(ctx.folder("track") / "blendshapes.npy", f"{ctx.frames} 52")
-    valid = load_array(ctx.folder("track") / "valid.npy", f"{ctx.frames}", "bool")
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", "T 478 3")
+    blendshapes = load_array(ctx.folder("track") / "blendshapes.npy", "T 52")
+    valid = load_array(ctx.folder("track") / "valid.npy", "T", "bool")
     valid[ctx.test_start :] = False
     samples = load_audio(ctx.folder("ingest") / "audio.wav")
     measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
