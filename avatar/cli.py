@@ -5,6 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
+_LARGEST = 2.0**53  # of any number that is an option
+_RANGES = {"fps": (1.0, 1000.0), "size": (2.0, 16_384.0), "seconds": (0.0, 86_400.0)}  # of these, in every command
 
 # name: (module with `Config` and `main(config)`, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -37,8 +44,20 @@ def _help() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a bug, 2 the user's mistake, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one command and return its exit code: 0 done, 1 a bug, 2 the user's mistake, 130 interrupted.
+
+    141, as a shell says it, where the program that reads the output has gone away.
+    """
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _forget_output()
+        return 141
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -53,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean `avatar {close[0]}`?" if close else ""
-        print(f"avatar: there is no command '{name}'.{hint} `avatar --help` lists them.", file=sys.stderr)
+        print(f"avatar: there is no command {name!r}.{hint} `avatar --help` lists them.", file=sys.stderr)
         return 2
     return _run(name, rest)
 
@@ -64,22 +83,90 @@ def _run(name: str, rest: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     import tyro
 
-    from avatar.errors import AvatarError
+    from avatar.errors import AvatarError, printable
     from avatar.log import console
+
+    def tell(text: str) -> None:
+        console.print(f"avatar {name}: {printable(text)}", style="red", markup=False, soft_wrap=True)
 
     module = importlib.import_module(COMMANDS[name][0])
     try:
         config = tyro.cli(module.Config, args=rest, prog=f"avatar {name}", description=module.__doc__)
+        check_numbers(config)
         module.main(config)
     except AvatarError as error:
-        console.print(f"avatar {name}: {error}", style="red", markup=False, soft_wrap=True)
+        tell(str(error))
         return 2
     except KeyboardInterrupt:
         console.print("\nInterrupted. Run the same command again to go on where it stopped.")
         return 130
     except SystemExit as stop:  # tyro: 0 after --help, 2 on a bad option
         return stop.code if isinstance(stop.code, int) else 2
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the machine, not the program
+            tell(f"{error.filename} cannot be used: {error.strerror or error}.")
+            return 2
+        if os.environ.get(DEBUG):
+            raise
+        tell(bug_report(error))
+        return 1
     return 0
+
+
+def bug_report(error: Exception) -> str:
+    """One line about an exception that nobody expected: where it was, the last file that was read, what to do."""
+    import traceback
+
+    from avatar import __version__, checks
+    from avatar.checks import describe
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}avatar{os.sep}" in frame.filename] or frames
+    place = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else "unknown place"
+    read = f", after reading {checks.last_read}" if checks.last_read else ""
+    return (
+        f"this is a bug in avatar {__version__}, not a mistake of yours ({type(error).__name__} at {place}{read}: "
+        f"{describe(error)}). Please report it to its maintainers with the command, the file if you may share it, and "
+        f"what {DEBUG}=1 in the environment shows."
+    )
+
+
+def check_numbers(config: Any, prefix: str = "") -> None:
+    """Refuse options that no command can mean: numbers that are not finite or of absurd size.
+
+    Args:
+        config: The configuration of a command, a dataclass of options and of parts like itself.
+        prefix: What the names of its options begin with.
+
+    Raises:
+        AvatarError: There is one.
+    """
+    from avatar.checks import number
+    from avatar.errors import AvatarError
+
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if is_dataclass(value):
+            check_numbers(value, prefix if "OmitArgPrefixes" in str(field.type) else f"{name}.")
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                continue
+            if not abs(item) <= _LARGEST:  # false for NaN
+                raise AvatarError(f"--{name} {item} is no number of possible size.")
+            if not prefix and field.name in _RANGES:
+                number(item, f"--{name}", *_RANGES[field.name])
+
+
+def _forget_output() -> None:
+    """Let the interpreter end in silence: what it still holds for the output can go nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST = 1000  # characters of each part of an error: what a broken file holds may be megabytes
+
 
 class AvatarError(Exception):
     """A mistake or a limit the user can act on. The CLI prints it without a traceback and exits with 2.
@@ -13,5 +15,18 @@ class AvatarError(Exception):
     """
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
-        self.what, self.why, self.fix = what, why, fix
-        super().__init__(" ".join(part for part in (what, why, fix) if part))
+        self.what, self.why, self.fix = (printable(part) for part in (what, why, fix))
+        super().__init__(" ".join(part for part in (self.what, self.why, self.fix) if part))
+
+
+def printable(text: str) -> str:
+    """The text as any terminal can show it, at most `_LONGEST` characters.
+
+    Names of files and what is in them may hold lone surrogates, which cannot be encoded, and control characters, which
+    move the cursor or recolour the terminal; both are written as escapes.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -20,9 +20,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from avatar.errors import printable
+
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends the command in silence; rich would end it as if it had failed."""
+        raise BrokenPipeError
+
+
+console = _Console(stderr=True, highlight=False)
 
 
 class RateColumn(ProgressColumn):
@@ -40,7 +49,7 @@ def progress() -> Progress:
     """
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         RateColumn(),
@@ -62,12 +71,14 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
             bar.advance(task)
 
 
-def info(message: str) -> None:
-    console.print(message, soft_wrap=True)
+def info(message: str, style: str = "") -> None:
+    """Print a line. Brackets in it are no markup: it may hold the name of any file."""
+    console.print(Text(printable(message), style), soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    console.print(f"[yellow]warning:[/yellow] {message}", soft_wrap=True)
+    """Print a line that begins with "warning:"."""
+    console.print(Text.assemble(("warning:", "yellow"), f" {printable(message)}"), soft_wrap=True)
 
 
 _inside: list[str] = []
@@ -86,4 +97,4 @@ def part_of(command: str) -> Iterator[None]:
 def next_command(command: str) -> None:
     """Close a command by naming the one that naturally follows."""
     if not _inside:
-        console.print(Text.assemble("\nNext: ", (command, "bold")), soft_wrap=True)
+        console.print(Text.assemble("\nNext: ", (printable(command), "bold")), soft_wrap=True)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avatar.errors import AvatarError
+from avatar.checks import parse_json, read_text
 from avatar.writing import atomic_dir as atomic_dir
 from avatar.writing import atomic_file as atomic_file
 from avatar.writing import disk_error as disk_error
@@ -38,9 +38,5 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or broken file is an :class:`AvatarError` that names it."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise AvatarError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AvatarError(f"{path} is damaged:", str(error), "Delete it and run the command that made it.") from None
+    fix = "Delete it and run the command that made it."
+    return parse_json(read_text(path, "JSON", fix), path, fix)

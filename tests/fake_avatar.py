@@ -28,6 +28,9 @@ class FakeAvatar:
     def __init__(self, run: Path, *_: object, **__: object) -> None:
         self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
 
+    def coverage(self, motion: Motion, index: int) -> float:
+        return 1.0
+
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         self.views.append(camera)
         value = round(float(motion.arkit[index, INDEX["jawOpen"]]) * 200)

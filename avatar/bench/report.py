@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from avatar.checks import Record, reading
 from avatar.errors import AvatarError
 from avatar.paths import atomic_file, read_json
 
@@ -204,11 +205,12 @@ def write_pages(folder: Path) -> Path:
         raise AvatarError(f"{folder} holds no results (*.json).", "", f"Measure: avatar bench --docs {folder}")
     sections = []
     for path in paths:
-        result = read_json(path)
+        result = Record(read_json(path), path).data
         if result.get("format") != FORMAT:
             raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", "", "Move it away.")
-        plot(result, path.with_suffix(".png"))
-        sections.append(markdown(result, path.with_suffix(".png").name))
+        with reading(path, "a result of `avatar bench`", "Move it away."):
+            plot(result, path.with_suffix(".png"))
+            sections.append(markdown(result, path.with_suffix(".png").name))
     page = folder / "README.md"
     with atomic_file(page) as temporary:
         temporary.write_text("\n".join([HEADER, *sections]))

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from avatar.checks import MOST_FRAMES, Record
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
+from avatar.eval.sync_judge import REACH
+from avatar.io.arrays import check_numbers, check_shape, check_tensors
 from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.motion.normalise import ARTICULATION
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.writing import contents
 
@@ -103,16 +107,33 @@ class Cache:
 
     def mouth(self, key: str) -> Mouth:
         """Raises AvatarError where :meth:`save` did not write it."""
-        tensors, metadata = load_tensors(self._path(key), _MOUTH)
-        return Mouth(**{name: tensor.numpy() for name, tensor in tensors.items()}, **metadata)
+        path = self._path(key)
+        tensors, metadata = load_tensors(path, _MOUTH, finite=False)
+        about, sizes = Record(metadata, path), {}
+        for name, shape in {"values": f"T {len(ARTICULATION)}", "seen": "T"}.items():
+            if name not in tensors:
+                raise AvatarError(f"{path} lacks the tensor {name}.", "", "Delete it: it is made again.")
+            check_shape(tensors[name], f"{path}: {name}", shape, sizes)
+        check_numbers(tensors["seen"], f"{path}: seen", "bool")
+        if "curve" in tensors:
+            check_tensors(tensors, path, {"curve": f"{2 * REACH + 1}"})
+        rows = about.whole("rows", 0, MOST_FRAMES)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return Mouth(**arrays, fps=about.frame_rate(), rows=rows)
 
     def features(self, key: str) -> np.ndarray:
         """Raises AvatarError where :meth:`save` did not write them."""
-        return load_tensors(self._path(key), ("features",))[0]["features"].numpy()
+        path = self._path(key)
+        tensors = load_tensors(path, ("features",))[0]
+        check_tensors(tensors, path, {"features": "R F"})
+        return tensors["features"].numpy()
 
     def _refusal(self, key: str) -> dict[str, Any]:
         path = self._path(key).with_suffix(".json")
-        return read_json(path) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        refusal = Record(read_json(path), path)
+        return {"reason": refusal.text("reason"), "final": refusal.flag("final", False)}
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

@@ -161,15 +161,13 @@ def prepare_all(
 
 def tell(entries: Sequence[Entry], report: Path) -> None:
     """Say what will be trained on, and what cannot be used and why."""
-    from rich.markup import escape
-
     used = [entry for entry in entries if not entry.refused]
     speakers = len({entry.speaker for entry in used})
     minutes = sum(entry.seconds for entry in used) / 60
     log.info(f"{len(used)} of {len(entries)} recordings can be used: {minutes:.1f} minutes of {speakers} speaker(s).")
     left_out = [entry for entry in entries if entry.refused]
     for entry in left_out[:_SHOWN]:
-        log.info(f"  left out: {escape(entry.name)}: {escape(entry.refused)}")
+        log.info(f"  left out: {entry.name}: {entry.refused}")
     if len(left_out) > _SHOWN:
         log.info(f"  and {len(left_out) - _SHOWN} more, see {report}")
 

@@ -12,8 +12,9 @@ import torch
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+from avatar.io.arrays import load_array
+from avatar.io.person import FILE, read_person, read_result
 from avatar.motion import Motion
-from avatar.paths import read_json
 from avatar.writing import settle
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ class PersonDataset:
     def __init__(self, folder: Path, motion: Path | None = None) -> None:
         self.folder = Path(folder)
         settle(self.folder)  # a prepare that was killed may have left a stage's folder without its name
-        if not (self.folder / "person.json").is_file():
+        if not (self.folder / FILE).is_file():
             raise AvatarError(
                 f"{self.folder} is not a prepared person.", "It has no person.json.",
                 f"Run `avatar prepare VIDEO --out {self.folder}` first.",
             )  # fmt: skip
-        self.info = read_json(self.folder / "person.json")
+        self.info = read_person(self.folder / FILE)
         self.width: int = self.info["width"]
         self.height: int = self.info["height"]
         self.fps: float = self.info["fps"]
@@ -53,8 +54,9 @@ class PersonDataset:
                 f"{motion or self.folder} has {len(self.motion)} frames of motion, {self.folder} {self.num_frames}.",
                 "They do not belong together.",
             )
-        self.landmarks: np.ndarray = np.load(self._need("track/landmarks.npy"), mmap_mode="r")
-        self.shape: np.ndarray = np.load(self._need("refine/shape.npy"))
+        path = self._need("track/landmarks.npy")
+        self.landmarks: np.ndarray = load_array(path, f"{self.num_frames} 478 3", mapped=True)
+        self.shape: np.ndarray = load_array(self._need("refine/shape.npy"), "478 3")
         camera = self.info["camera"]
         self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], self.width, self.height)
         self._features: np.ndarray | None = None
@@ -139,8 +141,7 @@ class PersonDataset:
 
     @functools.cached_property
     def _torso(self) -> dict[str, Any]:
-        path = self.folder / "torso" / "stage.json"
-        return read_json(path).get("result", {}) if path.is_file() else {}
+        return read_result(self.folder, "torso") if (self.folder / "torso" / "stage.json").is_file() else {}
 
     @property
     def torso_pivot(self) -> np.ndarray:
@@ -159,7 +160,7 @@ class PersonDataset:
         """Audio features at frame times, float32 [T, F], or None for a person without sound."""
         path = self.folder / "features" / "audio.npy"
         if self._features is None and path.is_file():
-            self._features = np.load(path)
+            self._features = load_array(path, f"{self.num_frames} F")
         return self._features
 
     @property

@@ -154,10 +154,14 @@ def shortness(frames: int, fps: float, clips: int | None) -> list[str]:
 
 def training(run: Path) -> dict[str, Any]:
     """What a run's training came to, and when, where and from which commit; ``earlier`` are parts before a resume."""
+    from avatar.checks import Record, number
     from avatar.paths import read_json
 
     kept = (run / "training.json", run / "environment.json")
-    result, place = (read_json(path) if path.is_file() else {} for path in kept)
+    result, place = (Record(read_json(path), path).data if path.is_file() else {} for path in kept)
+    for name, value in result.items():  # they go into the JSON of the evaluation and its report
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number(value, f"{kept[0]}: {name}", -1e12, 1e12)
     return result | {name: place[name] for name in ("date", "commit", "hardware", "earlier") if name in place}
 
 

@@ -9,6 +9,8 @@ from typing import Protocol, final
 
 import numpy as np
 
+from avatar.checks import frame_rate, reading
+from avatar.io.arrays import check_shape
 from avatar.io.audio import load_audio
 from avatar.io.video import read_frames, read_info
 from avatar.motion.arkit import ARKIT
@@ -80,8 +82,15 @@ def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track
     """
     file = kept / f"{file_sha256(path)}.npz" if kept else None
     if file is not None and file.is_file():
-        with np.load(file) as saved:
-            return Track(**{name: saved[name] for name in ("landmarks", "arkit", "audio")}, fps=float(saved["fps"]))
+        with reading(file, "a kept track", "Delete it."), np.load(file, allow_pickle=False) as saved:
+            kept_track = Track(
+                **{name: saved[name] for name in ("landmarks", "arkit", "audio")}, fps=float(saved["fps"])
+            )
+        sizes: dict[str, int] = {}
+        for name, shape in {"landmarks": "T 478 C", "arkit": "T 52", "audio": "S"}.items():
+            check_shape(getattr(kept_track, name), f"{file}: {name}", shape, sizes)
+        frame_rate(kept_track.fps, f"{file}: fps")
+        return kept_track
     info = read_info(path)
     audio = load_audio(path, start=info.start)
     landmarks, arkit = (np.stack(part) for part in zip(*map(tracker.track, read_frames(info)), strict=True))

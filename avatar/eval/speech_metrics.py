@@ -12,7 +12,7 @@ from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.sync_judge import SyncJudge
 from avatar.io.audio import SAMPLE_RATE
-from avatar.paths import read_json
+from avatar.motion.timeline import load_words
 
 CLOSURE_FRAMES = 2  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
@@ -81,15 +81,7 @@ def read_words(path: Path) -> list[Word]:
     Raises:
         AvatarError: The file is missing or has another form.
     """
-    content = read_json(path)
-    try:
-        if content.get("unit", "seconds") != "seconds":
-            raise ValueError(f"the unit is {content['unit']!r}")
-        words = [(float(start), float(end), str(word)) for start, end, word in content["words"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        fix = 'It must hold {"unit": "seconds", "words": [[start, end, word], ...]}.'
-        raise AvatarError(f"{path} is not a file of words:", f"{error}.", fix) from None
-    return words
+    return list(load_words(path))
 
 
 def closure_times(words: list[Word]) -> np.ndarray:

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avatar.checks import Record, whole
 from avatar.errors import AvatarError
+from avatar.io.arrays import check_tensors, load_state
 from avatar.io.audio import SAMPLE_RATE, chunked, is_silent
 from avatar.io.checkpoint import load_tensors
 from avatar.motion.face_channels import CHANNEL_INDEX, CHIN, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, encode
@@ -150,9 +152,15 @@ class SyncJudge:
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
             raise AvatarError(f"{path} is not a sync judge.", f"Its format is {metadata.get('format')!r}.")
-        net = SyncNet(**metadata["net"])
+        about = Record(metadata, path).record("net")
+        mouth, sound = (
+            tuple(whole(k, about.place(name), 1, 99) for k in about.list(name)[:9])
+            for name in ("mouth_kernels", "sound_kernels")
+        )
+        net = SyncNet(about.whole("width", 1, 1024), about.whole("embedding", 1, 1024), mouth, sound)
+        check_tensors(tensors, path, {"shape": "478 3"})
         shape = tensors.pop("shape").double().numpy()
-        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        load_state(net, {name: tensor.float() for name, tensor in tensors.items()}, path)
         return cls(net, shape)
 
     def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> SyncScore:

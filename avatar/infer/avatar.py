@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from rich.markup import escape
 from torch import Tensor
 
 from avatar import log
-from avatar.backends import RendererName, require
+from avatar.backends import RendererName
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
 from avatar.infer.cuda_graph import FrameGraphs
-from avatar.io.checkpoint import load_tensors
-from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, resized
+from avatar.io.person import FILE, read_person
+from avatar.methods.gaussian import GaussianAvatar, resized
 from avatar.motion import Motion
 from avatar.native.library import multiplies_bfloat16, runs_native
-from avatar.paths import read_json
 
 if TYPE_CHECKING:
     from avatar.infer.controls import Controls
 
 MOST_AT_ONCE = 8  # frames
+SMALL = 128  # pixels of the longer side, where only is looked whether there is something to see
+LEAST_COVERAGE = 1e-3  # share of the picture; less is an empty room
 NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
 
 
@@ -38,6 +38,23 @@ class Renderable(Protocol):
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see :meth:`Avatar.render`."""
         ...
+
+
+def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
+    """Blocks of motion, those refused that would show nothing but the background.
+
+    Raises:
+        AvatarError: Numbers are not finite, or the person is not in the first frame.
+    """
+    looked = False
+    for block in motions:
+        block.check_finite()
+        if len(block) and not looked:
+            looked = True
+            if avatar.coverage(block, 0) < LEAST_COVERAGE:
+                raise AvatarError("The motion leads out of the picture: nothing of the person is in its first frame.",
+                                  "", "Check the motion, or fit it to this person with --retarget yes.")  # fmt: skip
+        yield block
 
 
 class Avatar:
@@ -104,23 +121,23 @@ class Avatar:
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
                               f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
-        tensors, meta = load_tensors(path)
-        if meta.get("format") != "avatar-model-4":
-            raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
-        config = GaussianConfig(**meta["config"] | {"renderer": renderer})
-        require(config.encoding, run)
-        model = GaussianAvatar.blank(config, count=meta["count"], width=meta["width"], height=meta["height"])
-        try:
-            model.load_packed(tensors)
-        except RuntimeError as error:
-            fix = "Train it again, or use the version that wrote it."
-            raise AvatarError(f"{path} does not fit this version of the toolkit:", str(error), fix) from None
+        person = read_person(run / FILE)
+        model, meta = GaussianAvatar.read(path, renderer)
+        if (size := (person["width"], person["height"])) != (meta["width"], meta["height"]):
+            raise AvatarError(
+                f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
+                "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",
+            )  # fmt: skip
         if baked:
             from avatar.infer.bake import load
 
-            model.baked = load(run)
+            model.baked = load(run, model)
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
-        return Avatar(run, model.to(place), read_json(run / "person.json"), info, precision)
+        avatar = Avatar(run, model.to(place), person, info, precision)
+        if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:
+            raise AvatarError(f"{path} shows nothing:", "its Gaussians are not before the camera that filmed.",
+                              "Train it again.")  # fmt: skip
+        return avatar
 
     def speak(
         self,
@@ -148,7 +165,7 @@ class Avatar:
         else:
             motions = respond(self, how, audio, lambda _: view.position)
             self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins
-        for block in motions:
+        for block in shown(self, motions):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 
@@ -182,7 +199,7 @@ class Avatar:
                 return self._graphs.render(self._on_device(camera), self._on_device(motion), index, behind)
             except RuntimeError as error:
                 cause = str(error).partition("\n")[0]  # torch adds pages
-                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {escape(cause)}")
+                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {cause}")
                 self._graphs = None
         return self.draw(camera, motion, index, background)
 
@@ -195,6 +212,21 @@ class Avatar:
             behind = resized(background.to(self.device, non_blocking=True).float() / 255, camera)
         image = self.model(motion, index, camera, background=behind).image
         return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+
+    @torch.no_grad()
+    def coverage(self, motion: Motion, index: int) -> float:
+        """Share of the filming camera's picture that the person covers in a frame, 0 to 1, from a small picture.
+
+        Raises:
+            AvatarError: The picture is not made of finite numbers.
+        """
+        shrink = min(1.0, SMALL / max(self.camera.width, self.camera.height))
+        small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
+        out = self.model(self._on_device(motion), index, self._on_device(small))
+        if not bool(torch.isfinite(out.image).all() and torch.isfinite(out.alpha).all()):
+            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.", "",
+                              "Check the motion and the controls, or train it again.")  # fmt: skip
+        return float(out.alpha.mean())
 
     @torch.inference_mode()
     def render_head(self, camera: Camera, motion: Motion, index: int) -> Tensor:

@@ -110,13 +110,15 @@ def save(baked: BakedField, run: Path) -> Path:
     return path
 
 
-def load(run: Path) -> BakedField:
-    """Read RUN/baked.safetensors.
+def load(run: Path, model: GaussianAvatar) -> BakedField:
+    """Read RUN/baked.safetensors, the basis of the run's model.
 
     Raises:
-        AvatarError: There is none, or the avatar was trained again since.
+        AvatarError: There is none, it is damaged, or the avatar was trained again since.
     """
     from avatar.fields.baked import BakedField
+    from avatar.fields.deformation import attribute_widths
+    from avatar.io.arrays import check_tensors
     from avatar.io.checkpoint import load_tensors
 
     path = run / FILE
@@ -128,5 +130,11 @@ def load(run: Path) -> BakedField:
             f"{path} was baked from another model.", "The avatar was trained again since.",
             f"Bake it: avatar bake {run}",
         )  # fmt: skip
-    tensors["modes"] = tensors["modes"].float()
-    return BakedField(**tensors)
+    g = model.gaussians
+    count = len(g) if model.config.deform_torso else g.before_torso
+    wide = sum(attribute_widths())
+    shapes = {"mean": f"{count} {wide}", "modes": f"{count} {wide} M", "probes": "P", "reading": "M Q"}
+    sizes = check_tensors(tensors, path, shapes, {"probes": count})
+    if sizes["Q"] != sizes["P"] * wide:
+        raise AvatarError(f"{path}: reading does not fit its probes.", "", f"Bake it: avatar bake {run}")
+    return BakedField(**{name: tensors[name].float() if name != "probes" else tensors[name].long() for name in shapes})

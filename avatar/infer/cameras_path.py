@@ -10,12 +10,14 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.paths import read_json
 
 ORBIT_AZIMUTH, ORBIT_ELEVATION, ORBIT_SECONDS = 20.0, 6.0, 8.0
 LIMITS = {"azimuth": (-180.0, 180.0), "elevation": (-89.0, 89.0), "zoom": (0.1, 10.0)}
+LATEST, NEAREST = 1e6, 1e-3  # seconds: of a keyframe, and between two
 _FIX = 'Give "orbit", "azimuth,elevation" or "azimuth,elevation,zoom" in degrees (15,-5 or 15,-5,1.2), or a .json file.'
 
 
@@ -101,13 +103,12 @@ def _from_file(path: Path) -> CameraPath:
             problem = f"unknown {', '.join(sorted(unknown))}" if unknown else "no time"
             raise AvatarError(f"{where}: {problem}.", "", f"Known are time, {', '.join(LIMITS)}.")
         values = {"time": frame["time"], "azimuth": 0.0, "elevation": 0.0, "zoom": 1.0, **frame}
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values.values()):
-            raise AvatarError(f"{where}: all values must be numbers.")
+        values = {name: number(v, f"{where}: {name}", -LATEST, LATEST) for name, v in values.items()}
         _check(values, where)
         rows.append([values["time"], values["azimuth"], values["elevation"], values["zoom"]])
     table = np.array(rows, float)
-    if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
-        raise AvatarError(f"{path}: the times of the keyframes must increase.")
+    if (np.diff(table[:, 0]) < NEAREST).any():
+        raise AvatarError(f"{path}: the times of the keyframes must increase by {NEAREST:g} s at least.")
     return CameraPath(times=table[:, 0], views=table[:, 1:])
 
 

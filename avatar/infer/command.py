@@ -13,6 +13,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
+from avatar.checks import read_toml
 from avatar.device import DeviceName, Precision, choose_device, cpu_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
@@ -240,7 +241,7 @@ def render_video(
     """Render a job into a video; speech, frames and encoding overlap.
 
     Args:
-        avatar: Anything with the `Renderable` protocol, ``fps`` and ``head_pivot``.
+        avatar: Anything with the `Renderable` protocol, ``fps``, ``head_pivot`` and `Avatar.coverage`.
         job: Blocks of motion, and what is behind the person.
         camera: The camera that ``path`` moves.
         path: Camera path over time.
@@ -250,11 +251,12 @@ def render_video(
     """
     import torch
 
+    from avatar.infer.avatar import shown
     from avatar.infer.pipeline import Worker, in_order, prefetch
 
     def frames() -> Iterator[tuple[Camera, Motion, int, Tensor | None]]:
         count = 0
-        for block in prefetch(job.motions):
+        for block in shown(avatar, prefetch(job.motions)):
             for i in range(len(block)):
                 behind = None if job.background is None else torch.from_numpy(job.background(count))
                 yield path.camera(camera, avatar.head_pivot, count / avatar.fps), block, i, behind
@@ -322,12 +324,6 @@ def open_person(run: Path, person: Path | None) -> PersonDataset:
 
 
 def _remembered_person(run: Path) -> Path | None:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # before Python 3.11
-        import tomli as tomllib  # pyright: ignore[reportMissingImports]
-    try:
-        person = tomllib.loads((run / "config.toml").read_text()).get("person")
-    except (OSError, tomllib.TOMLDecodeError):
-        return None
+    path = run / "config.toml"
+    person = read_toml(path).get("person") if path.is_file() else None
     return Path(person) if isinstance(person, str) else None

@@ -84,6 +84,7 @@ class Controls:
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise AvatarError(f"--{name} {path} does not exist.")
+        from avatar.motion.timeline import is_path
         from avatar.prior.generator import GUIDANCE, NOISE
         from avatar.prior.pose import POSES
 
@@ -97,7 +98,7 @@ class Controls:
             if value != 1 and not generated:
                 raise AvatarError(f"{name} belongs to --pose generated.")
         for span in spans:
-            if span.control == "pose" and span.value not in POSES and not Path(span.value).exists():
+            if span.control == "pose" and span.value not in POSES and not is_path(span.value):
                 raise AvatarError(
                     f"There is no head pose '{span.value}' and no file of that name.",
                     "", f"Choose {', '.join(POSES)}, a motion file or a video.",

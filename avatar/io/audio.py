@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.io.media import ADVICE, ffmpeg_reason, open_media
 from avatar.paths import atomic_file
@@ -17,6 +18,10 @@ SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
 _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
+_MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
+_MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
+_SAMPLE_RATES = (1000, 1_536_000)  # hertz
+_LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +59,22 @@ def probe_audio(path: Path | str) -> AudioInfo:
                     f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4."
                 )
             stream = container.streams.audio[0]
+            if stream.codec_context is None:  # PyAV: FFmpeg has no decoder
+                raise ValueError("its sound is coded in a way that FFmpeg does not know")
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
             if stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
             else:
                 duration = container.duration / av.time_base if container.duration else None
+            if duration is not None and not 0 <= duration * _LEAST_BITS_PER_SECOND <= 8 * path.stat().st_size + 8e5:
+                duration = None
+            number(stream.rate, f"{path}: the sample rate", *_SAMPLE_RATES)
             return AudioInfo(
                 duration=duration,
                 sample_rate=stream.rate or 0,
                 channels=stream.channels or 0,
                 start=start,
-                codec=stream.codec_context.name if stream.codec_context else "unknown",
+                codec=stream.codec_context.name,
             )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(
@@ -112,6 +122,8 @@ def load_audio(
         count += len(chunk)
         if most_seconds is not None and count > most_seconds * sample_rate:
             raise AvatarError(f"{path} is longer than {most_seconds / 60:g} minutes.", "", "Give a shorter part of it.")
+        if count > _MAX_SECONDS_HELD * SAMPLE_RATE:
+            raise AvatarError(f"{path} lasts more than {_MAX_SECONDS_HELD / 3600:.0f} hours.", "", "Cut it into parts.")
     return np.concatenate(chunks)
 
 
@@ -164,7 +176,7 @@ def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = S
 def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
     import av
 
-    total = 0
+    total = filled = 0
     try:
         with open_media(path, "sound") as container:
             stream = container.streams.audio[0]
@@ -175,9 +187,13 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                 if frame.samples == 0:
                     continue
                 time = frame.time
+                if filled > _MAX_SILENCE_SECONDS * sample_rate:
+                    raise ValueError("its time stamps leave more than an hour empty")
                 if expected is None:
                     offset = (start if time is None else time) - start
                     if offset > 0:
+                        if offset > _MAX_SILENCE_SECONDS:
+                            raise ValueError("it begins more than an hour late")
                         silence = round(offset * sample_rate)
                         yield from _silence(silence)
                         total += silence
@@ -189,10 +205,11 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                     if gap > 0:
                         yield from _silence(gap)
                         total += gap
+                        filled += gap
                     else:
                         skip -= gap
                     expected = time
-                expected += frame.samples / frame.sample_rate
+                expected += frame.samples / max(1, frame.sample_rate)
                 frame.pts = None  # the resampler would otherwise complain about jumps that are dealt with here
                 for piece in resampler.resample(frame):
                     block = _checked(piece.to_ndarray().reshape(-1), path)

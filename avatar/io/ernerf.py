@@ -7,6 +7,8 @@ such a folder is derived from these and is not read.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar.checks import MOST_FRAMES, Record, number
 from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.audio import probe_audio
+from avatar.io.pictures import read_picture
 from avatar.io.video import VideoInfo
 from avatar.paths import read_json
 
@@ -24,6 +28,8 @@ PICTURES = "ori_imgs"
 SOUND = "aud.wav"
 TRAIN, VAL = "transforms_train.json", "transforms_val.json"
 FPS = 25  # of all of these datasets
+_FAR = 1e6  # pixels, or units of a pose: what lies beyond is a mistake
+_NUMBER = re.compile("[0-9]{1,9}")
 LENGTH_SLACK = 1.0, 0.02  # seconds and share by which sound and pictures may differ in length
 
 
@@ -53,20 +59,21 @@ def read_transforms(path: Path) -> Transforms:
     Raises:
         AvatarError: It is missing or damaged, or lacks a field.
     """
-    data = read_json(path)
-    try:
-        frames = data["frames"]
-        if not 1 <= float(data.get("fps", FPS)) <= 1000:
-            raise ValueError("fps")
-        return Transforms(
-            focal=float(data["focal_len"]), cx=float(data["cx"]), cy=float(data["cy"]), fps=float(data.get("fps", FPS)),
-            image_ids=np.array([int(frame["img_id"]) for frame in frames], np.int64),
-            poses=np.array([frame["transform_matrix"] for frame in frames], np.float64).reshape(len(frames), 4, 4),
-        )  # fmt: skip
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise AvatarError(
-            f"{path} is not a transforms file of the ER-NeRF layout", f"({type(error).__name__}: {error})."
-        ) from None
+    data = Record(read_json(path), path)
+    frames = data.records("frames")
+    return Transforms(
+        focal=data.number("focal_len", 1, _FAR), cx=data.number("cx", -_FAR, _FAR), cy=data.number("cy", -_FAR, _FAR),
+        fps=data.frame_rate("fps", FPS),
+        image_ids=np.array([frame.whole("img_id", 0, MOST_FRAMES) for frame in frames], np.int64),
+        poses=np.array([_matrix(frame) for frame in frames], np.float64).reshape(len(frames), 4, 4),
+    )  # fmt: skip
+
+
+def _matrix(frame: Record) -> list[list[float]]:
+    place, rows = frame.place("transform_matrix"), frame.list("transform_matrix")
+    if [len(row) if isinstance(row, list) else None for row in rows] != [4] * 4:
+        raise AvatarError(f"{place} is not a matrix of 4 by 4 numbers.")
+    return [[number(value, place, -_FAR, _FAR) for value in row] for row in rows]
 
 
 def files(folder: Path) -> list[Path]:
@@ -159,15 +166,15 @@ def _pictures(folder: Path) -> tuple[int, list[Path]]:
             f"{folder} is a folder, not a video file,",
             f"and it has no {PICTURES} as a dataset of AD-NeRF, ER-NeRF or TalkingGaussian has.",
         )
-    numbered = {int(path.stem): path for path in (folder / PICTURES).glob("*.jpg") if path.stem.isdigit()}
+    numbered = {int(path.stem): path for path in (folder / PICTURES).glob("*.jpg") if _NUMBER.fullmatch(path.stem)}
     if not numbered:
         raise AvatarError(f"{folder / PICTURES} holds no pictures", "(0.jpg, 1.jpg, ...).")
     first, last = min(numbered), max(numbered)
-    missing = [k for k in range(first, last + 1) if k not in numbered]
-    if missing:
+    if missing := last + 1 - first - len(numbered):
+        gap = next(k for k in itertools.count(first) if k not in numbered)  # soon, for those before it are there
         raise AvatarError(
-            f"{folder / PICTURES / f'{missing[0]}.jpg'} is missing;",
-            f"{len(missing)} of the pictures {first} to {last} are not there, so that the sound does not fit.",
+            f"{folder / PICTURES / f'{gap}.jpg'} is missing;",
+            f"{missing} of the pictures {first} to {last} are not there, so that the sound does not fit.",
             "Make the dataset again from its video.",
         )
     return first, [numbered[k] for k in range(first, last + 1)]
@@ -176,9 +183,7 @@ def _pictures(folder: Path) -> tuple[int, list[Path]]:
 def _read(path: Path, info: VideoInfo | None = None) -> np.ndarray:
     import cv2
 
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise AvatarError(f"{path} is not a picture that can be read.", "", "Make it again from the video.")
+    picture = read_picture(path, cv2.IMREAD_COLOR, "Make it again from the video.")
     height, width = picture.shape[:2]
     if info is not None and (width, height) != (info.width, info.height):
         raise AvatarError(

@@ -1,4 +1,4 @@
-"""Writing pictures."""
+"""Reading and writing pictures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,64 @@ from pathlib import Path
 
 import numpy as np
 
+from avatar.checks import picture_size, reading
 from avatar.errors import AvatarError
 
 JPEG_QUALITY = 95
+_MOST_BYTES = 2**28  # of a picture file
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # of JPEG, those after which the size stands
+_PLAIN_MARKERS = {0x01, *range(0xD0, 0xD9)}  # those without a length
+
+
+def read_picture(path: Path, flags: int, fix: str = "") -> np.ndarray:
+    """Decode a JPEG or PNG file whose header announces a picture of possible size.
+
+    Args:
+        path: The file.
+        flags: As `cv2.imdecode` takes them.
+        fix: What an error says can be done.
+
+    Returns:
+        uint8 [H, W], or [H, W, C] in OpenCV's order of colours.
+
+    Raises:
+        AvatarError: The file is missing or damaged, of another format, or says that it is larger than any picture.
+    """
+    import cv2
+
+    with reading(path, "a picture", fix), open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    size = announced_size(data)
+    if size is None or len(data) > _MOST_BYTES:
+        raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG picture that can be read.", "", fix)
+    picture_size(*size, path)
+    with reading(path, "a picture", fix):  # OpenCV raises its own class, derived from Exception alone
+        try:
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            raise ValueError(f"OpenCV says {error.err}") from None
+    if picture is None or picture.dtype != np.uint8:
+        raise AvatarError(f"{path} is damaged: it is not a picture that can be read.", "", fix)
+    return picture
+
+
+def announced_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header of a JPEG or PNG announces, None where it announces none."""
+    if data[:8] == _PNG and data[12:16] == b"IHDR" and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    at = 2 if data[:3] == b"\xff\xd8\xff" else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _PLAIN_MARKERS:
+            at += 2
+        elif marker in _FRAME_MARKERS:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return None
 
 
 def write_jpeg(path: Path, picture: np.ndarray, quality: int = JPEG_QUALITY) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avatar.checks import MOST_PIXELS, frame_rate, picture_size, reading
 from avatar.errors import AvatarError
+from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ SAMPLE_RATE = 16_000
 COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
 UNTAGGED = 2  # FFmpeg's number of an unspecified colour matrix
+MOST_SECONDS_BETWEEN = 60.0  # two pictures: a longer gap is a broken time stamp, or no video of somebody who talks
+MOST_REPEATS = 20  # times that a picture is shown on average where a video has too few for its rate
 BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
 
 
@@ -67,14 +72,22 @@ def read_info(path: Path) -> VideoInfo:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None and packet.size and not packet.is_discard:
                 times.append(stamp)
+        picture_size(*declared_size(stream), f"{path}: its video track")
         times = np.sort(np.array(times, np.float64)) * float(stream.time_base or 1)
         announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         nominal = stream.average_rate or stream.guessed_rate
         has_audio = bool(container.streams.audio)
     if len(times) < 2:
         raise AvatarError(f"{path} has no moving picture:", f"{len(times)} video frames were found.", "Give a video.")
-    step = float(np.median(np.diff(times)))
+    steps = np.diff(times)
+    step = float(np.median(steps))
     span = float(times[-1] - times[0])
+    if not steps.max() <= MOST_SECONDS_BETWEEN:
+        gap = int(steps.argmax())
+        raise AvatarError(
+            f"{path} shows nothing new for {steps[gap]:.0f} s, from second {times[gap]:.1f} on;",
+            f"at most {MOST_SECONDS_BETWEEN:.0f} s are bridged.", "Cut that part out.",
+        )  # fmt: skip
     if announced and span + step < TRUNCATED_SHARE * announced:
         raise AvatarError(
             f"{path} is cut off:",
@@ -89,7 +102,10 @@ def read_info(path: Path) -> VideoInfo:
         raise AvatarError(f"No frame of {path} can be decoded.", "", "Check that it plays.")
     rotation = -first.rotation % 360
     width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = span + 1 / float(fps)
+    if duration * fps > MOST_REPEATS * len(times):
+        raise AvatarError(f"{path} has only {len(times)} pictures in {duration:.0f} s.", "", "Give a video that moves.")
     return VideoInfo(
         path=path, width=width, height=height, rotation=rotation, fps=fps, start=float(times[0]), duration=duration,
         num_frames=max(1, round(duration * fps)), variable_rate=variable, has_audio=has_audio,
@@ -156,7 +172,10 @@ def to_rgb(frame: av.VideoFrame, info: VideoInfo) -> np.ndarray:
     # Untagged video: players take the HD matrix from 720 lines on, and the SD one below.
     untagged = frame.colorspace == UNTAGGED
     matrix = (Colorspace.ITU709 if min(info.width, info.height) >= 720 else Colorspace.ITU601) if untagged else None
-    picture = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
+    width, height = (info.width, info.height) if info.rotation % 180 == 0 else (info.height, info.width)
+    # Where the size changes within a video, players scale to that of the first picture.
+    scaled = {} if (frame.width, frame.height) == (width, height) else {"width": width, "height": height}
+    picture = frame.reformat(format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, -info.rotation // 90)) if info.rotation else picture
 
 
@@ -177,6 +196,7 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
         if not container.streams.audio:
             return
         stream = container.streams.audio[0]
+        probe_audio(path)  # for its errors
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         skip: int | None = None  # samples still to drop because they lie before the first picture
         heard = 0.0  # seconds of sound decoded so far, to notice gaps in the time stamps
@@ -198,9 +218,11 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
                 if gap > 0.05:  # the recorder dropped sound
                     skip = (skip or 0) - round(gap * SAMPLE_RATE)
                     heard += gap
-                heard += frame.samples / frame.sample_rate
+                heard += frame.samples / max(1, frame.sample_rate)
                 frame.pts = None
-                for out in resampler.resample(frame):
+                with reading(path, "sound"):
+                    resampled = resampler.resample(frame)
+                for out in resampled:
                     chunk = out.to_ndarray().reshape(-1)
                     if skip and skip < 0:
                         silence = min(-skip, total - written)
@@ -227,7 +249,16 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     streams = [s for s in container.streams.video if not (s.disposition & s.disposition.attached_pic)]
     if not streams:
         raise AvatarError(f"{path} has no video track.", "", "Give a video of the person talking.")
+    if streams[0].codec_context is None:  # PyAV: FFmpeg has no decoder
+        raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", "", "Convert it to mp4 (H.264).")
+    with suppress(RuntimeError):  # decoding has begun, with this limit
+        streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any picture, whatever its header says
     return streams[0]
+
+
+def declared_size(stream: av.VideoStream) -> tuple[int, int]:
+    """Width and height in pixels that the header of a video announces."""
+    return stream.codec_context.width, stream.codec_context.height
 
 
 def _packets(container: InputContainer, stream) -> Iterator[av.Packet]:

@@ -16,6 +16,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 
 from avatar.errors import AvatarError
+from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
 from avatar.writing import NewFile, disk_error
 
@@ -155,6 +156,7 @@ class _Sound:
 
     def __init__(self, path: Path, start: float) -> None:
         self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
+        probe_audio(path)  # for its errors
         self._input = open_media(path, "sound")
         if not self._input.streams.audio:
             self._input.close()

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avatar.backends import EncodingName, RendererName, renderer, require
+from avatar.checks import Record, picture_size
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.baked import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
-from avatar.fields.gaussians import Gaussians
+from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.fields.rigging import HeadRig, LandmarkBasis, Pose
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
+from avatar.io.arrays import check_range, check_tensors, load_state
+from avatar.io.checkpoint import load_tensors
 from avatar.methods.condition import Conditioner
 from avatar.methods.initialise import reference_frame, seeds
 from avatar.motion import Motion
+from avatar.motion.face_channels import NUM_LANDMARKS
 
 if TYPE_CHECKING:
     from avatar.fields.deformation import Encoding
+
+
+FORMAT = "avatar-model-4"
+# Numbers of the configuration, in what is read.
+_RANGES = {
+    "initial_gaussians": (0, 10**8), "max_gaussians": (0, 10**8), "levels": (0, 32), "features": (1, 16),
+    "coarsest": (1, 4096), "finest": (1, 4096), "log2_table": (1, 24), "embedding": (0, 1024), "hidden": (1, 1024),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +145,44 @@ class GaussianAvatar(nn.Module):
         return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate)
 
     @staticmethod
+    def read(path: Path, renderer: RendererName) -> tuple[GaussianAvatar, dict[str, Any]]:
+        """The model of a file that training wrote.
+
+        Args:
+            path: The file.
+            renderer: What draws it.
+
+        Returns:
+            The model, on the CPU, and what else the file says.
+
+        Raises:
+            AvatarError: It is missing, damaged or of another version; a tensor has another shape than the others ask
+                for, or numbers that no model has; or its encoding cannot be had.
+        """
+        tensors, meta = load_tensors(path)
+        if meta.get("format") != FORMAT:
+            raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
+        about = Record(meta, path)
+        about.text("method")
+        config = read_config(about.record("config"), tensors, renderer)
+        require(config.encoding, path.parent)
+        sizes = check_tensors(tensors, path, {"gaussians.means": "N 3", "plate": "H W 3"}, {"plate": 256})
+        picture_size(sizes["W"], sizes["H"], f"{path}: plate")
+        if sizes["N"] < 1:
+            raise AvatarError(f"{path} holds no Gaussians.", "", "Train it again.")
+        model = GaussianAvatar.blank(config, count=sizes["N"], width=sizes["W"], height=sizes["H"])
+        state = model.state_dict()
+        for name, end in {"gaussians.bind_index": NUM_LANDMARKS, "gaussians.region": len(REGIONS)}.items():
+            if name in tensors:
+                check_range(tensors[name], f"{path}: {name}", end)
+        tensors["plate"] = tensors["plate"].float() / 255
+        name = "field.encoding.resolutions"
+        if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
+            raise AvatarError(f"{path}: {name} does not fit its configuration.", "", "Train it again.")
+        load_state(model, tensors, path)
+        return model, meta | {"count": sizes["N"], "width": sizes["W"], "height": sizes["H"]}
+
+    @staticmethod
     def blank(config: GaussianConfig, *, count: int, width: int, height: int) -> GaussianAvatar:
         """A model of the right shapes with meaningless values, for ``load_state_dict``."""
         from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
@@ -152,17 +203,6 @@ class GaussianAvatar(nn.Module):
         state["gaussians.bind_index"] = state["gaussians.bind_index"].to(torch.int16)
         state["plate"] = (state["plate"] * 255).round().to(torch.uint8)
         return state
-
-    def load_packed(self, state: dict[str, Tensor]) -> None:
-        """Load what :meth:`packed` made.
-
-        Raises:
-            RuntimeError: Names or shapes do not fit.
-        """
-        state = dict(state)
-        if "plate" in state:
-            state["plate"] = state["plate"].float() / 255
-        self.load_state_dict(state)
 
     def train(self, mode: bool = True) -> GaussianAvatar:
         self._cache = None  # training moves what the cache was computed from
@@ -243,6 +283,11 @@ class GaussianAvatar(nn.Module):
         """The plate [H, W, 3] at the camera's size."""
         return resized(self.plate, camera)
 
+    def reference_motion(self, fps: float) -> Motion:
+        """One frame, on the CPU: the pose in which the canonical Gaussians are, the face at rest."""
+        head = {"head_rotation": self.rig.head_rotation, "head_translation": self.rig.head_translation}
+        return Motion.zeros(1, fps).map(**{name: value.detach().cpu()[None] for name, value in head.items()})
+
     @property
     def pivot(self) -> Tensor:
         """World point [3] inside the head at the reference pose: what free view turns around."""
@@ -270,6 +315,42 @@ def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
         bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
         log2_table=config.log2_table,
     )  # fmt: skip
+
+
+def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererName) -> GaussianConfig:
+    """The configuration of a model file, as far as its tensors bear it out: no number in it makes a model larger.
+
+    Raises:
+        AvatarError: A number is out of range, or the tensors have other sizes.
+    """
+    config = GaussianConfig(
+        **{name: about.whole(name, *ends) for name, ends in _RANGES.items()},
+        deforms=tuple(about.names("deforms")),  # pyright: ignore[reportArgumentType]
+        deform_torso=about.flag("deform_torso"),
+        encoding=about.text("encoding"),  # pyright: ignore[reportArgumentType]
+        renderer=renderer,
+    )
+    if unknown := set(config.deforms) - set(Deformation._fields):
+        raise AvatarError(f"{about.place('deforms')} names {min(unknown)!r}, which no model has.")
+    if config.encoding not in get_args(EncodingName):
+        raise AvatarError(f"{about.place('encoding')} is {config.encoding!r}, which is not known.")
+    if config.coarsest > config.finest:
+        raise AvatarError(f"{about.place('coarsest')} is larger than finest.")
+    wanted: dict[str, tuple[int, ...]] = {"field.middle.weight": (config.hidden, config.hidden)}
+    if config.embedding:
+        wanted["gaussians.embedding"] = tuple(tensors.get("gaussians.means", torch.zeros(0)).shape[:1]) + (
+            config.embedding,
+        )
+    if config.levels and config.encoding == "native":
+        cells = config.finest if config.levels > 1 else config.coarsest
+        entries = min(2**config.log2_table, (cells + 1) ** 2)
+        wanted["field.encoding.table"] = (3, config.levels, entries, config.features)
+    for name, shape in wanted.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            raise AvatarError(f"{about.where} asks for the tensor {name} of the shape {list(shape)}, "
+                              f"and the file has {'none' if found is None else list(found)}.")  # fmt: skip
+    return config
 
 
 def resized(image: Tensor, camera: Camera) -> Tensor:

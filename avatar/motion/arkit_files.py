@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from avatar import log
+from avatar.checks import Record, frame_rate, number, read_text, reading
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion.arkit import ARKIT, INDEX
@@ -29,6 +32,7 @@ _RADIANS = {"headyaw": 0, "headpitch": 1, "headroll": 2, "lefteyeyaw": 3, "right
             "righteyepitch": 4}  # fmt: skip
 _SILENT = {"timecode", "blendshapecount", "time", "lefteyeroll", "righteyeroll"}
 _LOOK_FULL = 30.0  # degrees that an eyeLook coefficient of 1 stands for, where a file has no eye angles
+_MOST = 1e6  # of any number in a file: seconds, degrees or coefficients
 _RATES = (24, 25, 30, 48, 50, 60, 100, 120)
 
 
@@ -124,59 +128,63 @@ def _pascal(name: str) -> str:
 
 
 def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], float]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AvatarError(f"{path} cannot be read as a CSV file:", str(error)) from None
+    text = read_text(path, "a CSV file")
+    with reading(path, "a CSV file"):
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     if len(rows) < 2:
         raise AvatarError(f"{path} holds no frames.")
     header, body = [name.strip() for name in rows[0]], rows[1:]
-    text = {name: [] for name in header}
-    for number, row in enumerate(body, 2):
+    for line, row in enumerate(body, 2):
         if len(row) != len(header):
-            raise AvatarError(f"{path}, line {number} has {len(row)} values, the header has {len(header)} names.")
-        for name, value in zip(header, row, strict=True):
-            text[name].append(value)
-    table = {}
-    for name, column in text.items():
-        if name.lower() != "timecode":
-            table[name] = _numbers(path, name, column)
+            raise AvatarError(f"{path}, line {line} has {len(row)} values, the header has {len(header)} names.")
+    text_of = dict(zip(_different(path, header), zip(*body, strict=True), strict=True))
+    table = {name: _numbers(path, name, column) for name, column in text_of.items() if name.lower() != "timecode"}
     lower = {name.lower(): name for name in header}
     if "time" in lower:
         return table, _rate(path, np.diff(table[lower["time"]]))
     if "timecode" in lower:
-        return table, _time_code_rate(path, text[lower["timecode"]])
+        return table, _time_code_rate(path, text_of[lower["timecode"]])
     raise AvatarError(f"{path} does not say when its frames are.", "", "Add a column Time, in seconds.")
 
 
 def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
-    content = read_json(path)
-    try:
-        if content["format"] != FORMAT:
-            raise KeyError("format")
-        names, angles, frames = content["names"], content.get("angles", []), content["frames"]
-        rows = np.array([[*f["arkit"], *f.get("angles", [])] for f in frames], np.float64)
-        fps = float(content["fps"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AvatarError(f"{path} is not a file of ARKit coefficients:", f"{error} is missing or wrong.") from None
-    if not len(rows):
+    content = Record(read_json(path), path)
+    if content.value("format", None) != FORMAT:
+        raise AvatarError(f"{path} is not a file of ARKit coefficients:", "format is missing or wrong.")
+    names = [*content.names("names"), *(f"{name}Degrees" for name in content.names("angles", []))]
+    rows = []
+    for i, frame in enumerate(content.records("frames")):
+        row = [*frame.list("arkit"), *frame.list("angles", [])]
+        if len(row) != len(names):
+            raise AvatarError(f"{path}: frame {i} has {len(row)} numbers for {len(names)} names.")
+        rows.append(
+            [number(v, f"{path}, frame {i}: {name}", -_MOST, _MOST) for name, v in zip(names, row, strict=True)]
+        )
+    if not rows:
         raise AvatarError(f"{path} holds no frames.")
-    names = [*names, *(f"{name}Degrees" for name in angles)]
-    if rows.shape[1] != len(names):
-        raise AvatarError(f"{path}: frames have {rows.shape[1]} numbers for {len(names)} names.")
-    return dict(zip(names, rows.T, strict=True)), fps
+    table = np.array(rows, np.float64).reshape(len(rows), len(names))
+    return dict(zip(_different(path, names), table.T, strict=True)), content.frame_rate()
 
 
-def _numbers(path: Path, name: str, column: list[str]) -> np.ndarray:
+def _different(path: Path, names: Sequence[str]) -> Sequence[str]:
+    """The names, if no two are the same."""
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise AvatarError(f"{path} names the channel {name!r} more than once.")
+        seen.add(name.lower())
+    return names
+
+
+def _numbers(path: Path, name: str, column: Sequence[str]) -> np.ndarray:
     out = np.empty(len(column))
     for i, value in enumerate(column):
         try:
             out[i] = float(value)
         except ValueError:
             out[i] = np.nan
-        if not np.isfinite(out[i]):
-            raise AvatarError(f"{path}, line {i + 2}: {name} is {value!r}, not a number.")
+        if not abs(out[i]) <= _MOST:  # false for NaN
+            raise AvatarError(f"{path}, line {i + 2}: {name} is {value[:80]!r}, not a number to {_MOST:g}.")
     return out
 
 
@@ -184,16 +192,18 @@ def _rate(path: Path, steps: np.ndarray) -> float:
     if len(steps) == 0:
         return 25.0
     step = float(np.mean(steps))
-    if step <= 0 or np.abs(steps - step).max() > 0.5 * step:
+    if not (step > 0 and np.abs(steps - step).max() <= 0.5 * step):
         raise AvatarError(f"{path}: the times of the frames must increase evenly.")
-    fps = 1 / step
+    fps = frame_rate(1 / max(step, 1e-9), f"{path}: the number of frames per second")
     return float(round(fps)) if abs(fps - round(fps)) < 0.005 else fps
 
 
-def _time_code_rate(path: Path, codes: list[str]) -> float:
+def _time_code_rate(path: Path, codes: Sequence[str]) -> float:
     try:
         parts = np.array([[float(v) for v in code.replace(";", ":").split(":")] for code in codes])
         hours, minutes, seconds, frames = parts.T
+        if not (np.abs(parts) <= _MOST).all():  # false for NaN
+            raise ValueError
     except ValueError:
         raise AvatarError(f"{path}: a Timecode is not HH:MM:SS:FF.", "", "Add a column Time, in seconds.") from None
     nominal = next((rate for rate in _RATES if rate > frames.max()), None)
@@ -205,6 +215,8 @@ def _time_code_rate(path: Path, codes: list[str]) -> float:
 def _sorted_out(path: Path, table: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; and angles [T] in degrees by their number
     in `ANGLES`."""
+    if not table:
+        raise AvatarError(f"{path} has no channel.")
     known = {name.lower(): name for name in ARKIT}
     arkit = np.full((len(next(iter(table.values()))), len(ARKIT)), np.nan, np.float32)
     angles: dict[int, list[np.ndarray]] = {}

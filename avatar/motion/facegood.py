@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from avatar.errors import AvatarError
+from avatar.io.arrays import LARGEST, load_array
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.paths import read_json
 
@@ -42,7 +43,7 @@ def _sided(name: str) -> tuple[str, ...]:
 KNOWN = frozenset(full for targets in _ARKIT_OF.values() for name in targets for full in _sided(name))
 
 
-def to_arkit(weights: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def to_arkit(weights: np.ndarray, names: Sequence[str], where: Path | str = "The animation") -> np.ndarray:
     """ARKit coefficients [T, 52] of blendshape weights [T, len(names)]; zero for those that are not in `KNOWN`.
 
     Raises:
@@ -52,7 +53,7 @@ def to_arkit(weights: np.ndarray, names: Sequence[str]) -> np.ndarray:
     for source, targets in _ARKIT_OF.items():
         columns = [i for i, n in enumerate(names) if n.startswith(source) and n[len(source) :].strip("_") in _SIDES]
         if not columns:
-            raise AvatarError(f"The animation has no blendshape {source}.", "", "Give FACEGOOD's names.")
+            raise AvatarError(f"{where} has no blendshape {source}.", "", "Give FACEGOOD's names.")
         for target, amount in targets.items():
             for full in _sided(target):
                 matrix[columns, INDEX[full]] += amount / len(columns)
@@ -67,12 +68,9 @@ def load(path: Path) -> np.ndarray:
     """
     path = Path(path)
     names = read_json(path.with_name(NAMES_FILE))
-    try:
-        weights = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise AvatarError(f"{path} cannot be read as an array:", f"{error}.") from None
-    if not isinstance(names, list) or weights.ndim != 2 or weights.shape[1] != len(names):
+    weights = load_array(path, "T N", finite=False)
+    if not isinstance(names, list) or weights.shape[1] != len(names) or not all(isinstance(n, str) for n in names):
         raise AvatarError(f"{path} is {list(weights.shape)};", f"{NAMES_FILE} beside it does not name its columns.")
-    if not np.isfinite(weights).all():
+    if not (np.abs(weights) <= LARGEST).all():  # false for NaN
         raise AvatarError(f"{path} holds weights that are not numbers.")
-    return to_arkit(weights, names)
+    return to_arkit(weights, names, path)

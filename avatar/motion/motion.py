@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from avatar.checks import FRAME_RATES, Record, parse_json, written_number
 from avatar.errors import AvatarError
 from avatar.geometry.warp import WIDTH
+from avatar.io.arrays import check_numbers, check_shape
+from avatar.io.checkpoint import read_safetensors
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import CHANNELS
 from avatar.paths import atomic_file
 
 FORMAT = "avatar-motion-2"
+MOST_FRAMES = 1_000_000  # held at once: one gigabyte, eleven hours at 25 frames per second
 POSE_TRACKS = ("head_rotation", "head_translation", "torso_rotation", "torso_translation", "torso_warp")
 
 
@@ -70,6 +73,18 @@ class Motion:
         """A copy with some of the tensors replaced."""
         return replace(self, **tensors)
 
+    def check_finite(self, what: str = "The motion") -> Motion:
+        """The same track, if all of its numbers are finite: from others no picture can be made.
+
+        Raises:
+            AvatarError: They are not.
+        """
+        for name, width in _WIDTHS.items():
+            if width and not bool(torch.isfinite(getattr(self, name)).all()):
+                raise AvatarError(f"{what} cannot be shown: its {name} holds NaN or infinite numbers.", "",
+                                  "Check the motion and the controls that were given.")  # fmt: skip
+        return self
+
     def to(self, device: torch.device) -> Motion:
         """The same track on a device."""
         if self.arkit.device == device:
@@ -98,6 +113,11 @@ class Motion:
         if fps == self.fps or len(self) == 0:
             return replace(self, fps=fps)
         count = max(1, round(len(self) * fps / self.fps))
+        if count > MOST_FRAMES:
+            raise AvatarError(
+                f"A motion of {len(self) / self.fps / 3600:.1f} hours is too long: at {fps:g} frames per second it has "
+                f"{count} frames, and at most {MOST_FRAMES} are held.", "", "Cut it into parts.",
+            )  # fmt: skip
         at = (torch.arange(count) * self.fps / fps).clamp(max=len(self) - 1)
         low = at.floor().long()
         high = (low + 1).clamp(max=len(self) - 1)
@@ -118,36 +138,42 @@ class Motion:
         """Read a track; channels are matched by name.
 
         Raises:
-            AvatarError: The file is missing, not a motion file, or lacks channels.
+            AvatarError: The file is missing, not a motion file, lacks channels, or holds no frames, numbers that no
+                motion has, or a frame rate outside 1 to 1000.
         """
         path = Path(path)
         if not path.is_file():
             raise AvatarError(f"The motion file {path} does not exist.")
-        try:
-            with safe_open(str(path), "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise AvatarError(
-                        f"{path} is not a motion file of this version.", f"Its format is {metadata.get('format')}.",
-                        "Prepare the video again.",
-                    )  # fmt: skip
-                tensors = {name: file.get_tensor(name) for name in _WIDTHS}
-        except AvatarError:
-            raise
-        except Exception as error:  # safetensors raises its own, unexported class
-            raise AvatarError(f"{path} cannot be read as a motion file:", str(error)) from None
+        stored, metadata = read_safetensors(path, "a motion file", _WIDTHS)
+        if metadata.get("format") != FORMAT:
+            raise AvatarError(
+                f"{path} is not a motion file of this version.", f"Its format is {metadata.get('format')}.",
+                "Prepare the video again.",
+            )  # fmt: skip
+        tensors, sizes = {}, {}
         for name, names in (("arkit", ARKIT), ("face", CHANNELS)):
-            stored = json.loads(metadata[name])
-            if tuple(stored) != tuple(names):
-                missing = [n for n in names if n not in stored]
-                if missing:
-                    raise AvatarError(f"{path} lacks the channels {', '.join(missing[:5])}.")
-                tensors[name] = tensors[name][:, [stored.index(n) for n in names]]
-        return Motion(fps=float(metadata["fps"]), **tensors)
+            found = Record({name: parse_json(metadata.get(name, ""), f"{path}: {name}")}, path).names(name)
+            if missing := [n for n in names if n not in found]:
+                raise AvatarError(f"{path} lacks the channels {', '.join(missing[:5])}.")
+            if name in stored:
+                check_shape(stored[name], f"{path}: {name}", f"T {len(found)}", sizes)
+                stored[name] = stored[name][:, [found.index(n) for n in names]]
+        for name, width in _WIDTHS.items():
+            if name not in stored:
+                raise AvatarError(f"{path} lacks the tensor {name}.")
+            where = f"{path}: {name}"
+            check_shape(stored[name], where, f"T {width}" if width else "T", sizes)
+            check_numbers(stored[name], where, "float" if width else "bool", _LARGEST.get(name, 1e6))
+            tensors[name] = stored[name].float() if width else stored[name]
+        if sizes["T"] == 0:
+            raise AvatarError(f"{path} holds no frames.")
+        return Motion(fps=written_number(metadata.get("fps", ""), f"{path}: fps", *FRAME_RATES), **tensors)
 
 
 _WIDTHS = {
     "arkit": len(ARKIT), "face": len(CHANNELS), "head_rotation": 3, "head_translation": 3, "gaze": 2,
     "torso_rotation": 3, "torso_translation": 3, "torso_warp": WIDTH, "valid": 0,
 }  # fmt: skip
+# Of what is read, in the track's units: no face or head does what is beyond.
+_LARGEST = {"arkit": 100.0, "face": 1000.0, "head_rotation": 1000.0, "gaze": 1000.0, "torso_rotation": 1000.0}
 assert {f.name for f in fields(Motion)} == {"fps", *_WIDTHS}

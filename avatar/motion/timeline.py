@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avatar.checks import Record, number
 from avatar.errors import AvatarError
 from avatar.motion.emotion import Mix
 from avatar.paths import read_json
@@ -19,6 +20,8 @@ from avatar.paths import read_json
 FORMAT = "avatar-timeline-1"
 # Seconds of the soft edges; they lie outside the span, within it the control has its full value.
 FADES = {"lip-scale": 0.1, "emotion": 0.3, "pose": 0.8, "pose-scale": 0.5, "blink": 0.2, "gaze": 0.12}
+_WORDS_FIX = 'It is {"unit": "seconds", "words": [[0.1, 0.4, "hello"]]}.'
+LATEST = 1e6  # second that a control or a word may be at
 _SPAN = re.compile(r"(?P<value>.*)@(?P<start>\d+(?:\.\d+)?)?-(?P<end>\d+(?:\.\d+)?)?")
 Words = Sequence[tuple[float, float, str]]
 
@@ -117,7 +120,9 @@ def from_option(control: str, text: str, words: Words = ()) -> list[Span]:
     if match := _SPAN.fullmatch(text):
         value = match["value"]
         places = [(float(match["start"] or "-inf"), float(match["end"] or "inf"))]
-    elif "@" in text and not Path(text).exists():
+        if any(abs(at) > LATEST for at in places[0] if math.isfinite(at)):
+            raise AvatarError(f"--{control} {text}: times go to {LATEST:g} seconds.")
+    elif "@" in text and not is_path(text):
         value, _, word = text.rpartition("@")
         places = [(a, b) for a, b, said in words if said.lower() == word.lower()]
         if not places:
@@ -129,6 +134,14 @@ def from_option(control: str, text: str, words: Words = ()) -> list[Span]:
             )
     READERS[control](value)
     return [_checked(control, value, a, b, FADES[control], f"--{control} {text}") for a, b in places]
+
+
+def is_path(text: str) -> bool:
+    """Whether an option names something that is there; what cannot be a name is not."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def load(path: Path) -> list[Span]:
@@ -149,18 +162,21 @@ def load(path: Path) -> list[Span]:
         if unknown or "control" not in entry or "value" not in entry:
             problem = f"unknown {', '.join(unknown)}" if unknown else "control or value is missing"
             raise AvatarError(f"{where}: {problem}.", "", "Known are control, value, start, end, fade.")
-        control, value = entry["control"], str(entry["value"])
+        control = Record(entry, where).text("control")
         if control not in READERS:
             raise AvatarError(f"{where}: there is no control {control!r}.", "", f"Known are {', '.join(READERS)}.")
-        times = {"start": -math.inf, "end": math.inf, "fade": FADES[control], **entry}
-        start, end, fade = (times[name] for name in ("start", "end", "fade"))
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (start, end, fade)):
-            raise AvatarError(f"{where}: start, end and fade must be numbers, in seconds.")
+        value = entry["value"]
+        value = value if isinstance(value, str) else str(number(value, f"{where}: value", -1e6, 1e6))
+        start, end, fade = (
+            number(entry[name], f"{where}: {name}", low, LATEST) if name in entry else default
+            for name, low, default in (("start", -LATEST, -math.inf), ("end", -LATEST, math.inf),
+                                       ("fade", 0, FADES[control]))
+        )  # fmt: skip
         try:
             READERS[control](value)
         except AvatarError as error:
             raise AvatarError(f"{where}: {error.what}", error.why, error.fix) from None
-        spans.append(_checked(control, value, float(start), float(end), float(fade), where))
+        spans.append(_checked(control, value, start, end, fade, where))
     return spans
 
 
@@ -177,17 +193,18 @@ def load_words(path: Path) -> Words:
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-        raise AvatarError(f"{path} holds no words.", "", 'It is {"unit": "seconds", "words": [[0.1, 0.4, "hello"]]}.')
+        raise AvatarError(f"{path} is not a file of words.", "", _WORDS_FIX)
     if content.get("unit", "seconds") != "seconds":
-        raise AvatarError(f"{path}: times must be in seconds, not {content['unit']}.")
+        raise AvatarError(f"{path} is not a file of words:", "times must be in seconds.")
     words = []
     for i, entry in enumerate(content["words"]):
-        if not (
-            isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)
-            and all(isinstance(v, int | float) for v in entry[:2]) and entry[0] <= entry[1]
-        ):  # fmt: skip
-            raise AvatarError(f"{path}, word {i} is not [start, end, word].")
-        words.append((float(entry[0]), float(entry[1]), entry[2]))
+        where = f"{path}, word {i}"
+        if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)):
+            raise AvatarError(f"{path} is not a file of words:", f"word {i} is not [start, end, word].", _WORDS_FIX)
+        start, end = (number(v, f"{where}: time", -LATEST, LATEST) for v in entry[:2])
+        if start > end:
+            raise AvatarError(f"{where} ends before it starts.")
+        words.append((start, end, entry[2]))
     return words
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
-from avatar.errors import AvatarError
+from avatar.io.arrays import load_array
+from avatar.io.pictures import read_picture
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.parse import load_masks, read_mask, resize
 from avatar.preprocess.stage import StageContext
@@ -68,7 +69,7 @@ def load_background(person: Path) -> Background:
     moving = (folder / "warp.npy").is_file()
     return Background(
         plate=read_rgb(folder / ("wide.png" if moving else "plate.png")),
-        warp=np.load(folder / "warp.npy") if moving else None,
+        warp=load_array(folder / "warp.npy", "T 2 3") if moving else None,
     )
 
 
@@ -372,10 +373,7 @@ def read_grey(path: Path) -> np.ndarray:
     """
     import cv2
 
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
-        raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare --force`.")
-    return picture
+    return read_picture(path, cv2.IMREAD_GRAYSCALE, "Run `avatar prepare --force`.")
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Literal, cast
 import tyro
 
 from avatar import log
+from avatar.checks import Record
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.stage import PERSON, Stage, StageContext, is_current, read_record, run_stage
@@ -19,6 +21,7 @@ from avatar.writing import contents, one_writer
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")
 MARKER = "prepare.json"
 FORMAT = "avatar-person-1"
+MOST_OFFSET = 10_000  # frames between sound and picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,12 @@ def check_options(config: Config) -> None:
         raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", "", "Give 1 or more, or 0 to choose.")
     if config.av_offset != "auto":
         try:
-            float(config.av_offset)
+            frames = float(config.av_offset)
         except ValueError:
-            raise AvatarError(f"--av-offset {config.av_offset} is neither a number nor auto.") from None
+            frames = math.nan
+        if not abs(frames) <= MOST_OFFSET:  # false for NaN
+            raise AvatarError(f"--av-offset {config.av_offset} is neither a number nor auto.", "",
+                              f"Give frames, from -{MOST_OFFSET} to {MOST_OFFSET}.")  # fmt: skip
 
 
 def claim_folder(config: Config) -> None:
@@ -109,9 +115,10 @@ def claim_folder(config: Config) -> None:
     ingest.check_source(config)  # so that a bad video leaves no folder behind
     marker = config.out / MARKER
     if marker.exists():
-        if read_json(marker).get("source_sha256") != source and not config.force:
+        kept = Record(read_json(marker), marker)
+        if kept.value("source_sha256", None) != source and not config.force:
             raise AvatarError(
-                f"{config.out} holds the preparation of another video ({read_json(marker).get('source')}).",
+                f"{config.out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
                 "",
                 "Choose another --out, or pass --force to replace it.",
             )
@@ -129,16 +136,16 @@ def is_finished(name: str, ctx: StageContext) -> bool:
 
 def assemble(ctx: StageContext) -> None:
     """Write person.json and motion.safetensors from what the stages found so far."""
-    import numpy as np
     import torch
 
+    from avatar.io.arrays import load_array
     from avatar.motion.motion import Motion
 
     ingest, track, refine = ctx.result("ingest"), ctx.result("track"), ctx.result("refine")
     sync = ctx.result("sync") if is_finished("sync", ctx) else {}
     motion = Motion.load(ctx.folder("refine") / "motion.safetensors")
     if is_finished("torso", ctx):
-        torso = torch.from_numpy(np.load(ctx.folder("torso") / "torso.npy")).float()
+        torso = torch.from_numpy(load_array(ctx.folder("torso") / "torso.npy", f"{ctx.frames} 138")).float()
         motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], torso_warp=torso[:, 6:])
     motion.save(ctx.person / "motion.safetensors")
     frames = ingest["num_frames"]

@@ -20,6 +20,8 @@ import numpy as np
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL
+from avatar.io.arrays import load_array
+from avatar.io.pictures import read_picture
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from avatar.preprocess.landmarker import quiet_stderr
 from avatar.preprocess.stage import StageContext, read_record
@@ -61,7 +63,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     segments = ctx.result("track")["segments"]
     stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.result("ingest")["fps"])
     keyframes = choose_keyframes(segments, stride)
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy")[:, :, :2]
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")[:, :, :2]
     (out / "masks").mkdir()
 
     def parse(index: int) -> None:
@@ -123,9 +125,10 @@ def read_mask(path: Path) -> np.ndarray:
     """
     import cv2
 
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.shape[2:] != (4,):
-        raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare --force`.")
+    fix = "Run `avatar prepare --force`."
+    picture = read_picture(path, cv2.IMREAD_UNCHANGED, fix)
+    if picture.shape[2:] != (4,):
+        raise AvatarError(f"{path} is damaged: it has no four channels.", "", fix)
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA).astype(np.float32) / 255
 
 
@@ -337,7 +340,7 @@ class _Reader:
         self.keyframes: list[int] = records[NAME]["result"]["keyframes"]  # type: ignore[index]
         self.segments: list[list[int]] = records["track"]["result"]["segments"]  # type: ignore[index]
         self.side = float(records["ingest"]["result"]["size"])  # type: ignore[index]
-        self.landmarks = np.load(person / "track" / "landmarks.npy", mmap_mode="r")
+        self.landmarks = load_array(person / "track" / "landmarks.npy", "T 478 3", mapped=True)
 
     def masks(self, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self.landmarks):
@@ -354,7 +357,7 @@ class _Reader:
 
     def classes(self, index: int) -> np.ndarray:
         """The four classes [S, S, 4] at any frame, from the key frames before and after it."""
-        start, end = next(s for s in self.segments if s[0] <= index < s[1])
+        start, end = next((s for s in self.segments if s[0] <= index < s[1]), (0, len(self.landmarks)))
         after = bisect_right(self.keyframes, index)
         before = self.keyframes[after - 1]
         if before == index:

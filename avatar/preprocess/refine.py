@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import log
+from avatar.io.arrays import load_array
 from avatar.motion.face_channels import EYE_CORNERS, EYE_RADIUS, IRIS
 from avatar.preprocess import bundle, texture
 from avatar.preprocess.bundle import Solution
@@ -87,9 +88,9 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     from avatar.assets import canonical_face
 
     ingest, track = ctx.result("ingest"), ctx.result("track")
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy")
-    arkit = np.load(ctx.folder("track") / "blendshapes.npy")
-    valid = np.load(ctx.folder("track") / "valid.npy")
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")
+    arkit = load_array(ctx.folder("track") / "blendshapes.npy", f"{ctx.frames} 52")
+    valid = load_array(ctx.folder("track") / "valid.npy", f"{ctx.frames}", "bool")
     segments = track["segments"]
     canonical = canonical_in_head_axes(canonical_face()[0])
     centre = principal_point(ingest)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from avatar import log
+from avatar.checks import number, reading
+from avatar.io.arrays import load_array
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
 from avatar.motion.motion import Motion
@@ -126,7 +128,7 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
 def measure(ctx: StageContext) -> Measurements:
     """Collect the measurements of the earlier stages."""
     ingest = ctx.result("ingest")
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy")
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")
     height = np.ptp(landmarks[..., 1], axis=1)
     loudness, clipped = None, 0.0
     if ingest["has_audio"]:
@@ -134,10 +136,11 @@ def measure(ctx: StageContext) -> Measurements:
     return Measurements(
         fps=ingest["fps"], size=ingest["size"], segments=ctx.result("track")["segments"],
         test_start=ctx.test_start, motion=Motion.load(ctx.folder("refine") / "motion.safetensors"),
-        residual=np.load(ctx.folder("refine") / "residual.npy"),
-        raw_pose=np.load(ctx.folder("refine") / "raw_pose.npy"),
+        residual=load_array(ctx.folder("refine") / "residual.npy", f"{ctx.frames}", finite=False),
+        raw_pose=load_array(ctx.folder("refine") / "raw_pose.npy", f"{ctx.frames} 6", finite=False),
         opening=mouth_opening(landmarks) / height, face_height=height,
-        sharpness=np.load(ctx.folder("track") / "sharpness.npy"), change=np.load(ctx.folder("track") / "change.npy"),
+        sharpness=load_array(ctx.folder("track") / "sharpness.npy", f"{ctx.frames}", finite=False),
+        change=load_array(ctx.folder("track") / "change.npy", f"{ctx.frames - 1}", finite=False),
         loudness=loudness, clipped=clipped,
     )  # fmt: skip
 
@@ -146,8 +149,8 @@ def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, flo
     """Level of the sound [T] in dBFS at each frame, and the share of samples at full scale."""
     import wave
 
-    with wave.open(str(path)) as file:
-        rate = file.getframerate()
+    with reading(path, "a WAV file", "Run `avatar prepare --force`."), wave.open(str(path)) as file:
+        rate = number(file.getframerate(), f"{path}: the sample rate", 1, 1e6)
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     edges = np.minimum(np.round(np.arange(frames + 1) * rate / fps).astype(int), len(samples))
@@ -355,8 +358,8 @@ def sample_pictures(ctx: StageContext, data: Measurements) -> list[tuple[str, st
         "widest mouth": data.opening.argmax(), "largest error": np.where(data.valid, data.residual, 0).argmax(),
     }  # fmt: skip
     wanted |= {int(i): name for name, i in extremes.items()}
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy", mmap_mode="r")
-    shape = np.load(ctx.folder("refine") / "shape.npy").astype(np.float64)
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3", mapped=True)
+    shape = load_array(ctx.folder("refine") / "shape.npy", "478 3").astype(np.float64)
     camera = ctx.result("refine")["camera"]
     pictures = []
     for index, name in sorted(wanted.items()):

@@ -19,7 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from avatar.checks import Record
 from avatar.errors import AvatarError
+from avatar.io.person import Result
 from avatar.log import info
 from avatar.paths import atomic_dir, read_json
 
@@ -88,10 +90,11 @@ class Stage(Protocol):
 def read_record(person: Path, name: str) -> dict[str, Any] | None:
     """The stage.json of a finished stage, or None; one that cannot be read counts as absent."""
     try:
-        record = read_json(person / name / "stage.json")
+        path = person / name / "stage.json"
+        record = Record(read_json(path), path)
+        return record.data | {"key": record.text("key"), "result": Result(record.record("result"))}
     except AvatarError:
         return None
-    return record if isinstance(record, dict) and "key" in record and "result" in record else None
 
 
 def content_hash(data: Any) -> str:
@@ -145,7 +148,7 @@ def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
     """
     record = stage_record(stage, ctx)
     if not force and is_current(stage, ctx):
-        info(f"[dim]{stage.NAME}: done before[/dim]")
+        info(f"{stage.NAME}: done before", "dim")
         return False
     start = time.perf_counter()
     with atomic_dir(ctx.person / stage.NAME) as out:

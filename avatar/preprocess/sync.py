@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.errors import AvatarError
+from avatar.io.arrays import load_array
 from avatar.io.audio import load_audio
 from avatar.log import info, warn
 from avatar.motion.arkit import INDEX
@@ -82,9 +83,9 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     if ctx.config.av_offset != "auto":
         return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
     fps = float(ctx.result("ingest")["fps"])
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy")
-    blendshapes = np.load(ctx.folder("track") / "blendshapes.npy")
-    valid = np.load(ctx.folder("track") / "valid.npy")
+    landmarks = load_array(ctx.folder("track") / "landmarks.npy", "T 478 3")
+    blendshapes = load_array(ctx.folder("track") / "blendshapes.npy", "T 52")
+    valid = load_array(ctx.folder("track") / "valid.npy", "T", "bool")
     valid[ctx.test_start :] = False
     samples = load_audio(ctx.folder("ingest") / "audio.wav")
     measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)

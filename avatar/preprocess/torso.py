@@ -15,6 +15,8 @@ import numpy as np
 
 from avatar import log
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH
+from avatar.io.arrays import check_tensors, load_array
+from avatar.io.checkpoint import read_safetensors
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
 from avatar.preprocess.parse import load_masks, similarity
@@ -46,12 +48,17 @@ def options(config: Config) -> dict[str, Any]:
     return {}
 
 
+def head_depth(path: Path) -> float:
+    """Median distance of the head in a motion file, centimetres."""
+    tensors, _ = read_safetensors(path, "a motion file", ("head_translation",))
+    check_tensors(tensors, path, {"head_translation": "T 3"})
+    return float(np.median(tensors["head_translation"][:, 2].numpy()))
+
+
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """Write torso.npy, float32 [T, 6 + WIDTH]: rotation (axis-angle, radians), translation and warp (centimetres)."""
-    from safetensors.numpy import load_file
-
     camera = ctx.result("refine")["camera"]
-    depth = float(np.median(load_file(ctx.folder("refine") / "motion.safetensors")["head_translation"][:, 2])) + BEHIND
+    depth = head_depth(ctx.folder("refine") / "motion.safetensors") + BEHIND
     principal = np.array([camera["cx"], camera["cy"]])
     matrices, tracked, main, gain = track_clothes(ctx)
     if not tracked.any():
@@ -234,7 +241,7 @@ class _Reference:
         self.aligner = Aligner(self.picture, self.part, "similarity")
         self.centre = self.aligner.centre
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
-        landmarks = np.load(ctx.folder("track") / "landmarks.npy", mmap_mode="r")
+        landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3", mapped=True)
         self.head = np.asarray(landmarks[index, STEADY, :2], np.float64)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.io.pictures import read_picture
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
@@ -101,10 +102,7 @@ def read_rgb(path: Path) -> np.ndarray:
     """
     import cv2
 
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise AvatarError(f"{path} is missing or damaged.", "", "Run `avatar prepare --force`.")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(read_picture(path, cv2.IMREAD_COLOR, "Run `avatar prepare --force`."), cv2.COLOR_BGR2RGB)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:

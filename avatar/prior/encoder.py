@@ -19,10 +19,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from avatar.checks import Record, Where
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.log import warn
 
+# Options of each encoder that a checkpoint may give, and their ranges: bands; seconds.
+_OPTIONS = {
+    "mel": {"bands": (1, 256)}, "moonshine": {"window": (0.5, 30)},
+    "whisper": {"window": (0.5, 30), "hop": (0.02, 10), "ahead": (0, 10)},
+}  # fmt: skip
 ENERGY_FLOOR_DB = -80.0
 _HOP = 160  # energy and mel: 10 ms
 _FFT = 512
@@ -66,8 +72,8 @@ class MelEncoder:
     rate = SAMPLE_RATE / _HOP
     first = 0.0
 
-    def __init__(self, bands: int = 80) -> None:
-        self.dim = bands
+    def __init__(self, bands: float = 80) -> None:
+        self.dim = int(bands)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -164,20 +170,29 @@ class SpeechEncoder:
         return {"parts": [part.config for part in self.parts]}
 
 
-def build_encoder(config: dict[str, Any]) -> SpeechEncoder:
+def build_encoder(config: Any, where: Where = "The configuration") -> SpeechEncoder:
     """The encoder that ``config`` (of a checkpoint) describes.
 
+    Args:
+        config: As `SpeechEncoder.config`.
+        where: What an error names: the file that it comes from.
+
     Raises:
-        AvatarError: A name is unknown, or a pretrained part cannot be had.
+        AvatarError: A name is unknown, an option is wrong, or a pretrained part cannot be had.
     """
     from avatar.prior.whisper import WhisperEncoder  # needs nothing else, but torch
 
-    known = {kind.name: kind for kind in (MoonshineEncoder, MelEncoder, WhisperEncoder)}
+    known: dict[str, Any] = {kind.name: kind for kind in (MoonshineEncoder, MelEncoder, WhisperEncoder)}
+    record, place = Record(config, f"{where}: encoder"), f"{where}: encoder"
     parts = []
-    for part in config.get("parts", [config]):
-        if part.get("name") not in known:
-            raise AvatarError(f"There is no audio encoder '{part.get('name')}'.", f"Known are {', '.join(known)}.")
-        parts.append(known[part["name"]](**{k: v for k, v in part.items() if k != "name"}))
+    for part in record.list("parts", [record.data]):
+        about = Record(part, place)
+        if (name := about.text("name")) not in known:
+            raise AvatarError(f"{place}: there is no audio encoder {name!r}.", f"Known are {', '.join(known)}.")
+        ranges = {option: ends for option, ends in _OPTIONS[name].items() if option in about.data}
+        parts.append(known[name](**{option: about.number(option, *ends) for option, ends in ranges.items()}))
+    if not 0 < len(parts) <= len(known):
+        raise AvatarError(f"{place} has {len(parts)} parts, not 1 to {len(known)}.")
     return SpeechEncoder(parts)
 
 

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar.checks import Record
 from avatar.errors import AvatarError
+from avatar.io.arrays import check_tensors, load_state
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.motion import Motion
+from avatar.motion import Motion, face_channels
+from avatar.motion.arkit import ARKIT
 from avatar.motion.blinks import EYES, LIDS
 from avatar.prior.encoder import ENERGY_FLOOR_DB, SpeechEncoder, features_at, stream_features
 from avatar.prior.gate import SpeechGate
@@ -30,6 +33,7 @@ from avatar.prior.generator_flow import (
     CONTEXT,
     RATE,
     SPEECH,
+    TAPS,
     WINDOW,
     FlowNet,
     Forecast,
@@ -38,7 +42,7 @@ from avatar.prior.generator_flow import (
     sample,
     shared_flow,
 )
-from avatar.prior.generator_manner import CHANNELS, Manner
+from avatar.prior.generator_manner import CHANNELS, FOLLOWERS, Manner
 from avatar.prior.generator_training import STEPS, fit_flow, fit_forecast, windows_of
 from avatar.prior.resample import at_rate
 
@@ -232,14 +236,18 @@ class MotionGenerator:
             AvatarError: The file is missing, damaged or of another version.
         """
         tensors, about = load_tensors(path)
-        if about.get("format") != FORMAT or tuple(about["channels"]) != CHANNELS:
+        if about.get("format") != FORMAT or about.get("channels") != list(CHANNELS):
             raise AvatarError(f"{path} is not a motion generator of this version.", "", "Train again.")
+
+        _check(path, tensors)
+        single = {k for k, v in tensors.items() if v.is_floating_point()} - {"blinks.weights"}
+        tensors |= {k: tensors[k].float() for k in single}
 
         def part(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
         flow = FlowNet()
-        flow.load_state_dict(part("flow"))
+        load_state(flow, part("flow"), path)
         return MotionGenerator(
             manner=Manner(**part("manner")),
             blinks=BlinkHabit(rate=RATE, **part("blinks")),
@@ -247,8 +255,30 @@ class MotionGenerator:
             forecast=Forecast(**part("forecast")),
             flow=flow.eval(),
             starts=tensors["starts"],
-            listens=about["listens"],
+            listens=Record(about, path).flag("listens"),
         )
+
+
+def _check(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse what :meth:`MotionGenerator.save` cannot have written."""
+    c, window = len(CHANNELS), WINDOW * len(CHANNELS)
+    shapes = {
+        "starts": f"S {CONTEXT} {c}", "blinks.weights": "7", "blinks.shapes": "B N 4", "blinks.closed": "B 4",
+        "blinks.lengths": "B", "manner.rest": f"{c}", "manner.spread": f"{c}", "manner.low": f"{c}",
+        "manner.high": f"{c}", "manner.follow": f"{c + 1} {FOLLOWERS}", "manner.face": f"{len(face_channels.CHANNELS)}",
+        "manner.arkit": f"{len(ARKIT)}", "response.weights": f"R {c}", "response.middle": "R",
+        "forecast.scale": f"{5 * c}", "forecast.weights": f"{5 * c} {window}", "forecast.trend": f"{WINDOW} {c}",
+        "forecast.modes": f"K {window}", "forecast.size": "K",
+    }  # fmt: skip
+    known = {name for name in tensors if not name.startswith("flow.")}
+    if extra := known - set(shapes):
+        raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", "", "Train again.")
+    rows = check_tensors(tensors, path, {"blinks.shapes": "B N 4"})["N"]
+    sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": rows + 1})
+    if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != TAPS or int(tensors["blinks.lengths"].min()) < 1:
+        raise AvatarError(f"{path} does not hold what a motion generator needs.", "", "Train again.")
+    if not bool((tensors["manner.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
+        raise AvatarError(f"{path}: a spread in it is not positive.", "", "Train again.")
 
 
 class _Blinking:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from avatar.errors import AvatarError
+from avatar.io.arrays import load_state
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.prior.generator_manner import CHANNELS
 
@@ -39,6 +40,7 @@ SPEECH = 2  # loudness and voice activity
 HEARD = CONTEXT + WINDOW + AHEAD
 _REACH = 4  # rows on each side that a tap of the response averages
 BEFORE = 25  # rows of sound before a row that it responds to; `AHEAD` after
+TAPS = SPEECH * ((BEFORE + AHEAD - 2 * _REACH) // PATCH + 1)  # numbers that a response is made from
 STEPS = 4  # of Heun's method: eight evaluations
 _SIZE = len(CHANNELS)
 _WIDTH, _LAYERS, _HEADS, _DROPOUT = 32, 2, 4, 0.2
@@ -280,7 +282,7 @@ def shared_flow(path: Path = WEIGHTS) -> FlowNet:
     if metadata.get("format") != FORMAT:
         raise AvatarError(f"{path} is not a flow of motion.", f"Its format is {metadata.get('format')!r}.")
     net = FlowNet()
-    net.load_state_dict(tensors)
+    load_state(net, tensors, path)
     return net.eval()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
+from avatar.geometry.warp import WIDTH
 from avatar.motion import Motion
 from avatar.motion.arkit import ARKIT, MOUTH
 from avatar.motion.blinks import CLOSED, EYES, LIDS, find_blinks
@@ -29,6 +30,7 @@ CHANNELS = (
 BROWS = [CHANNEL_INDEX[name] for name in CHANNELS[8:12]]
 _UPPER = [i for i in range(len(ARKIT)) if i not in MOUTH]
 _TORSO = POSE_TRACKS[2:]
+FOLLOWERS = 6 + WIDTH + len(_UPPER) + len(LIDS)  # columns of `Manner.follow`
 # Radians, centimetres, radians, centimetres: what moves less is noise.
 _FLOOR = torch.tensor([0.005] * 3 + [0.05] * 3 + [0.01] * 2 + [0.01] * 4 + [0.02])
 _MIRROR = [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 8, 9, 12]  # the other side's brow

@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from avatar import log
+from avatar.checks import FRAME_RATES, Record, parse_json, written_number
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
+from avatar.io.arrays import check_tensors, load_state
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
+from avatar.io.checkpoint import read_safetensors
+from avatar.io.person import FILE, read_person, read_result
 from avatar.motion import Motion, arkit, face_channels
 from avatar.motion.normalise import FACE, MOUTH, mouth_channels, opening_weights, with_mouth
-from avatar.paths import atomic_file, read_json
+from avatar.paths import atomic_file
 from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import HOLD_SECONDS, SpeechGate
 
@@ -43,6 +46,7 @@ _SPEEDS = (0.9, 1.1)  # voices are higher and faster, or deeper and slower, than
 _QUIET_SHARE = 0.15  # of the sound that one training copy replaces by silence or noise
 _PAUSES = (HOLD_SECONDS, 0.4, 0.6)  # seconds, the choices for how long a pause leaves the mouth to the networks
 _PAUSE_COST = 0.01  # of correlation, that closing the lips sooner may cost
+MOST_PAUSE = 60.0  # seconds, in what is read
 _MAX_GAIN = 1.5
 _GAIN_POWER = 0.7  # how much of the lost variance to restore: all of it would exaggerate wrong guesses as well
 
@@ -161,28 +165,36 @@ class PersonalSpeech:
         path = Path(path)
         if not path.is_file():
             raise AvatarError(f"The speech network {path} does not exist.", "", "Train with `avatar train`.")
-        try:
-            with safe_open(str(path), "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except Exception as error:  # safetensors raises its own, unexported class
-            raise AvatarError(f"{path} cannot be read as a speech network:", f"{error}.") from None
+        tensors, metadata = read_safetensors(path, "a speech network")
         channels = [*(face_channels.CHANNELS[i] for i in FACE), *(arkit.ARKIT[i] for i in MOUTH)]
-        if metadata.get("format") != FORMAT or json.loads(metadata["face"]) + json.loads(metadata["arkit"]) != channels:
+        about = {
+            name: parse_json(metadata.get(name, "null"), f"{path}: {name}")
+            for name in ("face", "arkit", "encoder", "report")
+        }
+        if metadata.get("format") != FORMAT or [about["face"], about["arkit"]] != [
+            channels[: len(FACE)],
+            channels[len(FACE) :],
+        ]:
             raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+        outputs = str(len(channels))
+        sizes = check_tensors(tensors, path, {name: "F" if "input" in name else outputs for name in _TENSORS})
         members = []
         for i in range(sum(name.endswith("enter.weight") for name in tensors)):
-            net = _Net(len(tensors["input_mean"]), len(channels))
+            net = _Net(sizes["F"], len(channels))
             prefix = f"members.{i}."
-            net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            load_state(net, state, f"{path}, member {i}")
             members.append(net.eval())
+        encoder = build_encoder(about["encoder"], path)
+        if not members or encoder.dim + 1 != sizes["F"]:  # and loudness relative to the voice
+            raise AvatarError(f"{path} holds no network for the features of its encoder.", "", "Train again.")
         return PersonalSpeech(
-            fps=float(metadata["fps"]),
-            encoder=build_encoder(json.loads(metadata["encoder"])),
+            fps=written_number(metadata.get("fps", ""), f"{path}: fps", *FRAME_RATES),
+            encoder=encoder,
             members=members,
-            pause=float(metadata["pause"]),
-            report=json.loads(metadata["report"]),
-            **{name: tensors[name] for name in _TENSORS},
+            pause=written_number(metadata.get("pause", ""), f"{path}: pause", 0, MOST_PAUSE),
+            report=Record(about["report"], f"{path}: report").data,
+            **{name: tensors[name].float() for name in _TENSORS},
         )
 
 
@@ -207,7 +219,7 @@ def train_personal(
         AvatarError: The folder is incomplete, has no sound, or has less than 3 s of tracked frames to train on.
     """
     person = Path(person)
-    info = read_json(person / "person.json")
+    info = read_person(person / FILE)
     if not info["has_audio"]:
         raise AvatarError(f"{person} has no sound.", "Speech cannot be learnt from it.", "Use a video with sound.")
     motion = Motion.load(motion_path(person))[: info["test_start"]]
@@ -215,7 +227,7 @@ def train_personal(
         raise AvatarError(
             f"{person} has less than 3 s of tracked face to learn speech from.", "", "Use a longer video."
         )
-    encoder = build_encoder(read_json(person / "features" / "stage.json")["result"]["encoder"])
+    encoder = build_encoder(read_result(person, "features")["encoder"], person / "features" / "stage.json")
     samples = load_audio(person / "ingest" / "audio.wav")
     return fit(motion, samples, encoder, float(info["av_offset_frames"]), seed=seed, steps=steps, progress=progress)
 

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar.checks import Record
 from avatar.errors import AvatarError
+from avatar.io.arrays import check_tensors
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion import Motion
@@ -36,7 +38,7 @@ from avatar.motion.normalise import (
 from avatar.prior.closure import Closing
 from avatar.prior.encoder import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import SpeechGate
-from avatar.prior.personal import choose_pause, closed_mouth
+from avatar.prior.personal import MOST_PAUSE, choose_pause, closed_mouth
 from avatar.prior.resample import at_rate
 from avatar.prior.whisper import WhisperEncoder
 
@@ -46,6 +48,7 @@ WEIGHTS = Path(__file__).with_name("prior.safetensors")
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
 GAIN = 1.25  # of a prior in units of speech: chosen on the development people, who then move as much as they do
 _LIMIT = 6.0  # standard deviations of a feature
+_MOST_ROWS = 1000  # before and after a moment, in what is read
 _FOLDS = 5
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
 _PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
@@ -90,7 +93,7 @@ class SharedPrior:
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
             raise AvatarError(f"{path} is not an audio-to-motion prior.", f"Its format is {metadata.get('format')!r}.")
-        return _unpack(tensors, metadata)
+        return _unpack(path, tensors, metadata)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -306,17 +309,26 @@ class PriorSpeech:
         tensors, metadata = load_tensors(Path(path))
         if metadata.get("format") != SPEECH_FORMAT:
             raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
-        identity = Identity(*(tensors.pop(f"identity.{name}") for name in ("centre", "spread", "matrix", "bias")))
-        rest, gain, readout = tensors.pop("rest"), tensors.pop("gain"), tensors.pop("readout", None)
+        prior, about = _unpack(path, tensors, metadata), Record(metadata, path)
+        kinds, channels = str(len(ARTICULATION)), str(CHANNELS)
+        shapes = {
+            "identity.centre": kinds, "identity.spread": kinds, "identity.matrix": f"{kinds} {channels}",
+            "identity.bias": channels, "rest": channels, "gain": channels,
+        }  # fmt: skip
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        readout = tensors.get("readout")
+        if readout is not None:
+            shapes["readout"] = f"{len(prior.taps)} {channels}"
+        check_tensors(tensors, path, shapes)
         return PriorSpeech(
-            fps=float(metadata["fps"]),
-            prior=_unpack(tensors, metadata),
-            identity=identity,
-            rest=rest,
-            gain=gain,
+            fps=about.frame_rate(),
+            prior=prior,
+            identity=Identity(*(tensors[f"identity.{name}"] for name in ("centre", "spread", "matrix", "bias"))),
+            rest=tensors["rest"],
+            gain=tensors["gain"],
             readout=readout,
-            pause=float(metadata["pause"]),
-            report=metadata["report"],
+            pause=about.number("pause", 0, MOST_PAUSE),
+            report=about.record("report").data,
         )
 
 
@@ -331,12 +343,26 @@ def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors if prior.touch is None else tensors | {"prior.touch": prior.touch}, metadata
 
 
-def _unpack(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
-    if tuple(metadata["articulation"]) != ARTICULATION:
-        raise AvatarError("The audio-to-motion prior speaks of another mouth than this version.", "", "Train it again.")
-    arrays = {name: tensors[f"prior.{name}"] for name in _TENSORS}
-    encoder = build_encoder(metadata["encoder"])
-    return SharedPrior(encoder=encoder, touch=tensors.get("prior.touch"), **arrays, **metadata["prior"])
+def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
+    about = Record(metadata, path)
+    if about.names("articulation") != list(ARTICULATION):
+        raise AvatarError(f"{path} speaks of another mouth than this version.", "", "Train it again.")
+    said = about.record("prior")
+    behind, ahead = (said.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
+    shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "taps": f"R {len(ARTICULATION)}"}
+    if "prior.touch" in tensors:
+        shapes["touch"] = "R"
+    sizes = check_tensors(tensors, path, {f"prior.{name}": shape for name, shape in shapes.items()})
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    encoder = build_encoder(metadata.get("encoder"), path)
+    if sizes["F"] != encoder.dim or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1:
+        raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", "", "Train it again.")
+    if not bool((tensors["prior.input_std"] > 0).all()):
+        raise AvatarError(f"{path}: prior.input_std is not positive.", "", "Train it again.")
+    return SharedPrior(
+        encoder=encoder, touch=tensors.get("prior.touch"), behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
+        about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
+    )  # fmt: skip
 
 
 def _moved(samples: np.ndarray, seconds: float) -> np.ndarray:

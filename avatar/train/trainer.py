@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar import log
+from avatar.checks import Record, reading, whole
 from avatar.data import PersonDataset
 from avatar.device import choose_device
 from avatar.errors import AvatarError
@@ -21,7 +22,7 @@ from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.io.pictures import write_jpeg
 from avatar.losses.lpips import LPIPS
-from avatar.methods.gaussian import GaussianAvatar, Rendering
+from avatar.methods.gaussian import FORMAT, GaussianAvatar, Rendering
 from avatar.native import l1_ssim
 from avatar.paths import atomic_dir, atomic_file
 from avatar.strategy.density import DensityControl
@@ -397,7 +398,7 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
         meta = {
-            "format": "avatar-model-4", "method": "gaussian", "config": asdict(self.config.model),
+            "format": FORMAT, "method": "gaussian", "config": asdict(self.config.model),
             "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
             "steps": self.step,
         }  # fmt: skip
@@ -405,22 +406,27 @@ class Trainer:
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
-        tensors, meta = load_tensors(folder / "checkpoints" / "last" / "state.safetensors")
-        trained, wanted = meta.get("encoding", "native"), self.config.model.encoding
+        path = folder / "checkpoints" / "last" / "state.safetensors"
+        tensors, meta = load_tensors(path)
+        about = Record(meta, path)
+        trained, wanted = about.text("encoding", "native"), self.config.model.encoding
         if trained != wanted:
             raise AvatarError(
                 f"{folder} was trained with --encoding {trained}.",
                 f"--encoding {wanted} stores other numbers and cannot go on with them.",
                 f"Give --encoding {trained}, or choose another --out.",
             )
-        if meta["config"] != fingerprint(self.config):
+        if about.text("config") != fingerprint(self.config):
             raise AvatarError(
                 f"{folder} was trained with other settings.", "A resumed run must keep them.",
                 "Give the same options as before, or choose another --out.",
             )  # fmt: skip
-        self.load_state(tensors)
-        self.step, self.psnr, self.seconds = meta["step"], meta["psnr"], meta["seconds"]
-        self._banned, self._rollbacks = set(meta["banned"]), meta["rollbacks"]
+        step = about.whole("step", 0, self.steps)
+        banned = {whole(frame, about.place("banned"), 0, self.data.num_frames - 1) for frame in about.list("banned")}
+        with reading(path, "a checkpoint of this training", "Train again with --overwrite."):
+            self.load_state(tensors)
+        self.step, self.psnr, self.seconds = step, about.number("psnr", -1e3, 1e3), about.number("seconds", 0, 1e9)
+        self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
 
 
 def fingerprint(config: TrainConfig) -> str:

@@ -101,10 +101,13 @@ def test_bad_options(run: Path, capsys: pytest.CaptureFixture[str], options: lis
     [
         ("{}", "list"),
         ("[]", "list"),
-        ("not json", "damaged"),
+        ("not json", "cannot be read as JSON"),
         ('[{"azimuth": 3}]', "time"),
         ('[{"time": 0, "roll": 3}]', "roll"),
-        ('[{"time": 0, "zoom": "big"}]', "numbers"),
+        ('[{"time": 0, "zoom": "big"}]', "zoom is 'big', not a number"),
+        ('[{"time": 0}, {"time": 1e308}]', "time is 1e+308"),
+        ('[{"time": 0}, {"time": 1' + "0" * 400 + "}]", "time is an integer of"),
+        ('[{"time": 0}, {"time": 1e-300}, {"time": 1, "azimuth": 5}]', "increase by 0.001 s"),
         ('[{"time": 0, "azimuth": 500}]', "azimuth"),
         ('[{"time": 1}, {"time": 1}]', "increase"),
     ],
@@ -243,7 +246,7 @@ def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "anna"
     folder.mkdir()
     (folder / "person.json").write_text('{"width": 4}')
-    with pytest.raises(KeyError):  # found beside the run, and opened
+    with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
         command.open_person(run, None)
 
 

@@ -261,7 +261,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, capfd: pytest.C
     folder = make_person(tmp_path / "p", frames=4, size=64)
     (folder / "ingest/frames/000002.jpg").write_bytes(b"damaged")
     assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
-    assert "000002.jpg is missing or damaged" in " ".join(capfd.readouterr().err.split())
+    assert "000002.jpg is damaged" in " ".join(capfd.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
@@ -307,10 +307,10 @@ def _break(dataset: Path, how: str) -> None:
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
         ("bad sound", "aud.wav is not a sound file"),
-        ("bad json", "transforms_train.json is damaged"),
-        ("other json", "transforms_train.json is not a transforms file"),
-        ("no poses", "transforms_train.json is not a transforms file"),
-        ("no rate", "transforms_train.json is not a transforms file"),
+        ("bad json", "transforms_train.json cannot be read as JSON"),
+        ("other json", "transforms_train.json is a list, not a JSON object"),
+        ("no poses", "transforms_train.json: frames[0] lacks transform_matrix"),
+        ("no rate", "transforms_train.json: fps is 0, not a number from 1 to 1000"),
         ("half a split", "transforms_val.json does not exist"),
     ],
 )
@@ -329,7 +329,7 @@ def test_unlike_and_damaged_pictures_are_named(dataset: Path) -> None:
     with pytest.raises(AvatarError, match=r"9\.jpg has 98x96 pixels"):
         list(ernerf.read_frames(info))
     (dataset / "ori_imgs/9.jpg").write_bytes(b"not a picture")
-    with pytest.raises(AvatarError, match=r"9\.jpg is not a picture"):
+    with pytest.raises(AvatarError, match=r"9\.jpg is damaged"):
         list(ernerf.read_frames(info))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
 # A package may import only from its own layer and the layers before it (docs/design.md).
 LAYERS = [
-    {"errors", "log", "paths", "writing", "environment", "assets", "protobuf", "__init__"},
+    {"checks", "errors", "log", "paths", "writing", "environment", "assets", "protobuf", "__init__"},
     {"geometry", "io", "native", "motion", "backends", "device"},
     {"fields", "losses", "data", "preprocess", "prior"},
     {"methods", "strategy", "configs"},

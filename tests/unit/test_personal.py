@@ -152,7 +152,9 @@ def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m) -> Pa
     voice, opening = voice_and_mouth()
     write_wav(folder / "ingest" / "audio.wav", voice)
     change(motion_of(opening)).save(folder / "refine" / "motion.safetensors")
-    write_json(folder / "person.json", {"has_audio": True, "test_start": 900, "av_offset_frames": 0.0})
+    about = {"has_audio": True, "test_start": 900, "av_offset_frames": 0.0, "width": 96, "height": 96, "fps": 25.0}
+    about |= {"num_frames": 1000, "segments": [[0, 1000]], "camera": {"focal": 200.0, "cx": 48.0, "cy": 48.0}}
+    write_json(folder / "person.json", about)
     write_json(folder / "features" / "stage.json", {"result": {"encoder": speech_encoder("mel").config}})
     return folder
 
