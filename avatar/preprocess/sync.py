@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.errors import AvatarError
-from avatar.io.audio import load_audio
+from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info, warn
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "sync"
 INPUTS: tuple[str, ...] = ("ingest", "track")
-VERSION = 1
+VERSION = 2
 
 MAX_SECONDS = 0.5  # largest offset looked for
 TOLERANCE = 0.040  # seconds; see above
@@ -44,7 +44,6 @@ _FOLDS = 6
 _GAP_SECONDS = 0.4  # left out of training on both sides of what is predicted: speech is alike within a syllable
 _BLOCK_SECONDS = 2.0
 _RESAMPLES = 200
-_TRAIN_SHARE = 0.9  # the end of the video is not looked at, nor what is held out besides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +75,17 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Measure the offset, or take the one the user gave; writes curve.npy [L, 2] (lag, correlation)."""
+    """Measure the offset on the training part, or take the user's; writes curve.npy [L, 2] (lag, correlation)."""
     if not ctx.config.audio:
         return {"has_audio": False, "offset_frames": 0.0}
     if ctx.config.av_offset != "auto":
         return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
     fps = float(ctx.result("ingest")["fps"])
-    landmarks = np.load(ctx.folder("track") / "landmarks.npy")
-    blendshapes = np.load(ctx.folder("track") / "blendshapes.npy")
-    valid = np.load(ctx.folder("track") / "valid.npy")
-    valid[ctx.test_start :] = False
-    samples = load_audio(ctx.folder("ingest") / "audio.wav")
+    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing.
+    landmarks, blendshapes, valid = (
+        np.load(ctx.folder("track") / f"{name}.npy")[: ctx.test_start] for name in ("landmarks", "blendshapes", "valid")
+    )
+    samples = load_audio(ctx.folder("ingest") / "audio.wav")[: round(ctx.test_start / fps * SAMPLE_RATE)]
     measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
     np.save(out / "curve.npy", np.stack([measured.lags, measured.curve], 1).astype(np.float32))
     applied = applied_offset(measured, fps)
@@ -141,7 +140,7 @@ def measure_offset(
     inputs = np.concatenate([sound.features, sound.energy[:, None]], 1)
     reach = max(2, round(MAX_SECONDS * fps))
     lags = np.arange(-reach, reach + 1)
-    frames = np.flatnonzero(valid[: int(count * _TRAIN_SHARE)])
+    frames = np.flatnonzero(valid)
     frames = frames[(frames >= reach) & (frames < count - reach)]
     if len(frames) < 4 * fps:
         return Offset(frames=0.0, confidence=0.0, correlation=0.0, lags=lags, curve=np.zeros(len(lags)))
