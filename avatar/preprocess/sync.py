@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.errors import AvatarError
-from avatar.io.audio import SAMPLE_RATE, load_audio
+from avatar.io.audio import load_audio
 from avatar.log import info, warn
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
@@ -81,11 +81,12 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     if ctx.config.av_offset != "auto":
         return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
     fps = float(ctx.result("ingest")["fps"])
-    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing.
+    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing. Sound is heard
+    # where these frames and all lags lie within them.
     landmarks, blendshapes, valid = (
         np.load(ctx.folder("track") / f"{name}.npy")[: ctx.test_start] for name in ("landmarks", "blendshapes", "valid")
     )
-    samples = load_audio(ctx.folder("ingest") / "audio.wav")[: round(ctx.test_start / fps * SAMPLE_RATE)]
+    samples = load_audio(ctx.folder("ingest") / "audio.wav")
     measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
     np.save(out / "curve.npy", np.stack([measured.lags, measured.curve], 1).astype(np.float32))
     applied = applied_offset(measured, fps)

@@ -137,6 +137,28 @@ def test_drives_are_told_apart(tmp_path: Path) -> None:
     assert low < audio["mouth_correlation"] < high
 
 
+def test_cuts_inside_the_held_out_part_are_no_motion(tmp_path: Path) -> None:
+    """The face jumps at frame 70, where the other take begins."""
+
+    class Jumping(PictureTracker):
+        def __init__(self) -> None:
+            self.seen = 0
+
+        def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            points, scores = super().track(image)
+            frame = FIRST + self.seen // 2  # the real one, then the rendered one
+            self.seen += 1
+            return points + (300 if frame >= 70 else 0), scores
+
+    person: Any = FakePerson(tmp_path)
+    avatar: Any = FakeAvatar()
+    moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
+    tools = Tools(tracker=Jumping())
+    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, peer=False).result
+    assert result["real"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
+    assert result["drives"]["tracked"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
+
+
 def test_peer_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
     person = FakePerson(tmp_path)
     real, masks = person.image(40), person.masks(40)

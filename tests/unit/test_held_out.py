@@ -20,7 +20,7 @@ from avatar.motion import Motion
 from avatar.paths import write_json
 from avatar.prior import personal
 from avatar.prior.generator import heard_track
-from avatar.train.command import train_speech
+from avatar.train.command import save_tracking, train_speech
 from avatar.train.config import TrainConfig
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config
@@ -138,3 +138,11 @@ def test_no_picture_or_pose_that_is_held_out_reaches_the_avatar(tmp_path: Path) 
     assert [name for name in plain if not torch.equal(plain[name], changed[name])] == []
     all_differ = trained(tmp_path / "c", lambda folder: other_frames(folder, 0))  # the test itself
     assert not torch.equal(plain["model.gaussians.means"], all_differ["model.gaussians.means"])
+
+
+def test_the_motion_that_a_run_speaks_with_ends_with_the_training_part(tmp_path: Path) -> None:
+    data = PersonDataset(make_person(tmp_path / "person"))
+    trainer = Trainer(data, small_config(data.folder, tmp_path / "run", steps=1))
+    save_tracking(trainer, tmp_path / "run")
+    assert len(Motion.load(tmp_path / "run" / "motion.safetensors")) == data.test_start
+    assert len(Motion.load(tmp_path / "run" / "tracking.safetensors")) == data.num_frames

@@ -171,6 +171,19 @@ def test_held_out_frames_change_nothing_and_the_seed_decides(tmp_path: Path) -> 
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
+def test_sound_that_is_late_is_heard_in_step(speed: float) -> None:
+    voice, opening = voice_and_mouth()
+    late = np.pad(voice, (5 * 640, 0))
+    targets, valid = opening[:, None], np.ones(FRAMES, bool)
+    straight, shifted = (
+        personal._copy(sound, speech_encoder("mel"), FPS, offset, targets, valid, speed)
+        for sound, offset in ((voice, 0.0), (late, 5.0))
+    )
+    assert np.corrcoef(straight.energy[10:-10], shifted.energy[10:-10])[0, 1] > 0.99
+    assert np.array_equal(straight.targets, shifted.targets)
+
+
 def test_too_little_tracked_face_is_refused(tmp_path: Path) -> None:
     def lost(motion: Motion) -> Motion:
         return motion.map(valid=torch.arange(len(motion)) < 20)

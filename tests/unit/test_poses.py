@@ -33,6 +33,21 @@ def test_corrections_are_continuous_within_a_run_of_frames_and_nothing_crosses_a
     assert not (frames_of[0] & frames_of[1] or frames_of[1] & frames_of[2])
 
 
+def test_corrections_do_not_reach_their_neighbours_across_a_cut():
+    poses = PoseCorrection(31, SEGMENTS)
+    first, last = poses.index[10].min(), poses.index[8].max()  # the knots on both sides of a cut, and of a lone frame
+    with torch.no_grad():
+        poses.knots[:first] = 50.0  # far away, before the cut
+    poses.knots.grad = torch.zeros_like(poses.knots)
+    poses.step(10, 0.5, centred=False)
+    assert not poses.knots[first:].any()
+    with torch.no_grad():
+        poses.knots[: last + 1], poses.knots[last + 1 :] = 0.0, 50.0
+    poses.knots.grad = torch.zeros_like(poses.knots)
+    poses.step(8, 0.5, centred=False)
+    assert not poses.knots[: last + 1].any()
+
+
 def follow(true: torch.Tensor, centred: bool) -> torch.Tensor:
     """Corrections of head rotation, frame by frame, after following noisy gradients toward true ones [T] (x only)."""
     frames = len(true)

@@ -77,6 +77,14 @@ def test_no_offset_is_claimed_for_sound_that_is_not_this_mouth(kind: str) -> Non
     assert not measured.trusted and sync.applied_offset(measured, FPS) == 0
 
 
+@pytest.mark.parametrize(("confidence", "correlation"), [(1.0, 0.1), (0.5, 0.6)])
+def test_a_peak_must_be_both_clear_and_stable(confidence: float, correlation: float) -> None:
+    unsure = sync.Offset(
+        frames=5.0, confidence=confidence, correlation=correlation, lags=np.zeros(1), curve=np.zeros(1)
+    )
+    assert not unsure.trusted and sync.applied_offset(unsure, FPS) == 0
+
+
 def test_too_short_a_video_is_not_judged() -> None:
     voice, opening = talking(4.0)
     points, jaw = landmarks_of(opening, 100, 4.0)
