@@ -10,6 +10,7 @@ there instead, and the tests that must notice. They run in a copy of the tree, n
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,9 @@ def main(config: Config) -> None:
     if config.json is not None:
         whys = {m.name: {"file": m.file, "why": m.why, "tests": m.tests} for m in chosen}
         listed = [vars(outcome) | whys[outcome.name] for outcome in outcomes]
-        write_json(config.json, environment() | {"counts": dict(counts), "breaks": listed})
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        about = {"counts": dict(counts), "core_minutes": round((used.ru_utime + used.ru_stime) / 60, 1)}
+        write_json(config.json, environment() | about | {"breaks": listed})
     if counts["caught"] < len(outcomes):
         raise AvatarError("Not every break was caught.", "", "Mend the test, or the list where its text is stale.")
 

@@ -156,8 +156,8 @@ TRAINING = (
     Mutation(
         "resume with other settings",
         "avatar/train/trainer.py",
-        'if meta["config"] != fingerprint(self.config):',
-        'if meta["config"] is None:',
+        "!= fingerprint(self.config):",
+        "is None:",
         ("tests/unit/test_gaussian.py::test_resume_refuses_other_settings",),
         "A resumed run mixes two trainings.",
     ),
@@ -703,8 +703,8 @@ FILES = (
     Mutation(
         "channels of a motion file by place",
         "avatar/motion/motion.py",
-        "tensors[name] = tensors[name][:, [stored.index(n) for n in names]]",
-        "pass",
+        ".index(n) for n in names]]",
+        ".index(n) * 0 + i for i, n in enumerate(names)]]",
         ("tests/unit/test_motion.py::test_channels_are_matched_by_name",),
         "A file of another order opens the eyes instead of the mouth.",
     ),
@@ -715,14 +715,6 @@ FILES = (
         "except ZeroDivisionError as error:",
         ("tests/cli/test_train_errors.py::test_numbers_out_of_range",),
         "Every mistake is a traceback.",
-    ),
-    Mutation(
-        "a run that is not one is replaced",
-        "avatar/train/command.py",
-        'if not (folder / "config.toml").is_file():',
-        "if False:",
-        ("tests/unit/test_gaussian.py::test_run_folder_is_protected",),
-        "--overwrite deletes a folder of the user's.",
     ),
     Mutation(
         "options of a stage",
@@ -774,14 +766,6 @@ VIEWER = (
         "if not 1 <= config.port <= 99999:",
         ("tests/unit/test_viewer.py::test_numbers_are_accepted_up_to_their_limits_and_not_beyond",),
         "A traceback of the socket.",
-    ),
-    Mutation(
-        "addresses that others reach",
-        "avatar/viewer/command.py",
-        "return ipaddress.ip_address(host).is_loopback",
-        "return not ipaddress.ip_address(host).is_multicast",
-        ("tests/unit/test_viewer.py::test_mistakes_are_sentences",),
-        "Nobody is warned that the page is open to the network.",
     ),
 )
 
