@@ -35,7 +35,7 @@ def test_two_steps_and_render(person, tmp_path):
     assert image.shape == (96, 96, 3) and image.dtype == torch.uint8
     with torch.no_grad():
         direct = trainer.model.eval()(data.motion, 5, data.camera).image
-    assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.01
+    assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.004
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_other_fields_train_and_are_rendered_from_their_file(person, tmp_path, m
     image = avatar.render(avatar.camera, trainer.data.motion, 5)
     with torch.no_grad():
         direct = trainer.model.eval()(trainer.data.motion, 5, trainer.data.camera)
-    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.01
+    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.004
     if "embedding" in model:
         assert trainer.model.gaussians.embedding.abs().max() > 0
     if "deforms" in model:
@@ -64,9 +64,9 @@ def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, mon
         assert avatar.model.spatial_code().dtype == expected
     for avatar in (exact, half):  # six steps hardly move anything: so that rounding shows
         with torch.no_grad():
-            avatar.model.field.head.weight.mul_(30)
+            avatar.model.field.head.weight.mul_(1000)
     one, other = (avatar.render(avatar.camera, motion, 5).float() for avatar in (exact, half))
-    assert 0 < (one - other).square().mean() < 0.65  # 50 dB
+    assert 0 < (one - other).square().mean() < 0.03  # 63 dB, where the field changes the picture at 36 dB
     monkeypatch.setattr("avatar.infer.avatar.multiplies_bfloat16", lambda: False)
     assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == torch.float32
     with pytest.raises(AvatarError, match='Precision "half" is not understood'):
@@ -113,7 +113,7 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     with torch.no_grad():
         trainer.model.eval()
         shown = np.stack([trainer.model(data.motion, i, data.camera).image.numpy() for i in (2, 5)])
-    assert -10 * np.log10(np.square(shown - real).mean()) > 24
+    assert -10 * np.log10(np.square(shown - real).mean()) > 25
     # The two frames differ in mouth opening: rendering the wrong one must be worse.
     assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
 
