@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 NAME = "sync"
 INPUTS: tuple[str, ...] = ("ingest", "track")
-VERSION = 1
+VERSION = 2
 
 MAX_SECONDS = 0.5  # largest offset looked for
 TOLERANCE = 0.040  # seconds; see above
@@ -45,7 +45,6 @@ _FOLDS = 6
 _GAP_SECONDS = 0.4  # left out of training on both sides of what is predicted: speech is alike within a syllable
 _BLOCK_SECONDS = 2.0
 _RESAMPLES = 200
-_TRAIN_SHARE = 0.9  # the end of the video is not looked at, nor what is held out besides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +76,18 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Measure the offset, or take the one the user gave; writes curve.npy [L, 2] (lag, correlation)."""
+    """Measure the offset on the training part, or take the user's; writes curve.npy [L, 2] (lag, correlation)."""
     if not ctx.config.audio:
         return {"has_audio": False, "offset_frames": 0.0}
     if ctx.config.av_offset != "auto":
         return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
     fps = float(ctx.result("ingest")["fps"])
-    landmarks = load_array(ctx.folder("track") / "landmarks.npy", "T 478 3")
-    blendshapes = load_array(ctx.folder("track") / "blendshapes.npy", "T 52")
-    valid = load_array(ctx.folder("track") / "valid.npy", "T", "bool")
-    valid[ctx.test_start :] = False
+    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing. Sound is heard
+    # where these frames and all lags lie within them.
+    kinds = {"landmarks": ("T 478 3",), "blendshapes": ("T 52",), "valid": ("T", "bool")}
+    landmarks, blendshapes, valid = (
+        load_array(ctx.folder("track") / f"{name}.npy", *kind)[: ctx.test_start] for name, kind in kinds.items()
+    )
     samples = load_audio(ctx.folder("ingest") / "audio.wav")
     measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
     np.save(out / "curve.npy", np.stack([measured.lags, measured.curve], 1).astype(np.float32))
@@ -142,7 +143,7 @@ def measure_offset(
     inputs = np.concatenate([sound.features, sound.energy[:, None]], 1)
     reach = max(2, round(MAX_SECONDS * fps))
     lags = np.arange(-reach, reach + 1)
-    frames = np.flatnonzero(valid[: int(count * _TRAIN_SHARE)])
+    frames = np.flatnonzero(valid)
     frames = frames[(frames >= reach) & (frames < count - reach)]
     if len(frames) < 4 * fps:
         return Offset(frames=0.0, confidence=0.0, correlation=0.0, lags=lags, curve=np.zeros(len(lags)))

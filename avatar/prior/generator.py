@@ -70,6 +70,7 @@ def heard_track(
     spans = [(round(a * scale), min(round(b * scale), len(track))) for a, b in segments]
     if samples is None:
         return track, spans, heard_speech(np.full(len(track), ENERGY_FLOOR_DB))
+    samples = samples[: max(0, round((len(motion) + offset) / motion.fps * SAMPLE_RATE))]
     sound = features_at(SpeechEncoder(()), samples, RATE, len(track), offset * RATE / motion.fps)
     return track, spans, heard_speech(sound.energy)
 
@@ -132,6 +133,7 @@ class MotionGenerator:
             motion: The training part, T frames at any rate.
             segments: [start, end) frames of it without a cut inside.
             samples: 16 kHz mono, from frame 0 on; None where the video has no sound: motion then does not follow it.
+                What comes after the track is not heard.
             offset: Frames by which the sound is late.
             seed: The same seed and data give the same weights.
             steps: Of training the flow.

@@ -254,7 +254,7 @@ def fit(
         progress: See :func:`train_personal`.
     """
     count, fps = len(motion), motion.fps
-    samples = samples[: round((count + max(0.0, offset) + 2 * fps) / fps * SAMPLE_RATE)]
+    samples = samples[: max(0, round((count + offset) / fps * SAMPLE_RATE))]
     targets = mouth_channels(motion)
     valid = motion.valid.numpy()
     rng = np.random.default_rng(seed)

@@ -238,11 +238,11 @@ class PriorSpeech:
 
         Args:
             motion: T frames, at any rate.
-            samples: 16 kHz mono, from frame 0 on.
+            samples: 16 kHz mono, from frame 0 on; what comes after the track is not heard.
             offset: Frames by which the sound is late.
         """
         track = motion.resample(RATE)
-        sound = _moved(samples, offset / motion.fps)[: round((len(track) + 1) / RATE * SAMPLE_RATE)]
+        sound = _moved(samples, offset / motion.fps)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
         features = features_at(self.prior.encoder, sound, RATE)
         heard = self.prior.heard(features.features)[: len(track)]
         track = track[: len(heard)]

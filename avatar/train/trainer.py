@@ -181,7 +181,8 @@ class Trainer:
         self.poses.knots.grad = None
         loss.backward()
         # A sum is finite only if every term is: one pass over memory where isfinite takes five.
-        sums = [p.grad.sum() for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        learned = [*(p for group in self.optimizer.param_groups for p in group["params"]), self.poses.knots]
+        sums = [p.grad.sum() for p in learned if p.grad is not None]
         all_finite = torch.isfinite(torch.stack(sums)).all()
         if look and not all_finite:
             return None

@@ -19,7 +19,10 @@ from tests.person import make_person, small_config, train
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bake")
-    train(small_config(make_person(folder / "person"), folder / "run", steps=60))
+    trainer = train(small_config(make_person(folder / "person"), folder / "run", steps=60))
+    with torch.no_grad():  # sixty steps hardly deform anything: so that there is something to bake
+        trainer.model.field.head.weight.mul_(100)
+    trainer.save_model(folder / "run" / "model.safetensors")
     return folder / "run"
 
 
@@ -48,11 +51,12 @@ def test_bake_and_play(run, capsys):
     assert main(["bake", str(run), "--modes", "8"]) == 0
     assert "PSNR" in capsys.readouterr().err
     motion = Motion.load(run / "motion.safetensors")
-    plain, baked = Avatar.load(run, device="cpu"), Avatar.load(run, baked=True, device="cpu")
+    plain = Avatar.load(run, device="cpu", precision="float32")
+    baked = Avatar.load(run, baked=True, device="cpu")
     for frame in (1, 4):
         exact = plain.render(plain.camera, motion, frame).float()
         shown = baked.render(baked.camera, motion, frame).float()
-        assert (exact - shown).square().mean() < 6.5  # 40 dB
+        assert (exact - shown).square().mean() < 0.1  # 58 dB; with one mode in the place of eight it is 1 to 3
     assert baked.model.baked is not None and baked.model.spatial_code().dtype == torch.float32
     baked.model.baked.mean[:, 0] += 1.0  # it is the basis that is played
     assert not torch.equal(baked.render(baked.camera, motion, 4).float(), shown)

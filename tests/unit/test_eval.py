@@ -137,6 +137,28 @@ def test_drives_are_told_apart(tmp_path: Path) -> None:
     assert low < audio["mouth_correlation"] < high
 
 
+def test_cuts_inside_the_held_out_part_are_no_motion(tmp_path: Path) -> None:
+    """The face jumps at frame 70, where the other take begins."""
+
+    class Jumping(PictureTracker):
+        def __init__(self) -> None:
+            self.seen = 0
+
+        def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            points, scores = super().track(image)
+            frame = FIRST + self.seen // 2  # the real one, then the rendered one
+            self.seen += 1
+            return points + (300 if frame >= 70 else 0), scores
+
+    person: Any = FakePerson(tmp_path)
+    avatar: Any = FakeAvatar()
+    moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
+    tools = Tools(tracker=Jumping())
+    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, peer=False).result
+    assert result["real"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
+    assert result["drives"]["tracked"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
+
+
 def test_peer_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
     person = FakePerson(tmp_path)
     real, masks = person.image(40), person.masks(40)
@@ -154,6 +176,50 @@ def test_peer_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
     head[20:40, 20:40] = (0.25, 0.25, 0.25, 0.5)  # half of a grey
     shown = composite(head, np.full((SIZE, SIZE, 3), 100, np.uint8))
     assert (shown[25, 25] == round(0.25 * 255 + 50)).all() and (shown[0, 0] == 100).all()
+
+
+def a_head(size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Masks of a round head on a wide neck, and how far each pixel is outside of the head."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    outside = np.hypot(x - size / 2, y - 0.4 * size) - 0.2 * size
+    masks = {name: np.zeros((size, size), np.float32) for name in ("lips", "mouth", "eyes", "clothes")}
+    masks["hair"] = ((outside < 0) & (y < 0.4 * size)).astype(np.float32)
+    masks["face"] = ((outside < 0) & (y >= 0.4 * size)).astype(np.float32)
+    masks["neck"] = ((outside >= 0) & (y > 0.55 * size) & (np.abs(x - size / 2) < 0.1 * size)).astype(np.float32)
+    return masks, outside
+
+
+def test_peer_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it() -> None:
+    """Masks are a few pixels off, and soft: what they miss of the head must not show beside the rendered one."""
+    size = 500
+    masks, outside = a_head(size)
+    plate = np.full((size, size, 3), 7, np.uint8)
+    real = np.full((size, size, 3), 90, np.uint8)
+    real[outside < 4] = (0, 255, 0)  # hair is 4 pixels wider than its mask: 0.8 % of the width
+    filled = without_head(real, masks, plate)
+    assert not (filled == (0, 255, 0)).all(-1).any()
+    assert (filled[outside > 8] == real[outside > 8]).all()
+    # A soft edge: up to 2 % of the width from the mask, pixels that hold a little of the head are the head's.
+    real[outside < 9] = (0, 255, 0)
+    soft = masks | {"hair": np.where((outside >= 0) & (outside < 9), 0.08, masks["hair"]).astype(np.float32)}
+    filled = without_head(real, soft, plate)
+    assert not (filled == (0, 255, 0)).all(-1).any()
+    # The same little share far from the head is a mistake of the mask's, and stays the video's own.
+    haze = masks | {"hair": np.where(outside > 60, 0.08, masks["hair"]).astype(np.float32)}
+    filled = without_head(np.where(outside[..., None] < 4, 0, real), haze, plate)
+    assert (filled[outside > 20] == real[outside > 20]).all()
+
+
+@pytest.mark.parametrize("part", ["hair", "face", "lips", "mouth", "eyes"])
+def test_peer_shows_no_part_of_the_real_head(part: str) -> None:
+    size = 100
+    masks = {name: np.zeros((size, size), np.float32) for name in ("hair", "face", "lips", "mouth", "eyes", "neck",
+                                                                  "clothes")}  # fmt: skip
+    masks[part][20:40, 30:60] = 1
+    real, plate = np.full((size, size, 3), 90, np.uint8), np.full((size, size, 3), 7, np.uint8)
+    real[20:40, 30:60] = (0, 255, 0)
+    filled = without_head(real, masks, plate)
+    assert (filled[20:40, 30:60] == 7).all() and (filled[45:] == 90).all()
 
 
 def test_peer_is_measured_beside_ours(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_landmark_distance_with_and_without_position() -> None:
     assert distance(lost, align=False) == pytest.approx(5)
 
 
+def test_the_lmd_that_is_shown_is_aligned() -> None:
+    real = face(50)
+    tracks = [FaceTrack(landmarks=points, arkit=np.zeros((50, 52))) for points in (real + np.array([3.0, 4.0]), real)]
+    series = metrics.compared_series(*tracks, 512, [(0, 50)])
+    assert series["lmd"] == pytest.approx(0, abs=1e-9) and series["lmd_raw"] == pytest.approx(5)
+
+
 @pytest.mark.parametrize("late", [-4, 0, 3])
 def test_lag_is_found_with_its_sign(late: int) -> None:
     track = face(220)
@@ -113,6 +120,13 @@ def test_blinks_are_counted() -> None:
     openness[40:44] = np.nan
     assert count(openness) == 2
     assert count(np.linspace(0.3, 0.02, 125)) == 0  # falls asleep: not a blink
+
+
+@pytest.mark.parametrize(("seconds", "blinks"), [(0.2, 1), (0.6, 1), (1.2, 0), (2.0, 0)])
+def test_long_closed_eyes_are_no_blink(seconds: float, blinks: int) -> None:
+    openness = np.full(250, 0.3)
+    openness[100 : 100 + round(seconds * FPS)] = 0.05
+    assert metrics.blink_onsets(openness, FPS, [(0, 250)]).sum() == blinks
 
 
 def test_gaze_is_an_angle_and_closed_eyes_have_none() -> None:

@@ -112,6 +112,16 @@ def test_a_blurred_mouth_is_not_sharp() -> None:
     assert np.isnan(metrics.mouth_gradient_energy(real, np.full((478, 2), np.nan)))
 
 
+def test_a_blurred_mouth_is_seen_in_a_video() -> None:
+    real = picture()
+    meter = PictureMeter()
+    frame = real_frame(real)
+    meter.observe(frame)
+    meter.compare(gaussian_filter(real, (2, 2, 0)), frame)
+    sharp, soft = meter.series()["mouth_gradient"]
+    assert soft < 0.7 * sharp
+
+
 def test_the_seam_is_between_head_neck_and_clothes() -> None:
     band = metrics.seam_band(body_masks(), landmarks())
     assert band[58:62, 40:56].all() and band[73:77, 40:56].all()  # chin and collar

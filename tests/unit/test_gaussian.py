@@ -35,7 +35,7 @@ def test_two_steps_and_render(person, tmp_path):
     assert image.shape == (96, 96, 3) and image.dtype == torch.uint8
     with torch.no_grad():
         direct = trainer.model.eval()(data.motion, 5, data.camera).image
-    assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.01
+    assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.004
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_other_fields_train_and_are_rendered_from_their_file(person, tmp_path, m
     image = avatar.render(avatar.camera, trainer.data.motion, 5)
     with torch.no_grad():
         direct = trainer.model.eval()(trainer.data.motion, 5, trainer.data.camera)
-    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.01
+    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.004
     if "embedding" in model:
         assert trainer.model.gaussians.embedding.abs().max() > 0
     if "deforms" in model:
@@ -64,9 +64,9 @@ def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, mon
         assert avatar.model.spatial_code().dtype == expected
     for avatar in (exact, half):  # six steps hardly move anything: so that rounding shows
         with torch.no_grad():
-            avatar.model.field.head.weight.mul_(30)
+            avatar.model.field.head.weight.mul_(1000)
     one, other = (avatar.render(avatar.camera, motion, 5).float() for avatar in (exact, half))
-    assert 0 < (one - other).square().mean() < 0.65  # 50 dB
+    assert 0 < (one - other).square().mean() < 0.03  # 63 dB, where the field changes the picture at 36 dB
     monkeypatch.setattr("avatar.infer.avatar.multiplies_bfloat16", lambda: False)
     assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == torch.float32
     with pytest.raises(AvatarError, match='Precision "half" is not understood'):
@@ -113,7 +113,7 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     with torch.no_grad():
         trainer.model.eval()
         shown = np.stack([trainer.model(data.motion, i, data.camera).image.numpy() for i in (2, 5)])
-    assert -10 * np.log10(np.square(shown - real).mean()) > 24
+    assert -10 * np.log10(np.square(shown - real).mean()) > 25
     # The two frames differ in mouth opening: rendering the wrong one must be worse.
     assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
 
@@ -221,6 +221,50 @@ def test_held_out_frames_are_never_sampled(person):
     drawn = {sampler(step) for step in range(2000)}
     assert max(drawn) < data.test_start
     assert len(drawn) > 0.9 * data.test_start
+
+
+def test_the_seed_decides_about_frames(person):
+    data = PersonDataset(person)
+    drawn = {seed: [FrameSampler(data, seed)(step) for step in range(50)] for seed in (0, 1)}
+    assert drawn[0] == [FrameSampler(data, 0)(step) for step in range(50)] != drawn[1]
+
+
+def test_rare_open_mouths_are_drawn_more_often(person):
+    data = PersonDataset(person)
+    landmarks = np.array(data.landmarks)
+    landmarks[:] = landmarks[0]
+    wide = [3, 20]
+    landmarks[wide, 14, 1] += 9
+    data.landmarks = landmarks
+    sampler = FrameSampler(data, seed=0)
+    drawn = np.array([sampler(step) for step in range(4000)])
+    # Half of all draws are uniform, the other half is shared by closed and open mouths.
+    assert np.isin(drawn, wide).mean() == pytest.approx(0.5 * 2 / data.test_start + 0.25, abs=0.03)
+
+
+def test_a_given_background_is_behind_the_person(person, tmp_path):
+    trainer = train(small_config(person, tmp_path / "run", steps=2))
+    avatar = Avatar.load(tmp_path / "run", device="cpu")
+    motion, wall = trainer.data.motion, torch.tensor([200, 10, 60], dtype=torch.uint8)
+    shown = avatar.render(avatar.camera, motion, 5, background=wall.expand(96, 96, 3))
+    plain = avatar.render(avatar.camera, motion, 5)
+    assert torch.equal(shown[:3, :3], wall.expand(3, 3, 3)) and plain[0, 0].tolist() == [40, 90, 140]
+    x, y = np.asarray(trainer.data.landmarks[5, 1, :2]).astype(int)
+    assert (shown[y, x].int() - plain[y, x].int()).abs().max() < 8
+
+
+def test_the_torso_stays_where_it_is_when_the_head_turns(person, tmp_path):
+    model = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1)).model.eval()
+    with torch.no_grad():
+        g, motion = model.gaussians, PersonDataset(person).motion[:2]
+        rotation = motion.head_rotation.clone()
+        rotation[1, 1] = rotation[0, 1] + 0.4
+        turned = motion.map(head_rotation=rotation, face=motion.face[[0, 0]], gaze=motion.gaze[[0, 0]])
+        camera = PersonDataset(person).camera
+        moved = (model(turned, 1, camera).means2d - model(turned, 0, camera).means2d).norm(dim=-1)
+    assert moved[g.region == REGIONS.index("face")].mean() > 4  # pixels
+    lowest = g.means[:, 1] > g.means[:, 1].quantile(0.95)  # y points down
+    assert moved[lowest].median() < 1
 
 
 def test_run_folder_is_protected(person, tmp_path):

@@ -98,6 +98,31 @@ def test_rotation_flag_is_honoured(tmp_path: Path, angle: int) -> None:
     assert np.abs(picture.astype(int) - expected).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("height", "tag", "written"), [(96, None, 601), (720, None, 709), (96, 709, 709), (720, 601, 601)]
+)
+def test_colours_are_read_with_the_matrix_that_players_take(
+    tmp_path: Path, height: int, tag: int | None, written: int
+) -> None:
+    """Skin, encoded with a matrix that the file names or leaves open."""
+    from av.video.reformatter import Colorspace
+
+    skin = np.tile(np.array([220, 150, 120], np.uint8), (height, height, 1))
+    matrix = {601: Colorspace.ITU601, 709: Colorspace.ITU709}[written]
+    with av.open(str(tmp_path / "a.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width = stream.height = height
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "1", "preset": "ultrafast"}
+        stream.codec_context.colorspace = {None: 2, 709: 1, 601: 6}[tag]  # as the standard numbers them; 2 is untagged
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(skin, format="rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    picture = next(read_frames(read_info(tmp_path / "a.mp4")))
+    assert np.abs(picture[8:-8, 8:-8].astype(int) - skin[0, 0]).max() <= 4
+
+
 def test_samples_are_spread_over_the_video(tmp_path: Path) -> None:
     info = read_info(encode(tmp_path / "a.mp4", [40 * k for k in range(60)]))
     numbers = [number_of(f) for f in sample_frames(info, 10)]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from avatar.errors import AvatarError
+from avatar.io import checkpoint
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import Motion
+from avatar.motion import motion as motion_module
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, LIPS_OUTER, encode, mouth_opening
 
 
@@ -49,6 +56,53 @@ def test_resample_follows_time():
     fast = track.resample(50.0)
     assert len(fast) == 52
     torch.testing.assert_close(fast.head_translation[:50, 0], torch.arange(50) / 50)
+
+
+def test_what_lies_beside_an_untracked_frame_is_not_measured():
+    valid = torch.ones(26, dtype=torch.bool)
+    valid[10] = False
+    fast = Motion.zeros(26, 25.0).map(valid=valid).resample(50.0)
+    assert torch.nonzero(~fast.valid)[:, 0].tolist() == [18, 19, 20, 21]  # all that 10 has a part in, or stands beside
+    assert len(fast) == 52
+
+
+def test_channels_are_matched_by_name(tmp_path):
+    track = _track()
+    track.save(tmp_path / "m.safetensors")
+    with safe_open(str(tmp_path / "m.safetensors"), "pt") as file:
+        metadata, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in ("arkit", "face"):
+        tensors[name] = tensors[name].flip(1).contiguous()
+        metadata[name] = json.dumps(json.loads(metadata[name])[::-1])
+    save_file(tensors, str(tmp_path / "turned.safetensors"), metadata)
+    back = Motion.load(tmp_path / "turned.safetensors")
+    assert torch.equal(back.arkit, track.arkit) and torch.equal(back.face, track.face)
+
+
+@pytest.mark.parametrize("kind", ["motion", "tensors"])
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch, kind):
+    """Half of the new file is there when it happens."""
+
+    class Killed(BaseException):
+        pass
+
+    def write() -> None:
+        if kind == "motion":
+            _track().save(tmp_path / "file.safetensors")
+        else:
+            save_tensors(tmp_path / "file.safetensors", {"a": torch.ones(3)}, {})
+
+    def half(tensors: object, path: str, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise Killed
+
+    write()
+    before = (tmp_path / "file.safetensors").read_bytes()
+    for module in (motion_module, checkpoint):
+        monkeypatch.setattr(module, "save_file", half)
+    with pytest.raises(Killed):
+        write()
+    assert (tmp_path / "file.safetensors").read_bytes() == before
 
 
 def test_opening_the_lower_lip_shows_in_the_channels():

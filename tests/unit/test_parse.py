@@ -65,8 +65,8 @@ def test_masks_of_every_frame(tmp_path):
         true_hair, true_skin = person.masks(index)[:2] > 0
         found = masks["face"] + masks["neck"]
         # Between key frames the head has moved by up to 4 pixels; carried along, the masks fit all the same.
-        for ours, true in ((found > 0.5, true_skin), (masks["hair"] > 0.5, true_hair)):
-            assert (ours & true).sum() / (ours | true).sum() > 0.8
+        for ours, true, least in ((found > 0.5, true_skin, 0.92), (masks["hair"] > 0.5, true_hair, 0.8)):
+            assert (ours & true).sum() / (ours | true).sum() > least
         middle = HEAD + head[index]
         assert masks["mouth"][int(middle[1] + 15), int(middle[0])] == 1
         assert masks["lips"][int(middle[1] + 15), int(middle[0])] == 0
@@ -115,9 +115,9 @@ def test_without_the_model_it_says_so_and_still_finds_the_person(tmp_path, no_se
     assert person.context.result("parse")["method"] == "shapes"
     masks = parse.load_masks(person.folder, 0, SIZE)
     hair, skin, clothes, background = person.masks(0) > 0
-    for name, true in (("background", background), ("clothes", clothes), ("hair", hair)):
+    for name, true, least in (("background", background, 0.97), ("clothes", clothes, 0.75), ("hair", hair, 0.9)):
         ours = masks[name] > 0.5
-        assert (ours & true).sum() / (ours | true).sum() > 0.6, name
+        assert (ours & true).sum() / (ours | true).sum() > least, name
     assert (masks["face"] > 0.5)[skin & (np.arange(SIZE)[:, None] < HEAD[1] + 20)].mean() > 0.9
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avatar.data import PersonDataset
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion import Motion
 from avatar.train.config import OptimConfig
 from avatar.train.poses import EVERY, PARTS, PoseCorrection
@@ -30,6 +31,21 @@ def test_corrections_are_continuous_within_a_run_of_frames_and_nothing_crosses_a
     assert straight.max() < 1e-6
     frames_of = [set(poses.index[a:b].flatten().tolist()) for a, b in SEGMENTS]
     assert not (frames_of[0] & frames_of[1] or frames_of[1] & frames_of[2])
+
+
+def test_corrections_do_not_reach_their_neighbours_across_a_cut():
+    poses = PoseCorrection(31, SEGMENTS)
+    first, last = poses.index[10].min(), poses.index[8].max()  # the knots on both sides of a cut, and of a lone frame
+    with torch.no_grad():
+        poses.knots[:first] = 50.0  # far away, before the cut
+    poses.knots.grad = torch.zeros_like(poses.knots)
+    poses.step(10, 0.5, centred=False)
+    assert not poses.knots[first:].any()
+    with torch.no_grad():
+        poses.knots[: last + 1], poses.knots[last + 1 :] = 0.0, 50.0
+    poses.knots.grad = torch.zeros_like(poses.knots)
+    poses.step(8, 0.5, centred=False)
+    assert not poses.knots[: last + 1].any()
 
 
 def follow(true: torch.Tensor, centred: bool) -> torch.Tensor:
@@ -64,22 +80,31 @@ def person(tmp_path_factory):
     return make_person(tmp_path_factory.mktemp("person"))
 
 
+def places(data: PersonDataset, motion: Motion) -> torch.Tensor:
+    """Where the face's points are in the held-out pictures, pixels; the first frame shares knots with the training."""
+    points = torch.from_numpy(data.shape[:468]) @ axis_angle_to_matrix(motion.head_rotation).mT
+    return data.camera.project(points + motion.head_translation[:, None])[data.test_start + 1 :]
+
+
 def test_held_out_poses_are_found_in_the_picture_and_nothing_else_changes(person, tmp_path):
     data = PersonDataset(person)
-    moved = torch.zeros(data.num_frames, 3)
-    moved[data.test_start :, 0] = 0.4  # centimetres: the tracker was wrong here
-    data.motion = data.motion.map(head_translation=data.motion.head_translation + moved)
-    config = replace(small_config(person, tmp_path / "run", steps=40), optim=OptimConfig(poses=4.0))
+    true, wrong = data.motion, torch.zeros(data.num_frames, 3)
+    wrong[data.test_start :, 0] = 0.3  # centimetres, a pixel: the tracker was wrong here
+    data.motion = true.map(head_translation=true.head_translation + wrong)
+    config = replace(small_config(person, tmp_path / "run", steps=120), optim=OptimConfig(poses=4.0))
     trainer = Trainer(data, config)
     trainer.run(tmp_path / "run")
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trained = trainer.poses.corrected(data.motion).head_translation[: data.test_start].clone()
-    for _ in range(4):  # few frames are held out: more looks at each
-        trainer.align_held_out()
-    corrected = trainer.poses.corrected(data.motion).head_translation
-    left = (corrected - (data.motion.head_translation - moved))[data.test_start + 1 :, 0]
-    assert left.abs().mean() < 0.25
-    assert (corrected[: data.test_start - EVERY] == trained[:-EVERY]).all()
+    trained = trainer.poses.corrected(data.motion)
+    trainer.align_held_out()
+    corrected = trainer.poses.corrected(data.motion)
+    off = [float((places(data, motion) - places(data, true)).norm(dim=-1).mean()) for motion in (trained, corrected)]
+    assert off[0] > 0.8 and off[1] < 0.3 * off[0]  # over seeds 0.16 to 0.24 are left
+    # Some of the shift may be found as a turn, which shows nearly the same.
+    left = (corrected.head_translation - true.head_translation)[data.test_start + 1 :, 0]
+    assert left.abs().mean() < 0.15
+    last = data.test_start - EVERY
+    assert torch.equal(corrected.head_translation[:last], trained.head_translation[:last])
     after = trainer.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert all(p.requires_grad for p in trainer.model.parameters())

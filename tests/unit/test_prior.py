@@ -62,13 +62,18 @@ def voice(seconds: float = 20.0, seed: int = 0) -> np.ndarray:
     return (0.1 * loud * buzz).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def prior() -> SharedPrior:
+def some_prior() -> SharedPrior:
+    """A prior that nobody trained; hears by mel bands, so that it needs no asset."""
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(40, 8, generator=random))[0]
     taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([MelEncoder(40)])
     return SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, taps, 5, 2, 1.0, {"id": "test"})
+
+
+@pytest.fixture(scope="module")
+def prior() -> SharedPrior:
+    return some_prior()
 
 
 def test_a_mouth_comes_back_from_its_articulation():
@@ -145,15 +150,26 @@ def test_adapting_learns_the_persons_own_way(prior: SharedPrior):
     after = before.adapt(spoken_by(prior, samples), samples)
     truth = spoken_by(prior, new).face
     errors = [float((speech.speak(new).face - truth).square().mean()) for speech in (before, after)]
-    assert errors[1] < 0.3 * errors[0]
-    assert after.report["error"] < 0.5
+    assert errors[1] < 0.05 * errors[0]
+    assert after.report["error"] < 0.1
 
 
-def test_adapting_to_noise_corrects_nothing_much(prior: SharedPrior):
-    samples = voice()
-    before = prior.person(talking(), 25.0)
-    after = before.adapt(talking(seed=5), samples)
-    assert after.report["error"] <= 1
+@pytest.mark.parametrize("late", [5, -3])
+def test_adapting_takes_the_offset_out(prior: SharedPrior, late: int):
+    samples, frame = voice(20.0), SAMPLE_RATE // 25
+    samples[: 3 * frame] = 0  # that nothing is lost where the sound begins before the picture
+    moved = np.pad(samples, (late * frame, 0)) if late > 0 else samples[-late * frame :]
+    track, before = spoken_by(prior, samples), prior.person(talking(), 25.0)
+    straight, shifted = before.adapt(track, samples), before.adapt(track, moved, late)
+    new = voice(4.0, seed=1)
+    torch.testing.assert_close(shifted.speak(new).face, straight.speak(new).face, atol=0.02, rtol=0)
+    assert float((before.adapt(track, moved).speak(new).face - straight.speak(new).face).abs().max()) > 0.1
+
+
+def test_adapting_to_a_mouth_that_does_not_follow_the_sound_hardly_moves_the_lips(prior: SharedPrior):
+    track = talking(seed=5)
+    after = prior.person(talking(), 25.0).adapt(track, voice())
+    assert opened(after.speak(voice(20.0, seed=3))).std() < 0.6 * opened(track).std()
 
 
 def test_files_come_back(prior: SharedPrior, tmp_path: Path):

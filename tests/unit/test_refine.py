@@ -90,8 +90,8 @@ def test_head_rotation_and_shape_are_recovered(seed: int) -> None:
     found = fit(scene)
     truth = truth_in_gauge(scene, found.points)
     assert angles_between(found.solution.rotation, truth.rotation).mean() < 1.0
-    assert np.linalg.norm(found.solution.shape - truth.shape, axis=1).mean() < 0.3
-    assert abs(np.log(found.solution.focal / scene.focal)) < 0.35
+    assert np.linalg.norm(found.solution.shape - truth.shape, axis=1).mean() < 0.2
+    assert abs(np.log(found.solution.focal / scene.focal)) < 0.12
     assert found.residual.mean() < 2.0
 
 
@@ -116,7 +116,7 @@ def test_frames_without_a_face_are_bridged() -> None:
     scene.landmarks[100:106] += 60  # whatever stands there must not matter
     found = fit(scene, valid)
     truth = truth_in_gauge(scene, found.points)
-    assert angles_between(found.solution.rotation, truth.rotation)[100:106].mean() < 2.0
+    assert angles_between(found.solution.rotation, truth.rotation)[100:106].mean() < 1.2
 
 
 def test_outlying_points_do_not_pull_the_pose() -> None:
@@ -146,8 +146,8 @@ def test_mouth_motion_is_measured_in_the_head() -> None:
     lip = motion.face[:, CHANNEL_INDEX["lip_inner_y_cos0"]].numpy()
     assert np.corrcoef(lip, scene.opening)[0, 1] > 0.97
     truth = 0.6 * scene.opening
-    assert abs(np.polyfit(truth, lip, 1)[0] - 1) < 0.15
-    assert np.abs(np.median(lip[scene.opening == 0])) < 0.1  # closed is neutral
+    assert abs(np.polyfit(truth, lip, 1)[0] - 1) < 0.1
+    assert np.abs(np.median(lip[scene.opening == 0])) < 0.05  # closed is neutral
 
 
 def test_pose_derivatives_match_differences() -> None:
@@ -182,9 +182,9 @@ def test_quick_closures_survive_the_smoothing_and_noise_does_not() -> None:
     clean[60:62] = clean[120:123] = clean[150] = 0  # lips closing for one to three frames
     noisy = clean + 0.03 * rng.standard_normal(clean.shape)
     smooth = refine.smooth_channels(noisy, [[0, 200]])
-    assert smooth[60:62].max() < 0.25 and smooth[121] < 0.15 and smooth[150] < 0.35
+    assert smooth[60:62].max() < 0.1 and smooth[121] < 0.1 and smooth[150] < 0.15
     still = np.r_[5:50, 70:110]
-    assert np.diff(smooth[still, 0]).std() < 0.8 * np.diff(noisy[still, 0]).std()
+    assert np.diff(smooth[still, 0]).std() < 0.5 * np.diff(noisy[still, 0]).std()
     assert encode(np.zeros((1, 478, 3))).shape[1] == len(CHANNEL_INDEX)
 
 
@@ -224,10 +224,10 @@ def test_texture_is_followed_to_a_fraction_of_a_pixel_and_where_it_is_covered_no
     ok = np.arange(count) != 5
     # The patches are averaged where they were expected, so that all frames may share one offset.
     error = seen - true - np.median((seen - true)[ok], axis=0)
-    assert confidence[ok].min() > 0.3
+    assert confidence[ok].min() > 0.8
     assert (confidence[5] > 0).sum() <= 2
     before = np.abs(expected - true)[ok].mean()
-    assert np.abs(error[ok]).mean() < 0.25 * before
+    assert np.abs(error[ok]).mean() < 0.06 * before
 
 
 def test_texture_measurements_lower_the_pose_error() -> None:
@@ -244,5 +244,5 @@ def test_texture_measurements_lower_the_pose_error() -> None:
     )  # fmt: skip
     off = [angles_between(f.solution.rotation, truth.rotation) for f in (found, better)]
     spread = [np.std(f.solution.rotation - truth.rotation, axis=0).mean() for f in (found, better)]
-    assert spread[1] < 0.6 * spread[0]
-    assert off[1].mean() < 1.0
+    assert spread[1] < 0.35 * spread[0]
+    assert off[1].mean() < 0.4

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avatar.io.audio import write_wav
+from avatar.io.audio import load_audio, write_wav
 from avatar.motion.arkit import INDEX
 from avatar.preprocess import sync
 
@@ -77,6 +77,14 @@ def test_no_offset_is_claimed_for_sound_that_is_not_this_mouth(kind: str) -> Non
     assert not measured.trusted and sync.applied_offset(measured, FPS) == 0
 
 
+@pytest.mark.parametrize(("confidence", "correlation"), [(1.0, 0.1), (0.5, 0.6)])
+def test_a_peak_must_be_both_clear_and_stable(confidence: float, correlation: float) -> None:
+    unsure = sync.Offset(
+        frames=5.0, confidence=confidence, correlation=correlation, lags=np.zeros(1), curve=np.zeros(1)
+    )
+    assert not unsure.trusted and sync.applied_offset(unsure, FPS) == 0
+
+
 def test_too_short_a_video_is_not_judged() -> None:
     voice, opening = talking(4.0)
     points, jaw = landmarks_of(opening, 100, 4.0)
@@ -119,3 +127,25 @@ def test_stage_reports_what_it_applies(tmp_path: Path) -> None:
 def test_the_user_knows_better(tmp_path: Path) -> None:
     assert sync.run(_context(tmp_path, av_offset="-2.5"), tmp_path)["offset_frames"] == -2.5  # type: ignore[arg-type]
     assert sync.run(_context(tmp_path, audio=False), tmp_path)["offset_frames"] == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("test_start", [630, 450])  # the last tenth, and a dataset's own split
+def test_held_out_frames_and_sound_change_nothing(tmp_path: Path, test_start: int) -> None:
+    results = []
+    for name in ("as filmed", "other"):
+        folder = tmp_path / name
+        _person(folder, 4.0)
+        if name == "other":
+            voice = load_audio(folder / "ingest" / "audio.wav")
+            cut = round(test_start / FPS * 16000)
+            voice[cut:] = 0.5 * np.sin(np.arange(len(voice) - cut) ** 1.2)
+            write_wav(folder / "ingest" / "audio.wav", voice)
+            for part in ("landmarks", "blendshapes"):
+                values = np.load(folder / "track" / f"{part}.npy")
+                values[test_start:] = values[test_start:][::-1] * 3 + 5
+                np.save(folder / "track" / f"{part}.npy", values)
+        context = _context(folder)
+        context.test_start = test_start
+        result = sync.run(context, folder)  # type: ignore[arg-type]
+        results.append((result, np.load(folder / "curve.npy").tolist()))
+    assert results[0] == results[1] and results[0][0]["offset_frames"] == pytest.approx(4.0, abs=0.4)

@@ -486,6 +486,17 @@ def test_an_avatar_without_speech_is_shown_anyway(tmp_path: Path, monkeypatch: p
         viewer.stop()
 
 
+@pytest.mark.parametrize(("option", "limits"), [("size", (32, 4096)), ("port", (1, 65535))])
+def test_numbers_are_accepted_up_to_their_limits_and_not_beyond(tmp_path: Path, option: str, limits: tuple) -> None:
+    low, high = limits
+    for value in (low - 1, high + 1):
+        with pytest.raises(AvatarError, match=f"--{option} {value} is out of range"):
+            open_viewer(Config(run=tmp_path / "none", **{option: value}))
+    for value in limits:
+        with pytest.raises(AvatarError, match="There is no run folder"):
+            open_viewer(Config(run=tmp_path / "none", **{option: value}))
+
+
 def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (
         [str(tmp_path / "no-run")], [str(tmp_path), "--port", "0"], [str(tmp_path), "--size", "5"],
