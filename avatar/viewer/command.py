@@ -88,7 +88,7 @@ def open_viewer(config: Config) -> Viewer:
         log.warn(str(error))
     try:
         return Viewer(avatar, rest, spoken, config.controls, host=config.host, port=config.port, size=config.size)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
         raise AvatarError(
             f"Cannot listen on {config.host}:{config.port}:", f"{error}.", "Choose another --host or --port."
         ) from error

@@ -58,7 +58,7 @@ def test_run_without_a_model(run: Path, capsys: pytest.CaptureFixture[str], soun
     assert list(run.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "no samples"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "no samples", "playlist"])
 def test_bad_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     path = tmp_path / "bad.wav"
     if kind == "empty":
@@ -69,6 +69,9 @@ def test_bad_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         path.mkdir()
     elif kind == "no samples":
         soundfile.write(path, np.zeros(0, np.float32), 16000)
+    elif kind == "playlist":
+        soundfile.write(tmp_path / "secret.wav", np.zeros(16000, np.float32) + 0.1, 16000)
+        path.write_text("ffconcat version 1.0\nfile secret.wav\n")
     assert "bad.wav" in refused(capsys, run, "--audio", path)
 
 

@@ -209,6 +209,6 @@ def test_a_host_of_another_machine_is_one_sentence(tmp_path: Path, monkeypatch: 
 
     Motion.zeros(5, 25.0).save(tmp_path / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(lambda _, device: DrawnAvatar()))
-    for host in ("203.0.113.7", "no-such-host.invalid"):
+    for host in ("203.0.113.7", "no-such-host.invalid", "a..b"):
         with pytest.raises(AvatarError, match=host):
             open_viewer(Config(run=tmp_path, host=host))
