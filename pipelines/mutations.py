@@ -130,7 +130,13 @@ def run(root: Path, mutations: Sequence[Mutation]) -> Iterable[Outcome]:
 
 
 def copy_tree(root: Path, tree: Path) -> None:
-    """Copy tracked files, links as links, and the native libraries, which git ignores."""
+    """Copy tracked files, links as links, and the native libraries, which git ignores.
+
+    Raises:
+        AvatarError: The folder is not a git checkout.
+    """
+    if not (root / ".git").exists():
+        raise AvatarError(f"{root} is not a git checkout.", "", "Breaks are tried in a clone of the repository.")
     names = subprocess.run(
         ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=True
     ).stdout

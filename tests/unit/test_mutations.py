@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def test_every_break_can_still_be_made() -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A repository of one function and its tests; a file that git does not track is not part of it."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     (tmp_path / "doubling.py").write_text("def double(x):\n    return 2 * x\n")
     (tmp_path / "test_it.py").write_text(
         "import pathlib\n"
@@ -74,3 +77,8 @@ def test_what_is_caught_is_told_from_what_is_not(tree: Path) -> None:
 def test_a_word_that_no_break_has() -> None:
     with pytest.raises(AvatarError, match="No break is called nonsense"):
         mutations.main(Config(only=("nonsense",)))
+
+
+def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
+    with pytest.raises(AvatarError, match="not a git checkout"):
+        mutations.copy_tree(tmp_path, tmp_path / "copy")
