@@ -323,11 +323,12 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
     Raises:
         AvatarError: A number is out of range, or the tensors have other sizes.
     """
+    usual = GaussianConfig()  # of what older files do not say
     config = GaussianConfig(
-        **{name: about.whole(name, *ends) for name, ends in RANGES.items()},
-        deforms=tuple(about.names("deforms")),  # pyright: ignore[reportArgumentType]
-        deform_torso=about.flag("deform_torso"),
-        encoding=about.text("encoding"),  # pyright: ignore[reportArgumentType]
+        **{name: about.whole(name, *ends, getattr(usual, name)) for name, ends in RANGES.items()},
+        deforms=tuple(about.names("deforms", list(usual.deforms))),  # pyright: ignore[reportArgumentType]
+        deform_torso=about.flag("deform_torso", usual.deform_torso),
+        encoding=about.text("encoding", usual.encoding),  # pyright: ignore[reportArgumentType]
         renderer=renderer,
     )
     if unknown := set(config.deforms) - set(Deformation._fields):
