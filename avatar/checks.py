@@ -78,7 +78,7 @@ def number(value: Any, where: Where, low: float, high: float) -> float:
         if not low <= found <= high:
             raise ValueError
     except (ValueError, OverflowError):
-        raise AvatarError(f"{where} is {_shown(value)}, not a number from {low:g} to {high:g}.") from None
+        raise AvatarError(f"{where} is {_shown(value)}, not a number from {_plain(low)} to {_plain(high)}.") from None
     return found
 
 
@@ -243,6 +243,11 @@ def _refuse_depth(data: Any) -> None:
         if not level:
             return
     raise RecursionError
+
+
+def _plain(bound: float) -> str:
+    """A bound in digits where they are few."""
+    return str(int(bound)) if bound == int(bound) and abs(bound) < 1e10 else f"{bound:g}"
 
 
 def _shown(value: Any) -> str:

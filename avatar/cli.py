@@ -11,7 +11,11 @@ from typing import Any
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
 _LARGEST = 2.0**53  # of any number that is an option
-_RANGES = {"fps": (1.0, 1000.0), "size": (2.0, 16_384.0), "seconds": (0.0, 86_400.0)}  # of these, in every command
+# Of options that mean the same in every command; a command may allow less.
+_RANGES = {
+    "fps": (1.0, 1000.0), "size": (2.0, 16_384.0), "seconds": (0.0, 86_400.0), "seed": (0.0, 2.0**32 - 1),
+    "threads": (0.0, 1024.0), "workers": (0.0, 1024.0), "steps": (0.0, 1e7),
+}  # fmt: skip
 
 # name: (module with `Config` and `main(config)`, one-line help)
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -302,18 +302,20 @@ def _models(folder: Path) -> list[Target]:
 def _people(folder: Path) -> list[Target]:
     from avatar.data import PersonDataset
     from avatar.io.person import read_result
+    from avatar.preprocess import parse
     from avatar.preprocess.report import frame_loudness
     from avatar.preprocess.stage import read_record
 
     person = folder / "person"
 
     def dataset(_: Path) -> None:
+        parse._reader.cache_clear()  # it keeps the records of the last people
         data = PersonDataset(person)
         assert 0 < data.num_frames <= 10_000_000 and data.width * data.height <= 2**26
         finite([data.camera.focal, data.camera.cx, data.camera.cy, data.fps], "the camera")
         finite(data.landmarks, "landmarks")
         finite(data.shape, "the shape")
-        data.image(0)
+        assert data.image(0).shape == (data.height, data.width, 3)
         data.masks(0)
         data.background(0)
         assert data.plate.shape[2] == 3
@@ -336,6 +338,7 @@ def _people(folder: Path) -> list[Target]:
         _target("stage", person / "track" / "stage.json", stage),
         _target("stage parse", person / "parse" / "stage.json", dataset),
         _target("person mask", person / "parse" / "masks" / "000000.png", dataset),
+        _target("person plate", person / "background" / "plate.png", dataset),
         _target("person frame", person / "ingest" / "frames" / "000000.jpg", dataset),
         _target("person sound", person / "ingest" / "audio.wav", lambda path: finite(
             frame_loudness(path, FRAMES, FPS)[0], "loudness")),

@@ -12,7 +12,7 @@ import torch
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
-from avatar.io.arrays import load_array
+from avatar.io.arrays import check_shape, load_array
 from avatar.io.person import FILE, read_person, read_result
 from avatar.motion import Motion
 from avatar.writing import settle
@@ -76,9 +76,18 @@ class PersonDataset:
 
     def image(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 RGB [H, W, 3]."""
+        return self._picture(self.image_path(index))
+
+    def _picture(self, path: Path) -> np.ndarray:
         from avatar.preprocess.track import read_rgb
 
-        return read_rgb(self.image_path(index))
+        picture = read_rgb(path)
+        if picture.shape[:2] != (self.height, self.width):
+            raise AvatarError(
+                f"{path} has {picture.shape[1]}x{picture.shape[0]} pixels, {self.folder / FILE} says "
+                f"{self.width}x{self.height}.", "", "Run `avatar prepare --force`.",
+            )  # fmt: skip
+        return picture
 
     def masks(self, index: int) -> dict[str, np.ndarray]:
         """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""
@@ -89,15 +98,16 @@ class PersonDataset:
     @functools.cached_property
     def plate(self) -> np.ndarray:
         """The background without the person, as the camera sees it at rest, uint8 RGB [H, W, 3]."""
-        from avatar.preprocess.track import read_rgb
-
-        return read_rgb(self._need("background/plate.png"))
+        return self._picture(self._need("background/plate.png"))
 
     @functools.cached_property
     def _background(self) -> Background:
         from avatar.preprocess.background import load_background
 
-        return load_background(self.folder)
+        background = load_background(self.folder)
+        if background.warp is not None:
+            check_shape(background.warp, self.folder / "background" / "warp.npy", f"{self.num_frames} 2 3")
+        return background
 
     @property
     def camera_moves(self) -> bool:

@@ -26,6 +26,7 @@ COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
 UNTAGGED = 2  # FFmpeg's number of an unspecified colour matrix
 MOST_SECONDS_BETWEEN = 60.0  # two pictures: a longer gap is a broken time stamp, or no video of somebody who talks
+MOST_READ = 300_000  # frames: more than three hours, whose pictures fill ten gigabytes
 MOST_REPEATS = 20  # times that a picture is shown on average where a video has too few for its rate
 BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
 
@@ -104,6 +105,11 @@ def read_info(path: Path) -> VideoInfo:
     width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = span + 1 / float(fps)
+    if duration * fps > MOST_READ:
+        raise AvatarError(
+            f"{path} has {duration * fps:.0f} frames in {duration / 3600:.1f} hours;", f"at most {MOST_READ} are read.",
+            "Cut out the minutes that show the person best.",
+        )  # fmt: skip
     if duration * fps > MOST_REPEATS * len(times):
         raise AvatarError(f"{path} has only {len(times)} pictures in {duration:.0f} s.", "", "Give a video that moves.")
     return VideoInfo(

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 FORMAT = "avatar-model-4"
-# Numbers of the configuration, in what is read.
-_RANGES = {
-    "initial_gaussians": (0, 10**8), "max_gaussians": (0, 10**8), "levels": (0, 32), "features": (1, 16),
+# Of the numbers in a configuration, both included.
+RANGES = {
+    "initial_gaussians": (1, 10**7), "max_gaussians": (1, 10**7), "levels": (0, 32), "features": (1, 16),
     "coarsest": (1, 4096), "finest": (1, 4096), "log2_table": (1, 24), "embedding": (0, 1024), "hidden": (1, 1024),
 }  # fmt: skip
 
@@ -323,11 +323,12 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
     Raises:
         AvatarError: A number is out of range, or the tensors have other sizes.
     """
+    usual = GaussianConfig()  # of what older files do not say
     config = GaussianConfig(
-        **{name: about.whole(name, *ends) for name, ends in _RANGES.items()},
-        deforms=tuple(about.names("deforms")),  # pyright: ignore[reportArgumentType]
-        deform_torso=about.flag("deform_torso"),
-        encoding=about.text("encoding"),  # pyright: ignore[reportArgumentType]
+        **{name: about.whole(name, *ends, getattr(usual, name)) for name, ends in RANGES.items()},
+        deforms=tuple(about.names("deforms", list(usual.deforms))),  # pyright: ignore[reportArgumentType]
+        deform_torso=about.flag("deform_torso", usual.deform_torso),
+        encoding=about.text("encoding", usual.encoding),  # pyright: ignore[reportArgumentType]
         renderer=renderer,
     )
     if unknown := set(config.deforms) - set(Deformation._fields):

@@ -341,6 +341,10 @@ class _Reader:
         self.segments: list[list[int]] = records["track"]["result"]["segments"]  # type: ignore[index]
         self.side = float(records["ingest"]["result"]["size"])  # type: ignore[index]
         self.landmarks = load_array(person / "track" / "landmarks.npy", "T 478 3", mapped=True)
+        known, last = self.keyframes, len(self.landmarks)
+        if not known or known != sorted(set(known)) or known[-1] >= last or self.segments[-1][1] > last:
+            raise AvatarError(f"{self.folder.parent} does not say which frames have masks.", "",
+                              "Run `avatar prepare --force`.")  # fmt: skip
 
     def masks(self, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self.landmarks):
@@ -359,12 +363,13 @@ class _Reader:
         """The four classes [S, S, 4] at any frame, from the key frames before and after it."""
         start, end = next((s for s in self.segments if s[0] <= index < s[1]), (0, len(self.landmarks)))
         after = bisect_right(self.keyframes, index)
-        before = self.keyframes[after - 1]
-        if before == index:
+        known = [k for k in self.keyframes[max(0, after - 1) : after + 1] if start <= k < end]
+        if not known:
+            raise AvatarError(f"{self.folder} has no mask near frame {index}.", "", "Run `avatar prepare --force`.")
+        if known[0] == index:
             return read_mask(self.folder / f"{index:06d}.png")
-        known = [k for k in (before, self.keyframes[after]) if start <= k < end]
         moved = [self._carried(k, index) for k in known]
-        mix = (index - known[0]) / (known[-1] - known[0])
+        mix = (index - known[0]) / max(1, known[-1] - known[0])
         return moved[0] * (1 - mix) + moved[-1] * mix
 
     def _carried(self, source: int, target: int) -> np.ndarray:

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from avatar.backends import EncodingName, RendererName
+from avatar.checks import whole
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.methods.gaussian import GaussianConfig
+from avatar.methods.gaussian import RANGES, GaussianConfig
 from avatar.strategy.density import DensityConfig
 
+MOST_STEPS = 10_000_000
 Quality = Literal["draft", "standard", "high"]
 
 
@@ -155,6 +157,9 @@ def check(config: TrainConfig) -> None:
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
             raise AvatarError(f"--{name} {value} is out of range.", "", f"It must be at least {least}.")
+    for name, ends in RANGES.items():
+        whole(getattr(config.model, name), f"--model.{name.replace('_', '-')}", *ends)
+    whole(config.schedule.steps, "--schedule.steps", 1, MOST_STEPS)
 
 
 def _chosen(part: Any) -> dict[str, Any]:

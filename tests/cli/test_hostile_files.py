@@ -14,15 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from avatar.cli import main
+from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.io.checkpoint import load_tensors, read_safetensors, save_tensors
+from avatar.io.pictures import write_jpeg, write_png
 from avatar.motion import Motion, arkit_files, timeline
 from avatar.motion.profile import Profile
 from avatar.paths import read_json, write_json
@@ -213,6 +216,40 @@ def test_indices_of_a_basis_are_in_its_model(run: Path) -> None:
             Avatar.load(run, True, device="cpu")
 
 
+# -- people ----------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_and_masks_of_a_person_fit(made: Path, tmp_path: Path) -> None:
+    person = shutil.copytree(made / "person", tmp_path / "person")
+    write_jpeg(person / "ingest/frames/000003.jpg", np.zeros((32, 48, 3), np.uint8))
+    write_png(person / "background/plate.png", np.zeros((32, 48, 3), np.uint8))
+    data = PersonDataset(person)
+    for read in (lambda: data.image(3), lambda: data.plate):
+        with pytest.raises(AvatarError, match=r"(000003\.jpg|plate\.png) has 48x32 pixels, .*person\.json says 64x64"):
+            read()
+    record = read_json(person / "parse/stage.json")
+    for wrong in ([], [5, 3], [0, 10**6]):
+        other = shutil.copytree(person, tmp_path / f"masks{len(str(wrong))}")
+        write_json(other / "parse/stage.json", record | {"result": record["result"] | {"keyframes": wrong}})
+        with pytest.raises(AvatarError, match="does not say which frames have masks"):
+            PersonDataset(other).masks(0)
+    write_json(person / "track/stage.json", {"key": "x", "result": {"segments": [[0, 1e400]]}})
+    with pytest.raises(AvatarError, match="no finished stage 'track'"):  # as if it had not run: it is made anew
+        PersonDataset(person).masks(0)
+
+
+@pytest.mark.parametrize("name", ["track/landmarks.npy", "refine/shape.npy", "features/audio.npy"])
+def test_arrays_of_a_person_are_checked(made: Path, tmp_path: Path, name: str) -> None:
+    person = shutil.copytree(made / "person", tmp_path / "person")
+    good = np.load(person / name)
+    bad = good.copy()
+    bad.flat[0] = np.nan
+    for array in (bad, good[:-1], good.astype(np.int32), np.array(["a"])):
+        np.save(person / name, array)
+        with pytest.raises(AvatarError, match=Path(name).name):
+            assert PersonDataset(person).audio_features is not None
+
+
 # -- motion ----------------------------------------------------------------------------------------------------------
 
 
@@ -288,9 +325,10 @@ def test_a_long_value_is_no_path() -> None:
 # -- fuzzing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="limits of memory are set as on Linux")
 def test_mutated_files_of_every_kind_are_refused_or_read(tmp_path: Path) -> None:
     """Some seconds of `python -m pipelines.fuzz`."""
-    command = [sys.executable, "-m", "pipelines.fuzz", "--cases", "600", "--seed", "11", "--seconds", "25",
+    command = [sys.executable, "-m", "pipelines.fuzz", "--cases", "600", "--seed", "11", "--seconds", "150",
                "--json", str(tmp_path / "fuzz.json")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

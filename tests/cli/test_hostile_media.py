@@ -50,6 +50,13 @@ def test_few_pictures_in_much_time_are_no_video(tmp_path: Path) -> None:
             video.read_info(film(tmp_path / "v.mkv", times))
 
 
+def test_a_day_of_pictures_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = film(tmp_path / "v.mkv", [i / 25 for i in range(60)])
+    monkeypatch.setattr(video, "MOST_READ", 50)
+    with pytest.raises(AvatarError, match=r"v\.mkv has 60 frames in .* at most 50 are read"):
+        video.read_info(path)
+
+
 def test_a_pause_is_bridged(tmp_path: Path) -> None:
     info = video.read_info(film(tmp_path / "v.mkv", [i / 25 for i in range(60)] + [12 + i / 25 for i in range(60)]))
     assert info.num_frames == len(list(video.read_frames(info))) < 400

@@ -121,6 +121,7 @@ def killed(monkeypatch, owner, name: str, arguments: list[str]) -> None:
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(owner, name, die)
+        patch.setenv("AVATAR_DEBUG", "1")  # or the command line would make one line of it
         main(arguments)
 
 
