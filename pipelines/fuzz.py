@@ -77,7 +77,9 @@ def main(config: Config) -> int:
     for finding in findings[:50]:
         print(f"  {finding.kind} case {finding.case}: {finding.outcome}: {finding.text[:300]}")
     if config.json is not None:
-        content = {"seed": config.seed, "cases": total.total(), "outcomes": dict(total),
+        from avatar.environment import environment
+
+        content = {**environment(), "seed": config.seed, "cases": total.total(), "outcomes": dict(total),
                    "kinds": {kind: dict(count) for kind, count in sorted(counts.items())},
                    "findings": [asdict(finding) for finding in findings]}  # fmt: skip
         config.json.write_text(json.dumps(content, indent=2) + "\n")

@@ -414,7 +414,7 @@ def cases(name: Command, inputs: Inputs, folder: Path) -> list[Case]:
 # --- comparing ----------------------------------------------------------------------------------------------------
 
 TIMES = {"seconds", "date", "command", "speed", "peak_memory_bytes", "frames_per_second", "render_milliseconds",
-         "commit"}  # fmt: skip
+         "commit", "earlier"}  # fmt: skip
 
 
 def tree(folder: Path) -> dict[str, str]:

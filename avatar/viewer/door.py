@@ -25,7 +25,6 @@ from typing import Any
 
 import rich
 import websockets.asyncio.server
-from rich.markup import escape
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -240,4 +239,4 @@ def _one_line(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     sentence = f"A message of a page could not be heeded: {error!r}." if error else str(context.get("message"))
     if sentence not in _said and len(_said) < 20:
         _said.add(sentence)
-        log.warn(escape(sentence))
+        log.warn(sentence)

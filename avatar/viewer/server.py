@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 import viser
-from rich.markup import escape
 
 from avatar import log
 from avatar.errors import AvatarError
@@ -92,7 +91,7 @@ class Viewer:
         try:
             self.visitors.append(Visitor(client, current_connection.get(), self))
         except Exception as error:
-            log.warn(escape(f"A page could not be opened: {type(error).__name__}: {error}"))
+            log.warn(f"A page could not be opened: {type(error).__name__}: {error}")
 
     def _place_camera(self) -> None:
         camera, start = self.camera, self.server.initial_camera

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import viser
-from rich.markup import escape
 from websockets.protocol import State
 
 from avatar import log
@@ -210,7 +209,7 @@ class Visitor:
         """Note on the terminal, once for a page, what went wrong with it."""
         if not self._warned:
             self._warned = True
-            log.warn(escape(f"{what} for one of the pages: {type(error).__name__}: {error}"))
+            log.warn(f"{what} for one of the pages: {type(error).__name__}: {error}")
 
 
 def _data_url(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from avatar.infer import cuda_graph
 from avatar.infer.avatar import Avatar
 from avatar.infer.bake import bake
 from avatar.motion import Motion
-from pipelines import gpu_check
+from pipelines import gpu_stages
 from tests.person import make_person, small_config, train
 from tests.pretend_cuda import pretended
 
@@ -143,6 +145,14 @@ def test_only_the_native_renderer_is_recorded(run, monkeypatch):
         assert Avatar.load(run, device="cuda")._graphs is None
 
 
-def test_gpu_check_compares_the_two(monkeypatch):
+def test_the_gpu_check_compares_graph_drawn_frames_and_the_cpu(run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mia").symlink_to(run)
+    monkeypatch.setattr(gpu_stages, "WORK", tmp_path)
+    record = gpu_stages.Record(tmp_path / "agreement.json", 60.0)
     with pretended(monkeypatch):
-        assert gpu_check.graph_difference(300, 48) == {"largest": 0, "graph": True}
+        gpu_stages.agreement(record)
+    found = json.loads((tmp_path / "agreement.json").read_text())["mia"]
+    assert found["graph_recorded"] and found["largest_difference_graph_to_drawn"] == 0
+    assert found["largest_difference_to_cpu"] <= 1 and found["frames"] >= 16
+    assert cv2.imread(str(tmp_path / "agreement_mia_0.png")).std() > 5  # somebody to look at

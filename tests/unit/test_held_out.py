@@ -29,7 +29,7 @@ from tests.unit.test_personal import FPS
 from tests.unit.test_personal import person as speaking_person
 from tests.unit.test_prior import some_prior
 
-TEST_START, LATE = 900, 3.0  # of test_personal's person, who has 1000 frames; the sound is late by three
+FRAMES, TEST_START, LATE = 1000, 900, 3.0  # of test_personal's person; the sound is late by three
 
 
 def other_motion(motion: Motion, first: int) -> Motion:
@@ -66,7 +66,8 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
     person = speaking_person(folder / "person", change)
     audio = person / "ingest" / "audio.wav"
     info = {"has_audio": True, "test_start": TEST_START, "av_offset_frames": LATE}
-    write_json(person / "person.json", info)
+    shape = {"width": 64, "height": 64, "camera": {"focal": 140.0, "cx": 32.0, "cy": 32.0}, "segments": [[0, FRAMES]]}
+    write_json(person / "person.json", info | shape | {"fps": FPS, "num_frames": FRAMES})
     if first_other is not None:
         other_sound(audio, (first_other + LATE) / FPS)
     data: Any = SimpleNamespace(folder=person, audio_features=np.zeros(1), audio_path=audio, info=info,
