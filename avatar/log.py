@@ -76,6 +76,11 @@ def info(message: str, style: str = "") -> None:
     console.print(Text(printable(message), style), soft_wrap=True)
 
 
+def item(message: str, mark: str, style: str) -> None:
+    """Print a line of a list behind a coloured mark."""
+    console.print(Text.assemble("  ", (mark, style), f" {printable(message)}"), soft_wrap=True)
+
+
 def warn(message: str) -> None:
     """Print a line that begins with "warning:"."""
     console.print(Text.assemble(("warning:", "yellow"), f" {printable(message)}"), soft_wrap=True)

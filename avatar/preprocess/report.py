@@ -284,12 +284,12 @@ def count_blinks(arkit: np.ndarray) -> int:
 def tell(ctx: StageContext) -> None:
     """Print the findings of a finished report."""
     result, fps = ctx.result(NAME), ctx.result("ingest")["fps"]
-    marks = {"good": "[green]+[/green]", "note": "[yellow]o[/yellow]", "bad": "[red]-[/red]"}
+    marks = {"good": ("+", "green"), "note": ("o", "yellow"), "bad": ("-", "red")}
     log.info("\nThis video:")
     for level, mark in marks.items():
         for finding in result["findings"]:
             if finding["level"] == level:
-                log.info(f"  {mark} {finding['text']}")
+                log.item(finding["text"], *mark)
     if flagged := result["flagged"]:
         longest = flagged[0]
         log.info(

@@ -92,3 +92,15 @@ def test_sync_is_reported() -> None:
 
 def test_plots_are_a_picture() -> None:
     assert report.plots(good_video(), [(10, 20, "blurred")]).startswith("data:image/png;base64,iVBOR")
+
+
+def test_findings_are_told_behind_plain_marks(tmp_path, capsys):
+    from types import SimpleNamespace
+
+    from avatar.preprocess.report import NAME, tell
+
+    findings = [{"level": "note", "text": "The face is 131 pixels high [1]."}, {"level": "good", "text": "Still."}]
+    results = {NAME: {"findings": findings, "flagged": []}, "ingest": {"fps": 25.0}}
+    tell(SimpleNamespace(result=results.__getitem__, folder=tmp_path.__truediv__))  # type: ignore[arg-type]
+    lines = capsys.readouterr().err.splitlines()
+    assert "  + Still." in lines and "  o The face is 131 pixels high [1]." in lines
