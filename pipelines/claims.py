@@ -207,7 +207,10 @@ def _judged(bar: Bar, bound: float, content: dict[str, Any]) -> str:
     spread = "no interval" if interval is None else " to ".join(format(x, bar.spec) for x in interval)
     verdict = replace(bar, bound=bound).verdict(value, interval)
     cell = f"{format(value, bar.spec)} ({spread}): {verdict}"
-    return f"**{cell} by {format(abs(value - bound), bar.spec)}**" if verdict == "missed" else cell
+    if verdict != "missed":
+        return cell
+    short = format(abs(value - bound), bar.spec)
+    return f"**{cell} by {short if float(short) else 'less than the last digit'}**"
 
 
 def _number(values: dict[str, Any], metric: str, spec: str) -> str:
