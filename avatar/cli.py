@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
+LEAST_COLUMNS = 40  # of a terminal; the help of a command cannot be laid out in a few
 _LARGEST = 2.0**53  # of any number that is an option
 # Of options that mean the same in every command; a command may allow less.
 _RANGES = {
@@ -54,11 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         code = _main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed from the beginning
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         _forget_output()
         return 141
+    except OSError as error:  # of what the output goes to; everything else is dealt with where it happens
+        _forget_output()
+        with suppress(OSError, ValueError, AttributeError):
+            print(f"avatar: the output cannot be written: {error.strerror or error}.", file=sys.stderr)
+        return 2
 
 
 def _main(argv: list[str]) -> int:
@@ -85,6 +94,8 @@ def _run(name: str, rest: list[str]) -> int:
     # Between its loops OpenMP lets its threads spin, on the cores that the native kernels' own threads need next. With
     # a short spin a training step takes three quarters of the time. Read by the library when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
     import tyro
 
     from avatar.errors import AvatarError, printable
@@ -112,6 +123,8 @@ def _run(name: str, rest: list[str]) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # the machine, not the program
             tell(f"{error.filename} cannot be used: {error.strerror or error}.")
             return 2
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
         if os.environ.get(DEBUG):
             raise
         tell(bug_report(error))
@@ -165,10 +178,10 @@ def check_numbers(config: Any, prefix: str = "") -> None:
 
 def _forget_output() -> None:
     """Let the interpreter end in silence: what it still holds for the output can go nowhere."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         # Names instead of whole paths: results are for sharing, the layout of somebody's disk is not.
-        "command": " ".join(["avatar", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
+        "command": " ".join([_program(), *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
         "commit": commit(),
         "hardware": {
             "cpu": _cpu("model name") or platform.processor() or platform.machine(),
@@ -42,6 +42,12 @@ def environment() -> dict[str, Any]:
         },
         "versions": versions,
     }
+
+
+def _program() -> str:
+    """What a shell would call this program."""
+    path = Path(sys.argv[0])
+    return f"python -m pipelines.{path.stem}" if path.parent.name == "pipelines" else "avatar"
 
 
 def commit() -> str | None:

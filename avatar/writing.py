@@ -1,13 +1,13 @@
 """Writing so that nothing is lost: files and folders are whole or absent, and a folder has one writer at a time.
 
-What is being made lies in a hidden *working folder* beside its final name, `.avatar-` and eight random digits. Its
-maker holds a lock on it, which the system releases when the process ends, however it ends; so everyone can tell what
-a killed process left from what a living one is writing. A finished file replaces the old one by one rename. A finished
-folder is first marked by adding `.whole` to the name of its working folder, then exchanged with the old one; where the
-system cannot exchange, the old one is moved out of the way and the new one in, and a kill between the two leaves the
-final name absent. `settle` is the one place that mends this: it gives the new folder its name, and removes whatever
-else a killed process left. Commands that fill a folder call it through `one_writer`; those that read a folder of
-folders (`PersonDataset`, `open_run`) call it before they look what is there.
+What is being made lies in a hidden *working folder* beside its final name, `.avatar-working-` and eight random
+digits. Its maker holds a lock on it, which the system releases when the process ends, however it ends; so everyone
+can tell what a killed process left from what a living one is writing. A finished file replaces the old one by one
+rename. A finished folder is first marked by adding `.whole` to the name of its working folder, then exchanged with
+the old one; where the system cannot exchange, the old one is moved out of the way and the new one in, and a kill
+between the two leaves the final name absent. `settle` is the one place that mends this: it gives the new folder its
+name, and removes whatever else a killed process left. Commands that fill a folder call it through `one_writer`; those
+that read a folder of folders (`PersonDataset`, `open_run`) call it before they look what is there.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-WORKING = ".avatar-"  # beginning of a working folder's name
+WORKING = ".avatar-working-"  # beginning of a working folder's name, which no user gives to a folder
 WHOLE = ".whole"  # ending, once what is in it may be taken
-LOCK = ".lock"  # in a folder that is being written to
+LOCK = ".avatar.lock"  # in a folder that is being written to
 _IDLE_SECONDS = 24 * 3600  # after which a working folder counts as left behind, where the file system has no locks
 _TRIES = 100  # before what another process changes again and again is given up
 _SYNCS = 16  # files that are synced at once: a disk writes many in about the time of one

@@ -175,6 +175,8 @@ def _scopes(people: dict[str, Record], older: Mapping[Path, list[str]]) -> list[
         made = f"{content['model']['gaussians']} Gaussians, {content['model']['bytes'] / 1e6:.1f} MB"
         if "seconds" in trained:
             made += f", {trained['steps']} steps in {trained['seconds'] / 60:.1f} min on the clock"
+        if threads := trained.get("hardware", {}).get("threads"):
+            made += f" with {threads} thread{'s' if threads > 1 else ''}"
         when = f"trained {str(trained.get('date', 'unknown'))[:10]} at {shown(record.trained)}"
         when += f", evaluated {content['date'][:10]} at {shown(record.measured)}"
         mark = f" {OLDER} **Older than the code**: {', '.join(older[record.path])}." if record.path in older else ""

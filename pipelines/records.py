@@ -64,8 +64,10 @@ class Record:
 
     @property
     def trained(self) -> list[str]:
-        """Commits that trained what was measured."""
-        return list(dict.fromkeys(_commits(self.content.get("training") or {})))
+        """Commits that trained what was measured, oldest first."""
+        training = self.content.get("training") or {}
+        last = {name: value for name, value in training.items() if name != "earlier"}
+        return list(dict.fromkeys([*_commits(training.get("earlier")), *_commits(last)]))
 
     @property
     def frames(self) -> str:

@@ -170,6 +170,10 @@ def check(config: Config) -> None:
     if config.frames is not None and config.frames < 3:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
     require(config.renderer)
+    if config.json is not None:
+        from avatar.infer.command import refuse_to_overwrite
+
+        refuse_to_overwrite(config.json, config.audio, config.words)
     if config.audio is not None:
         from avatar.io.audio import stream_audio
 
@@ -192,6 +196,12 @@ def held_out(config: Config, avatar: Avatar, data: PersonDataset) -> tuple[int, 
             "It was trained from another one.",
             "Give the right --person.",
         )
+    for name in ("num_frames", "test_start", "fps", "camera"):
+        if avatar.person.get(name) != data.info[name]:
+            raise AvatarError(
+                f"{data.folder} is not the person that {avatar.run} was trained from:",
+                f"its person.json has another {name}.", "Give the right --person.",
+            )  # fmt: skip
     if last - first < 3:
         raise AvatarError(f"{data.folder} has {last - first} held-out frames,", "too few to measure motion.")
     return first, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from avatar.device import DeviceName, Precision, choose_device, cpu_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
+from avatar.io.person import FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,11 +169,27 @@ def check(config: Config) -> None:
             raise AvatarError(f"--out {config.out} must end in .mp4.")
         if config.out.is_dir():
             raise AvatarError(f"--out {config.out} is a folder.", "", "Name the mp4 file in it.")
-    refuse_to_overwrite(output_path(config), config.audio, controls.motion)
+    inputs = (config.audio, controls.motion, controls.timeline)
+    for out in (output_path(config), config.json, controls.print_timeline):
+        if out is not None:
+            refuse_to_overwrite(out, *inputs)
+
+
+PARTS = frozenset(
+    (
+        "model.safetensors", "tracking.safetensors", "motion.safetensors", "speech.safetensors", "prior.safetensors",
+        "live.safetensors", "generator.safetensors", "baked.safetensors", FILE, "config.toml", "environment.json",
+        "training.json", "prepare.json", "command.txt",
+    )
+)  # fmt: skip
 
 
 def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
-    """An output that is one of the inputs is a mistake."""
+    """An output that is one of the inputs, a part of an avatar or of a person, or a folder, is a mistake."""
+    if out.is_dir():
+        raise AvatarError(f"The output {out} is a folder.", "", "Name a file.")
+    if out.name in PARTS and out.exists() and (out.parent / FILE).is_file():
+        raise AvatarError(f"The output {out} is a part of what is in {out.parent}.", "", "Choose another name.")
     for path in inputs:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
             raise AvatarError(f"The output {out} is one of the inputs.", "", "Choose another --out.")
@@ -306,7 +324,7 @@ def open_person(run: Path, person: Path | None) -> PersonDataset:
     """
     from avatar.data import PersonDataset
 
-    run = Path(run)
+    run = Path(os.path.abspath(run))
     tracking = run / "tracking.safetensors"
     motion = tracking if tracking.is_file() else None
     if person is not None:

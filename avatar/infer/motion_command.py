@@ -50,7 +50,9 @@ def main(config: Config) -> None:
         raise AvatarError(f"--fps {config.fps:g} is out of range.", "", "It goes from 1 to 240.")
     if config.audio is not None and config.text is not None:
         raise AvatarError("A sound and --text exclude each other.")
-    refuse_to_overwrite(config.out, config.audio, controls.motion)
+    for out in (config.out, controls.print_timeline):
+        if out is not None:
+            refuse_to_overwrite(out, config.audio, controls.motion, controls.timeline)
     controls.check()
     if controls.print_timeline is not None:
         write_json(controls.print_timeline, to_json(controls.spans()))

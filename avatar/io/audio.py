@@ -19,6 +19,7 @@ SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is sile
 _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
 _MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
+_MAX_OVERLAP_SECONDS = 3600.0  # dropped, all in all; sound that is decoded for nothing takes time all the same
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
 _SAMPLE_RATES = (1000, 1_536_000)  # hertz
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
@@ -176,7 +177,7 @@ def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = S
 def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
     import av
 
-    total = filled = 0
+    total = filled = overlap = 0
     try:
         with open_media(path, "sound") as container:
             stream = container.streams.audio[0]
@@ -208,6 +209,9 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                         filled += gap
                     else:
                         skip -= gap
+                        overlap -= gap
+                        if overlap > _MAX_OVERLAP_SECONDS * sample_rate:
+                            raise ValueError("more than an hour of it has time stamps of what was there before")
                     expected = time
                 expected += frame.samples / max(1, frame.sample_rate)
                 frame.pts = None  # the resampler would otherwise complain about jumps that are dealt with here

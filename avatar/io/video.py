@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avatar.checks import MOST_PIXELS, frame_rate, picture_size, reading
+from avatar.checks import frame_rate, picture_size, reading
 from avatar.errors import AvatarError
 from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
@@ -25,6 +25,8 @@ SAMPLE_RATE = 16_000
 COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
 UNTAGGED = 2  # FFmpeg's number of an unspecified colour matrix
+MOST_PIXELS = 7680 * 4320  # of a video's picture, 8K; a decoder may hold seventeen of them
+THREADED_PIXELS = 4096 * 2160  # every further thread of a decoder holds another picture: larger ones get one thread
 MOST_SECONDS_BETWEEN = 60.0  # two pictures: a longer gap is a broken time stamp, or no video of somebody who talks
 MOST_READ = 300_000  # frames: more than three hours, whose pictures fill ten gigabytes
 MOST_REPEATS = 20  # times that a picture is shown on average where a video has too few for its rate
@@ -73,7 +75,9 @@ def read_info(path: Path) -> VideoInfo:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None and packet.size and not packet.is_discard:
                 times.append(stamp)
-        picture_size(*declared_size(stream), f"{path}: its video track")
+        width, height = picture_size(*declared_size(stream), f"{path}: its video track")
+        if width * height > MOST_PIXELS:
+            raise AvatarError(f"{path} has pictures of {width}x{height} pixels;", "at most 7680x4320 (8K) are read.")
         times = np.sort(np.array(times, np.float64)) * float(stream.time_base or 1)
         announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         nominal = stream.average_rate or stream.guessed_rate
@@ -130,7 +134,7 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
     """
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path)
-        stream.thread_type = "AUTO"
+        _use_threads(stream)
         count = 0
         held: av.VideoFrame | None = None
         held_time = 0.0
@@ -160,7 +164,7 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
     seeking = info.num_frames > 125 * count  # half of x264's default distance between key frames
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path)
-        stream.thread_type = "AUTO"
+        _use_threads(stream)
         frames = _decoded(container, stream, info.path)
         for time in wanted:
             if seeking:
@@ -260,6 +264,15 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     with suppress(RuntimeError):  # decoding has begun, with this limit
         streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any picture, whatever its header says
     return streams[0]
+
+
+def _use_threads(stream: av.VideoStream) -> None:
+    """Let a video be decoded by several threads, where their memory allows it."""
+    width, height = declared_size(stream)
+    if width * height <= THREADED_PIXELS:
+        stream.thread_type = "AUTO"
+    else:
+        stream.codec_context.thread_count = 1
 
 
 def declared_size(stream: av.VideoStream) -> tuple[int, int]:

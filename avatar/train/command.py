@@ -131,6 +131,13 @@ def open_run(config: TrainConfig) -> Path:
             )  # fmt: skip
         if not begun:
             raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
+        for name, path in (("The person", config.person), ("The prior", config.prior)):
+            if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise AvatarError(
+                    f"{name} {path} lies in {folder},",
+                    "which --overwrite empties.",
+                    "Move it, or choose another --out.",
+                )
         empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -172,8 +179,11 @@ def parts_before(folder: Path) -> list[dict[str, Any]]:
     path = folder / "environment.json"
     if not path.is_file():
         return []
-    last = read_json(path)
-    return [*last.get("earlier", []), {name: last.get(name) for name in ("date", "commit")}]
+    try:
+        last = read_json(path)
+        return [*last.get("earlier", []), {name: last.get(name) for name in ("date", "commit")}]
+    except (AvatarError, AttributeError, TypeError):  # damaged: only a record, and nothing that training needs
+        return []
 
 
 def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:

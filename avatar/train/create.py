@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import tyro
 from avatar import log
 from avatar.backends import EncodingName, RendererName, require
 from avatar.device import DeviceName, choose_device
-from avatar.writing import one_writer
+from avatar.errors import AvatarError
+from avatar.writing import contents, one_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ def main(config: Config) -> None:
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
+    if contents(run) and not (run / train.BEGUN).is_file():  # before the hours as well
+        raise AvatarError(f"{run} holds files that are not a run.", "", "Choose another --out.")
     with log.part_of("create"), one_writer(run), one_writer(person):
         prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
         prepared = time.perf_counter()
@@ -89,4 +93,7 @@ def main(config: Config) -> None:
 
 def person_folder(run: Path) -> Path:
     """PERSON folder of a run made by `create`: beside it, so that the run stays small enough to share."""
+    run = Path(os.path.abspath(run))
+    if not run.name:
+        raise AvatarError(f"{run} cannot be a run.", "", "Name a folder in it for --out.")
     return run.with_name(run.name + ".person")

@@ -20,7 +20,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import rich
@@ -122,7 +122,14 @@ class Door:
         def serve(handler: Handler, *_: Any, process_request: Any = None, **options: Any) -> Any:
             nonlocal kept
             kept = True
-            options |= {"max_size": MESSAGE_BYTES, "logger": _quiet(), "create_connection": CheckedConnection}
+            with suppress(RuntimeError):  # nothing runs yet: then the first page sets it
+                asyncio.get_running_loop().set_exception_handler(_one_line)
+            options |= {
+                "max_size": MESSAGE_BYTES,
+                "logger": _quiet(),
+                "create_connection": CheckedConnection,
+                "open_timeout": 5,
+            }
             options["close_timeout"] = CLOSING_SECONDS
             return real(
                 self._admitting(handler), sock=self.socket, process_request=self._checking(process_request), **options

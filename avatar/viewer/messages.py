@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, structs
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 from websockets.typing import Data
 
 MESSAGE_BYTES = 1 << 20  # viser's page sends files in parts of half of this
 MOST_PARTS = 4096
 UPLOAD_MEGABYTES = 128  # ten minutes of stereo as 16-bit wav; viser holds a file in memory until it is whole
 UPLOADS_MEGABYTES = 256  # of all pages at the same time
+UPLOAD_IDLE_SECONDS = 20.0  # without a part, after which a file no longer takes room from other pages
+MOST_FRAGMENTS = 1024  # frames of a message; empty ones take memory and no bytes of the limit
 FARTHEST = 1e4  # metres from the origin
 FIELD_OF_VIEW = 0.01, 3.1  # radians
 WINDOW = 1, 32768  # pixels
@@ -89,9 +94,24 @@ _decoder = msgspec.msgpack.Decoder(View | Field | Announcement | Part)
 
 
 class Uploads:
-    """Bytes of files that are being sent, of all pages."""
+    """Files that are being sent, of all pages: bytes that were announced, and when something last came."""
 
-    announced: int = 0
+    def __init__(self) -> None:
+        self._files: dict[int, tuple[int, float]] = {}
+
+    @property
+    def announced(self) -> int:
+        """Bytes of the files that are really being sent."""
+        now = time.monotonic()
+        return sum(size for size, last in self._files.values() if now - last < UPLOAD_IDLE_SECONDS)
+
+    def note(self, page: object, size: int) -> None:
+        """Something of a page's file of ``size`` bytes has come."""
+        self._files[id(page)] = size, time.monotonic()
+
+    def forget(self, page: object) -> None:
+        """The page sends no file any more."""
+        self._files.pop(id(page), None)
 
 
 class CheckedConnection(ServerConnection):
@@ -111,6 +131,16 @@ class CheckedConnection(ServerConnection):
         self._file: Announcement | None = None
         self._parts: set[int] = set()
         self._received = 0
+        self._fragments = 0
+
+    def process_event(self, event: Event) -> None:
+        """Take in a frame; a message of endlessly many empty ones ends the connection."""
+        if isinstance(event, Frame):
+            self._fragments = self._fragments + 1 if event.opcode is Opcode.CONT else 0
+            if self._fragments > MOST_FRAGMENTS:
+                self.transport.abort()
+                return
+        super().process_event(event)
 
     async def recv(self, decode: bool | None = None) -> Data:
         """The next message that the page may send."""
@@ -133,8 +163,7 @@ class CheckedConnection(ServerConnection):
 
     def forget_upload(self) -> None:
         """Free the room that the file in transfer takes in the limit of all pages."""
-        if self._file is not None:
-            self.uploads.announced -= self._file.size_bytes
+        self.uploads.forget(self)
         self._file, self._parts, self._received = None, set(), 0
 
     def _admits(self, message: View | Field | Announcement | Part) -> bool:
@@ -145,7 +174,7 @@ class CheckedConnection(ServerConnection):
                 return True  # whoever reads the field puts its value into range
             case Announcement():
                 self._file = message
-                self.uploads.announced += message.size_bytes
+                self.uploads.note(self, message.size_bytes)
                 return True
             case Part():
                 return self._admits_part(message)
@@ -166,6 +195,9 @@ class CheckedConnection(ServerConnection):
         file = self._file
         if file is None or part.transfer_uuid != file.transfer_uuid:
             return False  # of a file that was not taken
+        if part.part_index in self._parts:
+            raise _Violation("a part was sent twice")
+        self.uploads.note(self, file.size_bytes)
         self._parts.add(part.part_index)
         self._received += len(part.content)
         whole = len(self._parts) == file.part_count

@@ -508,3 +508,36 @@ def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
         open_viewer(Config(run=tmp_path))
     assert is_loopback("127.0.0.1") and is_loopback("localhost") and is_loopback("::1")
     assert not is_loopback("0.0.0.0") and not is_loopback("example.org")
+
+
+def test_a_window_that_announces_and_sends_nothing_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from avatar.viewer import messages
+
+    monkeypatch.setattr(messages, "UPLOADS_MEGABYTES", 1)
+    monkeypatch.setattr(messages, "UPLOAD_IDLE_SECONDS", 0.2)
+    heard: list[bytes] = []
+    monkeypatch.setattr(Visitor, "say", lambda self, path, name: heard.append(path.read_bytes()))
+    with viewing(lambda *_: []) as viewer:
+        idle, busy = Page(viewer), Page(viewer)
+        for page in (idle, busy):
+            page.enter()
+            page.set("Jaw", 0.0)
+        idle.send("FileTransferStartUpload", source_component_uuid=idle.fields["Speak a sound file"], mime_type="",
+                  transfer_uuid="a", filename="a", part_count=2, size_bytes=1 << 20)  # fmt: skip
+        wait_for(lambda: viewer._door._uploads.announced)
+        wait_for(lambda: not viewer._door._uploads.announced)
+        busy.upload("mine.wav", b"sound")
+        wait_for(lambda: heard == [b"sound"])
+
+
+def test_a_message_of_endless_empty_frames_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with viewing() as viewer:
+        other, page = Page(viewer), Page(viewer)
+        other.enter()
+        page.enter()
+        raw = page.socket.socket
+        with suppress(OSError):
+            raw.sendall(b"\x02\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 5000)
+        wait_for(lambda: len(viewer._door._inside) == 1)
+        other.set("Jaw", 0.5)
+        wait_for(lambda: viewer.visitors[0].sliders.jaw == 0.5)

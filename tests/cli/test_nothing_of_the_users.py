@@ -1,0 +1,135 @@
+"""What belongs to the user is not replaced, emptied or removed by any command, and odd surroundings do no harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from avatar.cli import main
+from avatar.errors import AvatarError
+from avatar.infer.command import open_person, refuse_to_overwrite
+from avatar.io import audio
+from avatar.paths import write_json
+from avatar.train.command import describe, parts_before
+from avatar.train.create import person_folder
+from avatar.writing import LOCK, one_writer
+from tests.person import make_person, small_config
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capfd.readouterr().err.split())
+
+
+def test_folders_and_files_with_names_like_ours_stay(tmp_path: Path) -> None:
+    (tmp_path / ".avatar-backup").mkdir()
+    (tmp_path / ".avatar-backup" / "photos.txt").write_text("precious")
+    (tmp_path / ".lock").write_text("of another program")
+    with one_writer(tmp_path):
+        write_json(tmp_path / "x.json", 1)
+    assert (tmp_path / ".avatar-backup" / "photos.txt").read_text() == "precious"
+    assert (tmp_path / ".lock").read_text() == "of another program" and not (tmp_path / LOCK).exists()
+
+
+def test_overwriting_a_run_does_not_take_its_person_along(tmp_path, capfd) -> None:
+    run = tmp_path / "run"
+    config = small_config(make_person(run / "person", frames=12), run)
+    (run / "config.toml").write_text("")
+    (run / "model.safetensors").write_bytes(b"old")
+    command = ["train", str(config.person), "--out", str(run), "--overwrite", "--quality", "draft"]
+    assert main([*command, "--steps", "1", "--device", "cpu"]) == 2
+    assert "which --overwrite empties" in said(capfd)
+    assert (run / "model.safetensors").read_bytes() == b"old" and (run / "person" / "person.json").is_file()
+
+
+def test_no_output_takes_the_place_of_a_part_of_an_avatar(tmp_path: Path) -> None:
+    (tmp_path / "person.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"model")
+    with pytest.raises(AvatarError, match="is a part of what is in"):
+        refuse_to_overwrite(tmp_path / "model.safetensors")
+    with pytest.raises(AvatarError, match="is a folder"):
+        refuse_to_overwrite(tmp_path)
+    refuse_to_overwrite(tmp_path / "hello.mp4")
+    refuse_to_overwrite(tmp_path / "motion.safetensors")  # there is none
+
+
+@pytest.mark.parametrize("out", ["mine.mp4", "mydir"])
+def test_synth_replaces_no_recording(tmp_path: Path, capfd, out: str) -> None:
+    path = tmp_path / out if out.endswith("mp4") else tmp_path / out / "video.mp4"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"my own")
+    assert main(["synth", "--seconds", "0.5", "--size", "64", "--voice", "buzz", "--out", str(tmp_path / out)]) == 2
+    assert "was not made by this command" in said(capfd) and path.read_bytes() == b"my own"
+
+
+def test_create_refuses_other_files_before_it_prepares(tmp_path: Path, capfd) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("x")
+    assert main(["create", str(tmp_path / "no.mp4"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert "holds files that are not a run" in said(capfd) and not (tmp_path / "run.person").exists()
+
+
+def test_a_run_may_be_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = make_person(tmp_path / "run.person", frames=12)
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert person_folder(Path(".")) == person
+    assert open_person(Path("."), None).folder == person
+
+
+@pytest.mark.parametrize("content", [[], {"earlier": 5}, {"earlier": [1]}, "text"])
+def test_a_damaged_record_of_the_machine_does_not_stop_a_resume(tmp_path: Path, content: object) -> None:
+    write_json(tmp_path / "environment.json", content)
+    assert isinstance(parts_before(tmp_path), list)
+    data = type("Data", (), {"info": {}})
+    describe(tmp_path, small_config(tmp_path / "person", tmp_path), data)
+
+
+def endless(path: Path, seconds: float, times: int) -> Path:
+    """A sound whose time stamps stand still: the same second, again and again."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("flac", rate=8000)
+        stream.layout = "mono"
+        encoded = []
+        for _ in range(times):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, round(8000 * seconds)), np.int16), "s16", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = 8000, Fraction(1, 8000), None
+            encoded += stream.encode(frame)
+        for packet in [*encoded, *stream.encode(None)]:
+            packet.pts = packet.dts = 0
+            container.mux(packet)
+    return path
+
+
+def test_sound_that_stands_still_is_not_decoded_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = endless(tmp_path / "still.mkv", 1.0, 40)
+    monkeypatch.setattr(audio, "_MAX_OVERLAP_SECONDS", 10.0)
+    with pytest.raises(AvatarError, match="time stamps of what was there before"):
+        audio.load_audio(path, most_seconds=600)
+
+
+def run(arguments: list[str], **options) -> subprocess.CompletedProcess[str]:
+    code = "import sys, avatar.cli; sys.exit(avatar.cli.main())"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
+
+
+def test_output_that_is_closed_or_full_is_no_bug() -> None:
+    code = "import sys; sys.stdout = None; import avatar.cli; sys.exit(avatar.cli.main(['--help']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = run(["--help"], stdout=full)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cannot be written" in done.stderr
+
+
+def test_help_fits_into_a_terminal_of_five_columns() -> None:
+    done = run(["bake", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
+    assert done.returncode == 0
