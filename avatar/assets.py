@@ -115,8 +115,14 @@ def fetch(name: str, quiet: bool = False) -> Path:
         if _sha256(data) != asset.sha256:
             failures.append(f"{source}: the bytes are not the expected ones")
             continue
-        with paths.atomic_file(target) as temporary:
-            temporary.write_bytes(data)
+        try:
+            with paths.atomic_file(target) as temporary:
+                temporary.write_bytes(data)
+        except AvatarError as error:
+            raise AvatarError(
+                f"{error.what} {error.why}", "Pretrained parts are kept there.",
+                "Make room or let AVATAR_CACHE name another folder.",
+            ) from error  # fmt: skip
         if not quiet:
             info(f"Fetched {name} ({asset.size / 1e6:.1f} MB) from {source}. Licence: {asset.licence}.")
         return target

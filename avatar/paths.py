@@ -36,7 +36,6 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(json.dumps(data, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is an :class:`AvatarError` that names it."""
-    fix = "Delete it and run the command that made it."
+def read_json(path: Path, fix: str = "Delete it and run the command that made it.") -> Any:
+    """Read JSON; a missing or broken file is an :class:`AvatarError` that names it, and says what to do (``fix``)."""
     return parse_json(read_text(path, "JSON", fix), path, fix)

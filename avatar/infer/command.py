@@ -233,6 +233,7 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
     start, background = 0.0, None
     if config.split is not None:
         data = open_person(config.run, config.person)
+        refuse_to_overwrite(output_path(config), Path(data.info.get("source") or os.devnull))
         first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
         total = last - first
         if data.camera_moves:

@@ -150,7 +150,7 @@ def load(path: Path) -> list[Span]:
     Raises:
         AvatarError: The file is missing or damaged; a bad entry is named.
     """
-    content = read_json(path)
+    content = read_json(path, "Mend it.")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("spans"), list):
         raise AvatarError(f"{path} is not a timeline.", "", f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
     spans = []
@@ -191,7 +191,7 @@ def load_words(path: Path) -> Words:
     Raises:
         AvatarError: The file is not that; a bad entry is named.
     """
-    content = read_json(path)
+    content = read_json(path, "Mend it.")
     if not isinstance(content, dict) or not isinstance(content.get("words"), list):
         raise AvatarError(f"{path} is not a file of words.", "", _WORDS_FIX)
     if content.get("unit", "seconds") != "seconds":

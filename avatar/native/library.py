@@ -78,7 +78,11 @@ def set_num_threads(count: int | None) -> None:
 
 def library() -> Library | None:
     """The native library, or None when the torch reference has to do (see :func:`library_status`)."""
-    return _load()[0]
+    loaded, reason = _load()
+    choice = os.environ.get("AVATAR_NATIVE") or "reference"
+    if loaded is None and (choice != "reference" or os.environ.get("AVATAR_ISA")):
+        _warn_once(reason)
+    return loaded
 
 
 def runs_native(tensor: Tensor) -> bool:
@@ -142,12 +146,22 @@ def _open(path: Path) -> ctypes.CDLL | str:
 
 
 @functools.cache
+def _warn_once(reason: str) -> None:
+    """Say that the environment asks for what cannot be had: the reference computes the same, tens of times slower."""
+    from avatar import log
+
+    log.warn(f"the slow torch reference is used instead of the native kernels: {reason}")
+
+
+@functools.cache
 def _load() -> tuple[Library | None, str]:
     choice = os.environ.get("AVATAR_NATIVE", "")
     if choice == "reference":
         return None, "AVATAR_NATIVE=reference asks for it."
     paths = [Path(choice)] if choice else _candidates()
     reason = f"no {NAME}.so in {paths[0].parent}; install a C++ compiler, then run `pip install` again."
+    if choice:
+        reason = f"AVATAR_NATIVE={choice} is no file; it names a library, or is `reference`."
     for path in filter(Path.is_file, paths):
         handle = _open(path)
         if isinstance(handle, str):

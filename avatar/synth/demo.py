@@ -94,11 +94,10 @@ def _claim(config: Config) -> None:
 
 
 def _say(text: str, seed: int, path: Path) -> None:
-    import soundfile
-
     from avatar.paths import atomic_file
     from avatar.synth import speech
+    from avatar.synth.make import write_sound
 
     said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
     with atomic_file(path) as temporary:
-        soundfile.write(str(temporary), said.samples, speech.RATE, subtype="PCM_16")
+        write_sound(temporary, said.samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -379,13 +381,25 @@ def _wall(colour: tuple[float, float, float], size: tuple[int, int], seed: int) 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def _write_wav(path: Path, samples: np.ndarray, seconds: float) -> None:
+def write_sound(path: Path, samples: np.ndarray) -> None:
+    """Write [N] float32 at ``speech.RATE`` as 16-bit WAV.
+
+    Raises:
+        OSError: The disk is full.
+    """
     import soundfile
 
+    try:
+        soundfile.write(str(path), samples, speech.RATE, subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def _write_wav(path: Path, samples: np.ndarray, seconds: float) -> None:
     whole = np.zeros(round(seconds * speech.RATE), np.float32)
     whole[: min(len(samples), len(whole))] = samples[: len(whole)]
     with atomic_file(path) as temporary:
-        soundfile.write(str(temporary), whole, speech.RATE, subtype="PCM_16")
+        write_sound(temporary, whole)
 
 
 def _write_video(

@@ -133,3 +133,52 @@ def test_output_that_is_closed_or_full_is_no_bug() -> None:
 def test_help_fits_into_a_terminal_of_five_columns() -> None:
     done = run(["bake", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
     assert done.returncode == 0
+
+
+def test_a_mistyped_instruction_set_is_not_passed_over(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avatar.native import library
+
+    monkeypatch.setenv("AVATAR_ISA", "avx512foo")
+    library._load.cache_clear()
+    try:
+        assert library.library() is None or not library._load()[1]
+        if library._load()[0] is None:
+            assert "AVATAR_ISA=avx512foo is not one of" in said(capfd)
+    finally:
+        monkeypatch.undo()
+        library._load.cache_clear()
+        library._warn_once.cache_clear()
+
+
+def test_a_full_disk_is_no_bug_of_the_synthetic_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import soundfile
+
+    from avatar.synth import make
+
+    def full(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(2, "Error : ")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(AvatarError, match="The disk is full"):
+        make._write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 0.01)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avatar import assets
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AVATAR_CACHE", str(tmp_path / "file"))
+    monkeypatch.delenv("AVATAR_ASSETS", raising=False)
+    monkeypatch.setattr(assets, "_sources", lambda asset: [("here", lambda: b"x")])
+    monkeypatch.setattr(assets, "_sha256", lambda data: assets.ASSETS["lpips_alex"].sha256)
+    with pytest.raises(AvatarError, match="let AVATAR_CACHE name another folder"):
+        assets.fetch("lpips_alex")
+
+
+def test_a_mistake_in_a_users_own_file_is_not_to_be_deleted(tmp_path: Path) -> None:
+    from avatar.motion import timeline
+
+    (tmp_path / "mine.json").write_text('{"format": ')
+    with pytest.raises(AvatarError, match="Mend it") as error:
+        timeline.load(tmp_path / "mine.json")
+    assert "Delete" not in str(error.value)
