@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from avatar import paths, protobuf
 from avatar.errors import AvatarError
 from avatar.log import info
+from avatar.writing import atomic_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +117,7 @@ def fetch(name: str, quiet: bool = False) -> Path:
             failures.append(f"{source}: the bytes are not the expected ones")
             continue
         try:
-            with paths.atomic_file(target) as temporary:
+            with atomic_file(target) as temporary:
                 temporary.write_bytes(data)
         except AvatarError as error:
             raise AvatarError(

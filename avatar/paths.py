@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avatar.checks import parse_json, read_text
-from avatar.writing import atomic_dir as atomic_dir
-from avatar.writing import atomic_file as atomic_file
-from avatar.writing import disk_error as disk_error
+from avatar.writing import atomic_file
 
 
 def cache_dir() -> Path:

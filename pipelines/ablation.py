@@ -22,7 +22,8 @@ from avatar.errors import AvatarError
 from avatar.eval.pictures import contact_sheet, save_image
 from avatar.infer.avatar import Avatar
 from avatar.motion.face_channels import mouth_opening
-from avatar.paths import atomic_file, read_json, write_json
+from avatar.paths import read_json, write_json
+from avatar.writing import atomic_file
 
 # Changes to a training configuration, by the name of its row.
 ROWS: dict[str, dict[str, dict[str, Any]]] = {

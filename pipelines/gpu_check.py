@@ -141,7 +141,7 @@ def unpack(kits: list[Path], work: Path, environment: dict[str, str]) -> dict[st
     environment["AVATAR_CACHE"] = str(work / "cache")
     persons = [(kit, person) for kit, manifest in manifests for person in manifest["persons"]]
     if persons:
-        code = "import json, sys; from pathlib import Path; from pipelines.gpu_stages import unpack_person\n"
+        code = "import json, sys; from pathlib import Path; from pipelines.gpu_kit import unpack_person\n"
         code += "print(unpack_person(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))"
         for kit, person in persons:
             out = work / "persons" / person["name"]

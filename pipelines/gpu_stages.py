@@ -13,13 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.gpu_kit import unpack_person
-
 ROOT = Path(__file__).parents[1]
 WORK = Path(os.environ.get("AVATAR_GPU_WORK", "/tmp/avatar-gpu"))
 COUNTS, SIZES = (10_000, 30_000, 100_000, 300_000), (512, 1024)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default"]  # other versions warn
-__all__ = ["STEPS", "unpack_person"]
 
 Result = dict[str, Any]
 

@@ -18,7 +18,8 @@ from typing import Any
 import tyro
 
 from avatar.errors import AvatarError
-from avatar.paths import atomic_file, read_json
+from avatar.paths import read_json
+from avatar.writing import atomic_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "docs/benchmarks")

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from avatar.checks import Record, reading
 from avatar.errors import AvatarError
-from avatar.paths import atomic_file, read_json
+from avatar.paths import read_json
+from avatar.writing import atomic_file
 
 HEADER = """# Benchmarks
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from avatar.eval.picture_metrics import mouth_box
 from avatar.io.pictures import write_jpeg, write_png
-from avatar.paths import atomic_file
+from avatar.writing import atomic_file
 
 TILE = 240  # pixels: width of a picture on the contact sheet
 MOUTH_ZOOM = 3

@@ -21,8 +21,8 @@ from avatar.eval.report import (
     scope,
     summary_lines,
 )
-from avatar.paths import atomic_file
 from avatar.preprocess.report import STYLE, figure_url
+from avatar.writing import atomic_file
 
 if TYPE_CHECKING:
     from avatar.eval.measure import Measurement

@@ -15,7 +15,8 @@ from avatar.io.audio import load_audio
 from avatar.io.video import read_frames, read_info
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import NUM_LANDMARKS
-from avatar.paths import atomic_file, file_sha256
+from avatar.paths import file_sha256
+from avatar.writing import atomic_file
 
 
 class Tracker(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.io.media import ADVICE, ffmpeg_reason, open_media
-from avatar.paths import atomic_file
+from avatar.writing import atomic_file
 
 SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone

@@ -14,7 +14,7 @@ from torch import Tensor
 from avatar.checks import parse_json, reading
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_numbers
-from avatar.paths import atomic_file
+from avatar.writing import atomic_file
 
 _LARGEST = 1e30  # of any number: those who know what a tensor is for allow less
 _FIX = "Delete it and run the command that made it."

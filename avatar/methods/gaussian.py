@@ -157,7 +157,7 @@ class GaussianAvatar(nn.Module):
 
         Raises:
             AvatarError: It is missing, damaged or of another version; a tensor has another shape than the others ask
-                for, or numbers that no model has; or its encoding cannot be had.
+                for, or numbers that no model has; or its encoding is not available.
         """
         tensors, meta = load_tensors(path)
         if meta.get("format") != FORMAT:

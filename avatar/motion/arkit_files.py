@@ -22,7 +22,8 @@ from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.motion import Motion
 from avatar.motion.profile import Profile
-from avatar.paths import atomic_file, read_json, write_json
+from avatar.paths import read_json, write_json
+from avatar.writing import atomic_file
 
 FORMAT = "avatar-arkit-1"
 OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it

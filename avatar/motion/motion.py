@@ -18,7 +18,7 @@ from avatar.io.arrays import check_numbers, check_shape
 from avatar.io.checkpoint import read_safetensors
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import CHANNELS
-from avatar.paths import atomic_file
+from avatar.writing import atomic_file
 
 FORMAT = "avatar-motion-2"
 MOST_FRAMES = 1_000_000  # held at once: one gigabyte, eleven hours at 25 frames per second

@@ -79,9 +79,8 @@ def set_num_threads(count: int | None) -> None:
 def library() -> Library | None:
     """The native library, or None when the torch reference has to do (see :func:`library_status`)."""
     loaded, reason = _load()
-    choice = os.environ.get("AVATAR_NATIVE") or "reference"
-    if loaded is None and (choice != "reference" or os.environ.get("AVATAR_ISA")):
-        _warn_once(reason)
+    if loaded is None:
+        _warn_of_environment(reason)
     return loaded
 
 
@@ -146,11 +145,13 @@ def _open(path: Path) -> ctypes.CDLL | str:
 
 
 @functools.cache
-def _warn_once(reason: str) -> None:
-    """Say that the environment asks for what cannot be had: the reference computes the same, tens of times slower."""
+def _warn_of_environment(reason: str) -> None:
+    """Warn, once, where the environment asks for a library or an instruction set that is not available."""
     from avatar import log
 
-    log.warn(f"the slow torch reference is used instead of the native kernels: {reason}")
+    choice = os.environ.get("AVATAR_NATIVE") or "reference"
+    if choice != "reference" or os.environ.get("AVATAR_ISA"):
+        log.warn(f"the slow torch reference is used instead of the native kernels: {reason}")
 
 
 @functools.cache

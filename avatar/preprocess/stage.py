@@ -23,7 +23,8 @@ from avatar.checks import Record
 from avatar.errors import AvatarError
 from avatar.io.person import Result
 from avatar.log import info
-from avatar.paths import atomic_dir, read_json
+from avatar.paths import read_json
+from avatar.writing import atomic_dir
 
 if TYPE_CHECKING:
     from avatar.preprocess.command import Config

@@ -99,7 +99,7 @@ class MoonshineEncoder:
     same for any chunk size and for streamed and whole input.
 
     Raises:
-        AvatarError: The asset or onnxruntime cannot be had.
+        AvatarError: The asset or onnxruntime is not available.
     """
 
     name = "moonshine"
@@ -178,7 +178,7 @@ def build_encoder(config: Any, where: Where = "The configuration") -> SpeechEnco
         where: What an error names: the file that it comes from.
 
     Raises:
-        AvatarError: A name is unknown, an option is wrong, or a pretrained part cannot be had.
+        AvatarError: A name is unknown, an option is wrong, or a pretrained part is not available.
     """
     from avatar.prior.whisper import WhisperEncoder  # needs nothing else, but torch
 
@@ -197,10 +197,10 @@ def build_encoder(config: Any, where: Where = "The configuration") -> SpeechEnco
 
 
 def speech_encoder(name: str = "auto") -> SpeechEncoder:
-    """``moonshine`` (with mel), ``mel`` alone, or ``auto``: mel alone, with a warning, where Moonshine cannot be had.
+    """``moonshine`` (with mel), ``mel`` alone, or ``auto``: mel alone, with a warning, without Moonshine.
 
     Raises:
-        AvatarError: Moonshine was asked for and cannot be had.
+        AvatarError: Moonshine was asked for and is not available.
     """
     if name == "mel":
         return SpeechEncoder([MelEncoder()])

@@ -30,9 +30,9 @@ from avatar.io.checkpoint import read_safetensors
 from avatar.io.person import FILE, read_person, read_result
 from avatar.motion import Motion, arkit, face_channels
 from avatar.motion.normalise import FACE, MOUTH, mouth_channels, opening_weights, with_mouth
-from avatar.paths import atomic_file
 from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at, stream_features
 from avatar.prior.gate import HOLD_SECONDS, SpeechGate
+from avatar.writing import atomic_file
 
 FORMAT = "avatar-speech-1"
 MEMBERS = 5

@@ -94,9 +94,9 @@ def _claim(config: Config) -> None:
 
 
 def _say(text: str, seed: int, path: Path) -> None:
-    from avatar.paths import atomic_file
     from avatar.synth import speech
     from avatar.synth.make import write_sound
+    from avatar.writing import atomic_file
 
     said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
     with atomic_file(path) as temporary:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from avatar.io.media import open_media
-from avatar.paths import atomic_file
+from avatar.writing import atomic_file
 
 
 def write_variable_rate(

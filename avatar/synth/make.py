@@ -19,9 +19,10 @@ from avatar.log import track
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode
-from avatar.paths import atomic_file, write_json
+from avatar.paths import write_json
 from avatar.synth import performance, speech
 from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
+from avatar.writing import atomic_file
 
 SCRIPT = (
     "Good morning, and welcome. My name does not matter much, because I was painted by a program.",

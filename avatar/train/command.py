@@ -16,9 +16,9 @@ from avatar.backends import require
 from avatar.device import choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
-from avatar.paths import atomic_file, read_json, write_json
+from avatar.paths import read_json, write_json
 from avatar.train.config import TrainConfig, check, with_preset
-from avatar.writing import WORKING, contents, one_writer, settle
+from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
@@ -129,8 +129,7 @@ def open_run(config: TrainConfig) -> Path:
                 f"{folder} already holds a run or other files.", "",
                 "Go on with --resume, replace it with --overwrite, or choose another --out.",
             )  # fmt: skip
-        if not begun:
-            raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
+        refuse_other_files(folder)
         for name, path in (("The person", config.person), ("The prior", config.prior)):
             if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
                 raise AvatarError(
@@ -141,6 +140,12 @@ def open_run(config: TrainConfig) -> Path:
         empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raise AvatarError if a folder holds files that are not a run."""
+    if contents(folder) and not (folder / BEGUN).is_file():
+        raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
 
 
 def checkpoint(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from avatar import log
 from avatar.backends import EncodingName, RendererName, require
 from avatar.device import DeviceName, choose_device
 from avatar.errors import AvatarError
-from avatar.writing import contents, one_writer
+from avatar.writing import one_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,7 @@ def main(config: Config) -> None:
     began = time.perf_counter()
     run = Path(config.out)
     person = person_folder(run)
-    if contents(run) and not (run / train.BEGUN).is_file():  # before the hours as well
-        raise AvatarError(f"{run} holds files that are not a run.", "", "Choose another --out.")
+    train.refuse_other_files(run)  # before the hours that may go into preparing
     with log.part_of("create"), one_writer(run), one_writer(person):
         prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
         prepared = time.perf_counter()

@@ -24,11 +24,11 @@ from avatar.io.pictures import write_jpeg
 from avatar.losses.lpips import LPIPS
 from avatar.methods.gaussian import FORMAT, GaussianAvatar, Rendering
 from avatar.native import l1_ssim
-from avatar.paths import atomic_dir, atomic_file
 from avatar.strategy.density import DensityControl
 from avatar.train.batches import Batch, FrameSampler, prefetch
 from avatar.train.config import TrainConfig
 from avatar.train.poses import PoseCorrection
+from avatar.writing import atomic_dir, atomic_file
 
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed

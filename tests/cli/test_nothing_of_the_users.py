@@ -147,7 +147,7 @@ def test_a_mistyped_instruction_set_is_not_passed_over(capfd, monkeypatch: pytes
     finally:
         monkeypatch.undo()
         library._load.cache_clear()
-        library._warn_once.cache_clear()
+        library._warn_of_environment.cache_clear()
 
 
 def test_a_full_disk_is_no_bug_of_the_synthetic_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

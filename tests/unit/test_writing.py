@@ -19,8 +19,8 @@ import pytest
 
 from avatar import writing
 from avatar.errors import AvatarError
-from avatar.paths import atomic_dir, atomic_file, write_json
-from avatar.writing import LOCK, WHOLE, WORKING, contents, one_writer, settle
+from avatar.paths import write_json
+from avatar.writing import LOCK, WHOLE, WORKING, atomic_dir, atomic_file, contents, one_writer, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ KILLED_EVERYWHERE = """
     import itertools, os, shutil, signal, sys
     from pathlib import Path
     from avatar import writing
-    from avatar.paths import atomic_dir, atomic_file
+    from avatar.writing import atomic_dir, atomic_file
 
     place, what, system, before = Path(sys.argv[1]), *sys.argv[2:]
     target = place / "last"
@@ -207,7 +207,7 @@ def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
 HALF = """
     import sys, time
     from pathlib import Path
-    from avatar.paths import atomic_dir, atomic_file
+    from avatar.writing import atomic_dir, atomic_file
     with atomic_file(Path(sys.argv[1]) / "x.json") as file, atomic_dir(Path(sys.argv[1]) / "track") as folder:
         file.write_text("half")
         (folder / "a").write_text("half")
