@@ -19,7 +19,7 @@ import tyro
 from avatar.data import PersonDataset
 from avatar.environment import environment
 from avatar.errors import AvatarError
-from avatar.eval.pictures import contact_sheet, save_image
+from avatar.eval.images import contact_sheet, save_image
 from avatar.infer.avatar import Avatar
 from avatar.motion.face_channels import mouth_opening
 from avatar.paths import read_json, write_json
@@ -70,8 +70,8 @@ def row_folder(config: Config, name: str) -> Path:
 
 def run_row(config: Config, name: str) -> dict[str, Any]:
     """Train and measure one row; its metrics on tracked motion."""
-    train = importlib.import_module("avatar.train.command")
-    evaluate = importlib.import_module("avatar.eval.command")
+    train = importlib.import_module("avatar.cli.train")
+    evaluate = importlib.import_module("avatar.cli.eval")
     folder = row_folder(config, name)
     if not (folder / "metrics.json").is_file():
         base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))

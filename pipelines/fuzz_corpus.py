@@ -16,7 +16,7 @@ import torch
 
 from avatar.checks import Record
 from avatar.motion import Motion
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 from avatar.paths import write_json
 
 SIZE, FRAMES, FPS = 64, 12, 25.0  # of the person
@@ -61,7 +61,7 @@ def corpus(folder: Path, ready: Path, kinds: set[str]) -> list[Target]:
 
 def build(folder: Path) -> None:
     """Write all files of the corpus."""
-    from avatar.infer.bake import bake, save
+    from avatar.methods.gaussian.bake import bake, save
     from avatar.motion import arkit_files
     from avatar.motion.timeline import FORMAT
     from tests.person import make_person, small_config, train
@@ -89,11 +89,11 @@ def build(folder: Path) -> None:
 
 
 def _build_speech(run: Path) -> None:
-    from avatar.motion.normalise import ARTICULATION
-    from avatar.prior import personal
-    from avatar.prior.encoder import MelEncoder, SpeechEncoder
-    from avatar.prior.generator import MotionGenerator
-    from avatar.prior.shared import SharedPrior
+    from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+    from avatar.audio2motion import personal
+    from avatar.audio2motion.shared import SharedPrior
+    from avatar.headmotion.generator import MotionGenerator
+    from avatar.motion.mouth import ARTICULATION
     from tests.swaying import swaying
     from tests.talking import talking
 
@@ -114,7 +114,7 @@ def _build_speech(run: Path) -> None:
 def _build_media(folder: Path) -> None:
     import cv2
 
-    from avatar.io.pictures import write_jpeg, write_png
+    from avatar.io.images import write_jpeg, write_png
     from tests.media import write_sound, write_video
 
     dataset = folder / "dataset"
@@ -139,10 +139,10 @@ def _build_media(folder: Path) -> None:
 def _build_recordings(folder: Path) -> None:
     from avatar.corpus.cache import Cache
     from avatar.corpus.mouth import Mouth
-    from avatar.eval.retrack import Track
-    from avatar.eval.sync_judge import REACH
+    from avatar.eval.face_tracker import Track
     from avatar.motion.facegood import NAMES_FILE, SUFFIX
-    from avatar.motion.normalise import ARTICULATION
+    from avatar.motion.mouth import ARTICULATION
+    from avatar.sync.judge import REACH
 
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -201,16 +201,16 @@ def _target(kind: str, path: Path, read: Callable[[Path], Any]) -> Target:
 
 
 def _tables(folder: Path) -> list[Target]:
-    from avatar.infer.cameras_path import CameraPath
+    from avatar.infer.camera_path import CameraPath
     from avatar.motion import arkit_files, timeline
 
     tables = folder / "tables"
-    profile = Profile.of(Motion.load(folder / "run" / "motion.safetensors"))
+    profile = MotionStats.of(Motion.load(folder / "run" / "motion.safetensors"))
 
     def motion(path: Path) -> None:
         track = finite_motion(Motion.load(path))
         finite_motion(track.resample(25.0))
-        Profile.of(track)
+        MotionStats.of(track)
 
     def arkit(path: Path) -> None:
         finite_motion(arkit_files.load(path, profile).resample(25.0))
@@ -240,13 +240,13 @@ def _tables(folder: Path) -> list[Target]:
 
 
 def _models(folder: Path) -> list[Target]:
+    from avatar.audio2motion.personal import PersonalSpeech
+    from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+    from avatar.cli.eval import training
+    from avatar.cli.render import open_person
     from avatar.data import PersonDataset
-    from avatar.eval.command import training
+    from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
-    from avatar.infer.command import open_person
-    from avatar.prior.generator import MotionGenerator
-    from avatar.prior.personal import PersonalSpeech
-    from avatar.prior.shared import PriorSpeech, SharedPrior
     from avatar.train.trainer import Trainer
     from tests.person import small_config
 
@@ -287,7 +287,7 @@ def _models(folder: Path) -> list[Target]:
         _target("model", run / "model.safetensors", avatar),
         _target("baked", run / "baked.safetensors", lambda path: avatar(path, True)),
         _target("run person", run / "person.json", avatar),
-        _target("run motion", run / "motion.safetensors", lambda path: Profile.of(Motion.load(path)) and None),
+        _target("run motion", run / "motion.safetensors", lambda path: MotionStats.of(Motion.load(path)) and None),
         _target("speech", run / "speech.safetensors", lambda path: all_of([PersonalSpeech.load(path).speak(voice)])),
         _target("prior", run / "prior.safetensors", lambda path: all_of([PriorSpeech.load(path).speak(voice)])),
         _target("shared prior", run / "shared.safetensors", shared),
@@ -301,7 +301,7 @@ def _models(folder: Path) -> list[Target]:
 
 def _people(folder: Path) -> list[Target]:
     from avatar.data import PersonDataset
-    from avatar.io.person import read_result
+    from avatar.data.person import read_result
     from avatar.preprocess import parse
     from avatar.preprocess.report import frame_loudness
     from avatar.preprocess.stage import read_record
@@ -346,10 +346,11 @@ def _people(folder: Path) -> list[Target]:
 
 
 def _media(folder: Path) -> list[Target]:
-    from avatar.infer.speak import count_frames
-    from avatar.io import ernerf, video
+    from avatar.audio2motion.load import count_frames
+    from avatar.io import video
     from avatar.io.audio import load_audio, stream_audio
     from avatar.io.video_writer import VideoWriter
+    from avatar.preprocess import dataset_layout as ernerf
     from avatar.preprocess.background import read_grey
     from avatar.preprocess.parse import read_mask
     from avatar.preprocess.track import read_rgb
@@ -400,7 +401,7 @@ def _media(folder: Path) -> list[Target]:
 
 def _recordings(folder: Path) -> list[Target]:
     from avatar.corpus.cache import MARKER, Cache
-    from avatar.eval.retrack import track_video
+    from avatar.eval.face_tracker import track_video
     from avatar.motion import facegood
 
     recordings = folder / "recordings"

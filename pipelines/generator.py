@@ -25,21 +25,21 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import wasserstein_distance
 
 from avatar import log
+from avatar.audio.encoders.base import SpeechEncoder, features_at
 from avatar.data import PersonDataset
 from avatar.environment import environment
 from avatar.errors import AvatarError
+from avatar.headmotion.flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow, shared_flow
+from avatar.headmotion.generator import FILE, MotionGenerator, heard_track
+from avatar.headmotion.loop import Unrolled, pose_track
+from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, upper_channels
+from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import MOUTH
 from avatar.motion.blinks import CLOSED, EYES, find_blinks
 from avatar.motion.face_channels import LIP_CHANNELS
 from avatar.paths import write_json
-from avatar.prior.encoder import SpeechEncoder, features_at
-from avatar.prior.generator import FILE, MotionGenerator, heard_track
-from avatar.prior.generator_flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow, shared_flow
-from avatar.prior.generator_manner import CHANNELS, Manner, upper_channels
-from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
-from avatar.prior.pose import Unrolled, pose_track
 
 SEEDS = 4
 SAID_SECONDS = 10  # of the sound, for lips
@@ -137,7 +137,7 @@ def windows_of_person(
     seen = clipped(spans, 0, low) + clipped(spans, high, len(track))
     rows = torch.cat([torch.arange(a, b) for a, b in seen])
     ends = np.cumsum([0, *(b - a for a, b in seen)]).tolist()
-    z = Manner.of(track[rows], list(itertools.pairwise(ends))).normalise(track, spans)
+    z = UpperFaceNormalizer.of(track[rows], list(itertools.pairwise(ends))).normalise(track, spans)
     response = Response.of(z[rows], speech[rows])(around(speech))
     parts = (seen, clipped(spans, low, high))
     learnt, held = (windows_of(z, response, speech, track.valid, part) for part in parts)
@@ -189,7 +189,7 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     cut = [(round(a * scale), min(round(b * scale), len(resampled))) for a, b in data.segments]
     middle, end = round(first * scale), round(last * scale)
     loud = features_at(SpeechEncoder(()), samples, RATE, len(resampled), offset * RATE / motion.fps).energy
-    manner = Manner.of(resampled[:middle], clipped(cut, 0, middle))
+    manner = UpperFaceNormalizer.of(resampled[:middle], clipped(cut, 0, middle))
 
     def real(a: int, b: int) -> Track:
         spans = [(low - a, high - a) for low, high in clipped(cut, a, b)]
@@ -340,11 +340,11 @@ def seams(tracks: list[Track]) -> dict[str, float]:
 
 
 def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[str, float]:
-    """Variance over seeds of head pose and of lips, each as a share of the person's own, through `perform`."""
-    from avatar.infer import performance
+    """Variance over seeds of head pose and of lips, each as a share of the person's own, through :func:`plan_motion`."""
+    from avatar.audio2motion.shared import SharedPrior
+    from avatar.infer import planner as performance
     from avatar.infer.avatar import Avatar
     from avatar.infer.controls import Controls
-    from avatar.prior.shared import SharedPrior
 
     learnt = Motion.load(folder / "motion.safetensors")
     sound = folder / "said.wav"
@@ -355,7 +355,7 @@ def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[st
     performance.choose_speech = cast(Any, lambda *_: said)
     shown = [
         Motion.cat(
-            list(itertools.chain(performance.perform(avatar, Controls(pose=("generated",), seed=s), sound).motions))
+            list(itertools.chain(performance.plan_motion(avatar, Controls(pose=("generated",), seed=s), sound).motions))
         )
         for s in range(SEEDS)
     ]

@@ -76,7 +76,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Write the kit; returns 0 if it keeps within the limit."""
-    from avatar.assets import fetch
+    from avatar.assets.store import fetch
     from avatar.environment import commit
     from avatar.errors import AvatarError
 

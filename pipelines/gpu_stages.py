@@ -390,7 +390,7 @@ def picture(record: Record) -> None:
     import numpy as np
 
     from avatar.data import PersonDataset
-    from avatar.eval.picture_metrics import PictureMeter, RealFrame
+    from avatar.eval.image_metrics import PictureMeter, RealFrame
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
 

@@ -45,11 +45,11 @@ Task = Callable[[], object]
 Command = Literal["prepare", "train", "create", "render", "prior"]
 LOADED = (  # before the forks: what the commands import
     "torch._dynamo", "av", "cv2", "mediapipe", "onnxruntime", "scipy.spatial", "skimage", "matplotlib.figure",
-    "torch.utils.tensorboard", "avatar.cli", "avatar.preprocess.command", "avatar.train.create", "avatar.train.command",
-    "avatar.train.trainer", "avatar.infer.command", "avatar.infer.performance", "avatar.eval.command",
-    "avatar.eval.measure", "avatar.eval.retrack", "avatar.corpus.command", "avatar.corpus.prepare",
-    "avatar.corpus.recordings", "avatar.prior.generator", "avatar.prior.personal", "avatar.prior.shared_training",
-    "avatar.synth.make", "avatar.methods.gaussian", "avatar.io.video_writer",
+    "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.cli.create", "avatar.cli.train",
+    "avatar.train.trainer", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
+    "avatar.eval.measure", "avatar.eval.face_tracker", "avatar.cli.prior", "avatar.corpus.prepare",
+    "avatar.corpus.recordings", "avatar.headmotion.generator", "avatar.audio2motion.personal", "avatar.audio2motion.shared_training",
+    "avatar.synth.make", "avatar.methods.gaussian.model", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
       ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")),
 )  # fmt: skip
@@ -187,7 +187,7 @@ def command(arguments: list[str]) -> Task:
     def task() -> int:
         import torch
 
-        from avatar.cli import main
+        from avatar.cli.main import main
 
         torch.set_num_threads(1)
         cut_short()
@@ -204,13 +204,13 @@ def follow_advice(resume: Task, first: Task, run: Path) -> Task:
 
 def cut_short() -> None:
     """Make few masks, a draft of a few steps, and a speech network and a generator that learn next to nothing."""
-    from avatar.configs import presets
-    from avatar.methods.gaussian import GaussianConfig
+    from avatar.audio2motion import personal
+    from avatar.cli import train
+    from avatar.headmotion.generator import MotionGenerator
+    from avatar.methods.gaussian import presets
+    from avatar.methods.gaussian.densify import DensityConfig
+    from avatar.methods.gaussian.model import GaussianConfig
     from avatar.preprocess import parse
-    from avatar.prior import personal
-    from avatar.prior.generator import MotionGenerator
-    from avatar.strategy.density import DensityConfig
-    from avatar.train import command as train
     from avatar.train.config import LossConfig, Schedule
 
     filled = train.with_preset
@@ -244,12 +244,12 @@ def make_corpus(folder: Path, video: Path) -> None:
     """A speaker whose recordings are in the cache already, and a video that is still to be prepared."""
     import numpy as np
 
+    from avatar.audio2motion.shared import WEIGHTS, SharedPrior
     from avatar.corpus.cache import Cache
     from avatar.corpus.find import find
     from avatar.corpus.mouth import Mouth
-    from avatar.eval.sync_judge import REACH
-    from avatar.motion.normalise import ARTICULATION
-    from avatar.prior.shared import WEIGHTS, SharedPrior
+    from avatar.motion.mouth import ARTICULATION
+    from avatar.sync.judge import REACH
 
     rng = np.random.default_rng(0)
     encoder = SharedPrior.load(WEIGHTS).encoder

@@ -163,7 +163,7 @@ TRAINING = (
     ),
     Mutation(
         "budget of Gaussians",
-        "avatar/strategy/density.py",
+        "avatar/methods/gaussian/densify.py",
         "limit - kept, kept // 4)",
         "kept, kept // 4)",
         ("tests/unit/test_gaussian.py::test_density_control_respects_the_budget_and_inherits_bindings",),
@@ -171,7 +171,7 @@ TRAINING = (
     ),
     Mutation(
         "clothes deformed by the field",
-        "avatar/methods/gaussian.py",
+        "avatar/methods/gaussian/model.py",
         "count = len(g) if self.config.deform_torso else g.before_torso",
         "count = len(g)",
         ("tests/unit/test_gaussian.py::test_the_field_leaves_the_torso_alone_also_after_the_set_changed",),
@@ -238,7 +238,7 @@ HELD_OUT = (
     ),
     Mutation(
         "the field's condition over all frames",
-        "avatar/methods/gaussian.py",
+        "avatar/methods/gaussian/model.py",
         "Conditioner.fit(motion[train])",
         "Conditioner.fit(motion)",
         (f"{_HELD_OUT}::test_no_picture_or_pose_that_is_held_out_reaches_the_avatar",),
@@ -246,7 +246,7 @@ HELD_OUT = (
     ),
     Mutation(
         "adapted and live prior: held-out motion",
-        "avatar/train/command.py",
+        "avatar/cli/train.py",
         "motion = Motion.load(motion_path(data.folder))[: data.test_start]",
         "motion = Motion.load(motion_path(data.folder))",
         (f"{_HELD_OUT}::test_no_lips_hear_or_see_what_is_held_out",),
@@ -254,7 +254,7 @@ HELD_OUT = (
     ),
     Mutation(
         "adapted and live prior: held-out sound",
-        "avatar/prior/shared.py",
+        "avatar/audio2motion/shared.py",
         "offset / motion.fps)[: round(len(motion) / motion.fps * SAMPLE_RATE)]",
         "offset / motion.fps)",
         (f"{_HELD_OUT}::test_no_lips_hear_or_see_what_is_held_out",),
@@ -262,7 +262,7 @@ HELD_OUT = (
     ),
     Mutation(
         "personal network: held-out motion",
-        "avatar/prior/personal.py",
+        "avatar/audio2motion/personal.py",
         'Motion.load(motion_path(person))[: info["test_start"]]',
         "Motion.load(motion_path(person))",
         (f"{_HELD_OUT}::test_no_lips_hear_or_see_what_is_held_out",),
@@ -270,7 +270,7 @@ HELD_OUT = (
     ),
     Mutation(
         "personal network: held-out sound",
-        "avatar/prior/personal.py",
+        "avatar/audio2motion/personal.py",
         "samples = samples[: max(0, round((count + offset) / fps * SAMPLE_RATE))]",
         "samples = samples[: max(0, round((count + offset + 2 * fps) / fps * SAMPLE_RATE))]",
         (f"{_HELD_OUT}::test_no_lips_hear_or_see_what_is_held_out",),
@@ -278,7 +278,7 @@ HELD_OUT = (
     ),
     Mutation(
         "generated motion: held-out sound",
-        "avatar/prior/generator.py",
+        "avatar/headmotion/generator.py",
         "samples = samples[: max(0, round((len(motion) + offset) / motion.fps * SAMPLE_RATE))]",
         "samples = samples[: len(samples)]",
         (f"{_HELD_OUT}::test_generated_motion_hears_nothing_of_what_is_held_out",),
@@ -286,7 +286,7 @@ HELD_OUT = (
     ),
     Mutation(
         "motion that is kept with a run",
-        "avatar/train/command.py",
+        "avatar/cli/train.py",
         "data.steady_motion(motion)[: data.test_start].save",
         "data.steady_motion(motion).save",
         (f"{_HELD_OUT}::test_the_motion_that_a_run_speaks_with_ends_with_the_training_part",),
@@ -305,7 +305,7 @@ HELD_OUT = (
 EVALUATION = (
     Mutation(
         "head-only: the head's mask is not widened",
-        "avatar/eval/peer.py",
+        "avatar/eval/head_only.py",
         "head = _widened((share > HEAD_SHARE) & _widened(share > 0.5, EDGE), WIDEN)",
         "head = (share > HEAD_SHARE) & _widened(share > 0.5, EDGE)",
         (_PEER,),
@@ -313,7 +313,7 @@ EVALUATION = (
     ),
     Mutation(
         "head-only: the soft edge of the mask stays",
-        "avatar/eval/peer.py",
+        "avatar/eval/head_only.py",
         "HEAD_SHARE = 0.04",
         "HEAD_SHARE = 0.5",
         (_PEER,),
@@ -321,7 +321,7 @@ EVALUATION = (
     ),
     Mutation(
         "head-only: whatever the mask suspects is taken",
-        "avatar/eval/peer.py",
+        "avatar/eval/head_only.py",
         "(share > HEAD_SHARE) & _widened(share > 0.5, EDGE)",
         "(share > HEAD_SHARE)",
         (_PEER,),
@@ -329,7 +329,7 @@ EVALUATION = (
     ),
     Mutation(
         "head-only: hair is not the head's",
-        "avatar/eval/peer.py",
+        "avatar/eval/head_only.py",
         'for name in ("hair", "face", "lips", "mouth", "eyes")], axis=0)',
         'for name in ("face", "lips", "mouth", "eyes")], axis=0)',
         ("tests/unit/test_eval.py::test_peer_shows_no_part_of_the_real_head",),
@@ -337,7 +337,7 @@ EVALUATION = (
     ),
     Mutation(
         "head-only: coverage ignored",
-        "avatar/eval/peer.py",
+        "avatar/eval/head_only.py",
         "head[..., :3] + (1 - head[..., 3:]) *",
         "head[..., :3] +",
         ("tests/unit/test_eval.py::test_peer_shows_nothing_but_the_rendered_head",),
@@ -361,7 +361,7 @@ EVALUATION = (
     ),
     Mutation(
         "the floor hears the same sound",
-        "avatar/eval/drives.py",
+        "avatar/eval/driving.py",
         "roll(len(spoken) // 2)",
         "roll(0)",
         ("tests/unit/test_eval.py::test_the_floor_hears_another_part_of_the_sound",),
@@ -425,7 +425,7 @@ EVALUATION = (
     ),
     Mutation(
         "PSNR of the face over the frame",
-        "avatar/eval/picture_metrics.py",
+        "avatar/eval/image_metrics.py",
         '"psnr_face": psnr(a, b, real.face)',
         '"psnr_face": psnr(a, b)',
         ("tests/unit/test_eval_pictures.py::test_distortions_cost_quality_and_masks_place_them",),
@@ -433,7 +433,7 @@ EVALUATION = (
     ),
     Mutation(
         "window of SSIM",
-        "avatar/eval/picture_metrics.py",
+        "avatar/eval/image_metrics.py",
         "cv2.getGaussianKernel(11, 1.5, cv2.CV_32F)",
         "cv2.getGaussianKernel(11, 2.5, cv2.CV_32F)",
         ("tests/unit/test_eval_pictures.py::test_psnr_and_ssim_equal_other_implementations",),
@@ -441,7 +441,7 @@ EVALUATION = (
     ),
     Mutation(
         "sharpness placed by the rendered face",
-        "avatar/eval/picture_metrics.py",
+        "avatar/eval/image_metrics.py",
         "mouth_gradient_energy(image, real.landmarks)",
         "mouth_gradient_energy(real.image, real.landmarks)",
         ("tests/unit/test_eval_pictures.py::test_a_blurred_mouth_is_seen_in_a_video",),
@@ -500,7 +500,7 @@ SOUND = (
     ),
     Mutation(
         "offset of held-out sound",
-        "avatar/infer/speak.py",
+        "avatar/audio2motion/load.py",
         'return (frame + data.info.get("av_offset_frames", 0)) / data.fps',
         'return (frame - data.info.get("av_offset_frames", 0)) / data.fps',
         ("tests/cli/test_render_errors.py::test_held_out_sound_meets_its_picture",),
@@ -508,7 +508,7 @@ SOUND = (
     ),
     Mutation(
         "offset in the adapted prior",
-        "avatar/prior/shared.py",
+        "avatar/audio2motion/shared.py",
         "sound = _moved(samples, offset / motion.fps)",
         "sound = _moved(samples, 0.0)",
         ("tests/unit/test_prior.py::test_adapting_takes_the_offset_out",),
@@ -516,7 +516,7 @@ SOUND = (
     ),
     Mutation(
         "offset in the personal network",
-        "avatar/prior/personal.py",
+        "avatar/audio2motion/personal.py",
         "sound = features_at(encoder, samples, fps, count, offset / speed)",
         "sound = features_at(encoder, samples, fps, count, 0.0)",
         ("tests/unit/test_personal.py::test_sound_that_is_late_is_heard_in_step",),
@@ -524,7 +524,7 @@ SOUND = (
     ),
     Mutation(
         "the prior learns whatever it hears",
-        "avatar/prior/shared.py",
+        "avatar/audio2motion/shared.py",
         "best = min(errors, key=lambda key: errors[key])",
         "best, errors[1e-6] = 1e-6, 0.0",
         ("tests/unit/test_prior.py::test_adapting_to_a_mouth_that_does_not_follow_the_sound_hardly_moves_the_lips",),
@@ -532,7 +532,7 @@ SOUND = (
     ),
     Mutation(
         "the silence gate of the prior",
-        "avatar/prior/shared.py",
+        "avatar/audio2motion/shared.py",
         "torch.from_numpy(opens[: stop - left, None]) * (self.free(heard) - self.rest)",
         "(self.free(heard) - self.rest)",
         ("tests/unit/test_prior.py::test_lips_rest_in_silence",),
@@ -540,7 +540,7 @@ SOUND = (
     ),
     Mutation(
         "the gate in a pause",
-        "avatar/prior/gate.py",
+        "avatar/audio/vad.py",
         "            self._open = max(0.0, self._open - 1 / (_RELEASE_SECONDS * self._fps))",
         "            self._open = max(0.5, self._open - 1 / (_RELEASE_SECONDS * self._fps))",
         ("tests/unit/test_personal.py::test_the_gate_bridges_stops_and_shuts_in_pauses",),
@@ -548,7 +548,7 @@ SOUND = (
     ),
     Mutation(
         "lips that do not meet",
-        "avatar/prior/closure.py",
+        "avatar/audio2motion/lip_closure.py",
         "with_mouth(channels - (touch * excess)[:, None] * self.way, motion.fps)",
         "with_mouth(channels, motion.fps)",
         (
@@ -558,7 +558,7 @@ SOUND = (
     ),
     Mutation(
         "lips that do not meet in the mean",
-        "avatar/prior/together.py",
+        "avatar/audio2motion/ensemble.py",
         "return self._prior.close(motion, torch.stack([touch for _, touch in parts]).sum(0))",
         "return motion",
         (
@@ -568,7 +568,7 @@ SOUND = (
     ),
     Mutation(
         "speech moves the whole face",
-        "avatar/infer/speak.py",
+        "avatar/audio2motion/load.py",
         "lips[:, FACE] = speech.face[:, FACE]",
         "lips[:] = speech.face",
         ("tests/cli/test_render_errors.py::test_lips_come_from_the_sound_and_the_rest_from_the_person",),
@@ -651,7 +651,7 @@ PICTURES = (
     ),
     Mutation(
         "the torso turns with the head",
-        "avatar/methods/gaussian.py",
+        "avatar/methods/gaussian/model.py",
         "self.rig(means, g.quats, torch.sigmoid(g.rig), pose)",
         "self.rig(means, g.quats, torch.sigmoid(g.rig) * 0 + 1, pose)",
         ("tests/unit/test_gaussian.py::test_the_torso_stays_where_it_is_when_the_head_turns",),
@@ -659,7 +659,7 @@ PICTURES = (
     ),
     Mutation(
         "eyes that do not turn",
-        "avatar/fields/rigging.py",
+        "avatar/fields/skinning.py",
         "yaw, pitch = (EYE_RADIUS * (gaze.sin() - self.gaze.sin())).unbind()",
         "yaw, pitch = (0 * EYE_RADIUS * (gaze.sin() - self.gaze.sin())).unbind()",
         ("tests/unit/test_gaussian.py::test_irises_turn_with_the_gaze_and_nothing_else_does",),
@@ -667,7 +667,7 @@ PICTURES = (
     ),
     Mutation(
         "a baked basis that is only its mean",
-        "avatar/fields/baked.py",
+        "avatar/fields/baked_basis.py",
         "self.modes.view(-1, self.modes.shape[-1]), coefficients)",
         "self.modes.view(-1, self.modes.shape[-1]), 0 * coefficients)",
         ("tests/unit/test_bake.py::test_bake_and_play",),
@@ -675,7 +675,7 @@ PICTURES = (
     ),
     Mutation(
         "a basis of another model",
-        "avatar/infer/bake.py",
+        "avatar/methods/gaussian/bake.py",
         'or meta.get("model") != file_sha256(run / "model.safetensors")',
         'or meta.get("model") is None',
         ("tests/unit/test_bake.py::test_not_baked_or_baked_from_another_model",),
@@ -710,7 +710,7 @@ FILES = (
     ),
     Mutation(
         "exit code of a mistake",
-        "avatar/cli.py",
+        "avatar/cli/main.py",
         "except AvatarError as error:",
         "except ZeroDivisionError as error:",
         ("tests/cli/test_train_errors.py::test_numbers_out_of_range",),
@@ -734,7 +734,7 @@ FILES = (
     ),
     Mutation(
         "hash of a downloaded asset",
-        "avatar/assets.py",
+        "avatar/assets/store.py",
         "if _sha256(data) != asset.sha256:",
         "if not data:",
         ("tests/unit/test_assets.py::test_package_without_the_right_member_is_refused",),
@@ -753,7 +753,7 @@ VIEWER = (
     ),
     Mutation(
         "limits of the picture's size",
-        "avatar/viewer/command.py",
+        "avatar/cli/view.py",
         "not 32 <= config.size <= 4096:",
         "not 32 <= config.size:",
         ("tests/unit/test_viewer.py::test_numbers_are_accepted_up_to_their_limits_and_not_beyond",),
@@ -761,7 +761,7 @@ VIEWER = (
     ),
     Mutation(
         "limits of the port",
-        "avatar/viewer/command.py",
+        "avatar/cli/view.py",
         "if not 1 <= config.port <= 65535:",
         "if not 1 <= config.port <= 99999:",
         ("tests/unit/test_viewer.py::test_numbers_are_accepted_up_to_their_limits_and_not_beyond",),
@@ -812,7 +812,7 @@ GUESTS = (
     ),
     Mutation(
         "hash before an asset is converted",
-        "avatar/assets.py",
+        "avatar/assets/store.py",
         "if _sha256(data) != package.converted_from:",
         "if not data:",
         ("tests/unit/test_assets.py::test_nothing_is_converted_before_its_hash_was_found_right",),
@@ -820,7 +820,7 @@ GUESTS = (
     ),
     Mutation(
         "pip without hashes",
-        "avatar/assets.py",
+        "avatar/assets/store.py",
         '"--require-hashes", ',
         "",
         ("tests/unit/test_assets.py::test_pip_takes_nothing_without_a_hash",),
@@ -899,7 +899,7 @@ HOSTILE = (
     ),
     Mutation(
         "a traceback for a bug",
-        "avatar/cli.py",
+        "avatar/cli/main.py",
         "        if os.environ.get(DEBUG):\n            raise",
         "        raise",
         ("tests/cli/test_unexpected.py::test_a_bug_is_one_line_that_says_how_to_report_it",),

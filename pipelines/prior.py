@@ -13,9 +13,14 @@ import soxr
 import torch
 import tyro
 
-from avatar.assets import canonical_face
+from avatar.assets.store import canonical_face
+from avatar.audio.encoders.base import SpeechEncoder, features_at
+from avatar.audio.encoders.whisper import WhisperEncoder
+from avatar.audio2motion.personal import PersonalSpeech
+from avatar.audio2motion.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.shared_training import Recording, fit
+from avatar.cli.prior import prepare_all
 from avatar.corpus.cache import Cache
-from avatar.corpus.command import prepare_all
 from avatar.corpus.find import Item, find, video
 from avatar.corpus.measure import mean, measure_all, predict
 from avatar.corpus.mouth import of_face
@@ -23,20 +28,16 @@ from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
 from avatar.environment import environment
-from avatar.eval.sync_judge import SyncJudge, mouth_motion
-from avatar.eval.sync_training import act
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info
 from avatar.motion import Motion, face_channels
-from avatar.motion.normalise import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
+from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.preprocess.refine import canonical_in_head_axes
-from avatar.prior.encoder import SpeechEncoder, features_at
-from avatar.prior.personal import PersonalSpeech
-from avatar.prior.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
-from avatar.prior.shared_training import Recording, fit
-from avatar.prior.whisper import WhisperEncoder
-from avatar.synth import performance, speech
+from avatar.sync.judge import SyncJudge, mouth_motion
+from avatar.sync.training import act
+from avatar.synth import acting as performance
+from avatar.synth import speech
 from avatar.synth.make import SCRIPT
 
 SYNTHETIC_SECONDS = 360.0

@@ -17,22 +17,22 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.audio2motion.base import AudioToMotion
+from avatar.audio2motion.ensemble import Ensemble
+from avatar.audio2motion.load import OWN
+from avatar.audio2motion.personal import PersonalSpeech
+from avatar.audio2motion.shared import WEIGHTS, SharedPrior
+from avatar.cli.train import LIVE_SECONDS
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
 from avatar.infer.avatar import Avatar
-from avatar.infer.speak import OWN
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info
 from avatar.motion import Motion
-from avatar.motion.normalise import FACE, opening_weights
+from avatar.motion.mouth import FACE, opening_weights
 from avatar.paths import file_sha256, read_json, write_json
-from avatar.prior.personal import PersonalSpeech
-from avatar.prior.protocol import AudioToMotion
-from avatar.prior.shared import WEIGHTS, SharedPrior
-from avatar.prior.together import Together
 from avatar.synth import speech
-from avatar.train.command import LIVE_SECONDS
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
 
@@ -144,7 +144,7 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
         "live": live,
         "live, adapted": live.adapt(train[: round(LIVE_SECONDS * motion.fps)], audio, late),
         "adapted": adapted,
-        "together": Together([own, adapted]),
+        "together": Ensemble([own, adapted]),
     }
     shift = round(late / motion.fps * SAMPLE_RATE)
     sound = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.audio.encoders.base import features_at
+from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion.lip_closure import fit_touch
+from avatar.audio2motion.shared import GAIN, RATE, WEIGHTS, SharedPrior
 from avatar.corpus.find import find
 from avatar.errors import AvatarError
 from avatar.eval.speech_metrics import closure_times
 from avatar.io.audio import load_audio
 from avatar.log import info, track
-from avatar.motion.normalise import spread_of
+from avatar.motion.mouth import spread_of
 from avatar.paths import read_json
-from avatar.prior.closure import fit_touch
-from avatar.prior.encoder import features_at
-from avatar.prior.gate import SpeechGate
-from avatar.prior.shared import GAIN, RATE, WEIGHTS, SharedPrior
 from avatar.synth import speech
 from pipelines.prior import prepared, random_talk, resampled
 
@@ -63,7 +63,7 @@ def main(config: Config) -> None:
         path = items[name].files[0]
         features = features_at(prior.encoder, load_audio(path), RATE, len(seen))
         values.append(seen)
-        talks.append(SpeechGate(RATE).judge(features.energy)[1] > 0.5)
+        talks.append(VoiceActivityDetector(RATE).judge(features.energy)[1] > 0.5)
         times = closure_times([(a, b, word) for a, b, word in words[path.stem]])
         sentences.append((prior.heard(features.features), times * RATE))
     everything, speaking = np.concatenate(values), np.concatenate(values)[np.concatenate(talks)]

@@ -30,7 +30,7 @@ def main(config: Config) -> int:
     """Return 0 when the avatar shows the person and its mouth moves."""
     import subprocess
 
-    from avatar.cli import main as avatar
+    from avatar.cli.main import main as avatar
 
     config.out.mkdir(parents=True, exist_ok=True)
     cut, run = config.out / "cut.mp4", config.out / "run"

@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from avatar.assets import canonical_face
+from avatar.assets.store import canonical_face
 from avatar.environment import environment
-from avatar.eval.retrack import FaceTracker, Track, track_video
-from avatar.eval.sync_evaluation import judge_clips, summary
-from avatar.eval.sync_judge import RATE, SyncJudge
-from avatar.eval.sync_training import animated, join, record, save, synthetic, train
+from avatar.eval.face_tracker import FaceTracker, Track, track_video
 from avatar.io.checkpoint import load_tensors
 from avatar.log import info, track
 from avatar.paths import file_sha256, write_json
 from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.sync.evaluation import judge_clips, summary
+from avatar.sync.judge import RATE, SyncJudge
+from avatar.sync.training import animated, join, record, save, synthetic, train
 
 SYNTHETIC_SECONDS = 1500.0
 SHARES = {"sentences": 0.45, "animation": 0.3, "synthetic": 0.25}

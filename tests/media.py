@@ -15,7 +15,7 @@ FPS = 10.0
 
 def need_landmarker() -> None:
     """Skip the test on a machine without the face landmarker."""
-    from avatar import assets
+    from avatar.assets import store as assets
 
     if not assets.available("face_landmarker"):
         pytest.skip("face_landmarker is not on this machine (avatar assets --fetch face_landmarker)")

@@ -8,24 +8,24 @@ import cv2
 import numpy as np
 import torch
 
+from avatar.cli.train import describe, open_run, save_tracking
 from avatar.data import PersonDataset
 from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import write_wav
-from avatar.methods.gaussian import GaussianConfig
+from avatar.methods.gaussian.densify import DensityConfig
+from avatar.methods.gaussian.model import GaussianConfig
 from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_UPPER, LIPS_INNER, LIPS_OUTER, encode
 from avatar.paths import write_json
-from avatar.strategy.density import DensityConfig
-from avatar.train.command import describe, open_run, save_tracking
 from avatar.train.config import LossConfig, Schedule, TrainConfig
 from avatar.train.trainer import Trainer
 
 
 def canonical_shape() -> np.ndarray:
     """MediaPipe's canonical face in head axes, with ten iris points added, [478, 3]."""
-    from avatar.assets import canonical_face
+    from avatar.assets.store import canonical_face
 
     vertices = canonical_face()[0] * MEDIAPIPE_TO_HEAD.numpy()
     right, left = vertices[[33, 133]].mean(0), vertices[[362, 263]].mean(0)

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from avatar.motion import Motion
 from avatar.motion.arkit import ARKIT
 from avatar.motion.blinks import EYES, LIDS
-from avatar.synth.performance import smooth_noise
+from avatar.synth.acting import smooth_noise
 
 FPS = 25.0
 NOD = 0.12  # radians, of the loudest

@@ -8,7 +8,8 @@ import torch
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.arkit_map import FaceMap
-from avatar.synth import performance, speech
+from avatar.synth import acting as performance
+from avatar.synth import speech
 
 FPS = 25.0
 TEXT = "Mama may bake a big pie. Papa moves the blue boat. We saw you open a map by the bay. Bob had a lot of jam."

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avatar.native.marching import check_samples
+from avatar.native.march_rays import check_samples
 
 _DEVICE = torch.device("cuda")
 

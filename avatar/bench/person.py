@@ -11,11 +11,11 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import Gaussians, Seeds
-from avatar.fields.rigging import HeadRig, LandmarkBasis
+from avatar.fields.skinning import HeadRig, LandmarkBasis
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian import GaussianAvatar, GaussianConfig, make_encoding
+from avatar.methods.gaussian.model import GaussianAvatar, GaussianConfig, make_encoding
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
 from avatar.train.batches import Batch

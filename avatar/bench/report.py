@@ -199,7 +199,7 @@ def write_pages(folder: Path) -> Path:
     Raises:
         AvatarError: The folder holds no result, or a JSON file that is none.
     """
-    from avatar.bench.command import FORMAT
+    from avatar.cli.bench import FORMAT
 
     paths = sorted(folder.glob("*.json"))
     if not paths:

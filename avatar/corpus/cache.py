@@ -15,11 +15,11 @@ from avatar.checks import MOST_FRAMES, Record
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
-from avatar.eval.sync_judge import REACH
 from avatar.io.arrays import check_numbers, check_shape, check_tensors
 from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.motion.normalise import ARTICULATION
+from avatar.motion.mouth import ARTICULATION
 from avatar.paths import file_sha256, read_json, write_json
+from avatar.sync.judge import REACH
 from avatar.writing import contents
 
 FORMAT = "avatar-corpus-1"  # raise it when the same recording is prepared into other numbers

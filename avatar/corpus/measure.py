@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from avatar.audio.encoders.base import features_at
+from avatar.audio2motion.shared import RATE, SharedPrior
 from avatar.corpus.cache import Cache
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
-from avatar.eval.sync_judge import best_offset
-from avatar.motion.normalise import ARTICULATION, OPENING, PUCKER, WIDTH
-from avatar.prior.encoder import features_at
-from avatar.prior.shared import RATE, SharedPrior
+from avatar.motion.mouth import ARTICULATION, OPENING, PUCKER, WIDTH
+from avatar.sync.judge import best_offset
 
 MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
 _LAGS = 3  # frames on either side

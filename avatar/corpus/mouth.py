@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avatar.audio2motion.shared import RATE
 from avatar.motion import face_channels
 from avatar.motion.arkit import ARKIT
-from avatar.motion.normalise import ARTICULATION, COEFFICIENTS, FACE, GEOMETRY, MOUTH, articulation
-from avatar.prior.shared import RATE
+from avatar.motion.mouth import ARTICULATION, COEFFICIENTS, FACE, GEOMETRY, MOUTH, articulation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ import json
 
 import numpy as np
 
-from avatar.assets import canonical_face
+from avatar.assets.store import canonical_face
+from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at
+from avatar.audio2motion.shared import RATE
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth, of_coefficients, of_face
 from avatar.errors import AvatarError
-from avatar.eval.retrack import FaceTracker, track_video
-from avatar.eval.sync_judge import MIN_FPS, MIN_SECONDS, SyncJudge, mouth_motion
+from avatar.eval.face_tracker import FaceTracker, track_video
 from avatar.io.audio import SAMPLE_RATE, is_silent, load_audio
 from avatar.io.video import VideoInfo, read_info, sample_frames
 from avatar.motion import arkit_files, facegood
@@ -22,8 +23,7 @@ from avatar.motion.arkit import ARKIT, INDEX
 from avatar.preprocess.ingest import MIN_FACE, MIN_FACE_SHARE, RIVAL_SHARE, RIVAL_SIZE
 from avatar.preprocess.landmarker import Landmarker
 from avatar.preprocess.refine import canonical_in_head_axes
-from avatar.prior.encoder import SpeechEncoder, build_encoder, features_at
-from avatar.prior.shared import RATE
+from avatar.sync.judge import MIN_FPS, MIN_SECONDS, SyncJudge, mouth_motion
 
 SHORTEST = 1.0  # seconds
 PROBES = 10  # frames of a video that are looked at for faces before all are

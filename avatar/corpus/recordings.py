@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from avatar.audio2motion.shared import RATE
+from avatar.audio2motion.shared_training import Recording
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item
 from avatar.corpus.sync import IN_STEP, Offset, offsets
-from avatar.motion.normalise import ARTICULATION, OPENING, relative, spread_of, talking
-from avatar.prior.shared import RATE
-from avatar.prior.shared_training import Recording
+from avatar.motion.mouth import ARTICULATION, OPENING, relative, spread_of, talking
 
 VIDEOS = "videos"
 

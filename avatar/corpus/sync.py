@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.corpus.mouth import Mouth
-from avatar.eval.sync_judge import RATE, REACH, best_offset
+from avatar.sync.judge import RATE, REACH, best_offset
 
 CHANCE = 0.40  # times seconds to the power of -1/2: what the sound of another video hardly reaches
 LEAST = 0.10  # asked of any video, however long

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from avatar.data.person import FILE, read_person, read_result
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.arrays import check_shape, load_array
-from avatar.io.person import FILE, read_person, read_result
 from avatar.motion import Motion
 from avatar.writing import settle
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import percentile_filter
 
-from avatar.eval.picture_metrics import LIPS
+from avatar.eval.image_metrics import LIPS
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import EYE_CORNERS, EYE_LOWER, EYE_RADIUS, EYE_UPPER, IRIS, relative_opening
 

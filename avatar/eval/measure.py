@@ -15,15 +15,15 @@ import numpy as np
 from avatar import log
 from avatar.eval import ablations, bootstrap, face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
-from avatar.eval.peer import composite, without_head
-from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
+from avatar.eval.head_only import composite, without_head
+from avatar.eval.image_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
 from avatar.eval.summary import Series, as_real, summarise
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
-    from avatar.eval.films import Films
+    from avatar.eval.face_tracker import Tracker
     from avatar.eval.identity import Recogniser
-    from avatar.eval.retrack import Tracker
+    from avatar.eval.recorder import Films
     from avatar.eval.speech_metrics import Judge, Speech
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS

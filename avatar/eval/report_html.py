@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.eval import pictures
+from avatar.eval import images as pictures
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,

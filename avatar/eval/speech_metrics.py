@@ -10,9 +10,9 @@ import numpy as np
 
 from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
-from avatar.eval.sync_judge import SyncJudge
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion.timeline import load_words
+from avatar.sync.judge import SyncJudge
 
 CLOSURE_FRAMES = 2  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth

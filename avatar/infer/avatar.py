@@ -13,13 +13,13 @@ from torch import Tensor
 
 from avatar import log
 from avatar.backends import RendererName
+from avatar.data.person import FILE, read_person
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
-from avatar.infer.cuda_graph import FrameGraphs
-from avatar.io.person import FILE, read_person
-from avatar.methods.gaussian import GaussianAvatar, resized
+from avatar.methods.gaussian.cuda_graph import FrameGraphs
+from avatar.methods.gaussian.model import GaussianAvatar, resized
 from avatar.motion import Motion
 from avatar.native.library import multiplies_bfloat16, runs_native
 
@@ -129,7 +129,7 @@ class Avatar:
                 "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",
             )  # fmt: skip
         if baked:
-            from avatar.infer.bake import load
+            from avatar.methods.gaussian.bake import load
 
             model.baked = load(run, model)
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
@@ -157,11 +157,11 @@ class Avatar:
             AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
         """
         from avatar.infer.controls import Controls
-        from avatar.infer.performance import perform, respond
+        from avatar.infer.planner import plan_motion, respond
 
         view, how = camera or self.camera, controls or Controls()
         if isinstance(audio, str | Path):
-            motions = perform(self, how, Path(audio), lambda _: view.position).motions
+            motions = plan_motion(self, how, Path(audio), lambda _: view.position).motions
         else:
             motions = respond(self, how, audio, lambda _: view.position)
             self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins

@@ -84,9 +84,9 @@ class Controls:
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise AvatarError(f"--{name} {path} does not exist.")
+        from avatar.headmotion.generator import GUIDANCE, NOISE
+        from avatar.headmotion.loop import POSES
         from avatar.motion.timeline import is_path
-        from avatar.prior.generator import GUIDANCE, NOISE
-        from avatar.prior.pose import POSES
 
         spans = self.spans()
         generated = any(span.control == "pose" and span.value == "generated" for span in spans)

@@ -9,7 +9,7 @@ import numpy as np
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.motion import Motion
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 
 VIDEO_FRAMES = 30_000  # of landmarks are held in memory
 LEAST_SEEN = 0.5  # share of the frames
@@ -20,7 +20,7 @@ def is_video(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() not in (".safetensors", ".csv", ".json")
 
 
-def read_motion(path: Path, person: Profile) -> Motion:
+def read_motion(path: Path, person: MotionStats) -> Motion:
     """The motion in a RUN folder, a ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
 
     Args:
@@ -48,7 +48,7 @@ def track_video(path: Path) -> Motion:
     Raises:
         AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
     """
-    from avatar.assets import canonical_face
+    from avatar.assets.store import canonical_face
     from avatar.io.video import read_frames, read_info
     from avatar.preprocess import refine
     from avatar.preprocess.landmarker import Face, Landmarker

@@ -57,7 +57,7 @@ class LPIPS(nn.Module):
             AvatarError: The asset cannot be had, or the file is not what it should be.
         """
         if path is None:
-            from avatar.assets import fetch
+            from avatar.assets.store import fetch
 
             path = fetch("lpips_alex")
         try:

@@ -21,7 +21,7 @@ from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.motion import Motion
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 from avatar.paths import read_json, write_json
 from avatar.writing import atomic_file
 
@@ -58,7 +58,7 @@ def save(track: Motion, path: Path) -> None:
             writer.writerow([time_code(i, track.fps), len(ARKIT), *values, f"{i / track.fps:.6f}"])
 
 
-def load(path: Path, person: Profile) -> Motion:
+def load(path: Path, person: MotionStats) -> Motion:
     """Read a ``.csv`` or ``.json`` of coefficients as motion of a person.
 
     Names are matched whatever their capitals. Face channels are what the coefficients mean on this person's face; the
@@ -240,7 +240,7 @@ def _sorted_out(path: Path, table: dict[str, np.ndarray]) -> tuple[np.ndarray, d
     return arkit, {k: np.mean(v, 0) for k, v in angles.items()}
 
 
-def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Profile) -> Motion:
+def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: MotionStats) -> Motion:
     arkit, turns = _sorted_out(path, table)
     missing = [name for name in ARKIT if np.isnan(arkit[:, INDEX[name]]).all()]
     needed = [name for name in missing if name not in OPTIONAL]

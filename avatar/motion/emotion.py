@@ -15,10 +15,10 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.arkit_map import FaceMap
-from avatar.motion.controls import keep_closures
+from avatar.motion.edits import keep_closures
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS
 from avatar.motion.motion import Motion
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 
 # Coefficient to value at full strength. Names without a side are set on both sides.
 EMOTIONS: dict[str, dict[str, float]] = {
@@ -102,7 +102,7 @@ class Expression:
             shows expressions badly that its person never made.
     """
 
-    def __init__(self, mix: Mix, profile: Profile, face_map: FaceMap, limit: float = 1.0) -> None:
+    def __init__(self, mix: Mix, profile: MotionStats, face_map: FaceMap, limit: float = 1.0) -> None:
         self._profile = profile
         self.arkit = mix.arkit()
         self.face = self.arkit @ face_map.matrix

@@ -10,10 +10,10 @@ from torch import Tensor
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion.arkit import ARKIT, MOUTH
 from avatar.motion.blinks import EYES, LIDS
-from avatar.motion.controls import keep_closures
+from avatar.motion.edits import keep_closures
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, open_lips, opening_change
 from avatar.motion.motion import POSE_TRACKS, Motion
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 
 GAIN_LIMITS = (0.4, 2.5)  # a short clip says little about how far somebody moves
 _NOISE = {"face": 0.02, "arkit": 0.02, "head_rotation": 0.01, "head_translation": 0.1}  # least range that counts
@@ -26,18 +26,18 @@ REGIONS = {"lips": ("face", _LIPS), "brows": ("face", _BROWS), "mouth": ("arkit"
 
 
 @functools.lru_cache(64)
-def gain(source: Profile, target: Profile, region: str) -> float:
+def gain(source: MotionStats, target: MotionStats, region: str) -> float:
     """How many times as far the target moves a region as the source does."""
     name, columns = REGIONS[region]
 
-    def spread(profile: Profile) -> float:
+    def spread(profile: MotionStats) -> float:
         values = getattr(profile.track, name)[:, columns]
         return float(((values - values.mean(0)) ** 2).sum(1).mean().sqrt()) + _NOISE[name]
 
     return min(max(spread(target) / spread(source), GAIN_LIMITS[0]), GAIN_LIMITS[1])
 
 
-def retarget(block: Motion, source: Profile, target: Profile) -> Motion:
+def retarget(block: Motion, source: MotionStats, target: MotionStats) -> Motion:
     """Somebody's motion as the target person would do it: face, eyes and pose.
 
     Lips, brows and coefficients go as far from rest as the target does, eyelids from open to closed, the mouth from
@@ -70,7 +70,7 @@ def _between(values: Tensor, rest: Tensor, shut: Tensor, new_rest: Tensor, new_s
     return new_rest + share.clamp(-0.5, 1.2) * (new_shut - new_rest)
 
 
-def follow_pose(block: Motion, source: Profile, target: Profile) -> Motion:
+def follow_pose(block: Motion, source: MotionStats, target: MotionStats) -> Motion:
     """Head pose of the source, counted from its mean and begun from the target's; the torso does what the target's
     does at such a pose."""
     rest, base = source.rest, target.rest
@@ -85,7 +85,7 @@ def follow_pose(block: Motion, source: Profile, target: Profile) -> Motion:
 
 
 @functools.lru_cache(8)
-def _torso_follows(person: Profile) -> Tensor:
+def _torso_follows(person: MotionStats) -> Tensor:
     """[6, 138] how a person's torso goes with the head: ridge regression."""
     track = person.track
     head = torch.cat([track.head_rotation, track.head_translation], 1).double()
@@ -104,7 +104,7 @@ def back_and_forth(track: Motion, at: Tensor) -> Motion:
     return track[torch.where(at > last, 2 * last - at, at)]
 
 
-def restyle(block: Motion, person: Profile, style: Profile) -> Motion:
+def restyle(block: Motion, person: MotionStats, style: MotionStats) -> Motion:
     """The person's motion with the range of another: lips, brows and head move as far as the other's, and the brows
     are held as high."""
     face, arkit = block.face.clone(), block.arkit.clone()

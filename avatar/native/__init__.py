@@ -3,14 +3,14 @@
 import avatar.native.cuda_operators  # noqa: F401 - registers them
 from avatar.native.adam import adam_step
 from avatar.native.cuda import cuda_status, pair_capacity
+from avatar.native.l1_ssim import PictureLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
-from avatar.native.loss import PictureLoss, l1_ssim
-from avatar.native.marching import march_rays
+from avatar.native.march_rays import march_rays
 from avatar.native.mlp import deform_code, deform_mlp
 from avatar.native.pose import pose_gaussians
 from avatar.native.project import project_gaussians
 from avatar.native.rasterization import rasterize
-from avatar.native.similarity import ssim
+from avatar.native.ssim import ssim
 from avatar.native.triplane import triplane_encode
 
 __all__ = [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from avatar.native import cuda, loss, marching, mlp, pose, project, rasterization, similarity, triplane
+from avatar.native import cuda, mlp, pose, project, rasterization, triplane
+from avatar.native import l1_ssim as loss
+from avatar.native import march_rays as marching
+from avatar.native import ssim as similarity
 
 # operator: implementation
 KERNELS = {

@@ -16,14 +16,14 @@ import numpy as np
 
 from avatar import log
 from avatar.io.arrays import load_array
-from avatar.io.pictures import read_picture
+from avatar.io.images import read_picture
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.parse import load_masks, read_mask, resize
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.track import read_rgb
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avatar.audio.encoders.base import speech_encoder, stream_features
 from avatar.io.audio import stream_audio
-from avatar.prior.encoder import speech_encoder, stream_features
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
     from avatar.preprocess.stage import StageContext
 
 NAME = "features"

@@ -1,6 +1,6 @@
 """Stage 1: the video becomes square pictures around the head at a constant frame rate, and 16 kHz mono sound.
 
-A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.io.ernerf`.
+A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.preprocess.dataset_layout`.
 
 A first pass looks for faces in a few dozen frames and chooses one crop for the whole video: the camera of an avatar
 stands still, so the crop must too.
@@ -20,15 +20,16 @@ import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.io import ernerf, video
-from avatar.io.pictures import write_jpeg
+from avatar.io import video
+from avatar.io.images import write_jpeg
 from avatar.io.video import SAMPLE_RATE, VideoInfo
 from avatar.paths import file_sha256
+from avatar.preprocess import dataset_layout as ernerf
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext, content_hash
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()

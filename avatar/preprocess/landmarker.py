@@ -63,7 +63,7 @@ class Landmarker:
     """
 
     def __init__(self, num_faces: int = 1, confidence: float = 0.5) -> None:
-        from avatar.assets import fetch
+        from avatar.assets.store import fetch
 
         model = fetch("face_landmarker")
         with quiet_stderr():

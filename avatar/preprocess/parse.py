@@ -21,14 +21,14 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.io.arrays import load_array
-from avatar.io.pictures import read_picture
+from avatar.io.images import read_picture
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from avatar.preprocess.landmarker import quiet_stderr
 from avatar.preprocess.stage import StageContext, read_record
 from avatar.preprocess.track import STEADY, read_rgb
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "parse"
 INPUTS = ("ingest", "track")
@@ -147,7 +147,7 @@ def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
 @contextmanager
 def open_parser() -> Iterator[tuple[Parser, str]]:
     """The segmenter, or, where its model cannot be had, shapes from the landmarks; and which of the two it is."""
-    from avatar.assets import fetch
+    from avatar.assets.store import fetch
 
     try:
         model = fetch("selfie_multiclass")

@@ -24,7 +24,7 @@ from avatar.preprocess.stage import StageContext
 from avatar.preprocess.track import read_ahead, read_rgb
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
@@ -85,7 +85,7 @@ def options(config: Config) -> dict[str, Any]:
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """Write motion.safetensors, shape.npy, residual.npy and raw_pose.npy; returns the camera and the quality."""
-    from avatar.assets import canonical_face
+    from avatar.assets.store import canonical_face
 
     ingest, track = ctx.result("ingest"), ctx.result("track")
     landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")

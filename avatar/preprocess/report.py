@@ -27,7 +27,7 @@ from avatar.preprocess.track import read_rgb
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "report"
 INPUTS = ("ingest", "track", "refine", "parse", "sync")

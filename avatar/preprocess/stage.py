@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avatar.checks import Record
+from avatar.data.person import Result
 from avatar.errors import AvatarError
-from avatar.io.person import Result
 from avatar.log import info
 from avatar.paths import read_json
 from avatar.writing import atomic_dir
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 TEST_SHARE = 0.1
 PERSON = "person.json"  # in a PERSON folder: written last, and only there while all stages belong together

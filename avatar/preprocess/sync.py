@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avatar.audio.encoders.base import MelEncoder, features_at
 from avatar.errors import AvatarError
 from avatar.io.arrays import load_array
 from avatar.io.audio import load_audio
 from avatar.log import info, warn
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
-from avatar.prior.encoder import MelEncoder, features_at
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
     from avatar.preprocess.stage import StageContext
 
 NAME = "sync"

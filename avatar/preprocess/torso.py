@@ -25,7 +25,7 @@ from avatar.preprocess.track import STEADY
 from avatar.preprocess.warp import ClothWarp
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")

@@ -13,12 +13,12 @@ import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.io.pictures import read_picture
+from avatar.io.images import read_picture
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
 if TYPE_CHECKING:
-    from avatar.preprocess.command import Config
+    from avatar.cli.prepare import Config
 
 NAME = "track"
 INPUTS = ("ingest",)

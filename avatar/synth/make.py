@@ -20,7 +20,8 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode
 from avatar.paths import write_json
-from avatar.synth import performance, speech
+from avatar.synth import acting as performance
+from avatar.synth import speech
 from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
 from avatar.writing import atomic_file
 

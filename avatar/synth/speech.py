@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar import protobuf
+from avatar.assets import protobuf
 from avatar.errors import AvatarError
 
 RATE = 24000

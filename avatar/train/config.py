@@ -12,8 +12,8 @@ from avatar.backends import EncodingName, RendererName
 from avatar.checks import whole
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.methods.gaussian import RANGES, GaussianConfig
-from avatar.strategy.density import DensityConfig
+from avatar.methods.gaussian.densify import DensityConfig
+from avatar.methods.gaussian.model import RANGES, GaussianConfig
 
 MOST_STEPS = 10_000_000
 Quality = Literal["draft", "standard", "high"]
@@ -129,7 +129,7 @@ class TrainConfig:
 
 def with_preset(config: TrainConfig) -> TrainConfig:
     """``config`` with the preset of its quality filled in wherever the user left the default."""
-    from avatar.configs.presets import PRESETS
+    from avatar.methods.gaussian.presets import PRESETS
 
     preset = PRESETS[config.quality]()
     parts = {

@@ -20,11 +20,11 @@ from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.io.pictures import write_jpeg
+from avatar.io.images import write_jpeg
 from avatar.losses.lpips import LPIPS
-from avatar.methods.gaussian import FORMAT, GaussianAvatar, Rendering
+from avatar.methods.gaussian.densify import DensityControl
+from avatar.methods.gaussian.model import FORMAT, GaussianAvatar, Rendering
 from avatar.native import l1_ssim
-from avatar.strategy.density import DensityControl
 from avatar.train.batches import Batch, FrameSampler, prefetch
 from avatar.train.config import TrainConfig
 from avatar.train.poses import PoseCorrection

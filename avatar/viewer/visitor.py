@@ -17,11 +17,11 @@ from websockets.protocol import State
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
 from avatar.io.audio import load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
-from avatar.prior.pose import POSES
 from avatar.viewer.controls import Sliders
 from avatar.viewer.messages import CheckedConnection
 

@@ -9,13 +9,13 @@ import torch
 
 from avatar import backends
 from avatar.backends import requirements
-from avatar.cli import main
+from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.triplane import TriplaneHash
 from avatar.infer.avatar import Avatar
 from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.methods.gaussian import GaussianConfig
+from avatar.methods.gaussian.model import GaussianConfig
 from avatar.train.config import TrainConfig, with_preset
 from avatar.train.trainer import Trainer
 from tests.backends.conftest import WITHOUT_CUDA

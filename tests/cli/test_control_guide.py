@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from avatar.cli import COMMANDS
+from avatar.cli.main import COMMANDS
 from avatar.motion import timeline
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/control.md").read_text()

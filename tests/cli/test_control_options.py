@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from avatar.cli import main
+from avatar.cli.main import main
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX, MOUTH
 from avatar.motion.face_channels import LIP_CHANNELS
@@ -39,7 +39,7 @@ class LoudSpeech(LoudnessSpeech):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import avatar.infer.avatar as avatar_module
-    import avatar.infer.performance as performance
+    import avatar.infer.planner as performance
 
     folder = tmp_path / "run"
     folder.mkdir()
@@ -250,7 +250,7 @@ def test_a_voice_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What generates the motion of somebody who sways, learnt in no time."""
-    from avatar.prior.generator import MotionGenerator
+    from avatar.headmotion.generator import MotionGenerator
 
     track, voice = swaying(20)
     path = tmp_path_factory.mktemp("learnt") / "generator.safetensors"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avatar.cli import main
+from avatar.cli.main import main
 from tests.media import write_sound
 from tests.person import make_person, small_config, train
 

@@ -20,18 +20,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avatar.cli import main
+from avatar.audio2motion.personal import PersonalSpeech
+from avatar.audio2motion.shared import PriorSpeech
+from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
+from avatar.headmotion.generator import MotionGenerator
 from avatar.infer.avatar import Avatar
 from avatar.io.checkpoint import load_tensors, read_safetensors, save_tensors
-from avatar.io.pictures import write_jpeg, write_png
+from avatar.io.images import write_jpeg, write_png
 from avatar.motion import Motion, arkit_files, timeline
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 from avatar.paths import read_json, write_json
-from avatar.prior.generator import MotionGenerator
-from avatar.prior.personal import PersonalSpeech
-from avatar.prior.shared import PriorSpeech
 from pipelines.fuzz_corpus import build
 
 
@@ -275,7 +275,7 @@ def test_motion_files_are_checked(made: Path, tmp_path: Path) -> None:
 
 
 def test_tables_of_coefficients_are_checked(made: Path, tmp_path: Path) -> None:
-    person = Profile.of(Motion.load(made / "run/motion.safetensors"))
+    person = MotionStats.of(Motion.load(made / "run/motion.safetensors"))
     good = read_json(made / "tables/arkit.json")
     path = tmp_path / "a.json"
     for says, part in (

@@ -10,13 +10,14 @@ import av
 import numpy as np
 import pytest
 
-from avatar.cli import main
+from avatar.audio2motion.load import count_frames
+from avatar.cli.main import main
 from avatar.errors import AvatarError
-from avatar.infer.speak import count_frames
-from avatar.io import ernerf, video
+from avatar.io import video
 from avatar.io.audio import load_audio, probe_audio
-from avatar.io.pictures import write_jpeg
+from avatar.io.images import write_jpeg
 from avatar.paths import write_json
+from avatar.preprocess import dataset_layout as ernerf
 from tests.media import write_sound
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avatar.cli import main
+from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.io.audio import load_audio
 from avatar.io.media import open_media

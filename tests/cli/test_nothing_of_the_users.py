@@ -12,13 +12,13 @@ import av
 import numpy as np
 import pytest
 
-from avatar.cli import main
+from avatar.cli.create import person_folder
+from avatar.cli.main import main
+from avatar.cli.render import open_person, refuse_to_overwrite
+from avatar.cli.train import describe, parts_before
 from avatar.errors import AvatarError
-from avatar.infer.command import open_person, refuse_to_overwrite
 from avatar.io import audio
 from avatar.paths import write_json
-from avatar.train.command import describe, parts_before
-from avatar.train.create import person_folder
 from avatar.writing import LOCK, one_writer
 from tests.person import make_person, small_config
 
@@ -115,13 +115,13 @@ def test_sound_that_stands_still_is_not_decoded_for_ever(tmp_path: Path, monkeyp
 
 
 def run(arguments: list[str], **options) -> subprocess.CompletedProcess[str]:
-    code = "import sys, avatar.cli; sys.exit(avatar.cli.main())"
+    code = "import sys, avatar.cli.main; sys.exit(avatar.cli.main.main())"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
 
 
 def test_output_that_is_closed_or_full_is_no_bug() -> None:
-    code = "import sys; sys.stdout = None; import avatar.cli; sys.exit(avatar.cli.main(['--help']))"
+    code = "import sys; sys.stdout = None; import avatar.cli.main; sys.exit(avatar.cli.main.main(['--help']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and not done.stderr
     if Path("/dev/full").exists():
@@ -164,7 +164,7 @@ def test_a_full_disk_is_no_bug_of_the_synthetic_voice(tmp_path: Path, monkeypatc
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avatar import assets
+    from avatar.assets import store as assets
 
     (tmp_path / "file").touch()
     monkeypatch.setenv("AVATAR_CACHE", str(tmp_path / "file"))

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avatar.cli import main
+from avatar.cli.main import main
+from avatar.cli.prepare import Config
 from avatar.paths import write_json
 from avatar.preprocess import ingest, track
-from avatar.preprocess.command import Config
 from avatar.preprocess.stage import StageContext, run_stage
 from avatar.writing import WORKING
 from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video

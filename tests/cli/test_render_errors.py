@@ -14,11 +14,12 @@ import pytest
 import soundfile
 import torch
 
-from avatar.cli import main
+from avatar.audio2motion import load as speak
+from avatar.cli import render as command
+from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
-from avatar.infer import command, speak
-from avatar.infer.cameras_path import CameraPath
+from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import Worker, in_order, prefetch
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
@@ -213,7 +214,7 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
 
     Person.motion = motion  # type: ignore[attr-defined]
     person: Any = Person
-    blocks = list(speak.speak_held_out(person, LoudnessSpeech(), 50, 100))
+    blocks = list(speak.drive_held_out(person, LoudnessSpeech(), 50, 100))
     track = Motion.cat(blocks)
     assert len(track) == 50 and len(blocks) > 1
     jaw = track.arkit[:, INDEX["jawOpen"]].numpy()
@@ -234,7 +235,7 @@ def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert speak.choose_speech(run, FPS) is own and speak.choose_speech(run, FPS, "prior") is shared
     (run / speak.ADAPTED).touch()
     both = speak.choose_speech(run, FPS)
-    assert isinstance(both, speak.Together) and both.members == (own, adapted)
+    assert isinstance(both, speak.Ensemble) and both.members == (own, adapted)
     assert speak.choose_speech(run, FPS, "own") is own and speak.choose_speech(run, FPS, "prior") is adapted
     monkeypatch.setattr(speak, "live_speech", lambda run, fps: shared)
     assert speak.choose_speech(run, FPS, "live") is shared

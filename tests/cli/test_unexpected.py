@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from avatar import checks, cli
-from avatar.cli import COMMANDS, check_numbers, main
+from avatar import checks
+from avatar.cli.main import COMMANDS, check_numbers, main
+from avatar.cli.main import main as cli
 from avatar.errors import AvatarError
 
 
@@ -105,7 +106,11 @@ def test_absurd_options_are_one_sentence(
 @pytest.mark.parametrize("arguments", [["--help"], ["synth", "--help"], ["assets"], ["nonsense"]], ids=lambda a: a[0])
 def test_a_reader_that_goes_away_ends_the_command_in_silence(arguments: list[str], tmp_path: Path) -> None:
     """As `avatar ... | head` does; the pipe is closed before the first line."""
-    command = [sys.executable, "-c", "import time, sys, avatar.cli; time.sleep(0.2); sys.exit(avatar.cli.main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import time, sys, avatar.cli.main; time.sleep(0.2); sys.exit(avatar.cli.main.main())",
+    ]
     for merged in (False, True):
         errors = tmp_path / "errors"
         with errors.open("wb") as file:

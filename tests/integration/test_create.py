@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avatar.cli import main
+from avatar.cli.main import main
 from avatar.eval.ablations import TITLES
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
@@ -36,8 +36,8 @@ def subject(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """The draft preset, shrunk: what is tested is the path, not the picture."""
-    from avatar.methods.gaussian import GaussianConfig
-    from configs import presets
+    from avatar.methods.gaussian import presets
+    from avatar.methods.gaussian.model import GaussianConfig
 
     def preset():
         return presets.Preset(
@@ -46,7 +46,7 @@ def tiny(monkeypatch):
             schedule=train_config.Schedule(steps=60, half_until=0.0),
         )
 
-    import avatar.configs.presets as packaged
+    import avatar.methods.gaussian.presets as packaged
 
     for module in (presets, packaged):
         monkeypatch.setitem(module.PRESETS, "draft", preset)
@@ -137,7 +137,7 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
 
 
 def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
-    from avatar.train import command
+    from avatar.cli import train as command
 
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]

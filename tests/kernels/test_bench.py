@@ -11,10 +11,10 @@ import torch
 
 from avatar import bench, native
 from avatar.bench import cases, curves, report
-from avatar.bench.command import FORMAT
 from avatar.bench.measure import Timing, interleaved
 from avatar.bench.person import make_avatar, make_trainer, motion, motion_blocks
-from avatar.cli import main
+from avatar.cli.bench import FORMAT
+from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.motion import Motion
 

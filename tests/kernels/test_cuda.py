@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from avatar import native
 from avatar.errors import AvatarError
-from avatar.native import _abi_cuda, cuda, marching, rasterization, reference
+from avatar.native import _abi_cuda, cuda, rasterization, reference
+from avatar.native import march_rays as marching
 from avatar.native.library import runs_native
 from tests.kernels.compare import Function, values_and_gradients
 from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation

@@ -6,7 +6,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.loss import _l1_ssim
+from avatar.native.l1_ssim import _l1_ssim
 from tests.kernels.compare import assert_same, values_and_gradients
 
 

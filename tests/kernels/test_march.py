@@ -7,7 +7,7 @@ from torch import Tensor
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.marching import _march
+from avatar.native.march_rays import _march
 from tests.kernels.compare import assert_same, values_and_gradients
 from tests.kernels.scenes import packed_rays
 

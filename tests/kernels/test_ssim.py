@@ -8,7 +8,7 @@ from skimage.metrics import structural_similarity
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.similarity import _ssim
+from avatar.native.ssim import _ssim
 from tests.kernels.compare import assert_same, values_and_gradients
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from avatar.cli.prepare import Config
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from avatar.preprocess import parse
 from avatar.preprocess.background import warp, write_rgb
-from avatar.preprocess.command import Config
 from avatar.preprocess.stage import StageContext
 
 SIZE = 160

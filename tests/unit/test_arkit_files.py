@@ -15,7 +15,7 @@ from avatar.errors import AvatarError
 from avatar.motion import Motion, arkit_files
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.face_channels import opening_change
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 from tests.talking import talking
 
 EMPTY = {"format": arkit_files.FORMAT, "fps": 25, "names": ARKIT, "frames": []}
@@ -28,8 +28,8 @@ def motion() -> Motion:
 
 
 @pytest.fixture(scope="module")
-def profile(motion: Motion) -> Profile:
-    return Profile.of(motion)
+def profile(motion: Motion) -> MotionStats:
+    return MotionStats.of(motion)
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
@@ -40,7 +40,7 @@ def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 @pytest.mark.parametrize("fps", [25.0, 30000 / 1001])
-def test_what_is_written_is_read_back(tmp_path: Path, motion: Motion, profile: Profile, suffix: str, fps: float):
+def test_what_is_written_is_read_back(tmp_path: Path, motion: Motion, profile: MotionStats, suffix: str, fps: float):
     path = tmp_path / f"face{suffix}"
     track = motion.resample(fps)
     arkit_files.save(track, path)
@@ -72,7 +72,7 @@ def test_angles_are_to_the_left_and_up_and_in_degrees():
     np.testing.assert_allclose(arkit_files.head_angles(turned)[3], [-7, 5, 3], atol=1e-4)
 
 
-def test_live_link_face_is_read(tmp_path: Path, profile: Profile, capsys: pytest.CaptureFixture[str]):
+def test_live_link_face_is_read(tmp_path: Path, profile: MotionStats, capsys: pytest.CaptureFixture[str]):
     """Its angles are radians, its rate is in the time codes only, and older versions have no tongue."""
     header = ["Timecode", "BlendshapeCount", *NAMES[:-1], "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw",
               "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll", "earWiggle"]  # fmt: skip
@@ -90,7 +90,7 @@ def test_live_link_face_is_read(tmp_path: Path, profile: Profile, capsys: pytest
     assert float(opening_change(back.face)[-1] - opening_change(back.face)[0]) > 1
 
 
-def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path, profile: Profile):
+def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path, profile: MotionStats):
     values = [0.0] * 52
     for name in ("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight"):
         values[INDEX[name]] = 0.5
@@ -140,7 +140,7 @@ def _times_go_back(rows: list[list[object]], header: list[str]) -> None:
         (_times_go_back, "increase evenly"),
     ],
 )
-def test_bad_csv(tmp_path: Path, profile: Profile, spoil: Callable[..., None], says: str):
+def test_bad_csv(tmp_path: Path, profile: MotionStats, spoil: Callable[..., None], says: str):
     header, rows = ["Time", *ARKIT], [[i / 25, *[0.0] * 52] for i in range(4)]
     spoil(rows, header)
     with pytest.raises(AvatarError, match=says) as caught:
@@ -155,14 +155,14 @@ def test_bad_csv(tmp_path: Path, profile: Profile, spoil: Callable[..., None], s
         (json.dumps(EMPTY), "no frames"), (json.dumps(EMPTY | {"frames": [{"arkit": [1]}]}), "1 numbers"),
     ],
 )  # fmt: skip
-def test_bad_json(tmp_path: Path, profile: Profile, content: str, says: str):
+def test_bad_json(tmp_path: Path, profile: MotionStats, content: str, says: str):
     path = tmp_path / "bad.json"
     path.write_text(content)
     with pytest.raises(AvatarError, match=says):
         arkit_files.load(path, profile)
 
 
-def test_a_binary_file_is_no_csv(tmp_path: Path, profile: Profile):
+def test_a_binary_file_is_no_csv(tmp_path: Path, profile: MotionStats):
     path = tmp_path / "bad.csv"
     path.write_bytes(bytes(range(256)) * 20)
     with pytest.raises(AvatarError, match=r"bad\.csv"):

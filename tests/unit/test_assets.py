@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avatar import assets
+from avatar.assets import store as assets
 from avatar.errors import AvatarError
 
 DATA = b"weights" * 100

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avatar.cli import main
+from avatar.cli.main import main
 from avatar.errors import AvatarError
-from avatar.fields.baked import BakedField
+from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import DeformationField
 from avatar.fields.triplane import TriplaneHash
 from avatar.infer.avatar import Avatar
-from avatar.infer.bake import FILE
+from avatar.methods.gaussian.bake import FILE
 from avatar.motion import Motion
 from tests.person import make_person, small_config, train
 

@@ -16,7 +16,7 @@ import torch
 from avatar.checks import Record, frame_rate, number, picture_size, read_text, read_toml, whole
 from avatar.errors import AvatarError, printable
 from avatar.io.arrays import check_numbers, check_shape, check_tensors, load_array, load_state
-from avatar.io.pictures import announced_size, read_picture, write_jpeg, write_png
+from avatar.io.images import announced_size, read_picture, write_jpeg, write_png
 from avatar.paths import read_json
 
 NOT_NUMBERS = (math.nan, math.inf, -math.inf, "5", None, True, [], {}, 10**400, 10**5000, 1e12, -25)

@@ -14,16 +14,16 @@ import torch
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.infer.cameras_path import CameraPath
-from avatar.infer.performance import staged, with_pauses
+from avatar.infer.camera_path import CameraPath
+from avatar.infer.planner import staged, with_pauses
 from avatar.motion import Motion, timeline
 from avatar.motion.arkit import ARKIT, INDEX, MOUTH
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.blinks import EYES, LIDS
-from avatar.motion.controls import Blinks, Gaze, scale_lips, scale_pose
+from avatar.motion.edits import Blinks, Gaze, scale_lips, scale_pose
 from avatar.motion.emotion import EMOTIONS, Expression, Mix
 from avatar.motion.face_channels import CHANNEL_INDEX, LIP_CHANNELS, UPPER_CHANNELS, opening_change
-from avatar.motion.profile import Profile
+from avatar.motion.statistics import MotionStats
 from tests.talking import FPS, talking
 
 TOUCH = 0.06  # centimetres between lips that touch: a tenth of the width of a lip
@@ -40,8 +40,8 @@ def motion(said: tuple[Motion, np.ndarray]) -> Motion:
 
 
 @pytest.fixture(scope="module")
-def profile(motion: Motion) -> Profile:
-    return Profile.of(motion)
+def profile(motion: Motion) -> MotionStats:
+    return MotionStats.of(motion)
 
 
 def seconds(motion: Motion) -> torch.Tensor:
@@ -67,7 +67,7 @@ def widest(motion: Motion) -> float:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
-def test_lips_open_as_much_more_and_still_close(said: tuple[Motion, np.ndarray], profile: Profile, scale: float):
+def test_lips_open_as_much_more_and_still_close(said: tuple[Motion, np.ndarray], profile: MotionStats, scale: float):
     motion, closed = said
     louder = scale_lips(motion, scale, profile)
     assert widest(louder) == pytest.approx(scale * widest(motion), rel=0.1)
@@ -78,7 +78,7 @@ def test_lips_open_as_much_more_and_still_close(said: tuple[Motion, np.ndarray],
     torch.testing.assert_close(louder.face[:, list(UPPER_CHANNELS)], motion.face[:, list(UPPER_CHANNELS)])
 
 
-def test_lip_scale_one_changes_nothing(motion: Motion, profile: Profile):
+def test_lip_scale_one_changes_nothing(motion: Motion, profile: MotionStats):
     same = scale_lips(motion, 1.0, profile)
     torch.testing.assert_close(same.face, motion.face, atol=1e-5, rtol=0)
     torch.testing.assert_close(same.arkit, motion.arkit)
@@ -88,7 +88,9 @@ def test_lip_scale_one_changes_nothing(motion: Motion, profile: Profile):
 
 
 @pytest.mark.parametrize("name", EMOTIONS)
-def test_an_emotion_moves_its_coefficients_and_the_face(said: tuple[Motion, np.ndarray], profile: Profile, name: str):
+def test_an_emotion_moves_its_coefficients_and_the_face(
+    said: tuple[Motion, np.ndarray], profile: MotionStats, name: str
+):
     motion, closed = said
     shown = Expression(Mix.parse(f"{name}:0.7"), profile, FaceMap.fit(motion))(motion, torch.ones(len(motion)))
     moved = (shown.arkit - motion.arkit).mean(0)
@@ -101,7 +103,7 @@ def test_an_emotion_moves_its_coefficients_and_the_face(said: tuple[Motion, np.n
     assert float(shown.arkit.max()) <= 1
 
 
-def test_the_face_shows_what_the_emotion_is(motion: Motion, profile: Profile):
+def test_the_face_shows_what_the_emotion_is(motion: Motion, profile: MotionStats):
     """In the geometry, that is: corners go up and apart in a smile, and down in sorrow; brows rise, or come down."""
     face_map = FaceMap.fit(motion)
 
@@ -120,7 +122,7 @@ def test_the_face_shows_what_the_emotion_is(motion: Motion, profile: Profile):
     assert all(change("angry")[name] > 0.1 for name in brows if "inner" in name)
 
 
-def test_regions_mixtures_and_limits(motion: Motion, profile: Profile):
+def test_regions_mixtures_and_limits(motion: Motion, profile: MotionStats):
     face_map, full = FaceMap.fit(motion), torch.ones(1)
 
     def face(text: str, limit: float = 1.0) -> torch.Tensor:
@@ -170,7 +172,7 @@ def test_the_stored_map_is_that_of_the_canonical_face():
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
-def test_pose_scale_is_about_the_mean_pose(motion: Motion, profile: Profile, scale: float):
+def test_pose_scale_is_about_the_mean_pose(motion: Motion, profile: MotionStats, scale: float):
     scaled = scale_pose(motion, scale, profile)
     for name in ("head_rotation", "head_translation", "torso_translation"):
         torch.testing.assert_close(
@@ -185,7 +187,7 @@ def count_blinks(track: Motion) -> int:
 
 
 @pytest.mark.parametrize("rate", [0, 6, 20, 40])
-def test_blinks_come_at_the_rate_asked_for(motion: Motion, profile: Profile, rate: float):
+def test_blinks_come_at_the_rate_asked_for(motion: Motion, profile: MotionStats, rate: float):
     assert len(profile.blinks) > 2
     minutes = 3
     long = motion[torch.arange(round(minutes * 60 * FPS)) % len(motion)]
@@ -202,12 +204,12 @@ def test_blinks_come_at_the_rate_asked_for(motion: Motion, profile: Profile, rat
 
 def test_somebody_who_never_blinked_can(motion: Motion):
     awake = motion.map(arkit=motion.arkit.index_fill(1, torch.tensor(EYES), 0.05))
-    blinking = Blinks(20, Profile.of(awake))(awake, seconds(awake))
+    blinking = Blinks(20, MotionStats.of(awake))(awake, seconds(awake))
     assert count_blinks(blinking) == pytest.approx(20 * len(motion) / FPS / 60, abs=1.5)
     assert float(blinking.face[:, LIDS].min()) < -0.3
 
 
-def test_eyes_look_where_they_are_told(motion: Motion, profile: Profile):
+def test_eyes_look_where_they_are_told(motion: Motion, profile: MotionStats):
     looking = Gaze(profile, (12.0, -8.0))(motion, seconds(motion))
     np.testing.assert_allclose(np.degrees(looking.gaze.numpy()), np.tile([12.0, -8.0], (len(motion), 1)), atol=1e-4)
     left, down = INDEX["eyeLookOutLeft"], INDEX["eyeLookDownLeft"]
@@ -215,7 +217,7 @@ def test_eyes_look_where_they_are_told(motion: Motion, profile: Profile):
     assert (looking.face - motion.face)[:, LIDS].mean() < 0  # the lids go down with the eyes
 
 
-def test_eyes_hold_a_moving_camera_while_the_head_turns(motion: Motion, profile: Profile):
+def test_eyes_hold_a_moving_camera_while_the_head_turns(motion: Motion, profile: MotionStats):
     source, path = Camera.source(500.0, 100, 100, 200, 200), CameraPath.parse("orbit")
     pivot = profile.rest.head_translation[0]
 
@@ -237,7 +239,7 @@ def test_eyes_hold_a_moving_camera_while_the_head_turns(motion: Motion, profile:
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_result_does_not_depend_on_how_blocks_are_cut(motion: Motion, profile: Profile):
+def test_the_result_does_not_depend_on_how_blocks_are_cut(motion: Motion, profile: MotionStats):
     expression = Expression(Mix.parse("happy:0.7"), profile, FaceMap.fit(motion))
     span = timeline.Span(control="emotion", value="", start=1.0, end=3.0, fade=0.3)
     stages = [
@@ -263,7 +265,7 @@ def test_a_span_has_full_effect_inside_and_none_outside():
     assert timeline.Span(control="gaze", value="").weight(torch.tensor([-5.0, 1e6])).tolist() == [1, 1]
 
 
-def test_idle_begins_and_ends_without_a_jump(motion: Motion, profile: Profile):
+def test_idle_begins_and_ends_without_a_jump(motion: Motion, profile: MotionStats):
     lips = [motion[30:60], motion[60:90]]  # begins and ends in the middle of a word
     rest = profile.rest
     track = Motion.cat(list(with_pauses(iter(lips), rest, 40, 100, FPS)))
@@ -337,7 +339,7 @@ def test_bad_words(tmp_path: Path, content: str, word: str):
         timeline.load_words(path)
 
 
-def test_mouth_and_lips_go_together(motion: Motion, profile: Profile):
+def test_mouth_and_lips_go_together(motion: Motion, profile: MotionStats):
     """What is written for other programs says the same as what is rendered."""
     louder = scale_lips(motion, 1.6, profile)
     jaw = INDEX["jawOpen"]

@@ -16,11 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from avatar import assets
-from avatar.cli import main
+from avatar.assets import store as assets
+from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio2motion import shared_training
+from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
+from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
+from avatar.cli.main import main
+from avatar.cli.prior import fit_on, prepare_all
+from avatar.cli.train import load_prior, train_speech
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
-from avatar.corpus.command import fit_on, prepare_all
 from avatar.corpus.find import Item, find
 from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
@@ -28,17 +33,12 @@ from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
-from avatar.eval.sync_judge import REACH
-from avatar.infer.speak import LIVE, adapted_prior, live_speech
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import INDEX
-from avatar.motion.normalise import ARTICULATION, GEOMETRY
+from avatar.motion.mouth import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
-from avatar.prior import shared_training
-from avatar.prior.encoder import MelEncoder, SpeechEncoder
-from avatar.prior.shared import WEIGHTS, PriorSpeech, SharedPrior
-from avatar.train.command import load_prior, train_speech
+from avatar.sync.judge import REACH
 from avatar.train.config import TrainConfig
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
 from tests.talking import talking
@@ -221,7 +221,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
 
 @needs_whisper
 def test_two_workers_prepare_and_a_killed_command_goes_on(filmed: Path, tmp_path: Path, monkeypatch, capsys):
-    from avatar.prior.whisper import WhisperEncoder
+    from avatar.audio.encoders.whisper import WhisperEncoder
 
     cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder()]).config)
     items = [item for item in find(filmed) if item.name in ("ann/x.mp4", "bob/x.mp4", "bad/torn.mp4")]
@@ -327,7 +327,7 @@ def test_facegood_is_read_by_its_names(tmp_path: Path):
 
 @needs_whisper
 def test_coefficients_are_prepared_with_their_sound(tmp_path: Path):
-    from avatar.prior.whisper import WhisperEncoder
+    from avatar.audio.encoders.whisper import WhisperEncoder
 
     folder = tmp_path / "c"
     folder.mkdir()
@@ -497,7 +497,7 @@ TRAIN_TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"
 
 @needs_whisper
 def test_two_processes_get_what_one_gets(tmp_path: Path):
-    from avatar.prior.whisper import WhisperEncoder
+    from avatar.audio.encoders.whisper import WhisperEncoder
 
     cache = Cache.open(tmp_path / "cache", SpeechEncoder([WhisperEncoder()]).config)
     people(cache, tmp_path / "c", HEARD)
@@ -589,7 +589,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @needs_whisper
 def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from avatar.prior.whisper import WhisperEncoder
+    from avatar.audio.encoders.whisper import WhisperEncoder
 
     encoder = SpeechEncoder([WhisperEncoder()])
     cache = Cache.open(tmp_path / "cache", encoder.config)
@@ -645,7 +645,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
     own = SimpleNamespace(save=lambda path: None)
-    monkeypatch.setattr("avatar.prior.personal.train_personal", lambda *_, **__: own)
+    monkeypatch.setattr("avatar.audio2motion.personal.train_personal", lambda *_, **__: own)
     config = TrainConfig(person=person.folder, out=tmp_path / "run", prior=tmp_path / "mine.safetensors")
     train_speech(person, config, tmp_path / "run", load_prior(config.prior))
     speech = adapted_prior(tmp_path / "run")

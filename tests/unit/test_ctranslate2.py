@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from avatar.ctranslate2 import variables, whisper_front
+from avatar.assets.ctranslate2 import variables, whisper_front
 
 KINDS = {"float32": 0, "int8": 1, "float16": 4}
 

@@ -9,9 +9,9 @@ import cv2
 import pytest
 import torch
 
-from avatar.infer import cuda_graph
 from avatar.infer.avatar import Avatar
-from avatar.infer.bake import bake
+from avatar.methods.gaussian import cuda_graph
+from avatar.methods.gaussian.bake import bake
 from avatar.motion import Motion
 from pipelines import gpu_stages
 from tests.person import make_person, small_config, train

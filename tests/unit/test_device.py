@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.cli import main
+from avatar.cli.main import main
+from avatar.cli.train import open_run
 from avatar.data import PersonDataset
 from avatar.device import OnDevice, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
-from avatar.infer.bake import bake
 from avatar.losses.lpips import LAYERS, LPIPS
+from avatar.methods.gaussian.bake import bake
 from avatar.motion import Motion
 from avatar.native import cuda
-from avatar.train.command import open_run
 from avatar.train.config import LossConfig
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config, train

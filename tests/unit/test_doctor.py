@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from avatar import doctor
+from avatar.doctor import checks as doctor
 from avatar.errors import AvatarError
 
 

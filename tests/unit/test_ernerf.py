@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.cli import main
-from avatar.data import PersonDataset, export
+from avatar.cli.main import main
+from avatar.cli.prepare import Config
+from avatar.data import PersonDataset
 from avatar.errors import AvatarError
+from avatar.export import dataset as export
 from avatar.geometry.cameras import NERF_ORIGIN, Camera, head_to_nerf, nerf_to_head
 from avatar.geometry.mesh import IBUG_68
 from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.io import ernerf
 from avatar.io.audio import load_audio, write_wav
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.facs import UNITS, action_units
 from avatar.paths import read_json, write_json
+from avatar.preprocess import dataset_layout as ernerf
 from avatar.preprocess import ingest
-from avatar.preprocess.command import Config
 from avatar.preprocess.stage import StageContext
 from tests.media import need_landmarker, portrait, shifted, write_sound
 from tests.person import make_person

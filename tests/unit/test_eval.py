@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from avatar.environment import environment, peak_memory
-from avatar.eval import ablations, drives, identity, pictures, report, report_html
-from avatar.eval.films import Films
+from avatar.eval import ablations, identity, report, report_html
+from avatar.eval import driving as drives
+from avatar.eval import images as pictures
+from avatar.eval.head_only import composite, without_head
+from avatar.eval.image_metrics import mouth_box
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
-from avatar.eval.peer import composite, without_head
-from avatar.eval.picture_metrics import mouth_box
+from avatar.eval.recorder import Films
 from avatar.eval.speech_metrics import Speech
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
@@ -303,7 +305,7 @@ def test_faces_are_recognised(tmp_path: Path) -> None:
     if recogniser is None:
         pytest.skip(notes[0])
     need_landmarker()
-    from avatar.eval.retrack import FaceTracker
+    from avatar.eval.face_tracker import FaceTracker
 
     face = portrait()
     with FaceTracker() as tracker:
@@ -338,11 +340,11 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
         def stream(self, chunks):
             yield motion_of(talking()[:FRAMES])
 
-    import avatar.infer.speak as speak
+    import avatar.audio2motion.load as speak
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speak, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
-        moved = drives.spoken_held_out(person, Speaking(), FIRST, FRAMES - 10)
+        moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
     assert torch.equal(moved["audio"].head_rotation, moved["shuffled"].head_rotation)
@@ -412,7 +414,7 @@ def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     if not Path(os.environ.get("AVATAR_ASSETS", ""), "face_landmarker.task").is_file():
         pytest.skip("AVATAR_ASSETS with face_landmarker.task is not set")
     from avatar.eval import bootstrap, face_metrics
-    from avatar.eval.retrack import FaceTracker
+    from avatar.eval.face_tracker import FaceTracker
     from avatar.synth.make import make_subject
 
     subject = make_subject(tmp_path, seconds=2.4, size=160, supersample=1)

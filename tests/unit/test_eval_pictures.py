@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from avatar.eval import picture_metrics as metrics
-from avatar.eval.picture_metrics import PictureMeter, RealFrame, frechet_distance
+from avatar.eval import image_metrics as metrics
+from avatar.eval.image_metrics import PictureMeter, RealFrame, frechet_distance
 from avatar.losses.lpips import LPIPS
 from tests.unit.test_lpips import random_weights
 

@@ -8,12 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avatar import assets
+from avatar.assets import store as assets
+from avatar.audio.encoders import base as encoders
+from avatar.audio.encoders.base import (
+    MelEncoder,
+    SpeechEncoder,
+    build_encoder,
+    features_at,
+    speech_encoder,
+    stream_features,
+)
 from avatar.errors import AvatarError
 from avatar.io.audio import chunked, write_wav
 from avatar.preprocess import features
-from avatar.prior import encoder as encoders
-from avatar.prior.encoder import MelEncoder, SpeechEncoder, build_encoder, features_at, speech_encoder, stream_features
 
 needs_moonshine = pytest.mark.skipif(
     not assets.available("moonshine_encoder"), reason="the Moonshine encoder is not on this machine"

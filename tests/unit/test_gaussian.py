@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from avatar.cli.train import describe, open_run
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
@@ -16,7 +17,6 @@ from avatar.infer.avatar import Avatar
 from avatar.motion.face_channels import CHANNELS, IRIS
 from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
-from avatar.train.command import describe, open_run
 from avatar.train.config import TrainConfig, with_preset
 from avatar.train.trainer import Trainer, oversize
 from tests.person import make_person, small_config, train

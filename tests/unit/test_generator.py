@@ -11,17 +11,17 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from avatar.cli.train import train_generator
 from avatar.errors import AvatarError
+from avatar.headmotion.flow import WINDOW, FlowNet
+from avatar.headmotion.generator import FILE, MotionGenerator, heard_speech
+from avatar.headmotion.loop import Unrolled
+from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, mirrored
+from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
-from avatar.prior.generator import FILE, MotionGenerator, heard_speech
-from avatar.prior.generator_flow import WINDOW, FlowNet
-from avatar.prior.generator_manner import CHANNELS, Manner, mirrored
-from avatar.prior.generator_training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
-from avatar.prior.pose import Unrolled
-from avatar.train.command import train_generator
 from avatar.train.config import TrainConfig
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
@@ -54,7 +54,7 @@ def assert_same(a: Motion, b: Motion) -> None:
 def test_the_person_taken_out_and_put_back(person: tuple[Motion, np.ndarray]) -> None:
     track, _ = person
     segments = [(0, len(track))]
-    manner = Manner.of(track, segments)
+    manner = UpperFaceNormalizer.of(track, segments)
     z = manner.normalise(track, segments)
     assert z.shape == (len(track), len(CHANNELS))
     back = manner.restore(z, FPS)

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from avatar.audio2motion import personal
+from avatar.audio2motion.load import ADAPTED, LIVE, OWN
+from avatar.cli.train import save_tracking, train_speech
 from avatar.data import PersonDataset
-from avatar.infer.speak import ADAPTED, LIVE, OWN
+from avatar.headmotion.generator import heard_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.paths import write_json
-from avatar.prior import personal
-from avatar.prior.generator import heard_track
-from avatar.train.command import save_tracking, train_speech
 from avatar.train.config import TrainConfig
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config

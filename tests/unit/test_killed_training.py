@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from avatar.cli import main
+from avatar.cli.main import main
+from avatar.cli.train import BEGUN, checkpoint, open_run
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
-from avatar.train.command import BEGUN, checkpoint, open_run
 from avatar.train.trainer import Trainer
 from avatar.writing import WHOLE, WORKING
 from tests.person import make_person, small_config, train
@@ -26,7 +26,7 @@ ATTACK = """
     from pathlib import Path
     import torch._dynamo, torch.utils.tensorboard, avatar.train.trainer
     from pipelines import kills
-    from avatar.train import command
+    from avatar.cli import train as command
     from tests.person import make_person, small_config
 
     place = Path(sys.argv[1])
@@ -98,7 +98,7 @@ def test_create_removes_nothing_that_could_hold_a_training(
     person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """What a kill of an older version left: the model, and the checkpoint under a hidden name."""
-    monkeypatch.setattr("avatar.preprocess.command.main", lambda config: None)
+    monkeypatch.setattr("avatar.cli.prepare.main", lambda config: None)
     make_person(tmp_path / "run.person", frames=20)
     train(small_config(tmp_path / "run.person", tmp_path / "run", steps=1))
     last = tmp_path / "run" / "checkpoints" / "last"

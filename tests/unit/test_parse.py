@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar import assets
+from avatar.assets import store as assets
 from avatar.errors import AvatarError
 from avatar.preprocess import parse
 from avatar.preprocess.stage import run_stage

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from avatar.audio.encoders.base import speech_encoder
+from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion import personal
+from avatar.audio2motion.personal import FACE, PersonalSpeech, fit, opening_weights, train_personal
 from avatar.errors import AvatarError
+from avatar.headmotion.loop import pose_track
 from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, NUM_LANDMARKS, encode
 from avatar.paths import write_json
-from avatar.prior import personal
-from avatar.prior.encoder import speech_encoder
-from avatar.prior.gate import SpeechGate
-from avatar.prior.personal import FACE, PersonalSpeech, fit, opening_weights, train_personal
-from avatar.prior.pose import pose_track
 
 FPS = 25.0
 SECONDS = 40
@@ -201,7 +201,7 @@ def test_the_gate_bridges_stops_and_shuts_in_pauses() -> None:
     energy[100:120] = -45  # the room, then silence
 
     def gated(pause: float) -> np.ndarray:
-        gate = SpeechGate(FPS, pause)
+        gate = VoiceActivityDetector(FPS, pause)
         return np.concatenate([rows[2] for rows in gate.push(energy[:, None], energy) + gate.finish()])
 
     opens = gated(0.1)

@@ -10,28 +10,28 @@ import numpy as np
 import pytest
 import torch
 
-from avatar import assets
+from avatar.assets import store as assets
+from avatar.audio.encoders import whisper
+from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio2motion.ensemble import Ensemble
+from avatar.audio2motion.load import LIVE, adapted_prior, live_speech, prior_speech
+from avatar.audio2motion.personal import FACE, opening_weights
+from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+from avatar.audio2motion.shared_training import Recording, fit
 from avatar.errors import AvatarError
-from avatar.infer.speak import LIVE, adapted_prior, live_speech, prior_speech
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
-from avatar.motion.normalise import (
+from avatar.motion.mouth import (
     ARTICULATION,
     GEOMETRY,
     OPENING,
-    Identity,
+    MouthNormalizer,
     articulation,
     mouth_channels,
     with_mouth,
 )
-from avatar.prior import whisper
-from avatar.prior.encoder import MelEncoder, SpeechEncoder
-from avatar.prior.personal import FACE, opening_weights
-from avatar.prior.shared import PriorSpeech, SharedPrior
-from avatar.prior.shared_training import Recording, fit
-from avatar.prior.together import Together
 
 FRAMES = 500
 needs_whisper = pytest.mark.skipif(not assets.available("whisper_front"), reason="the asset whisper_front is not here")
@@ -78,7 +78,7 @@ def prior() -> SharedPrior:
 
 def test_a_mouth_comes_back_from_its_articulation():
     motion = talking()
-    person = Identity.of(motion)
+    person = MouthNormalizer.of(motion)
     z = person.normalise(mouth_channels(motion))
     assert np.abs(z.std(0)[OPENING] - 1) < 0.1
     back = with_mouth(person.restore(torch.from_numpy(z)), 25.0)
@@ -88,8 +88,8 @@ def test_a_mouth_comes_back_from_its_articulation():
 
 def test_people_who_move_more_or_less_are_the_same_without_themselves():
     quiet, lively = talking(0.5), talking(2.0)
-    a = Identity.of(quiet).normalise(mouth_channels(quiet))
-    b = Identity.of(lively).normalise(mouth_channels(lively))
+    a = MouthNormalizer.of(quiet).normalise(mouth_channels(quiet))
+    b = MouthNormalizer.of(lively).normalise(mouth_channels(lively))
     assert np.corrcoef(a[:, OPENING], b[:, OPENING])[0, 1] > 0.95
     assert abs(a[:, OPENING].std() - b[:, OPENING].std()) < 0.05
 
@@ -110,7 +110,7 @@ def test_articulation_is_the_same_in_the_mirror():
 def test_too_short_a_track_is_refused():
     motion = talking()
     with pytest.raises(AvatarError, match="Less than a second"):
-        Identity.of(motion.map(valid=torch.zeros(FRAMES, dtype=torch.bool)))
+        MouthNormalizer.of(motion.map(valid=torch.zeros(FRAMES, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0])
@@ -282,12 +282,12 @@ class _Steps:
 
 
 def test_together_they_say_the_mean_however_each_is_cut():
-    both = Together([_Steps(1.0, 7), _Steps(3.0, 40)])
+    both = Ensemble([_Steps(1.0, 7), _Steps(3.0, 40)])
     motion = both.speak(np.zeros(4 * SAMPLE_RATE, np.float32))
     assert torch.equal(motion.face[:, 0], 2 * torch.arange(100).float())
     assert torch.equal(motion.arkit[:, 5], 2 * torch.arange(100).float())
     with pytest.raises(AvatarError, match="one frame rate"):
-        Together([_Steps(1.0, 7), _Steps(1.0, 7, 30.0)])
+        Ensemble([_Steps(1.0, 7), _Steps(1.0, 7, 30.0)])
 
 
 def test_training_finds_what_moves_the_mouth_of_everybody():

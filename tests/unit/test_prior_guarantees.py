@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion.ensemble import Ensemble
+from avatar.audio2motion.lip_closure import LipClosure, fit_touch
+from avatar.audio2motion.personal import choose_pause
+from avatar.audio2motion.shared import PriorSpeech, SharedPrior
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, stream_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
-from avatar.motion.normalise import ARTICULATION, FACE, Identity, mouth_channels
-from avatar.prior.closure import Closing, fit_touch
-from avatar.prior.encoder import MelEncoder, SpeechEncoder
-from avatar.prior.gate import SpeechGate
-from avatar.prior.personal import choose_pause
-from avatar.prior.shared import PriorSpeech, SharedPrior
-from avatar.prior.together import Together
+from avatar.motion.mouth import ARTICULATION, FACE, MouthNormalizer, mouth_channels
 from tests.unit.test_prior import opened, talking, voice
 
 BANDS, KEPT = 40, 8
@@ -46,7 +46,7 @@ def speech(prior: SharedPrior) -> PriorSpeech:
 
 def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(speech: PriorSpeech):
     motion = talking(seed=3)
-    close = Closing.of(speech.identity, speech.rest)
+    close = LipClosure.of(speech.identity, speech.rest)
     shut = close(motion, torch.ones(len(motion)))
     assert np.allclose(opened(shut), np.minimum(opened(motion), close.gap), atol=1e-4)
     jaw = INDEX["jawOpen"]
@@ -80,11 +80,11 @@ def test_lips_that_touch_are_brought_together_in_the_prior_and_in_the_mean(prior
     samples = voice(8.0)
     plain = prior.person(talking(), 25.0)
     sure = touching(prior).person(talking(), 25.0)
-    gap = Closing.of(plain.identity, plain.rest).gap
+    gap = LipClosure.of(plain.identity, plain.rest).gap
     assert opened(plain.speak(samples)).max() > gap + 0.05
     assert opened(sure.speak(samples)).max() <= gap + 1e-4
-    assert opened(Together([_Open(), plain]).speak(samples)).max() > gap + 0.05
-    assert opened(Together([_Open(), sure]).speak(samples)).max() <= gap + 1e-4
+    assert opened(Ensemble([_Open(), plain]).speak(samples)).max() > gap + 0.05
+    assert opened(Ensemble([_Open(), sure]).speak(samples)).max() <= gap + 1e-4
 
 
 def test_what_says_that_lips_touch_is_kept_in_files(prior: SharedPrior, tmp_path):
@@ -124,7 +124,7 @@ def test_pauses_of_a_track_say_nothing_of_how_the_person_speaks(prior: SharedPri
     face = motion.face.clone()
     face[200:] = face[int(opened(motion).argmin())]  # silent, and closed, for most of the time
     paused, spoken = prior.person(motion.map(face=face), 25.0).identity, prior.person(motion[:200], 25.0).identity
-    everything = Identity.of(motion.map(face=face))
+    everything = MouthNormalizer.of(motion.map(face=face))
     i = ARTICULATION.index("opening")
     error = (paused.centre[i] - spoken.centre[i]).abs() / spoken.spread[i]
     assert error < 0.3
@@ -200,7 +200,9 @@ def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: P
 def test_the_gate_waits_in_silence_as_long_as_it_is_told():
     energy = np.full(100, -75.0)
     energy[:50] = -20 + 6 * np.sin(np.arange(50))
-    closes = [int((SpeechGate(25.0, 0.4, 0.0, silence=s).judge(energy)[1] > 0.5)[50:].sum()) for s in (0.1, 0.4)]
+    closes = [
+        int((VoiceActivityDetector(25.0, 0.4, 0.0, silence=s).judge(energy)[1] > 0.5)[50:].sum()) for s in (0.1, 0.4)
+    ]
     assert closes[1] - closes[0] == round(0.3 * 25)
 
 
@@ -237,7 +239,7 @@ def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
     ],
 )
 def test_what_is_no_sound_is_refused_in_one_sentence(speech: PriorSpeech, bad: np.ndarray, sentence: str):
-    for network in (speech, Together([speech, speech])):
+    for network in (speech, Ensemble([speech, speech])):
         stream = network.stream(itertools.chain(chunked(voice(2.0)), [bad]))
         with pytest.raises(AvatarError, match=sentence):
             list(stream)
@@ -252,7 +254,7 @@ def test_a_blink_of_sound_is_enough(speech: PriorSpeech, count: int):
 
 def test_no_sound_at_all_is_no_motion(speech: PriorSpeech):
     assert list(speech.stream(iter([]))) == []
-    assert list(Together([speech, speech]).stream(iter([np.zeros(0, np.float32)]))) == []
+    assert list(Ensemble([speech, speech]).stream(iter([np.zeros(0, np.float32)]))) == []
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])

@@ -13,7 +13,7 @@ import torch
 
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
-from avatar.infer.performance import perform, respond
+from avatar.infer.planner import plan_motion, respond
 from avatar.io.audio import SAMPLE_RATE, chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
@@ -72,7 +72,7 @@ def test_a_stream_is_spoken_as_a_file_is(avatar: Any, tmp_path: Path, how: dict[
     write_wav(tmp_path / "sound.wav", sound)
     controls = Controls(seed=3, **how)
     live = Motion.cat(list(respond(avatar, controls, chunked(sound, 777), speech=Loudness())))
-    file = Motion.cat(list(perform(avatar, controls, tmp_path / "sound.wav", speech=Loudness()).motions))
+    file = Motion.cat(list(plan_motion(avatar, controls, tmp_path / "sound.wav", speech=Loudness()).motions))
     assert len(live) == len(file) == 100
     for name in ("arkit", "face", "gaze", *POSE_TRACKS):
         torch.testing.assert_close(getattr(live, name), getattr(file, name), atol=1e-3, rtol=0)
@@ -110,9 +110,7 @@ def test_chunks_that_are_not_sound(avatar: Any):
 
 def test_live_lips_speak_a_stream(avatar: Any, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(
-        "avatar.infer.performance.choose_speech", lambda run, fps, which: asked.append(which) or Loudness()
-    )
+    monkeypatch.setattr("avatar.infer.planner.choose_speech", lambda run, fps, which: asked.append(which) or Loudness())
     for which in ("auto", "prior"):
         assert len(Motion.cat(list(respond(avatar, Controls(speech=which), chunked(voice(1.0)))))) == 25
     assert asked == ["live", "prior"]

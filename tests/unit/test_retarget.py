@@ -16,8 +16,8 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.blinks import EYES, LIDS
 from avatar.motion.face_channels import BROW_INNER, CHANNEL_INDEX, opening_change
-from avatar.motion.profile import Profile
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
+from avatar.motion.statistics import MotionStats
 from tests.media import need_landmarker
 from tests.talking import talking
 
@@ -26,8 +26,8 @@ BROW = CHANNEL_INDEX["brow_left_inner_y"]
 
 
 @pytest.fixture(scope="module")
-def target() -> Profile:
-    return Profile.of(talking(seed=1)[0])
+def target() -> MotionStats:
+    return MotionStats.of(talking(seed=1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def quantiles(values: torch.Tensor) -> np.ndarray:
     return np.quantile(values.numpy(), [0.1, 0.5, 0.95])
 
 
-def test_the_mouth_goes_from_closed_to_open_as_the_targets_does(source: Motion, target: Profile):
-    moved = retarget(source, Profile.of(source), target)
+def test_the_mouth_goes_from_closed_to_open_as_the_targets_does(source: Motion, target: MotionStats):
+    moved = retarget(source, MotionStats.of(source), target)
     was, now = opening_change(source.face), opening_change(moved.face)
     assert np.corrcoef(was, now)[0, 1] > 0.98
     expected = [target.closed, target.opened]
@@ -58,8 +58,8 @@ def test_the_mouth_goes_from_closed_to_open_as_the_targets_does(source: Motion, 
     np.testing.assert_allclose(quantiles(now)[[0, 2]], expected, atol=0.1)
 
 
-def test_brows_eyes_and_pose_are_counted_from_rest(source: Motion, target: Profile):
-    moved = retarget(source, Profile.of(source), target)
+def test_brows_eyes_and_pose_are_counted_from_rest(source: Motion, target: MotionStats):
+    moved = retarget(source, MotionStats.of(source), target)
     assert float(moved.face[:, BROW].median()) == pytest.approx(float(target.rest.face[0, BROW]), abs=0.15)
     shut = source.arkit[:, EYES].mean(1) > 0.8
     assert float(moved.arkit[shut][:, EYES].min()) > 0.6 and float(moved.face[shut][:, LIDS].max()) < -0.3
@@ -68,8 +68,8 @@ def test_brows_eyes_and_pose_are_counted_from_rest(source: Motion, target: Profi
     torch.testing.assert_close(moved.head_rotation.mean(0), target.rest.head_rotation[0], atol=0.03, rtol=0)
 
 
-def test_a_pose_is_followed(source: Motion, target: Profile):
-    moved = follow_pose(source, Profile.of(source), target)
+def test_a_pose_is_followed(source: Motion, target: MotionStats):
+    moved = follow_pose(source, MotionStats.of(source), target)
     for a, b in ((0, 30), (10, 80)):  # what the head turned between two moments, in the world
         turns = [axis_angle_to_matrix(track.head_rotation[[b, a]].double()) for track in (source, moved)]
         was, now = (turn[0] @ turn[1].T for turn in turns)
@@ -82,7 +82,7 @@ def test_a_pose_is_followed(source: Motion, target: Profile):
     assert along > 0.8 and ratio == pytest.approx(0.5, abs=0.15)
 
 
-def test_ones_own_pose_stays_what_it_is(target: Profile):
+def test_ones_own_pose_stays_what_it_is(target: MotionStats):
     same = follow_pose(target.track, target, target)
     torch.testing.assert_close(same.head_rotation, target.track.head_rotation, atol=1e-5, rtol=0)
     torch.testing.assert_close(same.head_translation, target.track.head_translation, atol=1e-4, rtol=0)
@@ -97,9 +97,9 @@ def test_a_short_pose_is_played_back_and_forth(source: Motion):
     torch.testing.assert_close(long.head_rotation[10:19], source.head_rotation[0:9].flip(0))
 
 
-def test_style_is_the_range_of_another(source: Motion, target: Profile):
+def test_style_is_the_range_of_another(source: Motion, target: MotionStats):
     """The target speaks as timidly as the source, and holds the brows as high."""
-    style = Profile.of(source)
+    style = MotionStats.of(source)
     styled = restyle(target.track, target, style)
     was, now, wanted = (opening_change(t.face) for t in (target.track, styled, source))
     assert float(was.std()) > 1.3 * float(wanted.std())
@@ -108,7 +108,7 @@ def test_style_is_the_range_of_another(source: Motion, target: Profile):
     assert float(styled.face[:, BROW].mean()) == pytest.approx(float(source.face[:, BROW].mean()), abs=0.02)
 
 
-def test_motion_of_a_run_a_file_and_nothing(tmp_path: Path, source: Motion, target: Profile):
+def test_motion_of_a_run_a_file_and_nothing(tmp_path: Path, source: Motion, target: MotionStats):
     source.save(tmp_path / "motion.safetensors")
     for path in (tmp_path, tmp_path / "motion.safetensors"):
         torch.testing.assert_close(read_motion(path, target).face, source.face)

@@ -11,12 +11,14 @@ import soxr
 import torch
 
 from avatar.errors import AvatarError
-from avatar.eval import sync_evaluation, sync_training
-from avatar.eval.retrack import Track, track_video
-from avatar.eval.sync_judge import BANDS, CHANNELS, REACH, ROWS, WEIGHTS, SyncJudge, SyncNet, SyncScore, mouth_motion
-from avatar.eval.sync_training import Recording
+from avatar.eval.face_tracker import Track, track_video
 from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.synth import performance, speech
+from avatar.sync import evaluation as sync_evaluation
+from avatar.sync import training as sync_training
+from avatar.sync.judge import BANDS, CHANNELS, REACH, ROWS, WEIGHTS, SyncJudge, SyncNet, SyncScore, mouth_motion
+from avatar.sync.training import Recording
+from avatar.synth import acting as performance
+from avatar.synth import speech
 from avatar.synth.shapes import displacement_fields
 
 TEXT = (
@@ -37,7 +39,7 @@ class Clip:
     fps: float
 
 
-def perform(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) -> Clip:
+def plan_motion(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) -> Clip:
     """A face in the picture that says a text, late by so many frames, tracked with noise."""
     said = speech.speak(text, "neural", seed)
     audio = soxr.resample(said.samples, speech.RATE, 16000)
@@ -52,14 +54,14 @@ def perform(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) -> C
 
 @pytest.mark.parametrize(("fps", "late"), [(25.0, 0.0), (25.0, 6.0), (25.0, -5.0), (30.0, 4.0), (50.0, -8.0)])
 def test_the_offset_is_found(judge: SyncJudge, fps: float, late: float) -> None:
-    clip = perform(TEXT[0], fps, late)
+    clip = plan_motion(TEXT[0], fps, late)
     score = judge.score(clip.landmarks, clip.audio, fps)
     assert score.offset_frames == pytest.approx(late, abs=fps / 25)
     assert score.confidence > 0.2
 
 
 def test_other_sound_is_told_apart(judge: SyncJudge) -> None:
-    one, two = perform(TEXT[0]), perform(TEXT[1], seed=1)
+    one, two = plan_motion(TEXT[0]), plan_motion(TEXT[1], seed=1)
     right = judge.score(one.landmarks, one.audio, 25.0)
     wrong = judge.score(one.landmarks, two.audio, 25.0)
     assert right.confidence > 2 * wrong.confidence and right.distance < wrong.distance
@@ -67,7 +69,7 @@ def test_other_sound_is_told_apart(judge: SyncJudge) -> None:
 
 
 def test_matched_falls_where_picture_and_sound_are_apart(judge: SyncJudge) -> None:
-    at_once, late = perform(TEXT[0]), perform(TEXT[0], late=6.0)
+    at_once, late = plan_motion(TEXT[0]), plan_motion(TEXT[0], late=6.0)
     assert judge.matched(at_once.landmarks, at_once.audio, 25.0) == pytest.approx(
         1 - judge.score(at_once.landmarks, at_once.audio, 25.0).distance
     )
@@ -75,12 +77,12 @@ def test_matched_falls_where_picture_and_sound_are_apart(judge: SyncJudge) -> No
 
 
 def test_the_same_clip_gets_the_same_score(judge: SyncJudge) -> None:
-    clip = perform(TEXT[0])
+    clip = plan_motion(TEXT[0])
     assert judge.score(clip.landmarks, clip.audio, 25.0) == judge.score(clip.landmarks, clip.audio, 25.0)
 
 
 def test_place_size_and_tilt_of_the_face_do_not_matter(judge: SyncJudge) -> None:
-    clip = perform(TEXT[0])
+    clip = plan_motion(TEXT[0])
     tilt = np.array([[0.96, 0.28], [-0.28, 0.96]])
     moved = (0.4 * clip.landmarks @ tilt + (300, 50)).astype(np.float32)
     deep = np.concatenate([moved, np.ones((*moved.shape[:2], 1), np.float32)], -1)
@@ -90,7 +92,7 @@ def test_place_size_and_tilt_of_the_face_do_not_matter(judge: SyncJudge) -> None
 
 
 def test_frames_without_a_face_are_left_out(judge: SyncJudge) -> None:
-    clip = perform(TEXT[0], late=3.0)
+    clip = plan_motion(TEXT[0], late=3.0)
     clip.landmarks[20:50] = np.nan
     clip.landmarks[60] = 7.0  # all points in one place: no face either
     score = judge.score(clip.landmarks, clip.audio, 25.0)

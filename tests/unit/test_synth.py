@@ -13,7 +13,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode, mouth_opening
 from avatar.synth import speech
-from avatar.synth.performance import lips
+from avatar.synth.acting import lips
 from tests.media import need_landmarker
 
 
@@ -147,7 +147,7 @@ def test_the_picture_shows_the_truth(made):
     import mediapipe as mp
     from mediapipe.tasks.python import BaseOptions, vision
 
-    from avatar.assets import fetch
+    from avatar.assets.store import fetch
 
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(fetch("face_landmarker"))),
@@ -299,7 +299,7 @@ def test_nonsense_is_refused(tmp_path):
 
 def test_command_line(tmp_path):
     need_landmarker()
-    from avatar.cli import main
+    from avatar.cli.main import main
 
     file = tmp_path / "clip.mp4"
     arguments = ["synth", "--out", str(file), "--seconds", "0.2", "--size", "96", "--voice", "buzz", "--text", "Mama."]
@@ -322,7 +322,7 @@ def test_a_film_that_fails_leaves_no_video(tmp_path, monkeypatch):
 
 
 def test_demo_refuses_a_folder_in_use(tmp_path):
-    from avatar.cli import main
+    from avatar.cli.main import main
 
     (tmp_path / "thesis.txt").write_text("important")
     assert main(["demo", "--out", str(tmp_path)]) == 2

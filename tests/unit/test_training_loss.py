@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from avatar.cli.train import open_run
 from avatar.data import PersonDataset
 from avatar.losses.lpips import LPIPS
 from avatar.motion.face_channels import LIPS_OUTER
 from avatar.native import l1_ssim
 from avatar.train.batches import Batch, load
-from avatar.train.command import open_run
 from avatar.train.config import LossConfig
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config

@@ -19,7 +19,8 @@ import soundfile
 import torch
 from websockets.exceptions import ConnectionClosed
 
-from avatar.cli import main
+from avatar.cli.main import main
+from avatar.cli.view import Config, open_viewer
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -27,7 +28,6 @@ from avatar.infer.controls import Controls
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, LIPS_OUTER
-from avatar.viewer.command import Config, open_viewer
 from avatar.viewer.controls import Sliders, apply_controls
 from avatar.viewer.door import is_loopback
 from avatar.viewer.visitor import Visitor

@@ -12,11 +12,11 @@ import pytest
 import viser
 from websockets.exceptions import InvalidStatus
 
-from avatar.cli import main
+from avatar.cli.main import main
+from avatar.cli.view import Config, open_viewer
 from avatar.errors import AvatarError
 from avatar.motion import Motion
 from avatar.viewer import door
-from avatar.viewer.command import Config, open_viewer
 from avatar.viewer.door import Door
 from avatar.viewer.server import Viewer
 from tests.page import DrawnAvatar, Page, viewing, wait_for

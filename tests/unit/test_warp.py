@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from avatar.fields.rigging import HeadRig, Pose
+from avatar.fields.skinning import HeadRig, Pose
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH, cells, halves
 from avatar.preprocess.warp import ClothWarp

@@ -321,7 +321,7 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
 
 
 def test_every_command_that_fills_a_folder_refuses_a_second(tmp_path: Path, capsys) -> None:
-    from avatar.cli import main
+    from avatar.cli.main import main
     from tests.media import write_video
     from tests.person import make_person
 

@@ -1,0 +1,185 @@
+"""The first layers of Whisper's encoder (Radford et al., "Robust speech recognition via large-scale weak supervision",
+2022), over a short window that slides on: features of speech that generalise from few speakers to many.
+
+The middle of the network says more about the mouth than its end does, which spells (docs/prior.md). What is heard live
+and what is encoded as a whole are the same rows, with little waiting.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avatar.io.audio import SAMPLE_RATE
+
+RATE = 25.0
+_BANDS, _FFT, _HOP = 80, 400, 160  # of the log-mel energies
+_ROWS_PER_SECOND = 50.0
+_FIRST = 0.01  # seconds; the time of the network's first row
+_PER_ROW = 2  # rows of the network to a row here
+_HEAD = 64  # channels per attention head
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward network with normalisation before either."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, count, width = x.shape
+        parts = self.project(self.norm(x)).view(batch, count, 3, width // _HEAD, _HEAD).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(*parts)
+        x = x + self.merge(mixed.transpose(1, 2).reshape(batch, count, width))
+        return x + self.narrow(functional.gelu(self.widen(self.norm2(x))))
+
+
+class WhisperStem(nn.Module):
+    """Log-mel energies, two convolutions, and the first few layers.
+
+    Args:
+        width: Channels.
+        layers: How many.
+        positions: Rows of the longest window.
+    """
+
+    def __init__(self, width: int, layers: int, positions: int) -> None:
+        super().__init__()
+        self.width = width
+        self.conv1 = nn.Conv1d(_BANDS, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.position = nn.Parameter(torch.zeros(positions, width))
+        self.layers = nn.ModuleList(_Layer(width) for _ in range(layers))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[B, S] sound at 16 kHz to [B, T, width], 50 rows per second."""
+        x = functional.gelu(self.conv1(_log_mel(samples)))
+        x = functional.gelu(self.conv2(x)).mT
+        x = x + self.position[: x.shape[1]]
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    @staticmethod
+    def load() -> WhisperStem:
+        """The asset ``whisper_front``.
+
+        Raises:
+            AvatarError: It cannot be had.
+        """
+        from avatar.assets.store import fetch
+
+        stored = load_file(str(fetch("whisper_front")))
+        state = {}
+        for name, tensor in stored.items():
+            if name.endswith(":scale"):
+                continue
+            scale = stored.get(f"{name}:scale")
+            state[name] = tensor.float() if scale is None else tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
+        positions, width = state["position"].shape
+        layers = len({name.split(".")[1] for name in state if name.startswith("layers.")})
+        stem = WhisperStem(width, layers, positions)
+        stem.load_state_dict(state)
+        return stem.eval()
+
+
+class WhisperEncoder:
+    """Rows k / 25 s, each from the first window whose end is late enough.
+
+    Args:
+        window: Seconds that the network sees at a time.
+        hop: Seconds between windows; shorter means less waiting and more work.
+        ahead: Seconds of sound after a row that its window has at least. A row is known ``ahead + hop`` after its time.
+    """
+
+    name = "whisper"
+    rate = RATE
+    first = 0.0
+
+    def __init__(self, window: float = 1.6, hop: float = 0.4, ahead: float = 0.2) -> None:
+        self.window, self.hop, self.ahead = window, hop, ahead
+        self._stem = _stem()
+        self.dim = _PER_ROW * self._stem.width
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "window": self.window, "hop": self.hop, "ahead": self.ahead}
+
+    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Blocks [n, dim] of consecutive rows; as many as begin within the sound."""
+        size, hop = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE)
+        held = np.zeros(size, np.float32)  # the last window, and what came since
+        total = done = row = 0
+        for chunk in chunks:
+            held = np.concatenate([held, chunk])
+            total += len(chunk)
+            while total - done >= hop:
+                done += hop
+                held = held[hop:]
+                rows = self._rows(held[:size], done / SAMPLE_RATE, row)
+                row += len(rows)
+                if len(rows):
+                    yield rows
+        count = int(np.ceil(total / SAMPLE_RATE * RATE))
+        while row < count:
+            done += hop
+            held = np.pad(held, (0, hop))[hop:]
+            rows = self._rows(held[:size], done / SAMPLE_RATE, row)[: count - row]
+            row += len(rows)
+            if len(rows):
+                yield rows
+
+    def _rows(self, samples: np.ndarray, end: float, row: int) -> np.ndarray:
+        """Rows from number ``row`` on that the window up to second ``end`` is the first to be late enough for."""
+        rows = np.arange(row, int((end - self.ahead) * RATE + 1e-6) + 1)
+        if not len(rows):
+            return np.zeros((0, self.dim), np.float32)
+        with torch.inference_mode():
+            encoded = self._stem(torch.from_numpy(samples)[None])[0].numpy()
+        times = rows[:, None] / RATE + (np.arange(_PER_ROW) - (_PER_ROW - 1) / 2) / (_PER_ROW * RATE)
+        at = ((times - (end - self.window) - _FIRST) * _ROWS_PER_SECOND).clip(0, len(encoded) - 1.001)
+        low = at.astype(int)
+        part = (at - low)[..., None].astype(np.float32)
+        return (encoded[low] * (1 - part) + encoded[low + 1] * part).reshape(len(rows), -1)
+
+
+@functools.cache
+def _stem() -> WhisperStem:
+    return WhisperStem.load()
+
+
+def _log_mel(samples: Tensor) -> Tensor:
+    """[B, S] to [B, 80, S / 160]: Whisper's input, decades of power, 8 below the loudest at least."""
+    window = torch.hann_window(_FFT, device=samples.device)
+    power = torch.stft(samples, _FFT, _HOP, window=window, return_complex=True)[..., :-1].abs().square()
+    mel = (power.mT @ torch.from_numpy(_filters())).clamp(min=1e-10).log10()
+    return ((mel.maximum(mel.amax((1, 2), keepdim=True) - 8) + 4) / 4).mT
+
+
+@functools.cache
+def _filters() -> np.ndarray:
+    """[201, 80] triangles of unit area on Slaney's mel scale: linear up to 1 kHz, logarithmic above."""
+    step = np.log(6.4) / 27
+
+    def mel(hertz: float) -> float:
+        return hertz * 3 / 200 if hertz < 1000 else 15 + np.log(hertz / 1000) / step
+
+    marks = np.linspace(0, mel(SAMPLE_RATE / 2), _BANDS + 2)
+    edges = np.where(marks < 15, marks * 200 / 3, 1000 * np.exp((marks - 15) * step))
+    frequency = np.arange(_FFT // 2 + 1)[:, None] * SAMPLE_RATE / _FFT
+    rise = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
+    return (np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])).astype(np.float32)

@@ -1,0 +1,60 @@
+"""What moves the face in a measured video.
+
+``tracked`` is the tracked motion of the held-out frames, so that it measures the picture; ``audio`` takes the lips from
+sound that the avatar never heard, so that it measures talking; ``shuffled`` takes them from another part of that sound,
+half its length away, and is the floor: what cannot tell it from ``audio`` does not measure talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from avatar.motion import Motion
+
+if TYPE_CHECKING:
+    from avatar.audio2motion.base import AudioToMotion
+    from avatar.data import PersonDataset
+    from avatar.infer.avatar import Avatar
+
+
+def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> dict[str, Motion]:
+    """Lips from the held-out sound, head pose, torso and upper face as tracked, as papers do it: audio and shuffled.
+
+    Args:
+        data: The person.
+        speech: Its audio-to-motion network.
+        first, last: Frames of the person; ``last`` is exclusive.
+    """
+    from avatar.audio2motion.load import drive_held_out
+
+    return _with_floor(whole(drive_held_out(data, speech, first, last), last - first))
+
+
+def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
+    """Lips from a sound file, everything else from a loop of the person's own motion: audio and shuffled."""
+    from avatar.cli.render import limited
+    from avatar.infer.controls import Controls
+    from avatar.infer.planner import plan_motion
+
+    spoken = plan_motion(avatar, Controls(), audio, speech=speech).motions
+    return _with_floor(whole(limited(spoken, frames), frames))
+
+
+def whole(blocks: Iterable[Motion], frames: int) -> Motion:
+    """Blocks of motion as one; a drive that ends early is a bug that must not pass as a short video."""
+    motion = Motion.cat(list(blocks))
+    if len(motion) != frames:
+        raise RuntimeError(f"the drive has {len(motion)} of {frames} frames")
+    return motion
+
+
+def _with_floor(spoken: Motion) -> dict[str, Motion]:
+    from avatar.audio2motion.load import with_lips
+
+    # Shifting the lips in a circle is shifting the sound in a circle, but for the seconds around its two ends.
+    shifted = torch.arange(len(spoken)).roll(len(spoken) // 2)
+    return {"audio": spoken, "shuffled": with_lips(spoken, spoken[shifted])}

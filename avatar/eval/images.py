@@ -1,0 +1,105 @@
+"""What to look at beside the numbers: side-by-side frames, a contact sheet with mouths, and the mouth over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from avatar.eval.image_metrics import mouth_box
+from avatar.io.images import write_jpeg, write_png
+from avatar.writing import atomic_file
+
+TILE = 240  # pixels: width of a picture on the contact sheet
+MOUTH_ZOOM = 3
+LABEL_HEIGHT = 22
+
+
+def side_by_side(images: dict[str, np.ndarray]) -> np.ndarray:
+    """Labelled pictures of one height next to each other, uint8 RGB."""
+    return np.concatenate([_with_label(image, label) for label, image in images.items()], axis=1)
+
+
+def pick_frames(opening: np.ndarray, count: int = 8) -> list[int]:
+    """Frames for the contact sheet: from equal spans of time, alternately the most closed and the most open mouth.
+
+    Args:
+        opening: [T] mouth opening of the real video.
+        count: How many.
+    """
+    spans = np.array_split(np.arange(len(opening)), min(count, len(opening)))
+    known = np.nan_to_num(opening, nan=float(np.nanmedian(opening)) if np.isfinite(opening).any() else 0.0)
+    return [int(s[(known[s].argmin if i % 2 == 0 else known[s].argmax)()]) for i, s in enumerate(spans)]
+
+
+def contact_sheet(
+    columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarray], titles: list[str], tile: int = TILE
+) -> np.ndarray:
+    """A row of pictures per name in ``columns``, then a row of mouths per name, magnified.
+
+    All mouths of a column are cut out at the same place, that of the first (real) picture, so that a mouth in the
+    wrong place shows.
+
+    Args:
+        columns: For each chosen frame the pictures by name, the real one first, uint8 RGB of one size.
+        landmarks: For each chosen frame the real landmarks [478, 2] in pixels.
+        titles: What to write over each column.
+        tile: Width of a column in pixels; mouths are magnified three times where they fit into it.
+    """
+    sheet = []
+    for pictures, points, title in zip(columns, landmarks, titles, strict=True):
+        height, width = next(iter(pictures.values())).shape[:2]
+        tall = round(tile * height / width)
+        faces = [_with_label(_resize(p, tile, tall), f"{title}  {name}") for name, p in pictures.items()]
+        x0, y0, x1, y1 = mouth_box(points, (width, height))
+        side = min(tile, MOUTH_ZOOM * (x1 - x0))
+        mouths = []
+        for name, picture in pictures.items():
+            square = np.zeros((tile, tile, 3), np.uint8)
+            square[:side, (tile - side) // 2 :][:, :side] = _resize(picture[y0:y1, x0:x1], side, side)
+            mouths.append(_with_label(square, f"mouth  {name}"))
+        sheet.append(np.concatenate(faces + mouths, axis=0))
+    return np.concatenate(sheet, axis=1)
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 RGB as JPEG or PNG, by the suffix, atomically."""
+    with atomic_file(path) as temporary:
+        write_png(temporary, image) if path.suffix == ".png" else write_jpeg(temporary, image, quality=92)
+
+
+def plot_openings(path: Path, openings: dict[str, np.ndarray], fps: float) -> None:
+    """Mouth opening over time, one line per video, as PNG.
+
+    Args:
+        path: Where to.
+        openings: Name to [T] relative opening; the first is the real video.
+        fps: Frames per second.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue"}
+    for name, values in openings.items():
+        axes.plot(np.arange(len(values)) / fps, values, label=name, linewidth=1.2, color=colors.get(name))
+    axes.set(xlabel="seconds of the measured part", ylabel="mouth opening / eye distance")
+    axes.margins(x=0)
+    axes.legend(loc="upper right", ncols=len(openings))
+    axes.grid(alpha=0.3)
+    with atomic_file(path) as temporary:
+        figure.savefig(str(temporary), dpi=110)
+
+
+def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    smaller = width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def _with_label(image: np.ndarray, label: str) -> np.ndarray:
+    bar = np.full((LABEL_HEIGHT, image.shape[1], 3), 24, np.uint8)
+    cv2.putText(bar, label, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([bar, image], axis=0)

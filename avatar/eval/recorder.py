@@ -1,0 +1,54 @@
+"""The measured videos as mp4 files with the sound."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from avatar.eval.images import LABEL_HEIGHT, side_by_side
+
+if TYPE_CHECKING:
+    from avatar.io.video_writer import VideoWriter
+
+
+@final
+class Films:
+    """Writes mp4 files of one or of several labelled videos side by side. Use as a context manager.
+
+    Args:
+        files: Each file, and the videos in it.
+        size: Width and height of a video.
+        fps: Frames per second.
+        sound: Sound file that goes into all of them, or None.
+        start: Second of it that belongs to the first frame.
+    """
+
+    def __init__(
+        self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, sound: Path | None, start: float
+    ) -> None:
+        self._files, self._size, self._fps, self._sound, self._start = files, size, fps, sound, start
+        self._stack = ExitStack()
+        self._writers: list[tuple[VideoWriter, list[str]]] = []
+
+    def __enter__(self) -> Films:
+        from avatar.io.video_writer import VideoWriter
+
+        width, height = self._size
+        for path, videos in self._files.items():
+            several = len(videos) > 1
+            size = (width * len(videos), height + LABEL_HEIGHT) if several else (width, height)
+            writer = VideoWriter(path, *size, self._fps, self._sound, self._start)
+            self._writers.append((self._stack.enter_context(writer), videos))
+        return self
+
+    def write(self, images: dict[str, np.ndarray]) -> None:
+        """Add a frame of each video, uint8 RGB [H, W, 3] by its name."""
+        for writer, videos in self._writers:
+            shown = {name: images[name] for name in videos}
+            writer.write(side_by_side(shown) if len(videos) > 1 else images[videos[0]])
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]

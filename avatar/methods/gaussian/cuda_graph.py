@@ -1,0 +1,121 @@
+"""Frames on a GPU as a CUDA graph: the hundred kernels of a frame are recorded once and launched as one.
+
+How the rules of capture (CUDA semantics, "CUDA Graphs", in PyTorch's manual) are kept:
+
+- Addresses do not change: motion, camera and background are copied into the same tensors before each replay. The
+  model's tensors stay where they are; the cached code and the basis, which may be replaced, are compared by identity.
+- Lazy work (loading kernels, filling caches, cuBLAS) is done by a warm-up on another stream, nothing of it in capture.
+- Nothing in a frame waits for the GPU or copies from the CPU: lists of (tile, Gaussian) pairs have a fixed length
+  (:class:`avatar.native.pair_capacity`). Whether it was enough is read after the replay, where an ordinary frame would
+  have read the number itself; if not, the frame is recorded again with longer lists.
+- Random numbers are not used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from avatar.geometry.cameras import Camera
+from avatar.methods.gaussian.model import GaussianAvatar
+from avatar.motion import Motion
+from avatar.native import pair_capacity
+
+PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the picture has about as many at 512x512
+WARM_UP = 3  # frames before recording, as PyTorch's manual has it
+KEPT = 4  # graphs, each with the memory of a frame
+
+Draw = Callable[[Camera, Motion, int, Tensor | None], Tensor]
+
+
+class FrameGraph:
+    """Frames of one picture size, with or without a background. Everything is on the current CUDA device.
+
+    Args:
+        draw: Makes the picture of a camera, a motion, its frame and a background.
+        camera, motion, index, background: A first frame to record.
+        pairs: Length of the lists of pairs.
+    """
+
+    def __init__(
+        self, draw: Draw, camera: Camera, motion: Motion, index: int, background: Tensor | None, pairs: int
+    ) -> None:
+        self._draw = draw
+        self._camera = replace(camera, viewmat=camera.viewmat.clone())
+        self._motion = motion.map(**{name: row.clone() for name, row in _rows(motion, index).items()})
+        self._background = None if background is None else background.clone()
+        self._inputs = [self._camera.viewmat, self._camera.K, *_rows(self._motion, 0).values()]
+        self._record(pairs)
+
+    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
+        """The picture; waits for it."""
+        given = [camera.viewmat, camera.K, *_rows(motion, index).values()]
+        for static, value in zip(self._inputs, given, strict=True):
+            static.copy_(value)
+        if self._background is not None and background is not None:
+            self._background.copy_(background)
+        self._graph.replay()
+        if self._capacity.overflowed():
+            self._record(2 * self._capacity.count)
+            self._graph.replay()
+        return self._image.clone()  # the next replay writes over it
+
+    def _record(self, pairs: int) -> None:
+        frame = (self._camera, self._motion, 0, self._background)
+        while True:
+            with pair_capacity(pairs) as self._capacity:
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    for _ in range(WARM_UP):
+                        self._draw(*frame)
+                torch.cuda.current_stream().wait_stream(stream)
+                if not self._capacity.overflowed():
+                    self._graph = torch.cuda.CUDAGraph()
+                    # Speech and encoding run in threads of their own, and are none of its business.
+                    with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                        self._image = self._draw(*frame)
+                    return
+            pairs *= 2
+
+
+class FrameGraphs:
+    """A graph for each of the last few picture sizes of a model.
+
+    Args:
+        model: On the current CUDA device.
+        draw: As for :class:`FrameGraph`, with this model.
+    """
+
+    def __init__(self, model: GaussianAvatar, draw: Draw) -> None:
+        self._model, self._draw = model, draw
+        self._graphs: dict[tuple[object, ...], FrameGraph] = {}
+        self._read: tuple[object, object] = (None, None)  # by the graphs, and replaced at times
+        self._lock = threading.Lock()
+
+    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
+        """The picture that ``draw`` makes, with all arguments on the GPU; waits for it."""
+        with self._lock:
+            read = self._model.spatial_code(), self._model.baked
+            if read[0] is not self._read[0] or read[1] is not self._read[1]:
+                self._graphs.clear()
+                self._read = read
+            key = (camera.width, camera.height, None if background is None else (background.dtype, background.shape))
+            graph = self._graphs.pop(key, None)
+            if graph is None:
+                pairs = PAIRS_PER_GAUSSIAN * len(self._model.gaussians)
+                graph = FrameGraph(self._draw, camera, motion, index, background, pairs)
+            self._graphs[key] = graph  # the most recent last
+            if len(self._graphs) > KEPT:
+                del self._graphs[next(iter(self._graphs))]
+            return graph.render(camera, motion, index, background)
+
+
+def _rows(motion: Motion, index: int) -> dict[str, Tensor]:
+    """The tensors of one frame of a motion, as a motion of one frame."""
+    tensors = {field.name: getattr(motion, field.name) for field in fields(motion)}
+    return {name: x[index][None] for name, x in tensors.items() if isinstance(x, Tensor)}

@@ -1,1 +1,0 @@
-"""Presets: plain functions that return whole configurations."""
