@@ -9,6 +9,11 @@ import pytest
 from avatar import log
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Nothing: here the package is a library, until a test says otherwise."""
+
+
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, logger="avatar")
