@@ -13,7 +13,7 @@ import soxr
 import torch
 import tyro
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.audio.encoders.base import SpeechEncoder, features_at
 from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio2motion.personal import PersonalSpeech

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.environment import environment
 from avatar.eval.face_tracker import FaceTracker, Track, track_video
 from avatar.io.checkpoint import load_tensors

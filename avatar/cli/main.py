@@ -34,9 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),
     "export-dataset": ("avatar.export.dataset", "write a PERSON folder as a dataset of ER-NeRF and TalkingGaussian"),
-    "assets": ("avatar.assets.store", "show, fetch and verify the pretrained parts"),
-    "bench": ("avatar.bench", "time the kernels and the whole frame on this machine"),
-    "doctor": ("avatar.doctor.checks", "check the installation"),
+    "assets": ("avatar.cli.assets", "show, fetch and verify the pretrained parts"),
+    "bench": ("avatar.cli.bench", "time the kernels and the whole frame on this machine"),
+    "doctor": ("avatar.cli.doctor", "check the installation"),
 }
 
 

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at
 from avatar.audio2motion.shared import RATE
 from avatar.corpus.cache import Cache

@@ -48,7 +48,7 @@ def track_video(path: Path) -> Motion:
     Raises:
         AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
     """
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
     from avatar.io.video import read_frames, read_info
     from avatar.preprocess import refine
     from avatar.preprocess.landmarker import Face, Landmarker
