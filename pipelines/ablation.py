@@ -77,9 +77,9 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
         base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
         parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
         train.main(replace(base, **parts, resume=(folder / train.BEGUN).is_file()))
-        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
+        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
-    row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
+    row = {key: metrics["full_frame"]["tracked"][key] for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
 
 

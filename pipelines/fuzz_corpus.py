@@ -242,9 +242,9 @@ def _tables(folder: Path) -> list[Target]:
 def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import PriorSpeech, SharedPrior
-    from avatar.cli.eval import training
-    from avatar.cli.render import open_person
     from avatar.data import PersonDataset
+    from avatar.data.run import open_person
+    from avatar.eval.facts import training
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
