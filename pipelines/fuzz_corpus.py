@@ -410,7 +410,7 @@ def _recordings(folder: Path) -> list[Target]:
     def mouth(_: Path) -> None:
         opened = Cache.open(cache, {"name": "mel"})
         found = opened.mouth(_KEY)
-        found.in_step(0.1)
+        found.in_step(-0.1)
         finite([found.fps, found.rows, found.seconds], "a mouth")
         finite(opened.features(_KEY), "features")
 

@@ -19,7 +19,6 @@ from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
 from avatar.audio2motion.shared_training import Recording, fit
-from avatar.cli.prior import prepare_all
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item, find, video
 from avatar.corpus.measure import mean, measure_all, predict
@@ -27,6 +26,7 @@ from avatar.corpus.mouth import of_face
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
+from avatar.corpus.train import prepare_all
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info, on_terminal

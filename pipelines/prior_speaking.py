@@ -59,7 +59,7 @@ def main(config: Config) -> None:
     cache, keys = prepared(list(items.values()), config.cache, prior.encoder)
     values, talks, sentences = [], [], []
     for name, key in track(sorted(keys.items()), "Listening"):
-        seen = cache.mouth(key).in_step(config.sentences_late / 25)[0]  # GRID's rate
+        seen = cache.mouth(key).in_step(-config.sentences_late / 25)[0]  # GRID's rate
         path = items[name].files[0]
         features = features_at(prior.encoder, load_audio(path), RATE, len(seen))
         values.append(seen)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from avatar import native
-from avatar.bench import curves
-from avatar.bench.cases import CASES, make_scene
+from avatar.bench import cases, curves
 from avatar.bench.measure import interleaved
 from avatar.environment import environment
 from avatar.errors import AvatarError
@@ -88,7 +87,7 @@ def _kernels(
         for size in sizes:
             for n in gaussians:
                 info(f"kernels on {device.type}: {n} Gaussians, {size}x{size} pixels")
-                scene = make_scene(n, size, device)
+                scene = cases.make_scene(n, size, device)
                 if device == devices[0]:
                     scenes.append({"gaussians": n, "size": size, "pairs_per_tile": scene.pairs_per_tile})
                 with_reference = n * size * size <= reference_limit
@@ -123,7 +122,7 @@ def op_rows(
     ``done`` are the points that were timed already: an op is left out where nothing changed that its time depends on.
     """
     rows: list[dict[str, Any]] = []
-    for make, depends in CASES.items():
+    for make, depends in cases.CASES.items():
         point = {"gaussians": len(scene.means), "size": scene.size}
         point = {key: value if key in depends else None for key, value in point.items()}
         if (make, scene.device, *point.values()) in done:

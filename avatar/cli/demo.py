@@ -25,7 +25,7 @@ class Config:
     seconds: float = 48.0
     """Length of the synthetic video that the avatar is trained on."""
     size: int = 512
-    """Side of the picture in pixels."""
+    """Side of the image in pixels."""
     seed: int = 0
     """Another seed is another person."""
     say: str = NEW_SENTENCE
@@ -95,9 +95,9 @@ def _claim(config: Config) -> None:
 
 def _say(text: str, seed: int, path: Path) -> None:
     from avatar.synth import speech
-    from avatar.synth.make import write_sound
+    from avatar.synth.make import write_audio
     from avatar.writing import atomic_file
 
     said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
     with atomic_file(path) as temporary:
-        write_sound(temporary, said.samples)
+        write_audio(temporary, said.samples)

@@ -13,12 +13,14 @@ from avatar.errors import AvatarError
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Film a synthetic person."""
+
     out: Path
     """Folder, or an .mp4 file: then the truth lies beside it in FILE.truth."""
     seconds: float | None = None
     """Length of the video. Default: 30, or as long as --text takes."""
     size: int = 512
-    """Side of the square picture in pixels."""
+    """Side of the square image in pixels."""
     fps: float = 25.0
     """Frames per second."""
     seed: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 0

@@ -95,7 +95,7 @@ class Cache:
         return refusal["reason"]
 
     def save(self, key: str, mouth: Mouth, features: np.ndarray) -> None:
-        """Keep a prepared recording; features [mouth.rows, F] of its sound.
+        """Keep a prepared recording; features [mouth.rows, F] of its audio.
 
         Raises:
             AvatarError: The disk is full or cannot be written.

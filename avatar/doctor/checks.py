@@ -22,8 +22,8 @@ PACKAGES = {
     "opencv-contrib-python": ("cv2", "prepare, train"),
     "av": ("av", "reading and writing video"),
     "onnxruntime": ("onnxruntime", "speech features"),
-    "soundfile": ("soundfile", "reading sound"),
-    "soxr": ("soxr", "reading sound"),
+    "soundfile": ("soundfile", "reading audio"),
+    "soxr": ("soxr", "reading audio"),
     "safetensors": ("safetensors", "models"),
     "matplotlib": ("matplotlib", "reports"),
     "tensorboard": ("tensorboard", "training logs"),
@@ -162,7 +162,7 @@ def check_video() -> Iterator[Finding]:
     """Whether H.264 and AAC, in which results are written, can be encoded."""
     import av
 
-    for name, kind in (("libx264", "video"), ("aac", "sound")):
+    for name, kind in (("libx264", "video"), ("aac", "audio")):
         try:
             av.Codec(name, "w")
             yield Finding(part=f"{kind} encoder", state=GOOD, detail=name)

@@ -33,7 +33,7 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.viewer.messages import MESSAGE_BYTES, CheckedConnection, Uploads
 
-MOST_WINDOWS = 8  # at once; pictures are rendered for each of them
+MOST_WINDOWS = 8  # at once; images are rendered for each of them
 PORTS_TRIED = 1000
 CLOSING_SECONDS = 1.0  # a page that does not answer must not hold up the end
 TRY_AGAIN_LATER = 1013  # websocket status

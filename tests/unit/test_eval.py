@@ -400,7 +400,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     assert page.count("; small print: 95% intervals.") == tables
     novel = report.scope(result | {"first_frame": None, "real_frames": 50, "training": {}})
     assert novel.startswith(
-        "90 frames, 3.6 s, of a sound that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
+        "90 frames, 3.6 s, of audio that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
     )
     assert "audio, both" in shown and "<th>audio, both</th>" in page and "Torso at rest:" in page
     low, high = measured.result["full_frame"]["audio"]["intervals"]["psnr"]

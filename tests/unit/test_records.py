@@ -97,7 +97,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
     metrics = {"psnr": 30.0, "sync_confidence": 0.35, "intervals": {"psnr": [29.0, 31.0]}}
     checkout.record(
         commit=checkout.first, date="2026-01-02T03:04:05Z", frames=178, fps=25.0, width=512, height=512,
-        model={"gaussians": 3, "bytes": 1000}, drives={"tracked": metrics},
+        model={"gaussians": 3, "bytes": 1000}, full_frame={"tracked": metrics},
         ablations={"tracked_torso_at_rest": metrics}, real={"sync_confidence": 0.19},
     )  # fmt: skip
     for _ in range(2):
