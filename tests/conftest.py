@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from jaxtyping import install_import_hook
 
 from tests.shapes import PACKAGES
@@ -12,6 +13,14 @@ _processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _processes > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _processes)))
 
-
 # Shapes that annotations state are checked in every test; the packages have to be imported after this.
 install_import_hook(list(PACKAGES), "tests.shapes.check")
+
+
+@pytest.fixture(autouse=True)
+def terminal():
+    """Messages are printed, as they are for a person at the command line; as a library the package is silent."""
+    from avatar import log
+
+    with log.on_terminal():
+        yield

@@ -22,7 +22,6 @@ from avatar.audio2motion import shared_training
 from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
 from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
 from avatar.cli.main import main
-from avatar.cli.prior import fit_on, prepare_all
 from avatar.cli.train import load_prior, train_speech
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
@@ -31,6 +30,7 @@ from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
+from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
@@ -124,7 +124,7 @@ def test_recordings_are_found_wherever_they_lie(tmp_path: Path):
                            "bob/z.csv", "bob/z.mov"]  # fmt: skip
     assert found["a.mp4"].speaker == "a.mp4" and found["ann/x.MOV"].speaker == "ann"
     assert found["ann/sub/x.mkv"].speaker == "ann/sub"
-    sounds = {name: item.sound and item.sound.name for name, item in found.items() if not item.video}
+    sounds = {name: item.audio and item.audio.name for name, item in found.items() if not item.video}
     assert sounds == {"bob/lonely.json": None, "bob/x.bs.npy": "x.flac", "bob/y.csv": "y.wav", "bob/z.csv": "z.mov"}
     assert [path.name for path in found["bob/x.bs.npy"].files] == ["x.bs.npy", facegood.NAMES_FILE, "x.flac"]
 
@@ -210,7 +210,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
     assert "Only 0 s of video can be used" in shown and "Traceback" not in shown
     report = read_json(tmp_path / "p.report.json")
     why = {row["file"]: row["left_out"] for row in report["recordings"]}
-    reasons = {"dumb": "no sound", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
+    reasons = {"dumb": "no audio", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
                "torn": "no moving picture", "small": "pixels high"}  # fmt: skip
     for name, reason in reasons.items():
         assert reason in why[f"bad/{name}.mp4"], why
@@ -344,7 +344,7 @@ def test_coefficients_are_prepared_with_their_sound(tmp_path: Path):
     assert len(entries["a.csv"].known) == 16 and entries["x.bs.npy"].seconds == 2
     assert set(entries["x.bs.npy"].known) < set(entries["a.csv"].known)
     assert "mouthClose" not in entries["x.bs.npy"].known and "mouthPucker" in entries["x.bs.npy"].known
-    assert "no sound of the same name" in entries["lonely.csv"].refused
+    assert "no audio of the same name" in entries["lonely.csv"].refused
 
 
 # --- sync -------------------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_doubtful_videos_are_told_from_sure_ones():
         "tiny": filmed_mouth(1.2, None),
     }
     found = sync.offsets(mouths, {name: name for name in mouths})
-    assert found["sure"].late == pytest.approx(3.4 / 25, abs=0.01) and not found["sure"].doubt
+    assert found["sure"].audio_delay_s == pytest.approx(-3.4 / 25, abs=0.01) and not found["sure"].doubt
     assert "do not clearly belong together" in found["noise"].doubt
     assert "apart" in found["apart"].doubt and "too short to tell" in found["tiny"].doubt
 
@@ -379,17 +379,17 @@ def test_short_videos_of_a_speaker_share_one_offset():
     together = sync.offsets(mouths, dict.fromkeys(mouths, "ann"))
     assert sum(bool(offset.doubt) for offset in alone.values()) > 20
     assert len(set(together.values())) == 1
-    assert together["tiny"].late == pytest.approx(2.4 / 25, abs=0.01) and not together["tiny"].doubt
+    assert together["tiny"].audio_delay_s == pytest.approx(-2.4 / 25, abs=0.01) and not together["tiny"].doubt
 
 
 def test_in_step_is_where_the_sound_is():
     mouth, _ = spoken(1, late=4.0)
     still, _ = spoken(1)
-    values, seen = mouth.in_step(4 / 25)
+    values, seen = mouth.in_step(-4 / 25)
     assert np.abs(values[10:-10] - still.values[10:-10]).max() < 1e-5
     assert seen[:-6].all() and not seen[-3:].any()  # what was said last is not in the picture
     half = Mouth(values=mouth.values[::2], seen=mouth.seen[::2], fps=12.5, rows=mouth.rows)
-    assert np.abs(half.in_step(4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
+    assert np.abs(half.in_step(-4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -413,9 +413,9 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     assert all(np.corrcoef(a, b)[0, 1] > 0.97 for a, b in zip(heard.T, true.T, strict=True))
     assert prior.about["seconds"] == {"videos": 72, "coefficients": 0} and prior.about["speakers"] == 3
     mouth, features = spoken(50, late=3.0)
-    row = measure(prior, mouth, features, 3 / 25)
+    row = measure(prior, mouth, features, -3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
-    assert measure(prior, mouth, features, 5 / 25)["opening_lag"] == 2
+    assert measure(prior, mouth, features, -5 / 25)["opening_lag"] == 2
 
 
 def test_the_same_file_twice_counts_once(tmp_path: Path):
@@ -602,7 +602,9 @@ def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureF
     result = read_json(tmp_path / "e.json")
     (row,) = result["videos"].values()
     assert list(result["videos"]) == ["new/new.mp4"] and result["mean"] == row and result["hardware"]["cores"]
-    assert row["opening"] > 0.95 and row["opening_lag"] == 0 and row["offset_frames"] == pytest.approx(4, abs=0.3)
+    assert (
+        row["opening"] > 0.95 and row["opening_lag"] == 0 and row["audio_delay_s"] == pytest.approx(-4 / 25, abs=0.012)
+    )
     assert "opening" in capsys.readouterr().err
 
 
