@@ -16,7 +16,7 @@ from pipelines.records import Record, shown
 QUALITY = "-standard"  # records of avatars trained with this preset end with it
 DRIVES = ("tracked", "audio", "shuffled")
 OLDER = "†"  # marks what was measured before the code changed
-PROTOCOLS = {"drives": "ours", "peer": "peer"}
+PROTOCOLS = {"drives": "full-frame", "peer": "head-only"}  # as records name them: as pages do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Bar:
 
     Attributes:
         what: Metric in words.
-        protocol: "drives" (everything rendered) or "peer".
+        protocol: As records name it: "drives" (everything rendered) or "peer" (the head alone).
         drive: What moves the face.
         metric: Its name in the JSON.
         bound: What is asked.
@@ -143,7 +143,7 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
             found = record.content.get(key) or {}
             rows |= {f"{protocol}, {drive}": found[drive] for drive in DRIVES if drive in found}
             if key == "drives":
-                rows |= {f"ours, {_spaced(n)}": v for n, v in (record.content.get("ablations") or {}).items()}
+                rows |= {f"full-frame, {_spaced(n)}": v for n, v in (record.content.get("ablations") or {}).items()}
         rows["real video"] = record.content.get("real", {})
         for name, values in rows.items():
             cells = " | ".join(_number(values, metric, spec) for _, metric, spec in COLUMNS)
@@ -154,7 +154,7 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
 def judged(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
     """Markdown: what the sync judge says of each person's own video and of the rendered ones."""
     lines = [
-        "| person, held out | record | own video | tracked lips | lips from the sound | lips from the wrong sound |",
+        "| person, held out | record | own video | tracked lips | lips from the audio | lips from the wrong audio |",
         "|---|---|---|---|---|---|",
     ]
     for person, record in people.items():
@@ -182,7 +182,7 @@ def _scopes(people: dict[str, Record], older: Mapping[Path, list[str]]) -> list[
         mark = f" {OLDER} **Older than the code**: {', '.join(older[record.path])}." if record.path in older else ""
         size = f"{content['width']}x{content['height']}"
         lines.append(
-            f"- [{person}](../{record.path.as_posix()}), {size}: {record.frames} held out; {made}; {when}.{mark}"
+            f"- [{person}](../../{record.path.as_posix()}), {size}: {record.frames} held out; {made}; {when}.{mark}"
         )
     return lines
 

@@ -11,6 +11,7 @@ from tests import docs_text
 from tests.docs_text import ROOT
 
 ALL = [*docs_text.pages(), *docs_text.notes()]
+FRAGMENT = re.compile(r"[a-z0-9-]+\.[a-z]+\.md")
 CODE = [*(ROOT / "avatar").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py"), *(ROOT / "cuda_ext").rglob("*.h")]
 
 
@@ -21,7 +22,8 @@ def test_links_lead_somewhere(page: Path):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
-        file = (page.parent / name).resolve() if name else page
+        folder = ROOT if FRAGMENT.fullmatch(page.name) else page.parent  # a fragment becomes a part of CHANGELOG.md
+        file = (folder / name).resolve() if name else page
         if not file.exists() or not file.is_relative_to(ROOT):
             wrong.append(f"{page.relative_to(ROOT)}:{line}: there is no {target}")
         elif anchor and file.suffix == ".md" and anchor not in docs_text.anchors(file.read_text(encoding="utf-8")):
