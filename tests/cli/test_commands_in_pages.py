@@ -41,7 +41,8 @@ def test_the_examples_of_a_page_are_understood(page: Path, capsys: pytest.Captur
 def test_examples_are_found_as_they_are_written(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text(
-        "```sh\npip install . && avatar demo --out x  # a comment\n```\n- item\n\n  ```bash\n  avatar a \\\n    --b\n  ```\n"
+        "```sh\npip install . && avatar demo --out x  # a comment\n```\n"
+        "- item\n\n  ```bash\n  avatar a \\\n    --b\n  ```\n"
     )
     assert [shlex.split(call, comments=True) for call in examples(page)] == [
         ["avatar", "demo", "--out", "x"], ["avatar", "a", "--b"]
