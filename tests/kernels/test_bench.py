@@ -90,7 +90,7 @@ def test_the_page_says_what_the_json_says(tmp_path):
     assert "## example-chip-4core" in lines
     header = lines.index("### Kernels on the CPU, ms") + 2
     assert lines[header] == (
-        "| op | Gaussians | picture | forward, 1 thr | f+b, 1 thr | forward, 4 thr | f+b, 4 thr | f+b, 1 → 4 thr "
+        "| op | Gaussians | image | forward, 1 thr | f+b, 1 thr | forward, 4 thr | f+b, 4 thr | f+b, 1 → 4 thr "
         "| reference f+b | reference / native | memory |"
     )
     assert lines[header + 2] == ("| rasterize | 1000 | 64 | 2.00 | 9.00 | 0.80 | 3.00 | 3.00 | 450 | 150 | 3 MB |")
