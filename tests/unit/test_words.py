@@ -89,6 +89,9 @@ RETIRED = (
     Retired(old="live", new="streaming", kinds=_kinds("value")),
 )  # fmt: skip
 
+# Of pages, outside of code. Not "live" (live audio), "own" and "late", which are plain English there.
+RETIRED_PROSE = re.compile(r"\b(pictures?|sounds?|plate|rig|heard|hears|told|retrack\w*)\b", re.IGNORECASE)
+
 # "FILE: kind name" -> why it stays.
 NAMES_ALLOWED: dict[str, str] = {}
 # "FILE" or "FILE: function" -> why it is that long.
@@ -148,6 +151,16 @@ def test_a_page_has_no_long_sentence():
         f"{relative(page)}:{line}: {docs_text.words(sentence)} words: {sentence}"
         for page in docs_text.pages()
         for line, sentence in docs_text.long_sentences(page.read_text(encoding="utf-8"), MOST_WORDS)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pages_and_notes_are_in_field_terms():
+    wrong = [
+        f"{relative(page)}:{line}: {found[0]!r} in: {block}"
+        for page in [*docs_text.pages(), *docs_text.notes()]
+        for line, block in docs_text.blocks(page.read_text(encoding="utf-8"))
+        if (found := RETIRED_PROSE.search(docs_text.plain(block)))
     ]
     assert not wrong, "\n".join(wrong)
 
