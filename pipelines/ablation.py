@@ -77,9 +77,9 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
         base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
         parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
         train.main(replace(base, **parts, resume=(folder / train.BEGUN).is_file()))
-        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
+        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
-    row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
+    row = {key: metrics["full_frame"]["tracked"][key] for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
 
 
@@ -112,7 +112,7 @@ def main(config: Config) -> None:
     """Run what is missing and write the results so far after each row."""
     unknown = set(config.rows) - set(ROWS)
     if unknown:
-        raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", "", f"Choose from: {'; '.join(ROWS)}.")
+        raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", fix=f"Choose from: {'; '.join(ROWS)}.")
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
         rows[name] = run_row(config, name)

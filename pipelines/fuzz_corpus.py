@@ -242,9 +242,9 @@ def _tables(folder: Path) -> list[Target]:
 def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import PriorSpeech, SharedPrior
-    from avatar.cli.eval import training
-    from avatar.cli.render import open_person
     from avatar.data import PersonDataset
+    from avatar.data.run import open_person
+    from avatar.eval.facts import training
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
@@ -410,7 +410,7 @@ def _recordings(folder: Path) -> list[Target]:
     def mouth(_: Path) -> None:
         opened = Cache.open(cache, {"name": "mel"})
         found = opened.mouth(_KEY)
-        found.in_step(0.1)
+        found.in_step(-0.1)
         finite([found.fps, found.rows, found.seconds], "a mouth")
         finite(opened.features(_KEY), "features")
 

@@ -6,7 +6,7 @@ from pipelines.mutations import Mutation
 
 _LOSS = "tests/unit/test_training_loss.py"
 _HELD_OUT = "tests/unit/test_held_out.py"
-_PEER = "tests/unit/test_eval.py::test_peer_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it"
+_PEER = "tests/unit/test_eval.py::test_head_only_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it"
 
 TRAINING = (
     Mutation(
@@ -332,7 +332,7 @@ EVALUATION = (
         "avatar/eval/head_only.py",
         'for name in ("hair", "face", "lips", "mouth", "eyes")], axis=0)',
         'for name in ("face", "lips", "mouth", "eyes")], axis=0)',
-        ("tests/unit/test_eval.py::test_peer_shows_no_part_of_the_real_head",),
+        ("tests/unit/test_eval.py::test_head_only_shows_no_part_of_the_real_head",),
         "Real hair is measured as rendered.",
     ),
     Mutation(
@@ -340,7 +340,7 @@ EVALUATION = (
         "avatar/eval/head_only.py",
         "head[..., :3] + (1 - head[..., 3:]) *",
         "head[..., :3] +",
-        ("tests/unit/test_eval.py::test_peer_shows_nothing_but_the_rendered_head",),
+        ("tests/unit/test_eval.py::test_head_only_shows_nothing_but_the_rendered_head",),
         "The head is transparent.",
     ),
     Mutation(

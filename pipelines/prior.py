@@ -16,13 +16,12 @@ import soxr
 import torch
 import tyro
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.audio.encoders.base import SpeechEncoder, features_at
 from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
 from avatar.audio2motion.shared_training import Recording, fit
-from avatar.cli.prior import prepare_all
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item, find, video
 from avatar.corpus.measure import mean, measure_all, predict
@@ -30,9 +29,10 @@ from avatar.corpus.mouth import of_face
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
+from avatar.corpus.train import prepare_all
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
-from avatar.log import info
+from avatar.log import info, on_terminal
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
 from avatar.paths import file_sha256, read_json, write_json
@@ -254,4 +254,5 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

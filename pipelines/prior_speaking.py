@@ -23,7 +23,7 @@ from avatar.corpus.find import find
 from avatar.errors import AvatarError
 from avatar.eval.speech_metrics import closure_times
 from avatar.io.audio import load_audio
-from avatar.log import info, track
+from avatar.log import info, on_terminal, track
 from avatar.motion.mouth import spread_of
 from avatar.paths import read_json
 from avatar.synth import speech
@@ -53,14 +53,14 @@ def main(config: Config) -> None:
     prior = SharedPrior.load(config.prior)
     if "speaking" in prior.about:
         raise AvatarError(
-            f"{config.prior} has been through this already.", "", "Start from what pipelines.prior wrote."
+            f"{config.prior} has been through this already.", fix="Start from what pipelines.prior wrote."
         )
     words = read_json(config.sentences / "words.json")
     items = {item.name: item for item in find(config.sentences)}
     cache, keys = prepared(list(items.values()), config.cache, prior.encoder)
     values, talks, sentences = [], [], []
     for name, key in track(sorted(keys.items()), "Listening"):
-        seen = cache.mouth(key).in_step(config.sentences_late / 25)[0]  # GRID's rate
+        seen = cache.mouth(key).in_step(-config.sentences_late / 25)[0]  # GRID's rate
         path = items[name].files[0]
         features = features_at(prior.encoder, load_audio(path), RATE, len(seen))
         values.append(seen)
@@ -101,4 +101,5 @@ def bilabials(said: speech.Speech) -> np.ndarray:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

@@ -181,9 +181,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return lines + [f"Left out: {s['case']} by {s['implementation']}. {s['why']}" for s in result["skipped"]]
 
 
-def markdown(result: dict[str, Any], plot_name: str) -> str:
+def markdown(result: dict[str, Any], image: str) -> str:
     """The section of one machine."""
-    lines = [f"## {hardware_name(result)}", "", _where(result), "", f"![cost curves]({plot_name})", ""]
+    lines = [f"## {hardware_name(result)}", "", _where(result), "", f"![cost curves]({image})", ""]
     for table in tables(result):
         numbers = ["---" if i == 0 else "--:" for i in range(len(table.columns))]
         lines += [f"### {table.title}", ""]
@@ -199,16 +199,16 @@ def write_pages(folder: Path) -> Path:
     Raises:
         AvatarError: The folder holds no result, or a JSON file that is none.
     """
-    from avatar.cli.bench import FORMAT
+    from avatar.bench.run import FORMAT
 
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise AvatarError(f"{folder} holds no results (*.json).", "", f"Measure: avatar bench --docs {folder}")
+        raise AvatarError(f"{folder} holds no results (*.json).", fix=f"Measure: avatar bench --docs {folder}")
     sections = []
     for path in paths:
         result = Record(read_json(path), path).data
         if result.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", "", "Move it away.")
+            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", fix="Move it away.")
         with reading(path, "a result of `avatar bench`", "Move it away."):
             plot(result, path.with_suffix(".png"))
             sections.append(markdown(result, path.with_suffix(".png").name))

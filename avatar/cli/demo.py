@@ -25,7 +25,7 @@ class Config:
     seconds: float = 48.0
     """Length of the synthetic video that the avatar is trained on."""
     size: int = 512
-    """Side of the picture in pixels."""
+    """Side of the image in pixels."""
     seed: int = 0
     """Another seed is another person."""
     say: str = NEW_SENTENCE
@@ -85,19 +85,19 @@ def _claim(config: Config) -> None:
     if record.is_file():
         if read_json(record) != json.loads(json.dumps(settings)):
             raise AvatarError(
-                f"{config.out} holds a demo with other settings.", "", "Choose another --out, or delete that folder."
+                f"{config.out} holds a demo with other settings.", fix="Choose another --out, or delete that folder."
             )
     elif contents(config.out):
-        raise AvatarError(f"{config.out} is not empty.", "", "Choose another --out.")
+        raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
     else:
         write_json(record, settings)
 
 
 def _say(text: str, seed: int, path: Path) -> None:
     from avatar.synth import speech
-    from avatar.synth.make import write_sound
+    from avatar.synth.make import write_audio
     from avatar.writing import atomic_file
 
     said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
     with atomic_file(path) as temporary:
-        write_sound(temporary, said.samples)
+        write_audio(temporary, said.samples)

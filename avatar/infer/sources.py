@@ -48,7 +48,7 @@ def track_video(path: Path) -> Motion:
     Raises:
         AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
     """
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
     from avatar.io.video import read_frames, read_info
     from avatar.preprocess import refine
     from avatar.preprocess.landmarker import Face, Landmarker
@@ -56,8 +56,11 @@ def track_video(path: Path) -> Motion:
 
     info = read_info(path)
     if info.num_frames > VIDEO_FRAMES:
-        raise AvatarError(f"{path} has {info.num_frames} frames;", f"at most {VIDEO_FRAMES} can be tracked at once.",
-                          "Cut it into parts.")  # fmt: skip
+        raise AvatarError(
+            f"{path} has {info.num_frames} frames;",
+            why=f"at most {VIDEO_FRAMES} can be tracked at once.",
+            fix="Cut it into parts.",
+        )
     landmarks, arkit, thumbnails = [], [], []
     main: Face | None = None
     with Landmarker() as landmarker:

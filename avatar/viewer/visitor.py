@@ -1,4 +1,4 @@
-"""One open page: its sliders, its sound, its view. Nothing of it is shared with another page."""
+"""One open page: its sliders, its audio, its view. Nothing of it is shared with another page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from avatar.viewer.messages import CheckedConnection
 if TYPE_CHECKING:
     from avatar.viewer.server import Viewer
 
-MAX_SECONDS = 600.0  # of sound in one go: it is sent to the page as a whole
+MAX_SECONDS = 600.0  # of audio in one go: it is sent to the page as a whole
 AS_GIVEN = "as given"  # on the command line
 RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
           "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
@@ -49,7 +49,7 @@ class Visitor:
     def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewer) -> None:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple = ()
-        self.pictures = 0
+        self.images = 0
         self._spoken: Motion | None = None
         self._began = 0.0
         self._turn = 0  # counts what it was told to say or to stop saying
@@ -71,7 +71,7 @@ class Visitor:
 
     @property
     def controls(self) -> Controls:
-        """How the next sound is spoken: what was given, and over that what is chosen on the page."""
+        """How the next audio is spoken: what was given, and over that what is chosen on the page."""
         given, added = self._viewer.controls, {}
         emotion, pose = self._choice("emotion", EMOTIONS), self._choice("pose", POSES)
         lips = self._number("lip_scale", *LIPS)
@@ -103,13 +103,13 @@ class Visitor:
         gui.add_button("Reset sliders and view").on_click(lambda _: self.reset())
         with gui.add_folder("Speech"):
             if self._viewer.speak is None:
-                self._message = gui.add_markdown("This avatar was made from a video without sound: it cannot speak.")
+                self._message = gui.add_markdown("This avatar was made from a video without audio: it cannot speak.")
                 return
             fields["emotion"] = gui.add_dropdown("Emotion", (AS_GIVEN, *EMOTIONS))
             fields["strength"] = gui.add_slider("Its strength", *STRENGTH, 0.05, 0.7)
             fields["lip_scale"] = gui.add_slider("Lips", *LIPS, 0.05, 1.0)
             fields["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
-            self._upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
+            self._upload = gui.add_upload_button("Speak an audio file", mime_type="audio/*,video/*")
             self._upload.on_upload(lambda event: self._uploaded(event.target.value))
             self._connection.upload_field = self._upload._impl.uuid
             gui.add_button("Stop").on_click(lambda _: self.hush())
@@ -146,14 +146,14 @@ class Visitor:
             self.tell(f"**{name} could not be written to the disk: {error.strerror}.**")
 
     def say(self, path: Path, name: str) -> None:
-        """Speak a sound file: the motion is computed first, then picture and sound start together.
+        """Speak an audio file: the motion is computed first, then image and audio start together.
 
         Args:
             path: The file; it is decoded once, as far as the limit goes, and nothing but the samples is used.
             name: What the page calls it.
         """
         if not self._busy.acquire(blocking=False):
-            self.tell(f"{name} is not taken: another sound is still being listened to. Wait for it, or press Stop.")
+            self.tell(f"{name} is not taken: other audio is still being listened to. Wait for it, or press Stop.")
             return
         try:
             self.hush()
@@ -161,7 +161,7 @@ class Visitor:
         except AvatarError as error:
             self.tell(f"**{str(error).replace(str(path), name)}**")
         except Exception as error:  # it must not end the page, and viser would print a traceback for each
-            self.failed("A sound could not be spoken", error)
+            self.failed("Audio could not be spoken", error)
             self.tell(f"**{name} cannot be spoken; the terminal says why.**")
         finally:
             self._busy.release()
@@ -171,19 +171,19 @@ class Visitor:
         if speak is None:
             return
         samples = load_audio(path, most_seconds=MAX_SECONDS)
-        sound = path.with_name("speech.wav")
-        write_wav(sound, samples)
+        audio = path.with_name("speech.wav")
+        write_wav(audio, samples)
         blocks = []
         self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
-            for block in speak(sound, self.controls):
+            for block in speak(audio, self.controls):
                 if turn != self._turn or not self.here:
                     self.tell("")
                     return
                 blocks.append(block)
         spoken = Motion.cat(blocks)
         self.tell(f"{name}, {len(spoken) / spoken.fps:.1f} s. If you hear nothing, press play below.")
-        self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(sound)}"></audio>'
+        self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(audio)}"></audio>'
         self._spoken, self._began = spoken, time.monotonic()
 
     def hush(self) -> None:
@@ -195,7 +195,7 @@ class Visitor:
             self.tell("")
 
     def now(self) -> tuple[Motion, int]:
-        """The motion and its frame to show at this moment; frames are skipped where rendering is slower than sound."""
+        """The motion and its frame to show at this moment; frames are skipped where rendering is slower than audio."""
         spoken = self._spoken
         if spoken is None:
             return self._viewer.rest, 0

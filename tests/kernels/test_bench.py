@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from avatar import bench, native
+from avatar import native
 from avatar.bench import cases, curves, report
 from avatar.bench.measure import Timing, interleaved
 from avatar.bench.person import make_avatar, make_trainer, motion, motion_blocks
-from avatar.cli.bench import FORMAT
+from avatar.bench.run import FORMAT
+from avatar.cli import bench
 from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.motion import Motion

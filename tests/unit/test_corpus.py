@@ -22,7 +22,6 @@ from avatar.audio2motion import shared_training
 from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
 from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
 from avatar.cli.main import main
-from avatar.cli.prior import fit_on, prepare_all
 from avatar.cli.train import load_prior, train_speech
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
@@ -31,6 +30,7 @@ from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
+from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
@@ -124,7 +124,7 @@ def test_recordings_are_found_wherever_they_lie(tmp_path: Path):
                            "bob/z.csv", "bob/z.mov"]  # fmt: skip
     assert found["a.mp4"].speaker == "a.mp4" and found["ann/x.MOV"].speaker == "ann"
     assert found["ann/sub/x.mkv"].speaker == "ann/sub"
-    sounds = {name: item.sound and item.sound.name for name, item in found.items() if not item.video}
+    sounds = {name: item.audio and item.audio.name for name, item in found.items() if not item.video}
     assert sounds == {"bob/lonely.json": None, "bob/x.bs.npy": "x.flac", "bob/y.csv": "y.wav", "bob/z.csv": "z.mov"}
     assert [path.name for path in found["bob/x.bs.npy"].files] == ["x.bs.npy", facegood.NAMES_FILE, "x.flac"]
 
@@ -366,7 +366,7 @@ def test_doubtful_videos_are_told_from_sure_ones():
         "tiny": filmed_mouth(1.2, None),
     }
     found = sync.offsets(mouths, {name: name for name in mouths})
-    assert found["sure"].late == pytest.approx(3.4 / 25, abs=0.01) and not found["sure"].doubt
+    assert found["sure"].audio_delay_s == pytest.approx(-3.4 / 25, abs=0.01) and not found["sure"].doubt
     assert "do not clearly belong together" in found["noise"].doubt
     assert "apart" in found["apart"].doubt and "too short to tell" in found["tiny"].doubt
 
@@ -379,17 +379,17 @@ def test_short_videos_of_a_speaker_share_one_offset():
     together = sync.offsets(mouths, dict.fromkeys(mouths, "ann"))
     assert sum(bool(offset.doubt) for offset in alone.values()) > 20
     assert len(set(together.values())) == 1
-    assert together["tiny"].late == pytest.approx(2.4 / 25, abs=0.01) and not together["tiny"].doubt
+    assert together["tiny"].audio_delay_s == pytest.approx(-2.4 / 25, abs=0.01) and not together["tiny"].doubt
 
 
 def test_in_step_is_where_the_sound_is():
     mouth, _ = spoken(1, late=4.0)
     still, _ = spoken(1)
-    values, seen = mouth.in_step(4 / 25)
+    values, seen = mouth.in_step(-4 / 25)
     assert np.abs(values[10:-10] - still.values[10:-10]).max() < 1e-5
     assert seen[:-6].all() and not seen[-3:].any()  # what was said last is not in the picture
     half = Mouth(values=mouth.values[::2], seen=mouth.seen[::2], fps=12.5, rows=mouth.rows)
-    assert np.abs(half.in_step(4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
+    assert np.abs(half.in_step(-4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -602,7 +602,9 @@ def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureF
     result = read_json(tmp_path / "e.json")
     (row,) = result["videos"].values()
     assert list(result["videos"]) == ["new/new.mp4"] and result["mean"] == row and result["hardware"]["cores"]
-    assert row["opening"] > 0.95 and row["opening_lag"] == 0 and row["offset_frames"] == pytest.approx(4, abs=0.3)
+    assert (
+        row["opening"] > 0.95 and row["opening_lag"] == 0 and row["audio_delay_s"] == pytest.approx(-4 / 25, abs=0.012)
+    )
     assert "opening" in capsys.readouterr().err
 
 

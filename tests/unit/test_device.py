@@ -182,7 +182,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     data = PersonDataset(person)
     avatar = Avatar.load(on_gpu, device="cpu", precision="float32")
     behind = torch.from_numpy(data.background(5))
-    turned = avatar.camera.orbit(avatar.head_pivot, 10, 5)
+    turned = avatar.camera.orbit(avatar.pivot, 10, 5)
     views = [
         (avatar.camera, 5, None),
         (avatar.camera, 6, behind),
@@ -192,7 +192,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     expected = [avatar.render(camera, data.motion, i, background) for camera, i, background in views]
     with pretended(monkeypatch) as gpu:
         avatar = Avatar.load(on_gpu, device="cuda")
-        assert avatar.device == GPU and not isinstance(avatar.head_pivot, GpuTensor)
+        assert avatar.device == GPU and not isinstance(avatar.pivot, GpuTensor)
         for (camera, i, background), image in zip(views, expected, strict=True):
             ours = avatar.render(camera, data.motion, i, background)
             assert isinstance(ours, GpuTensor) and ours.dtype == torch.uint8
@@ -228,8 +228,8 @@ def test_a_video_is_rendered_and_measured(on_gpu, person, tmp_path, monkeypatch)
         assert main([*map(str, words), "--json", str(tmp_path / "speed.json")]) == 0
     assert out.stat().st_size > 500
     assert '"device": "cuda"' in (tmp_path / "speed.json").read_text()
-    assert results[0] == results[1] and results[0]["peer"]["tracked"]["psnr"] > 0
-    assert results[0]["drives"]["tracked"]["lpips"] > 0
+    assert results[0] == results[1] and results[0]["head_only"]["tracked"]["psnr"] > 0
+    assert results[0]["full_frame"]["tracked"]["lpips"] > 0
 
 
 def test_baking(on_gpu, monkeypatch):
