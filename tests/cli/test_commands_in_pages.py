@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -13,6 +14,8 @@ from avatar.cli.main import COMMANDS, read_options
 from tests import docs_text
 from tests.docs_text import ROOT
 
+# Of other programs, and those that every program has.
+OF_OTHERS = {"help", "version", "nnodes", "nproc-per-node", "require-hashes", "ignore-scripts", "update"}
 _BLOCK = re.compile(r"^ *```(?:sh|bash)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
@@ -23,7 +26,11 @@ def examples(page: Path) -> list[str]:
     return [call for call in calls if call.startswith("avatar ")]
 
 
-@pytest.mark.parametrize("page", docs_text.pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+# Pages that tell how to add something call commands with names that only a plug-in brings.
+PAGES = [page for page in docs_text.pages() if not page.name.startswith("new_")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_examples_of_a_page_are_understood(page: Path, capsys: pytest.CaptureFixture):
     wrong = []
     for call in examples(page):
@@ -35,6 +42,30 @@ def test_the_examples_of_a_page_are_understood(page: Path, capsys: pytest.Captur
         except SystemExit as stop:
             if stop.code:
                 wrong.append(f"{call}: {capsys.readouterr().err or capsys.readouterr().out}")
+    assert not wrong, "\n".join(wrong)
+
+
+def known_options() -> set[str]:
+    """The last part of every option's name: fields of all dataclasses of the package and its recipes."""
+    found = set()
+    for path in [*(ROOT / "avatar").rglob("*.py"), *(ROOT / "pipelines").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                fields = (n.target for n in node.body if isinstance(n, ast.AnnAssign))
+                names = [target.id for target in fields if isinstance(target, ast.Name)]
+                found |= {name.replace("_", "-") for name in names}
+    return found | {f"no-{name}" for name in found}
+
+
+def test_options_that_pages_name_exist():
+    known = known_options() | OF_OTHERS
+    wrong = [
+        f"{page.relative_to(ROOT)}: there is no {option}"
+        for page in [*PAGES, *(ROOT / "docs/notes").glob("*.md")]
+        for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*", code)
+        if option[2:].rpartition(".")[2] not in known
+    ]
     assert not wrong, "\n".join(wrong)
 
 
