@@ -52,3 +52,12 @@ def test_pages_that_the_code_names_are_there():
 def test_anchors_are_made_as_github_makes_them():
     text = "# A `code` heading, here\n```\n# not one\n```\n## [Linked](x.md) -- twice\n"
     assert docs_text.anchors(text) == {"a-code-heading-here", "linked----twice"}
+
+
+def test_every_metric_of_a_report_is_defined():
+    from avatar.eval.report import SHOWN
+
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    rows = (row.split("|")[1] for row in page.splitlines() if row.startswith("| `"))
+    defined = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert not set(SHOWN) - defined, "docs/evaluation.md does not define them"
