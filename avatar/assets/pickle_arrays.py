@@ -66,25 +66,33 @@ def read_array_pickle(data: bytes) -> Any:
                 stack.append(_ARRAY_GLOBALS[argument])
             case "REDUCE":  # the two calls of an array's description: dtype(code, ...) and _reconstruct(ndarray, ...)
                 arguments, function = stack.pop(), stack.pop()
-                if function == "dtype":
-                    stack.append(_Dtype(arguments[0]))
-                elif function == "reconstruct":
-                    stack.append(_Array())
-                else:
-                    raise ValueError(f"the pickle calls {function!r}")
+                stack.append(_called(function, arguments))
             case "BUILD":  # the states of both: (version, byte order, ...) and (version, shape, dtype, order, bytes)
                 state, target = stack.pop(), stack[-1]
-                if isinstance(target, _Dtype):
-                    target.code = state[1] + target.code
-                elif isinstance(target, _Array):
-                    _, shape, dtype, fortran, content = state
-                    array = np.frombuffer(content, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
-                    target.value = array
-                else:
-                    raise ValueError("the pickle sets a state that no array has")
+                _set_state(target, state)
             case _:
                 raise ValueError(f"the pickle holds {opcode.name} {argument!r}, which no dictionary of arrays needs")
     raise ValueError("the pickle ends early")
+
+
+def _called(function: Any, arguments: Any) -> _Dtype | _Array:
+    """What the two functions give by which numpy describes an array."""
+    if function == "dtype":
+        return _Dtype(arguments[0])
+    if function == "reconstruct":
+        return _Array()
+    raise ValueError(f"the pickle calls {function!r}")
+
+
+def _set_state(target: Any, state: Any) -> None:
+    """Fill what :func:`_called` gave."""
+    if isinstance(target, _Dtype):
+        target.code = state[1] + target.code
+    elif isinstance(target, _Array):
+        _, shape, dtype, fortran, content = state
+        target.value = np.frombuffer(content, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
+    else:
+        raise ValueError("the pickle sets a state that no array has")
 
 
 _ARRAY_GLOBALS = {

@@ -1,4 +1,4 @@
-"""Time the kernels and the whole model on this machine, and write the results as JSON, table and plot."""
+"""Time the kernels and the whole model on this machine."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ class Config:
     frames: tuple[int, ...] = (50, 100, 200)
     """Lengths of the videos that are rendered, frames."""
     full: bool = False
-    """10 thousand to a million Gaussians, 256 to 2160 pixels, 250 to 4000 frames, instead of the above: ten minutes on
-    two cores."""
+    """Time 10 thousand to a million Gaussians, 256 to 2160 pixels and 250 to 4000 frames: ten minutes on two cores."""
     threads: tuple[int, ...] = ()
-    """CPU thread counts; empty: 1 and all."""
+    """CPU thread counts; default: 1 and all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the kernels run; auto: on the CPU, and on a CUDA GPU if there is one."""
     repeats: int = 5

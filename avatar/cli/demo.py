@@ -1,4 +1,4 @@
-"""See everything once without any input: film a synthetic person, train the avatar, let it say something new."""
+"""Make a synthetic person, train its avatar, and let it say something new. No input is needed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ NEW_SENTENCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Show everything once."""
+
     out: Path = Path("avatar-demo")
     """Folder for everything: the filmed video, the avatar, and what it says."""
     quality: Literal["draft", "standard", "high"] = "draft"
@@ -67,8 +69,9 @@ def show(config: Config) -> None:
 
     console.rule("3/3 Let the avatar say something new")
     from avatar.cli import render
+    from avatar.synth.wav import say_into_file
 
-    _say(config.say, config.seed, speech)
+    say_into_file(config.say, config.seed + 100, speech)
     render.main(render.Config(run=run, audio=speech, out=result))
     info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
     info(f"The video it learnt from: {video}")
@@ -91,13 +94,3 @@ def _claim(config: Config) -> None:
         raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
     else:
         write_json(record, settings)
-
-
-def _say(text: str, seed: int, path: Path) -> None:
-    from avatar.synth import speech
-    from avatar.synth.make import write_audio
-    from avatar.writing import atomic_file
-
-    said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
-    with atomic_file(path) as temporary:
-        write_audio(temporary, said.samples)

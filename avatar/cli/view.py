@@ -1,4 +1,8 @@
-"""Look at an avatar in the browser: orbit, zoom, move its face by hand, let it speak. Rendered on this machine."""
+"""Look at an avatar in the browser: orbit, zoom, move its face by hand, let it speak.
+
+An option that ends in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of the
+audio, `1.5@4-` until its end, `1.5@please` for a word of --words.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from avatar.device import DeviceName
 from avatar.infer.controls import Controls
 
 GROUPS = {
+    "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style"),
+    "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
+    "timeline": ("words", "timeline", "print_timeline", "seed"),
     "page": ("host", "port"),
     "hardware": ("size", "device"),
 }

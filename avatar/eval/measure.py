@@ -85,6 +85,15 @@ class _Video:
         self.arkit.append(arkit)
         return landmarks
 
+    def compare(
+        self, tracker: Tracker, image: np.ndarray, real: RealFrame, recogniser: Recogniser | None,
+        person: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Track a rendered frame, and compare it with the real one and the person in it."""
+        found = self.look(tracker, image)
+        self.meter.compare(image, real)
+        self.identity.append(identity.similarity(_embedding(recogniser, image, found), person))
+
     @property
     def track(self) -> FaceTrack:
         return FaceTrack(landmarks=np.stack(self.landmarks), arkit=np.stack(self.arkit))
@@ -150,10 +159,7 @@ def measure_held_out(
                     images[head_only_name(name)] = composite(head, headless)
             for name, rendered in images.items():
                 if name != "real":
-                    found = videos[name].look(tools.tracker, rendered)
-                    videos[name].meter.compare(rendered, real)
-                    shown = _embedding(recogniser, rendered, found)
-                    videos[name].identity.append(identity.similarity(shown, person))
+                    videos[name].compare(tools.tracker, rendered, real, recogniser, person)
             for name, motion in ablated.items():
                 rendered = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
                 ablated_meters[name].compare(rendered, real)
@@ -246,13 +252,24 @@ def measure_novel(
             if t in keep:
                 samples[t] = images
             bar.advance(task)
-
-    held_out = [(max(a, first) - first, b - first) for a, b in data.segments if b > first]
     tracks = {name: video.track for name, video in videos.items()}
+    heard = {name: real_speech if name == "real" else speech for name in tracks}
+    measured = _compare_novel(tracks, sharpness, heard, data, frames, tools)
+    measured.samples, measured.landmarks = samples, {t: tracks[next(iter(driving))].landmarks[t] for t in samples}
+    return measured
+
+
+def _compare_novel(
+    tracks: dict[str, FaceTrack], sharpness: dict[str, list[float]], speech: dict[str, Speech | None],
+    data: PersonDataset, frames: int, tools: Tools,
+) -> Measurement:  # fmt: skip
+    """Numbers of novel audio, from what was seen of the videos; the real one comes first."""
+    first = data.test_start
+    held_out = [(max(a, first) - first, b - first) for a, b in data.segments if b > first]
     series: dict[str, Series] = {}
     result: dict[str, Any] = {"full_frame": {}}
     for name, track in tracks.items():
-        segments, heard = ([(0, frames)], speech) if name != "real" else (held_out, real_speech)
+        segments, heard = held_out if name == "real" else [(0, frames)], speech[name]
         own = face_metrics.face_series(track, data.width, data.fps, segments)
         own["mouth_gradient"] = np.array(sharpness[name])
         real = series.get("real", own)
@@ -267,8 +284,7 @@ def measure_novel(
             result["real"] = metrics
         else:
             result["full_frame"][name] = metrics
-    landmarks = {t: tracks[next(iter(driving))].landmarks[t] for t in samples}
-    return Measurement(result=_clean(result), series=series, samples=samples, landmarks=landmarks)
+    return Measurement(result=_clean(result), series=series)
 
 
 def _embedding(recogniser: Recogniser | None, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:

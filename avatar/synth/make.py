@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from avatar.paths import write_json
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
+from avatar.synth.wav import write_padded_wav
 from avatar.writing import atomic_file
 
 SCRIPT = (
@@ -127,11 +126,11 @@ def make_subject(
         seed: The performance and, but for multiples of 4, another person.
         text: What to say; empty: a built-in text in an order that depends on the seed.
         voice: See `avatar.synth.speech.speak`.
-        width, height: Picture size, any.
+        width, height: Image size, any.
         flaws: What shall be wrong.
         motion: Scale of the head motion; 1 is yaw, pitch and roll up to 12, 6 and 4 degrees.
         supersample: Samples per pixel and axis.
-        quiet: No progress bar.
+        quiet: Show no progress.
         video_name: File name of the video.
 
     Raises:
@@ -153,14 +152,8 @@ def make_subject(
     landmarks = stage.project(face, truth)
 
     audio = out_dir / "audio.wav"
-    _write_wav(audio, said.samples, frames / fps)
-    soundtrack: Path | None = None
-    if flaws.audio != "none":
-        soundtrack = out_dir / "soundtrack.wav"
-        samples = said.samples * (0 if flaws.audio == "silent" else 1)
-        delay = round(flaws.audio_delay_s * speech.RATE)
-        samples = np.concatenate([np.zeros(max(delay, 0), np.float32), samples[max(-delay, 0) :]])
-        _write_wav(soundtrack, samples, frames / fps)
+    write_padded_wav(audio, said.samples, frames / fps)
+    soundtrack = _soundtrack(out_dir, said.samples, flaws, frames / fps)
     people = [] if flaws.faces == 0 else _people(person, flaws, stage, seed)
     images = _film(people, truth, stage, supersample, round(flaws.absent * frames), seed)
     if not quiet:
@@ -383,25 +376,15 @@ def _wall(colour: tuple[float, float, float], size: tuple[int, int], seed: int) 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def write_audio(path: Path, samples: np.ndarray) -> None:
-    """Write [N] float32 at ``speech.RATE`` as 16-bit WAV.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    import soundfile
-
-    try:
-        soundfile.write(str(path), samples, speech.RATE, subtype="PCM_16")
-    except soundfile.LibsndfileError as error:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
-def _write_wav(path: Path, samples: np.ndarray, seconds: float) -> None:
-    whole = np.zeros(round(seconds * speech.RATE), np.float32)
-    whole[: min(len(samples), len(whole))] = samples[: len(whole)]
-    with atomic_file(path) as temporary:
-        write_audio(temporary, whole)
+def _soundtrack(folder: Path, samples: np.ndarray, flaws: Flaws, seconds: float) -> Path | None:
+    """Write the audio of the video, with its flaws; None without an audio track."""
+    if flaws.audio == "none":
+        return None
+    path = folder / "soundtrack.wav"
+    delay = round(flaws.audio_delay_s * speech.RATE)
+    samples = samples * (0 if flaws.audio == "silent" else 1)
+    write_padded_wav(path, np.concatenate([np.zeros(max(delay, 0), np.float32), samples[max(-delay, 0) :]]), seconds)
+    return path
 
 
 def _write_video(

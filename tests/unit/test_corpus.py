@@ -210,7 +210,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
     assert "Only 0 s of video can be used" in shown and "Traceback" not in shown
     report = read_json(tmp_path / "p.report.json")
     why = {row["file"]: row["left_out"] for row in report["recordings"]}
-    reasons = {"dumb": "no sound", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
+    reasons = {"dumb": "no audio", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
                "torn": "no moving picture", "small": "pixels high"}  # fmt: skip
     for name, reason in reasons.items():
         assert reason in why[f"bad/{name}.mp4"], why
@@ -344,7 +344,7 @@ def test_coefficients_are_prepared_with_their_sound(tmp_path: Path):
     assert len(entries["a.csv"].known) == 16 and entries["x.bs.npy"].seconds == 2
     assert set(entries["x.bs.npy"].known) < set(entries["a.csv"].known)
     assert "mouthClose" not in entries["x.bs.npy"].known and "mouthPucker" in entries["x.bs.npy"].known
-    assert "no sound of the same name" in entries["lonely.csv"].refused
+    assert "no audio of the same name" in entries["lonely.csv"].refused
 
 
 # --- sync -------------------------------------------------------------------------------------------------------------
@@ -413,9 +413,9 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     assert all(np.corrcoef(a, b)[0, 1] > 0.97 for a, b in zip(heard.T, true.T, strict=True))
     assert prior.about["seconds"] == {"videos": 72, "coefficients": 0} and prior.about["speakers"] == 3
     mouth, features = spoken(50, late=3.0)
-    row = measure(prior, mouth, features, 3 / 25)
+    row = measure(prior, mouth, features, -3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
-    assert measure(prior, mouth, features, 5 / 25)["opening_lag"] == 2
+    assert measure(prior, mouth, features, -5 / 25)["opening_lag"] == 2
 
 
 def test_the_same_file_twice_counts_once(tmp_path: Path):

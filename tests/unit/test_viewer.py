@@ -387,7 +387,7 @@ def test_uploads_are_limited_while_they_come(monkeypatch: pytest.MonkeyPatch) ->
         page.upload("right.wav", half + b"end")
         wait_for(lambda: heard == [half + b"end"])
         assert visitor._upload.value.content == b""  # it is not kept
-        page.fields["Speak an audio file"], button = page.fields["Jaw"], page.fields["Speak a sound file"]
+        page.fields["Speak an audio file"], button = page.fields["Jaw"], page.fields["Speak an audio file"]
         page.upload("slider.wav", half)  # viser would put it there
         page.set("Smile", 1.0)
         wait_for(lambda: visitor.sliders.smile == 1)
