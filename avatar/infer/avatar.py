@@ -64,7 +64,7 @@ class Avatar:
         camera: The camera that filmed the person.
         fps: Frame rate of the source video.
         device: Where it renders.
-        head_pivot: World point [3] inside the head; free view turns around it.
+        pivot: World point [3] inside the head; free view turns around it.
         info: What the model file says: method, number of Gaussians, bytes on disk.
         person: The person.json of the source.
     """
@@ -87,7 +87,7 @@ class Avatar:
         self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
         self.fps = float(person["fps"])
         self.device = model.plate.device
-        self.head_pivot = model.pivot.cpu()
+        self.pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
         # gsplat and the torch reference wait for the GPU within a frame.
         recordable = self.device.type == "cuda" and model.config.renderer == "native" and runs_native(model.plate)
