@@ -96,19 +96,18 @@ def _run(name: str, rest: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    import tyro
-
     from avatar.errors import AvatarError, printable
-    from avatar.log import console
+    from avatar.log import console, on_terminal
 
     def tell(text: str) -> None:
         console.print(f"avatar {name}: {printable(text)}", style="red", markup=False, soft_wrap=True)
 
     module = importlib.import_module(COMMANDS[name][0])
     try:
-        config = tyro.cli(module.Config, args=rest, prog=f"avatar {name}", description=module.__doc__)
-        check_numbers(config)
-        module.main(config)
+        with on_terminal():
+            config = read_options(module, name, rest)
+            check_numbers(config)
+            module.main(config)
     except AvatarError as error:
         tell(str(error))
         return 2
@@ -130,6 +129,18 @@ def _run(name: str, rest: list[str]) -> int:
         tell(bug_report(error))
         return 1
     return 0
+
+
+def read_options(module: Any, name: str, argv: list[str]) -> Any:
+    """The configuration of a command: by its module's own ``parse``, where it has one."""
+    from avatar.cli import options
+
+    prog, description = f"avatar {name}", module.__doc__ or ""
+    parse = getattr(module, "parse", None)
+    if parse is not None:
+        return parse(argv, prog, description)
+    groups = getattr(module, "GROUPS", None)
+    return options.parse(module.Config, argv, prog=prog, description=description, groups=groups)
 
 
 def bug_report(error: Exception) -> str:

@@ -125,8 +125,11 @@ def track_video(path: Path) -> Motion:
 
     info = read_info(path)
     if info.num_frames > VIDEO_FRAMES:
-        raise AvatarError(f"{path} has {info.num_frames} frames;", f"at most {VIDEO_FRAMES} can be tracked at once.",
-                          "Cut it into parts.")  # fmt: skip
+        raise AvatarError(
+            f"{path} has {info.num_frames} frames;",
+            why=f"at most {VIDEO_FRAMES} can be tracked at once.",
+            fix="Cut it into parts.",
+        )
     landmarks, arkit, thumbnails = [], [], []
     main: Face | None = None
     with Landmarker() as landmarker:
