@@ -29,7 +29,7 @@ from avatar.motion.statistics import MotionStats
 from avatar.motion.timeline import READERS, Span
 
 if TYPE_CHECKING:
-    from avatar.headmotion.generator import HeadMotionStream, MotionGenerator
+    from avatar.headmotion.generator import GeneratorStream, MotionGenerator
 
 IDLE_POSE = 0.6  # somebody who waits moves less than somebody who talks
 
@@ -130,12 +130,11 @@ class GeneratedPose:
 
     Args:
         stream: The opened generator.
-        lead: Seconds of silence before the sound.
     """
 
-    def __init__(self, stream: HeadMotionStream, lead: float = 0.0) -> None:
+    def __init__(self, stream: GeneratorStream) -> None:
         self._stream, self._finished = stream, False
-        self._held, self._first = stream.push(np.zeros(round(lead * SAMPLE_RATE), np.float32)), 0
+        self._held, self._first = stream.push(np.zeros(0, np.float32)), 0
 
     @property
     def ready(self) -> float:
@@ -264,8 +263,8 @@ def build_layers(
         if key not in playing:
             if name == "generated":
                 options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise}
-                stream = load_generator(avatar.run).open(fps, seed=controls.seed, **options)
-                playing[key] = GeneratedPose(stream, lead / fps)
+                generator = load_generator(avatar.run)
+                playing[key] = GeneratedPose(generator.open(fps, lead=lead / fps, seed=controls.seed, **options))
             else:
                 playing[key] = LoopedPose(person, name, fps, controls.seed, origin)
         used.append(playing[key])
