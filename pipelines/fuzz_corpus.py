@@ -89,7 +89,8 @@ def build(folder: Path) -> None:
 
 
 def _build_speech(run: Path) -> None:
-    from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+    from avatar.audio.encoders.base import SpeechEncoder
+    from avatar.audio.encoders.mel import MelEncoder
     from avatar.audio2motion import personal
     from avatar.audio2motion.shared import SharedPrior
     from avatar.headmotion.generator import MotionGenerator
@@ -241,9 +242,9 @@ def _tables(folder: Path) -> list[Target]:
 
 def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
-    from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+    from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.cli.eval import training
-    from avatar.cli.render import open_person
+    from avatar.data.run import open_person
     from avatar.data import PersonDataset
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
@@ -289,7 +290,7 @@ def _models(folder: Path) -> list[Target]:
         _target("run person", run / "person.json", avatar),
         _target("run motion", run / "motion.safetensors", lambda path: MotionStats.of(Motion.load(path)) and None),
         _target("speech", run / "speech.safetensors", lambda path: all_of([PersonalSpeech.load(path).speak(voice)])),
-        _target("prior", run / "prior.safetensors", lambda path: all_of([PriorSpeech.load(path).speak(voice)])),
+        _target("prior", run / "prior.safetensors", lambda path: all_of([SharedSpeech.load(path).speak(voice)])),
         _target("shared prior", run / "shared.safetensors", shared),
         _target("generator", run / "generator.safetensors", generator),
         _target("checkpoint", run / "checkpoints" / "last" / "state.safetensors", checkpoint),

@@ -25,7 +25,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import wasserstein_distance
 
 from avatar import log
-from avatar.audio.encoders.base import SpeechEncoder, features_at
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.features import features_at
 from avatar.data import PersonDataset
 from avatar.environment import environment
 from avatar.errors import AvatarError

@@ -14,10 +14,11 @@ import torch
 import tyro
 
 from avatar.assets.store import canonical_face
-from avatar.audio.encoders.base import SpeechEncoder, features_at
+from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.encoders.whisper import WhisperEncoder
+from avatar.audio.features import features_at
 from avatar.audio2motion.personal import PersonalSpeech
-from avatar.audio2motion.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.shared import RATE, WEIGHTS, SharedPrior, SharedSpeech
 from avatar.audio2motion.shared_training import Recording, fit
 from avatar.cli.prior import prepare_all
 from avatar.corpus.cache import Cache
@@ -225,7 +226,7 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     sound = audio[start - lead : start + round(len(held_out) / motion.fps * SAMPLE_RATE)]
     skipped = round(lead / SAMPLE_RATE * motion.fps)
 
-    def speak(speech: PriorSpeech | PersonalSpeech) -> np.ndarray:
+    def speak(speech: SharedSpeech | PersonalSpeech) -> np.ndarray:
         face = speech.speak(sound).face[skipped:, FACE].numpy()
         return (np.pad(face, ((0, len(held_out)), (0, 0)), "edge")[: len(held_out)] @ opening_weights()).astype(float)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import tyro
 
-from avatar.audio.encoders.base import features_at
+from avatar.audio.features import features_at
 from avatar.audio.vad import VoiceActivityDetector
 from avatar.audio2motion.lip_closure import fit_touch
 from avatar.audio2motion.shared import GAIN, RATE, WEIGHTS, SharedPrior

@@ -1,13 +1,14 @@
 """The seam between sound and motion: a model opens streams, a stream takes samples and gives frames.
 
-    stream = model.open()
-    for samples in microphone:          # 16 kHz mono float32, pieces of any length
-        show(stream.push(samples))      # zero or more frames
-    show(stream.finish())               # the frames that were still waiting for sound
+stream = model.open()
+for samples in microphone:          # 16 kHz mono float32, pieces of any length
+    show(stream.push(samples))      # zero or more frames
+show(stream.finish())               # the frames that were still waiting for sound
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -55,19 +56,27 @@ class AudioToMotion(Protocol):
         ...
 
 
-def motion_of(model: AudioToMotion, samples: np.ndarray) -> Motion:
-    """Drive a model with a whole recording.
+def drive(model: AudioToMotion, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+    """Drive a model with audio that is at hand in pieces.
 
     Args:
         model: The model.
-        samples: [N] 16 kHz mono float32.
+        chunks: Samples [N] of any length each.
 
-    Returns:
-        Motion, as many frames as begin within the recording.
+    Yields:
+        Motion of one frame or more.
     """
     stream = model.open()
-    blocks = [stream.push(piece) for piece in chunked(samples, _PIECE)]
-    return Motion.cat([*blocks, stream.finish()])
+    for chunk in chunks:
+        if len(motion := stream.push(chunk)):
+            yield motion
+    if len(motion := stream.finish()):
+        yield motion
 
 
-_PIECE = 10 * SAMPLE_RATE  # samples pushed at once: keeps memory small for an hour of sound
+def motion_of(model: AudioToMotion, samples: np.ndarray) -> Motion:
+    """Drive a model with a whole recording [N]; returns as many frames as begin within it."""
+    return Motion.cat([Motion.zeros(0, model.fps), *drive(model, chunked(samples, _PIECE))])
+
+
+_PIECE = 10 * SAMPLE_RATE  # samples pushed at once: keeps memory small for an hour of audio

@@ -135,12 +135,10 @@ class _Material:
     output_std: np.ndarray
 
     @staticmethod
-    def of(
-        motion: Motion, samples: np.ndarray, encoder: SpeechEncoder, audio_delay_s: float, seed: int
-    ) -> _Material:
+    def of(motion: Motion, samples: np.ndarray, encoder: SpeechEncoder, audio_delay_s: float, seed: int) -> _Material:
         """Make the copies, and standardise them."""
         fps, valid, targets = motion.fps, motion.valid.numpy(), mouth_channels(motion)
-        offset = audio_delay_s * fps
+        offset = round(audio_delay_s * fps, 6)  # undoes the division that made seconds of frames
         samples = samples[: max(0, round((len(motion) + offset) / fps * SAMPLE_RATE))]
         track = _Track(samples, encoder, fps, offset, targets, valid)
         rng = np.random.default_rng(seed)

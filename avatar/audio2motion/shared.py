@@ -88,7 +88,10 @@ class SharedPrior:
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not an audio-to-motion prior of this version.", why=f"Its format is {metadata.get('format')!r}.")
+            raise AvatarError(
+                f"{path} is not an audio-to-motion prior of this version.",
+                why=f"Its format is {metadata.get('format')!r}.",
+            )
         return _unpack(path, tensors, metadata)
 
     def save(self, path: Path) -> None:
@@ -235,7 +238,9 @@ class SharedSpeech:
         return SharedSpeech(
             fps=about.frame_rate(),
             prior=prior,
-            normalizer=MouthNormalizer(*(tensors[f"normalizer.{name}"] for name in ("centre", "spread", "matrix", "bias"))),
+            normalizer=MouthNormalizer(
+                *(tensors[f"normalizer.{name}"] for name in ("centre", "spread", "matrix", "bias"))
+            ),
             rest=tensors["rest"],
             gain=tensors["gain"],
             correction=correction,
@@ -252,7 +257,9 @@ def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata = {"encoder": prior.encoder.config, "articulation": list(ARTICULATION)}
     metadata["prior"] = {name: getattr(prior, name) for name in _NUMBERS}
     tensors = {f"prior.{name}": getattr(prior, name) for name in _TENSORS}
-    return tensors if prior.closure_weights is None else tensors | {"prior.closure_weights": prior.closure_weights}, metadata
+    return tensors if prior.closure_weights is None else tensors | {
+        "prior.closure_weights": prior.closure_weights
+    }, metadata
 
 
 def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:

@@ -88,9 +88,7 @@ class _Regression:
         if seconds is None:
             return self.expected
         gap, index = round(RATE / 2), np.arange(len(self.x))
-        parts = [
-            self.x[a:b] @ self.solve((index < a - gap) | (index >= b + gap), seconds) for a, b in self._folds
-        ]
+        parts = [self.x[a:b] @ self.solve((index < a - gap) | (index >= b + gap), seconds) for a, b in self._folds]
         return self.expected + np.concatenate(parts)
 
     def error(self, seconds: float | None) -> float:

@@ -75,7 +75,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, write the JSON, the report and the videos, and print tables."""
-    from avatar.cli.render import open_person
+    from avatar.data.run import open_person
     from avatar.eval import identity, report, report_html, speech_metrics
     from avatar.eval.face_tracker import FaceTracker
     from avatar.eval.measure import Tools
@@ -171,7 +171,7 @@ def check(config: Config) -> None:
         raise AvatarError(f"--frames {config.frames} is too few to measure motion.", fix="Give at least 3.")
     require(config.renderer)
     if config.json is not None:
-        from avatar.cli.render import refuse_to_overwrite
+        from avatar.data.outputs import refuse_to_overwrite
 
         refuse_to_overwrite(config.json, config.audio, config.words)
     if config.audio is not None:
@@ -211,10 +211,10 @@ def reconstruct(
     config: Config, avatar: Avatar, data: PersonDataset, first: int, last: int, words: list[Word] | None, tools: Tools
 ) -> tuple[Measurement, dict[str, Any]]:
     """Self-reconstruction: the measurement, and the speed of rendering."""
-    from avatar.audio2motion.load import sound_time
     from avatar.eval import face_metrics
     from avatar.eval import images as pictures
     from avatar.eval.ablations import ablated
+    from avatar.eval.driving import audio_second
     from avatar.eval.measure import measure_held_out, peer_name
 
     drives = choose_drives(config, avatar, data, first, last, tools.notes)
@@ -226,7 +226,7 @@ def reconstruct(
     contacts, samples = (pictures.pick_frames(opening, count) for count in (CONTACTS, SAMPLES))
     beside = {"side_by_side": ["real", *shown, *([peer_name(shown[0])] if peer else [])]}
     alone = {"real": ["real"]} | {f"pred_{n}" if i else "pred": [n] for i, n in enumerate(shown)}
-    with films(config, beside, alone, data, sound, sound_time(data, first)) as recording:
+    with films(config, beside, alone, data, sound, audio_second(data, first)) as recording:
         measured = measure_held_out(
             avatar, data, drives, first, last, replace(tools, films=recording),
             speech=heard(data, first, last, words), peer=peer,
@@ -256,7 +256,7 @@ def say(
     frames = min(count_frames(config.audio, data.fps), config.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{config.audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
-    drives = driven_novel(avatar, load_speech(config.run), config.audio, frames)
+    drives = driven_novel(avatar, load_speech(config.run, data.fps), config.audio, frames)
     speed = measure_speed(avatar, data, config, data.test_start, data.num_frames, True)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
     speech = clip(config.audio, 0.0, frames, data.fps, words)
@@ -289,11 +289,11 @@ def report_folder(config: Config) -> Path:
 
 def heard(data: PersonDataset, first: int, last: int, words: list[Word] | None) -> Speech | None:
     """The sound of frames ``first`` to ``last`` (exclusive) of a person; None without sound."""
-    from avatar.audio2motion.load import sound_time
+    from avatar.eval.driving import audio_second
 
     if not data.audio_path.is_file():
         return None
-    return clip(data.audio_path, sound_time(data, first), last - first, data.fps, words)
+    return clip(data.audio_path, audio_second(data, first), last - first, data.fps, words)
 
 
 def clip(sound: Path, start: float, frames: int, fps: float, words: list[Word] | None) -> Speech:
@@ -320,7 +320,7 @@ def choose_drives(
     drives: dict[str, Motion] = {}
     if config.drive in ("both", "audio"):
         try:
-            drives |= driven_held_out(data, load_speech(config.run), first, last)
+            drives |= driven_held_out(data, load_speech(config.run, data.fps), first, last)
         except AvatarError as error:
             if config.drive == "audio":
                 raise
@@ -345,8 +345,9 @@ def measure_speed(
     avatar: Avatar, data: PersonDataset, config: Config, first: int, last: int, with_speech: bool
 ) -> dict[str, Any]:
     """Time the pipeline of `avatar render` on some held-out frames, before anything else of eval is in memory."""
-    from avatar.audio2motion.load import drive_held_out, load_speech, sound_time
-    from avatar.cli.render import Job, render_video
+    from avatar.audio2motion.load import load_speech
+    from avatar.infer.video import Job, render_video
+    from avatar.eval.driving import audio_second, drive_held_out
     from avatar.infer.camera_path import CameraPath
     from avatar.io.video_writer import VideoWriter
 
@@ -354,12 +355,12 @@ def measure_speed(
     avatar.render(avatar.camera, data.motion, first)  # the first frame fills caches
     blocks: Iterable[Motion] = [data.motion[first:last]]
     if with_speech:
-        blocks = drive_held_out(data, load_speech(config.run), first, last)
+        blocks = drive_held_out(data, load_speech(config.run, data.fps), first, last)
     sound = data.audio_path if data.audio_path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="avatar-eval-") as folder:
         path = Path(folder) / "speed.mp4"
-        with VideoWriter(path, data.width, data.height, data.fps, sound, sound_time(data, first)) as writer:
-            job = Job(iter(blocks), last - first, None, 0.0)
+        with VideoWriter(path, data.width, data.height, data.fps, sound, audio_second(data, first)) as writer:
+            job = Job(motions=blocks, frames=last - first)
             timing = render_video(
                 avatar, job, avatar.camera, CameraPath.parse(None), writer, at_once=avatar.frames_at_once
             )

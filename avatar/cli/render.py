@@ -227,7 +227,8 @@ def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) ->
 
 def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -> Job:
     """Find the motion for the options."""
-    from avatar.audio2motion.load import drive_held_out, load_speech, sound_time
+    from avatar.audio2motion.load import load_speech
+    from avatar.eval.driving import audio_second, drive_held_out
     from avatar.infer.planner import plan_motion
 
     start, background = 0.0, None
@@ -239,11 +240,11 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
         if data.camera_moves:
             background = lambda n: data.background(first + n)  # noqa: E731
         if config.drive == "audio":
-            motions = drive_held_out(data, load_speech(config.run), first, last)
+            motions = drive_held_out(data, load_speech(config.run, avatar.fps), first, last)
         else:
             motions = iter([data.motion[first:last]])
         if data.audio_path.is_file():
-            audio, start = data.audio_path, sound_time(data, first)
+            audio, start = data.audio_path, audio_second(data, first)
     else:
         motions, total, audio, start = plan_motion(
             avatar, config.controls, audio, lambda t: path.camera(avatar.camera, avatar.pivot, t).position

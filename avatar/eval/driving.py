@@ -7,10 +7,11 @@ half its length away, and is the floor: what cannot tell it from ``audio`` does 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from avatar.motion import Motion
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
 
 
+CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network never starts in the middle of a word
+
+
 def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> dict[str, Motion]:
     """Lips from the held-out sound, head pose, torso and upper face as tracked, as papers do it: audio and shuffled.
 
@@ -29,9 +33,46 @@ def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last
         speech: Its audio-to-motion network.
         first, last: Frames of the person; ``last`` is exclusive.
     """
-    from avatar.audio2motion.load import drive_held_out
-
     return _with_floor(whole(drive_held_out(data, speech, first, last), last - first))
+
+
+def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
+    """Drive frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them.
+
+    Lips come from the audio alone; head pose, torso, gaze and upper face are as tracked.
+    """
+    from avatar.audio2motion.base import drive
+    from avatar.audio2motion.load import with_lips
+    from avatar.io.audio import SAMPLE_RATE, stream_audio
+
+    lead = min(first, round(CONTEXT_SECONDS * data.fps))
+    chunks = stream_audio(data.audio_path, start=audio_second(data, first - lead))
+    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
+    base, done = data.motion[first:last], -lead
+    for block in drive(speech, _exactly(chunks, samples)):
+        spoken = block[max(0, -done) : max(0, len(base) - done)]
+        at, done = max(0, done), done + len(block)
+        if len(spoken):
+            yield with_lips(base[at : at + len(spoken)], spoken)
+
+
+def audio_second(data: PersonDataset, frame: int) -> float:
+    """Second of the person's audio file that belongs to a frame, the audio-video offset corrected."""
+    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
+
+
+def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The first ``samples`` samples; silence where the audio is shorter."""
+    from avatar.io.audio import SAMPLE_RATE
+
+    for chunk in chunks:
+        if samples <= 0:
+            return
+        yield chunk[:samples]
+        samples -= len(chunk)
+    while samples > 0:
+        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
+        samples -= SAMPLE_RATE
 
 
 def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:

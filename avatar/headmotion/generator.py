@@ -72,7 +72,7 @@ def training_track(
     spans = [(round(a * scale), min(round(b * scale), len(track))) for a, b in segments]
     if samples is None:
         return track, spans, speech_rows(np.full(len(track), ENERGY_FLOOR_DB))
-    offset = audio_delay_s * motion.fps
+    offset = round(audio_delay_s * motion.fps, 6)  # undoes the division that made seconds of frames
     samples = samples[: max(0, round((len(motion) + offset) / motion.fps * SAMPLE_RATE))]
     features = features_at(SpeechEncoder(()), samples, RATE, len(track), offset * RATE / motion.fps)
     return track, spans, speech_rows(features.energy)

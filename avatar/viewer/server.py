@@ -61,7 +61,7 @@ class Viewer:
         port: int = 8080,
         size: int | None = None,
     ) -> None:
-        from avatar.cli.render import resize
+        from avatar.infer.video import resize
 
         self.avatar, self.rest, self.speak = avatar, rest[:1], speak
         self.controls = controls or Controls()

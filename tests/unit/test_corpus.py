@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from avatar.assets import store as assets
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio2motion import shared_training
 from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
-from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.shared import WEIGHTS, SharedPrior, SharedSpeech
 from avatar.cli.main import main
 from avatar.cli.prior import fit_on, prepare_all
 from avatar.cli.train import load_prior, train_speech
@@ -649,7 +650,7 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
     config = TrainConfig(person=person.folder, out=tmp_path / "run", prior=tmp_path / "mine.safetensors")
     train_speech(person, config, tmp_path / "run", load_prior(config.prior))
     speech = adapted_prior(tmp_path / "run")
-    assert isinstance(speech, PriorSpeech) and speech.prior.about == {"id": "mine"}
+    assert isinstance(speech, SharedSpeech) and speech.prior.about == {"id": "mine"}
     assert ("seconds" in speech.report) == voiced
     live = live_speech(tmp_path / "run", person.fps)
     assert (tmp_path / "run" / LIVE).is_file() == voiced

@@ -10,14 +10,10 @@ import pytest
 
 from avatar.assets import store as assets
 from avatar.audio.encoders import base as encoders
-from avatar.audio.encoders.base import (
-    MelEncoder,
-    SpeechEncoder,
-    build_encoder,
-    features_at,
-    speech_encoder,
-    stream_features,
-)
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
+from avatar.audio.encoders.registry import build_encoder, speech_encoder
+from avatar.audio.features import features_at, stream_features
 from avatar.errors import AvatarError
 from avatar.io.audio import chunked, write_wav
 from avatar.preprocess import features

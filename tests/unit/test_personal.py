@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.audio.encoders.base import speech_encoder
+from avatar.audio.encoders.registry import speech_encoder
 from avatar.audio.vad import VoiceActivityDetector
 from avatar.audio2motion import personal
 from avatar.audio2motion.personal import FACE, PersonalSpeech, fit, opening_weights, train_personal

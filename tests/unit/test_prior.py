@@ -12,11 +12,12 @@ import torch
 
 from avatar.assets import store as assets
 from avatar.audio.encoders import whisper
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio2motion.ensemble import Ensemble
 from avatar.audio2motion.load import LIVE, adapted_prior, live_speech, prior_speech
 from avatar.audio2motion.personal import FACE, opening_weights
-from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+from avatar.audio2motion.shared import SharedPrior, SharedSpeech
 from avatar.audio2motion.shared_training import Recording, fit
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
@@ -177,7 +178,7 @@ def test_files_come_back(prior: SharedPrior, tmp_path: Path):
     speech = prior.person(talking(), 30.0).adapt(talking(), voice())
     speech.save(tmp_path / "prior.safetensors")
     again = adapted_prior(tmp_path)
-    assert isinstance(again, PriorSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
+    assert isinstance(again, SharedSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
     assert torch.allclose(again.speak(samples).face, speech.speak(samples).face, atol=2e-2)
     prior.save(tmp_path / "shared.safetensors")
     assert SharedPrior.load(tmp_path / "shared.safetensors").about == {"id": "test"}
@@ -219,7 +220,7 @@ def test_a_run_without_sound_speaks_by_the_shipped_prior(tmp_path: Path):
     assert opened(motion).std() > 0.1 * opened(talking()).std()
 
 
-def waited(speech: PriorSpeech, samples: np.ndarray, size: int) -> np.ndarray:
+def waited(speech: SharedSpeech, samples: np.ndarray, size: int) -> np.ndarray:
     """Seconds of sound after the time of each frame that were heard before it came out; the end is left out."""
     heard = 0
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio.vad import VoiceActivityDetector
 from avatar.audio2motion.ensemble import Ensemble
 from avatar.audio2motion.lip_closure import LipClosure, fit_touch
 from avatar.audio2motion.personal import choose_pause
-from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+from avatar.audio2motion.shared import SharedPrior, SharedSpeech
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, stream_audio, write_wav
 from avatar.motion import Motion
@@ -37,14 +38,14 @@ def prior() -> SharedPrior:
 
 
 @pytest.fixture(scope="module")
-def speech(prior: SharedPrior) -> PriorSpeech:
+def speech(prior: SharedPrior) -> SharedSpeech:
     return prior.person(talking(), 25.0)
 
 
 # --- lips that meet ---------------------------------------------------------------------------------------------------
 
 
-def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(speech: PriorSpeech):
+def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(speech: SharedSpeech):
     motion = talking(seed=3)
     close = LipClosure.of(speech.identity, speech.rest)
     shut = close(motion, torch.ones(len(motion)))
@@ -92,7 +93,7 @@ def test_what_says_that_lips_touch_is_kept_in_files(prior: SharedPrior, tmp_path
     again = SharedPrior.load(tmp_path / "prior.safetensors")
     assert again.touch is not None and torch.equal(again.touch, touching(prior).touch)
     again.person(talking(), 25.0).save(tmp_path / "speech.safetensors")
-    assert PriorSpeech.load(tmp_path / "speech.safetensors").prior.touch is not None
+    assert SharedSpeech.load(tmp_path / "speech.safetensors").prior.touch is not None
     prior.save(tmp_path / "none.safetensors")
     assert SharedPrior.load(tmp_path / "none.safetensors").touch is None
 
@@ -164,18 +165,18 @@ def steady(kind: str, seconds: float = 6.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "white noise", "rumble", "tone", "hum", "offset"])
-def test_the_mouth_rests_in_steady_sound(speech: PriorSpeech, kind: str):
+def test_the_mouth_rests_in_steady_sound(speech: SharedSpeech, kind: str):
     motion = speech.speak(steady(kind))
     assert torch.allclose(motion.face[:, FACE], speech.rest[: len(FACE)].expand(len(motion), -1), atol=1e-5)
 
 
-def test_an_offset_of_the_microphone_changes_nothing_much(speech: PriorSpeech):
+def test_an_offset_of_the_microphone_changes_nothing_much(speech: SharedSpeech):
     samples = voice(5.0)
     plain, moved = (opened(speech.speak(sound)) for sound in (samples, samples + 0.05))
     assert np.corrcoef(plain, moved)[0, 1] > 0.9
 
 
-def test_a_clipped_voice_still_moves_the_mouth_within_the_persons_range(speech: PriorSpeech):
+def test_a_clipped_voice_still_moves_the_mouth_within_the_persons_range(speech: SharedSpeech):
     track = opened(speech.speak(np.clip(50 * voice(5.0), -1, 1)))
     plain = opened(speech.speak(voice(5.0)))
     assert plain.std() / 3 < track.std() < 3 * plain.std()
@@ -190,7 +191,7 @@ def melody() -> np.ndarray:
     return np.r_[0.2 * np.concatenate(chords), np.zeros(2 * SAMPLE_RATE)].astype(np.float32)
 
 
-def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: PriorSpeech):
+def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: SharedSpeech):
     track, talk = opened(speech.speak(melody())), opened(speech.speak(voice(5.0)))
     assert len(track) == 150 and np.isfinite(track).all()
     assert track.max() <= 1.5 * talk.max() and track.min() >= talk.min() - 0.5 * np.ptp(talk)
@@ -209,7 +210,7 @@ def test_the_gate_waits_in_silence_as_long_as_it_is_told():
 # --- long, and bad ----------------------------------------------------------------------------------------------------
 
 
-def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
+def test_time_costs_no_memory_and_pauses_end_alike(speech: SharedSpeech):
     part = np.concatenate([voice(2.0), np.zeros(SAMPLE_RATE, np.float32)])
     frames = 3 * 25  # of each part
     sizes: list[int] = []
@@ -238,7 +239,7 @@ def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
         (np.full(1600, 12000, np.float32), "within -1 and 1"),
     ],
 )
-def test_what_is_no_sound_is_refused_in_one_sentence(speech: PriorSpeech, bad: np.ndarray, sentence: str):
+def test_what_is_no_sound_is_refused_in_one_sentence(speech: SharedSpeech, bad: np.ndarray, sentence: str):
     for network in (speech, Ensemble([speech, speech])):
         stream = network.stream(itertools.chain(chunked(voice(2.0)), [bad]))
         with pytest.raises(AvatarError, match=sentence):
@@ -246,19 +247,19 @@ def test_what_is_no_sound_is_refused_in_one_sentence(speech: PriorSpeech, bad: n
 
 
 @pytest.mark.parametrize("count", [1, 160, 1600])
-def test_a_blink_of_sound_is_enough(speech: PriorSpeech, count: int):
+def test_a_blink_of_sound_is_enough(speech: SharedSpeech, count: int):
     motion = speech.speak(voice(2.0)[:count])
     assert len(motion) == max(1, int(np.ceil(count / SAMPLE_RATE * 25)))
     assert torch.isfinite(motion.face).all()
 
 
-def test_no_sound_at_all_is_no_motion(speech: PriorSpeech):
+def test_no_sound_at_all_is_no_motion(speech: SharedSpeech):
     assert list(speech.stream(iter([]))) == []
     assert list(Ensemble([speech, speech]).stream(iter([np.zeros(0, np.float32)]))) == []
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_files_of_any_rate_say_the_same(speech: PriorSpeech, tmp_path, rate: int):
+def test_files_of_any_rate_say_the_same(speech: SharedSpeech, tmp_path, rate: int):
     import soxr
 
     samples = voice(4.0)

@@ -67,6 +67,16 @@ def speech_encoder(name: str = "auto") -> SpeechEncoder:
         return speech_encoder(WITHOUT_ASSETS)
 
 
+def check_encoder(name: str) -> None:
+    """Refuse the name of an encoder that does not exist, without making one.
+
+    Raises:
+        AvatarError: See :func:`speech_encoder`.
+    """
+    for part in BEST.split("+") if name == "auto" else name.split("+"):
+        ENCODERS.get(part)
+
+
 def _made(name: str) -> AudioEncoder:
     encoder: Any = ENCODERS.get(name)
     return encoder()
