@@ -46,8 +46,8 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
 
 def length_rows(lengths: Iterable[int], n: int, size: int) -> list[dict[str, Any]]:
     """One row per number of frames: seconds and peak memory of `avatar render` from motion to the finished mp4."""
-    from avatar.infer.video import Job, render_video
     from avatar.infer.camera_path import CameraPath
+    from avatar.infer.video import Job, render_video
     from avatar.io.video_writer import VideoWriter
 
     avatar = make_avatar(n, size)

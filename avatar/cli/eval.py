@@ -346,9 +346,9 @@ def measure_speed(
 ) -> dict[str, Any]:
     """Time the pipeline of `avatar render` on some held-out frames, before anything else of eval is in memory."""
     from avatar.audio2motion.load import load_speech
-    from avatar.infer.video import Job, render_video
     from avatar.eval.driving import audio_second, drive_held_out
     from avatar.infer.camera_path import CameraPath
+    from avatar.infer.video import Job, render_video
     from avatar.io.video_writer import VideoWriter
 
     last = min(last, first + SPEED_FRAMES)

@@ -1,8 +1,8 @@
 """Motion that drives a measured video.
 
-``tracked`` is the tracked motion of the held-out frames: it measures the image. ``audio`` takes the lips from audio that
-the avatar never heard: it measures talking. ``shuffled`` takes them from another part of that audio, half its length
-away: a metric that cannot tell it from ``audio`` does not measure talking.
+``tracked`` is the tracked motion of the held-out frames: it measures the image. ``audio`` takes the lips from audio
+that the avatar never heard: it measures talking. ``shuffled`` takes them from another part of that audio, half its
+length away: a metric that cannot tell it from ``audio`` does not measure talking.
 """
 
 from __future__ import annotations
