@@ -15,9 +15,10 @@ import soundfile
 import torch
 
 from avatar.audio2motion import load as speak
-from avatar.cli import render as command
 from avatar.cli.main import main
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
+from avatar.eval.driving import drive_held_out
 from avatar.geometry.cameras import Camera
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import Worker, in_order, prefetch
@@ -214,7 +215,7 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
 
     Person.motion = motion  # type: ignore[attr-defined]
     person: Any = Person
-    blocks = list(speak.drive_held_out(person, LoudnessSpeech(), 50, 100))
+    blocks = list(drive_held_out(person, LoudnessSpeech(), 50, 100))
     track = Motion.cat(blocks)
     assert len(track) == 50 and len(blocks) > 1
     jaw = track.arkit[:, INDEX["jawOpen"]].numpy()
@@ -243,15 +244,15 @@ def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="--person"):
-        command.open_person(run, None)
+        open_person(run, None)
     (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
     with pytest.raises(AvatarError, match="/somewhere/else/anna"):
-        command.open_person(run, None)
+        open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
     (folder / "person.json").write_text('{"width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
-        command.open_person(run, None)
+        open_person(run, None)
 
 
 def test_threads_keep_order_and_pass_errors_on() -> None:
