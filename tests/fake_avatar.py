@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,17 +38,34 @@ class FakeAvatar:
 
 
 class LoudnessSpeech:
-    """Opens the jaw with the loudness of each frame's sound; in blocks of ten frames."""
+    """Opens the jaw with the loudness of each frame's audio."""
 
-    fps = FPS
+    fps, look_ahead = FPS, 1 / FPS
 
-    def stream(self, chunks: Any) -> Any:
-        samples = np.concatenate(list(chunks))
-        hop = 16000 / FPS
-        level = [np.abs(samples[round(i * hop) : round((i + 1) * hop)]).max() for i in range(int(len(samples) / hop))]
+    def open(self) -> LoudnessStream:
+        return LoudnessStream(self)
+
+    def motion(self, level: np.ndarray) -> Motion:
         motion = Motion.zeros(len(level), FPS)
-        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(np.array(level), dtype=torch.float32)
+        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(level, dtype=torch.float32)
         motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9  # must never come through
         motion.head_rotation[:] = 9
-        for i in range(0, len(motion), 10):
-            yield motion[i : i + 10]
+        return motion
+
+
+class LoudnessStream:
+    """One utterance of a `LoudnessSpeech`."""
+
+    def __init__(self, speech: LoudnessSpeech) -> None:
+        self._speech, self._samples, self._done = speech, np.zeros(0, np.float32), 0
+
+    def push(self, samples: np.ndarray) -> Motion:
+        self._samples = np.concatenate([self._samples, samples])
+        hop = 16000 / FPS
+        frames = range(self._done, int(len(self._samples) / hop))
+        self._done += len(frames)
+        level = [np.abs(self._samples[round(i * hop) : round((i + 1) * hop)]).max() for i in frames]
+        return self._speech.motion(np.array(level))
+
+    def finish(self) -> Motion:
+        return Motion.zeros(0, FPS)

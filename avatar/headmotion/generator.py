@@ -242,7 +242,8 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
         "starts": f"S {CONTEXT} {c}", "blinks.weights": "7", "blinks.shapes": "B N 4", "blinks.closed": "B 4",
         "blinks.lengths": "B", "normalizer.rest": f"{c}", "normalizer.spread": f"{c}", "normalizer.low": f"{c}",
         "normalizer.high": f"{c}", "normalizer.follow": f"{c + 1} {FOLLOWERS}",
-        "normalizer.face": f"{len(face_channels.CHANNELS)}", "normalizer.arkit": f"{len(ARKIT)}", "response.weights": f"R {c}", "response.middle": "R",
+        "normalizer.face": f"{len(face_channels.CHANNELS)}", "normalizer.arkit": f"{len(ARKIT)}",
+        "response.weights": f"R {c}", "response.middle": "R",
         "forecast.scale": f"{5 * c}", "forecast.weights": f"{5 * c} {window}", "forecast.trend": f"{WINDOW} {c}",
         "forecast.modes": f"K {window}", "forecast.size": "K",
     }  # fmt: skip

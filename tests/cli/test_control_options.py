@@ -29,11 +29,11 @@ JAW = INDEX["jawOpen"]
 class LoudSpeech(LoudnessSpeech):
     """The jaw of the coefficients moves the lips, too."""
 
-    def stream(self, chunks: Any) -> Any:
+    def motion(self, level: np.ndarray) -> Motion:
         from avatar.motion.arkit_map import FaceMap
 
-        for block in super().stream(chunks):
-            yield block.map(face=FaceMap.generic()(block.arkit))
+        motion = super().motion(level)
+        return motion.map(face=FaceMap.generic()(motion.arkit))
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from avatar.headmotion.generator import MotionGenerator
 
     track, voice = swaying(20)
-    path = tmp_path_factory.mktemp("learnt") / "generator.safetensors"
+    path = tmp_path_factory.mktemp("learnt") / "headmotion.safetensors"
     MotionGenerator.fit(track, [(0, len(track))], voice, steps=2).save(path)
     return path
 
@@ -325,9 +325,9 @@ def test_very_short_sounds(generating: Path, tmp_path: Path):
 
 def test_a_run_that_cannot_generate(run: Path, sound: Path, capsys: pytest.CaptureFixture[str]):
     told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
-    assert "generator.safetensors" in told and "--resume" in told and "--pose own" in told
-    (run / "generator.safetensors").write_bytes(b"no")
+    assert "headmotion.safetensors" in told and "--resume" in told and "--pose own" in told
+    (run / "headmotion.safetensors").write_bytes(b"no")
     told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
     assert "generator.safetensors cannot be read" in told
-    shutil.copy(run / "motion.safetensors", run / "generator.safetensors")
+    shutil.copy(run / "motion.safetensors", run / "headmotion.safetensors")
     refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
