@@ -41,7 +41,7 @@ class FakeAvatar:
 class LoudnessSpeech:
     """Opens the jaw with the loudness of each frame's audio, as soon as it is there; counts what it hears."""
 
-    fps, look_ahead = FPS, 0.0
+    fps, look_ahead = FPS, 1 / FPS
 
     def __init__(self) -> None:
         self.heard = self.opened = 0

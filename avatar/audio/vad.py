@@ -1,7 +1,7 @@
 """Voice activity: a gate on energy that opens at once and closes softly, and loudness relative to the voice.
 
 Silence closes the gate after a stop's closure would be over. In a pause with audible room or breath some people shut
-their lips, others breathe in through the open mouth. So how long it takes to close the gate is a property of the person.
+their lips, others breathe in through the open mouth. How long the gate takes to close is a property of the person.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Shared speech network: one regression from speech to mouth for all people, which a person's own track makes personal.
 
-A linear regression on features of the first layers of a speech recogniser (`avatar.audio.encoders.whisper`) predicts the
-mouth in units of the speaker's own rest and spread (`avatar.motion.mouth`). A `MouthNormalizer` turns that into the mouth
-of one person. Where the person's own speech is at hand, `avatar.audio2motion.shared_adaptation` corrects the regression.
+A linear regression on features of a speech recogniser's first layers (`avatar.audio.encoders.whisper`) predicts the
+mouth in units of the speaker's own rest and spread (`avatar.motion.mouth`). A `MouthNormalizer` turns that into the
+mouth of one person. `avatar.audio2motion.shared_adaptation` corrects the regression by the person's own speech.
 
 docs/prior.md says what the shipped prior was trained on, and how well it does on people it has never seen.
 """
@@ -279,7 +279,8 @@ def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, An
     if not bool((tensors["prior.input_std"] > 0).all()):
         raise AvatarError(f"{path}: prior.input_std is not positive.", fix="Train it again.")
     return SharedPrior(
-        encoder=encoder, closure_weights=tensors.get("prior.closure_weights"), behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
+        encoder=encoder, closure_weights=tensors.get("prior.closure_weights"), behind=behind, ahead=ahead,
+        gain=said.number("gain", 0, 100),
         about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
     )  # fmt: skip
 
@@ -335,7 +336,7 @@ class _Mouth:
         self._left = 0  # rows of the features that are context on the left
 
     def rows(self, new: FrameFeatures, *, final: bool) -> Tensor:
-        """Rows that are ready once ``new`` features have come; all that are left where these are the ``final`` ones."""
+        """Rows that are ready once ``new`` features have come; all that are left with the ``final`` ones."""
         ahead = 0 if final else self._speech.prior.ahead
         self._features = np.concatenate([self._features, new.features])
         gates = [self._gate, self._activity.push(new.energy).gate]

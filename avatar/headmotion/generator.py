@@ -1,7 +1,7 @@
 """Head, torso, gaze, brows and blinks for speech that the person never said: sampled second by second, for ever.
 
-What speech does not decide is drawn at random, as the person might do it. `avatar.headmotion.normalizer` takes the person
-out of the motion and puts one in. `avatar.headmotion.flow` makes a second of motion from the seconds before and the audio
+What speech does not decide is sampled as the person might do it. `avatar.headmotion.normalizer` takes the person out of
+the motion and puts one in. `avatar.headmotion.flow` makes a second of motion from the seconds before and the audio
 around it. `avatar.headmotion.blinks` lets the eyes blink. docs/generator.md says how well.
 """
 
@@ -169,7 +169,7 @@ class MotionGenerator:
 
     @property
     def look_ahead(self) -> float:
-        """Seconds of audio after a frame that it waits for, at most: the second that it is made with and what follows."""
+        """Seconds of audio after a frame that it waits for, at most."""
         made = (WINDOW + AHEAD) / RATE  # the first row of a window waits for its last one, and for `AHEAD` more
         return made + _SpeechActivity().look_ahead + features_look_ahead(SpeechEncoder(()), RATE)
 
@@ -241,8 +241,9 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
     shapes = {
         "starts": f"S {CONTEXT} {c}", "blinks.weights": "7", "blinks.shapes": "B N 4", "blinks.closed": "B 4",
         "blinks.lengths": "B", "normalizer.rest": f"{c}", "normalizer.spread": f"{c}", "normalizer.low": f"{c}",
-        "normalizer.high": f"{c}", "normalizer.follow": f"{c + 1} {FOLLOWERS}", "normalizer.face": f"{len(face_channels.CHANNELS)}",
-        "normalizer.arkit": f"{len(ARKIT)}", "response.weights": f"R {c}", "response.middle": "R",
+        "normalizer.high": f"{c}", "normalizer.follow": f"{c + 1} {FOLLOWERS}",
+        "normalizer.face": f"{len(face_channels.CHANNELS)}", "normalizer.arkit": f"{len(ARKIT)}",
+        "response.weights": f"R {c}", "response.middle": "R",
         "forecast.scale": f"{5 * c}", "forecast.weights": f"{5 * c} {window}", "forecast.trend": f"{WINDOW} {c}",
         "forecast.modes": f"K {window}", "forecast.size": "K",
     }  # fmt: skip
@@ -314,7 +315,7 @@ class GeneratorStream:
         self._features, self._activity = FrameFeatureStream(SpeechEncoder(()), RATE), _SpeechActivity()
         self._windows = _Windows(generator, seed, guidance, noise)
         self._frames = LinearResampler(RATE, fps)
-        self._early = Motion.zeros(0, fps)  # frames that the lead completed
+        self._early = Motion.zeros(0, fps)  # frames made and not yet given
         self._count = 0  # frames given
         if lead > 0:
             self._early = self._made(np.zeros(round(lead * SAMPLE_RATE), np.float32))
@@ -332,10 +333,11 @@ class GeneratorStream:
         return self._give(Motion.cat([Motion.zeros(0, self._fps), *blocks]), max(0, frames - self._count))
 
     def _give(self, new: Motion, most: int | None) -> Motion:
-        motion = Motion.cat([self._early, new])[:most]
-        self._early = Motion.zeros(0, self._fps)
-        self._count += len(motion)
-        return motion
+        ready = Motion.cat([self._early, new])
+        count = len(ready) if most is None else most
+        self._early = ready[count:]
+        self._count += count
+        return ready[:count]
 
     def _made(self, samples: np.ndarray) -> Motion:
         rows = self._windows.push(self._activity.push(self._features.push(samples).energy))

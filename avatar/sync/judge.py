@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avatar.audio.encoders.base import encode
+from avatar.audio.encoders import base as encoders
 from avatar.audio.encoders.mel import MelEncoder
 from avatar.checks import Record, whole
 from avatar.errors import AvatarError
@@ -294,7 +294,7 @@ def at_windows(motion: np.ndarray, seen: np.ndarray, fps: float, count: int) -> 
 def mel_energies(audio: np.ndarray) -> np.ndarray:
     """[`ROWS` * windows, `BANDS`] float32 of samples [S] at 16 kHz that are a whole number of windows long."""
     rows = round(len(audio) / SAMPLE_RATE * RATE) * ROWS
-    return encode(MelEncoder(BANDS), audio)[:rows]
+    return encoders.encode(MelEncoder(BANDS), audio)[:rows]
 
 
 def _check(landmarks: np.ndarray, audio: np.ndarray, fps: float) -> None:

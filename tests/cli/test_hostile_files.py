@@ -189,8 +189,8 @@ def test_person_json_is_checked_field_by_field(run: Path, name: str, value: Any)
     [
         ("speech.safetensors", "members.0.enter.weight", PersonalSpeech.load),
         ("speech.safetensors", "rest", PersonalSpeech.load),
-        ("prior.safetensors", "prior.taps", SharedSpeech.load),
-        ("prior.safetensors", "identity.matrix", SharedSpeech.load),
+        ("prior.safetensors", "prior.weights", SharedSpeech.load),
+        ("prior.safetensors", "normalizer.matrix", SharedSpeech.load),
         ("generator.safetensors", "manner.follow", MotionGenerator.load),
         ("generator.safetensors", "flow.past.weight", MotionGenerator.load),
         ("baked.safetensors", "modes", lambda path: Avatar.load(path.parent, True, device="cpu")),

@@ -114,7 +114,8 @@ class WhisperEncoder:
 
     def __init__(self, window: float = 1.6, hop: float = 0.4, ahead: float = 0.2) -> None:
         self.window, self.hop, self.ahead = window, hop, ahead
-        self.look_ahead = ahead + hop
+        aligned = abs(hop * RATE - round(hop * RATE)) < 1e-6  # then some row has just missed the window before
+        self.look_ahead = hop + (int(np.ceil(ahead * RATE - 1e-6)) - 1) / RATE if aligned else hop + ahead
         self._stem = _stem()
         self.dim = _PER_ROW * self._stem.width
 
