@@ -121,7 +121,7 @@ def plan_motion(
         return MotionPlan(_Speech(stream, stats.rest), layers, frames)
     assert frames is not None
     total = pause + lead + frames
-    lips = _PausedSpeech(stream, stats.rest, lead, total - lead, fps)
+    lips = PausedSpeech(stream, stats.rest, lead, total - lead, fps)
     return MotionPlan(lips, layers, total, _waiting(frames / fps if frames else None))
 
 
@@ -213,7 +213,7 @@ class _Speech:
         return self.before if self._stream is None else self._stream.finish()
 
 
-class _PausedSpeech(_Speech):
+class PausedSpeech(_Speech):
     """Lips at rest for ``lead`` frames, the lips of a speech, and lips at rest until there are ``most`` of both.
 
     The speech begins and ends where its lips do: the mouth eases there from rest and back.
