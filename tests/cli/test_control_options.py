@@ -120,7 +120,10 @@ def test_a_pose_file_is_followed(run: Path, sound: Path, tmp_path: Path):
 
 def test_what_is_written_as_csv_can_be_rendered(run: Path, sound: Path, tmp_path: Path):
     path = tmp_path / "face.csv"
-    assert main([str(a) for a in ["export", run, "--format", "live-link", "--audio", sound, "--out", path, "--seed", 3]]) == 0
+    assert (
+        main([str(a) for a in ["export", run, "--format", "live-link", "--audio", sound, "--out", path, "--seed", 3]])
+        == 0
+    )
     assert len(list(csv.reader(path.read_text().splitlines()))) == 51
     direct, back = write(run, "--audio", sound, "--seed", 3), write(run, "--motion", path)
     torch.testing.assert_close(back.arkit, direct.arkit, atol=1e-4, rtol=0)
@@ -285,7 +288,13 @@ def test_a_generated_pose_moves_everything_but_the_lips(generating: Path, sound:
 def test_generated_for_some_time_and_while_waiting(generating: Path, sound: Path, tmp_path: Path):
     whole = write(generating, "--audio", sound, "--pose", "generated")
     part = write(
-        generating, "--audio", sound, "--pose", "generated@1.2-", "--timeline", timeline_of(tmp_path, "generated", 0, 0.1)
+        generating,
+        "--audio",
+        sound,
+        "--pose",
+        "generated@1.2-",
+        "--timeline",
+        timeline_of(tmp_path, "generated", 0, 0.1),
     )
     plain = write(generating, "--audio", sound)
     torch.testing.assert_close(part.head_rotation[35:], whole.head_rotation[35:])

@@ -126,9 +126,7 @@ def test_a_motion_needs_no_audio_to_be_decoded(avatar: Any):
 
 
 @pytest.mark.parametrize("header", [True, False])
-def test_a_file_knows_its_end_and_is_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bool
-):
+def test_a_file_knows_its_end_and_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bool):
     from dataclasses import replace
 
     from avatar.io import audio
