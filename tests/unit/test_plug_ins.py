@@ -73,7 +73,7 @@ def test_a_text_is_rendered_by_another_engine(run: Path):
         (["--format", "jaw", "--out", "a.txt", "--modes", "3"], "--modes"),
         (
             ["--format", "jaw", "--out", "a.txt", "--text", "a", "--tts", "sing"],
-            "engine 'sing'. Known are beep, hibari",
+            "'sing'. Known are beep, hibari",
         ),
         (["--format", "jaw", "--out", "a.txt", "--text", "a", "--tts", "beep", "--voice", "x"], "no voice 'x'"),
         (["--format", "jaw", "--out", "a.txt", "--text", "...", "--tts", "beep"], "nothing to say"),
