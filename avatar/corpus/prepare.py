@@ -9,7 +9,9 @@ import json
 import numpy as np
 
 from avatar.assets.canonical_face import canonical_face
-from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.registry import build_encoder
+from avatar.audio.features import features_at
 from avatar.audio2motion.shared import RATE
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item

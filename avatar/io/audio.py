@@ -104,9 +104,16 @@ def stream_audio(
     Raises:
         AvatarError: Missing, unreadable, without sound, of zero length, or with samples that are not numbers.
     """
+    return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate)[1]
+
+
+def open_audio(
+    path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE
+) -> tuple[AudioInfo, Iterator[np.ndarray]]:
+    """Read the header of a file, and its samples as :func:`stream_audio` gives them."""
     info = probe_audio(path)  # at once, not at the first chunk
     samples = _decode(Path(path), info.start if start is None else start, sample_rate)
-    return _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
+    return info, _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
 
 
 def load_audio(

@@ -335,15 +335,21 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
     person.audio_path = Path()
 
     class Speaking:
-        fps = FPS
+        fps, look_ahead = FPS, 0.0
 
-        def stream(self, chunks):
-            yield motion_of(talking()[:FRAMES])
+        def open(self):
+            return self
 
-    import avatar.audio2motion.load as speak
+        def push(self, samples):
+            return motion_of(talking()[:0])
+
+        def finish(self):
+            return motion_of(talking()[:FRAMES])
+
+    import avatar.io.audio as audio
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speak, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        patch.setattr(audio, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
         moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
