@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,15 @@ class Watched(FakeAvatar):
         return super().render(camera, motion, index, background)
 
 
+@functools.cache
+def person() -> Motion:
+    """Four seconds of somebody who talks."""
+    return talking()[0][:100]
+
+
 @pytest.fixture
 def avatar(tmp_path: Path) -> Any:
-    talking()[0][:100].save(tmp_path / "motion.safetensors")
+    person().save(tmp_path / "motion.safetensors")
     return Watched(tmp_path)
 
 
