@@ -177,8 +177,8 @@ def check(config: Config) -> None:
 
 PARTS = frozenset(
     (
-        "model.safetensors", "tracking.safetensors", "motion.safetensors", "speech.safetensors", "prior.safetensors",
-        "live.safetensors", "generator.safetensors", "baked.safetensors", FILE, "config.toml", "environment.json",
+        "model.safetensors", "tracking.safetensors", "motion.safetensors", "personal.safetensors", "shared.safetensors",
+        "streaming.safetensors", "headmotion.safetensors", "baked.safetensors", FILE, "config.toml", "environment.json",
         "training.json", "prepare.json", "command.txt",
     )
 )  # fmt: skip

@@ -188,7 +188,7 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
         (["--pose", "generated", "--pose-noise", "nan"], "--pose-noise nan is no number"),
         (["--pose", "generated", "--pose-noise", "1.6"], "0 to 1.5"),
         (["--pose-guidance", "2"], "belongs to --pose generated"),
-        (["--pose", "generated"], "holds no generator.safetensors"),
+        (["--pose", "generated"], "holds no headmotion.safetensors"),
     ],
 )
 def test_bad_options(run: Path, sound: Path, capsys: pytest.CaptureFixture[str], command: list[str],
@@ -328,6 +328,6 @@ def test_a_run_that_cannot_generate(run: Path, sound: Path, capsys: pytest.Captu
     assert "headmotion.safetensors" in told and "--resume" in told and "--pose own" in told
     (run / "headmotion.safetensors").write_bytes(b"no")
     told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
-    assert "generator.safetensors cannot be read" in told
+    assert "headmotion.safetensors cannot be read" in told
     shutil.copy(run / "motion.safetensors", run / "headmotion.safetensors")
     refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
