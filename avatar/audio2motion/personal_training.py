@@ -19,7 +19,7 @@ from avatar import log
 from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.features import features_at
 from avatar.audio.vad import HOLD_SECONDS, VoiceActivityDetector
-from avatar.audio2motion.pauses import choose_pause, closed_mouth, mouth_opening
+from avatar.audio2motion.pauses import choose_pause, closed_mouth, mouth_opening, opening_correlation
 from avatar.audio2motion.personal import REACH, MouthNet, PersonalSpeech
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
@@ -192,7 +192,7 @@ def _assembled(
     predicted = rest + _activity(own.energy, fps, pause)[1][:, None] * (free - rest)
     opening, real = mouth_opening(predicted[valid]), mouth_opening(targets[valid])
     report: dict[str, Any] = {
-        "opening_correlation": round(float(np.corrcoef(opening, real)[0, 1]), 3),
+        "opening_correlation": round(opening_correlation(predicted[valid], targets[valid]), 3),
         "opening_std_ratio": round(float(opening.std() / (real.std() + 1e-9)), 3),
         "frames": int(valid.sum()),
         "steps": steps,

@@ -14,7 +14,7 @@ from avatar.audio.encoders.base import encode
 from avatar.audio.encoders.registry import ENCODERS, build_encoder, speech_encoder
 from avatar.audio2motion import personal_training
 from avatar.audio2motion.base import motion_of
-from avatar.audio2motion.load import PERSONAL, load_speech
+from avatar.audio2motion.load import PERSONAL, load_personal
 from avatar.cli.main import main
 from avatar.errors import AvatarError
 from tests.person import make_person
@@ -64,9 +64,9 @@ def test_avatar_train_uses_it_and_the_run_names_it(
     assert "dummy, mel, moonshine, whisper" in shown and not run.exists()
 
     assert main([*command, *options, "--speech-encoder", "dummy"]) == 0
-    speech = load_speech(run, 25.0, "personal")
+    speech = load_personal(run)
     assert speech.encoder.name == "dummy" and len(motion_of(speech, voice(2.0))) == 50
     monkeypatch.setattr(ENCODERS, "_known", {})  # where the package is not installed
     monkeypatch.setattr(registry, "entry_points", lambda group, name=None: [])
     with pytest.raises(AvatarError, match=rf"{PERSONAL}: encoder: there is no speech encoder 'dummy'"):
-        load_speech(run, 25.0, "personal")
+        load_personal(run)
