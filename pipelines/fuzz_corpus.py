@@ -245,7 +245,7 @@ def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.cli.eval import training
-    from avatar.cli.render import open_person
+    from avatar.data.run import open_person
     from avatar.data import PersonDataset
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown

@@ -453,4 +453,5 @@ def plot(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with log.on_terminal():
+        main(tyro.cli(Config))

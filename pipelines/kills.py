@@ -571,4 +571,5 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Config)))
+    with log.on_terminal():
+        sys.exit(main(tyro.cli(Config)))

@@ -33,7 +33,7 @@ from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
-from avatar.log import info
+from avatar.log import info, on_terminal
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
 from avatar.paths import file_sha256, read_json, write_json
@@ -255,4 +255,5 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

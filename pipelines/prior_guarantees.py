@@ -28,7 +28,7 @@ from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
-from avatar.log import info
+from avatar.log import info, on_terminal
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.paths import file_sha256, read_json, write_json
@@ -401,4 +401,5 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

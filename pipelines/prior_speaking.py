@@ -22,7 +22,7 @@ from avatar.corpus.find import find
 from avatar.errors import AvatarError
 from avatar.eval.speech_metrics import closure_times
 from avatar.io.audio import load_audio
-from avatar.log import info, track
+from avatar.log import info, on_terminal, track
 from avatar.motion.mouth import spread_of
 from avatar.paths import read_json
 from avatar.synth import speech
@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     prior = SharedPrior.load(config.prior)
     if "speaking" in prior.about:
         raise AvatarError(
-            f"{config.prior} has been through this already.", "", "Start from what pipelines.prior wrote."
+            f"{config.prior} has been through this already.", fix="Start from what pipelines.prior wrote."
         )
     words = read_json(config.sentences / "words.json")
     items = {item.name: item for item in find(config.sentences)}
@@ -100,4 +100,5 @@ def bilabials(said: speech.Speech) -> np.ndarray:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

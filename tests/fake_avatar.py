@@ -13,12 +13,13 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 
 SIZE, FPS = 48, 25.0
+FRAME = round(16000 / FPS)  # samples
 
 
 class FakeAvatar:
     """Shows the jaw as brightness; its run folder is real."""
 
-    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
+    fps, pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
     info: ClassVar = {"gaussians": 12}
@@ -38,17 +39,22 @@ class FakeAvatar:
 
 
 class LoudnessSpeech:
-    """Opens the jaw with the loudness of each frame's audio."""
+    """Opens the jaw with the loudness of each frame's audio, as soon as it is there; counts what it hears."""
 
     fps, look_ahead = FPS, 1 / FPS
 
+    def __init__(self) -> None:
+        self.heard = self.opened = 0
+
     def open(self) -> LoudnessStream:
+        self.opened += 1
         return LoudnessStream(self)
 
     def motion(self, level: np.ndarray) -> Motion:
+        """Frames of a jaw that is open by ``level`` [n], and things that must never come through."""
         motion = Motion.zeros(len(level), FPS)
-        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(level, dtype=torch.float32)
-        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9  # must never come through
+        motion.arkit[:, INDEX["jawOpen"]] = torch.from_numpy(level).float()
+        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9
         motion.head_rotation[:] = 9
         return motion
 
@@ -57,15 +63,15 @@ class LoudnessStream:
     """One utterance of a `LoudnessSpeech`."""
 
     def __init__(self, speech: LoudnessSpeech) -> None:
-        self._speech, self._samples, self._done = speech, np.zeros(0, np.float32), 0
+        self._speech, self._held = speech, np.zeros(0, np.float32)
 
     def push(self, samples: np.ndarray) -> Motion:
-        self._samples = np.concatenate([self._samples, samples])
-        hop = 16000 / FPS
-        frames = range(self._done, int(len(self._samples) / hop))
-        self._done += len(frames)
-        level = [np.abs(self._samples[round(i * hop) : round((i + 1) * hop)]).max() for i in frames]
-        return self._speech.motion(np.array(level))
+        self._speech.heard += len(samples)
+        self._held = np.concatenate([self._held, samples])
+        count = len(self._held) // FRAME
+        level = np.abs(self._held[: count * FRAME].reshape(count, FRAME)).max(1, initial=0)
+        self._held = self._held[count * FRAME :]
+        return self._speech.motion(level)
 
     def finish(self) -> Motion:
-        return Motion.zeros(0, FPS)
+        return self._speech.motion(np.abs(self._held).max(initial=0, keepdims=True)[: len(self._held)])

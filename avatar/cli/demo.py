@@ -69,7 +69,7 @@ def show(config: Config) -> None:
     from avatar.cli import render
 
     _say(config.say, config.seed, speech)
-    render.main(render.Config(run=run, audio=speech, out=result))
+    render.main(render.Config(run=run, speaking=render.Speaking(audio=speech), out=result))
     info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
     info(f"The video it learnt from: {video}")
     next_command(f"avatar create YOUR_VIDEO.mp4 --out runs/me --quality {config.quality}")
@@ -85,10 +85,10 @@ def _claim(config: Config) -> None:
     if record.is_file():
         if read_json(record) != json.loads(json.dumps(settings)):
             raise AvatarError(
-                f"{config.out} holds a demo with other settings.", "", "Choose another --out, or delete that folder."
+                f"{config.out} holds a demo with other settings.", fix="Choose another --out, or delete that folder."
             )
     elif contents(config.out):
-        raise AvatarError(f"{config.out} is not empty.", "", "Choose another --out.")
+        raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
     else:
         write_json(record, settings)
 

@@ -63,32 +63,32 @@ def open_viewer(config: Config) -> Viewer:
         AvatarError: An option is out of range, the run cannot be loaded, or no port can be had.
     """
     if not 1 <= config.port <= 65535:
-        raise AvatarError(f"--port {config.port} is out of range.", "", "It goes from 1 to 65535.")
+        raise AvatarError(f"--port {config.port} is out of range.", fix="It goes from 1 to 65535.")
     if config.size is not None and not 32 <= config.size <= 4096:
-        raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+        raise AvatarError(f"--size {config.size} is out of range.", fix="It goes from 32 to 4096 pixels.")
     config.controls.check()
     for name in ("motion", "idle", "print_timeline"):
         if getattr(config.controls, name):
-            raise AvatarError(f"--{name.replace('_', '-')} is not for the viewer, which speaks what it is given.",
-                              "", "Use `avatar render`.")  # fmt: skip
+            raise AvatarError(
+                f"--{name.replace('_', '-')} is not for the viewer, which speaks what it is given.",
+                fix="Use `avatar render`.",
+            )
     from avatar.infer.avatar import Avatar
 
     avatar = Avatar.load(config.run, device=config.device)
-    from avatar.audio2motion.load import choose_speech
-    from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
     from avatar.viewer.server import Viewer, rest_frame
+    from avatar.viewer.visitor import speaker
 
     rest = rest_frame(Motion.load(config.run / "motion.safetensors"))
     spoken: Speak | None = None
     try:
-        speech = choose_speech(config.run, avatar.fps, config.controls.speech)
-        spoken = lambda path, how: plan_motion(avatar, how, path, speech=speech).motions  # noqa: E731
+        spoken = speaker(avatar, config.controls)
     except AvatarError as error:
         log.warn(str(error))
     try:
         return Viewer(avatar, rest, spoken, config.controls, host=config.host, port=config.port, size=config.size)
     except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
         raise AvatarError(
-            f"Cannot listen on {config.host}:{config.port}:", f"{error}.", "Choose another --host or --port."
+            f"Cannot listen on {config.host}:{config.port}:", why=f"{error}.", fix="Choose another --host or --port."
         ) from error

@@ -50,10 +50,10 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
     rows = {}
     for name, key in keys.items():
         if reason := cache.reason(key):
-            raise AvatarError(f"{name} cannot be measured.", reason)
+            raise AvatarError(f"{name} cannot be measured.", why=reason)
         mouth = cache.mouth(key)
         if mouth.curve is None:
-            raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")
+            raise AvatarError(f"{name} cannot be measured.", why="It is too short to put picture and sound in step.")
         score = best_offset(mouth.curve, mouth.fps)
         found = {"offset_frames": score.offset_frames, "confidence": score.confidence}
         rows[name] = found | measure(prior, mouth, cache.features(key), score.offset_frames / mouth.fps)

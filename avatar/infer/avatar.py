@@ -52,8 +52,10 @@ def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
         if len(block) and not looked:
             looked = True
             if avatar.coverage(block, 0) < LEAST_COVERAGE:
-                raise AvatarError("The motion leads out of the picture: nothing of the person is in its first frame.",
-                                  "", "Check the motion, or fit it to this person with --retarget yes.")  # fmt: skip
+                raise AvatarError(
+                    "The motion leads out of the picture: nothing of the person is in its first frame.",
+                    fix="Check the motion, or fit it to this person with --retarget yes.",
+                )
         yield block
 
 
@@ -64,7 +66,7 @@ class Avatar:
         camera: The camera that filmed the person.
         fps: Frame rate of the source video.
         device: Where it renders.
-        head_pivot: World point [3] inside the head; free view turns around it.
+        pivot: World point [3] inside the head; free view turns around it.
         info: What the model file says: method, number of Gaussians, bytes on disk.
         person: The person.json of the source.
     """
@@ -76,7 +78,7 @@ class Avatar:
         self.run = run
         self.model = model.eval()
         if precision not in ("auto", "float32", "bfloat16"):
-            raise AvatarError(f'Precision "{precision}" is not understood.', "", "Give auto, float32 or bfloat16.")
+            raise AvatarError(f'Precision "{precision}" is not understood.', fix="Give auto, float32 or bfloat16.")
         # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
         gains = model.plate.device.type == "cpu" and model.baked is None and multiplies_bfloat16()
         half = precision == "bfloat16" or (precision == "auto" and gains)
@@ -87,7 +89,7 @@ class Avatar:
         self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
         self.fps = float(person["fps"])
         self.device = model.plate.device
-        self.head_pivot = model.pivot.cpu()
+        self.pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
         # gsplat and the torch reference wait for the GPU within a frame.
         recordable = self.device.type == "cuda" and model.config.renderer == "native" and runs_native(model.plate)
@@ -115,18 +117,18 @@ class Avatar:
         """
         run = Path(run)
         if not run.is_dir():
-            raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+            raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
         path = run / "model.safetensors"
         if not path.is_file():
-            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
-                              f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",
+                              fix=f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
         person = read_person(run / FILE)
         model, meta = GaussianAvatar.read(path, renderer)
         if (size := (person["width"], person["height"])) != (meta["width"], meta["height"]):
             raise AvatarError(
                 f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
-                "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",
+                why="They do not belong together.", fix=f"Train it again, or restore {FILE} from the PERSON folder.",
             )  # fmt: skip
         if baked:
             from avatar.methods.gaussian.bake import load
@@ -135,8 +137,8 @@ class Avatar:
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         avatar = Avatar(run, model.to(place), person, info, precision)
         if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:
-            raise AvatarError(f"{path} shows nothing:", "its Gaussians are not before the camera that filmed.",
-                              "Train it again.")  # fmt: skip
+            raise AvatarError(f"{path} shows nothing:", why="its Gaussians are not before the camera that filmed.",
+                              fix="Train it again.")  # fmt: skip
         return avatar
 
     def speak(
@@ -148,24 +150,25 @@ class Avatar:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
         Args:
-            audio: A file, anything that FFmpeg reads. Or sound that is still being spoken, in chunks of 16 kHz mono
-                float32: a frame comes as soon as 0.2 s of sound after its time are there.
+            audio: A file, anything that FFmpeg reads. Or audio that is still being spoken, in chunks of 16 kHz mono
+                float32: a frame comes as soon as 0.2 s of audio after its time are there. See `Session` for a clock.
             controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
             camera: Where from; by default as filmed.
 
         Raises:
-            AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
+            AvatarError: The audio cannot be read, the speech network cannot be had, or a control is not understood.
         """
         from avatar.infer.controls import Controls
-        from avatar.infer.planner import plan_motion, respond
+        from avatar.infer.planner import plan_motion
+        from avatar.infer.sources import AudioFile, checked_samples
 
         view, how = camera or self.camera, controls or Controls()
-        if isinstance(audio, str | Path):
-            motions = plan_motion(self, how, Path(audio), lambda _: view.position).motions
-        else:
-            motions = respond(self, how, audio, lambda _: view.position)
-            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins
-        for block in shown(self, motions):
+        file = AudioFile(audio) if isinstance(audio, str | Path) else None
+        frames = None if file is None else file.frames(self.fps)
+        plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
+        if file is None:  # the first frame is slow: before the audio begins
+            self.render(view, Motion.zeros(1, self.fps), 0)
+        for block in shown(self, plan.stream(file or map(checked_samples, audio))):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 
@@ -224,8 +227,8 @@ class Avatar:
         small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
         out = self.model(self._on_device(motion), index, self._on_device(small))
         if not bool(torch.isfinite(out.image).all() and torch.isfinite(out.alpha).all()):
-            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.", "",
-                              "Check the motion and the controls, or train it again.")  # fmt: skip
+            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.",
+                              fix="Check the motion and the controls, or train it again.")  # fmt: skip
         return float(out.alpha.mean())
 
     @torch.inference_mode()
@@ -240,6 +243,17 @@ class Avatar:
         """
         camera, motion = self._on_device(camera), self._on_device(motion)
         return self.model(motion, index, camera, layer=self._head).image
+
+    def bake(self, modes: int) -> tuple[Path, list[float]]:
+        """Write a form of the model into the RUN folder that plays faster; return the file and PSNRs in dB."""
+        from avatar.methods.gaussian import bake
+
+        if not 1 <= modes <= bake.SAMPLES // 2:
+            raise AvatarError(f"--modes {modes} is out of range.", fix=f"It goes from 1 to {bake.SAMPLES // 2}.")
+        motion = Motion.load(self.run / "motion.safetensors").to(self.device)
+        baked = bake.bake(self.model, motion, modes)
+        frames = torch.linspace(0, len(motion) - 1, 2 * bake.CHECKED + 1)[1::2].long().tolist()
+        return bake.save(baked, self.run), [bake._agreement(self, baked, motion, frame) for frame in frames]
 
     @functools.cached_property
     def _head(self) -> Tensor:

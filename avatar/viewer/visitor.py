@@ -19,13 +19,16 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
-from avatar.io.audio import load_audio, write_wav
+from avatar.infer.planner import plan_motion, speech_of
+from avatar.infer.sources import frames_within
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
 from avatar.viewer.controls import Sliders
 from avatar.viewer.messages import CheckedConnection
 
 if TYPE_CHECKING:
+    from avatar.infer.avatar import Avatar
     from avatar.viewer.server import Viewer
 
 MAX_SECONDS = 600.0  # of sound in one go: it is sent to the page as a whole
@@ -34,7 +37,22 @@ RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
           "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
 STRENGTH, LIPS = (0.0, 1.5), (0.0, 2.0)
 
-Speak = Callable[[Path, Controls], Iterable[Motion]]
+Speak = Callable[[np.ndarray, Controls], Iterable[Motion]]  # samples [N] at 16 kHz
+
+
+def speaker(avatar: Avatar, controls: Controls) -> Speak:
+    """What turns samples into the motion of an avatar; its speech network is loaded now.
+
+    Raises:
+        AvatarError: The avatar has no speech network that ``controls`` ask for.
+    """
+    speech = speech_of(avatar, controls.speech, live=False)
+
+    def speak(samples: np.ndarray, how: Controls) -> Iterable[Motion]:
+        frames = frames_within(len(samples) / SAMPLE_RATE, avatar.fps)
+        return plan_motion(avatar, how, frames=frames, speech=speech).stream(chunked(samples))
+
+    return speak
 
 
 class Visitor:
@@ -176,7 +194,7 @@ class Visitor:
         blocks = []
         self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
-            for block in speak(sound, self.controls):
+            for block in speak(samples, self.controls):
                 if turn != self._turn or not self.here:
                     self.tell("")
                     return

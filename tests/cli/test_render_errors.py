@@ -17,8 +17,8 @@ import torch
 
 from avatar.audio2motion import load as speak
 from avatar.audio2motion.ensemble import Ensemble
-from avatar.cli import render as command
 from avatar.cli.main import main
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.eval.driving import drive_held_out
 from avatar.geometry.cameras import Camera
@@ -256,15 +256,15 @@ def test_the_speech_network_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="--person"):
-        command.open_person(run, None)
+        open_person(run, None)
     (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
     with pytest.raises(AvatarError, match="/somewhere/else/anna"):
-        command.open_person(run, None)
+        open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
     (folder / "person.json").write_text('{"width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
-        command.open_person(run, None)
+        open_person(run, None)
 
 
 def test_threads_keep_order_and_pass_errors_on() -> None:
