@@ -245,8 +245,8 @@ def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.cli.eval import training
-    from avatar.data.run import open_person
     from avatar.data import PersonDataset
+    from avatar.data.run import open_person
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
