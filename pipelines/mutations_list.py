@@ -509,8 +509,8 @@ SOUND = (
     Mutation(
         "audio delay in the personal network",
         "avatar/audio2motion/personal_training.py",
-        "sound = features_at(track.encoder, samples, track.fps, count, track.offset / speed)",
-        "sound = features_at(track.encoder, samples, track.fps, count, 0.0)",
+        "audio = features_at(track.encoder, samples, track.fps, count, track.offset / speed)",
+        "audio = features_at(track.encoder, samples, track.fps, count, 0.0)",
         ("tests/unit/test_personal.py::test_sound_that_is_late_is_heard_in_step",),
         "The personal network learns to be late.",
     ),
