@@ -163,12 +163,14 @@ class Avatar:
         from avatar.infer.sources import AudioFile, checked_samples
 
         view, how = camera or self.camera, controls or Controls()
-        file = AudioFile(audio) if isinstance(audio, str | Path) else None
-        frames = None if file is None else file.frames(self.fps)
+        if isinstance(audio, str | Path):
+            chunks = AudioFile(audio)
+            frames = chunks.frames(self.fps)
+        else:
+            chunks, frames = map(checked_samples, audio), None
+            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one is slow: before the audio begins
         plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
-        if file is None:  # the first frame is slow: before the audio begins
-            self.render(view, Motion.zeros(1, self.fps), 0)
-        for block in shown(self, plan.stream(file or map(checked_samples, audio))):
+        for block in shown(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 

@@ -21,7 +21,7 @@ from avatar.motion import Motion
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioStream, AudioToMotion
 
-PIECE = SAMPLE_RATE // 10  # samples pushed through the speech network at once
+PIECE = SAMPLE_RATE // 50  # samples pushed through the speech network at once: no more than the next frame needs
 QUIET_SECONDS = 1.0  # of silence end an utterance: its lips are closed by then
 FLUSH_SECONDS = 0.3  # without new audio end an utterance that nobody ended
 

@@ -177,7 +177,8 @@ def test_an_interruption_drops_what_was_not_shown(avatar: Any, session: Session)
 def test_an_interruption_while_a_frame_is_drawn_silences_it(avatar: Any, session: Session):
     session.push_audio(loud(3.0))
     steps(session, 0, 0.4)
-    draw, answers = avatar.render, []
+    draw = avatar.render
+    answers: list[Any] = []
     avatar.render = lambda *rest: answers.append(session.interrupt()) or draw(*rest)
     frame = session.step(0.4)[0]
     assert answers == [pytest.approx(0.4)] and not frame.audio.any() and not frame.speaking

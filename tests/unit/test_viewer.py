@@ -325,7 +325,7 @@ def test_what_is_no_message_of_a_page_is_not_heeded(
         gc.collect()  # asyncio reports the error of a task when it is thrown away
         said = wait_for(lambda: capfd.readouterr().err)
     assert said.count("could not be heeded") == 1 and "Traceback" not in said
-            assert all(record.name.startswith("avatar") for record in caplog.records)
+    assert all(record.name.startswith("avatar") for record in caplog.records)
 
 
 def test_random_messages_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
