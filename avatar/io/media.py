@@ -62,7 +62,7 @@ def open_media(path: Path | str, kind: Literal["audio", "video"] = "video") -> I
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EINVAL:  # not in the list of formats
             raise AvatarError(
-                f"{path} is not a {kind} file of a kind that is opened here.",
+                f"{path} is not {_ARTICLE[kind]} {kind} file of a kind that is opened here.",
                 why="Playlists and other files that name further files or addresses are not followed.",
                 fix="Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
             ) from None
