@@ -245,8 +245,8 @@ def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.cli.eval import training
-    from avatar.data.run import open_person
     from avatar.data import PersonDataset
+    from avatar.data.run import open_person
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
@@ -348,7 +348,7 @@ def _people(folder: Path) -> list[Target]:
 
 
 def _media(folder: Path) -> list[Target]:
-    from avatar.audio2motion.load import count_frames
+    from avatar.infer.sources import AudioFile
     from avatar.io import video
     from avatar.io.audio import load_audio, stream_audio
     from avatar.io.video_writer import VideoWriter
@@ -362,7 +362,7 @@ def _media(folder: Path) -> list[Target]:
     black = np.zeros((32, 32, 3), np.uint8)
 
     def sound(path: Path) -> None:
-        frames = count_frames(path, 25.0)
+        frames = AudioFile(path).frames(25.0)
         assert frames < 10_000_000, f"{frames} frames of sound"
         next(stream_audio(path))
         finite(load_audio(path), "the sound")

@@ -248,12 +248,13 @@ def say(
     config: Config, avatar: Avatar, data: PersonDataset, words: list[Word] | None, tools: Tools
 ) -> tuple[Measurement, dict[str, Any]]:
     """Novel audio: the measurement, and the speed of rendering."""
-    from avatar.audio2motion.load import count_frames, load_speech
+    from avatar.audio2motion.load import load_speech
     from avatar.eval.driving import driven_novel
     from avatar.eval.measure import measure_novel
+    from avatar.infer.sources import AudioFile
 
     assert config.audio is not None
-    frames = min(count_frames(config.audio, data.fps), config.frames or round(NOVEL_SECONDS * data.fps))
+    frames = min(AudioFile(config.audio).frames(data.fps), config.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{config.audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     drives = driven_novel(avatar, load_speech(config.run, data.fps), config.audio, frames)

@@ -307,7 +307,7 @@ def _break(dataset: Path, how: str) -> None:
         ("gap", "5.jpg is missing"),
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
-        ("bad sound", "aud.wav is not a sound file"),
+        ("bad sound", "aud.wav is not an audio file"),
         ("bad json", "transforms_train.json cannot be read as JSON"),
         ("other json", "transforms_train.json is a list, not a JSON object"),
         ("no poses", "transforms_train.json: frames[0] lacks transform_matrix"),

@@ -163,7 +163,7 @@ def test_the_page_serves_pictures_and_stops(tmp_path: Path) -> None:
         page.set("Stop", True)
         wait_for(lambda: visitor.now()[0] is viewer.rest)
         page.upload("broken.wav", b"this is no sound " * 10)
-        assert str(tmp_path.parent) not in page.told("broken.wav is not a sound file")
+        assert str(tmp_path.parent) not in page.told("broken.wav is not an audio file")
         assert visitor.now()[0] is viewer.rest
         page.close()
         wait_for(lambda: viewer.step() == 0 and not viewer.visitors)
@@ -426,7 +426,7 @@ def test_a_sound_is_decoded_as_far_as_the_limit(monkeypatch: pytest.MonkeyPatch,
         page.told("long.flac is longer than 0.05 minutes")
         assert seen == []
         page.upload("list.wav", f"ffconcat version 1.0\nfile {tmp_path / 'long.wav'}\n".encode())
-        page.told("list.wav is not a sound file of a kind that is opened here")
+        page.told("list.wav is not an audio file of a kind that is opened here")
         page.upload("short.wav", sound(tmp_path / "short.wav", 2.0).read_bytes())
         page.told("short.wav, 0.2 s")
         assert [len(samples) for samples in seen] == [2 * 16000]
