@@ -23,7 +23,6 @@ from avatar.audio2motion.load import PERSONAL
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import WEIGHTS, SharedPrior
 from avatar.audio2motion.shared_adaptation import adapt
-from avatar.cli.train import LIVE_SECONDS
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
@@ -34,6 +33,7 @@ from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.synth import speech
+from avatar.train.speech import STREAMING_SECONDS
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
 
@@ -143,7 +143,7 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
         "live": live,
-        "live, adapted": adapt(live, train[: round(LIVE_SECONDS * motion.fps)], audio, late / motion.fps),
+        "live, adapted": adapt(live, train[: round(STREAMING_SECONDS * motion.fps)], audio, late / motion.fps),
         "adapted": adapted,
         "together": Ensemble([own, adapted]),
     }
@@ -290,7 +290,7 @@ def timed(voice: AudioToMotion, said: np.ndarray) -> dict[str, float]:
     return {
         "look_ahead": max(ahead, default=np.nan),
         "ready_p95": float(np.percentile(ready, 95)) if ready else np.nan,
-        "real_time_factor": work / (len(asked) * CHUNK / SAMPLE_RATE),
+        "real_time_factor": work * SAMPLE_RATE / len(said),
     }
 
 

@@ -99,12 +99,13 @@ def speak(
     run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, words: list[Word] | None, tools: Tools
 ) -> tuple[Measurement, dict[str, Any]]:
     """Measure novel audio, and the speed of rendering."""
-    from avatar.audio2motion.load import count_frames, load_speech
+    from avatar.audio2motion.load import load_speech
     from avatar.eval.driving import driven_novel
+    from avatar.infer.sources import AudioFile
 
     audio = options.audio
     assert audio is not None
-    frames = min(count_frames(audio, data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
+    frames = min(AudioFile(audio).frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     speech = load_speech(run, data.fps)

@@ -157,7 +157,7 @@ class _Sound:
     def __init__(self, path: Path, start: float) -> None:
         self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
         probe_audio(path)  # for its errors
-        self._input = open_media(path, "sound")
+        self._input = open_media(path, "audio")
         if not self._input.streams.audio:
             self._input.close()
             raise AvatarError(f"{path} has no sound track.")

@@ -346,10 +346,8 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
         def finish(self):
             return motion_of(talking()[:FRAMES])
 
-    import avatar.io.audio as audio
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audio, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        patch.setattr(drives, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
         moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
