@@ -184,11 +184,16 @@ def test_an_interruption_drops_what_was_not_shown(avatar: Any, session: Session)
 def test_an_interruption_while_a_frame_is_drawn_silences_it(avatar: Any, session: Session):
     session.push_audio(loud(3.0))
     steps(session, 0, 0.4)
-    draw = avatar.render
-    answers: list[Any] = []
-    avatar.render = lambda *rest: answers.append(session.interrupt()) or draw(*rest)
+    draw, answers = avatar.render, []
+
+    def interrupted(*rest: Any) -> torch.Tensor:
+        answers.append(session.interrupt())
+        return draw(*rest)
+
+    avatar.render = interrupted
     frame = session.step(0.4)[0]
-    assert answers == [pytest.approx(0.4)] and not frame.audio.any() and not frame.speaking
+    assert len(answers) == 1 and answers[0] == pytest.approx(0.4)
+    assert not frame.audio.any() and not frame.speaking
 
 
 def test_lips_never_jump(avatar: Any, session: Session):
