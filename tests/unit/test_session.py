@@ -200,7 +200,7 @@ def test_lips_never_jump(avatar: Any, session: Session):
     """At begin, end and interruption, whatever the sound does there; inside, lips move as the network says."""
     rest = session._rest.arkit[0, JAW]
     avatar.shown.clear()
-    loudest = np.tile(np.float32([0.9, -0.9]), 30 * FRAME)  # from the first sample on
+    loudest = np.tile(np.array([0.9, -0.9], np.float32), 30 * FRAME)  # from the first sample on
     session.push_audio(loudest[: 20 * FRAME])
     session.end_utterance()
     steps(session, 0, 1.6)
