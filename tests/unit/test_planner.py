@@ -161,6 +161,8 @@ def test_render_decodes_its_audio_once(avatar: Any, monkeypatch: pytest.MonkeyPa
 
     track, sound = swaying(20)
     MotionGenerator.fit(track, [(0, len(track))], sound, steps=2).save(avatar.run / FILE)
+    moved = [spoken(avatar, Controls(pose=("generated",)), chunked(voice(3.0), size), 75) for size in (16000, 1600)]
+    torch.testing.assert_close(moved[0].head_rotation, moved[1].head_rotation, atol=1e-5, rtol=0)
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
     monkeypatch.setattr(planner, "load_speech", lambda *_: LoudnessSpeech())
     write_wav(avatar.run / "sound.wav", voice(3.0))
