@@ -154,14 +154,14 @@ def test_a_mistyped_instruction_set_is_not_passed_over(capfd, monkeypatch: pytes
 def test_a_full_disk_is_no_bug_of_the_synthetic_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import soundfile
 
-    from avatar.synth import make
+    from avatar.synth.wav import write_padded_wav
 
     def full(*_: object, **__: object) -> None:
         raise soundfile.LibsndfileError(2, "Error : ")
 
     monkeypatch.setattr(soundfile, "write", full)
     with pytest.raises(AvatarError, match="The disk is full"):
-        make._write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 0.01)
+        write_padded_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 0.01)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
