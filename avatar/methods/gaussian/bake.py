@@ -79,5 +79,7 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
     shapes = {"mean": f"{count} {wide}", "modes": f"{count} {wide} M", "probes": "P", "reading": "M Q"}
     sizes = check_tensors(tensors, path, shapes, {"probes": count})
     if sizes["Q"] != sizes["P"] * wide:
-        raise AvatarError(f"{path}: reading does not fit its probes.", fix=f"Bake it: avatar export {run} --format baked")
+        raise AvatarError(
+            f"{path}: reading does not fit its probes.", fix=f"Bake it: avatar export {run} --format baked"
+        )
     return BakedField(**{name: tensors[name].float() if name != "probes" else tensors[name].long() for name in shapes})
