@@ -72,7 +72,7 @@ def show(config: Config) -> None:
     from avatar.synth.wav import say_into_file
 
     say_into_file(config.say, config.seed + 100, speech)
-    render.main(render.Config(run=run, audio=speech, out=result))
+    render.main(render.Config(run=run, speaking=render.Speaking(audio=speech), out=result))
     info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
     info(f"The video it learnt from: {video}")
     next_command(f"avatar create YOUR_VIDEO.mp4 --out runs/me --quality {config.quality}")

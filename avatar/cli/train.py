@@ -18,6 +18,7 @@ from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.train.config import TrainConfig, check, with_preset
+from avatar.train.speech import load_prior, train_headmotion, train_speech
 from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Config = TrainConfig
 FINISHED = "training.json"  # in a RUN folder: the last that is written
 BEGUN = "config.toml"  # in a RUN folder: the first that is written, and the last that --overwrite removes
-LIVE_SECONDS = 120.0  # of the person, for lips that run live: hearing so is five times the work, and a minute is enough
 
 
 def main(config: Config) -> None:
@@ -42,11 +42,13 @@ def main(config: Config) -> None:
     if config.print_config:
         print(tomli_w.dumps(_plain(asdict(config))))
         return
+    from avatar.audio.encoders.registry import check_encoder
     from avatar.data import PersonDataset
 
     for backend in (config.model.renderer, config.model.encoding):
         require(backend)  # before anything is read, or replaced
     choose_device(config.device)  # before anything is replaced
+    check_encoder(config.speech_encoder)
     prior = load_prior(config.prior)
     data = PersonDataset(config.person)
     with one_writer(Path(config.out)):
@@ -77,13 +79,15 @@ def train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) -
             f"\nStopped at step {trainer.step} and saved. Go on with: "
             f"avatar train {config.person} --out {folder} --quality {config.quality}{chosen_backends(config)}"
             f"{'' if config.device == 'auto' else f' --device {config.device}'}"
-            f"{'' if config.prior is None else f' --prior {config.prior}'} --resume"
+            f"{'' if config.prior is None else f' --prior {config.prior}'}"
+            f"{'' if config.speech_encoder == 'auto' else f' --speech-encoder {config.speech_encoder}'} --resume"
         )
         raise
     trainer.align_held_out()
     summary = save_tracking(trainer, folder)
-    train_speech(data, config, folder, prior)
-    train_generator(data, config, folder)
+    keep = config.prior is not None
+    train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
+    train_headmotion(data, folder, seed=config.seed)
     write_json(folder / FINISHED, summary)
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB, "
@@ -213,65 +217,6 @@ def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
         "head_correction_deg": float((after - before).norm(dim=-1).mean().rad2deg()),
         "head_correction_cm": float((motion.head_translation - data.motion.head_translation).norm(dim=-1).mean()),
     }  # fmt: skip
-
-
-def load_prior(path: Path | None) -> SharedPrior | None:
-    """The prior to adapt, or the shipped one; None, with a warning, where that cannot be had.
-
-    Raises:
-        AvatarError: ``path`` cannot be read or is something else.
-    """
-    from avatar.audio2motion.shared import SharedPrior
-
-    if path is not None:
-        return SharedPrior.load(path)
-    try:
-        return SharedPrior.load()
-    except AvatarError as error:
-        log.warn(f"the avatar will speak without the prior shared by all people: {error}")
-        return None
-
-
-def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | None) -> None:
-    """Fit what speaks for this person: a network, the prior adapted to them, and the same for live sound.
-
-    Where the video has no sound, a prior that was chosen is kept with the run; the shipped one need not be.
-    """
-    from avatar.audio2motion.load import ADAPTED, LIVE, OWN
-    from avatar.audio2motion.personal import motion_path, train_personal
-    from avatar.io.audio import load_audio
-    from avatar.motion import Motion
-
-    if data.audio_features is None:
-        log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
-        if config.prior is not None and prior is not None:
-            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / ADAPTED)
-        return
-    train_personal(data.folder, seed=config.seed).save(folder / OWN)
-    if prior is None:
-        return
-    motion = Motion.load(motion_path(data.folder))[: data.test_start]
-    sound, late = load_audio(data.audio_path), data.info["av_offset_frames"]
-    prior.person(motion, data.fps).adapt(motion, sound, late).save(folder / ADAPTED)
-    part = motion[: round(LIVE_SECONDS * data.fps)]
-    prior.live().person(motion, data.fps).adapt(part, sound, late).save(folder / LIVE)
-
-
-def train_generator(data, config: TrainConfig, folder: Path) -> None:
-    """Fit what generates this person's head motion, gaze, brows and blinks (`--pose generated`)."""
-    from avatar.headmotion.generator import FILE, MotionGenerator
-    from avatar.io.audio import load_audio
-    from avatar.motion import Motion
-
-    motion = Motion.load(folder / "motion.safetensors")
-    segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
-    samples = load_audio(data.audio_path) if data.info["has_audio"] else None
-    try:
-        generator = MotionGenerator.fit(motion, segments, samples, data.info["av_offset_frames"], config.seed)
-    except AvatarError as error:
-        log.warn(f"the avatar will not generate head motion: {error}")
-        return
-    generator.save(folder / FILE)
 
 
 def _plain(value):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from avatar.audio.encoders.base import features_at
+from avatar.audio.features import features_at
 from avatar.audio2motion.shared import RATE, SharedPrior
 from avatar.corpus.cache import Cache
 from avatar.corpus.mouth import Mouth
@@ -33,7 +33,7 @@ def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, audio_delay_
         audio_delay_s: Seconds by which the audio comes after the video.
     """
     real, seen = mouth.in_step(audio_delay_s)
-    said = (prior.heard(features) @ prior.taps).numpy()
+    said = (prior.inputs(features) @ prior.weights).numpy()
     row: dict[str, float] = {}
     for name, i in MEASURED.items():
         curve = [_correlation(np.roll(said[:, i], -lag), real[:, i], seen) for lag in range(-_LAGS, _LAGS + 1)]
@@ -68,7 +68,7 @@ def mean(rows: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def predict(prior: SharedPrior, audio: np.ndarray, count: int) -> np.ndarray:
     """[count, A] articulation in spreads for audio, without a person and without the gate."""
-    return (prior.heard(features_at(prior.encoder, audio, RATE, count).features) @ prior.taps).numpy()
+    return (prior.inputs(features_at(prior.encoder, audio, RATE, count).features) @ prior.weights).numpy()
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, seen: np.ndarray) -> float:

@@ -29,7 +29,7 @@ def measure_speed(
         first, last: Frames of the person; ``last`` is exclusive.
         speech: Drives the lips, and is timed with the rest; None: the tracked motion drives them.
     """
-    from avatar.audio2motion.load import drive_held_out, sound_time
+    from avatar.eval.driving import audio_second, drive_held_out
     from avatar.infer.camera_path import CameraPath
     from avatar.infer.video import Job, render_video
     from avatar.io.video_writer import VideoWriter
@@ -42,7 +42,7 @@ def measure_speed(
     audio = data.audio_path if data.audio_path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="avatar-eval-") as folder:
         path = Path(folder) / "speed.mp4"
-        with VideoWriter(path, data.width, data.height, data.fps, audio, sound_time(data, first)) as writer:
+        with VideoWriter(path, data.width, data.height, data.fps, audio, audio_second(data, first)) as writer:
             job = Job(motions=blocks, frames=last - first)
             timing = render_video(
                 avatar, job, avatar.camera, CameraPath.parse(None), writer, at_once=avatar.frames_at_once

@@ -104,7 +104,7 @@ class Avatar:
 
         Args:
             run: The folder.
-            baked: Play its baked basis (`avatar bake`) instead of the trained field: faster, nearly the same.
+            baked: Play its baked basis (`avatar export --format baked`) instead of the trained field: faster, nearly the same.
             renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.
@@ -150,24 +150,27 @@ class Avatar:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
         Args:
-            audio: A file, anything that FFmpeg reads. Or sound that is still being spoken, in chunks of 16 kHz mono
-                float32: a frame comes as soon as 0.2 s of sound after its time are there.
+            audio: A file, anything that FFmpeg reads. Or audio that is still being spoken, in chunks of 16 kHz mono
+                float32: a frame comes as soon as 0.2 s of audio after its time are there. See `Session` for a clock.
             controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
             camera: Where from; by default as filmed.
 
         Raises:
-            AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
+            AvatarError: The audio cannot be read, the speech network cannot be had, or a control is not understood.
         """
         from avatar.infer.controls import Controls
-        from avatar.infer.planner import plan_motion, respond
+        from avatar.infer.planner import plan_motion
+        from avatar.infer.sources import AudioFile, checked_samples
 
         view, how = camera or self.camera, controls or Controls()
         if isinstance(audio, str | Path):
-            motions = plan_motion(self, how, Path(audio), lambda _: view.position).motions
+            chunks = AudioFile(audio)
+            frames = chunks.frames(self.fps)
         else:
-            motions = respond(self, how, audio, lambda _: view.position)
-            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins
-        for block in shown(self, motions):
+            chunks, frames = map(checked_samples, audio), None
+            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one is slow: before the audio begins
+        plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
+        for block in shown(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 
@@ -242,6 +245,17 @@ class Avatar:
         """
         camera, motion = self._on_device(camera), self._on_device(motion)
         return self.model(motion, index, camera, layer=self._head).image
+
+    def bake(self, modes: int) -> tuple[Path, list[float]]:
+        """Write a form of the model into the RUN folder that plays faster; return the file and PSNRs in dB."""
+        from avatar.methods.gaussian import bake
+
+        if not 1 <= modes <= bake.SAMPLES // 2:
+            raise AvatarError(f"--modes {modes} is out of range.", fix=f"It goes from 1 to {bake.SAMPLES // 2}.")
+        motion = Motion.load(self.run / "motion.safetensors").to(self.device)
+        baked = bake.bake(self.model, motion, modes)
+        frames = torch.linspace(0, len(motion) - 1, 2 * bake.CHECKED + 1)[1::2].long().tolist()
+        return bake.save(baked, self.run), [bake._agreement(self, baked, motion, frame) for frame in frames]
 
     @functools.cached_property
     def _head(self) -> Tensor:

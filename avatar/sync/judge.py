@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avatar.audio.encoders.base import MelEncoder
+from avatar.audio.encoders import base as encoders
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.checks import Record, whole
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_tensors, load_state
-from avatar.io.audio import SAMPLE_RATE, chunked, is_silent
+from avatar.io.audio import SAMPLE_RATE, is_silent
 from avatar.io.checkpoint import load_tensors
 from avatar.motion.face_channels import CHANNEL_INDEX, CHIN, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, encode
 from avatar.motion.mouth import GEOMETRY
@@ -293,7 +294,7 @@ def at_windows(motion: np.ndarray, seen: np.ndarray, fps: float, count: int) -> 
 def mel_energies(audio: np.ndarray) -> np.ndarray:
     """[`ROWS` * windows, `BANDS`] float32 of samples [S] at 16 kHz that are a whole number of windows long."""
     rows = round(len(audio) / SAMPLE_RATE * RATE) * ROWS
-    return np.concatenate(list(MelEncoder(BANDS).stream(chunked(audio))))[:rows]
+    return encoders.encode(MelEncoder(BANDS), audio)[:rows]
 
 
 def _check(landmarks: np.ndarray, audio: np.ndarray, fps: float) -> None:

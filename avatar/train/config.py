@@ -114,6 +114,9 @@ class TrainConfig:
     """Where to train: auto takes a GPU where there is one and the CUDA library is built."""
     prior: Path | None = None
     """Audio-to-motion prior to adapt to the person, from `avatar prior train`; default: the one that is shipped."""
+    speech_encoder: str = "auto"
+    """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
+    those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine cannot be had."""
     preview_every: int = 500
     """Steps between preview pictures."""
     save_every: int = 1000

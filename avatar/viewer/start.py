@@ -51,16 +51,14 @@ def open_viewer(
     from avatar.infer.avatar import Avatar
 
     avatar = Avatar.load(run, device=device)
-    from avatar.audio2motion.load import choose_speech
-    from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
     from avatar.viewer.server import Viewer, rest_frame
+    from avatar.viewer.visitor import speaker
 
     rest = rest_frame(Motion.load(run / "motion.safetensors"))
     spoken: Speak | None = None
     try:
-        speech = choose_speech(run, avatar.fps, controls.speech)
-        spoken = lambda path, how: plan_motion(avatar, how, path, speech=speech).motions  # noqa: E731
+        spoken = speaker(avatar, controls)
     except AvatarError as error:
         log.warn(str(error))
     try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import viser
@@ -19,14 +19,16 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
-from avatar.io.audio import load_audio, write_wav
+from avatar.infer.planner import plan_motion, speech_of
+from avatar.infer.sources import frames_within
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
 from avatar.viewer.controls import Sliders
 from avatar.viewer.messages import CheckedConnection
 
 if TYPE_CHECKING:
-    from avatar.viewer.server import Viewer
+    from avatar.infer.avatar import Avatar
 
 MAX_SECONDS = 600.0  # of audio in one go: it is sent to the page as a whole
 AS_GIVEN = "as given"  # on the command line
@@ -34,7 +36,44 @@ RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
           "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
 STRENGTH, LIPS = (0.0, 1.5), (0.0, 2.0)
 
-Speak = Callable[[Path, Controls], Iterable[Motion]]
+Speak = Callable[[np.ndarray, Controls], Iterable[Motion]]  # samples [N] at 16 kHz
+
+
+def speaker(avatar: Avatar, controls: Controls) -> Speak:
+    """What turns samples into the motion of an avatar; its speech network is loaded now.
+
+    Raises:
+        AvatarError: The avatar has no speech network that ``controls`` ask for.
+    """
+    speech = speech_of(avatar, controls.speech, live=False)
+
+    def speak(samples: np.ndarray, how: Controls) -> Iterable[Motion]:
+        frames = frames_within(len(samples) / SAMPLE_RATE, avatar.fps)
+        return plan_motion(avatar, how, frames=frames, speech=speech).stream(chunked(samples))
+
+    return speak
+
+
+class Viewed(Protocol):
+    """What a page looks at: the part of `avatar.viewer.server.Viewer` that it uses.
+
+    Attributes:
+        avatar: What is shown, with ``info``.
+        rest: The frame that is shown while nothing is spoken.
+        speak: Turns audio into motion; None where the avatar cannot be driven by audio.
+        controls: Those of the command line.
+        one_at_a_time: Held while audio is turned into motion.
+        head: Point [3] that the page looks at to begin with, metres.
+    """
+
+    avatar: Any
+    rest: Motion
+    speak: Speak | None
+    controls: Controls
+    one_at_a_time: threading.Lock
+
+    @property
+    def head(self) -> np.ndarray: ...
 
 
 class Visitor:
@@ -46,7 +85,7 @@ class Visitor:
         viewer: What is looked at.
     """
 
-    def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewer) -> None:
+    def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewed) -> None:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple = ()
         self.images = 0
@@ -176,7 +215,7 @@ class Visitor:
         blocks = []
         self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
-            for block in speak(audio, self.controls):
+            for block in speak(samples, self.controls):
                 if turn != self._turn or not self.here:
                     self.tell("")
                     return

@@ -14,8 +14,9 @@ import pytest
 
 from avatar.cli.create import person_folder
 from avatar.cli.main import main
-from avatar.cli.render import open_person, refuse_to_overwrite
 from avatar.cli.train import describe, parts_before
+from avatar.data.outputs import refuse_to_overwrite
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.io import audio
 from avatar.paths import write_json
@@ -131,7 +132,7 @@ def test_output_that_is_closed_or_full_is_no_bug() -> None:
 
 
 def test_help_fits_into_a_terminal_of_five_columns() -> None:
-    done = run(["bake", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
+    done = run(["export", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
     assert done.returncode == 0
 
 
@@ -153,14 +154,14 @@ def test_a_mistyped_instruction_set_is_not_passed_over(capfd, monkeypatch: pytes
 def test_a_full_disk_is_no_bug_of_the_synthetic_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import soundfile
 
-    from avatar.synth import make
+    from avatar.synth.wav import write_padded_wav
 
     def full(*_: object, **__: object) -> None:
         raise soundfile.LibsndfileError(2, "Error : ")
 
     monkeypatch.setattr(soundfile, "write", full)
     with pytest.raises(AvatarError, match="The disk is full"):
-        make._write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 0.01)
+        write_padded_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 0.01)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,18 +11,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from avatar.assets import store as assets
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio2motion import shared_training
-from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
-from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.load import STREAMING, load_shared, load_streaming
+from avatar.audio2motion.shared import WEIGHTS, SharedPrior, SharedSpeech
 from avatar.cli.main import main
-from avatar.cli.train import load_prior, train_speech
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
 from avatar.corpus.find import Item, find
@@ -39,7 +40,7 @@ from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
 from avatar.sync.judge import REACH
-from avatar.train.config import TrainConfig
+from avatar.train.speech import load_prior, train_speech
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
 from tests.talking import talking
 
@@ -106,7 +107,7 @@ def keys_of(items: list[Item], cache: Cache) -> dict[str, str]:
 def said(prior: SharedPrior, dim: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """What a prior says of new speech, and what is true."""
     mouth, features = spoken(99, dim=dim)
-    return (prior.heard(features) @ prior.taps).numpy(), mouth.values
+    return (prior.inputs(features) @ prior.weights).numpy(), mouth.values
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -427,7 +428,7 @@ def test_the_same_file_twice_counts_once(tmp_path: Path):
     items = find(tmp_path / "c")
     (copy,) = [e for e in decide(items, keys_of(items, cache), cache) if e.name == "zoe/copy.mp4"]
     assert copy.refused == "It is the same as s1/1.mp4."
-    assert torch.equal(trained(items, cache).taps, before.taps)
+    assert torch.equal(trained(items, cache).weights, before.weights)
 
 
 def test_frames_without_a_face_teach_nothing(tmp_path: Path):
@@ -469,8 +470,10 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     cache = Cache.open(tmp_path / "cache", ENCODER.config)
     entries = decide(items := people(cache, tmp_path / "c"), keys_of(items, cache), cache)
     alone = trained(items, cache)
-    touch = torch.full((len(alone.taps),), 0.1)
-    still = dataclasses.replace(alone, taps=0 * alone.taps, gain=1.7, touch=touch, about={"id": "still"})
+    touch = torch.full((len(alone.weights),), 0.1)
+    still = dataclasses.replace(
+        alone, weights=0 * alone.weights, gain=1.7, closure_weights=touch, about={"id": "still"}
+    )
 
     def on(base: SharedPrior, seconds: float) -> SharedPrior:
         monkeypatch.setattr(shared_training, "BASE_SECONDS", seconds)
@@ -480,7 +483,7 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     learnt, half, held = (on(still, seconds) for seconds in (0.1, 100.0, 1e7))
     assert np.corrcoef(said(learnt)[0].ravel(), true.ravel())[0, 1] > 0.97
     assert said(held)[0].std() < 0.2 * said(half)[0].std() < 0.2 * said(learnt)[0].std()
-    assert torch.equal(held.basis, alone.basis) and torch.equal(held.touch, touch) and held.gain == 1.7
+    assert torch.equal(held.basis, alone.basis) and torch.equal(held.closure_weights, touch) and held.gain == 1.7
     assert held.about["base"] == "still" and held.about["speakers"] == 3
     np.testing.assert_allclose(said(on(alone, 1e7))[0], true, atol=0.1)
     (source,) = by_source(entries).values()
@@ -489,7 +492,7 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(AvatarError, match="jawOpen"):
         shared_training.fit(recordings, known, ENCODER, {})
     part = shared_training.fit(recordings, known, ENCODER, {}, base=still)
-    assert not part.taps[:, JAW_OPEN].any() and bool(part.taps[:, PUCKER].any())
+    assert not part.weights[:, JAW_OPEN].any() and bool(part.weights[:, PUCKER].any())
 
 
 TRAIN_TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avatar"]
@@ -616,7 +619,7 @@ class Person:
     """What `train_speech` asks of a prepared person."""
 
     folder: Path
-    audio_features: np.ndarray | None
+    voiced: bool
     fps: float = 25.0
     test_start: int = 75
 
@@ -624,15 +627,17 @@ class Person:
     def audio_path(self) -> Path:
         return self.folder / "ingest" / "audio.wav"
 
-    info = {"av_offset_frames": 0.0}  # noqa: RUF012
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"av_offset_frames": 0.0, "has_audio": self.voiced}
 
 
 def small_prior(path: Path) -> SharedPrior:
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(40, 8, generator=random))[0]
-    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([MelEncoder(40)])
-    prior = SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, taps, 5, 2, 1.0, {"id": "mine"})
+    prior = SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, weights, 5, 2, 1.0, {"id": "mine"})
     prior.save(path)
     return prior
 
@@ -640,21 +645,21 @@ def small_prior(path: Path) -> SharedPrior:
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
-    person = Person(tmp_path / "person", np.zeros((75, 4)) if voiced else None)
+    person = Person(tmp_path / "person", voiced)
     for name in ("person/ingest", "run"):
         (tmp_path / name).mkdir(parents=True)
     write_sound(person.audio_path, 4.0)
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
     own = SimpleNamespace(save=lambda path: None)
-    monkeypatch.setattr("avatar.audio2motion.personal.train_personal", lambda *_, **__: own)
-    config = TrainConfig(person=person.folder, out=tmp_path / "run", prior=tmp_path / "mine.safetensors")
-    train_speech(person, config, tmp_path / "run", load_prior(config.prior))
-    speech = adapted_prior(tmp_path / "run")
-    assert isinstance(speech, PriorSpeech) and speech.prior.about == {"id": "mine"}
+    monkeypatch.setattr("avatar.audio2motion.personal_training.train_personal", lambda *_, **__: own)
+    prior = load_prior(tmp_path / "mine.safetensors")
+    train_speech(person, tmp_path / "run", prior, encoder="mel", seed=0, keep=True)
+    speech = load_shared(tmp_path / "run", person.fps)
+    assert isinstance(speech, SharedSpeech) and speech.prior.about == {"id": "mine"}
     assert ("seconds" in speech.report) == voiced
-    live = live_speech(tmp_path / "run", person.fps)
-    assert (tmp_path / "run" / LIVE).is_file() == voiced
+    live = load_streaming(tmp_path / "run", person.fps)
+    assert (tmp_path / "run" / STREAMING).is_file() == voiced
     assert live.prior.about == {"id": "mine"} and ("seconds" in live.report) == voiced
 
 

@@ -53,7 +53,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dataset") / "d"
-    assert main(["export-dataset", str(person), "--out", str(out)]) == 0
+    assert main(["export", "--format", "dataset", str(person), "--out", str(out)]) == 0
     return out
 
 
@@ -100,7 +100,7 @@ def test_cut_out_beside_the_middle_is_said(tmp_path: Path, capfd: pytest.Capture
     folder = make_person(tmp_path / "p", frames=4, size=64)
     info = read_json(folder / "person.json")
     write_json(folder / "person.json", info | {"camera": info["camera"] | {"cx": -20.0}})
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     assert "pixels from its place" in " ".join("".join(capfd.readouterr()).split())
     transforms = ernerf.read_transforms(tmp_path / "d" / ernerf.TRAIN)
     assert transforms.cx == 32 and transforms.focal > info["camera"]["focal"]
@@ -137,7 +137,7 @@ def test_pictures_and_sound_come_back(person: Path, exported: Path) -> None:
 def test_sound_that_is_early_is_delayed(person: Path, tmp_path: Path) -> None:
     data = PersonDataset(person)
     data.info["av_offset_frames"] = -3.0
-    export.write_sound(data, tmp_path / "aud.wav")
+    export.write_audio(data, tmp_path / "aud.wav")
     samples = load_audio(tmp_path / "aud.wav")
     assert len(samples) == FRAMES * 640 and np.abs(samples).argmax() == 11 * 640
 
@@ -169,7 +169,7 @@ def test_torso_goes_on_behind_the_head_and_nowhere_else() -> None:
     assert (rgba[52:60, 45:55, 3] == 255).all()  # twelve hundredths of the face: no gap under the chin
     assert (rgba[52:60, 45:55, 0] > 150).all()  # in the colour of the neck
     assert not rgba[45:55, 25:35, 3].any() and (rgba[58:60, 25:35, 3] == 255).all()  # clothes: three hundredths
-    assert (export.paint_classes(masks | {"mouth": 0 * head})[80, 25] == (255, 0, 0)).all()
+    assert (export.class_image(masks | {"mouth": 0 * head})[80, 25] == (255, 0, 0)).all()
 
 
 def test_pictures_are_composed_over_the_background(person: Path, exported: Path) -> None:
@@ -228,9 +228,9 @@ def test_each_action_unit_follows_its_coefficients() -> None:
 
 def test_a_dataset_is_not_overwritten_unasked(person: Path, dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (dataset / "mine.txt").write_text("x")
-    assert main(["export-dataset", str(person), "--out", str(dataset)]) == 2
+    assert main(["export", "--format", "dataset", str(person), "--out", str(dataset)]) == 2
     assert "already holds a dataset" in capfd.readouterr().err and (dataset / "mine.txt").exists()
-    assert main(["export-dataset", str(person), "--out", str(dataset), "--overwrite"]) == 0
+    assert main(["export", "--format", "dataset", str(person), "--out", str(dataset), "--overwrite"]) == 0
     assert not (dataset / "mine.txt").exists() and ernerf.test_start(dataset) == TEST_START
 
 
@@ -240,9 +240,9 @@ def test_other_folders_are_never_overwritten(person: Path, tmp_path: Path, capfd
     for target in (person, tmp_path / "other", tmp_path / "theirs"):
         target.mkdir(exist_ok=True)
         (target / "mine.txt").write_text("x")
-        assert main(["export-dataset", str(person), "--out", str(target), "--overwrite"]) == 2
+        assert main(["export", "--format", "dataset", str(person), "--out", str(target), "--overwrite"]) == 2
         assert "did not write" in capfd.readouterr().err and (target / "mine.txt").exists()
-    assert main(["export-dataset", str(tmp_path / "none"), "--out", str(tmp_path / "d")]) == 2
+    assert main(["export", "--format", "dataset", str(tmp_path / "none"), "--out", str(tmp_path / "d")]) == 2
     assert "not a prepared person" in capfd.readouterr().err and not (tmp_path / "d").exists()
 
 
@@ -251,7 +251,7 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
     write_json(folder / "person.json", read_json(folder / "person.json") | {"has_audio": False})
     (folder / "ingest/audio.wav").unlink()
     (folder / "features/audio.npy").unlink()
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
     assert "30 frames per second" in said and "no aud.wav" in said
     info = ernerf.read_info(tmp_path / "d")
@@ -261,7 +261,7 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
 def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = make_person(tmp_path / "p", frames=4, size=64)
     (folder / "ingest/frames/000002.jpg").write_bytes(b"damaged")
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
     assert "000002.jpg is damaged" in " ".join(capfd.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
@@ -307,7 +307,7 @@ def _break(dataset: Path, how: str) -> None:
         ("gap", "5.jpg is missing"),
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
-        ("bad sound", "aud.wav is not a sound file"),
+        ("bad sound", "aud.wav is not an audio file"),
         ("bad json", "transforms_train.json cannot be read as JSON"),
         ("other json", "transforms_train.json is a list, not a JSON object"),
         ("no poses", "transforms_train.json: frames[0] lacks transform_matrix"),

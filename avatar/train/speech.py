@@ -1,0 +1,102 @@
+"""Fit what speaks and moves for a person: speech networks, and the generator of head motion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avatar import log
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.audio2motion.shared import SharedPrior
+    from avatar.data import PersonDataset
+    from avatar.motion import Motion
+
+STREAMING_SECONDS = (
+    120.0  # of the person, for streaming lips: their features cost five times as much; a minute is enough
+)
+
+
+def load_prior(path: Path | None) -> SharedPrior | None:
+    """Load the shared audio-to-motion model to adapt, or the shipped one; None, with a warning, where there is none.
+
+    Raises:
+        AvatarError: ``path`` cannot be read or is something else.
+    """
+    from avatar.audio2motion.shared import SharedPrior
+
+    if path is not None:
+        return SharedPrior.load(path)
+    try:
+        return SharedPrior.load()
+    except AvatarError as error:
+        log.warn(f"the avatar will speak without the prior shared by all people: {error}")
+        return None
+
+
+def train_speech(
+    data: PersonDataset, folder: Path, prior: SharedPrior | None, *, encoder: str, seed: int, keep: bool
+) -> None:
+    """Fit a personal speech network, and adapt the shared model to the person, offline and streaming.
+
+    Args:
+        data: The person.
+        folder: RUN folder, which holds the training motion.
+        prior: The shared model to adapt, if there is one.
+        encoder: Speech encoder of the personal network; see `avatar.audio.encoders.registry.speech_encoder`.
+        seed: Of the training of the personal network.
+        keep: Store ``prior`` with the run also where the video has no audio to adapt it with.
+
+    Raises:
+        AvatarError: The encoder cannot be had, or the video is too short.
+    """
+    from avatar.audio.encoders.registry import speech_encoder
+    from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
+    from avatar.audio2motion.personal_training import train_personal
+    from avatar.audio2motion.shared_adaptation import adapt
+    from avatar.io.audio import load_audio
+    from avatar.motion import Motion
+
+    if not data.info["has_audio"]:
+        log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
+        if keep and prior is not None:
+            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / SHARED)
+        return
+    motion = _tracked_motion(data)[: data.test_start]
+    samples, delay = load_audio(data.audio_path), _audio_delay_s(data)
+    train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
+    if prior is None:
+        return
+    adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
+    part = motion[: round(STREAMING_SECONDS * data.fps)]
+    adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
+
+
+def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
+    """Fit the generator of this person's head motion, gaze, brows and blinks (`--pose generated`)."""
+    from avatar.headmotion.generator import FILE, MotionGenerator
+    from avatar.io.audio import load_audio
+    from avatar.motion import Motion
+
+    motion = Motion.load(folder / "motion.safetensors")
+    segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
+    samples = load_audio(data.audio_path) if data.info["has_audio"] else None
+    try:
+        generator = MotionGenerator.fit(motion, segments, samples, _audio_delay_s(data), seed)
+    except AvatarError as error:
+        log.warn(f"the avatar will not generate head motion: {error}")
+        return
+    generator.save(folder / FILE)
+
+
+def _audio_delay_s(data: PersonDataset) -> float:
+    return float(data.info["av_offset_frames"]) / data.fps
+
+
+def _tracked_motion(data: PersonDataset) -> Motion:
+    """The motion as refined, torso left out; where there is none, that of person.json."""
+    from avatar.motion import Motion
+
+    refined = data.folder / "refine" / "motion.safetensors"
+    return Motion.load(refined if refined.is_file() else data.folder / "motion.safetensors")
