@@ -342,39 +342,23 @@ def seams(tracks: list[Track]) -> dict[str, float]:
     return result
 
 
-class _Said:
-    """A motion that is there already, as an `AudioToMotion` and its stream."""
-
-    look_ahead = 0.0
-
-    def __init__(self, motion: Motion) -> None:
-        self.motion, self.fps = motion, motion.fps
-
-    def open(self) -> _Said:
-        return self
-
-    def push(self, samples: np.ndarray) -> Motion:
-        return self.motion[:0]
-
-    def finish(self) -> Motion:
-        return self.motion
-
-
 def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[str, float]:
     """Variance over seeds of head pose and of lips as shares of the person's own, through :func:`plan_motion`."""
-    from avatar.audio2motion.base import motion_of
+    from avatar.audio2motion.base import AudioToMotion, motion_of
     from avatar.audio2motion.shared import SharedPrior
     from avatar.infer.avatar import Avatar
     from avatar.infer.controls import Controls
     from avatar.infer.planner import plan_motion
 
     learnt = Motion.load(folder / "motion.safetensors")
-    said = _Said(motion_of(SharedPrior.load().person(learnt, learnt.fps), samples))  # predicted once, for all seeds
+    said = motion_of(SharedPrior.load().person(learnt, learnt.fps), samples)  # predicted once, for all seeds
+    stream = SimpleNamespace(push=lambda _: said[:0], finish=lambda: said)
+    speech = cast(AudioToMotion, SimpleNamespace(fps=said.fps, look_ahead=0.0, open=lambda: stream))
     avatar = cast(Avatar, SimpleNamespace(run=folder, fps=learnt.fps, person=data.info))
     shown = []
     for seed in range(SEEDS):
         controls = Controls(pose=("generated",), seed=seed)
-        plan = plan_motion(avatar, controls, frames=len(said.motion), speech=said)
+        plan = plan_motion(avatar, controls, frames=len(said), speech=speech)
         shown.append(Motion.cat(list(plan.stream(chunked(samples)))))
 
     def share(name: str, columns: list[int]) -> float:

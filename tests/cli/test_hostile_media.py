@@ -82,8 +82,8 @@ _RATE, _BITS, _DATA = (24, "<I"), (34, "<H"), (40, "<I")  # place in a WAV heade
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        (_RATE, 0, "sound"), (_RATE, 3, "sample rate is 3"), (_RATE, 0x7FFFFFFF, "sample rate is"),
-        (_RATE, 0xF149F2CA, "sound"), (_BITS, 0, "sound"),
+        (_RATE, 0, "audio"), (_RATE, 3, "sample rate is 3"), (_RATE, 0x7FFFFFFF, "sample rate is"),
+        (_RATE, 0xF149F2CA, "audio"), (_BITS, 0, "audio"),
     ],
 )  # fmt: skip
 def test_sound_with_an_impossible_header_is_refused(
