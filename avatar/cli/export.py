@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from avatar.device import DeviceName
 from avatar.errors import AvatarError
 from avatar.export.registry import EXPORTERS, Exporter, ExportSource
 from avatar.infer.controls import Controls
+from avatar.writing import one_writer
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
@@ -78,12 +80,16 @@ def main(config: Any) -> None:
     exporter: Exporter = config.exporter
     needs = exporter.needs()
     out = _target(config, exporter)
-    source = ExportSource(folder=config.folder)
-    if "person" in needs:
-        source = _with_person(config)
-    if {"avatar", "motion"} & needs:
-        source = _with_avatar(config, needs, out)
-    exporter.write(source, out)
+    if not config.folder.is_dir():
+        raise AvatarError(f"There is no folder {config.folder}.", fix="Make one: avatar create VIDEO --out RUN")
+    # What goes into the RUN folder belongs to its model, which must not be trained meanwhile.
+    with one_writer(config.folder) if config.out is None else nullcontext():
+        source = ExportSource(folder=config.folder)
+        if "person" in needs:
+            source = _with_person(config)
+        if {"avatar", "motion"} & needs:
+            source = _with_avatar(config, needs, out)
+        exporter.write(source, out)
 
 
 def _target(config: Config, exporter: Exporter) -> Path:
@@ -108,9 +114,6 @@ def _with_person(config: Config) -> ExportSource:
 def _with_avatar(config: Any, needs: Any, out: Path) -> ExportSource:
     from avatar.infer.avatar import Avatar
 
-    if not config.folder.is_dir():
-        raise AvatarError(f"There is no run folder {config.folder}.",
-                          fix=f"Make one: avatar create VIDEO --out {config.folder}")  # fmt: skip
     if "motion" not in needs:
         avatar = Avatar.load(config.folder, device=config.place.device, precision="float32")
         return ExportSource(folder=config.folder, avatar=avatar)
