@@ -104,7 +104,7 @@ class Avatar:
 
         Args:
             run: The folder.
-            baked: Play its baked basis (`avatar export --format baked`) instead of the trained field: faster, nearly the same.
+            baked: Play what `avatar export --format baked` wrote instead of the trained field: faster, nearly the same.
             renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.
