@@ -96,8 +96,7 @@ def _run(name: str, rest: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    import tyro
-
+    from avatar.cli import options
     from avatar.errors import AvatarError, printable
     from avatar.log import console
 
@@ -106,7 +105,13 @@ def _run(name: str, rest: list[str]) -> int:
 
     module = importlib.import_module(COMMANDS[name][0])
     try:
-        config = tyro.cli(module.Config, args=rest, prog=f"avatar {name}", description=module.__doc__)
+        prog, description = f"avatar {name}", module.__doc__ or ""
+        parse = getattr(module, "parse", None)
+        if parse is not None:
+            config = parse(rest, prog, description)
+        else:
+            groups = getattr(module, "GROUPS", None)
+            config = options.parse(module.Config, rest, prog=prog, description=description, groups=groups)
         check_numbers(config)
         module.main(config)
     except AvatarError as error:
