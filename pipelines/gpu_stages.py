@@ -138,7 +138,7 @@ def agreement(record: Record) -> None:
         gpu = Avatar.load(run, device="cuda")
         cpu = Avatar.load(run, device="cpu", precision="float32")
         motion = Motion.load(run / "motion.safetensors")
-        views = [gpu.camera, gpu.camera.orbit(gpu.head_pivot, 20, 5, 1.5)]
+        views = [gpu.camera, gpu.camera.orbit(gpu.pivot, 20, 5, 1.5)]
         graph_error, cpu_error, cpu_squared, frames = 0, 0, 0.0, 0
         for camera in views:
             for index in range(0, len(motion), max(1, len(motion) // 8)):

@@ -11,7 +11,7 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import Gaussians, Seeds
-from avatar.fields.skinning import HeadRig, LandmarkBasis
+from avatar.fields.skinning import Skinning, LandmarkBasis
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from avatar.methods.condition import Conditioner
@@ -77,7 +77,7 @@ def make_model(n: int, size: int, config: GaussianConfig) -> GaussianAvatar:
     )
     basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g), torch.zeros(2))
     clothes = torch.tensor([[-20.0, -10.0], [20.0, 10.0]])
-    rig = HeadRig(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]), clothes)
+    rig = Skinning(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]), clothes)
     bounds = torch.stack([means.amin(0), means.amax(0)]) + at_rest
     torch.manual_seed(0)
     encoding = make_encoding(config, bounds)

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prior": ("avatar.cli.prior", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
     "motion": ("avatar.cli.motion", "write what an avatar does as ARKit coefficients or a motion file"),
-    "bake": ("avatar.methods.gaussian.bake", "make an avatar faster to play: its motion as a linear basis"),
+    "bake": ("avatar.cli.bake", "make an avatar faster to play: its motion as a linear basis"),
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),

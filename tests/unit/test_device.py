@@ -182,7 +182,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     data = PersonDataset(person)
     avatar = Avatar.load(on_gpu, device="cpu", precision="float32")
     behind = torch.from_numpy(data.background(5))
-    turned = avatar.camera.orbit(avatar.head_pivot, 10, 5)
+    turned = avatar.camera.orbit(avatar.pivot, 10, 5)
     views = [
         (avatar.camera, 5, None),
         (avatar.camera, 6, behind),
@@ -192,7 +192,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     expected = [avatar.render(camera, data.motion, i, background) for camera, i, background in views]
     with pretended(monkeypatch) as gpu:
         avatar = Avatar.load(on_gpu, device="cuda")
-        assert avatar.device == GPU and not isinstance(avatar.head_pivot, GpuTensor)
+        assert avatar.device == GPU and not isinstance(avatar.pivot, GpuTensor)
         for (camera, i, background), image in zip(views, expected, strict=True):
             ours = avatar.render(camera, data.motion, i, background)
             assert isinstance(ours, GpuTensor) and ours.dtype == torch.uint8
