@@ -178,6 +178,20 @@ class Method(nn.Module, ABC):
             AvatarError: The file's tensors and options do not fit each other.
         """
 
+    @classmethod
+    def synthetic(cls, count: int, size: int, motion: Motion) -> Self:
+        """Make a model without a person, for benchmarks.
+
+        Args:
+            count: How many primitives it has, where it has any.
+            size: Width and height of the training frames, pixels.
+            motion: Motion of a head, in the first frame at the reference pose.
+
+        Raises:
+            AvatarError: The method has no such model.
+        """
+        raise AvatarError(f"The method {cls.name} has no synthetic model.")
+
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able options that :meth:`from_checkpoint` needs, packed for a small file."""
         return dict(self.state_dict()), asdict(self.config)

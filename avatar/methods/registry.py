@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avatar.methods.options import TrainPreset
 
 FORMAT = "avatar-model-5"
+DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
 _REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.model"})
 M = TypeVar("M", bound="type[Method]")

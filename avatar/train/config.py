@@ -15,7 +15,7 @@ from avatar.checks import read_toml, whole
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
 from avatar.methods.options import LossConfig, MethodConfig, OptimConfig, Schedule
-from avatar.methods.registry import preset
+from avatar.methods.registry import DEFAULT, preset
 
 RUN_FORMAT = "avatar-run-2"  # of the config.toml in a RUN folder
 MOST_STEPS = 10_000_000
@@ -36,8 +36,8 @@ class TrainConfig:
     """RUN folder to write."""
     quality: str = "standard"
     """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
-    method: str = "gaussian"
-    """What represents the person: gaussian, or a method of an installed package."""
+    method: str = DEFAULT
+    """Renderer to train: gaussian, or a method of an installed package."""
     resume: bool = False
     """Continue from the last checkpoint in the RUN folder."""
     overwrite: bool = False

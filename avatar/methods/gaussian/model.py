@@ -119,6 +119,12 @@ class GaussianAvatar(Method):
         )  # fmt: skip
 
     @classmethod
+    def synthetic(cls, count: int, size: int, motion: Motion) -> GaussianAvatar:
+        from avatar.methods.gaussian.synthetic import synthetic
+
+        return synthetic(count, size, motion)
+
+    @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> GaussianAvatar:
         path, tensors = checkpoint.path, checkpoint.tensors
         config = read_config(checkpoint.config, tensors, checkpoint.renderer)
