@@ -281,7 +281,7 @@ class Method(nn.Module, ABC):
         """
         return self.draw
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw one frame, uint8 RGB [H, W, 3].
 

@@ -101,7 +101,7 @@ class FrameGraphs:
         self._lock = threading.Lock()
         self._works = True
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw a frame, with all arguments on the GPU; waits for it."""
         if self._works:
