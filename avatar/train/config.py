@@ -137,7 +137,7 @@ def with_values(config: T, values: Mapping[str, Any], where: str) -> T:
             changed[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, x: kind(x))
         except (msgspec.ValidationError, TypeError) as error:
             raise AvatarError(f"{place} is {value!r}.", why=f"{error}.") from None
-    return replace(config, **changed)  # pyright: ignore[reportType]
+    return replace(config, **changed)  # pyright: ignore[reportArgumentType]
 
 
 def table(config: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

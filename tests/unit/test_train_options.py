@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -110,12 +111,17 @@ def test_a_file_that_cannot_be_meant_is_one_sentence(tmp_path, text, says):
         read("--config", str(tmp_path / "none.toml"))
 
 
-@pytest.mark.parametrize("words", [[], ["--quality", "draft"], ["--loss.lpips", "0.05", "--quality", "draft"],
-                                   ["--model.deform-torso", "--model.deforms", "means", "--steps", "9", "--seed", "2"],
-                                   ["--prior", "p.safetensors", "--device", "cpu", "--model.densify.refine-every", "7"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--quality", "draft"], ["--loss.lpips", "0.05", "--quality", "draft"],
+        ["--model.deform-torso", "--model.deforms", "means", "--steps", "9", "--seed", "2"],
+        ["--prior", "my prior.safetensors", "--device", "cpu", "--model.densify.refine-every", "7"],
+    ],
+)  # fmt: skip
 def test_the_command_that_is_advised_trains_the_same(words):
     config = read(*words)
-    advised = command(config).split()
+    advised = shlex.split(command(config))
     assert advised[:2] == ["avatar", "train"] and parse(advised[2:], "avatar train", "") == config
 
 
