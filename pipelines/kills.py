@@ -225,7 +225,7 @@ def cut_short() -> None:
     presets.PRESETS["draft"] = draft
     personal.train_personal = functools.partial(personal.train_personal, steps=4)
     MotionGenerator.fit = functools.partial(MotionGenerator.fit, steps=3)
-    TrainConfig.__init__.__kwdefaults__.update(save_every=4, preview_every=6)
+    (TrainConfig.__init__.__kwdefaults__ or {}).update(save_every=4, preview_every=6)
     parse.KEYFRAMES, parse.LONGEST_STRIDE = 5, 1.0
 
 

@@ -34,7 +34,7 @@ class TrainConfig:
     """PERSON folder, from `avatar prepare`."""
     out: Path
     """RUN folder to write."""
-    quality: str = "standard"
+    quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
     """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
     method: str = DEFAULT
     """Renderer to train: gaussian, or a method of an installed package."""

@@ -108,12 +108,12 @@ class Trainer:
 
     def _loss(self, out: RenderOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        picture = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
+        image = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
-        loss = picture.loss + weights.alpha * coverage
-        parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
+        loss = image.loss + weights.alpha * coverage
+        parts = {"l1": image.l1, "ssim": image.ssim, "alpha": coverage.detach(), "mse": image.mse}
         for name, term in self.model.regularizers(out, self.step / self.steps).items():
             loss = loss + term
             parts[name] = term.detach()
