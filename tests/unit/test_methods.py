@@ -18,6 +18,7 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.methods import registry as methods
 from avatar.methods.base import TrainCallback
 from avatar.train import run as training
+from avatar.train.batches import load
 from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer
 from tests.person import make_person
@@ -159,3 +160,41 @@ def test_callbacks_see_gradients_change_the_model_and_are_resumed(person, tmp_pa
     again.callbacks = [Watching()]
     again.resume(config.out)
     assert again.callbacks[0].seen == 4
+
+
+def test_a_method_may_train_on_patches(person, tmp_path, monkeypatch):
+    data = PersonDataset(person)
+    config = from_preset("gaussian", "draft", person=person, out=tmp_path, device="cpu")
+    config = replace(config, schedule=replace(config.schedule, steps=3, half_until=0.0), model=replace(
+        config.model, initial_gaussians=300))  # fmt: skip
+    kind, seen, boxes = methods.method("gaussian"), [], []
+
+    def trained(patch):
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, "patch", lambda self, width, height, face, rng: patch(width, height, face, rng))
+            trainer = Trainer(data, config)
+            original = trainer._loss
+            patched.setattr(trainer, "_loss", lambda out, batch: (seen.append((out, batch)), original(out, batch))[1])
+            for trainer.step in range(3):
+                batch = load(data, 3 + trainer.step, (data.width, data.height), config.loss)
+                assert trainer._train_step(batch) is not None
+            return trainer.state()
+
+    whole = trained(lambda *_: None)
+    same = trained(lambda width, height, face, rng: (0, 0, width, height))
+    assert all(torch.equal(whole[name], same[name]) for name in whole)
+    full = seen[0][0]  # the first step draws the same model
+    seen.clear()
+
+    def corner(width, height, face, rng):
+        x, y = (int(v) for v in rng.integers(8, 24, 2))
+        boxes.append((x, y, x + 40, y + 32))
+        return boxes[-1]
+
+    part = trained(corner)
+    assert len(set(boxes)) == 3 and not torch.equal(part["model.gaussians.means"], whole["model.gaussians.means"])
+    (x0, y0, x1, y1), (out, batch) = boxes[0], seen[0]
+    assert out.rgb.shape == batch.image.shape == (32, 40, 3)
+    assert (out.rgb - full.rgb[y0:y1, x0:x1]).abs().max() < 0.01
+    assert torch.equal(batch.image, load(data, 3, (data.width, data.height), config.loss).image[y0:y1, x0:x1])
+    assert 0 <= batch.face_box[0] < batch.face_box[2] <= 40 and 0 <= batch.face_box[1] < batch.face_box[3] <= 32
