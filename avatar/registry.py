@@ -26,7 +26,7 @@ class Registry(Generic[T]):
     Args:
         kind: What messages call one of them, such as "exporter".
         group: Entry-point group of other people's packages, such as "avatar.exporters".
-        builtins: Module to import for each built-in name; importing it registers the name.
+        builtins: For each built-in name ``module:Class``, or a module that registers the name when it is imported.
     """
 
     def __init__(self, kind: str, group: str, builtins: Mapping[str, str]) -> None:
@@ -63,7 +63,10 @@ class Registry(Generic[T]):
             AvatarError: The name is unknown; the known ones are listed.
         """
         if name not in self._known and name in self.builtins:
-            import_module(self.builtins[name])
+            module, _, cls = self.builtins[name].partition(":")
+            loaded = import_module(module)
+            if cls:
+                self._known.setdefault(name, getattr(loaded, cls))
         if name not in self._known:
             for point in entry_points(group=self.group, name=name):
                 self._load(point)

@@ -80,7 +80,7 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
         base = replace(base, schedule=replace(base.schedule, steps=config.steps))
         chosen = options.with_values(base, ROWS[name], name)
         train(replace(chosen, resume=(folder / BEGUN).is_file()))
-        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
+        evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
     row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD
 from avatar.motion import arkit_map
 from avatar.motion.arkit import ARKIT

@@ -14,9 +14,9 @@ from typing import Any
 from pipelines.records import Record, shown
 
 QUALITY = "-standard"  # records of avatars trained with this preset end with it
-DRIVES = ("tracked", "audio", "shuffled")
+DRIVING = ("tracked", "audio", "shuffled")
 OLDER = "†"  # marks what was measured before the code changed
-PROTOCOLS = {"drives": "ours", "peer": "peer"}
+PROTOCOLS = {"full_frame": "full-frame", "head_only": "head-only"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Bar:
 
     Attributes:
         what: Metric in words.
-        protocol: "drives" (everything rendered) or "peer".
-        drive: What moves the face.
+        protocol: "full_frame" (everything rendered) or "head_only".
+        drive: What drives the face.
         metric: Its name in the JSON.
         bound: What is asked.
         least: Whether the metric must be at least that; at most otherwise.
@@ -56,7 +56,16 @@ class Bar:
 
 def _papers() -> list[Bar]:
     return [
-        Bar(what=what, protocol="peer", drive="audio", metric=metric, bound=bound, least=least, spec=spec, paper=paper)
+        Bar(
+            what=what,
+            protocol="head_only",
+            drive="audio",
+            metric=metric,
+            bound=bound,
+            least=least,
+            spec=spec,
+            paper=paper,
+        )
         for paper, psnr, lpips in (("TalkingGaussian", 33.6, 0.026), ("EmbedTalk", 35.2, 0.021))
         for what, metric, bound, least, spec in (
             ("PSNR, dB", "psnr", psnr, True, ".2f"),
@@ -67,7 +76,7 @@ def _papers() -> list[Bar]:
 
 def _own() -> list[Bar]:
     likeness = [
-        Bar(what=what, protocol="drives", drive=drive, metric=metric, bound=bound, least=least, spec=spec)
+        Bar(what=what, protocol="full_frame", drive=drive, metric=metric, bound=bound, least=least, spec=spec)
         for drive in ("tracked", "audio")
         for what, metric, bound, least, spec in (
             ("PSNR, dB", "psnr", 31, True, ".2f"),
@@ -75,7 +84,7 @@ def _own() -> list[Bar]:
         )
     ]
     kept = [
-        Bar(what=what, protocol="drives", drive=drive, metric=metric, bound=bound, least=least)
+        Bar(what=what, protocol="full_frame", drive=drive, metric=metric, bound=bound, least=least)
         for what, metric, bound, least in (
             ("jitter of rigid landmarks / real", "pose_jitter_ratio", 1.2, False),
             ("mouth sharpness / real", "mouth_sharpness", 0.8, True),
@@ -108,7 +117,7 @@ def measured(records: list[Record]) -> dict[str, Record]:
     return {
         record.path.stem.removesuffix(QUALITY): record
         for record in records
-        if record.path.stem.endswith(QUALITY) and "drives" in record.content
+        if record.path.stem.endswith(QUALITY) and "full_frame" in record.content
     }
 
 
@@ -141,9 +150,9 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
         rows: dict[str, dict[str, Any]] = {}
         for key, protocol in PROTOCOLS.items():
             found = record.content.get(key) or {}
-            rows |= {f"{protocol}, {drive}": found[drive] for drive in DRIVES if drive in found}
-            if key == "drives":
-                rows |= {f"ours, {_spaced(n)}": v for n, v in (record.content.get("ablations") or {}).items()}
+            rows |= {f"{protocol}, {drive}": found[drive] for drive in DRIVING if drive in found}
+            if key == "full_frame":
+                rows |= {f"{protocol}, {_spaced(n)}": v for n, v in (record.content.get("ablations") or {}).items()}
         rows["real video"] = record.content.get("real", {})
         for name, values in rows.items():
             cells = " | ".join(_number(values, metric, spec) for _, metric, spec in COLUMNS)
@@ -154,12 +163,12 @@ def numbers(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
 def judged(people: dict[str, Record], older: Mapping[Path, list[str]]) -> str:
     """Markdown: what the sync judge says of each person's own video and of the rendered ones."""
     lines = [
-        "| person, held out | record | own video | tracked lips | lips from the sound | lips from the wrong sound |",
+        "| person, held out | record | own video | tracked lips | lips from the audio | lips from the wrong audio |",
         "|---|---|---|---|---|---|",
     ]
     for person, record in people.items():
-        drives = record.content.get("drives") or {}
-        videos = [record.content.get("real", {}), *(drives.get(drive, {}) for drive in DRIVES)]
+        driven = record.content.get("full_frame") or {}
+        videos = [record.content.get("real", {}), *(driven.get(drive, {}) for drive in DRIVING)]
         cells = [", ".join(_number(v, f"sync_{key}", ".2f") for key in ("confidence", "distance")) for v in videos]
         stamp = f"{record.content['date'][:10]}, {shown(record.measured)}"
         lines.append(f"| {_marked(person, record, older)}, {record.frames} | {stamp} | {' | '.join(cells)} |")
@@ -197,7 +206,7 @@ def _comparable(person: str, record: Record) -> bool:
 
 
 def _bound(bar: Bar, person: str) -> float:
-    return OTHER_BOUNDS.get((person, bar.metric), bar.bound) if bar.protocol == "drives" else bar.bound
+    return OTHER_BOUNDS.get((person, bar.metric), bar.bound) if bar.protocol == "full_frame" else bar.bound
 
 
 def _judged(bar: Bar, bound: float, content: dict[str, Any]) -> str:

@@ -89,8 +89,10 @@ def build(folder: Path) -> None:
 
 
 def _build_speech(run: Path) -> None:
-    from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
-    from avatar.audio2motion import personal
+    from avatar.audio.encoders.base import SpeechEncoder
+    from avatar.audio.encoders.mel import MelEncoder
+    from avatar.audio2motion.load import PERSONAL, SHARED
+    from avatar.audio2motion.personal_training import train_personal
     from avatar.audio2motion.shared import SharedPrior
     from avatar.headmotion.generator import MotionGenerator
     from avatar.motion.mouth import ARTICULATION
@@ -100,15 +102,13 @@ def _build_speech(run: Path) -> None:
     torch.manual_seed(0)
     encoder = SpeechEncoder([MelEncoder(12)])
     track, sound = swaying(20.0)
-    MotionGenerator.fit(track, [(0, len(track))], sound, steps=1).save(run / "generator.safetensors")
+    MotionGenerator.fit(track, [(0, len(track))], sound, steps=1).save(run / "headmotion.safetensors")
     part = talking()[0][:100]  # with a mouth that moves
-    personal.fit(part, sound[: 4 * _SECOND], encoder, steps=1, progress=lambda *_: None).save(
-        run / "speech.safetensors"
-    )
-    taps = 0.1 * torch.randn(3 * 4 + 1, len(ARTICULATION))
-    prior = SharedPrior(encoder, torch.ones(12), torch.ones(12), torch.randn(12, 4), taps, 1, 1, 1.0, {"id": "fuzz"})
-    prior.save(run / "shared.safetensors")
-    prior.person(part, FPS).save(run / "prior.safetensors")
+    train_personal(part, sound[: 4 * _SECOND], encoder, steps=1, progress=lambda *_: None).save(run / PERSONAL)
+    weights = 0.1 * torch.randn(3 * 4 + 1, len(ARTICULATION))
+    prior = SharedPrior(encoder, torch.ones(12), torch.ones(12), torch.randn(12, 4), weights, 1, 1, 1.0, {"id": "fuzz"})
+    prior.save(run / "prior.safetensors")
+    prior.person(part, FPS).save(run / SHARED)
 
 
 def _build_media(folder: Path) -> None:
@@ -240,11 +240,13 @@ def _tables(folder: Path) -> list[Target]:
 
 
 def _models(folder: Path) -> list[Target]:
+    from avatar.audio2motion.base import motion_of
+    from avatar.audio2motion.load import PERSONAL, SHARED
     from avatar.audio2motion.personal import PersonalSpeech
-    from avatar.audio2motion.shared import PriorSpeech, SharedPrior
-    from avatar.cli.eval import training
-    from avatar.cli.render import open_person
+    from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.data import PersonDataset
+    from avatar.data.run import open_person
+    from avatar.eval.facts import training
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
@@ -272,13 +274,13 @@ def _models(folder: Path) -> list[Target]:
         trainer[0].resume(run)
 
     def generator(path: Path) -> None:
-        blocks = MotionGenerator.load(path).stream([voice], 25.0)
-        for _ in range(2):
-            finite_motion(next(blocks))
+        stream = MotionGenerator.load(path).open(25.0)
+        finite_motion(stream.push(voice))
+        finite_motion(stream.finish(50))
 
     def shared(path: Path) -> None:
         prior = SharedPrior.load(path)
-        all_of([prior.person(Motion.cat([motion] * 4), 25.0).speak(voice)])
+        all_of([motion_of(prior.person(Motion.cat([motion] * 4), 25.0), voice)])
 
     def person_of(_: Path) -> None:
         open_person(run, None)
@@ -288,10 +290,10 @@ def _models(folder: Path) -> list[Target]:
         _target("baked", run / "baked.safetensors", lambda path: avatar(path, True)),
         _target("run person", run / "person.json", avatar),
         _target("run motion", run / "motion.safetensors", lambda path: MotionStats.of(Motion.load(path)) and None),
-        _target("speech", run / "speech.safetensors", lambda path: all_of([PersonalSpeech.load(path).speak(voice)])),
-        _target("prior", run / "prior.safetensors", lambda path: all_of([PriorSpeech.load(path).speak(voice)])),
-        _target("shared prior", run / "shared.safetensors", shared),
-        _target("generator", run / "generator.safetensors", generator),
+        _target("speech", run / PERSONAL, lambda path: all_of([motion_of(PersonalSpeech.load(path), voice)])),
+        _target("prior", run / SHARED, lambda path: all_of([motion_of(SharedSpeech.load(path), voice)])),
+        _target("shared prior", run / "prior.safetensors", shared),
+        _target("generator", run / "headmotion.safetensors", generator),
         _target("checkpoint", run / "checkpoints" / "last" / "state.safetensors", checkpoint),
         _target("config", run / "config.toml", person_of),
         _target("training", run / "training.json", lambda path: finite(
@@ -410,7 +412,7 @@ def _recordings(folder: Path) -> list[Target]:
     def mouth(_: Path) -> None:
         opened = Cache.open(cache, {"name": "mel"})
         found = opened.mouth(_KEY)
-        found.in_step(0.1)
+        found.in_step(-0.1)
         finite([found.fps, found.rows, found.seconds], "a mouth")
         finite(opened.features(_KEY), "features")
 

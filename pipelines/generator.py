@@ -25,16 +25,17 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import wasserstein_distance
 
 from avatar import log
-from avatar.audio.encoders.base import SpeechEncoder, features_at
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.features import features_at
 from avatar.data import PersonDataset
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.headmotion.flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow, shared_flow
-from avatar.headmotion.generator import FILE, MotionGenerator, heard_track
-from avatar.headmotion.loop import Unrolled, pose_track
+from avatar.headmotion.generator import FILE, MotionGenerator, training_track
+from avatar.headmotion.loop import pose_track
 from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, upper_channels
 from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
-from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.motion import Motion
 from avatar.motion.arkit import MOUTH
 from avatar.motion.blinks import CLOSED, EYES, find_blinks
@@ -131,8 +132,8 @@ def windows_of_person(
     motion: Motion, segments: Segments, data: PersonDataset, left_out: slice | None = None
 ) -> tuple[Windows, Windows]:
     """What there is to learn from a person's motion, from the first frame on, and what a left-out part of it holds."""
-    offset = data.info["av_offset_frames"]
-    track, spans, speech = heard_track(motion, segments, load_audio(data.audio_path), offset)
+    delay = data.info["av_offset_frames"] / data.fps
+    track, spans, speech = training_track(motion, segments, load_audio(data.audio_path), delay)
     low, high = (0, 0) if left_out is None else (left_out.start, left_out.stop)
     seen = clipped(spans, 0, low) + clipped(spans, high, len(track))
     rows = torch.cat([torch.arange(a, b) for a, b in seen])
@@ -178,7 +179,7 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     offset = data.info["av_offset_frames"]
     samples = load_audio(data.audio_path)
     learnt, segments = motion[:first], clipped(data.segments, 0, first)
-    generator = MotionGenerator.fit(learnt, segments, samples, offset)
+    generator = MotionGenerator.fit(learnt, segments, samples, offset / motion.fps)
     folder = config.out / person.stem
     folder.mkdir(parents=True, exist_ok=True)
     generator.save(folder / FILE)
@@ -189,15 +190,15 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     cut = [(round(a * scale), min(round(b * scale), len(resampled))) for a, b in data.segments]
     middle, end = round(first * scale), round(last * scale)
     loud = features_at(SpeechEncoder(()), samples, RATE, len(resampled), offset * RATE / motion.fps).energy
-    manner = UpperFaceNormalizer.of(resampled[:middle], clipped(cut, 0, middle))
+    normalizer = UpperFaceNormalizer.of(resampled[:middle], clipped(cut, 0, middle))
 
     def real(a: int, b: int) -> Track:
         spans = [(low - a, high - a) for low, high in clipped(cut, a, b)]
-        return Track(resampled[a:b], spans, manner.normalise(resampled[a:b], spans).numpy(), loud[a:b])
+        return Track(resampled[a:b], spans, normalizer.normalise(resampled[a:b], spans).numpy(), loud[a:b])
 
     def track(made: Motion, loudness: np.ndarray) -> Track:
         spans = [(0, len(made))]
-        return Track(made, spans, manner.normalise(made, spans).numpy(), loudness)
+        return Track(made, spans, normalizer.normalise(made, spans).numpy(), loudness)
 
     novel_loud = features_at(SpeechEncoder(()), novel, RATE).energy
     count = len(novel_loud)
@@ -233,7 +234,9 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
 
 def generate(generator: MotionGenerator, sound: np.ndarray, rows: int, **options: Any) -> Motion:
     """``rows`` rows at `RATE`."""
-    return Unrolled(generator.stream(chunked(sound), RATE, **options)).read(0, rows)
+    stream = generator.open(RATE, **options)
+    blocks = [stream.push(chunk) for chunk in chunked(sound)]
+    return Motion.cat([*blocks, stream.finish(rows)])[:rows]
 
 
 def distance(first: list[Track], second: list[Track]) -> dict[str, Any]:
@@ -339,26 +342,40 @@ def seams(tracks: list[Track]) -> dict[str, float]:
     return result
 
 
+class _Said:
+    """A motion that is there already, as an `AudioToMotion` and its stream."""
+
+    look_ahead = 0.0
+
+    def __init__(self, motion: Motion) -> None:
+        self.motion, self.fps = motion, motion.fps
+
+    def open(self) -> _Said:
+        return self
+
+    def push(self, samples: np.ndarray) -> Motion:
+        return self.motion[:0]
+
+    def finish(self) -> Motion:
+        return self.motion
+
+
 def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[str, float]:
     """Variance over seeds of head pose and of lips, each as a share of the person's own, through :func:`plan_motion`."""
+    from avatar.audio2motion.base import motion_of
     from avatar.audio2motion.shared import SharedPrior
-    from avatar.infer import planner as performance
     from avatar.infer.avatar import Avatar
     from avatar.infer.controls import Controls
+    from avatar.infer.planner import plan_motion
 
     learnt = Motion.load(folder / "motion.safetensors")
-    sound = folder / "said.wav"
-    write_wav(sound, samples)
-    spoken = list(SharedPrior.load().person(learnt, learnt.fps).stream(chunked(samples)))
-    said = SimpleNamespace(stream=lambda _: iter(spoken))  # heard once, for all seeds
+    said = _Said(motion_of(SharedPrior.load().person(learnt, learnt.fps), samples))  # predicted once, for all seeds
     avatar = cast(Avatar, SimpleNamespace(run=folder, fps=learnt.fps, person=data.info))
-    performance.choose_speech = cast(Any, lambda *_: said)
-    shown = [
-        Motion.cat(
-            list(itertools.chain(performance.plan_motion(avatar, Controls(pose=("generated",), seed=s), sound).motions))
-        )
-        for s in range(SEEDS)
-    ]
+    shown = []
+    for seed in range(SEEDS):
+        controls = Controls(pose=("generated",), seed=seed)
+        plan = plan_motion(avatar, controls, frames=len(said.motion), speech=said)
+        shown.append(Motion.cat(list(plan.stream(chunked(samples)))))
 
     def share(name: str, columns: list[int]) -> float:
         values = torch.stack([getattr(m, name)[:, columns] for m in shown])
@@ -377,11 +394,12 @@ def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[st
 
 def an_hour(generator: MotionGenerator, sound: np.ndarray) -> dict[str, Any]:
     """Drift and memory over an hour of speech, the same minute again and again."""
-    stream = generator.stream(itertools.chain.from_iterable(chunked(sound) for _ in itertools.count()), RATE)
+    stream = generator.open(RATE)
     rows: list[torch.Tensor] = []
     memory = {}
     total = 0
-    for block in stream:
+    for chunk in itertools.chain.from_iterable(chunked(sound) for _ in itertools.count()):
+        block = stream.push(chunk)
         rows.append(torch.cat([block.head_rotation, block.head_translation], 1))
         total += len(block)
         minute = total // round(60 * RATE)
@@ -418,7 +436,7 @@ def plot(
     real = np.concatenate([whole.z[start:], held.z])
     begin = max(0, round((start / RATE + offset) * SAMPLE_RATE))
     made = [generate(generator, samples[begin:], len(real), seed=s) for s in (0, 1)]
-    columns = [real, *(generator.manner.normalise(m, [(0, len(m))]).numpy() for m in made), loop.z[: len(real)]]
+    columns = [real, *(generator.normalizer.normalise(m, [(0, len(m))]).numpy() for m in made), loop.z[: len(real)]]
     names = ("pitch", "yaw", "roll", "x", "y", "gaze_yaw", "gaze_pitch", "brow_left_inner_y", "lids")
     figure, axes = plt.subplots(len(names), 4, figsize=(22, 2 * len(names)), sharey="row", sharex=True)
     for c, (z, title) in enumerate(zip(columns, ("real", "generated, seed 0", "seed 1", "loop"), strict=True)):
@@ -435,4 +453,5 @@ def plot(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with log.on_terminal():
+        main(tyro.cli(Config))

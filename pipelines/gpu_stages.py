@@ -391,14 +391,14 @@ def picture(record: Record) -> None:
     import numpy as np
 
     from avatar.data import PersonDataset
-    from avatar.eval.image_metrics import PictureMeter, RealFrame
+    from avatar.eval.image_metrics import ImageMeter, RealFrame
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
 
     for run in (r for r in _folders("runs") if (r / "tracking.safetensors").is_file() and r.name.endswith("-gpu")):
         data = PersonDataset(WORK / "persons" / run.name.removesuffix("-standard-gpu"), run / "tracking.safetensors")
         avatar = Avatar.load(run, device="cuda")
-        lpips, meter = LPIPS.load().to(avatar.device), PictureMeter()
+        lpips, meter = LPIPS.load().to(avatar.device), ImageMeter()
         held_out = data.motion.to(avatar.device)
         for index in data.test_frames:
             image = avatar.render(avatar.camera, held_out, int(index)).cpu().numpy()

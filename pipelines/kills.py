@@ -48,7 +48,8 @@ LOADED = (  # before the forks: what the commands import
     "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.cli.create", "avatar.cli.train",
     "avatar.train.trainer", "avatar.train.run", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
     "avatar.eval.measure", "avatar.eval.face_tracker", "avatar.cli.prior", "avatar.corpus.prepare",
-    "avatar.corpus.recordings", "avatar.headmotion.generator", "avatar.audio2motion.personal", "avatar.audio2motion.shared_training",
+    "avatar.corpus.recordings", "avatar.headmotion.generator",
+    "avatar.audio2motion.personal_training", "avatar.audio2motion.shared_training",
     "avatar.synth.make", "avatar.methods.gaussian.model", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
       ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")),
@@ -204,7 +205,7 @@ def follow_advice(resume: Task, first: Task, run: Path) -> Task:
 
 def cut_short() -> None:
     """Make few masks, a draft of a few steps, and a speech network and a generator that learn next to nothing."""
-    from avatar.audio2motion import personal
+    from avatar.audio2motion import personal_training
     from avatar.headmotion.generator import MotionGenerator
     from avatar.methods.gaussian import presets
     from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
@@ -223,7 +224,7 @@ def cut_short() -> None:
         )
 
     presets.PRESETS["draft"] = draft
-    personal.train_personal = functools.partial(personal.train_personal, steps=4)
+    personal_training.train_personal = functools.partial(personal_training.train_personal, steps=4)
     MotionGenerator.fit = functools.partial(MotionGenerator.fit, steps=3)
     (TrainConfig.__init__.__kwdefaults__ or {}).update(save_every=4, preview_every=6)
     parse.KEYFRAMES, parse.LONGEST_STRIDE = 5, 1.0

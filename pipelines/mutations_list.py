@@ -6,7 +6,7 @@ from pipelines.mutations import Mutation
 
 _LOSS = "tests/unit/test_training_loss.py"
 _HELD_OUT = "tests/unit/test_held_out.py"
-_PEER = "tests/unit/test_eval.py::test_peer_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it"
+_PEER = "tests/unit/test_eval.py::test_head_only_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it"
 
 TRAINING = (
     Mutation(
@@ -332,7 +332,7 @@ EVALUATION = (
         "avatar/eval/head_only.py",
         'for name in ("hair", "face", "lips", "mouth", "eyes")], axis=0)',
         'for name in ("face", "lips", "mouth", "eyes")], axis=0)',
-        ("tests/unit/test_eval.py::test_peer_shows_no_part_of_the_real_head",),
+        ("tests/unit/test_eval.py::test_head_only_shows_no_part_of_the_real_head",),
         "Real hair is measured as rendered.",
     ),
     Mutation(
@@ -340,7 +340,7 @@ EVALUATION = (
         "avatar/eval/head_only.py",
         "head[..., :3] + (1 - head[..., 3:]) *",
         "head[..., :3] +",
-        ("tests/unit/test_eval.py::test_peer_shows_nothing_but_the_rendered_head",),
+        ("tests/unit/test_eval.py::test_head_only_shows_nothing_but_the_rendered_head",),
         "The head is transparent.",
     ),
     Mutation(
@@ -776,18 +776,18 @@ VIEWER = (
         "Faces that no coefficient allows.",
     ),
     Mutation(
-        "limits of the picture's size",
-        "avatar/cli/view.py",
-        "not 32 <= config.size <= 4096:",
-        "not 32 <= config.size:",
+        "limits of the image's size",
+        "avatar/viewer/start.py",
+        "not 32 <= size <= 4096:",
+        "not 32 <= size:",
         ("tests/unit/test_viewer.py::test_numbers_are_accepted_up_to_their_limits_and_not_beyond",),
         "One option asks for all of the memory.",
     ),
     Mutation(
         "limits of the port",
-        "avatar/cli/view.py",
-        "if not 1 <= config.port <= 65535:",
-        "if not 1 <= config.port <= 99999:",
+        "avatar/viewer/start.py",
+        "if not 1 <= port <= 65535:",
+        "if not 1 <= port <= 99999:",
         ("tests/unit/test_viewer.py::test_numbers_are_accepted_up_to_their_limits_and_not_beyond",),
         "A traceback of the socket.",
     ),

@@ -13,13 +13,16 @@ import soxr
 import torch
 import tyro
 
-from avatar.assets.store import canonical_face
-from avatar.audio.encoders.base import SpeechEncoder, features_at
+from avatar.assets.canonical_face import canonical_face
+from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.encoders.whisper import WhisperEncoder
+from avatar.audio.features import features_at
+from avatar.audio2motion.base import motion_of
+from avatar.audio2motion.load import PERSONAL
 from avatar.audio2motion.personal import PersonalSpeech
-from avatar.audio2motion.shared import RATE, WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.shared import RATE, WEIGHTS, SharedPrior, SharedSpeech
+from avatar.audio2motion.shared_adaptation import adapt
 from avatar.audio2motion.shared_training import Recording, fit
-from avatar.cli.prior import prepare_all
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item, find, video
 from avatar.corpus.measure import mean, measure_all, predict
@@ -27,9 +30,10 @@ from avatar.corpus.mouth import of_face
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
+from avatar.corpus.train import prepare_all
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
-from avatar.log import info
+from avatar.log import info, on_terminal
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
 from avatar.paths import file_sha256, read_json, write_json
@@ -76,9 +80,9 @@ class Config:
     persons: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PERSON=RUN")] = ()
     """Prepared people and their runs, to compare adaptation with the run's own speech network."""
     cache: Path = Path("prior.cache")
-    """Folder for what is prepared, for the next time; another one for --live."""
-    live: bool = False
-    """Measure with as little waiting as there is live."""
+    """Folder for what is prepared, for the next time; another one for --streaming."""
+    streaming: bool = False
+    """Measure with the look-ahead of streaming audio."""
     json: Path | None = None
     """Write the numbers here."""
 
@@ -88,8 +92,8 @@ def main(config: Config) -> None:
     if config.sentences is not None:
         _train(config, config.sentences)
     prior, judge = SharedPrior.load(config.out), SyncJudge.load()
-    if config.live:
-        prior = prior.live()
+    if config.streaming:
+        prior = prior.streaming()
     result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
     for group in ("familiar", "development", "test"):
         if videos := getattr(config, group):
@@ -225,8 +229,8 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     sound = audio[start - lead : start + round(len(held_out) / motion.fps * SAMPLE_RATE)]
     skipped = round(lead / SAMPLE_RATE * motion.fps)
 
-    def speak(speech: PriorSpeech | PersonalSpeech) -> np.ndarray:
-        face = speech.speak(sound).face[skipped:, FACE].numpy()
+    def speak(speech: SharedSpeech | PersonalSpeech) -> np.ndarray:
+        face = motion_of(speech, sound).face[skipped:, FACE].numpy()
         return (np.pad(face, ((0, len(held_out)), (0, 0)), "edge")[: len(held_out)] @ opening_weights()).astype(float)
 
     base = prior.person(train, motion.fps)
@@ -234,9 +238,9 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     for seconds in (*SECONDS, None):
         count = end if seconds is None else min(end, round(seconds * motion.fps))
         taken = train[:count]
-        few = prior.person(taken, motion.fps).adapt(taken, audio, late)
+        few = adapt(prior.person(taken, motion.fps), taken, audio, late / motion.fps)
         said["all" if seconds is None else f"{seconds:g} s"] = speak(few)
-    said["own network"] = speak(PersonalSpeech.load(run / "speech.safetensors"))
+    said["own network"] = speak(PersonalSpeech.load(run / PERSONAL))
     said["all + own network"] = 0.5 * (said["all"] + said["own network"])
     real = held_out.face[:, FACE].numpy() @ opening_weights()
     valid = held_out.valid.numpy()
@@ -251,4 +255,5 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

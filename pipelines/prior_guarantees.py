@@ -17,22 +17,23 @@ import numpy as np
 import torch
 import tyro
 
-from avatar.audio2motion.base import AudioToMotion
+from avatar.audio2motion.base import AudioToMotion, drive, motion_of
 from avatar.audio2motion.ensemble import Ensemble
-from avatar.audio2motion.load import OWN
+from avatar.audio2motion.load import PERSONAL
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import WEIGHTS, SharedPrior
+from avatar.audio2motion.shared_adaptation import adapt
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
-from avatar.log import info
+from avatar.log import info, on_terminal
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.synth import speech
-from avatar.train.speech import LIVE_SECONDS
+from avatar.train.speech import STREAMING_SECONDS
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
 
@@ -136,13 +137,13 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     audio, late, test = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
     train = motion[:test]
     plain = prior.person(train, motion.fps)
-    adapted = plain.adapt(train, audio, late)
-    own = PersonalSpeech.load(run / OWN)
-    live = prior.live().person(train, motion.fps)
+    adapted = adapt(plain, train, audio, late / motion.fps)
+    own = PersonalSpeech.load(run / PERSONAL)
+    live = prior.streaming().person(train, motion.fps)
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
         "live": live,
-        "live, adapted": live.adapt(train[: round(LIVE_SECONDS * motion.fps)], audio, late),
+        "live, adapted": adapt(live, train[: round(STREAMING_SECONDS * motion.fps)], audio, late / motion.fps),
         "adapted": adapted,
         "together": Ensemble([own, adapted]),
     }
@@ -157,7 +158,7 @@ def opening(motion: Motion) -> np.ndarray:
 
 
 def spoken(voice: AudioToMotion, sound: np.ndarray) -> Motion:
-    return Motion.cat(list(voice.stream(chunked(sound))))
+    return motion_of(voice, sound)
 
 
 def held_out(person: Person) -> dict[str, Any]:
@@ -262,44 +263,30 @@ def live(person: Person, said: np.ndarray) -> dict[str, Any]:
     """Waiting and work, chunk by chunk, in processor time of one thread."""
     rows = {}
     for name, voice in person.voices.items():
-        rows[name] = timed(voice.stream, said, voice.fps)
+        rows[name] = timed(voice, said)
     return rows
 
 
-def timed(stream: Callable[[Iterator[np.ndarray]], Iterator[Motion]], said: np.ndarray, fps: float) -> dict[str, float]:
+def timed(voice: AudioToMotion, said: np.ndarray) -> dict[str, float]:
     """What a microphone's listener would see of a stream, if chunks took the processor time that they took here.
 
-    ``look_ahead``: seconds of sound after a frame's time that had been heard when it came out, at most;
+    ``look_ahead``: seconds of audio after a frame's time that had been pushed when it came out, at most;
     ``ready_p95``: seconds between the end of the chunk that a frame waited for and the frame;
-    ``real_time_factor``: processor seconds per second of sound.
+    ``real_time_factor``: processor seconds per second of audio.
     """
-    heard: list[float] = []  # processor time when chunk k was handed over
-    asked: list[float] = []  # ... when the next was asked for
-
-    def sound() -> Iterator[np.ndarray]:
-        for chunk in chunked(said, CHUNK):
-            if heard:
-                asked.append(time.process_time())
-            heard.append(time.process_time())
-            yield chunk
-        asked.append(time.process_time())
-        heard.append(np.inf)  # the end: what comes now is not live
-
+    stream = voice.open()
     ready: list[float] = []
     ahead: list[float] = []
-    free = 0.0  # when the listener was done with all chunks so far
-    chunk = -1
-    for block in stream(sound()):
-        out, last = time.process_time(), len(heard) - 1
-        if not np.isfinite(heard[-1]):
-            break
-        while chunk < last - 1:
-            chunk += 1
-            free = max(free, (chunk + 1) * CHUNK / SAMPLE_RATE) + asked[chunk] - heard[chunk]
-        arrived = (last + 1) * CHUNK / SAMPLE_RATE
-        ready += [max(free, arrived) + out - heard[last] - arrived] * len(block)
-        ahead += [arrived - (len(ahead) + i) / fps for i in range(len(block))]
-    work = sum(b - a for a, b in zip(heard, asked, strict=False))
+    free = work = 0.0  # when the listener is done with all chunks so far; processor time in all
+    for number, chunk in enumerate(chunked(said, CHUNK), 1):
+        began = time.process_time()
+        block = stream.push(chunk)
+        seconds = time.process_time() - began
+        arrived = number * CHUNK / SAMPLE_RATE
+        free = max(free, arrived) + seconds
+        work += seconds
+        ready += [free - arrived] * len(block)
+        ahead += [arrived - (len(ahead) + i) / voice.fps for i in range(len(block))]
     return {
         "look_ahead": max(ahead, default=np.nan),
         "ready_p95": float(np.percentile(ready, 95)) if ready else np.nan,
@@ -379,7 +366,7 @@ def long_run(voice: AudioToMotion, said: np.ndarray, seconds: float) -> dict[str
             yield from chunked(sound)
 
     frame = 0
-    for block in voice.stream(loop()):
+    for block in drive(voice, loop()):
         times = (frame + np.arange(len(block))) / voice.fps
         for end in ends:
             inside = np.abs(times % period - (end - 0.2)) < 0.5 / voice.fps
@@ -414,4 +401,5 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 import tyro
 
-from avatar.audio.encoders.base import features_at
+from avatar.audio.features import features_at
 from avatar.audio.vad import VoiceActivityDetector
-from avatar.audio2motion.lip_closure import fit_touch
+from avatar.audio2motion.lip_closure import fit_bilabial_closure
 from avatar.audio2motion.shared import GAIN, RATE, WEIGHTS, SharedPrior
 from avatar.corpus.find import find
 from avatar.errors import AvatarError
 from avatar.eval.speech_metrics import closure_times
 from avatar.io.audio import load_audio
-from avatar.log import info, track
+from avatar.log import info, on_terminal, track
 from avatar.motion.mouth import spread_of
 from avatar.paths import read_json
 from avatar.synth import speech
@@ -52,36 +52,36 @@ def main(config: Config) -> None:
     prior = SharedPrior.load(config.prior)
     if "speaking" in prior.about:
         raise AvatarError(
-            f"{config.prior} has been through this already.", "", "Start from what pipelines.prior wrote."
+            f"{config.prior} has been through this already.", fix="Start from what pipelines.prior wrote."
         )
     words = read_json(config.sentences / "words.json")
     items = {item.name: item for item in find(config.sentences)}
     cache, keys = prepared(list(items.values()), config.cache, prior.encoder)
     values, talks, sentences = [], [], []
     for name, key in track(sorted(keys.items()), "Listening"):
-        seen = cache.mouth(key).in_step(config.sentences_late / 25)[0]  # GRID's rate
+        seen = cache.mouth(key).in_step(-config.sentences_late / 25)[0]  # GRID's rate
         path = items[name].files[0]
         features = features_at(prior.encoder, load_audio(path), RATE, len(seen))
         values.append(seen)
         talks.append(VoiceActivityDetector(RATE).judge(features.energy)[1] > 0.5)
         times = closure_times([(a, b, word) for a, b, word in words[path.stem]])
-        sentences.append((prior.heard(features.features), times * RATE))
+        sentences.append((prior.inputs(features.features), times * RATE))
     everything, speaking = np.concatenate(values), np.concatenate(values)[np.concatenate(talks)]
-    taps = in_speech(prior.taps, everything, speaking)
+    weights = in_speech(prior.weights, everything, speaking)
     synthetic = [
-        (prior.heard(features_at(prior.encoder, sound, RATE).features), closures * RATE)
+        (prior.inputs(features_at(prior.encoder, sound, RATE).features), closures * RATE)
         for sound, closures in synthetic_closures(SYNTHETIC_SECONDS)
     ]
     about = prior.about | {"id": "shared-2", "speaking": {"gain": GAIN, "synthetic_seconds": SYNTHETIC_SECONDS}}
-    touch = fit_touch([sentences, synthetic])
-    replace(prior, taps=taps, touch=touch, gain=GAIN, about=about).save(config.out)
+    closure = fit_bilabial_closure([sentences, synthetic])
+    replace(prior, weights=weights, closure_weights=closure, gain=GAIN, about=about).save(config.out)
     info(f"Wrote {config.out}")
 
 
-def in_speech(taps: torch.Tensor, everything: np.ndarray, speaking: np.ndarray) -> torch.Tensor:
-    """Taps of a regression in units of a speaker's middle and spread [T, A], now in those of speech alone."""
+def in_speech(weights: torch.Tensor, everything: np.ndarray, speaking: np.ndarray) -> torch.Tensor:
+    """Weights of a regression in units of a speaker's middle and spread [T, A], now in those of speech alone."""
     (middle, spread), (speech_middle, speech_spread) = spread_of(everything), spread_of(speaking)
-    changed = taps / torch.from_numpy(speech_spread / spread)
+    changed = weights / torch.from_numpy(speech_spread / spread)
     changed[-1] -= torch.from_numpy((speech_middle - middle) / speech_spread)
     return changed
 
@@ -100,4 +100,5 @@ def bilabials(said: speech.Speech) -> np.ndarray:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

@@ -42,7 +42,7 @@ def main(config: Config) -> int:
     if avatar(["create", str(cut), "--out", str(run), "--quality", "draft"]) != 0:
         return 1
     metrics = json.loads((run / "metrics.json").read_text())
-    shown = metrics["drives"]["tracked"]
+    shown = metrics["full_frame"]["tracked"]
     failed = [f"{name} {shown[name]:.2f} < {floor}" for name, floor in FLOORS.items() if not shown[name] >= floor]
     if not shown["mouth_correlation"] >= 0.5:
         failed.append(f"the mouth does not follow: correlation {shown['mouth_correlation']:.2f}")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from avatar.assets.store import canonical_face
+from avatar.assets.canonical_face import canonical_face
 from avatar.environment import environment
 from avatar.eval.face_tracker import FaceTracker, Track, track_video
 from avatar.io.checkpoint import load_tensors
-from avatar.log import info, track
+from avatar.log import info, on_terminal, track
 from avatar.paths import file_sha256, write_json
 from avatar.preprocess.refine import canonical_in_head_axes
 from avatar.sync.evaluation import judge_clips, summary
@@ -102,4 +102,5 @@ def _tracks(paths: Sequence[Path], tracker: FaceTracker, kept: Path | None) -> d
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with on_terminal():
+        main(tyro.cli(Config))

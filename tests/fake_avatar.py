@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 
 SIZE, FPS = 48, 25.0
+FRAME = round(16000 / FPS)  # samples
 
 
 class FakeAvatar:
@@ -38,17 +39,39 @@ class FakeAvatar:
 
 
 class LoudnessSpeech:
-    """Opens the jaw with the loudness of each frame's sound; in blocks of ten frames."""
+    """Opens the jaw with the loudness of each frame's audio, as soon as it is there; counts what it hears."""
 
-    fps = FPS
+    fps, look_ahead = FPS, 1 / FPS
 
-    def stream(self, chunks: Any) -> Any:
-        samples = np.concatenate(list(chunks))
-        hop = 16000 / FPS
-        level = [np.abs(samples[round(i * hop) : round((i + 1) * hop)]).max() for i in range(int(len(samples) / hop))]
+    def __init__(self) -> None:
+        self.heard = self.opened = 0
+
+    def open(self) -> LoudnessStream:
+        self.opened += 1
+        return LoudnessStream(self)
+
+    def motion(self, level: np.ndarray) -> Motion:
+        """Frames of a jaw that is open by ``level`` [n], and things that must never come through."""
         motion = Motion.zeros(len(level), FPS)
-        motion.arkit[:, INDEX["jawOpen"]] = torch.tensor(np.array(level), dtype=torch.float32)
-        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9  # must never come through
+        motion.arkit[:, INDEX["jawOpen"]] = torch.from_numpy(level).float()
+        motion.arkit[:, INDEX["eyeBlinkLeft"]] = 9
         motion.head_rotation[:] = 9
-        for i in range(0, len(motion), 10):
-            yield motion[i : i + 10]
+        return motion
+
+
+class LoudnessStream:
+    """One utterance of a `LoudnessSpeech`."""
+
+    def __init__(self, speech: LoudnessSpeech) -> None:
+        self._speech, self._held = speech, np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray) -> Motion:
+        self._speech.heard += len(samples)
+        self._held = np.concatenate([self._held, samples])
+        count = len(self._held) // FRAME
+        level = np.abs(self._held[: count * FRAME].reshape(count, FRAME)).max(1, initial=0)
+        self._held = self._held[count * FRAME :]
+        return self._speech.motion(level)
+
+    def finish(self) -> Motion:
+        return self._speech.motion(np.abs(self._held).max(initial=0, keepdims=True)[: len(self._held)])

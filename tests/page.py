@@ -95,7 +95,7 @@ class Page:
 
     def upload(self, name: str, content: bytes, size: int | None = None, part: int = 1 << 19) -> None:
         """Send a file as viser's page does; ``size`` is what is announced."""
-        label = "Speak a sound file"
+        label = "Speak an audio file"
         wait_for(lambda: label in self.fields or (self.read() and label in self.fields))
         about = {"source_component_uuid": self.fields[label], "transfer_uuid": f"{name}{time.monotonic()}"}
         parts = [content[i : i + part] for i in range(0, len(content), part)]

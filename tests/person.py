@@ -25,7 +25,7 @@ from avatar.train.trainer import Trainer
 
 def canonical_shape() -> np.ndarray:
     """MediaPipe's canonical face in head axes, with ten iris points added, [478, 3]."""
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
 
     vertices = canonical_face()[0] * MEDIAPIPE_TO_HEAD.numpy()
     right, left = vertices[[33, 133]].mean(0), vertices[[362, 263]].mean(0)

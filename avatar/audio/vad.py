@@ -1,11 +1,12 @@
-"""Is anybody speaking? A gate on loudness that opens at once and closes softly, and loudness relative to the voice.
+"""Voice activity: a gate on energy that opens at once and closes softly, and loudness relative to the voice.
 
-Silence closes the gate after a stop's closure would be over. A pause in which a room or a breath can be heard is
-another matter: some people shut their lips in it, others breathe in through the open mouth. How long it takes to close
-the gate is therefore a property of the person.
+Silence closes the gate after a stop's closure would be over. In a pause with audible room or breath some people shut
+their lips, others breathe in through the open mouth. How long the gate takes to close is a property of the person.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,23 @@ _EARLY_SECONDS = 0.08  # the lips part before the sound
 HOLD_SECONDS = 0.10  # closures of stops are no pauses
 _RELEASE_SECONDS = 0.15
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+class VoiceActivity(NamedTuple):
+    """Judged frames.
+
+    Attributes:
+        energy: [n] dB relative to full scale, as it came in.
+        loudness: [n] dB relative to the voice, -60 to 0.
+        gate: [n] 0 (closed) to 1 (open).
+    """
+
+    energy: np.ndarray
+    loudness: np.ndarray
+    gate: np.ndarray
 
 
 class VoiceActivityDetector:
-    """Judges a stream of frames with some look-ahead; how the stream is cut makes no difference.
+    """Judge a stream of frames with some look-ahead; how the stream is cut makes no difference.
 
     Args:
         fps: Frames per second.
@@ -44,35 +57,31 @@ class VoiceActivityDetector:
         self._pause_hold = round(max(pause, silence) * fps)
         self._ahead = round(ahead * fps)
         self._early = max(1, round(_EARLY_SECONDS * fps))
-        self._features: np.ndarray | None = None  # rows not yet given back
-        self._energy = np.zeros(0)  # of the same rows
+        self._energy = np.zeros(0)  # of rows not yet given back
         self._levels = np.zeros((0, 2))  # voice and background, as of each of these rows
         self._voice, self._floor = -np.inf, np.inf
         self._open, self._hold = 0.0, 0
 
-    def push(self, features: np.ndarray, energy: np.ndarray) -> list[Rows]:
-        """Add rows; get back those that can be judged.
+    @property
+    def look_ahead(self) -> int:
+        """Frames after a frame that are needed to judge it."""
+        return self._ahead + self._early
 
-        Args:
-            features: [n, F] carried along.
-            energy: [n] dB relative to full scale.
-
-        Returns:
-            Blocks (features [m, F], loudness relative to the voice [m] in dB, gate [m] 0 to 1).
-        """
-        self._features = features if self._features is None else np.concatenate([self._features, features])
+    def push(self, energy: np.ndarray) -> VoiceActivity:
+        """Take energy [n] in dB relative to full scale; return the frames [m] that can be judged."""
         self._energy = np.concatenate([self._energy, energy])
-        self._levels = np.concatenate([self._levels, [self._follow(float(value)) for value in energy]])
-        return self._give(len(self._energy) - self._ahead - self._early)
+        if len(energy):
+            self._levels = np.concatenate([self._levels, [self._follow(float(value)) for value in energy]])
+        return self._take(len(self._energy) - self.look_ahead)
 
-    def finish(self) -> list[Rows]:
-        """The rest."""
-        return self._give(len(self._energy))
+    def finish(self) -> VoiceActivity:
+        """Return the rest."""
+        return self._take(len(self._energy))
 
     def judge(self, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A whole recording at once: loudness relative to the voice [n], and the gate [n]."""
-        rows = [*self.push(energy[:, None], energy), *self.finish()]
-        return np.concatenate([row[1] for row in rows]), np.concatenate([row[2] for row in rows])
+        """Loudness relative to the voice [n] and the gate [n] of a whole recording."""
+        blocks = self.push(energy), self.finish()
+        return np.concatenate([b.loudness for b in blocks]), np.concatenate([b.gate for b in blocks])
 
     def _follow(self, value: float) -> tuple[float, float]:
         if value > _SILENCE_DB:  # digital silence says nothing about the background of speech
@@ -81,24 +90,24 @@ class VoiceActivityDetector:
         self._voice = max(value, min(self._voice, sunk))
         return self._voice, self._floor
 
-    def _give(self, count: int) -> list[Rows]:
-        if count <= 0 or self._features is None:
-            return []
+    def _take(self, count: int) -> VoiceActivity:
+        if count <= 0:
+            return VoiceActivity(self._energy[:0], np.zeros(0, np.float32), np.zeros(0, np.float32))
         seen = min(count + self._early, len(self._energy))
         later = np.minimum(np.arange(seen) + self._ahead, len(self._levels) - 1)
         voice, floor = self._levels[later].T
         threshold = np.maximum(_SILENCE_DB, voice - _BELOW_VOICE)
-        span = voice - floor  # -inf as long as there was no sound
+        span = voice - floor  # -inf as long as there was no audio
         threshold = np.where(span > _CLEAR_RANGE, np.maximum(threshold, floor + _ABOVE_FLOOR), threshold)
         speech = (self._energy[:seen] > threshold) & (span > _STEADY_RANGE)
-        opens = np.empty(count, np.float32)
+        gate = np.empty(count, np.float32)
         silence = self._energy[:seen] <= np.maximum(_SILENCE_DB, voice - _SILENCE_BELOW_VOICE)
         for i in range(count):
-            opens[i] = self._step(bool(speech[i : i + self._early + 1].any()), bool(silence[i]))
+            gate[i] = self._step(bool(speech[i : i + self._early + 1].any()), bool(silence[i]))
         relative = np.clip(self._energy[:count] - voice[:count], -60, 0).astype(np.float32)
-        block = self._features[:count], relative, opens
-        self._features, self._energy, self._levels = self._features[count:], self._energy[count:], self._levels[count:]
-        return [block]
+        judged = VoiceActivity(self._energy[:count], relative, gate)
+        self._energy, self._levels = self._energy[count:], self._levels[count:]
+        return judged
 
     def _step(self, speech: bool, silence: bool) -> float:
         if speech:

@@ -1,4 +1,10 @@
-"""What turns speech into motion: today a network per person, later a prior shared by all."""
+"""The seam between sound and motion: a model opens streams, a stream takes samples and gives frames.
+
+stream = model.open()
+for samples in microphone:          # 16 kHz mono float32, pieces of any length
+    show(stream.push(samples))      # zero or more frames
+show(stream.finish())               # the frames that were still waiting for sound
+"""
 
 from __future__ import annotations
 
@@ -7,22 +13,70 @@ from typing import Protocol
 
 import numpy as np
 
+from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.motion import Motion
 
 
+class AudioStream(Protocol):
+    """One utterance on its way through a model. It holds all state, so a model may have many streams open at once.
+
+    Frame t belongs to the sound at ``t / fps``. As many frames come out as begin within the sound, at least one; none
+    where there was no sound. They are the same to 1e-6 however the sound is cut.
+    """
+
+    def push(self, samples: np.ndarray) -> Motion:
+        """Take samples [N]; return the frames [n >= 0] that they complete.
+
+        Raises:
+            AvatarError: The samples are no mono floating-point sound within -1 and 1.
+        """
+        ...
+
+    def finish(self) -> Motion:
+        """End the sound; return the remaining frames [n >= 0]. The stream is then spent."""
+        ...
+
+
 class AudioToMotion(Protocol):
-    """Speech in, motion out.
+    """A model from speech to mouth motion.
 
     Attributes:
         fps: Frames per second of the motion.
+        look_ahead: Seconds. A frame at second t comes out by the time the sound reaches ``t + look_ahead``.
     """
 
-    fps: float
+    @property
+    def fps(self) -> float: ...
 
-    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
-        """Blocks of motion for 16 kHz mono chunks of any size.
+    @property
+    def look_ahead(self) -> float: ...
 
-        Memory and look-ahead are bounded, and the blocks together are the same for any chunk size. Frame t belongs
-        to the sound at ``t / fps``; there are as many frames as begin within the sound.
-        """
+    def open(self) -> AudioStream:
+        """Begin an utterance. Loads nothing."""
         ...
+
+
+def drive(model: AudioToMotion, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+    """Drive a model with audio that is at hand in pieces.
+
+    Args:
+        model: The model.
+        chunks: Samples [N] of any length each.
+
+    Yields:
+        Motion of one frame or more.
+    """
+    stream = model.open()
+    for chunk in chunks:
+        if len(motion := stream.push(chunk)):
+            yield motion
+    if len(motion := stream.finish()):
+        yield motion
+
+
+def motion_of(model: AudioToMotion, samples: np.ndarray) -> Motion:
+    """Drive a model with a whole recording [N]; returns as many frames as begin within it."""
+    return Motion.cat([Motion.zeros(0, model.fps), *drive(model, chunked(samples, _PIECE))])
+
+
+_PIECE = 10 * SAMPLE_RATE  # samples pushed at once: keeps memory small for an hour of audio

@@ -1,29 +1,27 @@
-"""Several speech networks that speak as one: the mean of what each says.
+"""Ensemble of speech networks: the mean of their predictions.
 
-A network learnt from a person's own minute knows that person; the shared prior knows voices and languages that the
-minute lacks. They err in different ways, so the mean follows the lips better than either (docs/prior.md).
+The personal network knows the person; the shared one knows voices and languages that the person's minute lacks. Their
+errors differ, so the mean follows the lips better than either (docs/prior.md).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.audio2motion.base import AudioToMotion
-from avatar.audio2motion.shared import PriorSpeech
+from avatar.audio2motion.base import AudioStream, AudioToMotion
+from avatar.audio2motion.shared import SharedParts, SharedSpeech
 from avatar.errors import AvatarError
-from avatar.io.audio import chunked
 from avatar.motion import Motion
-
-_Parted = tuple[Motion, Tensor]  # motion before lips are brought together, and how surely they touch [n]
 
 
 class Ensemble:
     """The mean of several networks; implements `avatar.audio2motion.base.AudioToMotion`.
+
+    The first `SharedSpeech` among them also brings the lips of the mean together on p, b and m.
 
     Args:
         members: Of one frame rate.
@@ -35,42 +33,53 @@ class Ensemble:
     def __init__(self, members: Sequence[AudioToMotion]) -> None:
         rates = {member.fps for member in members}
         if len(rates) != 1:
-            raise AvatarError("Networks that speak together must have one frame rate,", f"not {sorted(rates)}.")
+            raise AvatarError("The networks of an ensemble must have one frame rate,", why=f"not {sorted(rates)}.")
         self.members = tuple(members)
         self.fps = rates.pop()
-        self._prior = next((member for member in members if isinstance(member, PriorSpeech)), None)
+        self.shared = next((member for member in members if isinstance(member, SharedSpeech)), None)
 
-    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
-        """Blocks of motion for a stream of 16 kHz mono sound; as late as the slowest member.
+    @property
+    def look_ahead(self) -> float:
+        """Seconds of audio after a frame that the slowest member waits for, at most."""
+        return max(member.look_ahead for member in self.members)
 
-        Where a `PriorSpeech` is among them, it also says of the mean where the lips have to touch.
-        """
-        sounds = itertools.tee(chunks, len(self.members))
-        streams = [self._parted(member, sound) for member, sound in zip(self.members, sounds, strict=True)]
-        held: list[_Parted | None] = [None] * len(streams)
-        while True:
-            held = [next(stream, None) if block is None else block for block, stream in zip(held, streams, strict=True)]
-            blocks = [block for block in held if block is not None]
-            if len(blocks) < len(streams):
-                return
-            count = min(len(motion) for motion, _ in blocks)
-            if count:
-                yield self._mean([(motion[:count], touch[:count]) for motion, touch in blocks])
-            held = [(motion[count:], touch[count:]) if len(motion) > count else None for motion, touch in blocks]
+    def open(self) -> EnsembleStream:
+        """Begin an utterance; only mouth, jaw and cheeks move."""
+        return EnsembleStream(self)
 
-    def _parted(self, member: AudioToMotion, sound: Iterator[np.ndarray]) -> Iterator[_Parted]:
-        if self._prior is not None and member is self._prior:
-            return self._prior.parted(sound)
-        return ((motion, torch.zeros(len(motion))) for motion in member.stream(sound))
 
-    def _mean(self, parts: Sequence[_Parted]) -> Motion:
-        motions = [motion for motion, _ in parts]
-        face, arkit = (torch.stack([getattr(m, name) for m in motions]).mean(0) for name in ("face", "arkit"))
-        motion = motions[0].map(face=face, arkit=arkit)
-        if self._prior is None:
-            return motion
-        return self._prior.close(motion, torch.stack([touch for _, touch in parts]).sum(0))
+class EnsembleStream:
+    """One utterance on its way through an `Ensemble`."""
 
-    def speak(self, samples: np.ndarray) -> Motion:
-        """The motion for a whole sound [N]."""
-        return Motion.cat(list(self.stream(chunked(samples))))
+    def __init__(self, ensemble: Ensemble) -> None:
+        shared = self._shared = ensemble.shared
+        self._streams: list[AudioStream | SharedParts] = [
+            member.open() if shared is None or member is not shared else shared.open_parts()
+            for member in ensemble.members
+        ]
+        self._held = [Motion.zeros(0, ensemble.fps) for _ in self._streams]
+        self._closure = torch.zeros(0)  # probability, of frames of the shared member that are held
+
+    def push(self, samples: np.ndarray) -> Motion:
+        """Take samples [N]; return the frames [n >= 0] that all members have."""
+        return self._mean([stream.push(samples) for stream in self._streams])
+
+    def finish(self) -> Motion:
+        """Return the remaining frames."""
+        return self._mean([stream.finish() for stream in self._streams])
+
+    def _mean(self, new: list[Motion | tuple[Motion, Tensor]]) -> Motion:
+        for i, block in enumerate(new):
+            motion, closure = block if isinstance(block, tuple) else (block, None)
+            self._held[i] = Motion.cat([self._held[i], motion])
+            if closure is not None:
+                self._closure = torch.cat([self._closure, closure])
+        count = min(map(len, self._held))
+        ready = [motion[:count] for motion in self._held]
+        self._held = [motion[count:] for motion in self._held]
+        face, arkit = (torch.stack([getattr(m, name) for m in ready]).mean(0) for name in ("face", "arkit"))
+        mean = ready[0].map(face=face, arkit=arkit)
+        if self._shared is None:
+            return mean
+        closure, self._closure = self._closure[:count], self._closure[count:]
+        return self._shared.close(mean, closure)

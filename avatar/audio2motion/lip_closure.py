@@ -1,7 +1,7 @@
-"""Lips that meet: where p, b or m is heard, the lips of the person are brought together.
+"""Bilabial closure: the lips of the person are brought together on p, b and m.
 
-A regression says the mean of what lips do at such sounds, late here and early there, and so hardly ever shuts them. A
-second one on the same rows says how surely they touch (`avatar.audio2motion.shared.SharedPrior.touch`).
+Regression averages over timing jitter and so rarely closes the lips on p, b, m. A second linear head on the same inputs
+predicts the closure probability (`avatar.audio2motion.shared.SharedPrior.closure_weights`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from avatar.motion import Motion
 from avatar.motion.mouth import FACE, MouthNormalizer, mouth_channels, opening_weights, with_mouth
 
 _RIDGE = 0.1  # of the mean power of the inputs
-_UNSURE, _SURE = (
-    0.2,
-    0.55,
-)  # of the regression's output, which is about 0 far from a closure and seldom reaches 1 at one
+# Output of the regression that counts as probability 0 and 1: it is about 0 far from a closure and seldom reaches 1.
+_UNSURE, _SURE = 0.2, 0.55
 _SIGMA = 1.0  # rows; how exactly the times of closures are known
 
 
@@ -29,32 +27,32 @@ class LipClosure:
     """How a person's lips come together.
 
     Attributes:
-        way: [CHANNELS] what the channels do while the lips open by a centimetre.
+        direction: [CHANNELS] change of the channels per centimetre of lip opening.
         gap: Centimetres between the lips where they touch, as they are tracked.
     """
 
-    way: Tensor
+    direction: Tensor
     gap: float
 
     @staticmethod
-    def of(identity: MouthNormalizer, rest: Tensor) -> LipClosure:
-        """The way in which the person's lips part most easily: what white articulation does along with the opening.
+    def of(normalizer: MouthNormalizer, rest: Tensor) -> LipClosure:
+        """Find the direction in which the person's lips part most easily: how channels go with the opening.
 
         Args:
-            identity: The person's.
+            normalizer: The person's.
             rest: [CHANNELS] the closed mouth.
         """
         weights = _weights(rest)
-        way = identity.matrix.T @ (identity.matrix @ weights)
-        return LipClosure(way / (way @ weights), float(rest @ weights))
+        direction = normalizer.matrix.T @ (normalizer.matrix @ weights)
+        return LipClosure(direction / (direction @ weights), float(rest @ weights))
 
-    def __call__(self, motion: Motion, touch: Tensor) -> Motion:
-        """Lips brought together as much as ``touch`` [T] says, 0 to 1; lips that are closed stay as they are."""
-        if not bool(touch.any()):
+    def __call__(self, motion: Motion, probability: Tensor) -> Motion:
+        """Bring the lips together by ``probability`` [T], 0 to 1; lips that are closed stay as they are."""
+        if not bool(probability.any()):
             return motion
         channels = torch.from_numpy(mouth_channels(motion))
         excess = (channels @ _weights(channels) - self.gap).clamp(min=0)
-        return with_mouth(channels - (touch * excess)[:, None] * self.way, motion.fps)
+        return with_mouth(channels - (probability * excess)[:, None] * self.direction, motion.fps)
 
 
 def _weights(like: Tensor) -> Tensor:
@@ -64,24 +62,27 @@ def _weights(like: Tensor) -> Tensor:
     return torch.from_numpy(weights)
 
 
-def fit_touch(sources: Sequence[Sequence[tuple[Tensor, np.ndarray]]]) -> Tensor:
-    """[taps] a regression of whether the lips touch: 0 and less for surely not, 1 and more for surely.
+def fit_bilabial_closure(sources: Sequence[Sequence[tuple[Tensor, np.ndarray]]]) -> Tensor:
+    """Fit the closure head: a ridge regression to 0 and less for surely open, 1 and more for surely closed.
 
     Args:
-        sources: Sources of equal weight, of recordings: what the prior hears [n, taps], at `shared.RATE`, and the rows,
-            as fractions, in the middle of p, b and m.
+        sources: Sources of equal weight, of recordings: inputs of the prior [n, R], at `shared.RATE`, and the rows, as
+            fractions, in the middle of p, b and m.
+
+    Returns:
+        Weights [R].
     """
     gram = moment = torch.zeros((), dtype=torch.float64)
     for recordings in sources:
-        heard = torch.cat([rows for rows, _ in recordings]).double()
+        inputs = torch.cat([rows for rows, _ in recordings]).double()
         near = torch.cat([_nearness(len(rows), closures) for rows, closures in recordings])
-        gram = gram + heard.T @ heard / len(heard)
-        moment = moment + heard.T @ near / len(heard)
+        gram = gram + inputs.T @ inputs / len(inputs)
+        moment = moment + inputs.T @ near / len(inputs)
     ridge = torch.full((len(gram),), _RIDGE * float(gram.trace()) / len(gram), dtype=torch.float64)
     ridge[-1] = 1e-6
-    taps = torch.linalg.solve(gram + torch.diag(ridge), moment)
-    taps[-1] -= _UNSURE
-    return (taps / (_SURE - _UNSURE)).float()
+    weights = torch.linalg.solve(gram + torch.diag(ridge), moment)
+    weights[-1] -= _UNSURE
+    return (weights / (_SURE - _UNSURE)).float()
 
 
 def _nearness(count: int, closures: np.ndarray) -> Tensor:

@@ -1,15 +1,13 @@
-"""From sound to the motion that is rendered: lips from the speech, everything else from the person's own video."""
+"""Which speech network drives a run's person, and the files that hold it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avatar import log
-from avatar.audio2motion.ensemble import Ensemble
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
 from avatar.motion import Motion
@@ -17,99 +15,83 @@ from avatar.motion.mouth import FACE, MOUTH
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
-    from avatar.audio2motion.shared import PriorSpeech
-    from avatar.data import PersonDataset
+    from avatar.audio2motion.personal import PersonalSpeech
+    from avatar.audio2motion.shared import SharedSpeech
 
-CONTEXT_SECONDS = 1.0  # of sound before a held-out span: the speech network never starts in the middle of a word
-OWN, ADAPTED, LIVE = "speech.safetensors", "prior.safetensors", "live.safetensors"  # in a RUN folder
+# In a RUN folder.
+PERSONAL, SHARED, STREAMING = "personal.safetensors", "shared.safetensors", "streaming.safetensors"
+CHOICES = ("auto", "personal", "shared", "streaming")
 
 
-def choose_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
-    """What turns sound into the lips of a run's person.
+def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
+    """Load a speech network of a run.
 
     Args:
         run: The RUN folder.
         fps: Of the avatar.
-        which: ``own``, the network learnt from the person's own video; ``prior``, the one shared by all people, adapted
-            to the person where the video had sound; ``auto``, what the run has: both together, or either; ``live``, the
-            prior with 0.2 s of look-ahead at most, for sound that is still being spoken.
+        which: ``personal``: the network trained on the person's own video. ``shared``: the one shared by all people,
+            adapted to the person where the video had audio. ``auto``: the ensemble of both, or the one that the run
+            has. ``streaming``: the shared one with at most 0.2 s of look-ahead, for audio that is still being spoken.
 
     Raises:
-        AvatarError: ``own``, and the run has none; or a file cannot be read; or the prior's asset cannot be had.
+        AvatarError: ``which`` is unknown; the run has no personal network and it was asked for; a file cannot be read;
+            an encoder's weights cannot be had.
     """
-    if which == "own":
-        return own_speech(run)
-    if which == "live":
-        return live_speech(run, fps)
+    if which not in CHOICES:
+        raise AvatarError(f"There is no speech network {which!r}.", fix=f"Choose {', '.join(CHOICES)}.")
+    if which == "personal":
+        return load_personal(run)
+    if which == "streaming":
+        return load_streaming(run, fps)
     if which == "auto":
-        if (Path(run) / OWN).is_file():
-            return load_speech(run)
-        log.info("The run has no speech network of its own: the prior shared by all people speaks.")
-    return adapted_prior(run) if (Path(run) / ADAPTED).is_file() else prior_speech(run, fps)
+        if (Path(run) / PERSONAL).is_file():
+            return _load_trained(run)
+        log.info("The run has no personal speech network: the shared one drives the lips.")
+    return load_shared(run, fps)
 
 
-def load_speech(run: Path) -> AudioToMotion:
-    """What a run learnt from its person's sound: its own network, with the adapted prior where there is one.
-
-    Raises:
-        AvatarError: See :func:`own_speech`.
-    """
-    own = own_speech(run)
-    return Ensemble([own, adapted_prior(run)]) if (Path(run) / ADAPTED).is_file() else own
-
-
-def own_speech(run: Path) -> AudioToMotion:
-    """The audio-to-motion network of a run.
+def load_personal(run: Path) -> PersonalSpeech:
+    """Load the personal network of a run.
 
     Raises:
-        AvatarError: The run has none, because its video had no sound or its training has not finished.
+        AvatarError: The run has none, because its video had no audio or its training has not finished.
     """
-    path = Path(run) / OWN
-    if not path.is_file():
-        raise AvatarError(
-            f"{run} cannot be driven by sound: it holds no {OWN}.",
-            "Either its video had no sound, or training was stopped before its last part.",
-            "Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech prior.",
-        )
     from avatar.audio2motion.personal import PersonalSpeech
 
+    path = Path(run) / PERSONAL
+    if not path.is_file():
+        raise AvatarError(
+            f"{run} cannot be driven by its own speech network: it holds no {PERSONAL}.",
+            why="Either its video had no audio, or training was stopped before its last part.",
+            fix="Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech shared.",
+        )
     return PersonalSpeech.load(path)
 
 
-def live_speech(run: Path, fps: float) -> PriorSpeech:
-    """The prior with little look-ahead, as near to the person as the run has it.
+def load_shared(run: Path, fps: float) -> SharedSpeech:
+    """Load the shared network as training adapted it to the person, or with the person's mouth alone.
 
     Raises:
-        AvatarError: A file cannot be read, the prior's asset cannot be had, or the run holds hardly any motion.
+        AvatarError: A file cannot be read, or the run holds hardly any motion.
     """
-    from avatar.audio2motion.shared import PriorSpeech
+    from avatar.audio2motion.shared import SharedPrior, SharedSpeech
 
-    if (Path(run) / LIVE).is_file():
-        return PriorSpeech.load(Path(run) / LIVE)
-    speech = adapted_prior(run) if (Path(run) / ADAPTED).is_file() else prior_speech(run, fps)
-    return speech.live()
-
-
-def adapted_prior(run: Path) -> PriorSpeech:
-    """The prior as a run's training adapted it to the person's speech.
-
-    Raises:
-        AvatarError: It cannot be read.
-    """
-    from avatar.audio2motion.shared import PriorSpeech
-
-    return PriorSpeech.load(Path(run) / ADAPTED)
-
-
-def prior_speech(run: Path, fps: float) -> PriorSpeech:
-    """The prior shared by all people with the mouth of a run's person, whose video need not have had sound.
-
-    Raises:
-        AvatarError: The run holds no motion, or hardly any.
-    """
-    from avatar.audio2motion.shared import SharedPrior
-
+    if (Path(run) / SHARED).is_file():
+        return SharedSpeech.load(Path(run) / SHARED)
     return SharedPrior.load().person(Motion.load(Path(run) / "motion.safetensors"), fps)
+
+
+def load_streaming(run: Path, fps: float) -> SharedSpeech:
+    """Load the shared network with little look-ahead, as near to the person as the run has it.
+
+    Raises:
+        AvatarError: A file cannot be read, or the run holds hardly any motion.
+    """
+    from avatar.audio2motion.shared import SharedSpeech
+
+    if (Path(run) / STREAMING).is_file():
+        return SharedSpeech.load(Path(run) / STREAMING)
+    return load_shared(run, fps).streaming()
 
 
 def with_lips(base: Motion, speech: Motion) -> Motion:
@@ -120,53 +102,20 @@ def with_lips(base: Motion, speech: Motion) -> Motion:
     return base.map(arkit=mouth, face=lips)
 
 
-def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
-    """Frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them: lips from the sound alone, head
-    pose, torso, gaze and upper face as tracked."""
-    lead = min(first, round(CONTEXT_SECONDS * data.fps))
-    chunks = stream_audio(data.audio_path, start=sound_time(data, first - lead))
-    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
-    yield from _onto(data.motion[first:last], _skip(speech.stream(_exactly(chunks, samples)), lead))
-
-
-def sound_time(data: PersonDataset, frame: int) -> float:
-    """Second of the person's sound file that belongs to a picture, the measured offset corrected."""
-    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
-
-
 def count_frames(audio: Path, fps: float) -> int:
-    """Video frames that begin within a sound file; decodes it where the header does not say how long it is."""
+    """Video frames that begin within an audio file; decodes it where the header does not say how long it is."""
     seconds = probe_audio(audio).duration
     if not seconds:
         seconds = sum(len(chunk) for chunk in stream_audio(audio, 10.0)) / SAMPLE_RATE
     return max(1, int(np.ceil(seconds * fps - 1e-6)))
 
 
-def _onto(base: Motion, blocks: Iterable[Motion]) -> Iterator[Motion]:
-    """Lay blocks of speech over a base track, and end with it."""
-    done = 0
-    for block in blocks:
-        block = block[: len(base) - done]
-        if len(block):
-            yield with_lips(base[done : done + len(block)], block)
-            done += len(block)
+def _load_trained(run: Path) -> AudioToMotion:
+    """The personal network, together with the shared one where training adapted it."""
+    from avatar.audio2motion.ensemble import Ensemble
+    from avatar.audio2motion.shared import SharedSpeech
 
-
-def _skip(blocks: Iterable[Motion], count: int) -> Iterator[Motion]:
-    for block in blocks:
-        dropped = min(count, len(block))
-        count -= dropped
-        if dropped < len(block):
-            yield block[dropped:]
-
-
-def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The first ``samples`` samples; silence where the sound is shorter."""
-    for chunk in chunks:
-        if samples <= 0:
-            return
-        yield chunk[:samples]
-        samples -= len(chunk)
-    while samples > 0:
-        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
-        samples -= SAMPLE_RATE
+    personal = load_personal(run)
+    if not (Path(run) / SHARED).is_file():
+        return personal
+    return Ensemble([personal, SharedSpeech.load(Path(run) / SHARED)])

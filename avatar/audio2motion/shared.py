@@ -1,16 +1,14 @@
-"""Speech to lips for everybody: one regression for all people, which a person's own track makes personal.
+"""Shared speech network: one regression from speech to mouth for all people, which a person's own track makes personal.
 
-A linear regression on what the first layers of a speech recogniser hear (`avatar.audio.encoders.whisper`) says what the mouth
-does in units of the speaker's own rest and spread (`avatar.motion.mouth`). An `MouthNormalizer` turns that into the mouth
-of one person; where the person's own speech is at hand, :meth:`PriorSpeech.adapt` corrects the regression by it.
+A linear regression on features of a speech recogniser's first layers (`avatar.audio.encoders.whisper`) predicts the
+mouth in units of the speaker's own rest and spread (`avatar.motion.mouth`). A `MouthNormalizer` turns that into the
+mouth of one person. `avatar.audio2motion.shared_adaptation` corrects the regression by the person's own speech.
 
 docs/prior.md says what the shipped prior was trained on, and how well it does on people it has never seen.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.audio.encoders.base import FrameFeatures, SpeechEncoder, build_encoder, features_at, stream_features
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.registry import build_encoder
 from avatar.audio.encoders.whisper import WhisperEncoder
-from avatar.audio.resampling import at_rate
+from avatar.audio.features import FrameFeatures, FrameFeatureStream, features_look_ahead
+from avatar.audio.resampling import LinearResampler
 from avatar.audio.vad import VoiceActivityDetector
 from avatar.audio2motion.lip_closure import LipClosure
-from avatar.audio2motion.personal import MOST_PAUSE, choose_pause, closed_mouth
+from avatar.audio2motion.pauses import LONGEST_PAUSE, closed_mouth
 from avatar.checks import Record
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_tensors
-from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.motion import Motion
 from avatar.motion.mouth import (
@@ -42,19 +41,16 @@ from avatar.motion.mouth import (
     with_mouth,
 )
 
-FORMAT = "avatar-prior-1"
-SPEECH_FORMAT = "avatar-speech-2"
+FORMAT = "avatar-shared-prior-1"
+SPEECH_FORMAT = "avatar-shared-speech-1"
 WEIGHTS = Path(__file__).with_name("prior.safetensors")
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
 GAIN = 1.25  # of a prior in units of speech: chosen on the development people, who then move as much as they do
 _LIMIT = 6.0  # standard deviations of a feature
 _MOST_ROWS = 1000  # before and after a moment, in what is read
-_FOLDS = 5
-_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
-_PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
+PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
 _SILENCE = 0.3  # ... and in silence
-_LIVE_GAIN = 1.25  # rows with little sound ahead say less: what that takes of the movement
-_MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
+_STREAMING_GAIN = 1.25  # rows with little sound ahead say less: what that takes of the movement
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,10 @@ class SharedPrior:
         encoder: Makes the features, at `RATE`.
         input_mean, input_std: [F].
         basis: [F, K] the directions in which features of speech vary most.
-        taps: [(behind + 1 + ahead) * K + 1, A] what the rows around a moment, and a constant, say about articulation.
+        weights: [R, A] of the regression from inputs to articulation, R = (behind + 1 + ahead) * K + 1.
         behind, ahead: Rows.
         gain: What restores the movement that a mean over possible mouths lacks.
-        touch: [taps] what the same rows say about whether the lips touch, 0 (surely not) to 1 (surely); None: nothing.
+        closure_weights: [R] of the head that predicts the closure probability on p, b, m; None: there is none.
         about: How it was trained; ``id`` says which one it is.
     """
 
@@ -76,12 +72,12 @@ class SharedPrior:
     input_mean: Tensor
     input_std: Tensor
     basis: Tensor
-    taps: Tensor
+    weights: Tensor
     behind: int
     ahead: int
     gain: float
     about: dict[str, Any] = field(default_factory=dict)
-    touch: Tensor | None = None
+    closure_weights: Tensor | None = None
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> SharedPrior:
@@ -92,7 +88,10 @@ class SharedPrior:
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not an audio-to-motion prior.", f"Its format is {metadata.get('format')!r}.")
+            raise AvatarError(
+                f"{path} is not an audio-to-motion prior of this version.",
+                why=f"Its format is {metadata.get('format')!r}.",
+            )
         return _unpack(path, tensors, metadata)
 
     def save(self, path: Path) -> None:
@@ -100,20 +99,20 @@ class SharedPrior:
         tensors, metadata = _pack(self)
         save_tensors(path, tensors, {"format": FORMAT, **metadata})
 
-    def live(self) -> SharedPrior:
-        """The same with little waiting, for five times the work: a frame needs 0.2 s of sound after its time at most.
+    def streaming(self) -> SharedPrior:
+        """The same with little look-ahead, for five times the work: 0.2 s at most.
 
-        Rows then have 0.04 to 0.08 s of sound ahead of them, instead of 0.2 to 0.6 s.
+        Features then see 0.04 to 0.12 s of audio after their time, instead of 0.2 to 0.6 s.
         """
         quick = WhisperEncoder(hop=0.08, ahead=0.04)
         parts = [quick if part.name == quick.name else part for part in self.encoder.parts]
-        return replace(self, encoder=SpeechEncoder(parts), gain=_LIVE_GAIN * self.gain)
+        return replace(self, encoder=SpeechEncoder(parts), gain=_STREAMING_GAIN * self.gain)
 
-    def heard(self, features: np.ndarray) -> Tensor:
-        """[T, taps] what the regression sees, for features [T, F] of consecutive rows."""
+    def inputs(self, features: np.ndarray) -> Tensor:
+        """Inputs of the regression [T, R] for features [T, F] of consecutive rows."""
         return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
 
-    def person(self, motion: Motion, fps: float) -> PriorSpeech:
+    def person(self, motion: Motion, fps: float) -> SharedSpeech:
         """Lips for a person of whom only a motion track is known; no sound is needed.
 
         Args:
@@ -125,13 +124,13 @@ class SharedPrior:
         """
         channels, valid = mouth_channels(motion), motion.valid.numpy()
         opening = channels[:, : len(FACE)] @ opening_weights()
-        identity = MouthNormalizer.of(motion.map(valid=torch.from_numpy(talking(opening, valid, motion.fps))))
+        normalizer = MouthNormalizer.of(motion.map(valid=torch.from_numpy(talking(opening, valid, motion.fps))))
         rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
         gain = torch.full((CHANNELS,), self.gain)
-        return PriorSpeech(fps=fps, prior=self, identity=identity, rest=rest, gain=gain)
+        return SharedSpeech(fps=fps, prior=self, normalizer=normalizer, rest=rest, gain=gain)
 
 
-def _gate(pause: float) -> VoiceActivityDetector:
+def pause_gate(pause: float) -> VoiceActivityDetector:
     return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=_SILENCE)
 
 
@@ -148,159 +147,75 @@ def stack(rows: Tensor, behind: int, ahead: int) -> Tensor:
 
 
 @dataclass
-class PriorSpeech:
+class SharedSpeech:
     """The shared prior speaking with one person's mouth; implements `avatar.audio2motion.base.AudioToMotion`.
 
     Attributes:
         fps: Frames per second of the motion.
         prior: The regression of all people.
-        identity: The person's way of moving.
+        normalizer: The person's way of moving the mouth.
         rest: [CHANNELS] the person's closed mouth.
         gain: [CHANNELS] what restores the movement that a mean lacks.
-        readout: [taps, CHANNELS] what the person's own speech corrected; None: nothing.
+        correction: [R, CHANNELS] weights added for the person's own speech; None: there is no correction.
         pause: Seconds of a pause after which the lips close.
-        report: How well :meth:`adapt` did on parts that it left out.
+        report: How well `avatar.audio2motion.shared_adaptation` did on parts that it left out.
     """
 
     fps: float
     prior: SharedPrior
-    identity: MouthNormalizer
+    normalizer: MouthNormalizer
     rest: Tensor
     gain: Tensor
-    readout: Tensor | None = None
-    pause: float = _PAUSES[0]
+    correction: Tensor | None = None
+    pause: float = PAUSES[0]
     report: dict[str, Any] = field(default_factory=dict)
 
-    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
-        """Blocks of motion for a stream of 16 kHz mono sound; only mouth, jaw and cheeks move."""
-        for motion, touch in self.parted(chunks):
-            yield self.close(motion, touch)
+    @property
+    def look_ahead(self) -> float:
+        """Seconds of audio after a frame that it waits for, at most."""
+        rows = max(self.prior.ahead, pause_gate(self.pause).look_ahead)
+        between = 0.0 if self.fps == RATE else 1 / RATE
+        return features_look_ahead(self.prior.encoder, RATE) + rows / RATE + between
 
-    def close(self, motion: Motion, touch: Tensor) -> Motion:
-        """Motion with the person's lips brought together as much as ``touch`` [T] says."""
-        return LipClosure.of(self.identity, self.rest)(motion, touch)
+    def open(self) -> SharedStream:
+        """Begin an utterance; only mouth, jaw and cheeks move."""
+        return SharedStream(self)
 
-    def parted(self, chunks: Iterable[np.ndarray]) -> Iterator[tuple[Motion, Tensor]]:
-        """:meth:`stream` before lips that touch are brought together, and how surely they touch [n]."""
-        counted = _Counted(chunks)
-        blocks = stream_features(self.prior.encoder, counted, RATE)
-        for rows in at_rate(self._mouths(blocks), RATE, self.fps, lambda: counted.frames(self.fps)):
-            yield with_mouth(rows[:, :CHANNELS], self.fps), rows[:, CHANNELS]
+    def open_parts(self) -> SharedParts:
+        """Begin an utterance whose lips the caller brings together, with :meth:`close`."""
+        return SharedParts(self)
 
-    def speak(self, samples: np.ndarray) -> Motion:
-        """The motion for a whole sound [N]."""
-        return Motion.cat(list(self.stream(chunked(samples))))
+    def close(self, motion: Motion, probability: Tensor) -> Motion:
+        """Bring the person's lips together by the closure ``probability`` [T]."""
+        return LipClosure.of(self.normalizer, self.rest)(motion, probability)
 
-    def live(self) -> PriorSpeech:
-        """The same by :meth:`SharedPrior.live`. Adapting what hears live follows the person better than this does."""
-        return replace(self, prior=self.prior.live(), gain=_LIVE_GAIN * self.gain)
+    def streaming(self) -> SharedSpeech:
+        """The same by :meth:`SharedPrior.streaming`. Adapting the streaming prior follows the person better."""
+        return replace(self, prior=self.prior.streaming(), gain=_STREAMING_GAIN * self.gain)
 
-    def _mouths(self, blocks: Iterable[FrameFeatures]) -> Iterator[Tensor]:
-        """Blocks [n, CHANNELS + 1] at `RATE`, the same however they are cut: channels, and how surely lips touch."""
-        prior, gate = self.prior, _gate(self.pause)
-        held = np.zeros((0, len(prior.input_mean)), np.float32)
-        opens = np.zeros(0, np.float32)  # the gate, from row `left` of `held` on
-        left = 0  # rows of `held` that are context on the left
+    def ungated(self, inputs: Tensor) -> Tensor:
+        """Channels [T, CHANNELS] of inputs [T, R], with the gain, without the gate."""
+        return self.normalizer.bias + self.gain * (self.predicted(inputs) - self.normalizer.bias)
 
-        def mouth(stop: int) -> Tensor:
-            nonlocal held, opens, left
-            heard = prior.heard(held)[left:stop]
-            out = self.rest + torch.from_numpy(opens[: stop - left, None]) * (self.free(heard) - self.rest)
-            touch = torch.zeros(len(heard)) if prior.touch is None else (heard @ prior.touch).clamp(0, 1)
-            opens = opens[stop - left :]
-            drop = max(0, stop - prior.behind)
-            held, left = held[drop:], stop - drop
-            return torch.cat([out, touch[:, None]], 1)
-
-        for block in blocks:
-            held = np.concatenate([held, block.features])
-            opens = np.concatenate([opens, *(row[2] for row in gate.push(block.features[:, :0], block.energy))])
-            ready = min(len(held) - prior.ahead, left + len(opens))
-            if ready > left:
-                yield mouth(ready)
-        opens = np.concatenate([opens, *(row[2] for row in gate.finish())])
-        if len(held) > left:
-            yield mouth(len(held))
-
-    def free(self, heard: Tensor) -> Tensor:
-        """Channels [T, CHANNELS] without the gate."""
-        return self.identity.bias + self.gain * (self._expected(heard) - self.identity.bias)
-
-    def _expected(self, heard: Tensor) -> Tensor:
-        channels = self.identity.restore(heard @ self.prior.taps)
-        return channels if self.readout is None else channels + heard @ self.readout
-
-    def adapt(self, motion: Motion, samples: np.ndarray, offset: float = 0.0) -> PriorSpeech:
-        """A copy that also learnt from the person's own speech, seconds or minutes of it.
-
-        A ridge regression towards the prior: how strongly it is held back is chosen on fifths that are left out, and
-        nothing is corrected where that does not help.
-
-        Args:
-            motion: T frames, at any rate.
-            samples: 16 kHz mono, from frame 0 on; what comes after the track is not heard.
-            offset: Frames by which the sound is late.
-        """
-        track = motion.resample(RATE)
-        sound = _moved(samples, offset / motion.fps)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
-        features = features_at(self.prior.encoder, sound, RATE)
-        heard = self.prior.heard(features.features)[: len(track)]
-        track = track[: len(heard)]
-        valid = track.valid.numpy()
-        base = replace(self, readout=None)
-        x = heard.double().numpy()[valid]
-        real = mouth_channels(track)[valid].astype(np.float64)
-        expected = base._expected(heard).double().numpy()[valid]
-        missing = real - expected
-        scale = real.std(0) + 1e-3
-        power = float(np.square(x[:, :-1]).mean()) * RATE
-        index = np.arange(len(x))
-        folds = list(itertools.pairwise(np.linspace(0, len(x), _FOLDS + 1).astype(int)))
-
-        def solve(chosen: np.ndarray, seconds: float) -> np.ndarray:
-            seen = x[chosen]
-            ridge = np.full(x.shape[1], power * seconds)
-            ridge[-1] = RATE  # the constant: a second of the prior's mean
-            return np.linalg.solve(seen.T @ seen + np.diag(ridge), seen.T @ missing[chosen])
-
-        def left_out(seconds: float | None) -> np.ndarray:
-            """What is predicted of each fifth by the others."""
-            if seconds is None:
-                return expected
-            gap = round(RATE / 2)
-            parts = [x[a:b] @ solve((index < a - gap) | (index >= b + gap), seconds) for a, b in folds]
-            return expected + np.concatenate(parts)
-
-        errors = {s: float(np.square((left_out(s) - real) / scale).mean()) for s in (None, *_RIDGES)}
-        best = min(errors, key=lambda key: errors[key])
-        unseen = left_out(best)
-        lost = real.std(0) / (unseen.std(0) + 1e-6)
-        gain = np.clip(lost**_GAIN_POWER, 1, _MAX_GAIN)
-        middle = self.identity.bias.numpy()
-        gates = {pause: _gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in _PAUSES}
-        pause = choose_pause(middle + gain * (unseen - middle), real, self.rest.numpy(), gates)
-        return replace(
-            base,
-            readout=None if best is None else torch.from_numpy(solve(np.ones(len(x), bool), best)).float(),
-            gain=torch.from_numpy(gain).float(),
-            pause=pause,
-            report={"seconds": round(len(x) / RATE, 1), "ridge": best, "error": round(errors[best] / errors[None], 3)},
-        )
+    def predicted(self, inputs: Tensor) -> Tensor:
+        """Channels [T, CHANNELS] of inputs [T, R], without the gain."""
+        channels = self.normalizer.restore(inputs @ self.prior.weights)
+        return channels if self.correction is None else channels + inputs @ self.correction
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file that holds the prior as well: a run stays itself when the package moves on."""
         tensors, metadata = _pack(self.prior)
-        tensors |= {f"identity.{k}": v for k, v in self.identity.tensors().items()} | {
+        tensors |= {f"normalizer.{k}": v for k, v in self.normalizer.tensors().items()} | {
             "rest": self.rest,
             "gain": self.gain,
         }
-        if self.readout is not None:
-            tensors["readout"] = self.readout
+        if self.correction is not None:
+            tensors["correction"] = self.correction
         more = {"fps": self.fps, "pause": self.pause, "report": self.report}
         save_tensors(Path(path), tensors, {"format": SPEECH_FORMAT, **metadata, **more})
 
     @staticmethod
-    def load(path: Path | str) -> PriorSpeech:
+    def load(path: Path | str) -> SharedSpeech:
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -308,31 +223,33 @@ class PriorSpeech:
         """
         tensors, metadata = load_tensors(Path(path))
         if metadata.get("format") != SPEECH_FORMAT:
-            raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+            raise AvatarError(f"{path} is not a speech network of this version.", fix="Train again.")
         prior, about = _unpack(path, tensors, metadata), Record(metadata, path)
         kinds, channels = str(len(ARTICULATION)), str(CHANNELS)
         shapes = {
-            "identity.centre": kinds, "identity.spread": kinds, "identity.matrix": f"{kinds} {channels}",
-            "identity.bias": channels, "rest": channels, "gain": channels,
+            "normalizer.centre": kinds, "normalizer.spread": kinds, "normalizer.matrix": f"{kinds} {channels}",
+            "normalizer.bias": channels, "rest": channels, "gain": channels,
         }  # fmt: skip
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        readout = tensors.get("readout")
-        if readout is not None:
-            shapes["readout"] = f"{len(prior.taps)} {channels}"
+        correction = tensors.get("correction")
+        if correction is not None:
+            shapes["correction"] = f"{len(prior.weights)} {channels}"
         check_tensors(tensors, path, shapes)
-        return PriorSpeech(
+        return SharedSpeech(
             fps=about.frame_rate(),
             prior=prior,
-            identity=MouthNormalizer(*(tensors[f"identity.{name}"] for name in ("centre", "spread", "matrix", "bias"))),
+            normalizer=MouthNormalizer(
+                *(tensors[f"normalizer.{name}"] for name in ("centre", "spread", "matrix", "bias"))
+            ),
             rest=tensors["rest"],
             gain=tensors["gain"],
-            readout=readout,
-            pause=about.number("pause", 0, MOST_PAUSE),
+            correction=correction,
+            pause=about.number("pause", 0, LONGEST_PAUSE),
             report=about.record("report").data,
         )
 
 
-_TENSORS = ("input_mean", "input_std", "basis", "taps")
+_TENSORS = ("input_mean", "input_std", "basis", "weights")
 _NUMBERS = ("behind", "ahead", "gain", "about")
 
 
@@ -340,48 +257,104 @@ def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata = {"encoder": prior.encoder.config, "articulation": list(ARTICULATION)}
     metadata["prior"] = {name: getattr(prior, name) for name in _NUMBERS}
     tensors = {f"prior.{name}": getattr(prior, name) for name in _TENSORS}
-    return tensors if prior.touch is None else tensors | {"prior.touch": prior.touch}, metadata
+    return tensors if prior.closure_weights is None else tensors | {
+        "prior.closure_weights": prior.closure_weights
+    }, metadata
 
 
 def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
     about = Record(metadata, path)
     if about.names("articulation") != list(ARTICULATION):
-        raise AvatarError(f"{path} speaks of another mouth than this version.", "", "Train it again.")
+        raise AvatarError(f"{path} speaks of another mouth than this version.", fix="Train it again.")
     said = about.record("prior")
     behind, ahead = (said.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
-    shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "taps": f"R {len(ARTICULATION)}"}
-    if "prior.touch" in tensors:
-        shapes["touch"] = "R"
+    shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "weights": f"R {len(ARTICULATION)}"}
+    if "prior.closure_weights" in tensors:
+        shapes["closure_weights"] = "R"
     sizes = check_tensors(tensors, path, {f"prior.{name}": shape for name, shape in shapes.items()})
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     encoder = build_encoder(metadata.get("encoder"), path)
     if sizes["F"] != encoder.dim or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1:
-        raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", "", "Train it again.")
+        raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", fix="Train it again.")
     if not bool((tensors["prior.input_std"] > 0).all()):
-        raise AvatarError(f"{path}: prior.input_std is not positive.", "", "Train it again.")
+        raise AvatarError(f"{path}: prior.input_std is not positive.", fix="Train it again.")
     return SharedPrior(
-        encoder=encoder, touch=tensors.get("prior.touch"), behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
+        encoder=encoder, closure_weights=tensors.get("prior.closure_weights"), behind=behind, ahead=ahead,
+        gain=said.number("gain", 0, 100),
         about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
     )  # fmt: skip
 
 
-def _moved(samples: np.ndarray, seconds: float) -> np.ndarray:
-    """Sound that starts so much later in it, silence where there is none."""
-    shift = round(seconds * SAMPLE_RATE)
-    return samples[shift:] if shift >= 0 else np.pad(samples, (-shift, 0))
+class SharedStream:
+    """One utterance on its way through a `SharedSpeech`."""
+
+    def __init__(self, speech: SharedSpeech) -> None:
+        self._speech, self._parts = speech, SharedParts(speech)
+
+    def push(self, samples: np.ndarray) -> Motion:
+        """Take samples [N]; return the frames [n >= 0] that they complete."""
+        return self._speech.close(*self._parts.push(samples))
+
+    def finish(self) -> Motion:
+        """Return the remaining frames."""
+        return self._speech.close(*self._parts.finish())
 
 
-class _Counted:
-    """Chunks, and how many samples there were so far."""
+class SharedParts:
+    """The motion before lips are brought together, and the closure probability [n], of one utterance."""
 
-    def __init__(self, chunks: Iterable[np.ndarray]) -> None:
-        self._chunks, self.count = chunks, 0
+    def __init__(self, speech: SharedSpeech) -> None:
+        self._fps = speech.fps
+        self._features = FrameFeatureStream(speech.prior.encoder, RATE)
+        self._mouth = _Mouth(speech)
+        self._frames = LinearResampler(RATE, speech.fps)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for chunk in self._chunks:
-            self.count += len(chunk)
-            yield chunk
+    def push(self, samples: np.ndarray) -> tuple[Motion, Tensor]:
+        """Take samples [N]; return the frames [n >= 0] that they complete."""
+        rows = self._mouth.rows(self._features.push(samples), final=False)
+        return self._split(self._frames.push(rows))
 
-    def frames(self, fps: float) -> int:
-        """How many begin within what has been heard; one at least."""
-        return max(1, int(np.ceil(self.count / SAMPLE_RATE * fps - 1e-6)))
+    def finish(self) -> tuple[Motion, Tensor]:
+        """Return the remaining frames."""
+        rows = self._mouth.rows(self._features.finish(), final=True)
+        frames = self._frames.push(rows)
+        total = self._features.frames_at(self._fps)
+        return self._split(torch.cat([frames, self._frames.finish(total)]))
+
+    def _split(self, frames: Tensor) -> tuple[Motion, Tensor]:
+        return with_mouth(frames[:, :CHANNELS], self._fps), frames[:, CHANNELS]
+
+
+class _Mouth:
+    """Rows [n, CHANNELS + 1] at `RATE`: channels, and the closure probability. The last row repeats at the end."""
+
+    def __init__(self, speech: SharedSpeech) -> None:
+        self._speech = speech
+        self._activity = pause_gate(speech.pause)
+        self._features = np.zeros((0, len(speech.prior.input_mean)), np.float32)
+        self._gate = np.zeros(0, np.float32)  # from row `_left` of the features on
+        self._left = 0  # rows of the features that are context on the left
+
+    def rows(self, new: FrameFeatures, *, final: bool) -> Tensor:
+        """Rows that are ready once ``new`` features have come; all that are left with the ``final`` ones."""
+        ahead = 0 if final else self._speech.prior.ahead
+        self._features = np.concatenate([self._features, new.features])
+        gates = [self._gate, self._activity.push(new.energy).gate]
+        self._gate = np.concatenate([*gates, self._activity.finish().gate] if final else gates)
+        stop = min(len(self._features) - ahead, self._left + len(self._gate))
+        if stop <= self._left:
+            return torch.zeros(0, CHANNELS + 1)
+        rows = self._rows(self._left, stop)
+        self._gate = self._gate[stop - self._left :]
+        drop = max(0, stop - self._speech.prior.behind)
+        self._features, self._left = self._features[drop:], stop - drop
+        return rows
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        speech, prior = self._speech, self._speech.prior
+        inputs = prior.inputs(self._features)[start:stop]
+        gate = torch.from_numpy(self._gate[: stop - start, None])
+        channels = speech.rest + gate * (speech.ungated(inputs) - speech.rest)
+        weights = prior.closure_weights
+        closure = torch.zeros(len(inputs)) if weights is None else (inputs @ weights).clamp(0, 1)
+        return torch.cat([channels, closure[:, None]], 1)

@@ -1,7 +1,7 @@
 """Training of the shared prior, in closed form: a ridge regression on principal components of the features.
 
-The regression must serve people it has not heard, and those are best served by little: few components, few rows of
-context, no more freedom than that (docs/prior.md). Sources teach each articulator in their own shares.
+The regression must serve unseen people, who are best served by few components and few rows of context (docs/prior.md).
+Sources teach each articulator in their own shares.
 
 All that is learnt is in sums over rows. So recordings are read one at a time, and processes that have some of them each
 get the same prior by adding up their sums.
@@ -65,49 +65,61 @@ def fit(
         encoder: What made the features.
         about: To be kept with the prior.
         gain: See `SharedPrior`.
-        base: To go on from: what it says is corrected, as far as the recordings outweigh `BASE_SECONDS` of speech. Its
-            encoder made the features; its components, gain and touch are kept, and what no recording teaches.
-        components_of: Sources by whose sound the components are chosen; None: all.
+        base: To go on from: its weights are corrected as far as the recordings outweigh `BASE_SECONDS` of speech. Its
+            encoder made the features; its components, gain and closure weights are kept, and what no recording teaches.
+        components_of: Sources by whose audio the components are chosen; None: all.
         reduce: Adds up a float64 tensor over the processes that have a part of the recordings each. All of them name
             the same sources, and get the same prior.
 
     Raises:
         AvatarError: There is nothing to train on.
     """
-    if base is None:
+    before = base
+    if before is None:
         chosen = [part for name, part in sources.items() if components_of is None or name in components_of]
         mean, std = _spread(chosen, encoder.dim, reduce)
         basis = _components(chosen, mean, std, reduce)
         nothing = torch.zeros((BEHIND + 1 + AHEAD) * basis.shape[1] + 1, len(ARTICULATION))
         before = SharedPrior(encoder, mean, std, basis, nothing, BEHIND, AHEAD, gain)
-    else:
-        before = base
     sums = {name: _sums(part, before, reduce) for name, part in sources.items()}
-    taps = before.taps.double()
-    size = len(taps)
-    taught: dict[tuple[tuple[str, float], ...], list[int]] = defaultdict(list)
+    weights = before.weights.double()
+    for shares_of, columns in _columns(shares, sums, complete=base is None).items():
+        weights[:, columns] += _correction(weights[:, columns], shares_of, columns, sums, from_base=base is not None)
+    return replace(before, weights=weights.float(), about=about)
+
+
+_Shares = tuple[tuple[str, float], ...]  # sources, and the weight of each
+_Sums = Mapping[str, tuple[Tensor, Tensor, float]]  # by source: see `_sums`
+
+
+def _columns(shares: Mapping[str, Mapping[str, float]], sums: _Sums, *, complete: bool) -> dict[_Shares, list[int]]:
+    """Columns of articulation by the shares of the sources that teach them; ``complete``: all must be taught."""
+    taught: dict[_Shares, list[int]] = defaultdict(list)
     for i, name in enumerate(ARTICULATION):
         share = shares[name if name in shares else ""]
         weights = tuple((k, w) for k, w in share.items() if w > 0 and sums[k][2] > 0)
         if weights:
             taught[weights].append(i)
-        elif base is None:
+        elif complete:
             raise AvatarError(f"No recording teaches the prior {name}.")
-    for weights, columns in taught.items():
-        whole = sum(w for _, w in weights)
-        rows = sum(sums[k][2] for k, _ in weights)
-        gram = torch.stack([w / whole / sums[k][2] * sums[k][0] for k, w in weights]).sum(0)  # means over rows
-        moment = torch.stack([w / whole / sums[k][2] * sums[k][1][:, columns] for k, w in weights]).sum(0)
-        if base is None:
-            ridge = torch.full((size,), RIDGE * float(gram.trace()) / size, dtype=torch.float64)
-            ridge[-1] = 1e-6
-        else:
-            power = float(gram.trace() - gram[-1, -1]) / (size - 1)
-            ridge = torch.full((size,), power * BASE_SECONDS * RATE / rows, dtype=torch.float64)
-            ridge[-1] = RATE / rows  # the constant: a second of what the base says
-        missing = moment - gram @ taps[:, columns]
-        taps[:, columns] += torch.linalg.solve(gram + torch.diag(ridge), missing)
-    return replace(before, taps=taps.float(), about=about)
+    return taught
+
+
+def _correction(before: Tensor, shares: _Shares, columns: list[int], sums: _Sums, *, from_base: bool) -> Tensor:
+    """What ridge regression adds to the weights ``before`` [R, n] of some columns."""
+    size = len(before)
+    whole = sum(w for _, w in shares)
+    rows = sum(sums[k][2] for k, _ in shares)
+    gram = torch.stack([w / whole / sums[k][2] * sums[k][0] for k, w in shares]).sum(0)  # means over rows
+    moment = torch.stack([w / whole / sums[k][2] * sums[k][1][:, columns] for k, w in shares]).sum(0)
+    if from_base:
+        power = float(gram.trace() - gram[-1, -1]) / (size - 1)
+        ridge = torch.full((size,), power * BASE_SECONDS * RATE / rows, dtype=torch.float64)
+        ridge[-1] = RATE / rows  # the constant: a second of what the base predicts
+    else:
+        ridge = torch.full((size,), RIDGE * float(gram.trace()) / size, dtype=torch.float64)
+        ridge[-1] = 1e-6
+    return torch.linalg.solve(gram + torch.diag(ridge), moment - gram @ before)
 
 
 def _spread(
@@ -146,15 +158,15 @@ def _components(
 def _sums(
     part: Sequence[Recording], prior: SharedPrior, reduce: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, float]:
-    """Second moments of what the prior hears, and of that with targets; the number of rows."""
-    size = len(prior.taps)
+    """Second moments of the inputs, and of inputs with targets; the number of rows."""
+    size = len(prior.weights)
     gram = torch.zeros(size, size, dtype=torch.float64)
     moment = torch.zeros(size, len(ARTICULATION), dtype=torch.float64)
     count = torch.zeros(1, dtype=torch.float64)
     for recording in part:
         target = torch.from_numpy(recording.target)
         seen = target.isfinite().any(1)
-        x = prior.heard(recording.features)[seen]
+        x = prior.inputs(recording.features)[seen]
         gram += (x.T @ x).double()
         moment += (x.T @ target[seen].nan_to_num()).double()
         count += len(x)

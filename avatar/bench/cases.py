@@ -22,7 +22,7 @@ MODULES: dict[str, Any] = {"native": native, "reference": reference}
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A head-shaped cloud of Gaussians that fills most of the picture, and what the ops need of it.
+    """A head-shaped cloud of Gaussians that fills most of the image, and what the ops need of it.
 
     With 30000 Gaussians and 512 pixels a tile of 16x16 pixels has about 120 Gaussians, like a trained avatar.
     """
@@ -40,12 +40,12 @@ class Scene:
     means2d: Tensor
     depths: Tensor
     conics: Tensor
-    picture: Tensor
+    image: Tensor
     other: Tensor
 
     @property
     def pairs_per_tile(self) -> float | None:
-        """(tile, Gaussian) pairs over the tiles of the picture, as the native binning counts; None without it."""
+        """(tile, Gaussian) pairs over the tiles of the image, as the native binning counts; None without it."""
         flat = (self.means2d, self.conics, self.opacities, self.depths)
         try:
             offsets = rasterization._bin(*(x.detach() for x in flat), self.radii, self.size, self.size)[1]
@@ -70,21 +70,21 @@ class Case(NamedTuple):
 
 
 def make_scene(n: int, size: int, device: torch.device) -> Scene:
-    """``n`` Gaussians before a square picture of ``size`` pixels; the same numbers on every machine."""
+    """``n`` Gaussians before a square image of ``size`` pixels; the same numbers on every machine."""
     g = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
     means = direction * (0.8 + 0.2 * torch.rand(n, 1, generator=g)) * torch.tensor([8.0, 10.0, 8.0])
     spacing = (4 * torch.pi * 80 / n) ** 0.5  # between neighbours on the head
     viewmat = torch.eye(4)
     viewmat[2, 3] = 60.0
-    picture = torch.rand(size, size, 3, generator=g)
+    image = torch.rand(size, size, 3, generator=g)
     leaves = {
         "means": means,
         "quats": torch.randn(n, 4, generator=g),
         "scales": 0.65 * spacing * torch.exp(0.4 * torch.randn(n, 3, generator=g)),
         "colors": torch.rand(n, 3, generator=g),
         "opacities": 0.1 + 0.85 * torch.rand(n, generator=g),
-        "other": 0.8 * picture + 0.2 * torch.rand(size, size, 3, generator=g),
+        "other": 0.8 * image + 0.2 * torch.rand(size, size, 3, generator=g),
     }
     K = torch.tensor([[2.6 * size, 0, size / 2], [0, 2.6 * size, size / 2], [0, 0, 1]])
     with torch.no_grad():
@@ -92,7 +92,7 @@ def make_scene(n: int, size: int, device: torch.device) -> Scene:
             *(leaves["means"], leaves["quats"], leaves["scales"], viewmat, K, size, size)
         )
     leaves |= {"means2d": means2d, "conics": conics}
-    fixed = {"viewmat": viewmat, "K": K, "radii": radii, "depths": depths, "picture": picture}
+    fixed = {"viewmat": viewmat, "K": K, "radii": radii, "depths": depths, "image": image}
     return Scene(
         size=size,
         device=device,
@@ -130,7 +130,7 @@ def triplane_encode(scene: Scene) -> Case:
 
 
 def project_gaussians(scene: Scene) -> Case:
-    """Gaussians to ellipses in the picture."""
+    """Gaussians to ellipses in the image."""
     leaves = (scene.means, scene.quats, scene.scales)
     fixed = (scene.viewmat, scene.K, scene.size, scene.size)
     return Case(
@@ -155,13 +155,13 @@ def rasterize(scene: Scene) -> Case:
 
 
 def ssim(scene: Scene) -> Case:
-    """Structural similarity of two pictures."""
-    return Case("ssim", _each(lambda module: (module.ssim(scene.other, scene.picture),), (scene.other,)))
+    """Structural similarity of two images."""
+    return Case("ssim", _each(lambda module: (module.ssim(scene.other, scene.image),), (scene.other,)))
 
 
 def l1_ssim(scene: Scene) -> Case:
-    """The picture loss: mean difference and structural similarity, with the gradient in the same sweep."""
-    return Case("l1_ssim", _each(lambda module: (module.l1_ssim(scene.other, scene.picture, 0.2)[0],), (scene.other,)))
+    """The image loss: mean difference and structural similarity, with the gradient in the same sweep."""
+    return Case("l1_ssim", _each(lambda module: (module.l1_ssim(scene.other, scene.image, 0.2)[0],), (scene.other,)))
 
 
 def deform_mlp(scene: Scene) -> Case:
@@ -232,7 +232,7 @@ def march_rays(scene: Scene) -> Case:
 
 
 def whole_frame(scene: Scene) -> Case:
-    """Project, rasterise, and the picture loss."""
+    """Project, rasterise, and the image loss."""
     leaves = (scene.means, scene.quats, scene.scales, scene.colors, scene.opacities)
 
     def frame(module: Any) -> tuple[Tensor, ...]:
@@ -243,7 +243,7 @@ def whole_frame(scene: Scene) -> Case:
         image, _ = module.rasterize(
             *(means2d, conics, scene.colors, scene.opacities, depths, radii, scene.size, scene.size)
         )
-        return (loss(image, scene.picture, 0.2)[0],)
+        return (loss(image, scene.image, 0.2)[0],)
 
     return Case("whole frame", _each(frame, leaves, "gsplat"))
 

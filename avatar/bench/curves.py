@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) -> list[dict[str, Any]]:
-    """One row per number of Gaussians and picture size: milliseconds of a frame and of a step, peak memory."""
+    """One row per number of Gaussians and image size: milliseconds of a frame and of a step, peak memory."""
     rows = []
     for n, size in points:
         avatar = make_avatar(n, size)
@@ -46,8 +46,8 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
 
 def length_rows(lengths: Iterable[int], n: int, size: int) -> list[dict[str, Any]]:
     """One row per number of frames: seconds and peak memory of `avatar render` from motion to the finished mp4."""
-    from avatar.cli.render import Job, render_video
     from avatar.infer.camera_path import CameraPath
+    from avatar.infer.video import Job, render_video
     from avatar.io.video_writer import VideoWriter
 
     avatar = make_avatar(n, size)
@@ -56,7 +56,7 @@ def length_rows(lengths: Iterable[int], n: int, size: int) -> list[dict[str, Any
         for frames in (8, *lengths):  # the first few fill caches and are not reported
             start_memory(CPU)
             with VideoWriter(Path(folder) / f"{frames}.mp4", size, size, avatar.fps) as writer:
-                job = Job(motion_blocks(frames), frames, None, 0.0)
+                job = Job(motions=motion_blocks(frames), frames=frames)
                 timing = render_video(
                     avatar, job, avatar.camera, CameraPath.parse(None), writer, at_once=avatar.frames_at_once
                 )

@@ -45,7 +45,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
 def _cpu_table(result: dict[str, Any]) -> Table:
     threads = result["threads"]
     few, many = min(threads), max(threads)
-    columns = ["op", "Gaussians", "picture"]
+    columns = ["op", "Gaussians", "image"]
     columns += [f"{part}, {count} thr" for count in threads for part in ("forward", "f+b")]
     if few != many:
         columns.append(f"f+b, {few} → {many} thr")
@@ -68,7 +68,7 @@ def _cpu_table(result: dict[str, Any]) -> Table:
 
 
 def _gpu_table(result: dict[str, Any]) -> Table:
-    columns = ["op", "Gaussians", "picture", "implementation", "forward", "f+b", "f+b, to native", "memory"]
+    columns = ["op", "Gaussians", "image", "implementation", "forward", "f+b", "f+b, to native", "memory"]
     rows = []
     for point, found in _points(result, "cuda").items():
         native = next((row for row in found if row["implementation"] == "native"), None)
@@ -83,7 +83,7 @@ def _gpu_table(result: dict[str, Any]) -> Table:
 
 
 def _model_table(result: dict[str, Any]) -> Table:
-    columns = ["Gaussians", "picture", "frame, ms", "frames/s", "peak memory", "training step, ms", "peak memory "]
+    columns = ["Gaussians", "image", "frame, ms", "frames/s", "peak memory", "training step, ms", "peak memory "]
     rows = [
         [
             _count(row["gaussians"]), _count(row["size"]), f"{row['frame_ms']:.1f}", f"{1e3 / row['frame_ms']:.1f}",
@@ -181,9 +181,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return lines + [f"Left out: {s['case']} by {s['implementation']}. {s['why']}" for s in result["skipped"]]
 
 
-def markdown(result: dict[str, Any], picture: str) -> str:
+def markdown(result: dict[str, Any], image: str) -> str:
     """The section of one machine."""
-    lines = [f"## {hardware_name(result)}", "", _where(result), "", f"![cost curves]({picture})", ""]
+    lines = [f"## {hardware_name(result)}", "", _where(result), "", f"![cost curves]({image})", ""]
     for table in tables(result):
         numbers = ["---" if i == 0 else "--:" for i in range(len(table.columns))]
         lines += [f"### {table.title}", ""]
@@ -199,16 +199,16 @@ def write_pages(folder: Path) -> Path:
     Raises:
         AvatarError: The folder holds no result, or a JSON file that is none.
     """
-    from avatar.cli.bench import FORMAT
+    from avatar.bench.run import FORMAT
 
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise AvatarError(f"{folder} holds no results (*.json).", "", f"Measure: avatar bench --docs {folder}")
+        raise AvatarError(f"{folder} holds no results (*.json).", fix=f"Measure: avatar bench --docs {folder}")
     sections = []
     for path in paths:
         result = Record(read_json(path), path).data
         if result.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", "", "Move it away.")
+            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", fix="Move it away.")
         with reading(path, "a result of `avatar bench`", "Move it away."):
             plot(result, path.with_suffix(".png"))
             sections.append(markdown(result, path.with_suffix(".png").name))

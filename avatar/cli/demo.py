@@ -1,4 +1,4 @@
-"""See everything once without any input: film a synthetic person, train the avatar, let it say something new."""
+"""Make a synthetic person, train its avatar, and let it say something new. No input is needed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ NEW_SENTENCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Show everything once."""
+
     out: Path = Path("avatar-demo")
     """Folder for everything: the filmed video, the avatar, and what it says."""
     quality: Literal["draft", "standard", "high"] = "draft"
@@ -25,7 +27,7 @@ class Config:
     seconds: float = 48.0
     """Length of the synthetic video that the avatar is trained on."""
     size: int = 512
-    """Side of the picture in pixels."""
+    """Side of the image in pixels."""
     seed: int = 0
     """Another seed is another person."""
     say: str = NEW_SENTENCE
@@ -67,9 +69,10 @@ def show(config: Config) -> None:
 
     console.rule("3/3 Let the avatar say something new")
     from avatar.cli import render
+    from avatar.synth.wav import say_into_file
 
-    _say(config.say, config.seed, speech)
-    render.main(render.Config(run=run, audio=speech, out=result))
+    say_into_file(config.say, config.seed + 100, speech)
+    render.main(render.Config(run=run, speaking=render.Speaking(audio=speech), out=result))
     info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
     info(f"The video it learnt from: {video}")
     next_command(f"avatar create YOUR_VIDEO.mp4 --out runs/me --quality {config.quality}")
@@ -85,19 +88,9 @@ def _claim(config: Config) -> None:
     if record.is_file():
         if read_json(record) != json.loads(json.dumps(settings)):
             raise AvatarError(
-                f"{config.out} holds a demo with other settings.", "", "Choose another --out, or delete that folder."
+                f"{config.out} holds a demo with other settings.", fix="Choose another --out, or delete that folder."
             )
     elif contents(config.out):
-        raise AvatarError(f"{config.out} is not empty.", "", "Choose another --out.")
+        raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
     else:
         write_json(record, settings)
-
-
-def _say(text: str, seed: int, path: Path) -> None:
-    from avatar.synth import speech
-    from avatar.synth.make import write_sound
-    from avatar.writing import atomic_file
-
-    said = speech.join([speech.silence(0.3), speech.speak(text, seed=seed + 100), speech.silence(0.5)])
-    with atomic_file(path) as temporary:
-        write_sound(temporary, said.samples)

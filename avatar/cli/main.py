@@ -28,15 +28,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("avatar.cli.train", "train an avatar from a PERSON folder"),
     "prior": ("avatar.cli.prior", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
-    "motion": ("avatar.cli.motion", "write what an avatar does as ARKit coefficients or a motion file"),
-    "bake": ("avatar.cli.bake", "make an avatar faster to play: its motion as a linear basis"),
+    "export": ("avatar.cli.export", "write an avatar, what it does or its person for other programs"),
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),
-    "export-dataset": ("avatar.export.dataset", "write a PERSON folder as a dataset of ER-NeRF and TalkingGaussian"),
-    "assets": ("avatar.assets.store", "show, fetch and verify the pretrained parts"),
-    "bench": ("avatar.bench", "time the kernels and the whole frame on this machine"),
-    "doctor": ("avatar.doctor.checks", "check the installation"),
+    "assets": ("avatar.cli.assets", "show, fetch and verify the pretrained parts"),
+    "bench": ("avatar.cli.bench", "time the kernels and the whole frame on this machine"),
+    "doctor": ("avatar.cli.doctor", "check the installation"),
 }
 
 
@@ -96,24 +94,18 @@ def _run(name: str, rest: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    from avatar.cli import options
     from avatar.errors import AvatarError, printable
-    from avatar.log import console
+    from avatar.log import console, on_terminal
 
     def tell(text: str) -> None:
         console.print(f"avatar {name}: {printable(text)}", style="red", markup=False, soft_wrap=True)
 
     module = importlib.import_module(COMMANDS[name][0])
     try:
-        prog, description = f"avatar {name}", module.__doc__ or ""
-        parse = getattr(module, "parse", None)
-        if parse is not None:
-            config = parse(rest, prog, description)
-        else:
-            groups = getattr(module, "GROUPS", None)
-            config = options.parse(module.Config, rest, prog=prog, description=description, groups=groups)
-        check_numbers(config)
-        module.main(config)
+        with on_terminal():
+            config = read_options(module, name, rest)
+            check_numbers(config)
+            module.main(config)
     except AvatarError as error:
         tell(str(error))
         return 2
@@ -135,6 +127,18 @@ def _run(name: str, rest: list[str]) -> int:
         tell(bug_report(error))
         return 1
     return 0
+
+
+def read_options(module: Any, name: str, argv: list[str]) -> Any:
+    """The configuration of a command: by its module's own ``parse``, where it has one."""
+    from avatar.cli import options
+
+    prog, description = f"avatar {name}", module.__doc__ or ""
+    parse = getattr(module, "parse", None)
+    if parse is not None:
+        return parse(argv, prog, description)
+    groups = getattr(module, "GROUPS", None)
+    return options.parse(module.Config, argv, prog=prog, description=description, groups=groups)
 
 
 def bug_report(error: Exception) -> str:

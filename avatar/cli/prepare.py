@@ -83,24 +83,24 @@ def prepare(config: Config, stages: list[Stage]) -> None:
 def load_stage(name: str) -> Stage:
     """The module of a stage."""
     if name not in STAGES:
-        raise AvatarError(f"There is no stage '{name}'.", "", f"The stages are {', '.join(STAGES)}.")
+        raise AvatarError(f"There is no stage '{name}'.", fix=f"The stages are {', '.join(STAGES)}.")
     return cast(Stage, importlib.import_module(f"avatar.preprocess.{name}"))
 
 
 def check_options(config: Config) -> None:
     """Refuse options that cannot work before anything is written."""
     if config.size < 64:
-        raise AvatarError(f"--size {config.size} is too small.", "", "At least 64 is needed; 512 is usual.")
+        raise AvatarError(f"--size {config.size} is too small.", fix="At least 64 is needed; 512 is usual.")
     if config.mask_stride < 0:
-        raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", "", "Give 1 or more, or 0 to choose.")
+        raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", fix="Give 1 or more, or 0 to choose.")
     if config.av_offset != "auto":
         try:
             frames = float(config.av_offset)
         except ValueError:
             frames = math.nan
         if not abs(frames) <= MOST_OFFSET:  # false for NaN
-            raise AvatarError(f"--av-offset {config.av_offset} is neither a number nor auto.", "",
-                              f"Give frames, from -{MOST_OFFSET} to {MOST_OFFSET}.")  # fmt: skip
+            raise AvatarError(f"--av-offset {config.av_offset} is neither a number nor auto.",
+                              fix=f"Give frames, from -{MOST_OFFSET} to {MOST_OFFSET}.")  # fmt: skip
 
 
 def claim_folder(config: Config) -> None:
@@ -119,12 +119,11 @@ def claim_folder(config: Config) -> None:
         if kept.value("source_sha256", None) != source and not config.force:
             raise AvatarError(
                 f"{config.out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
-                "",
-                "Choose another --out, or pass --force to replace it.",
+                fix="Choose another --out, or pass --force to replace it.",
             )
     elif contents(config.out):
         raise AvatarError(
-            f"{config.out} exists and is not a PERSON folder.", "Nothing was changed.", "Choose another --out."
+            f"{config.out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
         )
     write_json(marker, {"format": "avatar-prepare-1", "source": str(config.video), "source_sha256": source})
 

@@ -13,12 +13,14 @@ from avatar.errors import AvatarError
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Film a synthetic person."""
+
     out: Path
     """Folder, or an .mp4 file: then the truth lies beside it in FILE.truth."""
     seconds: float | None = None
     """Length of the video. Default: 30, or as long as --text takes."""
     size: int = 512
-    """Side of the square picture in pixels."""
+    """Side of the square image in pixels."""
     fps: float = 25.0
     """Frames per second."""
     seed: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 0
@@ -36,13 +38,13 @@ def main(config: Config) -> None:
 
     single = config.out.suffix.lower() == ".mp4"
     if not single and config.out.is_file():
-        raise AvatarError(f"{config.out} is a file.", "", "Name a folder or an .mp4 file for --out.")
+        raise AvatarError(f"{config.out} is a file.", fix="Name a folder or an .mp4 file for --out.")
     folder = config.out.with_suffix(".truth") if single else config.out
     made = (folder / "truth.json").is_file()
     if not made and ((single and config.out.exists()) or contents(folder)):
         raise AvatarError(
-            f"{config.out if single else folder} is there already, and was not made by this command.", "",
-            "Choose another --out.",
+            f"{config.out if single else folder} is there already, and was not made by this command.",
+            fix="Choose another --out.",
         )  # fmt: skip
     seconds = config.seconds if config.seconds is not None or config.text else 30.0
     with one_writer(folder):

@@ -16,7 +16,7 @@ Config = TrainConfig
 GROUPS = {
     "log and checkpoint": ("preview_every", "save_every"),
     "config file": ("config", "print_config"),
-    "speech": ("prior",),
+    "speech": ("prior", "speech_encoder"),
     "hardware": ("threads",),
 }
 FIRST = ("method", "quality", "config")  # read before all others, which take their defaults from them

@@ -1,4 +1,4 @@
-"""Which recordings are there in a folder: videos, and face coefficients with their sound."""
+"""Which recordings are there in a folder: videos, and face coefficients with their audio."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Item:
         name: Path below the folder, with slashes.
         speaker: Folder below the folder, or the name itself where there is none: whose way of moving it is.
         files: The video; or coefficients and what belongs to them.
-        sound: The file with its sound, None where there is none.
-        video: Whether it has pictures, or else coefficients.
+        audio: The file with its audio, None where there is none.
+        video: Whether it has images, or else coefficients.
     """
 
     name: str
     speaker: str
     files: tuple[Path, ...]
-    sound: Path | None
+    audio: Path | None
     video: bool
 
 
@@ -41,22 +41,21 @@ def find(folder: Path) -> list[Item]:
     """All recordings in a folder and the folders in it, in the order of their names.
 
     A video is known by the ending of its name. Coefficients are FACEGOOD's NAME.bs.npy, and tables NAME.csv or
-    NAME.json of ARKit's; their sound is a file with the same NAME.
+    NAME.json of ARKit's; their audio is a file with the same NAME.
 
     Raises:
         AvatarError: There is no such folder, or nothing in it.
     """
     folder = Path(folder)
     if not folder.exists():
-        raise AvatarError(f"The folder {folder} does not exist.", "", "Check the path for a typing mistake.")
+        raise AvatarError(f"The folder {folder} does not exist.", fix="Check the path for a typing mistake.")
     if not folder.is_dir():
-        raise AvatarError(f"{folder} is not a folder.", "", "Name the folder that the recordings are in.")
+        raise AvatarError(f"{folder} is not a folder.", fix="Name the folder that the recordings are in.")
     items = [item for files in _folders(folder) for item in _items(folder, files)]
     if not items:
         raise AvatarError(
             f"There is no recording in {folder}.",
-            "",
-            f"Put videos there, or {facegood.SUFFIX[1:]}, .csv or .json of face coefficients with their sound.",
+            fix=f"Put videos there, or {facegood.SUFFIX[1:]}, .csv or .json of face coefficients with their audio.",
         )
     return sorted(items, key=lambda item: item.name)
 
@@ -89,24 +88,24 @@ def _folders(folder: Path) -> Iterator[list[Path]]:
 
 def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
     heard = [path for kind in (VIDEO, SOUND) for path in sorted(files) if path.suffix.lower() in kind]
-    sounds = {path.stem: path for path in heard}  # a sound file rather than a video
+    found = {path.stem: path for path in heard}  # an audio file rather than a video
     for path in files:
         suffix = path.suffix.lower()
         if suffix in VIDEO:
             yield _item(folder, (path,), path, video=True)
         elif path.name.endswith(facegood.SUFFIX):
             names = path.with_name(facegood.NAMES_FILE)
-            sound = sounds.get(path.name.removesuffix(facegood.SUFFIX))
-            yield _item(folder, (path, names), sound, video=False)
+            audio = found.get(path.name.removesuffix(facegood.SUFFIX))
+            yield _item(folder, (path, names), audio, video=False)
         elif suffix in (".csv", ".json") and _names_arkit(path):
-            yield _item(folder, (path,), sounds.get(path.stem), video=False)
+            yield _item(folder, (path,), found.get(path.stem), video=False)
 
 
-def _item(folder: Path, files: tuple[Path, ...], sound: Path | None, video: bool) -> Item:
+def _item(folder: Path, files: tuple[Path, ...], audio: Path | None, video: bool) -> Item:
     below = files[0].relative_to(folder)
     name = below.as_posix()
     speaker = below.parent.as_posix() if len(below.parts) > 1 else name
-    return Item(name, speaker, files if video or sound is None else (*files, sound), sound, video)
+    return Item(name, speaker, files if video or audio is None else (*files, audio), audio, video)
 
 
 def _names_arkit(path: Path) -> bool:

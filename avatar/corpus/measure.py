@@ -1,7 +1,7 @@
 """How well a prior follows the lips of people whom it has not heard: correlation of articulation with what was tracked.
 
 Before gate and person: what is measured is the regression, in the speaker's own spreads. The lag is where the
-correlation is greatest; it should be zero, because picture and sound are put in step first.
+correlation is greatest; it should be zero, because audio and video are put in step first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from avatar.audio.encoders.base import features_at
+from avatar.audio.features import features_at
 from avatar.audio2motion.shared import RATE, SharedPrior
 from avatar.corpus.cache import Cache
 from avatar.corpus.mouth import Mouth
@@ -23,17 +23,17 @@ _LAGS = 3  # frames on either side
 _EDGE = 4  # frames at the ends, which a lag would move out
 
 
-def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, late: float) -> dict[str, float]:
+def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, audio_delay_s: float) -> dict[str, float]:
     """Correlation of what is said with what was seen, and its lag in frames, for each of `MEASURED`.
 
     Args:
         prior: Measured.
         mouth: Of a video.
-        features: [mouth.rows, F] of its sound, by the prior's encoder.
-        late: Seconds by which the picture is late.
+        features: [mouth.rows, F] of its audio, by the prior's encoder.
+        audio_delay_s: Seconds by which the audio comes after the video.
     """
-    real, seen = mouth.in_step(late)
-    said = (prior.heard(features) @ prior.taps).numpy()
+    real, seen = mouth.in_step(audio_delay_s)
+    said = (prior.inputs(features) @ prior.weights).numpy()
     row: dict[str, float] = {}
     for name, i in MEASURED.items():
         curve = [_correlation(np.roll(said[:, i], -lag), real[:, i], seen) for lag in range(-_LAGS, _LAGS + 1)]
@@ -50,13 +50,14 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
     rows = {}
     for name, key in keys.items():
         if reason := cache.reason(key):
-            raise AvatarError(f"{name} cannot be measured.", reason)
+            raise AvatarError(f"{name} cannot be measured.", why=reason)
         mouth = cache.mouth(key)
         if mouth.curve is None:
-            raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")
+            raise AvatarError(f"{name} cannot be measured.", why="It is too short to put audio and video in step.")
         score = best_offset(mouth.curve, mouth.fps)
-        found = {"offset_frames": score.offset_frames, "confidence": score.confidence}
-        rows[name] = found | measure(prior, mouth, cache.features(key), score.offset_frames / mouth.fps)
+        delay = -score.offset_frames / mouth.fps
+        found = {"audio_delay_s": delay, "confidence": score.confidence}
+        rows[name] = found | measure(prior, mouth, cache.features(key), delay)
     return rows
 
 
@@ -66,8 +67,8 @@ def mean(rows: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def predict(prior: SharedPrior, audio: np.ndarray, count: int) -> np.ndarray:
-    """[count, A] articulation in spreads for a sound, without a person and without the gate."""
-    return (prior.heard(features_at(prior.encoder, audio, RATE, count).features) @ prior.taps).numpy()
+    """[count, A] articulation in spreads for audio, without a person and without the gate."""
+    return (prior.inputs(features_at(prior.encoder, audio, RATE, count).features) @ prior.weights).numpy()
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, seen: np.ndarray) -> float:

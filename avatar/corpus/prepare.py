@@ -8,8 +8,10 @@ import json
 
 import numpy as np
 
-from avatar.assets.store import canonical_face
-from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at
+from avatar.assets.canonical_face import canonical_face
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.registry import build_encoder
+from avatar.audio.features import features_at
 from avatar.audio2motion.shared import RATE
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item
@@ -90,13 +92,13 @@ class _Tools:
         """
         info = read_info(item.files[0])
         if not info.has_audio:
-            raise AvatarError("It has no sound.")
+            raise AvatarError("It has no audio.")
         if float(info.fps) < MIN_FPS:
             raise AvatarError(f"It has only {float(info.fps):g} frames per second.")
         if info.duration < SHORTEST:
             raise AvatarError(f"It is only {info.duration:.1f} s long.")
         if is_silent(load_audio(info.path, start=info.start)):
-            raise AvatarError("Its sound is silent.")
+            raise AvatarError("Its audio is silent.")
         self._look_for_one_face(info)
         track = track_video(info.path, self._tracker)
         geometry, seen = mouth_motion(track.landmarks, self._shape)
@@ -112,22 +114,22 @@ class _Tools:
         return mouth, self._hear(track.audio, rows)
 
     def coefficients(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """What coefficients say, and what is heard in their sound.
+        """What coefficients say, and what is heard in their audio.
 
         Raises:
             AvatarError: They cannot be used.
         """
         path = item.files[0]
-        if item.sound is None:
-            raise AvatarError("There is no sound of the same name beside it.")
+        if item.audio is None:
+            raise AvatarError("There is no audio of the same name beside it.")
         if path.name.endswith(facegood.SUFFIX):
             arkit, fps = facegood.load(path), facegood.FPS
             arkit[:, [INDEX[name] for name in ARKIT if name not in facegood.KNOWN]] = np.nan
         else:
             arkit, fps = arkit_files.coefficients(path)
-        audio = load_audio(item.sound)
+        audio = load_audio(item.audio)
         if is_silent(audio):
-            raise AvatarError("Its sound is silent.")
+            raise AvatarError("Its audio is silent.")
         rows = _rows(len(arkit), fps, audio)
         mouth = Mouth(values=of_coefficients(arkit), seen=np.ones(len(arkit), bool), fps=fps, rows=rows)
         return mouth, self._hear(audio, rows)
@@ -148,7 +150,7 @@ class _Tools:
 
 
 def _rows(frames: int, fps: float, audio: np.ndarray) -> int:
-    """Rows of sound that there are frames for."""
+    """Rows of audio that there are frames for."""
     seconds = min(frames / fps, len(audio) / SAMPLE_RATE)
     if seconds < SHORTEST:
         raise AvatarError(f"It is only {seconds:.1f} s long.")

@@ -27,8 +27,8 @@ class Entry:
         key: In the cache.
         refused: Why it is not trained on; empty where it is.
         known: The articulators that were measured.
-        rows: How many rows of sound it has.
-        offset: Between picture and sound.
+        rows: How many rows of audio it has.
+        offset: Between audio and video.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Entry:
 
 
 def decide(items: Sequence[Item], keys: Mapping[str, str], cache: Cache) -> list[Entry]:
-    """Which recordings are trained on, and how far picture and sound of each are apart.
+    """Which recordings are trained on, and how far audio and video of each are apart.
 
     Raises:
         AvatarError: One was not prepared, or what was kept of it is damaged.
@@ -98,7 +98,7 @@ def scales(part: Sequence[Entry], cache: Cache, pauses: bool = False) -> Scales:
     """
     speakers: dict[str, list[np.ndarray]] = defaultdict(list)
     for entry in part:
-        values, seen = cache.mouth(entry.key).in_step(entry.offset.late)
+        values, seen = cache.mouth(entry.key).in_step(entry.offset.audio_delay_s)
         opening = values[:, OPENING]
         if not pauses and np.isfinite(opening).all():
             seen = talking(opening, seen, RATE)
@@ -117,7 +117,7 @@ class Recordings(Sequence[Recording]):
 
     def __getitem__(self, index):
         entry = self._entries[index]
-        values, seen = self._cache.mouth(entry.key).in_step(entry.offset.late)
+        values, seen = self._cache.mouth(entry.key).in_step(entry.offset.audio_delay_s)
         target = relative(values, *self._scales[entry.speaker])
         target[~seen] = np.nan
         return Recording(self._cache.features(entry.key), target)

@@ -1,8 +1,8 @@
-"""By how much are picture and sound of each video apart, and is that certain enough to learn from it?
+"""Measure the audio delay of each video, and whether it is certain enough to learn from it.
 
-The best of many offsets is never bad, least of all in a short clip. Judged with the sound of other videos, clips of
+The best of many offsets is never bad, least of all in a short clip. Judged with the audio of other videos, clips of
 the development people (docs/sync_judge.md) were given a confidence of more than 0.40 / sqrt(seconds) in one case of
-twenty, from 3 to 12 s. With their own sound, one clip of seven is below that at 5 s and none at 8 s; so shorter videos
+twenty, from 3 to 12 s. With their own audio, one clip of seven is below that at 5 s and none at 8 s; so shorter videos
 of a speaker are judged together, by the mean of their distances, and share one offset.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from avatar.corpus.mouth import Mouth
 from avatar.sync.judge import RATE, REACH, best_offset
 
-CHANCE = 0.40  # times seconds to the power of -1/2: what the sound of another video hardly reaches
+CHANCE = 0.40  # times seconds to the power of -1/2: what the audio of another video hardly reaches
 LEAST = 0.10  # asked of any video, however long
 ALONE = 8.0  # seconds from which a video is judged by itself
 
@@ -28,12 +28,12 @@ class Offset:
     """What the sync judge says about a video.
 
     Attributes:
-        late: Seconds by which the picture is late; 0 where there is no picture.
+        audio_delay_s: Seconds by which the audio comes after the video; 0 where there is no video.
         confidence: Of the judge; None where it did not judge.
         doubt: Why the offset cannot be relied on; empty where it can.
     """
 
-    late: float
+    audio_delay_s: float
     confidence: float | None = None
     doubt: str = ""
 
@@ -65,15 +65,15 @@ def offsets(mouths: Mapping[str, Mouth], speakers: Mapping[str, str]) -> dict[st
 def _judged(mouths: list[Mouth]) -> Offset:
     judged = [(mouth.seconds, mouth.curve) for mouth in mouths if mouth.curve is not None]
     if not judged:
-        return Offset(0.0, None, "It is too short to tell whether sound and picture are in step.")
+        return Offset(0.0, None, "It is too short to tell whether audio and video are in step.")
     seconds, curves = zip(*judged, strict=True)
     curve = np.average(curves, axis=0, weights=seconds)
     score = best_offset(curve, RATE)
-    late, confidence = score.offset_frames / RATE, score.confidence
+    confidence = score.confidence
     asked = max(LEAST, CHANCE / math.sqrt(sum(seconds)))
     doubt = ""
     if confidence < asked:
-        doubt = f"Lips and sound do not clearly belong together (confidence {confidence:.2f}, {asked:.2f} are asked)."
+        doubt = f"Lips and audio do not clearly belong together (confidence {confidence:.2f}, {asked:.2f} are asked)."
     elif curve.argmin() in (0, 2 * REACH):
-        doubt = f"Sound and picture are {REACH / RATE:.1f} s or more apart."
-    return Offset(late, confidence, doubt)
+        doubt = f"Audio and video are {REACH / RATE:.1f} s or more apart."
+    return Offset(-score.offset_frames / RATE, confidence, doubt)

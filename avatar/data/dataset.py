@@ -37,8 +37,8 @@ class PersonDataset:
         settle(self.folder)  # a prepare that was killed may have left a stage's folder without its name
         if not (self.folder / FILE).is_file():
             raise AvatarError(
-                f"{self.folder} is not a prepared person.", "It has no person.json.",
-                f"Run `avatar prepare VIDEO --out {self.folder}` first.",
+                f"{self.folder} is not a prepared person.", why="It has no person.json.",
+                fix=f"Run `avatar prepare VIDEO --out {self.folder}` first.",
             )  # fmt: skip
         self.info = read_person(self.folder / FILE)
         self.width: int = self.info["width"]
@@ -52,7 +52,7 @@ class PersonDataset:
         if len(self.motion) != self.num_frames:
             raise AvatarError(
                 f"{motion or self.folder} has {len(self.motion)} frames of motion, {self.folder} {self.num_frames}.",
-                "They do not belong together.",
+                why="They do not belong together.",
             )
         path = self._need("track/landmarks.npy")
         self.landmarks: np.ndarray = load_array(path, f"{self.num_frames} 478 3", mapped=True)
@@ -65,8 +65,8 @@ class PersonDataset:
         path = self.folder / name
         if not path.is_file():
             raise AvatarError(
-                f"{self.folder} is incomplete: {name} is missing.", "",
-                f"Run `avatar prepare VIDEO --out {self.folder}` again; finished stages are kept.",
+                f"{self.folder} is incomplete: {name} is missing.",
+                fix=f"Run `avatar prepare VIDEO --out {self.folder}` again; finished stages are kept.",
             )  # fmt: skip
         return path
 
@@ -85,7 +85,7 @@ class PersonDataset:
         if picture.shape[:2] != (self.height, self.width):
             raise AvatarError(
                 f"{path} has {picture.shape[1]}x{picture.shape[0]} pixels, {self.folder / FILE} says "
-                f"{self.width}x{self.height}.", "", "Run `avatar prepare --force`.",
+                f"{self.width}x{self.height}.", fix="Run `avatar prepare --force`.",
             )  # fmt: skip
         return picture
 

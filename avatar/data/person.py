@@ -63,7 +63,7 @@ def read_result(folder: Path, name: str) -> Result:
     """
     path = Path(folder) / name / "stage.json"
     if not path.is_file():
-        raise AvatarError(f"{folder} has no finished stage '{name}'.", "", "Run `avatar prepare` again.")
+        raise AvatarError(f"{folder} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
     return Result(Record(read_json(path), path).record("result"))
 
 
@@ -79,7 +79,7 @@ class Result(dict[str, Any]):
         super().__init__(data.data | {name: _FIELDS[name](data, name) for name in data.data if name in _FIELDS})
 
     def __missing__(self, name: str) -> Any:
-        raise AvatarError(f"{self.where} lacks {name}.", "", "Run `avatar prepare --force`.")
+        raise AvatarError(f"{self.where} lacks {name}.", fix="Run `avatar prepare --force`.")
 
 
 def _camera(data: Record, name: str) -> dict[str, float]:

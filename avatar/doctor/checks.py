@@ -1,4 +1,4 @@
-"""Check the installation: what is here, whether it works, and what to do where it does not."""
+"""Look at every part of the installation: what is here, and whether it works."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
 
-from avatar.errors import AvatarError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from avatar.doctor.finding import BROKEN, GOOD, NOTE, Finding, sentence
+from avatar.doctor.operators import TOLERANCE, operator_errors
 
 # distribution: (module, needed for)
 PACKAGES = {
@@ -26,8 +22,8 @@ PACKAGES = {
     "opencv-contrib-python": ("cv2", "prepare, train"),
     "av": ("av", "reading and writing video"),
     "onnxruntime": ("onnxruntime", "speech features"),
-    "soundfile": ("soundfile", "reading sound"),
-    "soxr": ("soxr", "reading sound"),
+    "soundfile": ("soundfile", "reading audio"),
+    "soxr": ("soxr", "reading audio"),
     "safetensors": ("safetensors", "models"),
     "matplotlib": ("matplotlib", "reports"),
     "tensorboard": ("tensorboard", "training logs"),
@@ -42,55 +38,6 @@ OPTIONAL = {
 }  # without them one command is missing, not the product
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "asimd")  # that the kernels can use
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
-TOLERANCE = 2e-4  # relative error of a kernel in float32
-GOOD, NOTE, BROKEN = "ok", "note", "broken"
-_STYLES = {GOOD: "green", NOTE: "yellow", BROKEN: "red"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Check the installation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        part: What was looked at.
-        state: "ok", "note" (works, but could be better) or "broken".
-        detail: What was found.
-        fix: What to do, empty if nothing.
-    """
-
-    part: str
-    state: str
-    detail: str
-    fix: str = ""
-
-
-def main(config: Config) -> None:
-    """Print the findings.
-
-    Raises:
-        AvatarError: Something that is needed is broken.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from avatar.log import next_command
-
-    findings = examine()
-    table = Table("part", "state", "found", "what to do", show_lines=False)
-    for f in findings:
-        table.add_row(f.part, f"[{_STYLES[f.state]}]{f.state}[/]", escape(f.detail), escape(f.fix))
-    Console().print(table)
-    if broken := [f for f in findings if f.state == BROKEN]:
-        raise AvatarError(
-            f"Broken: {', '.join(f.part for f in broken)}.", "", " ".join(f"{f.part}: {f.fix}" for f in broken if f.fix)
-        )
-    next_command("avatar demo")
 
 
 def examine() -> list[Finding]:
@@ -101,7 +48,7 @@ def examine() -> list[Finding]:
             findings += check()
         except Exception as error:  # a broken installation fails in ways that nobody listed; each must be a line
             name = check.__name__.removeprefix("check_")
-            findings.append(Finding(part=name, state=BROKEN, detail=_sentence(error), fix="Reinstall the package."))
+            findings.append(Finding(part=name, state=BROKEN, detail=sentence(error), fix="Reinstall the package."))
     return findings
 
 
@@ -162,7 +109,7 @@ def check_packages() -> Iterator[Finding]:
             with quiet_stderr():
                 importlib.import_module(module)
         except Exception as error:  # a damaged package can raise anything
-            failure = _sentence(error)
+            failure = sentence(error)
         state = GOOD if not failure else NOTE if distribution in OPTIONAL else BROKEN
         fix = f"Needed for {use}: pip install {distribution}" if failure else ""
         yield Finding(part=distribution, state=state, detail=failure or found, fix=fix)
@@ -211,129 +158,17 @@ def check_backends() -> Iterator[Finding]:
         yield Finding(part=name, state=GOOD, detail=detail)
 
 
-def operator_errors() -> dict[str, float | str]:
-    """For each native operator the largest relative error of its results and gradients, or why it failed."""
-    results: dict[str, float | str] = {}
-    for name, (native, reference, inputs) in operator_cases().items():
-        try:
-            results[name] = compare(native, reference, inputs)
-        except Exception as error:  # any failure of a kernel is this check's result
-            results[name] = _sentence(error)
-    return results
-
-
-Function = Callable[..., "tuple[Tensor, ...]"]
-
-
-def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
-    """Operator, reference and small inputs, of which all are differentiated."""
-    import torch
-
-    from avatar import native
-    from avatar.native import reference
-
-    random = torch.Generator().manual_seed(0)
-
-    def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.rand(shape, generator=random) * (high - low) + low
-
-    def encode(module: Any) -> Function:
-        return lambda points, table: (module.triplane_encode(points, table, [4, 8, 16]),)
-
-    def project(module: Any) -> Function:
-        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
-        # The radii are whole numbers, decided by rounding: they are left out.
-        return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
-
-    def pose(module: Any) -> Function:
-        return lambda *rig: module.pose_gaussians(*rig)
-
-    def draw(module: Any) -> Function:
-        depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
-        background = torch.tensor([0.2, 0.4, 0.6])
-        return lambda *g: module.rasterize(*g, depths, radii, 32, 24, background)
-
-    def similarity(module: Any) -> Function:
-        return lambda a, b: (module.ssim(a, b),)
-
-    def loss(module: Any) -> Function:
-        target = torch.linspace(0, 1, 16 * 20 * 3).view(16, 20, 3)
-        return lambda image: module.l1_ssim(image, target, 0.2)[:1]
-
-    def network(module: Any) -> Function:
-        scale = torch.linspace(0.5, 1, 10)
-        return lambda *layers: (module.deform_mlp(*layers, scale),)
-
-    def march(module: Any) -> Function:
-        offsets, edges = torch.tensor([0, 5, 5, 20], dtype=torch.int32), torch.linspace(0, 2, 21)
-        return lambda densities, colors: module.march_rays(offsets, edges[:-1], edges[1:], densities, colors)
-
-    def adam(module: Any) -> Function:
-        def step(param: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-            state = [param.detach().clone(), grad.detach(), torch.zeros(50), torch.zeros(50)]
-            for number in (1, 2):
-                module.adam_step(*state, 0.01, 0.9, 0.999, 1e-8, number)
-            return tuple(state)
-
-        return step
-
-    rig = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
-    layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
-    conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
-    cases = {
-        "triplane_encode": (encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
-        "project_gaussians": (
-            project,
-            [
-                uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
-                uniform(20, 4, low=-1) + torch.tensor([2.0, 0, 0, 0]),
-                uniform(20, 3, low=0.05, high=0.2),
-            ],
-        ),
-        "pose_gaussians": (pose, [uniform(*shape, low=-1) for shape in rig]),
-        "rasterize": (
-            draw,
-            [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],
-        ),
-        "ssim": (similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
-        "l1_ssim": (loss, [uniform(16, 20, 3)]),
-        "deform_mlp": (network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
-        "march_rays": (march, [5 * uniform(20), uniform(20, 3)]),
-        "adam_step": (adam, [uniform(50), uniform(50)]),
-    }
-    return {name: (make(native), make(reference), inputs) for name, (make, inputs) in cases.items()}
-
-
-def compare(native: Function, reference: Function, inputs: list[Tensor]) -> float:
-    """Largest error of results and gradients, relative to the largest value of the tensor it is in."""
-    import torch
-
-    def evaluate(function: Function) -> list[Tensor]:
-        leaves = [x.clone().requires_grad_() for x in inputs]
-        outputs = function(*leaves)
-        gradients: tuple[Tensor, ...] = ()
-        if any(o.requires_grad for o in outputs):
-            total = sum((o * torch.linspace(0.5, 1.5, o.numel()).reshape(o.shape)).sum() for o in outputs)
-            gradients = torch.autograd.grad(total, leaves)  # type: ignore[arg-type]
-        return [o.detach() for o in (*outputs, *gradients)]
-
-    worst = 0.0
-    for ours, theirs in zip(evaluate(native), evaluate(reference), strict=True):
-        worst = max(worst, float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6)))
-    return worst if worst == worst else float("inf")  # NaN
-
-
 def check_video() -> Iterator[Finding]:
     """Whether H.264 and AAC, in which results are written, can be encoded."""
     import av
 
-    for name, kind in (("libx264", "video"), ("aac", "sound")):
+    for name, kind in (("libx264", "video"), ("aac", "audio")):
         try:
             av.Codec(name, "w")
             yield Finding(part=f"{kind} encoder", state=GOOD, detail=name)
         except Exception as error:  # av's own class for an unknown codec changed its name between versions
             fix = "pip install --force-reinstall --only-binary av av"
-            yield Finding(part=f"{kind} encoder", state=BROKEN, detail=f"{name}: {_sentence(error)}", fix=fix)
+            yield Finding(part=f"{kind} encoder", state=BROKEN, detail=f"{name}: {sentence(error)}", fix=fix)
 
 
 def check_assets() -> Iterator[Finding]:
@@ -345,8 +180,3 @@ def check_assets() -> Iterator[Finding]:
         fix = "" if here else f"Fetched when it is needed, or now: avatar assets --fetch {name}"
         detail = f"{found} ({ASSETS[name].purpose})"
         yield Finding(part=name, state=GOOD if here else NOTE, detail=detail, fix=fix)
-
-
-def _sentence(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"

@@ -1,4 +1,4 @@
-"""The same drives with less taken from the held-out frames: what the numbers of a picture owe to them.
+"""The same motion with less taken from the held-out frames: what the numbers of an image owe to them.
 
 Drives follow the held-out video closely. Its torso was registered frame by frame (6 numbers and 132 of the clothes'
 warp), and its head poses were corrected through the renderer of the very model that is scored. Each ablation withholds
@@ -7,7 +7,7 @@ one of these, or both:
 - ``torso_at_rest``: the torso of every frame is the median of the training frames;
 - ``tracker_poses``: head poses as `avatar prepare` tracked them, before any avatar was rendered.
 
-The full frame is measured, pictures only.
+The full frame is measured, images only.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TITLES = {
 }
 
 
-def ablated(data: PersonDataset, drives: dict[str, Motion], first: int, last: int) -> dict[str, Motion]:
+def ablated(data: PersonDataset, driving: dict[str, Motion], first: int, last: int) -> dict[str, Motion]:
     """Drives with less of the held-out frames, by the names of `TITLES`.
 
     Args:
         data: The person, with the poses that training corrected.
-        drives: Name to motion of the frames ``first`` to ``last`` (exclusive); those named ``tracked`` and ``audio``
+        driving: Name to motion of the frames ``first`` to ``last`` (exclusive); those named ``tracked`` and ``audio``
             are ablated.
         first, last: Frames of the person.
 
@@ -45,17 +45,17 @@ def ablated(data: PersonDataset, drives: dict[str, Motion], first: int, last: in
     rest = torso_at_rest(data)[first:last]
     poses = tracker_poses(data)[first:last]
     result: dict[str, Motion] = {}
-    if (tracked := drives.get("tracked")) is not None:
+    if (tracked := driving.get("tracked")) is not None:
         result["tracked_torso_at_rest"] = _replaced(tracked, rest, TORSO_TRACKS)
         result["tracked_tracker_poses"] = _replaced(tracked, poses, HEAD_TRACKS)
-    if (audio := drives.get("audio")) is not None:
+    if (audio := driving.get("audio")) is not None:
         still = _replaced(audio, rest, TORSO_TRACKS)
         result["audio_torso_at_rest_tracker_poses"] = _replaced(still, poses, HEAD_TRACKS)
     return result
 
 
 def torso_at_rest(data: PersonDataset) -> Motion:
-    """All frames with the training frames' median torso, in the filming camera's picture, which follows the person."""
+    """All frames with the training frames' median torso, in the filming camera's image, which follows the person."""
     training = data.motion[data.train_frames]
     medians = {name: getattr(training, name).median(0).values.expand(data.num_frames, -1) for name in TORSO_TRACKS}
     return data.motion.map(**medians)
@@ -67,8 +67,8 @@ def tracker_poses(data: PersonDataset) -> Motion:
     motion = Motion.load(path)
     if len(motion) != data.num_frames:
         raise AvatarError(
-            f"{path} has {len(motion)} frames of motion, the person {data.num_frames}.", "",
-            "Prepare the video again.",
+            f"{path} has {len(motion)} frames of motion, the person {data.num_frames}.",
+            fix="Prepare the video again.",
         )  # fmt: skip
     return motion
 

@@ -1,18 +1,26 @@
-"""What moves the face in a measured video.
+"""Motion that drives a measured video.
 
-``tracked`` is the tracked motion of the held-out frames, so that it measures the picture; ``audio`` takes the lips from
-sound that the avatar never heard, so that it measures talking; ``shuffled`` takes them from another part of that sound,
-half its length away, and is the floor: what cannot tell it from ``audio`` does not measure talking.
+``tracked`` is the tracked motion of the held-out frames: it measures the image. ``audio`` takes the lips from audio
+that the avatar never heard: it measures talking. ``shuffled`` takes them from another part of that audio, half its
+length away: a metric that cannot tell it from ``audio`` does not measure talking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from avatar.audio2motion.base import drive
+from avatar.audio2motion.load import with_lips
+from avatar.infer.controls import Controls
+from avatar.infer.planner import plan_motion
+from avatar.infer.sources import AudioFile
+from avatar.infer.video import limited
+from avatar.io.audio import SAMPLE_RATE, stream_audio
 from avatar.motion import Motion
 
 if TYPE_CHECKING:
@@ -20,32 +28,50 @@ if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.infer.avatar import Avatar
 
+CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network never starts in the middle of a word
+
 
 def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> dict[str, Motion]:
-    """Lips from the held-out sound, head pose, torso and upper face as tracked, as papers do it: audio and shuffled.
+    """Drive held-out frames by their audio, and by another part of it: audio and shuffled.
 
     Args:
         data: The person.
         speech: Its audio-to-motion network.
         first, last: Frames of the person; ``last`` is exclusive.
     """
-    from avatar.audio2motion.load import drive_held_out
-
     return _with_floor(whole(drive_held_out(data, speech, first, last), last - first))
 
 
-def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
-    """Lips from a sound file, everything else from a loop of the person's own motion: audio and shuffled."""
-    from avatar.cli.render import limited
-    from avatar.infer.controls import Controls
-    from avatar.infer.planner import plan_motion
+def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
+    """Drive frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them.
 
-    spoken = plan_motion(avatar, Controls(), audio, speech=speech).motions
-    return _with_floor(whole(limited(spoken, frames), frames))
+    Lips come from the audio alone; head pose, torso, gaze and upper face are as tracked.
+    """
+    lead = min(first, round(CONTEXT_SECONDS * data.fps))
+    chunks = stream_audio(data.audio_path, start=audio_second(data, first - lead))
+    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
+    base, done = data.motion[first:last], -lead
+    for block in drive(speech, _exactly(chunks, samples)):
+        spoken = block[max(0, -done) : max(0, len(base) - done)]
+        at, done = max(0, done), done + len(block)
+        if len(spoken):
+            yield with_lips(base[at : at + len(spoken)], spoken)
+
+
+def audio_second(data: PersonDataset, frame: int) -> float:
+    """Second of the person's audio file that belongs to a frame, the audio-video offset corrected."""
+    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
+
+
+def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
+    """Drive the lips by an audio file, all else by a loop of the person's own motion: audio and shuffled."""
+    file = AudioFile(audio)
+    plan = plan_motion(avatar, Controls(), frames=file.frames(avatar.fps), speech=speech)
+    return _with_floor(whole(limited(plan.stream(file), frames), frames))
 
 
 def whole(blocks: Iterable[Motion], frames: int) -> Motion:
-    """Blocks of motion as one; a drive that ends early is a bug that must not pass as a short video."""
+    """Join blocks of motion; a drive that ends early is a bug that must not pass as a short video."""
     motion = Motion.cat(list(blocks))
     if len(motion) != frames:
         raise RuntimeError(f"the drive has {len(motion)} of {frames} frames")
@@ -53,8 +79,18 @@ def whole(blocks: Iterable[Motion], frames: int) -> Motion:
 
 
 def _with_floor(spoken: Motion) -> dict[str, Motion]:
-    from avatar.audio2motion.load import with_lips
-
-    # Shifting the lips in a circle is shifting the sound in a circle, but for the seconds around its two ends.
+    # Shifting the lips in a circle is shifting the audio in a circle, but for the seconds around its two ends.
     shifted = torch.arange(len(spoken)).roll(len(spoken) // 2)
     return {"audio": spoken, "shuffled": with_lips(spoken, spoken[shifted])}
+
+
+def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The first ``samples`` samples; silence where the audio is shorter."""
+    for chunk in chunks:
+        if samples <= 0:
+            return
+        yield chunk[:samples]
+        samples -= len(chunk)
+    while samples > 0:
+        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
+        samples -= SAMPLE_RATE

@@ -1,7 +1,7 @@
 """Numbers of the face that a tracker finds in a video: lips, jitter, eyes, expression.
 
 Landmarks come from tracking the rendered and the real video anew, with the same tracker and the same settings, so a
-constant bias of the tracker cancels. Distances are in pixels of a picture 512 wide, whatever the true size is.
+constant bias of the tracker cancels. Distances are in pixels of an image 512 wide, whatever the true size is.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def blink_onsets(openness: np.ndarray, fps: float, segments: Segments) -> np.nda
 
 
 def gaze_angles(landmarks: np.ndarray) -> np.ndarray:
-    """Yaw and pitch of the eyes in the picture, degrees [T, 2], up to a constant of the person.
+    """Yaw and pitch of the eyes in the image, degrees [T, 2], up to a constant of the person.
 
     The iris lies on a ball of 1.2 cm; where it is between the corners, whose distance is taken to be the canonical
     face's, gives the angle. Head pose is not taken out: compare only videos with the same pose.

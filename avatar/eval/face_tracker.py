@@ -20,17 +20,17 @@ from avatar.writing import atomic_file
 
 
 class Tracker(Protocol):
-    """Finds the largest face of a picture."""
+    """Finds the largest face of an image."""
 
     def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Landmarks [478, 2] in pixels and ARKit coefficients [52] for a uint8 RGB picture [H, W, 3]; NaN when there
+        """Landmarks [478, 2] in pixels and ARKit coefficients [52] for a uint8 RGB image [H, W, 3]; NaN when there
         is no face."""
         ...
 
 
 @final
 class FaceTracker:
-    """MediaPipe on single pictures: no state, so rendered and real video are treated alike and nothing is delayed."""
+    """MediaPipe on single images: no state, so rendered and real video are treated alike and nothing is delayed."""
 
     def __init__(self) -> None:
         from avatar.preprocess.landmarker import Landmarker
@@ -79,7 +79,7 @@ def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track
         kept: Folder of tracks from earlier times; this one is added.
 
     Raises:
-        AvatarError: It cannot be read, or has no sound.
+        AvatarError: It cannot be read, or has no audio.
     """
     file = kept / f"{file_sha256(path)}.npz" if kept else None
     if file is not None and file.is_file():

@@ -1,12 +1,14 @@
-"""Protocol ``peer``: the rendered head over the real torso and background, as papers of the AD-NeRF family measure.
+"""Protocol ``head-only``: the rendered head over the real torso and background.
+
+Papers of the AD-NeRF family measure so.
 
 What a frame of it is made of, from back to front:
 
 1. The real frame where the real head is not: torso, neck and background are the video's own pixels, which no avatar has
    to render, so that every number of a whole frame is better than where everything is rendered.
 2. Where the real head is (hair, face, ears; the mask is widened, so that none of its pixels is left over): the neck's
-   pixels below it continued upwards for some way, those of clothes for a few pixels, the plate above that. AD-NeRF (Guo
-   et al. 2021) and its successors continue the neck and the torso under the head in the same way.
+   pixels below it continued upwards for some way, those of clothes for a few pixels, the background above that.
+   AD-NeRF (Guo et al. 2021) and its successors continue the neck and the torso under the head in the same way.
 3. The rendered head: the Gaussians of face, mouth and hair (`Avatar.render_head`), each with what it adds to the pixel
    where all Gaussians, neck and torso too, hide one another: sum of T a c over them, and sum of T a as coverage.
 
@@ -21,19 +23,19 @@ import cv2
 import numpy as np
 
 HEAD_SHARE = 0.04  # of the mask from which on a pixel may hold some of the real head ...
-EDGE = 0.02  # ... if it is this near to the head, as a share of the picture's width
-WIDEN = 0.008  # of the picture's width, by which the head is widened besides
-NECK_REACH = 0.1  # of the picture's height, over which the neck is continued upwards
+EDGE = 0.02  # ... if it is this near to the head, as a share of the image's width
+WIDEN = 0.008  # of the image's width, by which the head is widened besides
+NECK_REACH = 0.1  # of the image's height, over which the neck is continued upwards
 CLOTHES_REACH = 0.016  # the same for clothes
 
 
-def without_head(real: np.ndarray, masks: Mapping[str, np.ndarray], plate: np.ndarray) -> np.ndarray:
+def without_head(real: np.ndarray, masks: Mapping[str, np.ndarray], background: np.ndarray) -> np.ndarray:
     """The real frame with its head filled in from what is below and behind it.
 
     Args:
         real: uint8 RGB [H, W, 3].
         masks: Soft masks of it.
-        plate: uint8 RGB [H, W, 3], what is behind the person in this frame.
+        background: uint8 RGB [H, W, 3], what is behind the person in this frame.
     """
     height, width = real.shape[:2]
     share = np.sum([masks[name] for name in ("hair", "face", "lips", "mouth", "eyes")], axis=0)
@@ -45,13 +47,13 @@ def without_head(real: np.ndarray, masks: Mapping[str, np.ndarray], plate: np.nd
     source = np.minimum(below, height - 1)
     columns = np.broadcast_to(np.arange(width), source.shape)
     continued = head & (below < height) & (below - rows <= reach[source, columns])
-    filled = np.where(head[..., None], plate, real)
+    filled = np.where(head[..., None], background, real)
     filled[continued] = real[source[continued], columns[continued]]
     return filled
 
 
 def composite(head: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """A rendered head over a picture.
+    """A rendered head over an image.
 
     Args:
         head: float32 [H, W, 4]: colour times coverage, and coverage.

@@ -1,4 +1,4 @@
-"""Numbers of pictures: how near a rendered frame is to the real one, how sharp its mouth, how quiet its neck."""
+"""Numbers of images: how near a rendered frame is to the real one, how sharp its mouth, how quiet its neck."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor
 from avatar.losses.lpips import LPIPS
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 
-MAX_PSNR = 100.0  # identical pictures; infinity is not a number in JSON
+MAX_PSNR = 100.0  # identical images; infinity is not a number in JSON
 LIPS = LIPS_OUTER + LIPS_INNER
-SEAM_WIDTH = 0.02  # of the picture's width, to either side of a border
+SEAM_WIDTH = 0.02  # of the image's width, to either side of a border
 POOLED_LAYERS = (2, 3, 4)  # of the network behind LPIPS, for the Fréchet distance
 
 
 def psnr(a: np.ndarray, b: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of pictures [H, W, 3] in 0..1, over all pixels or weighted by [H, W]."""
+    """Peak signal-to-noise ratio in dB of images [H, W, 3] in 0..1, over all pixels or weighted by [H, W]."""
     error = over_colours(np.square(a - b))
     mse = float(error.mean()) if weight is None else weighted_mean(error, weight)
     return min(MAX_PSNR, -10 * math.log10(max(mse, 1e-12))) if math.isfinite(mse) else mse
@@ -39,7 +39,7 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Structural similarity of every full 11x11 window, averaged over the colours.
 
     Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment", 2004, equation 13, with their Gaussian window
-    (sigma 1.5) and constants. Windows that leave the picture are left out, so the map is 5 pixels smaller per side.
+    (sigma 1.5) and constants. Windows that leave the image are left out, so the map is 5 pixels smaller per side.
 
     Args:
         a, b: [H, W, 3] float32 in 0..1.
@@ -71,7 +71,7 @@ def face_weight(masks: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def mouth_box(landmarks: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Square x0, y0, x1, y1 around the lips, inside a picture of ``size`` (width, height)."""
+    """Square x0, y0, x1, y1 around the lips, inside an image of ``size`` (width, height)."""
     lips = landmarks[list(LIPS), :2]
     if not np.isfinite(lips).all():
         lips = np.array([[0.4 * size[0], 0.6 * size[1]], [0.6 * size[0], 0.8 * size[1]]])
@@ -80,27 +80,27 @@ def mouth_box(landmarks: np.ndarray, size: tuple[int, int]) -> tuple[int, int, i
     return x - half, y - half, x + half, y + half
 
 
-def gradient_energy(picture: np.ndarray) -> np.ndarray:
+def gradient_energy(image: np.ndarray) -> np.ndarray:
     """Squared length of the brightness gradient, [h, w] in (grey levels per pixel)², of uint8 RGB [h, w, 3].
 
     Central differences, so that the finest texture counts less than an edge does.
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     y, x = np.gradient(grey)
     return x * x + y * y
 
 
-def mouth_gradient_energy(picture: np.ndarray, landmarks: np.ndarray) -> float:
+def mouth_gradient_energy(image: np.ndarray, landmarks: np.ndarray) -> float:
     """Mean gradient energy of the mouth; NaN without a face.
 
     Args:
-        picture: uint8 RGB [H, W, 3].
+        image: uint8 RGB [H, W, 3].
         landmarks: [478, 2] pixels that place the crop.
     """
     if not np.isfinite(landmarks[list(LIPS)]).all():
         return math.nan
-    x0, y0, x1, y1 = mouth_box(landmarks, (picture.shape[1], picture.shape[0]))
-    return float(gradient_energy(picture[y0:y1, x0:x1]).mean())
+    x0, y0, x1, y1 = mouth_box(landmarks, (image.shape[1], image.shape[0]))
+    return float(gradient_energy(image[y0:y1, x0:x1]).mean())
 
 
 def seam_band(masks: Mapping[str, np.ndarray], landmarks: np.ndarray) -> np.ndarray:
@@ -158,14 +158,14 @@ class RealFrame:
 
 
 def network_features(lpips: LPIPS, image: np.ndarray) -> list[Tensor]:
-    """Activations of the network's layers for a picture [H, W, 3] in 0..1."""
+    """Activations of the network's layers for an image [H, W, 3] in 0..1."""
     with torch.inference_mode():
         return lpips.features(torch.from_numpy(image).to(lpips.shift.device))
 
 
 @dataclass
-class PictureMeter:
-    """Collects the numbers of one video's pictures, frame by frame; pictures are kept no longer than two frames."""
+class ImageMeter:
+    """Collects the numbers of one video's images, frame by frame; images are kept no longer than two frames."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     pooled: list[np.ndarray] = field(default_factory=list)

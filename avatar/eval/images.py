@@ -11,13 +11,13 @@ from avatar.eval.image_metrics import mouth_box
 from avatar.io.images import write_jpeg, write_png
 from avatar.writing import atomic_file
 
-TILE = 240  # pixels: width of a picture on the contact sheet
+TILE = 240  # pixels: width of an image on the contact sheet
 MOUTH_ZOOM = 3
 LABEL_HEIGHT = 22
 
 
 def side_by_side(images: dict[str, np.ndarray]) -> np.ndarray:
-    """Labelled pictures of one height next to each other, uint8 RGB."""
+    """Labelled images of one height next to each other, uint8 RGB."""
     return np.concatenate([_with_label(image, label) for label, image in images.items()], axis=1)
 
 
@@ -36,28 +36,28 @@ def pick_frames(opening: np.ndarray, count: int = 8) -> list[int]:
 def contact_sheet(
     columns: list[dict[str, np.ndarray]], landmarks: list[np.ndarray], titles: list[str], tile: int = TILE
 ) -> np.ndarray:
-    """A row of pictures per name in ``columns``, then a row of mouths per name, magnified.
+    """A row of images per name in ``columns``, then a row of mouths per name, magnified.
 
-    All mouths of a column are cut out at the same place, that of the first (real) picture, so that a mouth in the
+    All mouths of a column are cut out at the same place, that of the first (real) image, so that a mouth in the
     wrong place shows.
 
     Args:
-        columns: For each chosen frame the pictures by name, the real one first, uint8 RGB of one size.
+        columns: For each chosen frame the images by name, the real one first, uint8 RGB of one size.
         landmarks: For each chosen frame the real landmarks [478, 2] in pixels.
         titles: What to write over each column.
         tile: Width of a column in pixels; mouths are magnified three times where they fit into it.
     """
     sheet = []
-    for pictures, points, title in zip(columns, landmarks, titles, strict=True):
-        height, width = next(iter(pictures.values())).shape[:2]
+    for images, points, title in zip(columns, landmarks, titles, strict=True):
+        height, width = next(iter(images.values())).shape[:2]
         tall = round(tile * height / width)
-        faces = [_with_label(_resize(p, tile, tall), f"{title}  {name}") for name, p in pictures.items()]
+        faces = [_with_label(_resize(p, tile, tall), f"{title}  {name}") for name, p in images.items()]
         x0, y0, x1, y1 = mouth_box(points, (width, height))
         side = min(tile, MOUTH_ZOOM * (x1 - x0))
         mouths = []
-        for name, picture in pictures.items():
+        for name, image in images.items():
             square = np.zeros((tile, tile, 3), np.uint8)
-            square[:side, (tile - side) // 2 :][:, :side] = _resize(picture[y0:y1, x0:x1], side, side)
+            square[:side, (tile - side) // 2 :][:, :side] = _resize(image[y0:y1, x0:x1], side, side)
             mouths.append(_with_label(square, f"mouth  {name}"))
         sheet.append(np.concatenate(faces + mouths, axis=0))
     return np.concatenate(sheet, axis=1)

@@ -1,7 +1,7 @@
-"""Render, compare and track, frame by frame: every frame of every drive is rendered once and none is kept.
+"""Render, compare and track, frame by frame: every frame of every video is rendered once and none is kept.
 
 Two settings. Self-reconstruction renders the held-out frames, which can be compared with the real ones. Novel audio
-renders a sound that nobody filmed: only what needs no real frame is measured, against the person's own held-out video.
+renders audio that nobody filmed: only what needs no real frame is measured, against the person's own held-out video.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from avatar import log
 from avatar.eval import ablations, bootstrap, face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.head_only import composite, without_head
-from avatar.eval.image_metrics import PictureMeter, RealFrame, frechet_distance, mouth_gradient_energy
+from avatar.eval.image_metrics import ImageMeter, RealFrame, frechet_distance, mouth_gradient_energy
 from avatar.eval.summary import Series, as_real, summarise
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.eval.face_tracker import Tracker
     from avatar.eval.identity import Recogniser
-    from avatar.eval.recorder import Films
+    from avatar.eval.recorder import Recorder
     from avatar.eval.speech_metrics import Judge, Speech
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
@@ -39,7 +39,7 @@ class Tools:
         lpips: Metric network, or None.
         judge: Sync judge, or None.
         recogniser: Tells people apart, or None.
-        films: Takes the pictures, or None.
+        recorder: Takes the images, or None.
         notes: Sentences for the user about what could not be measured; added to.
     """
 
@@ -47,7 +47,7 @@ class Tools:
     lpips: LPIPS | None = None
     judge: Judge | None = None
     recogniser: Recogniser | None = None
-    films: Films | None = None
+    recorder: Recorder | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,11 +56,11 @@ class Measurement:
     """What was measured, and what a report shows of it.
 
     Attributes:
-        result: ``{"drives": {name: metrics}, "peer": {name: metrics}, "ablations": {name: metrics}, "real": metrics}``,
-            each with ``intervals``.
-        series: Per video, numbers per frame [T]. Videos are named "real", by drive, and "DRIVE, peer".
-        samples: For some frames the pictures by video.
-        landmarks: For the same frames the landmarks [478, 2] of the real video (of the first drive with novel audio).
+        result: ``{"full_frame": {name: metrics}, "head_only": ..., "ablations": ..., "real": metrics}``; ``name`` is
+            what drives the face. All metrics have ``intervals``.
+        series: Per video, numbers per frame [T]. Videos are named "real", "DRIVE" and "DRIVE, head-only".
+        samples: For some frames the images by video.
+        landmarks: For the same frames the landmarks [478, 2] of the real video; with novel audio, of a rendered one.
     """
 
     result: dict[str, Any]
@@ -71,11 +71,11 @@ class Measurement:
 
 @dataclass
 class _Video:
-    """One video's faces and pictures; ``identity`` is that with the real frame, NaN where it was not looked at."""
+    """One video's faces and images; ``identity`` is that with the real frame, NaN where it was not looked at."""
 
     landmarks: list[np.ndarray] = field(default_factory=list)
     arkit: list[np.ndarray] = field(default_factory=list)
-    meter: PictureMeter = field(default_factory=PictureMeter)
+    meter: ImageMeter = field(default_factory=ImageMeter)
     identity: list[float] = field(default_factory=list)
 
     def look(self, tracker: Tracker, image: np.ndarray) -> np.ndarray:
@@ -85,50 +85,59 @@ class _Video:
         self.arkit.append(arkit)
         return landmarks
 
+    def compare(
+        self, tracker: Tracker, image: np.ndarray, real: RealFrame, recogniser: Recogniser | None,
+        person: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Track a rendered frame, and compare it with the real one and the person in it."""
+        found = self.look(tracker, image)
+        self.meter.compare(image, real)
+        self.identity.append(identity.similarity(_embedding(recogniser, image, found), person))
+
     @property
     def track(self) -> FaceTrack:
         return FaceTrack(landmarks=np.stack(self.landmarks), arkit=np.stack(self.arkit))
 
 
-def peer_name(drive: str) -> str:
-    """The video of a drive under protocol ``peer``."""
-    return f"{drive}, peer"
+def head_only_name(drive: str) -> str:
+    """The video of a driving motion under protocol ``head-only``."""
+    return f"{drive}, head-only"
 
 
 def measure_held_out(
     avatar: Avatar,
     data: PersonDataset,
-    drives: dict[str, Motion],
+    driving: dict[str, Motion],
     first: int,
     last: int,
     tools: Tools,
     *,
     speech: Speech | None = None,
-    peer: bool = True,
+    head_only: bool = True,
     ablated: dict[str, Motion] | None = None,
     keep: frozenset[int] = frozenset(),
 ) -> Measurement:
-    """Self-reconstruction: every held-out frame by every drive against the real one.
+    """Self-reconstruction: every held-out frame, by every driving motion, against the real one.
 
     Args:
-        avatar: Anything with the `Renderer` protocol and ``camera``; for ``peer`` also ``render_head``.
+        avatar: Anything with the `Renderer` protocol and ``camera``; for protocol ``head-only`` also ``render_head``.
         data: The person, real frames and masks.
-        drives: Name to motion of the frames ``first`` to ``last`` (exclusive).
+        driving: Name to motion of the frames ``first`` to ``last`` (exclusive).
         first, last: Frames of the person.
         tools: What measures.
-        speech: The sound of these frames.
-        peer: Whether to measure protocol ``peer`` besides.
-        ablated: Further motions of these frames (`avatar.eval.ablations`), of which the picture alone is measured.
-        keep: Frames, counted from ``first``, whose pictures are kept as samples.
+        speech: The audio of these frames.
+        head_only: Whether to measure protocol ``head-only`` besides.
+        ablated: Further motions of these frames (`avatar.eval.ablations`), of which the image alone is measured.
+        keep: Frames, counted from ``first``, whose images are kept as samples.
     """
     import torch
 
     segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
     starts = {a for a, _ in segments}
     recognise_every = max(1, round(identity.EVERY_SECONDS * data.fps))
-    videos = {name: _Video() for name in ("real", *drives, *(map(peer_name, drives) if peer else ()))}
+    videos = {name: _Video() for name in ("real", *driving, *(map(head_only_name, driving) if head_only else ()))}
     ablated = ablated or {}
-    ablated_meters = {name: PictureMeter() for name in ablated}
+    ablated_meters = {name: ImageMeter() for name in ablated}
     samples: dict[int, dict[str, np.ndarray]] = {}
     with log.progress() as bar:
         task = bar.add_task("Measuring", total=last - first, info="")
@@ -140,36 +149,33 @@ def measure_held_out(
             recogniser = tools.recogniser if t % recognise_every == 0 else None
             person = _embedding(recogniser, image, points)
             images = {"real": image}
-            behind = data.background(first + t) if data.camera_moves or peer else None
-            headless = None if behind is None or not peer else without_head(image, masks, behind)
-            plate = torch.from_numpy(behind) if behind is not None and data.camera_moves else None
-            for name, motion in drives.items():
-                images[name] = avatar.render(avatar.camera, motion, t, background=plate).cpu().numpy()
+            behind = data.background(first + t) if data.camera_moves or head_only else None
+            headless = None if behind is None or not head_only else without_head(image, masks, behind)
+            background = torch.from_numpy(behind) if behind is not None and data.camera_moves else None
+            for name, motion in driving.items():
+                images[name] = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
                 if headless is not None:
                     head = avatar.render_head(avatar.camera, motion, t).cpu().numpy()
-                    images[peer_name(name)] = composite(head, headless)
+                    images[head_only_name(name)] = composite(head, headless)
             for name, rendered in images.items():
                 if name != "real":
-                    found = videos[name].look(tools.tracker, rendered)
-                    videos[name].meter.compare(rendered, real)
-                    shown = _embedding(recogniser, rendered, found)
-                    videos[name].identity.append(identity.similarity(shown, person))
+                    videos[name].compare(tools.tracker, rendered, real, recogniser, person)
             for name, motion in ablated.items():
-                rendered = avatar.render(avatar.camera, motion, t, background=plate).cpu().numpy()
+                rendered = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
                 ablated_meters[name].compare(rendered, real)
-            if tools.films is not None:
-                tools.films.write(images)
+            if tools.recorder is not None:
+                tools.recorder.write(images)
             if t in keep:
                 samples[t] = images
             bar.advance(task)
-    measured = _compare_videos(videos, data, drives, segments, speech, tools)
-    measured.result["ablations"] = {name: _pictures(m.series(), data.fps) for name, m in ablated_meters.items()}
+    measured = _compare_videos(videos, data, driving, segments, speech, tools)
+    measured.result["ablations"] = {name: _images(m.series(), data.fps) for name, m in ablated_meters.items()}
     measured.samples, measured.landmarks = samples, {t: videos["real"].landmarks[t] for t in samples}
     return measured
 
 
 def _compare_videos(
-    videos: dict[str, _Video], data: PersonDataset, drives: Iterable[str], segments: Segments, speech: Speech | None,
+    videos: dict[str, _Video], data: PersonDataset, driving: Iterable[str], segments: Segments, speech: Speech | None,
     tools: Tools,
 ) -> Measurement:  # fmt: skip
     """Numbers of self-reconstruction, from what was seen of the videos."""
@@ -196,8 +202,8 @@ def _compare_videos(
                 "frechet_alex": frechet_distance(np.stack(pooled), np.stack(reference)) if len(pooled) > 1 else None,
             }
     result = {
-        "drives": {name: metrics[name] for name in drives},
-        "peer": {name: metrics[peer_name(name)] for name in drives if peer_name(name) in metrics},
+        "full_frame": {name: metrics[name] for name in driving},
+        "head_only": {name: metrics[head_only_name(name)] for name in driving if head_only_name(name) in metrics},
         "real": metrics["real"],
     }
     return Measurement(result=_clean(result), series=series)
@@ -206,7 +212,7 @@ def _compare_videos(
 def measure_novel(
     avatar: Avatar,
     data: PersonDataset,
-    drives: dict[str, Motion],
+    driving: dict[str, Motion],
     speech: Speech,
     tools: Tools,
     *,
@@ -221,14 +227,14 @@ def measure_novel(
     Args:
         avatar: Anything with the `Renderer` protocol, ``camera`` and ``fps``.
         data: The person.
-        drives: Name to motion, all of one length.
-        speech: The new sound.
+        driving: Name to motion, all of one length.
+        speech: The novel audio.
         tools: What measures.
-        real_speech: The sound of the person's held-out frames.
-        keep: Frames whose pictures are kept as samples.
+        real_speech: The audio of the person's held-out frames.
+        keep: Frames whose images are kept as samples.
     """
-    frames, (first, last) = len(next(iter(drives.values()))), (data.test_start, data.num_frames)
-    videos = {name: _Video() for name in ("real", *drives)}
+    frames, (first, last) = len(next(iter(driving.values()))), (data.test_start, data.num_frames)
+    videos = {name: _Video() for name in ("real", *driving)}
     sharpness: dict[str, list[float]] = {name: [] for name in videos}
     samples: dict[int, dict[str, np.ndarray]] = {}
     with log.progress() as bar:
@@ -238,37 +244,47 @@ def measure_novel(
             sharpness["real"].append(mouth_gradient_energy(image, videos["real"].look(tools.tracker, image)))
             bar.advance(task)
         for t in range(frames):
-            images = {name: avatar.render(avatar.camera, m, t).cpu().numpy() for name, m in drives.items()}
+            images = {name: avatar.render(avatar.camera, m, t).cpu().numpy() for name, m in driving.items()}
             for name, image in images.items():
                 sharpness[name].append(mouth_gradient_energy(image, videos[name].look(tools.tracker, image)))
-            if tools.films is not None:
-                tools.films.write(images)
+            if tools.recorder is not None:
+                tools.recorder.write(images)
             if t in keep:
                 samples[t] = images
             bar.advance(task)
-
-    held_out = [(max(a, first) - first, b - first) for a, b in data.segments if b > first]
     tracks = {name: video.track for name, video in videos.items()}
+    heard = {name: real_speech if name == "real" else speech for name in tracks}
+    measured = _compare_novel(tracks, sharpness, heard, data, frames, tools)
+    measured.samples, measured.landmarks = samples, {t: tracks[next(iter(driving))].landmarks[t] for t in samples}
+    return measured
+
+
+def _compare_novel(
+    tracks: dict[str, FaceTrack], sharpness: dict[str, list[float]], speech: dict[str, Speech | None],
+    data: PersonDataset, frames: int, tools: Tools,
+) -> Measurement:  # fmt: skip
+    """Numbers of novel audio, from what was seen of the videos; the real one comes first."""
+    first = data.test_start
+    held_out = [(max(a, first) - first, b - first) for a, b in data.segments if b > first]
     series: dict[str, Series] = {}
-    result: dict[str, Any] = {"drives": {}}
+    result: dict[str, Any] = {"full_frame": {}}
     for name, track in tracks.items():
-        segments, sound = ([(0, frames)], speech) if name != "real" else (held_out, real_speech)
+        segments, heard = held_out if name == "real" else [(0, frames)], speech[name]
         own = face_metrics.face_series(track, data.width, data.fps, segments)
         own["mouth_gradient"] = np.array(sharpness[name])
         real = series.get("real", own)
-        series[name] = own | _speech_series(own["opening"], real["opening"], sound, data.fps, segments)
+        series[name] = own | _speech_series(own["opening"], real["opening"], heard, data.fps, segments)
         compared = dict(series[name])
         if name != "real":  # of other frames: only their level can be compared
             for key in ("mouth_gradient", "jitter"):
                 compared[f"real_{key}"] = np.full(frames, bootstrap.value(bootstrap.mean, real[key]) or np.nan)
         metrics = _own(compared, track, data.fps)
-        metrics |= speech_metrics.sync_metrics(tools.judge, track, sound, data.fps, tools.notes)
+        metrics |= speech_metrics.sync_metrics(tools.judge, track, heard, data.fps, tools.notes)
         if name == "real":
             result["real"] = metrics
         else:
-            result["drives"][name] = metrics
-    landmarks = {t: tracks[next(iter(drives))].landmarks[t] for t in samples}
-    return Measurement(result=_clean(result), series=series, samples=samples, landmarks=landmarks)
+            result["full_frame"][name] = metrics
+    return Measurement(result=_clean(result), series=series)
 
 
 def _embedding(recogniser: Recogniser | None, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
@@ -292,14 +308,14 @@ def _own(series: Series, track: FaceTrack, fps: float) -> dict[str, Any]:
     return summarise(series, fps) | counts
 
 
-def _pictures(series: Series, fps: float) -> dict[str, Any]:
-    """Metrics of the picture alone, and their intervals."""
+def _images(series: Series, fps: float) -> dict[str, Any]:
+    """Metrics of the image alone, and their intervals."""
     return summarise({name: series[name] for name in ablations.METRICS if name in series}, fps, ablations.METRICS)
 
 
 def _clean(result: dict[str, Any]) -> dict[str, Any]:
     """The real video without the metrics that compare with it; intervals last."""
     result["real"] = {k: v for k, v in result["real"].items() if v is not None}
-    for metrics in (result["real"], *result["drives"].values(), *result.get("peer", {}).values()):
+    for metrics in (result["real"], *result["full_frame"].values(), *result.get("head_only", {}).values()):
         metrics["intervals"] = metrics.pop("intervals")
     return result

@@ -1,4 +1,4 @@
-"""The measured videos as mp4 files with the sound."""
+"""Write the measured videos as mp4 files with audio."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 
 @final
-class Films:
+class Recorder:
     """Writes mp4 files of one or of several labelled videos side by side. Use as a context manager.
 
     Args:
         files: Each file, and the videos in it.
         size: Width and height of a video.
         fps: Frames per second.
-        sound: Sound file that goes into all of them, or None.
+        audio: Audio file that goes into all of them, or None.
         start: Second of it that belongs to the first frame.
     """
 
     def __init__(
-        self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, sound: Path | None, start: float
+        self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, audio: Path | None, start: float
     ) -> None:
-        self._files, self._size, self._fps, self._sound, self._start = files, size, fps, sound, start
+        self._files, self._size, self._fps, self._audio, self._start = files, size, fps, audio, start
         self._stack = ExitStack()
         self._writers: list[tuple[VideoWriter, list[str]]] = []
 
-    def __enter__(self) -> Films:
+    def __enter__(self) -> Recorder:
         from avatar.io.video_writer import VideoWriter
 
         width, height = self._size
         for path, videos in self._files.items():
             several = len(videos) > 1
             size = (width * len(videos), height + LABEL_HEIGHT) if several else (width, height)
-            writer = VideoWriter(path, *size, self._fps, self._sound, self._start)
+            writer = VideoWriter(path, *size, self._fps, self._audio, self._start)
             self._writers.append((self._stack.enter_context(writer), videos))
         return self
 

@@ -52,9 +52,9 @@ SHOWN: dict[str, Shown] = {
                               "coefficients of jaw, mouth and nose; stands in for the action-unit error of papers."),
     "upper_face_error": Shown("upper-face blendshapes", ".4f", "The same for brows, eyelids and cheeks."),
     "gaze_error": Shown("gaze error (degrees)", ".2f", "Angle between rendered and real gaze, eyes open."),
-    "sync_confidence": Shown("sync judge, confidence", ".3f", "How much better the best offset of sound and mouth is "
+    "sync_confidence": Shown("sync judge, confidence", ".3f", "How much better the best offset of audio and mouth is "
                              "than the median offset; near 0 where they have nothing to do with each other."),
-    "sync_offset_frames": Shown("sync judge, offset (frames)", "+.1f", "Positive: the picture is late."),
+    "sync_offset_frames": Shown("sync judge, offset (frames)", "+.1f", "Positive: the video is late."),
     "sync_distance": Shown("sync judge, distance", ".3f", "At the best offset. Less is better."),
     "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within two frames of which the lips "
                      "close."),
@@ -75,12 +75,12 @@ SHOWN: dict[str, Shown] = {
 }  # fmt: skip
 
 TABLES = {
-    "drives": "everything rendered (protocol ours)",
-    "peer": "rendered head over the real torso and background (protocol peer)",
+    "full_frame": "everything rendered (protocol full-frame)",
+    "head_only": "rendered head over the real torso and background (protocol head-only)",
     "ablations": "everything rendered, with less taken from the held-out frames",
 }
 NO_INTERVALS = "too short for a 95 % interval"
-ABLATED = ("tracked", "audio")  # drives that the ablations are shown beside
+ABLATED = ("tracked", "audio")  # motions that the ablations are shown beside
 
 
 def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
@@ -88,8 +88,8 @@ def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
     if table != "ablations":
         return {f"{name}": values for name, values in result[table].items()} | {"real": result["real"]}
     shown: dict[str, dict[str, Any]] = {}
-    for drive in (name for name in ABLATED if name in result["drives"]):
-        whole = result["drives"][drive]
+    for drive in (name for name in ABLATED if name in result["full_frame"]):
+        whole = result["full_frame"][drive]
         shown[drive] = {key: whole[key] for key in (*ablations.METRICS, "intervals")}
         shown |= {
             ablations.TITLES[name]: values
@@ -104,7 +104,7 @@ def scope(result: dict[str, Any]) -> str:
     words = f"{result['frames']} frames, {result['frames'] / result['fps']:.1f} s, of "
     if result["first_frame"] is None:
         real = result["real_frames"]
-        words += f"a sound that nobody filmed (real: {real} held-out frames, {real / result['fps']:.1f} s)"
+        words += f"audio that nobody filmed (real: {real} held-out frames, {real / result['fps']:.1f} s)"
     else:
         words += "held-out video"
     words += f"; evaluated {stamp(result)}"

@@ -1,4 +1,4 @@
-"""The report: one folder with an HTML page, its video and its pictures. No scripts, nothing from the network."""
+"""The report: one folder with an HTML page, its video and its images. No scripts, nothing from the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.eval import images as pictures
+from avatar.eval import images
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -33,8 +33,8 @@ COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffle
 WORDS = {
     "tracked": "the tracked motion of these frames: an upper bound. The tracker that drives the lips also measures "
     "them, so that lip distances are a round trip.",
-    "audio": "lips from the sound alone, everything else as tracked: how good the talking is, and what papers measure.",
-    "shuffled": "lips from sound half of the part's length away: the floor. A number of lips that is no better than "
+    "audio": "lips from the audio alone, everything else as tracked: how good the talking is, and what papers measure.",
+    "shuffled": "lips from audio half of the part's length away: the floor. A number of lips that is no better than "
     "this one says nothing.",
     "real": "the person's own video, with the same tracker: what a perfect avatar would read.",
 }
@@ -61,8 +61,8 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
     titles = [f"{(first + t) / result['fps']:.2f} s" for t in measured.samples]
     order = [name for name in measured.series if not name.startswith("shuffled")]
     chosen = [{name: images[name] for name in order if name in images} for images in measured.samples.values()]
-    sheet = pictures.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
-    pictures.save_image(folder / "frames.jpg", sheet)
+    sheet = images.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
+    images.save_image(folder / "frames.jpg", sheet)
     path = folder / "report.html"
     with atomic_file(path) as temporary:
         temporary.write_text(page(result, measured), encoding="utf-8")
@@ -72,9 +72,9 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
 def page(result: dict[str, Any], measured: Measurement) -> str:
     """The HTML page."""
     name = html.escape(f"{result['run']}: {result['setting']}")
-    drives = "".join(
+    driving = "".join(
         f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
-        for n in (*result["drives"], "real") if n in WORDS
+        for n in (*result["full_frame"], "real") if n in WORDS
     )  # fmt: skip
     listed = "".join(section(result, name, title) for name, title in TABLES.items() if result.get(name))
     shown = {key for name in TABLES if result.get(name) for key in rows(columns(result, name))}
@@ -92,7 +92,7 @@ td small {{ color: #777; display: block }} video {{ width: 100% }}
 <p>{html.escape(result["person"])}, {result["width"]}x{result["height"]} at {result["fps"]:.3g} frames/s:
 {html.escape(scope(result))}. Command: <code>{html.escape(result["command"])}</code>.</p>
 <video controls preload="metadata" src="side_by_side.mp4"></video>
-<p>Driven by</p><ul>{drives}</ul>
+<p>Driven by</p><ul>{driving}</ul>
 <p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
 much the number would vary over other seconds of the same video; not over people, nor over training runs.</p>
 {listed}
@@ -147,13 +147,13 @@ def plots(result: dict[str, Any], measured: Measurement) -> str:
     figure = Figure(figsize=(11, 2.4 * len(found)), layout="constrained")
     for axes, (key, lines) in zip(np.atleast_1d(figure.subplots(len(found), 1, sharex=True)), found.items()):
         for name, values in lines.items():
-            drive, _, peer = name.partition(", ")
-            if key != "psnr" and peer:
+            drive, _, head_only = name.partition(", ")
+            if key != "psnr" and head_only:
                 continue  # the same face as without
             drawn = np.sqrt(values) if key == "jitter" else values
             axes.plot(
                 np.arange(len(values)) / result["fps"], drawn, linewidth=0.9, label=name, color=COLORS.get(drive),
-                linestyle="--" if peer else "-",
+                linestyle="--" if head_only else "-",
             )  # fmt: skip
         axes.set_title(panels[key], fontsize=9, loc="left")
         axes.legend(loc="upper right", fontsize=7, ncols=len(lines))

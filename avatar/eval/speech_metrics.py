@@ -1,4 +1,4 @@
-"""Numbers of talking: do lips close where they have to, do they rest in silence, do they fit the sound."""
+"""Numbers of talking: do lips close where they have to, do they rest in silence, do they fit the audio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Word = tuple[float, float, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """The sound that belongs to the measured frames.
+    """The audio that belongs to the measured frames.
 
     Attributes:
         samples: [S] 16 kHz mono float32 from the time of the first frame on.
@@ -36,11 +36,11 @@ class Speech:
 
 
 class Judge(Protocol):
-    """Judges whether mouth and sound belong together."""
+    """Judges whether mouth and audio belong together."""
 
     def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> Any:
         """A score with ``confidence`` (median minus least distance over offsets, as SyncNet has it),
-        ``offset_frames`` (positive: the picture is late) and ``distance``.
+        ``offset_frames`` (positive: the image is late) and ``distance``.
 
         Args:
             landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
@@ -62,7 +62,7 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, offset in frames (positive: the picture is late) and distance; None where they cannot be had."""
+    """Confidence, offset in frames (positive: the image is late) and distance; None where they cannot be had."""
     names = {"sync_confidence": "confidence", "sync_offset_frames": "offset_frames", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)
@@ -134,14 +134,14 @@ def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarra
 
 
 def frame_levels(samples: np.ndarray, frames: int, fps: float) -> np.ndarray:
-    """Loudness [T] in dBFS of the sound while each frame is shown; -100 where there is none."""
+    """Loudness [T] in dBFS of the audio while each frame is shown; -100 where there is none."""
     power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     edges = np.minimum(np.round(np.arange(frames + 1) * SAMPLE_RATE / fps).astype(int), len(samples))
     return 10 * np.log10(np.diff(power[edges]) / np.maximum(np.diff(edges), 1) + 1e-10)
 
 
 def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
-    """[T] bool: in a pause of 0.3 seconds or more, 20 dB below the loud parts (95th percentile) of the sound."""
+    """[T] bool: in a pause of 0.3 seconds or more, 20 dB below the loud parts (95th percentile) of the audio."""
     quiet = levels < np.percentile(levels, 95) - SILENCE_BELOW
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
     out = np.zeros(len(levels), bool)

@@ -1,19 +1,19 @@
-"""Write a PERSON folder as a dataset of ER-NeRF and TalkingGaussian, for the papers' own code (docs/datasets.md)."""
+"""Export a PERSON folder as a dataset of ER-NeRF and TalkingGaussian, for the papers' own code."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import tyro
 
 from avatar import log
-from avatar.data.dataset import PersonDataset
 from avatar.errors import AvatarError
+from avatar.export.registry import ExportSource, Need
 from avatar.io.images import write_jpeg, write_png
 from avatar.preprocess import dataset_layout as ernerf
 from avatar.writing import atomic_dir, contents, one_writer
@@ -21,6 +21,7 @@ from avatar.writing import atomic_dir, contents, one_writer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from avatar.data import PersonDataset
     from avatar.geometry.cameras import Camera
 
 # Colours of the classes in parsing/*.png, RGB (TalkingGaussian's; ER-NeRF's training does not read them).
@@ -31,76 +32,83 @@ NECK_REACH, CLOTHES_REACH = 0.12, 0.03  # in face heights: how far they are cont
 SURE = 0.9  # share from which a pixel shows neck or clothes alone
 
 README = """\
-A dataset in the layout of ER-NeRF and TalkingGaussian, written by `avatar export-dataset`.
+A dataset in the layout of ER-NeRF and TalkingGaussian, written by `avatar export`.
 
-Pictures, sound and head poses are measured. Three things are stand-ins for what other programs make:
+Images, audio and head poses are measured. Three things are stand-ins for what other programs make:
 
 - au.csv        the columns of OpenFace, estimated from ARKit coefficients (AU25 from the gap of the lips), not
                 measured by OpenFace.
 - ori_imgs/*.lms  the 68 points of the iBUG annotation, taken from a face mesh, not from face-alignment.
 - teeth_mask/   empty: parsing/ already shows the whole inside of the mouth in grey, teeth included.
 
-The features of the sound that the papers train on are not here. Make the one you want with the paper's own script:
+The audio features that the papers train on are not here. Make the one you want with the paper's own script:
 
   python data_utils/deepspeech_features/extract_ds_features.py --input DATASET/aud.wav   (rename aud.npy to aud_ds.npy)
   python data_utils/hubert.py --wav DATASET/aud.wav                                      (makes aud_hu.npy)
   python data_utils/wav2vec.py --wav DATASET/aud.wav --save_feats                        (ER-NeRF; makes aud_eo.npy)
 
-aud_avatar.npy holds this toolkit's own features of the sound, one row per picture; no paper's code reads it.
+aud_avatar.npy holds this toolkit's own audio features, one row per frame; no paper's code reads it.
 track_params.pt, which GaussianTalker asks for, is not written: it is a pickle of another face model's parameters.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    person: tyro.conf.Positional[Path]
-    """The PERSON folder that `avatar prepare` made."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The dataset folder to write."""
+class ErNerfDataset:
+    """A PERSON folder as a dataset of ER-NeRF and TalkingGaussian."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    default: ClassVar[str | None] = None
+
     overwrite: bool = False
     """Replace a dataset that this command wrote."""
 
+    def needs(self) -> Set[Need]:
+        """A prepared video."""
+        return {"person"}
 
-def main(config: Config) -> None:
-    """Write the dataset; it appears only when it is whole.
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Write the dataset; it appears only when it is whole.
 
-    Raises:
-        AvatarError: PERSON is not prepared, or the target is not free.
-    """
-    data = PersonDataset(config.person)
-    with one_writer(config.out, inside=False):
-        export(data, config)
+        Raises:
+            AvatarError: The target is not free.
+        """
+        assert source.person is not None
+        with one_writer(path, inside=False):
+            check_target(path, self.overwrite)
+            warn_of_losses(source.person)
+            with atomic_dir(path) as folder:
+                write_dataset(source.person, folder)
+            frames = source.person.num_frames
+            log.info(f"{path}: {frames} frames. Its README.txt says which audio features to add.")
 
 
-def export(data: PersonDataset, config: Config) -> None:
-    """Write the dataset into a folder that nobody else writes."""
-    check_target(config.out, config.overwrite)
+def warn_of_losses(data: PersonDataset) -> None:
+    """Warn of what the layout cannot hold."""
     if data.fps != ernerf.FPS:
         log.warn(
-            f"{config.person} has {data.fps:g} frames per second, and the papers' code takes every dataset for 25. "
+            f"{data.folder} has {data.fps:g} frames per second, and the papers' code takes every dataset for 25. "
             "Prepare the video at 25 frames per second to train with it."
         )
     if not data.info["has_audio"]:
-        log.warn(f"{config.person} has no sound, so the dataset has no {ernerf.SOUND}.")
+        log.warn(f"{data.folder} has no audio, so the dataset has no {ernerf.SOUND}.")
     if data.camera_moves:
         log.warn("The camera moves, but the layout has one background for all frames: that of the camera at rest.")
-    with atomic_dir(config.out) as folder:
-        write_dataset(data, folder)
-    log.info(f"{config.out}: {data.num_frames} pictures. Its README.txt says which features of the sound to add.")
 
 
 def check_target(out: Path, overwrite: bool) -> None:
     """Refuse to write over anything but what this command wrote, and over that without permission."""
     if out.is_file():
-        raise AvatarError(f"--out {out} is a file.", "", "Name a folder.")
+        raise AvatarError(f"--out {out} is a file.", fix="Name a folder.")
     if not contents(out):
         return
     readme = out / "README.txt"
     if not readme.is_file() or not readme.read_text(errors="replace").startswith(README.splitlines()[0]):
-        raise AvatarError(f"{out} holds files that `avatar export-dataset` did not write.", "", "Choose another --out.")
+        raise AvatarError(f"{out} holds files that `avatar export` did not write.", fix="Choose another --out.")
     if not overwrite:
         raise AvatarError(
-            f"{out} already holds a dataset.", "Nothing was changed.", "Pass --overwrite, or choose another --out."
+            f"{out} already holds a dataset.",
+            why="Nothing was changed.",
+            fix="Pass --overwrite, or choose another --out.",
         )
 
 
@@ -113,17 +121,17 @@ def write_dataset(data: PersonDataset, folder: Path) -> None:
     write_jpeg(folder / "bc.jpg", data.plate)
     (folder / "README.txt").write_text(README)
     if data.info["has_audio"]:
-        write_sound(data, folder / ernerf.SOUND)
+        write_audio(data, folder / ernerf.SOUND)
     if data.audio_features is not None:
         np.save(folder / "aud_avatar.npy", data.audio_features)
-    for index in log.track(range(data.num_frames), "writing pictures"):
+    for index in log.track(range(data.num_frames), "writing frames"):
         write_frame(data, index, folder)
 
 
 def write_transforms(data: PersonDataset, folder: Path) -> None:
     """Write head poses and camera. Training frames are the measured ones, held-out frames all.
 
-    TalkingGaussian takes the principal point for the middle of the picture, so it is put there.
+    TalkingGaussian takes the principal point for the middle of the image, so it is put there.
     """
     from avatar.geometry.cameras import head_to_nerf
     from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -133,7 +141,7 @@ def write_transforms(data: PersonDataset, folder: Path) -> None:
     poses = head_to_nerf(rotation, data.motion.head_translation.double() @ turn.T).tolist()
     if (moved := centring_error(data, camera, turn)) > 1:
         log.warn(
-            f"The picture was cut out beside the middle of the video, which the layout cannot say: by its camera the "
+            f"The frame was cut out beside the middle of the video, which the layout cannot say: by its camera the "
             f"face is drawn up to {moved:.1f} pixels from its place."
         )
     for name, frames in ((ernerf.TRAIN, data.train_frames), (ernerf.VAL, data.test_frames)):
@@ -155,7 +163,7 @@ def centring_error(data: PersonDataset, camera: Camera, turn: Tensor) -> float:
 
 
 def write_action_units(data: PersonDataset, path: Path) -> None:
-    """Write a table with OpenFace's columns, spaces after the commas included, one row per picture."""
+    """Write a table with OpenFace's columns, spaces after the commas included, one row per frame."""
     from avatar.motion.face_channels import relative_opening
     from avatar.motion.facs import action_units
 
@@ -168,8 +176,8 @@ def write_action_units(data: PersonDataset, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def write_sound(data: PersonDataset, path: Path) -> None:
-    """Write the sound as long as the pictures, with its measured offset taken out."""
+def write_audio(data: PersonDataset, path: Path) -> None:
+    """Write the audio as long as the video, with its measured delay taken out."""
     from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 
     samples = load_audio(data.audio_path, start=data.info["av_offset_frames"] / data.fps)
@@ -181,20 +189,20 @@ def write_frame(data: PersonDataset, index: int, folder: Path) -> None:
     """Write everything that there is once per frame."""
     from avatar.geometry.mesh import IBUG_68
 
-    picture, masks, points = data.image(index), data.masks(index), data.landmarks[index, :, :2]
+    image, masks, points = data.image(index), data.masks(index), data.landmarks[index, :, :2]
     behind = masks["background"][..., None]
-    composed = np.rint(picture * (1 - behind) + data.plate * behind).astype(np.uint8)
+    composed = np.rint(image * (1 - behind) + data.plate * behind).astype(np.uint8)
     face_height = float(np.linalg.norm(points[152] - points[10]))
     shutil.copyfile(data.image_path(index), folder / ernerf.PICTURES / f"{index}.jpg")
     np.savetxt(folder / ernerf.PICTURES / f"{index}.lms", points[list(IBUG_68)], "%f")
     write_jpeg(folder / "gt_imgs" / f"{index}.jpg", composed)
-    write_png(folder / "parsing" / f"{index}.png", paint_classes(masks))
+    write_png(folder / "parsing" / f"{index}.png", class_image(masks))
     write_png(folder / "torso_imgs" / f"{index}.png", cut_torso(composed, masks, face_height))
     # A sparse file of zeros.
-    np.lib.format.open_memmap(folder / "teeth_mask" / f"{index}.npy", "w+", bool, picture.shape[:2])
+    np.lib.format.open_memmap(folder / "teeth_mask" / f"{index}.npy", "w+", bool, image.shape[:2])
 
 
-def paint_classes(masks: dict[str, np.ndarray]) -> np.ndarray:
+def class_image(masks: dict[str, np.ndarray]) -> np.ndarray:
     """The most likely class of each pixel as its colour, uint8 RGB [H, W, 3]."""
     colours = {"face": HEAD, "hair": HAIR, "neck": NECK, "clothes": TORSO, "background": BACKGROUND}
     best = np.argmax([masks[name] for name in colours], axis=0)
@@ -203,11 +211,11 @@ def paint_classes(masks: dict[str, np.ndarray]) -> np.ndarray:
     return painted
 
 
-def cut_torso(picture: np.ndarray, masks: dict[str, np.ndarray], face_height: float) -> np.ndarray:
+def cut_torso(image: np.ndarray, masks: dict[str, np.ndarray], face_height: float) -> np.ndarray:
     """Neck and clothes without the head, continued behind it, so that no gap opens when another head is put there.
 
     Args:
-        picture: uint8 RGB [H, W, 3].
+        image: uint8 RGB [H, W, 3].
         masks: Soft masks of the frame.
         face_height: Pixels; the nearest colour of neck or clothes is continued by a share of it.
 
@@ -225,8 +233,8 @@ def cut_torso(picture: np.ndarray, masks: dict[str, np.ndarray], face_height: fl
     nearest = tuple(nearest)
     is_neck = (masks["neck"] > masks["clothes"])[nearest]
     hidden = head * (distance <= np.where(is_neck, NECK_REACH, CLOTHES_REACH) * face_height)  # by the head
-    filled = cv2.GaussianBlur(picture[nearest], (0, 0), max(NECK_REACH * face_height / 8, 0.5))
+    filled = cv2.GaussianBlur(image[nearest], (0, 0), max(NECK_REACH * face_height / 8, 0.5))
     alpha = np.clip(body + hidden, 0, 1)
     share = (hidden / np.maximum(alpha, 1e-6))[..., None]
-    rgba = np.concatenate([picture * (1 - share) + filled * share, alpha[..., None] * 255], -1)
+    rgba = np.concatenate([image * (1 - share) + filled * share, alpha[..., None] * 255], -1)
     return np.rint(rgba * (alpha[..., None] > 0)).astype(np.uint8)

@@ -25,6 +25,6 @@ IBUG_68 = (
 @functools.cache
 def face_triangles() -> np.ndarray:
     """Triangles [898, 3] int64 of MediaPipe's 468-vertex face mesh (in the model file's metadata)."""
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
 
     return np.asarray(canonical_face()[2], np.int64)

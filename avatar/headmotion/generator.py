@@ -1,14 +1,13 @@
-"""Head, torso, gaze, brows and blinks for speech that the person never said: sampled, second by second, for ever.
+"""Head, torso, gaze, brows and blinks for speech that the person never said: sampled second by second, for ever.
 
-What speech does not decide is drawn at random, as the person might do it: `generator_manner` takes the person out of it
-and puts one in, `generator_flow` makes a second of motion from the seconds before and the sound around it, and
-`generator_blinks` lets the eyes blink. docs/generator.md says how well.
+What speech does not decide is sampled as the person might do it. `avatar.headmotion.normalizer` takes the person out of
+the motion and puts one in. `avatar.headmotion.flow` makes a second of motion from the seconds before and the audio
+around it. `avatar.headmotion.blinks` lets the eyes blink. docs/generator.md says how well.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.audio.encoders.base import ENERGY_FLOOR_DB, SpeechEncoder, features_at, stream_features
-from avatar.audio.resampling import at_rate
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.features import FrameFeatureStream, features_at, features_look_ahead
+from avatar.audio.resampling import LinearResampler
+from avatar.audio.spectra import ENERGY_FLOOR_DB
 from avatar.audio.vad import VoiceActivityDetector
 from avatar.checks import Record
 from avatar.errors import AvatarError
@@ -26,6 +27,7 @@ from avatar.headmotion.flow import (
     AHEAD,
     BEFORE,
     CONTEXT,
+    HEARD,
     RATE,
     SPEECH,
     TAPS,
@@ -46,8 +48,8 @@ from avatar.motion import Motion, face_channels
 from avatar.motion.arkit import ARKIT
 from avatar.motion.blinks import EYES, LIDS
 
-FORMAT = "avatar-generator-1"
-FILE = "generator.safetensors"  # in a RUN folder
+FORMAT = "avatar-headmotion-1"
+FILE = "headmotion.safetensors"  # in a RUN folder
 GUIDANCE, NOISE = (0.0, 3.0), (0.0, 1.5)  # what can be asked for
 _RANGE_DB = (-30.0, 0.0)  # relative to the voice; what is quieter is as quiet as that
 _SILENCE_DB = -60.0  # dBFS; where there never was a voice, nothing can be relative to it
@@ -55,45 +57,45 @@ _SILENCE = torch.full((1, SPEECH), -1.0)
 _STARTS = 32  # moments of the track that a performance may begin from
 
 
-def heard_speech(energy: np.ndarray) -> Tensor:
-    """[T, 2] loudness relative to the voice and voice activity, both about -1 to 1, of energy [T] in dB at `RATE`."""
-    ear = _Ear()
-    return torch.cat([ear.push(energy), ear.finish()])
+def speech_rows(energy: np.ndarray) -> Tensor:
+    """Loudness relative to the voice and voice activity [T, 2], both about -1 to 1, of energy [T] in dB at `RATE`."""
+    activity = _SpeechActivity()
+    return torch.cat([activity.push(energy), activity.finish()])
 
 
-def heard_track(
-    motion: Motion, segments: Sequence[tuple[int, int]], samples: np.ndarray | None, offset: float
+def training_track(
+    motion: Motion, segments: Sequence[tuple[int, int]], samples: np.ndarray | None, audio_delay_s: float
 ) -> tuple[Motion, list[tuple[int, int]], Tensor]:
-    """A track and its segments at `RATE`, and [T, 2] what is heard; see :meth:`MotionGenerator.fit`."""
+    """A track and its segments at `RATE`, and its `speech_rows` [T, 2]; see :meth:`MotionGenerator.fit`."""
     track = motion.resample(RATE)
     scale = len(track) / max(1, len(motion))
     spans = [(round(a * scale), min(round(b * scale), len(track))) for a, b in segments]
     if samples is None:
-        return track, spans, heard_speech(np.full(len(track), ENERGY_FLOOR_DB))
+        return track, spans, speech_rows(np.full(len(track), ENERGY_FLOOR_DB))
+    offset = round(audio_delay_s * motion.fps, 6)  # undoes the division that made seconds of frames
     samples = samples[: max(0, round((len(motion) + offset) / motion.fps * SAMPLE_RATE))]
-    sound = features_at(SpeechEncoder(()), samples, RATE, len(track), offset * RATE / motion.fps)
-    return track, spans, heard_speech(sound.energy)
+    features = features_at(SpeechEncoder(()), samples, RATE, len(track), offset * RATE / motion.fps)
+    return track, spans, speech_rows(features.energy)
 
 
-class _Ear:
-    """Judges loudness as it comes in."""
+class _SpeechActivity:
+    """`speech_rows` of a stream of energy."""
 
     def __init__(self) -> None:
-        self._gate = VoiceActivityDetector(RATE, ahead=0.0)
+        self._detector = VoiceActivityDetector(RATE, ahead=0.0)
+        self.look_ahead = self._detector.look_ahead / RATE  # seconds
 
     def push(self, energy: np.ndarray) -> Tensor:
-        return self._rows(self._gate.push(energy[:, None], energy))
+        return self._rows(*self._detector.push(energy))
 
     def finish(self) -> Tensor:
-        return self._rows(self._gate.finish())
+        return self._rows(*self._detector.finish())
 
     @staticmethod
-    def _rows(blocks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Tensor:
-        rows = [np.zeros((0, SPEECH))]
-        for energy, loud, opens in blocks:
-            loud = np.where(energy[:, 0] > _SILENCE_DB, loud, _RANGE_DB[0]).clip(*_RANGE_DB)
-            rows.append(np.c_[(loud - np.mean(_RANGE_DB)) / np.diff(_RANGE_DB) * 2, 2 * opens - 1])
-        return torch.from_numpy(np.concatenate(rows).astype(np.float32))
+    def _rows(energy: np.ndarray, loudness: np.ndarray, gate: np.ndarray) -> Tensor:
+        loudness = np.where(energy > _SILENCE_DB, loudness, _RANGE_DB[0]).clip(*_RANGE_DB)
+        rows = np.c_[(loudness - np.mean(_RANGE_DB)) / np.diff(_RANGE_DB) * 2, 2 * gate - 1]
+        return torch.from_numpy(rows.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,16 @@ class MotionGenerator:
     """What moves the upper part of one person.
 
     Attributes:
-        manner: How the person holds and moves head, eyes and brows.
+        normalizer: How the person holds and moves head, eyes and brows.
         blinks: When and how they blink.
         response: What the sound says.
         forecast: The Gaussian of the next second.
         flow: What makes a sample of it.
         starts: [S, CONTEXT, C] moments to begin from, in spreads.
-        listens: Whether it learnt from sound; otherwise none makes a difference.
+        listens: Whether it was trained with audio; otherwise audio makes no difference.
     """
 
-    manner: UpperFaceNormalizer
+    normalizer: UpperFaceNormalizer
     blinks: BlinkHabit
     response: Response
     forecast: Forecast
@@ -123,39 +125,40 @@ class MotionGenerator:
         motion: Motion,
         segments: Sequence[tuple[int, int]],
         samples: np.ndarray | None,
-        offset: float = 0.0,
+        audio_delay_s: float = 0.0,
         seed: int = 0,
         steps: int = STEPS,
     ) -> MotionGenerator:
-        """Learn a person from a track and the sound that goes with it, in less than a minute.
+        """Fit a person's generator to a track and its audio, in less than a minute.
 
         Args:
             motion: The training part, T frames at any rate.
             segments: [start, end) frames of it without a cut inside.
-            samples: 16 kHz mono, from frame 0 on; None where the video has no sound: motion then does not follow it.
-                What comes after the track is not heard.
-            offset: Frames by which the sound is late.
+            samples: 16 kHz mono, from frame 0 on; None where the video has no audio: motion then does not follow
+                any. What comes after the track is not used.
+            audio_delay_s: Seconds by which the audio comes after the video.
             seed: The same seed and data give the same weights.
             steps: Of training the flow.
 
         Raises:
             AvatarError: There is too little without a cut to learn from.
         """
-        track, spans, speech = heard_track(motion, segments, samples, offset)
-        manner = UpperFaceNormalizer.of(track, spans)
-        z = manner.normalise(track, spans)
+        track, spans, speech = training_track(motion, segments, samples, audio_delay_s)
+        normalizer = UpperFaceNormalizer.of(track, spans)
+        z = normalizer.normalise(track, spans)
         response = Response.of(z, speech)
         windows = windows_of(z, response(around(speech)), speech, track.valid, spans)
         if len(windows) < WINDOW:
             raise AvatarError(
                 "The video holds too little motion without a cut to generate more of it.",
-                f"It takes {(CONTEXT + 2 * WINDOW) / RATE} s in one piece, or pieces of more than "
-                f"{(CONTEXT + WINDOW) / RATE} s.", "Use a longer video.",
+                why=f"It takes {(CONTEXT + 2 * WINDOW) / RATE} s in one piece, or pieces of more than "
+                f"{(CONTEXT + WINDOW) / RATE} s.",
+                fix="Use a longer video.",
             )  # fmt: skip
         forecast = fit_forecast(windows)
         listens = samples is not None
         return MotionGenerator(
-            manner=manner,
+            normalizer=normalizer,
             blinks=BlinkHabit.of(track, spans, z, speech),
             response=response,
             forecast=forecast,
@@ -164,66 +167,37 @@ class MotionGenerator:
             listens=listens,
         )
 
-    def stream(
-        self,
-        chunks: Iterable[np.ndarray],
-        fps: float,
-        lead: float = 0.0,
-        seed: int = 0,
-        guidance: float = 1.0,
-        noise: float = 1.0,
-    ) -> Iterator[Motion]:
-        """Motion without an end, in blocks of about a second; when the sound is over, silence goes on.
+    @property
+    def look_ahead(self) -> float:
+        """Seconds of audio after a frame that it waits for, at most."""
+        made = (WINDOW + AHEAD) / RATE  # the first row of a window waits for its last one, and for `AHEAD` more
+        return made + _SpeechActivity().look_ahead + features_look_ahead(SpeechEncoder(()), RATE)
 
-        Memory is constant, a frame needs at most 1.5 s of sound beyond it, and what comes out does not depend on how
-        the sound is cut. The mouth is at rest.
+    def open(
+        self, fps: float, *, lead: float = 0.0, seed: int = 0, guidance: float = 1.0, noise: float = 1.0
+    ) -> GeneratorStream:
+        """Begin a performance. The mouth is at rest.
 
         Args:
-            chunks: 16 kHz mono.
             fps: Of the motion.
-            lead: Seconds of silence before the sound.
+            lead: Seconds of silence before the audio.
             seed: Another seed, other motion.
-            guidance: How much the sound matters: 0 not at all, 1 as learnt.
-            noise: How much is left to chance: 0 nothing, 1 as learnt.
+            guidance: Strength of the conditioning on speech: 0 ignores it, 1 is as trained.
+            noise: Sampling temperature: 0 is deterministic, 1 is as trained.
 
         Raises:
             AvatarError: A number is out of range.
         """
         for name, value, (low, high) in (("guidance", guidance, GUIDANCE), ("noise", noise, NOISE)):
             if not low <= value <= high:
-                raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
-        rows = self._rows(_speech_rows(chunks, lead), seed, guidance if self.listens else 0.0, noise)
-        return self._motions(rows, fps)
-
-    def _motions(self, rows: Iterator[Tensor], fps: float) -> Iterator[Motion]:
-        for block in at_rate(rows, RATE, fps):
-            z, blinks = block.split([len(CHANNELS), 8], 1)
-            yield _blinked(self.manner.restore(z, fps), blinks)
-
-    def _rows(self, speech: Iterator[Tensor], seed: int, guidance: float, noise: float) -> Iterator[Tensor]:
-        """Blocks [WINDOW, C + 8] at `RATE`: channels in spreads, and blinks."""
-        rng = np.random.default_rng([seed, 0])
-        start = self.starts[int(rng.integers(len(self.starts)))]
-        context = start if noise > 0 else torch.zeros_like(start)
-        blinking = _Blinking(self.blinks, seed, noise > 0)
-        sound = torch.cat([_SILENCE.expand(CONTEXT, -1), *itertools.islice(speech, WINDOW + AHEAD)])
-        before = context  # with the response
-        for number in itertools.count(1):
-            chance = np.random.default_rng([seed, number]).standard_normal(len(self.forecast.size))
-            u = noise * torch.from_numpy(chance).float()
-            told = guidance * self.response(sound[CONTEXT - BEFORE :])
-            z = self.manner.within(sample(self.flow, self.forecast, context, sound, u, guidance) + told)
-            before = torch.cat([before, z])
-            blinks = blinking.push(influences(before, sound[: len(before)], RATE)[CONTEXT:])
-            yield torch.cat([z, blinks], 1)
-            before, context = before[-CONTEXT:], torch.cat([context, z - told])[-CONTEXT:]
-            sound = torch.cat([sound[WINDOW:], *itertools.islice(speech, WINDOW)])
+                raise AvatarError(f"{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
+        return GeneratorStream(self, fps, lead, seed, guidance if self.listens else 0.0, noise)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
         tensors = {"starts": self.starts}
         tensors |= {f"blinks.{k}": getattr(self.blinks, k) for k in ("weights", "shapes", "closed", "lengths")}
-        tensors |= {f"manner.{k}": v for k, v in self.manner.tensors().items()}
+        tensors |= {f"normalizer.{k}": v for k, v in self.normalizer.tensors().items()}
         tensors |= {f"response.{k}": v for k, v in vars(self.response).items()}
         tensors |= {f"forecast.{k}": v for k, v in vars(self.forecast).items()}
         tensors |= {f"flow.{k}": v for k, v in self.flow.state_dict().items()}
@@ -239,7 +213,7 @@ class MotionGenerator:
         """
         tensors, about = load_tensors(path)
         if about.get("format") != FORMAT or about.get("channels") != list(CHANNELS):
-            raise AvatarError(f"{path} is not a motion generator of this version.", "", "Train again.")
+            raise AvatarError(f"{path} is not a motion generator of this version.", fix="Train again.")
 
         _check(path, tensors)
         single = {k for k, v in tensors.items() if v.is_floating_point()} - {"blinks.weights"}
@@ -251,7 +225,7 @@ class MotionGenerator:
         flow = FlowNet()
         load_state(flow, part("flow"), path)
         return MotionGenerator(
-            manner=UpperFaceNormalizer(**part("manner")),
+            normalizer=UpperFaceNormalizer(**part("normalizer")),
             blinks=BlinkHabit(rate=RATE, **part("blinks")),
             response=Response(**part("response")),
             forecast=Forecast(**part("forecast")),
@@ -266,21 +240,22 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
     c, window = len(CHANNELS), WINDOW * len(CHANNELS)
     shapes = {
         "starts": f"S {CONTEXT} {c}", "blinks.weights": "7", "blinks.shapes": "B N 4", "blinks.closed": "B 4",
-        "blinks.lengths": "B", "manner.rest": f"{c}", "manner.spread": f"{c}", "manner.low": f"{c}",
-        "manner.high": f"{c}", "manner.follow": f"{c + 1} {FOLLOWERS}", "manner.face": f"{len(face_channels.CHANNELS)}",
-        "manner.arkit": f"{len(ARKIT)}", "response.weights": f"R {c}", "response.middle": "R",
+        "blinks.lengths": "B", "normalizer.rest": f"{c}", "normalizer.spread": f"{c}", "normalizer.low": f"{c}",
+        "normalizer.high": f"{c}", "normalizer.follow": f"{c + 1} {FOLLOWERS}",
+        "normalizer.face": f"{len(face_channels.CHANNELS)}", "normalizer.arkit": f"{len(ARKIT)}",
+        "response.weights": f"R {c}", "response.middle": "R",
         "forecast.scale": f"{5 * c}", "forecast.weights": f"{5 * c} {window}", "forecast.trend": f"{WINDOW} {c}",
         "forecast.modes": f"K {window}", "forecast.size": "K",
     }  # fmt: skip
     known = {name for name in tensors if not name.startswith("flow.")}
     if extra := known - set(shapes):
-        raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", "", "Train again.")
+        raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", fix="Train again.")
     rows = check_tensors(tensors, path, {"blinks.shapes": "B N 4"})["N"]
     sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": rows + 1})
     if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != TAPS or int(tensors["blinks.lengths"].min()) < 1:
-        raise AvatarError(f"{path} does not hold what a motion generator needs.", "", "Train again.")
-    if not bool((tensors["manner.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
-        raise AvatarError(f"{path}: a spread in it is not positive.", "", "Train again.")
+        raise AvatarError(f"{path} does not hold what a motion generator needs.", fix="Train again.")
+    if not bool((tensors["normalizer.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
+        raise AvatarError(f"{path}: a spread in it is not positive.", fix="Train again.")
 
 
 class _Blinking:
@@ -330,11 +305,77 @@ def _blinked(motion: Motion, blinks: Tensor) -> Motion:
     return motion.map(arkit=arkit, face=face)
 
 
-def _speech_rows(chunks: Iterable[np.ndarray], lead: float) -> Iterator[Tensor]:
-    """Rows [1, SPEECH] one by one, without end: silence for ``lead`` seconds, the sound, and silence."""
-    ear = _Ear()
-    silence = (np.zeros(SAMPLE_RATE, np.float32) for _ in itertools.count())
-    padded = itertools.chain([np.zeros(round(lead * SAMPLE_RATE), np.float32)], chunks, silence)
-    for block in stream_features(SpeechEncoder(()), padded, RATE):
-        for row in ear.push(block.energy):
-            yield row[None]
+class GeneratorStream:
+    """One performance: motion in blocks of a second, the same however the audio is cut, in constant memory."""
+
+    def __init__(
+        self, generator: MotionGenerator, fps: float, lead: float, seed: int, guidance: float, noise: float
+    ) -> None:
+        self._generator, self._fps = generator, fps
+        self._features, self._activity = FrameFeatureStream(SpeechEncoder(()), RATE), _SpeechActivity()
+        self._windows = _Windows(generator, seed, guidance, noise)
+        self._frames = LinearResampler(RATE, fps)
+        self._early = Motion.zeros(0, fps)  # frames made and not yet given
+        self._count = 0  # frames given
+        if lead > 0:
+            self._early = self._made(np.zeros(round(lead * SAMPLE_RATE), np.float32))
+
+    def push(self, samples: np.ndarray) -> Motion:
+        """Take samples [N] at 16 kHz; return the frames [n >= 0] that they complete."""
+        return self._give(self._made(samples), None)
+
+    def finish(self, frames: int) -> Motion:
+        """Go on with silence until there are ``frames`` in all; return those that were missing."""
+        blocks, ready = [], self._count + len(self._early)
+        while ready < frames:
+            blocks.append(self._made(np.zeros(SAMPLE_RATE, np.float32)))
+            ready += len(blocks[-1])
+        return self._give(Motion.cat([Motion.zeros(0, self._fps), *blocks]), max(0, frames - self._count))
+
+    def _give(self, new: Motion, most: int | None) -> Motion:
+        ready = Motion.cat([self._early, new])
+        count = len(ready) if most is None else most
+        self._early = ready[count:]
+        self._count += count
+        return ready[:count]
+
+    def _made(self, samples: np.ndarray) -> Motion:
+        rows = self._windows.push(self._activity.push(self._features.push(samples).energy))
+        z, blinks = self._frames.push(rows).split([len(CHANNELS), 8], 1)
+        return _blinked(self._generator.normalizer.restore(z, self._fps), blinks)
+
+
+class _Windows:
+    """Rows [n, C + 8] at `RATE`, a window at a time: channels in spreads, and blinks."""
+
+    def __init__(self, generator: MotionGenerator, seed: int, guidance: float, noise: float) -> None:
+        self._generator, self._seed, self._guidance, self._noise = generator, seed, guidance, noise
+        starts = generator.starts
+        start = starts[int(np.random.default_rng([seed, 0]).integers(len(starts)))]
+        self._before = start if noise > 0 else torch.zeros_like(start)  # the last rows, with the response
+        self._context = self._before  # the same without it
+        self._blinking = _Blinking(generator.blinks, seed, noise > 0)
+        self._speech = _SILENCE.expand(CONTEXT, -1)  # rows that the context belongs to, and what came since
+        self._number = 0
+
+    def push(self, speech: Tensor) -> Tensor:
+        """Take `speech_rows` [n, SPEECH]; return the windows that they complete."""
+        self._speech = torch.cat([self._speech, speech])
+        rows = [torch.zeros(0, len(CHANNELS) + 8)]
+        while len(self._speech) >= HEARD:
+            rows.append(self._window(self._speech[:HEARD]))
+            self._speech = self._speech[WINDOW:]
+        return torch.cat(rows)
+
+    def _window(self, speech: Tensor) -> Tensor:
+        generator, self._number = self._generator, self._number + 1
+        chance = np.random.default_rng([self._seed, self._number]).standard_normal(len(generator.forecast.size))
+        u = self._noise * torch.from_numpy(chance).float()
+        response = self._guidance * generator.response(speech[CONTEXT - BEFORE :])
+        free = sample(generator.flow, generator.forecast, self._context, speech, u, self._guidance)
+        z = generator.normalizer.within(free + response)
+        rows = torch.cat([self._before, z])
+        blinks = self._blinking.push(influences(rows, speech[: len(rows)], RATE)[CONTEXT:])
+        self._before = rows[-CONTEXT:]
+        self._context = torch.cat([self._context, z - response])[-CONTEXT:]
+        return torch.cat([z, blinks], 1)

@@ -1,8 +1,8 @@
-"""The upper part of a person without the person: head, gaze, brows and lids in units of rest and spread.
+"""Upper face without the person: head, gaze, brows and lids in units of the person's own rest and spread.
 
-:class:`UpperFaceNormalizer` takes a person's rest and spread out of a track, and turns numbers in those units back into motion: the
-head, the eyes and the brows as they say, the torso and ARKit's coefficients as they go with those on the person's own
-track. Blinks are taken out before, and put in again by `avatar.headmotion.blinks`.
+:class:`UpperFaceNormalizer` takes rest and spread out of a track, and turns numbers in those units back into motion.
+Head, eyes and brows follow the numbers. Torso and ARKit coefficients go with them linearly, as on the person's own track.
+Blinks are taken out before, and put in again by `avatar.headmotion.blinks`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class UpperFaceNormalizer:
             AvatarError: Less than a second was measured.
         """
         if int(track.valid.sum()) < track.fps:
-            raise AvatarError("Less than a second of the face was tracked:", "too little to know how the head moves.")
+            raise AvatarError(
+                "Less than a second of the face was tracked:", why="too little to know how the head moves."
+            )
         values, open_eyes = upper_channels(track, segments)
         rest, spread = values.mean(0), values.std(0).maximum(_FLOOR)
         z = (values - rest) / spread

@@ -132,24 +132,27 @@ class Avatar:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
         Args:
-            audio: A file, anything that FFmpeg reads. Or sound that is still being spoken, in chunks of 16 kHz mono
-                float32: a frame comes as soon as 0.2 s of sound after its time are there.
+            audio: A file, anything that FFmpeg reads. Or audio that is still being spoken, in chunks of 16 kHz mono
+                float32: a frame comes as soon as 0.2 s of audio after its time are there. See `Session` for a clock.
             controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
             camera: Where from; by default as filmed.
 
         Raises:
-            AvatarError: The sound cannot be read, what speaks cannot be had, or a control is not understood.
+            AvatarError: The audio cannot be read, the speech network cannot be had, or a control is not understood.
         """
         from avatar.infer.controls import Controls
-        from avatar.infer.planner import plan_motion, respond
+        from avatar.infer.planner import plan_motion
+        from avatar.infer.sources import AudioFile, checked_samples
 
         view, how = camera or self.camera, controls or Controls()
         if isinstance(audio, str | Path):
-            motions = plan_motion(self, how, Path(audio), lambda _: view.position).motions
+            chunks = AudioFile(audio)
+            frames = chunks.frames(self.fps)
         else:
-            motions = respond(self, how, audio, lambda _: view.position)
-            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one takes seconds: before the sound begins
-        for block in shown(self, motions):
+            chunks, frames = map(checked_samples, audio), None
+            self.render(view, Motion.zeros(1, self.fps), 0)  # the first one is slow: before the audio begins
+        plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
+        for block in shown(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 

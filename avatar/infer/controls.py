@@ -1,4 +1,4 @@
-"""The options that control what an avatar does, shared by the commands that make it move."""
+"""Options that control what an avatar does, shared by the commands that make it move."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ TIMED = ("lip-scale", "emotion", "pose", "pose-scale", "blink", "gaze")
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """Options that end in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of
-    the sound, `1.5@4-` until its end, `1.5@please` for a word of --words."""
+    """Options that end in VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of the audio,
+    `1.5@4-` until its end, `1.5@please` for a word of --words."""
 
-    speech: Literal["auto", "own", "prior", "live"] = "auto"
-    """What turns sound into lips: the network learnt from the person's own video; the prior shared by all people, which
-    needs no sound in that video; auto: both together, or what there is; live: the prior as it speaks where the sound is
-    still being spoken, which hears at most 0.2 s ahead."""
+    speech: Literal["auto", "personal", "shared", "streaming"] = "auto"
+    """Speech network that drives the lips. personal was trained on the person's own video. shared is one for all people
+    and needs no audio in that video. auto is the ensemble of both, or the one there is. streaming is shared with a
+    look-ahead of 0.2 s at most, as live audio needs it."""
     motion: Path | None = None
-    """Instead of a prediction: a motion file (.safetensors, or ARKit as .csv or .json), or the video of somebody, whose
-    motion is fitted to this person. With a sound, that sound goes into the video."""
+    """Drive the avatar by a motion file (.safetensors, or ARKit as .csv or .json) or by the video of somebody, whose
+    motion is fitted to this person. With --audio, that audio goes into the video."""
     retarget: Literal["auto", "yes", "no"] = "auto"
-    """With --motion: whether to fit rest and range of the source to this person; auto: a video's, not a file's."""
+    """With --motion: whether to fit the source's rest and range to this person. auto fits a video, not a file."""
     pose: Annotated[Repeated, tyro.conf.arg(metavar="POSE[@TIME]")] = ()
-    """Head motion: own (a smooth loop of the person's, the default), generated (new motion that goes with the sound),
+    """Head motion: own (a smooth loop of the person's, the default), generated (new motion that goes with the audio),
     still, or that of a motion file or a video."""
     pose_guidance: float = 1.0
-    """How much the sound matters to generated motion: 0 (not at all) to 3; 1 is as learnt."""
+    """Guidance of `--pose generated` by the audio, 0 (none) to 3; 1 is as trained."""
     pose_noise: float = 1.0
-    """How much of generated motion is left to chance: 0 (nothing) to 1.5; 1 is as learnt."""
+    """Sampling temperature of `--pose generated`, 0 (deterministic) to 1.5."""
     pose_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
     """Amplitude of the head and body motion, 0 to 3."""
     lip_scale: Annotated[Repeated, tyro.conf.arg(metavar="FACTOR[@TIME]")] = ()
@@ -54,7 +54,7 @@ class Controls:
     style: Path | None = None
     """Move lips, brows and head as far as the person of another RUN, motion file or video does."""
     idle: float = 0.0
-    """Seconds that the avatar waits, breathes and blinks before and after the sound; alone: how long it waits."""
+    """Seconds that the avatar waits, breathes and blinks before and after the audio; alone: how long it waits."""
     words: Path | None = None
     """JSON of word times, {"unit": "seconds", "words": [[start, end, word], ...]}, for @WORD."""
     timeline: Path | None = None
@@ -71,13 +71,13 @@ class Controls:
             AvatarError: Something is.
         """
         if not 0 <= self.idle <= 600:
-            raise AvatarError(f"--idle {self.idle:g} is out of range.", "", "It goes from 0 to 600 seconds.")
+            raise AvatarError(f"--idle {self.idle:g} is out of range.", fix="It goes from 0 to 600 seconds.")
         if self.idle and self.motion is not None:
             raise AvatarError("--idle and --motion exclude each other.")
         if not 0 <= self.emotion_limit <= 10:
-            raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", "", "It goes from 0 to 10.")
+            raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", fix="It goes from 0 to 10.")
         if self.seed < 0:
-            raise AvatarError(f"--seed {self.seed} is out of range.", "", "It must not be negative.")
+            raise AvatarError(f"--seed {self.seed} is out of range.", fix="It must not be negative.")
         if self.retarget != "auto" and self.motion is None:
             raise AvatarError("--retarget belongs to --motion.")
         for name in ("motion", "style"):
@@ -94,15 +94,23 @@ class Controls:
             ("--pose-guidance", self.pose_guidance, GUIDANCE), ("--pose-noise", self.pose_noise, NOISE)
         ):  # fmt: skip
             if not low <= value <= high:
-                raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
+                raise AvatarError(f"{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
             if value != 1 and not generated:
                 raise AvatarError(f"{name} belongs to --pose generated.")
         for span in spans:
             if span.control == "pose" and span.value not in POSES and not is_path(span.value):
                 raise AvatarError(
                     f"There is no head pose '{span.value}' and no file of that name.",
-                    "", f"Choose {', '.join(POSES)}, a motion file or a video.",
-                )  # fmt: skip
+                    fix=f"Choose {', '.join(POSES)}, a motion file or a video.",
+                )
+
+    def write_timeline(self) -> None:
+        """Write the controls in effect to the file of --print-timeline, if there is one."""
+        from avatar.motion.timeline import to_json
+        from avatar.paths import write_json
+
+        if self.print_timeline is not None:
+            write_json(self.print_timeline, to_json(self.spans()))
 
     def spans(self) -> list[Span]:
         """All timed controls: those of the timeline file, then those of the options.

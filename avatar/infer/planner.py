@@ -1,355 +1,282 @@
-"""What an avatar does, from all the controls: the lips of a speech or the motion of somebody, and what is laid over."""
+"""From audio to the motion of an avatar: one push-based path for files, whose end is known, and for live audio.
+
+plan = plan_motion(avatar, Controls(emotion=("happy:0.7",)), frames=None)
+for samples in microphone:              # 16 kHz mono float32
+    show(plan.push(samples))            # Motion of zero or more frames
+show(plan.finish())
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.audio2motion.load import choose_speech, count_frames, with_lips
+from avatar.audio2motion.load import load_speech
 from avatar.errors import AvatarError
-from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
 from avatar.infer.controls import Controls
+from avatar.infer.layers import CameraAt, MotionLayers, Person, PersonMotion, build_layers, joined
 from avatar.infer.sources import is_video, read_motion
-from avatar.io.audio import SAMPLE_RATE, stream_audio
+from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
-from avatar.motion.arkit_map import FaceMap
-from avatar.motion.edits import Blinks, Gaze, MotionEdit, breathe, scale_lips, scale_pose
-from avatar.motion.emotion import Expression, Mix
-from avatar.motion.motion import POSE_TRACKS
-from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
+from avatar.motion.retarget import retarget
 from avatar.motion.statistics import MotionStats
-from avatar.motion.timeline import READERS, Span
+from avatar.motion.timeline import Span
 
 if TYPE_CHECKING:
-    from avatar.audio2motion.base import AudioToMotion
-    from avatar.headmotion.generator import MotionGenerator
-    from avatar.infer.avatar import Avatar
+    from avatar.audio2motion.base import AudioStream, AudioToMotion
 
-EASE_SECONDS = 0.4  # from rest to the first sound, and from the last one to rest
-IDLE_POSE = 0.6  # somebody who waits moves less than somebody who talks
+EASE_SECONDS = 0.4  # from rest to the first sound of a file, and from the last one to rest
 
 
-class MotionPlan(NamedTuple):
-    """Motion to be shown.
+class MotionPlan:
+    """What an avatar does with one stream of audio.
 
     Attributes:
-        motions: Blocks of motion.
-        total: Frames.
-        audio: The sound, if there is one.
-        audio_start: Second of it that belongs to the first frame; negative where the avatar waits first.
+        fps: Frames per second.
+        frames: Frames in all; None: the end of the audio is not known.
+        audio_start: Second of the audio that belongs to the first frame; negative where the avatar waits first.
     """
 
-    motions: Iterator[Motion]
-    total: int
-    audio: Path | None
-    audio_start: float
+    def __init__(
+        self, lips: _Lips, layers: MotionLayers, frames: int | None, waiting: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.fps, self.frames = layers.fps, frames
+        self.audio_start = -layers.lead / layers.fps
+        self._lips, self._layers, self._waiting = lips, layers, waiting
+        self._held = lips.before
+        self._done = 0  # frames that came out
 
+    def push(self, samples: np.ndarray) -> Motion:
+        """Take samples [N], 16 kHz mono float32; return the frames [n >= 0] that they complete."""
+        self._layers.push(samples)
+        self._held = joined(self._held, self._lips.push(samples))
+        return self._known()
 
-CameraAt = Callable[[float], Tensor]  # second of the video -> position in the world [3]
-PoseAt = Callable[[Tensor], Motion]  # frames [T], one after the other -> their motion
-PoseMaker = Callable[[str], Unrolled]  # one of `POSES` -> its motion, from the first frame on
+    def finish(self) -> Motion:
+        """End the audio; return the remaining frames. The plan is then spent."""
+        self._layers.finish()
+        self._held = joined(self._held, self._lips.finish())
+        return self._known()
+
+    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
+        """Push chunks of audio, as many as are needed; yield blocks of motion as soon as they are known."""
+        yield from _some(self._known())
+        for chunk in chunks:
+            if self._lips.complete and not len(self._held):
+                return
+            yield from _some(self.push(chunk))
+        yield from _some(self.finish())
+
+    def _known(self) -> Motion:
+        """Frames that lips and head motion know."""
+        count = int(max(0, min(len(self._held), self._layers.ready - self._done)))
+        lips, self._held = self._held[:count], self._held[count:]
+        if not count:
+            return lips
+        start, self._done = self._done, self._done + count
+        at = torch.arange(start - self._layers.lead, self._done - self._layers.lead, dtype=torch.float64) / self.fps
+        return self._layers.compose(lips, start, None if self._waiting is None else self._waiting(at))
 
 
 def plan_motion(
-    avatar: Avatar,
+    avatar: Person,
     controls: Controls,
-    audio: Path | None,
-    camera: CameraAt | None = None,
+    *,
+    frames: int | None,
     speech: AudioToMotion | None = None,
+    camera: CameraAt | None = None,
 ) -> MotionPlan:
     """Plan what an avatar does.
 
     Args:
         avatar: The avatar.
-        controls: All that is asked for.
-        audio: What it says; may be None where ``controls`` has a motion or an idle time.
+        controls: All that is asked for. Without knowing the end, ``speech="auto"`` is ``streaming``.
+        frames: Frames that the audio lasts; 0: nothing is said; None: not known, because it is still being spoken.
+        speech: What turns the audio into lips, where it is loaded already; by default as ``controls`` say.
         camera: Where the camera is, for eyes that hold it; by default as filmed.
-        speech: What turns the sound into lips, where it is loaded already; by default as ``controls`` say.
 
     Raises:
-        AvatarError: There is nothing to do, or something cannot be read.
+        AvatarError: There is nothing to do, a control needs to know the audio beforehand, or a file cannot be read.
     """
     controls.check()
-    fps = avatar.fps
-    person = _Person.of(avatar)
-    profile, spans = person.profile, controls.spans()
-    pause = round(controls.idle * fps)
-    lead = 0 if audio is None or controls.motion is not None else pause
-
-    def pose(name: str) -> Unrolled:
-        if name != "generated":
-            return person.loop(name, fps, controls.seed)
-        sound = iter(()) if audio is None else stream_audio(audio)
-        numbers = controls.seed, controls.pose_guidance, controls.pose_noise
-        return Unrolled(load_generator(avatar.run).stream(sound, fps, lead / fps, *numbers))
-
+    if frames is None:
+        refuse_beforehand(controls)
+    fps, stats = avatar.fps, PersonMotion.of(avatar).stats
     if controls.motion is not None:
-        track = _driven(controls.motion, controls.retarget, profile, fps)
-        base, total, waiting = None, len(track), None
-        blocks = iter([track])
-    else:
-        if audio is None and not pause:
-            raise AvatarError("Nothing to say:", "", "give a sound, --motion or --idle.")
-        spoken = 0 if audio is None else count_frames(audio, fps)
-        total = pause if audio is None else 2 * pause + spoken
-        lips: Iterator[Motion] = iter(())
-        if audio is not None:
-            speech = speech or choose_speech(avatar.run, fps, controls.speech)
-            lips = speech.stream(stream_audio(audio))
-        lips = with_pauses(lips, profile.rest, lead, total - lead, fps) if pause else lips
-        base = _base_pose(spans)
-        blocks = laid_over(pose(base or LOOPS[0]), lips)
-        waiting = _waiting(profile, None if audio is None else spoken / fps) if pause else None
-    poses = _poses(spans, profile, pose, fps, base)
-    stages = _stages(spans, controls, profile, poses, lead / fps, camera or _as_filmed, fps, waiting)
-    return MotionPlan(staged(blocks, stages, lead, fps), total, audio, -lead / fps)
+        layers = build_layers(avatar, controls, camera, driven=True)
+        track = _driven(controls, stats, fps)
+        return MotionPlan(_Track(track), layers, len(track))
+    pause = round(controls.idle * fps)
+    if frames == 0 and not pause:
+        raise AvatarError("Nothing to say:", fix="give an audio file, --text, --motion or --idle.")
+    lead = pause if frames else 0
+    layers = build_layers(avatar, controls, camera, lead=lead)
+    stream = None if frames == 0 else (speech or speech_of(avatar, controls.speech, live=frames is None)).open()
+    if not pause:
+        return MotionPlan(_Speech(stream, stats.rest), layers, frames)
+    assert frames is not None
+    total = pause + lead + frames
+    lips = PausedSpeech(stream, stats.rest, lead, total - lead, fps)
+    return MotionPlan(lips, layers, total, _waiting(frames / fps if frames else None))
 
 
-def respond(
-    avatar: Avatar,
-    controls: Controls,
-    sound: Iterable[np.ndarray],
-    camera: CameraAt | None = None,
-    speech: AudioToMotion | None = None,
-) -> Iterator[Motion]:
-    """What an avatar does while it speaks sound that is still coming in: a block of motion as soon as it is known.
+def refuse_beforehand(controls: Controls) -> None:
+    """Refuse controls that need to know the audio beforehand.
+
+    Raises:
+        AvatarError: There are some; they are named.
+    """
+    generated = any(s.control == "pose" and s.value == "generated" for s in controls.spans())
+    options = {"--motion": controls.motion is not None, "--idle": controls.idle > 0, "--pose generated": generated}
+    if named := [name for name, given in options.items() if given]:
+        raise AvatarError(
+            f"{' and '.join(named)} cannot be had for audio that is still being spoken.", fix="Give an audio file."
+        )
+
+
+def speech_of(avatar: Person, which: str, live: bool) -> AudioToMotion:
+    """The speech network of an avatar, loaded once.
 
     Args:
         avatar: The avatar.
-        controls: All that is asked for. ``speech="auto"`` is ``live``: 0.2 s of look-ahead at most.
-        sound: Chunks of any length, 16 kHz mono float32 in -1 to 1; may go on for ever. As much is taken as is needed.
-        camera, speech: See :func:`plan_motion`.
+        which: ``auto``, ``personal``, ``shared`` or ``streaming``.
+        live: The audio is still being spoken: ``auto`` is then ``streaming``, and the network is warmed up.
 
     Raises:
-        AvatarError: A control needs to know the sound beforehand, or something cannot be read.
+        AvatarError: See `avatar.audio2motion.load.load_speech`.
     """
-    controls.check()
-    spans = controls.spans()
-    beforehand = {
-        "--motion": controls.motion is not None, "--idle": controls.idle > 0,
-        "--pose generated": any(s.control == "pose" and s.value == "generated" for s in spans),
-    }  # fmt: skip
-    if named := [name for name, given in beforehand.items() if given]:
-        raise AvatarError(f"{' and '.join(named)} cannot be had for sound that is still being spoken.", "",
-                          "Give a sound file.")  # fmt: skip
-    fps, person = avatar.fps, _Person.of(avatar)
-    which = "live" if controls.speech == "auto" else controls.speech
-    speech = speech or choose_speech(avatar.run, fps, which)
-    base = _base_pose(spans)
-    for _ in speech.stream([np.zeros(SAMPLE_RATE // 2, np.float32)]):
-        pass  # what hears is loaded now, not while somebody speaks
-
-    def pose(name: str) -> Unrolled:
-        return person.loop(name, fps, controls.seed)
-
-    poses = _poses(spans, person.profile, pose, fps, base)
-    stages = _stages(spans, controls, person.profile, poses, 0.0, camera or _as_filmed, fps, None)
-    return staged(laid_over(pose(base or LOOPS[0]), speech.stream(_sane(sound))), stages, 0, fps)
+    name = "streaming" if live and which == "auto" else which
+    loaded = _networks.setdefault(avatar, {})
+    if name not in loaded:
+        loaded[name] = load_speech(avatar.run, avatar.fps, name)
+        if live:  # its encoder loads now, not while somebody speaks
+            stream = loaded[name].open()
+            stream.push(np.zeros(SAMPLE_RATE // 2, np.float32))
+            stream.finish()
+    return loaded[name]
 
 
-class _Person(NamedTuple):
-    track: Motion  # the training part
-    segments: list[tuple[int, int]]
-    profile: MotionStats
-
-    @staticmethod
-    def of(avatar: Avatar) -> _Person:
-        track = Motion.load(avatar.run / "motion.safetensors")
-        segments = [(a, min(b, len(track))) for a, b in avatar.person["segments"] if a < len(track)]
-        return _Person(track, segments, MotionStats.of(track, segments))
-
-    def loop(self, mode: str, fps: float, seed: int) -> Unrolled:
-        return Unrolled(endless_pose(self.track, self.segments, fps, mode, seed))
+_networks: weakref.WeakKeyDictionary[Person, dict[str, AudioToMotion]] = weakref.WeakKeyDictionary()
 
 
-def _base_pose(spans: Sequence[Span]) -> str | None:
-    """What the whole motion is laid over, of `POSES`; None: nothing was asked for."""
-    always = next((s.value for s in reversed(spans) if s.control == "pose" and s.always), None)
-    return always if always in POSES else None
+class _Lips(Protocol):
+    """Lips, or a whole motion, on their way through a plan.
 
-
-def _as_filmed(_: float) -> Tensor:
-    return torch.zeros(3)  # the world is the frame of the camera that filmed
-
-
-def _sane(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Chunks as they have to be; what is not a number is silence."""
-    for chunk in sound:
-        chunk = np.asarray(chunk)
-        if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
-            raise AvatarError("Sound comes in chunks of 16 kHz mono float32 in -1 to 1,",
-                              f"not as {chunk.dtype} {list(chunk.shape)}.")  # fmt: skip
-        yield np.nan_to_num(chunk.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
-
-
-def load_generator(run: Path) -> MotionGenerator:
-    """What generates a run's motion.
-
-    Raises:
-        AvatarError: The run has none, or it cannot be read.
+    Attributes:
+        before: Frames that need no audio.
+        complete: Whether no more audio is needed.
     """
-    from avatar.headmotion.generator import FILE, MotionGenerator
 
-    path = Path(run) / FILE
-    if not path.is_file():
-        raise AvatarError(
-            f"{run} cannot generate head motion: it holds no {FILE}.",
-            "An older version trained it, its training has not finished, or its video is too short.",
-            "Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
-        )
-    return MotionGenerator.load(path)
+    @property
+    def before(self) -> Motion: ...
 
+    @property
+    def complete(self) -> bool: ...
 
-def laid_over(track: Unrolled, lips: Iterable[Motion]) -> Iterator[Motion]:
-    """The track, as long as the lips move, with these lips."""
-    done = 0
-    for block in lips:
-        if len(block):
-            yield with_lips(track.read(done, len(block)), block)
-            done += len(block)
+    def push(self, samples: np.ndarray) -> Motion: ...
+
+    def finish(self) -> Motion: ...
 
 
-def staged(blocks: Iterable[Motion], stages: Sequence[MotionEdit], lead: int, fps: float) -> Iterator[Motion]:
-    """Blocks of motion through all stages; frame ``lead`` is at second 0."""
-    done = -lead
-    for block in blocks:
-        seconds = torch.arange(done, done + len(block), dtype=torch.float64) / fps
-        for stage in stages:
-            block = stage(block, seconds)
-        yield block
-        done += len(block)
+class _Track:
+    """A whole motion that is there already; audio only accompanies it."""
+
+    complete = True
+
+    def __init__(self, track: Motion) -> None:
+        self.before = track
+
+    def push(self, samples: np.ndarray) -> Motion:
+        return self.before[:0]
+
+    def finish(self) -> Motion:
+        return self.before[:0]
 
 
-def with_pauses(lips: Iterable[Motion], rest: Motion, lead: int, most: int, fps: float) -> Iterator[Motion]:
-    """Lips at rest for ``lead`` frames, the lips of a speech, and lips at rest until there are ``most`` frames of both.
+class _Speech:
+    """The lips of a speech, from its first frame to its last."""
+
+    complete = False
+
+    def __init__(self, stream: AudioStream | None, rest: Motion) -> None:
+        self._stream, self.before = stream, rest[:0]
+
+    def push(self, samples: np.ndarray) -> Motion:
+        return self.before if self._stream is None else self._stream.push(samples)
+
+    def finish(self) -> Motion:
+        return self.before if self._stream is None else self._stream.finish()
+
+
+class PausedSpeech(_Speech):
+    """Lips at rest for ``lead`` frames, the lips of a speech, and lips at rest until there are ``most`` of both.
 
     The speech begins and ends where its lips do: the mouth eases there from rest and back.
     """
-    ease = max(1, round(EASE_SECONDS * fps))
-    blocks = (block for block in lips if len(block))
-    first = next(blocks, rest)
-    yield from _between(rest, first[:1], lead, lead - ease, ease)
-    last, done = first, 0
-    for block in chain([first], blocks):
-        last = block[: most - done]
-        yield last
-        done += len(last)
-        if done == most:
-            return
-    yield from _between(last[-1:], rest, most - done, 0, ease)
+
+    def __init__(self, stream: AudioStream | None, rest: Motion, lead: int, most: int, fps: float) -> None:
+        super().__init__(stream, rest)
+        self._rest, self._lead, self._left = rest, lead, most
+        self._ease = max(1, round(EASE_SECONDS * fps))
+        self._last: Motion | None = None  # frame that was shown last
+
+    @property
+    def complete(self) -> bool:
+        return self._left == 0
+
+    def push(self, samples: np.ndarray) -> Motion:
+        return self._lasting(super().push(samples))
+
+    def finish(self) -> Motion:
+        said = self._lasting(super().finish())
+        last = self._rest if self._last is None else self._last
+        count, self._left = self._left, 0
+        return Motion.cat([said, eased(last, self._rest, count, 0, self._ease)])
+
+    def _lasting(self, lips: Motion) -> Motion:
+        """Lips with the pause before them, as far as there is room."""
+        if not len(lips):
+            return lips
+        parts = []
+        if self._last is None:
+            parts = [eased(self._rest, lips[:1], self._lead, self._lead - self._ease, self._ease)]
+        lips = lips[: self._left]
+        self._left -= len(lips)
+        if len(lips):
+            self._last = lips[-1:]
+        return Motion.cat([*parts, lips])
 
 
-def _between(a: Motion, b: Motion, frames: int, start: int, length: int) -> Iterator[Motion]:
-    """``frames`` frames that go smoothly from frame ``a`` to frame ``b``, from index ``start`` on, in blocks."""
-    for low in range(0, frames, 256):
-        at = torch.arange(low, min(low + 256, frames))
-        t = ((at - start + 1) / (length + 1)).clamp(0, 1)
-        zeros = torch.zeros(len(at), dtype=torch.long)
-        yield a[zeros].blend(b[zeros], t * t * (3 - 2 * t))
+def eased(a: Motion, b: Motion, frames: int, start: int, length: int) -> Motion:
+    """``frames`` frames that go smoothly from frame ``a`` to ``b``: in ``length`` frames, from index ``start`` on."""
+    at = torch.arange(frames)
+    t = ((at - start + 1) / (length + 1)).clamp(0, 1)
+    zeros = torch.zeros(frames, dtype=torch.long)
+    return a[zeros].blend(b[zeros], t * t * (3 - 2 * t))
 
 
-def _driven(path: Path, fit: str, profile: MotionStats, fps: float) -> Motion:
-    track = read_motion(path, profile).resample(fps)
-    if fit == "yes" or (fit == "auto" and is_video(path)):
-        return retarget(track, MotionStats.of(track), profile)
+def _driven(controls: Controls, stats: MotionStats, fps: float) -> Motion:
+    """The motion of --motion, fitted to the person where that is asked for."""
+    assert controls.motion is not None
+    track = read_motion(controls.motion, stats).resample(fps)
+    if controls.retarget == "yes" or (controls.retarget == "auto" and is_video(controls.motion)):
+        return retarget(track, MotionStats.of(track), stats)
     return track
 
 
-def _poses(
-    spans: list[Span], profile: MotionStats, pose: PoseMaker, fps: float, base: str | None
-) -> dict[str, PoseAt]:  # fmt: skip
-    """Every pose that is asked for, but the one that the base has already."""
-
-    def track_of(name: str) -> PoseAt:
-        if name in POSES:
-            source = pose(name)
-            return lambda at: source.read(int(at[0]), len(at))
-        track = read_motion(Path(name), profile).resample(fps)
-        track = follow_pose(track, MotionStats.of(track), profile)
-        return lambda at: back_and_forth(track, at)
-
-    return {name: track_of(name) for name in {s.value for s in spans if s.control == "pose"} - {base}}
+def _waiting(speech_end: float | None) -> Callable[[Tensor], Tensor]:
+    """How much the avatar waits at seconds [T]: not while something is said."""
+    if speech_end is None:
+        return lambda seconds: torch.ones(len(seconds))
+    speech = Span(control="", value="", start=0, end=speech_end, fade=EASE_SECONDS)
+    return lambda seconds: 1 - speech.weight(seconds)
 
 
-def _stages(
-    spans: list[Span], controls: Controls, profile: MotionStats, poses: dict[str, PoseAt], lead: float, camera: CameraAt,
-    fps: float, waiting: MotionEdit | None,
-) -> list[MotionEdit]:  # fmt: skip
-    """The controls in their order: pose, its scale, waiting, style, lips, emotion, blinks, gaze."""
-
-    def pose(name: str) -> MotionEdit | None:
-        if name not in poses:
-            return None
-        track = poses[name]
-
-        def follow(block: Motion, seconds: Tensor) -> Motion:
-            there = track(((seconds + lead) * fps).round().long())
-            return block.map(**{n: getattr(there, n) for n in POSE_TRACKS})
-
-        return follow
-
-    def gaze(value: tuple[float, float] | str) -> MotionEdit | None:
-        if value == "free":
-            return None
-        if value == "camera":
-            return Gaze(profile, None, lambda second: camera(second + lead))
-        assert not isinstance(value, str)
-        return Gaze(profile, value)
-
-    makers: dict[str, Callable[..., MotionEdit | None]] = {
-        "pose": pose,
-        "pose-scale": lambda scale: lambda block, _: scale_pose(block, scale, profile),
-        "lip-scale": lambda scale: lambda block, _: scale_lips(block, scale, profile),
-        "blink": lambda rate: None if rate == "own" else Blinks(rate, profile, controls.seed),
-        "gaze": gaze,
-    }
-    layers = {
-        control: _layer([(s, make(READERS[control](s.value))) for s in spans if s.control == control])
-        for control, make in makers.items()
-    }
-    mixes = [(s, Mix.parse(s.value)) for s in spans if s.control == "emotion"]
-    face_map = FaceMap.fit(profile.track) if mixes else FaceMap.generic()
-    emotions = [_emotion(s, Expression(mix, profile, face_map, controls.emotion_limit)) for s, mix in mixes]
-    order = [layers["pose"], layers["pose-scale"], waiting]
-    if controls.style is not None:
-        style = MotionStats.of(read_motion(controls.style, profile))
-        order.append(lambda block, _: restyle(block, profile, style))
-    order += [layers["lip-scale"], *emotions, layers["blink"], layers["gaze"]]
-    return [stage for stage in order if stage is not None]
-
-
-def _layer(choices: list[tuple[Span, MotionEdit | None]]) -> MotionEdit | None:
-    """Spans of one control: each replaces what was there before it, as much as its weight says."""
-    if not choices:
-        return None
-
-    def stage(block: Motion, seconds: Tensor) -> Motion:
-        result = block
-        for span, change in choices:
-            weight = span.weight(seconds)
-            if bool(weight.any()):
-                result = result.blend(block if change is None else change(block, seconds), weight)
-        return result
-
-    return stage
-
-
-def _emotion(span: Span, expression: Expression) -> MotionEdit:
-    return lambda block, seconds: expression(block, span.weight(seconds))
-
-
-def _waiting(profile: MotionStats, speech_end: float | None) -> MotionEdit:
-    """Less motion, and breath, while nothing is said."""
-    speech = None if speech_end is None else Span(control="", value="", start=0, end=speech_end, fade=EASE_SECONDS)
-
-    def stage(block: Motion, seconds: Tensor) -> Motion:
-        weight = torch.ones(len(block)) if speech is None else 1 - speech.weight(seconds)
-        return block.blend(breathe(scale_pose(block, IDLE_POSE, profile), seconds), weight)
-
-    return stage
+def _some(block: Motion) -> Iterator[Motion]:
+    if len(block):
+        yield block

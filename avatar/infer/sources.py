@@ -1,18 +1,87 @@
-"""Motion of somebody: from a run, a motion file, ARKit coefficients, or a video."""
+"""Where audio and motion come from: audio files, runs, motion files, ARKit coefficients, videos."""
 
 from __future__ import annotations
 
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE, open_audio
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
 
 VIDEO_FRAMES = 30_000  # of landmarks are held in memory
 LEAST_SEEN = 0.5  # share of the frames
+
+
+def frames_within(seconds: float, fps: float) -> int:
+    """Video frames that begin within some seconds of audio; one at least."""
+    return max(1, math.ceil(seconds * fps - 1e-6))
+
+
+class AudioFile:
+    """An audio file as a stream whose end is known. It is decoded once.
+
+    Args:
+        path: Any file with audio that FFmpeg reads.
+
+    Attributes:
+        path: The file.
+
+    Raises:
+        AvatarError: It cannot be read, or has no audio.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        header, chunks = open_audio(self.path)
+        first = next(chunks)  # a broken file is told here, before slow work
+        self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)
+        self._seconds = header.duration
+
+    def frames(self, fps: float) -> int:
+        """Count the video frames that begin within the audio; decodes it where its header does not say."""
+        if not self._seconds:
+            copy, count = tempfile.TemporaryFile(), 0  # noqa: SIM115  # an hour is 230 MB; closed when it is read
+            for chunk in self._chunks:
+                copy.write(chunk.tobytes())
+                count += len(chunk)
+            copy.seek(0)
+            self._chunks = _read_samples(copy)
+            self._seconds = count / SAMPLE_RATE
+        return frames_within(self._seconds, fps)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Chunks of a second, 16 kHz mono float32; once."""
+        return self._chunks
+
+
+def _read_samples(file: IO[bytes]) -> Iterator[np.ndarray]:
+    with file:
+        while data := file.read(4 * SAMPLE_RATE):
+            yield np.frombuffer(data, np.float32)
+
+
+def checked_samples(samples: np.ndarray) -> np.ndarray:
+    """Samples [N] as a plan takes them: float32 in -1 to 1; what is not a number becomes silence.
+
+    Raises:
+        AvatarError: They are no mono float samples.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise AvatarError(
+            "Audio comes in pieces of 16 kHz mono float32 in -1 to 1,",
+            why=f"not as {samples.dtype} {list(samples.shape)}.",
+        )
+    return np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
 
 
 def is_video(path: Path) -> bool:
@@ -48,7 +117,7 @@ def track_video(path: Path) -> Motion:
     Raises:
         AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
     """
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
     from avatar.io.video import read_frames, read_info
     from avatar.preprocess import refine
     from avatar.preprocess.landmarker import Face, Landmarker
@@ -56,8 +125,11 @@ def track_video(path: Path) -> Motion:
 
     info = read_info(path)
     if info.num_frames > VIDEO_FRAMES:
-        raise AvatarError(f"{path} has {info.num_frames} frames;", f"at most {VIDEO_FRAMES} can be tracked at once.",
-                          "Cut it into parts.")  # fmt: skip
+        raise AvatarError(
+            f"{path} has {info.num_frames} frames;",
+            why=f"at most {VIDEO_FRAMES} can be tracked at once.",
+            fix="Cut it into parts.",
+        )
     landmarks, arkit, thumbnails = [], [], []
     main: Face | None = None
     with Landmarker() as landmarker:

@@ -36,7 +36,7 @@ def read_picture(path: Path, flags: int, fix: str = "") -> np.ndarray:
         data = file.read(_MOST_BYTES + 1)
     size = announced_size(data)
     if size is None or len(data) > _MOST_BYTES:
-        raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG picture that can be read.", "", fix)
+        raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG picture that can be read.", fix=fix)
     picture_size(*size, path)
     with reading(path, "a picture", fix):  # OpenCV raises its own class, derived from Exception alone
         try:
@@ -44,7 +44,7 @@ def read_picture(path: Path, flags: int, fix: str = "") -> np.ndarray:
         except cv2.error as error:
             raise ValueError(f"OpenCV says {error.err}") from None
     if picture is None or picture.dtype != np.uint8:
-        raise AvatarError(f"{path} is damaged: it is not a picture that can be read.", "", fix)
+        raise AvatarError(f"{path} is damaged: it is not a picture that can be read.", fix=fix)
     return picture
 
 

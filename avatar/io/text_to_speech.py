@@ -1,48 +1,95 @@
-"""A text as a sound file, by the package hibari-tts."""
+"""The seam between text and audio: engines that say a text, found by their name.
+
+Another engine is a class in one file, announced by an entry point of the group ``avatar.tts``::
+
+    @register_tts("beep")
+    class Beep:
+        sample_rate = 16000
+
+        def __init__(self, voice: str | None, language: str) -> None: ...
+        @staticmethod
+        def voices() -> dict[str, str]: return {"low": "en", "high": "en"}
+        def speak(self, text: str) -> Iterator[np.ndarray]: yield ...
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from avatar.errors import AvatarError
 from avatar.io.audio import write_wav
-
-RATE = 24000
-DEFAULT_VOICE = "heart"
+from avatar.registry import Registry
 
 
-def check_voice(voice: str) -> None:
-    """Whether the voice can be used.
+class TextToSpeech(Protocol):
+    """An engine that says a text with one voice.
 
-    Raises:
-        AvatarError: hibari-tts is not installed or does not know the voice.
+    Attributes:
+        sample_rate: Hertz of the samples.
     """
-    try:
-        from hibari.voices import VOICES
-    except ImportError:
-        raise AvatarError("--text needs the package hibari-tts.", "", "Run `pip install hibari-tts`.") from None
-    if voice not in VOICES:
-        raise AvatarError(f"There is no voice '{voice}'.", "", f"Known are {', '.join(VOICES)}.")
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    def __init__(self, voice: str | None, language: str) -> None:
+        """Make the engine ready.
+
+        Args:
+            voice: One of `voices`; None: the engine's own choice for the language.
+            language: Two letters of ISO 639-1, such as "en".
+
+        Raises:
+            AvatarError: The engine is not installed, or does not know the voice or the language.
+        """
+        ...
+
+    @staticmethod
+    def voices() -> Mapping[str, str]:
+        """Language of each voice."""
+        ...
+
+    def speak(self, text: str) -> Iterator[np.ndarray]:
+        """Say a text.
+
+        Yields:
+            float32 [N] mono in -1 to 1, in pieces as soon as the engine has them.
+
+        Raises:
+            AvatarError: The text has nothing to say.
+        """
+        ...
 
 
-def say(text: str, voice: str, path: Path) -> None:
+ENGINES: Registry[TextToSpeech] = Registry("text-to-speech engine", "avatar.tts", {"hibari": "avatar.io.hibari:Hibari"})
+register_tts = ENGINES.register
+
+
+def open_tts(engine: str, voice: str | None = None, language: str = "en") -> TextToSpeech:
+    """Open an engine by its name; see `TextToSpeech`."""
+    return ENGINES.get(engine)(voice, language)
+
+
+def say(text: str, path: Path, engine: str = "hibari", voice: str | None = None, language: str = "en") -> None:
     """Write what a voice says to a wav file.
 
     Args:
-        text: English.
-        voice: A name of hibari-tts. All but the default one are downloaded by it on first use.
+        text: What is said.
         path: Where to.
+        engine: Name of a text-to-speech engine.
+        voice: One of its voices; None: its own choice.
+        language: Two letters of ISO 639-1.
 
     Raises:
-        AvatarError: The voice cannot be had, or the text has nothing to say.
+        AvatarError: The engine or the voice cannot be had, or the text has nothing to say.
     """
-    check_voice(voice)
-    from hibari import Hibari
-
-    try:
-        samples = Hibari(voice)(text, seed=0)
-    except RuntimeError as error:
-        raise AvatarError(f"The voice '{voice}' cannot be had:", str(error), f"Use --voice {DEFAULT_VOICE}.") from None
-    if len(samples) == 0 or not any(c.isalnum() for c in text):
-        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", "", "Give at least one word.")
-    write_wav(path, samples, RATE)
+    speaker = open_tts(engine, voice, language)
+    if not any(c.isalnum() for c in text):
+        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
+    pieces = [piece for piece in speaker.speak(text) if len(piece)]
+    if not pieces:
+        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
+    write_wav(path, pieces, speaker.sample_rate)

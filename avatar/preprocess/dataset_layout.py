@@ -106,8 +106,7 @@ def read_info(folder: Path) -> VideoInfo:
         raise AvatarError(
             f"{sound} lasts {heard:.1f} s, but the {len(paths)} pictures of {folder / PICTURES} last {seconds:.1f} s "
             f"at {float(fps):g} frames per second.",
-            "",
-            "Make both from the same part of the video, the pictures at 25 frames per second.",
+            fix="Make both from the same part of the video, the pictures at 25 frames per second.",
         )
     return VideoInfo(
         path=folder, width=width, height=height, rotation=0, fps=fps, start=0.0, duration=seconds,
@@ -151,8 +150,8 @@ def test_start(folder: Path) -> int | None:
         wrong = ids[(ids < first) | (ids >= first + len(paths))]
         if len(wrong):
             raise AvatarError(
-                f"{folder / name} names the picture {PICTURES}/{wrong[0]}.jpg, which does not exist.", "",
-                "Restore it, or remove both transforms files to have the last tenth held out.",
+                f"{folder / name} names the picture {PICTURES}/{wrong[0]}.jpg, which does not exist.",
+                fix="Restore it, or remove both transforms files to have the last tenth held out.",
             )  # fmt: skip
     if len(train) == 0 or len(val) == 0 or train.max() >= val.min():
         return None
@@ -164,18 +163,18 @@ def _pictures(folder: Path) -> tuple[int, list[Path]]:
     if not (folder / PICTURES).is_dir():
         raise AvatarError(
             f"{folder} is a folder, not a video file,",
-            f"and it has no {PICTURES} as a dataset of AD-NeRF, ER-NeRF or TalkingGaussian has.",
+            why=f"and it has no {PICTURES} as a dataset of AD-NeRF, ER-NeRF or TalkingGaussian has.",
         )
     numbered = {int(path.stem): path for path in (folder / PICTURES).glob("*.jpg") if _NUMBER.fullmatch(path.stem)}
     if not numbered:
-        raise AvatarError(f"{folder / PICTURES} holds no pictures", "(0.jpg, 1.jpg, ...).")
+        raise AvatarError(f"{folder / PICTURES} holds no pictures", why="(0.jpg, 1.jpg, ...).")
     first, last = min(numbered), max(numbered)
     if missing := last + 1 - first - len(numbered):
         gap = next(k for k in itertools.count(first) if k not in numbered)  # soon, for those before it are there
         raise AvatarError(
             f"{folder / PICTURES / f'{gap}.jpg'} is missing;",
-            f"{missing} of the pictures {first} to {last} are not there, so that the sound does not fit.",
-            "Make the dataset again from its video.",
+            why=f"{missing} of the pictures {first} to {last} are not there, so that the sound does not fit.",
+            fix="Make the dataset again from its video.",
         )
     return first, [numbered[k] for k in range(first, last + 1)]
 
@@ -187,7 +186,7 @@ def _read(path: Path, info: VideoInfo | None = None) -> np.ndarray:
     height, width = picture.shape[:2]
     if info is not None and (width, height) != (info.width, info.height):
         raise AvatarError(
-            f"{path} has {width}x{height} pixels, but the first picture has {info.width}x{info.height}.", "",
-            "All pictures must have one size.",
+            f"{path} has {width}x{height} pixels, but the first picture has {info.width}x{info.height}.",
+            fix="All pictures must have one size.",
         )  # fmt: skip
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

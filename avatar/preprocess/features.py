@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.audio.encoders.base import speech_encoder, stream_features
+from avatar.audio.encoders.registry import speech_encoder
+from avatar.audio.features import FrameFeatureStream
 from avatar.io.audio import stream_audio
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     encoder = speech_encoder(ctx.config.audio_features)
     offset = float(ctx.result("sync")["offset_frames"])
     fps = float(ctx.result("ingest")["fps"])
-    chunks = stream_audio(ctx.folder("ingest") / "audio.wav", start=0.0)
-    blocks = list(stream_features(encoder, chunks, fps, num_frames=ctx.frames, offset=offset))
+    stream = FrameFeatureStream(encoder, fps, num_frames=ctx.frames, offset=offset)
+    blocks = [stream.push(chunk) for chunk in stream_audio(ctx.folder("ingest") / "audio.wav", start=0.0)]
+    blocks.append(stream.finish())
     np.save(out / "audio.npy", np.concatenate([b.features for b in blocks]))
     np.save(out / "energy.npy", np.concatenate([b.energy for b in blocks]))
     return {"has_audio": True, "encoder": encoder.config, "dim": encoder.dim, "fps": fps, "offset_frames": offset}

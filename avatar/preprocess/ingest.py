@@ -82,7 +82,7 @@ def fingerprint(path: Path) -> str:
     except FileNotFoundError:
         raise AvatarError(f"The file {path} does not exist.") from None
     except OSError as error:
-        raise AvatarError(f"{path} cannot be read as a video:", f"{error.strerror}.") from None
+        raise AvatarError(f"{path} cannot be read as a video:", why=f"{error.strerror}.") from None
 
 
 @functools.lru_cache
@@ -102,14 +102,14 @@ def check_source(config: Config) -> VideoInfo:
     if info.duration < MIN_SECONDS:
         raise AvatarError(
             f"{info.path} is {info.duration:.1f} s long;",
-            f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
-            "Give a longer video.",
+            why=f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
+            fix="Give a longer video.",
         )
     if config.audio and not info.has_audio:
         raise AvatarError(
             f"{info.path} has no {ernerf.SOUND if info.path.is_dir() else 'sound track'};",
-            "without the voice an avatar cannot learn to talk.",
-            "Give a video with sound, or pass --no-audio to learn the looks and the motion only.",
+            why="without the voice an avatar cannot learn to talk.",
+            fix="Give a video with sound, or pass --no-audio to learn the looks and the motion only.",
         )
     return info
 
@@ -203,28 +203,30 @@ def choose_crop(info: VideoInfo, samples: list[list[Face]]) -> Crop:
     seen = [faces for faces in samples if faces]
     if not seen:
         raise AvatarError(
-            f"No face was found in {info.path}", f"(in {len(samples)} frames).", "The face must be well visible."
+            f"No face was found in {info.path}",
+            why=f"(in {len(samples)} frames).",
+            fix="The face must be well visible.",
         )
     if len(seen) < MIN_FACE_SHARE * len(samples):
         raise AvatarError(
             f"A face was found in only {len(seen)} of {len(samples)} probed frames of {info.path};",
-            "an avatar needs it in at least half of them.",
-            "Cut out the parts without the face.",
+            why="an avatar needs it in at least half of them.",
+            fix="Cut out the parts without the face.",
         )
     rivals = sum(len(faces) > 1 and faces[1].height >= RIVAL_SIZE * faces[0].height for faces in seen)
     if rivals > RIVAL_SHARE * len(seen):
         raise AvatarError(
             f"{info.path} shows two faces of about equal size",
-            f"(in {rivals} of {len(seen)} probed frames), and which one to learn is not clear.",
-            "Crop the video to one person.",
+            why=f"(in {rivals} of {len(seen)} probed frames), and which one to learn is not clear.",
+            fix="Crop the video to one person.",
         )
     main = [faces[0] for faces in seen]
     height = float(np.median([face.height for face in main]))
     if height < MIN_FACE:
         raise AvatarError(
             f"The face in {info.path} is only {height:.0f} pixels high;",
-            f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
-            "Give a closer or larger video.",
+            why=f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
+            fix="Give a closer or larger video.",
         )
     return frame_head(info.width, info.height, np.stack([face.box for face in main]), height)
 
@@ -297,6 +299,6 @@ def write_audio(info: VideoInfo, path: Path) -> None:
     if peak < SILENCE * 32768:
         raise AvatarError(
             f"The sound of {info.path} is silent;",
-            "without the voice an avatar cannot learn to talk.",
-            "Give a video with the voice, or pass --no-audio to learn the looks and the motion only.",
+            why="without the voice an avatar cannot learn to talk.",
+            fix="Give a video with the voice, or pass --no-audio to learn the looks and the motion only.",
         )

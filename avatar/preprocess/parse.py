@@ -128,7 +128,7 @@ def read_mask(path: Path) -> np.ndarray:
     fix = "Run `avatar prepare --force`."
     picture = read_picture(path, cv2.IMREAD_UNCHANGED, fix)
     if picture.shape[2:] != (4,):
-        raise AvatarError(f"{path} is damaged: it has no four channels.", "", fix)
+        raise AvatarError(f"{path} is damaged: it has no four channels.", fix=fix)
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA).astype(np.float32) / 255
 
 
@@ -335,7 +335,7 @@ class _Reader:
         records = {name: read_record(person, name) for name in ("ingest", "track", NAME)}
         for name, record in records.items():
             if record is None:
-                raise AvatarError(f"{person} has no finished stage '{name}'.", "", "Run `avatar prepare` again.")
+                raise AvatarError(f"{person} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
         self.folder = person / NAME / "masks"
         self.keyframes: list[int] = records[NAME]["result"]["keyframes"]  # type: ignore[index]
         self.segments: list[list[int]] = records["track"]["result"]["segments"]  # type: ignore[index]
@@ -343,12 +343,12 @@ class _Reader:
         self.landmarks = load_array(person / "track" / "landmarks.npy", "T 478 3", mapped=True)
         known, last = self.keyframes, len(self.landmarks)
         if not known or known != sorted(set(known)) or known[-1] >= last or self.segments[-1][1] > last:
-            raise AvatarError(f"{self.folder.parent} does not say which frames have masks.", "",
-                              "Run `avatar prepare --force`.")  # fmt: skip
+            raise AvatarError(f"{self.folder.parent} does not say which frames have masks.",
+                              fix="Run `avatar prepare --force`.")  # fmt: skip
 
     def masks(self, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self.landmarks):
-            raise AvatarError(f"There is no frame {index}.", f"The video has {len(self.landmarks)}.")
+            raise AvatarError(f"There is no frame {index}.", why=f"The video has {len(self.landmarks)}.")
         hair, skin, clothes, background = np.moveaxis(resize(self.classes(index), size), -1, 0)
         points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.side)
         above = above_jaw(points, size)
@@ -365,7 +365,7 @@ class _Reader:
         after = bisect_right(self.keyframes, index)
         known = [k for k in self.keyframes[max(0, after - 1) : after + 1] if start <= k < end]
         if not known:
-            raise AvatarError(f"{self.folder} has no mask near frame {index}.", "", "Run `avatar prepare --force`.")
+            raise AvatarError(f"{self.folder} has no mask near frame {index}.", fix="Run `avatar prepare --force`.")
         if known[0] == index:
             return read_mask(self.folder / f"{index:06d}.png")
         moved = [self._carried(k, index) for k in known]

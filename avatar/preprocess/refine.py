@@ -85,7 +85,7 @@ def options(config: Config) -> dict[str, Any]:
 
 def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     """Write motion.safetensors, shape.npy, residual.npy and raw_pose.npy; returns the camera and the quality."""
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
 
     ingest, track = ctx.result("ingest"), ctx.result("track")
     landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")

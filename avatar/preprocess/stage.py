@@ -57,7 +57,7 @@ class StageContext:
         """
         record = read_record(self.person, name)
         if record is None:
-            raise AvatarError(f"{self.person} has no finished stage '{name}'.", "", "Run `avatar prepare` again.")
+            raise AvatarError(f"{self.person} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
         return record["result"]
 
     @cached_property
@@ -115,8 +115,7 @@ def stage_record(stage: Stage, ctx: StageContext) -> dict[str, Any]:
         if record is None:
             raise AvatarError(
                 f"Stage '{stage.NAME}' needs the stage '{name}', which {ctx.person} does not have.",
-                "",
-                "Run `avatar prepare` without --stages.",
+                fix="Run `avatar prepare` without --stages.",
             )
         inputs[name] = record["key"]
     config_hash = content_hash(stage.options(ctx.config))

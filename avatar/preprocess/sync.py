@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.audio.encoders.base import MelEncoder, features_at
+from avatar.audio.encoders.mel import MelEncoder
+from avatar.audio.features import features_at
 from avatar.errors import AvatarError
 from avatar.io.arrays import load_array
 from avatar.io.audio import load_audio

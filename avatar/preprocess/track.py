@@ -68,8 +68,8 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     if valid.mean() < MIN_VALID_SHARE:
         raise AvatarError(
             f"The face was found in only {valid.mean():.0%} of the frames of {ctx.config.video};",
-            "an avatar needs it in at least half of them.",
-            "Cut out the parts without the face.",
+            why="an avatar needs it in at least half of them.",
+            fix="Cut out the parts without the face.",
         )
     change = picture_change(thumbnails)
     segments = find_segments(change, landmarks)

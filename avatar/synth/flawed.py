@@ -15,11 +15,11 @@ from avatar.writing import atomic_file
 
 
 def write_variable_rate(
-    path: Path, pictures: Iterator[np.ndarray], width: int, height: int, fps: float, sound: Path | None
+    path: Path, images: Iterator[np.ndarray], width: int, height: int, fps: float, sound: Path | None
 ) -> None:
     """Like `avatar.io.video_writer.VideoWriter`, with every frame shown up to 0.3 frames early or late.
 
-    The frames still belong to their regular times on average, so the sound stays in step.
+    The frames still belong to their regular times on average, so the audio stays in step.
     """
     ticks = 90_000
     rng = np.random.default_rng(0)
@@ -29,8 +29,8 @@ def write_variable_rate(
         video.options = {"crf": "18", "preset": "veryfast"}
         video.codec_context.time_base = Fraction(1, ticks)
         audio = output.add_stream("aac", rate=24000, layout="mono") if sound else None
-        for number, picture in enumerate(pictures):
-            padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        for number, image in enumerate(images):
+            padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
             shift = rng.uniform(-0.3, 0.3) if number else 0.0
             frame.pts, frame.time_base = round((number + shift) / fps * ticks), Fraction(1, ticks)
@@ -44,7 +44,7 @@ def write_variable_rate(
 
 
 def set_rotation(path: Path, degrees: int) -> None:
-    """Set the rotation flag of an mp4: players turn the picture clockwise by ``degrees`` (a multiple of 90).
+    """Set the rotation flag of an mp4: players turn the image clockwise by ``degrees`` (a multiple of 90).
 
     The flag is the 3x3 matrix in the header of the video track (ISO/IEC 14496-12, `tkhd`).
     """

@@ -1,9 +1,7 @@
-"""Film the synthetic person: video, sound and exact ground truth, and on request the flaws that real videos have."""
+"""Film the synthetic person: video, audio and exact ground truth, and on request the flaws that real videos have."""
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from avatar.paths import write_json
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
+from avatar.synth.wav import write_padded_wav
 from avatar.writing import atomic_file
 
 SCRIPT = (
@@ -52,19 +51,19 @@ class Flaws:
     audio: str = "speech"
     """speech, silent (a track of zeros) or none (no track)."""
     faces: int = 1
-    """How many people are in the picture: 0, 1, or 2 of equal size."""
+    """How many people are in the image: 0, 1, or 2 of equal size."""
     face_scale: float = 1.0
     """Size of the face relative to a portrait; 0.2 is a person far away."""
     cut_every: float = 0.0
     """Seconds between cuts, where the person jumps to another place and size; 0 is one take."""
-    av_offset_frames: int = 0
-    """Frames by which the sound is late (the picture early)."""
+    audio_delay_s: float = 0.0
+    """Seconds by which the audio comes after the video."""
     rotation: int = 0
-    """Rotation flag in degrees (90, 180 or 270): the picture is stored turned, and players turn it back."""
+    """Rotation flag in degrees (90, 180 or 270): the image is stored turned, and players turn it back."""
     variable_rate: bool = False
     """Frames at irregular times."""
     absent: float = 0.0
-    """Share of the video, at its start, in which nobody is in the picture."""
+    """Share of the video, at its start, in which nobody is in the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ class SynthResult:
 
     Attributes:
         video: The video file.
-        audio: The speech as 16-bit wav (not shifted), or None without a sound track.
+        audio: The speech as 16-bit wav (not shifted), or None without an audio track.
         truth: Motion per frame, exact: ``arkit``, ``face``, poses in the camera's frame, gaze.
         landmarks: float32 [T, 478, 2], pixels.
         shape: float32 [478, 3], neutral face in head axes, centimetres.
@@ -122,16 +121,16 @@ def make_subject(
     Args:
         out_dir: Folder; made if needed.
         seconds: Length; None: as long as the text takes.
-        size: Side of the square picture in pixels, unless ``width`` and ``height`` are given.
+        size: Side of the square image in pixels, unless ``width`` and ``height`` are given.
         fps: Frames per second.
         seed: The performance and, but for multiples of 4, another person.
         text: What to say; empty: a built-in text in an order that depends on the seed.
         voice: See `avatar.synth.speech.speak`.
-        width, height: Picture size, any.
+        width, height: Image size, any.
         flaws: What shall be wrong.
         motion: Scale of the head motion; 1 is yaw, pitch and roll up to 12, 6 and 4 degrees.
         supersample: Samples per pixel and axis.
-        quiet: No progress bar.
+        quiet: Show no progress.
         video_name: File name of the video.
 
     Raises:
@@ -153,22 +152,16 @@ def make_subject(
     landmarks = stage.project(face, truth)
 
     audio = out_dir / "audio.wav"
-    _write_wav(audio, said.samples, frames / fps)
-    sound: Path | None = None
-    if flaws.audio != "none":
-        sound = out_dir / "sound.wav"
-        samples = said.samples * (0 if flaws.audio == "silent" else 1)
-        delay = round(flaws.av_offset_frames / fps * speech.RATE)
-        samples = np.concatenate([np.zeros(max(delay, 0), np.float32), samples[max(-delay, 0) :]])
-        _write_wav(sound, samples, frames / fps)
+    write_padded_wav(audio, said.samples, frames / fps)
+    soundtrack = _soundtrack(out_dir, said.samples, flaws, frames / fps)
     people = [] if flaws.faces == 0 else _people(person, flaws, stage, seed)
-    pictures = _film(people, truth, stage, supersample, round(flaws.absent * frames), seed)
+    images = _film(people, truth, stage, supersample, round(flaws.absent * frames), seed)
     if not quiet:
-        pictures = track(pictures, "Filming", frames)
+        images = track(images, "Filming", frames)
     video = out_dir / video_name
-    _write_video(video, pictures, stage, fps, sound, flaws)
-    if sound is not None:
-        sound.unlink()
+    _write_video(video, images, stage, fps, soundtrack, flaws)
+    if soundtrack is not None:
+        soundtrack.unlink()
     result = SynthResult(
         video=video, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
         shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=width, height=height,
@@ -180,15 +173,15 @@ def make_subject(
 
 def _check(seconds: float | None, size: int, fps: float, flaws: Flaws) -> None:
     if seconds is not None and not 0 < seconds <= 3600:
-        raise AvatarError(f"A length of {seconds} seconds makes no sense.", "", "Choose 1 to 3600.")
+        raise AvatarError(f"A length of {seconds} seconds makes no sense.", fix="Choose 1 to 3600.")
     if not 32 <= size <= 2048:
-        raise AvatarError(f"A picture size of {size} makes no sense.", "", "Choose 32 to 2048 pixels.")
+        raise AvatarError(f"An image size of {size} makes no sense.", fix="Choose 32 to 2048 pixels.")
     if not 1 <= fps <= 120:
-        raise AvatarError(f"{fps} frames per second make no sense.", "", "Choose 1 to 120.")
+        raise AvatarError(f"{fps} frames per second make no sense.", fix="Choose 1 to 120.")
     if flaws.audio not in ("speech", "silent", "none") or flaws.faces not in (0, 1, 2):
         raise AvatarError(f"Unknown flaws: audio={flaws.audio!r}, faces={flaws.faces}.")
     if flaws.rotation not in (0, 90, 180, 270):
-        raise AvatarError(f"A rotation flag of {flaws.rotation} degrees does not exist.", "", "Use 0, 90, 180 or 270.")
+        raise AvatarError(f"A rotation flag of {flaws.rotation} degrees does not exist.", fix="Use 0, 90, 180 or 270.")
 
 
 class _Stage:
@@ -201,7 +194,7 @@ class _Stage:
         self.cx, self.cy = width / 2, height / 2
         distance = 86.0 / face_scale
         self.rest = np.array([0.0, -0.052 * distance * 0.5, distance])
-        pixels = 7 * short / 512 * face_scale * 24  # roughly: the face in the picture
+        pixels = 7 * short / 512 * face_scale * 24  # roughly: the face in the image
         self.detail = 1.0 if pixels > 130 else 0.5 if pixels > 50 else 0.25
 
     def project(self, face: np.ndarray, truth: Motion) -> np.ndarray:
@@ -354,18 +347,18 @@ def _film(
             shot = Shot(arkit[t], head[t], numbers["head_translation"][t] + shift, numbers["gaze"][t], torso[t],
                         numbers["torso_translation"][t] + shift)  # fmt: skip
             subject.draw(canvas, shot, stage.focal * supersample, stage.cx * supersample, stage.cy * supersample)
-        picture = cv2.resize(canvas, (stage.width, stage.height), interpolation=cv2.INTER_AREA)
-        grain = np.random.default_rng([seed, t]).standard_normal(picture.shape[:2], np.float32)[..., None]
-        return np.clip(picture * 255 + 0.9 * grain + 0.5, 0, 255).astype(np.uint8)
+        image = cv2.resize(canvas, (stage.width, stage.height), interpolation=cv2.INTER_AREA)
+        grain = np.random.default_rng([seed, t]).standard_normal(image.shape[:2], np.float32)[..., None]
+        return np.clip(image * 255 + 0.9 * grain + 0.5, 0, 255).astype(np.uint8)
 
     workers, ahead = 2, 6
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(frame, t) for t in range(min(ahead, len(truth)))]
         for t in range(len(truth)):
-            picture = waiting.pop(0).result()
+            image = waiting.pop(0).result()
             if t + ahead < len(truth):
                 waiting.append(pool.submit(frame, t + ahead))
-            yield picture
+            yield image
 
 
 def _wall(colour: tuple[float, float, float], size: tuple[int, int], seed: int) -> np.ndarray:
@@ -383,29 +376,19 @@ def _wall(colour: tuple[float, float, float], size: tuple[int, int], seed: int) 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def write_sound(path: Path, samples: np.ndarray) -> None:
-    """Write [N] float32 at ``speech.RATE`` as 16-bit WAV.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    import soundfile
-
-    try:
-        soundfile.write(str(path), samples, speech.RATE, subtype="PCM_16")
-    except soundfile.LibsndfileError as error:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
-def _write_wav(path: Path, samples: np.ndarray, seconds: float) -> None:
-    whole = np.zeros(round(seconds * speech.RATE), np.float32)
-    whole[: min(len(samples), len(whole))] = samples[: len(whole)]
-    with atomic_file(path) as temporary:
-        write_sound(temporary, whole)
+def _soundtrack(folder: Path, samples: np.ndarray, flaws: Flaws, seconds: float) -> Path | None:
+    """Write the audio of the video, with its flaws; None without an audio track."""
+    if flaws.audio == "none":
+        return None
+    path = folder / "soundtrack.wav"
+    delay = round(flaws.audio_delay_s * speech.RATE)
+    samples = samples * (0 if flaws.audio == "silent" else 1)
+    write_padded_wav(path, np.concatenate([np.zeros(max(delay, 0), np.float32), samples[max(-delay, 0) :]]), seconds)
+    return path
 
 
 def _write_video(
-    path: Path, pictures: Iterator[np.ndarray], stage: _Stage, fps: float, sound: Path | None, flaws: Flaws
+    path: Path, images: Iterator[np.ndarray], stage: _Stage, fps: float, audio: Path | None, flaws: Flaws
 ) -> None:
     from avatar.io.video_writer import VideoWriter
 
@@ -414,11 +397,11 @@ def _write_video(
     if flaws.variable_rate:
         from avatar.synth.flawed import write_variable_rate
 
-        write_variable_rate(path, pictures, width, height, fps, sound)
+        write_variable_rate(path, images, width, height, fps, audio)
     else:
-        with VideoWriter(path, width, height, fps, audio=sound) as writer:
-            for picture in pictures:
-                writer.write(np.ascontiguousarray(np.rot90(picture, turns)))
+        with VideoWriter(path, width, height, fps, audio=audio) as writer:
+            for image in images:
+                writer.write(np.ascontiguousarray(np.rot90(image, turns)))
     if turns:
         from avatar.synth.flawed import set_rotation
 

@@ -242,7 +242,7 @@ def _textures(seed: int) -> dict[str, np.ndarray]:
 
 def canonical_mesh() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """MediaPipe's canonical face in head axes: vertices [468, 3], faces [898, 3], texture coordinates [468, 2]."""
-    from avatar.assets.store import canonical_face
+    from avatar.assets.canonical_face import canonical_face
 
     vertices, uv, faces = canonical_face()
     return vertices.astype(float) * (1, -1, -1), faces, uv.astype(float)

@@ -51,6 +51,9 @@ class TrainConfig:
     prior: Path | None = None
     """Shared audio-to-motion model to adapt to the person, from `avatar prior train`; default: the one that is
     shipped."""
+    speech_encoder: str = "auto"
+    """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
+    those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine cannot be had."""
     config: Path | None = None
     """TOML file of options, as --print-config prints it; options of the command line override it."""
     print_config: bool = False

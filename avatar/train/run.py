@@ -17,7 +17,7 @@ from avatar.errors import AvatarError
 from avatar.methods.registry import DEFAULT
 from avatar.paths import read_json, write_json
 from avatar.train.config import OF_THE_CALL, RUN_FORMAT, TrainConfig, check, differences, from_preset, table
-from avatar.train.speech import load_prior, train_generator, train_speech
+from avatar.train.speech import load_prior, train_headmotion, train_speech
 from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 
 if TYPE_CHECKING:
@@ -38,11 +38,13 @@ def train(config: TrainConfig) -> None:
     Raises:
         AvatarError: PERSON, an option or RUN is unsuitable, or another process writes to RUN.
     """
+    from avatar.audio.encoders.registry import check_encoder
     from avatar.data import PersonDataset
 
     check(config)
     config.model.require()  # before anything is read, or replaced
     choose_device(config.device)
+    check_encoder(config.speech_encoder)
     prior = load_prior(config.prior)
     data = PersonDataset(config.person)
     with one_writer(Path(config.out)):
@@ -72,8 +74,9 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
         raise
     trainer.align_held_out()
     summary = save_tracking(trainer, folder)
-    train_speech(data, folder, prior, seed=config.seed, keep=config.prior is not None)
-    train_generator(data, folder, seed=config.seed)
+    keep = config.prior is not None
+    train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
+    train_headmotion(data, folder, seed=config.seed)
     write_json(folder / FINISHED, summary)
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
     log.info(

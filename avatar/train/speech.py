@@ -11,8 +11,11 @@ from avatar.errors import AvatarError
 if TYPE_CHECKING:
     from avatar.audio2motion.shared import SharedPrior
     from avatar.data import PersonDataset
+    from avatar.motion import Motion
 
-LIVE_SECONDS = 120.0  # of the person, for streaming lips: adapting them costs five times as much, a minute is enough
+STREAMING_SECONDS = (
+    120.0  # of the person, for streaming lips: their features cost five times as much; a minute is enough
+)
 
 
 def load_prior(path: Path | None) -> SharedPrior | None:
@@ -32,37 +35,45 @@ def load_prior(path: Path | None) -> SharedPrior | None:
         return None
 
 
-def train_speech(data: PersonDataset, folder: Path, prior: SharedPrior | None, *, seed: int, keep: bool) -> None:
+def train_speech(
+    data: PersonDataset, folder: Path, prior: SharedPrior | None, *, encoder: str, seed: int, keep: bool
+) -> None:
     """Fit a personal speech network, and adapt the shared model to the person, offline and streaming.
 
     Args:
         data: The person.
         folder: RUN folder, which holds the training motion.
         prior: The shared model to adapt, if there is one.
+        encoder: Speech encoder of the personal network; see `avatar.audio.encoders.registry.speech_encoder`.
         seed: Of the training of the personal network.
         keep: Store ``prior`` with the run also where the video has no audio to adapt it with.
+
+    Raises:
+        AvatarError: The encoder cannot be had, or the video is too short.
     """
-    from avatar.audio2motion.load import ADAPTED, LIVE, OWN
-    from avatar.audio2motion.personal import motion_path, train_personal
+    from avatar.audio.encoders.registry import speech_encoder
+    from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
+    from avatar.audio2motion.personal_training import train_personal
+    from avatar.audio2motion.shared_adaptation import adapt
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
 
-    if data.audio_features is None:
-        log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
+    if not data.info["has_audio"]:
+        log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
         if keep and prior is not None:
-            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / ADAPTED)
+            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / SHARED)
         return
-    train_personal(data.folder, seed=seed).save(folder / OWN)
+    motion = _tracked_motion(data)[: data.test_start]
+    samples, delay = load_audio(data.audio_path), _audio_delay_s(data)
+    train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
     if prior is None:
         return
-    motion = Motion.load(motion_path(data.folder))[: data.test_start]
-    sound, late = load_audio(data.audio_path), data.info["av_offset_frames"]
-    prior.person(motion, data.fps).adapt(motion, sound, late).save(folder / ADAPTED)
-    part = motion[: round(LIVE_SECONDS * data.fps)]
-    prior.live().person(motion, data.fps).adapt(part, sound, late).save(folder / LIVE)
+    adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
+    part = motion[: round(STREAMING_SECONDS * data.fps)]
+    adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
 
 
-def train_generator(data: PersonDataset, folder: Path, *, seed: int) -> None:
+def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     """Fit the generator of this person's head motion, gaze, brows and blinks (`--pose generated`)."""
     from avatar.headmotion.generator import FILE, MotionGenerator
     from avatar.io.audio import load_audio
@@ -72,8 +83,20 @@ def train_generator(data: PersonDataset, folder: Path, *, seed: int) -> None:
     segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
     samples = load_audio(data.audio_path) if data.info["has_audio"] else None
     try:
-        generator = MotionGenerator.fit(motion, segments, samples, data.info["av_offset_frames"], seed)
+        generator = MotionGenerator.fit(motion, segments, samples, _audio_delay_s(data), seed)
     except AvatarError as error:
         log.warn(f"the avatar will not generate head motion: {error}")
         return
     generator.save(folder / FILE)
+
+
+def _audio_delay_s(data: PersonDataset) -> float:
+    return float(data.info["av_offset_frames"]) / data.fps
+
+
+def _tracked_motion(data: PersonDataset) -> Motion:
+    """The motion as refined, torso left out; where there is none, that of person.json."""
+    from avatar.motion import Motion
+
+    refined = data.folder / "refine" / "motion.safetensors"
+    return Motion.load(refined if refined.is_file() else data.folder / "motion.safetensors")

@@ -33,7 +33,7 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.viewer.messages import MESSAGE_BYTES, CheckedConnection, Uploads
 
-MOST_WINDOWS = 8  # at once; pictures are rendered for each of them
+MOST_WINDOWS = 8  # at once; images are rendered for each of them
 PORTS_TRIED = 1000
 CLOSING_SECONDS = 1.0  # a page that does not answer must not hold up the end
 TRY_AGAIN_LATER = 1013  # websocket status
@@ -142,8 +142,11 @@ class Door:
             finally:
                 module.serve = real  # type: ignore[misc]
         if not kept:
-            raise AvatarError("This version of viser is not supported:", "it listens in a way that cannot be checked.",
-                              "Install viser 1.1.")  # fmt: skip
+            raise AvatarError(
+                "This version of viser is not supported:",
+                why="it listens in a way that cannot be checked.",
+                fix="Install viser 1.1.",
+            )
 
     def _checking(self, next_check: Any) -> Callable[[ServerConnection, Request], Awaitable[Response | None]]:
         """`process_request` of websockets: this check, and then viser's, which serves the page."""

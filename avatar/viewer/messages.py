@@ -47,7 +47,7 @@ class View(_FromPage, tag="ViewerCameraMessage"):
     up_direction: Vector
 
     def makes_sense(self) -> bool:
-        """Whether a picture can be drawn of it: finite numbers in range, and a window that has a size."""
+        """Whether an image can be drawn of it: finite numbers in range, and a window that has a size."""
         places = (*self.position, *self.look_at, *self.up_direction)
         return (
             all(map(math.isfinite, (*self.wxyz, *places)))

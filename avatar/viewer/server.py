@@ -18,6 +18,7 @@ from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import quat_to_matrix
 from avatar.infer.controls import Controls
 from avatar.infer.renderer import counts_text
+from avatar.infer.video import resize
 from avatar.motion import Motion
 from avatar.viewer.controls import apply_controls
 from avatar.viewer.door import Door, current_connection, unprinted
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
 
 METRES = 0.01  # viser's orbit controls feel right when a head is a quarter of a unit, not 25
-BORDER = 20  # grey level of the bars beside the picture
-LONGEST_SIDE = 4096  # pixels of a picture with its bars
+BORDER = 20  # grey level of the bars beside the image
+LONGEST_SIDE = 4096  # pixels of an image with its bars
 
 
 class Viewer:
@@ -37,16 +38,16 @@ class Viewer:
     Args:
         avatar: What is shown: `Renderer` with ``camera``, ``fps``, ``pivot`` and ``info``.
         rest: Motion that is shown while nothing is spoken; its first frame.
-        speak: From a sound file and controls to motion, or None where the avatar cannot be driven by sound.
+        speak: From an audio file and controls to motion, or None where the avatar cannot be driven by audio.
         controls: To begin with; what is chosen on a page goes on top.
         host: Address to listen on.
         port: First port to try; 0 lets the system choose.
-        size: Longer side of the rendered picture in pixels.
+        size: Longer side of the rendered image in pixels.
 
     Attributes:
         visitors: One for each open page.
         url: The address of the page, with the token without which nobody is let in.
-        one_at_a_time: Held while a sound is turned into motion, which takes all cores.
+        one_at_a_time: Held while audio is turned into motion, which takes all cores.
 
     Raises:
         OSError: The host is not one of this machine, or no port is free.
@@ -62,8 +63,6 @@ class Viewer:
         port: int = 8080,
         size: int | None = None,
     ) -> None:
-        from avatar.cli.render import resize
-
         self.avatar, self.rest, self.speak = avatar, rest[:1], speak
         self.controls = controls or Controls()
         self.camera = resize(avatar.camera, size)
@@ -103,7 +102,7 @@ class Viewer:
         start.fov = 2 * math.atan(camera.height / 2 / camera.focal)
 
     def step(self) -> int:
-        """Render for each visitor whose view, sliders or motion changed; returns how many pictures were sent.
+        """Render for each visitor whose view, sliders or motion changed; returns how many images were sent.
 
         What goes wrong for one of them is noted once and passed over until something changes.
         """
@@ -115,7 +114,7 @@ class Viewer:
             try:
                 sent += self._show(visitor)
             except Exception as error:
-                visitor.failed("The picture cannot be drawn", error)
+                visitor.failed("The image cannot be drawn", error)
         return sent
 
     def _show(self, visitor: Visitor) -> bool:
@@ -133,9 +132,9 @@ class Viewer:
             return False
         visitor.client.scene.set_background_image(letterbox(image, aspect), format="jpeg", jpeg_quality=88)
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
-        visitor.pictures += 1
-        if visitor.pictures % 25 == 0:
-            visitor.status.content = f"{counts_text(self.avatar.info)}, {1 / self._seconds:.0f} pictures/s"
+        visitor.images += 1
+        if visitor.images % 25 == 0:
+            visitor.status.content = f"{counts_text(self.avatar.info)}, {1 / self._seconds:.0f} images/s"
         return True
 
     def serve(self) -> None:
@@ -153,7 +152,7 @@ class Viewer:
 
 
 def client_camera(source: Camera, wxyz: np.ndarray, position: np.ndarray, fov: float, aspect: float) -> Camera:
-    """The camera of a visitor, with the picture size of ``source``, which lies centred in the visitor's window.
+    """The camera of a visitor, with the image size of ``source``, which lies centred in the visitor's window.
 
     Args:
         source: Gives size and principal point.
@@ -166,7 +165,7 @@ def client_camera(source: Camera, wxyz: np.ndarray, position: np.ndarray, fov: f
     viewmat = torch.eye(4)
     viewmat[:3, :3] = rotation.T
     viewmat[:3, 3] = -rotation.T @ torch.tensor(np.asarray(position), dtype=torch.float32)
-    # The window's height in the picture's pixels: the picture fills the window's shorter direction.
+    # The window's height in the image's pixels: the image fills the window's shorter direction.
     window = source.height if aspect >= source.width / source.height else source.width / aspect
     return Camera(
         focal=window / 2 / math.tan(fov / 2),
@@ -179,7 +178,7 @@ def client_camera(source: Camera, wxyz: np.ndarray, position: np.ndarray, fov: f
 
 
 def letterbox(image: np.ndarray, aspect: float) -> np.ndarray:
-    """Pad a picture [H, W, 3] with grey bars to the shape (width over height) of a window.
+    """Pad an image [H, W, 3] with grey bars to the shape (width over height) of a window.
 
     It is made smaller where the longer side would have more than ``LONGEST_SIDE`` pixels with the bars.
     """

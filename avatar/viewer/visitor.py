@@ -1,4 +1,4 @@
-"""One open page: its sliders, its sound, its view. Nothing of it is shared with another page."""
+"""One open page: its sliders, its audio, its view. Nothing of it is shared with another page."""
 
 from __future__ import annotations
 
@@ -19,23 +19,41 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
+from avatar.infer.planner import plan_motion, speech_of
 from avatar.infer.renderer import counts_text
-from avatar.io.audio import load_audio, write_wav
+from avatar.infer.sources import frames_within
+from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
 from avatar.viewer.controls import Sliders
 from avatar.viewer.messages import CheckedConnection
 
 if TYPE_CHECKING:
+    from avatar.infer.avatar import Avatar
     from avatar.viewer.server import Viewer
 
-MAX_SECONDS = 600.0  # of sound in one go: it is sent to the page as a whole
+MAX_SECONDS = 600.0  # of audio in one go: it is sent to the page as a whole
 AS_GIVEN = "as given"  # on the command line
 RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
           "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
 STRENGTH, LIPS = (0.0, 1.5), (0.0, 2.0)
 
-Speak = Callable[[Path, Controls], Iterable[Motion]]
+Speak = Callable[[np.ndarray, Controls], Iterable[Motion]]  # samples [N] at 16 kHz
+
+
+def speaker(avatar: Avatar, controls: Controls) -> Speak:
+    """What turns samples into the motion of an avatar; its speech network is loaded now.
+
+    Raises:
+        AvatarError: The avatar has no speech network that ``controls`` ask for.
+    """
+    speech = speech_of(avatar, controls.speech, live=False)
+
+    def speak(samples: np.ndarray, how: Controls) -> Iterable[Motion]:
+        frames = frames_within(len(samples) / SAMPLE_RATE, avatar.fps)
+        return plan_motion(avatar, how, frames=frames, speech=speech).stream(chunked(samples))
+
+    return speak
 
 
 class Visitor:
@@ -50,7 +68,7 @@ class Visitor:
     def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewer) -> None:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple = ()
-        self.pictures = 0
+        self.images = 0
         self._spoken: Motion | None = None
         self._began = 0.0
         self._turn = 0  # counts what it was told to say or to stop saying
@@ -72,7 +90,7 @@ class Visitor:
 
     @property
     def controls(self) -> Controls:
-        """How the next sound is spoken: what was given, and over that what is chosen on the page."""
+        """How the next audio is spoken: what was given, and over that what is chosen on the page."""
         given, added = self._viewer.controls, {}
         emotion, pose = self._choice("emotion", EMOTIONS), self._choice("pose", POSES)
         lips = self._number("lip_scale", *LIPS)
@@ -104,13 +122,13 @@ class Visitor:
         gui.add_button("Reset sliders and view").on_click(lambda _: self.reset())
         with gui.add_folder("Speech"):
             if self._viewer.speak is None:
-                self._message = gui.add_markdown("This avatar was made from a video without sound: it cannot speak.")
+                self._message = gui.add_markdown("This avatar was made from a video without audio: it cannot speak.")
                 return
             fields["emotion"] = gui.add_dropdown("Emotion", (AS_GIVEN, *EMOTIONS))
             fields["strength"] = gui.add_slider("Its strength", *STRENGTH, 0.05, 0.7)
             fields["lip_scale"] = gui.add_slider("Lips", *LIPS, 0.05, 1.0)
             fields["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
-            self._upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*,video/*")
+            self._upload = gui.add_upload_button("Speak an audio file", mime_type="audio/*,video/*")
             self._upload.on_upload(lambda event: self._uploaded(event.target.value))
             self._connection.upload_field = self._upload._impl.uuid
             gui.add_button("Stop").on_click(lambda _: self.hush())
@@ -147,14 +165,14 @@ class Visitor:
             self.tell(f"**{name} could not be written to the disk: {error.strerror}.**")
 
     def say(self, path: Path, name: str) -> None:
-        """Speak a sound file: the motion is computed first, then picture and sound start together.
+        """Speak an audio file: the motion is computed first, then image and audio start together.
 
         Args:
             path: The file; it is decoded once, as far as the limit goes, and nothing but the samples is used.
             name: What the page calls it.
         """
         if not self._busy.acquire(blocking=False):
-            self.tell(f"{name} is not taken: another sound is still being listened to. Wait for it, or press Stop.")
+            self.tell(f"{name} is not taken: other audio is still being listened to. Wait for it, or press Stop.")
             return
         try:
             self.hush()
@@ -162,7 +180,7 @@ class Visitor:
         except AvatarError as error:
             self.tell(f"**{str(error).replace(str(path), name)}**")
         except Exception as error:  # it must not end the page, and viser would print a traceback for each
-            self.failed("A sound could not be spoken", error)
+            self.failed("Audio could not be spoken", error)
             self.tell(f"**{name} cannot be spoken; the terminal says why.**")
         finally:
             self._busy.release()
@@ -172,19 +190,19 @@ class Visitor:
         if speak is None:
             return
         samples = load_audio(path, most_seconds=MAX_SECONDS)
-        sound = path.with_name("speech.wav")
-        write_wav(sound, samples)
+        audio = path.with_name("speech.wav")
+        write_wav(audio, samples)
         blocks = []
         self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
-            for block in speak(sound, self.controls):
+            for block in speak(samples, self.controls):
                 if turn != self._turn or not self.here:
                     self.tell("")
                     return
                 blocks.append(block)
         spoken = Motion.cat(blocks)
         self.tell(f"{name}, {len(spoken) / spoken.fps:.1f} s. If you hear nothing, press play below.")
-        self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(sound)}"></audio>'
+        self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(audio)}"></audio>'
         self._spoken, self._began = spoken, time.monotonic()
 
     def hush(self) -> None:
@@ -196,7 +214,7 @@ class Visitor:
             self.tell("")
 
     def now(self) -> tuple[Motion, int]:
-        """The motion and its frame to show at this moment; frames are skipped where rendering is slower than sound."""
+        """The motion and its frame to show at this moment; frames are skipped where rendering is slower than audio."""
         spoken = self._spoken
         if spoken is None:
             return self._viewer.rest, 0

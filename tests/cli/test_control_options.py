@@ -24,28 +24,29 @@ from tests.swaying import swaying
 from tests.talking import talking
 
 JAW = INDEX["jawOpen"]
+LIVE_LINK = ("export", "--format", "live-link")
 
 
 class LoudSpeech(LoudnessSpeech):
     """The jaw of the coefficients moves the lips, too."""
 
-    def stream(self, chunks: Any) -> Any:
+    def motion(self, level: np.ndarray) -> Motion:
         from avatar.motion.arkit_map import FaceMap
 
-        for block in super().stream(chunks):
-            yield block.map(face=FaceMap.generic()(block.arkit))
+        block = super().motion(level)
+        return block.map(face=FaceMap.generic()(block.arkit))
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import avatar.infer.avatar as avatar_module
-    import avatar.infer.planner as performance
+    from avatar.infer import planner
 
     folder = tmp_path / "run"
     folder.mkdir()
     talking()[0][:100].save(folder / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
-    monkeypatch.setattr(performance, "choose_speech", lambda *_: LoudSpeech())
+    monkeypatch.setattr(planner, "load_speech", lambda *_: LoudSpeech())
     return folder
 
 
@@ -60,7 +61,7 @@ def sound(tmp_path: Path) -> Path:
 
 def write(run: Path, *options: object, out: str = "out.safetensors") -> Motion:
     path = run.parent / out
-    assert main([str(a) for a in ["motion", "--run", run, "--out", path, *options]]) == 0
+    assert main([str(a) for a in ["export", run, "--format", "motion", "--out", path, *options]]) == 0
     return Motion.load(path)
 
 
@@ -88,40 +89,43 @@ def test_render_shows_what_the_controls_say(run: Path, sound: Path, tmp_path: Pa
 
 
 def test_controls_reach_the_written_motion(run: Path, sound: Path):
-    plain = write(run, sound)
+    plain = write(run, "--audio", sound)
     assert len(plain) == 50 and plain.fps == FPS
-    loud = write(run, sound, "--lip-scale", 2)
+    loud = write(run, "--audio", sound, "--lip-scale", 2)
     assert float(loud.arkit[:, JAW].max()) > 1.5 * float(plain.arkit[:, JAW].max())
-    happy = write(run, sound, "--emotion", "happy:0.7@0.5-1", "--emotion", "sad/upper")
+    happy = write(run, "--audio", sound, "--emotion", "happy:0.7@0.5-1", "--emotion", "sad/upper")
     gained = happy.arkit[:, INDEX["mouthSmileLeft"]] - plain.arkit[:, INDEX["mouthSmileLeft"]]
     assert float(gained[15:24].min()) > 0.5 and float(gained[35:].max()) < 0.01
-    still = write(run, sound, "--pose", "still")
+    still = write(run, "--audio", sound, "--pose", "still")
     assert float(still.head_rotation.std(0).max()) < 1e-5 < float(plain.head_rotation.std(0).min())
-    doubled = write(run, sound, "--pose-scale", 2)
+    doubled = write(run, "--audio", sound, "--pose-scale", 2)
     torch.testing.assert_close(doubled.head_rotation.std(0), 2 * plain.head_rotation.std(0), atol=1e-4, rtol=0)
-    looking = write(run, sound, "--gaze", "10,-5", "--gaze", "free@1-")
+    looking = write(run, "--audio", sound, "--gaze", "10,-5", "--gaze", "free@1-")
     assert np.degrees(looking.gaze[:20].numpy()) == pytest.approx(np.tile([10, -5], (20, 1)), abs=1e-3)
     torch.testing.assert_close(looking.gaze[30:], plain.gaze[30:])
-    assert len(write(run, sound, "--fps", 50)) == 100
-    assert torch.equal(write(run, sound).face, plain.face)
+    assert len(write(run, "--audio", sound, "--fps", 50)) == 100
+    assert torch.equal(write(run, "--audio", sound).face, plain.face)
 
 
 def test_a_pose_file_is_followed(run: Path, sound: Path, tmp_path: Path):
     other = talking(seed=5)[0]
     other.save(tmp_path / "other.safetensors")
-    moved = write(run, sound, "--pose", tmp_path / "other.safetensors")
+    moved = write(run, "--audio", sound, "--pose", tmp_path / "other.safetensors")
     for axis in range(3):
         assert np.corrcoef(moved.head_rotation[:, axis], other.head_rotation[:50, axis])[0, 1] > 0.99
-    switched = write(run, sound, "--pose", f"{tmp_path / 'other.safetensors'}@1.2-", "--pose-scale", 1)
+    switched = write(run, "--audio", sound, "--pose", f"{tmp_path / 'other.safetensors'}@1.2-", "--pose-scale", 1)
     torch.testing.assert_close(switched.head_rotation[35:], moved.head_rotation[35:])
-    torch.testing.assert_close(switched.head_rotation[:5], write(run, sound).head_rotation[:5])
+    torch.testing.assert_close(switched.head_rotation[:5], write(run, "--audio", sound).head_rotation[:5])
 
 
 def test_what_is_written_as_csv_can_be_rendered(run: Path, sound: Path, tmp_path: Path):
     path = tmp_path / "face.csv"
-    assert main([str(a) for a in ["motion", sound, "--run", run, "--out", path, "--seed", 3]]) == 0
+    assert (
+        main([str(a) for a in ["export", run, "--format", "live-link", "--audio", sound, "--out", path, "--seed", 3]])
+        == 0
+    )
     assert len(list(csv.reader(path.read_text().splitlines()))) == 51
-    direct, back = write(run, sound, "--seed", 3), write(run, "--motion", path)
+    direct, back = write(run, "--audio", sound, "--seed", 3), write(run, "--motion", path)
     torch.testing.assert_close(back.arkit, direct.arkit, atol=1e-4, rtol=0)
     torch.testing.assert_close(back.head_rotation, direct.head_rotation, atol=1e-4, rtol=0)
     assert main([str(a) for a in ["render", run, "--motion", path, "--out", tmp_path / "o.mp4", "--frames", 9]]) == 0
@@ -131,10 +135,10 @@ def test_words_and_the_timeline(run: Path, sound: Path, tmp_path: Path):
     words, line = tmp_path / "words.json", tmp_path / "line.json"
     words.write_text('{"unit": "seconds", "words": [[0.0, 0.5, "one"], [1.0, 1.5, "two"]]}')
     options = ["--lip-scale", "2@two", "--words", words, "--blink", 0, "--print-timeline", line]
-    direct = write(run, sound, *options)
+    direct = write(run, "--audio", sound, *options)
     assert float(direct.arkit[27:35, JAW].mean()) > 1.5 * float(direct.arkit[2:10, JAW].mean())
     assert [s["control"] for s in json.loads(line.read_text())["spans"]] == ["lip-scale", "blink"]
-    torch.testing.assert_close(write(run, sound, "--timeline", line).face, direct.face)
+    torch.testing.assert_close(write(run, "--audio", sound, "--timeline", line).face, direct.face)
     assert float(direct.arkit[:, INDEX["eyeBlinkLeft"]].max()) < 0.2
 
 
@@ -165,7 +169,7 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
         assert file.streams.audio[0].rate == 24000
 
 
-@pytest.mark.parametrize("command", [["render"], ["motion", "--out", "o.csv", "--run"]])
+@pytest.mark.parametrize("command", [["render"], ["export", "--format", "live-link", "--out", "o.csv"]])
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -188,13 +192,12 @@ def test_a_text_is_spoken(run: Path, tmp_path: Path):
         (["--pose", "generated", "--pose-noise", "nan"], "--pose-noise nan is no number"),
         (["--pose", "generated", "--pose-noise", "1.6"], "0 to 1.5"),
         (["--pose-guidance", "2"], "belongs to --pose generated"),
-        (["--pose", "generated"], "holds no generator.safetensors"),
+        (["--pose", "generated"], "holds no headmotion.safetensors"),
     ],
 )
 def test_bad_options(run: Path, sound: Path, capsys: pytest.CaptureFixture[str], command: list[str],
                      options: list[str], word: str):  # fmt: skip
-    given = ["--audio", sound] if command == ["render"] else [sound]
-    assert word in refused(capsys, *command, run, *given, *options)
+    assert word in refused(capsys, *command, run, "--audio", sound, *options)
 
 
 @pytest.mark.parametrize("kind", ["empty", "short", "nan"])
@@ -206,9 +209,10 @@ def test_bad_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         samples = np.zeros(1600 if kind == "short" else 16000, np.float32)
         samples[100] = np.nan if kind == "nan" else 0.1
         soundfile.write(path, samples, 16000, "FLOAT")
-    arguments = [str(a) for a in ["motion", path, "--run", run, "--out", tmp_path / "o.csv"]]
+    arguments = [str(a) for a in ["export", run, "--format", "live-link", "--audio", path, "--out", tmp_path / "o.csv"]]
     if kind == "short":  # a tenth of a second is a short sound, not a mistake
-        assert main(arguments) == 0 and len((tmp_path / "o.csv").read_text().splitlines()) == 3
+        assert main(arguments) == 0  # three frames begin in it
+        assert len((tmp_path / "o.csv").read_text().splitlines()) == 4
     else:
         assert "bad.wav" in refused(capsys, *arguments)
         assert not (tmp_path / "o.csv").exists()
@@ -220,9 +224,9 @@ def test_bad_motion_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "lacks the channels eyeBlinkLeft" in refused(capsys, "render", run, "--motion", path)
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 10)
     assert "bad.safetensors" in refused(capsys, "render", run, "--motion", tmp_path / "bad.safetensors")
-    assert "one of the inputs" in refused(capsys, "motion", "--run", run, "--motion", path, "--out", path)
-    assert "must end in" in refused(capsys, "motion", "--run", run, "--out", "a.fbx", "--idle", 1)
-    assert "Nothing to say" in refused(capsys, "motion", "--run", run, "--out", "a.csv")
+    assert "one of the inputs" in refused(capsys, *LIVE_LINK, run, "--motion", path, "--out", path)
+    assert "must end in" in refused(capsys, *LIVE_LINK, run, "--out", "a.fbx", "--idle", 1)
+    assert "Nothing to say" in refused(capsys, *LIVE_LINK, run, "--out", "a.csv")
 
 
 def test_without_the_voice_the_command_to_install_it_is_told(
@@ -253,7 +257,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from avatar.headmotion.generator import MotionGenerator
 
     track, voice = swaying(20)
-    path = tmp_path_factory.mktemp("learnt") / "generator.safetensors"
+    path = tmp_path_factory.mktemp("learnt") / "headmotion.safetensors"
     MotionGenerator.fit(track, [(0, len(track))], voice, steps=2).save(path)
     return path
 
@@ -266,10 +270,10 @@ def generating(run: Path, learnt: Path) -> Path:
 
 def test_a_generated_pose_moves_everything_but_the_lips(generating: Path, sound: Path):
     loop, one, two = (
-        write(generating, sound, "--pose", pose, "--seed", seed)
+        write(generating, "--audio", sound, "--pose", pose, "--seed", seed)
         for pose, seed in (("own", 0), ("generated", 0), ("generated", 1))
     )
-    again = write(generating, sound, "--pose", "generated")
+    again = write(generating, "--audio", sound, "--pose", "generated")
     assert torch.equal(one.head_rotation, again.head_rotation)
     assert len(one) == len(loop) == 50
     mouth, lips = list(MOUTH), list(LIP_CHANNELS)
@@ -282,15 +286,21 @@ def test_a_generated_pose_moves_everything_but_the_lips(generating: Path, sound:
 
 
 def test_generated_for_some_time_and_while_waiting(generating: Path, sound: Path, tmp_path: Path):
-    whole = write(generating, sound, "--pose", "generated")
+    whole = write(generating, "--audio", sound, "--pose", "generated")
     part = write(
-        generating, sound, "--pose", "generated@1.2-", "--timeline", timeline_of(tmp_path, "generated", 0, 0.1)
+        generating,
+        "--audio",
+        sound,
+        "--pose",
+        "generated@1.2-",
+        "--timeline",
+        timeline_of(tmp_path, "generated", 0, 0.1),
     )
-    plain = write(generating, sound)
+    plain = write(generating, "--audio", sound)
     torch.testing.assert_close(part.head_rotation[35:], whole.head_rotation[35:])
     torch.testing.assert_close(part.head_rotation[0], whole.head_rotation[0])
     torch.testing.assert_close(part.gaze, plain.gaze)  # a pose for some time is the head's and the body's
-    waiting = write(generating, sound, "--pose", "generated", "--idle", 2)
+    waiting = write(generating, "--audio", sound, "--pose", "generated", "--idle", 2)
     assert len(waiting) == 150 and float(waiting.head_rotation.std(0).min()) > 0.003
     assert len(write(generating, "--pose", "generated", "--idle", 3)) == 75  # nothing is said at all
     other = talking(seed=5)[0]
@@ -309,7 +319,7 @@ def timeline_of(folder: Path, pose: str, start: float, end: float) -> Path:
 
 def test_guidance_and_noise(generating: Path, sound: Path):
     def pose(*options: object) -> torch.Tensor:
-        return write(generating, sound, "--pose", "generated", *options).head_rotation
+        return write(generating, "--audio", sound, "--pose", "generated", *options).head_rotation
 
     assert torch.equal(pose("--pose-noise", 0, "--seed", 1), pose("--pose-noise", 0, "--seed", 2))
     assert not torch.equal(pose("--pose-guidance", 3), pose("--pose-guidance", 0))
@@ -318,16 +328,16 @@ def test_guidance_and_noise(generating: Path, sound: Path):
 def test_very_short_sounds(generating: Path, tmp_path: Path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.zeros(1600, np.float32), 16000)
-    made = write(generating, path, "--pose", "generated")
+    made = write(generating, "--audio", path, "--pose", "generated")
     assert len(made) == 3 or len(made) == 2
     assert bool(torch.isfinite(made.head_rotation).all())
 
 
 def test_a_run_that_cannot_generate(run: Path, sound: Path, capsys: pytest.CaptureFixture[str]):
-    told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
-    assert "generator.safetensors" in told and "--resume" in told and "--pose own" in told
-    (run / "generator.safetensors").write_bytes(b"no")
-    told = refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
-    assert "generator.safetensors cannot be read" in told
-    shutil.copy(run / "motion.safetensors", run / "generator.safetensors")
-    refused(capsys, "motion", sound, "--run", run, "--out", "o.csv", "--pose", "generated")
+    told = refused(capsys, *LIVE_LINK, run, "--audio", sound, "--out", "o.csv", "--pose", "generated")
+    assert "headmotion.safetensors" in told and "--resume" in told and "--pose own" in told
+    (run / "headmotion.safetensors").write_bytes(b"no")
+    told = refused(capsys, *LIVE_LINK, run, "--audio", sound, "--out", "o.csv", "--pose", "generated")
+    assert "headmotion.safetensors cannot be read" in told
+    shutil.copy(run / "motion.safetensors", run / "headmotion.safetensors")
+    refused(capsys, *LIVE_LINK, run, "--audio", sound, "--out", "o.csv", "--pose", "generated")

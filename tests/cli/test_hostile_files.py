@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avatar.audio2motion.personal import PersonalSpeech
-from avatar.audio2motion.shared import PriorSpeech
+from avatar.audio2motion.shared import SharedSpeech
 from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
@@ -189,8 +189,8 @@ def test_person_json_is_checked_field_by_field(run: Path, name: str, value: Any)
     [
         ("speech.safetensors", "members.0.enter.weight", PersonalSpeech.load),
         ("speech.safetensors", "rest", PersonalSpeech.load),
-        ("prior.safetensors", "prior.taps", PriorSpeech.load),
-        ("prior.safetensors", "identity.matrix", PriorSpeech.load),
+        ("prior.safetensors", "prior.weights", SharedSpeech.load),
+        ("prior.safetensors", "normalizer.matrix", SharedSpeech.load),
         ("generator.safetensors", "manner.follow", MotionGenerator.load),
         ("generator.safetensors", "flow.past.weight", MotionGenerator.load),
         ("baked.safetensors", "modes", lambda path: Avatar.load(path.parent, True, device="cpu")),

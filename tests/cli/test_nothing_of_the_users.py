@@ -14,7 +14,8 @@ import pytest
 
 from avatar.cli.create import person_folder
 from avatar.cli.main import main
-from avatar.cli.render import open_person, refuse_to_overwrite
+from avatar.data.outputs import refuse_to_overwrite
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.io import audio
 from avatar.paths import write_json
@@ -131,7 +132,7 @@ def test_output_that_is_closed_or_full_is_no_bug() -> None:
 
 
 def test_help_fits_into_a_terminal_of_five_columns() -> None:
-    done = run(["bake", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
+    done = run(["export", "--help"], stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "5"})
     assert done.returncode == 0
 
 

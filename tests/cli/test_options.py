@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +49,7 @@ class Config:
     shared: tyro.conf.OmitArgPrefixes[Shared] = field(default_factory=Shared)
 
 
+ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {"movement": ("mode", "again"), "hardware": ("device",)}
 
 
@@ -134,3 +137,15 @@ def test_the_help_of_each_command_fits_the_terminal(
 def test_lines_of_a_paragraph_are_joined():
     assert options.reflow("One\n    line.\n\n    Another,\n    and ``code``.") == "One line.\n\nAnother, and `code`."
     assert options.reflow("Choose:\n- one\n  thing\n- two") == "Choose:\n\n- one thing\n\n- two"
+
+
+def test_help_imports_nothing_heavy():
+    """Commands that load torch, onnxruntime or MediaPipe do so when they run."""
+    light = ("assets", "bench", "demo", "doctor", "eval", "motion", "prior", "synth", "view")
+    code = (
+        "import sys; from avatar.cli.main import main\n"
+        f"for name in {light}: assert main([name, '--help']) == 0\n"
+        "sys.exit(' '.join(sys.modules.keys() & {'torch', 'scipy', 'cv2', 'av', 'mediapipe', 'matplotlib'}) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,9 +16,11 @@ import soundfile
 import torch
 
 from avatar.audio2motion import load as speak
-from avatar.cli import render as command
+from avatar.audio2motion.ensemble import Ensemble
 from avatar.cli.main import main
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
+from avatar.eval.driving import drive_held_out
 from avatar.geometry.cameras import Camera
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import Worker, in_order, prefetch
@@ -214,7 +217,7 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
 
     Person.motion = motion  # type: ignore[attr-defined]
     person: Any = Person
-    blocks = list(speak.drive_held_out(person, LoudnessSpeech(), 50, 100))
+    blocks = list(drive_held_out(person, LoudnessSpeech(), 50, 100))
     track = Motion.cat(blocks)
     assert len(track) == 50 and len(blocks) > 1
     jaw = track.arkit[:, INDEX["jawOpen"]].numpy()
@@ -223,35 +226,45 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     assert float(track.arkit[:, INDEX["eyeBlinkLeft"]].max()) == 0
 
 
-def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AvatarError, match="--speech prior"):
-        speak.choose_speech(run, FPS, "own")
-    own, adapted, shared = LoudnessSpeech(), LoudnessSpeech(), LoudnessSpeech()
-    monkeypatch.setattr(speak, "prior_speech", lambda run, fps: shared)
-    monkeypatch.setattr(speak, "own_speech", lambda run: own)
-    monkeypatch.setattr(speak, "adapted_prior", lambda run: adapted)
-    assert speak.choose_speech(run, FPS) is shared and speak.choose_speech(run, FPS, "prior") is shared
-    (run / speak.OWN).touch()
-    assert speak.choose_speech(run, FPS) is own and speak.choose_speech(run, FPS, "prior") is shared
-    (run / speak.ADAPTED).touch()
-    both = speak.choose_speech(run, FPS)
-    assert isinstance(both, speak.Ensemble) and both.members == (own, adapted)
-    assert speak.choose_speech(run, FPS, "own") is own and speak.choose_speech(run, FPS, "prior") is adapted
-    monkeypatch.setattr(speak, "live_speech", lambda run, fps: shared)
-    assert speak.choose_speech(run, FPS, "live") is shared
+def test_the_speech_network_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avatar.audio2motion import personal, shared
+
+    with pytest.raises(AvatarError, match="--speech shared"):
+        speak.load_speech(run, FPS, "personal")
+    with pytest.raises(AvatarError, match="auto, personal, shared, streaming"):
+        speak.load_speech(run, FPS, "prior")
+    own, adapted, shipped, quick = (LoudnessSpeech() for _ in range(4))
+    monkeypatch.setattr(personal.PersonalSpeech, "load", lambda path: own)
+    monkeypatch.setattr(shared.SharedSpeech, "load", lambda path: adapted if path.name == speak.SHARED else quick)
+    prior = SimpleNamespace(person=lambda motion, fps: shipped)
+    monkeypatch.setattr(shared.SharedPrior, "load", lambda: prior)
+    Motion.zeros(50, FPS).save(run / "motion.safetensors")
+
+    def chosen(which: str = "auto") -> Any:
+        return speak.load_speech(run, FPS, which)
+
+    assert chosen() is shipped and chosen("shared") is shipped
+    (run / speak.PERSONAL).touch()
+    assert chosen() is own and chosen("shared") is shipped
+    (run / speak.SHARED).touch()
+    both = chosen()
+    assert isinstance(both, Ensemble) and both.members == (own, adapted)
+    assert chosen("personal") is own and chosen("shared") is adapted
+    (run / speak.STREAMING).touch()
+    assert chosen("streaming") is quick
 
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="--person"):
-        command.open_person(run, None)
+        open_person(run, None)
     (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
     with pytest.raises(AvatarError, match="/somewhere/else/anna"):
-        command.open_person(run, None)
+        open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
     (folder / "person.json").write_text('{"width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
-        command.open_person(run, None)
+        open_person(run, None)
 
 
 def test_threads_keep_order_and_pass_errors_on() -> None:

@@ -20,8 +20,8 @@ TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest":
 
 # dB of the frame and of the face, 1.2 below what 60 steps of the tiny preset came to.
 FLOORS = {
-    "drives": {"tracked": (22.5, 20.7), "audio": (22.4, 20.0), "shuffled": (22.3, 19.7)},
-    "peer": {"tracked": (20.6, 20.7), "audio": (20.5, 20.0), "shuffled": (20.4, 19.7)},
+    "full_frame": {"tracked": (22.5, 20.7), "audio": (22.4, 20.0), "shuffled": (22.3, 19.7)},
+    "head_only": {"tracked": (20.6, 20.7), "audio": (20.5, 20.0), "shuffled": (20.4, 19.7)},
 }
 
 
@@ -57,7 +57,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft"]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics["drives"]) == set(metrics["peer"]) == {"tracked", "audio", "shuffled"}
+    assert set(metrics["full_frame"]) == set(metrics["head_only"]) == {"tracked", "audio", "shuffled"}
     for protocol, floors in FLOORS.items():
         for drive, (whole, face) in floors.items():
             shown = metrics[protocol][drive]
@@ -69,7 +69,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert metrics["training"]["steps"] > 0 and metrics["training"]["hardware"]["cores"] > 0
     assert {"date", "commit", "hardware"} <= metrics["training"].keys() & metrics.keys()
     assert set(metrics["ablations"]) == set(TITLES) and all(v["psnr"] > 15 for v in metrics["ablations"].values())
-    few = ["eval", str(run), "--frames", "4", "--protocol", "ours", "--drive", "tracked", "--no-ablations"]
+    few = ["eval", str(run), "--frames", "4", "--protocol", "full-frame", "--drive", "tracked", "--no-ablations"]
     first, again = (run_eval(few, tmp_path / name) for name in ("first.json", "again.json"))
     assert first["ablations"] == {}
     kept = first.keys() - {"date", "command", "speed", "peak_memory_bytes"}
@@ -81,7 +81,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert main(arguments) == 0
     (novel,) = run.glob("metrics_*.json")
     said = json.loads(novel.read_text())
-    drives = said["drives"]
+    drives = said["full_frame"]
     assert said["frames"] == 8 and drives["audio"]["closure"] is not None and drives["shuffled"]["pose_jitter"] > 0
     for name in ("pred.mp4", "real.mp4", "contact.jpg", "report.html", "frames.jpg", "side_by_side.mp4"):
         assert (run / "eval" / name).stat().st_size > 1000
@@ -136,7 +136,7 @@ def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
 
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
-    killed(monkeypatch, command, "train_generator", arguments)
+    killed(monkeypatch, command, "train_headmotion", arguments)
     assert (run / "speech.safetensors").is_file() and not (run / "generator.safetensors").exists()
     assert main(arguments) == 0
     assert (run / "generator.safetensors").is_file() and (run / "training.json").is_file()

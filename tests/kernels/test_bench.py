@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from avatar import bench, native
+from avatar import native
 from avatar.bench import cases, curves, report
 from avatar.bench.measure import Timing, interleaved
 from avatar.bench.person import make_avatar, make_trainer, motion, motion_blocks
-from avatar.cli.bench import FORMAT
+from avatar.bench.run import FORMAT
+from avatar.cli import bench
 from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.motion import Motion
@@ -90,7 +91,7 @@ def test_the_page_says_what_the_json_says(tmp_path):
     assert "## example-chip-4core" in lines
     header = lines.index("### Kernels on the CPU, ms") + 2
     assert lines[header] == (
-        "| op | Gaussians | picture | forward, 1 thr | f+b, 1 thr | forward, 4 thr | f+b, 4 thr | f+b, 1 → 4 thr "
+        "| op | Gaussians | image | forward, 1 thr | f+b, 1 thr | forward, 4 thr | f+b, 4 thr | f+b, 1 → 4 thr "
         "| reference f+b | reference / native | memory |"
     )
     assert lines[header + 2] == ("| rasterize | 1000 | 64 | 2.00 | 9.00 | 0.80 | 3.00 | 3.00 | 450 | 150 | 3 MB |")

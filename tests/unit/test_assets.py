@@ -19,6 +19,10 @@ import numpy as np
 import pytest
 
 from avatar.assets import store as assets
+from avatar.assets.canonical_face import canonical_face
+from avatar.assets.lpips import lpips_from_pickle
+from avatar.assets.pickle_arrays import read_array_pickle
+from avatar.cli import assets as command
 from avatar.errors import AvatarError
 
 DATA = b"weights" * 100
@@ -290,10 +294,10 @@ def test_nothing_is_converted_before_its_hash_was_found_right(store, wrong):
 
 
 def test_command_fails_on_verify_when_a_part_is_absent(store, capsys):
-    assets.main(assets.Config())
+    command.main(command.Config())
     assert "absent" in capsys.readouterr().out
     with pytest.raises(AvatarError, match="part"):
-        assets.main(assets.Config(verify=True))
+        command.main(command.Config(verify=True))
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -301,9 +305,9 @@ def test_array_pickle_is_read_without_unpickling(protocol):
     tree = {"a": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}, "b": np.ones((2, 2), np.float32)}
     if protocol != 3:  # protocol 2 has no bytes and protocol 4 names no globals inline: neither is needed, both refused
         with pytest.raises(ValueError):
-            assets.read_array_pickle(pickle.dumps(tree, protocol))
+            read_array_pickle(pickle.dumps(tree, protocol))
         return
-    back = assets.read_array_pickle(pickle.dumps(tree, protocol))
+    back = read_array_pickle(pickle.dumps(tree, protocol))
     np.testing.assert_array_equal(back["a"]["kernel"], tree["a"]["kernel"])
     np.testing.assert_array_equal(back["b"], tree["b"])
 
@@ -314,7 +318,7 @@ def test_array_pickle_never_calls_what_it_names(tmp_path):
             return (os.mkdir, (str(tmp_path / "boom"),))
 
     with pytest.raises(ValueError, match="mkdir"):
-        assets.read_array_pickle(pickle.dumps({"a": Bomb()}, 3))
+        read_array_pickle(pickle.dumps({"a": Bomb()}, 3))
     assert not (tmp_path / "boom").exists()
 
 
@@ -327,7 +331,7 @@ def test_lpips_conversion_gives_torch_layout():
         "AlexNet_0": {"Conv_0": {"kernel": kernel, "bias": np.arange(4, dtype=np.float32)}},
         "NetLinLayer_0": {"Conv_0": {"kernel": head}},
     }
-    tensors = load(assets.lpips_from_pickle(pickle.dumps(tree, 3)))
+    tensors = load(lpips_from_pickle(pickle.dumps(tree, 3)))
     assert set(tensors) == {"features.Conv_0.weight", "features.Conv_0.bias", "lin0.weight"}
     np.testing.assert_array_equal(tensors["features.Conv_0.weight"][2, 1], kernel[:, :, 1, 2])
     np.testing.assert_array_equal(tensors["lin0.weight"][0, :, 0, 0], head[0, 0, :, 0])
@@ -344,7 +348,7 @@ def test_canonical_face_is_read_from_the_task_file(store, monkeypatch):
     with zipfile.ZipFile(path, "w") as task:
         task.writestr("geometry_pipeline_metadata_landmarks.binarypb", field(1, mesh) + field(2, b"\x08\x01"))
     monkeypatch.setattr(assets, "fetch", lambda name: path)
-    vertices, uv, faces = assets.canonical_face()
+    vertices, uv, faces = canonical_face()
     np.testing.assert_array_equal(vertices, floats.reshape(3, 5)[:, :3])
     np.testing.assert_array_equal(uv, floats.reshape(3, 5)[:, 3:])
     np.testing.assert_array_equal(faces, [[0, 2, 1]])
@@ -353,7 +357,7 @@ def test_canonical_face_is_read_from_the_task_file(store, monkeypatch):
 def test_real_canonical_face_is_a_face():
     if not assets.available("face_landmarker"):
         pytest.skip("face_landmarker is not on this machine (avatar assets --fetch face_landmarker)")
-    vertices, uv, faces = assets.canonical_face()
+    vertices, uv, faces = canonical_face()
     assert vertices.shape == (468, 3) and uv.shape == (468, 2) and faces.shape == (898, 3)
     width = np.ptp(vertices[:, 0])
     assert 14 < width < 17  # centimetres

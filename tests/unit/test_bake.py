@@ -48,7 +48,7 @@ def test_modes_reproduce_the_field():
 
 
 def test_bake_and_play(run, capsys):
-    assert main(["bake", str(run), "--modes", "8"]) == 0
+    assert main(["export", "--format", "baked", str(run), "--modes", "8"]) == 0
     assert "PSNR" in capsys.readouterr().err
     motion = Motion.load(run / "motion.safetensors")
     plain = Avatar.load(run, device="cpu", precision="float32")
@@ -79,11 +79,11 @@ def test_not_baked_or_baked_from_another_model(run, tmp_path, capsys):
 
 
 def _bake(run):
-    assert main(["bake", str(run)]) == 0
+    assert main(["export", "--format", "baked", str(run)]) == 0
     return (run / FILE).read_bytes()
 
 
 @pytest.mark.parametrize("modes", ["0", "1000"])
 def test_modes_out_of_range(run, modes, capsys):
-    assert main(["bake", str(run), "--modes", modes]) == 2
+    assert main(["export", "--format", "baked", str(run), "--modes", modes]) == 2
     assert "--modes" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.infer.camera_path import CameraPath
-from avatar.infer.planner import staged, with_pauses
+from avatar.infer.layers import MotionLayers
+from avatar.infer.planner import PausedSpeech
 from avatar.motion import Motion, timeline
 from avatar.motion.arkit import ARKIT, INDEX, MOUTH
 from avatar.motion.arkit_map import FaceMap
@@ -242,7 +243,7 @@ def test_eyes_hold_a_moving_camera_while_the_head_turns(motion: Motion, profile:
 def test_the_result_does_not_depend_on_how_blocks_are_cut(motion: Motion, profile: MotionStats):
     expression = Expression(Mix.parse("happy:0.7"), profile, FaceMap.fit(motion))
     span = timeline.Span(control="emotion", value="", start=1.0, end=3.0, fade=0.3)
-    stages = [
+    edits = [
         lambda block, _: scale_lips(block, 1.4, profile),
         lambda block, t: expression(block, span.weight(t)),
         Blinks(25, profile, seed=2),
@@ -250,8 +251,10 @@ def test_the_result_does_not_depend_on_how_blocks_are_cut(motion: Motion, profil
     ]
 
     def run(sizes: list[int]) -> Motion:
-        blocks = (motion[a:b] for a, b in pairwise(np.cumsum([0, *sizes])))
-        return Motion.cat(list(staged(blocks, stages, 10, FPS)))
+        layers = MotionLayers(
+            fps=FPS, lead=10, base=None, sources=(), pose_edits=(), face_edits=edits, idle=lambda block, _: block
+        )
+        return Motion.cat([layers.compose(motion[a:b], int(a)) for a, b in pairwise(np.cumsum([0, *sizes]))])
 
     whole, pieces = run([200]), run([1, 3, 50, 146])
     for name in ("arkit", "face", "gaze", "head_rotation"):
@@ -266,16 +269,25 @@ def test_a_span_has_full_effect_inside_and_none_outside():
 
 
 def test_idle_begins_and_ends_without_a_jump(motion: Motion, profile: MotionStats):
-    lips = [motion[30:60], motion[60:90]]  # begins and ends in the middle of a word
+    class Lips:
+        """Begins and ends in the middle of a word."""
+
+        def push(self, samples: np.ndarray) -> Motion:
+            return motion[30:60]
+
+        def finish(self) -> Motion:
+            return motion[60:90]
+
     rest = profile.rest
-    track = Motion.cat(list(with_pauses(iter(lips), rest, 40, 100, FPS)))
+    speech = PausedSpeech(Lips(), rest, 40, 100, FPS)
+    track = Motion.cat([speech.push(np.zeros(1)), speech.finish()])
     assert len(track) == 140
     torch.testing.assert_close(track.face[40:100], motion.face[30:90])
     torch.testing.assert_close(track.face[[0, -1]], rest.face[[0, 0]])
     step = track.face[:, list(LIP_CHANNELS)].diff(dim=0).norm(dim=1).numpy()
     inside = step[41:98].max()
     assert max(step[25:42].max(), step[97:115].max()) <= inside
-    alone = Motion.cat(list(with_pauses(iter(()), rest, 0, 500, FPS)))
+    alone = PausedSpeech(None, rest, 0, 500, FPS).finish()
     assert len(alone) == 500 and float(alone.face.std(0).max()) < 1e-6
 
 

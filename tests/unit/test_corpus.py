@@ -11,18 +11,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from avatar.assets import store as assets
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio2motion import shared_training
-from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
-from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
+from avatar.audio2motion.load import STREAMING, load_shared, load_streaming
+from avatar.audio2motion.shared import WEIGHTS, SharedPrior, SharedSpeech
 from avatar.cli.main import main
-from avatar.cli.prior import fit_on, prepare_all
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
 from avatar.corpus.find import Item, find
@@ -30,6 +31,7 @@ from avatar.corpus.measure import measure
 from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
+from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
@@ -105,7 +107,7 @@ def keys_of(items: list[Item], cache: Cache) -> dict[str, str]:
 def said(prior: SharedPrior, dim: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """What a prior says of new speech, and what is true."""
     mouth, features = spoken(99, dim=dim)
-    return (prior.heard(features) @ prior.taps).numpy(), mouth.values
+    return (prior.inputs(features) @ prior.weights).numpy(), mouth.values
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_recordings_are_found_wherever_they_lie(tmp_path: Path):
                            "bob/z.csv", "bob/z.mov"]  # fmt: skip
     assert found["a.mp4"].speaker == "a.mp4" and found["ann/x.MOV"].speaker == "ann"
     assert found["ann/sub/x.mkv"].speaker == "ann/sub"
-    sounds = {name: item.sound and item.sound.name for name, item in found.items() if not item.video}
+    sounds = {name: item.audio and item.audio.name for name, item in found.items() if not item.video}
     assert sounds == {"bob/lonely.json": None, "bob/x.bs.npy": "x.flac", "bob/y.csv": "y.wav", "bob/z.csv": "z.mov"}
     assert [path.name for path in found["bob/x.bs.npy"].files] == ["x.bs.npy", facegood.NAMES_FILE, "x.flac"]
 
@@ -209,7 +211,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
     assert "Only 0 s of video can be used" in shown and "Traceback" not in shown
     report = read_json(tmp_path / "p.report.json")
     why = {row["file"]: row["left_out"] for row in report["recordings"]}
-    reasons = {"dumb": "no sound", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
+    reasons = {"dumb": "no audio", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
                "torn": "no moving picture", "small": "pixels high"}  # fmt: skip
     for name, reason in reasons.items():
         assert reason in why[f"bad/{name}.mp4"], why
@@ -343,7 +345,7 @@ def test_coefficients_are_prepared_with_their_sound(tmp_path: Path):
     assert len(entries["a.csv"].known) == 16 and entries["x.bs.npy"].seconds == 2
     assert set(entries["x.bs.npy"].known) < set(entries["a.csv"].known)
     assert "mouthClose" not in entries["x.bs.npy"].known and "mouthPucker" in entries["x.bs.npy"].known
-    assert "no sound of the same name" in entries["lonely.csv"].refused
+    assert "no audio of the same name" in entries["lonely.csv"].refused
 
 
 # --- sync -------------------------------------------------------------------------------------------------------------
@@ -365,7 +367,7 @@ def test_doubtful_videos_are_told_from_sure_ones():
         "tiny": filmed_mouth(1.2, None),
     }
     found = sync.offsets(mouths, {name: name for name in mouths})
-    assert found["sure"].late == pytest.approx(3.4 / 25, abs=0.01) and not found["sure"].doubt
+    assert found["sure"].audio_delay_s == pytest.approx(-3.4 / 25, abs=0.01) and not found["sure"].doubt
     assert "do not clearly belong together" in found["noise"].doubt
     assert "apart" in found["apart"].doubt and "too short to tell" in found["tiny"].doubt
 
@@ -378,17 +380,17 @@ def test_short_videos_of_a_speaker_share_one_offset():
     together = sync.offsets(mouths, dict.fromkeys(mouths, "ann"))
     assert sum(bool(offset.doubt) for offset in alone.values()) > 20
     assert len(set(together.values())) == 1
-    assert together["tiny"].late == pytest.approx(2.4 / 25, abs=0.01) and not together["tiny"].doubt
+    assert together["tiny"].audio_delay_s == pytest.approx(-2.4 / 25, abs=0.01) and not together["tiny"].doubt
 
 
 def test_in_step_is_where_the_sound_is():
     mouth, _ = spoken(1, late=4.0)
     still, _ = spoken(1)
-    values, seen = mouth.in_step(4 / 25)
+    values, seen = mouth.in_step(-4 / 25)
     assert np.abs(values[10:-10] - still.values[10:-10]).max() < 1e-5
     assert seen[:-6].all() and not seen[-3:].any()  # what was said last is not in the picture
     half = Mouth(values=mouth.values[::2], seen=mouth.seen[::2], fps=12.5, rows=mouth.rows)
-    assert np.abs(half.in_step(4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
+    assert np.abs(half.in_step(-4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -412,9 +414,9 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     assert all(np.corrcoef(a, b)[0, 1] > 0.97 for a, b in zip(heard.T, true.T, strict=True))
     assert prior.about["seconds"] == {"videos": 72, "coefficients": 0} and prior.about["speakers"] == 3
     mouth, features = spoken(50, late=3.0)
-    row = measure(prior, mouth, features, 3 / 25)
+    row = measure(prior, mouth, features, -3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
-    assert measure(prior, mouth, features, 5 / 25)["opening_lag"] == 2
+    assert measure(prior, mouth, features, -5 / 25)["opening_lag"] == 2
 
 
 def test_the_same_file_twice_counts_once(tmp_path: Path):
@@ -426,7 +428,7 @@ def test_the_same_file_twice_counts_once(tmp_path: Path):
     items = find(tmp_path / "c")
     (copy,) = [e for e in decide(items, keys_of(items, cache), cache) if e.name == "zoe/copy.mp4"]
     assert copy.refused == "It is the same as s1/1.mp4."
-    assert torch.equal(trained(items, cache).taps, before.taps)
+    assert torch.equal(trained(items, cache).weights, before.weights)
 
 
 def test_frames_without_a_face_teach_nothing(tmp_path: Path):
@@ -468,8 +470,10 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     cache = Cache.open(tmp_path / "cache", ENCODER.config)
     entries = decide(items := people(cache, tmp_path / "c"), keys_of(items, cache), cache)
     alone = trained(items, cache)
-    touch = torch.full((len(alone.taps),), 0.1)
-    still = dataclasses.replace(alone, taps=0 * alone.taps, gain=1.7, touch=touch, about={"id": "still"})
+    touch = torch.full((len(alone.weights),), 0.1)
+    still = dataclasses.replace(
+        alone, weights=0 * alone.weights, gain=1.7, closure_weights=touch, about={"id": "still"}
+    )
 
     def on(base: SharedPrior, seconds: float) -> SharedPrior:
         monkeypatch.setattr(shared_training, "BASE_SECONDS", seconds)
@@ -479,7 +483,7 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     learnt, half, held = (on(still, seconds) for seconds in (0.1, 100.0, 1e7))
     assert np.corrcoef(said(learnt)[0].ravel(), true.ravel())[0, 1] > 0.97
     assert said(held)[0].std() < 0.2 * said(half)[0].std() < 0.2 * said(learnt)[0].std()
-    assert torch.equal(held.basis, alone.basis) and torch.equal(held.touch, touch) and held.gain == 1.7
+    assert torch.equal(held.basis, alone.basis) and torch.equal(held.closure_weights, touch) and held.gain == 1.7
     assert held.about["base"] == "still" and held.about["speakers"] == 3
     np.testing.assert_allclose(said(on(alone, 1e7))[0], true, atol=0.1)
     (source,) = by_source(entries).values()
@@ -488,7 +492,7 @@ def test_a_prior_goes_on_from_another(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(AvatarError, match="jawOpen"):
         shared_training.fit(recordings, known, ENCODER, {})
     part = shared_training.fit(recordings, known, ENCODER, {}, base=still)
-    assert not part.taps[:, JAW_OPEN].any() and bool(part.taps[:, PUCKER].any())
+    assert not part.weights[:, JAW_OPEN].any() and bool(part.weights[:, PUCKER].any())
 
 
 TRAIN_TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "avatar"]
@@ -601,7 +605,9 @@ def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureF
     result = read_json(tmp_path / "e.json")
     (row,) = result["videos"].values()
     assert list(result["videos"]) == ["new/new.mp4"] and result["mean"] == row and result["hardware"]["cores"]
-    assert row["opening"] > 0.95 and row["opening_lag"] == 0 and row["offset_frames"] == pytest.approx(4, abs=0.3)
+    assert (
+        row["opening"] > 0.95 and row["opening_lag"] == 0 and row["audio_delay_s"] == pytest.approx(-4 / 25, abs=0.012)
+    )
     assert "opening" in capsys.readouterr().err
 
 
@@ -613,7 +619,7 @@ class Person:
     """What `train_speech` asks of a prepared person."""
 
     folder: Path
-    audio_features: np.ndarray | None
+    voiced: bool
     fps: float = 25.0
     test_start: int = 75
 
@@ -621,15 +627,17 @@ class Person:
     def audio_path(self) -> Path:
         return self.folder / "ingest" / "audio.wav"
 
-    info = {"av_offset_frames": 0.0}  # noqa: RUF012
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"av_offset_frames": 0.0, "has_audio": self.voiced}
 
 
 def small_prior(path: Path) -> SharedPrior:
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(40, 8, generator=random))[0]
-    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([MelEncoder(40)])
-    prior = SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, taps, 5, 2, 1.0, {"id": "mine"})
+    prior = SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, weights, 5, 2, 1.0, {"id": "mine"})
     prior.save(path)
     return prior
 
@@ -637,21 +645,21 @@ def small_prior(path: Path) -> SharedPrior:
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
-    person = Person(tmp_path / "person", np.zeros((75, 4)) if voiced else None)
+    person = Person(tmp_path / "person", voiced)
     for name in ("person/ingest", "run"):
         (tmp_path / name).mkdir(parents=True)
     write_sound(person.audio_path, 4.0)
     for name in ("person", "run"):
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
     own = SimpleNamespace(save=lambda path: None)
-    monkeypatch.setattr("avatar.audio2motion.personal.train_personal", lambda *_, **__: own)
+    monkeypatch.setattr("avatar.audio2motion.personal_training.train_personal", lambda *_, **__: own)
     prior = load_prior(tmp_path / "mine.safetensors")
-    train_speech(person, tmp_path / "run", prior, seed=0, keep=True)
-    speech = adapted_prior(tmp_path / "run")
-    assert isinstance(speech, PriorSpeech) and speech.prior.about == {"id": "mine"}
+    train_speech(person, tmp_path / "run", prior, encoder="mel", seed=0, keep=True)
+    speech = load_shared(tmp_path / "run", person.fps)
+    assert isinstance(speech, SharedSpeech) and speech.prior.about == {"id": "mine"}
     assert ("seconds" in speech.report) == voiced
-    live = live_speech(tmp_path / "run", person.fps)
-    assert (tmp_path / "run" / LIVE).is_file() == voiced
+    live = load_streaming(tmp_path / "run", person.fps)
+    assert (tmp_path / "run" / STREAMING).is_file() == voiced
     assert live.prior.about == {"id": "mine"} and ("seconds" in live.report) == voiced
 
 

@@ -236,8 +236,8 @@ def test_a_video_is_rendered_and_measured(on_gpu, person, tmp_path, monkeypatch)
         assert main([*map(str, words), "--json", str(tmp_path / "speed.json")]) == 0
     assert out.stat().st_size > 500
     assert '"device": "cuda"' in (tmp_path / "speed.json").read_text()
-    assert results[0] == results[1] and results[0]["peer"]["tracked"]["psnr"] > 0
-    assert results[0]["drives"]["tracked"]["lpips"] > 0
+    assert results[0] == results[1] and results[0]["head_only"]["tracked"]["psnr"] > 0
+    assert results[0]["full_frame"]["tracked"]["lpips"] > 0
 
 
 def test_baking(on_gpu, monkeypatch):

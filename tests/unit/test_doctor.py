@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from avatar.cli import doctor as command
 from avatar.doctor import checks as doctor
+from avatar.doctor import operators
 from avatar.errors import AvatarError
 
 
@@ -14,7 +16,7 @@ def parts(findings):
 
 
 def test_this_installation_is_sound(capsys):
-    doctor.main(doctor.Config())
+    command.main(command.Config())
     text = capsys.readouterr().out
     for word in ("python", "torch", "processor", "native library", "rasterize", "ssim", "face_landmarker"):
         assert word in text
@@ -23,7 +25,7 @@ def test_this_installation_is_sound(capsys):
 def test_kernels_are_really_compared(monkeypatch):
     from avatar import native
 
-    assert all(error <= doctor.TOLERANCE for error in doctor.operator_errors().values())
+    assert all(error <= doctor.TOLERANCE for error in operators.operator_errors().values())
     original = native.ssim
     monkeypatch.setattr(native, "ssim", lambda a, b: original(a, b) * 1.01)
     found = parts(doctor.check_native())
@@ -36,7 +38,7 @@ def test_a_wrong_gradient_is_noticed(monkeypatch):
 
     original = native.triplane_encode
     monkeypatch.setattr(native, "triplane_encode", lambda p, t, r: original(p.detach(), t, r) + 0 * p.sum())
-    assert doctor.operator_errors()["triplane_encode"] > 0.1
+    assert operators.operator_errors()["triplane_encode"] > 0.1
 
 
 def test_a_kernel_that_raises_is_a_line(monkeypatch):
@@ -46,7 +48,7 @@ def test_a_kernel_that_raises_is_a_line(monkeypatch):
         raise RuntimeError("illegal instruction")
 
     monkeypatch.setattr(native, "rasterize", boom)
-    assert doctor.operator_errors()["rasterize"] == "RuntimeError: illegal instruction"
+    assert operators.operator_errors()["rasterize"] == "RuntimeError: illegal instruction"
 
 
 def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
@@ -61,7 +63,7 @@ def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
     monkeypatch.setattr(builtins, "__import__", fail)
     monkeypatch.setattr(doctor.importlib, "import_module", lambda name: fail(name))
     with pytest.raises(AvatarError) as caught:
-        doctor.main(doctor.Config())
+        command.main(command.Config())
     assert "soxr" in str(caught.value) and "pip install soxr" in str(caught.value)
     assert "libsoxr" in capsys.readouterr().out.replace("\n", "")
 
@@ -71,13 +73,15 @@ def test_every_kernel_is_compared():
     from avatar.native import reference
 
     named = {name for name in native.__all__ if hasattr(reference, name)}
-    assert set(doctor.operator_errors()) == named - {"deform_code"}  # a part of deform_mlp
+    assert set(operators.operator_errors()) == named - {"deform_code"}  # a part of deform_mlp
 
 
 def test_backends_are_a_line_each(monkeypatch):
     from avatar.backends import requirements
 
-    why = AvatarError("--renderer gsplat needs the package gsplat,", "which is not installed.", "pip install gsplat")
+    why = AvatarError(
+        "--renderer gsplat needs the package gsplat,", why="which is not installed.", fix="pip install gsplat"
+    )
     monkeypatch.setattr(requirements, "problem", lambda name: why if name == "gsplat" else None)
     found = parts(doctor.check_backends())
     assert set(found) == set(requirements.BACKENDS)

@@ -53,7 +53,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dataset") / "d"
-    assert main(["export-dataset", str(person), "--out", str(out)]) == 0
+    assert main(["export", "--format", "dataset", str(person), "--out", str(out)]) == 0
     return out
 
 
@@ -100,7 +100,7 @@ def test_cut_out_beside_the_middle_is_said(tmp_path: Path, capfd: pytest.Capture
     folder = make_person(tmp_path / "p", frames=4, size=64)
     info = read_json(folder / "person.json")
     write_json(folder / "person.json", info | {"camera": info["camera"] | {"cx": -20.0}})
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     assert "pixels from its place" in " ".join("".join(capfd.readouterr()).split())
     transforms = ernerf.read_transforms(tmp_path / "d" / ernerf.TRAIN)
     assert transforms.cx == 32 and transforms.focal > info["camera"]["focal"]
@@ -228,9 +228,9 @@ def test_each_action_unit_follows_its_coefficients() -> None:
 
 def test_a_dataset_is_not_overwritten_unasked(person: Path, dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (dataset / "mine.txt").write_text("x")
-    assert main(["export-dataset", str(person), "--out", str(dataset)]) == 2
+    assert main(["export", "--format", "dataset", str(person), "--out", str(dataset)]) == 2
     assert "already holds a dataset" in capfd.readouterr().err and (dataset / "mine.txt").exists()
-    assert main(["export-dataset", str(person), "--out", str(dataset), "--overwrite"]) == 0
+    assert main(["export", "--format", "dataset", str(person), "--out", str(dataset), "--overwrite"]) == 0
     assert not (dataset / "mine.txt").exists() and ernerf.test_start(dataset) == TEST_START
 
 
@@ -240,9 +240,9 @@ def test_other_folders_are_never_overwritten(person: Path, tmp_path: Path, capfd
     for target in (person, tmp_path / "other", tmp_path / "theirs"):
         target.mkdir(exist_ok=True)
         (target / "mine.txt").write_text("x")
-        assert main(["export-dataset", str(person), "--out", str(target), "--overwrite"]) == 2
+        assert main(["export", "--format", "dataset", str(person), "--out", str(target), "--overwrite"]) == 2
         assert "did not write" in capfd.readouterr().err and (target / "mine.txt").exists()
-    assert main(["export-dataset", str(tmp_path / "none"), "--out", str(tmp_path / "d")]) == 2
+    assert main(["export", "--format", "dataset", str(tmp_path / "none"), "--out", str(tmp_path / "d")]) == 2
     assert "not a prepared person" in capfd.readouterr().err and not (tmp_path / "d").exists()
 
 
@@ -251,7 +251,7 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
     write_json(folder / "person.json", read_json(folder / "person.json") | {"has_audio": False})
     (folder / "ingest/audio.wav").unlink()
     (folder / "features/audio.npy").unlink()
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
     assert "30 frames per second" in said and "no aud.wav" in said
     info = ernerf.read_info(tmp_path / "d")
@@ -261,7 +261,7 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
 def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = make_person(tmp_path / "p", frames=4, size=64)
     (folder / "ingest/frames/000002.jpg").write_bytes(b"damaged")
-    assert main(["export-dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
+    assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 2
     assert "000002.jpg is damaged" in " ".join(capfd.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 

@@ -21,7 +21,7 @@ from avatar.eval import images as pictures
 from avatar.eval.head_only import composite, without_head
 from avatar.eval.image_metrics import mouth_box
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
-from avatar.eval.recorder import Films
+from avatar.eval.recorder import Recorder
 from avatar.eval.speech_metrics import Speech
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
@@ -109,8 +109,8 @@ class FakeAvatar:
 def measure(folder: Path, moved: dict[str, Motion], files: dict[Path, list[str]] | None = None, **more) -> Measurement:
     person: Any = FakePerson(folder)
     avatar: Any = FakeAvatar()
-    with Films(files or {}, (SIZE, SIZE), FPS, None, 0.0) as films:
-        tools = Tools(tracker=PictureTracker(), films=films)
+    with Recorder(files or {}, (SIZE, SIZE), FPS, None, 0.0) as recorder:
+        tools = Tools(tracker=PictureTracker(), recorder=recorder)
         return measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, **more)
 
 
@@ -125,7 +125,7 @@ def test_drives_are_told_apart(tmp_path: Path) -> None:
             "mute": motion_of(opening[FIRST:FRAMES] * 0),
         },
     ).result
-    tracked, audio, mute = (result["drives"][n] for n in ("tracked", "audio", "mute"))
+    tracked, audio, mute = (result["full_frame"][n] for n in ("tracked", "audio", "mute"))
     assert tracked["mouth_lag_frames"] == 0 and tracked["mouth_correlation"] > 0.999 and tracked["lmd"] < 0.01
     assert audio["mouth_lag_frames"] == 2 and audio["mouth_correlation"] < 0.95 < audio["mouth_best_correlation"]
     assert audio["lmd"] > 10 * tracked["lmd"] and audio["mouth_range"] == pytest.approx(1, abs=0.15)
@@ -156,12 +156,12 @@ def test_cuts_inside_the_held_out_part_are_no_motion(tmp_path: Path) -> None:
     avatar: Any = FakeAvatar()
     moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
     tools = Tools(tracker=Jumping())
-    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, peer=False).result
+    result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, head_only=False).result
     assert result["real"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
-    assert result["drives"]["tracked"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
+    assert result["full_frame"]["tracked"]["pose_jitter"] == pytest.approx(0, abs=1e-6)
 
 
-def test_peer_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
+def test_head_only_shows_nothing_but_the_rendered_head(tmp_path: Path) -> None:
     person = FakePerson(tmp_path)
     real, masks = person.image(40), person.masks(40)
     masks["hair"][4:8, 40:50] = 1  # above the face, with nothing below but the face
@@ -191,7 +191,7 @@ def a_head(size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return masks, outside
 
 
-def test_peer_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it() -> None:
+def test_head_only_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it() -> None:
     """Masks are a few pixels off, and soft: what they miss of the head must not show beside the rendered one."""
     size = 500
     masks, outside = a_head(size)
@@ -213,7 +213,7 @@ def test_peer_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it() -> 
 
 
 @pytest.mark.parametrize("part", ["hair", "face", "lips", "mouth", "eyes"])
-def test_peer_shows_no_part_of_the_real_head(part: str) -> None:
+def test_head_only_shows_no_part_of_the_real_head(part: str) -> None:
     size = 100
     masks = {name: np.zeros((size, size), np.float32) for name in ("hair", "face", "lips", "mouth", "eyes", "neck",
                                                                   "clothes")}  # fmt: skip
@@ -224,24 +224,24 @@ def test_peer_shows_no_part_of_the_real_head(part: str) -> None:
     assert (filled[20:40, 30:60] == 7).all() and (filled[45:] == 90).all()
 
 
-def test_peer_is_measured_beside_ours(tmp_path: Path) -> None:
+def test_head_only_is_measured_beside_the_full_frame(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     measured = measure(tmp_path, {"tracked": motion_of(opening)}, keep=frozenset({3}))
-    ours, peer = measured.result["drives"]["tracked"], measured.result["peer"]["tracked"]
-    assert peer["lmd"] == ours["lmd"] and peer["psnr"] == pytest.approx(ours["psnr"], abs=0.5)
-    assert list(measured.samples[3]) == ["real", "tracked", "tracked, peer"]
-    assert measure(tmp_path, {"tracked": motion_of(opening)}, peer=False).result["peer"] == {}
+    full, head = measured.result["full_frame"]["tracked"], measured.result["head_only"]["tracked"]
+    assert head["lmd"] == full["lmd"] and head["psnr"] == pytest.approx(full["psnr"], abs=0.5)
+    assert list(measured.samples[3]) == ["real", "tracked", "tracked, head-only"]
+    assert measure(tmp_path, {"tracked": motion_of(opening)}, head_only=False).result["head_only"] == {}
 
 
 def test_ablations_are_pictures_of_the_full_frame_with_intervals(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     moved = {"tracked": motion_of(opening)}
     result = measure(tmp_path, moved, ablated={"tracked_torso_at_rest": motion_of(opening * 0.5)}).result
-    ablated, tracked = result["ablations"]["tracked_torso_at_rest"], result["drives"]["tracked"]
+    ablated, tracked = result["ablations"]["tracked_torso_at_rest"], result["full_frame"]["tracked"]
     assert set(ablated) == {*ablations.METRICS, "intervals"}
     assert set(ablated["intervals"]) == {"psnr", "psnr_face", "ssim", "ssim_face"}  # LPIPS was not at hand
     assert ablated["psnr"] < tracked["psnr"] and ablated["intervals"]["psnr"][1] < tracked["intervals"]["psnr"][0]
-    assert tracked == measure(tmp_path, moved).result["drives"]["tracked"]
+    assert tracked == measure(tmp_path, moved).result["full_frame"]["tracked"]
 
 
 def test_closure_and_stillness_are_measured_where_they_can_be(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_closure_and_stillness_are_measured_where_they_can_be(tmp_path: Path) ->
     speech = Speech(samples=samples, closures=closures)
     moved = {"tracked": motion_of(opening), "shuffled": motion_of(np.roll(opening, 45))}
     result = measure(tmp_path, moved, speech=speech).result
-    tracked, shuffled = result["drives"]["tracked"], result["drives"]["shuffled"]
+    tracked, shuffled = result["full_frame"]["tracked"], result["full_frame"]["shuffled"]
     assert result["real"]["closure"] == tracked["closure"] > shuffled["closure"]
 
 
@@ -270,7 +270,7 @@ def test_novel_audio_is_measured_against_the_persons_own_video(tmp_path: Path) -
     speech = Speech(samples=np.ones(51200, np.float32))
     tools = Tools(tracker=PictureTracker())
     measured = measure_novel(avatar, person, moved, speech, tools, keep=frozenset({0, 9}))
-    audio = measured.result["drives"]["audio"]
+    audio = measured.result["full_frame"]["audio"]
     assert audio["mouth_sharpness"] == pytest.approx(1, abs=0.3) and audio["psnr"] is None and audio["lmd"] is None
     assert measured.result["real"]["mouth_gradient"] > 0
     assert list(measured.samples) == [0, 9] and set(measured.samples[0]) == {"audio", "shuffled"}
@@ -289,7 +289,7 @@ def test_another_person_is_noticed(tmp_path: Path) -> None:
     tools = Tools(tracker=PictureTracker(), recogniser=Recogniser())
     moved = {"tracked": motion_of(talking()[FIRST:FRAMES])}
     result = measure_held_out(avatar, person, moved, FIRST, FRAMES, tools).result
-    assert result["drives"]["tracked"]["identity"] == pytest.approx(0.5**0.5) and "identity" not in result["real"]
+    assert result["full_frame"]["tracked"]["identity"] == pytest.approx(0.5**0.5) and "identity" not in result["real"]
     assert tools.recogniser is not None and tools.recogniser.asked == 3 * 8  # twice a second
 
 
@@ -316,7 +316,7 @@ def test_faces_are_recognised(tmp_path: Path) -> None:
 def test_videos_are_saved(tmp_path: Path) -> None:
     opening = talking()[FIRST:FRAMES]
     save = tmp_path / "out"
-    files = {save / "pred.mp4": ["audio"], save / "beside.mp4": ["real", "audio", "audio, peer"]}
+    files = {save / "pred.mp4": ["audio"], save / "beside.mp4": ["real", "audio", "audio, head-only"]}
     measure(tmp_path, {"audio": motion_of(opening)}, files)
     frames = {}
     for path in save.glob("*.mp4"):
@@ -335,15 +335,21 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
     person.audio_path = Path()
 
     class Speaking:
-        fps = FPS
+        fps, look_ahead = FPS, 0.0
 
-        def stream(self, chunks):
-            yield motion_of(talking()[:FRAMES])
+        def open(self):
+            return self
 
-    import avatar.audio2motion.load as speak
+        def push(self, samples):
+            return motion_of(talking()[:0])
+
+        def finish(self):
+            return motion_of(talking()[:FRAMES])
+
+    import avatar.io.audio as audio
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speak, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        patch.setattr(audio, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
         moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
@@ -385,11 +391,11 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     for table in report.tables(result):
         console.print(table)
     shown = " ".join(console.export_text().split())
-    assert all(word in shown for word in ("PSNR, face (dB)", "audio", "shuffled", "real", "protocol peer", "±"))
+    assert all(word in shown for word in ("PSNR, face (dB)", "audio", "shuffled", "real", "protocol head-only", "±"))
     measured_when = "90 frames, 3.6 s, of held-out video; evaluated 2026-02-03 at commit 0123456789"
     stamped = f"{measured_when} with uncommitted changes, trained 2026-02-01 at commit fedcba9876"
     stamped += ", begun 2026-01-31 at commit aaaaaaaaaa"
-    tables = len([key for key in ("drives", "peer", "ablations") if result[key]])
+    tables = len([key for key in ("full_frame", "head_only", "ablations") if result[key]])
     assert tables == 3 and shown.count(stamped) == shown.count("± half of the 95 % interval") == tables
     assert any("12.5 frames/s" in line for line in report.summary_lines(result))
     path = report_html.write(tmp_path / "report", result, measured)
@@ -400,10 +406,10 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     assert page.count("; small print: 95% intervals.") == tables
     novel = report.scope(result | {"first_frame": None, "real_frames": 50, "training": {}})
     assert novel.startswith(
-        "90 frames, 3.6 s, of a sound that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
+        "90 frames, 3.6 s, of audio that nobody filmed (real: 50 held-out frames, 2.0 s); evaluated"
     )
     assert "audio, both" in shown and "<th>audio, both</th>" in page and "Torso at rest:" in page
-    low, high = measured.result["drives"]["audio"]["intervals"]["psnr"]
+    low, high = measured.result["full_frame"]["audio"]["intervals"]["psnr"]
     assert f"{low:.2f} to {high:.2f}" in page
     sources = re.findall(r'(?:src|href)="([^"]{1,60})', page)
     assert all(s.startswith("data:image/png;base64,") or s in ("side_by_side.mp4", "frames.jpg") for s in sources)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.cli.eval import count_clips, shortness
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.eval import ablations
+from avatar.eval.facts import count_clips, shortness
 from avatar.motion import Motion
 from tests.person import make_person
 
@@ -86,7 +86,7 @@ def test_little_held_out_video_is_said() -> None:
 
 
 def test_a_resumed_training_names_every_commit_that_trained_it(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    from avatar.cli.eval import training
+    from avatar.eval.facts import training
     from avatar.train import run as command
     from tests.person import small_config
 

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from avatar.eval import image_metrics as metrics
-from avatar.eval.image_metrics import PictureMeter, RealFrame, frechet_distance
+from avatar.eval.image_metrics import ImageMeter, RealFrame, frechet_distance
 from avatar.losses.lpips import LPIPS
 from tests.unit.test_lpips import random_weights
 
@@ -76,7 +76,7 @@ def test_distortions_cost_quality_and_masks_place_them() -> None:
     blurred = gaussian_filter(real, (4, 4, 0))
     right = real.copy()
     right[:, 60:] = 255 - right[:, 60:]
-    meter = PictureMeter()
+    meter = ImageMeter()
     frame = RealFrame(real, half_masks(), landmarks(), None)
     for rendered in (real, blurred, right):
         meter.compare(rendered, frame)
@@ -93,7 +93,7 @@ def test_lpips_and_features_of_the_real_frame_are_computed_once() -> None:
     network = LPIPS(random_weights())
     real = picture()
     rendered = gaussian_filter(real, (2, 2, 0))
-    frame, meter = real_frame(real, network), PictureMeter()
+    frame, meter = real_frame(real, network), ImageMeter()
     meter.observe(frame)
     meter.compare(rendered, frame)
     a, b = (torch.from_numpy(x.astype(np.float32) / 255) for x in (rendered, real))
@@ -114,7 +114,7 @@ def test_a_blurred_mouth_is_not_sharp() -> None:
 
 def test_a_blurred_mouth_is_seen_in_a_video() -> None:
     real = picture()
-    meter = PictureMeter()
+    meter = ImageMeter()
     frame = real_frame(real)
     meter.observe(frame)
     meter.compare(gaussian_filter(real, (2, 2, 0)), frame)
@@ -133,7 +133,7 @@ def test_flicker_at_the_neck_is_seen_and_a_cut_is_none() -> None:
     rng = np.random.default_rng(0)
 
     def change(flicker: float, cut: bool) -> np.ndarray:
-        meter = PictureMeter()
+        meter = ImageMeter()
         for t in range(8):
             image = picture().astype(float)
             image[55:80] += flicker * rng.normal(size=(25, 96, 3))

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 
 from avatar.assets import store as assets
-from avatar.audio.encoders import base as encoders
-from avatar.audio.encoders.base import (
-    MelEncoder,
-    SpeechEncoder,
-    build_encoder,
-    features_at,
-    speech_encoder,
-    stream_features,
-)
+from avatar.audio.encoders import moonshine
+from avatar.audio.encoders.base import SpeechEncoder, encode
+from avatar.audio.encoders.mel import MelEncoder
+from avatar.audio.encoders.registry import build_encoder, speech_encoder
+from avatar.audio.features import FrameFeatureStream, features_at, features_look_ahead
 from avatar.errors import AvatarError
 from avatar.io.audio import chunked, write_wav
 from avatar.preprocess import features
@@ -61,10 +57,10 @@ def test_mel_and_energy_sit_at_frame_times(fps: float, offset: float) -> None:
 def test_moonshine_rows_are_centred_on_their_receptive_field() -> None:
     encoder = speech_encoder("moonshine").parts[0]
     background = speechlike(6.0)
-    [plain] = list(encoder.stream([background]))
+    plain = encode(encoder, background)
     errors = []
     for at in np.linspace(2.0, 4.0, 17):
-        [rows] = list(encoder.stream([click(6.0, float(at), background)]))
+        rows = encode(encoder, click(6.0, float(at), background))
         change = np.square(rows - plain).sum(1)
         peak = change[max(0, change.argmax() - 3) : change.argmax() + 4]
         centre = (peak * np.arange(max(0, change.argmax() - 3), change.argmax() + 4)).sum() / peak.sum()
@@ -78,9 +74,36 @@ def test_streaming_in_any_pieces_equals_the_whole(name: str) -> None:
     samples = speechlike(21.3)
     whole = features_at(encoder, samples, 25.0, offset=1.5)
     for size in (377, 5000, 400000):
-        blocks = list(stream_features(encoder, chunked(samples, size), 25.0, offset=1.5))
+        stream = FrameFeatureStream(encoder, 25.0, offset=1.5)
+        blocks = [*(stream.push(piece) for piece in chunked(samples, size)), stream.finish()]
         assert np.array_equal(np.concatenate([b.features for b in blocks]), whole.features)
         assert np.array_equal(np.concatenate([b.energy for b in blocks]), whole.energy)
+
+
+@pytest.mark.parametrize("encoder", ["mel", pytest.param("moonshine", marks=needs_moonshine)])
+def test_rows_of_an_encoder_are_the_same_however_the_audio_is_cut(encoder: str) -> None:
+    samples = speechlike(9.7)
+    part = speech_encoder(encoder).parts[0]
+    whole = encode(part, samples)
+    rng = np.random.default_rng(0)
+    cuts = np.sort(rng.integers(0, len(samples), 60))
+    stream = part.open()
+    rows = np.concatenate([*map(stream.push, np.split(samples, cuts)), stream.finish()])
+    assert np.array_equal(rows, whole)
+
+
+@pytest.mark.parametrize("encoder", ["mel", pytest.param("moonshine", marks=needs_moonshine)])
+@pytest.mark.parametrize("fps", [25.0, 30.0])
+def test_features_wait_for_no_more_audio_than_they_say(encoder: str, fps: float) -> None:
+    parts = speech_encoder(encoder)
+    wait, stream = features_look_ahead(parts, fps), FrameFeatureStream(parts, fps)
+    done, longest = 0, 0.0
+    for end in range(80, 16 * 16000, 80):
+        count = len(stream.push(np.zeros(80, np.float32)))
+        if count:
+            longest = max(longest, end / 16000 - done / fps)
+        done += count
+    assert 0.5 * wait < longest <= wait + 80 / 16000
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(1 / 16000, 1), (0.1, 3), (1.0, 25), (1.001, 26)])
@@ -112,8 +135,9 @@ def test_memory_does_not_grow_with_length() -> None:
     import tracemalloc
 
     tracemalloc.start()
-    for block in stream_features(speech_encoder("mel"), chunks(), 25.0):
-        held = max(held, len(block))
+    stream = FrameFeatureStream(speech_encoder("mel"), 25.0)
+    for piece in chunks():
+        held = max(held, len(stream.push(piece)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert held < 300 and peak < 8e6  # the whole sound is 13 MB, its features as much again
@@ -123,8 +147,10 @@ def test_a_checkpoint_names_its_encoder() -> None:
     encoder = SpeechEncoder([MelEncoder(40)])
     again = build_encoder(encoder.config)
     assert again.dim == 40 and again.config == encoder.config
-    with pytest.raises(AvatarError, match="no audio encoder 'hubert'"):
-        build_encoder({"parts": [{"name": "hubert"}]})
+    with pytest.raises(
+        AvatarError, match=r"run/speech: encoder: there is no speech encoder 'hubert'.*Known are .*moonshine"
+    ):
+        build_encoder({"parts": [{"name": "hubert"}]}, "run/speech")
 
 
 def test_without_moonshine_mel_takes_over_and_says_so(
@@ -133,7 +159,7 @@ def test_without_moonshine_mel_takes_over_and_says_so(
     def absent(threads: int) -> None:
         raise AvatarError("The pretrained part 'moonshine_encoder' could not be fetched.")
 
-    monkeypatch.setattr(encoders, "_moonshine_session", absent)
+    monkeypatch.setattr(moonshine, "_session", absent)
     assert speech_encoder("auto").name == "mel"
     assert "plain mel energies" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(AvatarError, match="could not be fetched"):

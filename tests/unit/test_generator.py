@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,15 +12,14 @@ from scipy.ndimage import gaussian_filter1d
 
 from avatar.errors import AvatarError
 from avatar.headmotion.flow import WINDOW, FlowNet
-from avatar.headmotion.generator import FILE, MotionGenerator, heard_speech
-from avatar.headmotion.loop import Unrolled
+from avatar.headmotion.generator import FILE, MotionGenerator, speech_rows
 from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, mirrored
 from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
-from avatar.train.speech import train_generator
+from avatar.train.speech import train_headmotion
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
 STEPS = 12
@@ -39,7 +37,9 @@ def generator(person: tuple[Motion, np.ndarray]) -> MotionGenerator:
 
 
 def made(generator: MotionGenerator, sound: np.ndarray, frames: int, fps: float = FPS, chunk: int = 16000, **options):
-    return Unrolled(generator.stream(chunked(sound, chunk), fps, **options)).read(0, frames)
+    stream = generator.open(fps, **options)
+    blocks = [stream.push(piece) for piece in chunked(sound, chunk)]
+    return Motion.cat([*blocks, stream.finish(frames)])[:frames]
 
 
 def assert_same(a: Motion, b: Motion) -> None:
@@ -53,20 +53,22 @@ def assert_same(a: Motion, b: Motion) -> None:
 def test_the_person_taken_out_and_put_back(person: tuple[Motion, np.ndarray]) -> None:
     track, _ = person
     segments = [(0, len(track))]
-    manner = UpperFaceNormalizer.of(track, segments)
-    z = manner.normalise(track, segments)
+    normalizer = UpperFaceNormalizer.of(track, segments)
+    z = normalizer.normalise(track, segments)
     assert z.shape == (len(track), len(CHANNELS))
-    back = manner.restore(z, FPS)
+    back = normalizer.restore(z, FPS)
     torch.testing.assert_close(back.head_rotation, track.head_rotation, atol=1e-4, rtol=0)
     torch.testing.assert_close(back.head_translation, track.head_translation, atol=1e-3, rtol=0)
     assert np.corrcoef(back.torso_translation[:, 0], track.torso_translation[:, 0])[0, 1] > 0.98
     assert not find_blinks(back, segments)  # those are put in elsewhere
     assert back.face[:, 7].std() == 0  # the mouth rests
     torch.testing.assert_close(mirrored(mirrored(z)), z)
-    far = manner.within(10 * z)
-    assert bool((far <= manner.high + 0.5).all()) and bool((far >= manner.low - 0.5).all())
+    far = normalizer.within(10 * z)
+    assert bool((far <= normalizer.high + 0.5).all()) and bool((far >= normalizer.low - 0.5).all())
     calm = 0.3 * z
-    torch.testing.assert_close(manner.within(calm), calm.maximum(manner.low).minimum(manner.high), atol=0.5, rtol=0)
+    torch.testing.assert_close(
+        normalizer.within(calm), calm.maximum(normalizer.low).minimum(normalizer.high), atol=0.5, rtol=0
+    )
 
 
 # --- what is made ---------------------------------------------------------------------------------------------------
@@ -88,18 +90,28 @@ def test_it_does_not_matter_how_the_sound_is_cut(
     assert_same(made(generator, sound, 200, chunk=chunk), made(generator, sound, 200))
 
 
-def test_it_does_not_matter_how_it_is_read(generator: MotionGenerator, person: tuple[Motion, np.ndarray]) -> None:
-    whole = made(generator, person[1], 120)
-    source = Unrolled(generator.stream(chunked(person[1]), FPS))
-    parts, at = [], 0
-    for count in (1, 30, 2, 60, 27):
-        parts.append(source.read(at, count))
-        assert_same(source.read(at, count), parts[-1])  # twice the same
-        at += count
-    assert_same(Motion.cat(parts), whole)
-    assert_same(source.read(300, 10), made(generator, person[1], 310)[300:])  # and forwards, over what nobody wanted
-    with pytest.raises(ValueError, match="is gone"):
-        source.read(0, 1)
+def test_silence_goes_on_for_as_many_frames_as_are_wanted(
+    generator: MotionGenerator, person: tuple[Motion, np.ndarray]
+) -> None:
+    sound = person[1][:48000]
+    stream = generator.open(FPS)
+    parts = [stream.push(sound), *(stream.finish(count) for count in (30, 101, 101, 310))]
+    assert [len(part) for part in parts[1:]] == [max(0, 30 - len(parts[0])), 101 - max(30, len(parts[0])), 0, 209]
+    assert_same(Motion.cat(parts), made(generator, np.pad(sound, (0, 16 * 16000)), 310))
+    led = generator.open(FPS, lead=0.4)
+    early = np.pad(sound, (6400, 0))
+    assert_same(Motion.cat([led.push(sound), led.finish(120)]), made(generator, early, 120))
+
+
+@pytest.mark.parametrize("fps", [25.0, 30.0])
+def test_frames_wait_for_no_more_audio_than_the_look_ahead(generator: MotionGenerator, fps: float) -> None:
+    stream, done, longest = generator.open(fps), 0, 0.0
+    for end in range(160, 6 * 16000, 160):
+        count = len(stream.push(np.zeros(160, np.float32)))
+        if count:
+            longest = max(longest, end / 16000 - done / fps)
+        done += count
+    assert generator.look_ahead - 0.1 < longest <= generator.look_ahead + 0.01
 
 
 @pytest.mark.parametrize("fps", [30.0, 50.0, 23.976])
@@ -173,7 +185,7 @@ def test_nothing_left_to_chance_is_the_same_for_all_seeds(
 @pytest.mark.parametrize("options", [{"guidance": -0.1}, {"guidance": 3.1}, {"noise": 1.6}, {"noise": float("nan")}])
 def test_numbers_out_of_range_are_refused(generator: MotionGenerator, options: dict[str, float]) -> None:
     with pytest.raises(AvatarError, match="out of range"):
-        generator.stream(iter(()), FPS, **options)
+        generator.open(FPS, **options)
 
 
 # --- learning -------------------------------------------------------------------------------------------------------
@@ -249,29 +261,31 @@ def test_training_leaves_it_in_the_run(
     write_wav(tmp_path / "sound.wav", sound)
     data = SimpleNamespace(
         segments=[(0, 700), (700, 1600)], audio_path=tmp_path / "sound.wav",
-        info={"has_audio": True, "av_offset_frames": 0.0},
+        info={"has_audio": True, "av_offset_frames": 0.0}, fps=FPS,
     )  # fmt: skip
-    monkeypatch.setattr(MotionGenerator.fit, "__defaults__", (0.0, 0, 2))  # offset, seed, steps
+    monkeypatch.setattr(MotionGenerator.fit, "__defaults__", (0.0, 0, 2))  # delay, seed, steps
     track[:60].save(tmp_path / "motion.safetensors")
-    train_generator(data, tmp_path, seed=0)
+    train_headmotion(data, tmp_path, seed=0)
     assert "will not generate head motion" in capsys.readouterr().err
     assert not (tmp_path / FILE).exists()
     track[:1000].save(tmp_path / "motion.safetensors")
-    train_generator(data, tmp_path, seed=0)
+    train_headmotion(data, tmp_path, seed=0)
     made(MotionGenerator.load(tmp_path / FILE), sound, 50)
 
 
 def test_loudness_is_judged_without_waiting() -> None:
     """Silence is as quiet as can be, the voice is about 1, and no row changes by what is heard a second later."""
     energy = np.r_[np.full(50, -80.0), np.tile([-20.0, -28.0], 25), np.full(50, -45.0)].astype(np.float32)
-    rows = heard_speech(energy)
+    rows = speech_rows(energy)
     assert bool((rows[:45] == -1).all())
     assert bool((rows[56:94, 1] == 1).all()) and bool((rows[56:94:2, 0] == 1).all())
     assert bool((rows[110:150, 0] < -0.6).all())
-    assert torch.equal(heard_speech(energy[:100])[:90], rows[:90])
+    assert torch.equal(speech_rows(energy[:100])[:90], rows[:90])
 
 
 def test_memory_does_not_grow(generator: MotionGenerator) -> None:
-    stream = generator.stream(iter(()), FPS)
-    sizes = [len(block) for block in islice(stream, 20)]
-    assert max(sizes) <= WINDOW and sum(sizes) >= 19 * WINDOW
+    stream = generator.open(FPS)
+    sizes = [len(stream.push(np.zeros(16000, np.float32))) for _ in range(20)]
+    assert max(sizes) <= WINDOW and sum(sizes) >= 17 * WINDOW
+    windows = stream._windows
+    assert max(len(windows._speech), len(windows._before), len(windows._context)) < 4 * WINDOW

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from avatar.audio2motion import personal
-from avatar.audio2motion.load import ADAPTED, LIVE, OWN
+from avatar.audio2motion import personal_training
+from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
 from avatar.data import PersonDataset
-from avatar.headmotion.generator import heard_track
+from avatar.headmotion.generator import training_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.paths import write_json
@@ -70,17 +70,17 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
     write_json(person / "person.json", info | shape | {"fps": FPS, "num_frames": FRAMES})
     if first_other is not None:
         other_sound(audio, (first_other + LATE) / FPS)
-    data: Any = SimpleNamespace(folder=person, audio_features=np.zeros(1), audio_path=audio, info=info,
+    data: Any = SimpleNamespace(folder=person, audio_path=audio, info=info,
                                 test_start=TEST_START, fps=FPS)  # fmt: skip
     run = folder / "run"
     run.mkdir()
-    train_speech(data, run, some_prior(), seed=0, keep=False)
-    return {name: content(run / name) for name in (OWN, ADAPTED, LIVE)}
+    train_speech(data, run, some_prior(), encoder="mel", seed=0, keep=False)
+    return {name: content(run / name) for name in (PERSONAL, SHARED, STREAMING)}
 
 
 def test_no_lips_hear_or_see_what_is_held_out(tmp_path: Path, monkeypatch) -> None:
-    quick = functools.partial(personal.train_personal, steps=2, progress=lambda done, total: None)
-    monkeypatch.setattr(personal, "train_personal", quick)
+    quick = functools.partial(personal_training.train_personal, steps=2, progress=lambda done, total: None)
+    monkeypatch.setattr(personal_training, "train_personal", quick)
     files = speech_files(tmp_path / "a", None)
     held_out_differs = speech_files(tmp_path / "b", TEST_START)
     assert [name for name in files if files[name] != held_out_differs[name]] == []
@@ -95,9 +95,9 @@ def test_generated_motion_hears_nothing_of_what_is_held_out() -> None:
     def heard(first: float) -> torch.Tensor:
         changed = sound.copy()
         changed[round(first * SAMPLE_RATE) :] = 0.9
-        return heard_track(motion, [(0, 400)], changed, 2.0)[2]
+        return training_track(motion, [(0, 400)], changed, 2 / 25)[2]
 
-    whole = heard_track(motion, [(0, 400)], sound, 2.0)[2]
+    whole = training_track(motion, [(0, 400)], sound, 2 / 25)[2]
     assert torch.equal(heard(402 / 25), whole)
     assert not torch.equal(heard(399 / 25), whole)  # the test itself
 

@@ -36,7 +36,7 @@ def installed(monkeypatch):
     """The package of the dummy is pretended to be installed; networks that speak are left out."""
     monkeypatch.setattr(registry, "entry_points", lambda group, **_: [POINT] if group == methods.GROUP else [])
     monkeypatch.setattr(methods._REGISTRY, "_known", {"gaussian": methods.method("gaussian")})
-    for name in ("train_speech", "train_generator", "load_prior"):
+    for name in ("train_speech", "train_headmotion", "load_prior"):
         monkeypatch.setattr(training, name, lambda *_, **__: None)
 
 
@@ -94,7 +94,7 @@ def test_a_method_of_one_file_goes_through_every_command(person, tmp_path, monke
     few = ["--frames", "3", "--drive", "tracked", "--no-ablations", "--device", "cpu"]
     assert main(["eval", str(run), "--json", str(record), *few]) == 0
     found = json.loads(record.read_text())
-    assert found["model"]["method"] == "dummy" and found["drives"]["tracked"]["psnr"] > 5 and not found["peer"]
+    assert found["model"]["method"] == "dummy" and found["full_frame"]["tracked"]["psnr"] > 5 and not found["head_only"]
     assert any("cannot draw the head alone" in note for note in found["notes"])
     assert main(["render", str(run), "--motion", motion, "--frames", "3", "--out", str(video), "--baked"]) == 2
     assert "The method dummy cannot be baked" in capsys.readouterr().err

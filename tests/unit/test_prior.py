@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,13 @@ import torch
 
 from avatar.assets import store as assets
 from avatar.audio.encoders import whisper
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
+from avatar.audio2motion.base import drive, motion_of
 from avatar.audio2motion.ensemble import Ensemble
-from avatar.audio2motion.load import LIVE, adapted_prior, live_speech, prior_speech
-from avatar.audio2motion.personal import FACE, opening_weights
-from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+from avatar.audio2motion.load import SHARED, STREAMING, load_shared, load_speech, load_streaming
+from avatar.audio2motion.shared import SharedPrior, SharedSpeech
+from avatar.audio2motion.shared_adaptation import adapt
 from avatar.audio2motion.shared_training import Recording, fit
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
@@ -25,11 +26,13 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import (
     ARTICULATION,
+    FACE,
     GEOMETRY,
     OPENING,
     MouthNormalizer,
     articulation,
     mouth_channels,
+    opening_weights,
     with_mouth,
 )
 
@@ -66,9 +69,9 @@ def some_prior() -> SharedPrior:
     """A prior that nobody trained; hears by mel bands, so that it needs no asset."""
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(40, 8, generator=random))[0]
-    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([MelEncoder(40)])
-    return SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, taps, 5, 2, 1.0, {"id": "test"})
+    return SharedPrior(encoder, torch.ones(40), torch.full((40,), 0.5), basis, weights, 5, 2, 1.0, {"id": "test"})
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +120,8 @@ def test_too_short_a_track_is_refused():
 def test_speech_is_the_same_for_any_chunk_size(prior: SharedPrior, fps: float):
     speech = prior.person(talking(), fps)
     samples = voice(3.3)
-    whole = speech.speak(samples)
-    pieces = Motion.cat(list(speech.stream(chunked(samples, 777))))
+    whole = motion_of(speech, samples)
+    pieces = Motion.cat(list(drive(speech, chunked(samples, 777))))
     assert len(whole) == len(pieces) == int(np.ceil(3.3 * fps - 1e-6))
     assert torch.allclose(whole.face, pieces.face, atol=1e-5)
     assert float(whole.face.std()) > 0.01
@@ -126,30 +129,30 @@ def test_speech_is_the_same_for_any_chunk_size(prior: SharedPrior, fps: float):
 
 def test_lips_rest_in_silence(prior: SharedPrior):
     speech = prior.person(talking(), 25.0)
-    silent = speech.speak(np.zeros(5 * SAMPLE_RATE, np.float32))
+    silent = motion_of(speech, np.zeros(5 * SAMPLE_RATE, np.float32))
     assert torch.allclose(silent.face[:, FACE], speech.rest[: len(FACE)].expand(len(silent), -1), atol=1e-5)
     assert opened(silent).max() <= np.quantile(opened(talking()), 0.1) + 1e-3
 
 
 def test_the_range_is_the_persons(prior: SharedPrior):
     samples = voice()
-    quiet, lively = (opened(prior.person(talking(a), 25.0).speak(samples)).std() for a in (0.5, 2.0))
+    quiet, lively = (opened(motion_of(prior.person(talking(a), 25.0), samples)).std() for a in (0.5, 2.0))
     assert 3 < lively / quiet < 5
 
 
 def spoken_by(prior: SharedPrior, samples: np.ndarray) -> Motion:
     """A person whose mouth does what is heard, in a way of their own."""
     speech = prior.person(talking(), 25.0)
-    way = 0.05 * torch.randn(len(prior.taps), len(speech.rest), generator=torch.Generator().manual_seed(1))
-    return dataclasses.replace(speech, readout=way).speak(samples)
+    way = 0.05 * torch.randn(len(prior.weights), len(speech.rest), generator=torch.Generator().manual_seed(1))
+    return motion_of(dataclasses.replace(speech, correction=way), samples)
 
 
 def test_adapting_learns_the_persons_own_way(prior: SharedPrior):
     samples, new = voice(20.0), voice(10.0, seed=1)
     before = prior.person(talking(), 25.0)
-    after = before.adapt(spoken_by(prior, samples), samples)
+    after = adapt(before, spoken_by(prior, samples), samples)
     truth = spoken_by(prior, new).face
-    errors = [float((speech.speak(new).face - truth).square().mean()) for speech in (before, after)]
+    errors = [float((motion_of(speech, new).face - truth).square().mean()) for speech in (before, after)]
     assert errors[1] < 0.05 * errors[0]
     assert after.report["error"] < 0.1
 
@@ -160,27 +163,27 @@ def test_adapting_takes_the_offset_out(prior: SharedPrior, late: int):
     samples[: 3 * frame] = 0  # that nothing is lost where the sound begins before the picture
     moved = np.pad(samples, (late * frame, 0)) if late > 0 else samples[-late * frame :]
     track, before = spoken_by(prior, samples), prior.person(talking(), 25.0)
-    straight, shifted = before.adapt(track, samples), before.adapt(track, moved, late)
+    straight, shifted = adapt(before, track, samples), adapt(before, track, moved, late / 25)
     new = voice(4.0, seed=1)
-    torch.testing.assert_close(shifted.speak(new).face, straight.speak(new).face, atol=0.02, rtol=0)
-    assert float((before.adapt(track, moved).speak(new).face - straight.speak(new).face).abs().max()) > 0.1
+    torch.testing.assert_close(motion_of(shifted, new).face, motion_of(straight, new).face, atol=0.02, rtol=0)
+    assert float((motion_of(adapt(before, track, moved), new).face - motion_of(straight, new).face).abs().max()) > 0.1
 
 
 def test_adapting_to_a_mouth_that_does_not_follow_the_sound_hardly_moves_the_lips(prior: SharedPrior):
     track = talking(seed=5)
-    after = prior.person(talking(), 25.0).adapt(track, voice())
-    assert opened(after.speak(voice(20.0, seed=3))).std() < 0.6 * opened(track).std()
+    after = adapt(prior.person(talking(), 25.0), track, voice())
+    assert opened(motion_of(after, voice(20.0, seed=3))).std() < 0.6 * opened(track).std()
 
 
 def test_files_come_back(prior: SharedPrior, tmp_path: Path):
     samples = voice(3.0)
-    speech = prior.person(talking(), 30.0).adapt(talking(), voice())
-    speech.save(tmp_path / "prior.safetensors")
-    again = adapted_prior(tmp_path)
-    assert isinstance(again, PriorSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
-    assert torch.allclose(again.speak(samples).face, speech.speak(samples).face, atol=2e-2)
-    prior.save(tmp_path / "shared.safetensors")
-    assert SharedPrior.load(tmp_path / "shared.safetensors").about == {"id": "test"}
+    speech = adapt(prior.person(talking(), 30.0), talking(), voice())
+    speech.save(tmp_path / SHARED)
+    again = load_shared(tmp_path, 30.0)
+    assert isinstance(again, SharedSpeech) and again.fps == 30.0 and again.prior.about == {"id": "test"}
+    assert torch.allclose(motion_of(again, samples).face, motion_of(speech, samples).face, atol=2e-2)
+    prior.save(tmp_path / "mine.safetensors")
+    assert SharedPrior.load(tmp_path / "mine.safetensors").about == {"id": "test"}
 
 
 def test_wrong_files_are_refused(tmp_path: Path):
@@ -200,41 +203,38 @@ class _Clock(torch.nn.Module):
         return samples[:, 160::320, None].expand(-1, -1, 64)
 
 
+def streamed(encoder: whisper.WhisperEncoder, samples: np.ndarray, size: int) -> np.ndarray:
+    stream = encoder.open()
+    return np.concatenate([*(stream.push(piece) for piece in chunked(samples, size)), stream.finish()])
+
+
 def test_short_windows_give_rows_of_the_right_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(whisper, "_stem", _Clock)
     encoder = whisper.WhisperEncoder(hop=0.08, ahead=0.04)
     ramp = np.arange(3 * SAMPLE_RATE + 100, dtype=np.float32) / SAMPLE_RATE  # says what time it is
-    rows = np.concatenate(list(encoder.stream(chunked(ramp, 1234))))
+    rows = streamed(encoder, ramp, 1234)
     assert rows.shape == (76, 128)
     times = np.arange(76) / 25
     assert np.abs(rows[5:70, [0, 64]].mean(1) - times[5:70]).max() < 1e-4
-    assert np.array_equal(rows, np.concatenate(list(encoder.stream([ramp]))))
+    assert np.array_equal(rows, streamed(encoder, ramp, len(ramp)))
 
 
 @needs_whisper
 def test_a_run_without_sound_speaks_by_the_shipped_prior(tmp_path: Path):
     talking().save(tmp_path / "motion.safetensors")
-    motion = prior_speech(tmp_path, 25.0).speak(voice(4.0))
+    motion = motion_of(load_shared(tmp_path, 25.0), voice(4.0))
     assert len(motion) == 100
     assert opened(motion).std() > 0.1 * opened(talking()).std()
 
 
-def waited(speech: PriorSpeech, samples: np.ndarray, size: int) -> np.ndarray:
-    """Seconds of sound after the time of each frame that were heard before it came out; the end is left out."""
-    heard = 0
-
-    def sound() -> Iterator[np.ndarray]:
-        nonlocal heard
-        for chunk in chunked(samples, size):
-            heard += len(chunk)
-            yield chunk
-        heard = -1
-
+def waited(speech: SharedSpeech, samples: np.ndarray, size: int) -> np.ndarray:
+    """Seconds of audio after the time of each frame that were pushed before it came out; the end is left out."""
+    stream, pushed = speech.open(), 0
     late: list[float] = []
-    for block in speech.stream(sound()):
-        if heard < 0:
-            break
-        late += [heard / SAMPLE_RATE - (len(late) + i) / speech.fps for i in range(len(block))]
+    for chunk in chunked(samples, size):
+        pushed += len(chunk)
+        count = len(stream.push(chunk))
+        late += [pushed / SAMPLE_RATE - (len(late) + i) / speech.fps for i in range(count)]
     return np.array(late)
 
 
@@ -245,45 +245,62 @@ def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(
     monkeypatch.setattr(whisper, "_stem", _Clock)
     random = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0]
-    taps = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
+    weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([whisper.WhisperEncoder()])
-    whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, taps, 5, 2, 1.0)
-    live = whole.live().person(talking(), fps)
+    whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, weights, 5, 2, 1.0)
+    live = whole.streaming().person(talking(), fps)
     samples = voice(3.0)
     late = waited(live, samples, 40)
     assert len(late) > 2.7 * fps
     assert late.max() <= 0.2 + 1e-6
     assert waited(live, samples, 1)[: int(fps)].max() <= 0.2 + 1e-6
     assert waited(live, samples, 320).max() <= 0.22 + 1e-6  # a microphone's chunks of 20 ms
-    adapted = live.adapt(talking(), samples)
-    adapted.save(tmp_path / LIVE)
-    for run in (live_speech(tmp_path, fps), whole.person(talking(), fps).live()):
+    adapted = adapt(live, talking(), samples)
+    adapted.save(tmp_path / STREAMING)
+    for run in (load_streaming(tmp_path, fps), whole.person(talking(), fps).streaming()):
         assert waited(run, samples, 40).max() <= 0.2 + 1e-6
-    torch.testing.assert_close(live_speech(tmp_path, fps).speak(samples).face, adapted.speak(samples).face)
-    assert waited(whole.person(talking(), fps), samples, 40).max() <= 0.75
+    assert load_speech(tmp_path, fps, "streaming").look_ahead < 0.203
+    again = motion_of(load_streaming(tmp_path, fps), samples)
+    torch.testing.assert_close(again.face, motion_of(adapted, samples).face)
+    offline = whole.person(talking(), fps)
+    longest = waited(offline, samples, 40).max()
+    assert offline.look_ahead - 0.13 < longest <= offline.look_ahead + 40 / SAMPLE_RATE
 
 
 class _Steps:
     """Says the number of the frame, times ``factor``, in blocks of ``size`` frames."""
 
+    look_ahead = 0.0
+
     def __init__(self, factor: float, size: int, fps: float = 25.0) -> None:
         self.factor, self.size, self.fps = factor, size, fps
 
-    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
-        heard = said = 0
-        for chunk in [*chunks, None]:
-            heard += 0 if chunk is None else len(chunk)
-            ready = int(heard / SAMPLE_RATE * self.fps)
-            while ready - said >= (self.size if chunk is not None else 1):
-                count = min(self.size, ready - said)
-                numbers = self.factor * torch.arange(said, said + count).float()[:, None]
-                yield Motion.zeros(count, self.fps).map(face=numbers.expand(-1, 38), arkit=numbers.expand(-1, 52))
-                said += count
+    def open(self) -> _StepsStream:
+        return _StepsStream(self)
+
+
+class _StepsStream:
+    def __init__(self, steps: _Steps) -> None:
+        self._steps, self._samples, self._done = steps, 0, 0
+
+    def push(self, samples: np.ndarray) -> Motion:
+        self._samples += len(samples)
+        ready = int(self._samples / SAMPLE_RATE * self._steps.fps) - self._done
+        return self._frames(ready - ready % self._steps.size)
+
+    def finish(self) -> Motion:
+        return self._frames(int(self._samples / SAMPLE_RATE * self._steps.fps) - self._done)
+
+    def _frames(self, count: int) -> Motion:
+        numbers = self._steps.factor * torch.arange(self._done, self._done + count).float()[:, None]
+        self._done += count
+        base = Motion.zeros(count, self._steps.fps)
+        return base.map(face=numbers.expand(-1, 38), arkit=numbers.expand(-1, 52))
 
 
 def test_together_they_say_the_mean_however_each_is_cut():
     both = Ensemble([_Steps(1.0, 7), _Steps(3.0, 40)])
-    motion = both.speak(np.zeros(4 * SAMPLE_RATE, np.float32))
+    motion = Motion.cat(list(drive(both, chunked(np.zeros(4 * SAMPLE_RATE, np.float32), 900))))
     assert torch.equal(motion.face[:, 0], 2 * torch.arange(100).float())
     assert torch.equal(motion.arkit[:, 5], 2 * torch.arange(100).float())
     with pytest.raises(AvatarError, match="one frame rate"):
@@ -301,7 +318,7 @@ def test_training_finds_what_moves_the_mouth_of_everybody():
     shares = {"": {"a": 1.0}, "mouthPucker": {"a": 0.5, "b": 0.5}}
     prior = fit({"a": [recorded(0)], "b": [recorded(1)]}, shares, SpeechEncoder([MelEncoder(40)]), {"id": "x"})
     new = recorded(0)
-    said = (prior.heard(new.features) @ prior.taps).numpy()
+    said = (prior.inputs(new.features) @ prior.weights).numpy()
     assert all(np.corrcoef(a, b)[0, 1] > 0.95 for a, b in zip(said.T, new.target.T, strict=True))
     with pytest.raises(AvatarError, match="no recording"):
         fit({"a": []}, shares, SpeechEncoder([MelEncoder(40)]), {})

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.audio.encoders.base import MelEncoder, SpeechEncoder
+from avatar.audio.encoders.base import SpeechEncoder
+from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion.base import drive, motion_of
 from avatar.audio2motion.ensemble import Ensemble
-from avatar.audio2motion.lip_closure import LipClosure, fit_touch
-from avatar.audio2motion.personal import choose_pause
-from avatar.audio2motion.shared import PriorSpeech, SharedPrior
+from avatar.audio2motion.lip_closure import LipClosure, fit_bilabial_closure
+from avatar.audio2motion.pauses import choose_pause
+from avatar.audio2motion.shared import SharedPrior, SharedSpeech
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked, stream_audio, write_wav
 from avatar.motion import Motion
@@ -31,22 +33,22 @@ BANDS, KEPT = 40, 8
 def prior() -> SharedPrior:
     """Opens the mouth with loudness; that lips touch is said by the lowest band."""
     basis = torch.linalg.qr(torch.randn(BANDS, KEPT, generator=torch.Generator().manual_seed(0)))[0]
-    taps = 0.1 * torch.randn(8 * KEPT + 1, len(ARTICULATION), generator=torch.Generator().manual_seed(1))
+    weights = 0.1 * torch.randn(8 * KEPT + 1, len(ARTICULATION), generator=torch.Generator().manual_seed(1))
     encoder = SpeechEncoder([MelEncoder(BANDS)])
-    return SharedPrior(encoder, torch.ones(BANDS), torch.full((BANDS,), 0.5), basis, taps, 5, 2, 1.0)
+    return SharedPrior(encoder, torch.ones(BANDS), torch.full((BANDS,), 0.5), basis, weights, 5, 2, 1.0)
 
 
 @pytest.fixture(scope="module")
-def speech(prior: SharedPrior) -> PriorSpeech:
+def speech(prior: SharedPrior) -> SharedSpeech:
     return prior.person(talking(), 25.0)
 
 
 # --- lips that meet ---------------------------------------------------------------------------------------------------
 
 
-def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(speech: PriorSpeech):
+def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(speech: SharedSpeech):
     motion = talking(seed=3)
-    close = LipClosure.of(speech.identity, speech.rest)
+    close = LipClosure.of(speech.normalizer, speech.rest)
     shut = close(motion, torch.ones(len(motion)))
     assert np.allclose(opened(shut), np.minimum(opened(motion), close.gap), atol=1e-4)
     jaw = INDEX["jawOpen"]
@@ -60,41 +62,51 @@ def test_closing_shuts_lips_in_the_persons_way_and_leaves_closed_ones_alone(spee
 
 def touching(prior: SharedPrior) -> SharedPrior:
     """Lips touch, always."""
-    touch = torch.zeros(len(prior.taps))
+    touch = torch.zeros(len(prior.weights))
     touch[-1] = 2.0
-    return dataclasses.replace(prior, touch=touch)
+    return dataclasses.replace(prior, closure_weights=touch)
 
 
 class _Open:
     """Says that the mouth is open."""
 
-    fps = 25.0
+    fps, look_ahead = 25.0, 0.0
 
-    def stream(self, chunks: Iterator[np.ndarray]) -> Iterator[Motion]:
-        count = round(sum(len(chunk) for chunk in chunks) / SAMPLE_RATE * self.fps)
-        motion = talking(3.0)[:count]
-        yield motion.map(valid=torch.ones(count, dtype=torch.bool))
+    def __init__(self) -> None:
+        self._samples = 0
+
+    def open(self) -> _Open:
+        return _Open()
+
+    def push(self, samples: np.ndarray) -> Motion:
+        self._samples += len(samples)
+        return Motion.zeros(0, self.fps)
+
+    def finish(self) -> Motion:
+        count = round(self._samples / SAMPLE_RATE * self.fps)
+        return talking(3.0)[:count].map(valid=torch.ones(count, dtype=torch.bool))
 
 
 def test_lips_that_touch_are_brought_together_in_the_prior_and_in_the_mean(prior: SharedPrior):
     samples = voice(8.0)
     plain = prior.person(talking(), 25.0)
     sure = touching(prior).person(talking(), 25.0)
-    gap = LipClosure.of(plain.identity, plain.rest).gap
-    assert opened(plain.speak(samples)).max() > gap + 0.05
-    assert opened(sure.speak(samples)).max() <= gap + 1e-4
-    assert opened(Ensemble([_Open(), plain]).speak(samples)).max() > gap + 0.05
-    assert opened(Ensemble([_Open(), sure]).speak(samples)).max() <= gap + 1e-4
+    gap = LipClosure.of(plain.normalizer, plain.rest).gap
+    assert opened(motion_of(plain, samples)).max() > gap + 0.05
+    assert opened(motion_of(sure, samples)).max() <= gap + 1e-4
+    assert opened(motion_of(Ensemble([_Open(), plain]), samples)).max() > gap + 0.05
+    assert opened(motion_of(Ensemble([_Open(), sure]), samples)).max() <= gap + 1e-4
 
 
 def test_what_says_that_lips_touch_is_kept_in_files(prior: SharedPrior, tmp_path):
     touching(prior).save(tmp_path / "prior.safetensors")
     again = SharedPrior.load(tmp_path / "prior.safetensors")
-    assert again.touch is not None and torch.equal(again.touch, touching(prior).touch)
+    assert again.closure_weights is not None
+    assert torch.equal(again.closure_weights, touching(prior).closure_weights)
     again.person(talking(), 25.0).save(tmp_path / "speech.safetensors")
-    assert PriorSpeech.load(tmp_path / "speech.safetensors").prior.touch is not None
+    assert SharedSpeech.load(tmp_path / "speech.safetensors").prior.closure_weights is not None
     prior.save(tmp_path / "none.safetensors")
-    assert SharedPrior.load(tmp_path / "none.safetensors").touch is None
+    assert SharedPrior.load(tmp_path / "none.safetensors").closure_weights is None
 
 
 def test_touch_is_learnt_from_times_of_closures():
@@ -108,7 +120,7 @@ def test_touch_is_learnt_from_times_of_closures():
         heard[torch.from_numpy(near), 3] += 4.0
         return torch.cat([heard, torch.ones(600, 1)], 1), closures
 
-    touch = fit_touch([[recording(0), recording(1)], [recording(2)]])
+    touch = fit_bilabial_closure([[recording(0), recording(1)], [recording(2)]])
     heard, closures = recording(3)
     said = (heard @ touch).clamp(0, 1).numpy()
     at = np.zeros(600, bool)
@@ -123,7 +135,7 @@ def test_pauses_of_a_track_say_nothing_of_how_the_person_speaks(prior: SharedPri
     motion = talking()
     face = motion.face.clone()
     face[200:] = face[int(opened(motion).argmin())]  # silent, and closed, for most of the time
-    paused, spoken = prior.person(motion.map(face=face), 25.0).identity, prior.person(motion[:200], 25.0).identity
+    paused, spoken = prior.person(motion.map(face=face), 25.0).normalizer, prior.person(motion[:200], 25.0).normalizer
     everything = MouthNormalizer.of(motion.map(face=face))
     i = ARTICULATION.index("opening")
     error = (paused.centre[i] - spoken.centre[i]).abs() / spoken.spread[i]
@@ -133,7 +145,7 @@ def test_pauses_of_a_track_say_nothing_of_how_the_person_speaks(prior: SharedPri
 
 def test_a_still_mouth_makes_a_still_speaker(prior: SharedPrior):
     speech = prior.person(Motion.zeros(100, 25.0), 25.0)
-    assert np.abs(opened(speech.speak(voice(2.0)))).max() < 0.05
+    assert np.abs(opened(motion_of(speech, voice(2.0)))).max() < 0.05
 
 
 def test_the_gate_leaves_pauses_to_a_person_who_moves_in_them():
@@ -164,20 +176,20 @@ def steady(kind: str, seconds: float = 6.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "white noise", "rumble", "tone", "hum", "offset"])
-def test_the_mouth_rests_in_steady_sound(speech: PriorSpeech, kind: str):
-    motion = speech.speak(steady(kind))
+def test_the_mouth_rests_in_steady_sound(speech: SharedSpeech, kind: str):
+    motion = motion_of(speech, steady(kind))
     assert torch.allclose(motion.face[:, FACE], speech.rest[: len(FACE)].expand(len(motion), -1), atol=1e-5)
 
 
-def test_an_offset_of_the_microphone_changes_nothing_much(speech: PriorSpeech):
+def test_an_offset_of_the_microphone_changes_nothing_much(speech: SharedSpeech):
     samples = voice(5.0)
-    plain, moved = (opened(speech.speak(sound)) for sound in (samples, samples + 0.05))
+    plain, moved = (opened(motion_of(speech, sound)) for sound in (samples, samples + 0.05))
     assert np.corrcoef(plain, moved)[0, 1] > 0.9
 
 
-def test_a_clipped_voice_still_moves_the_mouth_within_the_persons_range(speech: PriorSpeech):
-    track = opened(speech.speak(np.clip(50 * voice(5.0), -1, 1)))
-    plain = opened(speech.speak(voice(5.0)))
+def test_a_clipped_voice_still_moves_the_mouth_within_the_persons_range(speech: SharedSpeech):
+    track = opened(motion_of(speech, np.clip(50 * voice(5.0), -1, 1)))
+    plain = opened(motion_of(speech, voice(5.0)))
     assert plain.std() / 3 < track.std() < 3 * plain.std()
 
 
@@ -190,8 +202,8 @@ def melody() -> np.ndarray:
     return np.r_[0.2 * np.concatenate(chords), np.zeros(2 * SAMPLE_RATE)].astype(np.float32)
 
 
-def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: PriorSpeech):
-    track, talk = opened(speech.speak(melody())), opened(speech.speak(voice(5.0)))
+def test_music_moves_the_mouth_no_further_than_speech_and_ends_with_it(speech: SharedSpeech):
+    track, talk = opened(motion_of(speech, melody())), opened(motion_of(speech, voice(5.0)))
     assert len(track) == 150 and np.isfinite(track).all()
     assert track.max() <= 1.5 * talk.max() and track.min() >= talk.min() - 0.5 * np.ptp(talk)
     assert np.ptp(track[-25:]) == 0
@@ -209,7 +221,7 @@ def test_the_gate_waits_in_silence_as_long_as_it_is_told():
 # --- long, and bad ----------------------------------------------------------------------------------------------------
 
 
-def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
+def test_time_costs_no_memory_and_pauses_end_alike(speech: SharedSpeech):
     part = np.concatenate([voice(2.0), np.zeros(SAMPLE_RATE, np.float32)])
     frames = 3 * 25  # of each part
     sizes: list[int] = []
@@ -220,7 +232,7 @@ def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
             yield from chunked(part, 4000)
 
     tracemalloc.start()
-    face = torch.cat([block.face for block in speech.stream(sound())])
+    face = torch.cat([block.face for block in drive(speech, sound())])
     tracemalloc.stop()
     assert len(face) == 8 * frames
     assert max(sizes[2:]) - min(sizes[2:]) < 100_000
@@ -238,31 +250,31 @@ def test_time_costs_no_memory_and_pauses_end_alike(speech: PriorSpeech):
         (np.full(1600, 12000, np.float32), "within -1 and 1"),
     ],
 )
-def test_what_is_no_sound_is_refused_in_one_sentence(speech: PriorSpeech, bad: np.ndarray, sentence: str):
+def test_what_is_no_sound_is_refused_in_one_sentence(speech: SharedSpeech, bad: np.ndarray, sentence: str):
     for network in (speech, Ensemble([speech, speech])):
-        stream = network.stream(itertools.chain(chunked(voice(2.0)), [bad]))
+        stream = drive(network, itertools.chain(chunked(voice(2.0)), [bad]))
         with pytest.raises(AvatarError, match=sentence):
             list(stream)
 
 
 @pytest.mark.parametrize("count", [1, 160, 1600])
-def test_a_blink_of_sound_is_enough(speech: PriorSpeech, count: int):
-    motion = speech.speak(voice(2.0)[:count])
+def test_a_blink_of_sound_is_enough(speech: SharedSpeech, count: int):
+    motion = motion_of(speech, voice(2.0)[:count])
     assert len(motion) == max(1, int(np.ceil(count / SAMPLE_RATE * 25)))
     assert torch.isfinite(motion.face).all()
 
 
-def test_no_sound_at_all_is_no_motion(speech: PriorSpeech):
-    assert list(speech.stream(iter([]))) == []
-    assert list(Ensemble([speech, speech]).stream(iter([np.zeros(0, np.float32)]))) == []
+def test_no_sound_at_all_is_no_motion(speech: SharedSpeech):
+    assert list(drive(speech, iter([]))) == []
+    assert list(drive(Ensemble([speech, speech]), iter([np.zeros(0, np.float32)]))) == []
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_files_of_any_rate_say_the_same(speech: PriorSpeech, tmp_path, rate: int):
+def test_files_of_any_rate_say_the_same(speech: SharedSpeech, tmp_path, rate: int):
     import soxr
 
     samples = voice(4.0)
     write_wav(tmp_path / "sound.wav", soxr.resample(samples, SAMPLE_RATE, rate), rate)
-    again = Motion.cat(list(speech.stream(stream_audio(tmp_path / "sound.wav"))))
+    again = Motion.cat(list(drive(speech, stream_audio(tmp_path / "sound.wav"))))
     assert len(again) == 100
-    assert np.corrcoef(opened(again), opened(speech.speak(samples)))[0, 1] > 0.99
+    assert np.corrcoef(opened(again), opened(motion_of(speech, samples)))[0, 1] > 0.99

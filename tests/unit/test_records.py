@@ -97,7 +97,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
     metrics = {"psnr": 30.0, "sync_confidence": 0.35, "intervals": {"psnr": [29.0, 31.0]}}
     checkout.record(
         commit=checkout.first, date="2026-01-02T03:04:05Z", frames=178, fps=25.0, width=512, height=512,
-        model={"gaussians": 3, "bytes": 1000}, drives={"tracked": metrics},
+        model={"gaussians": 3, "bytes": 1000}, full_frame={"tracked": metrics},
         ablations={"tracked_torso_at_rest": metrics}, real={"sync_confidence": 0.19},
     )  # fmt: skip
     for _ in range(2):
@@ -105,7 +105,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
     readme, status, card = ((checkout.root / name).read_text() for name in blocks)
     assert "| 0.19, - | 0.35, - | - | - |" in card.replace("-, -", "-")
     assert "old" not in readme.split() and readme.count("178 frames, 7.1 s") == 1
-    assert "somebody, ours, tracked torso at rest | 30.00 ±1.00" in status and status.count("before") == 2
+    assert "somebody, full-frame, tracked torso at rest | 30.00 ±1.00" in status and status.count("before") == 2
     assert f"evaluated 2026-01-02 at `{checkout.first[:10]}`" in status
     checkout.write("docs/status.md", "no markers")
     with pytest.raises(AvatarError, match="0 blocks"):
@@ -123,7 +123,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
 )
 def test_a_bar_is_met_only_where_the_interval_clears_it(value, interval, verdict) -> None:
     most, least = (
-        claims.Bar(what="", protocol="peer", drive="audio", metric="psnr", bound=sign * 33.6, least=sign > 0)
+        claims.Bar(what="", protocol="head_only", drive="audio", metric="psnr", bound=sign * 33.6, least=sign > 0)
         for sign in (-1, 1)
     )
     assert least.verdict(value, interval) == verdict
@@ -133,7 +133,7 @@ def test_a_bar_is_met_only_where_the_interval_clears_it(value, interval, verdict
 def test_papers_bars_are_judged_on_sound_and_on_people_at_their_size() -> None:
     assert {bar.drive for bar in claims.BARS if bar.paper} == {"audio"}
     good = {"psnr": 36.0, "lpips": 0.05, "intervals": {"psnr": [35.5, 36.5], "lpips": [0.04, 0.06]}}
-    content = {"date": "2026", "frames": 178, "fps": 25.0, "width": 512, "height": 512, "peer": {"audio": good}}
+    content = {"date": "2026", "frames": 178, "fps": 25.0, "width": 512, "height": 512, "head_only": {"audio": good}}
     content |= {"model": {"gaussians": 30000, "bytes": 5_900_000}, "training": {"steps": 10, "seconds": 90.0}}
     small = content | {"width": 256, "height": 256}
     found = {

@@ -48,6 +48,11 @@ def test_a_built_in_is_imported_when_it_is_asked_for(installed, monkeypatch):
     assert fruits.get("apple") is Apple
 
 
+def test_a_built_in_may_name_its_class(installed, monkeypatch):
+    module_of(monkeypatch, "test_fruit_module", Sweet=Apple)
+    assert Registry("fruit", "test.fruits", {"apple": "test_fruit_module:Sweet"}).get("apple") is Apple
+
+
 def test_a_plug_in_is_found_by_its_entry_point(installed, monkeypatch):
     module_of(monkeypatch, "plum", Plum=Apple)
     installed.append(EntryPoint("plum", "plum:Plum", "test.fruits"))

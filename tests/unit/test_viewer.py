@@ -20,7 +20,6 @@ import torch
 from websockets.exceptions import ConnectionClosed
 
 from avatar.cli.main import main
-from avatar.cli.view import Config, open_viewer
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -30,6 +29,7 @@ from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, LIPS_OUTER
 from avatar.viewer.controls import Sliders, apply_controls
 from avatar.viewer.door import is_loopback
+from avatar.viewer.start import open_viewer
 from avatar.viewer.visitor import Visitor
 from tests.page import FPS, HEIGHT, WIDTH, DrawnAvatar, Page, viewing, wait_for
 
@@ -324,7 +324,8 @@ def test_what_is_no_message_of_a_page_is_not_heeded(
         Page(viewer).enter()
         gc.collect()  # asyncio reports the error of a task when it is thrown away
         said = wait_for(lambda: capfd.readouterr().err)
-    assert said.count("could not be heeded") == 1 and "Traceback" not in said and not caplog.records
+    assert said.count("could not be heeded") == 1 and "Traceback" not in said
+    assert all(record.name.startswith("avatar") for record in caplog.records)
 
 
 def test_random_messages_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +345,7 @@ def test_random_messages_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
             with suppress(ConnectionClosed):
                 for _ in range(50):
                     field = rng.choice([*bad.fields.values()])
-                    file = {"source_component_uuid": rng.choice([field, bad.fields["Speak a sound file"]]),
+                    file = {"source_component_uuid": rng.choice([field, bad.fields["Speak an audio file"]]),
                             "transfer_uuid": rng.choice("ab")}  # fmt: skip
                     messages: list[dict[str, Any]] = [
                         {"type": "ViewerCameraMessage"} | view,
@@ -386,12 +387,12 @@ def test_uploads_are_limited_while_they_come(monkeypatch: pytest.MonkeyPatch) ->
         page.upload("right.wav", half + b"end")
         wait_for(lambda: heard == [half + b"end"])
         assert visitor._upload.value.content == b""  # it is not kept
-        page.fields["Speak a sound file"], button = page.fields["Jaw"], page.fields["Speak a sound file"]
+        page.fields["Speak an audio file"], button = page.fields["Jaw"], page.fields["Speak an audio file"]
         page.upload("slider.wav", half)  # viser would put it there
         page.set("Smile", 1.0)
         wait_for(lambda: visitor.sliders.smile == 1)
         assert visitor.sliders.jaw == 0 and len(heard) == 1
-        page.fields["Speak a sound file"] = button
+        page.fields["Speak an audio file"] = button
         page.upload("first.wav", half, size=1 << 20, part=1 << 20)  # less than announced
         wait_for(lambda: not viewer.step() and not viewer.visitors)
         page = Page(viewer)
@@ -402,7 +403,7 @@ def test_uploads_are_limited_while_they_come(monkeypatch: pytest.MonkeyPatch) ->
         for number, page in enumerate(pages):
             page.enter()
             page.set("Jaw", 0.0)
-            about = {"source_component_uuid": page.fields["Speak a sound file"], "mime_type": ""}
+            about = {"source_component_uuid": page.fields["Speak an audio file"], "mime_type": ""}
             for name in "ab":
                 page.send("FileTransferStartUpload", transfer_uuid=name, filename=name, part_count=2,
                           size_bytes=1 << 20, **about)  # fmt: skip
@@ -474,7 +475,7 @@ def test_an_avatar_without_speech_is_shown_anyway(tmp_path: Path, monkeypatch: p
 
     Motion.zeros(5, FPS).save(tmp_path / "motion.safetensors")
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(lambda _, device: DrawnAvatar()))
-    viewer = open_viewer(Config(run=tmp_path, port=18820, size=32))
+    viewer = open_viewer(tmp_path, Controls(), port=18820, size=32)
     try:
         assert viewer.url.startswith("http://127.0.0.1:") and viewer.camera.width == 32
         page = Page(viewer)
@@ -491,10 +492,10 @@ def test_numbers_are_accepted_up_to_their_limits_and_not_beyond(tmp_path: Path, 
     low, high = limits
     for value in (low - 1, high + 1):
         with pytest.raises(AvatarError, match=f"--{option} {value} is out of range"):
-            open_viewer(Config(run=tmp_path / "none", **{option: value}))
+            open_viewer(tmp_path / "none", Controls(), **{option: value})
     for value in limits:
         with pytest.raises(AvatarError, match="There is no run folder"):
-            open_viewer(Config(run=tmp_path / "none", **{option: value}))
+            open_viewer(tmp_path / "none", Controls(), **{option: value})
 
 
 def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -505,7 +506,7 @@ def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert main(["view", *arguments]) == 2
         assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(AvatarError):
-        open_viewer(Config(run=tmp_path))
+        open_viewer(tmp_path, Controls())
     assert is_loopback("127.0.0.1") and is_loopback("localhost") and is_loopback("::1")
     assert not is_loopback("0.0.0.0") and not is_loopback("example.org")
 
@@ -522,7 +523,7 @@ def test_a_window_that_announces_and_sends_nothing_blocks_no_other(monkeypatch: 
         for page in (idle, busy):
             page.enter()
             page.set("Jaw", 0.0)
-        idle.send("FileTransferStartUpload", source_component_uuid=idle.fields["Speak a sound file"], mime_type="",
+        idle.send("FileTransferStartUpload", source_component_uuid=idle.fields["Speak an audio file"], mime_type="",
                   transfer_uuid="a", filename="a", part_count=2, size_bytes=1 << 20)  # fmt: skip
         wait_for(lambda: viewer._door._uploads.announced)
         wait_for(lambda: not viewer._door._uploads.announced)

@@ -13,12 +13,13 @@ import viser
 from websockets.exceptions import InvalidStatus
 
 from avatar.cli.main import main
-from avatar.cli.view import Config, open_viewer
 from avatar.errors import AvatarError
+from avatar.infer.controls import Controls
 from avatar.motion import Motion
 from avatar.viewer import door
 from avatar.viewer.door import Door
 from avatar.viewer.server import Viewer
+from avatar.viewer.start import open_viewer
 from tests.page import DrawnAvatar, Page, viewing, wait_for
 
 UPGRADE = {
@@ -211,4 +212,4 @@ def test_a_host_of_another_machine_is_one_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(lambda _, device: DrawnAvatar()))
     for host in ("203.0.113.7", "no-such-host.invalid", "a..b"):
         with pytest.raises(AvatarError, match=host):
-            open_viewer(Config(run=tmp_path, host=host))
+            open_viewer(tmp_path, Controls(), host=host)

@@ -332,11 +332,15 @@ def test_every_command_that_fills_a_folder_refuses_a_second(tmp_path: Path, caps
     (tmp_path / "run").mkdir()
     run, prior, dataset, fresh = (str(tmp_path / name) for name in ("run", "p.safetensors", "d.dataset", "new"))
     commands = {
-        run: [["train", str(person), "--out", run], ["create", video, "--out", run], ["bake", run]],
+        run: [
+            ["train", str(person), "--out", run],
+            ["create", video, "--out", run],
+            ["export", run, "--format", "baked"],
+        ],
         str(person): [["prepare", video, "--no-audio", "--out", str(person)]],
         f"{fresh}.person": [["create", video, "--out", fresh]],
         prior: [["prior", "train", str(tmp_path / "corpus"), "--out", prior]],
-        dataset: [["export-dataset", str(person), "--out", dataset]],
+        dataset: [["export", "--format", "dataset", str(person), "--out", dataset]],
         str(tmp_path / "demo"): [["demo", "--out", str(tmp_path / "demo")]],
         str(tmp_path / "synth"): [["synth", "--out", str(tmp_path / "synth")]],
     }

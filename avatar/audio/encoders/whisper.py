@@ -8,8 +8,8 @@ and what is encoded as a whole are the same rows, with little waiting.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avatar.audio.encoders.registry import register_encoder
 from avatar.io.audio import SAMPLE_RATE
 
 RATE = 25.0
@@ -96,54 +97,45 @@ class WhisperStem(nn.Module):
         return stem.eval()
 
 
+@register_encoder("whisper")
 class WhisperEncoder:
     """Rows k / 25 s, each from the first window whose end is late enough.
 
     Args:
         window: Seconds that the network sees at a time.
         hop: Seconds between windows; shorter means less waiting and more work.
-        ahead: Seconds of sound after a row that its window has at least. A row is known ``ahead + hop`` after its time.
+        ahead: Seconds of audio after a row that its window has at least.
     """
 
+    OPTIONS: ClassVar[Mapping[str, tuple[float, float]]] = {"window": (0.5, 30), "hop": (0.02, 10), "ahead": (0, 10)}
     name = "whisper"
     rate = RATE
     first = 0.0
 
     def __init__(self, window: float = 1.6, hop: float = 0.4, ahead: float = 0.2) -> None:
         self.window, self.hop, self.ahead = window, hop, ahead
+        aligned = abs(hop * RATE - round(hop * RATE)) < 1e-6  # then some row has just missed the window before
+        self.look_ahead = hop + (int(np.ceil(ahead * RATE - 1e-6)) - 1) / RATE if aligned else hop + ahead
         self._stem = _stem()
         self.dim = _PER_ROW * self._stem.width
 
     @property
     def config(self) -> dict[str, Any]:
+        """``name`` and the options."""
         return {"name": self.name, "window": self.window, "hop": self.hop, "ahead": self.ahead}
 
-    def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Blocks [n, dim] of consecutive rows; as many as begin within the sound."""
-        size, hop = round(self.window * SAMPLE_RATE), round(self.hop * SAMPLE_RATE)
-        held = np.zeros(size, np.float32)  # the last window, and what came since
-        total = done = row = 0
-        for chunk in chunks:
-            held = np.concatenate([held, chunk])
-            total += len(chunk)
-            while total - done >= hop:
-                done += hop
-                held = held[hop:]
-                rows = self._rows(held[:size], done / SAMPLE_RATE, row)
-                row += len(rows)
-                if len(rows):
-                    yield rows
-        count = int(np.ceil(total / SAMPLE_RATE * RATE))
-        while row < count:
-            done += hop
-            held = np.pad(held, (0, hop))[hop:]
-            rows = self._rows(held[:size], done / SAMPLE_RATE, row)[: count - row]
-            row += len(rows)
-            if len(rows):
-                yield rows
+    def open(self) -> WhisperStream:
+        """Begin a recording."""
+        return WhisperStream(self)
 
-    def _rows(self, samples: np.ndarray, end: float, row: int) -> np.ndarray:
-        """Rows from number ``row`` on that the window up to second ``end`` is the first to be late enough for."""
+    def rows(self, samples: np.ndarray, end: float, row: int) -> np.ndarray:
+        """Rows [n, dim] from number ``row`` on that a window is the first to be late enough for.
+
+        Args:
+            samples: [window * 16000] the window.
+            end: Seconds; where the window ends.
+            row: The first row that is still missing.
+        """
         rows = np.arange(row, int((end - self.ahead) * RATE + 1e-6) + 1)
         if not len(rows):
             return np.zeros((0, self.dim), np.float32)
@@ -154,6 +146,43 @@ class WhisperEncoder:
         low = at.astype(int)
         part = (at - low)[..., None].astype(np.float32)
         return (encoded[low] * (1 - part) + encoded[low + 1] * part).reshape(len(rows), -1)
+
+
+class WhisperStream:
+    """A window that slides over one recording."""
+
+    def __init__(self, encoder: WhisperEncoder) -> None:
+        self._encoder = encoder
+        self._size, self._hop = round(encoder.window * SAMPLE_RATE), round(encoder.hop * SAMPLE_RATE)
+        self._held = np.zeros(self._size, np.float32)  # the last window, and what came since
+        self._total = self._done = self._row = 0
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples [N]; return rows [n, dim]."""
+        out = [np.zeros((0, self._encoder.dim), np.float32)]
+        self._held = np.concatenate([self._held, samples])
+        self._total += len(samples)
+        while self._total - self._done >= self._hop:
+            out.append(self._next())
+        return np.concatenate(out)
+
+    def finish(self) -> np.ndarray:
+        """Return the remaining rows [n, dim]; in all as many as begin within the audio."""
+        out = [np.zeros((0, self._encoder.dim), np.float32)]
+        count = int(np.ceil(self._total / SAMPLE_RATE * RATE))
+        while self._row < count:
+            self._held = np.pad(self._held, (0, self._hop))
+            missing = count - self._row
+            out.append(self._next()[:missing])
+        return np.concatenate(out)
+
+    def _next(self) -> np.ndarray:
+        """Slide on by one hop, and encode."""
+        self._done += self._hop
+        self._held = self._held[self._hop :]
+        rows = self._encoder.rows(self._held[: self._size], self._done / SAMPLE_RATE, self._row)
+        self._row += len(rows)
+        return rows
 
 
 @functools.cache

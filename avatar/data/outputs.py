@@ -1,0 +1,25 @@
+"""What a command must not write over: its inputs, and the parts of an avatar or of a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avatar.data import run
+from avatar.errors import AvatarError
+
+PARTS = run.FILES | {"prepare.json"}
+
+
+def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
+    """Refuse an output that is an input, a part of an avatar or of a person, or a folder.
+
+    Raises:
+        AvatarError: It is one of these.
+    """
+    if out.is_dir():
+        raise AvatarError(f"The output {out} is a folder.", fix="Name a file.")
+    if out.name in PARTS and out.exists() and (out.parent / run.PERSON).is_file():
+        raise AvatarError(f"The output {out} is a part of what is in {out.parent}.", fix="Choose another name.")
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise AvatarError(f"The output {out} is one of the inputs.", fix="Choose another --out.")

@@ -1,0 +1,125 @@
+"""Compare each native operator with its reference on a tiny input, results and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from avatar.doctor.finding import sentence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 2e-4  # relative error of a kernel in float32
+
+
+def operator_errors() -> dict[str, float | str]:
+    """For each native operator the largest relative error of its results and gradients, or why it failed."""
+    results: dict[str, float | str] = {}
+    for name, (native, reference, inputs) in operator_cases().items():
+        try:
+            results[name] = compare(native, reference, inputs)
+        except Exception as error:  # any failure of a kernel is this check's result
+            results[name] = sentence(error)
+    return results
+
+
+Function = Callable[..., "tuple[Tensor, ...]"]
+
+
+def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
+    """Operator, reference and small inputs, of which all are differentiated."""
+    import torch
+
+    from avatar import native
+    from avatar.native import reference
+
+    random = torch.Generator().manual_seed(0)
+
+    def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return torch.rand(shape, generator=random) * (high - low) + low
+
+    def encode(module: Any) -> Function:
+        return lambda points, table: (module.triplane_encode(points, table, [4, 8, 16]),)
+
+    def project(module: Any) -> Function:
+        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
+        # The radii are whole numbers, decided by rounding: they are left out.
+        return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
+
+    def pose(module: Any) -> Function:
+        return lambda *rig: module.pose_gaussians(*rig)
+
+    def draw(module: Any) -> Function:
+        depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
+        background = torch.tensor([0.2, 0.4, 0.6])
+        return lambda *g: module.rasterize(*g, depths, radii, 32, 24, background)
+
+    def similarity(module: Any) -> Function:
+        return lambda a, b: (module.ssim(a, b),)
+
+    def loss(module: Any) -> Function:
+        target = torch.linspace(0, 1, 16 * 20 * 3).view(16, 20, 3)
+        return lambda image: module.l1_ssim(image, target, 0.2)[:1]
+
+    def network(module: Any) -> Function:
+        scale = torch.linspace(0.5, 1, 10)
+        return lambda *layers: (module.deform_mlp(*layers, scale),)
+
+    def march(module: Any) -> Function:
+        offsets, edges = torch.tensor([0, 5, 5, 20], dtype=torch.int32), torch.linspace(0, 2, 21)
+        return lambda densities, colors: module.march_rays(offsets, edges[:-1], edges[1:], densities, colors)
+
+    def adam(module: Any) -> Function:
+        def step(param: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+            state = [param.detach().clone(), grad.detach(), torch.zeros(50), torch.zeros(50)]
+            for number in (1, 2):
+                module.adam_step(*state, 0.01, 0.9, 0.999, 1e-8, number)
+            return tuple(state)
+
+        return step
+
+    rig = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
+    layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
+    conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
+    cases = {
+        "triplane_encode": (encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
+        "project_gaussians": (
+            project,
+            [
+                uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
+                uniform(20, 4, low=-1) + torch.tensor([2.0, 0, 0, 0]),
+                uniform(20, 3, low=0.05, high=0.2),
+            ],
+        ),
+        "pose_gaussians": (pose, [uniform(*shape, low=-1) for shape in rig]),
+        "rasterize": (
+            draw,
+            [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],
+        ),
+        "ssim": (similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
+        "l1_ssim": (loss, [uniform(16, 20, 3)]),
+        "deform_mlp": (network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
+        "march_rays": (march, [5 * uniform(20), uniform(20, 3)]),
+        "adam_step": (adam, [uniform(50), uniform(50)]),
+    }
+    return {name: (make(native), make(reference), inputs) for name, (make, inputs) in cases.items()}
+
+
+def compare(native: Function, reference: Function, inputs: list[Tensor]) -> float:
+    """Largest error of results and gradients, relative to the largest value of the tensor it is in."""
+    import torch
+
+    def evaluate(function: Function) -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        outputs = function(*leaves)
+        gradients: tuple[Tensor, ...] = ()
+        if any(o.requires_grad for o in outputs):
+            total = sum((o * torch.linspace(0.5, 1.5, o.numel()).reshape(o.shape)).sum() for o in outputs)
+            gradients = torch.autograd.grad(total, leaves)  # type: ignore[arg-type]
+        return [o.detach() for o in (*outputs, *gradients)]
+
+    worst = 0.0
+    for ours, theirs in zip(evaluate(native), evaluate(reference), strict=True):
+        worst = max(worst, float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6)))
+    return worst if worst == worst else float("inf")  # NaN

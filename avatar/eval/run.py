@@ -1,0 +1,139 @@
+"""Measure an avatar on what it was never trained on; docs/evaluation.md defines every metric.
+
+Self-reconstruction, the default, renders the held-out part of the person's video. The face is driven by the tracked
+motion, by the audio, and by the wrong part of the audio. The image is also measured with less taken from the held-out
+frames (`avatar.eval.ablations`). Novel audio measures what needs no real frame. Rendered and real video are tracked
+anew with the same settings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from avatar.environment import environment, peak_memory
+from avatar.errors import AvatarError
+from avatar.eval.options import EvalOptions
+
+if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.eval.measure import Measurement, Tools
+    from avatar.infer.avatar import Avatar
+    from avatar.losses.lpips import LPIPS
+
+FORMAT = "avatar-metrics-2"
+
+
+class Evaluation(NamedTuple):
+    """What was measured, and the files that hold it.
+
+    Attributes:
+        result: The numbers, as in the JSON.
+        json: The file of the numbers.
+        report: The page with images, plots and videos.
+    """
+
+    result: dict[str, Any]
+    json: Path
+    report: Path
+
+
+def evaluate(run: Path, options: EvalOptions) -> Evaluation:
+    """Measure, and write the JSON, the report and the videos.
+
+    Apart from ``date``, ``speed`` and ``peak_memory_bytes``, two evaluations on one machine write the same numbers to
+    the last digit.
+
+    Raises:
+        AvatarError: RUN, its person or an option is unsuitable.
+    """
+    from avatar.data.run import open_person
+    from avatar.eval import report_html, speech_metrics
+    from avatar.eval.face_tracker import FaceTracker
+    from avatar.eval.settings import held_out, reconstruct, speak
+    from avatar.infer.avatar import Avatar
+    from avatar.paths import write_json
+
+    options.check()
+    words = None if options.words is None else speech_metrics.read_words(options.words)
+    avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
+    data = open_person(run, options.person)
+    held_out(avatar, data, options.frames)
+    with FaceTracker() as tracker:
+        tools = load_tools(tracker, avatar, compared=options.audio is None)
+        measure = reconstruct if options.audio is None else speak
+        measured, speed = measure(run, options, avatar, data, words, tools)
+    result = assemble(run, options, avatar, data, measured, speed, tools.notes)
+    path = options.json_path(run)
+    write_json(path, result)
+    return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured))
+
+
+def load_tools(tracker: Any, avatar: Avatar, compared: bool) -> Tools:
+    """The networks that measure; what cannot be had is noted.
+
+    Args:
+        tracker: Tracks all videos.
+        avatar: Says on which device LPIPS runs.
+        compared: Whether frames are compared with real ones, which LPIPS and the recogniser are for.
+    """
+    from avatar.eval import identity, speech_metrics
+    from avatar.eval.measure import Tools
+
+    notes: list[str] = []
+    lpips = load_lpips(notes) if compared else None
+    if lpips is not None:
+        lpips.to(avatar.device)
+    if avatar.device.type == "cuda":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False  # a metric is the same number on every device
+    judge = speech_metrics.load_judge(notes)
+    recogniser = identity.load_recogniser(notes) if compared else None
+    return Tools(tracker=tracker, lpips=lpips, judge=judge, recogniser=recogniser, notes=notes)
+
+
+def load_lpips(notes: list[str]) -> LPIPS | None:
+    """The LPIPS network, or None with a note that says why there is none."""
+    from avatar.losses.lpips import LPIPS
+
+    try:
+        return LPIPS.load()
+    except AvatarError as error:
+        notes.append(f"LPIPS was not measured: {error}")
+        return None
+
+
+def assemble(
+    run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, measured: Measurement, speed: dict[str, Any],
+    notes: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """All numbers, as they are written to JSON."""
+    from avatar.eval import facts
+
+    frames = len(measured.series[next(iter(measured.result["full_frame"]))]["opening"])
+    reconstructed = options.audio is None
+    first = data.test_start
+    clips = facts.count_clips(data, first, first + frames) if reconstructed else None
+    notes = [*notes, *facts.shortness(frames, data.fps, clips)]
+    return {
+        "format": FORMAT,
+        "setting": "self-reconstruction" if reconstructed else "novel audio",
+        "run": run.name,
+        "person": data.folder.name,
+        **environment(),
+        "first_frame": first if reconstructed else None,
+        "frames": frames,
+        "seconds": round(frames / data.fps, 3),
+        "clips": clips,
+        "real_frames": len(measured.series["real"]["opening"]),
+        "fps": data.fps,
+        "width": data.width,
+        "height": data.height,
+        **measured.result,
+        "speed": speed,
+        "model": avatar.info,
+        "training": facts.training(run),
+        "peak_memory_bytes": peak_memory(),
+        "notes": notes,
+    }

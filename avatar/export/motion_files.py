@@ -1,0 +1,73 @@
+"""Export what an avatar does as ARKit coefficients for Blender, Unreal and Unity, or as a motion file."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.export.registry import ExportSource, Need
+from avatar.motion import Motion, arkit_files
+
+FRAME_RATES = (1.0, 240.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MotionExporter:
+    """A file that holds a motion track.
+
+    Attributes:
+        fps: See below.
+    """
+
+    default: ClassVar[str | None] = None
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    fps: float | None = None
+    """Frames per second of the file; default: the avatar's."""
+
+    def __post_init__(self) -> None:
+        low, high = FRAME_RATES
+        if self.fps is not None and not low <= self.fps <= high:
+            raise AvatarError(f"--fps {self.fps:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
+
+    def needs(self) -> Set[Need]:
+        """A motion."""
+        return {"motion"}
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Write the track at the frame rate asked for."""
+        assert source.motion is not None
+        track = source.motion if self.fps is None else source.motion.resample(self.fps)
+        self._save(track, path)
+        log.info(f"{path}: {len(track)} frames at {track.fps:g} per second ({len(track) / track.fps:.1f} s).")
+
+    def _save(self, track: Motion, path: Path) -> None:
+        arkit_files.save(track, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveLink(_MotionExporter):
+    """ARKit coefficients as Live Link Face writes them (CSV)."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArkitJson(_MotionExporter):
+    """ARKit coefficients as JSON."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionFile(_MotionExporter):
+    """Every channel of the motion, for --motion and --pose."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
+
+    def _save(self, track: Motion, path: Path) -> None:
+        track.save(path)

@@ -1,0 +1,245 @@
+"""A live avatar for one listener: audio in from any thread, frames with their audio out at the pace of a clock.
+
+    session = Session(Avatar.load("runs/me"))       # loads and warms up everything
+    session.push_audio(samples)                     # 16 kHz mono float32; never blocks
+    session.end_utterance()                         # or let a pause say so
+    while serving:
+        for frame in session.step(time.monotonic()):
+            send(frame.image, frame.audio, frame.pts)
+        time.sleep(0.005)
+    played = session.interrupt()                    # seconds of the utterance that were heard
+
+Without audio the avatar idles: head motion goes on, it breathes and blinks, the lips are at rest. Several sessions may
+share one `Avatar`; each has its own state.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from avatar.audio2motion.load import with_lips
+from avatar.infer.controls import Controls
+from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
+from avatar.infer.planner import refuse_beforehand, speech_of
+from avatar.infer.sources import checked_samples
+from avatar.infer.utterances import Taken, Utterances, frame_samples
+from avatar.io.audio import SAMPLE_RATE
+from avatar.motion import Motion
+
+if TYPE_CHECKING:
+    from avatar.audio2motion.base import AudioToMotion
+    from avatar.geometry.cameras import Camera
+    from avatar.infer.avatar import Avatar
+
+LIMIT_SECONDS = 60.0  # of audio may wait
+LATE_FRAMES = 1  # more than that, and only the newest frame is drawn
+PAUSE_SECONDS = 1.0  # without a step: the time line jumps, and what waits is said afterwards
+BEGIN_SECONDS, END_SECONDS = 0.12, 0.2  # the lips take from where they are to an utterance, and back to rest
+IDLE_SECONDS = 0.4  # from talking to waiting, and back
+CHANGE_SECONDS = 0.4  # from old controls to new ones
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image and the audio that belongs to it.
+
+    Attributes:
+        image: uint8 RGB [H, W, 3].
+        pts: Seconds of the session at which the image is shown; its audio is that of ``pts`` to ``pts + 1 / fps``.
+        audio: float32 [N], 16 kHz mono, silence where nothing is said. Where late frames were not drawn, theirs comes
+            first.
+        speaking: Whether an utterance is heard, as opposed to silence.
+        utterance: Number of the utterance that the audio belongs to, from 1 on; 0: none.
+    """
+
+    image: np.ndarray
+    pts: float
+    audio: np.ndarray
+    speaking: bool
+    utterance: int
+
+
+class _Due(NamedTuple):
+    """A frame whose time has come: what was taken for it, its lips, how much the avatar waits, and its number."""
+
+    taken: Taken
+    lips: Motion
+    waiting: float
+    index: int
+
+
+class Session:
+    """A live avatar for one listener.
+
+    `push_audio`, `end_utterance`, `interrupt` and `set` may be called from any thread, also while `step` runs.
+
+    Args:
+        avatar: The avatar; several sessions may share it.
+        controls: How it behaves. Times of timed controls count from the begin of the session.
+        camera: Where from; by default as filmed.
+        speech: What turns audio into lips; by default as ``controls`` say, ``auto`` being ``streaming``.
+        limit_seconds: Seconds of audio that may wait.
+
+    Raises:
+        AvatarError: The avatar cannot speak, or a control needs to know the audio beforehand.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        controls: Controls | None = None,
+        camera: Camera | None = None,
+        *,
+        speech: AudioToMotion | None = None,
+        limit_seconds: float = LIMIT_SECONDS,
+    ) -> None:
+        self.avatar, self.fps = avatar, avatar.fps
+        self._camera = self._view = camera or avatar.camera
+        controls = controls or Controls()
+        speech = speech or speech_of(avatar, controls.speech, live=True)
+        self._rest = PersonMotion.of(avatar).stats.rest
+        self._poses: dict[str, PoseSource] = {}
+        self._setting, self._stepping = threading.Lock(), threading.Lock()
+        self._layers = self._wanted = self._build(controls)
+        self._old: MotionLayers | None = None
+        self._changing = 0  # frames that old controls still have a share in
+        self._utterances = Utterances(speech, self.fps, self._rest, round(limit_seconds * SAMPLE_RATE))
+        self._mouth = _Mouth(self._rest, self.fps)
+        self._began: float | None = None
+        self._count = self._skipped = 0  # frames of motion, and frames that the time line jumped over
+        # What is slow at the first frame happens now; nobody waits for it yet.
+        avatar.render(self._camera, self._layers.compose(self._rest, 0, torch.ones(1)), 0).cpu()
+
+    def push_audio(self, samples: np.ndarray) -> int:
+        """Queue samples [N], 16 kHz mono float32 in -1 to 1; return how many there was room for. Never blocks.
+
+        Raises:
+            AvatarError: They are no mono float samples.
+        """
+        return self._utterances.push(checked_samples(samples))
+
+    def end_utterance(self) -> None:
+        """End the utterance: its last frames come at once. Without this, a pause of 0.3 s ends it."""
+        self._utterances.end()
+
+    def interrupt(self) -> float:
+        """Drop what was not shown yet; the lips close. Return how many seconds of the current utterance were shown."""
+        return self._utterances.interrupt()
+
+    def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
+        """Change controls or camera while the session runs. New controls fade in; None leaves a thing as it is.
+
+        Raises:
+            AvatarError: A control is not understood or needs to know the audio beforehand. Nothing changes then.
+        """
+        if controls is not None:
+            with self._setting:
+                playing = [*self._layers.sources, *self._wanted.sources]
+                self._poses = {name: pose for name, pose in self._poses.items() if pose in playing}
+                self._wanted = self._build(controls)
+        if camera is not None:
+            self._camera = camera
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Seconds of audio that were pushed and not shown yet."""
+        return self._utterances.waiting / SAMPLE_RATE
+
+    def step(self, now: float) -> list[Frame]:
+        """Draw the frames that are due.
+
+        Args:
+            now: Seconds on any clock that does not go backwards; the first call is second 0 of the session.
+
+        Returns:
+            No frame, one, or two. When more are late, the newest alone with the audio of all of them.
+        """
+        with self._stepping:
+            self._began = now if self._began is None else self._began
+            due = int((now - self._began) * self.fps + 1e-6) + 1 - self._count - self._skipped
+            if due > PAUSE_SECONDS * self.fps:
+                self._skipped += due - 1
+                due = 1
+            frames = [self._take(now) for _ in range(due)]
+            return [self._draw(frames)] if due > 1 + LATE_FRAMES else [self._draw([frame]) for frame in frames]
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames until all audio that was pushed is over, as fast as they can be drawn. For use without a clock."""
+        self.end_utterance()
+        began = 0.0 if self._began is None else self._began
+        while self._utterances.waiting:
+            yield from self.step(began + (self._count + self._skipped) / self.fps)
+
+    def _build(self, controls: Controls) -> MotionLayers:
+        controls.check()
+        refuse_beforehand(controls)
+        place = lambda _: self._view.position  # noqa: E731
+        return build_layers(self.avatar, controls, place, origin=None, known=self._poses)
+
+    def _take(self, now: float) -> _Due:
+        index, self._count = self._count, self._count + 1
+        taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now)
+        return _Due(taken, *self._mouth.move(taken), index)
+
+    def _draw(self, due: list[_Due]) -> Frame:
+        """Draw the last of some frames; it has the audio of all of them."""
+        newest, self._view = due[-1], self._camera
+        motion = self._compose(newest.lips, newest.index, torch.tensor([newest.waiting]))
+        image = self.avatar.render(self._view, motion, 0).cpu().numpy()
+        heard = [frame.taken if self._utterances.shown(frame.taken) else None for frame in due]
+        audio = [np.zeros_like(frame.taken.audio) if one is None else one.audio for frame, one in zip(due, heard)]
+        said = [one for one in heard if one is not None and one.real]
+        return Frame(
+            image=image, pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
+            speaking=any(one.lips is not None for one in said), utterance=said[-1].utterance if said else 0,
+        )  # fmt: skip
+
+    def _compose(self, lips: Motion, index: int, waiting: torch.Tensor) -> Motion:
+        """Lay the lips over what the controls say; new controls fade in."""
+        frames = max(1, round(CHANGE_SECONDS * self.fps))
+        if self._wanted is not self._layers and not self._changing:
+            self._old, self._layers, self._changing = self._layers, self._wanted, frames
+        motion = self._layers.compose(lips, index, waiting)
+        if self._changing and self._old is not None:
+            old = self._old.compose(lips, index, waiting)
+            t = self._changing / (frames + 1)
+            motion = motion.blend(old, torch.tensor([t * t * (3 - 2 * t)]))
+            self._changing -= 1
+        else:
+            self._old = None
+        return motion
+
+
+class _Mouth:
+    """The lips from frame to frame: they ease wherever an utterance begins, ends, or is interrupted."""
+
+    def __init__(self, rest: Motion, fps: float) -> None:
+        self._rest, self._fps = rest, fps
+        self._shown = self._from = rest
+        self._said = 0  # utterance of the last frame
+        self._step, self._length = 0, 0
+        self._waiting = 1.0
+
+    def move(self, taken: Taken) -> tuple[Motion, float]:
+        """One frame of lips [1], and how much the avatar waits, 0 to 1."""
+        lips = taken.lips
+        said = 0 if lips is None else taken.utterance
+        if said != self._said:
+            seconds = BEGIN_SECONDS if said else END_SECONDS
+            self._said, self._from, self._step, self._length = said, self._shown, 0, max(1, round(seconds * self._fps))
+        target = self._rest if lips is None else with_lips(self._rest, lips)
+        if self._step < self._length:
+            self._step += 1
+            t = self._step / (self._length + 1)
+            target = self._from.blend(target, torch.tensor([t * t * (3 - 2 * t)]))
+        self._shown = target
+        change = 1 / max(1.0, IDLE_SECONDS * self._fps)
+        self._waiting = min(1.0, max(0.0, self._waiting + (-change if said else change)))
+        t = self._waiting
+        return target, t * t * (3 - 2 * t)

@@ -1,0 +1,117 @@
+"""Rendering motion into a video: speech, frames and encoding overlap, in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avatar.device import cpu_threads
+from avatar.infer.avatar import shown
+from avatar.infer.pipeline import Worker, in_order, prefetch
+
+if TYPE_CHECKING:
+    from avatar.geometry.cameras import Camera
+    from avatar.infer.avatar import Avatar
+    from avatar.infer.camera_path import CameraPath
+    from avatar.io.video_writer import VideoWriter
+    from avatar.motion import Motion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be rendered.
+
+    Attributes:
+        motions: Blocks of motion.
+        frames: Frames in all.
+        audio: File whose audio goes into the video.
+        audio_start: Second of it that belongs to the first frame.
+        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None: the avatar's own.
+    """
+
+    motions: Iterable[Motion]
+    frames: int
+    audio: Path | None = None
+    audio_start: float = 0.0
+    background: Callable[[int], np.ndarray] | None = None
+
+    def limited(self, frames: int | None) -> Job:
+        """The first so many frames of it; None: all."""
+        if frames is None:
+            return self
+        return replace(self, motions=limited(self.motions, frames), frames=min(self.frames, frames))
+
+
+class Timing(NamedTuple):
+    """Frames rendered, seconds inside the renderer (the mean of its threads), and seconds in all."""
+
+    frames: int
+    render_seconds: float
+    seconds: float
+
+
+def render_video(
+    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, writer: VideoWriter,
+    done: Callable[[], object] = lambda: None, at_once: int = 1,
+) -> Timing:  # fmt: skip
+    """Render a job into a video.
+
+    Args:
+        avatar: Draws the frames.
+        job: Blocks of motion, and what is behind the person.
+        camera: The camera that ``path`` moves.
+        path: Camera path over time.
+        writer: Takes the frames.
+        done: Called after each frame.
+        at_once: How many frames are drawn at the same time, each in one thread: see `Avatar.frames_at_once`.
+    """
+
+    def frames() -> Iterator[tuple[Camera, Motion, int, Tensor | None]]:
+        count = 0
+        for block in shown(avatar, prefetch(job.motions)):
+            for i in range(len(block)):
+                behind = None if job.background is None else torch.from_numpy(job.background(count))
+                yield path.camera(camera, avatar.pivot, count / avatar.fps), block, i, behind
+                count += 1
+
+    def draw(frame: tuple[Camera, Motion, int, Tensor | None]) -> tuple[np.ndarray, float]:
+        view, block, i, behind = frame
+        start = time.perf_counter()
+        image = avatar.render(view, block, i, background=behind).cpu()  # waits for a GPU: timed too
+        return image.numpy(), time.perf_counter() - start
+
+    began = time.perf_counter()
+    rendering, count = 0.0, 0
+    with cpu_threads(1) if at_once > 1 else nullcontext(), Worker(writer.write) as encoder:
+        for image, seconds in in_order(draw, frames(), at_once):
+            encoder.put(image)
+            rendering += seconds
+            count += 1
+            done()
+    return Timing(count, rendering / at_once, time.perf_counter() - began)
+
+
+def limited(motions: Iterable[Motion], frames: int) -> Iterator[Motion]:
+    """The first ``frames`` frames of blocks of motion."""
+    for block in motions:
+        block = block[:frames]
+        frames -= len(block)
+        yield block
+        if frames <= 0:
+            return
+
+
+def resize(camera: Camera, size: int | None) -> Camera:
+    """The camera at a size in pixels of its longer side; None: as it is."""
+    if size is None:
+        return camera
+    scale = size / max(camera.width, camera.height)
+    return camera.resized(max(2, round(camera.width * scale)), max(2, round(camera.height * scale)))

@@ -1,0 +1,95 @@
+"""A package beside this one adds an exporter and a text-to-speech engine by one file each, used on the command line."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from avatar import registry
+from avatar.cli.main import main
+from avatar.export.registry import EXPORTERS
+from avatar.io.text_to_speech import ENGINES
+from tests.fake_avatar import FPS, FakeAvatar, LoudnessSpeech
+from tests.talking import talking
+
+POINTS = (
+    EntryPoint("jaw", "tests.unit.dummy_exporter:JawExporter", "avatar.exporters"),
+    EntryPoint("beep", "tests.unit.dummy_tts:Beep", "avatar.tts"),
+    EntryPoint("broken", "tests.unit.no_such_module:Nothing", "avatar.exporters"),
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of a fake avatar, on a machine with three plug-ins, none of them imported yet."""
+    from avatar.infer import avatar, planner
+
+    def entry_points(group, name=None):
+        return [point for point in POINTS if point.group == group and name in (None, point.name)]
+
+    for module in ("dummy_exporter", "dummy_tts"):
+        monkeypatch.delitem(sys.modules, f"tests.unit.{module}", raising=False)
+    for names in (EXPORTERS, ENGINES):
+        monkeypatch.setattr(names, "_known", {})
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(avatar.Avatar, "load", staticmethod(FakeAvatar))
+    monkeypatch.setattr(planner, "load_speech", lambda *_: LoudnessSpeech())
+    folder = tmp_path / "run"
+    folder.mkdir()
+    talking()[0][:100].save(folder / "motion.safetensors")
+    return folder
+
+
+def test_an_exporter_and_an_engine_are_found_by_their_names(run: Path):
+    out = run.parent / "jaw.txt"
+    options = ["--text", "ab c", "--tts", "beep", "--voice", "tief", "--language", "de", "--digits", "2"]
+    assert main(["export", str(run), "--format", "jaw", "--out", str(out), *options]) == 0
+    lines = out.read_text().splitlines()
+    assert len(lines) == round(0.4 * FPS) and all(len(line) == 4 for line in lines)
+    jaw = np.array([float(line) for line in lines])
+    assert jaw[1:4].min() > 0.4 > 0.05 > jaw[6]  # quiet between the words
+    samples, rate = soundfile.read(out.with_suffix(".speech.wav"))
+    assert rate == 8000 and len(samples) == 4 * 800
+
+
+def test_a_text_is_rendered_by_another_engine(run: Path):
+    assert main(["render", str(run), "--text", "abc", "--tts", "beep", "--out", str(run.parent / "o.mp4")]) == 0
+    assert (run.parent / "o.mp4").stat().st_size > 0 and (run.parent / "o.speech.wav").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "gltf"], "no export format 'gltf'. Known are arkit-json, baked, broken, dataset, jaw, live-link"),
+        (["--format", "broken"], "tests.unit.no_such_module"),
+        ([], "--format is missing. Give one of arkit-json, baked"),
+        (["--format", "jaw"], "--out is missing"),
+        (["--format", "jaw", "--out", "a.csv", "--idle", "1"], "--out a.csv must end in .txt"),
+        (["--format", "jaw", "--out", "a.txt", "--modes", "3"], "--modes"),
+        (
+            ["--format", "jaw", "--out", "a.txt", "--text", "a", "--tts", "sing"],
+            "'sing'. Known are beep, hibari",
+        ),
+        (["--format", "jaw", "--out", "a.txt", "--text", "a", "--tts", "beep", "--voice", "x"], "no voice 'x'"),
+        (["--format", "jaw", "--out", "a.txt", "--text", "...", "--tts", "beep"], "nothing to say"),
+        (["--format", "live-link", "--out", "a.csv", "--idle", "1", "--fps", "500"], "--fps 500 is out of range"),
+        (["--format", "dataset", "--out", "d", "--audio", "a.wav"], "--audio"),
+    ],
+)
+def test_mistakes_are_named(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str):
+    assert main(["export", str(run), *options]) == 2
+    shown = capsys.readouterr()
+    assert words in " ".join((shown.err + shown.out).split()) and "Traceback" not in shown.err
+
+
+def test_the_help_shows_the_options_of_the_format(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["export", "--help"]) == 0
+    assert "--digits" not in capsys.readouterr().out
+    assert main(["export", "--format", "jaw", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--digits" in out and "Digits after the point" in out and "--emotion" in out and "--modes" not in out

@@ -1,0 +1,303 @@
+"""A live session: frames come with their audio, nothing is lost or loaded again, and the lips never jump."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.infer import layers, planner
+from avatar.infer.controls import Controls
+from avatar.infer.session import Frame, Session
+from avatar.infer.utterances import frame_samples
+from avatar.io.audio import SAMPLE_RATE
+from avatar.motion import Motion
+from avatar.motion.arkit import INDEX, MOUTH
+from tests.fake_avatar import FPS, FRAME, FakeAvatar, LoudnessSpeech
+from tests.talking import talking
+
+JAW = INDEX["jawOpen"]
+
+
+class Watched(FakeAvatar):
+    """Remembers the motion of every frame."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self.shown: list[Motion] = []
+
+    def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
+        self.shown.append(motion[index : index + 1])
+        return super().render(camera, motion, index, background)
+
+
+@pytest.fixture
+def avatar(tmp_path: Path) -> Any:
+    talking()[0][:100].save(tmp_path / "motion.safetensors")
+    return Watched(tmp_path)
+
+
+@pytest.fixture
+def session(avatar: Any) -> Session:
+    return Session(avatar, speech=LoudnessSpeech())
+
+
+def loud(seconds: float, level: float = 0.5) -> np.ndarray:
+    """Every sample differs from the others, so that none can be lost or heard twice unnoticed."""
+    count = round(seconds * SAMPLE_RATE)
+    return (level * np.sin(np.arange(count) * 1.0)).astype(np.float32)
+
+
+def steps(session: Session, start: float, stop: float, every: float = 1 / FPS) -> list[Frame]:
+    return [frame for now in np.arange(start, stop - 1e-9, every) for frame in session.step(float(now))]
+
+
+def heard(frames: list[Frame]) -> np.ndarray:
+    return np.concatenate([frame.audio for frame in frames])
+
+
+def motion_of(avatar: Any, frames: list[Frame]) -> Motion:
+    return Motion.cat(avatar.shown[-len(frames) :])
+
+
+def test_frames_come_at_the_pace_of_the_clock(session: Session):
+    assert len(session.step(100.0)) == 1
+    assert session.step(100.0) == [] and session.step(100.03) == []
+    frames = session.step(100.041) + session.step(100.13)
+    assert [frame.pts for frame in frames] == pytest.approx([0.04, 0.08, 0.12])
+    assert all(frame.image.dtype == np.uint8 and frame.image.shape == (48, 48, 3) for frame in frames)
+    assert all(len(frame.audio) == FRAME and not frame.audio.any() and not frame.speaking for frame in frames)
+
+
+def test_audio_comes_out_as_it_went_in_and_with_its_lips(avatar: Any, session: Session):
+    steps(session, 0, 0.4)
+    sound = loud(1.0)
+    sound[: 10 * FRAME] *= 0.4
+    assert session.push_audio(sound) == len(sound)
+    session.end_utterance()
+    frames = steps(session, 0.4, 2.4)
+    np.testing.assert_array_equal(heard(frames)[: len(sound)], sound)
+    assert not heard(frames)[len(sound) :].any()
+    assert [frame.speaking for frame in frames] == 25 * [True] + 25 * [False]
+    assert {frame.utterance for frame in frames[:25]} == {1} and {frame.utterance for frame in frames[25:]} == {0}
+    jaw = motion_of(avatar, frames).arkit[:, JAW].numpy()
+    level = np.abs(sound.reshape(25, FRAME)).max(1)
+    np.testing.assert_allclose(jaw[4:25], level[4:], atol=1e-6)  # but for the first frames, which ease there
+    rest = float(jaw[-1])
+    assert rest == pytest.approx(float(avatar.shown[0].arkit[0, JAW]), abs=1e-6)
+
+
+def test_a_frame_owns_its_samples_at_any_rate(avatar: Any):
+    avatar.fps = 30000 / 1001
+    speech = LoudnessSpeech()
+    speech.fps = avatar.fps
+    session = Session(avatar, speech=speech)
+    session.push_audio(loud(5.0))
+    frames = list(session.frames())
+    bounds = [round(i * SAMPLE_RATE / avatar.fps) for i in range(len(frames) + 1)]
+    assert [len(frame.audio) for frame in frames] == np.diff(bounds).tolist()
+    np.testing.assert_array_equal(heard(frames)[: 5 * SAMPLE_RATE], loud(5.0))
+    assert sum(frame_samples(i, avatar.fps) for i in range(30000)) == round(30000 * SAMPLE_RATE / avatar.fps)
+
+
+def test_small_pushes_in_real_time_are_spoken_with_little_delay(session: Session):
+    sound, out = loud(2.0), []
+    for i in range(125):  # 16 ms each
+        session.push_audio(sound[i * 256 : (i + 1) * 256])
+        out += session.step(i * 0.016)
+    out += steps(session, 2.0, 3.0)
+    first = next(i for i, frame in enumerate(out) if frame.speaking)
+    assert first <= 3
+    audio = heard(out)
+    begin = int(np.flatnonzero(audio)[0]) - 1  # sin(0) is 0
+    np.testing.assert_array_equal(np.sort(audio[audio != 0]), np.sort(sound[sound != 0]))
+    np.testing.assert_array_equal(audio[begin : begin + 20 * FRAME], sound[: 20 * FRAME])
+
+
+def test_an_utterance_that_nobody_ends_is_flushed(session: Session):
+    session.step(0.0)
+    session.push_audio(loud(0.5)[: 12 * FRAME + 100])
+    frames = steps(session, 0.04, 1.5)
+    assert np.count_nonzero(heard(frames)) == np.count_nonzero(loud(0.5)[: 12 * FRAME + 100])
+    assert session.waiting_seconds == 0
+
+
+def test_what_waits_is_bounded_and_wrong_samples_are_refused(avatar: Any):
+    session = Session(avatar, speech=LoudnessSpeech(), limit_seconds=2)
+    assert session.push_audio(loud(1.5)) == 24000
+    assert session.push_audio(loud(1.5)) == 8000
+    assert session.push_audio(loud(0.1)) == 0
+    steps(session, 0, 1.0)
+    assert session.push_audio(loud(5.0)) == SAMPLE_RATE
+    for samples in (np.zeros(160, np.int16), np.zeros((160, 2), np.float32)):
+        with pytest.raises(AvatarError, match="16 kHz mono float32"):
+            session.push_audio(samples)
+
+
+def test_late_frames_are_not_drawn_but_their_audio_is_heard(avatar: Any, session: Session):
+    session.step(0.0)
+    session.push_audio(loud(2.0))
+    drawn = len(avatar.shown)
+    frames = session.step(0.08)
+    assert len(frames) == 2  # one frame late: both are drawn
+    frames += session.step(0.4)
+    assert len(frames) == 3 and len(avatar.shown) == drawn + 3
+    assert frames[-1].pts == pytest.approx(0.4) and len(frames[-1].audio) == 8 * FRAME
+    np.testing.assert_array_equal(heard(frames), loud(2.0)[: 10 * FRAME])
+    pause = session.step(60.0)  # nobody looked for a minute: nothing is lost, nothing has to be caught up with
+    assert len(pause) == 1 and pause[0].pts == pytest.approx(60.0)
+    rest = steps(session, 60.04, 63)
+    np.testing.assert_array_equal(heard(pause + rest)[: 40 * FRAME], loud(2.0)[10 * FRAME :])
+
+
+def test_an_interruption_drops_what_was_not_shown(avatar: Any, session: Session):
+    session.push_audio(loud(1.0))
+    session.end_utterance()
+    steps(session, 0, 1.2)
+    assert session.interrupt() == 0  # it was over
+    session.push_audio(loud(3.0))
+    frames = steps(session, 1.2, 2.0)
+    assert session.interrupt() == pytest.approx(0.8)
+    assert session.interrupt() == 0
+    after = steps(session, 2.0, 3.0)
+    assert len(frames) == 20 and frames[-1].speaking
+    assert not heard(after).any() and not any(frame.speaking for frame in after)
+    jaw = motion_of(avatar, after).arkit[:, JAW]
+    assert float(jaw[:5].max()) <= 0.5 and float(jaw[6:].std()) < 1e-6  # shut within a quarter of a second
+    session.push_audio(loud(0.2))
+    assert [frame.utterance for frame in steps(session, 3.0, 3.2)] == [3] * 5
+
+
+def test_an_interruption_while_a_frame_is_drawn_silences_it(avatar: Any, session: Session):
+    session.push_audio(loud(3.0))
+    steps(session, 0, 0.4)
+    draw = avatar.render
+    answers: list[Any] = []
+    avatar.render = lambda *rest: answers.append(session.interrupt()) or draw(*rest)
+    frame = session.step(0.4)[0]
+    assert answers == [pytest.approx(0.4)] and not frame.audio.any() and not frame.speaking
+
+
+def test_lips_never_jump(avatar: Any, session: Session):
+    """At begin, end and interruption, whatever the sound does there; inside, lips move as the network says."""
+    rest = session._rest.arkit[0, JAW]
+    avatar.shown.clear()
+    loudest = np.tile(np.float32([0.9, -0.9]), 30 * FRAME)  # from the first sample on
+    session.push_audio(loudest[: 20 * FRAME])
+    session.end_utterance()
+    steps(session, 0, 1.6)
+    session.push_audio(loudest)
+    steps(session, 1.6, 2.4)
+    session.interrupt()
+    steps(session, 2.4, 3.2)
+    mouth = Motion.cat(avatar.shown).arkit[:, list(MOUTH)]
+    assert float(mouth.max()) == pytest.approx(0.9)
+    assert float(mouth.diff(dim=0).abs().max()) < 0.36 * float(0.9 - rest)
+
+
+def test_idling_moves_and_breathes_with_lips_at_rest(avatar: Any, session: Session):
+    frames = steps(session, 0, 8)
+    motion = motion_of(avatar, frames)
+    assert float(motion.arkit[:, JAW].std()) < 1e-6
+    assert float(motion.head_rotation.std(0).min()) > 1e-3
+    assert float(motion.torso_translation[:, 1].std()) > 0.02
+    assert float(motion.head_rotation.diff(dim=0).abs().max()) < 0.05
+
+
+def test_long_silence_is_heard_but_not_by_the_network(avatar: Any):
+    speech = LoudnessSpeech()
+    session = Session(avatar, speech=speech)
+    sound = np.concatenate([np.zeros(3 * SAMPLE_RATE), loud(1.0), np.zeros(5 * SAMPLE_RATE), loud(1.0)])
+    sound = sound.astype(np.float32)
+    out: list[Frame] = []
+    for i in range(500):
+        session.push_audio(sound[i * 320 : (i + 1) * 320])
+        out += session.step(i * 0.02)
+    out += steps(session, 10.0, 11.0)
+    assert speech.opened == 2 and speech.heard < 4.5 * SAMPLE_RATE
+    audio = heard(out)
+    begins = [np.flatnonzero(audio)[0], np.flatnonzero(audio[6 * SAMPLE_RATE :])[0] + 6 * SAMPLE_RATE]
+    assert begins[1] - begins[0] == 6 * SAMPLE_RATE  # no sample more or less in between
+    assert {frame.utterance for frame in out if frame.speaking} == {1}
+    assert not any(frame.speaking for frame in out[:75])
+
+
+def test_controls_and_camera_change_while_it_runs(avatar: Any, session: Session):
+    before = motion_of(avatar, steps(session, 0, 2))
+    session.set(controls=Controls(pose=("still",), gaze=("camera",)))
+    after = motion_of(avatar, steps(session, 2, 4))
+    assert float(after.head_rotation[15:].std(0).max()) < 0.3 * float(before.head_rotation.std(0).max())
+    both = Motion.cat([before, after])
+    assert float(both.head_rotation.diff(dim=0).abs().max()) < 0.05  # it fades
+    turned = avatar.camera.orbit(avatar.pivot, 30.0, 0.0, 1.0)
+    session.set(camera=turned)
+    looking = motion_of(avatar, steps(session, 4, 4.4))
+    assert avatar.views[-1] is turned
+    assert float((looking.gaze[-1] - after.gaze[-1]).norm()) > 0.1  # the eyes follow the new camera
+    with pytest.raises(AvatarError, match="--idle"):
+        session.set(controls=Controls(idle=2))
+    with pytest.raises(AvatarError, match="no emotion"):
+        session.set(controls=Controls(emotion=("furious",)))
+    steps(session, 4.4, 5)
+
+
+def test_a_second_utterance_loads_nothing(avatar: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(planner, "load_speech", lambda *_: LoudnessSpeech())
+    session, other = Session(avatar), Session(avatar)
+    assert session._utterances._speech is other._utterances._speech
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something is loaded")
+
+    monkeypatch.setattr(planner, "load_speech", never)
+    monkeypatch.setattr(layers.Motion, "load", never)
+    monkeypatch.setattr("avatar.io.checkpoint.load_tensors", never)
+    for start in (0, 2):
+        session.push_audio(loud(1.0))
+        session.end_utterance()
+        frames = steps(session, start, start + 2)
+        assert sum(frame.speaking for frame in frames) == 25
+    assert not heard(steps(other, 0, 1)).any()  # and nothing of one session reaches another
+
+
+def test_threads_may_push_interrupt_and_set_while_another_steps(session: Session):
+    stop, broken = threading.Event(), []
+
+    def disturb() -> None:
+        number = 0
+        try:
+            while not stop.is_set():
+                number += 1
+                session.push_audio(loud(0.05))
+                if number % 7 == 0:
+                    session.interrupt()
+                if number % 50 == 0:
+                    session.set(controls=Controls(lip_scale=("1.2",)))
+                stop.wait(0.001)
+        except Exception as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=disturb) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    frames = steps(session, 0, 6)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not broken and len(heard(frames)) == 150 * FRAME
+    session.interrupt()
+    assert not heard(steps(session, 6, 7)).any() and session.waiting_seconds == 0
+
+
+def test_without_a_clock(session: Session):
+    session.push_audio(loud(1.3))
+    frames = list(session.frames())
+    assert len(frames) == 33
+    np.testing.assert_array_equal(heard(frames)[: round(1.3 * SAMPLE_RATE)], loud(1.3))
+    assert list(session.frames()) == []
