@@ -106,7 +106,7 @@ OTHER_BOUNDS = {("anchor_en_71s", "psnr"): 32.0, ("anchor_en_71s", "lpips"): 0.0
 COLUMNS = (
     ("PSNR", "psnr", ".2f"), ("face", "psnr_face", ".2f"), ("SSIM", "ssim", ".3f"), ("LPIPS", "lpips", ".4f"),
     ("LMD px", "lmd", ".2f"), ("mouth corr.", "mouth_correlation", ".3f"), ("sync distance", "sync_distance", ".2f"),
-    ("offset", "sync_offset_frames", "+.1f"), ("jitter / real", "pose_jitter_ratio", ".2f"),
+    ("audio delay, s", "sync_audio_delay_s", "+.2f"), ("jitter / real", "pose_jitter_ratio", ".2f"),
     ("sharpness / real", "mouth_sharpness", ".2f"), ("seam: flicker / real", "seam_temporal", ".2f"),
     ("edges / real", "seam_spatial", ".2f"),
 )  # fmt: skip
@@ -191,7 +191,7 @@ def _scopes(people: dict[str, Record], older: Mapping[Path, list[str]]) -> list[
         mark = f" {OLDER} **Older than the code**: {', '.join(older[record.path])}." if record.path in older else ""
         size = f"{content['width']}x{content['height']}"
         lines.append(
-            f"- [{person}](../{record.path.as_posix()}), {size}: {record.frames} held out; {made}; {when}.{mark}"
+            f"- [{person}](../../{record.path.as_posix()}), {size}: {record.frames} held out; {made}; {when}.{mark}"
         )
     return lines
 

@@ -4,7 +4,7 @@
 
 For each person a generator learns from the training part without its last tenth (`--part development`), or from all of
 it (`--part test`), and is compared with what was left out, with the loop of the same piece (`--pose own`), and with how
-the two halves of that piece compare with each other. docs/generator.md explains the numbers.
+the two halves of that piece compare with each other. docs/notes/headmotion.md explains the numbers.
 """
 
 from __future__ import annotations

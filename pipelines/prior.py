@@ -1,4 +1,7 @@
-"""Train the shared audio-to-motion prior on what may be published, and measure it on unseen people (docs/prior.md)."""
+"""Train the shared audio-to-motion prior on publishable data, and measure it on unseen people.
+
+docs/notes/audio2motion.md explains the numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Measure what the audio-to-motion prior guarantees (docs/prior.md): closed lips, stillness, speed, hours, noise.
+"""Measure what the audio-to-motion prior guarantees: closed lips, stillness, speed, hours, noise.
+
+docs/notes/audio2motion.md explains the numbers.
 
 Speech that is not a person's own is spoken with that person's mouth; what is compared with tracked lips is the
 person's held-out part, or, for the prior as it is, which never saw the person, the whole video.

@@ -1,7 +1,8 @@
 """The second half of the shared prior's training: its middle in speech, its movement, and where lips touch.
 
 `pipelines.prior` measures the speaker's rest and spread over whole sentences, their silences included. People who talk
-all the time are in speech at their middle; so the prior has to be, or it opens their mouths too far (docs/prior.md).
+all the time are in speech at their middle; so the prior has to be, or it opens their mouths too far
+(docs/notes/audio2motion.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A record is a JSON file under ``benchmarks/`` or ``docs/benchmarks/``. It names the commit that it was measured at and,
 where something was trained, the commit of the training. ``python -m pipelines.records`` rewrites the table of
-``benchmarks/README.md`` and the tables of ``docs/status.md`` and ``docs/sync_judge.md`` between their markers.
+``benchmarks/README.md`` and the tables of ``docs/notes/status.md`` and ``docs/notes/sync_judge.md``, between their
+markers.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "docs/benchmarks")
 
 KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
-SPEECH = ("avatar/prior", "avatar/motion")
+SPEECH = ("avatar/audio", "avatar/audio2motion", "avatar/headmotion", "avatar/motion")
 MODEL = (*KERNELS, "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
-TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", "avatar/train", "avatar/strategy", "avatar/losses", "configs")
+TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", "avatar/train", "avatar/losses")
 RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
 EVALUATION = (*MODEL, *SPEECH, "avatar/eval", "avatar/losses", "avatar/infer")
 
@@ -38,7 +39,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-standard*", TRAINING, EVALUATION),
     ("*-high*", TRAINING, EVALUATION),
     ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
-    ("sync-judge*", (), ("avatar/eval/sync_*", "avatar/eval/face_tracker.py", "pipelines/sync_judge.py")),
+    ("sync-judge*", (), ("avatar/sync", "avatar/eval/face_tracker.py", "pipelines/sync_judge.py")),
     ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
     ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),
@@ -176,9 +177,10 @@ def main(config: Config) -> None:
     replace_block(root / "benchmarks" / "README.md", "records", table(records, root))
     older = {record.path: reasons for record in records if (reasons := changed(record, root))}
     measured = claims.measured(records)
-    replace_block(root / "docs" / "status.md", "bars", claims.bars(measured, older))
-    replace_block(root / "docs" / "status.md", "numbers", claims.numbers(measured, older))
-    replace_block(root / "docs" / "sync_judge.md", "judged", claims.judged(measured, older))
+    notes = root / "docs" / "notes"
+    replace_block(notes / "status.md", "bars", claims.bars(measured, older))
+    replace_block(notes / "status.md", "numbers", claims.numbers(measured, older))
+    replace_block(notes / "sync_judge.md", "judged", claims.judged(measured, older))
     for path, reasons in older.items():
         print(f"older: {path}: {', '.join(reasons)}")
     print(f"{len(records)} records, {len(older)} older than the code.")

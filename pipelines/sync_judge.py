@@ -1,4 +1,4 @@
-"""Train the sync judge on what may be published, and measure it on people it has never seen (docs/sync_judge.md)."""
+"""Train the sync judge on publishable data, and measure it on unseen people (docs/notes/sync_judge.md)."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -40,7 +41,7 @@ class Camera:
     cy: float
     width: int
     height: int
-    viewmat: Tensor
+    viewmat: Float[Tensor, "4 4"]
 
     @staticmethod
     def source(focal: float, cx: float, cy: float, width: int, height: int) -> Camera:
@@ -48,14 +49,14 @@ class Camera:
         return Camera(focal=focal, cx=cx, cy=cy, width=width, height=height, viewmat=torch.eye(4))
 
     @functools.cached_property
-    def K(self) -> Tensor:
+    def K(self) -> Float[Tensor, "3 3"]:
         """Intrinsics [3, 3], on the device of ``viewmat``."""
         with torch.inference_mode(False):  # it is kept, and may be used in training after playback
             K = torch.tensor([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1.0]])
             return K.to(self.viewmat.device, non_blocking=True)
 
     @property
-    def position(self) -> Tensor:
+    def position(self) -> Float[Tensor, 3]:
         """Where it is in the world, [3] centimetres."""
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
 
@@ -73,7 +74,7 @@ class Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
         return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
 
-    def centred(self) -> tuple[Camera, Tensor]:
+    def centred(self) -> tuple[Camera, Float[Tensor, "3 3"]]:
         """A camera at the same place that has its principal point in the middle, for formats that know no other.
 
         It is turned to what the middle of the picture shows. A point near the middle keeps its pixel, whatever its
@@ -90,7 +91,7 @@ class Camera:
         camera = replace(self, focal=self.focal / float(z) ** 1.5, cx=self.width / 2, cy=self.height / 2)
         return camera, axis_angle_to_matrix(turn)
 
-    def orbit(self, pivot: Tensor, azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
+    def orbit(self, pivot: Float[Tensor, 3], azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
         """This camera turned around a point.
 
         Args:
@@ -108,14 +109,14 @@ class Camera:
         viewmat[:3, 3] = pivot - turn @ pivot
         return replace(self, viewmat=self.viewmat @ viewmat, focal=self.focal * zoom)
 
-    def project(self, points: Tensor) -> Tensor:
+    def project(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
         """Pixels [..., 2] of world points [..., 3] in centimetres."""
         local = points @ self.viewmat[:3, :3].T.to(points) + self.viewmat[:3, 3].to(points)
         xy = local[..., :2] / local[..., 2:]
         return xy * self.focal + torch.tensor([self.cx, self.cy], dtype=points.dtype)
 
 
-def head_to_nerf(rotation: Tensor, translation: Tensor) -> Tensor:
+def head_to_nerf(rotation: Float[Tensor, "T 3"], translation: Float[Tensor, "T 3"]) -> Float[Tensor, "T 4 4"]:
     """Head poses as the camera poses of AD-NeRF (Guo et al. 2021) and its successors.
 
     There the head stands still and the camera moves: camera to head, with OpenGL axes for both (x right, y up, z
@@ -137,7 +138,7 @@ def head_to_nerf(rotation: Tensor, translation: Tensor) -> Tensor:
     return poses
 
 
-def nerf_to_head(poses: Tensor) -> tuple[Tensor, Tensor]:
+def nerf_to_head(poses: Float[Tensor, "T 4 4"]) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3"]]:
     """Inverse of :func:`head_to_nerf`.
 
     Poses that AD-NeRF's tracker found differ from ours of the same video by a constant: its face model is another one

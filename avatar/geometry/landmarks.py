@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.geometry.cameras import Camera
@@ -10,8 +11,12 @@ from avatar.geometry.se3 import axis_angle_to_matrix
 
 
 def landmarks_to_head(
-    landmarks: Tensor, shape: Tensor, head_rotation: Tensor, head_translation: Tensor, camera: Camera
-) -> Tensor:
+    landmarks: Float[Tensor, "T V 2"],
+    shape: Float[Tensor, "V 3"],
+    head_rotation: Float[Tensor, "T 3"],
+    head_translation: Float[Tensor, "T 3"],
+    camera: Camera,
+) -> Float[Tensor, "T V 3"]:
     """Lift pixels to 3-D in head axes, at the depth that the posed neutral face has there.
 
     One view says nothing about the displacement along its ray, so that component stays the neutral face's.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+def axis_angle_to_matrix(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rodrigues' formula, smooth through zero.
 
     Args:
@@ -26,14 +27,14 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     return eye + a * k + b * (k @ k)
 
 
-def skew(v: Tensor) -> Tensor:
+def skew(v: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Cross-product matrices [..., 3, 3] of vectors [..., 3]."""
     x, y, z = v.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(*v.shape[:-1], 3, 3)
 
 
-def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
+def matrix_to_axis_angle(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Inverse of :func:`axis_angle_to_matrix` ([..., 3, 3] to [..., 3]), through quaternions so that pi is safe."""
     q = matrix_to_quat(matrix)
     w, v = q[..., :1], q[..., 1:]
@@ -43,7 +44,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     return v * factor
 
 
-def matrix_to_quat(matrix: Tensor) -> Tensor:
+def matrix_to_quat(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions wxyz [..., 4] with w >= 0 of rotation matrices [..., 3, 3] (Shepperd's method)."""
     m = matrix
     t = m.diagonal(dim1=-2, dim2=-1)
@@ -90,7 +91,7 @@ def matrix_to_quat(matrix: Tensor) -> Tensor:
     return torch.where(q[..., :1] < 0, -q, q)
 
 
-def quat_to_matrix(quat: Tensor) -> Tensor:
+def quat_to_matrix(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4]; normalises first."""
     w, x, y, z = torch.nn.functional.normalize(quat, dim=-1).unbind(-1)
     return torch.stack(
@@ -103,7 +104,7 @@ def quat_to_matrix(quat: Tensor) -> Tensor:
     ).reshape(*quat.shape[:-1], 3, 3)  # fmt: skip
 
 
-def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
+def quat_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*broadcast 4"]:
     """Hamilton product of wxyz quaternions, broadcasting: rotation ``b`` first, then ``a``."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
@@ -118,7 +119,7 @@ def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def axis_angle_to_quat(axis_angle: Tensor) -> Tensor:
+def axis_angle_to_quat(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions wxyz [..., 4] of axis-angle vectors [..., 3] in radians, smooth through zero."""
     half2 = (axis_angle * axis_angle).sum(-1, keepdim=True) / 4
     small = half2 < 1e-8

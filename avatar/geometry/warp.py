@@ -7,13 +7,14 @@ leaves over is stored as the displacement of the nodes of this grid, in centimet
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 ROWS, COLUMNS = 6, 11
 WIDTH = ROWS * COLUMNS * 2  # numbers per frame: (x, y) of each node, row by row
 
 
-def cells(points: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+def cells(points: Float[Tensor, "N 2"], box: Float[Tensor, "2 2"]) -> tuple[Int[Tensor, "N 4"], Float[Tensor, "N 4"]]:
     """The four nodes around each point and their bilinear weights.
 
     Args:
@@ -32,7 +33,7 @@ def cells(points: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     return index, torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
 
 
-def halves(warp: Tensor) -> Tensor:
+def halves(warp: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch 4"]:
     """Mean displacement of the two sides of the body, [..., 4] from [..., WIDTH]: the shoulders, roughly."""
     nodes = warp.unflatten(-1, (ROWS, COLUMNS, 2))
     middle = COLUMNS // 2

@@ -141,7 +141,7 @@ def test_lines_of_a_paragraph_are_joined():
 
 def test_help_imports_nothing_heavy():
     """Commands that load torch, onnxruntime or MediaPipe do so when they run."""
-    light = ("assets", "bench", "demo", "doctor", "eval", "motion", "prior", "synth", "view")
+    light = ("assets", "bench", "demo", "doctor", "eval", "prior", "synth", "view")
     code = (
         "import sys; from avatar.cli.main import main\n"
         f"for name in {light}: assert main([name, '--help']) == 0\n"

@@ -89,8 +89,8 @@ def test_what_cannot_be_known_counts_as_older(checkout: Checkout) -> None:
 def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> None:
     blocks = {
         "benchmarks/README.md": ("records",),
-        "docs/status.md": ("bars", "numbers"),
-        "docs/sync_judge.md": ("judged",),
+        "docs/notes/status.md": ("bars", "numbers"),
+        "docs/notes/sync_judge.md": ("judged",),
     }
     for name, inside in blocks.items():
         checkout.write(name, "".join(f"before\n<!-- {b}: by a command -->\nold\n<!-- end of {b} -->\n" for b in inside))
@@ -107,7 +107,7 @@ def test_the_tables_are_written_between_their_markers(checkout: Checkout) -> Non
     assert "old" not in readme.split() and readme.count("178 frames, 7.1 s") == 1
     assert "somebody, full-frame, tracked torso at rest | 30.00 ±1.00" in status and status.count("before") == 2
     assert f"evaluated 2026-01-02 at `{checkout.first[:10]}`" in status
-    checkout.write("docs/status.md", "no markers")
+    checkout.write("docs/notes/status.md", "no markers")
     with pytest.raises(AvatarError, match="0 blocks"):
         records.main(records.Config(root=checkout.root))
 
@@ -153,8 +153,8 @@ def test_the_docs_say_what_the_records_say() -> None:
     readme = (ROOT / "benchmarks/README.md").read_text()
     missing = [record.path.stem for record in found if f"[{record.path.stem}](" not in readme]
     assert not missing, "run `python -m pipelines.records`"
-    status = MARKS.sub("", (ROOT / "docs/status.md").read_text())
-    card = MARKS.sub("", (ROOT / "docs/sync_judge.md").read_text())
+    status = MARKS.sub("", (ROOT / "docs/notes/status.md").read_text())
+    card = MARKS.sub("", (ROOT / "docs/notes/sync_judge.md").read_text())
     people = claims.measured(found)
     assert claims.judged(people, {}) in card, "run `python -m pipelines.records`"
     assert claims.bars(people, {}) in status and claims.numbers(people, {}) in status, (

@@ -1,0 +1,141 @@
+"""Assemble the fragments of ``changelog/`` into ``CHANGELOG.md``, in the form of Keep a Changelog.
+
+A fragment is a small file ``NAME.KIND.md`` that a change brings along (``changelog/README.md``). Without ``--version``
+what is unreleased is printed, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from avatar.errors import AvatarError
+from avatar.writing import atomic_file
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("added", "changed", "removed", "fixed", "security")
+UNRELEASED = "## Unreleased"
+_VERSION = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
+_NAME = re.compile(r"[a-z0-9-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Print what is unreleased, or move it to a released version."""
+
+    version: str | None = None
+    """Version to release, such as 0.2.0; the fragments are removed."""
+    date: str | None = None
+    """Date of the release, YYYY-MM-DD; default: today."""
+    root: Path = ROOT
+    """A checkout of the project."""
+
+
+def fragments(folder: Path) -> list[tuple[str, str, Path]]:
+    """Kind, text and path of all fragments, by name.
+
+    Raises:
+        AvatarError: A file is none, or empty.
+    """
+    found = []
+    for path in sorted(folder.glob("*")):
+        if path.name == "README.md":
+            continue
+        name, _, kind = path.name.removesuffix(".md").rpartition(".")
+        if path.suffix != ".md" or kind not in KINDS or not _NAME.fullmatch(name):
+            raise AvatarError(
+                f"{path} is not a fragment of the changelog.",
+                fix=f"Name it NAME.KIND.md, KIND one of {', '.join(KINDS)}.",
+            )
+        text = path.read_text(encoding="utf-8").strip()
+        if not text:
+            raise AvatarError(f"{path} is empty.", fix="Write one sentence, or remove it.")
+        found.append((kind, text, path))
+    return found
+
+
+def parse(section: str) -> dict[str, list[str]]:
+    """Entries of a version by kind: what stands below its ``### Kind`` headings, a list item each.
+
+    Raises:
+        AvatarError: There is text outside of the list of a kind.
+    """
+    entries: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    kind = ""
+    for line in section.strip().splitlines():
+        if line.startswith("### "):
+            kind = line[4:].strip().lower()
+        elif kind in entries and line.startswith("- "):
+            entries[kind].append(line[2:])
+        elif kind in entries and line.startswith("  ") and entries[kind]:
+            entries[kind][-1] += "\n" + line.strip()
+        elif line.strip():
+            kinds = ", ".join(KINDS)
+            raise AvatarError(f"CHANGELOG.md: {line!r} is no entry of a kind.", fix=f"The kinds are {kinds}.")
+    return entries
+
+
+def written(entries: dict[str, list[str]]) -> str:
+    """Markdown of the entries of a version."""
+    parts = []
+    for kind in KINDS:
+        if entries[kind]:
+            items = "\n".join("- " + text.replace("\n", "\n  ") for text in entries[kind])
+            parts.append(f"### {kind.capitalize()}\n\n{items}\n")
+    return "\n".join(parts)
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """What stands before, in and after the section of what is unreleased.
+
+    Raises:
+        AvatarError: There is no such section.
+    """
+    before, found, rest = text.partition(f"{UNRELEASED}\n")
+    if not found:
+        raise AvatarError(f"CHANGELOG.md has no section '{UNRELEASED}'.", fix="Write one above the last version.")
+    end = re.search(r"^## ", rest, re.MULTILINE)
+    at = end.start() if end else len(rest)
+    return before, rest[:at], rest[at:]
+
+
+def main(config: Config) -> None:
+    """Print what is unreleased, or write it as a version and remove the fragments.
+
+    Raises:
+        AvatarError: The changelog, a fragment, the version or the date is not as it should be.
+    """
+    path = config.root / "CHANGELOG.md"
+    text = path.read_text(encoding="utf-8")
+    before, unreleased, after = split(text)
+    entries, found = parse(unreleased), fragments(config.root / "changelog")
+    for kind, entry, _ in found:
+        entries[kind].append(entry)
+    if config.version is None:
+        print(written(entries))
+        return
+    if not _VERSION.fullmatch(config.version):
+        raise AvatarError(f"--version {config.version} is no version.", fix="Give three numbers, such as 0.2.0.")
+    if re.search(rf"^## \[?{re.escape(config.version)}\]?( |$)", text, re.MULTILINE):
+        raise AvatarError(f"CHANGELOG.md has version {config.version} already.", fix="Choose another --version.")
+    if not any(entries.values()):
+        raise AvatarError("Nothing is unreleased.", fix="Write a fragment for each change.")
+    date = config.date or datetime.date.today().isoformat()
+    try:
+        datetime.date.fromisoformat(date)
+    except ValueError as error:
+        raise AvatarError(f"--date {date} is no date.", fix="Write it as YYYY-MM-DD.") from error
+    released = f"## {config.version} - {date}\n\n{written(entries)}"
+    with atomic_file(path) as temporary:
+        temporary.write_text(f"{before}{UNRELEASED}\n\n{released}{chr(10) + after if after else ''}", encoding="utf-8")
+    for _, _, fragment in found:
+        fragment.unlink()
+    print(f"{path}: {config.version}, {sum(map(len, entries.values()))} entries.")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

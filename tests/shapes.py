@@ -1,0 +1,65 @@
+"""Check the shapes that annotations state, wherever the tests call a function.
+
+`conftest.py` installs jaxtyping's import hook with :func:`check` for the packages whose public functions are annotated.
+Only arrays are checked: what else an argument is, pyright knows, and tests may give a stand-in.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import AbstractArray
+
+PACKAGES = ("avatar.geometry",)
+
+
+class ShapeError(TypeError):
+    """An array has another type or shape than its annotation says."""
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with arrays among its arguments and results compared with their annotations."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        hints = _hints(function)
+        for name, value in given.items():
+            _compare(value, hints.get(name), f"{function.__qualname__}: {name}")
+        result = function(*args, **kwargs)
+        _compare(result, hints.get("return"), f"{function.__qualname__}: result")
+        return result
+
+    return checked
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    hints = {}
+    for name, hint in function.__annotations__.items():
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, names)  # of this repository, not of a user
+            except NameError:  # imported for the type checker alone: no array
+                continue
+        hints[name] = hint
+    return hints
+
+
+def _compare(value: Any, hint: Any, where: str) -> None:
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+        if not isinstance(value, hint):
+            shape = list(getattr(value, "shape", ()))
+            raise ShapeError(f"{where} is {type(value).__name__} {shape}, not {hint.__name__}")
+    elif typing.get_origin(hint) is tuple and isinstance(value, tuple):
+        for part, inner in zip(value, typing.get_args(hint)):
+            _compare(part, inner, where)
+    elif value is not None and type(None) in typing.get_args(hint):
+        for inner in typing.get_args(hint):
+            if inspect.isclass(inner) and issubclass(inner, AbstractArray):
+                _compare(value, inner, where)
