@@ -139,9 +139,9 @@ def _build_media(folder: Path) -> None:
 def _build_recordings(folder: Path) -> None:
     from avatar.corpus.cache import Cache
     from avatar.corpus.mouth import Mouth
-    from avatar.eval.face_tracker import Track
     from avatar.motion.facegood import NAMES_FILE, SUFFIX
     from avatar.motion.mouth import ARTICULATION
+    from avatar.preprocess.face_tracker import Track
     from avatar.sync.judge import REACH
 
     folder.mkdir()
@@ -348,7 +348,7 @@ def _people(folder: Path) -> list[Target]:
 
 
 def _media(folder: Path) -> list[Target]:
-    from avatar.audio2motion.load import count_frames
+    from avatar.infer.sources import AudioFile
     from avatar.io import video
     from avatar.io.audio import load_audio, stream_audio
     from avatar.io.video_writer import VideoWriter
@@ -362,7 +362,7 @@ def _media(folder: Path) -> list[Target]:
     black = np.zeros((32, 32, 3), np.uint8)
 
     def sound(path: Path) -> None:
-        frames = count_frames(path, 25.0)
+        frames = AudioFile(path).frames(25.0)
         assert frames < 10_000_000, f"{frames} frames of sound"
         next(stream_audio(path))
         finite(load_audio(path), "the sound")
@@ -403,8 +403,8 @@ def _media(folder: Path) -> list[Target]:
 
 def _recordings(folder: Path) -> list[Target]:
     from avatar.corpus.cache import MARKER, Cache
-    from avatar.eval.face_tracker import track_video
     from avatar.motion import facegood
+    from avatar.preprocess.face_tracker import track_video
 
     recordings = folder / "recordings"
     cache = recordings / "cache"

@@ -361,7 +361,7 @@ class _Said:
 
 
 def diversity(folder: Path, data: PersonDataset, samples: np.ndarray) -> dict[str, float]:
-    """Variance over seeds of head pose and of lips, each as a share of the person's own, through :func:`plan_motion`."""
+    """Variance over seeds of head pose and of lips as shares of the person's own, through :func:`plan_motion`."""
     from avatar.audio2motion.base import motion_of
     from avatar.audio2motion.shared import SharedPrior
     from avatar.infer.avatar import Avatar

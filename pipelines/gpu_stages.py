@@ -361,7 +361,7 @@ def train(record: Record) -> None:
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT)
     marks = {"model": run / "model.safetensors", "tracking": run / "tracking.safetensors"}
-    marks |= {"speech": run / "speech.safetensors", "everything": run / "training.json"}
+    marks |= {"speech": run / "personal.safetensors", "everything": run / "training.json"}
     seen: dict[str, float] = {}
     while process.poll() is None and record.left > 10:
         for name, path in marks.items():

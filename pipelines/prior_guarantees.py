@@ -292,7 +292,7 @@ def timed(voice: AudioToMotion, said: np.ndarray) -> dict[str, float]:
     return {
         "look_ahead": max(ahead, default=np.nan),
         "ready_p95": float(np.percentile(ready, 95)) if ready else np.nan,
-        "real_time_factor": work / (len(asked) * CHUNK / SAMPLE_RATE),
+        "real_time_factor": work * SAMPLE_RATE / len(said),
     }
 
 

@@ -11,10 +11,10 @@ import tyro
 
 from avatar.assets.canonical_face import canonical_face
 from avatar.environment import environment
-from avatar.eval.face_tracker import FaceTracker, Track, track_video
 from avatar.io.checkpoint import load_tensors
 from avatar.log import info, on_terminal, track
 from avatar.paths import file_sha256, write_json
+from avatar.preprocess.face_tracker import FaceTracker, Track, track_video
 from avatar.preprocess.refine import canonical_in_head_axes
 from avatar.sync.evaluation import judge_clips, summary
 from avatar.sync.judge import RATE, SyncJudge

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -30,6 +31,7 @@ class DrawnAvatar:
     camera = Camera.source(90.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
     fps, pivot = FPS, torch.tensor([0.0, 0.0, 60.0])
     info: ClassVar = {"gaussians": 12, "method": "drawn"}
+    run = Path("no-run")
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         image = torch.full((camera.height, camera.width, 3), 40 + 200 * float(motion.arkit[index, INDEX["jawOpen"]]))

@@ -39,7 +39,7 @@ class FrameFeatureStream:
         fps: Video frames per second.
         num_frames: Frames in all; the last row is repeated where the audio ends early. None: as many as begin within
             the audio.
-        offset: Frames by which the audio is late. Frame t gets the audio at second ``(t + offset) / fps``.
+        offset: Frames by which the audio comes after the video: frame t gets the audio at ``(t + offset) / fps``.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""The seam between sound and motion: a model opens streams, a stream takes samples and gives frames.
+"""The seam between audio and motion: a model opens streams, a stream takes samples and gives frames.
 
 stream = model.open()
 for samples in microphone:          # 16 kHz mono float32, pieces of any length
     show(stream.push(samples))      # zero or more frames
-show(stream.finish())               # the frames that were still waiting for sound
+show(stream.finish())               # the frames that were still waiting for audio
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from avatar.motion import Motion
 class AudioStream(Protocol):
     """One utterance on its way through a model. It holds all state, so a model may have many streams open at once.
 
-    Frame t belongs to the sound at ``t / fps``. As many frames come out as begin within the sound, at least one; none
-    where there was no sound. They are the same to 1e-6 however the sound is cut.
+    Frame t belongs to the audio at ``t / fps``. As many frames come out as begin within the audio, at least one; none
+    where there was no audio. They are the same to 1e-6 however the audio is cut.
     """
 
     def push(self, samples: np.ndarray) -> Motion:
         """Take samples [N]; return the frames [n >= 0] that they complete.
 
         Raises:
-            AvatarError: The samples are no mono floating-point sound within -1 and 1.
+            AvatarError: The samples are no mono floating-point audio within -1 and 1.
         """
         ...
 
     def finish(self) -> Motion:
-        """End the sound; return the remaining frames [n >= 0]. The stream is then spent."""
+        """End the audio; return the remaining frames [n >= 0]. The stream is then spent."""
         ...
 
 
@@ -42,7 +42,7 @@ class AudioToMotion(Protocol):
 
     Attributes:
         fps: Frames per second of the motion.
-        look_ahead: Seconds. A frame at second t comes out by the time the sound reaches ``t + look_ahead``.
+        look_ahead: Seconds. A frame at second t comes out by the time the audio reaches ``t + look_ahead``.
     """
 
     @property

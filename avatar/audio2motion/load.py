@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.io.audio import SAMPLE_RATE, probe_audio, stream_audio
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, MOUTH
 
@@ -100,14 +97,6 @@ def with_lips(base: Motion, speech: Motion) -> Motion:
     mouth[:, MOUTH] = speech.arkit[:, MOUTH]
     lips[:, FACE] = speech.face[:, FACE]
     return base.map(arkit=mouth, face=lips)
-
-
-def count_frames(audio: Path, fps: float) -> int:
-    """Video frames that begin within an audio file; decodes it where the header does not say how long it is."""
-    seconds = probe_audio(audio).duration
-    if not seconds:
-        seconds = sum(len(chunk) for chunk in stream_audio(audio, 10.0)) / SAMPLE_RATE
-    return max(1, int(np.ceil(seconds * fps - 1e-6)))
 
 
 def _load_trained(run: Path) -> AudioToMotion:

@@ -15,6 +15,12 @@ def mouth_opening(channels: np.ndarray) -> np.ndarray:
     return channels[:, : len(FACE)] @ opening_weights()
 
 
+def opening_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
+    """Correlation of the lip opening of two mouths [T, C]; 0 where nobody speaks, or moves."""
+    both = np.stack([mouth_opening(predicted), mouth_opening(real)])
+    return float(np.corrcoef(both)[0, 1]) if both.std(1).min() > 1e-6 else 0.0
+
+
 def choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: dict[float, np.ndarray]) -> float:
     """Choose the shortest pause whose gate costs no more than `_PAUSE_COST` of correlation on unseen parts.
 
@@ -26,8 +32,7 @@ def choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: di
     """
     scores = {}
     for pause, gate in gates.items():
-        both = np.stack([mouth_opening(rest + gate[:, None] * (free - rest)), mouth_opening(real)])
-        scores[pause] = float(np.corrcoef(both)[0, 1]) if both.std(1).min() > 1e-6 else 0.0  # nobody speaks, or moves
+        scores[pause] = opening_correlation(rest + gate[:, None] * (free - rest), real)
     return next(pause for pause, score in scores.items() if score >= max(scores.values()) - _PAUSE_COST)
 
 

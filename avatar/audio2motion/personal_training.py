@@ -19,7 +19,7 @@ from avatar import log
 from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.features import features_at
 from avatar.audio.vad import HOLD_SECONDS, VoiceActivityDetector
-from avatar.audio2motion.pauses import choose_pause, closed_mouth, mouth_opening
+from avatar.audio2motion.pauses import choose_pause, closed_mouth, mouth_opening, opening_correlation
 from avatar.audio2motion.personal import REACH, MouthNet, PersonalSpeech
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
@@ -192,7 +192,7 @@ def _assembled(
     predicted = rest + _activity(own.energy, fps, pause)[1][:, None] * (free - rest)
     opening, real = mouth_opening(predicted[valid]), mouth_opening(targets[valid])
     report: dict[str, Any] = {
-        "opening_correlation": round(float(np.corrcoef(opening, real)[0, 1]), 3),
+        "opening_correlation": round(opening_correlation(predicted[valid], targets[valid]), 3),
         "opening_std_ratio": round(float(opening.std() / (real.std() + 1e-9)), 3),
         "frames": int(valid.sum()),
         "steps": steps,
@@ -210,16 +210,16 @@ def _copy(track: _Track, speed: float) -> _Copy:
 
         samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE).astype(np.float32)
     count = int(len(targets) / speed)
-    sound = features_at(track.encoder, samples, track.fps, count, track.offset / speed)
-    loudness = _activity(sound.energy, track.fps)[0]
+    audio = features_at(track.encoder, samples, track.fps, count, track.offset / speed)
+    loudness = _activity(audio.energy, track.fps)[0]
     source = np.minimum(np.arange(count) * speed, len(targets) - 1)
     low = source.astype(int)
     high = np.minimum(low + 1, len(targets) - 1)
     mix = (source - low)[:, None]
     return _Copy(
-        np.c_[sound.features, loudness],
+        np.c_[audio.features, loudness],
         targets[low] * (1 - mix) + targets[high] * mix,
-        sound.energy,
+        audio.energy,
         source,
         valid[low] & valid[high],
     )
@@ -243,10 +243,10 @@ def _quiet_copy(track: _Track, rest: np.ndarray, rng: np.random.Generator) -> _C
         frames = np.arange(count)
         distance = np.minimum(frames - first, first + seconds * fps - frames)  # positive inside
         talking = np.minimum(talking, np.clip(1 - (distance - 1) / 3, 0, 1))
-    sound = features_at(track.encoder, samples, fps, count, track.offset)
-    inputs = np.c_[sound.features, _activity(sound.energy, fps)[0]]
+    audio = features_at(track.encoder, samples, fps, count, track.offset)
+    inputs = np.c_[audio.features, _activity(audio.energy, fps)[0]]
     mixed = rest + talking[:, None] * (track.targets - rest)
-    return _Copy(inputs, mixed, sound.energy, np.arange(count, dtype=float), track.valid)
+    return _Copy(inputs, mixed, audio.energy, np.arange(count, dtype=float), track.valid)
 
 
 def _noises(rng: np.random.Generator, seconds: float = 6.0) -> list[np.ndarray]:
@@ -263,12 +263,12 @@ def _noises(rng: np.random.Generator, seconds: float = 6.0) -> list[np.ndarray]:
 
 def _noise_copy(noise: np.ndarray, encoder: SpeechEncoder, fps: float, rest: np.ndarray) -> _Copy:
     """Noise, to which the mouth stays at rest; belongs to no part of the video."""
-    sound = features_at(encoder, noise, fps)
-    count = len(sound)
+    audio = features_at(encoder, noise, fps)
+    count = len(audio)
     return _Copy(
-        np.c_[sound.features, _activity(sound.energy, fps)[0]],
+        np.c_[audio.features, _activity(audio.energy, fps)[0]],
         np.repeat(rest[None], count, 0),
-        sound.energy,
+        audio.energy,
         np.full(count, -np.inf),
         np.ones(count, bool),
     )

@@ -50,7 +50,7 @@ _LIMIT = 6.0  # standard deviations of a feature
 _MOST_ROWS = 1000  # before and after a moment, in what is read
 PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
 _SILENCE = 0.3  # ... and in silence
-_STREAMING_GAIN = 1.25  # rows with little sound ahead say less: what that takes of the movement
+_STREAMING_GAIN = 1.25  # rows with little look-ahead predict less movement: this restores it
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SharedPrior:
         basis: [F, K] the directions in which features of speech vary most.
         weights: [R, A] of the regression from inputs to articulation, R = (behind + 1 + ahead) * K + 1.
         behind, ahead: Rows.
-        gain: What restores the movement that a mean over possible mouths lacks.
+        gain: Restores the movement that a mean over possible mouths lacks.
         closure_weights: [R] of the head that predicts the closure probability on p, b, m; None: there is none.
         about: How it was trained; ``id`` says which one it is.
     """
@@ -113,7 +113,7 @@ class SharedPrior:
         return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
 
     def person(self, motion: Motion, fps: float) -> SharedSpeech:
-        """Lips for a person of whom only a motion track is known; no sound is needed.
+        """Make lips for a person of whom only a motion track is known; no audio is needed.
 
         Args:
             motion: Of the person, talking.
@@ -265,9 +265,11 @@ def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
     about = Record(metadata, path)
     if about.names("articulation") != list(ARTICULATION):
-        raise AvatarError(f"{path} speaks of another mouth than this version.", fix="Train it again.")
-    said = about.record("prior")
-    behind, ahead = (said.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
+        raise AvatarError(
+            f"{path} was written by another version: its mouth has other channels.", fix="Train it again."
+        )
+    numbers = about.record("prior")
+    behind, ahead = (numbers.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
     shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "weights": f"R {len(ARTICULATION)}"}
     if "prior.closure_weights" in tensors:
         shapes["closure_weights"] = "R"
@@ -280,8 +282,8 @@ def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, An
         raise AvatarError(f"{path}: prior.input_std is not positive.", fix="Train it again.")
     return SharedPrior(
         encoder=encoder, closure_weights=tensors.get("prior.closure_weights"), behind=behind, ahead=ahead,
-        gain=said.number("gain", 0, 100),
-        about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
+        gain=numbers.number("gain", 0, 100),
+        about=numbers.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},
     )  # fmt: skip
 
 

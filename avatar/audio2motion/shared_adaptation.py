@@ -77,7 +77,7 @@ class _Regression:
         self._folds = list(itertools.pairwise(np.linspace(0, len(x), _FOLDS + 1).astype(int)))
 
     def solve(self, chosen: np.ndarray, seconds: float) -> np.ndarray:
-        """Weights [R, CHANNELS] of the ``chosen`` rows [T], held back as if ``seconds`` of speech said nothing."""
+        """Weights [R, CHANNELS] fitted to the ``chosen`` rows [T]; the prior counts for ``seconds`` of speech."""
         seen = self.x[chosen]
         ridge = np.full(self.x.shape[1], self._power * seconds)
         ridge[-1] = RATE  # the constant: a second of the prior's mean

@@ -49,10 +49,10 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     """
     from avatar.data.run import open_person
     from avatar.eval import report_html, speech_metrics
-    from avatar.eval.face_tracker import FaceTracker
     from avatar.eval.settings import held_out, reconstruct, speak
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
+    from avatar.preprocess.face_tracker import FaceTracker
 
     options.check()
     words = None if options.words is None else speech_metrics.read_words(options.words)

@@ -16,6 +16,7 @@ from avatar.eval.recorder import Recorder
 from avatar.eval.speed import measure_speed
 
 if TYPE_CHECKING:
+    from avatar.audio2motion.base import AudioToMotion
     from avatar.data import PersonDataset
     from avatar.eval.options import EvalOptions
     from avatar.eval.speech_metrics import Speech, Word
@@ -56,13 +57,12 @@ def reconstruct(
     run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, words: list[Word] | None, tools: Tools
 ) -> tuple[Measurement, dict[str, Any]]:
     """Measure self-reconstruction, and the speed of rendering."""
-    from avatar.audio2motion.load import load_speech
     from avatar.eval.ablations import ablated
     from avatar.eval.driving import audio_second
 
     first, last = held_out(avatar, data, options.frames)
     driving = choose_driving(run, options.drive, data, first, last, tools.notes)
-    speed = measure_speed(avatar, data, first, last, load_speech(run, data.fps) if "audio" in driving else None)
+    speed = measure_speed(avatar, data, first, last, trained_speech(run, data.fps) if "audio" in driving else None)
     head_only = options.protocol == "both" and avatar.can_render_head
     if options.protocol == "both" and not head_only:
         tools.notes.append("The head-only protocol is left out: the method cannot draw the head alone.")
@@ -101,15 +101,15 @@ def speak(
     run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, words: list[Word] | None, tools: Tools
 ) -> tuple[Measurement, dict[str, Any]]:
     """Measure novel audio, and the speed of rendering."""
-    from avatar.audio2motion.load import count_frames, load_speech
     from avatar.eval.driving import driven_novel
+    from avatar.infer.sources import AudioFile
 
     audio = options.audio
     assert audio is not None
-    frames = min(count_frames(audio, data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
+    frames = min(AudioFile(audio).frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
-    speech = load_speech(run, data.fps)
+    speech = trained_speech(run, data.fps)
     driving = driven_novel(avatar, speech, audio, frames)
     speed = measure_speed(avatar, data, data.test_start, data.num_frames, speech)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
@@ -122,17 +122,27 @@ def speak(
     return measured, speed
 
 
+def trained_speech(run: Path, fps: float) -> AudioToMotion:
+    """Load the speech network that a run's training fitted.
+
+    Raises:
+        AvatarError: The run has none: the network that all people share is not what is measured here.
+    """
+    from avatar.audio2motion.load import PERSONAL, load_personal, load_speech
+
+    return load_speech(run, fps) if (run / PERSONAL).is_file() else load_personal(run)
+
+
 def choose_driving(
     run: Path, drive: str, data: PersonDataset, first: int, last: int, notes: list[str]
 ) -> dict[str, Motion]:
     """The motions that drive the face. With ``both``, a person without audio is measured on tracked motion only."""
-    from avatar.audio2motion.load import load_speech
     from avatar.eval.driving import driven_held_out
 
     driving: dict[str, Motion] = {}
     if drive in ("both", "audio"):
         try:
-            driving |= driven_held_out(data, load_speech(run, data.fps), first, last)
+            driving |= driven_held_out(data, trained_speech(run, data.fps), first, last)
         except AvatarError as error:
             if drive == "audio":
                 raise

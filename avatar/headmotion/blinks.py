@@ -1,7 +1,7 @@
-"""When somebody blinks: a point process whose rate speech, gaze and the head change, and the person's own blinks.
+"""Blinks as a point process whose rate depends on speech, gaze and head, with the person's own blink shapes.
 
 People blink at the ends of phrases and when the eyes jump, and hardly just after a blink. A logistic regression on the
-person's track says how probable the beginning of a blink is in each frame. By the time-rescaling theorem (Papangelou,
+person's track predicts the probability that a blink begins in each frame. By the time-rescaling theorem (Papangelou,
 1972; Brown et al., 2002) the sum of these probabilities between two blinks is exponentially distributed with mean one:
 a blink begins when the sum since the last one reaches such a draw, or one, where nothing shall be random.
 """
@@ -24,7 +24,7 @@ _ROUNDS = 20  # of Newton's method
 
 
 def influences(z: Tensor, speech: Tensor, rate: float) -> np.ndarray:
-    """[T, 4] what may bring a blink: loudness, voice ending, a jump of the eyes, a turn of the head.
+    """Compute the covariates of the blink rate [T, 4]: loudness, voice ending, a jump of the eyes, a turn of the head.
 
     Args:
         z: [T, C] channels of `UpperFaceNormalizer`, in spreads.
@@ -66,7 +66,7 @@ class BlinkHabit:
 
     @staticmethod
     def of(track: Motion, segments: Sequence[tuple[int, int]], z: Tensor, speech: Tensor) -> BlinkHabit:
-        """Learn it from a track [T]; somebody who never blinks in it, never will."""
+        """Fit it to a track [T]; somebody who never blinks in it never will."""
         blinks = find_blinks(track, segments)
         length = max((b.stop - b.start for b in blinks), default=2)
         count = max(1, len(blinks))

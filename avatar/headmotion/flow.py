@@ -1,17 +1,16 @@
-"""One second of motion from what went before and what is heard: response, forecast, and a flow that makes it a sample.
+"""Flow matching for one second of head motion, conditioned on the seconds before and on speech.
 
-What the sound alone says about where head, eyes and brows are is a linear :class:`Response`: it adds to the motion and
-never adds up, so that a long silence moves nobody away. What remains is first written as a Gaussian, the
-:class:`Forecast`: mean and covariance of the next second given the seconds before. In its whitened
-coordinates ``u`` a flow takes noise to motion (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023) along
-the trigonometric interpolant
+Three parts add up. The :class:`Response` is the linear effect of speech on head, eyes and brows. It does not
+accumulate, so a long silence moves nobody away. The :class:`Forecast` is a Gaussian over the rest: mean and covariance
+of the next second given the seconds before. In its whitened coordinates ``u`` a flow takes noise to motion (Lipman et
+al., "Flow Matching for Generative Modeling", ICLR 2023) along the trigonometric interpolant
 
     u(t) = cos(pi t / 2) noise + sin(pi t / 2) data
 
 of Albergo and Vanden-Eijnden ("Building Normalizing Flows with Stochastic Interpolants", ICLR 2023). With it the flow
-of a standard normal to itself stands still: a network that has learnt nothing leaves the Gaussian as it is, for any
-number of steps, and what it learns are departures from it. No jump is possible where a second begins: the uncertainty
-of a displacement vanishes there.
+of a standard normal to itself stands still: an untrained network leaves the Gaussian as it is, for any number of steps.
+Training learns departures from it. There is no jump where a second begins, because the variance of a displacement
+vanishes there.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 FORMAT = "avatar-motion-flow-1"
 WEIGHTS = Path(__file__).with_name("generator.safetensors")
 RATE = 25.0  # rows per second inside, whatever the avatar's rate is
-CONTEXT, WINDOW, AHEAD = 40, 25, 15  # rows known before, rows made, rows of sound after
+CONTEXT, WINDOW, AHEAD = 40, 25, 15  # rows of context, rows made, rows of speech after
 PATCH = 5  # rows per token
 SPEECH = 2  # loudness and voice activity
-HEARD = CONTEXT + WINDOW + AHEAD
-_REACH = 4  # rows on each side that a tap of the response averages
-BEFORE = 25  # rows of sound before a row that it responds to; `AHEAD` after
-TAPS = SPEECH * ((BEFORE + AHEAD - 2 * _REACH) // PATCH + 1)  # numbers that a response is made from
+SPAN = CONTEXT + WINDOW + AHEAD
+_REACH = 4  # rows on each side that an input of the response averages
+BEFORE = 25  # rows of speech before a row that it responds to; `AHEAD` after
+RESPONSE_FEATURES = SPEECH * ((BEFORE + AHEAD - 2 * _REACH) // PATCH + 1)  # features of the response
 STEPS = 4  # of Heun's method: eight evaluations
 _SIZE = len(CHANNELS)
 _WIDTH, _LAYERS, _HEADS, _DROPOUT = 32, 2, 4, 0.2
@@ -53,11 +52,11 @@ _APART = 0.3  # how much of the covariance between different channels is not bel
 
 
 class Response:
-    """What the sound around a row says about it, linearly.
+    """Linear prediction of a row from the speech around it.
 
     Args:
-        weights: [n, C] for n smoothed taps of the sound.
-        middle: [n] what the taps usually are: there the response is zero.
+        weights: [n, C] of n smoothed features of the speech.
+        middle: [n] mean of the features: there the response is zero.
     """
 
     def __init__(self, weights: Tensor, middle: Tensor) -> None:
@@ -65,13 +64,13 @@ class Response:
 
     @staticmethod
     def of(z: Tensor, speech: Tensor) -> Response:
-        """Fit it; how strongly it is held back is chosen for each channel on fifths that are left out.
+        """Fit it by ridge regression, cross-validated on fifths for each channel.
 
         Args:
             z: [T, C] channels in spreads.
             speech: [T, SPEECH].
         """
-        x = _taps(around(speech)).double()
+        x = _response_features(around(speech)).double()
         middle = x.mean(0)
         x, y = x - middle, z.double()
         folds = np.linspace(0, len(x), _FOLDS + 1).astype(int)
@@ -98,7 +97,7 @@ class Response:
 
     def __call__(self, speech: Tensor) -> Tensor:
         """[T, C] for speech [BEFORE + T + AHEAD, SPEECH]."""
-        return (_taps(speech) - self.middle) @ self.weights
+        return (_response_features(speech) - self.middle) @ self.weights
 
 
 def around(speech: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def around(speech: Tensor) -> Tensor:
     return torch.cat([speech[:1].expand(BEFORE, -1), speech, speech[-1:].expand(AHEAD, -1)])
 
 
-def _taps(speech: Tensor) -> Tensor:
+def _response_features(speech: Tensor) -> Tensor:
     """[T, n] Hann-weighted means of 0.3 s of speech [BEFORE + T + AHEAD, SPEECH], every 0.2 s about each row."""
     window = torch.hann_window(2 * _REACH + 1, periodic=False)[None, None]
     smooth = torch.nn.functional.conv1d(speech.T[:, None], window / window.sum())[:, 0].T
@@ -134,9 +133,8 @@ class Forecast:
     Attributes:
         scale: [5 C] spreads of the `summary`.
         weights: [5 C, WINDOW * C] mean displacement from `onwards`; somebody at rest stays there.
-        trend: [WINDOW, C] what the windows that it was fitted to do beside that, on average. A video of short sentences
-            holds more of their ends than of their beginnings: true of these windows, but second after second it would
-            lead away.
+        trend: [WINDOW, C] mean residual over the windows that it was fitted to. It is left out of what is generated: a
+            video of short sentences holds more of their ends, and second after second that would lead away.
         modes: [K, WINDOW * C] directions of what is uncertain, orthonormal; ``size`` [K] standard deviation along them.
     """
 
@@ -204,10 +202,10 @@ class Forecast:
 
 
 class FlowNet(nn.Module):
-    """A transformer over tokens of 0.2 s: velocity of the flow, in the frames' own space.
+    """Transformer over tokens of 0.2 s that predicts the velocity of the flow, in the frames' own space.
 
-    How much moves, before and in the sample as it is, says more about what comes than where to: tokens hold its
-    logarithm, and the network answers with a gain on the sample beside a shift.
+    The amount of motion, in the context and in the sample, is more informative than its direction. So tokens hold its
+    logarithm, and the network predicts a gain on the sample beside a shift.
     """
 
     def __init__(self) -> None:
@@ -217,7 +215,7 @@ class FlowNet(nn.Module):
         self.now = nn.Linear(PATCH * (2 * _SIZE + SPEECH) + _SIZE + 1, width)
         self.later = nn.Linear(PATCH * SPEECH + 1, width)
         self.time = nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, width))
-        self.place = nn.Parameter(0.02 * torch.randn(HEARD // PATCH, width))
+        self.place = nn.Parameter(0.02 * torch.randn(SPAN // PATCH, width))
         layer = nn.TransformerEncoderLayer(
             width, _HEADS, 2 * width, dropout=_DROPOUT, activation="gelu", batch_first=True, norm_first=True
         )
@@ -233,16 +231,16 @@ class FlowNet(nn.Module):
 
         Args:
             context: [B, CONTEXT, C].
-            speech: [B, HEARD, SPEECH].
-            known: [B] 1 where the sound is to be listened to, 0 where not.
+            speech: [B, SPAN, SPEECH].
+            known: [B] 1 with the speech, 0 without (the unconditional branch).
             now: [B, WINDOW, C] the sample as it is.
             whitened: [B, WINDOW, C] its whitened coordinates in the frames' space.
             time: [B] of the flow, 0 to 1.
         """
-        listened = known[:, None, None]
-        sound = (speech * listened).unflatten(1, (-1, PATCH)).flatten(2)
-        sound = torch.cat([sound, listened.expand(-1, sound.shape[1], -1)], 2)
-        past, present, later = sound.split([n // PATCH for n in (CONTEXT, WINDOW, AHEAD)], 1)
+        conditioned = known[:, None, None]
+        tokens = (speech * conditioned).unflatten(1, (-1, PATCH)).flatten(2)
+        tokens = torch.cat([tokens, conditioned.expand(-1, tokens.shape[1], -1)], 2)
+        past, present, later = tokens.split([n // PATCH for n in (CONTEXT, WINDOW, AHEAD)], 1)
 
         def patches(rows: Tensor) -> Tensor:
             return rows.unflatten(1, (-1, PATCH)).flatten(2)
@@ -268,7 +266,7 @@ class FlowNet(nn.Module):
 
 
 def save_flow(net: FlowNet, path: Path, about: dict[str, Any]) -> None:
-    """Write shared weights; ``about`` says what they were learnt from."""
+    """Write shared weights; ``about`` records what they were trained on."""
     save_tensors(path, net.state_dict(), {"format": FORMAT, "about": about})
 
 
@@ -298,15 +296,15 @@ def velocity(
 def sample(net: FlowNet, base: Forecast, context: Tensor, speech: Tensor, noise: Tensor, guidance: float) -> Tensor:
     """The next second [WINDOW, C], without the response: the flow's equation by Heun's method.
 
-    Classifier-free guidance (Ho and Salimans, 2022): what the sound adds counts ``guidance`` times.
+    Classifier-free guidance (Ho and Salimans, 2022): the difference that the speech makes counts ``guidance`` times.
 
     Args:
         net: The flow.
         base: The forecast that it starts from.
         context: [CONTEXT, C] without the response.
-        speech: [HEARD, SPEECH].
+        speech: [SPAN, SPEECH].
         noise: [K] standard normal for a sample; zeros for the calmest one.
-        guidance: 0 does not listen, 1 is as learnt.
+        guidance: 0 ignores the speech, 1 is as trained.
     """
     pair = context.expand(2, -1, -1), speech.expand(2, -1, -1), torch.tensor([0.0, 1.0])
     mean = base.mean(context[None])

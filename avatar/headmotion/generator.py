@@ -27,10 +27,10 @@ from avatar.headmotion.flow import (
     AHEAD,
     BEFORE,
     CONTEXT,
-    HEARD,
     RATE,
+    RESPONSE_FEATURES,
+    SPAN,
     SPEECH,
-    TAPS,
     WINDOW,
     FlowNet,
     Forecast,
@@ -105,9 +105,9 @@ class MotionGenerator:
     Attributes:
         normalizer: How the person holds and moves head, eyes and brows.
         blinks: When and how they blink.
-        response: What the sound says.
+        response: Linear effect of speech.
         forecast: The Gaussian of the next second.
-        flow: What makes a sample of it.
+        flow: What makes a sample of the forecast.
         starts: [S, CONTEXT, C] moments to begin from, in spreads.
         listens: Whether it was trained with audio; otherwise audio makes no difference.
     """
@@ -252,7 +252,7 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
         raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", fix="Train again.")
     rows = check_tensors(tensors, path, {"blinks.shapes": "B N 4"})["N"]
     sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": rows + 1})
-    if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != TAPS or int(tensors["blinks.lengths"].min()) < 1:
+    if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != RESPONSE_FEATURES or int(tensors["blinks.lengths"].min()) < 1:
         raise AvatarError(f"{path} does not hold what a motion generator needs.", fix="Train again.")
     if not bool((tensors["normalizer.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
         raise AvatarError(f"{path}: a spread in it is not positive.", fix="Train again.")
@@ -362,8 +362,8 @@ class _Windows:
         """Take `speech_rows` [n, SPEECH]; return the windows that they complete."""
         self._speech = torch.cat([self._speech, speech])
         rows = [torch.zeros(0, len(CHANNELS) + 8)]
-        while len(self._speech) >= HEARD:
-            rows.append(self._window(self._speech[:HEARD]))
+        while len(self._speech) >= SPAN:
+            rows.append(self._window(self._speech[:SPAN]))
             self._speech = self._speech[WINDOW:]
         return torch.cat(rows)
 

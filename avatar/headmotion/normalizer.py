@@ -1,7 +1,7 @@
 """Upper face without the person: head, gaze, brows and lids in units of the person's own rest and spread.
 
 :class:`UpperFaceNormalizer` takes rest and spread out of a track, and turns numbers in those units back into motion.
-Head, eyes and brows follow the numbers. Torso and ARKit coefficients go with them linearly, as on the person's own track.
+Head, eyes and brows follow the numbers. Torso and ARKit coefficients go with them linearly, as on the person's track.
 Blinks are taken out before, and put in again by `avatar.headmotion.blinks`.
 """
 

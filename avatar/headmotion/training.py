@@ -1,4 +1,4 @@
-"""Fit a person's motion generator: everything but the flow in closed form, the flow in seconds on one core."""
+"""Training of a person's motion generator: all but the flow in closed form, the flow in seconds on one core."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from avatar.headmotion.normalizer import mirrored
 
 STEPS = 120  # of a person; more of them learn the minute by heart
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 64, 2e-3, 0.05
-_DEAF = 0.15  # of the windows are learnt without the sound
+_UNCONDITIONAL = 0.15  # of the windows are learnt without the speech
 _AMPLITUDE = 0.15  # copies move so much more, or less
 
 
 @dataclass(frozen=True)
 class Windows:
-    """What there is to learn from.
+    """Training windows.
 
     Attributes:
         z: [N, CONTEXT + WINDOW, C] spreads.
-        response: [N, CONTEXT + WINDOW, C] what the sound says about them.
-        speech: [N, HEARD, SPEECH].
+        response: [N, CONTEXT + WINDOW, C] the linear effect of speech on them.
+        speech: [N, SPAN, SPEECH].
         order: [N] row at which the new part begins.
     """
 
@@ -72,8 +72,8 @@ def windows_of(
     order = np.array(starts, int)
     rows = torch.from_numpy(order)[:, None]
     inside = rows + torch.arange(-CONTEXT, WINDOW)
-    sound = (rows + torch.arange(-CONTEXT, WINDOW + AHEAD)).clamp(max=len(speech) - 1)
-    return Windows(z[inside], response[inside], speech[sound], order)
+    nearby = (rows + torch.arange(-CONTEXT, WINDOW + AHEAD)).clamp(max=len(speech) - 1)
+    return Windows(z[inside], response[inside], speech[nearby], order)
 
 
 def fit_forecast(windows: Windows) -> Forecast:
@@ -84,13 +84,13 @@ def fit_forecast(windows: Windows) -> Forecast:
 
 
 def flow_loss(net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """Mean square error of the velocity; pi^2 / 4 for a network that says nothing about a Gaussian.
+    """Mean square error of the velocity; pi^2 / 4 for a zero network on a Gaussian.
 
     Args:
         net: The flow.
         base: The forecast it starts from.
         windows: B of them.
-        known: [B] whether the sound is heard.
+        known: [B] 1 with the speech, 0 without.
         noise: [B, K] standard normal.
         time: [B] 0 to 1.
     """
@@ -106,13 +106,13 @@ def flow_loss(net: FlowNet, base: Forecast, windows: Windows, known: Tensor, noi
 def fit_flow(
     net: FlowNet, windows: Windows, base: Forecast, listens: bool, steps: int = STEPS, seed: int = 0
 ) -> FlowNet:
-    """A copy of a flow that went on learning; the same seed gives the same weights, whatever the number of threads.
+    """Fine-tune a copy of a flow; the same seed gives the same weights, whatever the number of threads.
 
     Args:
         net: Where to begin.
         windows: What to learn from.
         base: The Gaussian of them.
-        listens: Whether there is sound to learn from.
+        listens: Whether there is audio to learn from.
         steps: Of the optimizer.
         seed: Of every random choice.
     """
@@ -127,7 +127,7 @@ def fit_flow(
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
             for _ in range(steps):
                 batch = varied(windows[rng.integers(0, len(windows), _BATCH)], rng)
-                known = torch.from_numpy((rng.random(_BATCH) >= (_DEAF if listens else 1)).astype(np.float32))
+                known = torch.from_numpy((rng.random(_BATCH) >= (_UNCONDITIONAL if listens else 1)).astype(np.float32))
                 loss = flow_loss(net, base, batch, known, torch.randn(_BATCH, len(base.size)), torch.rand(_BATCH))
                 optimizer.zero_grad()
                 loss.backward()
@@ -140,7 +140,7 @@ def fit_flow(
 
 
 def varied(windows: Windows, rng: np.random.Generator) -> Windows:
-    """Half of them in the mirror, all of them moving somewhat more or less."""
+    """Augment windows: half of them mirrored, all of them scaled a little."""
     flip = torch.from_numpy(rng.random(len(windows)) < 0.5)[:, None, None]
     scale = torch.from_numpy(rng.uniform(1 - _AMPLITUDE, 1 + _AMPLITUDE, (len(windows), 1, 1)).astype(np.float32))
     z, response = (scale * torch.where(flip, mirrored(v), v) for v in (windows.z, windows.response))

@@ -86,7 +86,7 @@ class Avatar:
 
         Args:
             run: The folder.
-            baked: Play its baked form (`avatar bake`): faster, nearly the same.
+            baked: Play its baked form (`avatar export --format baked`): faster, nearly the same.
             renderer: Backend that draws. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.

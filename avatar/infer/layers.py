@@ -73,18 +73,18 @@ class PoseSource(Protocol):
     """Motion of head, torso, gaze and upper face, read forwards from frame 0 on.
 
     Attributes:
-        ready: How many frames are known; infinite where no sound decides.
+        ready: How many frames are known; infinite where no audio decides.
     """
 
     @property
     def ready(self) -> float: ...
 
     def push(self, samples: np.ndarray) -> None:
-        """Take 16 kHz mono sound [N]."""
+        """Take 16 kHz mono audio [N]."""
         ...
 
     def finish(self) -> None:
-        """End the sound; silence follows."""
+        """End the audio; silence follows."""
         ...
 
     def read(self, start: int, count: int) -> Motion:
@@ -97,7 +97,7 @@ class PoseSource(Protocol):
 
 
 class LoopedPose:
-    """A loop of the person's own head motion, which no sound changes.
+    """A loop of the person's own head motion, which no audio changes.
 
     Args:
         person: The person.
@@ -126,7 +126,7 @@ class LoopedPose:
 
 
 class GeneratedPose:
-    """Head motion generated from the sound; needs sound ahead of each frame.
+    """Head motion generated from the audio; needs audio ahead of each frame.
 
     Args:
         stream: The opened generator.
@@ -152,7 +152,7 @@ class GeneratedPose:
 
     def read(self, start: int, count: int) -> Motion:
         self.forget(start)
-        while start + count > self._first + len(self._held):  # after the sound, silence goes on
+        while start + count > self._first + len(self._held):  # after the audio, silence goes on
             self.push(np.zeros(SAMPLE_RATE, np.float32))
         return self._held[start - self._first : start - self._first + count]
 
@@ -203,12 +203,12 @@ class MotionLayers:
         return min((source.ready for source in self.sources), default=math.inf)
 
     def push(self, samples: np.ndarray) -> None:
-        """Let head motion hear the sound."""
+        """Let head motion hear the audio."""
         for source in self.sources:
             source.push(samples)
 
     def finish(self) -> None:
-        """End the sound."""
+        """End the audio."""
         for source in self.sources:
             source.finish()
 

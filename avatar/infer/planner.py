@@ -30,7 +30,7 @@ from avatar.motion.timeline import Span
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioStream, AudioToMotion
 
-EASE_SECONDS = 0.4  # from rest to the first sound of a file, and from the last one to rest
+EASE_SECONDS = 0.4  # from rest to the begin of the audio of a file, and from its end to rest
 
 
 class MotionPlan:

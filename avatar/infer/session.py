@@ -135,6 +135,8 @@ class Session:
     def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
         """Change controls or camera while the session runs. New controls fade in; None leaves a thing as it is.
 
+        The speech network stays. A style or a pose from a video is tracked here, which takes its time.
+
         Raises:
             AvatarError: A control is not understood or needs to know the audio beforehand. Nothing changes then.
         """

@@ -112,7 +112,7 @@ def read_motion(path: Path, person: MotionStats) -> Motion:
 
 
 def track_video(path: Path) -> Motion:
-    """Track the face of a video the short way: landmarks of single pictures, one rigid head, no texture, no torso.
+    """Track the face of a video the short way: landmarks of single frames, one rigid head, no texture, no torso.
 
     Raises:
         AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
@@ -133,13 +133,13 @@ def track_video(path: Path) -> Motion:
     landmarks, arkit, thumbnails = [], [], []
     main: Face | None = None
     with Landmarker() as landmarker:
-        for picture in log.track(read_frames(info), f"tracking {path.name}", info.num_frames):
-            face = pick_face(main, landmarker.detect(picture))
+        for frame in log.track(read_frames(info), f"tracking {path.name}", info.num_frames):
+            face = pick_face(main, landmarker.detect(frame))
             if face is not None:
-                main = face = landmarker.look_again(picture, face)
+                main = face = landmarker.look_again(frame, face)
             landmarks.append(np.full((478, 3), np.nan, np.float32) if face is None else face.landmarks)
             arkit.append(np.full(52, np.nan, np.float32) if face is None else face.arkit)
-            thumbnails.append(thumbnail(picture))
+            thumbnails.append(thumbnail(frame))
     points, scores = np.stack(landmarks), np.stack(arkit)
     valid = np.isfinite(points[:, 0, 0])
     if valid.mean() < LEAST_SEEN:

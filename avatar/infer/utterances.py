@@ -85,7 +85,8 @@ class Utterances:
     def end(self) -> None:
         """End the utterance that was pushed last."""
         with self._lock:
-            self._inbox.append(None)
+            if not self._inbox or self._inbox[-1] is not None:
+                self._inbox.append(None)
 
     def interrupt(self) -> float:
         """Drop everything that was not shown; return how many seconds of the current utterance were."""
@@ -160,8 +161,10 @@ class Utterances:
             before = last.cut()
             last = self._open(False)
             last.push(before)
-        elif last.heard and silent and last.quiet + len(piece) > QUIET_SECONDS * SAMPLE_RATE:
-            piece = last.to_whole_frame(piece)
+        elif last.heard and silent and last.quiet > QUIET_SECONDS * SAMPLE_RATE and last.missing <= len(piece):
+            whole = last.missing  # to a whole frame: nothing has to be padded in between
+            last.push(piece[:whole])
+            piece = piece[whole:]
             last.finish()
             last = self._open(True)
         last.quiet = last.quiet + len(piece) if silent else 0
@@ -194,6 +197,12 @@ class _Part:
     def over(self) -> bool:
         return self.finished and not self.ready
 
+    @property
+    def missing(self) -> int:
+        """Samples that its last frame still lacks."""
+        frames = np.ceil(self._pushed * self._fps / SAMPLE_RATE - 1e-6)
+        return max(0, round(frames * SAMPLE_RATE / self._fps) - self._pushed)
+
     def push(self, samples: np.ndarray) -> None:
         if not len(samples):
             return
@@ -211,13 +220,6 @@ class _Part:
         rest, self._audio = self._audio[kept:], self._audio[:kept]
         self.finished = True
         return rest
-
-    def to_whole_frame(self, samples: np.ndarray) -> np.ndarray:
-        """Push as many samples as the last frame still lacks; return the others."""
-        whole = round(np.ceil(self._pushed * self._fps / SAMPLE_RATE - 1e-6) * SAMPLE_RATE / self._fps)
-        missing = max(0, whole - self._pushed)
-        self.push(samples[:missing])
-        return samples[missing:]
 
     def take(self, samples: int) -> tuple[Motion | None, np.ndarray]:
         """The next frame of lips, and its samples; the last ones may be fewer."""

@@ -1,4 +1,4 @@
-"""Sound in and out: whatever ffmpeg reads becomes 16 kHz mono float32, streamed, so that an hour costs no memory."""
+"""Audio in and out: whatever ffmpeg reads becomes 16 kHz mono float32, streamed, so that an hour costs no memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is sile
 _GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
 _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
 _MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
-_MAX_OVERLAP_SECONDS = 3600.0  # dropped, all in all; sound that is decoded for nothing takes time all the same
+_MAX_OVERLAP_SECONDS = 3600.0  # dropped, all in all; decoding it takes time all the same
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
 _SAMPLE_RATES = (1000, 1_536_000)  # hertz
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
@@ -27,7 +27,7 @@ _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises mor
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:
-    """What the header of a file says about its (first) audio track.
+    """Header of a file's first audio track.
 
     Attributes:
         duration: Seconds; None where only decoding would tell (some streams).
@@ -45,7 +45,7 @@ class AudioInfo:
 
 
 def probe_audio(path: Path | str) -> AudioInfo:
-    """Look at a file without decoding it.
+    """Read the header of a file without decoding it.
 
     Raises:
         AvatarError: The file is missing, empty, unreadable, or has no audio track.
@@ -54,14 +54,14 @@ def probe_audio(path: Path | str) -> AudioInfo:
 
     path = Path(path)
     try:
-        with open_media(path, "sound") as container:
+        with open_media(path, "audio") as container:
             if not container.streams.audio:
                 raise AvatarError(
-                    f"{path} has no audio track.", fix="Give a file with sound: wav, flac, mp3, m4a, mp4."
+                    f"{path} has no audio track.", fix="Give a file with audio: wav, flac, mp3, m4a, mp4."
                 )
             stream = container.streams.audio[0]
             if stream.codec_context is None:  # PyAV: FFmpeg has no decoder
-                raise ValueError("its sound is coded in a way that FFmpeg does not know")
+                raise ValueError("its audio is coded in a way that FFmpeg does not know")
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
             if stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
@@ -79,7 +79,7 @@ def probe_audio(path: Path | str) -> AudioInfo:
             )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(
-            f"{path} is not a sound file that can be read:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["sound"]
+            f"{path} is not an audio file that can be read:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["audio"]
         ) from None
 
 
@@ -94,15 +94,15 @@ def stream_audio(
     Args:
         path: Anything ffmpeg reads.
         chunk_seconds: Length of each chunk but the last.
-        start: Container time of the first sample returned, seconds. None: where the track begins. To lay sound under
-            a picture, give the time of the first picture.
+        start: Container time of the first sample returned, seconds. None: where the track begins. To lay audio under
+            a video, give the time of its first frame.
         sample_rate: Hertz, of the result.
 
     Yields:
         [chunk_seconds * sample_rate] float32 mono, nominally within -1..1.
 
     Raises:
-        AvatarError: Missing, unreadable, without sound, of zero length, or with samples that are not numbers.
+        AvatarError: Missing, unreadable, without audio, of zero length, or with samples that are not numbers.
     """
     return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate)[1]
 
@@ -172,7 +172,7 @@ def loudness_db(samples: np.ndarray) -> float:
 def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = SILENCE_DB) -> bool:
     """Whether no tenth of a second is louder than ``threshold_db`` (dBFS RMS, a constant offset removed).
 
-    Stops reading at the first sound.
+    Stops reading at the first one that is louder.
     """
     size = SAMPLE_RATE // 10
     for chunk in _rechunk([chunks] if isinstance(chunks, np.ndarray) else chunks, size):
@@ -186,7 +186,7 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
 
     total = filled = overlap = 0
     try:
-        with open_media(path, "sound") as container:
+        with open_media(path, "audio") as container:
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
             expected: float | None = None
@@ -236,10 +236,10 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                     yield block[skip:]
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(
-            f"{path} cannot be decoded as sound:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["sound"]
+            f"{path} cannot be decoded as audio:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["audio"]
         ) from None
     if total == 0:
-        raise AvatarError(f"{path} contains no sound: its audio track has zero length.", fix=ADVICE["sound"])
+        raise AvatarError(f"{path} contains no audio: its audio track has zero length.", fix=ADVICE["audio"])
 
 
 def _frames(container, stream) -> Iterator:

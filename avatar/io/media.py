@@ -1,4 +1,4 @@
-"""The one door through which sound and video files come in: local, and whole in themselves."""
+"""The one door through which audio and video files come in: local, and whole in themselves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ CONTAINERS = (
 )  # fmt: skip
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 ADVICE = {
-    "sound": "Use a sound file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with sound.",
+    "audio": "Use an audio file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with audio.",
     "video": "Check that it plays, or copy or download it again.",
 }
+_ARTICLE = {"audio": "an", "video": "a"}
 
 
-def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> InputContainer:
-    """Open a local sound or video file for reading; the container closes itself as a context manager.
+def open_media(path: Path | str, kind: Literal["audio", "video"] = "video") -> InputContainer:
+    """Open a local audio or video file for reading; the container closes itself as a context manager.
 
     The content decides what a file is, whatever its name says. Nothing but this file is opened.
 
@@ -42,7 +43,7 @@ def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> I
     path = Path(path)
     try:
         if path.is_dir():
-            raise AvatarError(f"{path} is a folder, not a {kind} file.", fix=ADVICE[kind])
+            raise AvatarError(f"{path} is a folder, not {_ARTICLE[kind]} {kind} file.", fix=ADVICE[kind])
         if not path.exists():
             raise AvatarError(
                 f"The {kind} file {path} does not exist.", fix="Check the path for a typing mistake; it must be a file."
@@ -61,7 +62,7 @@ def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> I
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EINVAL:  # not in the list of formats
             raise AvatarError(
-                f"{path} is not a {kind} file of a kind that is opened here.",
+                f"{path} is not {_ARTICLE[kind]} {kind} file of a kind that is opened here.",
                 why="Playlists and other files that name further files or addresses are not followed.",
                 fix="Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
             ) from None
@@ -74,8 +75,8 @@ def ffmpeg_reason(error: Exception) -> str:
 
 
 def _broken(path: Path, kind: str, reason: str) -> AvatarError:
-    if kind == "sound":
-        return AvatarError(f"{path} is not a sound file that can be read:", why=f"{reason}.", fix=ADVICE[kind])
+    if kind == "audio":
+        return AvatarError(f"{path} is not an audio file that can be read:", why=f"{reason}.", fix=ADVICE[kind])
     return AvatarError(
         f"{path} cannot be opened as a video:",
         why=f"it is not one, or its index is missing because the file was cut off ({reason}).",

@@ -1,4 +1,4 @@
-"""H.264 writing with the user's own sound, in constant memory and under a temporary name until it is whole."""
+"""H.264 writing with the user's own audio, in constant memory and under a temporary name until it is whole."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
 from avatar.writing import NewFile, disk_error
 
-BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small pictures
+BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small images
 BT709 = 1
 LIMITED_RANGE = 1
 
 
 @final
 class VideoWriter:
-    """Writes an mp4 frame by frame: H.264, yuv420p, optionally with a sound file beside the picture.
+    """Writes an mp4 frame by frame: H.264, yuv420p, optionally with the audio of a file.
 
-    Sound is interleaved while the picture is written, so that nothing piles up in memory, and ends with the picture.
+    Audio is interleaved with the video, so that nothing piles up in memory, and ends with it.
     AAC is copied as it is when it starts at zero; everything else becomes AAC (a copied MP3 would lose the note of its
     encoder's delay, which is more than a frame).
 
     Args:
         path: The mp4 to write. It appears, or replaces an older one, when :meth:`close` succeeds.
-        width, height: Picture size in pixels. Odd sizes are padded by one repeated row or column.
+        width, height: Frame size in pixels. Odd sizes are padded by one repeated row or column.
         fps: Frames per second.
-        audio: Anything FFmpeg reads that has a sound track.
+        audio: Anything FFmpeg reads that has an audio track.
         audio_start: Second of ``audio`` that belongs to the first frame, counted from its first sample.
         crf: x264's quality, 0 (lossless) to 51; 18 looks like the original.
         preset: x264's speed preset.
         threads: Encoder threads; 0 lets x264 choose.
 
     Raises:
-        AvatarError: The sound cannot be read, or the output cannot be written.
+        AvatarError: The audio cannot be read, or the output cannot be written.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class VideoWriter:
         self.width, self.height = width, height
         self.frames = 0
         self._rate = Fraction(fps).limit_denominator(10_000)
-        self._sound = None if audio is None else _Sound(Path(audio), audio_start)
+        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start)
         self._output: OutputContainer | None = None
         self._new: NewFile | None = None
         try:
@@ -79,8 +79,8 @@ class VideoWriter:
             context.time_base = 1 / self._rate
             context.colorspace, context.color_primaries, context.color_trc = BT601, BT709, BT709
             context.color_range = LIMITED_RANGE
-            if self._sound is not None:
-                self._sound.attach(output)
+            if self._audio is not None:
+                self._audio.attach(output)
         except OSError as error:
             self.abort()
             raise disk_error(error, self.path) from error
@@ -102,8 +102,8 @@ class VideoWriter:
         try:
             self._output.mux(self._video.encode(frame))
             self.frames += 1
-            if self._sound is not None:
-                self._sound.write_until(self.frames / self._rate, self._output)
+            if self._audio is not None:
+                self._audio.write_until(self.frames / self._rate, self._output)
         except OSError as error:
             self.abort()
             raise disk_error(error, self.path) from error
@@ -117,8 +117,8 @@ class VideoWriter:
             return
         try:
             self._output.mux(self._video.encode(None))
-            if self._sound is not None:
-                self._sound.finish(self._output)
+            if self._audio is not None:
+                self._audio.finish(self._output)
             self._output.close()
             self._output = None
             if self._new is not None:
@@ -134,8 +134,8 @@ class VideoWriter:
         if output is not None:
             with suppress(OSError):  # the reason for stopping is already being reported
                 output.close()
-        if self._sound is not None:
-            self._sound.close()
+        if self._audio is not None:
+            self._audio.close()
         if self._new is not None:
             self._new.drop()
 
@@ -151,16 +151,16 @@ class VideoWriter:
             self.abort()
 
 
-class _Sound:
-    """The sound track of a file as mp4 packets, produced in step with the picture."""
+class _AudioTrack:
+    """The audio track of a file as mp4 packets, produced in step with the video."""
 
     def __init__(self, path: Path, start: float) -> None:
         self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
         probe_audio(path)  # for its errors
-        self._input = open_media(path, "sound")
+        self._input = open_media(path, "audio")
         if not self._input.streams.audio:
             self._input.close()
-            raise AvatarError(f"{path} has no sound track.")
+            raise AvatarError(f"{path} has no audio track.")
         self._source = self._input.streams.audio[0]
         # Times count from the first sample, as in `avatar.io.audio`: an MP3's comes after its encoder's delay.
         self._zero = Fraction(self._source.start_time or 0) * (self._source.time_base or 1)
@@ -183,7 +183,7 @@ class _Sound:
         self._end = Fraction(0)
 
     def write_until(self, end: Fraction, output: OutputContainer) -> None:
-        """Mux the packets that begin before second ``end`` of the picture."""
+        """Mux the packets that begin before second ``end`` of the video."""
         self._end = end
         while self._pending is not None and self._pending[0] < end:
             output.mux(self._pending[1])
@@ -254,4 +254,4 @@ class _Sound:
         try:
             yield from self._input.decode(self._source)
         except FFmpegError as error:
-            raise AvatarError(f"The sound of {self._path} cannot be read to its end:", why=str(error)) from None
+            raise AvatarError(f"The audio of {self._path} cannot be read to its end:", why=str(error)) from None

@@ -34,33 +34,33 @@ _OPENING = [
 _LOOKS = [i for i, name in enumerate(ARKIT) if name.startswith("eyeLook")]
 
 
-def scale_lips(block: Motion, scale: float, profile: MotionStats) -> Motion:
+def scale_lips(block: Motion, scale: float, stats: MotionStats) -> Motion:
     """Move the lips, jaw and cheeks ``scale`` times as far from the person's resting mouth. Closures stay closed."""
     face, arkit = block.face.clone(), block.arkit.clone()
-    face[:, _LIPS] = torch.lerp(profile.rest.face[:, _LIPS], face[:, _LIPS], scale)
-    arkit[:, _MOUTH] = torch.lerp(profile.rest.arkit[:, _MOUTH], arkit[:, _MOUTH], scale).clamp(0, 1)
-    return keep_closures(block, block.map(face=face, arkit=arkit), profile)
+    face[:, _LIPS] = torch.lerp(stats.rest.face[:, _LIPS], face[:, _LIPS], scale)
+    arkit[:, _MOUTH] = torch.lerp(stats.rest.arkit[:, _MOUTH], arkit[:, _MOUTH], scale).clamp(0, 1)
+    return keep_closures(block, block.map(face=face, arkit=arkit), stats)
 
 
-def keep_closures(before: Motion, after: Motion, profile: MotionStats) -> Motion:
+def keep_closures(before: Motion, after: Motion, stats: MotionStats) -> Motion:
     """``after`` with lips that touch wherever those of ``before`` did, and that never pass through each other.
 
     Only the gap between the lips goes back to what it was; where the lips are, and how their line is bent, stays.
     """
-    shut = profile.closedness(before.face)[:, None]
+    shut = stats.closedness(before.face)[:, None]
     face, arkit = after.face.clone(), after.arkit.clone()
     back = shut * (before.face[:, GAP_INNER] - face[:, GAP_INNER])
     face[:, GAP_INNER] += back
     face[:, GAP_OUTER] += back
-    through = opening_change(before.face).clamp(max=profile.pressed) - opening_change(face)
+    through = opening_change(before.face).clamp(max=stats.pressed) - opening_change(face)
     more = (arkit[:, _OPENING] - before.arkit[:, _OPENING]).clamp(min=0)
     arkit[:, _OPENING] -= shut * more
     return after.map(face=open_lips(face, through.clamp(min=0)), arkit=arkit)
 
 
-def scale_pose(block: Motion, scale: float, profile: MotionStats) -> Motion:
+def scale_pose(block: Motion, scale: float, stats: MotionStats) -> Motion:
     """Move head and torso ``scale`` times as far from the person's mean pose."""
-    return block.map(**{n: torch.lerp(getattr(profile.rest, n), getattr(block, n), scale) for n in POSE_TRACKS})
+    return block.map(**{n: torch.lerp(getattr(stats.rest, n), getattr(block, n), scale) for n in POSE_TRACKS})
 
 
 def breathe(block: Motion, seconds: Tensor) -> Motion:
@@ -81,15 +81,15 @@ class Blinks:
 
     Args:
         rate: Blinks per minute; 0 keeps the eyes open.
-        profile: The person.
+        stats: Of the person.
         seed: Chooses the times.
     """
 
-    def __init__(self, rate: float, profile: MotionStats, seed: int = 0) -> None:
+    def __init__(self, rate: float, stats: MotionStats, seed: int = 0) -> None:
         self.rate, self.seed = rate, seed
-        self._rest = profile.rest
-        self._shapes = _blink_shapes(profile)
-        self._fps = profile.track.fps
+        self._rest = stats.rest
+        self._shapes = _blink_shapes(stats)
+        self._fps = stats.track.fps
 
     def __call__(self, block: Motion, seconds: Tensor) -> Motion:
         """The block with other blinks."""
@@ -120,17 +120,17 @@ class Blinks:
         return torch.from_numpy(out)
 
 
-def _blink_shapes(profile: MotionStats) -> list[np.ndarray]:
+def _blink_shapes(stats: MotionStats) -> list[np.ndarray]:
     """[n, 4] each: what the person's blinks add to `EYES` and `LIDS` of the open eye; a drawn one if there is none."""
     shapes = []
-    for blink in profile.blinks:
+    for blink in stats.blinks:
         values = torch.cat([blink.arkit[:, EYES], blink.face[:, LIDS]], 1).numpy()
         ends = np.linspace(values[0], values[-1], len(values))
         edge = np.clip(np.minimum(np.arange(len(values)), np.arange(len(values))[::-1]) / 3, 0, 1)[:, None]
         shapes.append(((values - ends) * edge).astype(np.float32))
     if shapes:
         return shapes
-    times = np.arange(round(0.3 * profile.track.fps) + 1) / profile.track.fps
+    times = np.arange(round(0.3 * stats.track.fps) + 1) / stats.track.fps
     closing = np.clip(np.minimum(times / 0.08, (0.3 - times) / 0.2), 0, 1)[:, None]
     full = FaceMap.generic().matrix[EYES].sum(0)[LIDS].numpy()
     return [(closing * np.r_[0.8, 0.8, full]).astype(np.float32)]
@@ -140,21 +140,21 @@ class Gaze:
     """Eyes that look where they are told; eyelids and ARKit's eyeLook* follow as the person's own do.
 
     Args:
-        profile: The person.
+        stats: Of the person.
         direction: Yaw and pitch in the head, degrees, positive to the person's left and up. None holds the camera.
         camera: Position of the camera in the world [3] at a second; only for None.
     """
 
     def __init__(
         self,
-        profile: MotionStats,
+        stats: MotionStats,
         direction: tuple[float, float] | None,
         camera: Callable[[float], Tensor] | None = None,
     ) -> None:
         if (direction is None) == (camera is None):
             raise ValueError("either a direction or a camera")
         self._direction, self._camera = direction, camera
-        self._follow = _following(profile.track)
+        self._follow = _following(stats.track)
 
     def __call__(self, block: Motion, seconds: Tensor) -> Motion:
         """The block with another gaze."""

@@ -96,17 +96,17 @@ class Expression:
 
     Args:
         mix: The emotions.
-        profile: The person.
+        stats: Of the person.
         face_map: The person's, from coefficients to face channels.
         limit: How far the mouth, and the eyes and brows, may go: in multiples of the person's own range. An avatar
             shows expressions badly that its person never made.
     """
 
-    def __init__(self, mix: Mix, profile: MotionStats, face_map: FaceMap, limit: float = 1.0) -> None:
-        self._profile = profile
+    def __init__(self, mix: Mix, stats: MotionStats, face_map: FaceMap, limit: float = 1.0) -> None:
+        self._stats = stats
         self.arkit = mix.arkit()
         self.face = self.arkit @ face_map.matrix
-        span = profile.high.face[0] - profile.low.face[0]
+        span = stats.high.face[0] - stats.low.face[0]
         for region in (_LIPS, ~_LIPS):
             most = limit * float(span[region].norm())
             self.face[region] *= min(1.0, most / max(float(self.face[region].norm()), 1e-6))
@@ -115,4 +115,4 @@ class Expression:
         """The block with the expression at a strength [T] of 0 to 1."""
         arkit = (block.arkit + strength[:, None] * self.arkit).clamp(0, 1)
         moved = block.map(arkit=arkit, face=block.face + strength[:, None] * self.face)
-        return keep_closures(block, moved, self._profile)
+        return keep_closures(block, moved, self._stats)

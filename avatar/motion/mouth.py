@@ -1,8 +1,8 @@
-"""The mouth without the person: how far it is open, wide and rounded, in units of each person's own spread.
+"""Mouth without the person: how far it is open, wide and rounded, in units of each person's own spread.
 
-People differ in how their lips rest and how much they move. :func:`articulation` reduces mouth channels to what speech
-decides, the mirror-symmetric part; :class:`MouthNormalizer` takes a person's rest and spread out of it, and gives mouth
-channels back in the person's own way of moving, a linear map learnt on the person's track.
+People differ in how their lips rest and how much they move. :func:`articulation` reduces mouth channels to the
+mirror-symmetric part, which speech decides. :class:`MouthNormalizer` takes a person's rest and spread out of it. Its
+inverse is a linear map to the person's own mouth channels, fitted to the person's track.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _RIDGE = 0.02  # of the variance
 
 
 def opening_weights() -> np.ndarray:
-    """[len(FACE)]: how the gap between the inner lips (centimetres, three columns) follows from the lip channels."""
+    """Weights [len(FACE)] of the lip channels in the gap between the inner lips, centimetres, mean of three columns."""
     weights = np.zeros(len(face_channels.CHANNELS), np.float32)
     contour = face_channels.LIPS_INNER
     for upper, lower in ((13, 14), (82, 87), (312, 317)):
@@ -59,12 +59,12 @@ def opening_weights() -> np.ndarray:
 
 
 def mouth_channels(motion: Motion) -> np.ndarray:
-    """[T, CHANNELS]: lips, jaw and cheeks of ``face``, then the mouth's coefficients."""
+    """Mouth channels [T, CHANNELS] of a motion: lips, jaw and cheeks of ``face``, then the mouth's coefficients."""
     return np.concatenate([motion.face[:, FACE].numpy(), motion.arkit[:, MOUTH].numpy()], 1)
 
 
 def with_mouth(channels: Tensor, fps: float) -> Motion:
-    """A motion of which only the mouth moves, by channels [T, CHANNELS]."""
+    """Make a motion of which only the mouth moves, from channels [T, CHANNELS]."""
     base = Motion.zeros(len(channels), fps)
     face, coefficients = base.face.clone(), base.arkit.clone()
     face[:, FACE] = channels[:, : len(FACE)]
@@ -73,7 +73,7 @@ def with_mouth(channels: Tensor, fps: float) -> Motion:
 
 
 def articulation(channels: np.ndarray) -> np.ndarray:
-    """[T, len(ARTICULATION)] of mouth channels [T, CHANNELS], in centimetres and coefficients."""
+    """Reduce mouth channels [T, CHANNELS] to articulation [T, len(ARTICULATION)], centimetres and coefficients."""
     return channels @ _reduction()
 
 
@@ -91,9 +91,9 @@ def _reduction() -> np.ndarray:
 
 
 def talking(opening: np.ndarray, seen: np.ndarray, fps: float) -> np.ndarray:
-    """[T] where a mouth that was seen talks: how it rests in pauses says nothing of how the person speaks.
+    """Find the frames [T] in which a tracked mouth talks; its rest in pauses tells nothing about articulation.
 
-    All that was seen, where that leaves less than a second.
+    Where that leaves less than a second, all tracked frames are returned.
 
     Args:
         opening: [T] gap between the lips, in any unit.
@@ -135,7 +135,7 @@ class MouthNormalizer:
 
     @staticmethod
     def of(motion: Motion) -> MouthNormalizer:
-        """Learn it from a track; frames that were not measured are left out.
+        """Fit it to a track; frames that were not measured are left out.
 
         Raises:
             AvatarError: Less than a second was measured.

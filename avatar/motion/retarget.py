@@ -30,8 +30,8 @@ def gain(source: MotionStats, target: MotionStats, region: str) -> float:
     """How many times as far the target moves a region as the source does."""
     name, columns = REGIONS[region]
 
-    def spread(profile: MotionStats) -> float:
-        values = getattr(profile.track, name)[:, columns]
+    def spread(stats: MotionStats) -> float:
+        values = getattr(stats.track, name)[:, columns]
         return float(((values - values.mean(0)) ** 2).sum(1).mean().sqrt()) + _NOISE[name]
 
     return min(max(spread(target) / spread(source), GAIN_LIMITS[0]), GAIN_LIMITS[1])

@@ -1,4 +1,4 @@
-"""How one person moves: rest, range and blinks, measured on a track. Controls are relative to it."""
+"""Statistics of a person's motion: rest, range and blinks, measured on a track. Controls are relative to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REST_SHARE = 0.25  # of the frames, those with the most closed mouth; the tracke
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared and hashed as the object that it is
 class MotionStats:
-    """What is usual for a person.
+    """Statistics of a person's motion.
 
     Attributes:
         rest: One frame: mouth closed and at rest, eyes open, mean head pose and gaze.
@@ -50,7 +50,7 @@ class MotionStats:
             AvatarError: The track is empty.
         """
         if len(track) == 0:
-            raise AvatarError("A motion track without frames says nothing about a person.")
+            raise AvatarError("A motion track without frames has no statistics.")
         opening = opening_change(track.face)
         seeing = track.arkit[:, EYES].amax(1) < CLOSED
         if not bool(seeing.any()):

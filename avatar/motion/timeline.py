@@ -33,7 +33,7 @@ class Span:
     Attributes:
         control: One of `FADES`.
         value: As its option takes it.
-        start, end: Seconds of the sound; it counts from 0, and what comes before the speech is negative.
+        start, end: Seconds of the audio; it begins at 0, and what comes before it is negative.
         fade: Seconds of each soft edge.
     """
 

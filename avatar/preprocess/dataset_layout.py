@@ -40,7 +40,7 @@ class Transforms:
     Attributes:
         focal: Focal length in pixels.
         cx, cy: Principal point in pixels.
-        fps: Frames per second; the files of `avatar export-dataset` say it, all others mean 25.
+        fps: Frames per second; the files of `avatar export --format dataset` say it, all others mean 25.
         image_ids: [N] int64, numbers of the pictures.
         poses: [N, 4, 4] float64, camera to head (see :func:`avatar.geometry.cameras.nerf_to_head`).
     """

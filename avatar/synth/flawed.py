@@ -37,7 +37,7 @@ def write_variable_rate(
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
         if audio is not None and sound is not None:
-            with open_media(sound, "sound") as source:
+            with open_media(sound, "audio") as source:
                 for chunk in source.decode(audio=0):
                     output.mux(audio.encode(chunk))
             output.mux(audio.encode(None))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import viser
@@ -30,7 +30,6 @@ from avatar.viewer.messages import CheckedConnection
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
-    from avatar.viewer.server import Viewer
 
 MAX_SECONDS = 600.0  # of audio in one go: it is sent to the page as a whole
 AS_GIVEN = "as given"  # on the command line
@@ -56,6 +55,28 @@ def speaker(avatar: Avatar, controls: Controls) -> Speak:
     return speak
 
 
+class Viewed(Protocol):
+    """What a page looks at: the part of `avatar.viewer.server.Viewer` that it uses.
+
+    Attributes:
+        avatar: What is shown, with ``info``.
+        rest: The frame that is shown while nothing is spoken.
+        speak: Turns audio into motion; None where the avatar cannot be driven by audio.
+        controls: Those of the command line.
+        one_at_a_time: Held while audio is turned into motion.
+        head: Point [3] that the page looks at to begin with, metres.
+    """
+
+    avatar: Any
+    rest: Motion
+    speak: Speak | None
+    controls: Controls
+    one_at_a_time: threading.Lock
+
+    @property
+    def head(self) -> np.ndarray: ...
+
+
 class Visitor:
     """The fields of one page, what it is being told, and what it has been shown.
 
@@ -65,7 +86,7 @@ class Visitor:
         viewer: What is looked at.
     """
 
-    def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewer) -> None:
+    def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewed) -> None:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple = ()
         self.images = 0

@@ -65,12 +65,12 @@ def _video_without_sound(path: Path) -> None:
     [
         (_missing, "does not exist"),
         (_empty, "is empty"),
-        (_text, "not a sound file|no audio track"),
+        (_text, "not an audio file|no audio track"),
         (_folder, "is a folder"),
-        (_no_samples, "zero length|not a sound file"),
+        (_no_samples, "zero length|not an audio file"),
         (_not_numbers, "not numbers"),
         (_infinite, "not numbers"),
-        (_header_only, "zero length|not a sound file|cannot be decoded"),
+        (_header_only, "zero length|not an audio file|cannot be decoded"),
         (_video_without_sound, "no audio track"),
     ],
 )

@@ -9,9 +9,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import tyro
 
-from avatar.cli.main import COMMANDS
+from avatar.cli.main import COMMANDS, read_options
 from avatar.motion import timeline
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/control.md").read_text()
@@ -22,9 +21,10 @@ EXAMPLES = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.S) for 
 def test_an_example_is_understood(line: str):
     program, name, *options = shlex.split(line)
     assert program == "avatar"
-    config = tyro.cli(importlib.import_module(COMMANDS[name][0]).Config, args=options)
+    config = read_options(importlib.import_module(COMMANDS[name][0]), name, options)
+    controls = config.controls if hasattr(config, "controls") else config.doing.controls  # of `avatar export`
     for control in ("lip_scale", "emotion", "pose_scale", "blink", "gaze"):
-        for text in getattr(config.controls, control):
+        for text in getattr(controls, control):
             timeline.from_option(control.replace("_", "-"), text, [(0.0, 1.0, "please")])
 
 

@@ -39,8 +39,8 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
     (tmp_path / "words.json").write_text("[]")
     assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
-    assert "cannot be driven by sound" in refused(capsys, run, "--audio", sound)
-    assert "cannot be driven by sound" in refused(capsys, run, "--drive", "audio")
+    assert "cannot be driven by its own speech network" in refused(capsys, run, "--audio", sound)
+    assert "cannot be driven by its own speech network" in refused(capsys, run, "--drive", "audio")
     assert not list(run.glob("metrics*")) and not list(run.glob("report*"))
 
 

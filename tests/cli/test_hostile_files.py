@@ -187,12 +187,12 @@ def test_person_json_is_checked_field_by_field(run: Path, name: str, value: Any)
 @pytest.mark.parametrize(
     ("file", "tensor", "load"),
     [
-        ("speech.safetensors", "members.0.enter.weight", PersonalSpeech.load),
-        ("speech.safetensors", "rest", PersonalSpeech.load),
-        ("prior.safetensors", "prior.weights", SharedSpeech.load),
-        ("prior.safetensors", "normalizer.matrix", SharedSpeech.load),
-        ("generator.safetensors", "manner.follow", MotionGenerator.load),
-        ("generator.safetensors", "flow.past.weight", MotionGenerator.load),
+        ("personal.safetensors", "members.0.enter.weight", PersonalSpeech.load),
+        ("personal.safetensors", "rest", PersonalSpeech.load),
+        ("shared.safetensors", "prior.weights", SharedSpeech.load),
+        ("shared.safetensors", "normalizer.matrix", SharedSpeech.load),
+        ("headmotion.safetensors", "normalizer.follow", MotionGenerator.load),
+        ("headmotion.safetensors", "flow.past.weight", MotionGenerator.load),
         ("baked.safetensors", "modes", lambda path: Avatar.load(path.parent, True, device="cpu")),
         ("baked.safetensors", "reading", lambda path: Avatar.load(path.parent, True, device="cpu")),
     ],

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from avatar.audio2motion.load import count_frames
 from avatar.cli.main import main
 from avatar.errors import AvatarError
+from avatar.infer.sources import AudioFile
 from avatar.io import video
 from avatar.io.audio import load_audio, probe_audio
 from avatar.io.images import write_jpeg
@@ -100,7 +100,7 @@ def test_a_length_that_the_file_cannot_hold_is_not_believed(tmp_path: Path) -> N
     data = bytearray(write_sound(tmp_path / "a.wav", 2.0).read_bytes())
     struct.pack_into("<I", data, 40, 0xFFFFFF00)
     (tmp_path / "a.wav").write_bytes(data)
-    assert count_frames(tmp_path / "a.wav", 25.0) == 50
+    assert AudioFile(tmp_path / "a.wav").frames(25.0) == 50
     assert abs(len(load_audio(tmp_path / "a.wav")) - 32_000) < 100
 
 

@@ -153,6 +153,6 @@ def test_the_usual_kinds_are_opened(here: Path) -> None:
             for frame in source.decode(audio=0):
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
-        with open_media(name, "sound") as container:
+        with open_media(name, "audio") as container:
             assert container.streams.audio
         assert len(load_audio(Path(name))) > 12000

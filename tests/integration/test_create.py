@@ -92,7 +92,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert len(frames) == 3 and frames[0].shape == (208, 208, 3)
     (happy,) = itertools.islice(Avatar.load(run).speak(subject.audio, Controls(emotion=("happy",))), 1)
     assert not torch.equal(happy, frames[0])
-    if (run / "live.safetensors").is_file():  # not where the prior's encoder cannot be had
+    if (run / "streaming.safetensors").is_file():  # not where the prior's encoder cannot be had
         heard: list[int] = []
 
         def microphone():
@@ -128,7 +128,7 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
     killed(monkeypatch, Trainer, "run", arguments)
     assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
     assert main(arguments) == 0
-    assert (run / "speech.safetensors").is_file() and (run / "generator.safetensors").is_file()
+    assert (run / "personal.safetensors").is_file() and (run / "headmotion.safetensors").is_file()
 
 
 def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
@@ -137,9 +137,9 @@ def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
     killed(monkeypatch, command, "train_headmotion", arguments)
-    assert (run / "speech.safetensors").is_file() and not (run / "generator.safetensors").exists()
+    assert (run / "personal.safetensors").is_file() and not (run / "headmotion.safetensors").exists()
     assert main(arguments) == 0
-    assert (run / "generator.safetensors").is_file() and (run / "training.json").is_file()
+    assert (run / "headmotion.safetensors").is_file() and (run / "training.json").is_file()
 
 
 def test_another_video_does_not_overwrite(subject, tiny, tmp_path):

@@ -137,7 +137,7 @@ def test_pictures_and_sound_come_back(person: Path, exported: Path) -> None:
 def test_sound_that_is_early_is_delayed(person: Path, tmp_path: Path) -> None:
     data = PersonDataset(person)
     data.info["av_offset_frames"] = -3.0
-    export.write_sound(data, tmp_path / "aud.wav")
+    export.write_audio(data, tmp_path / "aud.wav")
     samples = load_audio(tmp_path / "aud.wav")
     assert len(samples) == FRAMES * 640 and np.abs(samples).argmax() == 11 * 640
 
@@ -169,7 +169,7 @@ def test_torso_goes_on_behind_the_head_and_nowhere_else() -> None:
     assert (rgba[52:60, 45:55, 3] == 255).all()  # twelve hundredths of the face: no gap under the chin
     assert (rgba[52:60, 45:55, 0] > 150).all()  # in the colour of the neck
     assert not rgba[45:55, 25:35, 3].any() and (rgba[58:60, 25:35, 3] == 255).all()  # clothes: three hundredths
-    assert (export.paint_classes(masks | {"mouth": 0 * head})[80, 25] == (255, 0, 0)).all()
+    assert (export.class_image(masks | {"mouth": 0 * head})[80, 25] == (255, 0, 0)).all()
 
 
 def test_pictures_are_composed_over_the_background(person: Path, exported: Path) -> None:
@@ -307,7 +307,7 @@ def _break(dataset: Path, how: str) -> None:
         ("gap", "5.jpg is missing"),
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
-        ("bad sound", "aud.wav is not a sound file"),
+        ("bad sound", "aud.wav is not an audio file"),
         ("bad json", "transforms_train.json cannot be read as JSON"),
         ("other json", "transforms_train.json is a list, not a JSON object"),
         ("no poses", "transforms_train.json: frames[0] lacks transform_matrix"),

@@ -305,7 +305,7 @@ def test_faces_are_recognised(tmp_path: Path) -> None:
     if recogniser is None:
         pytest.skip(notes[0])
     need_landmarker()
-    from avatar.eval.face_tracker import FaceTracker
+    from avatar.preprocess.face_tracker import FaceTracker
 
     face = portrait()
     with FaceTracker() as tracker:
@@ -346,10 +346,8 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
         def finish(self):
             return motion_of(talking()[:FRAMES])
 
-    import avatar.io.audio as audio
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audio, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        patch.setattr(drives, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
         moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
@@ -420,7 +418,7 @@ def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     if not Path(os.environ.get("AVATAR_ASSETS", ""), "face_landmarker.task").is_file():
         pytest.skip("AVATAR_ASSETS with face_landmarker.task is not set")
     from avatar.eval import bootstrap, face_metrics
-    from avatar.eval.face_tracker import FaceTracker
+    from avatar.preprocess.face_tracker import FaceTracker
     from avatar.synth.make import make_subject
 
     subject = make_subject(tmp_path, seconds=2.4, size=160, supersample=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,9 @@ def generator(person: tuple[Motion, np.ndarray]) -> MotionGenerator:
     return MotionGenerator.fit(track, [(0, len(track))], sound, steps=STEPS)
 
 
-def made(generator: MotionGenerator, sound: np.ndarray, frames: int, fps: float = FPS, chunk: int = 16000, **options):
+def made(
+    generator: MotionGenerator, sound: np.ndarray, frames: int, fps: float = FPS, chunk: int = 16000, **options: Any
+):
     stream = generator.open(fps, **options)
     blocks = [stream.push(piece) for piece in chunked(sound, chunk)]
     return Motion.cat([*blocks, stream.finish(frames)])[:frames]
@@ -165,7 +168,7 @@ def test_the_head_nods_with_the_sound_as_much_as_asked(
     _, sound = swaying(seed=9)  # another performance
     energy = 20 * np.log10(np.abs(sound[: 800 * 640].reshape(800, 640)).max(1) + 1e-4)
 
-    def follows(**options: float) -> float:
+    def follows(**options: Any) -> float:
         pitch = np.mean([made(generator, sound, 800, seed=s, **options).head_rotation[:, 0] for s in range(3)], 0)
         return float(np.corrcoef(pitch, energy)[0, 1])
 
@@ -183,7 +186,7 @@ def test_nothing_left_to_chance_is_the_same_for_all_seeds(
 
 
 @pytest.mark.parametrize("options", [{"guidance": -0.1}, {"guidance": 3.1}, {"noise": 1.6}, {"noise": float("nan")}])
-def test_numbers_out_of_range_are_refused(generator: MotionGenerator, options: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(generator: MotionGenerator, options: dict[str, Any]) -> None:
     with pytest.raises(AvatarError, match="out of range"):
         generator.open(FPS, **options)
 
@@ -259,7 +262,7 @@ def test_training_leaves_it_in_the_run(
 ) -> None:
     track, sound = person
     write_wav(tmp_path / "sound.wav", sound)
-    data = SimpleNamespace(
+    data: Any = SimpleNamespace(
         segments=[(0, 700), (700, 1600)], audio_path=tmp_path / "sound.wav",
         info={"has_audio": True, "av_offset_frames": 0.0}, fps=FPS,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,15 @@ from tests.fake_avatar import FPS, FRAME, FakeAvatar, LoudnessSpeech
 from tests.talking import talking
 
 
+@functools.cache
+def person() -> Motion:
+    """Four seconds of somebody who talks."""
+    return talking()[0][:100]
+
+
 @pytest.fixture
 def avatar(tmp_path: Path) -> Any:
-    talking()[0][:100].save(tmp_path / "motion.safetensors")
+    person().save(tmp_path / "motion.safetensors")
     return FakeAvatar(tmp_path)
 
 
@@ -142,3 +149,45 @@ def test_a_file_knows_its_end_and_is_decoded_once(tmp_path: Path, monkeypatch: p
     samples = np.concatenate(list(file))
     assert decoded == [tmp_path / "sound.wav"]
     np.testing.assert_allclose(samples, voice(3.3), atol=1e-4)
+
+
+def test_render_decodes_its_audio_once(avatar: Any, monkeypatch: pytest.MonkeyPatch):
+    """Lips and generated head motion hear the same samples; the writer muxes the original packets by itself."""
+    from avatar.cli.main import main
+    from avatar.headmotion.generator import FILE, MotionGenerator
+    from avatar.infer import avatar as avatar_module
+    from avatar.io import audio
+    from tests.swaying import swaying
+
+    track, sound = swaying(20)
+    MotionGenerator.fit(track, [(0, len(track))], sound, steps=2).save(avatar.run / FILE)
+    moved = [spoken(avatar, Controls(pose=("generated",)), chunked(voice(3.0), size), 75) for size in (16000, 1600)]
+    torch.testing.assert_close(moved[0].head_rotation, moved[1].head_rotation, atol=1e-5, rtol=0)
+    monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))
+    monkeypatch.setattr(planner, "load_speech", lambda *_: LoudnessSpeech())
+    write_wav(avatar.run / "sound.wav", voice(3.0))
+    demuxed = []
+
+    class Container:
+        """What `avatar.io.audio` opens; counts what is read of it beyond the header."""
+
+        def __init__(self, path: Path, kind: Any) -> None:
+            self._container = real(path, kind)
+
+        def __enter__(self) -> Any:
+            self._container.__enter__()
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self._container.__exit__(*error)
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("demux", "decode"):
+                demuxed.append(name)
+            return getattr(self._container, name)
+
+    real = audio.open_media
+    monkeypatch.setattr(audio, "open_media", Container)
+    options = ["--audio", avatar.run / "sound.wav", "--pose", "generated", "--idle", 1, "--out", avatar.run / "o.mp4"]
+    assert main([str(a) for a in ["render", avatar.run, *options]]) == 0
+    assert demuxed == ["demux"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,6 +15,7 @@ from avatar import registry
 from avatar.cli.main import main
 from avatar.export.registry import EXPORTERS
 from avatar.io.text_to_speech import ENGINES
+from avatar.motion import Motion
 from tests.fake_avatar import FPS, FakeAvatar, LoudnessSpeech
 from tests.talking import talking
 
@@ -22,6 +24,12 @@ POINTS = (
     EntryPoint("beep", "tests.unit.dummy_tts:Beep", "avatar.tts"),
     EntryPoint("broken", "tests.unit.no_such_module:Nothing", "avatar.exporters"),
 )
+
+
+@functools.cache
+def person() -> Motion:
+    """Four seconds of somebody who talks."""
+    return talking()[0][:100]
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(planner, "load_speech", lambda *_: LoudnessSpeech())
     folder = tmp_path / "run"
     folder.mkdir()
-    talking()[0][:100].save(folder / "motion.safetensors")
+    person().save(folder / "motion.safetensors")
     return folder
 
 

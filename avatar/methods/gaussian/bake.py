@@ -56,12 +56,12 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
     """
     path = run / FILE
     if not path.is_file():
-        raise AvatarError(f"{run} is not baked.", fix=f"Bake it: avatar bake {run}")
+        raise AvatarError(f"{run} is not baked.", fix=f"Bake it: avatar export {run} --format baked")
     tensors, meta = load_tensors(path)
     if meta.get("format") != FORMAT or meta.get("model") != file_sha256(run / "model.safetensors"):
         raise AvatarError(
             f"{path} was baked from another model.", why="The avatar was trained again since.",
-            fix=f"Bake it: avatar bake {run}",
+            fix=f"Bake it: avatar export {run} --format baked",
         )  # fmt: skip
     g = model.gaussians
     count = len(g) if model.config.deform_torso else g.before_torso
@@ -69,5 +69,7 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
     shapes = {"mean": f"{count} {wide}", "modes": f"{count} {wide} M", "probes": "P", "reading": "M Q"}
     sizes = check_tensors(tensors, path, shapes, {"probes": count})
     if sizes["Q"] != sizes["P"] * wide:
-        raise AvatarError(f"{path}: reading does not fit its probes.", fix=f"Bake it: avatar bake {run}")
+        raise AvatarError(
+            f"{path}: reading does not fit its probes.", fix=f"Bake it: avatar export {run} --format baked"
+        )
     return BakedField(**{name: tensors[name].float() if name != "probes" else tensors[name].long() for name in shapes})
