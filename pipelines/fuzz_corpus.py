@@ -61,7 +61,6 @@ def corpus(folder: Path, ready: Path, kinds: set[str]) -> list[Target]:
 
 def build(folder: Path) -> None:
     """Write all files of the corpus."""
-    from avatar.methods.gaussian.bake import bake, save
     from avatar.motion import arkit_files
     from avatar.motion.timeline import FORMAT
     from tests.person import make_person, small_config, train
@@ -69,7 +68,7 @@ def build(folder: Path) -> None:
 
     person, run = make_person(folder / "person", frames=FRAMES, size=SIZE), folder / "run"
     trainer = train(small_config(person, run, steps=2))
-    save(bake(trainer.model.eval(), Motion.load(run / "motion.safetensors"), 3), run)
+    trainer.model.eval().bake(run, Motion.load(run / "motion.safetensors"), 3)
     write_json(run / "training.json", {"steps": 2, "seconds": 1.0, "psnr": 20.0})
     _build_speech(run)
     tables = folder / "tables"
@@ -261,7 +260,7 @@ def _models(folder: Path) -> list[Target]:
         shows = Avatar.load(run, baked, device="cpu")
         view = shows.camera.resized(32, 32)
         for block in shown(shows, [motion[:2]]):
-            plain = (shows.model.background(view) * 255 + 0.5).to(torch.uint8)
+            plain = (shows.model.background_at(view) * 255 + 0.5).to(torch.uint8)
             assert not torch.equal(shows.render(view, block, 0), plain), "the picture is an empty room"
 
     def all_of(blocks: Iterable[Motion]) -> None:

@@ -80,6 +80,7 @@ def main(config: Config) -> None:
     config.controls.write_timeline()
     audio = config.speaking.open(out)
     from avatar.infer.avatar import Avatar
+    from avatar.infer.renderer import counts
     from avatar.io.video_writer import VideoWriter
 
     avatar = Avatar.load(config.run, config.baked, config.renderer, config.device, config.precision)
@@ -103,7 +104,7 @@ def main(config: Config) -> None:
         record = environment() | {
             "frames": timing.frames, "seconds": round(timing.seconds, 3), "frames_per_second": round(rate, 2),
             "render_milliseconds": round(1000 * timing.render_seconds / timing.frames, 2), "fps": avatar.fps,
-            "width": camera.width, "height": camera.height, "gaussians": avatar.info.get("gaussians"),
+            "width": camera.width, "height": camera.height, **counts(avatar.info),
             "baked": config.baked, "device": avatar.device.type,
         }  # fmt: skip
         write_json(config.json, record)

@@ -63,7 +63,9 @@ def reconstruct(
     first, last = held_out(avatar, data, options.frames)
     driving = choose_driving(run, options.drive, data, first, last, tools.notes)
     speed = measure_speed(avatar, data, first, last, trained_speech(run, data.fps) if "audio" in driving else None)
-    head_only = options.protocol == "both"
+    head_only = options.protocol == "both" and avatar.can_render_head
+    if options.protocol == "both" and not head_only:
+        tools.notes.append("The head-only protocol is left out: the method cannot draw the head alone.")
     shown = [name for name in driving if name != "shuffled"]
     audio = data.audio_path if data.audio_path.is_file() else None
     opening = face_metrics.relative_opening(np.asarray(data.landmarks[first:last]))

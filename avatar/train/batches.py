@@ -1,4 +1,4 @@
-"""Training frames: which one at which step, and its picture, weights and masks, decoded ahead in a thread."""
+"""Training frames: which one at which step, and its image, weights and masks, decoded ahead in a thread."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from avatar.data import PersonDataset
+from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
-from avatar.train.config import LossConfig
 
 
 class Batch(NamedTuple):
@@ -35,6 +35,12 @@ class Batch(NamedTuple):
     person: Tensor
     background: Tensor
     face_box: tuple[int, int, int, int]
+
+    def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Batch:
+        """The part of the frame from pixel (x0, y0) up to (x1, y1), which is excluded."""
+        a, b, c, d = self.face_box
+        box = (max(a, x0) - x0, max(b, y0) - y0, max(min(c, x1), x0) - x0, max(min(d, y1), y0) - y0)
+        return self._replace(face_box=box, **{name: getattr(self, name)[y0:y1, x0:x1] for name in _PICTURES})
 
     def pinned(self) -> Batch:
         """The same in memory that a GPU reads by itself."""

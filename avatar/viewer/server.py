@@ -17,6 +17,7 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import quat_to_matrix
 from avatar.infer.controls import Controls
+from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
 from avatar.motion import Motion
 from avatar.viewer.controls import apply_controls
@@ -35,7 +36,7 @@ class Viewer:
     """A running page. :meth:`step` renders what changed; :meth:`serve` does so until stopped.
 
     Args:
-        avatar: What is shown: `Renderable` with ``camera``, ``fps``, ``pivot`` and ``info``.
+        avatar: What is shown: `Renderer` with ``camera``, ``fps``, ``pivot`` and ``info``.
         rest: Motion that is shown while nothing is spoken; its first frame.
         speak: From an audio file and controls to motion, or None where the avatar cannot be driven by audio.
         controls: To begin with; what is chosen on a page goes on top.
@@ -133,8 +134,7 @@ class Viewer:
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
         visitor.images += 1
         if visitor.images % 25 == 0:
-            gaussians = self.avatar.info.get("gaussians", "?")
-            visitor.status.content = f"{gaussians} Gaussians, {1 / self._seconds:.0f} images/s"
+            visitor.status.content = f"{counts_text(self.avatar.info)}, {1 / self._seconds:.0f} images/s"
         return True
 
     def serve(self) -> None:

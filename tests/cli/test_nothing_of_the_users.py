@@ -14,12 +14,12 @@ import pytest
 
 from avatar.cli.create import person_folder
 from avatar.cli.main import main
-from avatar.cli.train import describe, parts_before
 from avatar.data.outputs import refuse_to_overwrite
 from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.io import audio
 from avatar.paths import write_json
+from avatar.train.run import describe, parts_before
 from avatar.writing import LOCK, one_writer
 from tests.person import make_person, small_config
 

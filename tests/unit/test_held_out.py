@@ -15,12 +15,12 @@ from safetensors import safe_open
 
 from avatar.audio2motion import personal_training
 from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
-from avatar.cli.train import save_tracking
 from avatar.data import PersonDataset
 from avatar.headmotion.generator import training_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.paths import write_json
+from avatar.train.run import save_tracking
 from avatar.train.speech import train_speech
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config

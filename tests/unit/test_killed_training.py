@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from avatar.cli.main import main
-from avatar.cli.train import BEGUN, checkpoint, open_run
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
+from avatar.train.run import BEGUN, checkpoint, open_run
 from avatar.train.trainer import Trainer
 from avatar.writing import WHOLE, WORKING
 from tests.person import make_person, small_config, train
@@ -26,17 +26,17 @@ ATTACK = """
     from pathlib import Path
     import torch._dynamo, torch.utils.tensorboard, avatar.train.trainer
     from pipelines import kills
-    from avatar.cli import train as command
+    from avatar.train import run as command
     from tests.person import make_person, small_config
 
     place = Path(sys.argv[1])
     command.load_prior = lambda path: None
-    command.train_speech = command.train_generator = lambda *_: None
+    command.train_speech = command.train_headmotion = lambda *_, **__: None
     assert kills.run(lambda: make_person(place / "person", frames=20), place / "output.txt").code == 0
 
     def task(**options):
         config = small_config(place / "person", place / "case" / "run", steps=8)
-        return lambda: command.main(replace(config, save_every=2, preview_every=4, **options))
+        return lambda: command.train(replace(config, save_every=2, preview_every=4, **options))
 
     again = kills.follow_advice(task(resume=True), task(), place / "case" / "run")
     case = kills.Case(name="train", first=task(), again=again, check=kills.resumable("run"))

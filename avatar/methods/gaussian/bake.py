@@ -1,30 +1,36 @@
-"""Write a trained avatar's deformation as a linear basis, which plays back faster (see `avatar.fields.baked_basis`)."""
+"""Approximate a trained deformation field by a linear basis, which plays faster (see `avatar.fields.baked_basis`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from avatar.errors import AvatarError
+from avatar.fields.baked_basis import BakedField
+from avatar.fields.deformation import attribute_widths
+from avatar.io.arrays import check_tensors
+from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.paths import file_sha256
 
 if TYPE_CHECKING:
-    from avatar.fields.baked_basis import BakedField
     from avatar.methods.gaussian.model import GaussianAvatar
     from avatar.motion import Motion
 
 FILE = "baked.safetensors"
 FORMAT = "avatar-baked-1"
-SAMPLES = 256  # frames of the training motion that the basis is made from
-CHECKED = 24  # frames between those, that it is measured on
+SAMPLES = 256  # frames of the training motion that the basis is fitted to
 
 
 def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
-    """The basis of a trained model over the motion it was trained on, both on one device."""
-    import torch
+    """Fit a basis to a trained model over the motion it was trained on, both on one device.
 
-    from avatar.fields.baked_basis import BakedField
-
+    Raises:
+        AvatarError: ``modes`` is out of range.
+    """
+    if not 1 <= modes <= SAMPLES // 2:
+        raise AvatarError(f"--modes {modes} is out of range.", fix=f"It goes from 1 to {SAMPLES // 2}.")
     frames = torch.linspace(0, len(motion) - 1, min(SAMPLES, len(motion))).long().tolist()
     with torch.no_grad():
         conditions = torch.stack([model.condition(motion, frame) for frame in frames])
@@ -33,19 +39,8 @@ def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
     return BakedField.fit(model.field, code, conditions, opacities, modes)
 
 
-def _agreement(avatar, baked: BakedField, motion: Motion, frame: int) -> float:
-    """PSNR in dB between the pictures of the trained and the baked field."""
-    avatar.model.baked = None
-    exact = avatar.render(avatar.camera, motion, frame).float()
-    avatar.model.baked = baked
-    error = (avatar.render(avatar.camera, motion, frame).float() - exact).square().mean()
-    return float(10 * (255**2 / error.clamp_min(1e-3)).log10())
-
-
 def save(baked: BakedField, run: Path) -> Path:
     """Write RUN/baked.safetensors; the modes as half floats, whose error is far below a grey level."""
-    from avatar.io.checkpoint import save_tensors
-
     tensors = dict(baked.state_dict())
     tensors["modes"] = tensors["modes"].half()
     path = run / FILE
@@ -59,11 +54,6 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
     Raises:
         AvatarError: There is none, it is damaged, or the avatar was trained again since.
     """
-    from avatar.fields.baked_basis import BakedField
-    from avatar.fields.deformation import attribute_widths
-    from avatar.io.arrays import check_tensors
-    from avatar.io.checkpoint import load_tensors
-
     path = run / FILE
     if not path.is_file():
         raise AvatarError(f"{run} is not baked.", fix=f"Bake it: avatar export {run} --format baked")
