@@ -139,9 +139,9 @@ def _build_media(folder: Path) -> None:
 def _build_recordings(folder: Path) -> None:
     from avatar.corpus.cache import Cache
     from avatar.corpus.mouth import Mouth
-    from avatar.eval.face_tracker import Track
     from avatar.motion.facegood import NAMES_FILE, SUFFIX
     from avatar.motion.mouth import ARTICULATION
+    from avatar.preprocess.face_tracker import Track
     from avatar.sync.judge import REACH
 
     folder.mkdir()
@@ -401,8 +401,8 @@ def _media(folder: Path) -> list[Target]:
 
 def _recordings(folder: Path) -> list[Target]:
     from avatar.corpus.cache import MARKER, Cache
-    from avatar.eval.face_tracker import track_video
     from avatar.motion import facegood
+    from avatar.preprocess.face_tracker import track_video
 
     recordings = folder / "recordings"
     cache = recordings / "cache"

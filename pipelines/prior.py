@@ -33,7 +33,7 @@ from avatar.log import info
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
 from avatar.paths import file_sha256, read_json, write_json
-from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.sync.judge import SyncJudge, mouth_motion
 from avatar.sync.training import act
 from avatar.synth import acting as performance

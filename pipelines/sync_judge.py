@@ -11,11 +11,11 @@ import tyro
 
 from avatar.assets.store import canonical_face
 from avatar.environment import environment
-from avatar.eval.face_tracker import FaceTracker, Track, track_video
 from avatar.io.checkpoint import load_tensors
 from avatar.log import info, track
 from avatar.paths import file_sha256, write_json
-from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.preprocess.face_tracker import FaceTracker, Track, track_video
+from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.sync.evaluation import judge_clips, summary
 from avatar.sync.judge import RATE, SyncJudge
 from avatar.sync.training import animated, join, record, save, synthetic, train

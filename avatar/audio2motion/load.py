@@ -130,8 +130,8 @@ def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last:
 
 
 def sound_time(data: PersonDataset, frame: int) -> float:
-    """Second of the person's sound file that belongs to a picture, the measured offset corrected."""
-    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
+    """Second of the person's audio file that belongs to a frame, the measured delay corrected."""
+    return (frame + data.info.audio_delay_frames) / data.fps
 
 
 def count_frames(audio: Path, fps: float) -> int:

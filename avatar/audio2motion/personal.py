@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avatar import log
-from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at, stream_features
+from avatar.audio.encoders.base import SpeechEncoder, build_encoder, features_at, speech_encoder, stream_features
 from avatar.audio.vad import HOLD_SECONDS, VoiceActivityDetector
 from avatar.checks import FRAME_RATES, Record, parse_json, written_number
-from avatar.data.person import FILE, read_person, read_result
+from avatar.data.person import PersonFolder
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_tensors, load_state
@@ -219,17 +219,17 @@ def train_personal(
         AvatarError: The folder is incomplete, has no sound, or has less than 3 s of tracked frames to train on.
     """
     person = Path(person)
-    info = read_person(person / FILE)
-    if not info["has_audio"]:
+    info = PersonFolder(person).info()
+    if not info.has_audio:
         raise AvatarError(f"{person} has no sound.", "Speech cannot be learnt from it.", "Use a video with sound.")
-    motion = Motion.load(motion_path(person))[: info["test_start"]]
+    motion = Motion.load(motion_path(person))[: info.test_start]
     if int(motion.valid.sum()) < 3 * motion.fps:
         raise AvatarError(
             f"{person} has less than 3 s of tracked face to learn speech from.", "", "Use a longer video."
         )
-    encoder = build_encoder(read_result(person, "features")["encoder"], person / "features" / "stage.json")
+    encoder = speech_encoder("auto")
     samples = load_audio(person / "ingest" / "audio.wav")
-    return fit(motion, samples, encoder, float(info["av_offset_frames"]), seed=seed, steps=steps, progress=progress)
+    return fit(motion, samples, encoder, info.audio_delay_frames, seed=seed, steps=steps, progress=progress)
 
 
 def fit(

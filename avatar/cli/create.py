@@ -46,7 +46,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is missing of prepare, train and eval."""
-    prepare = importlib.import_module("avatar.cli.prepare")
+    from avatar.preprocess.config import PrepareConfig
+    from avatar.preprocess.pipeline import prepare
+
     train = importlib.import_module("avatar.cli.train")
     for backend in (config.renderer, config.encoding):
         require(backend)
@@ -58,7 +60,7 @@ def main(config: Config) -> None:
     person = person_folder(run)
     train.refuse_other_files(run)  # before the hours that may go into preparing
     with log.part_of("create"), one_writer(run), one_writer(person):
-        prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
+        prepare(config.video, person, PrepareConfig(size=config.size))
         prepared = time.perf_counter()
         if (run / train.FINISHED).is_file():
             log.info(f"{run} is already trained.")

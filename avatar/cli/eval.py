@@ -75,12 +75,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, write the JSON, the report and the videos, and print tables."""
-    from avatar.cli.render import open_person
+    from avatar.data.run import open_person
     from avatar.eval import identity, report, report_html, speech_metrics
-    from avatar.eval.face_tracker import FaceTracker
     from avatar.eval.measure import Tools
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
+    from avatar.preprocess.face_tracker import FaceTracker
 
     check(config)
     words = None if config.words is None else speech_metrics.read_words(config.words)
@@ -197,7 +197,7 @@ def held_out(config: Config, avatar: Avatar, data: PersonDataset) -> tuple[int, 
             "Give the right --person.",
         )
     for name in ("num_frames", "test_start", "fps", "camera"):
-        if avatar.person.get(name) != data.info[name]:
+        if getattr(avatar.person, name) != getattr(data.info, name):
             raise AvatarError(
                 f"{data.folder} is not the person that {avatar.run} was trained from:",
                 f"its person.json has another {name}.", "Give the right --person.",

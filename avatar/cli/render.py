@@ -14,7 +14,6 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
-from avatar.checks import read_toml
 from avatar.data.person import FILE
 from avatar.device import DeviceName, Precision, choose_device, cpu_threads
 from avatar.environment import environment
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from avatar.data import PersonDataset
     from avatar.geometry.cameras import Camera
     from avatar.infer.avatar import Avatar
     from avatar.infer.camera_path import CameraPath
@@ -80,7 +78,7 @@ class Job(NamedTuple):
         total: Frames.
         audio: Sound that goes into the video.
         audio_start: Second of it that belongs to the first frame.
-        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None for the plate.
+        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None for the person's own background.
     """
 
     motions: Iterator[Motion]
@@ -228,12 +226,13 @@ def speech_sound(audio: Path | None, text: str | None, voice: str, out: Path) ->
 def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -> Job:
     """Find the motion for the options."""
     from avatar.audio2motion.load import drive_held_out, load_speech, sound_time
+    from avatar.data.run import open_person
     from avatar.infer.planner import plan_motion
 
     start, background = 0.0, None
     if config.split is not None:
         data = open_person(config.run, config.person)
-        refuse_to_overwrite(output_path(config), Path(data.info.get("source") or os.devnull))
+        refuse_to_overwrite(output_path(config), Path(data.info.source or os.devnull))
         first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
         total = last - first
         if data.camera_moves:
@@ -314,35 +313,3 @@ def resize(camera: Camera, size: int | None) -> Camera:
         return camera
     scale = size / max(camera.width, camera.height)
     return camera.resized(max(2, round(camera.width * scale)), max(2, round(camera.height * scale)))
-
-
-def open_person(run: Path, person: Path | None) -> PersonDataset:
-    """The person a run was trained from, with the poses that training corrected: as given, as the run remembers it, or
-    beside the run.
-
-    Raises:
-        AvatarError: It is not found.
-    """
-    from avatar.data import PersonDataset
-
-    run = Path(os.path.abspath(run))
-    tracking = run / "tracking.safetensors"
-    motion = tracking if tracking.is_file() else None
-    if person is not None:
-        return PersonDataset(person, motion)
-    candidates = [run.with_name(run.name + ".person")]
-    remembered = _remembered_person(run)
-    if remembered is not None:
-        candidates = [remembered, run.parent / remembered.name, *candidates]
-    for candidate in candidates:
-        if (candidate / "person.json").is_file():
-            return PersonDataset(candidate, motion)
-    raise AvatarError(
-        f"The person that {run} was trained from is not at {candidates[0]} any more.", "", "Give --person PERSON."
-    )
-
-
-def _remembered_person(run: Path) -> Path | None:
-    path = run / "config.toml"
-    person = read_toml(path).get("person") if path.is_file() else None
-    return Path(person) if isinstance(person, str) else None

@@ -176,7 +176,7 @@ def describe(folder: Path, config: TrainConfig, data) -> None:
     if earlier := parts_before(folder):
         place["earlier"] = earlier
     write_json(folder / "environment.json", place)
-    write_json(folder / "person.json", data.info)
+    data.info.write(folder / "person.json")
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | N
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
 
-    if data.audio_features is None:
+    if not data.info.has_audio:
         log.warn("the video has no sound: the prior shared by all people will speak for this avatar.")
         if config.prior is not None and prior is not None:
             prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / ADAPTED)
@@ -251,7 +251,7 @@ def train_speech(data, config: TrainConfig, folder: Path, prior: SharedPrior | N
     if prior is None:
         return
     motion = Motion.load(motion_path(data.folder))[: data.test_start]
-    sound, late = load_audio(data.audio_path), data.info["av_offset_frames"]
+    sound, late = load_audio(data.audio_path), data.info.audio_delay_frames
     prior.person(motion, data.fps).adapt(motion, sound, late).save(folder / ADAPTED)
     part = motion[: round(LIVE_SECONDS * data.fps)]
     prior.live().person(motion, data.fps).adapt(part, sound, late).save(folder / LIVE)
@@ -265,9 +265,9 @@ def train_generator(data, config: TrainConfig, folder: Path) -> None:
 
     motion = Motion.load(folder / "motion.safetensors")
     segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
-    samples = load_audio(data.audio_path) if data.info["has_audio"] else None
+    samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
-        generator = MotionGenerator.fit(motion, segments, samples, data.info["av_offset_frames"], config.seed)
+        generator = MotionGenerator.fit(motion, segments, samples, data.info.audio_delay_frames, config.seed)
     except AvatarError as error:
         log.warn(f"the avatar will not generate head motion: {error}")
         return

@@ -21,13 +21,13 @@ from avatar.eval.summary import Series, as_real, summarise
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
-    from avatar.eval.face_tracker import Tracker
     from avatar.eval.identity import Recogniser
     from avatar.eval.recorder import Films
     from avatar.eval.speech_metrics import Judge, Speech
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
     from avatar.motion import Motion
+    from avatar.preprocess.face_tracker import Tracker
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avatar import log
 from avatar.backends import RendererName
-from avatar.data.person import FILE, read_person
+from avatar.data.person import FILE, PersonInfo
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS
@@ -70,7 +70,7 @@ class Avatar:
     """
 
     def __init__(
-        self, run: Path, model: GaussianAvatar, person: dict[str, Any], info: dict[str, Any],
+        self, run: Path, model: GaussianAvatar, person: PersonInfo, info: dict[str, Any],
         precision: Precision = "auto",
     ) -> None:  # fmt: skip
         self.run = run
@@ -83,9 +83,8 @@ class Avatar:
         model.code_dtype = torch.bfloat16 if half else torch.float32
         self.person = person
         self.info = info
-        camera = person["camera"]
-        self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
-        self.fps = float(person["fps"])
+        self.camera = person.source_camera()
+        self.fps = person.fps
         self.device = model.plate.device
         self.head_pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
@@ -121,9 +120,9 @@ class Avatar:
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
                               f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
-        person = read_person(run / FILE)
+        person = PersonInfo.read(run / FILE)
         model, meta = GaussianAvatar.read(path, renderer)
-        if (size := (person["width"], person["height"])) != (meta["width"], meta["height"]):
+        if (size := (person.width, person.height)) != (meta["width"], meta["height"]):
             raise AvatarError(
                 f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
                 "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",

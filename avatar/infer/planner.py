@@ -161,7 +161,7 @@ class _Person(NamedTuple):
     @staticmethod
     def of(avatar: Avatar) -> _Person:
         track = Motion.load(avatar.run / "motion.safetensors")
-        segments = [(a, min(b, len(track))) for a, b in avatar.person["segments"] if a < len(track)]
+        segments = [(a, min(b, len(track))) for a, b in avatar.person.segments if a < len(track)]
         return _Person(track, segments, MotionStats.of(track, segments))
 
     def loop(self, mode: str, fps: float, seed: int) -> Unrolled:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from avatar.eval.face_tracker import Track
 from avatar.io.audio import SAMPLE_RATE, is_silent
+from avatar.preprocess.face_tracker import Track
 from avatar.sync.judge import MIN_SECONDS, SyncJudge, SyncScore
 
 SHIFTS = (-7, 3)  # frames

@@ -248,7 +248,7 @@ def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, 
     Returns:
         [T, len(CHANNELS)] float32 centimetres, frames without a face filled in linearly; [T] bool, where there was one.
     """
-    from avatar.preprocess.refine import rigid_points
+    from avatar.preprocess.head_fit import rigid_points
 
     rigid = rigid_points(shape)
     pixels = landmarks[..., :2].astype(np.float64)

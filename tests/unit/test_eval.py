@@ -305,7 +305,7 @@ def test_faces_are_recognised(tmp_path: Path) -> None:
     if recogniser is None:
         pytest.skip(notes[0])
     need_landmarker()
-    from avatar.eval.face_tracker import FaceTracker
+    from avatar.preprocess.face_tracker import FaceTracker
 
     face = portrait()
     with FaceTracker() as tracker:
@@ -414,7 +414,7 @@ def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     if not Path(os.environ.get("AVATAR_ASSETS", ""), "face_landmarker.task").is_file():
         pytest.skip("AVATAR_ASSETS with face_landmarker.task is not set")
     from avatar.eval import bootstrap, face_metrics
-    from avatar.eval.face_tracker import FaceTracker
+    from avatar.preprocess.face_tracker import FaceTracker
     from avatar.synth.make import make_subject
 
     subject = make_subject(tmp_path, seconds=2.4, size=160, supersample=1)

@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from avatar.errors import AvatarError
-from avatar.eval.face_tracker import Track, track_video
+from avatar.preprocess.face_tracker import Track, track_video
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.sync import evaluation as sync_evaluation
 from avatar.sync import training as sync_training
