@@ -27,12 +27,13 @@ from avatar.corpus.mouth import of_face
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
+from avatar.data.person import PersonInfo
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
-from avatar.paths import file_sha256, read_json, write_json
+from avatar.paths import file_sha256, write_json
 from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.sync.judge import SyncJudge, mouth_motion
 from avatar.sync.training import act
@@ -216,11 +217,11 @@ def _drawn(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     """Opening on the held-out part: the prior as it is, adapted to seconds and to all, the run's own network, both."""
-    about = read_json(person / "person.json")
+    about = PersonInfo.read(person / "person.json")
     motion = Motion.load(person / "refine" / "motion.safetensors")
-    audio, late, end = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
+    audio, delay, end = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train, held_out = motion[:end], motion[end:]
-    start = round((end + late) / motion.fps * SAMPLE_RATE)
+    start = round((end + delay) / motion.fps * SAMPLE_RATE)
     lead = min(start, SAMPLE_RATE)
     sound = audio[start - lead : start + round(len(held_out) / motion.fps * SAMPLE_RATE)]
     skipped = round(lead / SAMPLE_RATE * motion.fps)
@@ -234,7 +235,7 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     for seconds in (*SECONDS, None):
         count = end if seconds is None else min(end, round(seconds * motion.fps))
         taken = train[:count]
-        few = prior.person(taken, motion.fps).adapt(taken, audio, late)
+        few = prior.person(taken, motion.fps).adapt(taken, audio, delay)
         said["all" if seconds is None else f"{seconds:g} s"] = speak(few)
     said["own network"] = speak(PersonalSpeech.load(run / "speech.safetensors"))
     said["all + own network"] = 0.5 * (said["all"] + said["own network"])

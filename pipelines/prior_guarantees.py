@@ -23,6 +23,7 @@ from avatar.audio2motion.load import OWN
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import WEIGHTS, SharedPrior
 from avatar.cli.train import LIVE_SECONDS
+from avatar.data.person import PersonInfo
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
@@ -31,7 +32,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
-from avatar.paths import file_sha256, read_json, write_json
+from avatar.paths import file_sha256, write_json
 from avatar.synth import speech
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
@@ -131,22 +132,22 @@ def main(config: Config) -> None:
 
 
 def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
-    about = read_json(person / "person.json")
+    about = PersonInfo.read(person / "person.json")
     motion = Motion.load(person / "refine" / "motion.safetensors")
-    audio, late, test = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
+    audio, delay, test = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train = motion[:test]
     plain = prior.person(train, motion.fps)
-    adapted = plain.adapt(train, audio, late)
+    adapted = plain.adapt(train, audio, delay)
     own = PersonalSpeech.load(run / OWN)
     live = prior.live().person(train, motion.fps)
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
         "live": live,
-        "live, adapted": live.adapt(train[: round(LIVE_SECONDS * motion.fps)], audio, late),
+        "live, adapted": live.adapt(train[: round(LIVE_SECONDS * motion.fps)], audio, delay),
         "adapted": adapted,
         "together": Ensemble([own, adapted]),
     }
-    shift = round(late / motion.fps * SAMPLE_RATE)
+    shift = round(delay / motion.fps * SAMPLE_RATE)
     sound = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))
     return Person(motion, sound, test, voices)
 

@@ -78,7 +78,7 @@ class Job(NamedTuple):
         total: Frames.
         audio: Sound that goes into the video.
         audio_start: Second of it that belongs to the first frame.
-        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None for the person's own background.
+        background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None: the person's own.
     """
 
     motions: Iterator[Motion]

@@ -169,10 +169,10 @@ class IngestResult(StageResult):
     num_frames: Annotated[int, _whole(1, MOST_FRAMES)]
     has_audio: Flag = True
     source: Text = ""
-    source_size: Annotated[tuple[int, int], _wholes(2, *SIDES)] = (0, 0)
+    source_size: Annotated[tuple[int, int], _wholes(2, *SIDES)]
     rotation: Annotated[int, _whole(0, 270)] = 0
     variable_rate: Flag = False
-    crop: Annotated[tuple[int, int, int], _wholes(3, 0, SIDES[1])] = (0, 0, 0)
+    crop: Annotated[tuple[int, int, int], _wholes(3, 0, SIDES[1])]
     face_height: Number = 0.0
     test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
 

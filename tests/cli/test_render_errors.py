@@ -15,8 +15,8 @@ import soundfile
 import torch
 
 from avatar.audio2motion import load as speak
-from avatar.cli import render as command
 from avatar.cli.main import main
+from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.camera_path import CameraPath
@@ -25,6 +25,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
 from tests.fake_avatar import FPS, SIZE, FakeAvatar, LoudnessSpeech
+from tests.person import person_info
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -210,7 +211,7 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     motion.head_rotation[:, 0] = torch.arange(100) / 1000
 
     class Person:
-        audio_path, fps, info = sound, FPS, {"av_offset_frames": offset}
+        audio_path, fps, info = sound, FPS, person_info(fps=FPS, audio_delay_s=offset / FPS)
 
     Person.motion = motion  # type: ignore[attr-defined]
     person: Any = Person
@@ -243,15 +244,15 @@ def test_what_speaks_for_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="--person"):
-        command.open_person(run, None)
+        open_person(run, None)
     (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
     with pytest.raises(AvatarError, match="/somewhere/else/anna"):
-        command.open_person(run, None)
+        open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
-    (folder / "person.json").write_text('{"width": 4}')
+    (folder / "person.json").write_text('{"format": "avatar-person-2", "width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
-        command.open_person(run, None)
+        open_person(run, None)
 
 
 def test_threads_keep_order_and_pass_errors_on() -> None:

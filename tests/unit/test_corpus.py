@@ -32,6 +32,7 @@ from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
 from avatar.corpus.workers import spread
+from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import arkit_files, facegood
@@ -41,6 +42,7 @@ from avatar.paths import read_json, write_json
 from avatar.sync.judge import REACH
 from avatar.train.config import TrainConfig
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
+from tests.person import person_info
 from tests.talking import talking
 
 PUCKER, JAW_OPEN = ARTICULATION.index("mouthPucker"), ARTICULATION.index("jawOpen")
@@ -614,15 +616,13 @@ class Person:
     """What `train_speech` asks of a prepared person."""
 
     folder: Path
-    audio_features: np.ndarray | None
+    info: PersonInfo
     fps: float = 25.0
     test_start: int = 75
 
     @property
     def audio_path(self) -> Path:
         return self.folder / "ingest" / "audio.wav"
-
-    info = {"av_offset_frames": 0.0}  # noqa: RUF012
 
 
 def small_prior(path: Path) -> SharedPrior:
@@ -638,7 +638,7 @@ def small_prior(path: Path) -> SharedPrior:
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
-    person = Person(tmp_path / "person", np.zeros((75, 4)) if voiced else None)
+    person = Person(tmp_path / "person", person_info(num_frames=83, test_start=75, has_audio=voiced))
     for name in ("person/ingest", "run"):
         (tmp_path / name).mkdir(parents=True)
     write_sound(person.audio_path, 4.0)

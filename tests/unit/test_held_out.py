@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from avatar.audio.encoders.base import speech_encoder
 from avatar.audio2motion import personal
 from avatar.audio2motion.load import ADAPTED, LIVE, OWN
 from avatar.cli.train import save_tracking, train_speech
@@ -20,10 +21,9 @@ from avatar.data import PersonDataset
 from avatar.headmotion.generator import heard_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
-from avatar.paths import write_json
 from avatar.train.config import TrainConfig
 from avatar.train.trainer import Trainer
-from tests.person import make_person, small_config
+from tests.person import make_person, person_info, small_config
 from tests.swaying import swaying
 from tests.unit.test_personal import FPS
 from tests.unit.test_personal import person as speaking_person
@@ -65,12 +65,11 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
 
     person = speaking_person(folder / "person", change)
     audio = person / "ingest" / "audio.wav"
-    info = {"has_audio": True, "test_start": TEST_START, "av_offset_frames": LATE}
-    shape = {"width": 64, "height": 64, "camera": {"focal": 140.0, "cx": 32.0, "cy": 32.0}, "segments": [[0, FRAMES]]}
-    write_json(person / "person.json", info | shape | {"fps": FPS, "num_frames": FRAMES})
+    info = person_info(fps=FPS, num_frames=FRAMES, test_start=TEST_START, audio_delay_s=LATE / FPS)
+    info.write(person / "person.json")
     if first_other is not None:
         other_sound(audio, (first_other + LATE) / FPS)
-    data: Any = SimpleNamespace(folder=person, audio_features=np.zeros(1), audio_path=audio, info=info,
+    data: Any = SimpleNamespace(folder=person, audio_path=audio, info=info,
                                 test_start=TEST_START, fps=FPS)  # fmt: skip
     run = folder / "run"
     run.mkdir()
@@ -81,6 +80,7 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
 def test_no_lips_hear_or_see_what_is_held_out(tmp_path: Path, monkeypatch) -> None:
     quick = functools.partial(personal.train_personal, steps=2, progress=lambda done, total: None)
     monkeypatch.setattr(personal, "train_personal", quick)
+    monkeypatch.setattr(personal, "speech_encoder", lambda name: speech_encoder("mel"))
     files = speech_files(tmp_path / "a", None)
     held_out_differs = speech_files(tmp_path / "b", TEST_START)
     assert [name for name in files if files[name] != held_out_differs[name]] == []

@@ -11,8 +11,8 @@ import soxr
 import torch
 
 from avatar.errors import AvatarError
-from avatar.preprocess.face_tracker import Track, track_video
 from avatar.io.checkpoint import load_tensors, save_tensors
+from avatar.preprocess.face_tracker import Track, track_video
 from avatar.sync import evaluation as sync_evaluation
 from avatar.sync import training as sync_training
 from avatar.sync.judge import BANDS, CHANNELS, REACH, ROWS, WEIGHTS, SyncJudge, SyncNet, SyncScore, mouth_motion

@@ -30,9 +30,9 @@ NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, deformation=0, pa
 def data(tmp_path_factory) -> PersonDataset:
     """A drawn person; in the picture behind it, left and right differ."""
     folder = make_person(tmp_path_factory.mktemp("person"), frames=20, size=SIZE)
-    plate = cv2.imread(str(folder / "background/plate.png"))
-    plate[:, SIZE // 2 :] = (200, 30, 60)
-    cv2.imwrite(str(folder / "background/plate.png"), plate)
+    background = cv2.imread(str(folder / "background/background.png"))
+    background[:, SIZE // 2 :] = (200, 30, 60)
+    cv2.imwrite(str(folder / "background/background.png"), background)
     return PersonDataset(folder)
 
 
