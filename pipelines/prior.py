@@ -62,8 +62,8 @@ class Config:
     """Where the prior goes."""
     sentences: Path | None = None
     """Folder of short videos of one speaker: GRID's (CC-BY 4.0). Without it nothing is trained."""
-    sentences_late: float = 0.37
-    """Frames by which their picture is late."""
+    sentences_delay_s: float = -0.0148
+    """Seconds by which their audio comes after video."""
     seed: int = 0
     """Fixes everything that is drawn by chance."""
     familiar: tuple[Path, ...] = ()
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
 def _train(config: Config, folder: Path) -> None:
     encoder = SpeechEncoder([WhisperEncoder()])
     cache, keys = prepared(find(folder), config.cache, encoder)
-    offset = Offset(config.sentences_late / 25)  # GRID's rate
+    offset = Offset(config.sentences_delay_s)
     one = [Entry(name=name, speaker="s1", key=key, offset=offset) for name, key in keys.items()]
     sources = {
         "sentences": Recordings(one, scales(one, cache, pauses=True), cache),
@@ -178,7 +178,7 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
         rows[path.stem] = row = {
             "matched": judge.matched(landmarks, audio, RATE),
             "confidence": score.confidence,
-            "offset_frames": score.offset_frames,
+            "audio_delay_s": score.audio_delay_s,
             "matched_elsewhere": judge.matched(landmarks[: -2 * int(RATE)], audio[shift:], RATE),
         }
         row["share_of_first"] = row["matched"] / rows[paths[0].stem]["matched"]

@@ -20,7 +20,7 @@ class Config:
     RAD-NeRF, ER-NeRF or TalkingGaussian: its images and audio are read, its split is kept, all else is made anew."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
-    options: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
+    person: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
     stages: str = "all"
     """Run only these stages, separated by commas (for development)."""
     force: bool = False
@@ -34,5 +34,5 @@ def main(config: Config) -> None:
         AvatarError: The video, an option or the output folder is unsuitable, or another process writes to it.
     """
     stages = STAGES if config.stages == "all" else config.stages.split(",")
-    prepare(config.video, config.out, config.options, stages=stages, force=config.force)
+    prepare(config.video, config.out, config.person, stages=stages, force=config.force)
     log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")

@@ -223,10 +223,12 @@ def evaluate(config: Eval) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         cache = Cache.open(config.cache or Path(temporary), prior.encoder.config)
         rows = measure_all(prior, cache, prepare_all(items, cache, Ranks(), config.workers))
-    table = Table("video", "late", "sync", *MEASURED, box=None, title="Correlation with the track (lag in frames)")
+    table = Table(
+        "video", "audio delay (ms)", "sync", *MEASURED, box=None, title="Correlation with the track (lag in frames)"
+    )
     for name, row in [*rows.items(), ("mean", mean(rows))]:
         cells = (f"{row[key]:.2f} ({row[f'{key}_lag']:.1f})" for key in MEASURED)
-        table.add_row(Path(name).stem, f"{row['offset_frames']:.1f}", f"{row['confidence']:.2f}", *cells)
+        table.add_row(Path(name).stem, f"{1000 * row['audio_delay_s']:.0f}", f"{row['confidence']:.2f}", *cells)
     log.console.print(table)
     if config.json is not None:
         about = {"prior": prior.about, "sha256": file_sha256(config.prior)}
@@ -239,7 +241,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "file": entry.name,
         "speaker": entry.speaker,
         "seconds": round(entry.seconds, 2),
-        "picture_late_ms": round(1000 * entry.offset.late, 1),
+        "audio_delay_s": round(entry.offset.audio_delay_s, 4),
         "confidence": entry.offset.confidence,
         "left_out": entry.refused or None,
     }

@@ -16,23 +16,23 @@ from avatar.corpus.cache import Cache
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
 from avatar.motion.mouth import ARTICULATION, OPENING, PUCKER, WIDTH
-from avatar.sync.judge import best_offset
+from avatar.sync.judge import best_delay
 
 MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
 _LAGS = 3  # frames on either side
 _EDGE = 4  # frames at the ends, which a lag would move out
 
 
-def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, late: float) -> dict[str, float]:
+def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, audio_delay_s: float) -> dict[str, float]:
     """Correlation of what is said with what was seen, and its lag in frames, for each of `MEASURED`.
 
     Args:
         prior: Measured.
         mouth: Of a video.
         features: [mouth.rows, F] of its sound, by the prior's encoder.
-        late: Seconds by which the picture is late.
+        audio_delay_s: Audio delay in seconds; positive: audio after video.
     """
-    real, seen = mouth.in_step(late)
+    real, seen = mouth.in_step(audio_delay_s)
     said = (prior.heard(features) @ prior.taps).numpy()
     row: dict[str, float] = {}
     for name, i in MEASURED.items():
@@ -42,7 +42,7 @@ def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, late: float)
 
 
 def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """:func:`measure` for prepared videos by name, at the offset that the sync judge finds for each.
+    """:func:`measure` for prepared videos by name, at the audio delay that the sync judge finds for each.
 
     Raises:
         AvatarError: One of them cannot be used.
@@ -54,9 +54,9 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
         mouth = cache.mouth(key)
         if mouth.curve is None:
             raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")
-        score = best_offset(mouth.curve, mouth.fps)
-        found = {"offset_frames": score.offset_frames, "confidence": score.confidence}
-        rows[name] = found | measure(prior, mouth, cache.features(key), score.offset_frames / mouth.fps)
+        score = best_delay(mouth.curve)
+        found = {"audio_delay_s": score.audio_delay_s, "confidence": score.confidence}
+        rows[name] = found | measure(prior, mouth, cache.features(key), score.audio_delay_s)
     return rows
 
 

@@ -44,14 +44,14 @@ class Mouth:
         """Whether it was measured in pictures, and not given as coefficients."""
         return self.known == ARTICULATION
 
-    def in_step(self, late: float) -> tuple[np.ndarray, np.ndarray]:
-        """Values [rows, A] at the moments of the sound's rows, and [rows] whether a face was seen there.
+    def in_step(self, audio_delay_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Values [rows, A] at the moments of the audio's rows, and [rows] whether a face was seen there.
 
         Args:
-            late: Seconds by which the picture is late.
+            audio_delay_s: Audio delay in seconds; positive: audio after video.
         """
         frames = np.arange(len(self.values))
-        at = (np.arange(self.rows) / RATE + late) * self.fps
+        at = (np.arange(self.rows) / RATE - audio_delay_s) * self.fps
         values = np.stack([np.interp(at, frames, c) for c in self.values.T], 1).astype(np.float32)
         inside = (at > -1) & (at < len(frames))
         return values, inside & (np.interp(at, frames, self.seen) > 0.999)

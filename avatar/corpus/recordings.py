@@ -98,7 +98,7 @@ def scales(part: Sequence[Entry], cache: Cache, pauses: bool = False) -> Scales:
     """
     speakers: dict[str, list[np.ndarray]] = defaultdict(list)
     for entry in part:
-        values, seen = cache.mouth(entry.key).in_step(entry.offset.late)
+        values, seen = cache.mouth(entry.key).in_step(entry.offset.audio_delay_s)
         opening = values[:, OPENING]
         if not pauses and np.isfinite(opening).all():
             seen = talking(opening, seen, RATE)
@@ -117,7 +117,7 @@ class Recordings(Sequence[Recording]):
 
     def __getitem__(self, index):
         entry = self._entries[index]
-        values, seen = self._cache.mouth(entry.key).in_step(entry.offset.late)
+        values, seen = self._cache.mouth(entry.key).in_step(entry.offset.audio_delay_s)
         target = relative(values, *self._scales[entry.speaker])
         target[~seen] = np.nan
         return Recording(self._cache.features(entry.key), target)

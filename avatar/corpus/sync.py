@@ -1,4 +1,4 @@
-"""By how much are picture and sound of each video apart, and is that certain enough to learn from it?
+"""By how much are audio and video of each recording apart, and is that certain enough to learn from it?
 
 The best of many offsets is never bad, least of all in a short clip. Judged with the sound of other videos, clips of
 the development people (docs/sync_judge.md) were given a confidence of more than 0.40 / sqrt(seconds) in one case of
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.corpus.mouth import Mouth
-from avatar.sync.judge import RATE, REACH, best_offset
+from avatar.sync.judge import RATE, REACH, best_delay
 
 CHANCE = 0.40  # times seconds to the power of -1/2: what the sound of another video hardly reaches
 LEAST = 0.10  # asked of any video, however long
@@ -28,12 +28,12 @@ class Offset:
     """What the sync judge says about a video.
 
     Attributes:
-        late: Seconds by which the picture is late; 0 where there is no picture.
+        audio_delay_s: Audio delay in seconds (positive: audio after video); 0 where there is no video.
         confidence: Of the judge; None where it did not judge.
         doubt: Why the offset cannot be relied on; empty where it can.
     """
 
-    late: float
+    audio_delay_s: float
     confidence: float | None = None
     doubt: str = ""
 
@@ -68,12 +68,12 @@ def _judged(mouths: list[Mouth]) -> Offset:
         return Offset(0.0, None, "It is too short to tell whether sound and picture are in step.")
     seconds, curves = zip(*judged, strict=True)
     curve = np.average(curves, axis=0, weights=seconds)
-    score = best_offset(curve, RATE)
-    late, confidence = score.offset_frames / RATE, score.confidence
+    score = best_delay(curve)
+    confidence = score.confidence
     asked = max(LEAST, CHANCE / math.sqrt(sum(seconds)))
     doubt = ""
     if confidence < asked:
         doubt = f"Lips and sound do not clearly belong together (confidence {confidence:.2f}, {asked:.2f} are asked)."
     elif curve.argmin() in (0, 2 * REACH):
         doubt = f"Sound and picture are {REACH / RATE:.1f} s or more apart."
-    return Offset(late, confidence, doubt)
+    return Offset(score.audio_delay_s, confidence, doubt)

@@ -13,7 +13,7 @@ SMALLEST = 64  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Options of `avatar prepare`."""
+    """Options that the PERSON folder depends on."""
 
     size: int = 512
     """Side of the stored square frames in pixels. The crop around the head is never enlarged: the side is the smaller

@@ -134,7 +134,7 @@ def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:
         ("--size=10", "too small"),
         ("--mask-stride=-1", "negative"),
         ("--audio-delay-s=late", "late"),
-        ("--audio-delay-s=nan", "out of range"),
+        ("--audio-delay-s=nan", "no number of possible size"),
         ("--audio-delay-s=-601", "from -600 to 600"),
         ("--stages=ingest,polish", "no stage 'polish'"),
     ],

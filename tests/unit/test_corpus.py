@@ -368,7 +368,7 @@ def test_doubtful_videos_are_told_from_sure_ones():
         "tiny": filmed_mouth(1.2, None),
     }
     found = sync.offsets(mouths, {name: name for name in mouths})
-    assert found["sure"].late == pytest.approx(3.4 / 25, abs=0.01) and not found["sure"].doubt
+    assert found["sure"].audio_delay_s == pytest.approx(-3.4 / 25, abs=0.01) and not found["sure"].doubt
     assert "do not clearly belong together" in found["noise"].doubt
     assert "apart" in found["apart"].doubt and "too short to tell" in found["tiny"].doubt
 
@@ -381,17 +381,17 @@ def test_short_videos_of_a_speaker_share_one_offset():
     together = sync.offsets(mouths, dict.fromkeys(mouths, "ann"))
     assert sum(bool(offset.doubt) for offset in alone.values()) > 20
     assert len(set(together.values())) == 1
-    assert together["tiny"].late == pytest.approx(2.4 / 25, abs=0.01) and not together["tiny"].doubt
+    assert together["tiny"].audio_delay_s == pytest.approx(-2.4 / 25, abs=0.01) and not together["tiny"].doubt
 
 
 def test_in_step_is_where_the_sound_is():
     mouth, _ = spoken(1, late=4.0)
     still, _ = spoken(1)
-    values, seen = mouth.in_step(4 / 25)
+    values, seen = mouth.in_step(-4 / 25)
     assert np.abs(values[10:-10] - still.values[10:-10]).max() < 1e-5
     assert seen[:-6].all() and not seen[-3:].any()  # what was said last is not in the picture
     half = Mouth(values=mouth.values[::2], seen=mouth.seen[::2], fps=12.5, rows=mouth.rows)
-    assert np.abs(half.in_step(4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
+    assert np.abs(half.in_step(-4 / 25)[0][10:-10] - values[10:-10]).mean() < 0.06
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -415,9 +415,9 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     assert all(np.corrcoef(a, b)[0, 1] > 0.97 for a, b in zip(heard.T, true.T, strict=True))
     assert prior.about["seconds"] == {"videos": 72, "coefficients": 0} and prior.about["speakers"] == 3
     mouth, features = spoken(50, late=3.0)
-    row = measure(prior, mouth, features, 3 / 25)
+    row = measure(prior, mouth, features, -3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
-    assert measure(prior, mouth, features, 5 / 25)["opening_lag"] == 2
+    assert measure(prior, mouth, features, -5 / 25)["opening_lag"] == 2
 
 
 def test_the_same_file_twice_counts_once(tmp_path: Path):
@@ -604,7 +604,9 @@ def test_eval_measures_what_was_prepared(tmp_path: Path, capsys: pytest.CaptureF
     result = read_json(tmp_path / "e.json")
     (row,) = result["videos"].values()
     assert list(result["videos"]) == ["new/new.mp4"] and result["mean"] == row and result["hardware"]["cores"]
-    assert row["opening"] > 0.95 and row["opening_lag"] == 0 and row["offset_frames"] == pytest.approx(4, abs=0.3)
+    assert (
+        row["opening"] > 0.95 and row["opening_lag"] == 0 and row["audio_delay_s"] == pytest.approx(-4 / 25, abs=0.012)
+    )
     assert "opening" in capsys.readouterr().err
 
 

@@ -303,7 +303,7 @@ def _break(dataset: Path, how: str) -> None:
     ("how", "says"),
     [
         ("no pictures", "has no ori_imgs"),
-        ("empty pictures", "holds no pictures"),
+        ("empty pictures", "holds no images"),
         ("gap", "5.jpg is missing"),
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
@@ -336,7 +336,7 @@ def test_unlike_and_damaged_pictures_are_named(dataset: Path) -> None:
 
 def test_split_that_cannot_be_kept(dataset: Path) -> None:
     _transforms(dataset, ernerf.VAL, [*range(10, FRAMES), 99])
-    with pytest.raises(AvatarError, match=r"transforms_val.json names the picture ori_imgs/99.jpg"):
+    with pytest.raises(AvatarError, match=r"transforms_val.json names the image ori_imgs/99.jpg"):
         ernerf.test_start(dataset)
     _transforms(dataset, ernerf.VAL, [2, 5, 8])  # between the training frames
     assert ernerf.test_start(dataset) is None
