@@ -57,8 +57,8 @@ class Flaws:
     """Size of the face relative to a portrait; 0.2 is a person far away."""
     cut_every: float = 0.0
     """Seconds between cuts, where the person jumps to another place and size; 0 is one take."""
-    av_offset_frames: int = 0
-    """Frames by which the sound is late (the picture early)."""
+    audio_delay_s: float = 0.0
+    """Seconds by which audio comes after video; negative: before it."""
     rotation: int = 0
     """Rotation flag in degrees (90, 180 or 270): the picture is stored turned, and players turn it back."""
     variable_rate: bool = False
@@ -158,7 +158,7 @@ def make_subject(
     if flaws.audio != "none":
         sound = out_dir / "sound.wav"
         samples = said.samples * (0 if flaws.audio == "silent" else 1)
-        delay = round(flaws.av_offset_frames / fps * speech.RATE)
+        delay = round(flaws.audio_delay_s * speech.RATE)
         samples = np.concatenate([np.zeros(max(delay, 0), np.float32), samples[max(-delay, 0) :]])
         _write_wav(sound, samples, frames / fps)
     people = [] if flaws.faces == 0 else _people(person, flaws, stage, seed)
