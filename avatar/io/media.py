@@ -1,4 +1,4 @@
-"""The one door through which sound and video files come in: local, and whole in themselves."""
+"""The one door through which audio and video files come in: local, and whole in themselves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADVICE = {
 
 
 def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> InputContainer:
-    """Open a local sound or video file for reading; the container closes itself as a context manager.
+    """Open a local audio or video file for reading; the container closes itself as a context manager.
 
     The content decides what a file is, whatever its name says. Nothing but this file is opened.
 

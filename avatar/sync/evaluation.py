@@ -57,9 +57,9 @@ def judge_clips(judge: SyncJudge, videos: Mapping[str, Track], seconds: float) -
     for name, start, length in places:
 
         def score(
-            sound: str, at: float, name: str = name, start: float = start, length: float = length
+            heard: str, at: float, name: str = name, start: float = start, length: float = length
         ) -> SyncScore | None:
-            return _score(judge, videos[name], start, length, videos[sound], at)
+            return _score(judge, videos[name], start, length, videos[heard], at)
 
         own = score(name, start)
         if own is None:
@@ -97,8 +97,8 @@ def summary(clips: Iterable[Clip], known: Mapping[str, float] | None = None) -> 
     Returns:
         ``clips``; shares of ``agrees_with_video``, also ``per_video``, and ``follows_shift`` (all within one frame);
         ``known_delay``, the share within one frame of the truth, per video; areas under the ROC curve of the distance
-        for matched against shuffled sound: ``auc`` over all, ``auc_other_video`` and ``auc_same_video`` by where the
-        shuffled sound is from; ``auc_confidence``, over all, of the confidence; ``accuracy``, the mean of the shares
+        for matched against shuffled audio: ``auc`` over all, ``auc_other_video`` and ``auc_same_video`` by where the
+        shuffled audio is from; ``auc_confidence``, over all, of the confidence; ``accuracy``, the mean of the shares
         that one ``threshold`` of the distance gets right of either; medians of the confidence.
     """
     clips = list(clips)
@@ -152,12 +152,12 @@ def _parts(track: Track, seconds: float) -> list[tuple[float, float]]:
 
 
 def _score(
-    judge: SyncJudge, seen: Track, start: float, seconds: float, heard: Track, sound_start: float
+    judge: SyncJudge, seen: Track, start: float, seconds: float, heard: Track, audio_start: float
 ) -> SyncScore | None:
-    """The mouth from ``start`` on with the sound from ``sound_start`` on; None where that is silent."""
+    """Score the mouth from ``start`` on with the audio from ``audio_start`` on; None where that is silent."""
     first = round(start * seen.fps)
     landmarks = seen.landmarks[first : first + round(seconds * seen.fps)]
-    begin = round((sound_start + first / seen.fps - start) * SAMPLE_RATE)
+    begin = round((audio_start + first / seen.fps - start) * SAMPLE_RATE)
     at = begin + np.arange(round(len(landmarks) / seen.fps * SAMPLE_RATE))
     inside = (at >= 0) & (at < len(heard.audio))
     audio = np.where(inside, heard.audio[at.clip(0, len(heard.audio) - 1)], 0).astype(np.float32)
