@@ -139,7 +139,7 @@ def test_numbers_of_pictures_are_not_counted_up_to(dataset: Path) -> None:
         (pictures / name).write_bytes((pictures / "0.jpg").read_bytes())
     assert ernerf.read_info(dataset).num_frames == 10  # names of other things
     (pictures / "999999999.jpg").write_bytes(b"")
-    with pytest.raises(AvatarError, match=r"ori_imgs/10\.jpg is missing; 999999989 of the pictures"):
+    with pytest.raises(AvatarError, match=r"ori_imgs/10\.jpg is missing; 999999989 of the images"):
         ernerf.read_info(dataset)
 
 
