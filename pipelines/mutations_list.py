@@ -620,8 +620,8 @@ PICTURES = (
     Mutation(
         "rotation of a video",
         "avatar/io/video.py",
-        "np.rot90(picture, -info.rotation // 90)",
-        "np.rot90(picture, info.rotation // 90)",
+        "np.rot90(image, -info.rotation // 90)",
+        "np.rot90(image, info.rotation // 90)",
         ("tests/unit/test_ingest.py::test_rotation_flag_is_honoured",),
         "Videos of telephones stand on their head.",
     ),
