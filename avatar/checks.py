@@ -58,11 +58,11 @@ def reading(path: Where, kind: str, fix: str = "") -> Iterator[None]:
     except AvatarError:
         raise
     except FileNotFoundError:
-        raise AvatarError(f"{path} does not exist.", "", fix) from None
+        raise AvatarError(f"{path} does not exist.", fix=fix) from None
     except (ImportError, NameError, AssertionError):
         raise
     except Exception as error:  # libraries raise classes of their own, some of them not exported
-        raise AvatarError(f"{path} cannot be read as {kind}:", f"{describe(error)}.", fix) from error
+        raise AvatarError(f"{path} cannot be read as {kind}:", why=f"{describe(error)}.", fix=fix) from error
 
 
 def number(value: Any, where: Where, low: float, high: float) -> float:
@@ -112,7 +112,7 @@ def picture_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
     """
     width, height = (whole(v, f"{where}: {n}", *SIDES) for n, v in (("width", width), ("height", height)))
     if width * height > MOST_PIXELS:
-        raise AvatarError(f"{where} says {width}x{height} pixels;", f"at most {MOST_PIXELS} are read.")
+        raise AvatarError(f"{where} says {width}x{height} pixels;", why=f"at most {MOST_PIXELS} are read.")
     return width, height
 
 
@@ -199,11 +199,11 @@ def read_text(path: Path, kind: str, fix: str = "") -> str:
     path = Path(path)
     with reading(path, kind, fix):
         if path.exists() and not path.is_file():
-            raise AvatarError(f"{path} is not a file.", "", fix)
+            raise AvatarError(f"{path} is not a file.", fix=fix)
         with open(path, "rb") as file:
             data = file.read(_TEXT_BYTES + 1)
         if len(data) > _TEXT_BYTES or sum(map(data.count, (b",", b"[", b"{", b"\n"))) > 2 * _TEXT_VALUES:
-            raise AvatarError(f"{path} is too large for {kind}.", f"At most {_TEXT_BYTES >> 20} MiB are read.")
+            raise AvatarError(f"{path} is too large for {kind}.", why=f"At most {_TEXT_BYTES >> 20} MiB are read.")
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 

@@ -30,7 +30,7 @@ def choose_device(name: str) -> torch.device:
     from avatar.native.cuda import cuda_library, cuda_status
 
     if name not in ("auto", "cpu", "cuda"):
-        raise AvatarError(f'--device "{name}" is not understood.', "", "Give auto, cpu or cuda.")
+        raise AvatarError(f'--device "{name}" is not understood.', fix="Give auto, cpu or cuda.")
     if name == "cpu":
         return torch.device("cpu")
     gpu = torch.cuda.is_available()
@@ -41,11 +41,13 @@ def choose_device(name: str) -> torch.device:
         cause = "torch sees no GPU."
         if torch.version.cuda is None:
             cause = "the torch that is installed is a CPU build."
-        raise AvatarError("--device cuda cannot be had:", cause, "Leave it out to run on the CPU; see `avatar doctor`.")
+        raise AvatarError(
+            "--device cuda cannot be had:", why=cause, fix="Leave it out to run on the CPU; see `avatar doctor`."
+        )
     if not library and os.environ.get("AVATAR_NATIVE", "") != "reference":
         raise AvatarError(
-            "--device cuda needs the CUDA library,", f"which is {cuda_status()}",
-            "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or leave --device out.",
+            "--device cuda needs the CUDA library,", why=f"which is {cuda_status()}",
+            fix="With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or leave --device out.",
         )  # fmt: skip
     return torch.device("cuda", torch.cuda.current_device())
 

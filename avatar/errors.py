@@ -14,7 +14,7 @@ class AvatarError(Exception):
         fix: What the user can do now; a command where there is one.
     """
 
-    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = (printable(part) for part in (what, why, fix))
         super().__init__(" ".join(part for part in (self.what, self.why, self.fix) if part))
 

@@ -174,7 +174,7 @@ def one_writer(path: Path, *, inside: bool = True) -> Iterator[None]:
         return
     made = not os.path.exists(folder)
     if not made and not os.path.isdir(folder):
-        raise AvatarError(f"{folder} is a file, not a folder.", "", "Choose another --out.")
+        raise AvatarError(f"{folder} is a file, not a folder.", fix="Choose another --out.")
     held = _take(lock, path)
     _writing[str(lock)] = threading.get_ident()
     try:
@@ -196,10 +196,9 @@ def disk_error(error: OSError, path: Path) -> AvatarError:
     if error.errno == errno.ENOSPC:
         return AvatarError(
             f"The disk is full while writing {path}.",
-            "",
-            "Free some space and run the same command again: finished parts are kept.",
+            fix="Free some space and run the same command again: finished parts are kept.",
         )
-    return AvatarError(f"Cannot write {path}:", f"{error.strerror or error}.", "Choose another output folder.")
+    return AvatarError(f"Cannot write {path}:", why=f"{error.strerror or error}.", fix="Choose another output folder.")
 
 
 # --- working folders ----------------------------------------------------------------------------------------------
@@ -322,8 +321,7 @@ def _take(lock: Path, what: Path) -> int | None:
                 who = lock.read_bytes()[:100].decode(errors="replace")
             raise AvatarError(
                 f"Another process{f' ({who})' if who else ''} is writing to {what}.",
-                "",
-                "Wait until it has ended, or choose another --out.",
+                fix="Wait until it has ended, or choose another --out.",
             ) from None
         except FileNotFoundError:  # released, and removed, between opening and locking
             continue

@@ -112,7 +112,7 @@ def main(config: Config) -> None:
     """Run what is missing and write the results so far after each row."""
     unknown = set(config.rows) - set(ROWS)
     if unknown:
-        raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", "", f"Choose from: {'; '.join(ROWS)}.")
+        raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", fix=f"Choose from: {'; '.join(ROWS)}.")
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
         rows[name] = run_row(config, name)

@@ -81,7 +81,7 @@ def main(config: Config) -> int:
     from avatar.errors import AvatarError
 
     if config.out.exists() and not (config.out / MANIFEST).is_file():
-        raise AvatarError(f"{config.out} exists and is no kit.", "", "Choose another --out.")
+        raise AvatarError(f"{config.out} exists and is no kit.", fix="Choose another --out.")
     shutil.rmtree(config.out, ignore_errors=True)
     config.out.mkdir(parents=True)
     wheels = pack_wheels(config)

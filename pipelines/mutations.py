@@ -105,7 +105,7 @@ def main(config: Config) -> None:
         about = {"counts": dict(counts), "core_minutes": round((used.ru_utime + used.ru_stime) / 60, 1)}
         write_json(config.json, environment() | about | {"breaks": listed})
     if counts["caught"] < len(outcomes):
-        raise AvatarError("Not every break was caught.", "", "Mend the test, or the list where its text is stale.")
+        raise AvatarError("Not every break was caught.", fix="Mend the test, or the list where its text is stale.")
 
 
 def run(root: Path, mutations: Sequence[Mutation]) -> Iterable[Outcome]:
@@ -136,7 +136,7 @@ def copy_tree(root: Path, tree: Path) -> None:
         AvatarError: The folder is not a git checkout.
     """
     if not (root / ".git").exists():
-        raise AvatarError(f"{root} is not a git checkout.", "", "Breaks are tried in a clone of the repository.")
+        raise AvatarError(f"{root} is not a git checkout.", fix="Breaks are tried in a clone of the repository.")
     names = subprocess.run(
         ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=True
     ).stdout

@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     prior = SharedPrior.load(config.prior)
     if "speaking" in prior.about:
         raise AvatarError(
-            f"{config.prior} has been through this already.", "", "Start from what pipelines.prior wrote."
+            f"{config.prior} has been through this already.", fix="Start from what pipelines.prior wrote."
         )
     words = read_json(config.sentences / "words.json")
     items = {item.name: item for item in find(config.sentences)}

@@ -89,7 +89,7 @@ def find(root: Path = ROOT) -> list[Record]:
     for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.json")):
         content = read_json(path)
         if not isinstance(content, dict):
-            raise AvatarError(f"{path} is not a record of a measurement.", "It holds no JSON object.")
+            raise AvatarError(f"{path} is not a record of a measurement.", why="It holds no JSON object.")
         records.append(Record(path=path.relative_to(root), content=content))
     return records
 
@@ -153,7 +153,7 @@ def replace_block(path: Path, name: str, text: str) -> None:
     new, count = block.subn(lambda m: f"{m[1]}{text}\n{m[2]}", old)
     if count != 1:
         raise AvatarError(
-            f"{path} has {count} blocks between <!-- {name} --> and <!-- end of {name} -->.", "", "Write one."
+            f"{path} has {count} blocks between <!-- {name} --> and <!-- end of {name} -->.", fix="Write one."
         )
     with atomic_file(path) as temporary:
         temporary.write_text(new, encoding="utf-8")

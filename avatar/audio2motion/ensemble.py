@@ -35,7 +35,7 @@ class Ensemble:
     def __init__(self, members: Sequence[AudioToMotion]) -> None:
         rates = {member.fps for member in members}
         if len(rates) != 1:
-            raise AvatarError("Networks that speak together must have one frame rate,", f"not {sorted(rates)}.")
+            raise AvatarError("Networks that speak together must have one frame rate,", why=f"not {sorted(rates)}.")
         self.members = tuple(members)
         self.fps = rates.pop()
         self._prior = next((member for member in members if isinstance(member, PriorSpeech)), None)

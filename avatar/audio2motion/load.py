@@ -68,8 +68,8 @@ def own_speech(run: Path) -> AudioToMotion:
     if not path.is_file():
         raise AvatarError(
             f"{run} cannot be driven by sound: it holds no {OWN}.",
-            "Either its video had no sound, or training was stopped before its last part.",
-            "Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech prior.",
+            why="Either its video had no sound, or training was stopped before its last part.",
+            fix="Finish training with `avatar train PERSON --out RUN --resume`, or render with --speech prior.",
         )
     from avatar.audio2motion.personal import PersonalSpeech
 

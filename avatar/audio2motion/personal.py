@@ -164,7 +164,7 @@ class PersonalSpeech:
         """
         path = Path(path)
         if not path.is_file():
-            raise AvatarError(f"The speech network {path} does not exist.", "", "Train with `avatar train`.")
+            raise AvatarError(f"The speech network {path} does not exist.", fix="Train with `avatar train`.")
         tensors, metadata = read_safetensors(path, "a speech network")
         channels = [*(face_channels.CHANNELS[i] for i in FACE), *(arkit.ARKIT[i] for i in MOUTH)]
         about = {
@@ -175,7 +175,7 @@ class PersonalSpeech:
             channels[: len(FACE)],
             channels[len(FACE) :],
         ]:
-            raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+            raise AvatarError(f"{path} is not a speech network of this version.", fix="Train again.")
         outputs = str(len(channels))
         sizes = check_tensors(tensors, path, {name: "F" if "input" in name else outputs for name in _TENSORS})
         members = []
@@ -187,7 +187,7 @@ class PersonalSpeech:
             members.append(net.eval())
         encoder = build_encoder(about["encoder"], path)
         if not members or encoder.dim + 1 != sizes["F"]:  # and loudness relative to the voice
-            raise AvatarError(f"{path} holds no network for the features of its encoder.", "", "Train again.")
+            raise AvatarError(f"{path} holds no network for the features of its encoder.", fix="Train again.")
         return PersonalSpeech(
             fps=written_number(metadata.get("fps", ""), f"{path}: fps", *FRAME_RATES),
             encoder=encoder,
@@ -225,7 +225,7 @@ def train_personal(
     motion = Motion.load(motion_path(person))[: info.test_start]
     if int(motion.valid.sum()) < 3 * motion.fps:
         raise AvatarError(
-            f"{person} has less than 3 s of tracked face to learn speech from.", "", "Use a longer video."
+            f"{person} has less than 3 s of tracked face to learn speech from.", fix="Use a longer video."
         )
     encoder = speech_encoder("auto")
     samples = load_audio(person / "ingest" / "audio.wav")

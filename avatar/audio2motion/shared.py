@@ -92,7 +92,9 @@ class SharedPrior:
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not an audio-to-motion prior.", f"Its format is {metadata.get('format')!r}.")
+            raise AvatarError(
+                f"{path} is not an audio-to-motion prior.", why=f"Its format is {metadata.get('format')!r}."
+            )
         return _unpack(path, tensors, metadata)
 
     def save(self, path: Path) -> None:
@@ -308,7 +310,7 @@ class PriorSpeech:
         """
         tensors, metadata = load_tensors(Path(path))
         if metadata.get("format") != SPEECH_FORMAT:
-            raise AvatarError(f"{path} is not a speech network of this version.", "", "Train again.")
+            raise AvatarError(f"{path} is not a speech network of this version.", fix="Train again.")
         prior, about = _unpack(path, tensors, metadata), Record(metadata, path)
         kinds, channels = str(len(ARTICULATION)), str(CHANNELS)
         shapes = {
@@ -346,7 +348,7 @@ def _pack(prior: SharedPrior) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SharedPrior:
     about = Record(metadata, path)
     if about.names("articulation") != list(ARTICULATION):
-        raise AvatarError(f"{path} speaks of another mouth than this version.", "", "Train it again.")
+        raise AvatarError(f"{path} speaks of another mouth than this version.", fix="Train it again.")
     said = about.record("prior")
     behind, ahead = (said.whole(name, 0, _MOST_ROWS) for name in ("behind", "ahead"))
     shapes = {"input_mean": "F", "input_std": "F", "basis": "F K", "taps": f"R {len(ARTICULATION)}"}
@@ -356,9 +358,9 @@ def _unpack(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, An
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     encoder = build_encoder(metadata.get("encoder"), path)
     if sizes["F"] != encoder.dim or sizes["R"] != (behind + 1 + ahead) * sizes["K"] + 1:
-        raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", "", "Train it again.")
+        raise AvatarError(f"{path}: its tensors do not fit its encoder and its rows.", fix="Train it again.")
     if not bool((tensors["prior.input_std"] > 0).all()):
-        raise AvatarError(f"{path}: prior.input_std is not positive.", "", "Train it again.")
+        raise AvatarError(f"{path}: prior.input_std is not positive.", fix="Train it again.")
     return SharedPrior(
         encoder=encoder, touch=tensors.get("prior.touch"), behind=behind, ahead=ahead, gain=said.number("gain", 0, 100),
         about=said.record("about", {}).data, **{name: tensors[f"prior.{name}"] for name in _TENSORS},

@@ -203,12 +203,12 @@ def write_pages(folder: Path) -> Path:
 
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise AvatarError(f"{folder} holds no results (*.json).", "", f"Measure: avatar bench --docs {folder}")
+        raise AvatarError(f"{folder} holds no results (*.json).", fix=f"Measure: avatar bench --docs {folder}")
     sections = []
     for path in paths:
         result = Record(read_json(path), path).data
         if result.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", "", "Move it away.")
+            raise AvatarError(f"{path} is not a result of this version of `avatar bench`.", fix="Move it away.")
         with reading(path, "a result of `avatar bench`", "Move it away."):
             plot(result, path.with_suffix(".png"))
             sections.append(markdown(result, path.with_suffix(".png").name))

@@ -92,7 +92,9 @@ def check(config: Config) -> None:
     if not config.gaussians or not config.sizes:
         raise AvatarError("--gaussians and --sizes need at least one number each.")
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise AvatarError("--device cuda needs a CUDA GPU,", "which torch does not find here.", "Use --device cpu.")
+        raise AvatarError(
+            "--device cuda needs a CUDA GPU,", why="which torch does not find here.", fix="Use --device cpu."
+        )
     if not config.run and config.docs is None:
         raise AvatarError("--no-run leaves nothing to do without --docs.")
 

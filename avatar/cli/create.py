@@ -96,5 +96,5 @@ def person_folder(run: Path) -> Path:
     """PERSON folder of a run made by `create`: beside it, so that the run stays small enough to share."""
     run = Path(os.path.abspath(run))
     if not run.name:
-        raise AvatarError(f"{run} cannot be a run.", "", "Name a folder in it for --out.")
+        raise AvatarError(f"{run} cannot be a run.", fix="Name a folder in it for --out.")
     return run.with_name(run.name + ".person")

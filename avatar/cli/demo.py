@@ -85,10 +85,10 @@ def _claim(config: Config) -> None:
     if record.is_file():
         if read_json(record) != json.loads(json.dumps(settings)):
             raise AvatarError(
-                f"{config.out} holds a demo with other settings.", "", "Choose another --out, or delete that folder."
+                f"{config.out} holds a demo with other settings.", fix="Choose another --out, or delete that folder."
             )
     elif contents(config.out):
-        raise AvatarError(f"{config.out} is not empty.", "", "Choose another --out.")
+        raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
     else:
         write_json(record, settings)
 

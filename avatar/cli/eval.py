@@ -168,7 +168,7 @@ def training(run: Path) -> dict[str, Any]:
 def check(config: Config) -> None:
     """Refuse options that contradict each other before anything slow happens."""
     if config.frames is not None and config.frames < 3:
-        raise AvatarError(f"--frames {config.frames} is too few to measure motion.", "", "Give at least 3.")
+        raise AvatarError(f"--frames {config.frames} is too few to measure motion.", fix="Give at least 3.")
     require(config.renderer)
     if config.json is not None:
         from avatar.cli.render import refuse_to_overwrite
@@ -178,7 +178,7 @@ def check(config: Config) -> None:
         from avatar.io.audio import stream_audio
 
         if config.drive == "tracked":
-            raise AvatarError("--audio and --drive tracked exclude each other:", "nobody filmed that sound.")
+            raise AvatarError("--audio and --drive tracked exclude each other:", why="nobody filmed that sound.")
         next(stream_audio(config.audio))
 
 
@@ -193,17 +193,17 @@ def held_out(config: Config, avatar: Avatar, data: PersonDataset) -> tuple[int, 
     if (data.width, data.height) != (avatar.camera.width, avatar.camera.height):
         raise AvatarError(
             f"The person is {data.width}x{data.height}, the avatar {avatar.camera.width}x{avatar.camera.height}.",
-            "It was trained from another one.",
-            "Give the right --person.",
+            why="It was trained from another one.",
+            fix="Give the right --person.",
         )
     for name in ("num_frames", "test_start", "fps", "camera"):
         if getattr(avatar.person, name) != getattr(data.info, name):
             raise AvatarError(
                 f"{data.folder} is not the person that {avatar.run} was trained from:",
-                f"its person.json has another {name}.", "Give the right --person.",
+                why=f"its person.json has another {name}.", fix="Give the right --person.",
             )  # fmt: skip
     if last - first < 3:
-        raise AvatarError(f"{data.folder} has {last - first} held-out frames,", "too few to measure motion.")
+        raise AvatarError(f"{data.folder} has {last - first} held-out frames,", why="too few to measure motion.")
     return first, last
 
 
@@ -255,7 +255,7 @@ def say(
     assert config.audio is not None
     frames = min(count_frames(config.audio, data.fps), config.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
-        raise AvatarError(f"{config.audio} is {frames / data.fps:.2f} s long,", "too short to measure motion.")
+        raise AvatarError(f"{config.audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     drives = driven_novel(avatar, load_speech(config.run), config.audio, frames)
     speed = measure_speed(avatar, data, config, data.test_start, data.num_frames, True)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())

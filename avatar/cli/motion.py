@@ -47,7 +47,7 @@ def main(config: Config) -> None:
     if config.out.suffix.lower() not in SUFFIXES:
         raise AvatarError(f"--out {config.out} must end in one of {', '.join(SUFFIXES)}.")
     if config.fps is not None and not 1 <= config.fps <= 240:
-        raise AvatarError(f"--fps {config.fps:g} is out of range.", "", "It goes from 1 to 240.")
+        raise AvatarError(f"--fps {config.fps:g} is out of range.", fix="It goes from 1 to 240.")
     if config.audio is not None and config.text is not None:
         raise AvatarError("A sound and --text exclude each other.")
     for out in (config.out, controls.print_timeline):

@@ -81,7 +81,7 @@ def main(config: Train | Eval) -> None:
         AvatarError: See :func:`train` and :func:`evaluate`.
     """
     if config.workers is not None and config.workers < 1:
-        raise AvatarError(f"--workers {config.workers} is too few.", "", "Give 1 or more.")
+        raise AvatarError(f"--workers {config.workers} is too few.", fix="Give 1 or more.")
     if isinstance(config, Train):
         train(config)
     else:
@@ -107,9 +107,9 @@ def train(config: Train) -> None:
     from avatar.writing import one_writer, settle
 
     if config.out.is_dir():
-        raise AvatarError(f"--out {config.out} is a folder.", "", "Name a file, such as prior.safetensors.")
+        raise AvatarError(f"--out {config.out} is a folder.", fix="Name a file, such as prior.safetensors.")
     if config.from_scratch and config.base is not None:
-        raise AvatarError("--from-scratch goes on from no prior:", "", "leave it out, or --base.")
+        raise AvatarError("--from-scratch goes on from no prior:", fix="leave it out, or --base.")
     base = None if config.from_scratch else SharedPrior.load(config.base or WEIGHTS)
     items = find(config.corpus)
     with Ranks.join() as ranks, one_writer(config.out, inside=False) if ranks.first else nullcontext():
@@ -189,8 +189,8 @@ def fit_on(
     if filmed < LEAST_SECONDS:
         raise AvatarError(
             f"Only {filmed} s of video can be used;",
-            f"at least {LEAST_SECONDS:g} s are needed, and 15 minutes or more make a good prior.",
-            "The report beside --out says why recordings were left out.",
+            why=f"at least {LEAST_SECONDS:g} s are needed, and 15 minutes or more make a good prior.",
+            fix="The report beside --out says why recordings were left out.",
         )
     if filmed < FEW_SECONDS and base is None:
         log.warn(f"{filmed} s of video are little to learn from: 15 minutes or more make a good prior.")

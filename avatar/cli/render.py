@@ -121,7 +121,7 @@ def main(config: Config) -> None:
         with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
             timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
     if timing.frames == 0:
-        raise AvatarError("There is nothing to render:", "the input has no frames.")
+        raise AvatarError("There is nothing to render:", why="the input has no frames.")
     rate = timing.frames / timing.seconds
     log.info(
         f"{out}: {timing.frames} frames ({timing.frames / avatar.fps:.1f} s) in {timing.seconds:.1f} s, "
@@ -142,31 +142,31 @@ def check(config: Config) -> None:
     """Refuse options that contradict each other before anything slow happens."""
     run = Path(config.run)
     if not run.is_dir():
-        raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+        raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
     controls = config.controls
     options = {"audio": config.audio, "text": config.text, "motion": controls.motion, "idle": controls.idle or None}
     given = [name for name, value in options.items() if value is not None]
     if not given and config.split is None:
-        raise AvatarError("Nothing to say:", "", "give --audio FILE, --text, --split test, --motion FILE or --idle.")
+        raise AvatarError("Nothing to say:", fix="give --audio FILE, --text, --split test, --motion FILE or --idle.")
     if config.split is not None and given:
         raise AvatarError(f"--split and --{given[0]} exclude each other.")
     if config.split is not None and (controls.spans() or controls.style):
-        raise AvatarError("--split replays the video as it is.", "", "Controls go with --audio, --text or --motion.")
+        raise AvatarError("--split replays the video as it is.", fix="Controls go with --audio, --text or --motion.")
     if config.audio is not None and config.text is not None:
         raise AvatarError("--audio and --text exclude each other.")
     controls.check()
     require(config.renderer)
     if config.drive == "audio" and config.split is None:
-        raise AvatarError("--drive belongs to --split.", "", "With --audio the sound always drives the lips.")
+        raise AvatarError("--drive belongs to --split.", fix="With --audio the sound always drives the lips.")
     if config.size is not None and not 32 <= config.size <= 4096:
-        raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+        raise AvatarError(f"--size {config.size} is out of range.", fix="It goes from 32 to 4096 pixels.")
     if config.frames is not None and config.frames < 1:
-        raise AvatarError(f"--frames {config.frames} is out of range.", "", "It must be at least 1.")
+        raise AvatarError(f"--frames {config.frames} is out of range.", fix="It must be at least 1.")
     if config.out is not None:
         if config.out.suffix.lower() != ".mp4":
             raise AvatarError(f"--out {config.out} must end in .mp4.")
         if config.out.is_dir():
-            raise AvatarError(f"--out {config.out} is a folder.", "", "Name the mp4 file in it.")
+            raise AvatarError(f"--out {config.out} is a folder.", fix="Name the mp4 file in it.")
     inputs = (config.audio, controls.motion, controls.timeline)
     for out in (output_path(config), config.json, controls.print_timeline):
         if out is not None:
@@ -185,12 +185,12 @@ PARTS = frozenset(
 def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
     """An output that is one of the inputs, a part of an avatar or of a person, or a folder, is a mistake."""
     if out.is_dir():
-        raise AvatarError(f"The output {out} is a folder.", "", "Name a file.")
+        raise AvatarError(f"The output {out} is a folder.", fix="Name a file.")
     if out.name in PARTS and out.exists() and (out.parent / FILE).is_file():
-        raise AvatarError(f"The output {out} is a part of what is in {out.parent}.", "", "Choose another name.")
+        raise AvatarError(f"The output {out} is a part of what is in {out.parent}.", fix="Choose another name.")
     for path in inputs:
         if path is not None and path.exists() and out.exists() and out.samefile(path):
-            raise AvatarError(f"The output {out} is one of the inputs.", "", "Choose another --out.")
+            raise AvatarError(f"The output {out} is one of the inputs.", fix="Choose another --out.")
 
 
 def output_path(config: Config) -> Path:

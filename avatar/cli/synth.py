@@ -36,13 +36,13 @@ def main(config: Config) -> None:
 
     single = config.out.suffix.lower() == ".mp4"
     if not single and config.out.is_file():
-        raise AvatarError(f"{config.out} is a file.", "", "Name a folder or an .mp4 file for --out.")
+        raise AvatarError(f"{config.out} is a file.", fix="Name a folder or an .mp4 file for --out.")
     folder = config.out.with_suffix(".truth") if single else config.out
     made = (folder / "truth.json").is_file()
     if not made and ((single and config.out.exists()) or contents(folder)):
         raise AvatarError(
-            f"{config.out if single else folder} is there already, and was not made by this command.", "",
-            "Choose another --out.",
+            f"{config.out if single else folder} is there already, and was not made by this command.",
+            fix="Choose another --out.",
         )  # fmt: skip
     seconds = config.seconds if config.seconds is not None or config.text else 30.0
     with one_writer(folder):

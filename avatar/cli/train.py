@@ -109,33 +109,33 @@ def open_run(config: TrainConfig) -> Path:
     """
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
-        raise AvatarError(f"{folder} is a file, not a folder.", "", "Choose another --out.")
+        raise AvatarError(f"{folder} is a file, not a folder.", fix="Choose another --out.")
     settle(folder)
     begun = (folder / BEGUN).is_file()
     if config.resume and checkpoint(folder).is_file():
         return folder
     if config.resume:
         if not begun:
-            raise AvatarError(f"{folder} holds no checkpoint to resume.", "", "Leave out --resume.")
+            raise AvatarError(f"{folder} holds no checkpoint to resume.", fix="Leave out --resume.")
         if kept := trained_files(folder):
             raise AvatarError(
-                f"{folder} holds no checkpoint to resume, but {kept[0]}, which training made.", "",
-                "Replace all of it with --overwrite, or choose another --out.",
+                f"{folder} holds no checkpoint to resume, but {kept[0]}, which training made.",
+                fix="Replace all of it with --overwrite, or choose another --out.",
             )  # fmt: skip
         log.info(f"{folder} was stopped before its first checkpoint: training begins anew.")
     elif contents(folder):
         if not config.overwrite:
             raise AvatarError(
-                f"{folder} already holds a run or other files.", "",
-                "Go on with --resume, replace it with --overwrite, or choose another --out.",
+                f"{folder} already holds a run or other files.",
+                fix="Go on with --resume, replace it with --overwrite, or choose another --out.",
             )  # fmt: skip
         refuse_other_files(folder)
         for name, path in (("The person", config.person), ("The prior", config.prior)):
             if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
                 raise AvatarError(
                     f"{name} {path} lies in {folder},",
-                    "which --overwrite empties.",
-                    "Move it, or choose another --out.",
+                    why="which --overwrite empties.",
+                    fix="Move it, or choose another --out.",
                 )
         empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def open_run(config: TrainConfig) -> Path:
 def refuse_other_files(folder: Path) -> None:
     """Raise AvatarError if a folder holds files that are not a run."""
     if contents(folder) and not (folder / BEGUN).is_file():
-        raise AvatarError(f"{folder} holds files that are not a run.", "", "Choose another --out.")
+        raise AvatarError(f"{folder} holds files that are not a run.", fix="Choose another --out.")
 
 
 def checkpoint(folder: Path) -> Path:

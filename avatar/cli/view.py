@@ -63,14 +63,16 @@ def open_viewer(config: Config) -> Viewer:
         AvatarError: An option is out of range, the run cannot be loaded, or no port can be had.
     """
     if not 1 <= config.port <= 65535:
-        raise AvatarError(f"--port {config.port} is out of range.", "", "It goes from 1 to 65535.")
+        raise AvatarError(f"--port {config.port} is out of range.", fix="It goes from 1 to 65535.")
     if config.size is not None and not 32 <= config.size <= 4096:
-        raise AvatarError(f"--size {config.size} is out of range.", "", "It goes from 32 to 4096 pixels.")
+        raise AvatarError(f"--size {config.size} is out of range.", fix="It goes from 32 to 4096 pixels.")
     config.controls.check()
     for name in ("motion", "idle", "print_timeline"):
         if getattr(config.controls, name):
-            raise AvatarError(f"--{name.replace('_', '-')} is not for the viewer, which speaks what it is given.",
-                              "", "Use `avatar render`.")  # fmt: skip
+            raise AvatarError(
+                f"--{name.replace('_', '-')} is not for the viewer, which speaks what it is given.",
+                fix="Use `avatar render`.",
+            )
     from avatar.infer.avatar import Avatar
 
     avatar = Avatar.load(config.run, device=config.device)
@@ -90,5 +92,5 @@ def open_viewer(config: Config) -> Viewer:
         return Viewer(avatar, rest, spoken, config.controls, host=config.host, port=config.port, size=config.size)
     except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
         raise AvatarError(
-            f"Cannot listen on {config.host}:{config.port}:", f"{error}.", "Choose another --host or --port."
+            f"Cannot listen on {config.host}:{config.port}:", why=f"{error}.", fix="Choose another --host or --port."
         ) from error

@@ -49,15 +49,19 @@ class Cache:
         folder, marker = Path(folder), Path(folder) / MARKER
         about = {"format": FORMAT, "encoder": encoder}
         if folder.exists() and not folder.is_dir():
-            raise AvatarError(f"--cache {folder} is a file.", "", "Name a folder.")
+            raise AvatarError(f"--cache {folder} is a file.", fix="Name a folder.")
         if not marker.is_file():
             if contents(folder):
-                raise AvatarError(f"{folder} holds other files.", "Nothing was changed.", "Choose another --cache.")
+                raise AvatarError(
+                    f"{folder} holds other files.", why="Nothing was changed.", fix="Choose another --cache."
+                )
             write_json(marker, about)
         elif (kept := read_json(marker)) != json.loads(json.dumps(about)):
             other = kept.get("format") if isinstance(kept, dict) else None
             why = f"It is {other!r}, not {FORMAT!r}." if other != FORMAT else "Another encoder listened."
-            raise AvatarError(f"{folder} was made by another version.", why, "Choose another --cache, or delete it.")
+            raise AvatarError(
+                f"{folder} was made by another version.", why=why, fix="Choose another --cache, or delete it."
+            )
         return Cache(folder, encoder)
 
     def key(self, item: Item) -> str:
@@ -86,7 +90,7 @@ class Cache:
         refusal = self._refusal(key)
         if not refusal:
             raise AvatarError(
-                f"{self.folder} lacks a recording that another process prepared.", "", "Give a --cache that all share."
+                f"{self.folder} lacks a recording that another process prepared.", fix="Give a --cache that all share."
             )
         return refusal["reason"]
 
@@ -112,7 +116,7 @@ class Cache:
         about, sizes = Record(metadata, path), {}
         for name, shape in {"values": f"T {len(ARTICULATION)}", "seen": "T"}.items():
             if name not in tensors:
-                raise AvatarError(f"{path} lacks the tensor {name}.", "", "Delete it: it is made again.")
+                raise AvatarError(f"{path} lacks the tensor {name}.", fix="Delete it: it is made again.")
             check_shape(tensors[name], f"{path}: {name}", shape, sizes)
         check_numbers(tensors["seen"], f"{path}: seen", "bool")
         if "curve" in tensors:

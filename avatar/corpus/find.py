@@ -48,15 +48,14 @@ def find(folder: Path) -> list[Item]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise AvatarError(f"The folder {folder} does not exist.", "", "Check the path for a typing mistake.")
+        raise AvatarError(f"The folder {folder} does not exist.", fix="Check the path for a typing mistake.")
     if not folder.is_dir():
-        raise AvatarError(f"{folder} is not a folder.", "", "Name the folder that the recordings are in.")
+        raise AvatarError(f"{folder} is not a folder.", fix="Name the folder that the recordings are in.")
     items = [item for files in _folders(folder) for item in _items(folder, files)]
     if not items:
         raise AvatarError(
             f"There is no recording in {folder}.",
-            "",
-            f"Put videos there, or {facegood.SUFFIX[1:]}, .csv or .json of face coefficients with their sound.",
+            fix=f"Put videos there, or {facegood.SUFFIX[1:]}, .csv or .json of face coefficients with their sound.",
         )
     return sorted(items, key=lambda item: item.name)
 

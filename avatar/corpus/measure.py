@@ -50,7 +50,7 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
     rows = {}
     for name, key in keys.items():
         if reason := cache.reason(key):
-            raise AvatarError(f"{name} cannot be measured.", reason)
+            raise AvatarError(f"{name} cannot be measured.", why=reason)
         mouth = cache.mouth(key)
         if mouth.curve is None:
             raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")

@@ -56,8 +56,8 @@ def _in_processes(task: Callable[[T], R], items: Sequence[T], workers: int) -> I
     except BrokenProcessPool:
         raise AvatarError(
             "A worker was killed,",
-            "most likely because memory ran out.",
-            "Run the same command again with fewer --workers: what is done is kept.",
+            why="most likely because memory ran out.",
+            fix="Run the same command again with fewer --workers: what is done is kept.",
         ) from None
     except BaseException:  # do not wait for what was begun
         for child in set(multiprocessing.active_children()) - before:
@@ -86,13 +86,13 @@ def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: s
         importlib.import_module("ray.exceptions")  # a mere folder of the name would be imported as well
         ray: Any = importlib.import_module("ray")
     except ImportError:
-        raise AvatarError("--ray needs Ray, which is not installed.", "", "pip install 'avatar-toolkit[ray]'") from None
+        raise AvatarError("--ray needs Ray, which is not installed.", fix="pip install 'avatar-toolkit[ray]'") from None
     variables = {"env_vars": dict.fromkeys(_THREADS, "1")}
     where: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(None if address == "local" else address, runtime_env=variables, log_to_driver=False, **where)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise AvatarError(f"There is no Ray cluster at {address}:", f"{error}.", "Check --ray.") from None
+        raise AvatarError(f"There is no Ray cluster at {address}:", why=f"{error}.", fix="Check --ray.") from None
     try:
         remote = ray.remote(num_cpus=1)(lambda item: task(item))
         left = iter(items)

@@ -88,7 +88,7 @@ def main(config: Config) -> None:
     Console().print(table)
     if broken := [f for f in findings if f.state == BROKEN]:
         raise AvatarError(
-            f"Broken: {', '.join(f.part for f in broken)}.", "", " ".join(f"{f.part}: {f.fix}" for f in broken if f.fix)
+            f"Broken: {', '.join(f.part for f in broken)}.", fix=" ".join(f"{f.part}: {f.fix}" for f in broken if f.fix)
         )
     next_command("avatar demo")
 

@@ -67,8 +67,8 @@ def tracker_poses(data: PersonDataset) -> Motion:
     motion = Motion.load(path)
     if len(motion) != data.num_frames:
         raise AvatarError(
-            f"{path} has {len(motion)} frames of motion, the person {data.num_frames}.", "",
-            "Prepare the video again.",
+            f"{path} has {len(motion)} frames of motion, the person {data.num_frames}.",
+            fix="Prepare the video again.",
         )  # fmt: skip
     return motion
 

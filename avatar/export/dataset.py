@@ -91,15 +91,17 @@ def export(data: PersonDataset, config: Config) -> None:
 def check_target(out: Path, overwrite: bool) -> None:
     """Refuse to write over anything but what this command wrote, and over that without permission."""
     if out.is_file():
-        raise AvatarError(f"--out {out} is a file.", "", "Name a folder.")
+        raise AvatarError(f"--out {out} is a file.", fix="Name a folder.")
     if not contents(out):
         return
     readme = out / "README.txt"
     if not readme.is_file() or not readme.read_text(errors="replace").startswith(README.splitlines()[0]):
-        raise AvatarError(f"{out} holds files that `avatar export-dataset` did not write.", "", "Choose another --out.")
+        raise AvatarError(f"{out} holds files that `avatar export-dataset` did not write.", fix="Choose another --out.")
     if not overwrite:
         raise AvatarError(
-            f"{out} already holds a dataset.", "Nothing was changed.", "Pass --overwrite, or choose another --out."
+            f"{out} already holds a dataset.",
+            why="Nothing was changed.",
+            fix="Pass --overwrite, or choose another --out.",
         )
 
 

@@ -280,7 +280,7 @@ def shared_flow(path: Path = WEIGHTS) -> FlowNet:
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
-        raise AvatarError(f"{path} is not a flow of motion.", f"Its format is {metadata.get('format')!r}.")
+        raise AvatarError(f"{path} is not a flow of motion.", why=f"Its format is {metadata.get('format')!r}.")
     net = FlowNet()
     load_state(net, tensors, path)
     return net.eval()

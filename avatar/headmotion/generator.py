@@ -149,8 +149,8 @@ class MotionGenerator:
         if len(windows) < WINDOW:
             raise AvatarError(
                 "The video holds too little motion without a cut to generate more of it.",
-                f"It takes {(CONTEXT + 2 * WINDOW) / RATE} s in one piece, or pieces of more than "
-                f"{(CONTEXT + WINDOW) / RATE} s.", "Use a longer video.",
+                why=f"It takes {(CONTEXT + 2 * WINDOW) / RATE} s in one piece, or pieces of more than "
+                f"{(CONTEXT + WINDOW) / RATE} s.", fix="Use a longer video.",
             )  # fmt: skip
         forecast = fit_forecast(windows)
         listens = samples is not None
@@ -191,7 +191,7 @@ class MotionGenerator:
         """
         for name, value, (low, high) in (("guidance", guidance, GUIDANCE), ("noise", noise, NOISE)):
             if not low <= value <= high:
-                raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
+                raise AvatarError(f"{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
         rows = self._rows(_speech_rows(chunks, lead), seed, guidance if self.listens else 0.0, noise)
         return self._motions(rows, fps)
 
@@ -239,7 +239,7 @@ class MotionGenerator:
         """
         tensors, about = load_tensors(path)
         if about.get("format") != FORMAT or about.get("channels") != list(CHANNELS):
-            raise AvatarError(f"{path} is not a motion generator of this version.", "", "Train again.")
+            raise AvatarError(f"{path} is not a motion generator of this version.", fix="Train again.")
 
         _check(path, tensors)
         single = {k for k, v in tensors.items() if v.is_floating_point()} - {"blinks.weights"}
@@ -274,13 +274,13 @@ def _check(path: Path, tensors: dict[str, Tensor]) -> None:
     }  # fmt: skip
     known = {name for name in tensors if not name.startswith("flow.")}
     if extra := known - set(shapes):
-        raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", "", "Train again.")
+        raise AvatarError(f"{path} holds an unknown tensor {min(extra)}.", fix="Train again.")
     rows = check_tensors(tensors, path, {"blinks.shapes": "B N 4"})["N"]
     sizes = check_tensors(tensors, path, shapes, {"blinks.lengths": rows + 1})
     if sizes["S"] < 1 or sizes["B"] < 1 or sizes["R"] != TAPS or int(tensors["blinks.lengths"].min()) < 1:
-        raise AvatarError(f"{path} does not hold what a motion generator needs.", "", "Train again.")
+        raise AvatarError(f"{path} does not hold what a motion generator needs.", fix="Train again.")
     if not bool((tensors["manner.spread"] > 0).all() and (tensors["forecast.scale"] > 0).all()):
-        raise AvatarError(f"{path}: a spread in it is not positive.", "", "Train again.")
+        raise AvatarError(f"{path}: a spread in it is not positive.", fix="Train again.")
 
 
 class _Blinking:

@@ -65,9 +65,9 @@ def endless_pose(
         AvatarError: The mode is unknown or ``train`` is empty.
     """
     if mode not in LOOPS:
-        raise AvatarError(f"There is no head pose '{mode}' that repeats.", "", f"Choose {' or '.join(LOOPS)}.")
+        raise AvatarError(f"There is no head pose '{mode}' that repeats.", fix=f"Choose {' or '.join(LOOPS)}.")
     if len(train) == 0:
-        raise AvatarError("The person's motion track is empty.", "", "Prepare the video again.")
+        raise AvatarError("The person's motion track is empty.", fix="Prepare the video again.")
     source = train.resample(fps)
     scale = len(source) / len(train)
     spans = [(round(a * scale), min(round(b * scale), len(source))) for a, b in segments]

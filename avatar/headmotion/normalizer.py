@@ -97,7 +97,9 @@ class UpperFaceNormalizer:
             AvatarError: Less than a second was measured.
         """
         if int(track.valid.sum()) < track.fps:
-            raise AvatarError("Less than a second of the face was tracked:", "too little to know how the head moves.")
+            raise AvatarError(
+                "Less than a second of the face was tracked:", why="too little to know how the head moves."
+            )
         values, open_eyes = upper_channels(track, segments)
         rest, spread = values.mean(0), values.std(0).maximum(_FLOOR)
         z = (values - rest) / spread

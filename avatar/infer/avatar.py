@@ -52,8 +52,10 @@ def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
         if len(block) and not looked:
             looked = True
             if avatar.coverage(block, 0) < LEAST_COVERAGE:
-                raise AvatarError("The motion leads out of the picture: nothing of the person is in its first frame.",
-                                  "", "Check the motion, or fit it to this person with --retarget yes.")  # fmt: skip
+                raise AvatarError(
+                    "The motion leads out of the picture: nothing of the person is in its first frame.",
+                    fix="Check the motion, or fit it to this person with --retarget yes.",
+                )
         yield block
 
 
@@ -76,7 +78,7 @@ class Avatar:
         self.run = run
         self.model = model.eval()
         if precision not in ("auto", "float32", "bfloat16"):
-            raise AvatarError(f'Precision "{precision}" is not understood.', "", "Give auto, float32 or bfloat16.")
+            raise AvatarError(f'Precision "{precision}" is not understood.', fix="Give auto, float32 or bfloat16.")
         # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
         gains = model.plate.device.type == "cpu" and model.baked is None and multiplies_bfloat16()
         half = precision == "bfloat16" or (precision == "auto" and gains)
@@ -114,18 +116,18 @@ class Avatar:
         """
         run = Path(run)
         if not run.is_dir():
-            raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+            raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
         path = run / "model.safetensors"
         if not path.is_file():
-            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
-                              f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",
+                              fix=f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
         person = PersonInfo.read(run / FILE)
         model, meta = GaussianAvatar.read(path, renderer)
         if (size := (person.width, person.height)) != (meta["width"], meta["height"]):
             raise AvatarError(
                 f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
-                "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",
+                why="They do not belong together.", fix=f"Train it again, or restore {FILE} from the PERSON folder.",
             )  # fmt: skip
         if baked:
             from avatar.methods.gaussian.bake import load
@@ -134,8 +136,8 @@ class Avatar:
         info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
         avatar = Avatar(run, model.to(place), person, info, precision)
         if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:
-            raise AvatarError(f"{path} shows nothing:", "its Gaussians are not before the camera that filmed.",
-                              "Train it again.")  # fmt: skip
+            raise AvatarError(f"{path} shows nothing:", why="its Gaussians are not before the camera that filmed.",
+                              fix="Train it again.")  # fmt: skip
         return avatar
 
     def speak(
@@ -223,8 +225,8 @@ class Avatar:
         small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
         out = self.model(self._on_device(motion), index, self._on_device(small))
         if not bool(torch.isfinite(out.image).all() and torch.isfinite(out.alpha).all()):
-            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.", "",
-                              "Check the motion and the controls, or train it again.")  # fmt: skip
+            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.",
+                              fix="Check the motion and the controls, or train it again.")  # fmt: skip
         return float(out.alpha.mean())
 
     @torch.inference_mode()

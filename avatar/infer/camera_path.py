@@ -56,7 +56,7 @@ class CameraPath:
         except ValueError:
             numbers = []
         if len(numbers) not in (2, 3):
-            raise AvatarError(f'--camera "{text}" is not understood.', "", _FIX)
+            raise AvatarError(f'--camera "{text}" is not understood.', fix=_FIX)
         view = dict(zip(LIMITS, [*numbers, 1.0], strict=False))
         _check(view, f'--camera "{text}"')
         return _fixed(*view.values())
@@ -94,14 +94,14 @@ def _orbit() -> CameraPath:
 def _from_file(path: Path) -> CameraPath:
     frames = read_json(path, "Mend it.")
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
-        raise AvatarError(f"{path} is not a camera path.", "", 'It must be a list like [{"time": 0, "azimuth": 15}].')
+        raise AvatarError(f"{path} is not a camera path.", fix='It must be a list like [{"time": 0, "azimuth": 15}].')
     rows = []
     for i, frame in enumerate(frames):
         where = f"{path}, keyframe {i}"
         unknown = set(frame) - {"time", *LIMITS}
         if unknown or "time" not in frame:
             problem = f"unknown {', '.join(sorted(unknown))}" if unknown else "no time"
-            raise AvatarError(f"{where}: {problem}.", "", f"Known are time, {', '.join(LIMITS)}.")
+            raise AvatarError(f"{where}: {problem}.", fix=f"Known are time, {', '.join(LIMITS)}.")
         values = {"time": frame["time"], "azimuth": 0.0, "elevation": 0.0, "zoom": 1.0, **frame}
         values = {name: number(v, f"{where}: {name}", -LATEST, LATEST) for name, v in values.items()}
         _check(values, where)
@@ -116,5 +116,5 @@ def _check(view: dict[str, float], where: str) -> None:
     for name, (low, high) in LIMITS.items():
         if not (math.isfinite(view[name]) and low <= view[name] <= high):
             raise AvatarError(
-                f"{where}: {name} {view[name]:g} is out of range.", "", f"It goes from {low:g} to {high:g}."
+                f"{where}: {name} {view[name]:g} is out of range.", fix=f"It goes from {low:g} to {high:g}."
             )

@@ -71,13 +71,13 @@ class Controls:
             AvatarError: Something is.
         """
         if not 0 <= self.idle <= 600:
-            raise AvatarError(f"--idle {self.idle:g} is out of range.", "", "It goes from 0 to 600 seconds.")
+            raise AvatarError(f"--idle {self.idle:g} is out of range.", fix="It goes from 0 to 600 seconds.")
         if self.idle and self.motion is not None:
             raise AvatarError("--idle and --motion exclude each other.")
         if not 0 <= self.emotion_limit <= 10:
-            raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", "", "It goes from 0 to 10.")
+            raise AvatarError(f"--emotion-limit {self.emotion_limit:g} is out of range.", fix="It goes from 0 to 10.")
         if self.seed < 0:
-            raise AvatarError(f"--seed {self.seed} is out of range.", "", "It must not be negative.")
+            raise AvatarError(f"--seed {self.seed} is out of range.", fix="It must not be negative.")
         if self.retarget != "auto" and self.motion is None:
             raise AvatarError("--retarget belongs to --motion.")
         for name in ("motion", "style"):
@@ -94,15 +94,15 @@ class Controls:
             ("--pose-guidance", self.pose_guidance, GUIDANCE), ("--pose-noise", self.pose_noise, NOISE)
         ):  # fmt: skip
             if not low <= value <= high:
-                raise AvatarError(f"{name} {value:g} is out of range.", "", f"It goes from {low:g} to {high:g}.")
+                raise AvatarError(f"{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
             if value != 1 and not generated:
                 raise AvatarError(f"{name} belongs to --pose generated.")
         for span in spans:
             if span.control == "pose" and span.value not in POSES and not is_path(span.value):
                 raise AvatarError(
                     f"There is no head pose '{span.value}' and no file of that name.",
-                    "", f"Choose {', '.join(POSES)}, a motion file or a video.",
-                )  # fmt: skip
+                    fix=f"Choose {', '.join(POSES)}, a motion file or a video.",
+                )
 
     def spans(self) -> list[Span]:
         """All timed controls: those of the timeline file, then those of the options.

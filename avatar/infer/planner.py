@@ -95,7 +95,7 @@ def plan_motion(
         blocks = iter([track])
     else:
         if audio is None and not pause:
-            raise AvatarError("Nothing to say:", "", "give a sound, --motion or --idle.")
+            raise AvatarError("Nothing to say:", fix="give a sound, --motion or --idle.")
         spoken = 0 if audio is None else count_frames(audio, fps)
         total = pause if audio is None else 2 * pause + spoken
         lips: Iterator[Motion] = iter(())
@@ -136,8 +136,8 @@ def respond(
         "--pose generated": any(s.control == "pose" and s.value == "generated" for s in spans),
     }  # fmt: skip
     if named := [name for name, given in beforehand.items() if given]:
-        raise AvatarError(f"{' and '.join(named)} cannot be had for sound that is still being spoken.", "",
-                          "Give a sound file.")  # fmt: skip
+        raise AvatarError(f"{' and '.join(named)} cannot be had for sound that is still being spoken.",
+                          fix="Give a sound file.")  # fmt: skip
     fps, person = avatar.fps, _Person.of(avatar)
     which = "live" if controls.speech == "auto" else controls.speech
     speech = speech or choose_speech(avatar.run, fps, which)
@@ -184,7 +184,7 @@ def _sane(sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         chunk = np.asarray(chunk)
         if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
             raise AvatarError("Sound comes in chunks of 16 kHz mono float32 in -1 to 1,",
-                              f"not as {chunk.dtype} {list(chunk.shape)}.")  # fmt: skip
+                              why=f"not as {chunk.dtype} {list(chunk.shape)}.")  # fmt: skip
         yield np.nan_to_num(chunk.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
 
 
@@ -200,8 +200,8 @@ def load_generator(run: Path) -> MotionGenerator:
     if not path.is_file():
         raise AvatarError(
             f"{run} cannot generate head motion: it holds no {FILE}.",
-            "An older version trained it, its training has not finished, or its video is too short.",
-            "Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
+            why="An older version trained it, its training has not finished, or its video is too short.",
+            fix="Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
         )
     return MotionGenerator.load(path)
 

@@ -57,7 +57,7 @@ def check_numbers(array: np.ndarray | Tensor, where: Where, kind: Kind = "float"
         finite = -np.inf < low and high < np.inf
         worst = low if -low > high else high
         found = f"{worst:g}, beyond the largest that can be, {most:g}" if finite else "NaN or infinite numbers"
-        raise AvatarError(f"{where} holds {found}.", "", "Make the file anew with the command that wrote it.")
+        raise AvatarError(f"{where} holds {found}.", fix="Make the file anew with the command that wrote it.")
 
 
 def check_tensors(
@@ -141,10 +141,10 @@ def load_array(
     with reading(path, "an array", fix):
         array = np.load(path, mmap_mode="c", allow_pickle=False)  # an array larger than its file is refused
     if not isinstance(array, np.ndarray):
-        raise AvatarError(f"{path} is not one array.", "", fix)
+        raise AvatarError(f"{path} is not one array.", fix=fix)
     check_shape(array, path, shape)
     if not array.dtype.isnative or (array.dtype.kind != {"float": "f", "int": "i", "bool": "b"}[kind]):
-        raise AvatarError(f"{path} has the type {array.dtype}, expected {kind}.", "", fix)
+        raise AvatarError(f"{path} has the type {array.dtype}, expected {kind}.", fix=fix)
     if finite and array.size:
         check_numbers(np.asarray(array), path, kind)
     return array if mapped else np.array(array)

@@ -57,7 +57,7 @@ def probe_audio(path: Path | str) -> AudioInfo:
         with open_media(path, "sound") as container:
             if not container.streams.audio:
                 raise AvatarError(
-                    f"{path} has no audio track.", "", "Give a file with sound: wav, flac, mp3, m4a, mp4."
+                    f"{path} has no audio track.", fix="Give a file with sound: wav, flac, mp3, m4a, mp4."
                 )
             stream = container.streams.audio[0]
             if stream.codec_context is None:  # PyAV: FFmpeg has no decoder
@@ -79,7 +79,7 @@ def probe_audio(path: Path | str) -> AudioInfo:
             )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(
-            f"{path} is not a sound file that can be read:", f"{ffmpeg_reason(error)}.", ADVICE["sound"]
+            f"{path} is not a sound file that can be read:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["sound"]
         ) from None
 
 
@@ -122,9 +122,9 @@ def load_audio(
         chunks.append(chunk)
         count += len(chunk)
         if most_seconds is not None and count > most_seconds * sample_rate:
-            raise AvatarError(f"{path} is longer than {most_seconds / 60:g} minutes.", "", "Give a shorter part of it.")
+            raise AvatarError(f"{path} is longer than {most_seconds / 60:g} minutes.", fix="Give a shorter part of it.")
         if count > _MAX_SECONDS_HELD * SAMPLE_RATE:
-            raise AvatarError(f"{path} lasts more than {_MAX_SECONDS_HELD / 3600:.0f} hours.", "", "Cut it into parts.")
+            raise AvatarError(f"{path} lasts more than {_MAX_SECONDS_HELD / 3600:.0f} hours.", fix="Cut it into parts.")
     return np.concatenate(chunks)
 
 
@@ -228,9 +228,11 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
                     total += len(block)
                     yield block[skip:]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise AvatarError(f"{path} cannot be decoded as sound:", f"{ffmpeg_reason(error)}.", ADVICE["sound"]) from None
+        raise AvatarError(
+            f"{path} cannot be decoded as sound:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["sound"]
+        ) from None
     if total == 0:
-        raise AvatarError(f"{path} contains no sound: its audio track has zero length.", "", ADVICE["sound"])
+        raise AvatarError(f"{path} contains no sound: its audio track has zero length.", fix=ADVICE["sound"])
 
 
 def _frames(container, stream) -> Iterator:
@@ -248,8 +250,8 @@ def _checked(block: np.ndarray, path: Path) -> np.ndarray:
     if not np.isfinite(block).all():
         raise AvatarError(
             f"{path} contains samples that are not numbers (NaN or infinite).",
-            "The program that wrote it went wrong.",
-            "Export it again, for example as 16-bit wav.",
+            why="The program that wrote it went wrong.",
+            fix="Export it again, for example as 16-bit wav.",
         )
     return block.astype(np.float32, copy=False)
 

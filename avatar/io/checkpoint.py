@@ -38,7 +38,7 @@ def load_tensors(
     tensors, metadata = read_safetensors(path, "a file of tensors", only, finite=finite)
     data = parse_json(metadata.get("json", ""), path, _FIX)
     if not isinstance(data, dict):
-        raise AvatarError(f"{path}: its metadata is no JSON object.", "", _FIX)
+        raise AvatarError(f"{path}: its metadata is no JSON object.", fix=_FIX)
     return tensors, data
 
 

@@ -42,28 +42,28 @@ def open_media(path: Path | str, kind: Literal["sound", "video"] = "video") -> I
     path = Path(path)
     try:
         if path.is_dir():
-            raise AvatarError(f"{path} is a folder, not a {kind} file.", "", ADVICE[kind])
+            raise AvatarError(f"{path} is a folder, not a {kind} file.", fix=ADVICE[kind])
         if not path.exists():
             raise AvatarError(
-                f"The {kind} file {path} does not exist.", "", "Check the path for a typing mistake; it must be a file."
+                f"The {kind} file {path} does not exist.", fix="Check the path for a typing mistake; it must be a file."
             )
         if not path.is_file():  # a pipe or a device may have no end
-            raise AvatarError(f"{path} is not a plain file.", "", "Save what it gives to a file first.")
+            raise AvatarError(f"{path} is not a plain file.", fix="Save what it gives to a file first.")
         if path.stat().st_size == 0:
-            raise AvatarError(f"The {kind} file {path} is empty (0 bytes).", "", "Copy or download it again.")
+            raise AvatarError(f"The {kind} file {path} is empty (0 bytes).", fix="Copy or download it again.")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise AvatarError(f"Cannot read {path}:", f"{reason}.", "Check its name and its permissions.") from None
+        raise AvatarError(f"Cannot read {path}:", why=f"{reason}.", fix="Check its name and its permissions.") from None
     try:
         return av.open(f"file:{path}", options=_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EINVAL:  # not in the list of formats
             raise AvatarError(
                 f"{path} is not a {kind} file of a kind that is opened here.",
-                "Playlists and other files that name further files or addresses are not followed.",
-                "Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
+                why="Playlists and other files that name further files or addresses are not followed.",
+                fix="Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
             ) from None
         raise _broken(path, kind, ffmpeg_reason(error)) from None
 
@@ -75,9 +75,9 @@ def ffmpeg_reason(error: Exception) -> str:
 
 def _broken(path: Path, kind: str, reason: str) -> AvatarError:
     if kind == "sound":
-        return AvatarError(f"{path} is not a sound file that can be read:", f"{reason}.", ADVICE[kind])
+        return AvatarError(f"{path} is not a sound file that can be read:", why=f"{reason}.", fix=ADVICE[kind])
     return AvatarError(
         f"{path} cannot be opened as a video:",
-        f"it is not one, or its index is missing because the file was cut off ({reason}).",
-        ADVICE[kind],
+        why=f"it is not one, or its index is missing because the file was cut off ({reason}).",
+        fix=ADVICE[kind],
     )

@@ -20,9 +20,9 @@ def check_voice(voice: str) -> None:
     try:
         from hibari.voices import VOICES
     except ImportError:
-        raise AvatarError("--text needs the package hibari-tts.", "", "Run `pip install hibari-tts`.") from None
+        raise AvatarError("--text needs the package hibari-tts.", fix="Run `pip install hibari-tts`.") from None
     if voice not in VOICES:
-        raise AvatarError(f"There is no voice '{voice}'.", "", f"Known are {', '.join(VOICES)}.")
+        raise AvatarError(f"There is no voice '{voice}'.", fix=f"Known are {', '.join(VOICES)}.")
 
 
 def say(text: str, voice: str, path: Path) -> None:
@@ -42,7 +42,9 @@ def say(text: str, voice: str, path: Path) -> None:
     try:
         samples = Hibari(voice)(text, seed=0)
     except RuntimeError as error:
-        raise AvatarError(f"The voice '{voice}' cannot be had:", str(error), f"Use --voice {DEFAULT_VOICE}.") from None
+        raise AvatarError(
+            f"The voice '{voice}' cannot be had:", why=str(error), fix=f"Use --voice {DEFAULT_VOICE}."
+        ) from None
     if len(samples) == 0 or not any(c.isalnum() for c in text):
-        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", "", "Give at least one word.")
+        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
     write_wav(path, samples, RATE)

@@ -77,13 +77,17 @@ def read_info(path: Path) -> VideoInfo:
                 times.append(stamp)
         width, height = picture_size(*declared_size(stream), f"{path}: its video track")
         if width * height > MOST_PIXELS:
-            raise AvatarError(f"{path} has pictures of {width}x{height} pixels;", "at most 7680x4320 (8K) are read.")
+            raise AvatarError(
+                f"{path} has pictures of {width}x{height} pixels;", why="at most 7680x4320 (8K) are read."
+            )
         times = np.sort(np.array(times, np.float64)) * float(stream.time_base or 1)
         announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         nominal = stream.average_rate or stream.guessed_rate
         has_audio = bool(container.streams.audio)
     if len(times) < 2:
-        raise AvatarError(f"{path} has no moving picture:", f"{len(times)} video frames were found.", "Give a video.")
+        raise AvatarError(
+            f"{path} has no moving picture:", why=f"{len(times)} video frames were found.", fix="Give a video."
+        )
     steps = np.diff(times)
     step = float(np.median(steps))
     span = float(times[-1] - times[0])
@@ -91,31 +95,32 @@ def read_info(path: Path) -> VideoInfo:
         gap = int(steps.argmax())
         raise AvatarError(
             f"{path} shows nothing new for {steps[gap]:.0f} s, from second {times[gap]:.1f} on;",
-            f"at most {MOST_SECONDS_BETWEEN:.0f} s are bridged.", "Cut that part out.",
+            why=f"at most {MOST_SECONDS_BETWEEN:.0f} s are bridged.", fix="Cut that part out.",
         )  # fmt: skip
     if announced and span + step < TRUNCATED_SHARE * announced:
         raise AvatarError(
             f"{path} is cut off:",
-            f"it announces {announced:.1f} s of video and ends after {span:.1f} s.",
-            "Copy or download it again.",
+            why=f"it announces {announced:.1f} s of video and ends after {span:.1f} s.",
+            fix="Copy or download it again.",
         )
     variable = bool(np.abs(np.diff(times) - span / (len(times) - 1)).max() > 0.5 * span / (len(times) - 1))
     fps = _nominal_rate(len(times), span, nominal, variable)
     with open_media(path) as container:
         first = next(_decoded(container, _video_stream(container, path), path), None)
     if first is None:
-        raise AvatarError(f"No frame of {path} can be decoded.", "", "Check that it plays.")
+        raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
     rotation = -first.rotation % 360
     width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = span + 1 / float(fps)
     if duration * fps > MOST_READ:
         raise AvatarError(
-            f"{path} has {duration * fps:.0f} frames in {duration / 3600:.1f} hours;", f"at most {MOST_READ} are read.",
-            "Cut out the minutes that show the person best.",
-        )  # fmt: skip
+            f"{path} has {duration * fps:.0f} frames in {duration / 3600:.1f} hours;",
+            why=f"at most {MOST_READ} are read.",
+            fix="Cut out the minutes that show the person best.",
+        )
     if duration * fps > MOST_REPEATS * len(times):
-        raise AvatarError(f"{path} has only {len(times)} pictures in {duration:.0f} s.", "", "Give a video that moves.")
+        raise AvatarError(f"{path} has only {len(times)} pictures in {duration:.0f} s.", fix="Give a video that moves.")
     return VideoInfo(
         path=path, width=width, height=height, rotation=rotation, fps=fps, start=float(times[0]), duration=duration,
         num_frames=max(1, round(duration * fps)), variable_rate=variable, has_audio=has_audio,
@@ -249,7 +254,7 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
             if written >= total:
                 return
         if packets and broken > max(3, packets // 2):
-            raise AvatarError(f"The sound of {path} cannot be decoded.", "", "Check that it plays.")
+            raise AvatarError(f"The sound of {path} cannot be decoded.", fix="Check that it plays.")
     if written < total:
         yield np.zeros(total - written, np.int16)
 
@@ -258,9 +263,9 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     # A cover image in an audio file is a video stream too; ask for one that moves.
     streams = [s for s in container.streams.video if not (s.disposition & s.disposition.attached_pic)]
     if not streams:
-        raise AvatarError(f"{path} has no video track.", "", "Give a video of the person talking.")
+        raise AvatarError(f"{path} has no video track.", fix="Give a video of the person talking.")
     if streams[0].codec_context is None:  # PyAV: FFmpeg has no decoder
-        raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", "", "Convert it to mp4 (H.264).")
+        raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", fix="Convert it to mp4 (H.264).")
     with suppress(RuntimeError):  # decoding has begun, with this limit
         streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any frame, whatever its header says
     return streams[0]
@@ -304,7 +309,9 @@ def _decoded(container: InputContainer, stream: av.VideoStream, path: Path) -> I
         yield from frames
     if broken > max(3, BROKEN_SHARE * packets):
         raise AvatarError(
-            f"{path} is damaged:", f"{broken} of its {packets} video packets cannot be decoded.", "Copy it again."
+            f"{path} is damaged:",
+            why=f"{broken} of its {packets} video packets cannot be decoded.",
+            fix="Copy it again.",
         )
 
 

@@ -254,4 +254,4 @@ class _Sound:
         try:
             yield from self._input.decode(self._source)
         except FFmpegError as error:
-            raise AvatarError(f"The sound of {self._path} cannot be read to its end:", str(error)) from None
+            raise AvatarError(f"The sound of {self._path} cannot be read to its end:", why=str(error)) from None

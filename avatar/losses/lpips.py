@@ -63,7 +63,7 @@ class LPIPS(nn.Module):
         try:
             return LPIPS(load_file(str(path)))
         except (KeyError, OSError) as error:
-            raise AvatarError(f"{path} does not hold the LPIPS network:", str(error)) from None
+            raise AvatarError(f"{path} does not hold the LPIPS network:", why=str(error)) from None
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances [...] of pictures [..., H, W, 3] in 0..1, at least 31 pixels wide and high."""

@@ -145,13 +145,13 @@ def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], float]:
         return table, _rate(path, np.diff(table[lower["time"]]))
     if "timecode" in lower:
         return table, _time_code_rate(path, text_of[lower["timecode"]])
-    raise AvatarError(f"{path} does not say when its frames are.", "", "Add a column Time, in seconds.")
+    raise AvatarError(f"{path} does not say when its frames are.", fix="Add a column Time, in seconds.")
 
 
 def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
     content = Record(read_json(path, "Mend it."), path)
     if content.value("format", None) != FORMAT:
-        raise AvatarError(f"{path} is not a file of ARKit coefficients:", "format is missing or wrong.")
+        raise AvatarError(f"{path} is not a file of ARKit coefficients:", why="format is missing or wrong.")
     names = [*content.names("names"), *(f"{name}Degrees" for name in content.names("angles", []))]
     rows = []
     for i, frame in enumerate(content.records("frames")):
@@ -206,10 +206,10 @@ def _time_code_rate(path: Path, codes: Sequence[str]) -> float:
         if not (np.abs(parts) <= _MOST).all():  # false for NaN
             raise ValueError
     except ValueError:
-        raise AvatarError(f"{path}: a Timecode is not HH:MM:SS:FF.", "", "Add a column Time, in seconds.") from None
+        raise AvatarError(f"{path}: a Timecode is not HH:MM:SS:FF.", fix="Add a column Time, in seconds.") from None
     nominal = next((rate for rate in _RATES if rate > frames.max()), None)
     if nominal is None or (len(codes) > nominal and frames.max() < nominal - 2):
-        raise AvatarError(f"{path}: its time codes fit no frame rate.", "", "Add a column Time, in seconds.")
+        raise AvatarError(f"{path}: its time codes fit no frame rate.", fix="Add a column Time, in seconds.")
     return _rate(path, np.diff(3600 * hours + 60 * minutes + seconds + frames / nominal))
 
 
@@ -246,8 +246,8 @@ def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Motion
     needed = [name for name in missing if name not in OPTIONAL]
     if needed:
         more = f" and {len(needed) - 5} more" if len(needed) > 5 else ""
-        raise AvatarError(f"{path} lacks the channels {', '.join(needed[:5])}{more}.", "",
-                          "Fill them with zeros if they were not measured.")  # fmt: skip
+        raise AvatarError(f"{path} lacks the channels {', '.join(needed[:5])}{more}.",
+                          fix="Fill them with zeros if they were not measured.")  # fmt: skip
     arkit[:, [INDEX[name] for name in missing]] = 0
     values = torch.from_numpy(arkit)
     tensors: dict[str, Any] = {"arkit": values, "face": FaceMap.fit(person.track)(values)}

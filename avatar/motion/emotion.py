@@ -64,18 +64,18 @@ class Mix:
         """
         names, slash, region = text.partition("/")
         if slash and region not in REGIONS:
-            raise AvatarError(f"There is no region '{region}' of the face.", "", f"Choose {', '.join(REGIONS)}.")
+            raise AvatarError(f"There is no region '{region}' of the face.", fix=f"Choose {', '.join(REGIONS)}.")
         strengths: dict[str, float] = {}
         for part in names.split("+"):
             name, colon, number = part.partition(":")
             if name not in EMOTIONS:
-                raise AvatarError(f"There is no emotion '{name}'.", "", f"Known are {', '.join(EMOTIONS)}.")
+                raise AvatarError(f"There is no emotion '{name}'.", fix=f"Known are {', '.join(EMOTIONS)}.")
             try:
                 strength = float(number) if colon else 1.0
             except ValueError:
                 strength = -1.0
             if not 0 <= strength <= 1.5:
-                raise AvatarError(f"{part!r} has no strength from 0 to 1.5.", "", "For example happy:0.7")
+                raise AvatarError(f"{part!r} has no strength from 0 to 1.5.", fix="For example happy:0.7")
             strengths[name] = strengths.get(name, 0.0) + strength
         return Mix(strengths=strengths, region=region or "all")
 

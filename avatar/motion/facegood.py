@@ -53,7 +53,7 @@ def to_arkit(weights: np.ndarray, names: Sequence[str], where: Path | str = "The
     for source, targets in _ARKIT_OF.items():
         columns = [i for i, n in enumerate(names) if n.startswith(source) and n[len(source) :].strip("_") in _SIDES]
         if not columns:
-            raise AvatarError(f"{where} has no blendshape {source}.", "", "Give FACEGOOD's names.")
+            raise AvatarError(f"{where} has no blendshape {source}.", fix="Give FACEGOOD's names.")
         for target, amount in targets.items():
             for full in _sided(target):
                 matrix[columns, INDEX[full]] += amount / len(columns)
@@ -70,7 +70,7 @@ def load(path: Path) -> np.ndarray:
     names = read_json(path.with_name(NAMES_FILE))
     weights = load_array(path, "T N", finite=False)
     if not isinstance(names, list) or weights.shape[1] != len(names) or not all(isinstance(n, str) for n in names):
-        raise AvatarError(f"{path} is {list(weights.shape)};", f"{NAMES_FILE} beside it does not name its columns.")
+        raise AvatarError(f"{path} is {list(weights.shape)};", why=f"{NAMES_FILE} beside it does not name its columns.")
     if not (np.abs(weights) <= LARGEST).all():  # false for NaN
         raise AvatarError(f"{path} holds weights that are not numbers.")
     return to_arkit(weights, names, path)

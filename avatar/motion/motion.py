@@ -81,8 +81,8 @@ class Motion:
         """
         for name, width in _WIDTHS.items():
             if width and not bool(torch.isfinite(getattr(self, name)).all()):
-                raise AvatarError(f"{what} cannot be shown: its {name} holds NaN or infinite numbers.", "",
-                                  "Check the motion and the controls that were given.")  # fmt: skip
+                raise AvatarError(f"{what} cannot be shown: its {name} holds NaN or infinite numbers.",
+                                  fix="Check the motion and the controls that were given.")  # fmt: skip
         return self
 
     def to(self, device: torch.device) -> Motion:
@@ -116,7 +116,7 @@ class Motion:
         if count > MOST_FRAMES:
             raise AvatarError(
                 f"A motion of {len(self) / self.fps / 3600:.1f} hours is too long: at {fps:g} frames per second it has "
-                f"{count} frames, and at most {MOST_FRAMES} are held.", "", "Cut it into parts.",
+                f"{count} frames, and at most {MOST_FRAMES} are held.", fix="Cut it into parts.",
             )  # fmt: skip
         at = (torch.arange(count) * self.fps / fps).clamp(max=len(self) - 1)
         low = at.floor().long()
@@ -147,8 +147,8 @@ class Motion:
         stored, metadata = read_safetensors(path, "a motion file", _WIDTHS)
         if metadata.get("format") != FORMAT:
             raise AvatarError(
-                f"{path} is not a motion file of this version.", f"Its format is {metadata.get('format')}.",
-                "Prepare the video again.",
+                f"{path} is not a motion file of this version.", why=f"Its format is {metadata.get('format')}.",
+                fix="Prepare the video again.",
             )  # fmt: skip
         tensors, sizes = {}, {}
         for name, names in (("arkit", ARKIT), ("face", CHANNELS)):

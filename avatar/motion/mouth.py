@@ -142,7 +142,7 @@ class MouthNormalizer:
         """
         channels = mouth_channels(motion)[motion.valid.numpy()]
         if len(channels) < motion.fps:
-            raise AvatarError("Less than a second of the face was tracked:", "too little to know the mouth by.")
+            raise AvatarError("Less than a second of the face was tracked:", why="too little to know the mouth by.")
         values = articulation(channels)
         centre, spread = spread_of(values)
         z = relative(values, centre, spread).astype(np.float64)

@@ -88,7 +88,7 @@ def gaze_of(text: str) -> tuple[float, float] | str:
         x = y = math.nan
     if not (abs(x) <= 45 and abs(y) <= 45):
         raise AvatarError(
-            f"gaze {text!r} is not understood.", "", "Give X,Y in degrees (left and up are positive), camera or free."
+            f"gaze {text!r} is not understood.", fix="Give X,Y in degrees (left and up are positive), camera or free."
         )
     return x, y
 
@@ -129,8 +129,8 @@ def from_option(control: str, text: str, words: Words = ()) -> list[Span]:
             known = sorted({said for *_, said in words})
             raise AvatarError(
                 f"--{control} {text}: '{word}' is neither a time nor one of the words.",
-                f"Words are {', '.join(known[:12])}." if words else "No words are given.",
-                "Give VALUE@START-END in seconds, or --words FILE.",
+                why=f"Words are {', '.join(known[:12])}." if words else "No words are given.",
+                fix="Give VALUE@START-END in seconds, or --words FILE.",
             )
     READERS[control](value)
     return [_checked(control, value, a, b, FADES[control], f"--{control} {text}") for a, b in places]
@@ -152,19 +152,19 @@ def load(path: Path) -> list[Span]:
     """
     content = read_json(path, "Mend it.")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("spans"), list):
-        raise AvatarError(f"{path} is not a timeline.", "", f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
+        raise AvatarError(f"{path} is not a timeline.", fix=f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
     spans = []
     for i, entry in enumerate(content["spans"]):
         where = f"{path}, span {i}"
         if not isinstance(entry, dict):
-            raise AvatarError(f"{where} is not an object.", "", 'For example {"control": "blink", "value": 20}.')
+            raise AvatarError(f"{where} is not an object.", fix='For example {"control": "blink", "value": 20}.')
         unknown = sorted(set(entry) - {"control", "value", "start", "end", "fade"})
         if unknown or "control" not in entry or "value" not in entry:
             problem = f"unknown {', '.join(unknown)}" if unknown else "control or value is missing"
-            raise AvatarError(f"{where}: {problem}.", "", "Known are control, value, start, end, fade.")
+            raise AvatarError(f"{where}: {problem}.", fix="Known are control, value, start, end, fade.")
         control = Record(entry, where).text("control")
         if control not in READERS:
-            raise AvatarError(f"{where}: there is no control {control!r}.", "", f"Known are {', '.join(READERS)}.")
+            raise AvatarError(f"{where}: there is no control {control!r}.", fix=f"Known are {', '.join(READERS)}.")
         value = entry["value"]
         value = value if isinstance(value, str) else str(number(value, f"{where}: value", -1e6, 1e6))
         start, end, fade = (
@@ -175,7 +175,7 @@ def load(path: Path) -> list[Span]:
         try:
             READERS[control](value)
         except AvatarError as error:
-            raise AvatarError(f"{where}: {error.what}", error.why, error.fix) from None
+            raise AvatarError(f"{where}: {error.what}", why=error.why, fix=error.fix) from None
         spans.append(_checked(control, value, start, end, fade, where))
     return spans
 
@@ -193,14 +193,16 @@ def load_words(path: Path) -> Words:
     """
     content = read_json(path, "Mend it.")
     if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-        raise AvatarError(f"{path} is not a file of words.", "", _WORDS_FIX)
+        raise AvatarError(f"{path} is not a file of words.", fix=_WORDS_FIX)
     if content.get("unit", "seconds") != "seconds":
-        raise AvatarError(f"{path} is not a file of words:", "times must be in seconds.")
+        raise AvatarError(f"{path} is not a file of words:", why="times must be in seconds.")
     words = []
     for i, entry in enumerate(content["words"]):
         where = f"{path}, word {i}"
         if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)):
-            raise AvatarError(f"{path} is not a file of words:", f"word {i} is not [start, end, word].", _WORDS_FIX)
+            raise AvatarError(
+                f"{path} is not a file of words:", why=f"word {i} is not [start, end, word].", fix=_WORDS_FIX
+            )
         start, end = (number(v, f"{where}: time", -LATEST, LATEST) for v in entry[:2])
         if start > end:
             raise AvatarError(f"{where} ends before it starts.")

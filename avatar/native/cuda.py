@@ -108,7 +108,7 @@ def require_cuda_library() -> CudaLibrary:
     """
     loaded, reason = _load()
     if loaded is None:
-        raise AvatarError("CUDA tensors need the CUDA library:", reason, FIX)
+        raise AvatarError("CUDA tensors need the CUDA library:", why=reason, fix=FIX)
     return loaded
 
 
@@ -132,7 +132,7 @@ class pair_capacity:
 
     def __init__(self, count: int) -> None:
         if not (isinstance(count, int) and 1 <= count < 2**31 - 1):
-            raise AvatarError(f"pair_capacity({count}):", "expected 1 to 2^31-2 pairs.")
+            raise AvatarError(f"pair_capacity({count}):", why="expected 1 to 2^31-2 pairs.")
         self.count = count
         self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs
 
@@ -283,7 +283,7 @@ def bin_gaussians(
     fixed = pair_capacity._current
     capacity = int(slot_offsets[n]) if fixed is None else fixed.count
     if capacity == 2**31 - 1:
-        raise AvatarError("More than 2^31-2 pairs of tile and Gaussian:", "the Gaussians are too large.")
+        raise AvatarError("More than 2^31-2 pairs of tile and Gaussian:", why="the Gaussians are too large.")
     tile_offsets = radii.new_empty(tiles + 1)
     ids, slots = radii.new_empty(capacity), radii.new_empty(capacity)
     overflow = None if fixed is None else fixed._flag(radii.device)

@@ -149,7 +149,7 @@ class SyncJudge:
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise AvatarError(f"{path} is not a sync judge.", f"Its format is {metadata.get('format')!r}.")
+            raise AvatarError(f"{path} is not a sync judge.", why=f"Its format is {metadata.get('format')!r}.")
         about = Record(metadata, path).record("net")
         mouth, sound = (
             tuple(whole(k, about.place(name), 1, 99) for k in about.list(name)[:9])
@@ -203,12 +203,13 @@ class SyncJudge:
         if count < MIN_SECONDS * RATE:
             raise AvatarError(
                 f"A clip of {count / RATE:.1f} s is too short to judge sound against picture.",
-                "",
-                f"Give at least {MIN_SECONDS:g} s of both.",
+                fix=f"Give at least {MIN_SECONDS:g} s of both.",
             )
         motion, known = at_windows(motion, seen, fps, count)
         if known.mean() < MIN_SEEN:
-            raise AvatarError(f"A face was found in {known.mean():.0%} of the clip,", "too little to judge the mouth.")
+            raise AvatarError(
+                f"A face was found in {known.mean():.0%} of the clip,", why="too little to judge the mouth."
+            )
         mel = mel_energies(audio[: round(count / RATE * SAMPLE_RATE)])
         with torch.inference_mode():
             mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double().numpy()
@@ -297,13 +298,13 @@ def _check(landmarks: np.ndarray, audio: np.ndarray, fps: float) -> None:
     if landmarks.ndim != 3 or landmarks.shape[1] != NUM_LANDMARKS or landmarks.shape[2] not in (2, 3):
         raise AvatarError(f"Landmarks are [T, {NUM_LANDMARKS}, 2 or 3], not {list(landmarks.shape)}.")
     if audio.ndim != 1:
-        raise AvatarError(f"The sound is {list(audio.shape)},", "not mono.", "Give [S] samples at 16 kHz.")
+        raise AvatarError(f"The sound is {list(audio.shape)},", why="not mono.", fix="Give [S] samples at 16 kHz.")
     if not (math.isfinite(fps) and fps >= MIN_FPS):
-        raise AvatarError(f"{fps} frames per second are too few to judge a mouth.", "", f"Give at least {MIN_FPS:g}.")
+        raise AvatarError(f"{fps} frames per second are too few to judge a mouth.", fix=f"Give at least {MIN_FPS:g}.")
     if not np.isfinite(audio).all():
         raise AvatarError("The sound contains samples that are not numbers (NaN or infinite).")
     if is_silent(audio):
-        raise AvatarError("The sound is silent:", "there is nothing to judge the mouth by.")
+        raise AvatarError("The sound is silent:", why="there is nothing to judge the mouth by.")
 
 
 def _vertex(curve: np.ndarray, best: int) -> float:

@@ -268,7 +268,7 @@ def _batches(
     shares = np.array([share for share, _ in sources])
     usable = [[r for r in recordings if len(r) > longest] for _, recordings in sources]
     if not all(usable):
-        raise AvatarError(f"A source has no recording of {longest / RATE:.1f} s or more.", "", "Join short ones.")
+        raise AvatarError(f"A source has no recording of {longest / RATE:.1f} s or more.", fix="Join short ones.")
 
     def segment() -> tuple[np.ndarray, np.ndarray]:
         recordings = usable[rng.choice(len(usable), p=shares / shares.sum())]

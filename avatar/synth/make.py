@@ -180,15 +180,15 @@ def make_subject(
 
 def _check(seconds: float | None, size: int, fps: float, flaws: Flaws) -> None:
     if seconds is not None and not 0 < seconds <= 3600:
-        raise AvatarError(f"A length of {seconds} seconds makes no sense.", "", "Choose 1 to 3600.")
+        raise AvatarError(f"A length of {seconds} seconds makes no sense.", fix="Choose 1 to 3600.")
     if not 32 <= size <= 2048:
-        raise AvatarError(f"A picture size of {size} makes no sense.", "", "Choose 32 to 2048 pixels.")
+        raise AvatarError(f"A picture size of {size} makes no sense.", fix="Choose 32 to 2048 pixels.")
     if not 1 <= fps <= 120:
-        raise AvatarError(f"{fps} frames per second make no sense.", "", "Choose 1 to 120.")
+        raise AvatarError(f"{fps} frames per second make no sense.", fix="Choose 1 to 120.")
     if flaws.audio not in ("speech", "silent", "none") or flaws.faces not in (0, 1, 2):
         raise AvatarError(f"Unknown flaws: audio={flaws.audio!r}, faces={flaws.faces}.")
     if flaws.rotation not in (0, 90, 180, 270):
-        raise AvatarError(f"A rotation flag of {flaws.rotation} degrees does not exist.", "", "Use 0, 90, 180 or 270.")
+        raise AvatarError(f"A rotation flag of {flaws.rotation} degrees does not exist.", fix="Use 0, 90, 180 or 270.")
 
 
 class _Stage:

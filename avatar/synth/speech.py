@@ -60,12 +60,12 @@ def speak(text: str, voice: str = "auto", seed: int = 0) -> Speech:
         AvatarError: The voice is unknown or not installed, or the text has nothing to say.
     """
     if voice not in ("auto", "neural", "buzz"):
-        raise AvatarError(f"There is no voice '{voice}'.", "", "Choose auto, neural or buzz.")
+        raise AvatarError(f"There is no voice '{voice}'.", fix="Choose auto, neural or buzz.")
     if voice == "auto":
         voice = "neural" if _neural_installed() else "buzz"
     sentences = list((_neural if voice == "neural" else _buzz)(text, seed))
     if not any(p.symbol for s in sentences for p in s.phones):
-        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", "", "Give at least one English word.")
+        raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one English word.")
     return join(sentences)
 
 
@@ -101,7 +101,7 @@ def _neural_installed() -> bool:
 
 def _neural(text: str, seed: int) -> Iterator[Speech]:
     if not _neural_installed():
-        raise AvatarError("The neural voice is not installed.", "", "`pip install hibari-tts`, or use --voice buzz.")
+        raise AvatarError("The neural voice is not installed.", fix="`pip install hibari-tts`, or use --voice buzz.")
     from hibari import dsp
 
     voice, session, durations_name = _neural_session()
@@ -165,7 +165,7 @@ def _input_of(model: bytes, operator: str) -> str:
             parts = list(protobuf.blobs(node))
             if (4, operator.encode()) in parts:
                 return next(value.decode() for key, value in parts if key == 1)
-    raise AvatarError("This version of hibari-tts does not show its phone durations.", "", "Use --voice buzz.")
+    raise AvatarError("This version of hibari-tts does not show its phone durations.", fix="Use --voice buzz.")
 
 
 # --- the voice that needs nothing ---------------------------------------------------------------------------------

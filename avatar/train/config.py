@@ -156,7 +156,7 @@ def check(config: TrainConfig) -> None:
     }  # fmt: skip
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
-            raise AvatarError(f"--{name} {value} is out of range.", "", f"It must be at least {least}.")
+            raise AvatarError(f"--{name} {value} is out of range.", fix=f"It must be at least {least}.")
     for name, ends in RANGES.items():
         whole(getattr(config.model, name), f"--model.{name.replace('_', '-')}", *ends)
     whole(config.schedule.steps, "--schedule.steps", 1, MOST_STEPS)

@@ -374,8 +374,8 @@ class Trainer:
         if self._rollbacks > _MAX_ROLLBACKS or self._snapshot is None:
             raise AvatarError(
                 f"Training broke down {self._rollbacks} times: the numbers are no longer finite.",
-                f"The last time at step {self.step} on frame {frame}.",
-                "Lower the learning rates (--optim.means, --optim.network) or prepare the video again.",
+                why=f"The last time at step {self.step} on frame {frame}.",
+                fix="Lower the learning rates (--optim.means, --optim.network) or prepare the video again.",
             )
         log.warn(
             f"step {self.step}: not a finite number on frame {frame}; back to step {self._snapshot_step}, "
@@ -414,13 +414,13 @@ class Trainer:
         if trained != wanted:
             raise AvatarError(
                 f"{folder} was trained with --encoding {trained}.",
-                f"--encoding {wanted} stores other numbers and cannot go on with them.",
-                f"Give --encoding {trained}, or choose another --out.",
+                why=f"--encoding {wanted} stores other numbers and cannot go on with them.",
+                fix=f"Give --encoding {trained}, or choose another --out.",
             )
         if about.text("config") != fingerprint(self.config):
             raise AvatarError(
-                f"{folder} was trained with other settings.", "A resumed run must keep them.",
-                "Give the same options as before, or choose another --out.",
+                f"{folder} was trained with other settings.", why="A resumed run must keep them.",
+                fix="Give the same options as before, or choose another --out.",
             )  # fmt: skip
         step = about.whole("step", 0, self.steps)
         banned = {whole(frame, about.place("banned"), 0, self.data.num_frames - 1) for frame in about.list("banned")}

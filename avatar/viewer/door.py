@@ -142,8 +142,11 @@ class Door:
             finally:
                 module.serve = real  # type: ignore[misc]
         if not kept:
-            raise AvatarError("This version of viser is not supported:", "it listens in a way that cannot be checked.",
-                              "Install viser 1.1.")  # fmt: skip
+            raise AvatarError(
+                "This version of viser is not supported:",
+                why="it listens in a way that cannot be checked.",
+                fix="Install viser 1.1.",
+            )
 
     def _checking(self, next_check: Any) -> Callable[[ServerConnection, Request], Awaitable[Response | None]]:
         """`process_request` of websockets: this check, and then viser's, which serves the page."""

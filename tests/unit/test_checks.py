@@ -84,7 +84,7 @@ def test_text_of_more_values_than_memory_is_not_parsed(tmp_path: Path, monkeypat
 
 
 def test_errors_can_be_printed_on_any_terminal() -> None:
-    error = AvatarError("\ud800.json \x1b[31m", "x" * 10**6, "é 漢")
+    error = AvatarError("\ud800.json \x1b[31m", why="x" * 10**6, fix="é 漢")
     assert str(error).encode("utf-8") and "\x1b" not in str(error) and "é 漢" in str(error)
     assert len(str(error)) < 3000 and printable("\udcff") == "\\udcff"
 

@@ -77,7 +77,9 @@ def test_every_kernel_is_compared():
 def test_backends_are_a_line_each(monkeypatch):
     from avatar.backends import requirements
 
-    why = AvatarError("--renderer gsplat needs the package gsplat,", "which is not installed.", "pip install gsplat")
+    why = AvatarError(
+        "--renderer gsplat needs the package gsplat,", why="which is not installed.", fix="pip install gsplat"
+    )
     monkeypatch.setattr(requirements, "problem", lambda name: why if name == "gsplat" else None)
     found = parts(doctor.check_backends())
     assert set(found) == set(requirements.BACKENDS)

@@ -188,7 +188,7 @@ def build_encoder(config: Any, where: Where = "The configuration") -> SpeechEnco
     for part in record.list("parts", [record.data]):
         about = Record(part, place)
         if (name := about.text("name")) not in known:
-            raise AvatarError(f"{place}: there is no audio encoder {name!r}.", f"Known are {', '.join(known)}.")
+            raise AvatarError(f"{place}: there is no audio encoder {name!r}.", why=f"Known are {', '.join(known)}.")
         ranges = {option: ends for option, ends in _OPTIONS[name].items() if option in about.data}
         parts.append(known[name](**{option: about.number(option, *ends) for option, ends in ranges.items()}))
     if not 0 < len(parts) <= len(known):
@@ -318,13 +318,13 @@ def _check(chunk: np.ndarray) -> None:
     if chunk.ndim != 1 or not np.issubdtype(chunk.dtype, np.floating):
         raise AvatarError(
             "Sound has to come as floating-point samples [N] of one channel,",
-            f"not as {chunk.dtype} {list(chunk.shape)}.",
-            "Mix the channels, and divide whole numbers by their full scale.",
+            why=f"not as {chunk.dtype} {list(chunk.shape)}.",
+            fix="Mix the channels, and divide whole numbers by their full scale.",
         )
     if not np.isfinite(chunk).all():
         raise AvatarError("The sound contains samples that are not numbers (NaN or infinite).")
     if len(chunk) and np.abs(chunk).max() > _LOUDEST:
-        raise AvatarError("The samples of a sound have to be within -1 and 1,", f"not {np.abs(chunk).max():g}.")
+        raise AvatarError("The samples of a sound have to be within -1 and 1,", why=f"not {np.abs(chunk).max():g}.")
 
 
 def _side_by_side(columns: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
@@ -477,7 +477,7 @@ def _moonshine_session(threads: int) -> Any:
         import onnxruntime
     except ImportError:
         raise AvatarError(
-            "The speech encoder needs onnxruntime, which is not installed.", "", "Run `pip install onnxruntime`."
+            "The speech encoder needs onnxruntime, which is not installed.", fix="Run `pip install onnxruntime`."
         ) from None
     from avatar.assets.store import fetch
 
@@ -489,4 +489,4 @@ def _moonshine_session(threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise AvatarError(f"The speech encoder {path} cannot be loaded:", f"{error}.") from None
+        raise AvatarError(f"The speech encoder {path} cannot be loaded:", why=f"{error}.") from None

@@ -45,10 +45,10 @@ def main(config: Config) -> None:
         AvatarError: ``--modes`` is out of range, RUN is not an avatar, or another process writes to it.
     """
     if not 1 <= config.modes <= SAMPLES // 2:
-        raise AvatarError(f"--modes {config.modes} is out of range.", "", f"It goes from 1 to {SAMPLES // 2}.")
+        raise AvatarError(f"--modes {config.modes} is out of range.", fix=f"It goes from 1 to {SAMPLES // 2}.")
     if not config.run.is_dir():
         raise AvatarError(
-            f"There is no run folder {config.run}.", "", f"Make one: avatar create VIDEO --out {config.run}"
+            f"There is no run folder {config.run}.", fix=f"Make one: avatar create VIDEO --out {config.run}"
         )
     with one_writer(config.run):  # what is baked must not be trained meanwhile
         bake_run(config)
@@ -123,12 +123,12 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
 
     path = run / FILE
     if not path.is_file():
-        raise AvatarError(f"{run} is not baked.", "", f"Bake it: avatar bake {run}")
+        raise AvatarError(f"{run} is not baked.", fix=f"Bake it: avatar bake {run}")
     tensors, meta = load_tensors(path)
     if meta.get("format") != FORMAT or meta.get("model") != file_sha256(run / "model.safetensors"):
         raise AvatarError(
-            f"{path} was baked from another model.", "The avatar was trained again since.",
-            f"Bake it: avatar bake {run}",
+            f"{path} was baked from another model.", why="The avatar was trained again since.",
+            fix=f"Bake it: avatar bake {run}",
         )  # fmt: skip
     g = model.gaussians
     count = len(g) if model.config.deform_torso else g.before_torso
@@ -136,5 +136,5 @@ def load(run: Path, model: GaussianAvatar) -> BakedField:
     shapes = {"mean": f"{count} {wide}", "modes": f"{count} {wide} M", "probes": "P", "reading": "M Q"}
     sizes = check_tensors(tensors, path, shapes, {"probes": count})
     if sizes["Q"] != sizes["P"] * wide:
-        raise AvatarError(f"{path}: reading does not fit its probes.", "", f"Bake it: avatar bake {run}")
+        raise AvatarError(f"{path}: reading does not fit its probes.", fix=f"Bake it: avatar bake {run}")
     return BakedField(**{name: tensors[name].float() if name != "probes" else tensors[name].long() for name in shapes})

@@ -161,7 +161,7 @@ class GaussianAvatar(nn.Module):
         """
         tensors, meta = load_tensors(path)
         if meta.get("format") != FORMAT:
-            raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
+            raise AvatarError(f"{path} was written by another version of the toolkit.", fix="Train it again.")
         about = Record(meta, path)
         about.text("method")
         config = read_config(about.record("config"), tensors, renderer)
@@ -169,7 +169,7 @@ class GaussianAvatar(nn.Module):
         sizes = check_tensors(tensors, path, {"gaussians.means": "N 3", "plate": "H W 3"}, {"plate": 256})
         picture_size(sizes["W"], sizes["H"], f"{path}: plate")
         if sizes["N"] < 1:
-            raise AvatarError(f"{path} holds no Gaussians.", "", "Train it again.")
+            raise AvatarError(f"{path} holds no Gaussians.", fix="Train it again.")
         model = GaussianAvatar.blank(config, count=sizes["N"], width=sizes["W"], height=sizes["H"])
         state = model.state_dict()
         for name, end in {"gaussians.bind_index": NUM_LANDMARKS, "gaussians.region": len(REGIONS)}.items():
@@ -178,7 +178,7 @@ class GaussianAvatar(nn.Module):
         tensors["plate"] = tensors["plate"].float() / 255
         name = "field.encoding.resolutions"
         if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
-            raise AvatarError(f"{path}: {name} does not fit its configuration.", "", "Train it again.")
+            raise AvatarError(f"{path}: {name} does not fit its configuration.", fix="Train it again.")
         load_state(model, tensors, path)
         return model, meta | {"count": sizes["N"], "width": sizes["W"], "height": sizes["H"]}
 
@@ -303,8 +303,8 @@ def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
     if config.levels == 0:
         if config.embedding == 0:
             raise AvatarError(
-                "Without tri-plane and embedding the deformation field cannot tell Gaussians apart.", "",
-                "Give --model.levels or --model.embedding.",
+                "Without tri-plane and embedding the deformation field cannot tell Gaussians apart.",
+                fix="Give --model.levels or --model.embedding.",
             )  # fmt: skip
         return None
     kind = TriplaneHash
