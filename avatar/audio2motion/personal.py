@@ -221,7 +221,9 @@ def train_personal(
     person = Path(person)
     info = PersonFolder(person).info()
     if not info.has_audio:
-        raise AvatarError(f"{person} has no sound.", "Speech cannot be learnt from it.", "Use a video with sound.")
+        raise AvatarError(
+            f"{person} has no sound.", why="Speech cannot be learnt from it.", fix="Use a video with sound."
+        )
     motion = Motion.load(motion_path(person))[: info.test_start]
     if int(motion.valid.sum()) < 3 * motion.fps:
         raise AvatarError(

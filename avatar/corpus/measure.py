@@ -53,7 +53,7 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
             raise AvatarError(f"{name} cannot be measured.", why=reason)
         mouth = cache.mouth(key)
         if mouth.curve is None:
-            raise AvatarError(f"{name} cannot be measured.", "It is too short to put picture and sound in step.")
+            raise AvatarError(f"{name} cannot be measured.", why="It is too short to put picture and sound in step.")
         score = best_delay(mouth.curve)
         found = {"audio_delay_s": score.audio_delay_s, "confidence": score.confidence}
         rows[name] = found | measure(prior, mouth, cache.features(key), score.audio_delay_s)
