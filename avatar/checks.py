@@ -17,8 +17,8 @@ from avatar.errors import AvatarError
 
 FRAME_RATES = (1.0, 1000.0)  # per second
 MOST_FRAMES = 10_000_000  # of a video: more than four days
-SIDES = (2, 16_384)  # pixels of a picture, either way
-MOST_PIXELS = 2**26  # of a picture: twice as many as 8K video has
+SIDES = (2, 16_384)  # pixels of an image, either way
+MOST_PIXELS = 2**26  # of an image: twice as many as 8K video has
 _TEXT_BYTES = 2**28  # of a text file; an hour of coefficients as JSON has a quarter of it
 _TEXT_VALUES = 10_000_000  # of a text file: every value takes some 100 bytes of memory
 _DEEP = 64  # levels of lists and objects in each other
@@ -105,10 +105,10 @@ def frame_rate(value: Any, where: Where) -> float:
 
 
 def picture_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
-    """Width and height of a picture in pixels.
+    """Width and height of an image in pixels.
 
     Raises:
-        AvatarError: One is no whole number, or the picture is too small or too large.
+        AvatarError: One is no whole number, or the image is too small or too large.
     """
     width, height = (whole(v, f"{where}: {n}", *SIDES) for n, v in (("width", width), ("height", height)))
     if width * height > MOST_PIXELS:

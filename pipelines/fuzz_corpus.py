@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from avatar.checks import Record
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
 from avatar.paths import write_json
@@ -302,15 +301,14 @@ def _models(folder: Path) -> list[Target]:
 
 def _people(folder: Path) -> list[Target]:
     from avatar.data import PersonDataset
-    from avatar.data.person import read_result
-    from avatar.preprocess import parse
-    from avatar.preprocess.report import frame_loudness
-    from avatar.preprocess.stage import read_record
+    from avatar.data.person import PersonFolder
+    from avatar.data.results import RESULTS
+    from avatar.preprocess.report_findings import frame_loudness
+    from avatar.preprocess.stage import finished_key
 
     person = folder / "person"
 
     def dataset(_: Path) -> None:
-        parse._reader.cache_clear()  # it keeps the records of the last people
         data = PersonDataset(person)
         assert 0 < data.num_frames <= 10_000_000 and data.width * data.height <= 2**26
         finite([data.camera.focal, data.camera.cx, data.camera.cy, data.fps], "the camera")
@@ -319,27 +317,23 @@ def _people(folder: Path) -> list[Target]:
         assert data.image(0).shape == (data.height, data.width, 3)
         data.masks(0)
         data.background(0)
-        assert data.plate.shape[2] == 3
-        if data.audio_features is not None:
-            finite(data.audio_features, "the features")
+        assert data.background_image.shape[2] == 3
         finite(data.torso_pivot, "the pivot")
 
     def stage(path: Path) -> None:
-        record = read_record(person, path.parent.name)
-        if record is not None:
-            finite([v for v in record["result"].values() if isinstance(v, float)], "the result")
-        Record(dict(read_result(person, path.parent.name)), path)
+        finished_key(PersonFolder(person), path.parent.name)
+        result = PersonFolder(person).result(RESULTS[path.parent.name]).to_json()
+        finite([v for v in result.values() if isinstance(v, float)], "the result")
 
     return [
         _target("person", person / "person.json", dataset),
         _target("person motion", person / "motion.safetensors", dataset),
         _target("landmarks", person / "track" / "landmarks.npy", dataset),
         _target("shape", person / "refine" / "shape.npy", dataset),
-        _target("features", person / "features" / "audio.npy", dataset),
         _target("stage", person / "track" / "stage.json", stage),
         _target("stage parse", person / "parse" / "stage.json", dataset),
         _target("person mask", person / "parse" / "masks" / "000000.png", dataset),
-        _target("person plate", person / "background" / "plate.png", dataset),
+        _target("person background", person / "background" / "background.png", dataset),
         _target("person frame", person / "ingest" / "frames" / "000000.jpg", dataset),
         _target("person sound", person / "ingest" / "audio.wav", lambda path: finite(
             frame_loudness(path, FRAMES, FPS)[0], "loudness")),
@@ -347,14 +341,13 @@ def _people(folder: Path) -> list[Target]:
 
 
 def _media(folder: Path) -> list[Target]:
+    from avatar.data import ernerf
+    from avatar.data.masks import read_mask
     from avatar.infer.sources import AudioFile
     from avatar.io import video
     from avatar.io.audio import load_audio, stream_audio
+    from avatar.io.images import read_grey, read_rgb
     from avatar.io.video_writer import VideoWriter
-    from avatar.preprocess import dataset_layout as ernerf
-    from avatar.preprocess.background import read_grey
-    from avatar.preprocess.parse import read_mask
-    from avatar.preprocess.track import read_rgb
 
     media = folder / "media"
     dataset = media / "dataset"
@@ -396,7 +389,7 @@ def _media(folder: Path) -> list[Target]:
         _target("dataset poses", dataset / ernerf.TRAIN, pictures),
         _target("dataset split", dataset / ernerf.VAL, pictures),
         _target("dataset picture", dataset / "ori_imgs" / "0.jpg", pictures),
-        _target("dataset sound", dataset / ernerf.SOUND, pictures),
+        _target("dataset sound", dataset / ernerf.AUDIO, pictures),
     ]
 
 

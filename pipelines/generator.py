@@ -132,7 +132,7 @@ def windows_of_person(
     motion: Motion, segments: Segments, data: PersonDataset, left_out: slice | None = None
 ) -> tuple[Windows, Windows]:
     """What there is to learn from a person's motion, from the first frame on, and what a left-out part of it holds."""
-    delay = data.info["av_offset_frames"] / data.fps
+    delay = data.info.audio_delay_s
     track, spans, speech = training_track(motion, segments, load_audio(data.audio_path), delay)
     low, high = (0, 0) if left_out is None else (left_out.start, left_out.stop)
     seen = clipped(spans, 0, low) + clipped(spans, high, len(track))
@@ -176,7 +176,7 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     motion = data.steady_motion(Motion.load(run / "tracking.safetensors"))
     last = data.test_start if config.part == "development" else data.num_frames
     first = round(0.9 * last) if config.part == "development" else data.test_start
-    offset = data.info["av_offset_frames"]
+    offset = data.info.audio_delay_frames
     samples = load_audio(data.audio_path)
     learnt, segments = motion[:first], clipped(data.segments, 0, first)
     generator = MotionGenerator.fit(learnt, segments, samples, offset / motion.fps)

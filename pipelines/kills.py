@@ -45,14 +45,14 @@ Task = Callable[[], object]
 Command = Literal["prepare", "train", "create", "render", "prior"]
 LOADED = (  # before the forks: what the commands import
     "torch._dynamo", "av", "cv2", "mediapipe", "onnxruntime", "scipy.spatial", "skimage", "matplotlib.figure",
-    "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.cli.create", "avatar.cli.train",
-    "avatar.train.trainer", "avatar.train.run", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
-    "avatar.eval.measure", "avatar.preprocess.face_tracker", "avatar.cli.prior", "avatar.corpus.prepare",
-    "avatar.corpus.recordings", "avatar.headmotion.generator",
+    "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.preprocess.pipeline",
+    "avatar.cli.create", "avatar.cli.train", "avatar.train.trainer", "avatar.train.run", "avatar.cli.render",
+    "avatar.infer.planner", "avatar.cli.eval", "avatar.eval.measure", "avatar.preprocess.face_tracker",
+    "avatar.cli.prior", "avatar.corpus.prepare", "avatar.corpus.recordings", "avatar.headmotion.generator",
     "avatar.audio2motion.personal_training", "avatar.audio2motion.shared_training",
     "avatar.synth.make", "avatar.methods.gaussian.model", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
-      ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")),
+      ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")),
 )  # fmt: skip
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}  # audit events that a child may be killed before
 AGAIN = 0.25  # share of the cases in which the second run is killed as well

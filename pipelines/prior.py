@@ -34,13 +34,14 @@ from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import Entry, Recordings, scales
 from avatar.corpus.sync import Offset
 from avatar.corpus.train import prepare_all
+from avatar.data.person import PersonInfo
 from avatar.environment import environment
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info, on_terminal
 from avatar.motion import Motion, face_channels
 from avatar.motion.mouth import FACE, GEOMETRY, OPENING, opening_weights, relative, spread_of
-from avatar.paths import file_sha256, read_json, write_json
-from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.paths import file_sha256, write_json
+from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.sync.judge import SyncJudge, mouth_motion
 from avatar.sync.training import act
 from avatar.synth import acting as performance
@@ -68,8 +69,8 @@ class Config:
     """Where the prior goes."""
     sentences: Path | None = None
     """Folder of short videos of one speaker: GRID's (CC-BY 4.0). Without it nothing is trained."""
-    sentences_late: float = 0.37
-    """Frames by which their picture is late."""
+    sentences_delay_s: float = -0.0148
+    """Seconds by which their audio comes after video."""
     seed: int = 0
     """Fixes everything that is drawn by chance."""
     familiar: tuple[Path, ...] = ()
@@ -120,7 +121,7 @@ def main(config: Config) -> None:
 def _train(config: Config, folder: Path) -> None:
     encoder = SpeechEncoder([WhisperEncoder()])
     cache, keys = prepared(find(folder), config.cache, encoder)
-    offset = Offset(config.sentences_late / 25)  # GRID's rate
+    offset = Offset(config.sentences_delay_s)
     one = [Entry(name=name, speaker="s1", key=key, offset=offset) for name, key in keys.items()]
     sources = {
         "sentences": Recordings(one, scales(one, cache, pauses=True), cache),
@@ -184,7 +185,7 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
         rows[path.stem] = row = {
             "matched": judge.matched(landmarks, audio, RATE),
             "confidence": score.confidence,
-            "offset_frames": score.offset_frames,
+            "audio_delay_s": score.audio_delay_s,
             "matched_elsewhere": judge.matched(landmarks[: -2 * int(RATE)], audio[shift:], RATE),
         }
         row["share_of_first"] = row["matched"] / rows[paths[0].stem]["matched"]
@@ -223,11 +224,11 @@ def _drawn(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     """Opening on the held-out part: the prior as it is, adapted to seconds and to all, the run's own network, both."""
-    about = read_json(person / "person.json")
+    about = PersonInfo.read(person / "person.json")
     motion = Motion.load(person / "refine" / "motion.safetensors")
-    audio, late, end = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
+    audio, delay, end = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train, held_out = motion[:end], motion[end:]
-    start = round((end + late) / motion.fps * SAMPLE_RATE)
+    start = round((end + delay) / motion.fps * SAMPLE_RATE)
     lead = min(start, SAMPLE_RATE)
     sound = audio[start - lead : start + round(len(held_out) / motion.fps * SAMPLE_RATE)]
     skipped = round(lead / SAMPLE_RATE * motion.fps)
@@ -241,7 +242,7 @@ def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     for seconds in (*SECONDS, None):
         count = end if seconds is None else min(end, round(seconds * motion.fps))
         taken = train[:count]
-        few = adapt(prior.person(taken, motion.fps), taken, audio, late / motion.fps)
+        few = adapt(prior.person(taken, motion.fps), taken, audio, delay / motion.fps)
         said["all" if seconds is None else f"{seconds:g} s"] = speak(few)
     said["own network"] = speak(PersonalSpeech.load(run / PERSONAL))
     said["all + own network"] = 0.5 * (said["all"] + said["own network"])

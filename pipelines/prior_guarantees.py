@@ -25,6 +25,7 @@ from avatar.audio2motion.load import PERSONAL
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import WEIGHTS, SharedPrior
 from avatar.audio2motion.shared_adaptation import adapt
+from avatar.data.person import PersonInfo
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
@@ -33,7 +34,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info, on_terminal
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
-from avatar.paths import file_sha256, read_json, write_json
+from avatar.paths import file_sha256, write_json
 from avatar.synth import speech
 from avatar.train.speech import STREAMING_SECONDS
 from pipelines.prior import pink, resampled
@@ -134,22 +135,22 @@ def main(config: Config) -> None:
 
 
 def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
-    about = read_json(person / "person.json")
+    about = PersonInfo.read(person / "person.json")
     motion = Motion.load(person / "refine" / "motion.safetensors")
-    audio, late, test = load_audio(person / "ingest" / "audio.wav"), about["av_offset_frames"], about["test_start"]
+    audio, delay, test = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train = motion[:test]
     plain = prior.person(train, motion.fps)
-    adapted = adapt(plain, train, audio, late / motion.fps)
+    adapted = adapt(plain, train, audio, delay / motion.fps)
     own = PersonalSpeech.load(run / PERSONAL)
     live = prior.streaming().person(train, motion.fps)
     voices: dict[str, AudioToMotion] = {
         "prior": plain,
         "live": live,
-        "live, adapted": adapt(live, train[: round(STREAMING_SECONDS * motion.fps)], audio, late / motion.fps),
+        "live, adapted": adapt(live, train[: round(STREAMING_SECONDS * motion.fps)], audio, delay / motion.fps),
         "adapted": adapted,
         "together": Ensemble([own, adapted]),
     }
-    shift = round(late / motion.fps * SAMPLE_RATE)
+    shift = round(delay / motion.fps * SAMPLE_RATE)
     sound = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))
     return Person(motion, sound, test, voices)
 

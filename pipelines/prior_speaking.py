@@ -40,8 +40,8 @@ class Config:
     """Folder of short videos of one speaker, those that the prior was trained on, with words.json."""
     cache: Path = Path("prior.cache")
     """Folder of what `pipelines.prior` prepared."""
-    sentences_late: float = 0.37
-    """Frames by which their picture is late."""
+    sentences_delay_s: float = -0.0148
+    """Seconds by which their audio comes after video."""
     prior: Path = WEIGHTS
     """What `pipelines.prior` wrote."""
     out: Path = WEIGHTS
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     cache, keys = prepared(list(items.values()), config.cache, prior.encoder)
     values, talks, sentences = [], [], []
     for name, key in track(sorted(keys.items()), "Listening"):
-        seen = cache.mouth(key).in_step(-config.sentences_late / 25)[0]  # GRID's rate
+        seen = cache.mouth(key).in_step(config.sentences_delay_s)[0]
         path = items[name].files[0]
         features = features_at(prior.encoder, load_audio(path), RATE, len(seen))
         values.append(seen)

@@ -15,7 +15,7 @@ from avatar.io.checkpoint import load_tensors
 from avatar.log import info, on_terminal, track
 from avatar.paths import file_sha256, write_json
 from avatar.preprocess.face_tracker import FaceTracker, Track, track_video
-from avatar.preprocess.refine import canonical_in_head_axes
+from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.sync.evaluation import judge_clips, summary
 from avatar.sync.judge import RATE, SyncJudge
 from avatar.sync.training import animated, join, record, save, synthetic, train
@@ -47,7 +47,7 @@ class Config:
     test: tuple[Path, ...] = ()
     """Videos of people that it was neither trained on nor chosen by."""
     known: tuple[str, ...] = ()
-    """True offsets of videos, as NAME=FRAMES (positive: the picture is late)."""
+    """True audio delays of videos, as NAME=SECONDS (positive: audio after video)."""
     seconds: tuple[float, ...] = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
     """Lengths of the clips to measure."""
     tracks: Path | None = None
@@ -67,7 +67,7 @@ def main(config: Config) -> None:
             for name in ("familiar", "development", "test")
             if (paths := getattr(config, name))
         }
-    known = {name: float(frames) for name, _, frames in (entry.partition("=") for entry in config.known)}
+    known = {name: float(seconds) for name, _, seconds in (entry.partition("=") for entry in config.known)}
     result: dict[str, Any] = {"judge": load_tensors(config.out)[1], "sha256": file_sha256(config.out)}
     videos = {name: video for group in groups.values() for name, video in group.items()}
     result["videos"] = {name: vars(judge.score(v.landmarks, v.audio, v.fps)) for name, v in videos.items()}

@@ -11,6 +11,7 @@ import torch
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
+from tests.person import person_info
 
 SIZE, FPS = 48, 25.0
 FRAME = round(16000 / FPS)  # samples
@@ -27,7 +28,9 @@ class FakeAvatar:
     frames_at_once = 1
 
     def __init__(self, run: Path, *_: object, **__: object) -> None:
-        self.run, self.person, self.views = run, {"segments": [[0, 40], [40, 100]]}, []
+        self.run = run
+        self.views: list[Camera] = []
+        self.person = person_info(fps=FPS, segments=((0, 40), (40, 100)))
 
     def coverage(self, motion: Motion, index: int) -> float:
         return 1.0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from avatar.data import PersonDataset
+from avatar.data.person import PersonInfo
+from avatar.data.results import IngestResult, Intrinsics, ParseResult, StageResult, TrackResult
 from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -32,7 +35,28 @@ def canonical_shape() -> np.ndarray:
     return np.concatenate([vertices, np.repeat(right[None], 5, 0), np.repeat(left[None], 5, 0)]).astype(np.float32)
 
 
-def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 25.0, features: int = 12) -> Path:
+def person_info(**changes: Any) -> PersonInfo:
+    """What person.json says about somebody; the fields that matter to a test are given."""
+    frames = changes.get("num_frames", 100)
+    usual: dict[str, Any] = {
+        "width": 96, "height": 96, "fps": 25.0, "num_frames": frames, "test_start": int(frames * 0.9),
+        "segments": ((0, frames),), "camera": Intrinsics(focal=200.0, cx=48.0, cy=48.0), "has_audio": True,
+    }  # fmt: skip
+    return PersonInfo(**usual | changes)
+
+
+def ingest_result(**changes: Any) -> IngestResult:
+    """What the stage `ingest` says about somebody; the fields that matter to a test are given."""
+    usual = {"size": 96, "fps": 25.0, "num_frames": 100, "source_size": (96, 96), "crop": (0, 0, 96)}
+    return IngestResult(**usual | changes)
+
+
+def write_result(folder: Path, result: StageResult) -> None:
+    """Finish a stage by hand."""
+    write_json(folder / result.STAGE / "stage.json", {"key": "drawn", "result": result.to_json()})
+
+
+def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 25.0) -> Path:
     """Write a PERSON folder: a head that turns and speaks before a plain wall."""
     shape = canonical_shape()
     camera = Camera.source(2.2 * size, size / 2, size / 2, size, size)
@@ -48,12 +72,12 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     motion = Motion.zeros(frames, fps).map(
         head_rotation=rotation, head_translation=translation, face=torch.from_numpy(encode(displacement))
     )
-    for name in ("ingest/frames", "track", "refine", "parse/masks", "background", "features"):
+    for name in ("ingest/frames", "track", "refine", "parse/masks", "background"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    plate = np.full((size, size, 3), (40, 90, 140), np.uint8)
-    cv2.imwrite(str(folder / "background/plate.png"), plate[..., ::-1])
+    background = np.full((size, size, 3), (40, 90, 140), np.uint8)
+    cv2.imwrite(str(folder / "background/background.png"), background[..., ::-1])
     for i in range(frames):
-        image, mask = _draw(plate, pixels[i], size)
+        image, mask = _draw(background, pixels[i], size)
         cv2.imwrite(str(folder / f"ingest/frames/{i:06d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         small = cv2.resize(mask, (256, 256), interpolation=cv2.INTER_LINEAR)
         cv2.imwrite(str(folder / f"parse/masks/{i:06d}.png"), small[..., [2, 1, 0, 3]])
@@ -64,34 +88,25 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     np.save(folder / "refine/shape.npy", shape)
     motion.save(folder / "refine/motion.safetensors")
     motion.save(folder / "motion.safetensors")
-    rng = np.random.default_rng(0)
-    speech = np.stack([opening * rng.normal() for _ in range(features)], -1)
-    np.save(folder / "features/audio.npy", (speech + 0.01 * rng.normal(size=speech.shape)).astype(np.float32))
-    np.save(folder / "features/energy.npy", np.full(frames, -20, np.float32))
     tone = 0.2 * np.sin(2 * np.pi * 220 * np.arange(int(16000 * frames / fps)) / 16000)
     write_wav(folder / "ingest/audio.wav", tone.astype(np.float32))
-    results = {
-        "ingest": {"size": size, "fps": fps, "frames": frames},
-        "track": {"segments": [[0, frames]]},
-        "parse": {"stride": 1, "keyframes": list(range(frames)), "method": "drawn"},
-    }
-    for name, result in results.items():
-        write_json(folder / name / "stage.json", {"key": "drawn", "result": result})
-    write_json(
-        folder / "person.json",
-        {
-            "format": 1, "source": "drawn", "width": size, "height": size, "fps": fps, "num_frames": frames,
-            "crop": {"x": 0, "y": 0, "size": size},
-            "camera": {"focal": camera.focal, "cx": camera.cx, "cy": camera.cy},
-            "segments": [[0, frames]], "test_start": int(frames * 0.9), "av_offset_frames": 0.0, "has_audio": True,
-        },
-    )  # fmt: skip
+    results: tuple[StageResult, ...] = (
+        ingest_result(size=size, fps=fps, num_frames=frames),
+        TrackResult(segments=[(0, frames)]),
+        ParseResult(keyframes=list(range(frames)), method="drawn"),
+    )
+    for result in results:
+        write_result(folder, result)
+    person_info(
+        width=size, height=size, fps=fps, num_frames=frames, test_start=int(frames * 0.9), segments=((0, frames),),
+        camera=Intrinsics(focal=camera.focal, cx=camera.cx, cy=camera.cy), source="drawn", crop=(0, 0, size),
+    ).write(folder / "person.json")  # fmt: skip
     return folder
 
 
-def _draw(plate: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(background: np.ndarray, points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A drawn frame, and its soft masks as RGBA: hair, skin, clothes, background."""
-    image = plate.copy()
+    image = background.copy()
     mask = np.zeros((size, size, 4), np.uint8)
     mask[..., 3] = 255
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
+from avatar.data.run import PERSONAL, SHARED, STREAMING
 from avatar.errors import AvatarError
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, MOUTH
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedSpeech
 
-# In a RUN folder.
-PERSONAL, SHARED, STREAMING = "personal.safetensors", "shared.safetensors", "streaming.safetensors"
 CHOICES = ("auto", "personal", "shared", "streaming")
 
 

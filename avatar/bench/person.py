@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from avatar.data import PersonDataset
+from avatar.data.person import PersonInfo
+from avatar.data.results import Intrinsics
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from avatar.methods.registry import DEFAULT, method
@@ -35,7 +37,6 @@ class SyntheticPerson:
         self.num_frames, self.segments = BLOCK, [(0, BLOCK)]
         self.train_frames = np.arange(BLOCK)
         self.landmarks = np.random.default_rng(0).normal(size=(BLOCK, NUM_LANDMARKS, 3)).astype(np.float32)
-        self.audio_features = None
 
 
 def motion(frames: int, start: int = 0) -> Motion:
@@ -56,8 +57,10 @@ def motion_blocks(frames: int) -> Iterator[Motion]:
 
 def make_avatar(n: int, size: int, device: torch.device | None = None) -> Avatar:
     """An avatar to render, as if loaded from a run; on the CPU by default."""
-    camera = {"focal": 2.6 * size, "cx": size / 2, "cy": size / 2}
-    person: dict[str, Any] = {"camera": camera, "width": size, "height": size, "fps": FPS}
+    person = PersonInfo(
+        width=size, height=size, fps=FPS, num_frames=BLOCK, test_start=BLOCK, segments=((0, BLOCK),), has_audio=False,
+        camera=Intrinsics(focal=2.6 * size, cx=size / 2, cy=size / 2),
+    )  # fmt: skip
     model = method(DEFAULT).synthetic(n, size, motion(BLOCK)).to(device or torch.device("cpu"))
     return Avatar(Path(), model, person, {"method": model.name, **model.stats(), "bytes": 0})
 

@@ -56,7 +56,8 @@ def main(config: Config) -> None:
     """
     from dataclasses import replace
 
-    from avatar.cli import prepare
+    from avatar.preprocess.config import PrepareConfig
+    from avatar.preprocess.pipeline import prepare
     from avatar.train import config as options
     from avatar.train import run as training
     from avatar.train.speech import load_prior
@@ -76,7 +77,7 @@ def main(config: Config) -> None:
     training.refuse_other_files(run)
     times = [time.perf_counter()]
     with log.part_of("create"), one_writer(run), one_writer(person):
-        prepare.main(prepare.Config(video=config.video, out=person, size=config.size))
+        prepare(config.video, person, PrepareConfig(size=config.size))
         times.append(time.perf_counter())
         if (run / training.FINISHED).is_file():
             log.info(f"{run} is already trained.")

@@ -177,7 +177,7 @@ def replay(config: Config, avatar: Avatar) -> Job:
     from avatar.infer.video import Job
 
     data = open_person(config.run, config.person)
-    refuse_to_overwrite(output_path(config), Path(data.info.get("source") or os.devnull))
+    refuse_to_overwrite(output_path(config), Path(data.info.source or os.devnull))
     first, last = (data.test_start, data.num_frames) if config.split == "test" else (0, data.test_start)
     motions = iter([data.motion[first:last]])
     if config.drive == "audio":

@@ -16,7 +16,7 @@ from avatar.corpus.cache import Cache
 from avatar.corpus.mouth import Mouth
 from avatar.errors import AvatarError
 from avatar.motion.mouth import ARTICULATION, OPENING, PUCKER, WIDTH
-from avatar.sync.judge import best_offset
+from avatar.sync.judge import best_delay
 
 MEASURED = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER, "jaw": ARTICULATION.index("jaw_y")}
 _LAGS = 3  # frames on either side
@@ -42,7 +42,7 @@ def measure(prior: SharedPrior, mouth: Mouth, features: np.ndarray, audio_delay_
 
 
 def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """:func:`measure` for prepared videos by name, at the offset that the sync judge finds for each.
+    """:func:`measure` for prepared videos by name, at the audio delay that the sync judge finds for each.
 
     Raises:
         AvatarError: One of them cannot be used.
@@ -54,10 +54,9 @@ def measure_all(prior: SharedPrior, cache: Cache, keys: Mapping[str, str]) -> di
         mouth = cache.mouth(key)
         if mouth.curve is None:
             raise AvatarError(f"{name} cannot be measured.", why="It is too short to put audio and video in step.")
-        score = best_offset(mouth.curve, mouth.fps)
-        delay = -score.offset_frames / mouth.fps
-        found = {"audio_delay_s": delay, "confidence": score.confidence}
-        rows[name] = found | measure(prior, mouth, cache.features(key), delay)
+        score = best_delay(mouth.curve)
+        found = {"audio_delay_s": score.audio_delay_s, "confidence": score.confidence}
+        rows[name] = found | measure(prior, mouth, cache.features(key), score.audio_delay_s)
     return rows
 
 

@@ -48,7 +48,7 @@ class Mouth:
         """Values [rows, A] at the moments of the audio's rows, and [rows] whether a face was seen there.
 
         Args:
-            audio_delay_s: Seconds by which the audio comes after the video.
+            audio_delay_s: Audio delay in seconds; positive: audio after video.
         """
         frames = np.arange(len(self.values))
         at = (np.arange(self.rows) / RATE - audio_delay_s) * self.fps

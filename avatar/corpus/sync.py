@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.corpus.mouth import Mouth
-from avatar.sync.judge import RATE, REACH, best_offset
+from avatar.sync.judge import RATE, REACH, best_delay
 
 CHANCE = 0.40  # times seconds to the power of -1/2: what the audio of another video hardly reaches
 LEAST = 0.10  # asked of any video, however long
@@ -28,7 +28,7 @@ class Offset:
     """What the sync judge says about a video.
 
     Attributes:
-        audio_delay_s: Seconds by which the audio comes after the video; 0 where there is no video.
+        audio_delay_s: Audio delay in seconds (positive: audio after video); 0 where there is no video.
         confidence: Of the judge; None where it did not judge.
         doubt: Why the offset cannot be relied on; empty where it can.
     """
@@ -68,7 +68,7 @@ def _judged(mouths: list[Mouth]) -> Offset:
         return Offset(0.0, None, "It is too short to tell whether audio and video are in step.")
     seconds, curves = zip(*judged, strict=True)
     curve = np.average(curves, axis=0, weights=seconds)
-    score = best_offset(curve, RATE)
+    score = best_delay(curve)
     confidence = score.confidence
     asked = max(LEAST, CHANCE / math.sqrt(sum(seconds)))
     doubt = ""
@@ -76,4 +76,4 @@ def _judged(mouths: list[Mouth]) -> Offset:
         doubt = f"Lips and audio do not clearly belong together (confidence {confidence:.2f}, {asked:.2f} are asked)."
     elif curve.argmin() in (0, 2 * REACH):
         doubt = f"Audio and video are {REACH / RATE:.1f} s or more apart."
-    return Offset(-score.offset_frames / RATE, confidence, doubt)
+    return Offset(score.audio_delay_s, confidence, doubt)

@@ -1,24 +1,22 @@
-"""`PersonDataset`: what training and evaluation read from a PERSON folder. Frames are decoded on demand."""
+"""`PersonDataset`: what training and evaluation read from a PERSON folder; frames are decoded on demand."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from avatar.data.person import FILE, read_person, read_result
+from avatar.data import background as stored
+from avatar.data.background import Background
+from avatar.data.person import FILE, MOTION, PersonFolder
+from avatar.data.results import TorsoResult
 from avatar.errors import AvatarError
-from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
-from avatar.io.arrays import check_shape, load_array
+from avatar.io.images import read_rgb
 from avatar.motion import Motion
 from avatar.writing import settle
-
-if TYPE_CHECKING:
-    from avatar.preprocess.background import Background
 
 
 class PersonDataset:
@@ -34,32 +32,32 @@ class PersonDataset:
 
     def __init__(self, folder: Path, motion: Path | None = None) -> None:
         self.folder = Path(folder)
+        self._files = PersonFolder(self.folder)
         settle(self.folder)  # a prepare that was killed may have left a stage's folder without its name
         if not (self.folder / FILE).is_file():
             raise AvatarError(
-                f"{self.folder} is not a prepared person.", why="It has no person.json.",
+                f"{self.folder} is not a prepared person.", why=f"It has no {FILE}.",
                 fix=f"Run `avatar prepare VIDEO --out {self.folder}` first.",
             )  # fmt: skip
-        self.info = read_person(self.folder / FILE)
-        self.width: int = self.info["width"]
-        self.height: int = self.info["height"]
-        self.fps: float = self.info["fps"]
-        self.num_frames: int = self.info["num_frames"]
-        self.test_start: int = self.info["test_start"]
-        self.segments: list[tuple[int, int]] = [tuple(s) for s in self.info["segments"]]
-        self.audio_path = self.folder / "ingest" / "audio.wav"
-        self.motion = Motion.load(motion or self._need("motion.safetensors"))
+        self.info = self._files.info()
+        self.width: int = self.info.width
+        self.height: int = self.info.height
+        self.fps: float = self.info.fps
+        self.num_frames: int = self.info.num_frames
+        self.test_start: int = self.info.test_start
+        self.segments: list[tuple[int, int]] = list(self.info.segments)
+        self.camera = self.info.source_camera()
+        self.audio_path = self._files.audio_path
+        self.motion = Motion.load(motion or self._need(MOTION))
         if len(self.motion) != self.num_frames:
             raise AvatarError(
                 f"{motion or self.folder} has {len(self.motion)} frames of motion, {self.folder} {self.num_frames}.",
                 why="They do not belong together.",
             )
-        path = self._need("track/landmarks.npy")
-        self.landmarks: np.ndarray = load_array(path, f"{self.num_frames} 478 3", mapped=True)
-        self.shape: np.ndarray = load_array(self._need("refine/shape.npy"), "478 3")
-        camera = self.info["camera"]
-        self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], self.width, self.height)
-        self._features: np.ndarray | None = None
+        self._need("track/landmarks.npy")
+        self.landmarks: np.ndarray = self._files.landmarks(self.num_frames, mapped=True)
+        self._need("refine/shape.npy")
+        self.shape: np.ndarray = self._files.shape()
 
     def _need(self, name: str) -> Path:
         path = self.folder / name
@@ -67,55 +65,46 @@ class PersonDataset:
             raise AvatarError(
                 f"{self.folder} is incomplete: {name} is missing.",
                 fix=f"Run `avatar prepare VIDEO --out {self.folder}` again; finished stages are kept.",
-            )  # fmt: skip
+            )
         return path
 
     def image_path(self, index: int) -> Path:
         """The JPEG file of frame ``index``."""
-        return self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
+        return self._files.frame_path(index)
 
     def image(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 RGB [H, W, 3]."""
-        return self._picture(self.image_path(index))
+        return self._sized(self.image_path(index))
 
-    def _picture(self, path: Path) -> np.ndarray:
-        from avatar.preprocess.track import read_rgb
-
-        picture = read_rgb(path)
-        if picture.shape[:2] != (self.height, self.width):
+    def _sized(self, path: Path) -> np.ndarray:
+        image = read_rgb(path, "Run `avatar prepare --force`.")
+        if image.shape[:2] != (self.height, self.width):
             raise AvatarError(
-                f"{path} has {picture.shape[1]}x{picture.shape[0]} pixels, {self.folder / FILE} says "
+                f"{path} has {image.shape[1]}x{image.shape[0]} pixels, {self.folder / FILE} says "
                 f"{self.width}x{self.height}.", fix="Run `avatar prepare --force`.",
             )  # fmt: skip
-        return picture
+        return image
 
     def masks(self, index: int) -> dict[str, np.ndarray]:
         """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""
-        from avatar.preprocess.parse import load_masks
-
-        return load_masks(self.folder, index, (self.width, self.height))
+        return self._files.masks(index, (self.width, self.height))
 
     @functools.cached_property
-    def plate(self) -> np.ndarray:
+    def background_image(self) -> np.ndarray:
         """The background without the person, as the camera sees it at rest, uint8 RGB [H, W, 3]."""
-        return self._picture(self._need("background/plate.png"))
+        return self._sized(self._need(f"background/{stored.IMAGE}"))
 
     @functools.cached_property
     def _background(self) -> Background:
-        from avatar.preprocess.background import load_background
-
-        background = load_background(self.folder)
-        if background.warp is not None:
-            check_shape(background.warp, self.folder / "background" / "warp.npy", f"{self.num_frames} 2 3")
-        return background
+        return self._files.background(self.num_frames)
 
     @property
     def camera_moves(self) -> bool:
-        """Whether the background moves in the picture (an operator, a stabiliser, a new crop after a cut)."""
+        """Whether the camera moves (an operator, a stabiliser, a new crop after a cut)."""
         return self._background.warp is not None
 
     def background(self, index: int) -> np.ndarray:
-        """What is behind the person in frame ``index``, uint8 RGB [H, W, 3]."""
+        """The background behind the person in frame ``index``, uint8 RGB [H, W, 3]."""
         return self._background.frame(index, self.width, self.height)
 
     def steady_motion(self, motion: Motion) -> Motion:
@@ -123,8 +112,8 @@ class PersonDataset:
         warp = self._background.warp
         if warp is None:
             return motion
-        # Pixels of a frame to pixels of the camera at rest. The plate is the picture at rest with a border around it.
-        border = (np.array(self._background.plate.shape[1::-1]) - [self.width, self.height]) // 2
+        # Pixels of a frame to pixels of the camera at rest. The image is the frame at rest with a border around it.
+        border = (np.array(self._background.image.shape[1::-1]) - [self.width, self.height]) // 2
         affine = warp.astype(np.float64)
         affine[:, :, 2] -= border
         scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
@@ -150,28 +139,20 @@ class PersonDataset:
         )
 
     @functools.cached_property
-    def _torso(self) -> dict[str, Any]:
-        return read_result(self.folder, "torso") if (self.folder / "torso" / "stage.json").is_file() else {}
+    def _torso(self) -> TorsoResult | None:
+        return self._files.result(TorsoResult) if self._files.is_finished(TorsoResult.STAGE) else None
 
     @property
     def torso_pivot(self) -> np.ndarray:
         """World point [3], centimetres, about which Motion's torso rotation turns."""
-        if "pivot" in self._torso:
-            return np.asarray(self._torso["pivot"], np.float32)
+        if self._torso is not None:
+            return np.asarray(self._torso.pivot, np.float32)
         return self.motion.head_translation.median(0).values.numpy() + np.array([0, 20, 3], np.float32)
 
     @property
     def warp_box(self) -> np.ndarray:
         """Corners [2, 2] of the grid of Motion's torso warp: centimetres from the pivot, in its plane."""
-        return np.asarray(self._torso.get("warp_box", [[-1, -1], [1, 1]]), np.float32)
-
-    @property
-    def audio_features(self) -> np.ndarray | None:
-        """Audio features at frame times, float32 [T, F], or None for a person without sound."""
-        path = self.folder / "features" / "audio.npy"
-        if self._features is None and path.is_file():
-            self._features = load_array(path, f"{self.num_frames} F")
-        return self._features
+        return np.asarray([[-1, -1], [1, 1]] if self._torso is None else self._torso.warp_box, np.float32)
 
     @property
     def train_frames(self) -> np.ndarray:

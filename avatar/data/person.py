@@ -1,115 +1,303 @@
-"""Reading person.json and the records of the stages of `avatar prepare`, checked once for all who use them."""
+"""The PERSON folder that `avatar prepare` writes: its person.json, and a reader of what each stage left in it.
+
+Stages and `PersonDataset` read through :class:`PersonFolder`, so paths, shapes and checks are written once.
+No numpy and no torch is imported before an array is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from avatar.checks import MOST_FRAMES, SIDES, Record, number, picture_size, whole
+from avatar.checks import MOST_FRAMES, SIDES, Record, picture_size, whole
+from avatar.data.results import (
+    FAR,
+    REDO,
+    IngestResult,
+    Intrinsics,
+    Number,
+    Parsed,
+    ParseResult,
+    Share,
+    StageResult,
+    TrackResult,
+    numbers,
+    read_segments,
+)  # fmt: skip
 from avatar.errors import AvatarError
-from avatar.paths import read_json
+from avatar.paths import read_json, write_json
 
-FILE = "person.json"
-_FAR = 1e6  # pixels: a focal length beyond is a mistake
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import numpy as np
+
+    from avatar.data.background import Background
+    from avatar.data.masks import MaskReader
+    from avatar.geometry.cameras import Camera
+    from avatar.motion.motion import Motion
+
+FILE = "person.json"  # in a PERSON folder, and a copy of it in a RUN folder
+FORMAT = "avatar-person-2"
+MOTION = "motion.safetensors"
+STAGE_FILE = "stage.json"  # in the folder of each finished stage
+
+R = TypeVar("R", bound=StageResult)
 
 
-def read_person(path: Path) -> dict[str, Any]:
-    """Read a person.json.
+@dataclass(frozen=True, kw_only=True)
+class TrackingQuality(Parsed):
+    """How well the face was tracked; see :class:`avatar.data.results.RefineResult`."""
 
-    Returns:
-        What it holds (docs/design.md); fields that are not known are kept.
+    valid_share: Share
+    reprojection_px: Number
+    jitter_before_deg: Number
+    jitter_after_deg: Number
+    distance_cm: Number
+    rotation_range_deg: Annotated[list[float], numbers(3)]
 
-    Raises:
-        AvatarError: It is missing or damaged, or a field is missing, of another type or out of range.
+
+@dataclass(frozen=True, kw_only=True)
+class PersonInfo:
+    """What person.json says about a prepared video.
+
+    Attributes:
+        width, height: Size of the stored frames in pixels.
+        fps: Frames per second.
+        num_frames: Number of frames.
+        test_start: First held-out frame.
+        segments: [start, end) of each part without a cut, in order.
+        camera: Intrinsics of the camera that filmed the person.
+        has_audio: Whether there is an audio.wav.
+        audio_delay_s: Offset between audio and video in seconds; positive: audio after video.
+        source: Path of the video or dataset; empty where it is not known.
+        crop: x, y and side of the frames in the source, pixels; None where there is no source.
+        quality: How well the face was tracked, for people to read.
     """
-    data = Record(read_json(path), path)
-    width, height = picture_size(data.value("width"), data.value("height"), path)
-    frames = data.whole("num_frames", 1, MOST_FRAMES)
-    checked = {
-        "width": width, "height": height, "fps": data.frame_rate(), "num_frames": frames,
-        "test_start": data.whole("test_start", 0, frames), "segments": segments(data, frames),
-        "camera": _camera(data, "camera"), "has_audio": data.flag("has_audio"),
-        "av_offset_frames": data.number("av_offset_frames", -_FAR, _FAR, 0.0),
-    }  # fmt: skip
-    return data.data | checked
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    test_start: int
+    segments: tuple[tuple[int, int], ...]
+    camera: Intrinsics
+    has_audio: bool
+    audio_delay_s: float = 0.0
+    source: str = ""
+    crop: tuple[int, int, int] | None = None
+    quality: TrackingQuality | None = None
+
+    @property
+    def audio_delay_frames(self) -> float:
+        """`audio_delay_s` in frames; rounding undoes the division that made seconds of frames, so both agree."""
+        return round(self.audio_delay_s * self.fps, 6)
+
+    def source_camera(self) -> Camera:
+        """The camera that filmed the person, at the size of the stored frames."""
+        from avatar.geometry.cameras import Camera
+
+        return Camera.source(self.camera.focal, self.camera.cx, self.camera.cy, self.width, self.height)
+
+    @staticmethod
+    def read(path: Path) -> PersonInfo:
+        """Read a person.json; fields that are not known do no harm.
+
+        Raises:
+            AvatarError: It is missing, damaged or of another version, or a field is missing, of another type or out of
+                range.
+        """
+        data = Record(read_json(path), path)
+        if (found := data.value("format", None)) != FORMAT:
+            raise AvatarError(
+                f"{path} was written by another version; its format is not {FORMAT}.",
+                why="" if found is None or len(str(found)) > 40 else f"It is {found}.",
+                fix="Run `avatar prepare` again, and `avatar train` for avatars trained from it.",
+            )
+        width, height = picture_size(data.value("width"), data.value("height"), path)
+        frames = data.whole("num_frames", 1, MOST_FRAMES)
+        return PersonInfo(
+            width=width, height=height, fps=data.frame_rate(), num_frames=frames,
+            test_start=data.whole("test_start", 0, frames),
+            segments=tuple(read_segments(data, "segments", frames)),
+            camera=Intrinsics.parse(data.record("camera")), has_audio=data.flag("has_audio"),
+            audio_delay_s=data.number("audio_delay_s", -FAR, FAR, 0.0), source=data.text("source", ""),
+            crop=_crop(data) if "crop" in data.data else None,
+            quality=TrackingQuality.parse(data.record("quality")) if "quality" in data.data else None,
+        )  # fmt: skip
+
+    def write(self, path: Path) -> None:
+        """Write it as a person.json, atomically."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        write_json(path, {"format": FORMAT} | fields)
 
 
-def segments(data: Record, frames: int) -> list[list[int]]:
-    """The field ``segments`` of a record: [start, end) in order, within ``frames``.
-
-    Raises:
-        AvatarError: It is missing or something else.
-    """
-    place, found, last = data.place("segments"), [], 0
-    for pair in data.list("segments"):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise AvatarError(f"{place} is not a list of [start, end].")
-        start, end = whole(pair[0], place, last, frames), whole(pair[1], place, last, frames)
-        if start > end:
-            raise AvatarError(f"{place}: a segment ends before it starts.")
-        found.append([start, end])
-        last = end
-    if not found:
-        raise AvatarError(f"{place} is empty.")
-    return found
+def _crop(data: Record) -> tuple[int, int, int]:
+    place, values = data.place("crop"), data.list("crop")
+    if len(values) != 3:
+        raise AvatarError(f"{place} is not [x, y, side].")
+    x, y, side = (whole(value, place, 0, SIDES[1]) for value in values)
+    return x, y, side
 
 
-def read_result(folder: Path, name: str) -> Result:
-    """What a finished stage found: the ``result`` of its stage.json.
+class PersonFolder:
+    """Paths and lazy readers of a PERSON folder; it needs no finished preparation.
 
-    Raises:
-        AvatarError: The stage has not run, or its record is damaged.
-    """
-    path = Path(folder) / name / "stage.json"
-    if not path.is_file():
-        raise AvatarError(f"{folder} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
-    return Result(Record(read_json(path), path).record("result"))
-
-
-class Result(dict[str, Any]):
-    """What a stage found; asking for a field that it lacks is an :class:`AvatarError`.
+    Every reader raises AvatarError where its file is missing, damaged, or of another shape than expected.
 
     Args:
-        data: The ``result`` of a stage.json; fields that are known are checked where they are there.
+        path: The folder.
     """
 
-    def __init__(self, data: Record) -> None:
-        self.where = data.where
-        super().__init__(data.data | {name: _FIELDS[name](data, name) for name in data.data if name in _FIELDS})
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
 
-    def __missing__(self, name: str) -> Any:
-        raise AvatarError(f"{self.where} lacks {name}.", fix="Run `avatar prepare --force`.")
+    # --- as a whole ---
+
+    @property
+    def info_path(self) -> Path:
+        """The person.json."""
+        return self.path / FILE
+
+    def info(self) -> PersonInfo:
+        """What person.json says; it is there once the stages belong together."""
+        return PersonInfo.read(self.info_path)
+
+    @property
+    def motion_path(self) -> Path:
+        """The motion of the whole video, torso included."""
+        return self.path / MOTION
+
+    # --- stages ---
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / name
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a stage has left its record."""
+        return (self.stage(name) / STAGE_FILE).is_file()
+
+    def result(self, kind: type[R]) -> R:
+        """Read what a finished stage found: `person.result(TrackResult).segments`."""
+        if not self.is_finished(kind.STAGE):
+            raise AvatarError(f"{self.path} has no finished stage '{kind.STAGE}'.", fix="Run `avatar prepare` again.")
+        path = self.stage(kind.STAGE) / STAGE_FILE
+        return kind.parse(Record(read_json(path), path).record("result"))
+
+    # --- ingest ---
+
+    @property
+    def audio_path(self) -> Path:
+        """The audio, 16 kHz mono, as long as the video."""
+        return self.stage("ingest") / "audio.wav"
+
+    def frame_path(self, index: int) -> Path:
+        """The JPEG file of frame ``index``."""
+        return self.stage("ingest") / "frames" / f"{index:06d}.jpg"
+
+    def frame(self, index: int) -> np.ndarray:
+        """Frame ``index`` as uint8 RGB [H, W, 3]."""
+        from avatar.io.images import read_rgb
+
+        return read_rgb(self.frame_path(index), REDO)
+
+    def grey_frame(self, index: int) -> np.ndarray:
+        """Frame ``index`` as uint8 grey [H, W]."""
+        from avatar.io.images import read_grey
+
+        return read_grey(self.frame_path(index), REDO)
+
+    def frames(self, count: int, ahead: int = 4) -> Iterator[np.ndarray]:
+        """The first ``count`` frames as uint8 RGB, decoded by a second thread up to ``ahead`` frames ahead."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:
+            pending: deque[Future[np.ndarray]] = deque()
+            for index in range(count):
+                pending.append(pool.submit(self.frame, index))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    # --- track: T is the number of frames ---
+
+    def landmarks(self, frames: int | None = None, *, mapped: bool = False) -> np.ndarray:
+        """Landmarks [T, 478, 3] float32 in pixels, gaps filled; ``mapped``: into memory, not read."""
+        return self._array("track/landmarks.npy", f"{_size(frames)} 478 3", mapped=mapped)
+
+    def blendshapes(self, frames: int | None = None) -> np.ndarray:
+        """ARKit coefficients [T, 52] float32."""
+        return self._array("track/blendshapes.npy", f"{_size(frames)} 52")
+
+    def valid(self, frames: int | None = None) -> np.ndarray:
+        """Whether the face was found, bool [T]."""
+        from avatar.io.arrays import load_array
+
+        return load_array(self.path / "track/valid.npy", _size(frames), "bool")
+
+    def sharpness(self, frames: int | None = None) -> np.ndarray:
+        """Sharpness of the face, float32 [T]."""
+        return self._array("track/sharpness.npy", _size(frames), finite=False)
+
+    def change(self, frames: int | None = None) -> np.ndarray:
+        """Mean change of the image from each frame to the next, grey levels, float32 [T - 1]."""
+        return self._array("track/change.npy", _size(None if frames is None else frames - 1), finite=False)
+
+    # --- refine, torso ---
+
+    def shape(self) -> np.ndarray:
+        """The neutral face [478, 3] float32, head axes, centimetres."""
+        return self._array("refine/shape.npy", "478 3")
+
+    def face_motion(self) -> Motion:
+        """The motion of head and face, torso at rest."""
+        from avatar.motion.motion import Motion
+
+        return Motion.load(self.stage("refine") / MOTION)
+
+    def residual(self, frames: int | None = None) -> np.ndarray:
+        """Reprojection error of the rigid points in pixels, float32 [T]."""
+        return self._array("refine/residual.npy", _size(frames), finite=False)
+
+    def raw_pose(self, frames: int | None = None) -> np.ndarray:
+        """Head poses without smoothing, float32 [T, 6]."""
+        return self._array("refine/raw_pose.npy", f"{_size(frames)} 6", finite=False)
+
+    def torso(self, frames: int | None = None) -> np.ndarray:
+        """Torso motion and warp, float32 [T, 138]; see :mod:`avatar.preprocess.torso`."""
+        return self._array("torso/torso.npy", f"{_size(frames)} 138")
+
+    # --- parse, background ---
+
+    @functools.cached_property
+    def _mask_reader(self) -> MaskReader:
+        from avatar.data.masks import MaskReader
+
+        size, segments = self.result(IngestResult).size, self.result(TrackResult).segments
+        keyframes = self.result(ParseResult).keyframes
+        return MaskReader(self.stage("parse") / "masks", keyframes, segments, size, self.landmarks(mapped=True))
+
+    def masks(self, index: int, size: int | tuple[int, int]) -> dict[str, np.ndarray]:
+        """Soft masks of one frame; see :meth:`avatar.data.masks.MaskReader.masks`."""
+        return self._mask_reader.masks(index, (size, size) if isinstance(size, int) else size)
+
+    def background(self, frames: int | None = None) -> Background:
+        """The background without the person, and how the camera moves over it."""
+        from avatar.data.background import Background
+
+        return Background.read(self.stage("background"), frames)
+
+    def _array(self, name: str, shape: str, *, finite: bool = True, mapped: bool = False) -> np.ndarray:
+        from avatar.io.arrays import load_array
+
+        return load_array(self.path / name, shape, finite=finite, mapped=mapped)
 
 
-def _camera(data: Record, name: str) -> dict[str, float]:
-    camera = data.record(name)
-    return camera.data | {
-        "focal": camera.number("focal", 1, _FAR),
-        "cx": camera.number("cx", -_FAR, _FAR), "cy": camera.number("cy", -_FAR, _FAR),
-    }  # fmt: skip
-
-
-def _table(data: Record, name: str, rows: int, columns: int) -> list[Any]:
-    place, table = data.place(name), data.list(name)
-    lists = table if rows else [table]
-    if len(lists) != max(rows, 1) or not all(isinstance(row, list) and len(row) == columns for row in lists):
-        raise AvatarError(f"{place} does not hold {max(rows, 1)} times {columns} numbers.")
-    numbers = [[number(value, place, -_FAR, _FAR) for value in row] for row in lists]
-    return numbers if rows else numbers[0]
-
-
-_FIELDS: dict[str, Callable[[Record, str], Any]] = {
-    "size": lambda data, name: data.whole(name, *SIDES),
-    "fps": lambda data, name: data.frame_rate(name),
-    "num_frames": lambda data, name: data.whole(name, 1, MOST_FRAMES),
-    "test_start": lambda data, name: data.whole(name, 0, MOST_FRAMES),
-    "segments": lambda data, name: segments(data, MOST_FRAMES),
-    "camera": _camera,
-    "keyframes": lambda data, name: [whole(k, data.place(name), 0, MOST_FRAMES) for k in data.list(name)],
-    "stride": lambda data, name: data.whole(name, 1, MOST_FRAMES),
-    "offset_frames": lambda data, name: data.number(name, -_FAR, _FAR),
-    "pivot": lambda data, name: _table(data, name, 0, 3),
-    "warp_box": lambda data, name: _table(data, name, 2, 2),
-    "encoder": lambda data, name: data.record(name).data,
-}
+def _size(frames: int | None) -> str:
+    return "T" if frames is None else str(frames)

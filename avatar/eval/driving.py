@@ -59,8 +59,8 @@ def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last:
 
 
 def audio_second(data: PersonDataset, frame: int) -> float:
-    """Second of the person's audio file that belongs to a frame, the audio-video offset corrected."""
-    return (frame + data.info.get("av_offset_frames", 0)) / data.fps
+    """Second of the person's audio file that belongs to a frame, the audio delay corrected."""
+    return (frame + data.info.audio_delay_frames) / data.fps
 
 
 def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:

@@ -54,7 +54,7 @@ SHOWN: dict[str, Shown] = {
     "gaze_error": Shown("gaze error (degrees)", ".2f", "Angle between rendered and real gaze, eyes open."),
     "sync_confidence": Shown("sync judge, confidence", ".3f", "How much better the best offset of audio and mouth is "
                              "than the median offset; near 0 where they have nothing to do with each other."),
-    "sync_offset_frames": Shown("sync judge, offset (frames)", "+.1f", "Positive: the video is late."),
+    "sync_audio_delay_s": Shown("sync judge, audio delay (s)", "+.3f", "Positive: audio after video."),
     "sync_distance": Shown("sync judge, distance", ".3f", "At the best offset. Less is better."),
     "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within two frames of which the lips "
                      "close."),

@@ -21,7 +21,7 @@ from avatar.eval.report import (
     scope,
     summary_lines,
 )
-from avatar.preprocess.report import STYLE, figure_url
+from avatar.preprocess.report_page import STYLE, figure_url
 from avatar.writing import atomic_file
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def held_out(avatar: Avatar, data: PersonDataset, frames: int | None) -> tuple[i
             fix="Give the right --person.",
         )
     for name in ("num_frames", "test_start", "fps", "camera"):
-        if avatar.person.get(name) != data.info[name]:
+        if getattr(avatar.person, name) != getattr(data.info, name):
             raise AvatarError(
                 f"{data.folder} is not the person that {avatar.run} was trained from:",
                 why=f"its person.json has another {name}.", fix="Give the right --person.",

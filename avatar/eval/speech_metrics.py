@@ -40,7 +40,7 @@ class Judge(Protocol):
 
     def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> Any:
         """A score with ``confidence`` (median minus least distance over offsets, as SyncNet has it),
-        ``offset_frames`` (positive: the image is late) and ``distance``.
+        ``audio_delay_s`` (seconds, positive: audio after video) and ``distance``.
 
         Args:
             landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
@@ -62,8 +62,8 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, offset in frames (positive: the image is late) and distance; None where they cannot be had."""
-    names = {"sync_confidence": "confidence", "sync_offset_frames": "offset_frames", "sync_distance": "distance"}
+    """Confidence, audio delay in seconds and distance; None where they cannot be had."""
+    names = {"sync_confidence": "confidence", "sync_audio_delay_s": "audio_delay_s", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)
     try:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from avatar import log
+from avatar.data import ernerf
+from avatar.data.dataset import PersonDataset
 from avatar.errors import AvatarError
 from avatar.export.registry import ExportSource, Need
 from avatar.io.images import write_jpeg, write_png
-from avatar.preprocess import dataset_layout as ernerf
 from avatar.writing import atomic_dir, contents, one_writer
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ The audio features that the papers train on are not here. Make the one you want 
   python data_utils/hubert.py --wav DATASET/aud.wav                                      (makes aud_hu.npy)
   python data_utils/wav2vec.py --wav DATASET/aud.wav --save_feats                        (ER-NeRF; makes aud_eo.npy)
 
-aud_avatar.npy holds this toolkit's own audio features, one row per frame; no paper's code reads it.
 track_params.pt, which GaussianTalker asks for, is not written: it is a pickle of another face model's parameters.
 """
 
@@ -89,8 +89,8 @@ def warn_of_losses(data: PersonDataset) -> None:
             f"{data.folder} has {data.fps:g} frames per second, and the papers' code takes every dataset for 25. "
             "Prepare the video at 25 frames per second to train with it."
         )
-    if not data.info["has_audio"]:
-        log.warn(f"{data.folder} has no audio, so the dataset has no {ernerf.SOUND}.")
+    if not data.info.has_audio:
+        log.warn(f"{data.folder} has no audio, so the dataset has no {ernerf.AUDIO}.")
     if data.camera_moves:
         log.warn("The camera moves, but the layout has one background for all frames: that of the camera at rest.")
 
@@ -114,16 +114,14 @@ def check_target(out: Path, overwrite: bool) -> None:
 
 def write_dataset(data: PersonDataset, folder: Path) -> None:
     """Fill ``folder`` with the whole layout (docs/datasets.md)."""
-    for name in (ernerf.PICTURES, "gt_imgs", "torso_imgs", "parsing", "teeth_mask"):
+    for name in (ernerf.IMAGES, "gt_imgs", "torso_imgs", "parsing", "teeth_mask"):
         (folder / name).mkdir()
     write_transforms(data, folder)
     write_action_units(data, folder / "au.csv")
-    write_jpeg(folder / "bc.jpg", data.plate)
+    write_jpeg(folder / "bc.jpg", data.background_image)
     (folder / "README.txt").write_text(README)
-    if data.info["has_audio"]:
-        write_audio(data, folder / ernerf.SOUND)
-    if data.audio_features is not None:
-        np.save(folder / "aud_avatar.npy", data.audio_features)
+    if data.info.has_audio:
+        write_audio(data, folder / ernerf.AUDIO)
     for index in log.track(range(data.num_frames), "writing frames"):
         write_frame(data, index, folder)
 
@@ -180,7 +178,7 @@ def write_audio(data: PersonDataset, path: Path) -> None:
     """Write the audio as long as the video, with its measured delay taken out."""
     from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 
-    samples = load_audio(data.audio_path, start=data.info["av_offset_frames"] / data.fps)
+    samples = load_audio(data.audio_path, start=data.info.audio_delay_s)
     length = round(data.num_frames / data.fps * SAMPLE_RATE)
     write_wav(path, np.pad(samples[:length], (0, max(0, length - len(samples)))))
 
@@ -191,10 +189,10 @@ def write_frame(data: PersonDataset, index: int, folder: Path) -> None:
 
     image, masks, points = data.image(index), data.masks(index), data.landmarks[index, :, :2]
     behind = masks["background"][..., None]
-    composed = np.rint(image * (1 - behind) + data.plate * behind).astype(np.uint8)
+    composed = np.rint(image * (1 - behind) + data.background_image * behind).astype(np.uint8)
     face_height = float(np.linalg.norm(points[152] - points[10]))
-    shutil.copyfile(data.image_path(index), folder / ernerf.PICTURES / f"{index}.jpg")
-    np.savetxt(folder / ernerf.PICTURES / f"{index}.lms", points[list(IBUG_68)], "%f")
+    shutil.copyfile(data.image_path(index), folder / ernerf.IMAGES / f"{index}.jpg")
+    np.savetxt(folder / ernerf.IMAGES / f"{index}.lms", points[list(IBUG_68)], "%f")
     write_jpeg(folder / "gt_imgs" / f"{index}.jpg", composed)
     write_png(folder / "parsing" / f"{index}.png", class_image(masks))
     write_png(folder / "torso_imgs" / f"{index}.png", cut_torso(composed, masks, face_height))

@@ -12,6 +12,9 @@ FACE_OVAL = (
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 
+# Landmarks that hardly move with the expression: they tell how far the head itself went.
+STEADY = (10, 151, 9, 8, 168, 6, 33, 263, 133, 362, 127, 356, 234, 454, 116, 345)
+
 # The landmark nearest to each of the 68 points of the iBUG annotation (Sagonas et al. 2013): jaw, brows, nose, eyes,
 # outer and inner lips. Approximate: the mesh's jaw line lies a little inside the picture's.
 IBUG_68 = (

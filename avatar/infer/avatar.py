@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avatar.backends import RendererName
-from avatar.data.person import FILE, read_person
+from avatar.data.person import FILE, PersonInfo
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -63,7 +63,7 @@ class Avatar:
     """
 
     def __init__(
-        self, run: Path, model: Method, person: dict[str, Any], info: dict[str, Any], precision: Precision = "auto"
+        self, run: Path, model: Method, person: PersonInfo, info: dict[str, Any], precision: Precision = "auto"
     ) -> None:
         if precision not in get_args(Precision):
             raise AvatarError(f'Precision "{precision}" is not understood.', fix="Give auto, float32 or bfloat16.")
@@ -72,9 +72,8 @@ class Avatar:
         self.playback = model.playback(precision)
         self.person = person
         self.info = info
-        camera = person["camera"]
-        self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
-        self.fps = float(person["fps"])
+        self.camera = person.source_camera()
+        self.fps = person.fps
         self.device = model.device
         self.pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
@@ -108,9 +107,9 @@ class Avatar:
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",
                               fix=f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
-        person = read_person(run / FILE)
+        person = PersonInfo.read(run / FILE)
         model, meta = load_model(path, renderer)
-        if (size := (person["width"], person["height"])) != (meta["width"], meta["height"]):
+        if (size := (person.width, person.height)) != (meta["width"], meta["height"]):
             raise AvatarError(
                 f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
                 why="They do not belong together.",

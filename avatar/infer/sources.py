@@ -11,14 +11,10 @@ from typing import IO
 
 import numpy as np
 
-from avatar import log
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, open_audio
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
-
-VIDEO_FRAMES = 30_000  # of landmarks are held in memory
-LEAST_SEEN = 0.5  # share of the frames
 
 
 def frames_within(seconds: float, fps: float) -> int:
@@ -108,46 +104,6 @@ def read_motion(path: Path, person: MotionStats) -> Motion:
         from avatar.motion import arkit_files
 
         return arkit_files.load(path, person)
-    return track_video(path)
+    from avatar.preprocess.face_tracker import track_motion
 
-
-def track_video(path: Path) -> Motion:
-    """Track the face of a video the short way: landmarks of single frames, one rigid head, no texture, no torso.
-
-    Raises:
-        AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
-    """
-    from avatar.assets.canonical_face import canonical_face
-    from avatar.io.video import read_frames, read_info
-    from avatar.preprocess import refine
-    from avatar.preprocess.landmarker import Face, Landmarker
-    from avatar.preprocess.track import fill_gaps, find_segments, pick_face, picture_change, thumbnail
-
-    info = read_info(path)
-    if info.num_frames > VIDEO_FRAMES:
-        raise AvatarError(
-            f"{path} has {info.num_frames} frames;",
-            why=f"at most {VIDEO_FRAMES} can be tracked at once.",
-            fix="Cut it into parts.",
-        )
-    landmarks, arkit, thumbnails = [], [], []
-    main: Face | None = None
-    with Landmarker() as landmarker:
-        for frame in log.track(read_frames(info), f"tracking {path.name}", info.num_frames):
-            face = pick_face(main, landmarker.detect(frame))
-            if face is not None:
-                main = face = landmarker.look_again(frame, face)
-            landmarks.append(np.full((478, 3), np.nan, np.float32) if face is None else face.landmarks)
-            arkit.append(np.full(52, np.nan, np.float32) if face is None else face.arkit)
-            thumbnails.append(thumbnail(frame))
-    points, scores = np.stack(landmarks), np.stack(arkit)
-    valid = np.isfinite(points[:, 0, 0])
-    if valid.mean() < LEAST_SEEN:
-        raise AvatarError(f"A face was found in only {valid.mean():.0%} of the frames of {path}.")
-    segments = find_segments(picture_change(np.stack(thumbnails)), points)
-    points, scores = fill_gaps(points, segments), fill_gaps(scores, segments)
-    canonical = refine.canonical_in_head_axes(canonical_face()[0])
-    centre = np.array([info.width / 2, info.height / 2])
-    fit = refine.fit_head(points, valid, segments, canonical, centre, max(info.width, info.height))
-    shape = refine.neutral_shape(points, valid, fit.solution, centre, canonical, fit.points)
-    return refine.make_motion(points, scores, valid, segments, fit.solution, shape, centre, float(info.fps))
+    return track_motion(path)

@@ -1,4 +1,4 @@
-"""Reading and writing pictures."""
+"""Reading, writing and scaling images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from avatar.checks import picture_size, reading
 from avatar.errors import AvatarError
 
 JPEG_QUALITY = 95
-_MOST_BYTES = 2**28  # of a picture file
+_MOST_BYTES = 2**28  # of an image file
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # of JPEG, those after which the size stands
 _PLAIN_MARKERS = {0x01, *range(0xD0, 0xD9)}  # those without a length
 
 
-def read_picture(path: Path, flags: int, fix: str = "") -> np.ndarray:
-    """Decode a JPEG or PNG file whose header announces a picture of possible size.
+def read_image(path: Path, flags: int, fix: str = "") -> np.ndarray:
+    """Decode a JPEG or PNG file, if its header announces a possible size.
 
     Args:
         path: The file.
@@ -28,24 +28,46 @@ def read_picture(path: Path, flags: int, fix: str = "") -> np.ndarray:
         uint8 [H, W], or [H, W, C] in OpenCV's order of colours.
 
     Raises:
-        AvatarError: The file is missing or damaged, of another format, or says that it is larger than any picture.
+        AvatarError: The file is missing or damaged, of another format, or says that it is larger than any image.
     """
     import cv2
 
-    with reading(path, "a picture", fix), open(path, "rb") as file:
+    with reading(path, "an image", fix), open(path, "rb") as file:
         data = file.read(_MOST_BYTES + 1)
     size = announced_size(data)
     if size is None or len(data) > _MOST_BYTES:
-        raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG picture that can be read.", fix=fix)
+        raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG image that can be read.", fix=fix)
     picture_size(*size, path)
-    with reading(path, "a picture", fix):  # OpenCV raises its own class, derived from Exception alone
+    with reading(path, "an image", fix):  # OpenCV raises its own class, derived from Exception alone
         try:
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
             raise ValueError(f"OpenCV says {error.err}") from None
-    if picture is None or picture.dtype != np.uint8:
-        raise AvatarError(f"{path} is damaged: it is not a picture that can be read.", fix=fix)
-    return picture
+    if image is None or image.dtype != np.uint8:
+        raise AvatarError(f"{path} is damaged: it is not an image that can be read.", fix=fix)
+    return image
+
+
+def read_rgb(path: Path, fix: str = "") -> np.ndarray:
+    """Read an image as uint8 RGB [H, W, 3].
+
+    Raises:
+        AvatarError: See :func:`read_image`.
+    """
+    import cv2
+
+    return cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR, fix), cv2.COLOR_BGR2RGB)
+
+
+def read_grey(path: Path, fix: str = "") -> np.ndarray:
+    """Read an image as uint8 grey [H, W].
+
+    Raises:
+        AvatarError: See :func:`read_image`.
+    """
+    import cv2
+
+    return read_image(path, cv2.IMREAD_GRAYSCALE, fix)
 
 
 def announced_size(data: bytes) -> tuple[int, int] | None:
@@ -66,25 +88,35 @@ def announced_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def write_jpeg(path: Path, picture: np.ndarray, quality: int = JPEG_QUALITY) -> None:
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale an image to (width, height): averaged where it shrinks, interpolated where it grows."""
+    import cv2
+
+    smaller = size[0] < image.shape[1]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def write_jpeg(path: Path, image: np.ndarray, quality: int = JPEG_QUALITY) -> None:
     """Write uint8 RGB [H, W, 3] at a quality of 0 to 100 with colour at full resolution."""
     import cv2
 
     chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
-    _write(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma])
+    _write(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma])
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB or RGBA [H, W, 3 or 4]."""
+def write_png(path: Path, image: np.ndarray, compression: int | None = None) -> None:
+    """Write uint8 grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]."""
     import cv2
 
-    _write(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR if picture.shape[2] == 3 else cv2.COLOR_RGBA2BGRA), [])
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    _write(path, image, [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression])
 
 
-def _write(path: Path, picture: np.ndarray, options: list[int]) -> None:
+def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
     import cv2
 
-    done, data = cv2.imencode(path.suffix, picture, options)
+    done, data = cv2.imencode(path.suffix, image, options)
     if not done:
         raise AvatarError(f"{path} cannot be encoded.")
     path.write_bytes(data.tobytes())  # unlike cv2.imwrite this tells when the disk is full

@@ -1,4 +1,4 @@
-"""Reading video and its sound with PyAV: rotation honoured, variable frame rates resampled to a constant one."""
+"""Reading video and its audio with PyAV: rotation honoured, variable frame rates resampled to a constant one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SAMPLE_RATE = 16_000
 COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
 UNTAGGED = 2  # FFmpeg's number of an unspecified colour matrix
-MOST_PIXELS = 7680 * 4320  # of a video's picture, 8K; a decoder may hold seventeen of them
-THREADED_PIXELS = 4096 * 2160  # every further thread of a decoder holds another picture: larger ones get one thread
-MOST_SECONDS_BETWEEN = 60.0  # two pictures: a longer gap is a broken time stamp, or no video of somebody who talks
-MOST_READ = 300_000  # frames: more than three hours, whose pictures fill ten gigabytes
-MOST_REPEATS = 20  # times that a picture is shown on average where a video has too few for its rate
+MOST_PIXELS = 7680 * 4320  # of a video's frame, 8K; a decoder may hold seventeen of them
+THREADED_PIXELS = 4096 * 2160  # every further thread of a decoder holds another frame: larger ones get one thread
+MOST_SECONDS_BETWEEN = 60.0  # two frames: a longer gap is a broken time stamp, or no video of somebody who talks
+MOST_READ = 300_000  # frames: more than three hours, whose images fill ten gigabytes
+MOST_REPEATS = 20  # times that a frame is shown on average where a video has too few for its rate
 BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
 
 
@@ -46,7 +46,7 @@ class VideoInfo:
         duration: Seconds from the first frame to the end of the last one.
         num_frames: Frames at ``fps``.
         variable_rate: Whether the time stamps are not evenly spaced.
-        has_audio: Whether there is a sound track.
+        has_audio: Whether there is an audio track.
     """
 
     path: Path
@@ -147,16 +147,16 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
             time = frame.time - info.start if frame.time is not None else held_time + 1 / float(info.fps)
             if held is not None:
                 middle = (held_time + time) / 2
-                picture = None
+                image = None
                 while count / info.fps < middle and count < info.num_frames:
-                    picture = to_rgb(held, info) if picture is None else picture
-                    yield picture
+                    image = to_rgb(held, info) if image is None else image
+                    yield image
                     count += 1
             held, held_time = frame, time
         if held is not None:
-            picture = to_rgb(held, info)
+            image = to_rgb(held, info)
             while count < info.num_frames:
-                yield picture
+                yield image
                 count += 1
 
 
@@ -188,20 +188,20 @@ def to_rgb(frame: av.VideoFrame, info: VideoInfo) -> np.ndarray:
     untagged = frame.colorspace == UNTAGGED
     matrix = (Colorspace.ITU709 if min(info.width, info.height) >= 720 else Colorspace.ITU601) if untagged else None
     width, height = (info.width, info.height) if info.rotation % 180 == 0 else (info.height, info.width)
-    # Where the size changes within a video, players scale to that of the first picture.
+    # Where the size changes within a video, players scale to that of the first frame.
     scaled = {} if (frame.width, frame.height) == (width, height) else {"width": width, "height": height}
-    picture = frame.reformat(format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, -info.rotation // 90)) if info.rotation else picture
+    image = frame.reformat(format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, -info.rotation // 90)) if info.rotation else image
 
 
 def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray]:
-    """The sound from ``start`` on the file's clock, exactly ``duration`` seconds long; gaps are filled with silence.
+    """Read the audio from ``start`` on the file's clock, exactly ``duration`` seconds long, gaps as silence.
 
     Yields:
-        int16 mono chunks at 16 kHz; nothing if there is no sound track.
+        int16 mono chunks at 16 kHz; nothing if there is no audio track.
 
     Raises:
-        AvatarError: The sound cannot be decoded.
+        AvatarError: The audio cannot be decoded.
     """
     import av
 
@@ -213,8 +213,8 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
         stream = container.streams.audio[0]
         probe_audio(path)  # for its errors
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        skip: int | None = None  # samples still to drop because they lie before the first picture
-        heard = 0.0  # seconds of sound decoded so far, to notice gaps in the time stamps
+        skip: int | None = None  # samples still to drop because they lie before the first frame
+        heard = 0.0  # seconds of audio decoded so far, to notice gaps in the time stamps
         first = None
         broken = packets = 0
         for packet in _packets(container, stream):
@@ -230,7 +230,7 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
                     first = time
                     skip = round((start - time) * SAMPLE_RATE)
                 gap = time - first - heard
-                if gap > 0.05:  # the recorder dropped sound
+                if gap > 0.05:  # the recorder dropped audio
                     skip = (skip or 0) - round(gap * SAMPLE_RATE)
                     heard += gap
                 heard += frame.samples / max(1, frame.sample_rate)
@@ -260,14 +260,14 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
 
 
 def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    # A cover picture in a sound file is a video stream too; ask for one that moves.
+    # A cover image in an audio file is a video stream too; ask for one that moves.
     streams = [s for s in container.streams.video if not (s.disposition & s.disposition.attached_pic)]
     if not streams:
         raise AvatarError(f"{path} has no video track.", fix="Give a video of the person talking.")
     if streams[0].codec_context is None:  # PyAV: FFmpeg has no decoder
         raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", fix="Convert it to mp4 (H.264).")
     with suppress(RuntimeError):  # decoding has begun, with this limit
-        streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any picture, whatever its header says
+        streams[0].codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # of any frame, whatever its header says
     return streams[0]
 
 

@@ -1,4 +1,4 @@
-"""Where a part of a reference picture went in other pictures: shift or similarity, to a small fraction of a pixel.
+"""Where a part of a reference image went in other images: shift or similarity, to a small fraction of a pixel.
 
 Inverse-compositional Gauss-Newton (Baker and Matthews 2004) on the pixels with the largest gradients, coarse to fine,
 with Tukey weights against what covers the part and a gain and an offset against changing light.
@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from avatar.data.background import warp_affine
+
 LEVELS = 3  # of the pyramid, each half the size of the one before
 POINTS = 3000  # per level
 ITERATIONS = 12
@@ -20,12 +22,12 @@ NOISE = 1.0  # grey levels; differences below this are not distinguished
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """Where the reference's part is in a picture.
+    """Where the reference's part is in an image.
 
     Attributes:
-        matrix: float64 [2, 3], reference pixels to picture pixels (centres at +0.5).
+        matrix: float64 [2, 3], reference pixels to image pixels (centres at +0.5).
         error: Robust standard deviation of the remaining difference, grey levels.
-        support: Share of the points that lie in the picture and fit, 0 to 1.
+        support: Share of the points that lie in the image and fit, 0 to 1.
     """
 
     matrix: np.ndarray
@@ -42,7 +44,7 @@ class _Level:
 
 
 class Aligner:
-    """Aligns pictures to one reference.
+    """Aligns images to one reference.
 
     Args:
         reference: uint8 grey [H, W].
@@ -60,18 +62,18 @@ class Aligner:
         self.centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) else np.zeros(2)
         self.levels: list[_Level] = []
         weight = part.astype(np.uint8) * 255
-        for level, picture in enumerate(_pyramid(reference)):
+        for level, image in enumerate(_pyramid(reference)):
             scale = 0.5**level
             if level:
-                weight = cv2.resize(weight, picture.shape[::-1], interpolation=cv2.INTER_AREA)
-            gx, gy = (cv2.Scharr(picture, cv2.CV_32F, i, 1 - i) / 32 for i in (1, 0))
+                weight = cv2.resize(weight, image.shape[::-1], interpolation=cv2.INTER_AREA)
+            gx, gy = (cv2.Scharr(image, cv2.CV_32F, i, 1 - i) / 32 for i in (1, 0))
             strength = np.hypot(gx, gy) * (weight == 255)
             strength[:2] = strength[-2:] = strength[:, :2] = strength[:, -2:] = 0
             y, x = np.unravel_index(np.argsort(strength, axis=None)[::-1][:POINTS], strength.shape)
             keep = strength[y, x] > 0
             y, x = y[keep], x[keep]
             points = np.stack([x + 0.5, y + 0.5], -1) - self.centre * scale
-            dx, dy, values = gx[y, x], gy[y, x], picture[y, x]
+            dx, dy, values = gx[y, x], gy[y, x], image[y, x]
             columns_ = [dx, dy]
             if model == "similarity":
                 px, py = points.T
@@ -88,11 +90,11 @@ class Aligner:
         gradients = level.jacobian[:, :2]
         return float(np.linalg.eigvalsh(gradients.T @ gradients / len(gradients))[0])
 
-    def align(self, picture: np.ndarray, start: np.ndarray | None = None) -> Alignment:
-        """Find the part in a picture.
+    def align(self, image: np.ndarray, start: np.ndarray | None = None) -> Alignment:
+        """Find the part in an image.
 
         Args:
-            picture: uint8 grey [H, W].
+            image: uint8 grey [H, W].
             start: [2, 3] matrix to start from; the identity if None.
 
         Returns:
@@ -102,12 +104,12 @@ class Aligner:
         # Parameters about the centre of the part: shift, then (for a similarity) a - 1 and b of [[a, -b], [b, a]].
         linear, shift = matrix[:, :2], matrix[:, :2] @ self.centre + matrix[:, 2] - self.centre
         error, support = np.inf, 0.0
-        for level, image in list(zip(self.levels, _pyramid(picture), strict=True))[::-1]:
+        for level, scaled in list(zip(self.levels, _pyramid(image), strict=True))[::-1]:
             if len(level.values) < 20:
                 continue
             shift_here = shift * level.scale
             for _ in range(ITERATIONS):
-                linear, shift_here, step, error, support = _step(level, image, self.centre, linear, shift_here)
+                linear, shift_here, step, error, support = _step(level, scaled, self.centre, linear, shift_here)
                 if step < 0.01:
                     break
             shift = shift_here / level.scale
@@ -143,18 +145,31 @@ def _step(
     turn = np.eye(2)
     if len(step) == 6:
         turn += np.array([[step[2], -step[3]], [step[3], step[2]]])
-    # The reference moved by `step` looks like the picture seen through the present warp: undo it first.
+    # The reference moved by `step` looks like the image seen through the present warp: undo it first.
     inverse = np.linalg.inv(turn)
     moved = linear @ inverse
     support = float((weights > 0).mean())
     return moved, shift - moved @ step[:2], float(np.abs(step[:2]).max()), spread, support
 
 
-def _pyramid(picture: np.ndarray) -> list[np.ndarray]:
-    """float32 pictures, each blurred and half the size of the one before."""
+def _pyramid(image: np.ndarray) -> list[np.ndarray]:
+    """float32 images, each blurred and half the size of the one before."""
     import cv2
 
-    levels = [cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8)]
+    levels = [cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8)]
     for _ in range(LEVELS - 1):
         levels.append(cv2.resize(cv2.GaussianBlur(levels[-1], (0, 0), 1.0), None, fx=0.5, fy=0.5))
     return levels
+
+
+def mean_difference(reference: np.ndarray, image: np.ndarray, matrix: np.ndarray, part: np.ndarray) -> float:
+    """Compute the mean absolute difference of two images over ``part``, in grey levels, after ``matrix``.
+
+    The median difference does not count, because light changes. The result is infinite where less than half of the part
+    remains in the image.
+    """
+    seen = part & (warp_affine(np.full_like(image, 255), matrix, image.shape[::-1], outside=0) == 255)
+    if seen.sum() < 0.5 * part.sum():
+        return np.inf
+    error = (warp_affine(image, matrix, image.shape[::-1]).astype(np.float32) - reference)[seen]
+    return float(np.abs(error - np.median(error)).mean())

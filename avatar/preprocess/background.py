@@ -1,131 +1,102 @@
 """Stage: the background without the person, and how the camera moved over it.
 
-The plate is the median, over frames spread over the training part, of what is seen beside the person; what is never
-seen is filled smoothly from around it. "Static" cameras often are not (operators, stabilisers, a new crop after every
-cut), so the background of every frame is first aligned to one reference, and if that explains the differences the
-plate is built in steady coordinates, wider than the picture, with the motion stored beside it.
+The background is the median, over frames spread over the training part, of what is seen beside the person. What is
+never seen is filled smoothly from around it. "Static" cameras often are not (operators, stabilisers, a new crop after
+every cut), so each frame is first aligned to one reference. Where that explains the differences, the background is
+built in steady coordinates, wider than the frame, with the motion stored beside it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from avatar import log
-from avatar.io.arrays import load_array
-from avatar.io.images import read_picture
-from avatar.preprocess.align import Aligner
-from avatar.preprocess.parse import load_masks, read_mask, resize
+from avatar.data import background as stored
+from avatar.data.background import warp_affine
+from avatar.data.masks import read_mask
+from avatar.data.results import BackgroundResult, IngestResult, ParseResult, Segments, TrackResult
+from avatar.io.images import write_png
+from avatar.preprocess.affine import compose, invert, middle_matrix, transform
+from avatar.preprocess.align import Aligner, mean_difference
 from avatar.preprocess.stage import StageContext
-from avatar.preprocess.track import read_rgb
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 3
+VERSION = 4
 
-PLATE_FRAMES = 64  # looked at for the plate
-PROBE_FRAMES = 32  # looked at to find out whether the background moves
+FRAMES = 64  # looked at for the background
+PROBE_FRAMES = 32  # looked at to find out whether the camera moves
 CLEAR = 0.95  # share of background from which a pixel counts as background ...
-MARGIN = 0.015  # ... this far, in picture sides, from anything that is not
-SEEN = 3  # times that a pixel of the plate must have been seen, at least
-MOVES_PX = 1.0  # a background whose pictures lie farther apart than this ...
+MARGIN = 0.015  # ... this far, in frame sides, from anything that is not
+SEEN = 3  # times that a pixel of the background must have been seen, at least
+MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
-SEARCH = 0.08  # of the picture's side: how far off the places are where a search starts
-WIDEST = 0.25  # of the picture's side: most by which a moving background makes the plate larger
+SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
+WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
-@dataclass(frozen=True, kw_only=True)
-class Background:
-    """What is behind the person.
+class CameraMotion(NamedTuple):
+    """Largest shift in pixels, largest change of scale, and how many times more alike aligned frames are."""
 
-    Attributes:
-        plate: uint8 RGB [h, w, 3]; larger than the picture where the background moves.
-        warp: float32 [T, 2, 3], pixels of a frame to pixels of the plate (centres at +0.5); None if it does not move.
-    """
-
-    plate: np.ndarray
-    warp: np.ndarray | None
-
-    def frame(self, index: int, width: int, height: int) -> np.ndarray:
-        """The background as frame ``index`` sees it, uint8 RGB [height, width, 3]."""
-        if self.warp is None:
-            return resize(self.plate, (width, height)) if self.plate.shape[:2] != (height, width) else self.plate
-        return warp(self.plate, self.warp[index], (width, height))
+    largest_shift_px: float = 0.0
+    largest_zoom: float = 0.0
+    alignment_gain: float | None = None
 
 
-def load_background(person: Path) -> Background:
-    """The plate of a person and its motion.
-
-    Raises:
-        AvatarError: The stage has not run.
-    """
-    folder = Path(person) / NAME
-    moving = (folder / "warp.npy").is_file()
-    return Background(
-        plate=read_rgb(folder / ("wide.png" if moving else "plate.png")),
-        warp=load_array(folder / "warp.npy", "T 2 3") if moving else None,
-    )
-
-
-def options(config: Config) -> dict[str, Any]:
-    """What the result depends on, apart from the pictures and masks: nothing."""
+def options(ctx: StageContext) -> dict[str, Any]:
+    """What the result depends on, apart from the frames and masks: nothing."""
     return {}
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Write plate.png and coverage.png; where the background moves also wide.png, warp.npy and shift.npy."""
-    size = ctx.result("ingest")["size"]
+def run(ctx: StageContext, out: Path) -> BackgroundResult:
+    """Write background.png and coverage.png; where the camera moves also wide.png, warp.npy and shift.npy."""
+    size = ctx.person.result(IngestResult).size
     known = max(1, ctx.test_start)  # the rest is held out from everything that is trained
     always = always_background(ctx, size)
     motion, found = measure_motion(ctx, always)
     warps = motion if motion is not None else np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
-    warps, plate_size, offset = enlarge(warps, size)
-    frames = np.unique(np.linspace(0, known - 1, PLATE_FRAMES).astype(int))
-    plate, seen = build_plate(ctx, frames, warps, plate_size)
+    warps, wide_size, offset = enlarge(warps, size)
+    frames = np.unique(np.linspace(0, known - 1, FRAMES).astype(int))
+    background, seen = build_background(ctx, frames, warps, wide_size)
     left, top = offset
     central = slice(top, top + size), slice(left, left + size)
-    write_rgb(out / "plate.png", plate[central])
-    write_grey(out / "coverage.png", seen[central].astype(np.uint8) * 255)
+    write_png(out / stored.IMAGE, background[central])
+    write_png(out / stored.COVERAGE, seen[central].astype(np.uint8) * 255)
     if motion is not None:
-        write_rgb(out / "wide.png", plate)
-        np.save(out / "warp.npy", warps.astype(np.float32))
+        write_png(out / stored.WIDE, background)
+        np.save(out / stored.WARP, warps.astype(np.float32))
         middle = np.array([size / 2, size / 2])
-        # Where the plate's middle is in each frame, less where it is at rest: the plain shift, plate to frame.
+        # Where the background's middle is in each frame, less where it is at rest: the plain shift, to the frame.
         inverse = np.linalg.inv(warps[:, :, :2])
         there = np.einsum("tij,tj->ti", inverse, middle + offset - warps[:, :, 2])
         np.save(out / "shift.npy", (there - middle).astype(np.float32))
         log.info(
-            f"The background moves by up to {found['largest_shift_px']:.1f} pixels "
-            f"and {found['largest_zoom']:.1%} in scale; the plate follows it."
+            f"The camera moves: the background shifts by up to {found.largest_shift_px:.1f} pixels "
+            f"and changes its scale by up to {found.largest_zoom:.1%}. The stored background follows it."
         )
-    return {
-        "seen": round(float(seen[central].mean()), 4),
-        "moves": motion is not None,
-        "plate_frames": len(frames),
-    } | found
+    return BackgroundResult(
+        seen=round(float(seen[central].mean()), 4), moves=motion is not None, num_frames=len(frames), **found._asdict()
+    )
 
 
 # --- motion ------------------------------------------------------------------------------------------------------
 
 
 def always_background(ctx: StageContext, size: int) -> np.ndarray:
-    """bool [size, size]: the pixels that the person never covers."""
+    """Find the pixels that the person never covers, bool [size, size]."""
     import cv2
 
-    keyframes = ctx.result("parse")["keyframes"]
+    keyframes = ctx.person.result(ParseResult).keyframes
     some = keyframes[:: max(1, len(keyframes) // 150)]
-    least = np.min([read_mask(ctx.folder("parse") / "masks" / f"{k:06d}.png")[..., 3] for k in some], 0)
+    least = np.min([read_mask(ctx.person.stage("parse") / "masks" / f"{k:06d}.png")[..., 3] for k in some], 0)
     return shrink(cv2.resize(least, (size, size)) > CLEAR, MARGIN)
 
 
 def shrink(mask: np.ndarray, share: float) -> np.ndarray:
-    """A boolean mask without what lies within ``share`` of its side from its border (but not the picture's)."""
+    """Shrink a boolean mask by ``share`` of its side, but not at the image's border."""
     import cv2
 
     reach = max(1, round(share * mask.shape[0]))
@@ -133,8 +104,8 @@ def shrink(mask: np.ndarray, share: float) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), disc, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
 
 
-def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """How the background moves.
+def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | None, CameraMotion]:
+    """Measure how the background moves.
 
     Args:
         ctx: The person.
@@ -145,69 +116,55 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         shows too little to tell; and what to report.
     """
     middle = ctx.frames // 2
-    reference = read_grey(ctx.frame_path(middle))
+    reference = ctx.person.grey_frame(middle)
     aligner = Aligner(reference, part, "similarity")
-    still = {"largest_shift_px": 0.0, "largest_zoom": 0.0}
     if part.mean() < 0.05 or aligner.definite <= 0:
-        return None, still
+        return None, CameraMotion()
 
     probes = np.unique(np.linspace(0, ctx.frames - 1, PROBE_FRAMES).astype(int))
     found, before, after, apart = {}, [], [], []
     for index in probes:
-        picture = read_grey(ctx.frame_path(index))
-        found[int(index)] = search(aligner, reference, picture, part, [np.eye(2, 3)])
-        before.append(difference(reference, picture, np.eye(2, 3), part))
-        after.append(difference(reference, picture, found[int(index)], part))
-        apart.append(float(np.linalg.norm(move(found[int(index)], aligner.centre) - aligner.centre)))
+        image = ctx.person.grey_frame(index)
+        found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3)])
+        before.append(mean_difference(reference, image, np.eye(2, 3), part))
+        after.append(mean_difference(reference, image, found[int(index)], part))
+        apart.append(float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre)))
     gain = float(np.mean(before) / max(np.mean(after), 1e-6))
-    still |= {"alignment_gain": round(gain, 3)}
     if gain < MOVES_GAIN or np.percentile(apart, 90) < MOVES_PX:
-        return None, still
+        return None, CameraMotion(alignment_gain=round(gain, 3))
 
     matrices: dict[int, np.ndarray] = {}
     matrix = found[0]
-    starts = {start for start, _ in ctx.result("track")["segments"]}
-    for index in log.track(ctx.result("parse")["keyframes"], "background"):
-        picture = read_grey(ctx.frame_path(index))
+    segments = ctx.person.result(TrackResult).segments
+    starts = {start for start, _ in segments}
+    for index in log.track(ctx.person.result(ParseResult).keyframes, "background"):
+        image = ctx.person.grey_frame(index)
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            matrix = search(aligner, reference, picture, part, [matrix, found[nearest], np.eye(2, 3)])
+            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3)])
         else:
-            matrix = aligner.align(picture, matrix).matrix
+            matrix = aligner.align(image, matrix).matrix
         matrices[index] = matrix
-    to_frame = fill_between(matrices, ctx.result("track")["segments"], ctx.frames)
+    to_frame = fill_between(matrices, segments, ctx.frames)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
     to_frame = compose(to_frame, invert(middle_matrix(to_frame, aligner.centre)))
-    moved = np.linalg.norm(move(to_frame, aligner.centre) - aligner.centre, axis=-1)
+    moved = np.linalg.norm(transform(to_frame, aligner.centre) - aligner.centre, axis=-1)
     zoom = np.abs(np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0]) - 1)
-    still |= {"largest_shift_px": round(float(moved.max()), 2), "largest_zoom": round(float(zoom.max()), 4)}
-    return invert(to_frame), still
+    return invert(to_frame), CameraMotion(round(float(moved.max()), 2), round(float(zoom.max()), 4), round(gain, 3))
 
 
 def search(
-    aligner: Aligner, reference: np.ndarray, picture: np.ndarray, part: np.ndarray, starts: list[np.ndarray]
+    aligner: Aligner, reference: np.ndarray, image: np.ndarray, part: np.ndarray, starts: list[np.ndarray]
 ) -> np.ndarray:
-    """The best alignment [2, 3] from ``starts`` and from shifts all around the first of them."""
+    """Find the best alignment [2, 3] from ``starts`` and from shifts all around the first of them."""
     step = SEARCH * reference.shape[0]
     around = [starts[0] + np.array([[0, 0, x], [0, 0, y]]) * step for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
-    found = [aligner.align(picture, start).matrix for start in (*starts, *around)]
-    return min(found, key=lambda matrix: difference(reference, picture, matrix, part))
+    found = [aligner.align(image, start).matrix for start in (*starts, *around)]
+    return min(found, key=lambda matrix: mean_difference(reference, image, matrix, part))
 
 
-def difference(reference: np.ndarray, picture: np.ndarray, matrix: np.ndarray, part: np.ndarray) -> float:
-    """Mean absolute difference over ``part`` of the reference, grey levels, after ``matrix`` and any offset.
-
-    Infinite where less than half of the part remains in the picture.
-    """
-    seen = part & (warp(np.full_like(picture, 255), matrix, picture.shape[::-1], outside=0) == 255)
-    if seen.sum() < 0.5 * part.sum():
-        return np.inf
-    error = (warp(picture, matrix, picture.shape[::-1]).astype(np.float32) - reference)[seen]
-    return float(np.abs(error - np.median(error)).mean())
-
-
-def fill_between(matrices: dict[int, np.ndarray], segments: list[list[int]], count: int) -> np.ndarray:
-    """[T, 2, 3] from those at key frames: a median of three against slips, then linear, within each segment."""
+def fill_between(matrices: dict[int, np.ndarray], segments: Segments, count: int) -> np.ndarray:
+    """Interpolate [T, 2, 3] between key frames, within each segment, after a median of three against slips."""
     result = np.tile(np.eye(2, 3), (count, 1, 1))
     for start, end in segments:
         known = np.array(sorted(k for k in matrices if start <= k < end))
@@ -219,39 +176,15 @@ def fill_between(matrices: dict[int, np.ndarray], segments: list[list[int]], cou
     return result
 
 
-def middle_matrix(matrices: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The similarity [2, 3] with the median scale, rotation and displacement (of ``centre``) of [T, 2, 3]."""
-    a, b = np.median(matrices[:, 0, 0]), np.median(matrices[:, 1, 0])
-    linear = np.array([[a, -b], [b, a]])
-    return np.column_stack([linear, np.median(move(matrices, centre), 0) - linear @ centre])
-
-
-def move(matrices: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Apply affine [..., 2, 3] to a point [2]."""
-    return matrices[..., :2] @ point + matrices[..., 2]
-
-
-def invert(matrices: np.ndarray) -> np.ndarray:
-    """Inverse of affine [..., 2, 3]."""
-    inverse = np.linalg.inv(matrices[..., :2])
-    return np.concatenate([inverse, -(inverse @ matrices[..., 2:])], -1)
-
-
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """``outer`` after ``inner``, affine [..., 2, 3]."""
-    linear = outer[..., :2] @ inner[..., :2]
-    return np.concatenate([linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]], -1)
-
-
 def enlarge(warps: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-    """Shift steady coordinates so that all frames lie on a plate that starts at 0.
+    """Shift steady coordinates so that all frames lie on an image that starts at 0.
 
     Args:
         warps: [T, 2, 3], pixels of each frame to steady coordinates.
         size: Side of the frames.
 
     Returns:
-        The shifted warps, (width, height) of the plate, and (x, y) of the frame at rest on it.
+        The shifted warps, (width, height) of the image, and (x, y) of the frame at rest in it.
     """
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     there = np.einsum("tij,nj->tni", warps[:, :, :2], corners) + warps[:, None, :, 2]
@@ -264,38 +197,38 @@ def enlarge(warps: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int], 
     return shifted, (width, height), (-int(low[0]), -int(low[1]))
 
 
-# --- plate -------------------------------------------------------------------------------------------------------
+# --- image -------------------------------------------------------------------------------------------------------
 
 
-def build_plate(
+def build_background(
     ctx: StageContext, frames: np.ndarray, warps: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The median of what is seen of the background.
+    """Compute the median of what is seen of the background.
 
     Args:
         ctx: The person.
         frames: Indices of the frames to look at.
-        warps: [T, 2, 3], pixels of a frame to pixels of the plate.
-        size: (width, height) of the plate.
+        warps: [T, 2, 3], pixels of a frame to pixels of the result.
+        size: Width and height of the result.
 
     Returns:
-        The plate, uint8 RGB [h, w, 3], filled everywhere, and where it was seen, bool [h, w].
+        The background, uint8 RGB [h, w, 3], filled everywhere, and where it was seen, bool [h, w].
     """
     width, height = size
     colours = np.empty((len(frames), height, width, 3), np.uint8)
     visible = np.empty((len(frames), height, width), bool)
-    for k, index in enumerate(log.track(frames, "plate")):
-        picture = read_rgb(ctx.frame_path(index))
-        mask = load_masks(ctx.person, int(index), (picture.shape[1], picture.shape[0]))["background"]
+    for k, index in enumerate(log.track(frames, "background")):
+        image = ctx.person.frame(index)
+        mask = ctx.person.masks(int(index), (image.shape[1], image.shape[0]))["background"]
         clear = shrink(mask > CLEAR, MARGIN).astype(np.uint8) * 255
         back = invert(warps[index])
-        colours[k] = warp(picture, back, size)
-        visible[k] = warp(clear, back, size, outside=0) == 255
-    return plate_from(colours, visible)
+        colours[k] = warp_affine(image, back, size)
+        visible[k] = warp_affine(clear, back, size, outside=0) == 255
+    return median_seen(colours, visible)
 
 
-def plate_from(colours: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per pixel the median colour of the frames that see it.
+def median_seen(colours: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute, per pixel, the median colour of the frames that see it.
 
     Args:
         colours: uint8 [K, h, w, 3].
@@ -306,23 +239,23 @@ def plate_from(colours: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np
     """
     count = visible.sum(0)
     seen = count >= min(SEEN, len(colours))
-    plate = np.zeros(colours.shape[1:], np.float32)
+    image = np.zeros(colours.shape[1:], np.float32)
     for row in range(colours.shape[1]):  # row by row keeps the memory small
         values = np.where(visible[:, row, :, None], colours[:, row], np.int16(256))
         values.sort(axis=0)  # unseen ones go to the end
         n = np.maximum(count[row], 1)
         low, high = ((n - 1) // 2)[None, :, None], (n // 2)[None, :, None]
         pair = [np.take_along_axis(values, np.broadcast_to(i, (1, *values.shape[1:])), 0)[0] for i in (low, high)]
-        plate[row] = (pair[0] + pair[1]) / 2
-    plate = fill_unseen(plate, seen)
-    return np.round(plate).clip(0, 255).astype(np.uint8), seen
+        image[row] = (pair[0] + pair[1]) / 2
+    image = fill_unseen(image, seen)
+    return np.round(image).clip(0, 255).astype(np.uint8), seen
 
 
-def fill_unseen(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def fill_unseen(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Fill the unseen pixels smoothly by push-pull: averages of the seen ones on ever coarser grids.
 
     Args:
-        plate: float32 [h, w, 3].
+        image: float32 [h, w, 3].
         seen: bool [h, w].
 
     Returns:
@@ -331,58 +264,14 @@ def fill_unseen(plate: np.ndarray, seen: np.ndarray) -> np.ndarray:
     import cv2
 
     if not seen.any():
-        return np.full_like(plate, 128)
+        return np.full_like(image, 128)
     weight = seen.astype(np.float32)
     height, width = seen.shape
     if seen.all() or min(height, width) < 2:
-        return np.where(seen[..., None], plate, (plate * weight[..., None]).sum((0, 1)) / weight.sum())
+        return np.where(seen[..., None], image, (image * weight[..., None]).sum((0, 1)) / weight.sum())
     half = ((width + 1) // 2, (height + 1) // 2)
     small_weight = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(plate * weight[..., None], half, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image * weight[..., None], half, interpolation=cv2.INTER_AREA)
     small = small / np.maximum(small_weight, 1e-6)[..., None]
     filled = fill_unseen(small, small_weight > 1e-6)
-    return np.where(seen[..., None], plate, cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR))
-
-
-# --- pictures ----------------------------------------------------------------------------------------------------
-
-
-def warp(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: int | None = None) -> np.ndarray:
-    """Sample a picture at ``matrix`` of each pixel.
-
-    Args:
-        picture: uint8 [H, W] or [H, W, 3].
-        matrix: [2, 3], pixels of the result to pixels of ``picture`` (centres at +0.5).
-        size: (width, height) of the result.
-        outside: Value beyond the picture's edge; its edge is prolonged if None.
-    """
-    import cv2
-
-    shifted = np.array(matrix, np.float64)  # cv2 has pixel centres at whole numbers
-    shifted[:, 2] += shifted[:, :2] @ np.array([0.5, 0.5]) - 0.5
-    border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, shifted, size, flags=flags, borderMode=border, borderValue=outside or 0)
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """A picture as uint8 grey [H, W].
-
-    Raises:
-        AvatarError: It is missing or damaged.
-    """
-    import cv2
-
-    return read_picture(path, cv2.IMREAD_GRAYSCALE, "Run `avatar prepare --force`.")
-
-
-def write_rgb(path: Path, picture: np.ndarray) -> None:
-    import cv2
-
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-
-def write_grey(path: Path, picture: np.ndarray) -> None:
-    import cv2
-
-    cv2.imwrite(str(path), picture)
+    return np.where(seen[..., None], image, cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR))

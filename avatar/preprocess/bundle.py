@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solveh_banded
 
+from avatar.data.results import Segments
+
 HUBER = 2.0  # residuals beyond this many standard deviations are outliers
 
 
@@ -252,7 +254,7 @@ def solve_poses(
     centre: np.ndarray,
     sigma: np.ndarray,
     valid: np.ndarray,
-    segments: list[list[int]],
+    segments: Segments,
     stiffness: np.ndarray | None,
     iterations: int = 5,
 ) -> Solution:
@@ -294,7 +296,7 @@ def solve_poses(
 
 
 def _solve_smooth(
-    blocks: np.ndarray, right: np.ndarray, pose: np.ndarray, prior: np.ndarray, segments: list[list[int]]
+    blocks: np.ndarray, right: np.ndarray, pose: np.ndarray, prior: np.ndarray, segments: Segments
 ) -> np.ndarray:
     """The step [T, 6] of (blocks + D' prior D) step = right - D' prior D pose, D the second difference."""
     count, width = pose.shape
@@ -312,7 +314,7 @@ def _solve_smooth(
 
 
 def difference_band(
-    values: np.ndarray, segments: list[list[int]], weights: np.ndarray | None = None
+    values: np.ndarray, segments: Segments, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower band [3, T] of D'WD for second differences inside segments, and D'WD values [T, C].
 
@@ -340,7 +342,7 @@ def difference_band(
     return band, product
 
 
-def noise_ratio(values: np.ndarray, segments: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+def noise_ratio(values: np.ndarray, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
     """Split a track into white measuring noise and motion whose second differences are white.
 
     For x = motion + noise the second differences d have cov(d_t, d_t+1) = -4 var(noise) and

@@ -1,4 +1,4 @@
-"""The face in a video as it comes, frame by frame, with the tracker and the settings of `avatar prepare`."""
+"""The face in any video, the short way: frame by frame, or as a Motion; with the landmarker of `avatar prepare`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,35 @@ from typing import Protocol, final
 
 import numpy as np
 
+from avatar import log
+from avatar.assets.canonical_face import canonical_face
 from avatar.checks import frame_rate, reading
+from avatar.errors import AvatarError
 from avatar.io.arrays import check_shape
 from avatar.io.audio import load_audio
-from avatar.io.video import read_frames, read_info
+from avatar.io.video import VideoInfo, read_frames, read_info
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import NUM_LANDMARKS
+from avatar.motion.motion import Motion
 from avatar.paths import file_sha256
+from avatar.preprocess.face_motion import make_motion, neutral_shape
+from avatar.preprocess.head_fit import canonical_in_head_axes, fit_head
+from avatar.preprocess.landmarker import Face, Landmarker
+from avatar.preprocess.track import fill_gaps, find_segments, image_change, pick_face, thumbnail
 from avatar.writing import atomic_file
+
+MOST_FRAMES = 30_000  # whose landmarks are held in memory
+LEAST_SEEN = 0.5  # share of the frames
 
 
 class Tracker(Protocol):
     """Finds the largest face of an image."""
 
     def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Landmarks [478, 2] in pixels and ARKit coefficients [52] for a uint8 RGB image [H, W, 3]; NaN when there
-        is no face."""
+        """Find landmarks [478, 2] in pixels and ARKit coefficients [52] in a uint8 RGB image [H, W, 3].
+
+        Both are NaN where there is no face.
+        """
         ...
 
 
@@ -33,8 +46,6 @@ class FaceTracker:
     """MediaPipe on single images: no state, so rendered and real video are treated alike and nothing is delayed."""
 
     def __init__(self) -> None:
-        from avatar.preprocess.landmarker import Landmarker
-
         self._landmarker = Landmarker()
 
     def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +82,7 @@ class Track:
 
 
 def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track:
-    """Track a video frame by frame, as `avatar eval` does.
+    """Track a video frame by frame, each on its own, as `avatar eval` does.
 
     Args:
         path: The video.
@@ -100,3 +111,43 @@ def track_video(path: Path, tracker: Tracker, kept: Path | None = None) -> Track
         with atomic_file(file) as temporary:
             np.savez(temporary, **vars(track))
     return track
+
+
+def track_motion(path: Path) -> Motion:
+    """Track a video into a Motion the short way: landmarks of single frames, one rigid head, no texture, no torso.
+
+    Raises:
+        AvatarError: It is no video, is too long, or shows a face in less than half of its frames.
+    """
+    info = read_info(path)
+    if info.num_frames > MOST_FRAMES:
+        raise AvatarError(
+            f"{path} has {info.num_frames} frames;", why=f"at most {MOST_FRAMES} can be tracked at once.",
+            fix="Cut it into parts.",
+        )  # fmt: skip
+    points, scores, thumbnails = _follow_face(info)
+    valid = np.isfinite(points[:, 0, 0])
+    if valid.mean() < LEAST_SEEN:
+        raise AvatarError(f"A face was found in only {valid.mean():.0%} of the frames of {path}.")
+    segments = find_segments(image_change(thumbnails), points)
+    points, scores = fill_gaps(points, segments), fill_gaps(scores, segments)
+    canonical = canonical_in_head_axes(canonical_face()[0])
+    centre = np.array([info.width / 2, info.height / 2])
+    fit = fit_head(points, valid, segments, canonical, centre, max(info.width, info.height))
+    shape = neutral_shape(points, valid, fit.solution, centre, canonical, fit.points)
+    return make_motion(points, scores, valid, segments, fit.solution, shape, centre, float(info.fps))
+
+
+def _follow_face(info: VideoInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow the main face: landmarks [T, 478, 3] and coefficients [T, 52], NaN without it, and thumbnails."""
+    landmarks, arkit, thumbnails = [], [], []
+    main: Face | None = None
+    with Landmarker() as landmarker:
+        for frame in log.track(read_frames(info), f"tracking {info.path.name}", info.num_frames):
+            face = pick_face(main, landmarker.detect(frame))
+            if face is not None:
+                main = face = landmarker.look_again(frame, face)
+            landmarks.append(np.full((NUM_LANDMARKS, 3), np.nan, np.float32) if face is None else face.landmarks)
+            arkit.append(np.full(len(ARKIT), np.nan, np.float32) if face is None else face.arkit)
+            thumbnails.append(thumbnail(frame))
+    return np.stack(landmarks), np.stack(arkit), np.stack(thumbnails)

@@ -1,6 +1,6 @@
-"""Stage 1: the video becomes square pictures around the head at a constant frame rate, and 16 kHz mono sound.
+"""Stage: the video becomes square frames around the head at a constant frame rate, and 16 kHz mono audio.
 
-A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.preprocess.dataset_layout`.
+A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.data.ernerf`.
 
 A first pass looks for faces in a few dozen frames and chooses one crop for the whole video: the camera of an avatar
 stands still, so the crop must too.
@@ -14,62 +14,61 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avatar import log
+from avatar.data import ernerf
+from avatar.data.results import IngestResult
 from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.images import write_jpeg
 from avatar.io.video import SAMPLE_RATE, VideoInfo
 from avatar.paths import file_sha256
-from avatar.preprocess import dataset_layout as ernerf
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext, content_hash
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
 VERSION = 1
 
 PROBE_FRAMES = 40
-PROBE_SIDE = 1280  # the picture is reduced to this before faces are looked for
+PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_SECONDS = 5.0
 MIN_FACE = 64  # pixels from forehead to chin, in the source
 MIN_FACE_SHARE = 0.5
 RIVAL_SIZE = 0.8  # a second face of this share of the first one's height competes with it
 RIVAL_SHARE = 0.3  # of the probed frames
-SILENCE = 10 ** (-60 / 20)  # a sound that never gets louder than this is silent
+SILENCE = 10 ** (-60 / 20)  # audio that never gets louder than this is silent
 CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
-WHOLE_FACES = 2.9  # a nearly square picture up to this size is kept whole
+WHOLE_FACES = 2.9  # a nearly square frame up to this size is kept whole
 HEADROOM = 0.45  # the middle of the face lies this far down the crop
 MULTIPLE = 16
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the upright source picture, in whole pixels."""
+    """A square of the upright source frame, in whole pixels."""
 
     x: int
     y: int
     side: int
 
 
-def options(config: Config) -> dict[str, Any]:
+def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
-    return {"source": fingerprint(config.video), "size": config.size, "audio": config.audio}
+    return {"source": fingerprint(ctx.video), "size": ctx.config.size, "audio": ctx.config.audio}
 
 
 def reader(path: Path) -> ModuleType:
-    """What reads the source: both modules have read_info, read_frames, sample_frames and read_audio."""
+    """Choose what reads the source: both modules have read_info, read_frames, sample_frames and read_audio."""
     return ernerf if Path(path).is_dir() else video
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a video file, or of all that is read of a dataset.
+    """Compute the SHA-256 of a video file, or of all that is read of a dataset.
 
     Raises:
         AvatarError: The file does not exist or may not be read, or the folder is not a dataset.
@@ -92,13 +91,13 @@ def _fingerprint(files: tuple[Path, ...], size: int, modified: int) -> str:
     return content_hash([[file.name, file_sha256(file)] for file in files])
 
 
-def check_source(config: Config) -> VideoInfo:
-    """Everything that can be refused without looking for a face.
+def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
+    """Refuse all that can be refused without looking for a face.
 
     Raises:
-        AvatarError: The file is missing, empty, not a video, cut off, too short, or has no sound.
+        AvatarError: The file is missing, empty, not a video, cut off, too short, or has no audio.
     """
-    info = reader(config.video).read_info(config.video)
+    info = reader(video).read_info(video)
     if info.duration < MIN_SECONDS:
         raise AvatarError(
             f"{info.path} is {info.duration:.1f} s long;",
@@ -107,21 +106,21 @@ def check_source(config: Config) -> VideoInfo:
         )
     if config.audio and not info.has_audio:
         raise AvatarError(
-            f"{info.path} has no {ernerf.SOUND if info.path.is_dir() else 'sound track'};",
+            f"{info.path} has no {ernerf.AUDIO if info.path.is_dir() else 'audio track'};",
             why="without the voice an avatar cannot learn to talk.",
-            fix="Give a video with sound, or pass --no-audio to learn the looks and the motion only.",
+            fix="Give a video with audio, or pass --no-audio to learn the looks and the motion only.",
         )
     return info
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+def run(ctx: StageContext, out: Path) -> IngestResult:
     """Write frames/ and audio.wav.
 
     Raises:
-        AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent sound.
+        AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent audio.
     """
-    info = check_source(ctx.config)
-    held_out = split(info)
+    info = check_source(ctx.video, ctx.config)
+    test_start = split(info)
     if ctx.config.audio:
         write_audio(info, out / "audio.wav")
     faces = probe(info)
@@ -130,60 +129,50 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     (out / "frames").mkdir()
     written = write_frames(info, crop, size, out / "frames")
     heights = [f[0].height for f in faces if f]
-    return held_out | {
-        "source": str(Path(ctx.config.video).resolve()),
-        "source_size": [info.width, info.height],
-        "rotation": info.rotation,
-        "variable_rate": info.variable_rate,
-        "fps": float(info.fps),
-        "num_frames": written,
-        "crop": [crop.x, crop.y, crop.side],
-        "size": size,
-        "has_audio": ctx.config.audio,
-        "face_height": round(float(np.median(heights)), 1),
-    }
+    return IngestResult(
+        source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
+        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=(crop.x, crop.y, crop.side),
+        size=size, has_audio=ctx.config.audio, face_height=round(float(np.median(heights)), 1), test_start=test_start,
+    )  # fmt: skip
 
 
-def split(info: VideoInfo) -> dict[str, int]:
-    """The first held-out frame as ``test_start``, if the source is a dataset that says which one it is."""
+def split(info: VideoInfo) -> int | None:
+    """Read the first held-out frame, where the source is a dataset that says which one it is."""
     if not info.path.is_dir():
-        return {}
+        return None
     start = ernerf.test_start(info.path)
     if start is None:
         log.warn(f"{info.path} does not hold out its last frames; the last tenth by time is taken instead.")
-        return {}
-    return {"test_start": start}
+    return start
 
 
 def probe(info: VideoInfo) -> list[list[Face]]:
-    """Faces, largest first, in a few dozen frames spread over the video, in pixels of the upright source.
+    """Find faces, largest first, in a few dozen frames spread over the video, in pixels of the upright source.
 
-    Faces that are small in the picture escape the detector; where it finds none, overlapping tiles are searched.
+    Faces that are small in the frame escape the detector; where it finds none, overlapping tiles are searched.
     """
     import cv2
 
     found = []
     scale = min(1.0, PROBE_SIDE / max(info.width, info.height))
     with Landmarker(num_faces=3) as landmarker:
-        pictures = reader(info.path).sample_frames(info, PROBE_FRAMES)
-        for picture in log.track(pictures, "looking for the face", PROBE_FRAMES):
-            small = (
-                cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-            )
+        frames = reader(info.path).sample_frames(info, PROBE_FRAMES)
+        for frame in log.track(frames, "looking for the face", PROBE_FRAMES):
+            small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
             faces = landmarker.detect(small) or _detect_tiled(landmarker, small)
             found.append([Face(landmarks=f.landmarks / scale, arkit=f.arkit) for f in faces])
     return found
 
 
-def _detect_tiled(landmarker: Landmarker, picture: np.ndarray) -> list[Face]:
-    height, width = picture.shape[:2]
+def _detect_tiled(landmarker: Landmarker, image: np.ndarray) -> list[Face]:
+    height, width = image.shape[:2]
     side = min(height, width) // 2
     if side < 2 * MIN_FACE:
         return []
     faces: list[Face] = []
     for y in range(0, height - side + 1, side // 2):
         for x in range(0, width - side + 1, side // 2):
-            for face in landmarker.detect(picture[y : y + side, x : x + side]):
+            for face in landmarker.detect(image[y : y + side, x : x + side]):
                 moved = Face(landmarks=face.landmarks + np.array([x, y, 0], np.float32), arkit=face.arkit)
                 if all(np.linalg.norm(moved.centre - other.centre) > 0.5 * other.height for other in faces):
                     faces.append(moved)
@@ -191,10 +180,10 @@ def _detect_tiled(landmarker: Landmarker, picture: np.ndarray) -> list[Face]:
 
 
 def choose_crop(info: VideoInfo, samples: list[list[Face]]) -> Crop:
-    """One square around the head and the shoulders, wherever the head goes.
+    """Choose one square around the head and the shoulders, wherever the head goes.
 
     Args:
-        info: The video; gives the size of the picture.
+        info: The video; gives the size of a frame.
         samples: Faces per probed frame, largest first.
 
     Raises:
@@ -232,7 +221,7 @@ def choose_crop(info: VideoInfo, samples: list[list[Face]]) -> Crop:
 
 
 def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
-    """The crop for face boxes [N, 4] (x0, y0, x1, y1) of the typical height ``face`` in a picture."""
+    """Choose the crop for face boxes [N, 4] (x0, y0, x1, y1) of the typical height ``face`` in a frame."""
     short = min(width, height)
     if short <= WHOLE_FACES * face and max(width, height) <= 1.1 * short:
         side = short
@@ -248,7 +237,7 @@ def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
 
 
 def working_size(crop: Crop, size: int) -> tuple[int, Crop]:
-    """Side of the stored pictures, a multiple of 16 and never larger than the crop, and the crop for it.
+    """Choose the side of the stored frames, a multiple of 16 and never larger than the crop, and the crop for it.
 
     A crop that needs no reduction is trimmed to the multiple, so that its pixels are stored as they are.
     """
@@ -260,14 +249,14 @@ def working_size(crop: Crop, size: int) -> tuple[int, Crop]:
 
 
 def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
-    """Write the cropped, resized pictures as JPEG; returns how many."""
+    """Write the cropped, resized frames as JPEG; returns how many."""
     pending: list[Future[None]] = []
     count = 0
-    pictures = reader(info.path).read_frames(info)
+    frames = reader(info.path).read_frames(info)
     with ThreadPoolExecutor(2) as pool:
-        for index, picture in enumerate(log.track(pictures, "reading frames", info.num_frames)):
-            part = picture[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-            pending.append(pool.submit(_write_picture, folder / f"{index:06d}.jpg", part, size))
+        for index, frame in enumerate(log.track(frames, "reading frames", info.num_frames)):
+            part = frame[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
+            pending.append(pool.submit(_write_frame, folder / f"{index:06d}.jpg", part, size))
             if len(pending) > 8:
                 pending.pop(0).result()
             count += 1
@@ -276,19 +265,19 @@ def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
     return count
 
 
-def _write_picture(path: Path, picture: np.ndarray, size: int) -> None:
+def _write_frame(path: Path, image: np.ndarray, size: int) -> None:
     import cv2
 
-    if picture.shape[0] != size:
-        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-    write_jpeg(path, picture)
+    if image.shape[0] != size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    write_jpeg(path, image)
 
 
 def write_audio(info: VideoInfo, path: Path) -> None:
-    """Write the sound as 16 kHz mono 16-bit WAV, as long as the picture.
+    """Write the audio as 16 kHz mono 16-bit WAV, as long as the video.
 
     Raises:
-        AvatarError: The sound is silent.
+        AvatarError: The audio is silent.
     """
     peak = 0
     with wave.open(str(path), "wb") as file:
@@ -298,7 +287,7 @@ def write_audio(info: VideoInfo, path: Path) -> None:
             file.writeframesraw(chunk.tobytes())
     if peak < SILENCE * 32768:
         raise AvatarError(
-            f"The sound of {info.path} is silent;",
+            f"The audio of {info.path} is silent;",
             why="without the voice an avatar cannot learn to talk.",
             fix="Give a video with the voice, or pass --no-audio to learn the looks and the motion only.",
         )

@@ -18,12 +18,12 @@ import numpy as np
 from avatar.motion.arkit import from_named
 
 SECOND_LOOK = 384  # pixels
-SECOND_LOOK_FACES = 1.9  # side of the second look's picture in face heights
+SECOND_LOOK_FACES = 1.9  # side of the second look's image in face heights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """One face in one picture.
+    """One face in one image.
 
     Attributes:
         landmarks: [478, 3] float32 pixels; z grows away from the camera, in the same scale.
@@ -52,7 +52,7 @@ class Face:
 
 
 class Landmarker:
-    """Finds faces in single pictures. Use as a context manager.
+    """Finds faces in single images. Use as a context manager.
 
     Args:
         num_faces: At most this many faces are returned.
@@ -79,13 +79,13 @@ class Landmarker:
                     output_face_blendshapes=True,
                 )
             )
-            self.detect(np.zeros((64, 64, 3), np.uint8))  # its chatter comes with the first picture
+            self.detect(np.zeros((64, 64, 3), np.uint8))  # its chatter comes with the first image
 
-    def detect(self, picture: np.ndarray) -> list[Face]:
-        """Faces of a uint8 RGB picture [H, W, 3], largest first."""
-        height, width = picture.shape[:2]
-        image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
-        result = self._task.detect(image)
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Find the faces of a uint8 RGB image [H, W, 3], largest first."""
+        height, width = image.shape[:2]
+        wrapped = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(image))
+        result = self._task.detect(wrapped)
         scale = np.array([width, height, width], np.float32)
         faces = [
             Face(
@@ -96,8 +96,8 @@ class Landmarker:
         ]
         return sorted(faces, key=lambda face: -face.height)
 
-    def look_again(self, picture: np.ndarray, face: Face) -> Face:
-        """The mean of ``face`` and of a second look at it, turned upright and at a fixed size.
+    def look_again(self, image: np.ndarray, face: Face) -> Face:
+        """Average ``face`` with a second look at it, turned upright and at a fixed size.
 
         The network's error depends on how the face lies in its input, so the two looks err in part independently:
         measured on three people, the shake of the lips falls by 12 to 18 %.
@@ -113,7 +113,7 @@ class Landmarker:
         shift = SECOND_LOOK / 2 - turn @ points.mean(0)
         matrix = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])  # OpenCV's pixel centres are at 0
         size = (SECOND_LOOK, SECOND_LOOK)
-        part = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        part = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         found = self.detect(part)
         if not found:
             return face

@@ -1,77 +1,58 @@
-"""Stage: soft masks of hair, skin, clothes and background for every n-th frame, and how to read them for any frame.
-
-What moves slowly is measured at key frames and carried to the frames between by the motion of the head; what moves
-fast (lips, mouth interior, eyes, jaw line) is drawn for each frame from that frame's own landmarks.
-"""
+"""Stage: soft masks of hair, skin, clothes and background for every n-th frame; see :mod:`avatar.data.masks`."""
 
 from __future__ import annotations
 
 import functools
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avatar import log
+from avatar.data.masks import SIZE, above_jaw, polygon
+from avatar.data.results import IngestResult, ParseResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL
-from avatar.io.arrays import load_array
-from avatar.io.images import read_picture
-from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
+from avatar.io.images import resize, write_png
 from avatar.preprocess.landmarker import quiet_stderr
-from avatar.preprocess.stage import StageContext, read_record
-from avatar.preprocess.track import STEADY, read_rgb
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
+from avatar.preprocess.stage import StageContext
 
 NAME = "parse"
 INPUTS = ("ingest", "track")
 VERSION = 3
 
-SIZE = 256  # of the masks; the segmenter's own size
-CLASSES = ("hair", "skin", "clothes", "background")  # the channels of a mask picture
-OVERSAMPLING = 4  # of polygon edges
-# A turning head takes the face farther than its own outline: on real video, masks that were left out and predicted came
-# out best with half of the face's motion (a third better than unmoved ones where the head is quick).
-OUTLINE = 0.5
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
 _AT_ONCE = 4  # masks at most; each thread holds the network anew
 
-JAW = FACE_OVAL[11:26]  # from the angle of the jaw on the person's left to the one on the right
-EYE_RIGHT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
-EYE_LEFT = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
-
-Parser = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (picture [S, S, 3], points [478, 2]) -> [4, S, S], sum 1
+Parser = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (image [S, S, 3], points [478, 2]) -> [4, S, S], sum 1
 
 
-def options(config: Config) -> dict[str, Any]:
-    """What the result depends on, apart from the pictures."""
-    return {"mask_stride": config.mask_stride}
+def options(ctx: StageContext) -> dict[str, Any]:
+    """What the result depends on, apart from the frames."""
+    return {"mask_stride": ctx.config.mask_stride}
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+def run(ctx: StageContext, out: Path) -> ParseResult:
     """Write masks/%06d.png for the key frames."""
     import torch
 
-    segments = ctx.result("track")["segments"]
-    stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.result("ingest")["fps"])
+    segments = ctx.person.result(TrackResult).segments
+    stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.person.result(IngestResult).fps)
     keyframes = choose_keyframes(segments, stride)
-    landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3")[:, :, :2]
+    landmarks = ctx.person.landmarks(ctx.frames)[:, :, :2]
     (out / "masks").mkdir()
 
     def parse(index: int) -> None:
-        picture = read_rgb(ctx.frame_path(index))
-        points = landmarks[index] * (SIZE / np.array(picture.shape[1::-1], np.float32))
+        image = ctx.person.frame(index)
+        points = landmarks[index] * (SIZE / np.array(image.shape[1::-1], np.float32))
         parser = free.get()
         try:
-            shares = parser(resize(picture, (SIZE, SIZE)), points)
+            shares = parser(resize(image, (SIZE, SIZE)), points)
         finally:
             free.put(parser)
         save_mask(out / "masks" / f"{index:06d}.png", shares)
@@ -83,61 +64,35 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
         with ThreadPoolExecutor(len(parsers), "masks") as pool:
             for _ in log.track(pool.map(parse, keyframes), "masks", len(keyframes)):
                 pass
-    return {"stride": stride, "keyframes": keyframes, "method": method}
+    return ParseResult(stride=stride, keyframes=keyframes, method=method)
 
 
 def choose_stride(frames: int, fps: float) -> int:
-    """About `KEYFRAMES` masks for a short video, and never more than `LONGEST_STRIDE` seconds between two."""
+    """Choose a stride for about `KEYFRAMES` masks, at most `LONGEST_STRIDE` seconds apart."""
     return max(1, min(round(frames / KEYFRAMES), int(LONGEST_STRIDE * fps)))
 
 
-def choose_keyframes(segments: list[list[int]], stride: int) -> list[int]:
-    """Every n-th frame of each segment, and always its first and its last, so that no mask crosses a cut."""
+def choose_keyframes(segments: Segments, stride: int) -> list[int]:
+    """Take every n-th frame of each segment, and its first and last, so that no mask crosses a cut."""
     return sorted({i for start, end in segments for i in (*range(start, end, stride), end - 1)})
-
-
-def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at (width, height), averaged where it shrinks and interpolated where it grows."""
-    import cv2
-
-    smaller = size[0] < picture.shape[1]
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def save_mask(path: Path, shares: np.ndarray) -> None:
     """Write shares [4, S, S] that sum to 1 as bytes that sum to 255."""
-    import cv2
-
     r, g, b, _ = levels = np.round(shares * 255).astype(np.int32)
     levels[3] = np.clip(255 - r - g - b, 0, 255)
     # Three rounded shares can sum to 256 or 257; the largest gives way.
     excess = levels.sum(0) - 255
     np.put_along_axis(levels, levels.argmax(0)[None], levels.max(0)[None] - excess[None], 0)
-    picture = levels.astype(np.uint8).transpose(1, 2, 0)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    write_png(path, levels.astype(np.uint8).transpose(1, 2, 0), compression=3)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A mask picture as float32 [S, S, 4], 0..1, in the order of `CLASSES`.
-
-    Raises:
-        AvatarError: It is missing or damaged.
-    """
-    import cv2
-
-    fix = "Run `avatar prepare --force`."
-    picture = read_picture(path, cv2.IMREAD_UNCHANGED, fix)
-    if picture.shape[2:] != (4,):
-        raise AvatarError(f"{path} is damaged: it has no four channels.", fix=fix)
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA).astype(np.float32) / 255
-
-
-# --- two ways to parse a picture ---------------------------------------------------------------------------------
+# --- two ways to parse an image ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
-    """``count`` parsers for as many threads, and which of the two ways they are; shapes depend on the order: one."""
+    """Open ``count`` parsers for as many threads, or one where only shapes are left; yields them and their method."""
     with ExitStack() as stack:
         parser, method = stack.enter_context(open_parser())
         more = count - 1 if method == "segmenter" else 0
@@ -146,7 +101,7 @@ def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
 
 @contextmanager
 def open_parser() -> Iterator[tuple[Parser, str]]:
-    """The segmenter, or, where its model cannot be had, shapes from the landmarks; and which of the two it is."""
+    """Open the segmenter or, where its model cannot be had, shapes from the landmarks; yields it and its name."""
     from avatar.assets.store import fetch
 
     try:
@@ -173,21 +128,21 @@ def open_parser() -> Iterator[tuple[Parser, str]]:
             segmenter.close()
 
 
-def parse_by_network(segmenter: Any, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Shares of hair, skin, clothes, background.
+def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Segment hair, skin, clothes and background by a network.
 
     Args:
         segmenter: MediaPipe's ImageSegmenter with the selfie_multiclass model: background, hair, body skin, face skin,
             clothes, others.
-        picture: uint8 RGB [S, S, 3].
-        points: Landmarks [478, 2] in pixels of ``picture``.
+        image: uint8 RGB [S, S, 3].
+        points: Landmarks [478, 2] in pixels of ``image``.
 
     Returns:
         float32 [4, S, S], summing to 1.
     """
     import mediapipe as mp
 
-    result = segmenter.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(picture)))
+    result = segmenter.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image)))
     confidences = np.stack([mask.numpy_view().reshape(SIZE, SIZE) for mask in result.confidence_masks])
     # The network is never surer than 0.92. Squares, made to sum to 1, are; edges, where two are equal, stay in place.
     background, hair, body, face, clothes, others = confidences**2
@@ -197,8 +152,8 @@ def parse_by_network(segmenter: Any, picture: np.ndarray, points: np.ndarray) ->
     return shares / np.maximum(shares.sum(0), 1e-6)
 
 
-def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Shares of hair, skin, clothes, background without a network: a head and shoulders, cut out by colour.
+def parse_by_shape(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Segment hair, skin, clothes and background without a network: head and shoulders, cut out by colour.
 
     A prior drawn from the landmarks (ellipse for head and hair, trapezoid for the shoulders) is refined by GrabCut
     (Rother et al. 2004) at half size; skin beside the face is what has its colour.
@@ -208,7 +163,7 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     import cv2
 
     size = SIZE // 2
-    small, points = resize(picture, (size, size)), points / 2
+    small, points = resize(image, (size, size)), points / 2
     oval, above = polygon(points[list(FACE_OVAL)], size) > 0.5, above_jaw(points, size) > 0.5
     top, chin = points[10], points[152]
     centre, height = (top + chin) / 2, max(float(np.linalg.norm(chin - top)), 4.0)
@@ -240,7 +195,7 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
     lower_face = oval & (np.arange(size)[:, None] > points[1, 1])
     sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval]
-    if len(sample) == 0:  # no face in the picture
+    if len(sample) == 0:  # no face in the image
         return np.stack([np.zeros((SIZE, SIZE), np.float32)] * 3 + [np.ones((SIZE, SIZE), np.float32)])
     spread = (lab - np.median(sample, 0)) / (np.array([30.0, 8.0, 8.0]) + sample.std(0))
     unlike = (spread**2).sum(-1)
@@ -248,154 +203,3 @@ def parse_by_shape(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     hard = np.stack([person & above & ~skin, skin, person & ~above & ~skin, ~(person | skin)]).astype(np.float32)
     soft = np.stack([cv2.resize(cv2.GaussianBlur(m, (0, 0), 1.0), (SIZE, SIZE)) for m in hard])
     return soft / np.maximum(soft.sum(0), 1e-6)
-
-
-# --- polygons from landmarks -------------------------------------------------------------------------------------
-
-
-def polygon(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """A filled polygon with anti-aliased edges.
-
-    Args:
-        points: [N, 2] pixels (centres at +0.5).
-        size: Side, or (width, height), of the result.
-
-    Returns:
-        float32 [h, w], 0..1.
-    """
-    import cv2
-
-    width, height = (size, size) if isinstance(size, int) else size
-    canvas = np.zeros((height, width), np.float32)
-    if not np.isfinite(points).all():
-        return canvas
-    # cv2's own anti-aliasing makes polygons half a pixel fatter, so draw larger and average; but only where needed.
-    low = np.floor(points.min(0)).clip(0, [width, height]).astype(int)
-    high = np.ceil(points.max(0)).clip(0, [width, height]).astype(int)
-    if (high <= low).any():
-        return canvas
-    part = np.zeros((high - low)[::-1] * OVERSAMPLING, np.uint8)
-    # cv2 has pixel centres at whole numbers, and takes fixed point with 4 fractional bits.
-    far = 8.0 * max(width, height)
-    fixed = np.round(((points.clip(-far, far) - low) * OVERSAMPLING - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(part, [fixed], 255, shift=4)
-    area = cv2.resize(part, (int(high[0] - low[0]), int(high[1] - low[1])), interpolation=cv2.INTER_AREA)
-    canvas[low[1] : high[1], low[0] : high[0]] = area.astype(np.float32) / 255
-    return canvas
-
-
-def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Everything above the jaw line, which is prolonged to both sides in the direction of its ends.
-
-    Args:
-        points: Landmarks [478, 2], pixels.
-        size: Side, or (width, height), of the result.
-    """
-    jaw = points[list(JAW)]
-    left, right = jaw[0], jaw[-1]  # of the person: left is on the right of the picture
-    across = left - right
-    reach = 4.0 * max(size if isinstance(size, int) else max(size), 1)
-    across = across / max(float(np.linalg.norm(across)), 1e-6) * reach
-    up = np.array([across[1], -across[0]])
-    ring = [left + across + up, left + across, *jaw, right - across, right - across + up]
-    return polygon(np.array(ring, np.float32), size)
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def load_masks(person: Path, index: int, size: int | tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
-    """Soft masks of one frame.
-
-    Args:
-        person: PERSON folder with the stages track and parse.
-        index: Frame.
-        size: Side, or (width, height), of the masks.
-
-    Returns:
-        float32 [h, w], 0..1. "hair", "face" (skin above the jaw line, ears included), "neck" (skin below it),
-        "clothes" and "background" sum to 1. "lips" (between the contours), "mouth" (inside the inner one) and "eyes"
-        (between the lids) lie within them and are this frame's exactly.
-
-    Raises:
-        AvatarError: The stages have not run, or there is no such frame.
-    """
-    return _reader(Path(person).resolve()).masks(index, (size, size) if isinstance(size, int) else size)
-
-
-@functools.lru_cache(maxsize=4)
-def _reader(person: Path) -> _Reader:
-    return _Reader(person)
-
-
-class _Reader:
-    """Key frames and landmarks of one person."""
-
-    def __init__(self, person: Path) -> None:
-        records = {name: read_record(person, name) for name in ("ingest", "track", NAME)}
-        for name, record in records.items():
-            if record is None:
-                raise AvatarError(f"{person} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
-        self.folder = person / NAME / "masks"
-        self.keyframes: list[int] = records[NAME]["result"]["keyframes"]  # type: ignore[index]
-        self.segments: list[list[int]] = records["track"]["result"]["segments"]  # type: ignore[index]
-        self.side = float(records["ingest"]["result"]["size"])  # type: ignore[index]
-        self.landmarks = load_array(person / "track" / "landmarks.npy", "T 478 3", mapped=True)
-        known, last = self.keyframes, len(self.landmarks)
-        if not known or known != sorted(set(known)) or known[-1] >= last or self.segments[-1][1] > last:
-            raise AvatarError(f"{self.folder.parent} does not say which frames have masks.",
-                              fix="Run `avatar prepare --force`.")  # fmt: skip
-
-    def masks(self, index: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        if not 0 <= index < len(self.landmarks):
-            raise AvatarError(f"There is no frame {index}.", why=f"The video has {len(self.landmarks)}.")
-        hair, skin, clothes, background = np.moveaxis(resize(self.classes(index), size), -1, 0)
-        points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.side)
-        above = above_jaw(points, size)
-        inner, outer = polygon(points[list(LIPS_INNER)], size), polygon(points[list(LIPS_OUTER)], size)
-        eyes = np.maximum(polygon(points[list(EYE_LEFT)], size), polygon(points[list(EYE_RIGHT)], size))
-        return {
-            "hair": hair, "face": skin * above, "lips": np.maximum(outer - inner, 0), "mouth": inner, "eyes": eyes,
-            "neck": skin * (1 - above), "clothes": clothes, "background": background,
-        }  # fmt: skip
-
-    def classes(self, index: int) -> np.ndarray:
-        """The four classes [S, S, 4] at any frame, from the key frames before and after it."""
-        start, end = next((s for s in self.segments if s[0] <= index < s[1]), (0, len(self.landmarks)))
-        after = bisect_right(self.keyframes, index)
-        known = [k for k in self.keyframes[max(0, after - 1) : after + 1] if start <= k < end]
-        if not known:
-            raise AvatarError(f"{self.folder} has no mask near frame {index}.", fix="Run `avatar prepare --force`.")
-        if known[0] == index:
-            return read_mask(self.folder / f"{index:06d}.png")
-        moved = [self._carried(k, index) for k in known]
-        mix = (index - known[0]) / max(1, known[-1] - known[0])
-        return moved[0] * (1 - mix) + moved[-1] * mix
-
-    def _carried(self, source: int, target: int) -> np.ndarray:
-        """The mask of frame ``source``, its head moved to where frame ``target`` has it."""
-        import cv2
-
-        mask = read_mask(self.folder / f"{source:06d}.png")
-        scale = SIZE / self.side
-        there, here = (np.asarray(self.landmarks[i, :, :2]) * scale for i in (source, target))
-        motion = similarity(here[list(STEADY)], there[list(STEADY)])  # from the target back to the source
-        y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
-        moved = np.stack([motion[i, 0] * x + motion[i, 1] * y + motion[i, 2] for i in (0, 1)])
-        chin, brow = here[152, 1], here[10, 1]
-        stay = ((y - chin) / max(0.5 * (chin - brow), 1.0)).clip(0, 1)  # the body below the neck stays
-        rest = np.stack([x, y])
-        map_x, map_y = rest + (moved - rest) * (1 - stay) * OUTLINE - 0.5
-        return cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, scale and shift [2, 3] that takes points [N, 2] onto others.
-
-    In complex numbers t = a s + b is an ordinary linear fit.
-    """
-    s, t = source @ np.array([1, 1j]), target @ np.array([1, 1j])
-    centred = s - s.mean()
-    a = (centred.conj() * (t - t.mean())).sum() / max(float((np.abs(centred) ** 2).sum()), 1e-9)
-    b = t.mean() - a * s.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]], np.float32)

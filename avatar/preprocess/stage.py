@@ -1,8 +1,8 @@
 """The stages of `avatar prepare`: each one a module, each one a folder that is either whole or absent.
 
 A stage module has ``NAME`` (its folder), ``INPUTS`` (the earlier stages it reads), ``VERSION`` (raise it when the same
-options give other files), ``options(config)`` (what of the configuration its result depends on) and
-``run(context, out)`` (fill the folder ``out``; the returned dictionary is kept under "result" in stage.json).
+options give other files), ``options(ctx)`` (what of the options its result depends on) and ``run(context, out)`` (fill
+the folder ``out``; the returned :class:`StageResult` is kept under "result" in stage.json).
 
 A stage runs again only if its key differs from the one in its stage.json. The key covers the stage's options and
 version and the keys of its inputs, so a change early in the chain reaches everything behind it, and a killed command
@@ -17,20 +17,18 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from avatar.checks import Record
-from avatar.data.person import Result
+from avatar.data.person import STAGE_FILE, PersonFolder
+from avatar.data.results import RESULTS, IngestResult, StageResult
 from avatar.errors import AvatarError
 from avatar.log import info
 from avatar.paths import read_json
+from avatar.preprocess.config import PrepareConfig
 from avatar.writing import atomic_dir
 
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
-
 TEST_SHARE = 0.1
-PERSON = "person.json"  # in a PERSON folder: written last, and only there while all stages belong together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,42 +36,25 @@ class StageContext:
     """What a stage may look at.
 
     Attributes:
-        person: The PERSON folder; earlier stages are its subfolders.
-        config: The configuration of the whole command.
+        person: The PERSON folder, with what earlier stages left in it.
+        video: The source: a video, or a dataset folder.
+        config: Options of the whole command.
     """
 
-    person: Path
-    config: Config
-
-    def folder(self, name: str) -> Path:
-        """The finished folder of an earlier stage."""
-        return self.person / name
-
-    def result(self, name: str) -> dict[str, Any]:
-        """What an earlier stage returned.
-
-        Raises:
-            AvatarError: The stage has not run.
-        """
-        record = read_record(self.person, name)
-        if record is None:
-            raise AvatarError(f"{self.person} has no finished stage '{name}'.", fix="Run `avatar prepare` again.")
-        return record["result"]
+    person: PersonFolder
+    video: Path
+    config: PrepareConfig
 
     @cached_property
     def frames(self) -> int:
         """Number of frames of the ingested video."""
-        return int(self.result("ingest")["num_frames"])
+        return self.person.result(IngestResult).num_frames
 
     @cached_property
     def test_start(self) -> int:
         """The first held-out frame: the one that the dataset names, else that of the last tenth by time."""
-        named = self.result("ingest").get("test_start", round(self.frames * (1 - TEST_SHARE)))
-        return min(self.frames - 1, named)
-
-    def frame_path(self, index: int) -> Path:
-        """The picture of one frame."""
-        return self.person / "ingest" / "frames" / f"{index:06d}.jpg"
+        named = self.person.result(IngestResult).test_start
+        return min(self.frames - 1, round(self.frames * (1 - TEST_SHARE)) if named is None else named)
 
 
 class Stage(Protocol):
@@ -83,42 +64,45 @@ class Stage(Protocol):
     INPUTS: tuple[str, ...]
     VERSION: int
 
-    def options(self, config: Config) -> dict[str, Any]: ...
+    def options(self, ctx: StageContext) -> dict[str, Any]: ...
 
-    def run(self, ctx: StageContext, out: Path) -> dict[str, Any]: ...
+    def run(self, ctx: StageContext, out: Path) -> StageResult: ...
 
 
-def read_record(person: Path, name: str) -> dict[str, Any] | None:
-    """The stage.json of a finished stage, or None; one that cannot be read counts as absent."""
+def finished_key(person: PersonFolder, name: str) -> str | None:
+    """Read the key of a finished stage; None where there is none, or its record cannot be used."""
     try:
-        path = person / name / "stage.json"
+        path = person.stage(name) / STAGE_FILE
         record = Record(read_json(path), path)
-        return record.data | {"key": record.text("key"), "result": Result(record.record("result"))}
+        result = record.record("result")
+        if name in RESULTS:
+            RESULTS[name].parse(result)
+        return record.text("key")
     except AvatarError:
         return None
 
 
 def content_hash(data: Any) -> str:
-    """SHA-256 of ``data`` as canonical JSON."""
+    """Compute the SHA-256 of ``data`` as canonical JSON."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stage_record(stage: Stage, ctx: StageContext) -> dict[str, Any]:
-    """The hashes under which ``stage`` would run now.
+    """Compute the hashes under which ``stage`` would run now.
 
     Raises:
         AvatarError: An input stage has not run.
     """
     inputs = {}
     for name in stage.INPUTS:
-        record = read_record(ctx.person, name)
-        if record is None:
+        key = finished_key(ctx.person, name)
+        if key is None:
             raise AvatarError(
-                f"Stage '{stage.NAME}' needs the stage '{name}', which {ctx.person} does not have.",
+                f"Stage '{stage.NAME}' needs the stage '{name}', which {ctx.person.path} does not have.",
                 fix="Run `avatar prepare` without --stages.",
             )
-        inputs[name] = record["key"]
-    config_hash = content_hash(stage.options(ctx.config))
+        inputs[name] = key
+    config_hash = content_hash(stage.options(ctx))
     key = content_hash([stage.NAME, stage.VERSION, config_hash, inputs])
     return {
         "stage": stage.NAME,
@@ -131,8 +115,8 @@ def stage_record(stage: Stage, ctx: StageContext) -> dict[str, Any]:
 
 def is_current(stage: Stage, ctx: StageContext) -> bool:
     """Whether the folder of ``stage`` was made with these options from these inputs."""
-    record = read_record(ctx.person, stage.NAME)
-    return record is not None and record["key"] == stage_record(stage, ctx)["key"]
+    key = finished_key(ctx.person, stage.NAME)
+    return key is not None and key == stage_record(stage, ctx)["key"]
 
 
 def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
@@ -140,7 +124,7 @@ def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
 
     Args:
         stage: The module.
-        ctx: Person folder and configuration.
+        ctx: Person folder and options.
         force: Run even if the folder is current.
 
     Returns:
@@ -151,16 +135,17 @@ def run_stage(stage: Stage, ctx: StageContext, *, force: bool = False) -> bool:
         info(f"{stage.NAME}: done before", "dim")
         return False
     start = time.perf_counter()
-    with atomic_dir(ctx.person / stage.NAME) as out:
+    with atomic_dir(ctx.person.stage(stage.NAME)) as out:
         result = stage.run(ctx, out)
-        record |= {"seconds": round(time.perf_counter() - start, 2), "software": _software(), "result": result}
-        (out / "stage.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        (ctx.person / PERSON).unlink(missing_ok=True)  # it was put together from the folder that goes now
+        seconds = round(time.perf_counter() - start, 2)
+        record |= {"seconds": seconds, "software": _software(), "result": result.to_json()}
+        (out / STAGE_FILE).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        ctx.person.info_path.unlink(missing_ok=True)  # it was put together from the folder that goes now
     return True
 
 
 def _software() -> dict[str, str]:
-    """Versions of what the numbers depend on; a record for people, not part of the key."""
+    """Versions of what the numbers depend on: a record for people, not part of the key."""
     from importlib.metadata import PackageNotFoundError, version
 
     from avatar import __version__

@@ -1,14 +1,14 @@
-"""Stage: by how many frames is the sound late?
+"""Stage: by how many seconds does audio come after video?
 
-For every lag, a ridge regression predicts what the mouth does in a frame from a single moment of the sound (narrow
+For every lag, a ridge regression predicts what the mouth does in a frame from a single moment of the audio (narrow
 log-mel features, no context, so that it cannot make up for a lag itself). The lag at which predictions of unseen parts
-correlate best with the mouth is the offset, to a fraction of a frame by a parabola through the peak. Resampling the
+correlate best with the mouth is the delay, to a fraction of a frame by a parabola through the peak. Resampling the
 video in blocks tells how far that peak can be trusted.
 
-The clock: a picture stands on the screen from t / fps to (t + 1) / fps, so the sound that belongs to it is the one
+The clock: a frame stands on the screen from t / fps to (t + 1) / fps, so the audio that belongs to it is the one
 at (t + 1/2) / fps. With that, takes known to be in sync measure within a frame of zero; what remains differs between
-people (how far the lips run ahead of the voice), so offsets below `TOLERANCE` are left alone. That is also less than
-a viewer can notice (ITU-R BT.1359-1: 45 ms for sound that is early).
+people (how far the lips run ahead of the voice), so delays below `TOLERANCE` are left alone. That is also less than
+a viewer can notice (ITU-R BT.1359-1: 45 ms for audio that is early).
 """
 
 from __future__ import annotations
@@ -16,26 +16,23 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio.features import features_at
+from avatar.data.results import IngestResult, SyncResult
 from avatar.errors import AvatarError
-from avatar.io.arrays import load_array
 from avatar.io.audio import load_audio
 from avatar.log import info, warn
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
-    from avatar.preprocess.stage import StageContext
+from avatar.preprocess.stage import StageContext
 
 NAME = "sync"
 INPUTS: tuple[str, ...] = ("ingest", "track")
-VERSION = 2
+VERSION = 3
 
 MAX_SECONDS = 0.5  # largest offset looked for
 TOLERANCE = 0.040  # seconds; see above
@@ -49,13 +46,13 @@ _RESAMPLES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offset:
-    """A measured sound-picture offset.
+class Delay:
+    """A measured delay between audio and video.
 
     Attributes:
-        frames: Positive: the sound is late (the picture early).
+        frames: Delay in frames; positive: audio after video.
         confidence: 0 to 1, the share of block-resampled measurements within one frame of this one.
-        correlation: Of the mouth predicted from sound with the tracked one, on unseen parts, at the offset.
+        correlation: Of the mouth predicted from audio with the tracked one, on unseen parts, at the delay.
         lags: [L] frames, every lag that was tried.
         curve: [L] correlation at each.
     """
@@ -68,63 +65,57 @@ class Offset:
 
     @property
     def trusted(self) -> bool:
+        """Whether the measurement is certain enough to be used."""
         return self.confidence >= MIN_CONFIDENCE and self.correlation >= MIN_CORRELATION
 
 
-def options(config: Config) -> dict[str, Any]:
+def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
-    return {"av_offset": config.av_offset, "audio": config.audio}
+    return {"audio_delay_s": ctx.config.audio_delay_s, "audio": ctx.config.audio}
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Measure the offset on the training part, or take the user's; writes curve.npy [L, 2] (lag, correlation)."""
+def run(ctx: StageContext, out: Path) -> SyncResult:
+    """Measure the delay on the training part, or take the user's; writes curve.npy [L, 2] (lag, correlation)."""
     if not ctx.config.audio:
-        return {"has_audio": False, "offset_frames": 0.0}
-    if ctx.config.av_offset != "auto":
-        return {"has_audio": True, "offset_frames": float(ctx.config.av_offset), "given": True}
-    fps = float(ctx.result("ingest")["fps"])
-    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing. Sound is heard
+        return SyncResult(has_audio=False, audio_delay_s=0.0)
+    if ctx.config.audio_delay_s != "auto":
+        return SyncResult(has_audio=True, audio_delay_s=float(ctx.config.audio_delay_s), given=True)
+    fps = ctx.person.result(IngestResult).fps
+    # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing. Audio is heard
     # where these frames and all lags lie within them.
-    kinds = {"landmarks": ("T 478 3",), "blendshapes": ("T 52",), "valid": ("T", "bool")}
     landmarks, blendshapes, valid = (
-        load_array(ctx.folder("track") / f"{name}.npy", *kind)[: ctx.test_start] for name, kind in kinds.items()
+        array[: ctx.test_start] for array in (ctx.person.landmarks(), ctx.person.blendshapes(), ctx.person.valid())
     )
-    samples = load_audio(ctx.folder("ingest") / "audio.wav")
-    measured = measure_offset(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
+    samples = load_audio(ctx.person.audio_path)
+    measured = measure_delay(samples, landmarks, blendshapes[:, INDEX["jawOpen"]], valid, fps)
     np.save(out / "curve.npy", np.stack([measured.lags, measured.curve], 1).astype(np.float32))
-    applied = applied_offset(measured, fps)
-    seconds = measured.frames / fps
+    applied = applied_delay(measured, fps)
     if not measured.trusted:
         warn(
-            f"The offset between sound and picture could not be measured (confidence {measured.confidence:.2f}); they "
-            "are taken to be in sync. If they are not, pass --av-offset FRAMES."
+            f"The delay between audio and video could not be measured (confidence {measured.confidence:.2f}); they "
+            "are taken to be in sync. If they are not, pass --audio-delay-s SECONDS."
         )
     elif applied == 0:
-        info(f"Sound and picture are in sync (measured {1000 * seconds:+.0f} ms).")
+        info(f"Audio and video are in sync (measured {1000 * measured.frames / fps:+.0f} ms).")
     else:
-        info(f"The sound is {'late' if applied > 0 else 'early'} by {abs(applied):.1f} frames; this is corrected.")
-    return {
-        "has_audio": True,
-        "given": False,
-        "offset_frames": applied,
-        "measured_frames": round(measured.frames, 3),
-        "confidence": round(measured.confidence, 3),
-        "correlation": round(measured.correlation, 3),
-        "trusted": measured.trusted,
-    }
+        way = "after" if applied > 0 else "before"
+        info(f"Audio comes {way} video by {1000 * abs(applied):.0f} ms; this is corrected.")
+    return SyncResult(
+        has_audio=True, audio_delay_s=applied, trusted=measured.trusted,
+        measured_delay_s=round(measured.frames / fps, 5), confidence=round(measured.confidence, 3),
+        correlation=round(measured.correlation, 3),
+    )  # fmt: skip
 
 
-def applied_offset(measured: Offset, fps: float) -> float:
-    """The offset to correct: zero where it is uncertain or too small to matter."""
+def applied_delay(measured: Delay, fps: float) -> float:
+    """The delay to correct in seconds: zero where it is uncertain or too small to matter."""
     if not measured.trusted or abs(measured.frames) / fps < TOLERANCE:
         return 0.0
-    return round(measured.frames, 2)
+    return round(measured.frames, 2) / fps  # hundredths of a frame, which `PersonInfo.audio_delay_frames` gives back
 
 
-def measure_offset(
-    samples: np.ndarray, landmarks: np.ndarray, jaw: np.ndarray, valid: np.ndarray, fps: float
-) -> Offset:
-    """Find the lag at which the sound explains the mouth best.
+def measure_delay(samples: np.ndarray, landmarks: np.ndarray, jaw: np.ndarray, valid: np.ndarray, fps: float) -> Delay:
+    """Find the lag at which the audio explains the mouth best.
 
     Args:
         samples: [N] 16 kHz mono, from the time of the first frame on.
@@ -140,14 +131,14 @@ def measure_offset(
     if len(jaw) != count or len(valid) != count:
         raise AvatarError(f"There are {count} frames of landmarks, {len(jaw)} of jaw and {len(valid)} of valid.")
     mouth = _mouth_targets(landmarks, jaw)
-    sound = features_at(MelEncoder(), samples, fps, count, offset=0.5)
-    inputs = np.concatenate([sound.features, sound.energy[:, None]], 1)
+    heard = features_at(MelEncoder(), samples, fps, count, offset=0.5)
+    inputs = np.concatenate([heard.features, heard.energy[:, None]], 1)
     reach = max(2, round(MAX_SECONDS * fps))
     lags = np.arange(-reach, reach + 1)
     frames = np.flatnonzero(valid)
     frames = frames[(frames >= reach) & (frames < count - reach)]
     if len(frames) < 4 * fps:
-        return Offset(frames=0.0, confidence=0.0, correlation=0.0, lags=lags, curve=np.zeros(len(lags)))
+        return Delay(frames=0.0, confidence=0.0, correlation=0.0, lags=lags, curve=np.zeros(len(lags)))
 
     sums = np.stack([_block_sums(inputs[frames + lag], mouth[frames], frames, fps) for lag in lags])
     curve = _correlation(sums.sum(1))
@@ -156,7 +147,7 @@ def measure_offset(
     blocks = sums.shape[1]
     draws = rng.integers(0, blocks, (_RESAMPLES, blocks))
     peaks = np.array([_peak(_correlation(sums[:, draw].sum(1)), lags) for draw in draws])
-    return Offset(
+    return Delay(
         frames=peak,
         confidence=float(np.mean(np.abs(peaks - peak) <= 1)),
         correlation=float(curve.max()),
@@ -166,7 +157,7 @@ def measure_offset(
 
 
 def _mouth_targets(landmarks: np.ndarray, jaw: np.ndarray) -> np.ndarray:
-    """[T, 3] standardised: opening and width of the mouth in units of the face, and the jaw.
+    """Compute [T, 3], standardised: opening and width of the mouth in units of the face, and the jaw.
 
     Three views of one articulation; the noise of each peaks elsewhere, the articulation in the same place.
     """
@@ -179,7 +170,7 @@ def _mouth_targets(landmarks: np.ndarray, jaw: np.ndarray) -> np.ndarray:
 
 
 def _block_sums(inputs: np.ndarray, targets: np.ndarray, frames: np.ndarray, fps: float) -> np.ndarray:
-    """Cross-validated predictions, summed up so that correlations over any set of blocks follow.
+    """Sum up cross-validated predictions, so that correlations over any set of blocks follow.
 
     Returns:
         [blocks, targets, 6]: count and sums of p, y, p^2, y^2, p*y.

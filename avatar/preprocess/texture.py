@@ -54,7 +54,7 @@ def smoothing(face_height: float) -> float:
 
 
 def read_patches(grey: np.ndarray, placement: Placement, frame: int, shift: np.ndarray) -> np.ndarray:
-    """Patches [N, S * S] of a float32 picture, moved by ``shift`` [N, 2] reference pixels; mean 0, norm 1."""
+    """Patches [N, S * S] of a float32 image, moved by ``shift`` [N, 2] reference pixels; mean 0, norm 1."""
     import cv2
 
     where = placement.offsets[None] + shift[:, None]
@@ -65,11 +65,11 @@ def read_patches(grey: np.ndarray, placement: Placement, frame: int, shift: np.n
     return patch / (np.linalg.norm(patch, axis=1, keepdims=True) + 1e-3)
 
 
-def grey_picture(picture: np.ndarray, face_height: float) -> np.ndarray:
-    """Blurred float32 grey levels of a uint8 RGB picture."""
+def grey_image(image: np.ndarray, face_height: float) -> np.ndarray:
+    """Blurred float32 grey levels of a uint8 RGB image."""
     import cv2
 
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.GaussianBlur(grey, (0, 0), smoothing(face_height)).astype(np.float32)
 
 
@@ -104,7 +104,7 @@ class Template:
             likeness = (patch * self.mean).sum(1)
             if iteration == ITERATIONS - 1:
                 break
-            # A less contrasted picture has the same normalised patch, so that the difference is the shift's alone.
+            # A less contrasted image has the same normalised patch, so that the difference is the shift's alone.
             error = patch - self.mean * likeness[:, None]
             step = np.einsum("nij,nsj,ns->ni", self.inverse, self.gradient, error, optimize=True)
             shift = (shift - step).clip(-reach, reach)
@@ -114,12 +114,12 @@ class Template:
 
 
 def follow(
-    pictures: Iterable[np.ndarray], sample: Iterable[tuple[int, np.ndarray]], points: np.ndarray, face_height: float
+    images: Iterable[np.ndarray], sample: Iterable[tuple[int, np.ndarray]], points: np.ndarray, face_height: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measure the points in every frame.
 
     Args:
-        pictures: All frames in order, uint8 RGB.
+        images: All frames in order, uint8 RGB.
         sample: Some frames with their index, to average the patches over.
         points: [T, N, 2] expected pixels of the points.
         face_height: In pixels.
@@ -130,12 +130,12 @@ def follow(
     placement = place(points, face_height)
     still = np.zeros(points.shape[1:])
     spacing = 2 * RADIUS * face_height / (SAMPLES - 1)
-    template = Template((read_patches(grey_picture(p, face_height), placement, t, still) for t, p in sample), spacing)
+    template = Template((read_patches(grey_image(p, face_height), placement, t, still) for t, p in sample), spacing)
     reach = RADIUS * face_height / 2
     measured = points.astype(np.float64).copy()
     confidence = np.zeros(points.shape[:2])
-    for t, picture in enumerate(pictures):
-        shift, likeness = template.align(grey_picture(picture, face_height), placement, t, reach)
+    for t, image in enumerate(images):
+        shift, likeness = template.align(grey_image(image, face_height), placement, t, reach)
         measured[t] += shift @ placement.turns[t].T
         inside = np.abs(shift).max(1) < reach
         good = template.textured & inside & (likeness > MIN_LIKENESS)

@@ -1,31 +1,30 @@
-"""Stage: the motion of the upper body in every frame, from what the clothes do in the picture.
+"""Stage: the motion of the upper body in every frame, from what the clothes do in the image.
 
-The clothes of one picture per segment are aligned with every frame of that segment, and those pictures with each
-other, so nothing drifts and no track crosses a cut. Shift, roll and scale in the picture become a rigid motion about
+The clothes of one image per segment are aligned with every frame of that segment, and those images with each
+other, so nothing drifts and no track crosses a cut. Shift, roll and scale in the image become a rigid motion about
 the middle of the clothes, at the depth of the head. What they leave over (shoulders, collar, lapels) becomes a warp.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from avatar import log
+from avatar.data.masks import similarity
+from avatar.data.person import MOTION
+from avatar.data.results import IngestResult, RefineResult, Segments, TorsoResult, TrackResult
+from avatar.geometry.mesh import STEADY
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH
-from avatar.io.arrays import check_tensors, load_array
+from avatar.io.arrays import check_tensors
 from avatar.io.checkpoint import read_safetensors
-from avatar.preprocess.align import Aligner
-from avatar.preprocess.background import compose, difference, invert, middle_matrix, move, read_grey
-from avatar.preprocess.parse import load_masks, similarity
+from avatar.preprocess.affine import compose, invert, middle_matrix, transform
+from avatar.preprocess.align import Aligner, mean_difference
 from avatar.preprocess.stage import StageContext
-from avatar.preprocess.track import STEADY
 from avatar.preprocess.warp import ClothWarp
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
@@ -33,18 +32,18 @@ VERSION = 4
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
-LEAST_AREA = 0.02  # of the picture, to track at all
+LEAST_AREA = 0.02  # of the image, to track at all
 LEAST_SUPPORT = 0.35  # share of the points that must agree
-LINK_SUPPORT = 0.5  # the same for the pictures of two segments, which look less alike ...
-LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in picture sides
+LINK_SUPPORT = 0.5  # the same for the images of two segments, which look less alike ...
+LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in image sides
 LINK_TRIES = 4  # neighbours that a segment is compared with before it counts as unlinked
 LEAST_TEXTURE = 0.2  # see Aligner.definite
 SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
 APART = 6  # pixels that the clothes keep from face and hair, which move otherwise, when their warp is measured
 
 
-def options(config: Config) -> dict[str, Any]:
-    """What the result depends on, apart from the pictures, masks and head poses: nothing."""
+def options(ctx: StageContext) -> dict[str, Any]:
+    """What the result depends on, apart from the frames, masks and head poses: nothing."""
     return {}
 
 
@@ -55,34 +54,34 @@ def head_depth(path: Path) -> float:
     return float(np.median(tensors["head_translation"][:, 2].numpy()))
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+def run(ctx: StageContext, out: Path) -> TorsoResult:
     """Write torso.npy, float32 [T, 6 + WIDTH]: rotation (axis-angle, radians), translation and warp (centimetres)."""
-    camera = ctx.result("refine")["camera"]
-    depth = head_depth(ctx.folder("refine") / "motion.safetensors") + BEHIND
-    principal = np.array([camera["cx"], camera["cy"]])
+    camera = ctx.person.result(RefineResult).camera
+    depth = head_depth(ctx.person.stage("refine") / MOTION) + BEHIND
+    principal = np.array([camera.cx, camera.cy])
     matrices, tracked, main, gain = track_clothes(ctx)
     if not tracked.any():
         log.warn("The clothes show too little to follow the upper body; it will stand still.")
-        size = ctx.result("ingest")["size"]
-        pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera["focal"], depth)
+        size = ctx.person.result(IngestResult).size
+        pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera.focal, depth)
         np.save(out / "torso.npy", np.zeros((ctx.frames, 6 + WIDTH), np.float32))
-        return {"pivot": pivot.tolist(), "warp_box": [[-1, -1], [1, 1]], "tracked_share": 0.0}
+        return TorsoResult(pivot=pivot.tolist(), warp_box=[[-1, -1], [1, 1]])
     rest = middle_matrix(matrices[tracked], main.centre)
-    middle = move(rest, main.centre)  # the pivot's pixel at rest
+    middle = transform(rest, main.centre)  # the pivot's pixel at rest
     from_rest = compose(matrices, invert(rest))
-    motion = rigid_motion(from_rest, middle, principal, camera["focal"], depth)
+    motion = rigid_motion(from_rest, middle, principal, camera.focal, depth)
     warp, box = measure_warp(ctx, main, rest, from_rest, tracked)
-    to_cm = depth / camera["focal"]
+    to_cm = depth / camera.focal
     np.save(out / "torso.npy", np.concatenate([motion, warp * to_cm], 1).astype(np.float32))
-    return {
-        "warp_box": ((box - middle) * to_cm).round(4).tolist(),
-        "pivot": back_project(middle, principal, camera["focal"], depth).round(4).tolist(),
-        "tracked_share": round(float(tracked.mean()), 4),
-        "alignment_gain": round(gain, 3),
-        "range_cm": np.ptp(motion[:, 3:], axis=0).round(3).tolist(),
-        "range_warp_cm": round(float(np.percentile(np.abs(warp), 99)) * to_cm, 3),
-        "range_roll_deg": round(float(np.degrees(np.ptp(motion[:, 2]))), 3),
-    }
+    return TorsoResult(
+        warp_box=((box - middle) * to_cm).round(4).tolist(),
+        pivot=back_project(middle, principal, camera.focal, depth).round(4).tolist(),
+        tracked_share=round(float(tracked.mean()), 4),
+        alignment_gain=round(gain, 3),
+        range_cm=np.ptp(motion[:, 3:], axis=0).round(3).tolist(),
+        range_warp_cm=round(float(np.percentile(np.abs(warp), 99)) * to_cm, 3),
+        range_roll_deg=round(float(np.degrees(np.ptp(motion[:, 2]))), 3),
+    )
 
 
 def back_project(pixel: np.ndarray, principal: np.ndarray, focal: float, depth: float) -> np.ndarray:
@@ -93,9 +92,9 @@ def back_project(pixel: np.ndarray, principal: np.ndarray, focal: float, depth: 
 def rigid_motion(
     matrices: np.ndarray, pixel: np.ndarray, principal: np.ndarray, focal: float, depth: float
 ) -> np.ndarray:
-    """Similarities in the picture as rigid motions of a flat body that faces the camera.
+    """Similarities in the image as rigid motions of a flat body that faces the camera.
 
-    A body at depth Z that appears s times as large is at depth Z / s; what turns it in the picture is a rotation about
+    A body at depth Z that appears s times as large is at depth Z / s; what turns it in the image is a rotation about
     the viewing direction.
 
     Args:
@@ -111,7 +110,7 @@ def rigid_motion(
     scale = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
     roll = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
     new_depth = depth / scale
-    there = (move(matrices, pixel) - principal) / focal * new_depth[:, None]
+    there = (transform(matrices, pixel) - principal) / focal * new_depth[:, None]
     shift = there - (pixel - principal) / focal * depth
     zero = np.zeros_like(roll)
     return np.column_stack([zero, zero, roll, shift, new_depth - depth])
@@ -121,11 +120,11 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
     """Follow the clothes.
 
     Returns:
-        [T, 2, 3] similarities from the pixels of one reference picture to those of every frame; bool [T], whether the
+        [T, 2, 3] similarities from the pixels of one reference image to those of every frame; bool [T], whether the
         frame was measured (else it takes its neighbours' motion); the reference; and how many times more alike the
         clothes become when aligned.
     """
-    segments = ctx.result("track")["segments"]
+    segments = ctx.person.result(TrackResult).segments
     matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
     tracked = np.zeros(ctx.frames, bool)
     references = [_Reference(ctx, (start + end) // 2) for start, end in segments]
@@ -142,7 +141,7 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
                     bar.advance(task)
                     if link is None:
                         continue
-                    found = reference.aligner.align(read_grey(ctx.frame_path(index)), matrix)
+                    found = reference.aligner.align(ctx.person.grey_frame(index), matrix)
                     if found.support >= LEAST_SUPPORT:
                         matrix = found.matrix
                         matrices[index] = compose(matrix, link)
@@ -159,7 +158,7 @@ def measure_warp(
 
     Args:
         ctx: The person.
-        main: The reference picture, whose clothes are followed through all segments.
+        main: The reference image, whose clothes are followed through all segments.
         rest: [2, 3] similarity, pixels of the reference to pixels at rest.
         from_rest: [T, 2, 3] similarities, pixels at rest to pixels of each frame.
         tracked: bool [T]; other frames take their neighbours' warp.
@@ -167,18 +166,19 @@ def measure_warp(
     Returns:
         [T, WIDTH] displacements of the grid's nodes and the grid's box [2, 2], both in pixels at rest.
     """
-    height, width = main.picture.shape
-    masks = load_masks(ctx.person, main.index, (width, height))
+    height, width = main.image.shape
+    masks = ctx.person.masks(main.index, (width, height))
     head = (masks["face"] + masks["hair"] > 0.5).astype(np.uint8)
     near = cv2.dilate(head, np.ones((2 * APART + 1, 2 * APART + 1), np.uint8))
-    cloth = ClothWarp(main.picture, (masks["clothes"] > 0.5) & (near == 0), rest)
+    cloth = ClothWarp(main.image, (masks["clothes"] > 0.5) & (near == 0), rest)
     nodes = np.zeros((ctx.frames, ROWS * COLUMNS, 2))
     if not cloth.usable:
         return nodes.reshape(ctx.frames, WIDTH), cloth.box
+    segments = ctx.person.result(TrackResult).segments
     found = np.zeros(ctx.frames, bool)
     with log.progress() as bar:
         task = bar.add_task("following the clothes", total=ctx.frames, info="")
-        for start, end in ctx.result("track")["segments"]:
+        for start, end in segments:
             middle = (start + end) // 2  # where the torso's own references are
             for half in (range(middle, end), range(middle - 1, start - 1, -1)):  # outwards
                 before = np.zeros((ROWS * COLUMNS, 2))
@@ -186,14 +186,13 @@ def measure_warp(
                     bar.advance(task)
                     if not tracked[index]:
                         continue
-                    there, support = cloth.fit(read_grey(ctx.frame_path(index)), from_rest[index], before)
+                    there, support = cloth.fit(ctx.person.grey_frame(index), from_rest[index], before)
                     if support >= LEAST_SUPPORT:
                         nodes[index] = before = there
                         found[index] = True
     nodes = nodes.reshape(ctx.frames, WIDTH)
     if found.any():
         nodes -= np.median(nodes[found], 0)
-    segments = ctx.result("track")["segments"]
     return smooth(fill_untracked(nodes, found, segments), segments), cloth.box
 
 
@@ -226,22 +225,22 @@ def link_references(references: list[_Reference], main: int) -> list[np.ndarray 
 def plausible(matrix: np.ndarray, reference: _Reference) -> bool:
     """Whether a sitting or standing person's chest could have moved so."""
     scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
-    shift = np.linalg.norm(move(matrix, reference.centre) - reference.centre) / reference.picture.shape[0]
+    shift = np.linalg.norm(transform(matrix, reference.centre) - reference.centre) / reference.image.shape[0]
     return bool(abs(np.log(scale)) < 0.25 and abs(np.degrees(roll)) < 15 and shift < 0.35)
 
 
 class _Reference:
-    """A picture whose clothes are looked for in others."""
+    """An image whose clothes are looked for in others."""
 
     def __init__(self, ctx: StageContext, index: int) -> None:
         self.index = index
-        self.picture = read_grey(ctx.frame_path(index))
-        height, width = self.picture.shape
-        self.part = load_masks(ctx.person, index, (width, height))["clothes"] > CLOTHES
-        self.aligner = Aligner(self.picture, self.part, "similarity")
+        self.image = ctx.person.grey_frame(index)
+        height, width = self.image.shape
+        self.part = ctx.person.masks(index, (width, height))["clothes"] > CLOTHES
+        self.aligner = Aligner(self.image, self.part, "similarity")
         self.centre = self.aligner.centre
         self.usable = bool(self.part.mean() > LEAST_AREA and self.aligner.definite > LEAST_TEXTURE)
-        landmarks = load_array(ctx.folder("track") / "landmarks.npy", f"{ctx.frames} 478 3", mapped=True)
+        landmarks = ctx.person.landmarks(ctx.frames, mapped=True)
         self.head = np.asarray(landmarks[index, STEADY, :2], np.float64)
 
 
@@ -252,15 +251,15 @@ def best(reference: _Reference, other: _Reference) -> np.ndarray | None:
     alike than other places would, which their support and a check in the opposite direction tell.
     """
     head = similarity(reference.head, other.head)
-    shift = np.column_stack([np.eye(2), move(head, reference.centre) - reference.centre])
-    found = [reference.aligner.align(other.picture, start) for start in (np.eye(2, 3), shift, head)]
+    shift = np.column_stack([np.eye(2), transform(head, reference.centre) - reference.centre])
+    found = [reference.aligner.align(other.image, start) for start in (np.eye(2, 3), shift, head)]
     good = [a.matrix for a in found if a.support >= LINK_SUPPORT and plausible(a.matrix, reference)]
     if not good:
         return None
-    matrix = min(good, key=lambda m: difference(reference.picture, other.picture, m, reference.part))
-    back = other.aligner.align(reference.picture, invert(matrix)).matrix
-    astray = np.linalg.norm(move(compose(back, matrix), reference.centre) - reference.centre)
-    return matrix if astray < LINK_ASTRAY * len(reference.picture) else None
+    matrix = min(good, key=lambda m: mean_difference(reference.image, other.image, m, reference.part))
+    back = other.aligner.align(reference.image, invert(matrix)).matrix
+    astray = np.linalg.norm(transform(compose(back, matrix), reference.centre) - reference.centre)
+    return matrix if astray < LINK_ASTRAY * len(reference.image) else None
 
 
 def measured_gain(ctx: StageContext, reference: _Reference, matrices: np.ndarray, tracked: np.ndarray) -> float:
@@ -269,13 +268,13 @@ def measured_gain(ctx: StageContext, reference: _Reference, matrices: np.ndarray
     some = known[np.linspace(0, len(known) - 1, 24).astype(int)] if len(known) else []
     before, after = [], []
     for index in some:
-        picture = read_grey(ctx.frame_path(index))
-        before.append(difference(reference.picture, picture, np.eye(2, 3), reference.part))
-        after.append(difference(reference.picture, picture, matrices[index], reference.part))
+        image = ctx.person.grey_frame(index)
+        before.append(mean_difference(reference.image, image, np.eye(2, 3), reference.part))
+        after.append(mean_difference(reference.image, image, matrices[index], reference.part))
     return float(np.mean(before) / max(np.mean(after), 1e-6)) if len(some) else 1.0
 
 
-def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: Segments) -> np.ndarray:
     """Interpolate inside segments; a segment without any measurement takes the median motion of the others."""
     result = matrices.copy()
     for start, end in segments:
@@ -291,7 +290,7 @@ def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: list[lis
     return result
 
 
-def smooth(matrices: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+def smooth(matrices: np.ndarray, segments: Segments) -> np.ndarray:
     """A light Gaussian over time inside each segment; at half a pixel of noise it costs the motion nothing."""
     from scipy.ndimage import gaussian_filter1d
 

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from avatar import log
+from avatar.data.results import Segments, TrackResult
 from avatar.errors import AvatarError
-from avatar.io.images import read_picture
+from avatar.geometry.mesh import STEADY
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
-
-if TYPE_CHECKING:
-    from avatar.cli.prepare import Config
 
 NAME = "track"
 INPUTS = ("ingest",)
 VERSION = 3
 
 MIN_VALID_SHARE = 0.5
-THUMBNAIL = 64  # pixels; pictures are compared at this size to find cuts
+THUMBNAIL = 64  # pixels; frames are compared at this size to find cuts
 CUT_CHANGE = 1.0  # least mean change of a grey level at a cut, of 255
-CUT_RATIO = 4.0  # a cut changes the picture this many times as much as the frames around it do
+CUT_RATIO = 4.0  # a cut changes the image this many times as much as the frames around it do
 CUT_JUMP = 0.02  # in face heights; a jump of the face this large ...
 CUT_JUMP_RATIO = 6.0  # ... and this many times the motion around it is a cut where the background does not tell
 CUT_REACH = 3  # frames looked at on either side
-# Points that hardly move with the expression: they tell how far the head itself went.
-STEADY = (10, 151, 9, 8, 168, 6, 33, 263, 133, 362, 127, 356, 234, 454, 116, 345)
 
 
-def options(config: Config) -> dict[str, Any]:
-    """What the result depends on, apart from the pictures: nothing."""
+def options(ctx: StageContext) -> dict[str, Any]:
+    """What the result depends on, apart from the frames: nothing."""
     return {}
 
 
-def run(ctx: StageContext, out: Path) -> dict[str, Any]:
-    """Write landmarks.npy, blendshapes.npy, valid.npy.
+def run(ctx: StageContext, out: Path) -> TrackResult:
+    """Write landmarks.npy, blendshapes.npy, valid.npy, sharpness.npy and change.npy.
 
     Raises:
         AvatarError: The face is missing in more than half of the frames.
@@ -53,25 +46,24 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     sharpness = np.zeros(count, np.float32)
     main: Face | None = None
     with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
-        pictures = read_ahead(ctx.person / "ingest" / "frames", count)
-        for index, picture in enumerate(log.track(pictures, "tracking the face", count)):
-            thumbnails[index] = thumbnail(picture)
-            face = pick_face(main, single.detect(picture))
+        for index, image in enumerate(log.track(ctx.person.frames(count), "tracking the face", count)):
+            thumbnails[index] = thumbnail(image)
+            face = pick_face(main, single.detect(image))
             if face is None:
-                face = pick_face(main, several.detect(picture))
+                face = pick_face(main, several.detect(image))
             if face is not None:
-                face = single.look_again(picture, face)
+                face = single.look_again(image, face)
                 landmarks[index], arkit[index] = face.landmarks, face.arkit
-                sharpness[index] = face_sharpness(picture, face)
+                sharpness[index] = face_sharpness(image, face)
                 main = face
     valid = np.isfinite(landmarks[:, 0, 0])
     if valid.mean() < MIN_VALID_SHARE:
         raise AvatarError(
-            f"The face was found in only {valid.mean():.0%} of the frames of {ctx.config.video};",
+            f"The face was found in only {valid.mean():.0%} of the frames of {ctx.video};",
             why="an avatar needs it in at least half of them.",
             fix="Cut out the parts without the face.",
         )
-    change = picture_change(thumbnails)
+    change = image_change(thumbnails)
     segments = find_segments(change, landmarks)
     landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)
     np.save(out / "landmarks.npy", landmarks)
@@ -79,46 +71,23 @@ def run(ctx: StageContext, out: Path) -> dict[str, Any]:
     np.save(out / "valid.npy", valid)
     np.save(out / "sharpness.npy", sharpness)
     np.save(out / "change.npy", change)
-    return {"segments": segments, "valid_share": round(float(valid.mean()), 4)}
+    return TrackResult(segments=segments, valid_share=round(float(valid.mean()), 4))
 
 
-def read_ahead(folder: Path, count: int, ahead: int = 4) -> Iterator[np.ndarray]:
-    """The frames 000000.jpg ... of a folder as uint8 RGB, decoded by a second thread a few frames ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: deque[Future[np.ndarray]] = deque()
-        for index in range(count):
-            pending.append(pool.submit(read_rgb, folder / f"{index:06d}.jpg"))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """A picture as uint8 RGB [H, W, 3].
-
-    Raises:
-        AvatarError: It is missing or damaged.
-    """
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Scale an image to 64x64."""
     import cv2
 
-    return cv2.cvtColor(read_picture(path, cv2.IMREAD_COLOR, "Run `avatar prepare --force`."), cv2.COLOR_BGR2RGB)
+    return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
 
 
-def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """The picture at 64x64."""
-    import cv2
-
-    return cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-
-
-def face_sharpness(picture: np.ndarray, face: Face) -> float:
+def face_sharpness(image: np.ndarray, face: Face) -> float:
     """Standard deviation of the Laplacian over the face: small where it is blurred."""
     import cv2
 
-    size = picture.shape[0]
+    size = image.shape[0]
     x0, y0, x1, y1 = np.clip(face.box, 0, size).astype(int)
-    part = picture[y0:y1, x0:x1]
+    part = image[y0:y1, x0:x1]
     return float(cv2.Laplacian(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if part.size else 0.0
 
 
@@ -136,19 +105,19 @@ def pick_face(previous: Face | None, faces: list[Face]) -> Face | None:
     return None
 
 
-def picture_change(thumbnails: np.ndarray) -> np.ndarray:
+def image_change(thumbnails: np.ndarray) -> np.ndarray:
     """Mean absolute change [T - 1] in grey levels between successive thumbnails [T, h, w, 3] uint8."""
     return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(thumbnails)], np.float32)
 
 
-def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
-    """Split at the cuts.
+def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[tuple[int, int]]:
+    """Find the segments between cuts.
 
-    A cut changes the whole picture once, where motion changes it over several frames; so each change is compared with
-    the changes around it. A flash changes the picture twice and is no cut.
+    A cut changes the whole image once, where motion changes it over several frames; so each change is compared with
+    the changes around it. A flash changes the image twice and is no cut.
 
     Args:
-        change: [T - 1] change of the picture from each frame to the next, in grey levels.
+        change: [T - 1] change of the image from each frame to the next, in grey levels.
         landmarks: [T, 478, 3] pixels, NaN where the face was not found.
 
     Returns:
@@ -156,7 +125,7 @@ def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
     """
     count = len(landmarks)
     if count < 2:
-        return [[0, count]]
+        return [(0, count)]
     steady = landmarks[:, STEADY, :2]
     height = np.nanmedian(np.ptp(landmarks[..., 1], axis=1))
     jump = np.nan_to_num(np.linalg.norm(np.diff(steady, axis=0), axis=-1).mean(1) / height)
@@ -164,7 +133,7 @@ def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[list[int]]:
     cuts = (change > CUT_CHANGE) & (stands_out > CUT_RATIO)
     cuts |= (jump > CUT_JUMP) & (leaps > CUT_JUMP_RATIO) & (stands_out > 1.5)
     edges = [0, *(np.flatnonzero(cuts) + 1).tolist(), count]
-    return [[a, b] for a, b in pairwise(edges)]
+    return list(pairwise(edges))
 
 
 def _peak_ratio(values: np.ndarray) -> np.ndarray:
@@ -174,7 +143,7 @@ def _peak_ratio(values: np.ndarray) -> np.ndarray:
     return values / (np.max(around, axis=0) + 1e-6)
 
 
-def fill_gaps(values: np.ndarray, segments: list[list[int]]) -> np.ndarray:
+def fill_gaps(values: np.ndarray, segments: Segments) -> np.ndarray:
     """Replace NaN rows by linear interpolation inside their segment; a wholly empty one takes the nearest rows."""
     flat = values.reshape(len(values), -1)
     known = np.all(np.isfinite(flat), axis=1)

@@ -1,6 +1,6 @@
 """How the clothes bend: what is left of their motion after the rigid one, on the grid of `avatar.geometry.warp`.
 
-The clothes of one picture are laid over every frame. Gauss-Newton on the pixels with the largest gradients moves the
+The clothes of one image are laid over every frame. Gauss-Newton on the pixels with the largest gradients moves the
 grid's nodes until both agree, with Tukey weights against what covers the clothes, and with a membrane between
 neighbouring nodes that carries the motion into plain cloth. As in :mod:`avatar.preprocess.align`, the gradients are the
 reference's (Baker and Matthews 2004): displacements are small, so they serve for all iterations.
@@ -15,8 +15,8 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH, cells
+from avatar.preprocess.affine import invert
 from avatar.preprocess.align import NOISE, TUKEY
-from avatar.preprocess.background import invert
 
 BLUR = 0.8  # pixels at 512
 CELL = 8  # pixels; of each such square, the few strongest gradients are followed, so that no part goes unheard
@@ -30,7 +30,7 @@ ANCHOR = 0.01  # weight of the displacements themselves, relative to the membran
 
 
 class ClothWarp:
-    """Follows the clothes of one reference picture.
+    """Follows the clothes of one reference image.
 
     Args:
         reference: uint8 grey [H, W].
@@ -43,18 +43,18 @@ class ClothWarp:
     """
 
     def __init__(self, reference: np.ndarray, clothes: np.ndarray, to_rest: np.ndarray) -> None:
-        picture = _blurred(reference)
-        rows, columns = _strong_pixels(picture, clothes)
+        image = _blurred(reference)
+        rows, columns = _strong_pixels(image, clothes)
         self.usable = len(rows) >= LEAST_POINTS
         self.points = _move(to_rest, np.stack([columns, rows], -1) + 0.5)
-        self.values = picture[rows, columns].astype(np.float64)
+        self.values = image[rows, columns].astype(np.float64)
         everything = np.argwhere(clothes)[:, ::-1] + 0.5 if clothes.any() else np.array([[0.0, 0.0], [1.0, 1.0]])
         everything = _move(to_rest, everything)
         self.box = np.stack([everything.min(0), everything.max(0)])
         if not self.usable:
             return
         self.basis = self._basis(self.points)
-        gradient = np.stack([cv2.Scharr(picture, cv2.CV_32F, i, 1 - i)[rows, columns] / 32 for i in (1, 0)], -1)
+        gradient = np.stack([cv2.Scharr(image, cv2.CV_32F, i, 1 - i)[rows, columns] / 32 for i in (1, 0)], -1)
         gradient = gradient @ invert(to_rest)[:, :2]
         # Unknowns: x of all nodes, y of all nodes, then a gain and an offset against changing light.
         light = np.stack([self.values - 128, np.ones_like(self.values)], -1)
@@ -70,19 +70,19 @@ class ClothWarp:
         row = np.repeat(np.arange(len(points)), 4)
         return sparse.csr_matrix((weight.ravel(), (row, index.ravel())), shape=(len(points), ROWS * COLUMNS))
 
-    def fit(self, picture: np.ndarray, from_rest: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """Displacements of the nodes in one picture.
+    def fit(self, image: np.ndarray, from_rest: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
+        """Measure the displacements of the nodes in one image.
 
         Args:
-            picture: uint8 grey [H, W].
-            from_rest: [2, 3] similarity, pixels at rest to pixels of the picture.
+            image: uint8 grey [H, W].
+            from_rest: [2, 3] similarity, pixels at rest to pixels of the image.
             start: [ROWS * COLUMNS, 2] pixels at rest.
 
         Returns:
             The displacements [ROWS * COLUMNS, 2] in pixels at rest, and the share of points that fit.
         """
-        image = _blurred(picture)
-        height, width = image.shape
+        blurred = _blurred(image)
+        height, width = blurred.shape
         nodes, support = start, 0.0
         for _ in range(ITERATIONS):
             at = _move(from_rest, self.points + self.basis @ nodes)
@@ -90,7 +90,7 @@ class ClothWarp:
             if inside.sum() < LEAST_POINTS:
                 return start, 0.0
             maps = (at - 0.5).astype(np.float32)  # OpenCV's pixel centres are at 0
-            seen = cv2.remap(image, maps[:, :1], maps[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            seen = cv2.remap(blurred, maps[:, :1], maps[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             difference = seen[:, 0] - self.values
             difference -= np.median(difference[inside])
             spread = max(1.4826 * float(np.median(np.abs(difference[inside]))), NOISE)
@@ -108,10 +108,10 @@ class ClothWarp:
         return nodes, support
 
 
-def _strong_pixels(picture: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _strong_pixels(image: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the strongest gradients of each small square of a part and its outline."""
     near = cv2.dilate(part.astype(np.uint8), _disk(OUTLINE))
-    strength = np.hypot(*(cv2.Scharr(picture, cv2.CV_32F, i, 1 - i) / 32 for i in (1, 0))) * near
+    strength = np.hypot(*(cv2.Scharr(image, cv2.CV_32F, i, 1 - i) / 32 for i in (1, 0))) * near
     strength[:2] = strength[-2:] = strength[:, :2] = strength[:, -2:] = 0
     height, width = (n // CELL * CELL for n in strength.shape)
     squares = strength[:height, :width].reshape(height // CELL, CELL, width // CELL, CELL)
@@ -134,8 +134,8 @@ def _membrane() -> sparse.spmatrix:
     return across.T @ across + down.T @ down + ANCHOR * eye(ROWS * COLUMNS)
 
 
-def _blurred(picture: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(picture.astype(np.float32), (0, 0), BLUR)
+def _blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), BLUR)
 
 
 def _disk(radius: int) -> np.ndarray:

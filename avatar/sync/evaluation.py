@@ -1,7 +1,7 @@
-"""How good is a sync judge? Offsets found and strangers' sound told apart, on clips cut from real videos.
+"""How good is a sync judge? Delays found and strangers' audio told apart, on clips cut from real videos.
 
-The true offset of real footage is seldom known, so three things are counted: whether a clip agrees with its whole
-video, whether the answer moves by k frames when the sound is moved by k frames, and, where an offset is known from
+The true delay of real footage is seldom known, so three things are counted: whether a clip agrees with its whole
+video, whether the answer moves by k frames when the audio is moved by k frames, and, where a delay is known from
 elsewhere, whether that is what is found.
 """
 
@@ -18,7 +18,7 @@ from avatar.preprocess.face_tracker import Track
 from avatar.sync.judge import MIN_SECONDS, SyncJudge, SyncScore
 
 SHIFTS = (-7, 3)  # frames
-STRANGERS = 2  # other sounds per clip, of each kind
+STRANGERS = 2  # other audio per clip, of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,17 @@ class Clip:
     Attributes:
         video: Its name.
         start, seconds: Which part.
-        score: With its own sound.
-        of_video: Offset in frames found for the whole video.
-        moved: Frames by which the sound was moved to earlier times, to the offset found then.
-        strangers: Scores with sound from "other" videos, and from elsewhere in the "same" one.
+        fps: Frames per second.
+        score: With its own audio.
+        of_video: Audio delay in seconds found for the whole video.
+        moved: Frames by which the audio was moved to earlier times, to the delay in seconds found then.
+        strangers: Scores with audio from "other" videos, and from elsewhere in the "same" one.
     """
 
     video: str
     start: float
     seconds: float
+    fps: float
     score: SyncScore
     of_video: float
     moved: dict[int, float] = field(default_factory=dict)
@@ -46,7 +48,7 @@ class Clip:
 def judge_clips(judge: SyncJudge, videos: Mapping[str, Track], seconds: float) -> list[Clip]:
     """Judge all clips of a length, each overlapping the next by half.
 
-    A video that is shorter is one clip, if it can be judged at all. Clips whose sound is silent are left out.
+    A video that is shorter is one clip, if it can be judged at all. Clips whose audio is silent are left out.
     """
     rng = np.random.default_rng(0)
     places = [(name, *part) for name, track in videos.items() for part in _parts(track, seconds)]
@@ -55,14 +57,14 @@ def judge_clips(judge: SyncJudge, videos: Mapping[str, Track], seconds: float) -
     for name, start, length in places:
 
         def score(
-            sound: str, at: float, name: str = name, start: float = start, length: float = length
+            heard: str, at: float, name: str = name, start: float = start, length: float = length
         ) -> SyncScore | None:
-            return _score(judge, videos[name], start, length, videos[sound], at)
+            return _score(judge, videos[name], start, length, videos[heard], at)
 
         own = score(name, start)
         if own is None:
             continue
-        # The sound moved to earlier times: the picture is late by so much more.
+        # The audio moved to earlier times: its delay is less by so much.
         moved = {shift: score(name, start + shift / videos[name].fps) for shift in SHIFTS}
         same = [(v, at) for v, at, n in places if v == name and n >= length and abs(at - start) >= length]
         other = [(v, at) for v, at, n in places if v != name and n >= length]
@@ -75,9 +77,10 @@ def judge_clips(judge: SyncJudge, videos: Mapping[str, Track], seconds: float) -
                 video=name,
                 start=start,
                 seconds=length,
+                fps=videos[name].fps,
                 score=own,
-                of_video=whole[name].offset_frames,
-                moved={shift: found.offset_frames for shift, found in moved.items() if found is not None},
+                of_video=whole[name].audio_delay_s,
+                moved={shift: found.audio_delay_s for shift, found in moved.items() if found is not None},
                 strangers={kind: [s for s in scores if s is not None] for kind, scores in strangers.items()},
             )
         )
@@ -89,23 +92,28 @@ def summary(clips: Iterable[Clip], known: Mapping[str, float] | None = None) -> 
 
     Args:
         clips: Of :func:`judge_clips`.
-        known: True offsets in frames (positive: the picture is late) of some of the videos.
+        known: True audio delays in seconds of some of the videos.
 
     Returns:
         ``clips``; shares of ``agrees_with_video``, also ``per_video``, and ``follows_shift`` (all within one frame);
-        ``known_offset``, the share within one frame of the truth, per video; areas under the ROC curve of the distance
-        for matched against shuffled sound: ``auc`` over all, ``auc_other_video`` and ``auc_same_video`` by where the
-        shuffled sound is from; ``auc_confidence``, over all, of the confidence; ``accuracy``, the mean of the shares
+        ``known_delay``, the share within one frame of the truth, per video; areas under the ROC curve of the distance
+        for matched against shuffled audio: ``auc`` over all, ``auc_other_video`` and ``auc_same_video`` by where the
+        shuffled audio is from; ``auc_confidence``, over all, of the confidence; ``accuracy``, the mean of the shares
         that one ``threshold`` of the distance gets right of either; medians of the confidence.
     """
     clips = list(clips)
     agrees: dict[str, list[bool]] = {}
     right: dict[str, list[bool]] = {}
     for clip in clips:
-        agrees.setdefault(clip.video, []).append(abs(clip.score.offset_frames - clip.of_video) <= 1)
+        found = clip.score.audio_delay_s
+        agrees.setdefault(clip.video, []).append(abs(found - clip.of_video) * clip.fps <= 1)
         if known and clip.video in known:
-            right.setdefault(clip.video, []).append(abs(clip.score.offset_frames - known[clip.video]) <= 1)
-    follows = [abs(f - c.score.offset_frames - shift) <= 1 for c in clips for shift, f in c.moved.items()]
+            right.setdefault(clip.video, []).append(abs(found - known[clip.video]) * clip.fps <= 1)
+    follows = [
+        abs((delay - clip.score.audio_delay_s) * clip.fps + shift) <= 1
+        for clip in clips
+        for shift, delay in clip.moved.items()
+    ]
     matched = [clip.score for clip in clips]
     others = {kind: [s for clip in clips for s in clip.strangers[kind]] for kind in ("same", "other")}
     shuffled = others["same"] + others["other"]
@@ -122,7 +130,7 @@ def summary(clips: Iterable[Clip], known: Mapping[str, float] | None = None) -> 
         "threshold": threshold,
         "median_confidence_matched": _median(_confidences(matched)),
         "median_confidence_shuffled": _median(_confidences(shuffled)),
-        "known_offset": {name: _mean(values) for name, values in right.items()},
+        "known_delay": {name: _mean(values) for name, values in right.items()},
         "per_video": {name: _mean(values) for name, values in agrees.items()},
     }
 
@@ -144,12 +152,12 @@ def _parts(track: Track, seconds: float) -> list[tuple[float, float]]:
 
 
 def _score(
-    judge: SyncJudge, seen: Track, start: float, seconds: float, heard: Track, sound_start: float
+    judge: SyncJudge, seen: Track, start: float, seconds: float, heard: Track, audio_start: float
 ) -> SyncScore | None:
-    """The mouth from ``start`` on with the sound from ``sound_start`` on; None where that is silent."""
+    """Score the mouth from ``start`` on with the audio from ``audio_start`` on; None where that is silent."""
     first = round(start * seen.fps)
     landmarks = seen.landmarks[first : first + round(seconds * seen.fps)]
-    begin = round((sound_start + first / seen.fps - start) * SAMPLE_RATE)
+    begin = round((audio_start + first / seen.fps - start) * SAMPLE_RATE)
     at = begin + np.arange(round(len(landmarks) / seen.fps * SAMPLE_RATE))
     inside = (at >= 0) & (at < len(heard.audio))
     audio = np.where(inside, heard.audio[at.clip(0, len(heard.audio) - 1)], 0).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Does the mouth say what is heard, and how far are picture and sound apart? A small network that was trained for it.
+"""Does the mouth say what is heard, and how far are audio and video apart? A small network that was trained for it.
 
 The idea is SyncNet's (Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016): one encoder for the
-mouth, one for the sound, and a distance that is small where both belong to the same moment. The mouth is not seen in
+mouth, one for the audio, and a distance that is small where both belong to the same moment. The mouth is not seen in
 pixels but as the geometry of lips and jaw in the head's own axes, relative to the clip's own rest and spread, so that
-neither who it is nor the style of the picture is judged. The sound is log-mel energies, which know no language.
+neither who it is nor the style of the image is judged. The audio is log-mel energies, which know no language.
 
 docs/sync_judge.md says what the shipped network was trained on and how well it does on people it has never seen.
 """
@@ -34,10 +34,10 @@ from avatar.motion.mouth import GEOMETRY
 FORMAT = "avatar-sync-judge-1"
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
 RATE = 25.0  # windows per second, whatever the video's rate is
-REACH = 15  # windows: offsets of up to 0.6 s are looked for
+REACH = 15  # windows: delays of up to 0.6 s are looked for
 BANDS = 40
 ROWS = 4  # of the mel energies (100 Hz) in a window
-# Windows by which the network reads pictures as too early, against the sync stage of `avatar prepare`: the median over
+# Windows by which the network reads video as too early, against the sync stage of `avatar prepare`: the median over
 # the development people (docs/sync_judge.md).
 ZERO = 0.4
 MIN_SECONDS = 2.0
@@ -54,24 +54,22 @@ class SyncScore:
     """What the judge says about a clip.
 
     Attributes:
-        confidence: Median over all offsets minus least distance: how much better the best offset is than any. The
-            best of many is never 0: clips of 5 s have 0.27 with their own sound and 0.10 with another in the median
+        confidence: Median over all delays minus least distance: how much better the best delay is than any. The
+            best of many is never 0: clips of 5 s have 0.27 with their own audio and 0.10 with another in the median
             (at 8 s 0.28 and 0.08).
-        offset_frames: Where the distance is least, in the video's frames, to a fraction of one. Positive: the picture
-            is late relative to the sound. `avatar prepare` counts the other way round (`av_offset_frames` > 0: the
-            sound is late).
-        distance: 1 minus the mean cosine between mouth and sound at that offset, beyond what windows of this clip
+        audio_delay_s: Where the distance is least, seconds, to a fraction of a window. Positive: audio after video.
+        distance: 1 minus the mean cosine between mouth and audio at that delay, beyond what windows of this clip
             have in common anyway; about 1 where nothing fits, smaller is better.
     """
 
     confidence: float
-    offset_frames: float
+    audio_delay_s: float
     distance: float
 
 
 @final
 class SyncNet(nn.Module):
-    """Mouth and sound into one space, at 25 windows per second.
+    """Embeds mouth and audio in one space, at 25 windows per second.
 
     Args:
         width: Channels of the hidden layers.
@@ -175,10 +173,10 @@ class SyncJudge:
         Raises:
             AvatarError: See :meth:`distances`.
         """
-        return best_offset(self.distances(landmarks, audio, fps), fps)
+        return best_delay(self.distances(landmarks, audio, fps))
 
     def matched(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> float:
-        """How well mouth and sound go together as they are, give or take 40 ms: 1 minus the distance there.
+        """Measure how well mouth and audio go together as they are, give or take 40 ms: 1 minus the distance there.
 
         About 0 where they have nothing to do with each other; the number to rank clips by.
 
@@ -188,16 +186,16 @@ class SyncJudge:
         return 1 - float(self.distances(landmarks, audio, fps)[REACH - 1 : REACH + 2].min())
 
     def distances(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> np.ndarray:
-        """Mean distance of mouth and sound at each offset.
+        """Measure the mean distance of mouth and audio at each delay.
 
         Args:
             landmarks, audio, fps: As for :meth:`score`. What one of them is longer than the other is not used.
 
         Returns:
-            [2 * REACH + 1], for the picture late by -REACH to REACH windows of 40 ms.
+            [2 * REACH + 1], for audio that comes REACH to -REACH windows of 40 ms after video.
 
         Raises:
-            AvatarError: A shape or the rate is wrong, the sound is silent or not finite, the clip is shorter than
+            AvatarError: A shape or the rate is wrong, the audio is silent or not finite, the clip is shorter than
                 `MIN_SECONDS`, or the face is seen in less than half of it.
         """
         _check(landmarks, audio, fps)
@@ -222,19 +220,19 @@ class SyncJudge:
         mouth = np.where(known[:, None], mouth - mouth[known].mean(0), 0)
         sound = sound - sound.mean(0)
         curve = []
-        for late in range(-REACH, REACH + 1):  # what is seen at t belongs to what was heard at t - late
-            seen_part = slice(max(late, 0), count + min(late, 0))
-            heard_part = slice(max(-late, 0), count - max(late, 0))
+        for ahead in range(-REACH, REACH + 1):  # what is seen at t belongs to what was heard at t - ahead
+            seen_part = slice(max(ahead, 0), count + min(ahead, 0))
+            heard_part = slice(max(-ahead, 0), count - max(ahead, 0))
             curve.append(1 - (mouth[seen_part] * sound[heard_part]).sum() / known[seen_part].sum())
         return np.array(curve)
 
 
-def best_offset(curve: np.ndarray, fps: float) -> SyncScore:
-    """What :meth:`SyncJudge.distances` say; their mean over several clips may be given as well."""
+def best_delay(curve: np.ndarray) -> SyncScore:
+    """Find the best delay in :meth:`SyncJudge.distances`, or in their mean over several clips."""
     best = int(curve.argmin())
     return SyncScore(
         confidence=float(np.median(curve) - curve[best]),
-        offset_frames=float((best + _vertex(curve, best) - REACH + ZERO) * fps / RATE),
+        audio_delay_s=-float((best + _vertex(curve, best) - REACH + ZERO) / RATE),
         distance=float(curve[best]),
     )
 
@@ -250,7 +248,7 @@ def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, 
     Returns:
         [T, len(CHANNELS)] float32 centimetres, frames without a face filled in linearly; [T] bool, where there was one.
     """
-    from avatar.preprocess.refine import rigid_points
+    from avatar.preprocess.head_fit import rigid_points
 
     rigid = rigid_points(shape)
     pixels = landmarks[..., :2].astype(np.float64)

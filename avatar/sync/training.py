@@ -1,4 +1,4 @@
-"""Training of the sync judge: recordings of mouths with their sound, and the contrastive loss.
+"""Training of the sync judge: recordings of mouths with their audio, and the contrastive loss.
 
 Three kinds of recordings: tracked videos, blendshape animation with its speech, and performances of the project's own
 synthetic voice. The latter two are acted by drawn faces in front of a camera and "tracked" exactly, with noise.
@@ -35,7 +35,7 @@ from avatar.synth.body import Body, build_body
 from avatar.synth.make import SCRIPT
 from avatar.synth.subject import canonical_mesh
 
-SEGMENT = 100  # windows of mouth; the sound is REACH longer at both ends
+SEGMENT = 100  # windows of mouth; the audio is REACH longer at both ends
 POOLS = (5, 20, 80)  # windows over which the loss averages: a word is hard to place, a sentence is not
 _EDGE = 10  # windows at the ends of a segment that see padding
 _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 32, 2e-3, 1e-2
@@ -50,7 +50,7 @@ _NEIGHBOUR = 0.15  # of the target, to each neighbour of the right offset: a fra
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A mouth and its sound, in step.
+    """A mouth and its audio, in step.
 
     Attributes:
         motion: [n, len(CHANNELS)] float32 centimetres at `RATE`.
@@ -65,7 +65,7 @@ class Recording:
 
 
 def record(landmarks: np.ndarray, audio: np.ndarray, fps: float, shape: np.ndarray) -> Recording:
-    """Tracked landmarks [T, 478, 2] and sound [S] as the network sees them, at rest around zero."""
+    """Prepare tracked landmarks [T, 478, 2] and audio [S] as the network sees them, at rest around zero."""
     motion, seen = mouth_motion(landmarks, shape)
     count = int(min(len(motion) / fps, len(audio) / SAMPLE_RATE) * RATE)
     motion, _ = at_windows(motion, seen, fps, count)

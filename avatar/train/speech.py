@@ -58,13 +58,13 @@ def train_speech(
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
 
-    if not data.info["has_audio"]:
+    if not data.info.has_audio:
         log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
         if keep and prior is not None:
             prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / SHARED)
         return
     motion = _tracked_motion(data)[: data.test_start]
-    samples, delay = load_audio(data.audio_path), _audio_delay_s(data)
+    samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
     train_personal(motion, samples, speech_encoder(encoder), delay, seed=seed).save(folder / PERSONAL)
     if prior is None:
         return
@@ -81,17 +81,13 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
 
     motion = Motion.load(folder / "motion.safetensors")
     segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
-    samples = load_audio(data.audio_path) if data.info["has_audio"] else None
+    samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
-        generator = MotionGenerator.fit(motion, segments, samples, _audio_delay_s(data), seed)
+        generator = MotionGenerator.fit(motion, segments, samples, data.info.audio_delay_s, seed)
     except AvatarError as error:
         log.warn(f"the avatar will not generate head motion: {error}")
         return
     generator.save(folder / FILE)
-
-
-def _audio_delay_s(data: PersonDataset) -> float:
-    return float(data.info["av_offset_frames"]) / data.fps
 
 
 def _tracked_motion(data: PersonDataset) -> Motion:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from avatar.cli.main import main
+from avatar.data import ernerf
 from avatar.errors import AvatarError
 from avatar.infer.sources import AudioFile
 from avatar.io import video
 from avatar.io.audio import load_audio, probe_audio
 from avatar.io.images import write_jpeg
 from avatar.paths import write_json
-from avatar.preprocess import dataset_layout as ernerf
 from tests.media import write_sound
 
 
@@ -117,10 +117,10 @@ def test_sound_that_is_too_long_to_hold_is_refused(tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     folder = tmp_path / "d"
-    (folder / ernerf.PICTURES).mkdir(parents=True)
+    (folder / ernerf.IMAGES).mkdir(parents=True)
     for i in range(10):
-        write_jpeg(folder / ernerf.PICTURES / f"{i}.jpg", np.zeros((16, 16, 3), np.uint8))
-    write_sound(folder / ernerf.SOUND, 0.4)
+        write_jpeg(folder / ernerf.IMAGES / f"{i}.jpg", np.zeros((16, 16, 3), np.uint8))
+    write_sound(folder / ernerf.AUDIO, 0.4)
     return folder
 
 
@@ -134,12 +134,12 @@ def transforms(folder: Path, **change: object) -> Path:
 
 
 def test_numbers_of_pictures_are_not_counted_up_to(dataset: Path) -> None:
-    pictures = dataset / ernerf.PICTURES
+    pictures = dataset / ernerf.IMAGES
     for name in ("²³.jpg", "٣.jpg", f"{'9' * 40}.jpg", "a.jpg"):
         (pictures / name).write_bytes((pictures / "0.jpg").read_bytes())
     assert ernerf.read_info(dataset).num_frames == 10  # names of other things
     (pictures / "999999999.jpg").write_bytes(b"")
-    with pytest.raises(AvatarError, match=r"ori_imgs/10\.jpg is missing; 999999989 of the pictures"):
+    with pytest.raises(AvatarError, match=r"ori_imgs/10\.jpg is missing; 999999989 of the images"):
         ernerf.read_info(dataset)
 
 
@@ -159,7 +159,7 @@ def test_transforms_are_checked(tmp_path: Path, change: dict[str, object], says:
 
 
 def test_a_picture_that_claims_to_be_huge_is_refused(dataset: Path) -> None:
-    path = dataset / ernerf.PICTURES / "0.jpg"
+    path = dataset / ernerf.IMAGES / "0.jpg"
     data = bytearray(path.read_bytes())
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = (65_500).to_bytes(2, "big") * 2

@@ -21,7 +21,7 @@ from avatar.io import audio
 from avatar.paths import write_json
 from avatar.train.run import describe, parts_before
 from avatar.writing import LOCK, one_writer
-from tests.person import make_person, small_config
+from tests.person import make_person, person_info, small_config
 
 
 def said(capfd: pytest.CaptureFixture[str]) -> str:
@@ -88,7 +88,7 @@ def test_a_run_may_be_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_record_of_the_machine_does_not_stop_a_resume(tmp_path: Path, content: object) -> None:
     write_json(tmp_path / "environment.json", content)
     assert isinstance(parts_before(tmp_path), list)
-    data = type("Data", (), {"info": {}})
+    data = type("Data", (), {"info": person_info()})
     describe(tmp_path, small_config(tmp_path / "person", tmp_path), data)
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from avatar.cli.main import main
-from avatar.cli.prepare import Config
+from avatar.data.person import PersonFolder
+from avatar.data.results import SyncResult
 from avatar.paths import write_json
 from avatar.preprocess import ingest, track
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext, run_stage
 from avatar.writing import WORKING
 from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video
@@ -89,7 +91,7 @@ def test_too_short(capfd, tmp_path: Path) -> None:
 def test_no_sound_track(capfd, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [portrait()] * 60, None)
     said = refused(capfd, path, "--out", tmp_path / "p")
-    assert "no sound track" in said and "--no-audio" in said
+    assert "no audio track" in said and "--no-audio" in said
 
 
 def test_silent_sound(capfd, tmp_path: Path) -> None:
@@ -129,10 +131,11 @@ def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:
     ("option", "words"),
     [
         ("--sise=512", "--sise"),
-        ("--audio-features=whisper", "whisper"),
         ("--size=10", "too small"),
         ("--mask-stride=-1", "negative"),
-        ("--av-offset=late", "neither a number nor auto"),
+        ("--audio-delay-s=late", "late"),
+        ("--audio-delay-s=nan", "no number of possible size"),
+        ("--audio-delay-s=-601", "from -600 to 600"),
         ("--stages=ingest,polish", "no stage 'polish'"),
     ],
 )
@@ -174,7 +177,7 @@ def test_disk_full_then_resumed(capfd, tmp_path: Path, video: Path, monkeypatch:
         def full(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(ingest, "_write_picture", full)
+        patch.setattr(ingest, "_write_frame", full)
         assert "disk is full" in refused(capfd, video, "--out", person, SOME)
     assert not (person / "ingest").exists()
     assert main(["prepare", str(video), "--out", str(person), SOME]) == 0
@@ -202,8 +205,12 @@ def test_killed_halfway_goes_on(capfd, tmp_path: Path, video: Path, monkeypatch:
 
 def test_what_is_put_together_goes_with_the_stage_it_came_from(tmp_path: Path) -> None:
     """A kill after one stage was made anew must not leave a person.json that speaks of the old one."""
-    stage = SimpleNamespace(NAME="sync", INPUTS=(), VERSION=1, options=lambda _: {}, run=lambda *_: {})
-    ctx = StageContext(person=tmp_path, config=Config(video=tmp_path / "v.mp4", out=tmp_path))
+
+    def done(*_: object) -> SyncResult:
+        return SyncResult(has_audio=False, audio_delay_s=0.0)
+
+    stage = SimpleNamespace(NAME="sync", INPUTS=(), VERSION=1, options=lambda _: {}, run=done)
+    ctx = StageContext(person=PersonFolder(tmp_path), video=tmp_path / "v.mp4", config=PrepareConfig())
     for ran in (True, False):
         write_json(tmp_path / "person.json", {})
         assert run_stage(stage, ctx) is ran  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
 from tests.fake_avatar import FPS, SIZE, FakeAvatar, LoudnessSpeech
+from tests.person import person_info
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -213,7 +214,7 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     motion.head_rotation[:, 0] = torch.arange(100) / 1000
 
     class Person:
-        audio_path, fps, info = sound, FPS, {"av_offset_frames": offset}
+        audio_path, fps, info = sound, FPS, person_info(fps=FPS, audio_delay_s=offset / FPS)
 
     Person.motion = motion  # type: ignore[attr-defined]
     person: Any = Person
@@ -262,7 +263,7 @@ def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
         open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
-    (folder / "person.json").write_text('{"width": 4}')
+    (folder / "person.json").write_text('{"format": "avatar-person-2", "width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
         open_person(run, None)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from avatar.cli.prepare import Config
+from avatar.data.background import warp_affine as warp
+from avatar.data.masks import EYE_LEFT, EYE_RIGHT
+from avatar.data.masks import SIZE as MASK_SIZE
+from avatar.data.person import PersonFolder
+from avatar.data.results import Intrinsics, ParseResult, RefineResult, TrackResult
+from avatar.geometry.mesh import FACE_OVAL
+from avatar.io.images import write_png
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from avatar.preprocess import parse
-from avatar.preprocess.background import warp, write_rgb
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext
+from tests.person import ingest_result, write_result
 
 SIZE = 160
 HEAD = np.array([80.0, 68.0])
@@ -34,11 +40,11 @@ def face(shift: np.ndarray, opening: float = 3.0) -> np.ndarray:
         angle = start + 2 * np.pi * np.arange(len(indices)) / len(indices)
         points[list(indices), :2] = np.stack([np.cos(angle), np.sin(angle)], -1) * axes + HEAD + centre
 
-    ring(parse.FACE_OVAL, (0, 0), (22, 30), -np.pi / 2)  # from the forehead over the person's left (right here)
+    ring(FACE_OVAL, (0, 0), (22, 30), -np.pi / 2)  # from the forehead over the person's left (right here)
     ring(LIPS_OUTER, (0, 15), (10, 4 + opening), np.pi)
     ring(LIPS_INNER, (0, 15), (7, opening), np.pi)
-    ring(parse.EYE_LEFT, (9, -6), (4, 2), 0.0)
-    ring(parse.EYE_RIGHT, (-9, -6), (4, 2), 0.0)
+    ring(EYE_LEFT, (9, -6), (4, 2), 0.0)
+    ring(EYE_RIGHT, (-9, -6), (4, 2), 0.0)
     points[:, :2] += shift
     return points
 
@@ -68,7 +74,7 @@ class Person:
         self.head = np.zeros((frames, 2)) if head is None else head
         self.body = still if body is None else body
         self.camera = still if camera is None else camera
-        self.segments = segments or [[0, frames]]
+        self.segments = segments or [(0, frames)]
         wide = SIZE + 80
         self.wall = texture(1, wide, wide, (40, 110, 190))
         self.cloth = texture(2, SIZE, SIZE, (90, 60, 60))
@@ -76,7 +82,7 @@ class Person:
 
     @property
     def context(self) -> StageContext:
-        return StageContext(person=self.folder, config=Config(video=Path("x.mp4"), out=self.folder))
+        return StageContext(person=PersonFolder(self.folder), video=Path("x.mp4"), config=PrepareConfig())
 
     def background(self, index: int) -> np.ndarray:
         """What the camera would see without the person."""
@@ -117,23 +123,19 @@ class Person:
         np.save(self.folder / "track" / "landmarks.npy", np.stack([face(shift) for shift in self.head]))
         translation = np.tile(np.array([0, 0, DEPTH - 3], np.float32), (self.frames, 1))
         save_file({"head_translation": translation}, str(self.folder / "refine" / "motion.safetensors"))
-        self.record("ingest", {"num_frames": self.frames, "size": SIZE, "fps": 25.0})
-        self.record("track", {"segments": self.segments})
-        self.record("refine", {"camera": {"focal": FOCAL, "cx": SIZE / 2, "cy": SIZE / 2}})
-
-    def record(self, name: str, result: dict) -> None:
-        """Finish a stage by hand."""
-        record = {"key": name, "result": result}
-        (self.folder / name / "stage.json").write_text(json.dumps(record))
+        camera = Intrinsics(focal=FOCAL, cx=SIZE / 2, cy=SIZE / 2)
+        ingest = ingest_result(num_frames=self.frames, size=SIZE)
+        for result in (ingest, TrackResult(segments=self.segments), RefineResult(camera=camera)):
+            write_result(self.folder, result)
 
     def write_masks(self, stride: int = 1) -> None:
         """The parse stage, with the true masks."""
         (self.folder / "parse" / "masks").mkdir(parents=True)
         keyframes = parse.choose_keyframes(self.segments, stride)
         for index in keyframes:
-            shares = np.stack([cv2.resize(m, (parse.SIZE, parse.SIZE)) for m in self.masks(index)])
+            shares = np.stack([cv2.resize(m, (MASK_SIZE, MASK_SIZE)) for m in self.masks(index)])
             parse.save_mask(self.folder / "parse" / "masks" / f"{index:06d}.png", shares)
-        self.record("parse", {"stride": stride, "keyframes": keyframes, "method": "drawn"})
+        write_result(self.folder, ParseResult(stride=stride, keyframes=keyframes, method="drawn"))
 
 
-__all__ = ["DEPTH", "FOCAL", "HEAD", "SIZE", "Person", "face", "similarity_about", "texture", "write_rgb"]
+__all__ = ["DEPTH", "FOCAL", "HEAD", "SIZE", "Person", "face", "similarity_about", "texture", "write_png"]

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from avatar.data.background import Background, warp_affine
+from avatar.data.results import BackgroundResult
 from avatar.errors import AvatarError
+from avatar.io.images import read_grey, read_rgb, write_png
 from avatar.preprocess import background
+from avatar.preprocess.affine import compose, invert, transform
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.stage import run_stage
 from tests.unit.drawn_person import SIZE, Person, similarity_about, texture
@@ -14,9 +18,9 @@ from tests.unit.drawn_person import SIZE, Person, similarity_about, texture
 def test_alignment_finds_a_known_similarity_under_another_light(shift, roll, scale):
     wall = texture(3, 260, 260, (120, 120, 120))
     at_rest = np.column_stack([np.eye(2), [50, 50]])
-    reference = background.warp(wall, at_rest, (160, 160))[..., 0]
+    reference = warp_affine(wall, at_rest, (160, 160))[..., 0]
     true = similarity_about(np.array([80.0, 100]), np.array(shift), roll, scale)
-    moved = background.warp(wall, background.compose(at_rest, background.invert(true)), (160, 160))[..., 0]
+    moved = warp_affine(wall, compose(at_rest, invert(true)), (160, 160))[..., 0]
     moved = (moved * 0.85 + 12).astype(np.uint8)
     moved[90:110, 60:80] = 255  # something in the way
     part = np.zeros((160, 160), bool)
@@ -37,36 +41,36 @@ def test_alignment_of_nothing_does_not_fail():
     np.testing.assert_array_equal(found.matrix, np.eye(2, 3))
 
 
-def test_plate_is_the_wall_where_it_was_seen_and_smooth_elsewhere(tmp_path):
+def test_background_is_the_wall_where_it_was_seen_and_smooth_elsewhere(tmp_path):
     frames = 24
     head = np.stack([12 * np.sin(np.arange(frames)), np.zeros(frames)], -1)
     person = Person(tmp_path / "p", head=head, frames=frames)
     person.write_masks(stride=3)
     assert run_stage(background, person.context)
-    result = person.context.result("background")
-    assert not result["moves"] and 0.3 < result["seen"] < 0.95
+    result = person.context.person.result(BackgroundResult)
+    assert not result.moves and 0.3 < result.seen < 0.95
     assert not (person.folder / "background" / "warp.npy").exists()
-    found = background.load_background(person.folder)
-    assert found.warp is None and found.plate.shape == (SIZE, SIZE, 3)
-    seen = background.read_grey(person.folder / "background" / "coverage.png") == 255
-    error = np.abs(found.plate.astype(float) - person.background(0))
+    found = Background.read(person.folder / "background")
+    assert found.warp is None and found.image.shape == (SIZE, SIZE, 3)
+    seen = read_grey(person.folder / "background" / "coverage.png") == 255
+    error = np.abs(found.image.astype(float) - person.background(0))
     assert error[seen].mean() < 2
     # Behind the head nothing is known, but it is wall-coloured: no hair, no skin, no black.
     assert not seen[68, 80]
-    assert np.abs(found.plate[68, 80].astype(float) - person.wall.mean((0, 1))).max() < 50
+    assert np.abs(found.image[68, 80].astype(float) - person.wall.mean((0, 1))).max() < 50
 
 
-def test_held_out_frames_do_not_reach_the_plate(tmp_path):
+def test_held_out_frames_do_not_reach_the_background(tmp_path):
     person = Person(tmp_path / "p", frames=20)
     person.write_masks(stride=2)
     for index in (18, 19):  # the last tenth
-        path = person.context.frame_path(index)
-        background.write_rgb(path, np.full((SIZE, SIZE, 3), 255, np.uint8))
+        path = person.context.person.frame_path(index)
+        write_png(path, np.full((SIZE, SIZE, 3), 255, np.uint8))
     warps = np.tile(np.eye(2, 3), (20, 1, 1))
     run_stage(background, person.context)
-    plate = background.load_background(person.folder).plate
-    without, _ = background.build_plate(person.context, np.arange(18), warps, (SIZE, SIZE))
-    np.testing.assert_array_equal(plate, without)
+    image = Background.read(person.folder / "background").image
+    without, _ = background.build_background(person.context, np.arange(18), warps, (SIZE, SIZE))
+    np.testing.assert_array_equal(image, without)
 
 
 def test_moving_camera_is_found_and_followed(tmp_path):
@@ -81,21 +85,21 @@ def test_moving_camera_is_found_and_followed(tmp_path):
     person = Person(tmp_path / "p", camera=camera, segments=[[0, 10], [10, 20]], frames=frames)
     person.write_masks(stride=3)
     run_stage(background, person.context)
-    result = person.context.result("background")
-    assert result["moves"] and result["largest_shift_px"] > 4
-    found = background.load_background(person.folder)
+    result = person.context.person.result(BackgroundResult)
+    assert result.moves and result.largest_shift_px > 4
+    found = Background.read(person.folder / "background")
     assert found.warp is not None and found.warp.shape == (frames, 2, 3)
     # Relative motion between any two frames is the camera's.
-    ours = background.compose(background.invert(found.warp[17].astype(float)), found.warp[2].astype(float))
-    true = background.compose(camera[17], background.invert(camera[2]))
+    ours = compose(invert(found.warp[17].astype(float)), found.warp[2].astype(float))
+    true = compose(camera[17], invert(camera[2]))
     for corner in ([0, 0], [160, 0], [80, 100]):
-        error = background.move(ours, np.array(corner)) - background.move(true, np.array(corner))
+        error = transform(ours, np.array(corner)) - transform(true, np.array(corner))
         assert np.abs(error).max() < 0.03
     for index in (0, 9, 10, 19):
         wall = person.masks(index)[3] > 0
         wall[:25] = wall[:, :25] = wall[:, -25:] = False  # the rim is seen in a part of the frames only
         error = np.abs(found.frame(index, SIZE, SIZE).astype(float) - person.background(index))[wall]
-        still = np.abs(background.read_rgb(person.folder / "background" / "plate.png").astype(float)
+        still = np.abs(read_rgb(person.folder / "background" / "background.png").astype(float)
                        - person.background(index))[wall]  # fmt: skip
         assert error.mean() < 4 < still.mean()
     shift = np.load(person.folder / "background" / "shift.npy")
@@ -107,22 +111,22 @@ def test_changing_light_is_not_motion(tmp_path, monkeypatch):
     ramp = np.linspace(-20, 20, SIZE)[None, :, None]
     for index in range(12):
         picture = (person.picture(index) + ramp * (index % 3)).clip(0, 255).astype(np.uint8)
-        background.write_rgb(person.context.frame_path(index), picture)
+        write_png(person.context.person.frame_path(index), picture)
     person.write_masks(stride=3)
     run_stage(background, person.context)
-    assert not person.context.result("background")["moves"]
+    assert not person.context.person.result(BackgroundResult).moves
 
 
 def test_fill_keeps_what_was_seen_and_never_overshoots():
     rng = np.random.default_rng(0)
-    plate = rng.uniform(60, 200, (37, 50, 3)).astype(np.float32)
+    image = rng.uniform(60, 200, (37, 50, 3)).astype(np.float32)
     seen = rng.random((37, 50)) < 0.2
-    filled = background.fill_unseen(plate, seen)
-    np.testing.assert_array_equal(filled[seen], plate[seen])
-    assert filled.min() >= plate[seen].min() - 1e-3 and filled.max() <= plate[seen].max() + 1e-3
-    assert (background.fill_unseen(plate, np.zeros_like(seen)) == 128).all()
+    filled = background.fill_unseen(image, seen)
+    np.testing.assert_array_equal(filled[seen], image[seen])
+    assert filled.min() >= image[seen].min() - 1e-3 and filled.max() <= image[seen].max() + 1e-3
+    assert (background.fill_unseen(image, np.zeros_like(seen)) == 128).all()
 
 
 def test_reading_before_the_stage_has_run_is_a_sentence(tmp_path):
-    with pytest.raises(AvatarError, match=r"plate\.png"):
-        background.load_background(tmp_path)
+    with pytest.raises(AvatarError, match=r"background\.png"):
+        Background.read(tmp_path)

@@ -16,7 +16,7 @@ import torch
 from avatar.checks import Record, frame_rate, number, picture_size, read_text, read_toml, whole
 from avatar.errors import AvatarError, printable
 from avatar.io.arrays import check_numbers, check_shape, check_tensors, load_array, load_state
-from avatar.io.images import announced_size, read_picture, write_jpeg, write_png
+from avatar.io.images import announced_size, read_image, write_jpeg, write_png
 from avatar.paths import read_json
 
 NOT_NUMBERS = (math.nan, math.inf, -math.inf, "5", None, True, [], {}, 10**400, 10**5000, 1e12, -25)
@@ -146,7 +146,7 @@ def test_pictures_are_measured_before_they_are_decoded(tmp_path: Path, monkeypat
     for name, write in (("a.jpg", write_jpeg), ("a.png", write_png)):
         write(tmp_path / name, picture)
         assert announced_size((tmp_path / name).read_bytes()) == (60, 40)
-        assert read_picture(tmp_path / name, cv2.IMREAD_COLOR).shape == (40, 60, 3)
+        assert read_image(tmp_path / name, cv2.IMREAD_COLOR).shape == (40, 60, 3)
     data = bytearray((tmp_path / "a.jpg").read_bytes())
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = (65500).to_bytes(2, "big") * 2
@@ -160,6 +160,6 @@ def test_pictures_are_measured_before_they_are_decoded(tmp_path: Path, monkeypat
     monkeypatch.setattr(cv2, "imdecode", decoded)
     for name, says in (("huge", "width is 65500"), ("other", "not a JPEG or PNG"), ("cut", "not a JPEG or PNG")):
         with pytest.raises(AvatarError, match=rf"{name}\.jpg.*{says}"):
-            read_picture(tmp_path / f"{name}.jpg", cv2.IMREAD_COLOR)
+            read_image(tmp_path / f"{name}.jpg", cv2.IMREAD_COLOR)
     with pytest.raises(AvatarError, match="at most"):
         picture_size(16_000, 16_000, "a.png")

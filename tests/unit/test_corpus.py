@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +32,7 @@ from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
 from avatar.corpus.train import fit_on, prepare_all
 from avatar.corpus.workers import spread
+from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
 from avatar.io.checkpoint import save_tensors
 from avatar.motion import arkit_files, facegood
@@ -42,6 +42,7 @@ from avatar.paths import read_json, write_json
 from avatar.sync.judge import REACH
 from avatar.train.speech import load_prior, train_speech
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
+from tests.person import person_info
 from tests.talking import talking
 
 PUCKER, JAW_OPEN = ARTICULATION.index("mouthPucker"), ARTICULATION.index("jawOpen")
@@ -619,17 +620,13 @@ class Person:
     """What `train_speech` asks of a prepared person."""
 
     folder: Path
-    voiced: bool
+    info: PersonInfo
     fps: float = 25.0
     test_start: int = 75
 
     @property
     def audio_path(self) -> Path:
         return self.folder / "ingest" / "audio.wav"
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return {"av_offset_frames": 0.0, "has_audio": self.voiced}
 
 
 def small_prior(path: Path) -> SharedPrior:
@@ -645,7 +642,7 @@ def small_prior(path: Path) -> SharedPrior:
 @pytest.mark.parametrize("voiced", [False, True])
 def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, monkeypatch):
     small_prior(tmp_path / "mine.safetensors")
-    person = Person(tmp_path / "person", voiced)
+    person = Person(tmp_path / "person", person_info(num_frames=83, test_start=75, has_audio=voiced))
     for name in ("person/ingest", "run"):
         (tmp_path / name).mkdir(parents=True)
     write_sound(person.audio_path, 4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 from avatar.cli.main import main
-from avatar.cli.prepare import Config
-from avatar.data import PersonDataset
+from avatar.data import PersonDataset, ernerf
+from avatar.data.person import PersonFolder
 from avatar.errors import AvatarError
 from avatar.export import dataset as export
 from avatar.geometry.cameras import NERF_ORIGIN, Camera, head_to_nerf, nerf_to_head
@@ -24,8 +25,8 @@ from avatar.io.audio import load_audio, write_wav
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.motion.facs import UNITS, action_units
 from avatar.paths import read_json, write_json
-from avatar.preprocess import dataset_layout as ernerf
 from avatar.preprocess import ingest
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext
 from tests.media import need_landmarker, portrait, shifted, write_sound
 from tests.person import make_person
@@ -37,7 +38,7 @@ FRAMES, SIZE, TEST_START = 14, 96, 10
 def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person whose frame 3 was not measured, and whose sound is late by two frames: one click in frame 8."""
     folder = make_person(tmp_path_factory.mktemp("person") / "p", frames=FRAMES, size=SIZE)
-    info = read_json(folder / "person.json") | {"test_start": TEST_START, "av_offset_frames": 2.0}
+    info = read_json(folder / "person.json") | {"test_start": TEST_START, "audio_delay_s": 0.08}
     write_json(folder / "person.json", info)
     motion = PersonDataset(folder).motion
     valid, arkit = motion.valid.clone(), motion.arkit.clone()
@@ -136,7 +137,7 @@ def test_pictures_and_sound_come_back(person: Path, exported: Path) -> None:
 
 def test_sound_that_is_early_is_delayed(person: Path, tmp_path: Path) -> None:
     data = PersonDataset(person)
-    data.info["av_offset_frames"] = -3.0
+    data.info = dataclasses.replace(data.info, audio_delay_s=-0.12)
     export.write_audio(data, tmp_path / "aud.wav")
     samples = load_audio(tmp_path / "aud.wav")
     assert len(samples) == FRAMES * 640 and np.abs(samples).argmax() == 11 * 640
@@ -176,10 +177,10 @@ def test_pictures_are_composed_over_the_background(person: Path, exported: Path)
     data = PersonDataset(person)
     behind = data.masks(4)["background"]
     composed = cv2.imread(str(exported / "gt_imgs/4.jpg"))[..., ::-1].astype(int)
-    assert np.abs(composed - data.plate)[behind > 0.99].mean() < 2
+    assert np.abs(composed - data.background_image)[behind > 0.99].mean() < 2
     assert np.abs(composed - data.image(4))[behind < 0.01].mean() < 2
-    plate = cv2.imread(str(exported / "bc.jpg"))[..., ::-1].astype(int)
-    assert np.abs(plate - data.plate).mean() < 2
+    background = cv2.imread(str(exported / "bc.jpg"))[..., ::-1].astype(int)
+    assert np.abs(background - data.background_image).mean() < 2
 
 
 def test_torso_of_a_frame_without_one_is_empty() -> None:
@@ -250,7 +251,6 @@ def test_another_rate_and_no_sound_are_said_and_kept(tmp_path: Path, capfd: pyte
     folder = make_person(tmp_path / "p", frames=6, size=64, fps=30.0)
     write_json(folder / "person.json", read_json(folder / "person.json") | {"has_audio": False})
     (folder / "ingest/audio.wav").unlink()
-    (folder / "features/audio.npy").unlink()
     assert main(["export", "--format", "dataset", str(folder), "--out", str(tmp_path / "d")]) == 0
     said = " ".join("".join(capfd.readouterr()).split())
     assert "30 frames per second" in said and "no aud.wav" in said
@@ -303,7 +303,7 @@ def _break(dataset: Path, how: str) -> None:
     ("how", "says"),
     [
         ("no pictures", "has no ori_imgs"),
-        ("empty pictures", "holds no pictures"),
+        ("empty pictures", "holds no images"),
         ("gap", "5.jpg is missing"),
         ("no sound", "has no aud.wav"),
         ("long sound", "aud.wav lasts 10.0 s"),
@@ -336,7 +336,7 @@ def test_unlike_and_damaged_pictures_are_named(dataset: Path) -> None:
 
 def test_split_that_cannot_be_kept(dataset: Path) -> None:
     _transforms(dataset, ernerf.VAL, [*range(10, FRAMES), 99])
-    with pytest.raises(AvatarError, match=r"transforms_val.json names the picture ori_imgs/99.jpg"):
+    with pytest.raises(AvatarError, match=r"transforms_val.json names the image ori_imgs/99.jpg"):
         ernerf.test_start(dataset)
     _transforms(dataset, ernerf.VAL, [2, 5, 8])  # between the training frames
     assert ernerf.test_start(dataset) is None
@@ -386,8 +386,8 @@ def test_prepare_takes_a_dataset(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert main(command) == 0
     result = json.loads((tmp_path / "p/ingest/stage.json").read_text())["result"]
     assert (result["num_frames"], result["fps"], result["test_start"], result["size"]) == (130, 25.0, 100, 256)
-    config = Config(video=folder, out=tmp_path / "p")
-    assert StageContext(person=tmp_path / "p", config=config).test_start == 100
+    person = PersonFolder(tmp_path / "p")
+    assert StageContext(person=person, video=folder, config=PrepareConfig()).test_start == 100
     stored = cv2.imread(str(tmp_path / "p/ingest/frames/000007.jpg")).astype(int)
     assert np.abs(stored - cv2.imread(str(folder / "ori_imgs/7.jpg"))).mean() < 2
     assert len(load_audio(tmp_path / "p/ingest/audio.wav")) == 130 * 640

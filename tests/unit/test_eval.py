@@ -28,6 +28,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 from tests.media import need_landmarker, portrait, shifted
+from tests.person import person_info
 
 SIZE, FPS, FRAMES, FIRST = 96, 25.0, 120, 30
 
@@ -65,7 +66,7 @@ class FakePerson:
     def __init__(self, folder: Path) -> None:
         self.folder, self.width, self.height, self.fps = folder, SIZE, SIZE, FPS
         self.num_frames, self.test_start, self.segments = FRAMES, FIRST, [(0, 70), (70, FRAMES)]
-        self.info: dict[str, Any] = {"av_offset_frames": 0}
+        self.info = person_info(fps=FPS)
         self.audio_path = folder / "no-sound.wav"
         self.opening = talking()[:FRAMES]
         tracker = PictureTracker()

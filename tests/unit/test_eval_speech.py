@@ -73,7 +73,7 @@ class FakeJudge:
         if len(audio) < 16000:
             raise AvatarError("The clip is too short to judge.")
         assert landmarks.dtype == np.float32 and landmarks.shape[1:] == (478, 2) and audio.dtype == np.float32
-        return SimpleNamespace(confidence=np.float64(0.5), offset_frames=1.0, distance=0.25)
+        return SimpleNamespace(confidence=np.float64(0.5), audio_delay_s=0.04, distance=0.25)
 
 
 def test_a_judge_is_asked_and_may_refuse() -> None:
@@ -83,8 +83,8 @@ def test_a_judge_is_asked_and_may_refuse() -> None:
     def ask(judge: FakeJudge | None, samples: int) -> dict[str, float | None]:
         return speech_metrics.sync_metrics(judge, track, Speech(samples=np.zeros(samples, np.float32)), FPS, notes)
 
-    names = ("sync_confidence", "sync_offset_frames", "sync_distance")
-    assert ask(FakeJudge(), 32000) == dict(zip(names, (0.5, 1.0, 0.25), strict=True)) and not notes
+    names = ("sync_confidence", "sync_audio_delay_s", "sync_distance")
+    assert ask(FakeJudge(), 32000) == dict(zip(names, (0.5, 0.04, 0.25), strict=True)) and not notes
     assert ask(FakeJudge(), 100) == ask(None, 32000) == dict.fromkeys(names)
     ask(FakeJudge(), 100)
     assert len(notes) == 1 and "too short" in notes[0]  # said once

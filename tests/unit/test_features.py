@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -15,8 +12,7 @@ from avatar.audio.encoders.mel import MelEncoder
 from avatar.audio.encoders.registry import build_encoder, speech_encoder
 from avatar.audio.features import FrameFeatureStream, features_at, features_look_ahead
 from avatar.errors import AvatarError
-from avatar.io.audio import chunked, write_wav
-from avatar.preprocess import features
+from avatar.io.audio import chunked
 
 needs_moonshine = pytest.mark.skipif(
     not assets.available("moonshine_encoder"), reason="the Moonshine encoder is not on this machine"
@@ -164,28 +160,3 @@ def test_without_moonshine_mel_takes_over_and_says_so(
     assert "plain mel energies" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(AvatarError, match="could not be fetched"):
         speech_encoder("moonshine")
-
-
-def _context(folder: Path, audio: bool = True, offset: float = 0.0) -> SimpleNamespace:
-    results = {"ingest": {"fps": 25.0, "num_frames": 50}, "sync": {"offset_frames": offset}}
-    return SimpleNamespace(
-        config=SimpleNamespace(audio=audio, audio_features="mel"),
-        frames=50,
-        folder=lambda name: folder / name,
-        result=lambda name: results[name],
-    )
-
-
-def test_stage_writes_one_row_per_frame_with_the_offset_taken_out(tmp_path: Path) -> None:
-    write_wav(tmp_path / "ingest" / "audio.wav", click(2.0, 1.0))
-    for offset, peak in ((0.0, 25), (5.0, 20)):
-        result = features.run(_context(tmp_path, offset=offset), tmp_path)  # type: ignore[arg-type]
-        energy = np.load(tmp_path / "energy.npy")
-        assert np.load(tmp_path / "audio.npy").shape == (50, result["dim"]) and energy.shape == (50,)
-        assert int(energy.argmax()) == peak
-        assert build_encoder(result["encoder"]).name == "mel"
-
-
-def test_stage_without_sound_writes_nothing(tmp_path: Path) -> None:
-    assert features.run(_context(tmp_path, audio=False), tmp_path) == {"has_audio": False}  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
 from avatar.train.speech import train_headmotion
+from tests.person import person_info
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
 STEPS = 12
@@ -264,7 +265,7 @@ def test_training_leaves_it_in_the_run(
     write_wav(tmp_path / "sound.wav", sound)
     data: Any = SimpleNamespace(
         segments=[(0, 700), (700, 1600)], audio_path=tmp_path / "sound.wav",
-        info={"has_audio": True, "av_offset_frames": 0.0}, fps=FPS,
+        info=person_info(),
     )  # fmt: skip
     monkeypatch.setattr(MotionGenerator.fit, "__defaults__", (0.0, 0, 2))  # delay, seed, steps
     track[:60].save(tmp_path / "motion.safetensors")

@@ -19,11 +19,10 @@ from avatar.data import PersonDataset
 from avatar.headmotion.generator import training_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
-from avatar.paths import write_json
 from avatar.train.run import save_tracking
 from avatar.train.speech import train_speech
 from avatar.train.trainer import Trainer
-from tests.person import make_person, small_config
+from tests.person import make_person, person_info, small_config
 from tests.swaying import swaying
 from tests.unit.test_personal import FPS
 from tests.unit.test_personal import person as speaking_person
@@ -65,9 +64,8 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
 
     person = speaking_person(folder / "person", change)
     audio = person / "ingest" / "audio.wav"
-    info = {"has_audio": True, "test_start": TEST_START, "av_offset_frames": LATE}
-    shape = {"width": 64, "height": 64, "camera": {"focal": 140.0, "cx": 32.0, "cy": 32.0}, "segments": [[0, FRAMES]]}
-    write_json(person / "person.json", info | shape | {"fps": FPS, "num_frames": FRAMES})
+    info = person_info(fps=FPS, num_frames=FRAMES, test_start=TEST_START, audio_delay_s=LATE / FPS)
+    info.write(person / "person.json")
     if first_other is not None:
         other_sound(audio, (first_other + LATE) / FPS)
     data: Any = SimpleNamespace(folder=person, audio_path=audio, info=info,

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from avatar.assets import store as assets
+from avatar.data.masks import SIZE as MASK_SIZE
+from avatar.data.masks import polygon, read_mask
+from avatar.data.results import ParseResult
 from avatar.errors import AvatarError
 from avatar.preprocess import parse
 from avatar.preprocess.stage import run_stage
@@ -26,7 +29,7 @@ def no_segmenter(monkeypatch):
 
 
 def test_keyframes_never_cross_a_cut():
-    assert parse.choose_keyframes([[0, 10], [10, 11], [11, 16]], 4) == [0, 4, 8, 9, 10, 11, 15]
+    assert parse.choose_keyframes([(0, 10), (10, 11), (11, 16)], 4) == [0, 4, 8, 9, 10, 11, 15]
 
 
 def test_stride_grows_with_the_video_up_to_a_quarter_second():
@@ -36,22 +39,22 @@ def test_stride_grows_with_the_video_up_to_a_quarter_second():
 
 
 def test_saved_masks_sum_to_255_and_come_back(tmp_path):
-    shares = np.random.default_rng(0).dirichlet([0.3] * 4, (parse.SIZE, parse.SIZE)).transpose(2, 0, 1)
+    shares = np.random.default_rng(0).dirichlet([0.3] * 4, (MASK_SIZE, MASK_SIZE)).transpose(2, 0, 1)
     parse.save_mask(tmp_path / "m.png", shares)
-    back = parse.read_mask(tmp_path / "m.png")
+    back = read_mask(tmp_path / "m.png")
     np.testing.assert_allclose(back.sum(-1), 1, atol=1e-6)
     np.testing.assert_allclose(back, shares.transpose(1, 2, 0), atol=2.1 / 255)
 
 
 def test_polygon_has_the_right_area_and_place():
     square = np.array([[10.25, 20], [30.25, 20], [30.25, 40], [10.25, 40]])
-    mask = parse.polygon(square, (64, 48))
+    mask = polygon(square, (64, 48))
     assert mask.shape == (48, 64)
     y, x = np.mgrid[0:48, 0:64] + 0.5
     assert mask.sum() == pytest.approx(400, rel=0.06)
     assert (mask * x).sum() / mask.sum() == pytest.approx(20.25, abs=0.3)
     assert (mask * y).sum() / mask.sum() == pytest.approx(30, abs=0.3)
-    assert parse.polygon(np.full((4, 2), np.nan), 16).sum() == 0
+    assert polygon(np.full((4, 2), np.nan), 16).sum() == 0
 
 
 def test_masks_of_every_frame(tmp_path):
@@ -59,7 +62,7 @@ def test_masks_of_every_frame(tmp_path):
     person = Person(tmp_path / "p", head=head, frames=9)
     person.write_masks(stride=4)
     for index in range(9):
-        masks = parse.load_masks(person.folder, index, SIZE)
+        masks = person.context.person.masks(index, SIZE)
         assert all(m.shape == (SIZE, SIZE) and m.dtype == np.float32 for m in masks.values())
         np.testing.assert_allclose(sum(masks[k] for k in PARTS), 1, atol=1e-5)
         true_hair, true_skin = person.masks(index)[:2] > 0
@@ -82,18 +85,18 @@ def test_masks_between_key_frames_follow_the_head(tmp_path):
     person = Person(tmp_path / "p", head=head, frames=5)
     person.write_masks(stride=4)
     true = person.masks(1)[0]
-    ours = parse.load_masks(person.folder, 1, SIZE)["hair"]
-    first, last = (parse.load_masks(person.folder, i, SIZE)["hair"] for i in (0, 4))
+    ours = person.context.person.masks(1, SIZE)["hair"]
+    first, last = (person.context.person.masks(i, SIZE)["hair"] for i in (0, 4))
     unmoved = 0.75 * first + 0.25 * last
     assert np.abs(ours - true).mean() < 0.85 * np.abs(unmoved - true).mean()
 
 
 def test_masks_do_not_mix_across_a_cut(tmp_path):
     head = np.array([[-20.0, 0]] * 5 + [[20.0, 0]] * 5)
-    person = Person(tmp_path / "p", head=head, segments=[[0, 5], [5, 10]], frames=10)
+    person = Person(tmp_path / "p", head=head, segments=[(0, 5), (5, 10)], frames=10)
     person.write_masks(stride=3)
     for index in (4, 5):
-        hair = parse.load_masks(person.folder, index, SIZE)["hair"]
+        hair = person.context.person.masks(index, SIZE)["hair"]
         x = (hair * (np.arange(SIZE) + 0.5)).sum() / hair.sum()
         assert x == pytest.approx(HEAD[0] + head[index, 0], abs=1.5)
 
@@ -101,19 +104,19 @@ def test_masks_do_not_mix_across_a_cut(tmp_path):
 def test_rectangular_sizes_and_bad_frames(tmp_path):
     person = Person(tmp_path / "p", frames=2)
     with pytest.raises(AvatarError, match="parse"):
-        parse.load_masks(person.folder, 0)
+        person.context.person.masks(0, MASK_SIZE)
     person.write_masks()
-    assert parse.load_masks(person.folder, 0, (96, 64))["hair"].shape == (64, 96)
+    assert person.context.person.masks(0, (96, 64))["hair"].shape == (64, 96)
     with pytest.raises(AvatarError, match="frame 2"):
-        parse.load_masks(person.folder, 2)
+        person.context.person.masks(2, MASK_SIZE)
 
 
 def test_without_the_model_it_says_so_and_still_finds_the_person(tmp_path, no_segmenter, capsys):
     person = Person(tmp_path / "p", frames=2)
     assert run_stage(parse, person.context)
     assert "guessed" in capsys.readouterr().err
-    assert person.context.result("parse")["method"] == "shapes"
-    masks = parse.load_masks(person.folder, 0, SIZE)
+    assert person.context.person.result(ParseResult).method == "shapes"
+    masks = person.context.person.masks(0, SIZE)
     hair, skin, clothes, background = person.masks(0) > 0
     for name, true, least in (("background", background, 0.97), ("clothes", clothes, 0.75), ("hair", hair, 0.9)):
         ours = masks[name] > 0.5
@@ -135,7 +138,7 @@ def test_masks_are_the_same_in_several_threads(tmp_path, monkeypatch):
             assert self.busy.acquire(blocking=False)
             self.asked += 1
             time.sleep(0.02)
-            share = np.full((parse.SIZE, parse.SIZE), picture.mean() / 255)
+            share = np.full((MASK_SIZE, MASK_SIZE), picture.mean() / 255)
             self.busy.release()
             return np.stack([share, 1 - share, 0 * share, 0 * share])
 

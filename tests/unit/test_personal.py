@@ -23,7 +23,7 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, NUM_LANDMARKS, encode
 from avatar.motion.mouth import FACE, opening_weights
-from avatar.paths import write_json
+from tests.person import person_info
 
 FPS = 25.0
 SECONDS = 40
@@ -166,9 +166,7 @@ def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m) -> Pa
     voice, opening = voice_and_mouth()
     write_wav(folder / "ingest" / "audio.wav", voice)
     change(track_of(opening)).save(folder / "refine" / "motion.safetensors")
-    about = {"has_audio": True, "test_start": 900, "av_offset_frames": 0.0, "width": 96, "height": 96, "fps": 25.0}
-    about |= {"num_frames": 1000, "segments": [[0, 1000]], "camera": {"focal": 200.0, "cx": 48.0, "cy": 48.0}}
-    write_json(folder / "person.json", about)
+    person_info(num_frames=1000, test_start=900).write(folder / "person.json")
     return folder
 
 

@@ -10,7 +10,8 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, encode
-from avatar.preprocess import bundle, refine, texture
+from avatar.preprocess import bundle, face_motion, head_fit, texture
+from avatar.preprocess.refine import pose_jitter
 
 SIZE = 512
 CENTRE = np.array([256.0, 256.0])
@@ -36,7 +37,7 @@ class Scene:
     focal: float
     landmarks: np.ndarray
     opening: np.ndarray
-    segments: list[list[int]]
+    segments: list[tuple[int, int]]
 
 
 def make_scene(frames: int = 400, noise: float = 0.7, seed: int = 0, cut: bool = False) -> Scene:
@@ -46,12 +47,12 @@ def make_scene(frames: int = 400, noise: float = 0.7, seed: int = 0, cut: bool =
     turn = gaussian_filter1d(rng.standard_normal((frames, 3)), 15, axis=0)
     rotation = turn / turn.std(0) * np.radians([5, 9, 4])
     translation = np.array([1.0, -2.0, 80.0]) + gaussian_filter1d(rng.standard_normal((frames, 3)), 15, axis=0) * 4
-    segments = [[0, frames]]
+    segments = [(0, frames)]
     if cut:
         half = frames // 2
         rotation[half:] += np.radians([3, -8, 2])
         translation[half:] += [3, 1, 5]
-        segments = [[0, half], [half, frames]]
+        segments = [(0, half), (half, frames)]
     opening = np.clip(gaussian_filter1d(rng.standard_normal(frames), 2) * 2.5, 0, None)
     moved = np.repeat(shape[None], frames, 0)
     lower = (canonical[:, 1] > 4) & (canonical[:, 1] < 9)
@@ -79,9 +80,9 @@ def angles_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.degrees(np.linalg.norm(bundle.to_axis_angle(relative), axis=1))
 
 
-def fit(scene: Scene, valid: np.ndarray | None = None) -> refine.Fit:
+def fit(scene: Scene, valid: np.ndarray | None = None) -> head_fit.Fit:
     valid = np.ones(len(scene.landmarks), bool) if valid is None else valid
-    return refine.fit_head(scene.landmarks, valid, scene.segments, scene.canonical, CENTRE, SIZE)
+    return head_fit.fit_head(scene.landmarks, valid, scene.segments, scene.canonical, CENTRE, SIZE)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -104,7 +105,7 @@ def test_smoothing_lowers_the_error_and_stops_at_cuts() -> None:
     assert smooth.mean() <= raw.mean()
     half = scene.segments[0][1]
     assert smooth[half - 1 : half + 1].max() < 2.0
-    assert refine.pose_jitter(found.solution.rotation, scene.segments) < 0.5 * refine.pose_jitter(
+    assert pose_jitter(found.solution.rotation, scene.segments) < 0.5 * pose_jitter(
         found.raw_pose[:, :3], scene.segments
     )
 
@@ -132,8 +133,8 @@ def test_mouth_motion_is_measured_in_the_head() -> None:
     scene = make_scene()
     valid = np.ones(len(scene.landmarks), bool)
     found = fit(scene)
-    shape = refine.neutral_shape(scene.landmarks, valid, found.solution, CENTRE, scene.canonical, found.points)
-    motion = refine.make_motion(
+    shape = face_motion.neutral_shape(scene.landmarks, valid, found.solution, CENTRE, scene.canonical, found.points)
+    motion = face_motion.make_motion(
         scene.landmarks,
         np.zeros((len(valid), 52), np.float32),
         valid,
@@ -181,7 +182,7 @@ def test_quick_closures_survive_the_smoothing_and_noise_does_not() -> None:
     clean = np.repeat([[1.0]], 200, 0)
     clean[60:62] = clean[120:123] = clean[150] = 0  # lips closing for one to three frames
     noisy = clean + 0.03 * rng.standard_normal(clean.shape)
-    smooth = refine.smooth_channels(noisy, [[0, 200]])
+    smooth = face_motion.smooth_channels(noisy, [(0, 200)])
     assert smooth[60:62].max() < 0.1 and smooth[121] < 0.1 and smooth[150] < 0.15
     still = np.r_[5:50, 70:110]
     assert np.diff(smooth[still, 0]).std() < 0.5 * np.diff(noisy[still, 0]).std()
@@ -191,7 +192,7 @@ def test_quick_closures_survive_the_smoothing_and_noise_does_not() -> None:
 def test_smoothing_does_not_reach_over_a_cut() -> None:
     rng = np.random.default_rng(0)
     track = np.concatenate([np.zeros((50, 1)), np.ones((50, 1))]) + 0.05 * rng.standard_normal((100, 1))
-    smooth = refine.smooth_channels(track, [[0, 50], [50, 100]])
+    smooth = face_motion.smooth_channels(track, [(0, 50), (50, 100)])
     assert smooth[49] < 0.15 and smooth[50] > 0.85
 
 
@@ -238,7 +239,7 @@ def test_texture_measurements_lower_the_pose_error() -> None:
     confidence = np.ones((len(scene.landmarks), len(found.points)))
     confidence[:, ::3] = 0  # some points have no texture
     valid = np.ones(len(scene.landmarks), bool)
-    better = refine.refit(
+    better = head_fit.refit(
         found, clean.landmarks[:, found.points, :2].astype(float), confidence, scene.landmarks, valid,
         scene.segments, CENTRE, 250.0,
     )  # fmt: skip

@@ -7,10 +7,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from avatar.data.person import PersonFolder
+from avatar.data.results import Finding, FlaggedSpan, ReportResult, SyncResult
 from avatar.motion.arkit import INDEX
 from avatar.motion.motion import Motion
-from avatar.preprocess import report
-from avatar.preprocess.report import Measurements
+from avatar.preprocess import report_findings as report
+from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.report import tell
+from avatar.preprocess.report_findings import Measurements
+from avatar.preprocess.report_page import plots
+from avatar.preprocess.stage import StageContext
+from tests.person import ingest_result, write_result
 
 FRAMES = 5000
 
@@ -27,7 +34,7 @@ def good_video() -> Measurements:
     )
     raw = np.concatenate([rotation + np.radians(0.1) * rng.standard_normal((FRAMES, 3)), np.zeros((FRAMES, 3))], 1)
     return Measurements(
-        fps=25.0, size=512, segments=[[0, FRAMES]], test_start=FRAMES * 9 // 10, motion=motion,
+        fps=25.0, size=512, segments=[(0, FRAMES)], test_start=FRAMES * 9 // 10, motion=motion,
         residual=np.full(FRAMES, 0.6), raw_pose=raw,
         opening=np.abs(np.sin(4 * time)) * 0.06, face_height=np.full(FRAMES, 250.0),
         sharpness=np.full(FRAMES, 12.0), change=np.full(FRAMES - 1, 1.0),
@@ -50,7 +57,7 @@ def test_each_fault_is_named() -> None:
     data = good_video()
     short = replace(data, motion=data.motion[:500], **{
         name: getattr(data, name)[:500] for name in ("residual", "raw_pose", "opening", "face_height", "sharpness")
-    }, segments=[[0, 500]])  # fmt: skip
+    }, segments=[(0, 500)])  # fmt: skip
     assert "20 s long" in said(short, "bad")
     assert "100 pixels high" in said(replace(data, face_height=np.full(FRAMES, 100.0)), "bad")
     assert "hardly opens" in said(replace(data, opening=np.full(FRAMES, 0.02)), "bad")
@@ -74,7 +81,7 @@ def test_spans_are_found_with_their_reason() -> None:
     valid = data.motion.valid.clone()
     valid[600:660] = False
     spans = report.flag_spans(replace(data, motion=data.motion.map(valid=valid)))
-    assert spans == [
+    assert [(s.start, s.end, s.reason) for s in spans] == [
         (600, 660, "no face"), (300, 340, "blurred"), (100, 130, "covered or mistracked"), (400, 401, "the pose leaps")
     ]  # fmt: skip
 
@@ -84,23 +91,26 @@ def test_blinks_are_counted_once_each() -> None:
 
 
 def test_sync_is_reported() -> None:
-    late = report.judge_sync({"has_audio": True, "offset_frames": 5.0, "trusted": True}, 25.0)
-    assert "late by 5.0 frames (200 ms)" in late[0].text
-    assert report.judge_sync({"has_audio": True, "offset_frames": 0.0, "trusted": False}, 25.0)[0].level == "note"
-    assert report.judge_sync({"has_audio": False, "offset_frames": 0.0}, 25.0) == []
+    for delay, words in ((0.2, "after video by 200 ms"), (-0.12, "before video by 120 ms")):
+        assert words in report.judge_sync(SyncResult(has_audio=True, audio_delay_s=delay))[0].text
+    unsure = SyncResult(has_audio=True, audio_delay_s=0.0, trusted=False)
+    assert report.judge_sync(unsure)[0].level == "note"
+    assert report.judge_sync(SyncResult(has_audio=False, audio_delay_s=0.0)) == []
 
 
 def test_plots_are_a_picture() -> None:
-    assert report.plots(good_video(), [(10, 20, "blurred")]).startswith("data:image/png;base64,iVBOR")
+    assert plots(good_video(), [FlaggedSpan(start=10, end=20, reason="blurred")]).startswith(
+        "data:image/png;base64,iVBOR"
+    )
 
 
 def test_findings_are_told_behind_plain_marks(tmp_path, capsys):
-    from types import SimpleNamespace
-
-    from avatar.preprocess.report import NAME, tell
-
-    findings = [{"level": "note", "text": "The face is 131 pixels high [1]."}, {"level": "good", "text": "Still."}]
-    results = {NAME: {"findings": findings, "flagged": []}, "ingest": {"fps": 25.0}}
-    tell(SimpleNamespace(result=results.__getitem__, folder=tmp_path.__truediv__))  # type: ignore[arg-type]
+    findings = [
+        Finding(level="note", text="The face is 131 pixels high [1]."), Finding(level="good", text="Still."),
+    ]  # fmt: skip
+    person = PersonFolder(tmp_path)
+    for result in (ReportResult(findings=findings, flagged=[]), ingest_result()):
+        write_result(tmp_path, result)
+    tell(StageContext(person=person, video=tmp_path / "v.mp4", config=PrepareConfig()))
     lines = capsys.readouterr().err.splitlines()
     assert "  + Still." in lines and "  o The face is 131 pixels high [1]." in lines

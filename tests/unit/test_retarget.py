@@ -10,7 +10,7 @@ import torch
 
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
-from avatar.infer.sources import read_motion, track_video
+from avatar.infer.sources import read_motion
 from avatar.io.video_writer import VideoWriter
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
@@ -18,6 +18,7 @@ from avatar.motion.blinks import EYES, LIDS
 from avatar.motion.face_channels import BROW_INNER, CHANNEL_INDEX, opening_change
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle, retarget
 from avatar.motion.statistics import MotionStats
+from avatar.preprocess.face_tracker import track_motion
 from tests.media import need_landmarker
 from tests.talking import talking
 
@@ -122,7 +123,7 @@ def test_a_video_is_tracked(tmp_path: Path):
     from avatar.synth.make import make_subject
 
     made = make_subject(tmp_path, 1.2, 160, seed=0, voice="buzz", text="My map, a pie.", motion=1.5, supersample=1)
-    found, truth = track_video(made.video), made.truth
+    found, truth = track_motion(made.video), made.truth
     assert len(found) == len(truth)
     assert np.corrcoef(opening_change(found.face), truth.arkit[:, INDEX["jawOpen"]])[0, 1] > 0.8
     assert np.corrcoef(found.head_rotation[:, 1], truth.head_rotation[:, 1])[0, 1] > 0.9
@@ -134,4 +135,4 @@ def test_a_video_without_a_face_says_so(tmp_path: Path):
         for _ in range(4):
             writer.write(np.full((96, 96, 3), 120, np.uint8))
     with pytest.raises(AvatarError, match="face was found in only 0%"):
-        track_video(tmp_path / "wall.mp4")
+        track_motion(tmp_path / "wall.mp4")

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from avatar.data.person import PersonFolder
+from avatar.data.results import StageResult
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext, run_stage
+from tests.person import ingest_result, write_result
+
+
+@dataclass(frozen=True)
+class Nothing(StageResult):
+    """Of a stage that finds nothing."""
 
 
 def stage(name: str, ran: list[str], inputs: tuple[str, ...] = (), version: int = 1) -> Any:
     """A stage that writes down that it ran; its result depends on the option of its name."""
 
-    def run(ctx: StageContext, out: Path) -> dict[str, Any]:
+    def run(ctx: StageContext, out: Path) -> StageResult:
         ran.append(name)
         (out / "file.txt").write_text(name)
-        return {}
+        return Nothing()
 
     return SimpleNamespace(
-        NAME=name, INPUTS=inputs, VERSION=version, run=run, options=lambda config: {"value": getattr(config, name)}
+        NAME=name, INPUTS=inputs, VERSION=version, run=run, options=lambda ctx: {"value": getattr(ctx.config, name)}
     )
 
 
@@ -38,7 +48,7 @@ def test_a_stage_runs_again_when_what_it_depends_on_changes(tmp_path: Path, chan
     def prepare(first: int = 1, second: int = 1, other: int = 1, version: int = 1) -> list[str]:
         ran: list[str] = []
         config: Any = SimpleNamespace(first=first, second=second, other=other)
-        context = StageContext(person=tmp_path, config=config)
+        context = StageContext(person=PersonFolder(tmp_path), video=tmp_path / "v.mp4", config=config)
         for each in (stage("first", ran, version=version), stage("second", ran, ("first",))):
             run_stage(each, context)
         return ran
@@ -52,11 +62,8 @@ def test_a_stage_runs_again_when_what_it_depends_on_changes(tmp_path: Path, chan
 def test_the_last_tenth_is_held_out_or_what_the_dataset_says(
     tmp_path: Path, frames: int, named: int | None, first: int
 ) -> None:
-    ingest = {"num_frames": frames} | ({} if named is None else {"test_start": named})
-    folder = tmp_path / "ingest"
-    folder.mkdir()
-    from avatar.paths import write_json
-
-    write_json(folder / "stage.json", {"key": "x", "result": ingest})
-    config: Any = SimpleNamespace()
-    assert StageContext(person=tmp_path, config=config).test_start == first
+    write_result(tmp_path, ingest_result(num_frames=frames, test_start=named))
+    assert (
+        StageContext(person=PersonFolder(tmp_path), video=tmp_path / "v.mp4", config=PrepareConfig()).test_start
+        == first
+    )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from avatar.data.person import PersonFolder, PersonInfo
 from avatar.io.audio import load_audio, write_wav
 from avatar.motion.arkit import INDEX
 from avatar.preprocess import sync
+from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.stage import StageContext
+from tests.person import ingest_result, person_info, write_result
 
 FPS = 25.0
 
@@ -50,7 +54,7 @@ def landmarks_of(opening: np.ndarray, frames: int, offset: float) -> tuple[np.nd
 def test_a_known_offset_is_found(offset: float) -> None:
     voice, opening = talking()
     points, jaw = landmarks_of(opening, 700, offset)
-    measured = sync.measure_offset(voice, points, jaw, np.ones(700, bool), FPS)
+    measured = sync.measure_delay(voice, points, jaw, np.ones(700, bool), FPS)
     assert measured.trusted and measured.frames == pytest.approx(offset, abs=0.35)
 
 
@@ -60,7 +64,7 @@ def test_untracked_frames_are_left_out() -> None:
     valid = np.ones(700, bool)
     valid[200:300] = False
     points[200:300] = 1e4 * np.random.default_rng(2).standard_normal((100, 478, 3))
-    measured = sync.measure_offset(voice, points, jaw, valid, FPS)
+    measured = sync.measure_delay(voice, points, jaw, valid, FPS)
     assert measured.trusted and measured.frames == pytest.approx(3.0, abs=0.5)
 
 
@@ -73,28 +77,26 @@ def test_no_offset_is_claimed_for_sound_that_is_not_this_mouth(kind: str) -> Non
         "silence": np.zeros_like(voice),
     }[kind]
     points, jaw = landmarks_of(opening, 700, 0.0)
-    measured = sync.measure_offset(other, points, jaw, np.ones(700, bool), FPS)
-    assert not measured.trusted and sync.applied_offset(measured, FPS) == 0
+    measured = sync.measure_delay(other, points, jaw, np.ones(700, bool), FPS)
+    assert not measured.trusted and sync.applied_delay(measured, FPS) == 0
 
 
 @pytest.mark.parametrize(("confidence", "correlation"), [(1.0, 0.1), (0.5, 0.6)])
 def test_a_peak_must_be_both_clear_and_stable(confidence: float, correlation: float) -> None:
-    unsure = sync.Offset(
-        frames=5.0, confidence=confidence, correlation=correlation, lags=np.zeros(1), curve=np.zeros(1)
-    )
-    assert not unsure.trusted and sync.applied_offset(unsure, FPS) == 0
+    unsure = sync.Delay(frames=5.0, confidence=confidence, correlation=correlation, lags=np.zeros(1), curve=np.zeros(1))
+    assert not unsure.trusted and sync.applied_delay(unsure, FPS) == 0
 
 
 def test_too_short_a_video_is_not_judged() -> None:
     voice, opening = talking(4.0)
     points, jaw = landmarks_of(opening, 100, 4.0)
-    assert not sync.measure_offset(voice, points, jaw, np.ones(100, bool), FPS).trusted
+    assert not sync.measure_delay(voice, points, jaw, np.ones(100, bool), FPS).trusted
 
 
 def test_small_offsets_are_left_alone() -> None:
-    measured = sync.Offset(frames=0.8, confidence=1.0, correlation=0.6, lags=np.zeros(1), curve=np.zeros(1))
-    assert sync.applied_offset(measured, 25.0) == 0
-    assert sync.applied_offset(measured, 15.0) == 0.8  # 53 ms
+    measured = sync.Delay(frames=0.8, confidence=1.0, correlation=0.6, lags=np.zeros(1), curve=np.zeros(1))
+    assert sync.applied_delay(measured, 25.0) == 0
+    assert sync.applied_delay(measured, 15.0) == 0.8 / 15  # 53 ms
 
 
 def _person(folder: Path, offset: float) -> None:
@@ -108,25 +110,30 @@ def _person(folder: Path, offset: float) -> None:
         np.save(folder / "track" / f"{name}.npy", array)
 
 
-def _context(folder: Path, **config: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        config=SimpleNamespace(**{"audio": True, "av_offset": "auto", **config}),
-        folder=lambda name: folder / name,
-        result=lambda name: {"fps": FPS, "num_frames": 700},
-        test_start=630,
-    )
+def _context(folder: Path, test_start: int | None = None, **config: Any) -> StageContext:
+    write_result(folder, ingest_result(fps=FPS, num_frames=700, test_start=test_start))
+    return StageContext(person=PersonFolder(folder), video=folder / "v.mp4", config=PrepareConfig(**config))
 
 
 def test_stage_reports_what_it_applies(tmp_path: Path) -> None:
     _person(tmp_path, 4.0)
-    result = sync.run(_context(tmp_path), tmp_path)  # type: ignore[arg-type]
-    assert result["offset_frames"] == pytest.approx(4.0, abs=0.4) and result["trusted"]
+    result = sync.run(_context(tmp_path), tmp_path)
+    assert result.audio_delay_s == pytest.approx(4.0 / FPS, abs=0.4 / FPS) and result.trusted
+    assert result.measured_delay_s == pytest.approx(result.audio_delay_s, abs=0.01)
     assert np.load(tmp_path / "curve.npy").shape == (25, 2)
 
 
 def test_the_user_knows_better(tmp_path: Path) -> None:
-    assert sync.run(_context(tmp_path, av_offset="-2.5"), tmp_path)["offset_frames"] == -2.5  # type: ignore[arg-type]
-    assert sync.run(_context(tmp_path, audio=False), tmp_path)["offset_frames"] == 0  # type: ignore[arg-type]
+    assert sync.run(_context(tmp_path, audio_delay_s=-0.1), tmp_path).audio_delay_s == -0.1
+    assert sync.run(_context(tmp_path, audio=False), tmp_path).audio_delay_s == 0
+
+
+@pytest.mark.parametrize("fps", [25.0, 24000 / 1001, 30000 / 1001, 59.94, 12.5])
+@pytest.mark.parametrize("frames", [5.0, -2.53, 7.99, 0.0])
+def test_a_delay_in_frames_comes_back_exactly(fps: float, frames: float, tmp_path: Path) -> None:
+    measured = sync.Delay(frames=frames, confidence=1.0, correlation=1.0, lags=np.zeros(1), curve=np.zeros(1))
+    person_info(fps=fps, audio_delay_s=sync.applied_delay(measured, fps)).write(tmp_path / "person.json")
+    assert PersonInfo.read(tmp_path / "person.json").audio_delay_frames == frames
 
 
 @pytest.mark.parametrize("test_start", [630, 450])  # the last tenth, and a dataset's own split
@@ -144,8 +151,6 @@ def test_held_out_frames_and_sound_change_nothing(tmp_path: Path, test_start: in
                 values = np.load(folder / "track" / f"{part}.npy")
                 values[test_start:] = values[test_start:][::-1] * 3 + 5
                 np.save(folder / "track" / f"{part}.npy", values)
-        context = _context(folder)
-        context.test_start = test_start
-        result = sync.run(context, folder)  # type: ignore[arg-type]
+        result = sync.run(_context(folder, test_start), folder)
         results.append((result, np.load(folder / "curve.npy").tolist()))
-    assert results[0] == results[1] and results[0][0]["offset_frames"] == pytest.approx(4.0, abs=0.4)
+    assert results[0] == results[1] and results[0][0].audio_delay_s == pytest.approx(4.0 / FPS, abs=0.4 / FPS)

@@ -56,7 +56,7 @@ def plan_motion(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) 
 def test_the_offset_is_found(judge: SyncJudge, fps: float, late: float) -> None:
     clip = plan_motion(TEXT[0], fps, late)
     score = judge.score(clip.landmarks, clip.audio, fps)
-    assert score.offset_frames == pytest.approx(late, abs=fps / 25)
+    assert score.audio_delay_s == pytest.approx(-late / fps, abs=0.04)
     assert score.confidence > 0.2
 
 
@@ -88,7 +88,7 @@ def test_place_size_and_tilt_of_the_face_do_not_matter(judge: SyncJudge) -> None
     deep = np.concatenate([moved, np.ones((*moved.shape[:2], 1), np.float32)], -1)
     expected, found = judge.score(clip.landmarks, clip.audio, 25.0), judge.score(deep, clip.audio, 25.0)
     assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
-    assert found.offset_frames == pytest.approx(expected.offset_frames, abs=0.05)
+    assert found.audio_delay_s == pytest.approx(expected.audio_delay_s, abs=0.002)
 
 
 def test_frames_without_a_face_are_left_out(judge: SyncJudge) -> None:
@@ -96,7 +96,7 @@ def test_frames_without_a_face_are_left_out(judge: SyncJudge) -> None:
     clip.landmarks[20:50] = np.nan
     clip.landmarks[60] = 7.0  # all points in one place: no face either
     score = judge.score(clip.landmarks, clip.audio, 25.0)
-    assert score.offset_frames == pytest.approx(3.0, abs=1.0)
+    assert score.audio_delay_s == pytest.approx(-0.12, abs=0.04)
 
 
 def _changed(**changes: object) -> Clip:
@@ -215,7 +215,7 @@ class ClockJudge:
     def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> SyncScore:
         seconds = float(np.median(audio[audio != 0] * 1000 - np.flatnonzero(audio) / 16000)) - landmarks[0, 0, 0]
         confidence = 1.0 if abs(seconds) < 1 else 0.0
-        return SyncScore(confidence=confidence, offset_frames=seconds * fps, distance=1 - confidence)
+        return SyncScore(confidence=confidence, audio_delay_s=-seconds, distance=1 - confidence)
 
 
 def test_the_evaluation_of_a_perfect_judge_is_perfect() -> None:
@@ -228,7 +228,7 @@ def test_the_evaluation_of_a_perfect_judge_is_perfect() -> None:
 
     videos = {"a": video(14, 100), "b": video(10, 200), "short": video(2.5, 300), "tiny": video(1, 400)}
     clips = sync_evaluation.judge_clips(ClockJudge(), videos, 4.0)  # type: ignore[arg-type]
-    found = sync_evaluation.summary(clips, {"a": 0.0, "b": 2.0})
+    found = sync_evaluation.summary(clips, {"a": 0.0, "b": 0.08})
     assert found["clips"] == 6 + 4 + 1
     assert (
         found["agrees_with_video"]
@@ -238,7 +238,7 @@ def test_the_evaluation_of_a_perfect_judge_is_perfect() -> None:
         == found["accuracy"]
         == 1
     )
-    assert found["known_offset"] == {"a": 1, "b": 0}
+    assert found["known_delay"] == {"a": 1, "b": 0}
     assert sync_evaluation.summary([])["auc"] is None
 
 

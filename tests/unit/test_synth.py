@@ -239,7 +239,7 @@ def test_offset_moves_the_sound_only(tmp_path):
             samples = np.concatenate([f.to_ndarray().mean(0) for f in container.decode(audio=0)])
         return float(np.flatnonzero(np.abs(samples) > 0.05)[0]) / speech.RATE
 
-    plain, late = _flawed(tmp_path / "a", 1.2), _flawed(tmp_path / "b", 1.2, audio_delay_s=5 / 25)
+    plain, late = _flawed(tmp_path / "a", 1.2), _flawed(tmp_path / "b", 1.2, audio_delay_s=0.2)
     assert onset(late.video) - onset(plain.video) == pytest.approx(0.2, abs=0.02)
     assert torch.equal(plain.truth.arkit, late.truth.arkit)
     assert np.array_equal(soundfile.read(plain.audio)[0], soundfile.read(late.audio)[0])

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from avatar.data.results import TorsoResult
 from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.preprocess import background, torso
+from avatar.io.images import write_png
+from avatar.preprocess import torso
+from avatar.preprocess.affine import transform
 from avatar.preprocess.stage import run_stage
 from tests.unit.drawn_person import DEPTH, FOCAL, SIZE, Person, similarity_about
 
@@ -32,7 +35,7 @@ def test_rigid_motion_reproduces_the_similarity():
     assert motion[5] == pytest.approx(DEPTH / 1.05 - DEPTH)  # larger means nearer
     assert motion[2] == pytest.approx(0.07)
     pixels = np.array([[80.0, 140], [40, 150], [130, 120]])
-    np.testing.assert_allclose(moved_pixels(motion, pivot, pixels), background.move(matrix, pixels[0])[None]
+    np.testing.assert_allclose(moved_pixels(motion, pivot, pixels), transform(matrix, pixels[0])[None]
                                + (pixels - pixels[0]) @ matrix[:, :2].T, atol=1e-9)  # fmt: skip
 
 
@@ -52,12 +55,12 @@ def test_body_is_followed_through_a_cut(tmp_path):
     person = Person(tmp_path / "p", head=head, body=body, segments=[[0, 12], [12, 24]], frames=frames)
     person.write_masks(stride=3)
     run_stage(torso, person.context)
-    result = person.context.result("torso")
-    assert result["tracked_share"] == 1 and result["alignment_gain"] > 15
+    result = person.context.person.result(TorsoResult)
+    assert result.tracked_share == 1 and result.alignment_gain > 15
     motion = np.load(person.folder / "torso" / "torso.npy")
     assert len(motion) == frames and motion.dtype == np.float32
     motion = motion[:, :6]  # rotation and translation
-    pivot = np.array(result["pivot"])
+    pivot = np.array(result.pivot)
     assert pivot[2] == pytest.approx(DEPTH, abs=1e-3)
     pixels = np.array([[50.0, 140], [110, 140], [80, 150]])
     ours = np.stack([moved_pixels(m.astype(float), pivot, pixels) for m in motion])
@@ -73,11 +76,11 @@ def test_plain_clothes_stand_still_and_it_is_said(tmp_path, capsys):
     person = Person(tmp_path / "p", frames=3)
     person.write_masks()
     for index in range(3):
-        background.write_rgb(person.context.frame_path(index), np.full((SIZE, SIZE, 3), 60, np.uint8))
+        write_png(person.context.person.frame_path(index), np.full((SIZE, SIZE, 3), 60, np.uint8))
     run_stage(torso, person.context)
     assert "stand still" in " ".join(capsys.readouterr().err.split())
     assert (np.load(person.folder / "torso" / "torso.npy") == 0).all()
-    assert len(person.context.result("torso")["pivot"]) == 3
+    assert len(person.context.person.result(TorsoResult).pivot) == 3
 
 
 def test_untracked_frames_take_their_neighbours_motion():

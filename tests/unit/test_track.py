@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
+from avatar.geometry.mesh import STEADY
 from avatar.motion.arkit import INDEX
 from avatar.preprocess import track
 from avatar.preprocess.landmarker import Face, Landmarker
@@ -27,7 +28,7 @@ def moving_head(frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_talking_is_not_cut() -> None:
     for seed in range(5):
         change, landmarks = moving_head(300, seed)
-        assert track.find_segments(change, landmarks) == [[0, 300]]
+        assert track.find_segments(change, landmarks) == [(0, 300)]
 
 
 def test_cuts_between_similar_pictures_are_found() -> None:
@@ -35,7 +36,7 @@ def test_cuts_between_similar_pictures_are_found() -> None:
     for cut in (75, 150, 225):
         change[cut - 1] += 9
         landmarks[cut:, :, 0] += 12
-    assert track.find_segments(change, landmarks) == [[0, 75], [75, 150], [150, 225], [225, 300]]
+    assert track.find_segments(change, landmarks) == [(0, 75), (75, 150), (150, 225), (225, 300)]
 
 
 def test_cut_before_a_plain_wall_is_found_by_the_jump_of_the_face() -> None:
@@ -43,13 +44,13 @@ def test_cut_before_a_plain_wall_is_found_by_the_jump_of_the_face() -> None:
     change[:] = 0.3 + 0.02 * np.random.default_rng(1).random(199)
     change[99] = 0.9  # the wall is the same, only the face is elsewhere
     landmarks[100:, :, 0] += 40
-    assert track.find_segments(change, landmarks) == [[0, 100], [100, 200]]
+    assert track.find_segments(change, landmarks) == [(0, 100), (100, 200)]
 
 
 def test_flash_is_not_a_cut() -> None:
     change, landmarks = moving_head(100)
     change[49:51] += 60
-    assert track.find_segments(change, landmarks) == [[0, 100]]
+    assert track.find_segments(change, landmarks) == [(0, 100)]
 
 
 def test_gaps_are_bridged_inside_their_segment() -> None:
@@ -59,16 +60,16 @@ def test_gaps_are_bridged_inside_their_segment() -> None:
     filled[[2, 3]] = np.nan  # inside
     filled[[4]] = np.nan  # at the end of the first segment
     filled[[5]] = np.nan  # at the start of the second
-    result = track.fill_gaps(filled, [[0, 5], [5, 10]])
+    result = track.fill_gaps(filled, [(0, 5), (5, 10)])
     np.testing.assert_allclose(result[[2, 3, 4, 5], 0], [1, 1, 1, 106])
     middle = values.copy()
     middle[[7]] = np.nan
-    np.testing.assert_allclose(track.fill_gaps(middle, [[0, 5], [5, 10]]), values)
+    np.testing.assert_allclose(track.fill_gaps(middle, [(0, 5), (5, 10)]), values)
 
 
 def test_segment_without_any_face_takes_the_nearest_rows() -> None:
     values = np.array([[1.0], [1.0], [np.nan], [np.nan], [4.0]], np.float32)
-    result = track.fill_gaps(values, [[0, 2], [2, 4], [4, 5]])
+    result = track.fill_gaps(values, [(0, 2), (2, 4), (4, 5)])
     assert np.isfinite(result).all()
 
 
@@ -112,7 +113,7 @@ def test_landmarks_of_a_wide_picture_are_not_stretched(landmarker: Landmarker) -
 
 def test_second_look_agrees_and_steadies(landmarker: Landmarker) -> None:
     picture = portrait()
-    steady = list(track.STEADY)
+    steady = list(STEADY)
     once, twice = [], []
     for k in range(12):
         offset = np.array([0.37 * k, 0.21 * k])

@@ -32,9 +32,9 @@ FREE = RegularizerConfig(deformation=0, color_prior=0, scale_reg=0, smoothness=0
 def data(tmp_path_factory) -> PersonDataset:
     """A drawn person; in the picture behind it, left and right differ."""
     folder = make_person(tmp_path_factory.mktemp("person"), frames=20, size=SIZE)
-    plate = cv2.imread(str(folder / "background/plate.png"))
-    plate[:, SIZE // 2 :] = (200, 30, 60)
-    cv2.imwrite(str(folder / "background/plate.png"), plate)
+    background = cv2.imread(str(folder / "background/background.png"))
+    background[:, SIZE // 2 :] = (200, 30, 60)
+    cv2.imwrite(str(folder / "background/background.png"), background)
     return PersonDataset(folder)
 
 

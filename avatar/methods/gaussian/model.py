@@ -103,7 +103,7 @@ class GaussianAvatar(Method):
         margin = 2.0
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
         encoding = make_encoding(config, bounds)
-        background = torch.from_numpy(data.plate).float() / 255
+        background = torch.from_numpy(data.background_image).float() / 255
         conditioner = Conditioner.fit(motion[train])
         return GaussianAvatar(config, gaussians, skinning, basis, conditioner, encoding, background)
 

@@ -1,6 +1,6 @@
 """Datasets of AD-NeRF, RAD-NeRF, ER-NeRF and TalkingGaussian, read as if they were a video.
 
-The layout (docs/datasets.md): pictures ``ori_imgs/0.jpg``, ``1.jpg`` ..., their sound ``aud.wav``, and head poses and
+The layout (docs/datasets.md): images ``ori_imgs/0.jpg``, ``1.jpg`` ..., their audio ``aud.wav``, and head poses and
 the split into training and held-out part in ``transforms_train.json`` and ``transforms_val.json``. Everything else in
 such a folder is derived from these and is not read.
 """
@@ -20,17 +20,17 @@ from avatar.checks import MOST_FRAMES, Record, number
 from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.audio import probe_audio
-from avatar.io.images import read_picture
+from avatar.io.images import read_image
 from avatar.io.video import VideoInfo
 from avatar.paths import read_json
 
-PICTURES = "ori_imgs"
-SOUND = "aud.wav"
+IMAGES = "ori_imgs"
+AUDIO = "aud.wav"
 TRAIN, VAL = "transforms_train.json", "transforms_val.json"
 FPS = 25  # of all of these datasets
 _FAR = 1e6  # pixels, or units of a pose: what lies beyond is a mistake
 _NUMBER = re.compile("[0-9]{1,9}")
-LENGTH_SLACK = 1.0, 0.02  # seconds and share by which sound and pictures may differ in length
+LENGTH_SLACK = 1.0, 0.02  # seconds and share by which audio and images may differ in length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Transforms:
         focal: Focal length in pixels.
         cx, cy: Principal point in pixels.
         fps: Frames per second; the files of `avatar export --format dataset` say it, all others mean 25.
-        image_ids: [N] int64, numbers of the pictures.
+        image_ids: [N] int64, numbers of the images.
         poses: [N, 4, 4] float64, camera to head (see :func:`avatar.geometry.cameras.nerf_to_head`).
     """
 
@@ -80,77 +80,77 @@ def files(folder: Path) -> list[Path]:
     """Everything of a dataset that is read, in order.
 
     Raises:
-        AvatarError: The folder is not a dataset, or a picture is missing.
+        AvatarError: The folder is not a dataset, or an image is missing.
     """
-    others = [folder / name for name in (SOUND, TRAIN, VAL)]
-    return [*_pictures(folder)[1], *(path for path in others if path.is_file())]
+    others = [folder / name for name in (AUDIO, TRAIN, VAL)]
+    return [*_images(folder)[1], *(path for path in others if path.is_file())]
 
 
 def read_info(folder: Path) -> VideoInfo:
     """The dataset as a video that starts at time 0.
 
     Raises:
-        AvatarError: The folder is not a dataset, a picture is missing or damaged, pictures and sound differ in length,
+        AvatarError: The folder is not a dataset, an image is missing or damaged, images and audio differ in length,
             or see :func:`test_start`.
     """
     folder = Path(folder)
     test_start(folder)  # for its errors
-    paths = _pictures(folder)[1]
+    paths = _images(folder)[1]
     height, width = _read(paths[0]).shape[:2]
     rate = read_transforms(folder / TRAIN).fps if (folder / TRAIN).is_file() else FPS
     fps = Fraction(rate).limit_denominator(1001)
     seconds = len(paths) / float(fps)
-    sound = folder / SOUND
-    heard = probe_audio(sound).duration if sound.is_file() else None
+    audio = folder / AUDIO
+    heard = probe_audio(audio).duration if audio.is_file() else None
     if heard is not None and abs(heard - seconds) > max(LENGTH_SLACK[0], LENGTH_SLACK[1] * seconds):
         raise AvatarError(
-            f"{sound} lasts {heard:.1f} s, but the {len(paths)} pictures of {folder / PICTURES} last {seconds:.1f} s "
+            f"{audio} lasts {heard:.1f} s, but the {len(paths)} images of {folder / IMAGES} last {seconds:.1f} s "
             f"at {float(fps):g} frames per second.",
-            fix="Make both from the same part of the video, the pictures at 25 frames per second.",
+            fix="Make both from the same part of the video, the images at 25 frames per second.",
         )
     return VideoInfo(
         path=folder, width=width, height=height, rotation=0, fps=fps, start=0.0, duration=seconds,
-        num_frames=len(paths), variable_rate=False, has_audio=sound.is_file(),
+        num_frames=len(paths), variable_rate=False, has_audio=audio.is_file(),
     )  # fmt: skip
 
 
 def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
-    """All pictures in order, uint8 RGB [height, width, 3].
+    """All images in order, uint8 RGB [height, width, 3].
 
     Raises:
         AvatarError: One is damaged or has another size than the first.
     """
-    for path in _pictures(info.path)[1]:
+    for path in _images(info.path)[1]:
         yield _read(path, info)
 
 
 def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
-    """About ``count`` pictures spread evenly over the dataset; otherwise as :func:`read_frames`."""
-    paths = _pictures(info.path)[1]
+    """About ``count`` images spread evenly over the dataset; otherwise as :func:`read_frames`."""
+    paths = _images(info.path)[1]
     for k in range(min(count, len(paths))):
         yield _read(paths[int((k + 0.5) * len(paths) / min(count, len(paths)))], info)
 
 
 def read_audio(folder: Path, start: float, duration: float) -> Iterator[np.ndarray]:
-    """The sound, as :func:`avatar.io.video.read_audio` gives that of a video."""
-    return video.read_audio(folder / SOUND, start, duration)
+    """The audio, as :func:`avatar.io.video.read_audio` gives that of a video."""
+    return video.read_audio(folder / AUDIO, start, duration)
 
 
 def test_start(folder: Path) -> int | None:
     """Index of the first held-out frame, or None if the dataset does not cut off a part at its end.
 
     Raises:
-        AvatarError: A transforms file is damaged, is there without the other, or names a picture that does not exist.
+        AvatarError: A transforms file is damaged, is there without the other, or names an image that does not exist.
     """
     if not any((folder / name).is_file() for name in (TRAIN, VAL)):
         return None
-    first, paths = _pictures(folder)
+    first, paths = _images(folder)
     train, val = (read_transforms(folder / name).image_ids for name in (TRAIN, VAL))
     for name, ids in ((TRAIN, train), (VAL, val)):
         wrong = ids[(ids < first) | (ids >= first + len(paths))]
         if len(wrong):
             raise AvatarError(
-                f"{folder / name} names the picture {PICTURES}/{wrong[0]}.jpg, which does not exist.",
+                f"{folder / name} names the image {IMAGES}/{wrong[0]}.jpg, which does not exist.",
                 fix="Restore it, or remove both transforms files to have the last tenth held out.",
             )  # fmt: skip
     if len(train) == 0 or len(val) == 0 or train.max() >= val.min():
@@ -158,22 +158,22 @@ def test_start(folder: Path) -> int | None:
     return int(val.min()) - first
 
 
-def _pictures(folder: Path) -> tuple[int, list[Path]]:
-    """Number of the first picture, and all of them in order."""
-    if not (folder / PICTURES).is_dir():
+def _images(folder: Path) -> tuple[int, list[Path]]:
+    """Number of the first image, and all of them in order."""
+    if not (folder / IMAGES).is_dir():
         raise AvatarError(
             f"{folder} is a folder, not a video file,",
-            why=f"and it has no {PICTURES} as a dataset of AD-NeRF, ER-NeRF or TalkingGaussian has.",
+            why=f"and it has no {IMAGES} as a dataset of AD-NeRF, ER-NeRF or TalkingGaussian has.",
         )
-    numbered = {int(path.stem): path for path in (folder / PICTURES).glob("*.jpg") if _NUMBER.fullmatch(path.stem)}
+    numbered = {int(path.stem): path for path in (folder / IMAGES).glob("*.jpg") if _NUMBER.fullmatch(path.stem)}
     if not numbered:
-        raise AvatarError(f"{folder / PICTURES} holds no pictures", why="(0.jpg, 1.jpg, ...).")
+        raise AvatarError(f"{folder / IMAGES} holds no images", why="(0.jpg, 1.jpg, ...).")
     first, last = min(numbered), max(numbered)
     if missing := last + 1 - first - len(numbered):
         gap = next(k for k in itertools.count(first) if k not in numbered)  # soon, for those before it are there
         raise AvatarError(
-            f"{folder / PICTURES / f'{gap}.jpg'} is missing;",
-            why=f"{missing} of the pictures {first} to {last} are not there, so that the sound does not fit.",
+            f"{folder / IMAGES / f'{gap}.jpg'} is missing;",
+            why=f"{missing} of the images {first} to {last} are not there, so that the audio does not fit.",
             fix="Make the dataset again from its video.",
         )
     return first, [numbered[k] for k in range(first, last + 1)]
@@ -182,11 +182,11 @@ def _pictures(folder: Path) -> tuple[int, list[Path]]:
 def _read(path: Path, info: VideoInfo | None = None) -> np.ndarray:
     import cv2
 
-    picture = read_picture(path, cv2.IMREAD_COLOR, "Make it again from the video.")
-    height, width = picture.shape[:2]
+    image = read_image(path, cv2.IMREAD_COLOR, "Make it again from the video.")
+    height, width = image.shape[:2]
     if info is not None and (width, height) != (info.width, info.height):
         raise AvatarError(
-            f"{path} has {width}x{height} pixels, but the first picture has {info.width}x{info.height}.",
-            fix="All pictures must have one size.",
+            f"{path} has {width}x{height} pixels, but the first image has {info.width}x{info.height}.",
+            fix="All images must have one size.",
         )  # fmt: skip
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,321 @@
+"""Results of the stages of `avatar prepare`, as each stage's stage.json holds them under "result"."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args, get_type_hints
+
+from avatar.checks import MOST_FRAMES, SIDES, Record, number, whole
+from avatar.errors import AvatarError
+
+FAR = 1e6  # pixels, centimetres: no number in a PERSON folder lies beyond
+REDO = "Run `avatar prepare --force`."
+
+Segments = Sequence[tuple[int, int]]  # [start, end) of each part without a cut, in order
+Level = Literal["good", "note", "bad"]
+LEVELS: tuple[Level, ...] = ("good", "note", "bad")
+
+Read = Callable[[Record, str], Any]
+P = TypeVar("P", bound="Parsed")
+
+
+def read_segments(data: Record, name: str, frames: int = MOST_FRAMES) -> list[tuple[int, int]]:
+    """Read [start, end) of each segment, in order and within ``frames``.
+
+    Raises:
+        AvatarError: The field is missing, empty or something else.
+    """
+    place, found, last = data.place(name), [], 0
+    for pair in data.list(name):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise AvatarError(f"{place} is not a list of [start, end].")
+        start, end = whole(pair[0], place, last, frames), whole(pair[1], place, last, frames)
+        if start > end:
+            raise AvatarError(f"{place}: a segment ends before it starts.")
+        found.append((start, end))
+        last = end
+    if not found:
+        raise AvatarError(f"{place} is empty.")
+    return found
+
+
+def _number(low: float = -FAR, high: float = FAR) -> Read:
+    return lambda data, name: data.number(name, low, high)
+
+
+def _whole(low: int, high: int) -> Read:
+    return lambda data, name: data.whole(name, low, high)
+
+
+def numbers(count: int) -> Read:
+    return lambda data, name: _row(data.list(name), data.place(name), count)
+
+
+def _row(values: Any, place: str, count: int) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        raise AvatarError(f"{place} does not hold {count} numbers.")
+    return [number(value, place, -FAR, FAR) for value in values]
+
+
+def _wholes(count: int, low: int, high: int) -> Read:
+    def read(data: Record, name: str) -> tuple[int, ...]:
+        place, values = data.place(name), data.list(name)
+        if len(values) != count:
+            raise AvatarError(f"{place} does not hold {count} numbers.")
+        return tuple(whole(value, place, low, high) for value in values)
+
+    return read
+
+
+def _corners(data: Record, name: str) -> list[list[float]]:
+    place, rows = data.place(name), data.list(name)
+    if len(rows) != 2:
+        raise AvatarError(f"{place} does not hold 2 times 2 numbers.")
+    return [_row(row, place, 2) for row in rows]
+
+
+def _frames(data: Record, name: str) -> list[int]:
+    return [whole(value, data.place(name), 0, MOST_FRAMES) for value in data.list(name)]
+
+
+def _level(data: Record, name: str) -> Level:
+    if (found := data.text(name)) not in LEVELS:
+        raise AvatarError(f"{data.place(name)} is none of {', '.join(LEVELS)}.")
+    return cast(Level, found)
+
+
+def _inner(kind: type[Parsed]) -> Read:
+    return lambda data, name: kind.parse(data.record(name))
+
+
+def _inners(kind: type[Parsed]) -> Read:
+    return lambda data, name: [kind.parse(item) for item in data.records(name)]
+
+
+class Parsed:
+    """A dataclass read from JSON; the annotation of each field says how it is read and checked."""
+
+    @classmethod
+    def parse(cls: type[P], data: Record) -> P:
+        """Read the fields of a JSON object; fields that are not known do no harm.
+
+        Raises:
+            AvatarError: A field without a default is missing, or one is of another type or out of range.
+        """
+        hints, values = get_type_hints(cls, include_extras=True), {}
+        for field in dataclasses.fields(cast(Any, cls)):
+            if field.name in data.data:
+                values[field.name] = get_args(hints[field.name])[1](data, field.name)
+            elif field.default is MISSING and field.default_factory is MISSING:
+                raise AvatarError(f"{data.where} lacks {field.name}.", fix=REDO)
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON holds them, without those that are None."""
+        return {name: value for name, value in dataclasses.asdict(cast(Any, self)).items() if value is not None}
+
+
+Frame = Annotated[int, _whole(0, MOST_FRAMES)]
+Share = Annotated[float, _number(0, 1)]
+Number = Annotated[float, _number()]
+OptionalNumber = Annotated[float | None, _number()]
+Flag = Annotated[bool, lambda data, name: data.flag(name)]
+Text = Annotated[str, lambda data, name: data.text(name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intrinsics(Parsed):
+    """Intrinsics of the camera that filmed the person, at the size of the stored frames.
+
+    Attributes:
+        focal: Focal length in pixels, the same for x and y.
+        cx, cy: Principal point in pixels, pixel centres at +0.5.
+    """
+
+    focal: Annotated[float, _number(1)]
+    cx: Number
+    cy: Number
+
+
+class StageResult(Parsed):
+    """What a stage found, apart from its files; ``STAGE`` names the stage and its folder."""
+
+    STAGE: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestResult(StageResult):
+    """What `ingest` found about the source.
+
+    Attributes:
+        size: Side of the stored frames in pixels.
+        fps: Frames per second.
+        num_frames: Number of stored frames.
+        has_audio: Whether audio.wav was written.
+        source: Path of the video or dataset.
+        source_size: Width and height of the source in pixels, upright.
+        rotation: Clockwise rotation in degrees that a player applies to the source.
+        variable_rate: Whether the frames of the source are not evenly spaced.
+        crop: x, y and side of the square in the source, pixels.
+        face_height: Median height of the face in the source, pixels.
+        test_start: First held-out frame, where a dataset names one.
+    """
+
+    STAGE: ClassVar[str] = "ingest"
+    size: Annotated[int, _whole(*SIDES)]
+    fps: Annotated[float, lambda data, name: data.frame_rate(name)]
+    num_frames: Annotated[int, _whole(1, MOST_FRAMES)]
+    has_audio: Flag = True
+    source: Text = ""
+    source_size: Annotated[tuple[int, int], _wholes(2, *SIDES)]
+    rotation: Annotated[int, _whole(0, 270)] = 0
+    variable_rate: Flag = False
+    crop: Annotated[tuple[int, int, int], _wholes(3, 0, SIDES[1])]
+    face_height: Number = 0.0
+    test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackResult(StageResult):
+    """What `track` found: the parts without a cut, and the share of frames that show the face."""
+
+    STAGE: ClassVar[str] = "track"
+    segments: Annotated[list[tuple[int, int]], read_segments]
+    valid_share: Share = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineResult(StageResult):
+    """What `refine` found: the camera, and how well the head pose fits.
+
+    Attributes:
+        camera: Intrinsics.
+        reprojection_px: Median over frames of the rigid points' mean reprojection error, pixels.
+        jitter_before_deg, jitter_after_deg: Jitter of the head rotation per frame alone and after smoothing, degrees.
+        distance_cm: Median distance from camera to face, centimetres.
+        rotation_range_deg: Range of the head rotation (2nd to 98th percentile) per axis, degrees.
+    """
+
+    STAGE: ClassVar[str] = "refine"
+    camera: Annotated[Intrinsics, _inner(Intrinsics)]
+    reprojection_px: Number = 0.0
+    jitter_before_deg: Number = 0.0
+    jitter_after_deg: Number = 0.0
+    distance_cm: Number = 0.0
+    rotation_range_deg: Annotated[list[float], numbers(3)] = dataclasses.field(default_factory=lambda: [0.0] * 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseResult(StageResult):
+    """What `parse` made: the key frames that have a mask, the stride between them, and the method used."""
+
+    STAGE: ClassVar[str] = "parse"
+    keyframes: Annotated[list[int], _frames]
+    stride: Annotated[int, _whole(1, MOST_FRAMES)] = 1
+    method: Text = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundResult(StageResult):
+    """What `background` found.
+
+    Attributes:
+        seen: Share of the background's pixels that were seen.
+        moves: Whether the camera moves.
+        num_frames: Number of frames that the background was built from.
+        largest_shift_px, largest_zoom: Largest shift in pixels and largest change of scale.
+        alignment_gain: How many times more alike the frames become when aligned.
+    """
+
+    STAGE: ClassVar[str] = "background"
+    seen: Share
+    moves: Flag
+    num_frames: Frame = 0
+    largest_shift_px: Number = 0.0
+    largest_zoom: Number = 0.0
+    alignment_gain: OptionalNumber = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorsoResult(StageResult):
+    """What `torso` found.
+
+    Attributes:
+        pivot: World point [3] about which the torso rotation turns, centimetres.
+        warp_box: Corners [2][2] of the grid of the torso warp, centimetres from the pivot.
+        tracked_share: Share of the frames in which the clothes were followed.
+        alignment_gain: How many times more alike the clothes become when aligned.
+        range_cm: Range of the translation per axis, centimetres.
+        range_warp_cm: 99th percentile of the warp, centimetres.
+        range_roll_deg: Range of the roll, degrees.
+    """
+
+    STAGE: ClassVar[str] = "torso"
+    pivot: Annotated[list[float], numbers(3)]
+    warp_box: Annotated[list[list[float]], _corners]
+    tracked_share: Share = 0.0
+    alignment_gain: OptionalNumber = None
+    range_cm: Annotated[list[float] | None, numbers(3)] = None
+    range_warp_cm: OptionalNumber = None
+    range_roll_deg: OptionalNumber = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncResult(StageResult):
+    """What `sync` found about the offset between audio and video.
+
+    Attributes:
+        has_audio: Whether there is any audio.
+        audio_delay_s: Offset that is corrected, seconds; positive: audio after video.
+        given: Whether the user gave it.
+        trusted: Whether the measurement was certain enough to be used.
+        measured_delay_s: Measured offset, seconds.
+        confidence: 0 to 1, of the measurement.
+        correlation: Of the mouth predicted from audio with the tracked one.
+    """
+
+    STAGE: ClassVar[str] = "sync"
+    has_audio: Flag
+    audio_delay_s: Number
+    given: Flag = False
+    trusted: Flag = True
+    measured_delay_s: OptionalNumber = None
+    confidence: OptionalNumber = None
+    correlation: OptionalNumber = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Parsed):
+    """One sentence about the video, and whether it is good news."""
+
+    level: Annotated[Level, _level]
+    text: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlaggedSpan(Parsed):
+    """Frames [start, end) to look at, and the reason."""
+
+    start: Frame
+    end: Frame
+    reason: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult(StageResult):
+    """What `report` says: findings, flagged spans (longest first), and the number of blinks."""
+
+    STAGE: ClassVar[str] = "report"
+    findings: Annotated[list[Finding], _inners(Finding)]
+    flagged: Annotated[list[FlaggedSpan], _inners(FlaggedSpan)]
+    blinks: Frame = 0
+
+
+RESULTS: dict[str, type[StageResult]] = {
+    kind.STAGE: kind
+    for kind in (
+        IngestResult, TrackResult, RefineResult, ParseResult, BackgroundResult, TorsoResult, SyncResult, ReportResult,
+    )
+}  # fmt: skip

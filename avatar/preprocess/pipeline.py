@@ -1,0 +1,127 @@
+"""`prepare`: run the stages that turn a video into a PERSON folder, and put their results together."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from avatar.checks import Record
+from avatar.data.person import MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
+from avatar.errors import AvatarError
+from avatar.paths import read_json, write_json
+from avatar.preprocess.config import PrepareConfig, check
+from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
+from avatar.writing import contents, one_writer
+
+STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
+MARKER = "prepare.json"  # in a PERSON folder: which video it belongs to
+
+
+def prepare(
+    video: Path,
+    out: Path,
+    config: PrepareConfig = PrepareConfig(),  # noqa: B008  # frozen
+    *,
+    stages: Sequence[str] = STAGES,
+    force: bool = False,
+) -> None:
+    """Run the stages that are not done yet.
+
+    Args:
+        video: The video, or a dataset folder.
+        out: The PERSON folder; finished stages in it are kept.
+        config: Options.
+        stages: Names of the stages to run.
+        force: Run every stage anew, and replace what another video left in the folder.
+
+    Raises:
+        AvatarError: The video, an option or the folder is unsuitable, or another process writes to it.
+    """
+    check(config)
+    modules = [load_stage(name) for name in stages]
+    out = Path(out)
+    with one_writer(out):
+        claim_folder(video, out, config, force=force)
+        ctx = StageContext(person=PersonFolder(out), video=Path(video), config=config)
+        try:
+            for stage in modules:
+                run_stage(stage, ctx, force=force)
+            if is_finished("refine", ctx):
+                assemble(ctx)
+        except AvatarError:
+            if [entry.name for entry in contents(out)] == [MARKER]:  # refused at once: leave nothing behind
+                shutil.rmtree(out)
+            raise
+        if "report" in stages:
+            from avatar.preprocess import report
+
+            report.tell(ctx)
+
+
+def load_stage(name: str) -> Stage:
+    """Import the module of a stage.
+
+    Raises:
+        AvatarError: There is no such stage.
+    """
+    if name not in STAGES:
+        raise AvatarError(f"There is no stage '{name}'.", fix=f"The stages are {', '.join(STAGES)}.")
+    return cast(Stage, importlib.import_module(f"avatar.preprocess.{name}"))
+
+
+def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool = False) -> None:
+    """Make the PERSON folder, or check that it belongs to this video.
+
+    Raises:
+        AvatarError: The video is unsuitable, or the folder holds something else or another video's person.
+    """
+    from avatar.preprocess import ingest
+
+    source = ingest.fingerprint(video)
+    ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+    marker = out / MARKER
+    if marker.exists():
+        kept = Record(read_json(marker), marker)
+        if kept.value("source_sha256", None) != source and not force:
+            raise AvatarError(
+                f"{out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
+                fix="Choose another --out, or pass --force to replace it.",
+            )
+    elif contents(out):
+        raise AvatarError(
+            f"{out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
+        )
+    write_json(marker, {"format": "avatar-prepare-1", "source": str(video), "source_sha256": source})
+
+
+def is_finished(name: str, ctx: StageContext) -> bool:
+    """Whether a stage has run, with these options and on what its inputs are now."""
+    return finished_key(ctx.person, name) is not None and is_current(load_stage(name), ctx)
+
+
+def assemble(ctx: StageContext) -> None:
+    """Write person.json and motion.safetensors from what the stages found so far."""
+    import torch
+
+    person = ctx.person
+    ingest, track, refine = person.result(IngestResult), person.result(TrackResult), person.result(RefineResult)
+    delay = person.result(SyncResult).audio_delay_s if is_finished(SyncResult.STAGE, ctx) else 0.0
+    motion = person.face_motion()
+    if is_finished("torso", ctx):
+        torso = torch.from_numpy(person.torso(ctx.frames)).float()
+        motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], torso_warp=torso[:, 6:])
+    motion.save(person.path / MOTION)
+    quality = TrackingQuality(
+        valid_share=track.valid_share, reprojection_px=refine.reprojection_px,
+        jitter_before_deg=refine.jitter_before_deg, jitter_after_deg=refine.jitter_after_deg,
+        distance_cm=refine.distance_cm, rotation_range_deg=refine.rotation_range_deg,
+    )  # fmt: skip
+    PersonInfo(
+        width=ingest.size, height=ingest.size, fps=ingest.fps, num_frames=ingest.num_frames,
+        test_start=ctx.test_start, segments=tuple(track.segments), camera=refine.camera, has_audio=ingest.has_audio,
+        audio_delay_s=delay, source=ingest.source, crop=ingest.crop, quality=quality,
+    ).write(person.info_path)  # fmt: skip

@@ -1,0 +1,247 @@
+"""What is good and what is bad about a video, measured on what the stages found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from avatar.checks import number, reading
+from avatar.data.results import Finding, FlaggedSpan, IngestResult, Level, Segments, SyncResult, TrackResult
+from avatar.motion.arkit import INDEX
+from avatar.motion.face_channels import mouth_opening
+from avatar.motion.motion import Motion
+from avatar.preprocess.stage import StageContext
+
+BLINK = 0.25  # an eye counts as closed when eyeBlink is this much above its median
+SOFT = 0.5  # sharpness below this share of the median is blur
+TURNED = 30.0  # degrees away from the median pose
+OCCLUDED = 3.0  # reprojection error above this multiple of its median
+LEAP = 2.0  # degrees between the measured pose and the smooth one
+MAX_SPANS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What the findings and the plots are made from; per frame unless said otherwise.
+
+    Attributes:
+        fps: Frames per second.
+        size: Side of the frames in pixels.
+        segments: Runs without a cut.
+        test_start: The first held-out frame.
+        motion: The Motion.
+        residual: Reprojection error of the rigid points in pixels.
+        raw_pose: [T, 6] poses before smoothing.
+        opening: Gap of the lips over the height of the face.
+        face_height: Pixels.
+        sharpness: Spread of the Laplacian over the face.
+        change: [T - 1] mean change of the image from frame to frame, in grey levels.
+        loudness: [T] dBFS, or None without audio.
+        clipped: Share of the samples at full scale.
+    """
+
+    fps: float
+    size: int
+    segments: Segments
+    test_start: int
+    motion: Motion
+    residual: np.ndarray
+    raw_pose: np.ndarray
+    opening: np.ndarray
+    face_height: np.ndarray
+    sharpness: np.ndarray
+    change: np.ndarray
+    loudness: np.ndarray | None
+    clipped: float
+
+    @property
+    def valid(self) -> np.ndarray:
+        return self.motion.valid.numpy()
+
+    @property
+    def turn(self) -> np.ndarray:
+        """[T, 3] head rotation in degrees relative to its median: pitch, yaw, roll."""
+        rotation = np.degrees(self.motion.head_rotation.numpy())
+        return rotation - np.median(rotation, axis=0)
+
+
+def measure(ctx: StageContext) -> Measurements:
+    """Collect the measurements of the earlier stages."""
+    person, frames = ctx.person, ctx.frames
+    ingest = person.result(IngestResult)
+    landmarks = person.landmarks(frames)
+    height = np.ptp(landmarks[..., 1], axis=1)
+    loudness, clipped = None, 0.0
+    if ingest.has_audio:
+        loudness, clipped = frame_loudness(person.audio_path, ingest.num_frames, ingest.fps)
+    return Measurements(
+        fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
+        motion=person.face_motion(), residual=person.residual(frames), raw_pose=person.raw_pose(frames),
+        opening=mouth_opening(landmarks) / height, face_height=height, sharpness=person.sharpness(frames),
+        change=person.change(frames), loudness=loudness, clipped=clipped,
+    )  # fmt: skip
+
+
+def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, float]:
+    """Measure the level [T] of a WAV file in dBFS at each frame, and the share of samples at full scale."""
+    import wave
+
+    with reading(path, "a WAV file", "Run `avatar prepare --force`."), wave.open(str(path)) as file:
+        rate = number(file.getframerate(), f"{path}: the sample rate", 1, 1e6)
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    edges = np.minimum(np.round(np.arange(frames + 1) * rate / fps).astype(int), len(samples))
+    mean = np.diff(power[edges]) / np.maximum(np.diff(edges), 1)
+    return 10 * np.log10(mean / 32768**2 + 1e-10), float((np.abs(samples.astype(np.int32)) >= 32700).mean())
+
+
+def judge(data: Measurements) -> list[Finding]:
+    """Say all that is worth saying about image, motion and audio, one finding each."""
+    say = _Findings()
+    _judge_length(data, say)
+    _judge_pose(data, say)
+    _judge_mouth(data, say)
+    _judge_frames(data, say)
+    _judge_audio(data, say)
+    return say.found
+
+
+class _Findings:
+    """Collects findings: `say("note", "...")`."""
+
+    def __init__(self) -> None:
+        self.found: list[Finding] = []
+
+    def __call__(self, level: Level, text: str) -> None:
+        self.found.append(Finding(level=level, text=text))
+
+
+def _judge_length(data: Measurements, say: _Findings) -> None:
+    seconds = len(data.motion) / data.fps
+    if seconds < 45:
+        say("bad", f"The video is {seconds:.0f} s long; the mouth is learnt from few sounds. 3 to 5 minutes are good.")
+    elif seconds < 150:
+        say("note", f"The video is {seconds:.0f} s long, which works; 3 to 5 minutes make better lips.")
+    else:
+        say("good", f"The video is {seconds / 60:.1f} minutes long.")
+    height = float(np.median(data.face_height))
+    if height < 110:
+        say("bad", f"The face is only {height:.0f} pixels high: teeth and eyes will be soft.")
+    elif height < 190:
+        say("note", f"The face is {height:.0f} pixels high; 200 or more show teeth and eyes better.")
+    else:
+        say("good", f"The face is {height:.0f} pixels high.")
+
+
+def _judge_pose(data: Measurements, say: _Findings) -> None:
+    seconds, height = len(data.motion) / data.fps, float(np.median(data.face_height))
+    missing = 1 - data.valid.mean()
+    if missing > 0.02:
+        say("bad" if missing > 0.15 else "note", f"The face is missing in {missing:.1%} of the frames.")
+    error = float(np.median(data.residual[data.valid])) / height
+    text = f"The head is tracked to {error * height:.2f} pixels ({100 * error:.2f} % of the face)."
+    say("good" if error < 0.006 else "note" if error < 0.012 else "bad", text)
+    spread = np.ptp(np.percentile(data.turn, [3, 97], axis=0), axis=0)
+    if spread[1] < 6:
+        say("note", f"The head hardly turns ({spread[1]:.0f} degrees sideways): the sides of the face are guesses.")
+    else:
+        say("good", f"The head turns by {spread[1]:.0f} degrees sideways and nods by {spread[0]:.0f}.")
+    if (np.abs(data.turn[:, 1]) > TURNED).mean() > 0.1:
+        say("note", "The face often turns far to the side, where landmarks are inexact.")
+    if len(data.segments) > 1:
+        median = float(np.median([b - a for a, b in data.segments])) / data.fps
+        cuts = len(data.segments) - 1
+        say("note" if cuts * 30 > seconds else "good", f"There are {cuts} cuts (a part lasts {median:.1f} s); handled.")
+
+
+def _judge_mouth(data: Measurements, say: _Findings) -> None:
+    range_ = float(np.ptp(np.percentile(data.opening, [5, 95])))
+    if range_ < 0.025:
+        say("bad", "The mouth hardly opens: there is little to learn talking from.")
+    closed = (data.opening < 0.012).mean()
+    if closed < 0.03:
+        say("note", "The lips are hardly ever closed; a few seconds of silence with closed lips would help.")
+    blinks = count_blinks(data.motion.arkit.numpy())
+    if blinks == 0:
+        say("note", "Not one blink was seen; the avatar's eyelids will not have been learnt.")
+
+
+def _judge_frames(data: Measurements, say: _Findings) -> None:
+    soft = soft_frames(data).mean()
+    if soft > 0.05:
+        say("note", f"{soft:.0%} of the frames are blurred.")
+    repeats = float((data.change < 0.02).mean()) if len(data.change) else 0.0
+    if repeats > 0.1:
+        say("note", f"{repeats:.0%} of the frames repeat the one before: the true frame rate is lower.")
+
+
+def _judge_audio(data: Measurements, say: _Findings) -> None:
+    if data.loudness is None:
+        say("note", "There is no audio: the avatar can be shown and moved, but it cannot talk.")
+        return
+    speech, floor = np.percentile(data.loudness, [90, 5])
+    if speech < -40:
+        say("note", f"The voice is very quiet ({speech:.0f} dB).")
+    if speech - floor < 15:
+        say("bad", f"The voice is only {speech - floor:.0f} dB above the noise or the music.")
+    elif speech - floor > 25:
+        say("good", f"The voice is {speech - floor:.0f} dB above the noise.")
+    if data.clipped > 1e-3:
+        say("note", f"The audio is overdriven ({data.clipped:.1%} of it is clipped).")
+
+
+def judge_sync(sync: SyncResult) -> list[Finding]:
+    """Say what is to be said about the delay between audio and video."""
+    if not sync.has_audio:
+        return []
+    delay = round(1000 * sync.audio_delay_s)
+    if sync.given:
+        return [Finding(level="good", text=f"The delay of audio is taken to be {delay:+d} ms, as given.")]
+    if not sync.trusted:
+        text = "Whether audio and video are in sync could not be measured; they are taken to be."
+        return [Finding(level="note", text=text)]
+    if sync.audio_delay_s:
+        way = "after" if delay > 0 else "before"
+        return [Finding(level="note", text=f"Audio comes {way} video by {abs(delay)} ms; this is corrected.")]
+    return [Finding(level="good", text="Audio and video are in sync.")]
+
+
+def soft_frames(data: Measurements) -> np.ndarray:
+    """Tell for each frame [T] whether the face is blurred, compared with the sharpness that is usual in its segment."""
+    usual = np.zeros(len(data.sharpness))
+    for start, end in data.segments:
+        usual[start:end] = np.median(data.sharpness[start:end])
+    return data.valid & (data.sharpness < SOFT * usual)
+
+
+def flag_spans(data: Measurements) -> list[FlaggedSpan]:
+    """Find the spans of frames to look at, longest first."""
+    off = np.degrees(np.linalg.norm(data.raw_pose[:, :3] - data.motion.head_rotation.numpy(), axis=1))
+    reasons = {
+        "no face": ~data.valid,
+        "blurred": soft_frames(data),
+        "turned far": np.abs(data.turn[:, 1]) > TURNED,
+        "covered or mistracked": data.valid & (data.residual > OCCLUDED * np.median(data.residual[data.valid])),
+        "the pose leaps": data.valid & (off > LEAP),
+    }
+    spans = [FlaggedSpan(start=a, end=b, reason=why) for why, flags in reasons.items() for a, b in runs(flags)]
+    return sorted(spans, key=lambda span: span.start - span.end)[:MAX_SPANS]
+
+
+def runs(flags: np.ndarray, bridge: int = 3) -> list[tuple[int, int]]:
+    """Find [start, end) of the true runs; runs fewer than ``bridge`` frames apart are one."""
+    spans: list[tuple[int, int]] = []
+    for index in np.flatnonzero(flags).tolist():
+        if spans and index - spans[-1][1] < bridge:
+            spans[-1] = (spans[-1][0], index + 1)
+        else:
+            spans.append((index, index + 1))
+    return spans
+
+
+def count_blinks(arkit: np.ndarray) -> int:
+    """Count how often both eyes close, from ARKit coefficients [T, 52]."""
+    closed = np.minimum(arkit[:, INDEX["eyeBlinkLeft"]], arkit[:, INDEX["eyeBlinkRight"]])
+    return len(runs(closed > np.median(closed) + BLINK))

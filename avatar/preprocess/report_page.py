@@ -1,0 +1,197 @@
+"""The HTML page of the report: frames drawn on, plots over time, tables; everything is in the one file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avatar.data.person import PersonFolder
+from avatar.data.results import Finding, FlaggedSpan, IngestResult, RefineResult
+from avatar.motion.arkit import INDEX
+from avatar.preprocess import bundle
+from avatar.preprocess.report_findings import Measurements, count_blinks
+from avatar.preprocess.stage import StageContext
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SAMPLES = 8
+SAMPLE_SIDE = 320  # pixels
+TINTS = {
+    "hair": (150, 60, 200), "face": (240, 160, 90), "neck": (240, 220, 60), "clothes": (60, 120, 230),
+    "mouth": (255, 40, 40), "lips": (255, 90, 160), "eyes": (60, 230, 230),
+}  # fmt: skip
+
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }
+table { border-collapse: collapse } th, td { text-align: left; padding: .15em .9em .15em 0; vertical-align: top }
+figure { display: inline-block; margin: .3em; max-width: 100% } figcaption { font-size: 12px; color: #555 }
+img { max-width: 100% }"""
+
+
+def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: list[FlaggedSpan]) -> str:
+    """Make the whole HTML page."""
+    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _facts(ctx, data).items())
+    listed = "".join(f'<li class="{f.level}">{html.escape(f.text)}</li>' for f in findings)
+    table = "".join(
+        f"<tr><td>{s.start / data.fps:.2f}</td><td>{s.end / data.fps:.2f}</td><td>{s.start}-{s.end - 1}</td>"
+        f"<td>{s.reason}</td></tr>"
+        for s in flags
+    )
+    figures = "".join(
+        f'<figure><img src="{image}" alt=""><figcaption>{html.escape(caption)}</figcaption></figure>'
+        for image, caption in sample_images(ctx, data)
+    )
+    flagged = (
+        f"<table><tr><th>from s</th><th>to s</th><th>frames</th><th>reason</th></tr>{table}</table>"
+        if flags
+        else "<p>Nothing stands out.</p>"
+    )
+    name = html.escape(ctx.person.path.name)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}: quality of the video</title><style>
+{STYLE} .good::marker {{ content: "+ "; color: #197a33 }}
+.note::marker {{ content: "o "; color: #a76b00 }} .bad::marker {{ content: "- "; color: #b3261e }}
+</style></head><body>
+<h1>{name}</h1>
+<h2>In words</h2><ul>{listed}</ul>
+<h2>In numbers</h2><table>{rows}</table>
+<h2>Frames</h2>
+<p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.
+Tints: masks.</p>
+{figures}
+<h2>Over time</h2><p>Grey bands are flagged, dotted lines are cuts, the held-out last tenth is shaded blue.</p>
+<img src="{plots(data, flags)}" alt="plots over time">
+<h2>Spans to look at</h2>{flagged}
+</body></html>
+"""
+
+
+def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
+    """Collect the table of numbers."""
+    ingest, refine = ctx.person.result(IngestResult), ctx.person.result(RefineResult)
+    return {
+        "Video": f"{Path(ingest.source).name}, {ingest.source_size[0]}x{ingest.source_size[1]}"
+        + (", variable frame rate" if ingest.variable_rate else ""),
+        "Used": f"{ingest.size}x{ingest.size}, {ingest.fps:.3g} frames/s, {ingest.num_frames} frames, "
+        f"{len(data.segments)} segments",
+        "Camera": f"focal length {refine.camera.focal:.0f} px, face {refine.distance_cm:.0f} cm away "
+        "(a single video shows this only roughly)",
+        "Reprojection error": f"{refine.reprojection_px:.2f} px (median over frames of the rigid points' mean)",
+        "Pose jitter": f"{refine.jitter_before_deg:.3f} degrees in single frames, "
+        f"{refine.jitter_after_deg:.3f} after the joint fit",
+        "Blinks": str(count_blinks(data.motion.arkit.numpy())),
+    }
+
+
+def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]]:
+    """Draw on frames spread over time and on the extremes; returns data URLs with captions."""
+    count = len(data.motion)
+    turn = data.turn
+    wanted = dict.fromkeys(np.linspace(0, count - 1, SAMPLES).astype(int).tolist(), "")
+    extremes = {
+        "farthest to the left": turn[:, 1].argmin(), "farthest to the right": turn[:, 1].argmax(),
+        "widest mouth": data.opening.argmax(), "largest error": np.where(data.valid, data.residual, 0).argmax(),
+    }  # fmt: skip
+    wanted |= {int(i): name for name, i in extremes.items()}
+    landmarks = ctx.person.landmarks(ctx.frames, mapped=True)
+    shape = ctx.person.shape().astype(np.float64)
+    camera = ctx.person.result(RefineResult).camera
+    images = []
+    for index, name in sorted(wanted.items()):
+        image = tint(ctx.person.frame(index), ctx.person, index)
+        pose = data.motion[index : index + 1]
+        state = bundle.Solution(
+            focal=camera.focal, shape=shape, rotation=pose.head_rotation.numpy().astype(np.float64),
+            translation=pose.head_translation.numpy().astype(np.float64),
+        )  # fmt: skip
+        drawn = draw_face(image, landmarks[index, :, :2], state, np.array([camera.cx, camera.cy]))
+        caption = f"{index / data.fps:.1f} s" + (f", {name}" if name else "")
+        images.append((data_url(drawn), caption))
+    return images
+
+
+def draw_face(image: np.ndarray, landmarks: np.ndarray, state: bundle.Solution, centre: np.ndarray) -> np.ndarray:
+    """Draw landmarks green, the posed rigid face red, the head's axes, on an image of `SAMPLE_SIDE` pixels."""
+    import cv2
+
+    scale = 2 * SAMPLE_SIDE / image.shape[0]  # drawn at twice the size, so that the dots stay apart
+    canvas = cv2.resize(image, (2 * SAMPLE_SIDE, 2 * SAMPLE_SIDE), interpolation=cv2.INTER_CUBIC)
+    for points, colour in ((landmarks, (40, 230, 60)), (bundle.project(state, centre)[0], (230, 40, 40))):
+        for x, y in points * scale:
+            cv2.circle(canvas, (int(x), int(y)), 1, colour, -1, cv2.LINE_AA)
+    origin = state.shape[1]  # the tip of the nose
+    axes = bundle.Solution(
+        focal=state.focal, shape=origin + np.array([[0, 0, 0], [5, 0, 0], [0, 5, 0], [0, 0, -5]]),
+        rotation=state.rotation, translation=state.translation,
+    )  # fmt: skip
+    ends = (bundle.project(axes, centre)[0] * scale).astype(int).tolist()
+    for end, colour in zip(ends[1:], ((230, 60, 60), (60, 200, 60), (70, 110, 255)), strict=True):
+        cv2.line(canvas, ends[0], end, colour, 3, cv2.LINE_AA)
+    return cv2.resize(canvas, (SAMPLE_SIDE, SAMPLE_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def tint(image: np.ndarray, person: PersonFolder, index: int) -> np.ndarray:
+    """Colour the masks of an image."""
+    height, width = image.shape[:2]
+    masks = person.masks(index, (width, height))
+    mixed = image.astype(np.float32)
+    for name, colour in TINTS.items():
+        share = 0.35 * masks[name][..., None]
+        mixed = mixed * (1 - share) + share * np.array(colour, np.float32)
+    return mixed.astype(np.uint8)
+
+
+def data_url(image: np.ndarray) -> str:
+    """Encode a uint8 RGB image as a JPEG in a data URL."""
+    import cv2
+
+    data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def plots(data: Measurements, flags: list[FlaggedSpan]) -> str:
+    """Plot error, pose, jitter, mouth and eyes, and loudness over time, as a PNG in a data URL."""
+    from matplotlib.figure import Figure
+
+    time = np.arange(len(data.motion)) / data.fps
+    arkit = data.motion.arkit.numpy()
+    off = np.degrees(data.raw_pose[:, :3] - data.motion.head_rotation.numpy())
+    panels: list[tuple[str, dict[str, np.ndarray]]] = [
+        ("reprojection error, px", {"": data.residual}),
+        ("head, degrees from the median", {n: data.turn[:, k] for k, n in enumerate(("pitch", "yaw", "roll"))}),
+        ("shake removed, degrees", {n: off[:, k] for k, n in enumerate(("pitch", "yaw", "roll"))}),
+        ("lip gap / face height", {"": data.opening}),
+        ("eye closed", {"left": arkit[:, INDEX["eyeBlinkLeft"]], "right": arkit[:, INDEX["eyeBlinkRight"]]}),
+        ("sharpness of the face", {"": data.sharpness}),
+    ]
+    if data.loudness is not None:
+        panels.append(("loudness, dB", {"": np.maximum(data.loudness, -80)}))
+    figure = Figure(figsize=(11, 1.7 * len(panels)), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    for axes, (title, lines) in zip(all_axes, panels, strict=True):
+        for name, values in lines.items():
+            axes.plot(time, values, linewidth=0.7, label=name)
+        if len(lines) > 1:
+            axes.legend(loc="upper right", fontsize=7, ncols=3)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.margins(x=0)
+        axes.tick_params(labelsize=8)
+        for span in flags:
+            axes.axvspan(span.start / data.fps, span.end / data.fps, color="0.5", alpha=0.25, linewidth=0)
+        for start, _ in data.segments[1:]:
+            axes.axvline(start / data.fps, color="0.4", linewidth=0.4, linestyle=":")
+        axes.axvspan(data.test_start / data.fps, len(time) / data.fps, color="tab:blue", alpha=0.07, linewidth=0)
+    all_axes[-1].set_xlabel("seconds", fontsize=8)
+    return figure_url(figure)
+
+
+def figure_url(figure: Figure) -> str:
+    """Encode a matplotlib figure as a PNG in a data URL."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
