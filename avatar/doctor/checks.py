@@ -245,8 +245,8 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
         # The radii are whole numbers, decided by rounding: they are left out.
         return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
 
-    def pose(module: Any) -> Function:
-        return lambda *rig: module.pose_gaussians(*rig)
+    def skin(module: Any) -> Function:
+        return lambda *inputs: module.skin_gaussians(*inputs)
 
     def draw(module: Any) -> Function:
         depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
@@ -277,7 +277,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
         return step
 
-    rig = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
+    bones = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
     layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {
@@ -290,7 +290,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
                 uniform(20, 3, low=0.05, high=0.2),
             ],
         ),
-        "pose_gaussians": (pose, [uniform(*shape, low=-1) for shape in rig]),
+        "skin_gaussians": (skin, [uniform(*shape, low=-1) for shape in bones]),
         "rasterize": (
             draw,
             [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],

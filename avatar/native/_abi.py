@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -129,47 +129,47 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
-    "avatar_pose": (
+    "avatar_skin": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # posed_means
             ctypes.c_void_p,  # posed_quats
         ],
     ),
-    "avatar_pose_workspace": (
+    "avatar_skin_workspace": (
         ctypes.c_int64,
         [
             ctypes.c_int32,  # dtype
             ctypes.c_int64,  # n
         ],
     ),
-    "avatar_pose_backward": (
+    "avatar_skin_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # v_posed_means
             ctypes.c_void_p,  # v_posed_quats
             ctypes.c_void_p,  # v_means
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_weights
-            ctypes.c_void_p,  # v_shifts
-            ctypes.c_void_p,  # v_moves
-            ctypes.c_void_p,  # v_turns
+            ctypes.c_void_p,  # v_offsets
+            ctypes.c_void_p,  # v_transforms
+            ctypes.c_void_p,  # v_transform_quats
             ctypes.c_void_p,  # workspace
         ],
     ),
@@ -433,7 +433,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
-    "avatar_march": (
+    "avatar_march_rays": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
@@ -450,7 +450,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # transmittance
         ],
     ),
-    "avatar_march_backward": (
+    "avatar_march_rays_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call

@@ -4,7 +4,7 @@ import ctypes
 
 from avatar.native._abi import Call
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 
 # name: (result, arguments)
 FUNCTIONS = {
@@ -97,48 +97,48 @@ FUNCTIONS = {
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_pose": (
+    "avatar_cuda_skin": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # posed_means
             ctypes.c_void_p,  # posed_quats
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_pose_workspace": (
+    "avatar_cuda_skin_workspace": (
         ctypes.c_int64,
         [
             ctypes.c_int32,  # dtype
             ctypes.c_int64,  # n
         ],
     ),
-    "avatar_cuda_pose_backward": (
+    "avatar_cuda_skin_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # v_posed_means
             ctypes.c_void_p,  # v_posed_quats
             ctypes.c_void_p,  # v_means
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_weights
-            ctypes.c_void_p,  # v_shifts
-            ctypes.c_void_p,  # v_moves
-            ctypes.c_void_p,  # v_turns
+            ctypes.c_void_p,  # v_offsets
+            ctypes.c_void_p,  # v_transforms
+            ctypes.c_void_p,  # v_transform_quats
             ctypes.c_void_p,  # workspace
             ctypes.c_void_p,  # stream
         ],
@@ -146,6 +146,7 @@ FUNCTIONS = {
     "avatar_cuda_bin_count_workspace": (
         ctypes.c_int64,
         [
+            ctypes.c_int32,  # dtype
             ctypes.c_int64,  # n
         ],
     ),
@@ -169,6 +170,7 @@ FUNCTIONS = {
     "avatar_cuda_bin_fill_workspace": (
         ctypes.c_int64,
         [
+            ctypes.c_int32,  # dtype
             ctypes.c_int64,  # capacity
             ctypes.c_int32,  # width
             ctypes.c_int32,  # height
@@ -264,6 +266,7 @@ FUNCTIONS = {
     "avatar_cuda_ssim_workspace": (
         ctypes.c_int64,
         [
+            ctypes.c_int32,  # dtype
             ctypes.c_int32,  # height
             ctypes.c_int32,  # width
             ctypes.c_int32,  # channels
@@ -361,7 +364,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_march": (
+    "avatar_cuda_march_rays": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
@@ -379,7 +382,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # stream
         ],
     ),
-    "avatar_cuda_march_backward": (
+    "avatar_cuda_march_rays_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call

@@ -10,7 +10,8 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, number
-from avatar.native.library import num_threads, require_library, runs_native
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, address, operator, wanted
 
 
 class PictureLoss(NamedTuple):
@@ -57,27 +58,24 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
     return PictureLoss(terms[0], *terms[1:].detach().unbind())
 
 
-@torch.library.custom_op("avatar::l1_ssim", mutates_args=(), device_types="cpu")
-def _l1_ssim(
+def _terms(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
 ) -> tuple[Tensor, Tensor]:
     """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the picture."""
-    native, (height, width, channels) = require_library(), image.shape
-    terms, v_image = image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+    return image.new_empty(4), wanted(image, need_image)
+
+
+def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, Tensor]:
+    image, need_image = inputs[0], inputs[-1]
+    terms, v_image = _terms(*inputs)
     native.call(
-        "avatar_l1_ssim",
-        *(image.dtype, image, target, weight, ssim_weight, height, width, channels),
-        *(terms, v_image if need_image else None),
-        native.workspace("avatar_l1_ssim_workspace", image.dtype, num_threads(), height, width, channels),
+        *("l1_ssim", image, *inputs[:-1], *image.shape, terms, address(v_image, need_image)),
+        native.workspace("l1_ssim_workspace", image, *native.threads, *image.shape),
     )
     return terms, v_image
 
 
-@_l1_ssim.register_fake
-def _(
-    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
-) -> tuple[Tensor, Tensor]:
-    return image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+_l1_ssim = operator("l1_ssim", _terms, _compute)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -59,15 +59,16 @@ def _rotation_matrices(quats: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
 
 
-def pose_gaussians(
-    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
+def skin_gaussians(
+    means: Tensor, quats: Tensor, weights: Tensor, offsets: Tensor, transforms: Tensor, transform_quats: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Two rigid motions, blended; see :func:`avatar.native.pose_gaussians`."""
+    """Linear blend skinning; see :func:`avatar.native.skin_gaussians`."""
     by_first, by_second = (
-        x @ move[:, :3].T + move[:, 3] for x, move in zip((means, means + shifts), moves, strict=True)
+        x @ transform[:, :3].T + transform[:, 3]
+        for x, transform in zip((means, means + offsets), transforms, strict=True)
     )
     posed = torch.lerp(by_second, by_first, weights[:, None])
-    w, x, y, z = torch.lerp(turns[1], turns[0], weights[:, None]).unbind(-1)
+    w, x, y, z = torch.lerp(transform_quats[1], transform_quats[0], weights[:, None]).unbind(-1)
     a, b, c, d = quats.unbind(-1)
     product = [
         *(w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c),

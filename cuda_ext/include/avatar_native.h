@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 6
+#define AVATAR_ABI_VERSION 7
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -81,21 +81,21 @@ AVATAR_API int32_t avatar_project_backward(avatar_call* call, const void* means,
                                            void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
                                            void* workspace);
 
-/* The rig: means [n,3], quats [n,4], weights [n], shifts [n,3], moves [2,3,4] (affine), turns [2,4] (wxyz)
- * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * move_1(mean + shift),
+/* The skin: means [n,3], quats [n,4], weights [n], offsets [n,3], transforms [2,3,4] (affine), transform_quats [2,4] (wxyz)
+ * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * move_1(mean + offset),
  *    posed_quats [n,4] = (weight * turn_0 + (1 - weight) * turn_1) * quat. */
-AVATAR_API int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                               const void* shifts, const void* moves, const void* turns, int64_t n, void* posed_means,
+AVATAR_API int32_t avatar_skin(avatar_call* call, const void* means, const void* quats, const void* weights,
+                               const void* offsets, const void* transforms, const void* transform_quats, int64_t n, void* posed_means,
                                void* posed_quats);
 
-/* Bytes of workspace of avatar_pose_backward. */
-AVATAR_API int64_t avatar_pose_workspace(int32_t dtype, int64_t n);
+/* Bytes of workspace of avatar_skin_backward. */
+AVATAR_API int64_t avatar_skin_workspace(int32_t dtype, int64_t n);
 
-/* v_moves and v_turns may both be null. */
-AVATAR_API int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                        const void* shifts, const void* moves, const void* turns, int64_t n,
+/* v_transforms and v_transform_quats may both be null. */
+AVATAR_API int32_t avatar_skin_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
+                                        const void* offsets, const void* transforms, const void* transform_quats, int64_t n,
                                         const void* v_posed_means, const void* v_posed_quats, void* v_means,
-                                        void* v_quats, void* v_weights, void* v_shifts, void* v_moves, void* v_turns,
+                                        void* v_quats, void* v_weights, void* v_offsets, void* v_transforms, void* v_transform_quats,
                                         void* workspace);
 
 /* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */
@@ -200,12 +200,12 @@ AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
  * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
  * transmittance before each sample. offsets [rays+1] must not go down. */
-AVATAR_API int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+AVATAR_API int32_t avatar_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                                 const void* densities, const void* colors, int64_t rays, int32_t channels,
                                 void* color, void* opacity, void* depth, void* transmittance);
 
 /* Cotangents of densities and colors. */
-AVATAR_API int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+AVATAR_API int32_t avatar_march_rays_backward(avatar_call* call, const int32_t* offsets, const void* starts,
                                          const void* ends, const void* densities, const void* colors, int64_t rays,
                                          int32_t channels, const void* opacity, const void* depth,
                                          const void* transmittance, const void* v_color, const void* v_opacity,

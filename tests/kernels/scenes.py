@@ -67,8 +67,8 @@ def packed_rays(counts: list[int], channels: int, dtype: torch.dtype = torch.flo
     return offsets, [x.to(dtype) for x in (starts, starts + lengths, densities, colors)]
 
 
-def rigged(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Gaussians between two motions: means, quats, weights, shifts, moves, turns."""
+def skinned(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Gaussians between two transforms: means, quats, weights, offsets, transforms, transform_quats."""
     g = torch.Generator().manual_seed(4)
     shapes = [(n, 3), (n, 4), (n,), (n, 3), (2, 3, 4), (2, 4)]
     return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]

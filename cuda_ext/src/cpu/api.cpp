@@ -174,34 +174,34 @@ int32_t avatar_project_backward(avatar_call* call, const void* means, const void
                                   out<T>(v_viewmat), static_cast<double*>(workspace)));
 }
 
-int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights, const void* shifts,
-                    const void* moves, const void* turns, int64_t n, void* posed_means, void* posed_quats) {
+int32_t avatar_skin(avatar_call* call, const void* means, const void* quats, const void* weights, const void* offsets,
+                    const void* transforms, const void* transform_quats, int64_t n, void* posed_means, void* posed_quats) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
-  AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, posed_means, posed_quats);
-  DISPATCH(K::pose<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(shifts), in<T>(moves),
-                      in<T>(turns), n, out<T>(posed_means), out<T>(posed_quats)));
+  AVATAR_REQUIRE(transforms, transform_quats);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, offsets, posed_means, posed_quats);
+  DISPATCH(K::skin<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(offsets), in<T>(transforms),
+                      in<T>(transform_quats), n, out<T>(posed_means), out<T>(posed_quats)));
 }
 
-int64_t avatar_pose_workspace(int32_t dtype, int64_t n) {
-  return avatar::good_count(n) ? BY_DTYPE(pose_workspace, n) : -1;
+int64_t avatar_skin_workspace(int32_t dtype, int64_t n) {
+  return avatar::good_count(n) ? BY_DTYPE(skin_workspace, n) : -1;
 }
 
-int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                             const void* shifts, const void* moves, const void* turns, int64_t n,
+int32_t avatar_skin_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
+                             const void* offsets, const void* transforms, const void* transform_quats, int64_t n,
                              const void* v_posed_means, const void* v_posed_quats, void* v_means, void* v_quats,
-                             void* v_weights, void* v_shifts, void* v_moves, void* v_turns, void* workspace) {
+                             void* v_weights, void* v_offsets, void* v_transforms, void* v_transform_quats, void* workspace) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
-  AVATAR_REQUIRE(moves, turns);
-  AVATAR_REQUIRE_IF(n, means, quats, weights, shifts, v_posed_means, v_posed_quats, v_means, v_quats, v_weights,
-                    v_shifts, workspace);
-  if (v_moves != nullptr) AVATAR_REQUIRE(v_turns);
-  DISPATCH(K::pose_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(shifts),
-                               in<T>(moves), in<T>(turns), n, in<T>(v_posed_means), in<T>(v_posed_quats),
-                               out<T>(v_means), out<T>(v_quats), out<T>(v_weights), out<T>(v_shifts), out<T>(v_moves),
-                               out<T>(v_turns), static_cast<double*>(workspace)));
+  AVATAR_REQUIRE(transforms, transform_quats);
+  AVATAR_REQUIRE_IF(n, means, quats, weights, offsets, v_posed_means, v_posed_quats, v_means, v_quats, v_weights,
+                    v_offsets, workspace);
+  if (v_transforms != nullptr) AVATAR_REQUIRE(v_transform_quats);
+  DISPATCH(K::skin_backward<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(weights), in<T>(offsets),
+                               in<T>(transforms), in<T>(transform_quats), n, in<T>(v_posed_means), in<T>(v_posed_quats),
+                               out<T>(v_means), out<T>(v_quats), out<T>(v_weights), out<T>(v_offsets), out<T>(v_transforms),
+                               out<T>(v_transform_quats), static_cast<double*>(workspace)));
 }
 
 int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height) {
@@ -398,18 +398,18 @@ int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, int64_t n, 
   return AVATAR_OK;
 }
 
-int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+int32_t avatar_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                      const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
                      void* opacity, void* depth, void* transmittance) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
   AVATAR_RETURN_IF_BAD(check_channels(call, channels));
   AVATAR_REQUIRE_IF(rays, offsets, color, opacity, depth);
-  DISPATCH(K::march<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays,
+  DISPATCH(K::march_rays<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays,
                        channels, out<T>(color), out<T>(opacity), out<T>(depth), out<T>(transmittance)));
 }
 
-int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+int32_t avatar_march_rays_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                               const void* densities, const void* colors, int64_t rays, int32_t channels,
                               const void* opacity, const void* depth, const void* transmittance, const void* v_color,
                               const void* v_opacity, const void* v_depth, void* v_densities, void* v_colors) {
@@ -417,7 +417,7 @@ int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const v
   AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
   AVATAR_RETURN_IF_BAD(check_channels(call, channels));
   AVATAR_REQUIRE_IF(rays, offsets, opacity, depth, v_color, v_opacity, v_depth);
-  DISPATCH(K::march_backward<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors),
+  DISPATCH(K::march_rays_backward<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors),
                                 rays, channels, in<T>(opacity), in<T>(depth), in<T>(transmittance), in<T>(v_color),
                                 in<T>(v_opacity), in<T>(v_depth), out<T>(v_densities), out<T>(v_colors)));
 }

@@ -16,6 +16,7 @@ constexpr int kChunks = 8;
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
 constexpr int64_t kBlock = 512;
+constexpr int64_t kAhead = 16;  // Gaussians; far enough for memory to answer, near enough to stay in the first cache
 
 template <typename T>
 struct DepthKey;
@@ -109,6 +110,12 @@ struct Workspace {
   }
 };
 
+// Fetch what the deal will read about a later Gaussian: sorted by depth, their addresses jump, and each read would wait.
+template <typename T>
+AVATAR_HD void prefetch_ahead(const Workspace<T>& work, int64_t i, int64_t end) {
+  __builtin_prefetch(&work.spans[work.order[i + kAhead < end ? i + kAhead : end - 1]]);
+}
+
 template <typename T>
 void sort_by_depth(Workspace<T>& work) {
   typedef typename DepthKey<T>::Bits Key;
@@ -193,7 +200,9 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
   parallel_for(threads, kChunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
     for (int64_t tile = 0; tile < tiles; ++tile) counter[tile] = 0;
-    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_ahead(work, i, end);
       const int64_t g = work.order[i];
       const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
       for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) { ++counter[tile]; });
@@ -221,7 +230,9 @@ void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities
   const int64_t visible = *work.visible;
   parallel_for(threads, kChunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
-    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_ahead(work, i, end);
       const int32_t g = work.order[i];
       int32_t slot = slot_offsets[g];
       const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };

@@ -1,7 +1,8 @@
-"""Tile-based rasterization of projected Gaussians as torch operators: one bins and sorts, one blends."""
+"""Tile-based rasterization of projected Gaussians as a torch operator."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
+from avatar.native.bin_gaussians import bin_gaussians
 from avatar.native.checks import check_tensor, float_tensor, picture_size
-from avatar.native.library import require_library, runs_native
-
-TILE = 16
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, operator
 
 
 def rasterize(
@@ -25,6 +26,8 @@ def rasterize(
     width: int,
     height: int,
     background: Tensor | None = None,
+    *,
+    implementation: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Blend projected Gaussians front to back, with the thresholds of gsplat.
 
@@ -41,6 +44,7 @@ def rasterize(
         width: Picture width in pixels.
         height: Picture height in pixels.
         background: [C] or [height, width, C], blended behind; None leaves it black.
+        implementation: Another project's code; takes the checked arguments by position.
 
     A Gaussian with NaN or infinity in means2d, conics or opacities is left out; in colors or background, NaN and
     infinity reach the picture, so that a loss shows them.
@@ -70,69 +74,22 @@ def rasterize(
         one_color = isinstance(background, Tensor) and background.dim() == 1
         shape = (channels,) if one_color else (height, width, channels)
         background = float_tensor("background", background, shape, like=means2d)
+    arguments = (means2d, conics, colors, opacities, depths, radii, width, height, background)
+    if implementation is not None:
+        return implementation(*arguments)
     if not runs_native(means2d):
-        return reference.rasterize(
-            means2d, conics, colors, opacities, depths, radii, width, height, background=background
-        )
+        return reference.rasterize(*arguments)
     radii = (radii if radii.dtype == torch.int32 else (radii > 0).to(torch.int32)).contiguous()
-    tiles = _bin(means2d.detach(), conics.detach(), opacities.detach(), depths.detach(), radii, width, height)
+    tiles = bin_gaussians(means2d.detach(), conics.detach(), opacities.detach(), depths.detach(), radii, width, height)
     image, final_t, _ = _blend(means2d, conics, colors, opacities, background, *tiles, width, height)
     return image, (1 - final_t)[..., None]
-
-
-def _tile_count(width: int, height: int) -> int:
-    return ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
-
-
-@torch.library.custom_op("avatar::bin_gaussians", mutates_args=(), device_types="cpu")
-def _bin(
-    means2d: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor, width: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tile lists: limits [N], tile_offsets [tiles+1], ids [pairs], slots [pairs], slot_offsets [N+1]."""
-    native, n, dtype = require_library(), len(means2d), means2d.dtype
-    limits = means2d.new_empty(n)
-    slot_offsets = torch.empty(n + 1, dtype=torch.int32)
-    tile_offsets = torch.empty(_tile_count(width, height) + 1, dtype=torch.int32)
-    pairs = torch.zeros(1, dtype=torch.int64)
-    workspace = native.workspace("avatar_bin_workspace", dtype, n, width, height)
-    native.call(
-        "avatar_bin_count",
-        *(dtype, means2d, conics, opacities, depths, radii, n, width, height),
-        *(slot_offsets, tile_offsets, pairs, limits, workspace),
-    )
-    ids = torch.empty(int(pairs), dtype=torch.int32)
-    slots = torch.empty_like(ids)
-    native.call(
-        "avatar_bin_fill",
-        *(dtype, means2d, conics, opacities, n, width, height, slot_offsets, ids, slots, workspace),
-    )
-    return limits, tile_offsets, ids, slots, slot_offsets
-
-
-@_bin.register_fake
-def _(
-    means2d: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor, width: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    n, pairs = means2d.shape[0], torch.library.get_ctx().new_dynamic_size()
-
-    def integers(size: Any) -> Tensor:
-        return radii.new_empty(size, dtype=torch.int32)
-
-    return (
-        means2d.new_empty(n),
-        integers(_tile_count(width, height) + 1),
-        integers(pairs),
-        integers(pairs),
-        integers(n + 1),
-    )
 
 
 def _background_arguments(background: Tensor | None) -> tuple[Tensor | None, int]:
     return background, background.shape[-1] if background is not None and background.dim() == 3 else 0
 
 
-@torch.library.custom_op("avatar::rasterize", mutates_args=(), device_types="cpu")
-def _blend(
+def _blended(
     means2d: Tensor,
     conics: Tensor,
     colors: Tensor,
@@ -147,33 +104,6 @@ def _blend(
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """image [H, W, C], transmittance left [H, W], list index at which blending stopped int32 [H, W]."""
-    native, (n, channels) = require_library(), colors.shape
-    image, final_t = means2d.new_empty(height, width, channels), means2d.new_empty(height, width)
-    last = torch.empty(height, width, dtype=torch.int32)
-    native.call(
-        "avatar_rasterize",
-        *(means2d.dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
-        *(width, height, limits, tile_offsets, ids, image, final_t, last),
-        native.workspace("avatar_rasterize_workspace", means2d.dtype, n, 0, channels),
-    )
-    return image, final_t, last
-
-
-@_blend.register_fake
-def _(
-    means2d: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor | None,
-    limits: Tensor,
-    tile_offsets: Tensor,
-    ids: Tensor,
-    slots: Tensor,
-    slot_offsets: Tensor,
-    width: int,
-    height: int,
-) -> tuple[Tensor, Tensor, Tensor]:
     return (
         means2d.new_empty(height, width, colors.shape[1]),
         means2d.new_empty(height, width),
@@ -181,40 +111,19 @@ def _(
     )
 
 
-@torch.library.custom_op("avatar::rasterize_backward", mutates_args=(), device_types="cpu")
-def _blend_backward(
-    means2d: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    background: Tensor | None,
-    limits: Tensor,
-    tile_offsets: Tensor,
-    ids: Tensor,
-    slots: Tensor,
-    slot_offsets: Tensor,
-    final_t: Tensor,
-    last: Tensor,
-    v_image: Tensor,
-    v_final_t: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    native, dtype = require_library(), means2d.dtype
+def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    means2d, conics, colors, opacities, background, limits, tile_offsets, ids, _, _, width, height = inputs
     n, channels = colors.shape
-    height, width = final_t.shape
-    v_means2d, v_conics = torch.empty_like(means2d), torch.empty_like(conics)
-    v_colors, v_opacities = torch.empty_like(colors), torch.empty_like(opacities)
+    results = _blended(*inputs)
+    work = () if native.cuda else (native.workspace("rasterize_workspace", means2d, n, 0, channels),)
     native.call(
-        "avatar_rasterize_backward",
-        *(dtype, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
-        *(width, height, limits, tile_offsets, ids, slots, slot_offsets, final_t, last, v_image, v_final_t),
-        *(v_means2d, v_conics, v_colors, v_opacities),
-        native.workspace("avatar_rasterize_workspace", dtype, n, len(ids), channels),
+        *("rasterize", means2d, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
+        *(width, height, limits, tile_offsets, ids, *results, *work),
     )
-    return v_means2d, v_conics, v_colors, v_opacities
+    return results
 
 
-@_blend_backward.register_fake
-def _(
+def _gradients(
     means2d: Tensor,
     conics: Tensor,
     colors: Tensor,
@@ -230,12 +139,28 @@ def _(
     v_image: Tensor,
     v_final_t: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(means2d),
-        torch.empty_like(conics),
-        torch.empty_like(colors),
-        torch.empty_like(opacities),
+    like = torch.empty_like
+    return like(means2d), like(conics), like(colors), like(opacities)
+
+
+def _compute_gradients(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    means2d, conics, colors, opacities, background, *lists, final_t, last, v_image, v_final_t = inputs
+    (n, channels), (height, width), pairs = colors.shape, final_t.shape, len(lists[2])
+    if native.cuda:
+        count, work = (pairs,), native.workspace("rasterize_workspace", means2d, pairs, channels, width, height)
+    else:
+        count, work = (), native.workspace("rasterize_workspace", means2d, n, pairs, channels)
+    gradients = _gradients(*inputs)
+    native.call(
+        *("rasterize_backward", means2d, means2d, conics, colors, opacities, n, channels),
+        *(*_background_arguments(background), width, height, *lists, *count),
+        *(final_t, last, v_image, v_final_t, *gradients, work),
     )
+    return gradients
+
+
+_blend = operator("rasterize", _blended, _compute)
+_blend_backward = operator("rasterize_backward", _gradients, _compute_gradients)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
