@@ -21,8 +21,11 @@ from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.eval.images import contact_sheet, save_image
 from avatar.infer.avatar import Avatar
+from avatar.methods.registry import DEFAULT
 from avatar.motion.face_channels import mouth_opening
 from avatar.paths import read_json, write_json
+from avatar.train import config as options
+from avatar.train.run import BEGUN, train
 from avatar.writing import atomic_file
 
 # Changes to a training configuration, by the name of its row.
@@ -30,15 +33,15 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
     "embedding instead of tri-plane": {"model": {"levels": 0, "embedding": 32}},
     "embedding beside tri-plane": {"model": {"embedding": 16}},
-    "smooth neighbours": {"loss": {"smooth": 1.0}},
-    "embedding, smooth neighbours": {"model": {"levels": 0, "embedding": 32}, "loss": {"smooth": 1.0}},
+    "smooth neighbours": {"model": {"loss": {"smoothness": 1.0}}},
+    "embedding, smooth neighbours": {"model": {"levels": 0, "embedding": 32, "loss": {"smoothness": 1.0}}},
     "coarse tri-plane (32)": {"model": {"finest": 32}},
     "fine tri-plane (512)": {"model": {"finest": 512}},
     "clothes deformed as well": {"model": {"deform_torso": True}},
     "positions and opacity only": {"model": {"deforms": ("means", "opacities")}},
     "no change of colour": {"model": {"deforms": ("means", "scales", "opacities")}},
     "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
-    "hidden Gaussians may grow": {"loss": {"size": 0.0}},
+    "hidden Gaussians may grow": {"model": {"loss": {"scale_reg": 0.0}}},
     "no weight on mouth and eyes": {"loss": {"mouth": 0.0, "eyes": 0.0}},
 }
 COLUMNS = {
@@ -70,13 +73,13 @@ def row_folder(config: Config, name: str) -> Path:
 
 def run_row(config: Config, name: str) -> dict[str, Any]:
     """Train and measure one row; its metrics on tracked motion."""
-    train = importlib.import_module("avatar.cli.train")
     evaluate = importlib.import_module("avatar.cli.eval")
     folder = row_folder(config, name)
     if not (folder / "metrics.json").is_file():
-        base = train.with_preset(train.Config(person=config.person, out=folder, quality="draft", steps=config.steps))
-        parts = {part: replace(getattr(base, part), **changes) for part, changes in ROWS[name].items()}
-        train.main(replace(base, **parts, resume=(folder / train.BEGUN).is_file()))
+        base = options.from_preset(DEFAULT, "draft", person=config.person, out=folder)
+        base = replace(base, schedule=replace(base.schedule, steps=config.steps))
+        chosen = options.with_values(base, ROWS[name], name)
+        train(replace(chosen, resume=(folder / BEGUN).is_file()))
         evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="ours"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
     row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}

@@ -138,7 +138,7 @@ def agreement(record: Record) -> None:
         gpu = Avatar.load(run, device="cuda")
         cpu = Avatar.load(run, device="cpu", precision="float32")
         motion = Motion.load(run / "motion.safetensors")
-        views = [gpu.camera, gpu.camera.orbit(gpu.head_pivot, 20, 5, 1.5)]
+        views = [gpu.camera, gpu.camera.orbit(gpu.pivot, 20, 5, 1.5)]
         graph_error, cpu_error, cpu_squared, frames = 0, 0, 0.0, 0
         for camera in views:
             for index in range(0, len(motion), max(1, len(motion) // 8)):
@@ -155,7 +155,8 @@ def agreement(record: Record) -> None:
         psnr = 100.0 if mse == 0 else 10 * math.log10(255**2 / mse)
         record.add(
             **{run.name: {
-                "frames": frames, "gaussians": len(gpu.model.gaussians), "graph_recorded": gpu._graphs is not None,
+                "frames": frames, "gaussians": gpu.info["gaussians"],
+                "graph_recorded": gpu.playback != gpu.model.draw,
                 "largest_difference_graph_to_drawn": graph_error, "largest_difference_to_cpu": cpu_error,
                 "psnr_to_cpu": round(psnr, 2),
             }}
@@ -184,7 +185,7 @@ def frames(record: Record) -> None:
             avatar, track = make_avatar(n, size, gpu), motion(50).to(gpu)
             index = iter(range(1 << 30))
             replayed = _milliseconds(lambda a=avatar, t=track, i=index: a.render(a.camera, t, next(i) % 50), 200)
-            recorded = avatar._graphs is not None
+            recorded = avatar.playback != avatar.model.draw
             drawn = _milliseconds(lambda a=avatar, t=track, i=index: a.draw(a.camera, t, next(i) % 50), 100)
             record.row("rows", gaussians=n, size=size, graph=recorded, graph_ms=replayed, drawn_ms=drawn)
             del avatar
@@ -404,7 +405,7 @@ def picture(record: Record) -> None:
             real = RealFrame(data.image(index), data.masks(index), np.asarray(data.landmarks[index])[:, :2], lpips)
             meter.compare(image, real)
         means = {name: round(float(np.nanmean(x)), 4) for name, x in meter.series().items()}
-        record.add(**{run.name: means | {"frames": len(data.test_frames), "gaussians": len(avatar.model.gaussians)}})
+        record.add(**{run.name: means | {"frames": len(data.test_frames), "gaussians": avatar.info["gaussians"]}})
 
 
 def render(record: Record) -> None:

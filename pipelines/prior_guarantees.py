@@ -22,7 +22,6 @@ from avatar.audio2motion.ensemble import Ensemble
 from avatar.audio2motion.load import OWN
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.shared import WEIGHTS, SharedPrior
-from avatar.cli.train import LIVE_SECONDS
 from avatar.device import cpu_threads
 from avatar.environment import environment
 from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
@@ -33,6 +32,7 @@ from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.synth import speech
+from avatar.train.speech import LIVE_SECONDS
 from pipelines.prior import pink, resampled
 from pipelines.prior_speaking import bilabials
 

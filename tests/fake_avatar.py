@@ -18,7 +18,7 @@ SIZE, FPS = 48, 25.0
 class FakeAvatar:
     """Shows the jaw as brightness; its run folder is real."""
 
-    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
+    fps, pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
     info: ClassVar = {"gaussians": 12}

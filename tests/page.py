@@ -28,7 +28,7 @@ class DrawnAvatar:
     """Brightness follows the jaw, the red part the camera's place."""
 
     camera = Camera.source(90.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
-    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 60.0])
+    fps, pivot = FPS, torch.tensor([0.0, 0.0, 60.0])
     info: ClassVar = {"gaussians": 12, "method": "drawn"}
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:

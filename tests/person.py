@@ -8,18 +8,18 @@ import cv2
 import numpy as np
 import torch
 
-from avatar.cli.train import describe, open_run, save_tracking
 from avatar.data import PersonDataset
 from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import write_wav
-from avatar.methods.gaussian.densify import DensityConfig
-from avatar.methods.gaussian.model import GaussianConfig
+from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
+from avatar.methods.options import LossConfig, Schedule
 from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_UPPER, LIPS_INNER, LIPS_OUTER, encode
 from avatar.paths import write_json
-from avatar.train.config import LossConfig, Schedule, TrainConfig
+from avatar.train.config import TrainConfig
+from avatar.train.run import describe, open_run, save_tracking
 from avatar.train.trainer import Trainer
 
 
@@ -122,10 +122,17 @@ def small_config(person: Path, out: Path, steps: int = 4, **model) -> TrainConfi
         out=out,
         device="cpu",
         model=GaussianConfig(
-            **{"initial_gaussians": 600, "max_gaussians": 800, "levels": 3, "finest": 32, "hidden": 16} | model
+            **{
+                "initial_gaussians": 600,
+                "max_gaussians": 800,
+                "levels": 3,
+                "finest": 32,
+                "hidden": 16,
+                "densify": DensifyConfig(refine_every=2, refine_start=0.0, refine_stop=0.9),
+            }
+            | model
         ),
         loss=LossConfig(lpips=0.0),
-        density=DensityConfig(interval=2, start=0.0, stop=0.9),
         schedule=Schedule(steps=steps, half_until=0.0),
         preview_every=10_000,
         save_every=10_000,

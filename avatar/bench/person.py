@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,16 +11,13 @@ import numpy as np
 import torch
 
 from avatar.data import PersonDataset
-from avatar.fields.gaussians import Gaussians, Seeds
-from avatar.fields.skinning import HeadRig, LandmarkBasis
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
-from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian.model import GaussianAvatar, GaussianConfig, make_encoding
+from avatar.methods.registry import DEFAULT, method
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
 from avatar.train.batches import Batch
-from avatar.train.config import LossConfig, TrainConfig
+from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer
 
 FPS = 25.0
@@ -56,50 +54,21 @@ def motion_blocks(frames: int) -> Iterator[Motion]:
         yield motion(min(BLOCK, frames - start), start)
 
 
-def make_model(n: int, size: int, config: GaussianConfig) -> GaussianAvatar:
-    """An avatar of ``n`` Gaussians on a head-shaped shell, its network still untrained."""
-    g = torch.Generator().manual_seed(0)
-    direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=-1)
-    means = direction * (0.8 + 0.2 * torch.rand(n, 1, generator=g)) * torch.tensor([8.0, 10.0, 8.0])
-    spacing = (4 * torch.pi * 80 / n) ** 0.5
-    at_rest = torch.tensor([0.0, 0.0, DISTANCE])
-    gaussians = Gaussians(
-        Seeds(
-            means=means + at_rest,
-            scales=0.65 * spacing * torch.exp(0.4 * torch.randn(n, 3, generator=g)),
-            colors=torch.rand(n, 3, generator=g),
-            opacities=0.1 + 0.85 * torch.rand(n, generator=g),
-            rig=torch.full((n,), 0.98),
-            bind_index=torch.randint(NUM_LANDMARKS, (n, 3), generator=g),
-            bind_weight=torch.rand(n, 3, generator=g) / 3,
-            region=torch.zeros(n, dtype=torch.uint8),
-        )
-    )
-    basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g), torch.zeros(2))
-    clothes = torch.tensor([[-20.0, -10.0], [20.0, 10.0]])
-    rig = HeadRig(torch.zeros(3), at_rest, torch.tensor([0.0, 20.0, DISTANCE + 3]), clothes)
-    bounds = torch.stack([means.amin(0), means.amax(0)]) + at_rest
-    torch.manual_seed(0)
-    encoding = make_encoding(config, bounds)
-    plate = torch.full((size, size, 3), 0.4)
-    return GaussianAvatar(config, gaussians, rig, basis, Conditioner.fit(motion(BLOCK)), encoding, plate)
-
-
 def make_avatar(n: int, size: int, device: torch.device | None = None) -> Avatar:
     """An avatar to render, as if loaded from a run; on the CPU, if not told otherwise."""
     camera = {"focal": 2.6 * size, "cx": size / 2, "cy": size / 2}
     person: dict[str, Any] = {"camera": camera, "width": size, "height": size, "fps": FPS}
-    model = make_model(n, size, GaussianConfig()).to(device or torch.device("cpu"))
-    return Avatar(Path(), model, person, {"method": "gaussian", "gaussians": n, "bytes": 0})
+    model = method(DEFAULT).synthetic(n, size, motion(BLOCK)).to(device or torch.device("cpu"))
+    return Avatar(Path(), model, person, {"method": model.name, **model.stats(), "bytes": 0})
 
 
-def make_trainer(n: int, size: int, config: GaussianConfig | None = None) -> tuple[Trainer, Batch]:
+def make_trainer(n: int, size: int) -> tuple[Trainer, Batch]:
     """A trainer of such an avatar in the middle of its training, and a frame to train on. No perceptual loss."""
     person = SyntheticPerson(size)
-    options = TrainConfig(
-        person=Path(), out=Path(), model=config or GaussianConfig(), loss=LossConfig(lpips=0.0), resume=False
-    )
-    trainer = Trainer(cast(PersonDataset, person), options, make_model(n, size, options.model))
+    config = from_preset(DEFAULT, "standard", person=Path(), out=Path())
+    config = replace(config, loss=replace(config.loss, lpips=0.0))
+    model = method(DEFAULT).synthetic(n, size, person.motion)
+    trainer = Trainer(cast(PersonDataset, person), config, model)
     trainer.step = trainer.steps // 2
     g = torch.Generator().manual_seed(1)
     background = torch.full((size, size, 3), 0.4)

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prior": ("avatar.cli.prior", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
     "motion": ("avatar.cli.motion", "write what an avatar does as ARKit coefficients or a motion file"),
-    "bake": ("avatar.methods.gaussian.bake", "make an avatar faster to play: its motion as a linear basis"),
+    "bake": ("avatar.cli.bake", "make an avatar faster to play: its motion as a linear basis"),
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),
@@ -93,8 +93,7 @@ def _main(argv: list[str]) -> int:
 def _run(name: str, rest: list[str]) -> int:
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
-    import tyro
-
+    from avatar.cli import options
     from avatar.errors import AvatarError, printable
     from avatar.log import console
 
@@ -103,7 +102,13 @@ def _run(name: str, rest: list[str]) -> int:
 
     module = importlib.import_module(COMMANDS[name][0])
     try:
-        config = tyro.cli(module.Config, args=rest, prog=f"avatar {name}", description=module.__doc__)
+        prog, description = f"avatar {name}", module.__doc__ or ""
+        parse = getattr(module, "parse", None)
+        if parse is not None:
+            config = parse(rest, prog, description)
+        else:
+            groups = getattr(module, "GROUPS", None)
+            config = options.parse(module.Config, rest, prog=prog, description=description, groups=groups)
         check_numbers(config)
         module.main(config)
     except AvatarError as error:

@@ -246,7 +246,7 @@ def plan(config: Config, avatar: Avatar, audio: Path | None, path: CameraPath) -
             audio, start = data.audio_path, sound_time(data, first)
     else:
         motions, total, audio, start = plan_motion(
-            avatar, config.controls, audio, lambda t: path.camera(avatar.camera, avatar.head_pivot, t).position
+            avatar, config.controls, audio, lambda t: path.camera(avatar.camera, avatar.pivot, t).position
         )
     if config.frames is not None:
         motions, total = limited(motions, config.frames), min(total, config.frames)
@@ -260,7 +260,7 @@ def render_video(
     """Render a job into a video; speech, frames and encoding overlap.
 
     Args:
-        avatar: Anything with the `Renderable` protocol, ``fps``, ``head_pivot`` and `Avatar.coverage`.
+        avatar: Anything with the `Renderer` protocol, ``fps``, ``pivot`` and `Avatar.coverage`.
         job: Blocks of motion, and what is behind the person.
         camera: The camera that ``path`` moves.
         path: Camera path over time.
@@ -278,7 +278,7 @@ def render_video(
         for block in shown(avatar, prefetch(job.motions)):
             for i in range(len(block)):
                 behind = None if job.background is None else torch.from_numpy(job.background(count))
-                yield path.camera(camera, avatar.head_pivot, count / avatar.fps), block, i, behind
+                yield path.camera(camera, avatar.pivot, count / avatar.fps), block, i, behind
                 count += 1
 
     def draw(frame: tuple[Camera, Motion, int, Tensor | None]) -> tuple[np.ndarray, float]:

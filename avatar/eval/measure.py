@@ -111,7 +111,7 @@ def measure_held_out(
     """Self-reconstruction: every held-out frame by every drive against the real one.
 
     Args:
-        avatar: Anything with the `Renderable` protocol and ``camera``; for ``peer`` also ``render_head``.
+        avatar: Anything with the `Renderer` protocol and ``camera``; for ``peer`` also ``render_head``.
         data: The person, real frames and masks.
         drives: Name to motion of the frames ``first`` to ``last`` (exclusive).
         first, last: Frames of the person.
@@ -219,7 +219,7 @@ def measure_novel(
     frames only.
 
     Args:
-        avatar: Anything with the `Renderable` protocol, ``camera`` and ``fps``.
+        avatar: Anything with the `Renderer` protocol, ``camera`` and ``fps``.
         data: The person.
         drives: Name to motion, all of one length.
         speech: The new sound.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Learned, one row per Gaussian. Names and parametrisation are gsplat's where gsplat has one; colours are plain RGB.
-ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "rig": 1}
+ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "skinning_weight": 1}
 REGIONS = ("face", "mouth_upper", "mouth_lower", "hair", "neck", "torso")
 
 
@@ -21,7 +21,7 @@ class Seeds(NamedTuple):
         scales: [N, 3] standard deviations, centimetres.
         colors: [N, 3] RGB 0..1.
         opacities: [N] 0..1.
-        rig: [N] share of the head's motion, 0..1; the rest follows the torso.
+        skinning_weight: [N] 0..1, 1 follows the head and 0 the torso.
         bind_index: [N, 3] int64, landmark vertices whose displacement moves the Gaussian.
         bind_weight: [N, 3], zero rows for Gaussians that no landmark moves.
         region: [N] uint8, index into `REGIONS`.
@@ -31,7 +31,7 @@ class Seeds(NamedTuple):
     scales: Tensor
     colors: Tensor
     opacities: Tensor
-    rig: Tensor
+    skinning_weight: Tensor
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
@@ -47,9 +47,9 @@ class Gaussians(nn.Module):
 
     Attributes:
         means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
-        opacities: [N, 1] logits. colors: [N, 3] RGB. rig: [N, 1] logits of the share of the head's motion.
-        paint: [N, 3] RGB that each was painted with before training; not part of the state.
-        embedding: [N, E] what the deformation field is told about each Gaussian beside its position; may be empty.
+        opacities: [N, 1] logits. colors: [N, 3] RGB. skinning_weight: [N, 1] logits, high ones follow the head.
+        color_prior: [N, 3] initial RGB, the target of a regulariser; not part of the state.
+        embedding: [N, E] learned input of the deformation field, in addition to the position; may be empty.
     """
 
     means: nn.Parameter
@@ -57,9 +57,9 @@ class Gaussians(nn.Module):
     scales: nn.Parameter
     opacities: nn.Parameter
     colors: nn.Parameter
-    rig: nn.Parameter
+    skinning_weight: nn.Parameter
     embedding: Tensor
-    paint: Tensor
+    color_prior: Tensor
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
@@ -73,13 +73,13 @@ class Gaussians(nn.Module):
         self.scales = nn.Parameter(seeds.scales.log())
         self.opacities = nn.Parameter(torch.logit(seeds.opacities, eps=1e-3)[:, None])
         self.colors = nn.Parameter(seeds.colors.clone())
-        self.rig = nn.Parameter(torch.logit(seeds.rig, eps=5e-3)[:, None])
+        self.skinning_weight = nn.Parameter(torch.logit(seeds.skinning_weight, eps=5e-3)[:, None])
         empty = torch.zeros(n, embedding)
         if embedding:
             self.embedding = nn.Parameter(empty)
         else:
             self.register_buffer("embedding", empty, persistent=False)
-        self.register_buffer("paint", seeds.colors.clone(), persistent=False)
+        self.register_buffer("color_prior", seeds.colors.clone(), persistent=False)
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)

@@ -1,4 +1,4 @@
-"""What moves the canonical Gaussians rigidly (head pose, torso), and what the face landmarks add to that."""
+"""Linear blend skinning of canonical points by head and torso, and the linear face mesh on top of it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Pose(NamedTuple):
     torso_warp: Tensor
 
 
-class HeadRig(nn.Module):
-    """Moves canonical points with the head, the torso, or a blend of both.
+class Skinning(nn.Module):
+    """Moves canonical points with the head, the torso, or a blend of both (linear blend skinning).
 
     The canonical space is the world at a reference frame, so the torso's rest and the head's reference pose share it;
     a neck Gaussian in between blends the two rigid motions by its learned weight, and no seam can open.
@@ -83,7 +83,7 @@ class HeadRig(nn.Module):
         Args:
             means: [N, 3] canonical, after the deformation.
             quats: [N, 4] wxyz.
-            weight: [N, 1] share of the head's motion, 0..1.
+            weight: [N, 1] skinning weight, 1 for the head and 0 for the torso.
             pose: Rigid state of the frame.
         """
         rotations = torch.stack(

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avatar import log
 from avatar.backends import RendererName
 from avatar.data.person import FILE, read_person
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
-from avatar.methods.gaussian.cuda_graph import FrameGraphs
-from avatar.methods.gaussian.model import GaussianAvatar, resized
+from avatar.methods.base import Method
+from avatar.methods.registry import load_model
 from avatar.motion import Motion
-from avatar.native.library import multiplies_bfloat16, runs_native
+from avatar.native.library import runs_native
 
 if TYPE_CHECKING:
     from avatar.infer.controls import Controls
 
 MOST_AT_ONCE = 8  # frames
-SMALL = 128  # pixels of the longer side, where only is looked whether there is something to see
-LEAST_COVERAGE = 1e-3  # share of the picture; less is an empty room
-NEIGHBOURS = 15  # that vote on whether a Gaussian belongs to the head
-
-
-class Renderable(Protocol):
-    """Anything that shows a motion from a camera."""
-
-    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
-        """Frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see :meth:`Avatar.render`."""
-        ...
+SMALL = 128  # pixels of the longer side, enough to see whether somebody is in the image
+LEAST_COVERAGE = 1e-3  # share of the image; less is an empty room
+BAKE_CHECKS = 24  # frames on which a baked form is compared with the trained one
 
 
 def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
-    """Blocks of motion, those refused that would show nothing but the background.
+    """Pass on blocks of motion, and refuse a motion that shows nothing but the background.
 
     Raises:
         AvatarError: Numbers are not finite, or the person is not in the first frame.
@@ -58,40 +47,35 @@ def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
 
 
 class Avatar:
-    """A trained avatar.
+    """A trained avatar; a `avatar.infer.renderer.Renderer`.
 
     Attributes:
+        run: The RUN folder.
+        model: The trained model, of any method.
         camera: The camera that filmed the person.
         fps: Frame rate of the source video.
         device: Where it renders.
-        head_pivot: World point [3] inside the head; free view turns around it.
-        info: What the model file says: method, number of Gaussians, bytes on disk.
+        pivot: World point [3] inside the head; free view turns around it.
+        info: Facts to print: ``method``, ``bytes`` on disk, and what the method counts.
         person: The person.json of the source.
     """
 
     def __init__(
-        self, run: Path, model: GaussianAvatar, person: dict[str, Any], info: dict[str, Any],
-        precision: Precision = "auto",
-    ) -> None:  # fmt: skip
+        self, run: Path, model: Method, person: dict[str, Any], info: dict[str, Any], precision: Precision = "auto"
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise AvatarError(f'Precision "{precision}" is not understood.', fix="Give auto, float32 or bfloat16.")
         self.run = run
         self.model = model.eval()
-        if precision not in ("auto", "float32", "bfloat16"):
-            raise AvatarError(f'Precision "{precision}" is not understood.', "", "Give auto, float32 or bfloat16.")
-        # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
-        gains = model.plate.device.type == "cpu" and model.baked is None and multiplies_bfloat16()
-        half = precision == "bfloat16" or (precision == "auto" and gains)
-        model.code_dtype = torch.bfloat16 if half else torch.float32
+        self.playback = model.playback(precision)
         self.person = person
         self.info = info
         camera = person["camera"]
         self.camera = Camera.source(camera["focal"], camera["cx"], camera["cy"], person["width"], person["height"])
         self.fps = float(person["fps"])
-        self.device = model.plate.device
-        self.head_pivot = model.pivot.cpu()
+        self.device = model.device
+        self.pivot = model.pivot.cpu()
         self._on_device = OnDevice(self.device)
-        # gsplat and the torch reference wait for the GPU within a frame.
-        recordable = self.device.type == "cuda" and model.config.renderer == "native" and runs_native(model.plate)
-        self._graphs = FrameGraphs(model, self.draw) if recordable else None
 
     @staticmethod
     def load(
@@ -102,41 +86,41 @@ class Avatar:
 
         Args:
             run: The folder.
-            baked: Play its baked basis (`avatar bake`) instead of the trained field: faster, nearly the same.
-            renderer: What draws it. All draw the same, so it need not be the one that the run was trained with.
+            baked: Play its baked form (`avatar bake`): faster, nearly the same.
+            renderer: Backend that draws. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
                 is built. A run renders on either, wherever it was trained.
-            precision: Of the deformation network: ``float32``; ``bfloat16``, whose pictures differ by a tenth of a grey
-                level (root mean square); or ``auto`` for the latter where the processor is faster with it.
+            precision: Of networks: ``float32``; ``bfloat16``, whose frames differ by a tenth of a grey level (root mean
+                square); or ``auto`` for the latter where the processor is faster with it.
 
         Raises:
-            AvatarError: The folder is missing, training has not finished in it, ``baked`` and it is not baked, the
-                device or a backend that it needs cannot be had, or a word is not among those above.
+            AvatarError: The folder is missing, training has not finished in it, its method is not installed, ``baked``
+                and it is not baked, the device or a backend that it needs cannot be had, or a word is not among those
+                above.
         """
         run = Path(run)
         if not run.is_dir():
-            raise AvatarError(f"There is no run folder {run}.", "", f"Make one: avatar create VIDEO --out {run}")
+            raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
         path = run / "model.safetensors"
         if not path.is_file():
-            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).", "",
-                              f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",
+                              fix=f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
         place = choose_device(device)
         person = read_person(run / FILE)
-        model, meta = GaussianAvatar.read(path, renderer)
+        model, meta = load_model(path, renderer)
         if (size := (person["width"], person["height"])) != (meta["width"], meta["height"]):
             raise AvatarError(
                 f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
-                "They do not belong together.", f"Train it again, or restore {FILE} from the PERSON folder.",
-            )  # fmt: skip
+                why="They do not belong together.",
+                fix=f"Train it again, or restore {FILE} from the PERSON folder.",
+            )
         if baked:
-            from avatar.methods.gaussian.bake import load
-
-            model.baked = load(run, model)
-        info = {"method": meta["method"], "gaussians": meta["count"], "bytes": path.stat().st_size}
+            model.load_baked(run)
+        info = {"method": model.name, **model.stats(), "bytes": path.stat().st_size}
         avatar = Avatar(run, model.to(place), person, info, precision)
         if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:
-            raise AvatarError(f"{path} shows nothing:", "its Gaussians are not before the camera that filmed.",
-                              "Train it again.")  # fmt: skip
+            raise AvatarError(f"{path} shows nothing:", why="nothing of it is before the camera that filmed.",
+                              fix="Train it again.")  # fmt: skip
         return avatar
 
     def speak(
@@ -176,80 +160,93 @@ class Avatar:
         On a CPU one per core: threads inside a frame wait for each other wherever speech and encoding take a core
         from one of them. More than a few are held up by the Python around the kernels, and by the encoder.
         """
-        if self.device.type != "cpu" or not runs_native(self.model.plate):
+        if self.device.type != "cpu" or not runs_native(self.model.background):
             return 1
         return min(MOST_AT_ONCE, torch.get_num_threads())
 
     @torch.inference_mode()
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
-        """One frame.
+        """Draw one frame.
 
         Args:
-            camera: Where from; ``self.camera`` or one derived from it.
+            camera: Viewpoint; ``self.camera`` or one derived from it.
             motion: A motion track; like the camera, it may be on any device and must not be changed in place.
             index: Its frame to show.
-            background: uint8 RGB [H, W, 3] behind the person; by default the plate.
+            background: uint8 RGB [H, W, 3] behind the person; by default the background of the video.
 
         Returns:
             uint8 RGB [H, W, 3] on ``self.device``.
         """
-        if self._graphs is not None:
-            behind = None if background is None else background.to(self.device, non_blocking=True)
-            try:
-                return self._graphs.render(self._on_device(camera), self._on_device(motion), index, behind)
-            except RuntimeError as error:
-                cause = str(error).partition("\n")[0]  # torch adds pages
-                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {cause}")
-                self._graphs = None
-        return self.draw(camera, motion, index, background)
+        return self.playback(*self._placed(camera, motion, index, background))
 
     @torch.inference_mode()
     def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
-        """The same as :meth:`render`, which on a GPU replays a recording of this."""
-        camera, motion = self._on_device(camera), self._on_device(motion)
-        behind = None
-        if background is not None:
-            behind = resized(background.to(self.device, non_blocking=True).float() / 255, camera)
-        image = self.model(motion, index, camera, background=behind).image
-        return image.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+        """Draw the same as :meth:`render` without what playback prepared, such as a CUDA graph."""
+        return self.model.draw(*self._placed(camera, motion, index, background))
+
+    def _placed(
+        self, camera: Camera, motion: Motion, index: int, background: Tensor | None
+    ) -> tuple[Camera, Motion, int, Tensor | None]:
+        behind = None if background is None else background.to(self.device, non_blocking=True)
+        return self._on_device(camera), self._on_device(motion), index, behind
 
     @torch.no_grad()
     def coverage(self, motion: Motion, index: int) -> float:
-        """Share of the filming camera's picture that the person covers in a frame, 0 to 1, from a small picture.
+        """Share of the filming camera's image that the person covers in a frame, 0 to 1, from a small image.
 
         Raises:
-            AvatarError: The picture is not made of finite numbers.
+            AvatarError: The image holds numbers that are not finite.
         """
         shrink = min(1.0, SMALL / max(self.camera.width, self.camera.height))
         small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
         out = self.model(self._on_device(motion), index, self._on_device(small))
-        if not bool(torch.isfinite(out.image).all() and torch.isfinite(out.alpha).all()):
-            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.", "",
-                              "Check the motion and the controls, or train it again.")  # fmt: skip
+        if not bool(torch.isfinite(out.rgb).all() and torch.isfinite(out.alpha).all()):
+            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.",
+                              fix="Check the motion and the controls, or train it again.")  # fmt: skip
         return float(out.alpha.mean())
+
+    @property
+    def can_render_head(self) -> bool:
+        """Whether the method can draw the head alone."""
+        return "head" in self.model.parts
 
     @torch.inference_mode()
     def render_head(self, camera: Camera, motion: Motion, index: int) -> Tensor:
-        """The head alone (face, mouth, hair; not the neck), hidden where neck and torso are in front of it.
+        """Draw the head alone (face, mouth, hair; not the neck), hidden where neck and torso are in front of it.
 
         Args:
             camera, motion, index: As for :meth:`render`.
 
         Returns:
             float32 [H, W, 4] on ``self.device``: RGB times coverage, and coverage.
+
+        Raises:
+            AvatarError: The method cannot; see ``can_render_head``.
         """
-        camera, motion = self._on_device(camera), self._on_device(motion)
-        return self.model(motion, index, camera, layer=self._head).image
+        if not self.can_render_head:
+            raise AvatarError(f"The method {self.model.name} cannot draw the head alone.")
+        out = self.model(self._on_device(motion), index, self._on_device(camera), part="head")
+        return torch.cat([out.rgb, out.alpha], -1)
 
-    @functools.cached_property
-    def _head(self) -> Tensor:
-        """[N, 1] 1 for Gaussians of the head: those most of whose nearest neighbours began as face, mouth or hair.
+    def bake(self, modes: int) -> tuple[Path, list[float]]:
+        """Write a form of the model into the RUN folder that plays faster, and play that from now on.
 
-        In training some wander over the jaw line; where they are counts for more than where they came from.
+        Args:
+            modes: Dimensions of the approximation.
+
+        Returns:
+            The file, and the PSNR in dB of some frames of the training motion against the trained model.
+
+        Raises:
+            AvatarError: The method has no such form, ``modes`` is out of range, or the run has no motion.
         """
-        from scipy.spatial import KDTree
-
-        means = self.model.gaussians.means.detach().cpu().numpy()
-        began = (self.model.gaussians.region < REGIONS.index("neck")).cpu().numpy()
-        near = np.asarray(KDTree(means).query(means, k=min(NEIGHBOURS, len(means)))[1]).reshape(len(means), -1)
-        return torch.from_numpy(began[near].mean(1) > 0.5).float()[:, None].to(self.device)
+        motion = Motion.load(self.run / "motion.safetensors").to(self.device)
+        frames = torch.linspace(0, len(motion) - 1, 2 * BAKE_CHECKS + 1)[1::2].long().tolist()
+        exact = [self.render(self.camera, motion, frame).float() for frame in frames]
+        path = self.model.bake(self.run, motion, modes)
+        self.model.load_baked(self.run)
+        errors = [
+            (self.render(self.camera, motion, frame).float() - image).square().mean()
+            for frame, image in zip(frames, exact, strict=True)
+        ]
+        return path, [float(10 * (255**2 / error.clamp_min(1e-3)).log10()) for error in errors]

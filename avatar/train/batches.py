@@ -1,4 +1,4 @@
-"""Training frames: which one at which step, and its picture, weights and masks, decoded ahead in a thread."""
+"""Training frames: which one at which step, and its image, weights and masks, decoded ahead in a thread."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from avatar.data import PersonDataset
+from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
-from avatar.train.config import LossConfig
 
 
 class Batch(NamedTuple):

@@ -1,89 +1,29 @@
-"""Training options and the three quality presets."""
+"""Options of a training: a preset of the method and quality, then a file, then what the command line says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import tyro
 
-from avatar.backends import EncodingName, RendererName
-from avatar.checks import whole
+from avatar.checks import read_toml, whole
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.methods.gaussian.densify import DensityConfig
-from avatar.methods.gaussian.model import RANGES, GaussianConfig
+from avatar.methods.options import LossConfig, MethodConfig, OptimConfig, Schedule
+from avatar.methods.registry import DEFAULT, preset
 
+RUN_FORMAT = "avatar-run-2"  # of the config.toml in a RUN folder
 MOST_STEPS = 10_000_000
-Quality = Literal["draft", "standard", "high"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Weights of the training loss."""
-
-    ssim: float = 0.2
-    """Share of the structural term (1 - SSIM); L1 has the rest."""
-    mouth: float = 6.0
-    """Extra weight of L1 inside the mouth region."""
-    eyes: float = 2.0
-    """Extra weight of L1 around the eyes."""
-    face: float = 1.0
-    """Extra weight of L1 on the rest of the face."""
-    alpha: float = 0.05
-    """Coverage against the person mask."""
-    deformation: float = 0.002
-    """Size of the learned deformation."""
-    paint: float = 1.0
-    """Colours against what they were painted with: nothing for what is seen, all for what only free view shows."""
-    size: float = 0.05
-    """Pull of Gaussians of neck and clothes larger than `largest` towards that size: only what hardly any view shows
-    gives way, and does not come through the collar when the head moves as it never did before."""
-    largest: float = 0.6
-    """Standard deviation, centimetres."""
-    smooth: float = 0.0
-    """How differently neighbouring Gaussians are moved by the deformation network."""
-    lpips: float = 0.05
-    """Perceptual loss on face crops, late in training; needs the LPIPS asset."""
-    lpips_start: float = 0.5
-    """Share of the training after which the perceptual loss begins."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """Learning rates (per attribute, gsplat's names) and their decay."""
-
-    means: float = 0.02
-    """Centimetres per step; falls to 1 % of it by the end."""
-    quats: float = 2e-3
-    scales: float = 8e-3
-    opacities: float = 3e-2
-    colors: float = 4e-3
-    rig: float = 2e-2
-    embedding: float = 5e-3
-    encoding: float = 5e-3
-    network: float = 1e-3
-    final: float = 0.05
-    """Learning rates end at this share of their start."""
-    poses: float = 0.5
-    """Usual step of a correction of the head pose, in milliradians and tenths of a millimetre."""
-    poses_start: float = 0.2
-    """Share of the training after which poses are corrected."""
-    condition_noise: float = 0.15
-    """Noise on the motion condition, in units of its spread."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """What a quality preset sets."""
-
-    steps: int = 10_000
-    """Optimisation steps."""
-    half_until: float = 0.15
-    """Share of the steps that are trained at half resolution."""
-    align_passes: int = 4
-    """How often each held-out frame is looked at to correct its head pose, after training."""
+# Options of one call of the command, which a file of options does not keep.
+OF_THE_CALL = ("person", "out", "config", "resume", "overwrite", "print_config")
+# Options that decide what a training step computes; a resumed run must keep them.
+SETTINGS = ("method", "seed", "model", "loss", "optim", "schedule")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,54 +34,145 @@ class TrainConfig:
     """PERSON folder, from `avatar prepare`."""
     out: Path
     """RUN folder to write."""
-    quality: Quality = "standard"
-    """One dial: time against fidelity."""
-    steps: int | None = None
-    """Optimisation steps, instead of the preset's."""
+    quality: str = "standard"
+    """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
+    method: str = DEFAULT
+    """Renderer to train: gaussian, or a method of an installed package."""
     resume: bool = False
-    """Go on from the last checkpoint in the RUN folder."""
+    """Continue from the last checkpoint in the RUN folder."""
     overwrite: bool = False
     """Replace what the RUN folder holds."""
-    seed: int = 0
-    """Every random choice follows from it."""
-    threads: int | None = None
-    """CPU threads; all cores by default, or as OMP_NUM_THREADS says."""
-    renderer: RendererName | None = None
-    """What draws the Gaussians; short for --model.renderer."""
-    encoding: EncodingName | None = None
-    """What encodes positions; short for --model.encoding."""
     device: DeviceName = "auto"
     """Where to train: auto takes a GPU where there is one and the CUDA library is built."""
+    seed: int = 0
+    """Seed of every random choice."""
+    threads: int | None = None
+    """CPU threads; all cores by default, or as OMP_NUM_THREADS says."""
     prior: Path | None = None
-    """Audio-to-motion prior to adapt to the person, from `avatar prior train`; default: the one that is shipped."""
+    """Shared audio-to-motion model to adapt to the person, from `avatar prior train`; default: the one that is
+    shipped."""
+    config: Path | None = None
+    """TOML file of options, as --print-config prints it; options of the command line override it."""
+    print_config: bool = False
+    """Print all options as TOML and stop."""
     preview_every: int = 500
-    """Steps between preview pictures."""
+    """Steps between preview images."""
     save_every: int = 1000
     """Steps between checkpoints."""
-    print_config: bool = False
-    """Print the whole configuration and stop."""
-    model: GaussianConfig = field(default_factory=GaussianConfig)
+    schedule: Schedule = field(default_factory=Schedule)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    density: DensityConfig = field(default_factory=DensityConfig)
-    schedule: Schedule = field(default_factory=Schedule)
+    model: MethodConfig = field(default_factory=MethodConfig)
 
 
-def with_preset(config: TrainConfig) -> TrainConfig:
-    """``config`` with the preset of its quality filled in wherever the user left the default."""
-    from avatar.methods.gaussian.presets import PRESETS
+def from_preset(method: str, quality: str, **options: Any) -> TrainConfig:
+    """The options of a preset.
 
-    preset = PRESETS[config.quality]()
-    parts = {
-        name: replace(getattr(preset, name), **_chosen(getattr(config, name)))
-        for name in ("model", "loss", "optim", "density", "schedule")
-    }
-    short = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) is not None}
-    parts["model"] = replace(parts["model"], **short)
-    config = replace(config, **parts)
-    if config.steps is not None:
-        config = replace(config, schedule=replace(config.schedule, steps=config.steps))
-    return config
+    Args:
+        method: Name of the method.
+        quality: One of its presets.
+        options: Other fields of `TrainConfig`; ``person`` and ``out`` are needed.
+
+    Raises:
+        AvatarError: There is no such method or quality.
+    """
+    parts = preset(method, quality)
+    given = {"model": parts.model, "loss": parts.loss, "optim": parts.optim, "schedule": parts.schedule} | options
+    return TrainConfig(method=method, quality=quality, **given)
+
+
+def from_file(path: Path, method: str | None = None, quality: str | None = None, **options: Any) -> TrainConfig:
+    """The options of a TOML file, on top of the preset that it names.
+
+    Args:
+        path: A file as ``avatar train --print-config`` prints it, or the config.toml of a RUN folder.
+        method, quality: What the command line says about these, if it does.
+        options: As for :func:`from_preset`.
+
+    Raises:
+        AvatarError: The file is missing or damaged, holds an option that does not exist or a value of another type, or
+            names another method or quality.
+    """
+    table = read_toml(path)
+    if table.pop("format", RUN_FORMAT) != RUN_FORMAT:
+        raise AvatarError(f"{path} was written by another version of the toolkit.", fix="Print a new one: "
+                          "avatar train PERSON --out RUN --print-config")  # fmt: skip
+    chosen = {"method": method, "quality": quality}
+    for name, given in chosen.items():
+        said = table.pop(name, None)
+        if said is not None and not isinstance(said, str):
+            raise AvatarError(f"{path}: {name} is not text.")
+        if None not in (said, given) and said != given:
+            raise AvatarError(f"--{name} {given} contradicts {path}, which says {name} = {said!r}.",
+                              fix=f"Leave out --{name}, or change the file.")  # fmt: skip
+        chosen[name] = given or said or _default(name)
+    config = from_preset(str(chosen["method"]), str(chosen["quality"]), **options)
+    return with_values(config, table, str(path))
+
+
+def with_values(config: T, values: Mapping[str, Any], where: str) -> T:
+    """Replace fields of a dataclass of options, and of the dataclasses in it, by values that are checked.
+
+    Args:
+        config: The options.
+        values: New values by name; a table for a dataclass.
+        where: What an error names, such as a file.
+
+    Raises:
+        AvatarError: A name does not exist, or a value has another type.
+    """
+    hints = typing.get_type_hints(type(config))
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise AvatarError(f"{where}: there is no option {name}.", fix=f"Known are {', '.join(hints)}.")
+        current = getattr(config, name)
+        place = f"{where}: {name}"
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise AvatarError(f"{place} is not a table of options.")
+            changed[name] = with_values(current, value, place)
+            continue
+        try:
+            changed[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, x: kind(x))
+        except (msgspec.ValidationError, TypeError) as error:
+            raise AvatarError(f"{place} is {value!r}.", why=f"{error}.") from None
+    return replace(config, **changed)  # pyright: ignore[reportType]
+
+
+def table(config: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Options as TOML or JSON can hold them, nested as the dataclasses are; what is None is left out."""
+    found = {}
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if value is None or part.name in leave_out:
+            continue
+        if is_dataclass(value):
+            value = table(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        found[part.name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The options that a resumed run must share."""
+    return {name: value for name, value in table(config).items() if name in SETTINGS}
+
+
+def options(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names of the command line and values of what :func:`table` returned: ``model.hidden`` and 64."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from options(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}".replace("_", "-"), value
+
+
+def differences(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of ``values`` that ``others`` do not hold or hold otherwise, by their names on the command line."""
+    known = dict(options(others))
+    return {name: value for name, value in options(values) if name not in known or known[name] != value}
 
 
 def check(config: TrainConfig) -> None:
@@ -151,18 +182,15 @@ def check(config: TrainConfig) -> None:
         AvatarError: One is.
     """
     numbers = {
-        "steps": (config.steps, 1), "threads": (config.threads, 1), "preview-every": (config.preview_every, 1),
-        "save-every": (config.save_every, 1), "schedule.steps": (config.schedule.steps, 1), "seed": (config.seed, 0),
+        "threads": (config.threads, 1), "preview-every": (config.preview_every, 1),
+        "save-every": (config.save_every, 1), "seed": (config.seed, 0),
     }  # fmt: skip
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
-            raise AvatarError(f"--{name} {value} is out of range.", "", f"It must be at least {least}.")
-    for name, ends in RANGES.items():
-        whole(getattr(config.model, name), f"--model.{name.replace('_', '-')}", *ends)
-    whole(config.schedule.steps, "--schedule.steps", 1, MOST_STEPS)
+            raise AvatarError(f"--{name} {value} is out of range.", fix=f"It must be at least {least}.")
+    whole(config.schedule.steps, "--steps", 1, MOST_STEPS)
+    config.model.check()
 
 
-def _chosen(part: Any) -> dict[str, Any]:
-    """The options of a part of the configuration that are not at their defaults."""
-    default = type(part)()
-    return {f.name: value for f in fields(part) if (value := getattr(part, f.name)) != getattr(default, f.name)}
+def _default(name: str) -> str:
+    return next(f.default for f in fields(TrainConfig) if f.name == name)  # pyright: ignore[reportReturnType]

@@ -1,15 +1,14 @@
-"""The training loop: one frame a step, density control, previews, checkpoints that resume bit for bit."""
+"""The training loop of any method: one frame a step, previews, checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar import log
@@ -17,52 +16,54 @@ from avatar.checks import Record, reading, whole
 from avatar.data import PersonDataset
 from avatar.device import choose_device
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.io.images import write_jpeg
 from avatar.losses.lpips import LPIPS
-from avatar.methods.gaussian.densify import DensityControl
-from avatar.methods.gaussian.model import FORMAT, GaussianAvatar, Rendering
+from avatar.methods.base import Method, RenderOutput, TrainState
+from avatar.methods.registry import method, save_model
 from avatar.native import l1_ssim
 from avatar.train.batches import Batch, FrameSampler, prefetch
-from avatar.train.config import TrainConfig
+from avatar.train.config import TrainConfig, differences, options, settings
 from avatar.train.poses import PoseCorrection
 from avatar.writing import atomic_dir, atomic_file
 
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
 _MAX_ROLLBACKS = 3
-NEIGHBOURS = 4  # of a Gaussian, that should move like it
+_LISTED = 3  # options that an error names
 
 
 class Trainer:
-    """Optimises a :class:`GaussianAvatar` on a prepared person.
+    """Optimises the model of a method on a prepared person.
+
+    It owns the image losses, pose correction, snapshots and checkpoints. Parameter groups, regularizers and callbacks,
+    such as densification, come from the method.
 
     Args:
         data: The person; frames from ``test_start`` on are never read.
-        config: All options, preset filled in.
+        config: All options.
         model: Trained further; by default a new one of the person.
 
     On the CPU each step is checked before it changes anything. On a GPU that would make the processor wait for it in
     every step, so steps are launched unseen and settled together (:meth:`_settle`): their losses are read and logged,
     and if one was not finite, all since the last snapshot are taken back. Nothing is kept (snapshot, checkpoint,
-    density control) that is not settled.
+    callback) that is not settled.
 
     Raises:
         AvatarError: The device cannot be had.
     """
 
-    def __init__(self, data: PersonDataset, config: TrainConfig, model: GaussianAvatar | None = None) -> None:
+    def __init__(self, data: PersonDataset, config: TrainConfig, model: Method | None = None) -> None:
         self.data, self.config = data, config
         self.steps = config.schedule.steps
         self.step = 0
         self.device = choose_device(config.device)
-        model = model or GaussianAvatar.from_person(data, config.model, config.seed)
+        model = model or method(config.method).from_person(data, config.model, config.seed)
         self.model = model.to(self.device).train()
         self.motion = data.motion.to(self.device)
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
-        self.density = DensityControl(config.density, len(self.model.gaussians), self.device)
+        self.callbacks = self.model.callbacks()
         self.poses = PoseCorrection(data.num_frames, data.segments).to(self.device)
         self.sampler = FrameSampler(data, config.seed)
         self.psnr = 0.0
@@ -74,78 +75,54 @@ class Trainer:
         self._rollbacks = 0
         self._banned: set[int] = set()
         self._cameras: dict[tuple[int, int], Camera] = {}
-        self._neighbours: Tensor | None = None  # of each Gaussian, since the set last changed
         self._launched: list[tuple[int, int, dict[str, Tensor]]] = []  # step, frame and terms of what is not settled
 
     # -- optimiser ---------------------------------------------------------------------------------------------------
 
-    def _groups(self) -> list[dict]:
-        rates, model = self.config.optim, self.model
-        groups = [
-            {"name": f"gaussians.{name}", "params": [getattr(model.gaussians, name)], "lr": getattr(rates, name)}
-            for name in model.gaussians.learned
-        ]
-        if model.field.encoding is not None:
-            encoding = list(model.field.encoding.parameters())
-            groups.append({"name": "encoding", "params": encoding, "lr": rates.encoding})
-        network = [p for n, p in model.field.named_parameters() if not n.startswith("encoding.")]
-        groups.append({"name": "network", "params": network, "lr": rates.network})
-        for group in groups:
-            group["start"] = group["lr"]
-        return groups
+    def _groups(self) -> list[dict[str, Any]]:
+        return [
+            {"name": group.name, "params": list(group.params), "lr": group.lr, "start": group.lr,
+             "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup}
+            for group in self.model.param_groups()
+        ]  # fmt: skip
 
     def _decay(self) -> None:
         progress = self.step / self.steps
         for group in self.optimizer.param_groups:
-            final = 0.01 if group["name"] == "gaussians.means" else self.config.optim.final
-            warm = min(1.0, (self.step + 1) / 100) if group["name"] in ("network", "encoding") else 1.0
-            group["lr"] = group["start"] * warm * final**progress
+            warm = min(1.0, (self.step + 1) / group["warmup"]) if group["warmup"] else 1.0
+            group["lr"] = group["start"] * warm * group["final"] ** progress
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _render(self, index: int, background: Tensor, augment: bool) -> Rendering:
+    def _render(self, index: int, background: Tensor, augment: bool) -> RenderOutput:
         size = background.shape[1], background.shape[0]
         if size not in self._cameras:
             self._cameras[size] = self.data.camera.resized(*size).to(self.device)
-        noise = None
-        if augment:
+        noise, width = None, self.model.condition_width
+        if augment and width:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
-            noise = torch.randn(self.model.conditioner.width, generator=generator) * self.config.optim.condition_noise
+            noise = torch.randn(width, generator=generator) * self.config.optim.condition_noise
             noise = noise.to(self.device, non_blocking=True)
         motion = self.poses.at(self.motion, index)
         return self.model(motion, 0, self._cameras[size], noise=noise, background=background)
 
-    def _loss(self, out: Rendering, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, out: RenderOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        picture = l1_ssim(out.image, batch.image, weights.ssim, batch.weight)
+        picture = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
-        change = out.deformation
-        size = change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
-        loss = picture.loss + weights.alpha * coverage + weights.deformation * size
-        if weights.paint:
-            gaussians = self.model.gaussians
-            loss = loss + weights.paint * (gaussians.colors - gaussians.paint).square().mean()
-        if weights.size:
-            loss = loss + weights.size * oversize(self.model.gaussians, weights.largest)
-        if weights.smooth:
-            loss = loss + weights.smooth * self._roughness(change.means)
+        loss = picture.loss + weights.alpha * coverage
         parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
+        for name, term in self.model.regularizers(out, self.step / self.steps).items():
+            loss = loss + term
+            parts[name] = term.detach()
         if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
-            perceptual = self._perceptual(out.image, batch)
+            perceptual = self._perceptual(out.rgb, batch)
             if perceptual is not None:
                 loss = loss + weights.lpips * perceptual
                 parts["lpips"] = perceptual.detach()
         return loss, parts
-
-    def _roughness(self, change: Tensor) -> Tensor:
-        """How differently neighbours in canonical space move: mean squared difference, square centimetres."""
-        if self._neighbours is None:
-            means = self.model.gaussians.means.detach().cpu().numpy()
-            nearest = np.asarray(KDTree(means).query(means, k=NEIGHBOURS + 1)[1])
-            self._neighbours = torch.from_numpy(nearest[:, 1:]).to(self.device)
-        return (change[self._neighbours] - change[:, None]).square().mean()
 
     def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
         if self._lpips is None:
@@ -170,7 +147,6 @@ class Trainer:
         and the entry ``finite`` says whether it was good.
         """
         look = self.device.type == "cpu"
-        height, width = batch.image.shape[:2]
         self._decay()
         out = self._render(batch.index, batch.background, augment=True)
         loss, parts = self._loss(out, batch)
@@ -192,8 +168,8 @@ class Trainer:
         rates = self.config.optim
         if self.step >= rates.poses_start * self.steps:
             self.poses.step(batch.index, rates.poses * rates.final ** (self.step / self.steps))
-        if out.means2d.grad is not None:
-            self.density.observe(out.means2d.grad, out.radii, width * height)
+        for callback in self.callbacks:
+            callback.after_backward(out)
         return parts
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -248,8 +224,8 @@ class Trainer:
         """Whether all up to a step must be known to be good before the next: always so on the CPU."""
         config = self.config
         every = (_SETTLE_EVERY, config.preview_every, config.save_every)
-        due = step == self.steps or any(step % n == 0 for n in every) or self.density.due(step, self.steps)
-        return due or self.device.type == "cpu"
+        changes = any(callback.due(step, self.steps) for callback in self.callbacks)
+        return self.device.type == "cpu" or step == self.steps or changes or any(step % n == 0 for n in every)
 
     def _settle(self, writer) -> int | None:
         """Read and log the losses of the launched steps; the frame of the first that was not finite, or None."""
@@ -271,21 +247,20 @@ class Trainer:
         return [half if s < switch and min(half) >= 128 else full for s in range(self.steps)]
 
     def _maintain(self) -> None:
-        if self.density.due(self.step, self.steps):
-            limit = self.config.model.max_gaussians
-            self.density.change(self.model.gaussians, self.optimizer, self.step, self.steps, limit, self.config.seed)
-            self._neighbours = None
+        for callback in self.callbacks:
+            if callback.due(self.step, self.steps):
+                callback.after_step(TrainState(self.step, self.steps, self.config.seed, self.optimizer))
 
     def _status(self) -> str:
-        return f"PSNR {self.psnr:.2f}  {len(self.model.gaussians)} Gaussians"
+        counts = "".join(f"  {value:g} {name}" for name, value in self.model.stats().items())
+        return f"PSNR {self.psnr:.2f}{counts}"
 
     def _report(self, writer, step: int, parts: dict[str, float]) -> None:
         psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
         self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
         if step % 20 == 0:
             writer.add_scalar("train/psnr", self.psnr, step)
-            writer.add_scalar("train/gaussians", len(self.model.gaussians), step)
-            for name, value in parts.items():
+            for name, value in (self.model.stats() | parts).items():
                 writer.add_scalar(f"train/{name}", value, step)
 
     def preview(self, path: Path) -> None:
@@ -300,7 +275,7 @@ class Trainer:
         with torch.no_grad():
             for index in picks:
                 background = torch.from_numpy(self.data.background(int(index))).float() / 255
-                image = self._render(int(index), background.to(self.device), augment=False).image
+                image = self._render(int(index), background.to(self.device), augment=False).rgb
                 rows.append(np.vstack([self.data.image(int(index)), to_uint8(image)]))
         self.model.train()
         with atomic_file(path) as temporary:
@@ -319,7 +294,7 @@ class Trainer:
         batches = prefetch(self.data, order.__getitem__, sizes, 0, self.config.loss, self.device)
         wanted = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
         for done, batch in enumerate(log.track(batches, "aligning held-out frames", len(order))):
-            image = self._render(batch.index, batch.background, augment=False).image
+            image = self._render(batch.index, batch.background, augment=False).rgb
             self.poses.knots.grad = None
             ((image - batch.image).abs() * batch.weight).mean().backward()
             self.poses.step(batch.index, rates.poses * rates.final ** (done / len(order)), centred=False)
@@ -330,39 +305,29 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as flat tensors."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors = {f"model.{k}": v for k, v in self.model.train_state().items()}
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{group['name']}.{i}.{key}"] = value
-        tensors["density.gradient"] = self.density.gradient
-        tensors["density.seen"] = self.density.seen
-        tensors["paint"] = self.model.gaussians.paint
-        if self._neighbours is not None:
-            tensors["neighbours"] = self._neighbours
+        for callback in self.callbacks:
+            tensors |= {f"callbacks.{callback.name}.{k}": v for k, v in callback.state().items()}
         tensors |= {f"poses.{k}": v for k, v in self.poses.state_dict().items()}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`state`; the number of Gaussians may differ from the current one."""
-        count = tensors["model.gaussians.means"].shape[0]
-        if count != len(self.model.gaussians):
-            self.model.gaussians = Gaussians.empty(count, self.config.model.embedding).to(self.device)
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        self.model.gaussians.paint = tensors["paint"].to(self.device, copy=True)
+        """Inverse of :meth:`state`; the model may have other sizes than the current one."""
+        self.model.load_train_state(_below("model.", tensors))
         self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
-                prefix = f"optimizer.{group['name']}.{i}."
-                found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+                found = _below(f"optimizer.{group['name']}.{i}.", tensors)
                 state = {k: v.to(self.device, copy=True) for k, v in found.items()}
                 if state:
                     self.optimizer.state[parameter] = state
-        self.density = DensityControl(self.config.density, count, self.device)
-        self.density.gradient = tensors["density.gradient"].to(self.device, copy=True)
-        self.density.seen = tensors["density.seen"].to(self.device, copy=True)
-        self._neighbours = tensors["neighbours"].to(self.device) if "neighbours" in tensors else None
-        self.poses.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("poses.")})
+        for callback in self.callbacks:
+            callback.load_state(_below(f"callbacks.{callback.name}.", tensors))
+        self.poses.load_state_dict(_below("poses.", tensors))
 
     def _take_snapshot(self) -> None:
         self._snapshot = {k: v.detach().clone() for k, v in self.state().items()}
@@ -374,8 +339,8 @@ class Trainer:
         if self._rollbacks > _MAX_ROLLBACKS or self._snapshot is None:
             raise AvatarError(
                 f"Training broke down {self._rollbacks} times: the numbers are no longer finite.",
-                f"The last time at step {self.step} on frame {frame}.",
-                "Lower the learning rates (--optim.means, --optim.network) or prepare the video again.",
+                why=f"The last time at step {self.step} on frame {frame}.",
+                fix="Lower the learning rates (see `avatar train --help`) or prepare the video again.",
             )
         log.warn(
             f"step {self.step}: not a finite number on frame {frame}; back to step {self._snapshot_step}, "
@@ -390,38 +355,27 @@ class Trainer:
         with atomic_dir(folder / "checkpoints" / "last") as temporary:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
-                "rollbacks": self._rollbacks, "config": fingerprint(self.config),
-                "encoding": self.config.model.encoding,
+                "rollbacks": self._rollbacks, "settings": settings(self.config),
             }  # fmt: skip
             save_tensors(temporary / "state.safetensors", self.state(), meta)
         self.save_model(folder / "model.safetensors")
 
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
-        meta = {
-            "format": FORMAT, "method": "gaussian", "config": asdict(self.config.model),
-            "count": len(self.model.gaussians), "width": self.data.width, "height": self.data.height,
-            "steps": self.step,
-        }  # fmt: skip
-        save_tensors(path, self.model.packed(), meta)
+        save_model(path, self.model, self.data.width, self.data.height, self.step)
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
         path = folder / "checkpoints" / "last" / "state.safetensors"
         tensors, meta = load_tensors(path)
         about = Record(meta, path)
-        trained, wanted = about.text("encoding", "native"), self.config.model.encoding
-        if trained != wanted:
+        earlier, now = about.record("settings").data, settings(self.config)
+        if earlier != now:
             raise AvatarError(
-                f"{folder} was trained with --encoding {trained}.",
-                f"--encoding {wanted} stores other numbers and cannot go on with them.",
-                f"Give --encoding {trained}, or choose another --out.",
+                f"{folder} was trained with other settings{_changes(earlier, now)}.",
+                why="A resumed run must keep them.",
+                fix="Give the same options as before, or choose another --out.",
             )
-        if about.text("config") != fingerprint(self.config):
-            raise AvatarError(
-                f"{folder} was trained with other settings.", "A resumed run must keep them.",
-                "Give the same options as before, or choose another --out.",
-            )  # fmt: skip
         step = about.whole("step", 0, self.steps)
         banned = {whole(frame, about.place("banned"), 0, self.data.num_frames - 1) for frame in about.list("banned")}
         with reading(path, "a checkpoint of this training", "Train again with --overwrite."):
@@ -430,22 +384,18 @@ class Trainer:
         self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
 
 
-def fingerprint(config: TrainConfig) -> str:
-    """The settings that a resumed run must share, as one string."""
-    parts = {k: asdict(getattr(config, k)) for k in ("model", "loss", "optim", "density", "schedule")}
-    return repr((config.seed, parts))
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first few options that differ, as an error lists them."""
+    changed = differences(earlier, now) or differences(now, earlier)
+    listed = [f"--{name} {dict(options(earlier)).get(name, '(none)')}" for name in list(changed)[:_LISTED]]
+    return f": {', '.join(listed)}{' and more' if len(changed) > _LISTED else ''}" if listed else ""
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """Float RGB 0..1 [H, W, 3], on any device, to uint8."""
     return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
-
-
-def oversize(gaussians: Gaussians, largest: float) -> Tensor:
-    """How much larger than ``largest`` centimetres Gaussians of neck and clothes are: mean square of log units.
-
-    What no view shows drifts under Adam, which makes steps of usual size out of next to no gradient. Behind face and
-    hair it may: there it backs the surface when the avatar is seen from aside.
-    """
-    excess = (gaussians.scales - math.log(largest)).clamp(min=0)
-    return (excess * (gaussians.region >= REGIONS.index("neck"))[:, None]).square().mean()

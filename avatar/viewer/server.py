@@ -34,7 +34,7 @@ class Viewer:
     """A running page. :meth:`step` renders what changed; :meth:`serve` does so until stopped.
 
     Args:
-        avatar: What is shown: `Renderable` with ``camera``, ``fps``, ``head_pivot`` and ``info``.
+        avatar: What is shown: `Renderer` with ``camera``, ``fps``, ``pivot`` and ``info``.
         rest: Motion that is shown while nothing is spoken; its first frame.
         speak: From a sound file and controls to motion, or None where the avatar cannot be driven by sound.
         controls: To begin with; what is chosen on a page goes on top.
@@ -85,7 +85,7 @@ class Viewer:
     @property
     def head(self) -> np.ndarray:
         """What a page looks at to begin with [3], metres: on the filming camera's axis, as far away as the head."""
-        return np.array([0.0, 0.0, float(self.avatar.head_pivot[2]) * METRES])
+        return np.array([0.0, 0.0, float(self.avatar.pivot[2]) * METRES])
 
     async def _welcome(self, client: viser.ClientHandle) -> None:
         try:

@@ -120,7 +120,7 @@ def test_a_model_trains_and_renders_with_the_renderer_it_was_told(stand_in, tmp_
     assert 'renderer = "gsplat"' in (tmp_path / "theirs" / "config.toml").read_text()
     assert (theirs.density.gradient > 0).any()  # density control sees gradients through the copies
     with torch.no_grad():
-        images = [t.model.eval()(t.data.motion, 3, t.data.camera).image for t in (ours, theirs)]
+        images = [t.model.eval()(t.data.motion, 3, t.data.camera).rgb for t in (ours, theirs)]
     torch.testing.assert_close(*images, rtol=0, atol=2e-2)
     calls: list[str] = []
     fake = importlib.import_module("gsplat")

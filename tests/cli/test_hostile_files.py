@@ -150,7 +150,7 @@ def test_no_number_in_a_header_makes_a_model_larger(run: Path, name: str, value:
         ("gaussians.region", lambda t: filled(t, 200), "to 200"),
         ("gaussians.scales", lambda t: t[:-1], r"has the shape"),
         ("gaussians.quats", lambda t: t.int(), "has the type int32"),
-        ("plate", lambda t: t.float(), "has the type float32"),
+        ("background", lambda t: t.float(), "has the type float32"),
         ("field.encoding.resolutions", lambda t: filled(t, 10**6), "does not fit"),
         ("field.middle.weight", lambda t: filled(t, 1e20), r"holds 1e\+20"),
     ],

@@ -15,10 +15,10 @@ import pytest
 from avatar.cli.create import person_folder
 from avatar.cli.main import main
 from avatar.cli.render import open_person, refuse_to_overwrite
-from avatar.cli.train import describe, parts_before
 from avatar.errors import AvatarError
 from avatar.io import audio
 from avatar.paths import write_json
+from avatar.train.run import describe, parts_before
 from avatar.writing import LOCK, one_writer
 from tests.person import make_person, small_config
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from avatar import checks
+from avatar.cli import main as cli
 from avatar.cli.main import COMMANDS, check_numbers, main
-from avatar.cli.main import main as cli
 from avatar.errors import AvatarError
 
 

@@ -15,7 +15,6 @@ from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.synth.make import Flaws, make_subject
-from avatar.train import config as train_config
 
 TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest": 48, "hidden": 32}
 
@@ -37,19 +36,15 @@ def subject(tmp_path_factory):
 def tiny(monkeypatch):
     """The draft preset, shrunk: what is tested is the path, not the picture."""
     from avatar.methods.gaussian import presets
-    from avatar.methods.gaussian.model import GaussianConfig
+    from avatar.methods.gaussian.config import GaussianConfig
+    from avatar.methods.options import LossConfig, Schedule, TrainPreset
 
     def preset():
-        return presets.Preset(
-            model=GaussianConfig(**TINY),
-            loss=train_config.LossConfig(lpips=0.0),
-            schedule=train_config.Schedule(steps=60, half_until=0.0),
+        return TrainPreset(
+            model=GaussianConfig(**TINY), loss=LossConfig(lpips=0.0), schedule=Schedule(steps=60, half_until=0.0)
         )
 
-    import avatar.methods.gaussian.presets as packaged
-
-    for module in (presets, packaged):
-        monkeypatch.setitem(module.PRESETS, "draft", preset)
+    monkeypatch.setitem(presets.PRESETS, "draft", preset)
 
 
 def run_eval(command: list[str], path: Path) -> dict:
@@ -137,7 +132,7 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
 
 
 def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
-    from avatar.cli import train as command
+    from avatar.train import run as command
 
     run = tmp_path / "run"
     arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]

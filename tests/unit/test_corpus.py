@@ -23,7 +23,6 @@ from avatar.audio2motion.load import LIVE, adapted_prior, live_speech
 from avatar.audio2motion.shared import WEIGHTS, PriorSpeech, SharedPrior
 from avatar.cli.main import main
 from avatar.cli.prior import fit_on, prepare_all
-from avatar.cli.train import load_prior, train_speech
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
 from avatar.corpus.find import Item, find
@@ -39,7 +38,7 @@ from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import ARTICULATION, GEOMETRY
 from avatar.paths import read_json, write_json
 from avatar.sync.judge import REACH
-from avatar.train.config import TrainConfig
+from avatar.train.speech import load_prior, train_speech
 from tests.media import need_landmarker, portrait, shifted, write_sound, write_video
 from tests.talking import talking
 
@@ -646,8 +645,8 @@ def test_a_run_keeps_the_prior_that_was_chosen(voiced: bool, tmp_path: Path, mon
         talking()[0][:90].save(tmp_path / name / "motion.safetensors")
     own = SimpleNamespace(save=lambda path: None)
     monkeypatch.setattr("avatar.audio2motion.personal.train_personal", lambda *_, **__: own)
-    config = TrainConfig(person=person.folder, out=tmp_path / "run", prior=tmp_path / "mine.safetensors")
-    train_speech(person, config, tmp_path / "run", load_prior(config.prior))
+    prior = load_prior(tmp_path / "mine.safetensors")
+    train_speech(person, tmp_path / "run", prior, seed=0, keep=True)
     speech = adapted_prior(tmp_path / "run")
     assert isinstance(speech, PriorSpeech) and speech.prior.about == {"id": "mine"}
     assert ("seconds" in speech.report) == voiced

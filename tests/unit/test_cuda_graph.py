@@ -37,7 +37,7 @@ def views(avatar: Avatar):
     return [
         (avatar.camera, 3, None),
         (avatar.camera, 4, None),
-        (avatar.camera.orbit(avatar.head_pivot, 10, 5, 1.2), 4, None),
+        (avatar.camera.orbit(avatar.pivot, 10, 5, 1.2), 4, None),
         (avatar.camera, 5, behind),
         (avatar.camera, 5, behind.flip(0)),
         (small, 5, None),
@@ -80,7 +80,7 @@ def test_replayed_frames_are_the_drawn_ones(run, motion, recorded, monkeypatch):
 
 def test_longer_lists_are_recorded_where_a_picture_needs_them(run, motion, recorded, monkeypatch):
     plain = Avatar.load(run, device="cpu", precision="float32")
-    cameras = [plain.camera.orbit(plain.head_pivot, 0, 0, zoom) for zoom in (4.0, 1.5, 4.0)]  # 1.4, 2.9 pairs each
+    cameras = [plain.camera.orbit(plain.pivot, 0, 0, zoom) for zoom in (4.0, 1.5, 4.0)]  # 1.4, 2.9 pairs each
     expected = [plain.render(camera, motion, 4) for camera in cameras]
     monkeypatch.setattr(cuda_graph, "PAIRS_PER_GAUSSIAN", 1)
     with pretended(monkeypatch):
@@ -110,7 +110,7 @@ def test_few_graphs_are_kept(run, motion, recorded, monkeypatch):
         avatar = Avatar.load(run, device="cuda")
         for size in (32, 40, 48, 56, 64, 32, 64):
             avatar.render(avatar.camera.resized(size, size), motion, 4)
-        assert avatar._graphs is not None and len(avatar._graphs._graphs) == cuda_graph.KEPT
+        assert isinstance(avatar.playback, cuda_graph.FrameGraphs) and len(avatar.playback._graphs) == cuda_graph.KEPT
     assert len(recorded) == 6  # the first size again, the last not
 
 
@@ -118,8 +118,7 @@ def test_without_a_graph_frames_are_drawn(run, motion, capsys, monkeypatch):
     expected = drawn(run, motion)[0]
     with pretended(monkeypatch):
         avatar = Avatar.load(run, device="cuda")
-        monkeypatch.setattr(avatar, "draw", waiting(avatar.draw))
-        monkeypatch.setattr(avatar._graphs, "_draw", avatar.draw)
+        monkeypatch.setattr(avatar.playback, "_draw", waiting(avatar.model.draw))
         for _ in range(2):
             assert torch.equal(avatar.render(avatar.camera, motion, 3).cpu(), expected)
     assert capsys.readouterr().err.count("No CUDA graph could be made") == 1
@@ -137,12 +136,15 @@ def waiting(draw):
 
 
 def test_only_the_native_renderer_is_recorded(run, monkeypatch):
-    assert Avatar.load(run, device="cpu")._graphs is None
+    def recorded() -> bool:
+        return isinstance(Avatar.load(run, device="cuda").playback, cuda_graph.FrameGraphs)
+
+    assert not isinstance(Avatar.load(run, device="cpu").playback, cuda_graph.FrameGraphs)
     with pretended(monkeypatch):
-        assert Avatar.load(run, device="cuda")._graphs is not None
+        assert recorded()
         monkeypatch.setenv("AVATAR_NATIVE", "reference")
         monkeypatch.setattr(Avatar, "coverage", lambda *_: 1.0)  # the reference keeps small tables on the CPU
-        assert Avatar.load(run, device="cuda")._graphs is None
+        assert not recorded()
 
 
 def test_the_gpu_check_compares_graph_drawn_frames_and_the_cpu(run, tmp_path, monkeypatch):

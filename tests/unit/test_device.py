@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from avatar.cli.main import main
-from avatar.cli.train import open_run
 from avatar.data import PersonDataset
 from avatar.device import OnDevice, choose_device
 from avatar.errors import AvatarError
@@ -18,9 +18,11 @@ from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from avatar.losses.lpips import LAYERS, LPIPS
 from avatar.methods.gaussian.bake import bake
+from avatar.methods.options import LossConfig
 from avatar.motion import Motion
 from avatar.native import cuda
-from avatar.train.config import LossConfig
+from avatar.train.config import TrainConfig
+from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config, train
 from tests.pretend_cuda import GPU, GpuTensor, pretended
@@ -45,6 +47,12 @@ def on_gpu(person, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch, pretended(monkeypatch):
         train(gpu_config(person, folder))
     return folder
+
+
+def rarely_densified(config: TrainConfig) -> TrainConfig:
+    """The same training without a change of the set of Gaussians in its few steps."""
+    model: Any = config.model
+    return replace(config, model=replace(model, densify=replace(model.densify, refine_every=100)))
 
 
 def gpu_config(person: Path, out: Path):
@@ -100,7 +108,7 @@ def test_training_makes_the_same_choices_and_checkpoint(on_cpu, on_gpu, person):
 
 def test_a_step_never_waits(person, tmp_path, monkeypatch):
     config = gpu_config(person, tmp_path / "run")
-    config = replace(config, density=replace(config.density, interval=100), loss=LossConfig(lpips=0.05, lpips_start=0))
+    config = replace(rarely_densified(config), loss=LossConfig(lpips=0.05, lpips_start=0))
     monkeypatch.setattr(LPIPS, "load", lambda: some_lpips())
     with pretended(monkeypatch) as gpu:
         trainer = Trainer(PersonDataset(person), config)
@@ -156,7 +164,7 @@ def test_a_run_goes_on_on_another_device(on_cpu, person, tmp_path, monkeypatch):
 @pytest.mark.parametrize("broken", ["loss", "means", "poses"])
 def test_not_a_number_takes_the_unseen_steps_back(person, tmp_path, monkeypatch, broken):
     config = gpu_config(person, tmp_path / "run")
-    config = replace(config, density=replace(config.density, interval=100))
+    config = rarely_densified(config)
     with pretended(monkeypatch):
         trainer = Trainer(PersonDataset(person), config)
         original, poisoned = trainer._loss, []
@@ -182,7 +190,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     data = PersonDataset(person)
     avatar = Avatar.load(on_gpu, device="cpu", precision="float32")
     behind = torch.from_numpy(data.background(5))
-    turned = avatar.camera.orbit(avatar.head_pivot, 10, 5)
+    turned = avatar.camera.orbit(avatar.pivot, 10, 5)
     views = [
         (avatar.camera, 5, None),
         (avatar.camera, 6, behind),
@@ -192,7 +200,7 @@ def test_a_run_renders_alike_on_both_devices(on_gpu, person, monkeypatch):
     expected = [avatar.render(camera, data.motion, i, background) for camera, i, background in views]
     with pretended(monkeypatch) as gpu:
         avatar = Avatar.load(on_gpu, device="cuda")
-        assert avatar.device == GPU and not isinstance(avatar.head_pivot, GpuTensor)
+        assert avatar.device == GPU and not isinstance(avatar.pivot, GpuTensor)
         for (camera, i, background), image in zip(views, expected, strict=True):
             ours = avatar.render(camera, data.motion, i, background)
             assert isinstance(ours, GpuTensor) and ours.dtype == torch.uint8

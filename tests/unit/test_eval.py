@@ -93,7 +93,7 @@ def motion_of(opening: np.ndarray) -> Motion:
 
 class FakeAvatar:
     camera = Camera.source(200.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
-    fps, head_pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
+    fps, pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
     info: ClassVar = {"method": "drawn", "gaussians": 3, "bytes": 1000}
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:

@@ -86,8 +86,8 @@ def test_little_held_out_video_is_said() -> None:
 
 
 def test_a_resumed_training_names_every_commit_that_trained_it(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    from avatar.cli import train as command
     from avatar.cli.eval import training
+    from avatar.train import run as command
     from tests.person import small_config
 
     run, data = tmp_path / "run", PersonDataset(folder)

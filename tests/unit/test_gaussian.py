@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.cli.train import describe, open_run
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.infer.avatar import Avatar
+from avatar.methods.gaussian.config import RegularizerConfig
+from avatar.methods.gaussian.losses import oversize, roughness
 from avatar.motion.face_channels import CHANNELS, IRIS
 from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
-from avatar.train.config import TrainConfig, with_preset
-from avatar.train.trainer import Trainer, oversize
+from avatar.train.run import describe, open_run
+from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config, train
 
 
@@ -34,7 +35,7 @@ def test_two_steps_and_render(person, tmp_path):
     image = avatar.render(avatar.camera, data.motion, 5)
     assert image.shape == (96, 96, 3) and image.dtype == torch.uint8
     with torch.no_grad():
-        direct = trainer.model.eval()(data.motion, 5, data.camera).image
+        direct = trainer.model.eval()(data.motion, 5, data.camera).rgb
     assert (image.float() / 255 - direct.clamp(0, 1)).abs().max() < 0.004
 
 
@@ -47,11 +48,12 @@ def test_other_fields_train_and_are_rendered_from_their_file(person, tmp_path, m
     image = avatar.render(avatar.camera, trainer.data.motion, 5)
     with torch.no_grad():
         direct = trainer.model.eval()(trainer.data.motion, 5, trainer.data.camera)
-    assert (image.float() / 255 - direct.image.clamp(0, 1)).abs().max() < 0.004
+    assert (image.float() / 255 - direct.rgb.clamp(0, 1)).abs().max() < 0.004
     if "embedding" in model:
         assert trainer.model.gaussians.embedding.abs().max() > 0
     if "deforms" in model:
-        assert direct.deformation.colors.abs().max() == 0 < direct.deformation.means.abs().max()
+        change = direct.aux["deformation"]
+        assert change.colors.abs().max() == 0 < change.means.abs().max()
 
 
 def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, monkeypatch):
@@ -67,7 +69,7 @@ def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, mon
             avatar.model.field.head.weight.mul_(1000)
     one, other = (avatar.render(avatar.camera, motion, 5).float() for avatar in (exact, half))
     assert 0 < (one - other).square().mean() < 0.03  # 63 dB, where the field changes the picture at 36 dB
-    monkeypatch.setattr("avatar.infer.avatar.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("avatar.methods.gaussian.model.multiplies_bfloat16", lambda: False)
     assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == torch.float32
     with pytest.raises(AvatarError, match='Precision "half" is not understood'):
         Avatar.load(tmp_path / "run", device="cpu", precision="half")  # pyright: ignore[reportArgumentType]
@@ -79,12 +81,12 @@ def test_a_field_that_is_told_nothing_is_refused(person, tmp_path):
 
 
 def test_neighbours_that_move_apart_are_penalised_also_after_the_set_changed(person, tmp_path):
-    config = small_config(person, tmp_path / "run", steps=6)
-    trainer = train(replace(config, loss=replace(config.loss, smooth=1.0)))
-    means = trainer.model.gaussians.means.detach()
-    assert trainer._roughness(torch.ones_like(means)) == 0
+    trainer = train(small_config(person, tmp_path / "run", steps=6, loss=RegularizerConfig(smoothness=1.0)))
+    means, neighbours = trainer.model.gaussians.means.detach(), trainer.model.train_state()["neighbours"]
+    assert len(neighbours) == len(means) > 600
+    assert roughness(torch.ones_like(means), neighbours) == 0
     alike = (means - means.mean(0)) / means.std()
-    assert trainer._roughness(alike) < 0.3 * trainer._roughness(torch.randn_like(means))
+    assert roughness(alike, neighbours) < 0.3 * roughness(torch.randn_like(means), neighbours)
 
 
 def test_the_head_alone_is_part_of_the_picture(person, tmp_path):
@@ -93,17 +95,16 @@ def test_the_head_alone_is_part_of_the_picture(person, tmp_path):
     data, model = trainer.data, avatar.model
     head = avatar.render_head(avatar.camera, data.motion, 5)
     with torch.no_grad():
-        everything = model(data.motion, 5, data.camera, layer=torch.ones(len(model.gaussians), 1)).image
-        frame = model(data.motion, 5, data.camera).image
-    assert torch.allclose(everything[..., :3] + (1 - everything[..., 3:]) * model.plate, frame, atol=1e-4)
+        everything = model(data.motion, 5, data.camera, part="person")
+        frame = model(data.motion, 5, data.camera).rgb
+    assert torch.allclose(everything.rgb + (1 - everything.alpha) * model.background, frame, atol=1e-4)
     cover = head[..., 3]
-    assert cover.min() >= 0 and (cover <= everything[..., 3] + 1e-5).all()
+    assert cover.min() >= 0 and (cover <= everything.alpha[..., 0] + 1e-5).all()
     x, y = np.asarray(data.landmarks[5, 1, :2]).astype(int)
-    assert cover[y, x] > 0.9 and cover[-3:].max() < 0.1 < everything[-3:, :, 3].max()
-    inside = int((avatar._head[:, 0] > 0).nonzero()[0])
+    assert cover[y, x] > 0.9 and cover[-3:].max() < 0.1 < everything.alpha[-3:].max()
+    inside = int((model.head()[:, 0] > 0).nonzero()[0])
     model.gaussians.region[inside] = 4  # called neck, amid the face
-    del avatar.__dict__["_head"]
-    assert avatar._head[inside] == 1
+    assert model.eval().head()[inside] == 1
 
 
 def test_training_learns_the_person_and_its_mouth(person, tmp_path):
@@ -112,17 +113,16 @@ def test_training_learns_the_person_and_its_mouth(person, tmp_path):
     real = np.stack([data.image(i) for i in (2, 5)]).astype(np.float32) / 255
     with torch.no_grad():
         trainer.model.eval()
-        shown = np.stack([trainer.model(data.motion, i, data.camera).image.numpy() for i in (2, 5)])
+        shown = np.stack([trainer.model(data.motion, i, data.camera).rgb.numpy() for i in (2, 5)])
     assert -10 * np.log10(np.square(shown - real).mean()) > 25
     # The two frames differ in mouth opening: rendering the wrong one must be worse.
     assert np.square(shown - real).mean() < np.square(shown[::-1] - real).mean()
 
 
-@pytest.mark.parametrize(("model", "smooth"), [({}, 0.0), ({"levels": 0, "embedding": 4}, 0.5)])
-def test_resume_is_bit_identical(person, tmp_path, model, smooth):
+@pytest.mark.parametrize("model", [{}, {"levels": 0, "embedding": 4, "loss": RegularizerConfig(smoothness=0.5)}])
+def test_resume_is_bit_identical(person, tmp_path, model):
     def configure(out):
-        config = small_config(person, out, steps=9, **model)
-        return replace(config, loss=replace(config.loss, smooth=smooth))
+        return small_config(person, out, steps=9, **model)
 
     whole = train(configure(tmp_path / "whole"))
     config = configure(tmp_path / "parts")
@@ -189,7 +189,7 @@ def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_p
     trainer = train(small_config(person, tmp_path / "run", steps=12))
     gaussians = trainer.model.gaussians
     assert 600 < len(gaussians) <= 800
-    for tensor in (gaussians.bind_index, gaussians.bind_weight, gaussians.region, gaussians.rig):
+    for tensor in (gaussians.bind_index, gaussians.bind_weight, gaussians.region, gaussians.skinning_weight):
         assert tensor.shape[0] == len(gaussians)
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
@@ -261,7 +261,7 @@ def test_the_torso_stays_where_it_is_when_the_head_turns(person, tmp_path):
         rotation[1, 1] = rotation[0, 1] + 0.4
         turned = motion.map(head_rotation=rotation, face=motion.face[[0, 0]], gaze=motion.gaze[[0, 0]])
         camera = PersonDataset(person).camera
-        moved = (model(turned, 1, camera).means2d - model(turned, 0, camera).means2d).norm(dim=-1)
+        moved = (model(turned, 1, camera).aux["means2d"] - model(turned, 0, camera).aux["means2d"]).norm(dim=-1)
     assert moved[g.region == REGIONS.index("face")].mean() > 4  # pixels
     lowest = g.means[:, 1] > g.means[:, 1].quantile(0.95)  # y points down
     assert moved[lowest].median() < 1
@@ -284,15 +284,6 @@ def test_missing_person_is_a_sentence(tmp_path):
         PersonDataset(tmp_path / "nobody")
     with pytest.raises(AvatarError, match="There is no run folder"):
         Avatar.load(tmp_path / "nothing")
-
-
-def test_quality_presets_fill_only_what_the_user_left(person, tmp_path):
-    draft = with_preset(TrainConfig(person=person, out=tmp_path, quality="draft"))
-    standard = with_preset(TrainConfig(person=person, out=tmp_path))
-    assert draft.schedule.steps < standard.schedule.steps
-    assert draft.model.max_gaussians < standard.model.max_gaussians
-    mine = with_preset(TrainConfig(person=person, out=tmp_path, quality="draft", steps=77))
-    assert mine.schedule.steps == 77 and mine.model == draft.model
 
 
 def test_only_large_gaussians_of_neck_and_clothes_are_pulled_small():

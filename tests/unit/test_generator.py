@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from avatar.cli.train import train_generator
 from avatar.errors import AvatarError
 from avatar.headmotion.flow import WINDOW, FlowNet
 from avatar.headmotion.generator import FILE, MotionGenerator, heard_speech
@@ -22,7 +21,7 @@ from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.blinks import find_blinks
 from avatar.motion.motion import POSE_TRACKS
-from avatar.train.config import TrainConfig
+from avatar.train.speech import train_generator
 from tests.swaying import BLINKS_PER_MINUTE, FPS, swaying
 
 STEPS = 12
@@ -254,11 +253,11 @@ def test_training_leaves_it_in_the_run(
     )  # fmt: skip
     monkeypatch.setattr(MotionGenerator.fit, "__defaults__", (0.0, 0, 2))  # offset, seed, steps
     track[:60].save(tmp_path / "motion.safetensors")
-    train_generator(data, TrainConfig(person=tmp_path, out=tmp_path), tmp_path)
+    train_generator(data, tmp_path, seed=0)
     assert "will not generate head motion" in capsys.readouterr().err
     assert not (tmp_path / FILE).exists()
     track[:1000].save(tmp_path / "motion.safetensors")
-    train_generator(data, TrainConfig(person=tmp_path, out=tmp_path), tmp_path)
+    train_generator(data, tmp_path, seed=0)
     made(MotionGenerator.load(tmp_path / FILE), sound, 50)
 
 

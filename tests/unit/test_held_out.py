@@ -15,13 +15,13 @@ from safetensors import safe_open
 
 from avatar.audio2motion import personal
 from avatar.audio2motion.load import ADAPTED, LIVE, OWN
-from avatar.cli.train import save_tracking, train_speech
 from avatar.data import PersonDataset
 from avatar.headmotion.generator import heard_track
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.paths import write_json
-from avatar.train.config import TrainConfig
+from avatar.train.run import save_tracking
+from avatar.train.speech import train_speech
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config
 from tests.swaying import swaying
@@ -74,7 +74,7 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
                                 test_start=TEST_START, fps=FPS)  # fmt: skip
     run = folder / "run"
     run.mkdir()
-    train_speech(data, TrainConfig(person=person, out=run), run, some_prior())
+    train_speech(data, run, some_prior(), seed=0, keep=False)
     return {name: content(run / name) for name in (OWN, ADAPTED, LIVE)}
 
 

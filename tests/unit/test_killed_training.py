@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from avatar.cli.main import main
-from avatar.cli.train import BEGUN, checkpoint, open_run
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
+from avatar.train.run import BEGUN, checkpoint, open_run
 from avatar.train.trainer import Trainer
 from avatar.writing import WHOLE, WORKING
 from tests.person import make_person, small_config, train
@@ -26,7 +26,7 @@ ATTACK = """
     from pathlib import Path
     import torch._dynamo, torch.utils.tensorboard, avatar.train.trainer
     from pipelines import kills
-    from avatar.cli import train as command
+    from avatar.train import run as command
     from tests.person import make_person, small_config
 
     place = Path(sys.argv[1])
@@ -36,7 +36,7 @@ ATTACK = """
 
     def task(**options):
         config = small_config(place / "person", place / "case" / "run", steps=8)
-        return lambda: command.main(replace(config, save_every=2, preview_every=4, **options))
+        return lambda: command.train(replace(config, save_every=2, preview_every=4, **options))
 
     again = kills.follow_advice(task(resume=True), task(), place / "case" / "run")
     case = kills.Case(name="train", first=task(), again=again, check=kills.resumable("run"))

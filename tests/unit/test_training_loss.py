@@ -11,19 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from avatar.cli.train import open_run
 from avatar.data import PersonDataset
 from avatar.losses.lpips import LPIPS
+from avatar.methods.gaussian.config import RegularizerConfig
+from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import LIPS_OUTER
 from avatar.native import l1_ssim
 from avatar.train.batches import Batch, load
-from avatar.train.config import LossConfig
+from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config
 
 FRAME, SIZE = 5, 128
 FULL, HALF = (SIZE, SIZE), (SIZE // 2, SIZE // 2)
-NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, deformation=0, paint=0, size=0, smooth=0, lpips=0)
+NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, lpips=0)
+FREE = RegularizerConfig(deformation=0, color_prior=0, scale_reg=0, smoothness=0)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ class Watched(LPIPS):
 
 
 def step_of(data: PersonDataset, folder: Path, loss: LossConfig, step: int = 0) -> tuple[Trainer, Batch]:
-    config = replace(small_config(data.folder, folder, steps=10), loss=loss)
+    config = replace(small_config(data.folder, folder, steps=10, loss=FREE), loss=loss)
     trainer = Trainer(data, config)
     trainer.step = step
     return trainer, load(data, FRAME, FULL, LossConfig())
@@ -131,7 +133,7 @@ def loss_of(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, float], Te
     with torch.no_grad():
         out = trainer._render(batch.index, batch.background, augment=False)
         loss, parts = trainer._loss(out, batch)
-    return float(loss), {name: float(value) for name, value in parts.items()}, out.image
+    return float(loss), {name: float(value) for name, value in parts.items()}, out.rgb
 
 
 @pytest.mark.parametrize(("step", "wanted"), [(0, False), (4, False), (5, True), (9, True)])
@@ -171,13 +173,18 @@ def test_every_other_term_counts_with_its_weight(data, tmp_path) -> None:
         for parameter in trainer.model.field.parameters():
             parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     plain = loss_of(trainer, batch)[0]
-    for name in ("alpha", "deformation", "paint", "size", "smooth"):
+    for name in ("alpha", "deformation", "color_prior", "scale_reg", "smoothness"):
         added = []
         for weight in (1.0, 4.0):
-            trainer.config = replace(trainer.config, loss=replace(NOTHING, **{name: weight}))
+            if name == "alpha":
+                trainer.config = replace(trainer.config, loss=replace(NOTHING, alpha=weight))
+            else:
+                trainer.config = replace(trainer.config, loss=NOTHING)
+                trainer.model.config = replace(trainer.model.config, loss=replace(FREE, **{name: weight}))
             added.append(loss_of(trainer, batch)[0] - plain)
         assert added[0] > 1e-6, name
         assert added[1] == pytest.approx(4 * added[0], rel=2e-2), name
+    trainer.model.config = replace(trainer.model.config, loss=FREE)
     trainer.config = replace(trainer.config, loss=replace(NOTHING, ssim=1.0))
     loss, parts, _ = loss_of(trainer, batch)
     assert loss == pytest.approx(1 - parts["ssim"], abs=1e-5) and 0 < parts["ssim"] < 1
@@ -196,7 +203,7 @@ def test_pixels_of_large_weight_decide(data, tmp_path) -> None:
     weight = torch.zeros_like(batch.weight)
     weight[:20] = SIZE / 20
     with torch.no_grad():
-        image = trainer._render(FRAME, batch.background, augment=False).image
+        image = trainer._render(FRAME, batch.background, augment=False).rgb
     expected = float((image - batch.image)[:20].abs().mean())
     assert loss_of(trainer, batch._replace(weight=weight))[0] == pytest.approx(expected, rel=1e-4)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from avatar.fields.skinning import HeadRig, Pose
+from avatar.fields.skinning import Pose, Skinning
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH, cells, halves
 from avatar.preprocess.warp import ClothWarp
@@ -81,7 +81,7 @@ def test_plain_cloth_cannot_be_followed():
 
 def test_the_rig_moves_clothes_with_the_warp_and_the_head_not():
     pivot = torch.tensor([0.0, 15.0, 100.0])
-    rig = HeadRig(torch.zeros(3), torch.tensor([0.0, 0, 97]), pivot, torch.tensor([[-20.0, -10.0], [20.0, 10.0]]))
+    rig = Skinning(torch.zeros(3), torch.tensor([0.0, 0, 97]), pivot, torch.tensor([[-20.0, -10.0], [20.0, 10.0]]))
     means = torch.tensor([[-20.0, 15.0, 100.0], [-10.0, 7.5, 50.0], [20.0, 15.0, 100.0], [0.0, 0.0, 97.0]])
     weight = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
     warp = torch.zeros(ROWS, COLUMNS, 2)
@@ -95,7 +95,7 @@ def test_the_rig_moves_clothes_with_the_warp_and_the_head_not():
     torch.testing.assert_close(back, means[:3])
 
 
-def plainly(rig: HeadRig, means: torch.Tensor, quats: torch.Tensor, weight: torch.Tensor, pose: Pose) -> tuple:
+def plainly(rig: Skinning, means: torch.Tensor, quats: torch.Tensor, weight: torch.Tensor, pose: Pose) -> tuple:
     """The rig, a motion after the other."""
     head = axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(rig.head_rotation).T
     by_head = (means - rig.head_translation) @ head.T + pose.head_translation
@@ -117,7 +117,7 @@ def test_the_rig_is_its_plain_expression(turn):
         return torch.randn(shape, generator=g, dtype=torch.float64)
 
     box = torch.tensor([[-20.0, -10.0], [20.0, 10.0]], dtype=torch.float64)
-    rig = HeadRig(0.2 * draw(3), draw(3) + torch.tensor([0.0, 0, 97]), draw(3) + torch.tensor([0.0, 15, 100]), box)
+    rig = Skinning(0.2 * draw(3), draw(3) + torch.tensor([0.0, 0, 97]), draw(3) + torch.tensor([0.0, 15, 100]), box)
     means, quats, weight = 9 * draw(40, 3) + torch.tensor([0.0, 10, 100]), draw(40, 4), torch.sigmoid(draw(40, 1))
     axis = F.normalize(draw(3), dim=0)
     pose = Pose(turn * axis, 97 + draw(3), 0.1 * draw(3), draw(3), draw(WIDTH))

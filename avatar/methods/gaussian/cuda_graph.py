@@ -14,35 +14,37 @@ How the rules of capture (CUDA semantics, "CUDA Graphs", in PyTorch's manual) ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from avatar import log
 from avatar.geometry.cameras import Camera
-from avatar.methods.gaussian.model import GaussianAvatar
+from avatar.methods.base import Playback
 from avatar.motion import Motion
 from avatar.native import pair_capacity
+
+if TYPE_CHECKING:
+    from avatar.methods.gaussian.model import GaussianAvatar
 
 PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the picture has about as many at 512x512
 WARM_UP = 3  # frames before recording, as PyTorch's manual has it
 KEPT = 4  # graphs, each with the memory of a frame
 
-Draw = Callable[[Camera, Motion, int, Tensor | None], Tensor]
-
 
 class FrameGraph:
-    """Frames of one picture size, with or without a background. Everything is on the current CUDA device.
+    """Frames of one image size, with or without a background. Everything is on the current CUDA device.
 
     Args:
-        draw: Makes the picture of a camera, a motion, its frame and a background.
+        draw: Draws the image of a camera, a motion, its frame and a background.
         camera, motion, index, background: A first frame to record.
         pairs: Length of the lists of pairs.
     """
 
     def __init__(
-        self, draw: Draw, camera: Camera, motion: Motion, index: int, background: Tensor | None, pairs: int
+        self, draw: Playback, camera: Camera, motion: Motion, index: int, background: Tensor | None, pairs: int
     ) -> None:
         self._draw = draw
         self._camera = replace(camera, viewmat=camera.viewmat.clone())
@@ -84,21 +86,34 @@ class FrameGraph:
 
 
 class FrameGraphs:
-    """A graph for each of the last few picture sizes of a model.
+    """Playback of a model with a graph for each of the last few image sizes.
+
+    Where no graph can be made of a frame, there is a warning, and frames are drawn kernel by kernel from then on.
 
     Args:
-        model: On the current CUDA device.
-        draw: As for :class:`FrameGraph`, with this model.
+        model: On the current CUDA device, no longer trained.
     """
 
-    def __init__(self, model: GaussianAvatar, draw: Draw) -> None:
-        self._model, self._draw = model, draw
+    def __init__(self, model: GaussianAvatar) -> None:
+        self._model, self._draw = model, model.draw
         self._graphs: dict[tuple[object, ...], FrameGraph] = {}
         self._read: tuple[object, object] = (None, None)  # by the graphs, and replaced at times
         self._lock = threading.Lock()
+        self._works = True
 
-    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
-        """The picture that ``draw`` makes, with all arguments on the GPU; waits for it."""
+    @torch.inference_mode()
+    def __call__(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+        """Draw a frame, with all arguments on the GPU; waits for it."""
+        if self._works:
+            try:
+                return self._replay(camera, motion, index, background)
+            except RuntimeError as error:
+                cause = str(error).partition("\n")[0]  # torch adds pages
+                log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {cause}")
+                self._works = False
+        return self._draw(camera, motion, index, background)
+
+    def _replay(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
         with self._lock:
             read = self._model.spatial_code(), self._model.baked
             if read[0] is not self._read[0] or read[1] is not self._read[1]:

@@ -14,8 +14,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.data import PersonDataset
-from avatar.fields.gaussians import REGIONS, Seeds
-from avatar.fields.skinning import HeadRig
+from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
+from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_opening
@@ -23,6 +23,7 @@ from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_o
 # A head in head axes, centimetres: centre and half-axes. The canonical face spans 15.5 x 17.7 cm at its front.
 _HEAD_CENTRE = np.array([0.0, -2.5, 4.0])
 _HEAD_RADII = np.array([8.6, 12.5, 10.0])
+_HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
 _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
 _LEAST_IRIS = 0.3  # centimetres
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
@@ -42,23 +43,34 @@ def reference_frame(data: PersonDataset) -> int:
     return int(frames[cost.argmin()])
 
 
-def seeds(data: PersonDataset, rig: HeadRig, frame: int, count: int, rng: np.random.Generator) -> Seeds:
+def head_weights(gaussians: Gaussians) -> Tensor:
+    """[N, 1] 1 for Gaussians most of whose nearest neighbours began as face, mouth or hair, else 0.
+
+    In training some wander over the jaw line; where they are counts for more than where they came from.
+    """
+    means = gaussians.means.detach().cpu().numpy()
+    began = (gaussians.region < REGIONS.index("neck")).cpu().numpy()
+    near = np.asarray(KDTree(means).query(means, k=min(_HEAD_VOTES, len(means)))[1]).reshape(len(means), -1)
+    return torch.from_numpy(began[near].mean(1) > 0.5).float()[:, None].to(gaussians.means.device)
+
+
+def seeds(data: PersonDataset, skinning: Skinning, frame: int, count: int, rng: np.random.Generator) -> Seeds:
     """About ``count`` Gaussians that already look like reference frame ``frame``."""
     image = data.image(frame).astype(np.float32) / 255
     masks = data.masks(frame)
-    outside = _outside(data, rig, frame, image, masks, int(count * 0.45), rng)
+    outside = _outside(data, skinning, frame, image, masks, int(count * 0.45), rng)
     parts = [
-        _face(data, rig, frame, image, int(count * 0.37), rng),
-        *(_eye(data, rig, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
-        _mouth(data, rig, int(count * 0.06), rng),
+        _face(data, skinning, frame, image, int(count * 0.37), rng),
+        *(_eye(data, skinning, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
+        _mouth(data, skinning, int(count * 0.06), rng),
         outside,
-        _filling(rig, outside, data.shape[152, 1], int(count * 0.09), rng),
+        _filling(skinning, outside, data.shape[152, 1], int(count * 0.09), rng),
     ]
     return Seeds.cat(parts)
 
 
 def _face(
-    data: PersonDataset, rig: HeadRig, frame: int, image: np.ndarray, count: int, rng: np.random.Generator
+    data: PersonDataset, skinning: Skinning, frame: int, image: np.ndarray, count: int, rng: np.random.Generator
 ) -> Seeds:
     triangles = face_triangles()
     for opening in _OPENINGS:
@@ -84,11 +96,11 @@ def _face(
     pixels = np.einsum("nk,nkd->nd", weight, np.asarray(data.landmarks[frame])[index, :2])
     spacing = np.sqrt(area[picked] / (density[picked] / density.sum() * count))
     return _seeds(
-        means=rig.to_canonical(torch.from_numpy(points).float()),
+        means=skinning.to_canonical(torch.from_numpy(points).float()),
         sigma=spacing * 0.6,
         colors=_sample(image, pixels),
         opacity=0.8,
-        rig=np.full(count, 0.99),
+        skinning_weight=np.full(count, 0.99),
         region="face",
         bind_index=index,
         bind_weight=weight,
@@ -96,7 +108,13 @@ def _face(
 
 
 def _eye(
-    data: PersonDataset, rig: HeadRig, frame: int, image: np.ndarray, side: str, count: int, rng: np.random.Generator
+    data: PersonDataset,
+    skinning: Skinning,
+    frame: int,
+    image: np.ndarray,
+    side: str,
+    count: int,
+    rng: np.random.Generator,
 ) -> Seeds:
     """An iris that turns with the gaze, before the white of the eye, both behind the lids."""
     pixels = np.array(data.landmarks[frame, :, :2])
@@ -129,11 +147,11 @@ def _eye(
         depth = points[rim, 2].mean() + behind
         parts.append(
             _seeds(
-                means=rig.to_canonical(torch.from_numpy(np.c_[where, np.full(len(where), depth)]).float()),
+                means=skinning.to_canonical(torch.from_numpy(np.c_[where, np.full(len(where), depth)]).float()),
                 sigma=np.full(len(where), 0.7 * np.sqrt(area / len(where))),
                 colors=colors,
                 opacity=0.98,  # what is behind the iris must not learn to look like it
-                rig=np.full(len(where), 0.99),
+                skinning_weight=np.full(len(where), 0.99),
                 region="face",
                 bind_index=np.full((len(where), 3), centre),
                 bind_weight=np.full((len(where), 3), 1 / 3 if moves else 0.0, np.float32),
@@ -142,7 +160,7 @@ def _eye(
     return Seeds.cat(parts)
 
 
-def _mouth(data: PersonDataset, rig: HeadRig, count: int, rng: np.random.Generator) -> Seeds:
+def _mouth(data: PersonDataset, skinning: Skinning, count: int, rng: np.random.Generator) -> Seeds:
     """Upper teeth ride the skull, lower teeth and tongue ride the chin, a dark cavity closes the back."""
     lips = data.shape[list(LIPS_INNER)]
     left, right = lips[:, 0].min(), lips[:, 0].max()
@@ -162,11 +180,11 @@ def _mouth(data: PersonDataset, rig: HeadRig, count: int, rng: np.random.Generat
         rides = region == "mouth_lower"
         parts.append(
             _seeds(
-                means=rig.to_canonical(torch.from_numpy(points).float()),
+                means=skinning.to_canonical(torch.from_numpy(points).float()),
                 sigma=np.full(n, 0.16 if depth[0] < 2 else 0.3),
                 colors=np.tile(np.array(color, np.float32), (n, 1)),
                 opacity=0.6,
-                rig=np.full(n, 0.99),
+                skinning_weight=np.full(n, 0.99),
                 region=region,
                 bind_index=chin,
                 bind_weight=np.full((n, 3), 0.9 / 3 if rides else 0.0, np.float32),
@@ -176,7 +194,7 @@ def _mouth(data: PersonDataset, rig: HeadRig, count: int, rng: np.random.Generat
 
 
 def _outside(
-    data: PersonDataset, rig: HeadRig, frame: int, image: np.ndarray, masks: dict[str, np.ndarray], count: int,
+    data: PersonDataset, skinning: Skinning, frame: int, image: np.ndarray, masks: dict[str, np.ndarray], count: int,
     rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
     landmarks = np.asarray(data.landmarks[frame])[:, :2]
@@ -205,7 +223,7 @@ def _outside(
 
     camera = data.camera
     rays = np.concatenate([(pixels - [camera.cx, camera.cy]) / camera.focal, np.ones((count, 1))], -1)
-    rotation = rig.to_head(torch.zeros(3)), rig.to_head(torch.eye(3))
+    rotation = skinning.to_head(torch.zeros(3)), skinning.to_head(torch.eye(3))
     origin = rotation[0].numpy().astype(np.float64)
     directions = rays @ (rotation[1] - rotation[0]).numpy().astype(np.float64)
     chin_y = data.shape[152, 1]
@@ -219,15 +237,15 @@ def _outside(
     local = density[flat] / density.sum() * count
     sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * depth / camera.focal
     # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
-    shown = rig.to_canonical(torch.from_numpy(points).float())
+    shown = skinning.to_canonical(torch.from_numpy(points).float())
     torso = data.motion.torso_rotation[frame], data.motion.torso_translation[frame], data.motion.torso_warp[frame]
-    rest = rig.torso_at_rest(shown, *torso)
+    rest = skinning.torso_at_rest(shown, *torso)
     result = _seeds(
         means=torch.lerp(rest, shown, torch.from_numpy(share).float()[:, None]),
         sigma=np.clip(sigma, 0.02, 0.8),
         colors=_sample(image, pixels),
         opacity=0.8,
-        rig=share,
+        skinning_weight=share,
         region="hair",
         bind_index=np.zeros((count, 3), np.int64),
         bind_weight=np.zeros((count, 3), np.float32),
@@ -236,14 +254,14 @@ def _outside(
     return result._replace(region=table[torch.from_numpy(kind)])
 
 
-def _filling(rig: HeadRig, outside: Seeds, chin_y: float, count: int, rng: np.random.Generator) -> Seeds:
+def _filling(skinning: Skinning, outside: Seeds, chin_y: float, count: int, rng: np.random.Generator) -> Seeds:
     """What the filming camera hardly sees, and free view does: the sides of the head, and the neck under the chin.
 
     A shell slightly inside the head's proxy and a cylinder inside the neck, painted like the nearest thing that was
     seen. From the front both stay hidden.
     """
     parts = []
-    seen = rig.to_head(outside.means).numpy()
+    seen = skinning.to_head(outside.means).numpy()
     region = outside.region.numpy()
     head = rng.normal(size=(4 * count, 3))
     head /= np.linalg.norm(head, axis=1, keepdims=True)
@@ -259,14 +277,14 @@ def _filling(rig: HeadRig, outside: Seeds, chin_y: float, count: int, rng: np.ra
             continue
         toward = lambda x, pull=pull: (x - pull) / np.linalg.norm(x - pull, axis=1, keepdims=True)  # noqa: E731
         nearest = known[KDTree(toward(seen[known])).query(toward(points))[1]]
-        share = outside.rig.numpy()[nearest] if name == "neck" else np.full(len(points), 0.99)
+        share = outside.skinning_weight.numpy()[nearest] if name == "neck" else np.full(len(points), 0.99)
         parts.append(
             _seeds(
-                means=rig.to_canonical(torch.from_numpy(points).float()),
+                means=skinning.to_canonical(torch.from_numpy(points).float()),
                 sigma=np.full(len(points), spacing),
                 colors=outside.colors.numpy()[nearest],
                 opacity=0.9,
-                rig=share,
+                skinning_weight=share,
                 region=name,
                 bind_index=np.zeros((len(points), 3), np.int64),
                 bind_weight=np.zeros((len(points), 3), np.float32),
@@ -301,7 +319,7 @@ def _sample(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _seeds(
-    *, means: Tensor, sigma: np.ndarray, colors: np.ndarray, opacity: float, rig: np.ndarray, region: str,
+    *, means: Tensor, sigma: np.ndarray, colors: np.ndarray, opacity: float, skinning_weight: np.ndarray, region: str,
     bind_index: np.ndarray, bind_weight: np.ndarray,
 ) -> Seeds:  # fmt: skip
     n = means.shape[0]
@@ -310,7 +328,7 @@ def _seeds(
         scales=torch.from_numpy(np.repeat(sigma[:, None], 3, 1)).float().clamp_min(0.01),
         colors=torch.from_numpy(np.ascontiguousarray(colors)).float(),
         opacities=torch.full((n,), opacity),
-        rig=torch.from_numpy(rig).float(),
+        skinning_weight=torch.from_numpy(skinning_weight).float(),
         bind_index=torch.from_numpy(np.ascontiguousarray(bind_index)).long(),
         bind_weight=torch.from_numpy(np.ascontiguousarray(bind_weight)).float(),
         region=torch.full((n,), REGIONS.index(region), dtype=torch.uint8),
@@ -320,6 +338,6 @@ def _seeds(
 def _empty() -> Seeds:
     zeros = np.zeros
     return _seeds(
-        means=torch.zeros(0, 3), sigma=zeros(0), colors=zeros((0, 3)), opacity=0.5, rig=zeros(0), region="hair",
-        bind_index=zeros((0, 3), np.int64), bind_weight=zeros((0, 3), np.float32),
+        means=torch.zeros(0, 3), sigma=zeros(0), colors=zeros((0, 3)), opacity=0.5, skinning_weight=zeros(0),
+        region="hair", bind_index=zeros((0, 3), np.int64), bind_weight=zeros((0, 3), np.float32),
     )  # fmt: skip

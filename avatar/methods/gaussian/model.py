@@ -1,129 +1,92 @@
-"""Method ``gaussian``: canonical Gaussians, moved by head pose, face mesh and a learned deformation field."""
+"""Method ``gaussian``: canonical Gaussians, moved by skinning, face mesh and a learned deformation field."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avatar.backends import EncodingName, RendererName, renderer, require
-from avatar.checks import Record, picture_size
-from avatar.data import PersonDataset
+from avatar.backends import require
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import REGIONS, Gaussians
-from avatar.fields.skinning import HeadRig, LandmarkBasis, Pose
+from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.io.arrays import check_range, check_tensors, load_state
-from avatar.io.checkpoint import load_tensors
+from avatar.methods.base import PIVOT, Checkpoint, Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian.init import reference_frame, seeds
+from avatar.methods.gaussian import losses
+from avatar.methods.gaussian.config import GaussianConfig, read_config
+from avatar.methods.gaussian.densify import Densification
+from avatar.methods.gaussian.init import head_weights, reference_frame, seeds
+from avatar.methods.gaussian.presets import PRESETS
+from avatar.methods.gaussian.splats import Projected, Splats, project, rasterize
+from avatar.methods.options import TrainPreset
+from avatar.methods.registry import register_method
 from avatar.motion import Motion
-from avatar.motion.face_channels import NUM_LANDMARKS
+from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
+from avatar.native.library import multiplies_bfloat16, runs_native
 
 if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.device import Precision
     from avatar.fields.deformation import Encoding
 
-
-FORMAT = "avatar-model-4"
-# Of the numbers in a configuration, both included.
-RANGES = {
-    "initial_gaussians": (1, 10**7), "max_gaussians": (1, 10**7), "levels": (0, 32), "features": (1, 16),
-    "coarsest": (1, 4096), "finest": (1, 4096), "log2_table": (1, 24), "embedding": (0, 1024), "hidden": (1, 1024),
-}  # fmt: skip
+MEANS_FINAL = 0.01  # share of their learning rate that means end with
+NETWORK_WARMUP = 100  # steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class GaussianConfig:
-    """Shape of the model."""
+@register_method("gaussian")
+class GaussianAvatar(Method):
+    """One person as Gaussians.
 
-    initial_gaussians: int = 16_000
-    """Gaussians at the start; density control grows them to max_gaussians."""
-    max_gaussians: int = 30_000
-    """Most Gaussians the density control may make."""
-    levels: int = 8
-    """Resolutions of the tri-plane; 0 leaves it out."""
-    features: int = 2
-    """Features per level and plane."""
-    coarsest: int = 8
-    """Cells across the scene at the coarsest level."""
-    finest: int = 160
-    """Cells across the scene at the finest level; coarse grids keep the deformation smooth."""
-    log2_table: int = 15
-    """Log2 of the entries per level and plane."""
-    embedding: int = 0
-    """Learned numbers per Gaussian that the deformation network reads beside the tri-plane's features."""
-    deforms: tuple[Literal["means", "scales", "opacities", "colors"], ...] = (
-        "means", "scales", "opacities", "colors",
-    )  # fmt: skip
-    """What the deformation network may change."""
-    deform_torso: bool = False
-    """Whether it changes clothes as well; they follow the torso's rig and warp in any case."""
-    hidden: int = 64
-    """Width of the deformation network."""
-    renderer: RendererName = "native"
-    """What draws the Gaussians. gsplat draws the same picture, on a CUDA GPU."""
-    encoding: EncodingName = "native"
-    """What encodes positions. A model keeps it: tinycudann (on a CUDA GPU) stores other numbers."""
-
-
-class Rendering(NamedTuple):
-    """What one frame's rendering yields.
-
-    Attributes:
-        image: [H, W, 3] RGB, background composited.
-        alpha: [H, W, 1] coverage by the person.
-        means2d: [N, 2] pixels; gradients are retained in training, for the density control.
-        radii: [N] int32, 0 where a Gaussian was not drawn.
-        deformation: The field's output, for regularisation.
+    Build it with :meth:`from_person`, or empty with :meth:`blank` to load weights into.
     """
 
-    image: Tensor
-    alpha: Tensor
-    means2d: Tensor
-    radii: Tensor
-    deformation: Deformation
-
-
-class GaussianAvatar(nn.Module):
-    """One person as Gaussians. Build with :meth:`from_person`, or empty with :meth:`blank` to load weights into."""
-
-    plate: Tensor
-    _cache: Tensor | None
+    Config = GaussianConfig
+    parts: ClassVar[frozenset[str]] = frozenset({"head", "person"})
+    config: GaussianConfig
+    _code: Tensor | None
 
     def __init__(
-        self, config: GaussianConfig, gaussians: Gaussians, rig: HeadRig, basis: LandmarkBasis,
-        conditioner: Conditioner, encoding: Encoding | None, plate: Tensor,
+        self, config: GaussianConfig, gaussians: Gaussians, skinning: Skinning, basis: LandmarkBasis,
+        conditioner: Conditioner, encoding: Encoding | None, background: Tensor,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.config = config
+        super().__init__(config, background)
         self.gaussians = gaussians
-        self.rig = rig
+        self.skinning = skinning
         self.basis = basis
         self.conditioner = conditioner
         self.field = DeformationField(
             encoding, conditioner.width, config.hidden, embedding=config.embedding, deforms=config.deforms
         )
-        self.register_buffer("plate", plate)
         self.baked: BakedField | None = None  # set for playback only
-        self.code_dtype = torch.float32  # of the cached spatial code; bfloat16 is for playback, see `Avatar`
-        self._cache = None
+        self.code_dtype = torch.float32  # of the cached spatial code; bfloat16 is for playback
+        self._code = None
+        self._head: Tensor | None = None
+        self._neighbours: Tensor | None = None  # of each Gaussian, since the set last changed
 
-    @staticmethod
-    def from_person(data: PersonDataset, config: GaussianConfig, seed: int) -> GaussianAvatar:
-        """A model initialised from a prepared person; only training frames are looked at."""
+    # -- making and storing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Callable[[], TrainPreset]]:
+        return PRESETS
+
+    @classmethod
+    def from_person(cls, data: PersonDataset, config: GaussianConfig, seed: int) -> GaussianAvatar:
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         frame = reference_frame(data)
         motion, train = data.motion, data.train_frames
-        rig = HeadRig(
+        skinning = Skinning(
             motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot),
             torch.from_numpy(data.warp_box),
         )  # fmt: skip
@@ -135,89 +98,181 @@ class GaussianAvatar(nn.Module):
             data.camera,
         )
         basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape), motion.gaze[frame])
-        gaussians = Gaussians(seeds(data, rig, frame, config.initial_gaussians, rng), config.embedding)
+        gaussians = Gaussians(seeds(data, skinning, frame, config.initial_gaussians, rng), config.embedding)
         means = gaussians.means.detach()
         margin = 2.0
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
         encoding = make_encoding(config, bounds)
-        plate = torch.from_numpy(data.plate).float() / 255
+        background = torch.from_numpy(data.plate).float() / 255
         conditioner = Conditioner.fit(motion[train])
-        return GaussianAvatar(config, gaussians, rig, basis, conditioner, encoding, plate)
-
-    @staticmethod
-    def read(path: Path, renderer: RendererName) -> tuple[GaussianAvatar, dict[str, Any]]:
-        """The model of a file that training wrote.
-
-        Args:
-            path: The file.
-            renderer: What draws it.
-
-        Returns:
-            The model, on the CPU, and what else the file says.
-
-        Raises:
-            AvatarError: It is missing, damaged or of another version; a tensor has another shape than the others ask
-                for, or numbers that no model has; or its encoding is not available.
-        """
-        tensors, meta = load_tensors(path)
-        if meta.get("format") != FORMAT:
-            raise AvatarError(f"{path} was written by another version of the toolkit.", "", "Train it again.")
-        about = Record(meta, path)
-        about.text("method")
-        config = read_config(about.record("config"), tensors, renderer)
-        require(config.encoding, path.parent)
-        sizes = check_tensors(tensors, path, {"gaussians.means": "N 3", "plate": "H W 3"}, {"plate": 256})
-        picture_size(sizes["W"], sizes["H"], f"{path}: plate")
-        if sizes["N"] < 1:
-            raise AvatarError(f"{path} holds no Gaussians.", "", "Train it again.")
-        model = GaussianAvatar.blank(config, count=sizes["N"], width=sizes["W"], height=sizes["H"])
-        state = model.state_dict()
-        for name, end in {"gaussians.bind_index": NUM_LANDMARKS, "gaussians.region": len(REGIONS)}.items():
-            if name in tensors:
-                check_range(tensors[name], f"{path}: {name}", end)
-        tensors["plate"] = tensors["plate"].float() / 255
-        name = "field.encoding.resolutions"
-        if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
-            raise AvatarError(f"{path}: {name} does not fit its configuration.", "", "Train it again.")
-        load_state(model, tensors, path)
-        return model, meta | {"count": sizes["N"], "width": sizes["W"], "height": sizes["H"]}
+        return GaussianAvatar(config, gaussians, skinning, basis, conditioner, encoding, background)
 
     @staticmethod
     def blank(config: GaussianConfig, *, count: int, width: int, height: int) -> GaussianAvatar:
         """A model of the right shapes with meaningless values, for ``load_state_dict``."""
-        from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
-
         zeros = torch.zeros
         encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
         return GaussianAvatar(
-            config, Gaussians.empty(count, config.embedding), HeadRig(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
+            config, Gaussians.empty(count, config.embedding), Skinning(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3), zeros(2)), Conditioner.fit(Motion.zeros(2, 25.0)),
             encoding, zeros(height, width, 3),
         )  # fmt: skip
 
-    def packed(self) -> dict[str, Tensor]:
-        """The state as it is stored: half of the size, and no grey level lost."""
+    @classmethod
+    def synthetic(cls, count: int, size: int, motion: Motion) -> GaussianAvatar:
+        from avatar.methods.gaussian.synthetic import synthetic
+
+        return synthetic(count, size, motion)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> GaussianAvatar:
+        path, tensors = checkpoint.path, checkpoint.tensors
+        config = read_config(checkpoint.config, tensors, checkpoint.renderer)
+        require(config.encoding, path.parent)
+        count = check_tensors(tensors, path, {"gaussians.means": "N 3"})["N"]
+        if count < 1:
+            raise AvatarError(f"{path} holds no Gaussians.", fix="Train it again.")
+        model = GaussianAvatar.blank(config, count=count, width=checkpoint.width, height=checkpoint.height)
+        state = model.state_dict()
+        for name, end in {"gaussians.bind_index": NUM_LANDMARKS, "gaussians.region": len(REGIONS)}.items():
+            if name in tensors:
+                check_range(tensors[name], f"{path}: {name}", end)
+        name = "field.encoding.resolutions"
+        if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
+            raise AvatarError(f"{path}: {name} does not fit its configuration.", fix="Train it again.")
+        load_state(model, tensors, path)
+        return model
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = dict(self.state_dict())
         if "field.encoding.table" in state:  # other encodings keep theirs as it is
             state["field.encoding.table"] = state["field.encoding.table"].half()
         state["gaussians.bind_index"] = state["gaussians.bind_index"].to(torch.int16)
-        state["plate"] = (state["plate"] * 255).round().to(torch.uint8)
-        return state
+        return state, self.config.shape()
+
+    def train_state(self) -> dict[str, Tensor]:
+        state = dict(self.state_dict()) | {"gaussians.color_prior": self.gaussians.color_prior}
+        return state if self._neighbours is None else state | {"neighbours": self._neighbours}
+
+    def load_train_state(self, tensors: dict[str, Tensor]) -> None:
+        count = tensors["gaussians.means"].shape[0]
+        if count != len(self.gaussians):
+            self.gaussians = Gaussians.empty(count, self.config.embedding).to(self.device)
+        beside = ("gaussians.color_prior", "neighbours")
+        self.load_state_dict({name: value for name, value in tensors.items() if name not in beside})
+        self.gaussians.color_prior = tensors["gaussians.color_prior"].to(self.device, copy=True)
+        self._neighbours = tensors["neighbours"].to(self.device) if "neighbours" in tensors else None
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def param_groups(self) -> list[ParamGroup]:
+        lr = self.config.lr
+        groups = [
+            ParamGroup(f"gaussians.{name}", [getattr(self.gaussians, name)], getattr(lr, name),
+                       final=MEANS_FINAL if name == "means" else None)
+            for name in self.gaussians.learned
+        ]  # fmt: skip
+        if self.field.encoding is not None:
+            encoding = list(self.field.encoding.parameters())
+            groups.append(ParamGroup("encoding", encoding, lr.encoding, warmup=NETWORK_WARMUP))
+        network = [p for name, p in self.field.named_parameters() if not name.startswith("encoding.")]
+        return [*groups, ParamGroup("network", network, lr.network, warmup=NETWORK_WARMUP)]
+
+    @property
+    def condition_width(self) -> int:
+        return self.conditioner.width
+
+    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+        weights, change = self.config.loss, out.aux["deformation"]
+        terms = {"deformation": weights.deformation * losses.deformation_size(change)}
+        if weights.color_prior:
+            terms["color_prior"] = weights.color_prior * losses.color_distance(self.gaussians)
+        if weights.scale_reg:
+            terms["scale_reg"] = weights.scale_reg * losses.oversize(self.gaussians, weights.max_scale_cm)
+        if weights.smoothness:
+            if self._neighbours is None:
+                self._neighbours = losses.nearest_neighbours(self.gaussians.means)
+            terms["smoothness"] = weights.smoothness * losses.roughness(change.means, self._neighbours)
+        return terms
+
+    def callbacks(self) -> list[Densification]:
+        return [Densification(self)]
+
+    def forget_neighbours(self) -> None:
+        """Look for each Gaussian's neighbours again: the set has changed."""
+        self._neighbours = None
+
+    def stats(self) -> dict[str, int | float]:
+        return {"gaussians": len(self.gaussians)}
 
     def train(self, mode: bool = True) -> GaussianAvatar:
-        self._cache = None  # training moves what the cache was computed from
+        self._code = self._head = None  # training moves what they were computed from
         return super().train(mode)
+
+    # -- rendering ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
+        background: Tensor | None = None, with_depth: bool = False, part: str | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        splats, change = self._posed(motion, index, noise)
+        projected = project(splats, camera, self.config.renderer)
+        if self.training and projected.means2d.requires_grad:
+            projected.means2d.retain_grad()
+        if part == "head":
+            return self._draw_head(splats, projected, camera)
+        if part is not None and part not in self.parts:
+            raise AvatarError(f"There is no part {part!r}.", fix=f"Known are {', '.join(sorted(self.parts))}.")
+        if part is None and background is None:
+            background = self.background_at(camera)
+        rgb, alpha, depth = rasterize(
+            splats, projected, camera, background, self.config.renderer, with_depth=with_depth
+        )
+        aux = {"means2d": projected.means2d, "radii": projected.radii, "deformation": change}
+        return RenderOutput(rgb, alpha, depth, aux)
+
+    def splats(self, motion: Motion, index: int) -> Splats:
+        """All Gaussians posed for one frame of a motion, in world space."""
+        return self._posed(motion, index, None)[0]
+
+    def _posed(self, motion: Motion, index: int, noise: Tensor | None) -> tuple[Splats, Deformation]:
+        g = self.gaussians
+        change = self.deformation(self.condition(motion, index, noise))
+        vertices = self.skinning.rotate_to_canonical(self.basis(motion.face[index], motion.gaze[index]))
+        means = g.means + g.displacement(vertices) + change.means
+        pose = Pose(
+            motion.head_rotation[index], motion.head_translation[index],
+            motion.torso_rotation[index], motion.torso_translation[index], motion.torso_warp[index],
+        )  # fmt: skip
+        means, quats = self.skinning(means, g.quats, torch.sigmoid(g.skinning_weight), pose)
+        scales = (g.scales + change.scales).exp()
+        colors = g.colors + change.colors
+        opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
+        return Splats(means, quats, scales, opacities, colors, g.region), change
+
+    def _draw_head(self, splats: Splats, projected: Projected, camera: Camera) -> RenderOutput:
+        """What the head's Gaussians add to an image that all of them make, and their share of its alpha."""
+        weights = self.head()
+        colors = torch.cat([splats.colors * weights, weights], 1)
+        image, _, _ = rasterize(replace(splats, colors=colors), projected, camera, None, self.config.renderer)
+        return RenderOutput(image[..., :3], image[..., 3:])
+
+    def head(self) -> Tensor:
+        """[N, 1] 1 for Gaussians of the head, else 0; cached outside training."""
+        if self._head is None:
+            self._head = head_weights(self.gaussians)
+        return self._head
 
     def spatial_code(self) -> Tensor:
         """The part of the field that depends on canonical positions alone; cached outside training."""
-        if self._cache is None:
+        if self._code is None:
             with torch.no_grad():
                 code = self.field.spatial_code(*self._deformed())
-            self._cache = code.to(self.code_dtype)
-        return self._cache
+            self._code = code.to(self.code_dtype)
+        return self._code
 
     def deformation(self, condition: Tensor) -> Deformation:
-        """What the field, or its baked basis, does to all Gaussians under a condition."""
+        """Evaluate the field, or its baked basis, for all Gaussians under a condition."""
         if self.training or torch.is_grad_enabled():
             change = self.field(*self._deformed(), condition)
         elif self.baked is not None:
@@ -233,79 +288,57 @@ class GaussianAvatar(nn.Module):
         count = len(g) if self.config.deform_torso else g.before_torso
         return g.means[:count], g.embedding[:count]
 
-    def forward(
-        self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
-        background: Tensor | None = None, layer: Tensor | None = None,
-    ) -> Rendering:  # fmt: skip
-        """Render one frame.
-
-        Args:
-            motion: A motion track.
-            index: Its frame to show.
-            camera: Where from; like the motion, on the device of the model.
-            noise: [condition] added to the condition (training augmentation).
-            background: [H, W, 3] RGB behind the person; by default the plate.
-            layer: [N, 1] 0..1. The image is then [H, W, 4], what these shares of the Gaussians add to the picture and
-                their coverage, hidden by all Gaussians, over nothing.
-        """
-        g = self.gaussians
-        change = self.deformation(self.condition(motion, index, noise))
-        vertices = self.rig.rotate_to_canonical(self.basis(motion.face[index], motion.gaze[index]))
-        means = g.means + g.displacement(vertices) + change.means
-        pose = Pose(
-            motion.head_rotation[index], motion.head_translation[index],
-            motion.torso_rotation[index], motion.torso_translation[index], motion.torso_warp[index],
-        )  # fmt: skip
-        means, quats = self.rig(means, g.quats, torch.sigmoid(g.rig), pose)
-        draw = renderer(self.config.renderer)
-        radii, means2d, depths, conics = draw.project_gaussians(
-            means, quats, (g.scales + change.scales).exp(), camera.viewmat, camera.K, camera.width, camera.height
-        )
-        if self.training and means2d.requires_grad:
-            means2d.retain_grad()
-        colors = g.colors + change.colors
-        opacities = torch.sigmoid(g.opacities + change.opacities)[:, 0]
-        if layer is not None:
-            colors = torch.cat([colors * layer, layer], 1)
-        elif background is None:
-            background = self.background(camera)
-        image, alpha = draw.rasterize(
-            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height, background=background
-        )
-        return Rendering(image, alpha, means2d, radii, change)
-
     def condition(self, motion: Motion, index: int, noise: Tensor | None = None) -> Tensor:
-        """What the field is told about a frame, [condition]; arguments as in :meth:`forward`."""
+        """Condition vector [condition] of the field in a frame; arguments as in :meth:`forward`."""
         condition = self.conditioner(motion, index)
         return condition if noise is None else condition + noise
 
-    def background(self, camera: Camera) -> Tensor:
-        """The plate [H, W, 3] at the camera's size."""
-        return resized(self.plate, camera)
-
     def reference_motion(self, fps: float) -> Motion:
         """One frame, on the CPU: the pose in which the canonical Gaussians are, the face at rest."""
-        head = {"head_rotation": self.rig.head_rotation, "head_translation": self.rig.head_translation}
+        head = {"head_rotation": self.skinning.head_rotation, "head_translation": self.skinning.head_translation}
         return Motion.zeros(1, fps).map(**{name: value.detach().cpu()[None] for name, value in head.items()})
 
     @property
     def pivot(self) -> Tensor:
-        """World point [3] inside the head at the reference pose: what free view turns around."""
-        return self.rig.to_canonical(torch.tensor([0.0, 0.0, 3.0]).to(self.plate.device))
+        return self.skinning.to_canonical(torch.tensor(PIVOT).to(self.device))
+
+    # -- playback ----------------------------------------------------------------------------------------------------
+
+    def playback(self, precision: Precision = "auto") -> Playback:
+        """Prepare fast drawing: half precision for the field's cached code where that gains, a CUDA graph on a GPU."""
+        from avatar.methods.gaussian.cuda_graph import FrameGraphs
+
+        # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
+        gains = self.device.type == "cpu" and self.baked is None and multiplies_bfloat16()
+        half = precision == "bfloat16" or (precision == "auto" and gains)
+        self.code_dtype, self._code = torch.bfloat16 if half else torch.float32, None
+        # gsplat and the torch reference wait for the GPU within a frame.
+        recordable = self.device.type == "cuda" and self.config.renderer == "native" and runs_native(self.background)
+        return FrameGraphs(self) if recordable else self.draw
+
+    def bake(self, run: Path, motion: Motion, modes: int) -> Path:
+        from avatar.methods.gaussian import bake
+
+        return bake.save(bake.bake(self, motion, modes), run)
+
+    def load_baked(self, run: Path) -> None:
+        from avatar.methods.gaussian import bake
+
+        self.baked = bake.load(run, self).to(self.device)
 
 
 def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
-    """The encoding of canonical positions inside ``bounds`` [2, 3], as configured; None without any level.
+    """Make the encoding of canonical positions inside ``bounds`` [2, 3]; None without any level.
 
     Raises:
-        AvatarError: Its backend cannot run here, or the field would be told nothing about a Gaussian.
+        AvatarError: Its backend cannot run here, or the field would have no input that differs between Gaussians.
     """
     if config.levels == 0:
         if config.embedding == 0:
             raise AvatarError(
-                "Without tri-plane and embedding the deformation field cannot tell Gaussians apart.", "",
-                "Give --model.levels or --model.embedding.",
-            )  # fmt: skip
+                "Without tri-plane and embedding the deformation field cannot tell Gaussians apart.",
+                fix="Give --model.levels or --model.embedding.",
+            )
         return None
     kind = TriplaneHash
     if config.encoding == "tinycudann":
@@ -315,50 +348,3 @@ def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
         bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
         log2_table=config.log2_table,
     )  # fmt: skip
-
-
-def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererName) -> GaussianConfig:
-    """The configuration of a model file, as far as its tensors bear it out: no number in it makes a model larger.
-
-    Raises:
-        AvatarError: A number is out of range, or the tensors have other sizes.
-    """
-    usual = GaussianConfig()  # of what older files do not say
-    config = GaussianConfig(
-        **{name: about.whole(name, *ends, getattr(usual, name)) for name, ends in RANGES.items()},
-        deforms=tuple(about.names("deforms", list(usual.deforms))),  # pyright: ignore[reportArgumentType]
-        deform_torso=about.flag("deform_torso", usual.deform_torso),
-        encoding=about.text("encoding", usual.encoding),  # pyright: ignore[reportArgumentType]
-        renderer=renderer,
-    )
-    if unknown := set(config.deforms) - set(Deformation._fields):
-        raise AvatarError(f"{about.place('deforms')} names {min(unknown)!r}, which no model has.")
-    if config.encoding not in get_args(EncodingName):
-        raise AvatarError(f"{about.place('encoding')} is {config.encoding!r}, which is not known.")
-    if config.coarsest > config.finest:
-        raise AvatarError(f"{about.place('coarsest')} is larger than finest.")
-    wanted: dict[str, tuple[int, ...]] = {"field.middle.weight": (config.hidden, config.hidden)}
-    if config.embedding:
-        wanted["gaussians.embedding"] = tuple(tensors.get("gaussians.means", torch.zeros(0)).shape[:1]) + (
-            config.embedding,
-        )
-    if config.levels and config.encoding == "native":
-        cells = config.finest if config.levels > 1 else config.coarsest
-        entries = min(2**config.log2_table, (cells + 1) ** 2)
-        wanted["field.encoding.table"] = (3, config.levels, entries, config.features)
-    for name, shape in wanted.items():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != shape:
-            raise AvatarError(f"{about.where} asks for the tensor {name} of the shape {list(shape)}, "
-                              f"and the file has {'none' if found is None else list(found)}.")  # fmt: skip
-    return config
-
-
-def resized(image: Tensor, camera: Camera) -> Tensor:
-    """An image [H, W, 3] at the camera's size."""
-    size = (camera.height, camera.width)
-    if image.shape[:2] == size:
-        return image
-    return nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0].permute(
-        1, 2, 0
-    )

@@ -1,0 +1,43 @@
+"""`Renderer`: what eval, viewer, serve and export take. `Avatar` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from avatar.geometry.cameras import Camera
+from avatar.motion import Motion
+
+
+class Renderer(Protocol):
+    """Shows a motion from a camera.
+
+    Attributes:
+        fps: Frame rate of the person's video.
+        camera: The camera that filmed the person.
+        pivot: World point [3] inside the head, on the CPU; free view turns around it.
+        device: Where it renders.
+        info: Facts to print: ``method``, ``bytes`` and what the method counts.
+    """
+
+    @property
+    def fps(self) -> float: ...
+
+    @property
+    def camera(self) -> Camera: ...
+
+    @property
+    def pivot(self) -> Tensor: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+
+    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+        """Draw frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see `Avatar.render`."""
+        ...

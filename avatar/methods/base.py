@@ -1,0 +1,328 @@
+"""What a method is: the interface between a trainable renderer and the rest of the toolkit (docs/new_methods.md)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from avatar.checks import Record
+from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix
+from avatar.methods.options import QUALITIES, MethodConfig, TrainPreset
+from avatar.motion import Motion
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from avatar.backends import RendererName
+    from avatar.data import PersonDataset
+    from avatar.device import Precision
+
+PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """One rendered frame.
+
+    Attributes:
+        rgb: [H, W, 3] RGB 0..1, composited over the background; a new tensor, which the caller may change in place.
+        alpha: [H, W, 1] coverage by the person, 0..1.
+        depth: [H, W, 1] expected distance along the camera's axis, centimetres; only where it was asked for.
+        aux: Tensors for the method's own regularizers and callbacks.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor | None = None
+    aux: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share a learning rate.
+
+    Attributes:
+        name: Unique within the method; names the optimiser's state in checkpoints.
+        params: The parameters.
+        lr: Learning rate at the start of the training.
+        final: Share of ``lr`` at the end of the training; by default that of ``--optim.final``.
+        warmup: Steps over which the rate rises from zero.
+    """
+
+    name: str
+    params: Sequence[nn.Parameter]
+    lr: float
+    final: float | None = None
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What the trainer tells a callback after a step.
+
+    Attributes:
+        step: Steps that are done.
+        steps: Steps of the whole training.
+        seed: Of the run. Random draws must follow from seed and step alone, so that a resumed run repeats them.
+        optimizer: With the method's parameter groups, each with its ``name``.
+    """
+
+    step: int
+    steps: int
+    seed: int
+    optimizer: torch.optim.Optimizer
+
+
+class TrainCallback:
+    """Hooks that run during training, such as densification. Subclasses override what they need.
+
+    Attributes:
+        name: Unique within the method; names the callback's state in checkpoints.
+    """
+
+    name: str = "callback"
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether :meth:`after_step` changes the model after step ``step``; the trainer then reads all losses first."""
+        return False
+
+    def after_backward(self, out: RenderOutput) -> None:
+        """See a training frame once its gradients are computed."""
+
+    def after_step(self, state: TrainState) -> None:
+        """Change the model after a step for which :meth:`due` is true."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that a resumed training needs."""
+        return {}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state` returned; the model is loaded before."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file that was read, for :meth:`Method.from_checkpoint`.
+
+    Attributes:
+        path: The file, for messages.
+        tensors: What :meth:`Method.checkpoint` returned; ``background`` is float 0..1 again.
+        config: The options that it returned, read field by field with checks.
+        width, height: Size of the training frames, pixels.
+        renderer: Backend that draws, ``native`` by default.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    config: Record
+    width: int
+    height: int
+    renderer: RendererName = "native"
+
+
+class Playback(Protocol):
+    """Draws frames for viewing; see :meth:`Method.draw` for the arguments."""
+
+    def __call__(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor: ...
+
+
+class Method(nn.Module, ABC):
+    """A trainable renderer of one person. Register a subclass with `avatar.methods.registry.register_method`.
+
+    Args:
+        config: Its options.
+        background: [H, W, 3] RGB 0..1 behind the person, at the size of the training frames.
+
+    Attributes:
+        Config: Class of its options.
+        parts: What :meth:`forward` can draw alone; ``head`` enables the head-only protocol of `avatar eval`.
+        name: The name that it is registered under.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    parts: ClassVar[frozenset[str]] = frozenset()
+    name: ClassVar[str] = ""
+    background: Tensor
+
+    def __init__(self, config: MethodConfig, background: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("background", background)
+
+    # -- making and storing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Callable[[], TrainPreset]]:
+        """Training options by quality, at least for each of ``QUALITIES``."""
+        return {quality: lambda: TrainPreset(model=cls.Config()) for quality in QUALITIES}
+
+    @classmethod
+    @abstractmethod
+    def from_person(cls, data: PersonDataset, config: Any, seed: int) -> Self:
+        """Initialise a model from the training frames of a prepared person."""
+
+    @classmethod
+    @abstractmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
+        """Rebuild the model of a file, on the CPU.
+
+        Raises:
+            AvatarError: The file's tensors and options do not fit each other.
+        """
+
+    @classmethod
+    def synthetic(cls, count: int, size: int, motion: Motion) -> Self:
+        """Make a model without a person, for benchmarks.
+
+        Args:
+            count: How many primitives it has, where it has any.
+            size: Width and height of the training frames, pixels.
+            motion: Motion of a head, in the first frame at the reference pose.
+
+        Raises:
+            AvatarError: The method has no such model.
+        """
+        raise AvatarError(f"The method {cls.name} has no synthetic model.")
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-able options that :meth:`from_checkpoint` needs, packed for a small file."""
+        return dict(self.state_dict()), asdict(self.config)
+
+    def train_state(self) -> dict[str, Tensor]:
+        """Everything that the next training step depends on, beside optimiser and callbacks."""
+        return dict(self.state_dict())
+
+    def load_train_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`train_state` returned; parameters may be replaced by others of other sizes."""
+        self.load_state_dict(tensors)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def param_groups(self) -> list[ParamGroup]:
+        """Learned parameters and their learning rates."""
+
+    @property
+    def condition_width(self) -> int:
+        """Length of the condition vector that training adds noise to; 0 for none."""
+        return 0
+
+    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+        """Weighted loss terms beside the image losses.
+
+        Args:
+            out: The training frame.
+            progress: Share of the training that is done, 0..1.
+        """
+        return {}
+
+    def callbacks(self) -> Sequence[TrainCallback]:
+        """New callbacks for one training."""
+        return ()
+
+    def stats(self) -> dict[str, int | float]:
+        """Numbers to show in logs, viewer and reports, such as ``{"gaussians": 30000}``."""
+        return {}
+
+    # -- rendering ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def forward(
+        self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
+        background: Tensor | None = None, with_depth: bool = False, part: str | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        """Render one frame.
+
+        Args:
+            motion: A motion track, on the model's device.
+            index: Its frame to show.
+            camera: Viewpoint, on the model's device.
+            noise: [condition_width] added to the condition (training augmentation).
+            background: [H, W, 3] RGB 0..1 behind the person; by default :meth:`background_at` the camera.
+            with_depth: Also compute the depth, where the method can.
+            part: One of ``parts`` to draw alone, over nothing: ``rgb`` is then premultiplied with ``alpha``, and what
+                other parts hide is left out.
+        """
+
+    @abstractmethod
+    def reference_motion(self, fps: float) -> Motion:
+        """One frame, on the CPU: the head pose that the model was built around, with a neutral face."""
+
+    @property
+    def pivot(self) -> Tensor:
+        """World point [3] inside the head at the reference pose, which free view turns around."""
+        pose = self.reference_motion(25.0)
+        return torch.tensor(PIVOT) @ axis_angle_to_matrix(pose.head_rotation[0]).T + pose.head_translation[0]
+
+    def background_at(self, camera: Camera) -> Tensor:
+        """The stored background [H, W, 3] at the camera's size."""
+        return resized(self.background, camera)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.background.device
+
+    # -- playback ----------------------------------------------------------------------------------------------------
+
+    def playback(self, precision: Precision = "auto") -> Playback:
+        """Prepare fast drawing of a model that is no longer trained.
+
+        Args:
+            precision: Of networks: ``float32``, ``bfloat16``, or ``auto`` for whatever is fastest at no visible loss.
+        """
+        return self.draw
+
+    @torch.inference_mode()
+    def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+        """Draw one frame, uint8 RGB [H, W, 3].
+
+        Args:
+            camera, motion, index: As for :meth:`forward`.
+            background: uint8 RGB [h, w, 3] of any size behind the person; by default the stored one.
+        """
+        behind = None if background is None else resized(background.float() / 255, camera)
+        rgb = self(motion, index, camera, background=behind).rgb
+        return rgb.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+
+    def bake(self, run: Path, motion: Motion, modes: int) -> Path:
+        """Write a form of the model into its RUN folder that plays faster.
+
+        Args:
+            run: RUN folder of this model.
+            motion: The motion it was trained on, on the model's device.
+            modes: Dimensions of the approximation.
+
+        Returns:
+            The file.
+
+        Raises:
+            AvatarError: The method has no such form.
+        """
+        raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
+
+    def load_baked(self, run: Path) -> None:
+        """Play what :meth:`bake` wrote into a RUN folder.
+
+        Raises:
+            AvatarError: There is none, it belongs to another model, or the method has no such form.
+        """
+        raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
+
+
+def resized(image: Tensor, camera: Camera) -> Tensor:
+    """An image [H, W, 3] at the camera's size."""
+    size = (camera.height, camera.width)
+    if image.shape[:2] == size:
+        return image
+    return nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0].permute(
+        1, 2, 0
+    )

@@ -1,0 +1,47 @@
+"""Regularizers of method ``gaussian``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from avatar.fields.deformation import Deformation
+from avatar.fields.gaussians import REGIONS, Gaussians
+
+NEIGHBOURS = 4  # of a Gaussian, whose deformations are compared with its own
+
+
+def deformation_size(change: Deformation) -> Tensor:
+    """Mean squares of the deformation of means, scales and colours, added."""
+    return change.means.square().mean() + change.scales.square().mean() + change.colors.square().mean()
+
+
+def color_distance(gaussians: Gaussians) -> Tensor:
+    """Mean squared difference between colours and initial colours."""
+    return (gaussians.colors - gaussians.color_prior).square().mean()
+
+
+def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
+    """Mean squared excess, in log units, of Gaussians of neck and clothes over a size in centimetres.
+
+    Adam turns tiny gradients into steps of usual length, so Gaussians that no view shows drift and grow. Behind face
+    and hair that is harmless: they back the surface when the avatar is seen from the side.
+    """
+    excess = (gaussians.scales - math.log(max_scale_cm)).clamp(min=0)
+    return (excess * (gaussians.region >= REGIONS.index("neck"))[:, None]).square().mean()
+
+
+def nearest_neighbours(means: Tensor) -> Tensor:
+    """Indices [N, NEIGHBOURS] of the nearest other points of each of ``means`` [N, 3]."""
+    points = means.detach().cpu().numpy()
+    nearest = np.asarray(KDTree(points).query(points, k=NEIGHBOURS + 1)[1])
+    return torch.from_numpy(nearest[:, 1:]).to(means.device)
+
+
+def roughness(change: Tensor, neighbours: Tensor) -> Tensor:
+    """Mean squared difference between the displacements [N, 3] of neighbours, square centimetres."""
+    return (change[neighbours] - change[:, None]).square().mean()

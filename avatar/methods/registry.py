@@ -1,0 +1,127 @@
+"""Methods by name, and model files, which say by which method they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from avatar.checks import Record, picture_size
+from avatar.errors import AvatarError
+from avatar.registry import Registry
+
+if TYPE_CHECKING:
+    from avatar.backends import RendererName
+    from avatar.methods.base import Method
+    from avatar.methods.options import TrainPreset
+
+FORMAT = "avatar-model-5"
+DEFAULT = "gaussian"
+GROUP = "avatar.methods"  # entry-point group of other packages
+_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.model"})
+M = TypeVar("M", bound="type[Method]")
+
+
+def register_method(name: str) -> Callable[[M], M]:
+    """Register a subclass of `avatar.methods.base.Method` under a name (class decorator).
+
+    Raises:
+        AvatarError: Another class has the name.
+    """
+
+    def register(cls: M) -> M:
+        cls.name = name
+        return _REGISTRY.register(name)(cls)
+
+    return register
+
+
+def method(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        AvatarError: There is none of this name; the sentence lists those that there are.
+    """
+    try:
+        found = _REGISTRY.get(name)
+    except AvatarError as error:
+        raise AvatarError(
+            f"There is no method {name!r}.", why=f"Known are {', '.join(method_names())}.",
+            fix="Install the package that brings it, or choose another --method.",
+        ) from error  # fmt: skip
+    if not found.name:
+        found.name = name  # named by its entry point alone
+    return found
+
+
+def method_names() -> list[str]:
+    """Names of all methods, sorted, without importing any."""
+    return _REGISTRY.names()
+
+
+def preset(name: str, quality: str) -> TrainPreset:
+    """Training options of a method at a quality.
+
+    Raises:
+        AvatarError: There is no such method, or it has no such quality.
+    """
+    presets = method(name).presets()
+    if quality not in presets:
+        raise AvatarError(f"--quality {quality} is not known.", fix=f"Choose one of {', '.join(presets)}.")
+    return presets[quality]()
+
+
+def save_model(path: Path, model: Method, width: int, height: int, steps: int) -> None:
+    """Write a model file: what rendering needs, and by which method.
+
+    Args:
+        path: The file.
+        model: The model.
+        width, height: Size of the training frames, pixels.
+        steps: Training steps that were done.
+    """
+    import torch
+
+    from avatar.io.checkpoint import save_tensors
+
+    tensors, config = model.checkpoint()
+    tensors = tensors | {"background": (model.background * 255).round().to(torch.uint8)}
+    meta = {
+        "format": FORMAT, "method": model.name, "config": config, "width": width, "height": height, "steps": steps,
+    }  # fmt: skip
+    save_tensors(path, tensors, meta)
+
+
+def load_model(path: Path, renderer: RendererName = "native") -> tuple[Method, dict[str, Any]]:
+    """Read a model file.
+
+    Args:
+        path: The file.
+        renderer: Backend that draws.
+
+    Returns:
+        The model, on the CPU, and what else the file says: ``method``, ``width``, ``height``, ``steps``.
+
+    Raises:
+        AvatarError: The file is missing, damaged or of another version; its method is not installed; a tensor does not
+            fit the others; or a backend that it needs is not available.
+    """
+    from avatar.io.arrays import check_tensors
+    from avatar.io.checkpoint import load_tensors
+    from avatar.methods.base import Checkpoint
+
+    tensors, meta = load_tensors(path)
+    if meta.get("format") != FORMAT:
+        raise AvatarError(f"{path} was written by another version of the toolkit.", fix="Train it again.")
+    about = Record(meta, path)
+    name = about.text("method")
+    if name not in method_names():
+        raise AvatarError(
+            f"{path} is a model of the method {name!r}, which is not installed.",
+            why=f"Installed are {', '.join(method_names())}.", fix="Install the package that brings it.",
+        )  # fmt: skip
+    sizes = check_tensors(tensors, path, {"background": "H W 3"}, {"background": 256})
+    width, height = picture_size(sizes["W"], sizes["H"], f"{path}: background")
+    tensors["background"] = tensors["background"].float() / 255
+    model = method(name).from_checkpoint(Checkpoint(path, tensors, about.record("config"), width, height, renderer))
+    return model, meta | {"width": width, "height": height}

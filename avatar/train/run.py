@@ -1,0 +1,219 @@
+"""Train an avatar into a RUN folder: what may be there before, the training, and what is written beside the model."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from avatar import log
+from avatar.device import choose_device
+from avatar.environment import environment
+from avatar.errors import AvatarError
+from avatar.paths import read_json, write_json
+from avatar.train.config import OF_THE_CALL, RUN_FORMAT, TrainConfig, check, differences, from_preset, table
+from avatar.train.speech import load_prior, train_generator, train_speech
+from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
+
+if TYPE_CHECKING:
+    from avatar.audio2motion.shared import SharedPrior
+    from avatar.data import PersonDataset
+    from avatar.train.trainer import Trainer
+
+FINISHED = "training.json"  # in a RUN folder: the last that is written
+BEGUN = "config.toml"  # in a RUN folder: the first that is written, and the last that --overwrite removes
+
+
+def train(config: TrainConfig) -> None:
+    """Train an avatar and what speaks for it; the RUN folder is complete afterwards.
+
+    Args:
+        config: All options.
+
+    Raises:
+        AvatarError: PERSON, an option or RUN is unsuitable, or another process writes to RUN.
+    """
+    from avatar.data import PersonDataset
+
+    check(config)
+    config.model.require()  # before anything is read, or replaced
+    choose_device(config.device)
+    prior = load_prior(config.prior)
+    data = PersonDataset(config.person)
+    with one_writer(Path(config.out)):
+        _train(data, config, prior)
+
+
+def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) -> None:
+    """Fill a RUN folder that nobody else writes to."""
+    import torch
+
+    from avatar.train.trainer import Trainer
+
+    folder = open_run(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    trainer = Trainer(data, config)
+    if config.resume and checkpoint(folder).is_file():
+        trainer.resume(folder)
+        log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
+    if (device := choose_device(config.device)).type == "cuda":
+        log.info(f"Training on {torch.cuda.get_device_name(device)}.")
+    describe(folder, config, data)
+    try:
+        trainer.run(folder)
+    except KeyboardInterrupt:
+        log.info(f"\nStopped at step {trainer.step} and saved. Go on with: {command(config)} --resume")
+        raise
+    trainer.align_held_out()
+    summary = save_tracking(trainer, folder)
+    train_speech(data, folder, prior, seed=config.seed, keep=config.prior is not None)
+    train_generator(data, folder, seed=config.seed)
+    write_json(folder / FINISHED, summary)
+    counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
+    log.info(
+        f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
+        f"{counts}. Head poses were corrected by "
+        f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
+        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
+    )
+
+
+def command(config: TrainConfig) -> str:
+    """The command line of a training: PERSON, --out, --quality, and every option that differs from the preset."""
+    preset = from_preset(config.method, config.quality, person=config.person, out=config.out)
+    given = {"quality": config.quality} | differences(
+        table(config, ("person", "out", "quality", "config", "resume", "overwrite")), table(preset)
+    )
+    words = ["avatar", "train", str(config.person), "--out", str(config.out)]
+    for name, value in given.items():
+        if isinstance(value, bool):
+            section, _, last = name.rpartition(".")
+            words.append(f"--{section}{'.' if section else ''}{'' if value else 'no-'}{last}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def open_run(config: TrainConfig) -> Path:
+    """Check the RUN folder against the options; nothing that exists is lost without --overwrite.
+
+    A run that was killed before its first checkpoint holds nothing to go on from: with --resume it begins anew.
+
+    Raises:
+        AvatarError: There is something else in the folder, or nothing to resume.
+    """
+    folder = Path(config.out)
+    if folder.exists() and not folder.is_dir():
+        raise AvatarError(f"{folder} is a file, not a folder.", fix="Choose another --out.")
+    settle(folder)
+    begun = (folder / BEGUN).is_file()
+    if config.resume and checkpoint(folder).is_file():
+        return folder
+    if config.resume:
+        if not begun:
+            raise AvatarError(f"{folder} holds no checkpoint to resume.", fix="Leave out --resume.")
+        if kept := trained_files(folder):
+            raise AvatarError(
+                f"{folder} holds no checkpoint to resume, but {kept[0]}, which training made.",
+                fix="Replace all of it with --overwrite, or choose another --out.",
+            )
+        log.info(f"{folder} was stopped before its first checkpoint: training begins anew.")
+    elif contents(folder):
+        if not config.overwrite:
+            raise AvatarError(
+                f"{folder} already holds a run or other files.",
+                fix="Go on with --resume, replace it with --overwrite, or choose another --out.",
+            )
+        refuse_other_files(folder)
+        for name, path in (("The person", config.person), ("The prior", config.prior), ("The file", config.config)):
+            if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise AvatarError(
+                    f"{name} {path} lies in {folder},",
+                    why="which --overwrite empties.",
+                    fix="Move it, or choose another --out.",
+                )
+        empty(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raise AvatarError if a folder holds files that are not a run."""
+    if contents(folder) and not (folder / BEGUN).is_file():
+        raise AvatarError(f"{folder} holds files that are not a run.", fix="Choose another --out.")
+
+
+def checkpoint(folder: Path) -> Path:
+    """The file that a resumed run goes on from."""
+    return folder / "checkpoints" / "last" / "state.safetensors"
+
+
+def trained_files(folder: Path) -> list[Path]:
+    """List what training made in a RUN folder, apart from logs and previews."""
+    found = [*folder.glob("*.safetensors"), *filter(Path.is_file, (folder / "checkpoints").rglob("*"))]
+    names = sorted(path.relative_to(folder) for path in found)
+    return [name for name in names if not any(part.startswith(WORKING) for part in name.parts)]
+
+
+def empty(folder: Path) -> None:
+    """Remove a run, last what tells that it is one, so that the command can be given again after a kill."""
+    for entry in sorted(contents(folder), key=lambda entry: entry.name == BEGUN):
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def printed(config: TrainConfig) -> str:
+    """The options as a TOML file that can be kept and given to `avatar train --config`."""
+    return tomli_w.dumps(table(config, OF_THE_CALL))
+
+
+def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
+    """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
+    kept = {"format": RUN_FORMAT, "person": str(config.person)} | table(config, OF_THE_CALL)
+    with atomic_file(folder / BEGUN) as temporary:
+        temporary.write_text(tomli_w.dumps(kept))
+    with atomic_file(folder / "command.txt") as temporary:
+        temporary.write_text(" ".join(sys.argv) + "\n")
+    place = environment() | {"device": choose_device(config.device).type}
+    if earlier := parts_before(folder):
+        place["earlier"] = earlier
+    write_json(folder / "environment.json", place)
+    write_json(folder / "person.json", data.info)
+
+
+def parts_before(folder: Path) -> list[dict[str, Any]]:
+    """Date and commit of each command that trained a part of this run before, oldest first."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        return []
+    try:
+        last = read_json(path)
+        return [*last.get("earlier", []), {name: last.get(name) for name in ("date", "commit")}]
+    except (AvatarError, AttributeError, TypeError):  # damaged: only a record, and nothing that training needs
+        return []
+
+
+def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
+    """Write the corrected motion: all of it for `eval`, and the training part as a camera at rest would see it.
+
+    Returns:
+        The numbers of the training, and how the head's pose changed: its jitter (see `pose_jitter`, degrees) before and
+        after, and the mean correction.
+    """
+    from avatar.preprocess.refine import pose_jitter
+
+    data = trainer.data
+    motion = trainer.poses.cpu().corrected(data.motion)
+    motion.save(folder / "tracking.safetensors")
+    data.steady_motion(motion)[: data.test_start].save(folder / "motion.safetensors")
+    before, after = data.motion.head_rotation, motion.head_rotation
+    return {
+        "steps": trainer.steps, "seconds": trainer.seconds, "psnr": trainer.psnr, **trainer.model.stats(),
+        "head_jitter_before_deg": pose_jitter(before.numpy(), data.segments),
+        "head_jitter_after_deg": pose_jitter(after.numpy(), data.segments),
+        "head_correction_deg": float((after - before).norm(dim=-1).mean().rad2deg()),
+        "head_correction_cm": float((motion.head_translation - data.motion.head_translation).norm(dim=-1).mean()),
+    }  # fmt: skip

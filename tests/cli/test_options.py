@@ -1,0 +1,136 @@
+"""Options are read into the command's own dataclass, and the help is laid out by what a person wants to do."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import tyro
+
+from avatar.cli import options
+from avatar.cli.main import COMMANDS, main
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Weights."""
+
+    share: float = 0.5
+    """How much of it, a text that goes on
+    in the next line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Options of several commands."""
+
+    mode: Literal["calm", "lively"] = "calm"
+    """How it moves."""
+    again: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """May be repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    run: Annotated[Path, tyro.conf.Positional]
+    """A folder."""
+    out: Path
+    """A file."""
+    size: int | None = None
+    """A size; default: as it was."""
+    device: str = "cpu"
+    """Where."""
+    part: Part = field(default_factory=Part)
+    shared: tyro.conf.OmitArgPrefixes[Shared] = field(default_factory=Shared)
+
+
+GROUPS = {"movement": ("mode", "again"), "hardware": ("device",)}
+
+
+def read(*argv: str, **more: Any) -> Config:
+    return options.parse(Config, argv, prog="avatar try", description="Try.", groups=GROUPS, **more)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *argv: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as stop:
+        read(*argv)
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_options_of_all_boxes_reach_their_dataclass():
+    given = [
+        "r",
+        "--out",
+        "o",
+        "--mode",
+        "lively",
+        "--again",
+        "a",
+        "--again",
+        "b",
+        "--part.share",
+        "0.25",
+        "--size",
+        "3",
+    ]
+    assert read(*given) == Config(
+        run=Path("r"), out=Path("o"), size=3, part=Part(share=0.25), shared=Shared(mode="lively", again=("a", "b"))
+    )
+    assert read("r", "--out", "o") == Config(run=Path("r"), out=Path("o"))
+
+
+def test_a_given_default_shows_and_yields(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    preset = Config(run=tyro.MISSING, out=tyro.MISSING, part=Part(share=0.75), shared=Shared(mode="lively"))
+    assert read("r", "--out", "o", default=preset).part.share == 0.75
+    explicit = read("r", "--out", "o", "--part.share", "0.5", "--mode", "calm", default=preset)
+    assert explicit == Config(run=Path("r"), out=Path("o"))
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        read("--help", default=preset)
+    assert "(default: 0.75)" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        read("r", default=preset)  # --out is required all the same
+    assert stop.value.code == 2
+
+
+def test_help_is_grouped_and_not_ragged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    text = shown(capsys, "--help", columns=100, monkeypatch=monkeypatch)
+    frame = " ─╭╮"
+    titles = [line.strip(frame) for line in text.splitlines() if line.strip(frame).endswith(("options", "arguments"))]
+    assert titles == ["positional arguments", "options", "movement options", "hardware options", "part options"]
+    assert text.index("--out") < text.index("--size") < text.index("--mode") < text.index("--device")
+    assert "How much of it, a text that goes on in the next line. (default: 0.5)" in text
+    assert "--size INT" in text and "None" not in text
+    assert "RUN" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_group_names_options_of_its_command(name: str):
+    module = importlib.import_module(COMMANDS[name][0])
+    kinds = [getattr(kind, "__origin__", kind) for kind in getattr(module.Config, "__args__", (module.Config,))]
+    known = {option.path[-1] for kind in kinds for option in options._options(kind, None)}
+    grouped = [option for group in getattr(module, "GROUPS", {}).values() for option in group]
+    assert set(grouped) <= known and len(grouped) == len(set(grouped))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_help_of_each_command_fits_the_terminal(
+    name: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([name, "--help"]) == 0
+    help_text = capsys.readouterr().out
+    long = [line for line in help_text.splitlines()[1:] if len(line) > columns]
+    assert not long
+    assert "{None}" not in help_text and "(default: None)" not in help_text
+
+
+def test_lines_of_a_paragraph_are_joined():
+    assert options.reflow("One\n    line.\n\n    Another,\n    and ``code``.") == "One line.\n\nAnother, and `code`."
+    assert options.reflow("Choose:\n- one\n  thing\n- two") == "Choose:\n\n- one thing\n\n- two"

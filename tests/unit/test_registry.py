@@ -1,0 +1,82 @@
+"""A registry finds classes by name: built-in ones, registered ones, and those of installed packages."""
+
+from __future__ import annotations
+
+import sys
+import types
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from avatar import registry
+from avatar.errors import AvatarError
+from avatar.registry import Registry
+
+
+class Apple: ...
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Entry points of packages that are pretended to be installed."""
+    points: list[EntryPoint] = []
+
+    def entry_points(group, name=None):
+        return [point for point in points if point.group == group and name in (None, point.name)]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    return points
+
+
+def module_of(monkeypatch, name: str, **content) -> None:
+    module = types.ModuleType(name)
+    vars(module).update(content)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_a_registered_class_is_found(installed):
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {})
+    assert fruits.register("apple")(Apple) is Apple
+    assert fruits.get("apple") is Apple
+    assert fruits.register("apple")(Apple) is Apple  # a module that is loaded again
+
+
+def test_a_built_in_is_imported_when_it_is_asked_for(installed, monkeypatch):
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": "test_fruit_module"})
+    assert fruits.names() == ["apple"]
+    monkeypatch.setattr(registry, "import_module", lambda name: fruits.register("apple")(Apple))
+    assert fruits.get("apple") is Apple
+
+
+def test_a_plug_in_is_found_by_its_entry_point(installed, monkeypatch):
+    module_of(monkeypatch, "plum", Plum=Apple)
+    installed.append(EntryPoint("plum", "plum:Plum", "test.fruits"))
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {})
+    assert fruits.names() == ["plum"]
+    assert fruits.get("plum") is Apple
+
+
+def test_an_unknown_name_lists_the_known_ones(installed):
+    installed.append(EntryPoint("plum", "plum:Plum", "test.fruits"))
+    installed.append(EntryPoint("pear", "pear:Pear", "test.other"))
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": "nowhere"})
+    with pytest.raises(AvatarError, match=r"no fruit 'fig'\. Known are apple, plum"):
+        fruits.get("fig")
+
+
+def test_a_broken_plug_in_is_a_warning_and_disturbs_nothing(installed, capsys):
+    installed.append(EntryPoint("plum", "no_such_module:Plum", "test.fruits"))
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {})
+    fruits.register("apple")(Apple)
+    assert fruits.get("apple") is Apple
+    assert "plum" not in capsys.readouterr().err
+    with pytest.raises(AvatarError, match="no fruit 'plum'"):
+        fruits.get("plum")
+    assert "no_such_module" in capsys.readouterr().err
+
+
+def test_two_classes_of_one_name_are_an_error(installed):
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {})
+    fruits.register("apple")(Apple)
+    with pytest.raises(AvatarError, match="Two classes"):
+        fruits.register("apple")(type("Other", (), {}))
