@@ -1,6 +1,7 @@
 """Native kernels as torch operators, each with a plain-torch reference (:mod:`avatar.native.reference`)."""
 
 from avatar.native.adam_step import adam_step
+from avatar.native.animate_gaussians import CanonicalGaussians, FrameMotion, animate_gaussians
 from avatar.native.bin_gaussians import pair_capacity
 from avatar.native.cuda import cuda_status
 from avatar.native.deform_mlp import deform_code, deform_mlp
@@ -14,8 +15,11 @@ from avatar.native.ssim import ssim
 from avatar.native.triplane_encode import triplane_encode
 
 __all__ = [
+    "CanonicalGaussians",
+    "FrameMotion",
     "PictureLoss",
     "adam_step",
+    "animate_gaussians",
     "cuda_status",
     "deform_code",
     "deform_mlp",

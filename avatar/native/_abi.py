@@ -173,6 +173,43 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_animate": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # scales
+            ctypes.c_void_p,  # opacities
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # bind_index
+            ctypes.c_void_p,  # bind_weight
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # changes
+            ctypes.c_int64,  # changed
+            ctypes.c_void_p,  # vertices
+            ctypes.c_int32,  # num_vertices
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
+            ctypes.c_void_p,  # warp
+            ctypes.c_int32,  # warp_rows
+            ctypes.c_int32,  # warp_columns
+            ctypes.c_void_p,  # warp_frame
+            ctypes.c_void_p,  # viewmat
+            ctypes.c_void_p,  # intrinsics
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_double,  # eps2d
+            ctypes.c_double,  # near_plane
+            ctypes.c_void_p,  # radii
+            ctypes.c_void_p,  # means2d
+            ctypes.c_void_p,  # depths
+            ctypes.c_void_p,  # conics
+            ctypes.c_void_p,  # posed_opacities
+            ctypes.c_void_p,  # posed_colors
+        ],
+    ),
     "avatar_bin_workspace": (
         ctypes.c_int64,
         [

@@ -26,6 +26,8 @@ SIZES = {
     "H": (1, MAX_SIDE),  # picture, pixels
     "W": (1, MAX_SIDE),
     "C": (1, 32),  # channels
+    "V": (1, MAX_COUNT),  # vertices of a mesh
+    "G": (2, 1024),  # nodes of a grid
     "L": (1, 64),  # levels, rows and features of a hash grid
     "T": (4, INT32_MAX),
     "F": (1, 16),

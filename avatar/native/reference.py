@@ -7,10 +7,14 @@ tile instead of blending every Gaussian into every pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from avatar.native.animate_gaussians import CanonicalGaussians, FrameMotion
 
 ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.999
@@ -125,6 +129,37 @@ def project_gaussians(
         torch.where(seen, depth, zero),
         torch.where(seen[:, None], conics, zero),
     )
+
+
+def animate_gaussians(
+    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Deformation, skinning, activations and projection; see :func:`avatar.native.animate_gaussians`."""
+    g = gaussians
+    rest = len(g.means) - len(motion.changes)
+    changes = F.pad(motion.changes, (0, 0, 0, rest)).split([3, 3, 1, 3], 1)
+    displacements = (motion.vertices[g.bind_index.long()] * g.bind_weight[:, :, None]).sum(1)
+    means = g.means + displacements + changes[0]
+    offsets = _warp(means, motion.warp, motion.warp_frame)
+    means, quats = skin_gaussians(
+        means, g.quats, g.weights[:, 0], offsets, motion.transforms, motion.transform_quats
+    )
+    projected = project_gaussians(means, quats, (g.scales + changes[1]).exp(), viewmat, K, width, height)
+    return *projected, torch.sigmoid(g.opacities + changes[2])[:, 0], g.colors + changes[3]
+
+
+def _warp(points: Tensor, nodes: Tensor, frame: Tensor) -> Tensor:
+    """Bilinear displacements [N, 3] of points from a grid [R, C, 2] in the plane of the pivot."""
+    rows, columns, _ = nodes.shape
+    pivot, low, high = frame.split([3, 2, 2])
+    nearness = pivot[2] / points[:, 2:].clamp_min(1e-3)
+    place = ((points[:, :2] * nearness - pivot[:2] - low) / (high - low)).clamp(0, 1).nan_to_num(0)
+    x, y = (place * place.new_tensor([columns - 1, rows - 1])).unbind(1)
+    left, top = x.long().clamp_max(columns - 2), y.long().clamp_max(rows - 2)
+    fx, fy = (x - left)[:, None], (y - top)[:, None]
+    upper = torch.lerp(nodes[top, left], nodes[top, left + 1], fx)
+    lower = torch.lerp(nodes[top + 1, left], nodes[top + 1, left + 1], fx)
+    return F.pad(torch.lerp(upper, lower, fy) / nearness, (0, 1))
 
 
 def _blend(pixels: Tensor, means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:

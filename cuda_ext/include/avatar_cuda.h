@@ -69,6 +69,17 @@ AVATAR_API int32_t avatar_cuda_skin_backward(avatar_call* call, const void* mean
                                              void* v_offsets, void* v_transforms, void* v_transform_quats, void* workspace,
                                              void* stream);
 
+/* As avatar_animate. */
+AVATAR_API int32_t avatar_cuda_animate(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                   const void* opacities, const void* colors, const void* weights,
+                                   const int32_t* bind_index, const void* bind_weight, int64_t n, const void* changes,
+                                   int64_t changed, const void* vertices, int32_t num_vertices, const void* transforms,
+                                   const void* transform_quats, const void* warp, int32_t warp_rows,
+                                   int32_t warp_columns, const void* warp_frame, const void* viewmat,
+                                   const void* intrinsics, int32_t width, int32_t height, double eps2d, double near_plane, int32_t* radii,
+                                   void* means2d, void* depths, void* conics, void* posed_opacities,
+                                   void* posed_colors, void* stream);
+
 /* Bytes of workspace of avatar_cuda_bin_count. */
 AVATAR_API int64_t avatar_cuda_bin_count_workspace(int32_t dtype, int64_t n);
 

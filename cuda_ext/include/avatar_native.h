@@ -98,6 +98,22 @@ AVATAR_API int32_t avatar_skin_backward(avatar_call* call, const void* means, co
                                         void* v_quats, void* v_weights, void* v_offsets, void* v_transforms, void* v_transform_quats,
                                         void* workspace);
 
+/* One frame of playback: canonical Gaussians as they are learned (scales as logarithms, opacities as logits; weights
+ * [n] of skinning, 0..1) to projected ones. bind_index [n,3] and bind_weight [n,3]: the vertices [num_vertices,3],
+ * displacements of the face mesh, that move a Gaussian. changes [changed,10]: of mean (3), scale (3), opacity (1) and
+ * color (3) of the first `changed`. warp [warp_rows,warp_columns,2]: displacements of the torso at the nodes of a grid;
+ * warp_frame [7]: its pivot (3), and its lower (2) and upper (2) corner from there. The rest as avatar_skin and
+ * avatar_project; posed_opacities [n], posed_colors [n,3]. */
+AVATAR_API int32_t avatar_animate(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                   const void* opacities, const void* colors, const void* weights,
+                                   const int32_t* bind_index, const void* bind_weight, int64_t n, const void* changes,
+                                   int64_t changed, const void* vertices, int32_t num_vertices, const void* transforms,
+                                   const void* transform_quats, const void* warp, int32_t warp_rows,
+                                   int32_t warp_columns, const void* warp_frame, const void* viewmat,
+                                   const void* intrinsics, int32_t width, int32_t height, double eps2d, double near_plane, int32_t* radii,
+                                   void* means2d, void* depths, void* conics, void* posed_opacities,
+                                   void* posed_colors);
+
 /* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */
 AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height);
 

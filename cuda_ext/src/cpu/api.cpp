@@ -204,6 +204,31 @@ int32_t avatar_skin_backward(avatar_call* call, const void* means, const void* q
                                out<T>(v_transform_quats), static_cast<double*>(workspace)));
 }
 
+int32_t avatar_animate(avatar_call* call, const void* means, const void* quats, const void* scales,
+                       const void* opacities, const void* colors, const void* weights,
+                       const int32_t* bind_index, const void* bind_weight, int64_t n, const void* changes,
+                       int64_t changed, const void* vertices, int32_t num_vertices, const void* transforms,
+                       const void* transform_quats, const void* warp, int32_t warp_rows,
+                       int32_t warp_columns, const void* warp_frame, const void* viewmat, const void* intrinsics,
+                       int32_t width, int32_t height, double eps2d, double near_plane, int32_t* radii,
+                       void* means2d, void* depths, void* conics, void* posed_opacities,
+                       void* posed_colors) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, 1));
+  AVATAR_RETURN_IF_BAD(avatar::check_animation(call, n, changed, num_vertices, warp_rows, warp_columns));
+  AVATAR_REQUIRE(vertices, transforms, transform_quats, warp, warp_frame, viewmat, intrinsics);
+  AVATAR_REQUIRE_IF(n, means, quats, scales, opacities, colors, weights, bind_index, bind_weight, radii, means2d,
+                    depths, conics, posed_opacities, posed_colors);
+  AVATAR_REQUIRE_IF(changed, changes);
+  DISPATCH(K::animate<T>(threads_of(call), in<T>(means), in<T>(quats), in<T>(scales), in<T>(opacities), in<T>(colors),
+                         in<T>(weights), bind_index, in<T>(bind_weight), n, in<T>(changes), changed, in<T>(vertices),
+                         num_vertices, in<T>(transforms), in<T>(transform_quats), in<T>(warp), warp_rows, warp_columns,
+                         in<T>(warp_frame), in<T>(viewmat), in<T>(intrinsics), width, height, eps2d, near_plane, radii,
+                         out<T>(means2d), out<T>(depths), out<T>(conics), out<T>(posed_opacities),
+                         out<T>(posed_colors)));
+}
+
 int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height) {
   if (!avatar::good_count(n) || !avatar::good_picture(width, height, 1)) return -1;
   return BY_DTYPE(bin_workspace, n, width, height);

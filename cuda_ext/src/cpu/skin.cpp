@@ -1,5 +1,6 @@
-// The skin: every Gaussian between two rigid motions, and its vector-Jacobian product, one register of Gaussians at a time.
+// Linear blend skinning and its vector-Jacobian product, one register of Gaussians at a time.
 #include "common.h"
+#include "avatar_skin.h"
 #include "rows.h"
 
 namespace avatar {

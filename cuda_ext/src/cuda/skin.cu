@@ -1,22 +1,12 @@
-// The skin: every Gaussian between two rigid motions, and its vector-Jacobian product, one thread per Gaussian.
-#include "device.h"
+// Linear blend skinning and its vector-Jacobian product, one thread per Gaussian.
+#include "skin.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kTransformTerms = 24, kTerms = 32;  // of the skin: transforms, then transform_quats
-
-template <typename T>
-__device__ __forceinline__ SkinModel<T> skin_model(const T* transforms, const T* transform_quats) {
-  SkinModel<T> skin;
-  AVATAR_UNROLL
-  for (int i = 0; i < kTransformTerms; ++i) skin.transforms[i] = transforms[i];
-  AVATAR_UNROLL
-  for (int i = 0; i < kTerms - kTransformTerms; ++i) skin.transform_quats[i] = transform_quats[i];
-  return skin;
-}
+constexpr int kTransformTerms = 24, kTerms = 32;  // of both transforms, then with their quaternions
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
