@@ -9,7 +9,7 @@ from avatar.native.l1_ssim import PictureLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays
 from avatar.native.project_gaussians import project_gaussians
-from avatar.native.rasterize import rasterize
+from avatar.native.rasterize import draw, rasterize
 from avatar.native.skin_gaussians import skin_gaussians
 from avatar.native.ssim import ssim
 from avatar.native.triplane_encode import triplane_encode
@@ -23,6 +23,7 @@ __all__ = [
     "cuda_status",
     "deform_code",
     "deform_mlp",
+    "draw",
     "l1_ssim",
     "library_status",
     "march_rays",

@@ -316,6 +316,27 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_draw": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means2d
+            ctypes.c_void_p,  # conics
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # opacities
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # background
+            ctypes.c_int32,  # background_stride
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_void_p,  # limits
+            ctypes.c_void_p,  # tile_offsets
+            ctypes.c_void_p,  # ids
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
     "avatar_ssim_workspace": (
         ctypes.c_int64,
         [

@@ -56,6 +56,52 @@ def rasterize(
     Raises:
         AvatarError: Wrong shapes, dtypes or sizes, or more than 2^31-1 pairs of tile and Gaussian.
     """
+    arguments = _checked(means2d, conics, colors, opacities, depths, radii, width, height, background)
+    if implementation is not None:
+        return implementation(*arguments)
+    if not runs_native(means2d):
+        return reference.rasterize(*arguments)
+    image, final_t, _ = _blend(*_with_tiles(*arguments))
+    return image, (1 - final_t)[..., None]
+
+
+def draw(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+    width: int,
+    height: int,
+    background: Tensor | None = None,
+) -> Tensor:
+    """Blend as :func:`rasterize` does, straight to bytes, for playback: there is no gradient.
+
+    Returns:
+        uint8 [height, width, C]: 255 for 1 and above, 0 for 0 and below and for NaN.
+
+    Raises:
+        AvatarError: As :func:`rasterize`.
+    """
+    arguments = _checked(means2d, conics, colors, opacities, depths, radii, width, height, background)
+    with torch.no_grad():
+        if not runs_native(means2d):
+            return reference.draw(*arguments)
+        return _draw(*_with_tiles(*arguments))
+
+
+def _checked(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+    width: int,
+    height: int,
+    background: Tensor | None,
+) -> tuple[Any, ...]:
     picture_size(width, height)
     means2d = float_tensor("means2d", means2d, ("N", 2))
     n = means2d.shape[0]
@@ -74,15 +120,15 @@ def rasterize(
         one_color = isinstance(background, Tensor) and background.dim() == 1
         shape = (channels,) if one_color else (height, width, channels)
         background = float_tensor("background", background, shape, like=means2d)
-    arguments = (means2d, conics, colors, opacities, depths, radii, width, height, background)
-    if implementation is not None:
-        return implementation(*arguments)
-    if not runs_native(means2d):
-        return reference.rasterize(*arguments)
+    return means2d, conics, colors, opacities, depths, radii, width, height, background
+
+
+def _with_tiles(*arguments: Any) -> tuple[Any, ...]:
+    """The arguments of the operators, with tile lists."""
+    means2d, conics, colors, opacities, depths, radii, width, height, background = arguments
     radii = (radii if radii.dtype == torch.int32 else (radii > 0).to(torch.int32)).contiguous()
     tiles = bin_gaussians(means2d.detach(), conics.detach(), opacities.detach(), depths.detach(), radii, width, height)
-    image, final_t, _ = _blend(means2d, conics, colors, opacities, background, *tiles, width, height)
-    return image, (1 - final_t)[..., None]
+    return means2d, conics, colors, opacities, background, *tiles, width, height
 
 
 def _background_arguments(background: Tensor | None) -> tuple[Tensor | None, int]:
@@ -159,6 +205,36 @@ def _compute_gradients(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
     return gradients
 
 
+def _bytes(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    background: Tensor | None,
+    limits: Tensor,
+    tile_offsets: Tensor,
+    ids: Tensor,
+    slots: Tensor,
+    slot_offsets: Tensor,
+    width: int,
+    height: int,
+) -> Tensor:
+    return colors.new_empty(height, width, colors.shape[1], dtype=torch.uint8)
+
+
+def _compute_bytes(native: Kernels, *inputs: Any) -> Tensor:
+    means2d, conics, colors, opacities, background, limits, tile_offsets, ids, _, _, width, height = inputs
+    n, channels = colors.shape
+    image = _bytes(*inputs)
+    work = () if native.cuda else (native.workspace("rasterize_workspace", means2d, n, 0, channels),)
+    native.call(
+        *("draw", means2d, means2d, conics, colors, opacities, n, channels, *_background_arguments(background)),
+        *(width, height, limits, tile_offsets, ids, image, *work),
+    )
+    return image
+
+
+_draw = operator("draw", _bytes, _compute_bytes)
 _blend = operator("rasterize", _blended, _compute)
 _blend_backward = operator("rasterize_backward", _gradients, _compute_gradients)
 

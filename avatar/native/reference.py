@@ -7,7 +7,7 @@ tile instead of blending every Gaussian into every pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -216,6 +216,11 @@ def rasterize(
     if background is not None:
         image = image + final_t * background
     return image, 1 - final_t
+
+
+def draw(*arguments: Any) -> Tensor:
+    """The picture of :func:`rasterize` in bytes; see :func:`avatar.native.draw`."""
+    return (rasterize(*arguments)[0].nan_to_num(0, posinf=1, neginf=0).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

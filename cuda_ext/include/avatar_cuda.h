@@ -111,6 +111,13 @@ AVATAR_API int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d,
                                          int32_t height, const void* limits, const int32_t* tile_offsets,
                                          const int32_t* ids, void* image, void* final_t, int32_t* last, void* stream);
 
+/* As avatar_draw. */
+AVATAR_API int32_t avatar_cuda_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                const void* opacities, int64_t n, int32_t channels, const void* background,
+                                int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                                const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                void* stream);
+
 /* Bytes of workspace of avatar_cuda_rasterize_backward. */
 AVATAR_API int64_t avatar_cuda_rasterize_workspace(int32_t dtype, int64_t capacity, int32_t channels, int32_t width,
                                                    int32_t height);

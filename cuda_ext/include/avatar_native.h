@@ -153,6 +153,13 @@ AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* mean
                                              void* v_means2d, void* v_conics, void* v_colors, void* v_opacities,
                                              void* workspace);
 
+/* For playback: avatar_rasterize to bytes, image [height,width,channels] of uint8_t, 255 for 1 and above. */
+AVATAR_API int32_t avatar_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                const void* opacities, int64_t n, int32_t channels, const void* background,
+                                int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                                const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                void* workspace);
+
 /* Bytes of workspace of avatar_ssim and avatar_ssim_backward. */
 AVATAR_API int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width,
                                          int32_t channels);

@@ -17,7 +17,7 @@ from avatar.geometry.cameras import Camera
 from avatar.geometry.warp import COLUMNS, ROWS
 from avatar.methods.base import resized
 from avatar.motion import Motion
-from avatar.native import CanonicalGaussians, FrameMotion, animate_gaussians, rasterize
+from avatar.native import CanonicalGaussians, FrameMotion, animate_gaussians, draw
 
 if TYPE_CHECKING:
     from avatar.methods.gaussian.model import GaussianAvatar
@@ -51,10 +51,7 @@ class CpuFrames:
             self._gaussians, self._frame(motion, index), camera.viewmat, camera.K, camera.width, camera.height
         )
         behind = model.background_at(camera) if background is None else resized(background.float() / 255, camera)
-        rgb, _ = rasterize(
-            means2d, conics, colors, opacities, depths, radii, camera.width, camera.height, background=behind
-        )
-        return rgb.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+        return draw(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height, behind)
 
     def _frame(self, motion: Motion, index: int) -> FrameMotion:
         model = self._model

@@ -282,6 +282,20 @@ int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* con
                            ids, out<T>(image), out<T>(final_t), last, workspace));
 }
 
+int32_t avatar_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                    const void* opacities, int64_t n, int32_t channels, const void* background,
+                    int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                    const int32_t* tile_offsets, const int32_t* ids, void* image, void* workspace) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(tile_offsets, image);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits, workspace);
+  DISPATCH(K::draw<T>(threads_of(call), in<T>(means2d), in<T>(conics), in<T>(colors), in<T>(opacities), n, channels,
+                      in<T>(background), background_stride, width, height, in<T>(limits), tile_offsets, ids,
+                      out<uint8_t>(image), workspace));
+}
+
 int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t num_pairs, int32_t channels) {
   const bool good_pairs = num_pairs >= 0 && num_pairs <= avatar::kMaxPairs;
   if (!avatar::good_count(n) || !good_pairs || !avatar::good_picture(1, 1, channels)) return -1;

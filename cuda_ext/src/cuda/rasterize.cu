@@ -109,9 +109,10 @@ struct Batch {
 template <int kChannels>
 constexpr int kBlocks = kChannels <= kMaxStored ? 4 : 2;
 
-template <typename T, int kChannels>
+// kDraw: for playback, to bytes; image, final_t and last are not touched.
+template <typename T, int kChannels, bool kDraw>
 __global__ void __launch_bounds__(kPixels, kBlocks<kChannels>)
-    rasterize_kernel(Scene<T> scene, T* image, T* final_t, int32_t* last) {
+    rasterize_kernel(Scene<T> scene, T* image, T* final_t, int32_t* last, uint8_t* bytes) {
   __shared__ Batch<T, kChannels> batch;
   start_as_nan(batch);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
@@ -160,13 +161,21 @@ __global__ void __launch_bounds__(kPixels, kBlocks<kChannels>)
   }
   if (!inside) return;
   const int64_t pixel = int64_t(py) * scene.width + px;
-  final_t[pixel] = t;
-  last[pixel] = last_index;
+  if (!kDraw) {
+    final_t[pixel] = t;
+    last[pixel] = last_index;
+  }
   AVATAR_UNROLL
-  for (int i = 0; i < kChannels; ++i)
-    if (i < channels)
-      image[pixel * channels + i] =
-          color[i] + (scene.background != nullptr ? t * scene.background[pixel * scene.background_stride + i] : T(0));
+  for (int i = 0; i < kChannels; ++i) {
+    if (i >= channels) continue;
+    const T value =
+        color[i] + (scene.background != nullptr ? t * scene.background[pixel * scene.background_stride + i] : T(0));
+    if (kDraw)
+      bytes[pixel * channels + i] =
+          static_cast<uint8_t>(static_cast<int>(at_most(at_least(value, T(0)), T(1)) * T(255) + T(0.5)));
+    else
+      image[pixel * channels + i] = value;
+  }
 }
 
 template <typename T>
@@ -488,8 +497,29 @@ int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d, const void
     const Scene<T> scene = scene_of<T>(means2d, conics, colors, opacities, channels, background, background_stride,
                                        width, height, limits, tile_offsets, ids);
     return with_channels(channels, [&](auto tag) {
-      return launch(call, rasterize_kernel<T, decltype(tag)::value>, static_cast<unsigned>(tile_count(width, height)),
-                    kPixels, static_cast<cudaStream_t>(stream), scene, out<T>(image), out<T>(final_t), last);
+      return launch(call, rasterize_kernel<T, decltype(tag)::value, false>,
+                    static_cast<unsigned>(tile_count(width, height)), kPixels, static_cast<cudaStream_t>(stream), scene,
+                    out<T>(image), out<T>(final_t), last, nullptr);
+    });
+  });
+}
+
+int32_t avatar_cuda_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                         const void* opacities, int64_t n, int32_t channels, const void* background,
+                         int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                         const int32_t* tile_offsets, const int32_t* ids, void* image, void* stream) {
+  AVATAR_RETURN_IF_BAD(check_call(call, n));
+  AVATAR_RETURN_IF_BAD(check_picture(call, width, height, channels));
+  AVATAR_REQUIRE(tile_offsets, image);
+  AVATAR_REQUIRE_IF(n, means2d, conics, colors, opacities, limits);
+  return with_dtype(call, [&](auto zero) {
+    using T = decltype(zero);
+    const Scene<T> scene = scene_of<T>(means2d, conics, colors, opacities, channels, background, background_stride,
+                                       width, height, limits, tile_offsets, ids);
+    return with_channels(channels, [&](auto tag) {
+      return launch(call, rasterize_kernel<T, decltype(tag)::value, true>,
+                    static_cast<unsigned>(tile_count(width, height)), kPixels, static_cast<cudaStream_t>(stream), scene,
+                    nullptr, nullptr, nullptr, out<uint8_t>(image));
     });
   });
 }
