@@ -141,9 +141,7 @@ def animate_gaussians(
     displacements = (motion.vertices[g.bind_index.long()] * g.bind_weight[:, :, None]).sum(1)
     means = g.means + displacements + changes[0]
     offsets = _warp(means, motion.warp, motion.warp_frame)
-    means, quats = skin_gaussians(
-        means, g.quats, g.weights[:, 0], offsets, motion.transforms, motion.transform_quats
-    )
+    means, quats = skin_gaussians(means, g.quats, g.weights[:, 0], offsets, motion.transforms, motion.transform_quats)
     projected = project_gaussians(means, quats, (g.scales + changes[1]).exp(), viewmat, K, width, height)
     return *projected, torch.sigmoid(g.opacities + changes[2])[:, 0], g.colors + changes[3]
 

@@ -86,6 +86,22 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
        {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_offsets, &v_transforms, &v_transform_quats})
     log.add(*values);
 
+  const int vertices = 5, warp_rows = 3, warp_columns = 4;
+  std::vector<int32_t> bind_index(n * 3);
+  for (size_t i = 0; i < bind_index.size(); ++i) bind_index[i] = static_cast<int32_t>(i % 8) - 1;  // some out of range
+  const auto logits = uniform<T>(n, -3, 3), rgb = uniform<T>(n * 3, 0, 1), changes = uniform<T>(n / 2 * 10, -0.2, 0.2);
+  const auto moved = uniform<T>(vertices * 3, -1, 1), warp = uniform<T>(warp_rows * warp_columns * 2, -1, 1);
+  const T warp_frame[7] = {0, 0, 30, -9, -8, 9, 8};
+  std::vector<T> alphas(n), posed_rgb(n * 3);
+  RUN(avatar_animate, means.data(), quats.data(), scales.data(), logits.data(), rgb.data(), weights.data(),
+      bind_index.data(), offsets.data(), n, changes.data(), n / 2, moved.data(), vertices, transforms.data(),
+      transform_quats.data(), warp.data(), warp_rows, warp_columns, warp_frame, view, intrinsics, width, height, 0.3,
+      0.01, radii.data(), means2d.data(), depths.data(), conics.data(), alphas.data(), posed_rgb.data());
+  for (const auto* values : {&means2d, &depths, &conics, &alphas, &posed_rgb}) log.add(*values);
+  // The rest goes on with the projection of the Gaussians as they are.
+  RUN(avatar_project, means.data(), quats.data(), scales.data(), view, intrinsics, n, width, height, 0.3, 0.01,
+      radii.data(), means2d.data(), depths.data(), conics.data());
+
   const auto colors = uniform<T>(n * channels, 0, 1), opacities = uniform<T>(n, 0, 1);
   const auto background = uniform<T>(size_t(width) * height * channels, 0, 1);
   const int64_t tiles = int64_t((width + 15) / 16) * ((height + 15) / 16);
@@ -108,6 +124,10 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   RUN(avatar_rasterize, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
       channels, width, height, limits.data(), tile_offsets.data(), ids.data(), image.data(), final_t.data(),
       last.data(), workspace.data());
+  std::vector<uint8_t> drawn(pixels * channels);
+  RUN(avatar_draw, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
+      channels, width, height, limits.data(), tile_offsets.data(), ids.data(), drawn.data(), workspace.data());
+  log.add(drawn);
   std::vector<T> v_means2d(n * 2), v_conics(n * 3), v_colors(n * channels), v_opacities(n);
   workspace = bytes(avatar_rasterize_workspace(dtype, n, pairs, channels));
   RUN(avatar_rasterize_backward, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels,

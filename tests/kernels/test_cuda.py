@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from avatar import native
 from avatar.errors import AvatarError
-from avatar.native import _abi_cuda, cuda, reference
+from avatar.native import CanonicalGaussians, FrameMotion, _abi_cuda, cuda, reference
 from avatar.native.bin_gaussians import bin_gaussians
 from avatar.native.library import runs_native
 from avatar.native.march_rays import _march as march_operator
 from avatar.native.rasterize import _blend
 from tests.kernels.compare import Function, values_and_gradients
 from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation
-from tests.kernels.scenes import packed_rays, random_scene, skinned
+from tests.kernels.scenes import animated, packed_rays, random_scene, skinned
 
 pytestmark = pytest.mark.usefixtures("needs_native")  # the CPU kernels are what is compared with
 
@@ -135,6 +135,44 @@ def test_skinning_is_the_cpus(backend):
 
 def test_skinning_in_every_order(emulation):
     same_in_every_order(emulation, _skin(native), skinned(300, torch.float32))
+
+
+# ---- playback ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 128, 300])
+def test_animation_in_double_is_the_reference(emulation, n):
+    arguments = animated(n, n // 2)
+    with emulation.active():
+        got = native.animate_gaussians(*arguments)
+    for x, y in zip(got, reference.animate_gaussians(*arguments), strict=True):
+        torch.testing.assert_close(x, y.to(x.dtype), rtol=1e-9, atol=1e-9)
+
+
+def test_animation_is_the_cpus(backend):
+    gaussians, motion, view, K, width, height = animated(500, 300, torch.float32)
+    inputs = [*gaussians, *motion, view, K]
+
+    def run(*x: Tensor) -> tuple[Tensor, ...]:
+        return native.animate_gaussians(CanonicalGaussians(*x[:8]), FrameMotion(*x[8:14]), *x[14:], width, height)
+
+    got, expected = backend.run(run, inputs), run(*inputs)
+    seen = (got[0] > 0) & (expected[0] > 0)
+    assert (seen == (expected[0] > 0)).float().mean() > 0.99
+    assert_close([x[seen] for x in got[1:]], [x[seen] for x in expected[1:]], 2e-4)
+
+
+@pytest.mark.parametrize("case", ["some", "none", "odd size"])
+def test_bytes_are_the_cpus(backend, case):
+    inputs, (depths, radii), width, height = _projected(case, torch.float32)
+    background = torch.tensor([0.2, 0.4, 1.7])
+
+    def run(*x: Tensor) -> tuple[Tensor]:
+        return (native.draw(*x[:6], width, height, x[6]),)
+
+    tensors = [*inputs, depths, radii, background]
+    (got,), (expected,) = backend.run(run, tensors), run(*tensors)
+    assert (got.int() - expected.int()).abs().max() <= 1
 
 
 # ---- tri-planes ----------------------------------------------------------------------------------------------------

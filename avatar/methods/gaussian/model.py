@@ -285,7 +285,11 @@ class GaussianAvatar(Method):
     def changes(self, condition: Tensor) -> Tensor:
         """Changes [M, 10] of the Gaussians that may deform, the first M, as :meth:`deformation` without gradients."""
         code = self.spatial_code()
-        return self.field.changes(code, condition) if self.baked is None else self.baked.changes(self.field, code, condition)
+        return (
+            self.field.changes(code, condition)
+            if self.baked is None
+            else self.baked.changes(self.field, code, condition)
+        )
 
     def _deformed(self) -> tuple[Tensor, Tensor]:
         """Positions and embeddings of the Gaussians that the field may change: the first ones."""
