@@ -95,7 +95,7 @@ def _on_gpu(**tensors: Tensor) -> list[Tensor]:
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             fix = "Use --renderer native for other types."
-            raise AvatarError(f"{name} is {tensor.dtype};", "gsplat computes in torch.float32.", fix)
+            raise AvatarError(f"{name} is {tensor.dtype};", why="gsplat computes in torch.float32.", fix=fix)
     return [tensor.to(_DEVICE).contiguous() for tensor in tensors.values()]
 
 

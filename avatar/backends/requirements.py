@@ -63,7 +63,7 @@ def require(name: str, run: Path | None = None) -> None:
     found = None if name == "native" else problem(name)
     if found is not None:  # raised as a new one: a cached exception would gather tracebacks
         asked = f"{run} was trained with {BACKENDS[name].option}. " if run else ""
-        raise AvatarError(asked + found.what, found.why, found.fix)
+        raise AvatarError(asked + found.what, why=found.why, fix=found.fix)
 
 
 @functools.cache
@@ -76,24 +76,26 @@ def problem(name: str) -> AvatarError | None:
     if not torch.cuda.is_available():
         why = "this torch is built without CUDA." if torch.version.cuda is None else "torch finds none on this machine."
         fix = f"Use a machine that has one, or {backend.option.split()[0]} native."
-        return AvatarError(f"{backend.option} needs a CUDA GPU:", why, fix)
+        return AvatarError(f"{backend.option} needs a CUDA GPU:", why=why, fix=fix)
     if importlib.util.find_spec(name) is None:
-        return AvatarError(f"{backend.option} needs the package {name},", "which is not installed.", install)
+        return AvatarError(f"{backend.option} needs the package {name},", why="which is not installed.", fix=install)
     if backend.oldest and _version(name) < _numbers(backend.oldest):
         return AvatarError(
-            f"{backend.option} needs {name} {backend.oldest} or newer;", "the one here is older.", install
+            f"{backend.option} needs {name} {backend.oldest} or newer;", why="the one here is older.", fix=install
         )
     try:
         module = importlib.import_module(backend.kernels or name)
     except Exception as error:  # a build or a library that fails, in any way it likes
         reason = str(error).strip().splitlines() or [type(error).__name__]
         why = reason[0].rstrip(".") + "."
-        return AvatarError(f"{name} is installed, but does not load:", why, f"Install it again: {backend.install}")
+        return AvatarError(
+            f"{name} is installed, but does not load:", why=why, fix=f"Install it again: {backend.install}"
+        )
     if backend.kernels and getattr(module, "_C", None) is None:
         return AvatarError(
             f"{name} is installed without its CUDA kernels,",
-            "and there is no CUDA compiler (nvcc) to make them with.",
-            "Install the CUDA toolkit of torch's CUDA version, or a build of it for this torch.",
+            why="and there is no CUDA compiler (nvcc) to make them with.",
+            fix="Install the CUDA toolkit of torch's CUDA version, or a build of it for this torch.",
         )
     return None
 

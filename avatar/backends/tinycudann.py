@@ -33,8 +33,8 @@ class TinyCudaTriplane(nn.Module):
         super().__init__()
         if features not in _FEATURES:
             raise AvatarError(
-                f"--encoding tinycudann has no kernel for {features} features per level.", "It has 1, 2, 4 and 8.",
-                "Set --model.features to one of them.",
+                f"--encoding tinycudann has no kernel for {features} features per level.", why="It has 1, 2, 4 and 8.",
+                fix="Set --model.features to one of them.",
             )  # fmt: skip
         self.register_buffer("middle", bounds.mean(0))
         self.register_buffer("extent", (bounds[1] - bounds[0]) / 2)

@@ -49,14 +49,16 @@ def adam_step(
     for name, value, high in (("lr", lr, math.inf), ("beta1", beta1, 1), ("beta2", beta2, 1), ("eps", eps, math.inf)):
         number(name, value, 0, high)
     if not isinstance(step, Integral) or step < 1:
-        raise AvatarError(f"step is {step};", "steps are whole numbers from 1.")
+        raise AvatarError(f"step is {step};", why="steps are whole numbers from 1.")
     with torch.no_grad():
         if (param.is_cuda and cuda.cuda_library() is None) or not runs_native(param):
             reference.adam_step(param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
             return
         for name, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
             if not tensor.is_contiguous():
-                raise AvatarError(f"{name} is not contiguous;", "it is changed in place.", "Use .contiguous() once.")
+                raise AvatarError(
+                    f"{name} is not contiguous;", why="it is changed in place.", fix="Use .contiguous() once."
+                )
         operators.kernels(param.device).call(
             *("adam_step", param, param, grad.contiguous(), exp_avg, exp_avg_sq, param.numel()),
             *(lr, beta1, beta2, eps, step),

@@ -26,7 +26,7 @@ class pair_capacity:
 
     def __init__(self, count: int) -> None:
         if not (isinstance(count, int) and 1 <= count < 2**31 - 1):
-            raise AvatarError(f"pair_capacity({count}):", "expected 1 to 2^31-2 pairs.")
+            raise AvatarError(f"pair_capacity({count}):", why="expected 1 to 2^31-2 pairs.")
         self.count = count
         self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs
 

@@ -70,13 +70,15 @@ def check_float_tensor(
     """
     check_tensor(name, tensor, shape)
     if tensor.dtype not in (torch.float32, torch.float64, also):
-        raise AvatarError(f"{name} is {tensor.dtype};", "expected torch.float32 (or float64).")
+        raise AvatarError(f"{name} is {tensor.dtype};", why="expected torch.float32 (or float64).")
     if like is not None and tensor.dtype not in (like.dtype, also):
-        raise AvatarError(f"{name} is {tensor.dtype};", f"the other arguments are {like.dtype}.")
+        raise AvatarError(f"{name} is {tensor.dtype};", why=f"the other arguments are {like.dtype}.")
     if tensor.device.type not in ("cpu", "cuda"):
-        raise AvatarError(f"{name} is on {tensor.device};", "the native kernels run on CPU and CUDA.", "Use .cpu().")
+        raise AvatarError(
+            f"{name} is on {tensor.device};", why="the native kernels run on CPU and CUDA.", fix="Use .cpu()."
+        )
     if like is not None and tensor.device != like.device:
-        raise AvatarError(f"{name} is on {tensor.device};", f"the other arguments are on {like.device}.")
+        raise AvatarError(f"{name} is on {tensor.device};", why=f"the other arguments are on {like.device}.")
 
 
 def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
@@ -88,17 +90,19 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
     if not isinstance(tensor, Tensor):
         raise AvatarError(f"{name} is a {type(tensor).__name__}, not a torch tensor.")
     if tensor.layout != torch.strided:
-        raise AvatarError(f"{name} is {tensor.layout};", "the native kernels read dense tensors.", "Use .to_dense().")
+        raise AvatarError(
+            f"{name} is {tensor.layout};", why="the native kernels read dense tensors.", fix="Use .to_dense()."
+        )
     found, expected = f"{name} has shape {list(tensor.shape)};", "[" + ", ".join(str(size) for size in shape) + "]"
     if tensor.dim() != len(shape):
-        raise AvatarError(found, f"expected {expected}.")
+        raise AvatarError(found, why=f"expected {expected}.")
     for size, actual in zip(shape, tensor.shape, strict=True):
         if isinstance(size, str):
             low, high = SIZES[size]
             if not low <= actual <= high:
-                raise AvatarError(found, f"expected {expected} with {size} from {low} to {high}.")
+                raise AvatarError(found, why=f"expected {expected} with {size} from {low} to {high}.")
         elif actual != size:
-            raise AvatarError(found, f"expected {expected}.")
+            raise AvatarError(found, why=f"expected {expected}.")
 
 
 def picture_size(width: int, height: int) -> None:
@@ -109,7 +113,7 @@ def picture_size(width: int, height: int) -> None:
     """
     whole = isinstance(width, Integral) and isinstance(height, Integral)
     if not (whole and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise AvatarError(f"width {width}, height {height}:", f"a picture has 1 to {MAX_SIDE} pixels on each side.")
+        raise AvatarError(f"width {width}, height {height}:", why=f"a picture has 1 to {MAX_SIDE} pixels on each side.")
 
 
 def number(name: str, value: float, low: float, high: float = math.inf) -> None:
@@ -120,4 +124,4 @@ def number(name: str, value: float, low: float, high: float = math.inf) -> None:
     """
     if not (isinstance(value, Real) and math.isfinite(value) and low <= value <= high):
         most = "" if high == math.inf else f" to {high:g}"
-        raise AvatarError(f"{name} is {value};", f"expected a finite number from {low:g}{most}.")
+        raise AvatarError(f"{name} is {value};", why=f"expected a finite number from {low:g}{most}.")

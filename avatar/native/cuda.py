@@ -107,7 +107,7 @@ def require_cuda_library() -> CudaLibrary:
     """
     loaded, reason = _load()
     if loaded is None:
-        raise AvatarError("CUDA tensors need the CUDA library:", reason, FIX)
+        raise AvatarError("CUDA tensors need the CUDA library:", why=reason, fix=FIX)
     return loaded
 
 

@@ -83,7 +83,7 @@ def deform_code(
     code = float_tensor("code", code, ("N", 2 * hidden), like=middle_weight, also=torch.bfloat16)
     layers = _layers(middle_weight, hidden, condition, middle_weight, middle_bias, head_weight, head_bias, scale)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (code, *layers)):
-        raise AvatarError("deform_code has no gradient;", "an argument requires one.", "Use deform_mlp.")
+        raise AvatarError("deform_code has no gradient;", why="an argument requires one.", fix="Use deform_mlp.")
     if not runs_native(code):
         return reference.deform_code(code, *layers)
     return _deform_code(code, *layers)

@@ -51,7 +51,9 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
         weight = float_tensor("weight", weight, (*image.shape[:2], 1), like=image)
     for name, tensor in (("target", target), ("weight", weight)):
         if tensor is not None and tensor.requires_grad:
-            raise AvatarError(f"{name} requires a gradient;", "l1_ssim differentiates image alone.", "Detach it.")
+            raise AvatarError(
+                f"{name} requires a gradient;", why="l1_ssim differentiates image alone.", fix="Detach it."
+            )
     if not runs_native(image):
         return PictureLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
     terms, _ = _l1_ssim(image, target, weight, ssim_weight, torch.is_grad_enabled() and image.requires_grad)

@@ -79,7 +79,7 @@ def set_num_threads(count: int | None) -> None:
     """
     global _threads
     if count is not None and not (isinstance(count, int) and 1 <= count < 2**31):
-        raise AvatarError(f"set_num_threads({count}):", "at least one thread is needed.")
+        raise AvatarError(f"set_num_threads({count}):", why="at least one thread is needed.")
     _threads = count
 
 
@@ -108,7 +108,7 @@ def require_library() -> Library:
     """The native library, for code that only runs when there is one."""
     loaded, reason = _load()
     if loaded is None:
-        raise AvatarError("The native library is not loaded:", reason)
+        raise AvatarError("The native library is not loaded:", why=reason)
     return loaded
 
 

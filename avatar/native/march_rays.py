@@ -59,12 +59,12 @@ def check_samples(
     if offsets.dtype != torch.int32 or offsets.device != colors.device:
         raise AvatarError(
             f"offsets is {offsets.dtype} {list(offsets.shape)} on {offsets.device};",
-            f"expected torch.int32 [R+1] on {colors.device}.",
+            why=f"expected torch.int32 [R+1] on {colors.device}.",
         )
     if offsets.device.type == "cpu" and (offsets[0] != 0 or offsets[-1] != samples or (offsets.diff() < 0).any()):
         raise AvatarError(
             f"offsets run from {int(offsets[0])} to {int(offsets[-1])};",
-            f"expected 0 to {samples}, the number of samples, without going down.",
+            why=f"expected 0 to {samples}, the number of samples, without going down.",
         )
     return starts, ends, densities, colors
 

@@ -76,10 +76,10 @@ def _camera(viewmat: Tensor, K: Tensor) -> None:
     """Refuse a camera through which nothing would be seen, or a mirror image."""
     for name, matrix in (("viewmat", viewmat), ("K", K)):
         if not all(math.isfinite(x) for row in matrix.tolist() for x in row):
-            raise AvatarError(f"{name} {list(matrix.shape)} holds NaN or infinity;", "expected finite numbers.")
+            raise AvatarError(f"{name} {list(matrix.shape)} holds NaN or infinity;", why="expected finite numbers.")
     if not (K[0, 0] > 0 and K[1, 1] > 0):
         focal = f"{K[0, 0].item():g} and {K[1, 1].item():g}"
-        raise AvatarError(f"K {list(K.shape)} has focal lengths {focal};", "expected positive pixels.")
+        raise AvatarError(f"K {list(K.shape)} has focal lengths {focal};", why="expected positive pixels.")
 
 
 def _projected(

@@ -113,7 +113,7 @@ def _checked(
     if radii.dtype not in (torch.int32, torch.int64) or radii.device != means2d.device:
         raise AvatarError(
             f"radii is {radii.dtype} {list(radii.shape)} on {radii.device};",
-            f"expected torch.int32 [{n}] on {means2d.device}.",
+            why=f"expected torch.int32 [{n}] on {means2d.device}.",
         )
     if background is not None:
         channels = colors.shape[1]

@@ -41,9 +41,9 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
         resolutions = resolutions.tolist()
     sizes = [size for size in resolutions if isinstance(size, int) and 1 <= size <= 65535]
     if len(sizes) != len(resolutions):
-        raise AvatarError(f"resolutions are {list(resolutions)};", "expected whole numbers from 1 to 65535.")
+        raise AvatarError(f"resolutions are {list(resolutions)};", why="expected whole numbers from 1 to 65535.")
     if len(sizes) != levels:
-        raise AvatarError(f"resolutions has {len(sizes)} entries;", f"table has {levels} levels.")
+        raise AvatarError(f"resolutions has {len(sizes)} entries;", why=f"table has {levels} levels.")
     if not runs_native(points):
         return reference.triplane_encode(points, table, sizes)
     return _encode(points, table, sizes)
