@@ -248,6 +248,20 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
     def skin(module: Any) -> Function:
         return lambda *inputs: module.skin_gaussians(*inputs)
 
+    def animate(module: Any) -> Function:
+        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
+        index = torch.arange(60, dtype=torch.int32).reshape(20, 3) % 7
+        frame = torch.tensor([0.0, 0, 3, -1, -1, 1, 1])
+
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
+            given = [x.detach() for x in tensors]
+            gaussians = native.CanonicalGaussians(*given[:6], index, given[6])
+            still = torch.eye(3, 4).repeat(2, 1, 1)
+            motion = native.FrameMotion(given[7], given[8], still, given[9], given[10], frame)
+            return module.animate_gaussians(gaussians, motion, torch.eye(4), intrinsics, 32, 24)[1:]
+
+        return run
+
     def draw(module: Any) -> Function:
         depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
         background = torch.tensor([0.2, 0.4, 0.6])
@@ -291,6 +305,19 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
             ],
         ),
         "skin_gaussians": (skin, [uniform(*shape, low=-1) for shape in bones]),
+        "animate_gaussians": (
+            animate,
+            [
+                uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
+                *(uniform(20, width, low=-1) for width in (4, 3, 1, 3)),
+                uniform(20, 1),
+                0.1 * uniform(20, 3),
+                0.1 * uniform(12, 10),
+                0.1 * uniform(7, 3),
+                uniform(2, 4, low=0.5),
+                0.1 * uniform(3, 4, 2),
+            ],
+        ),
         "rasterize": (
             draw,
             [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],

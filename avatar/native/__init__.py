@@ -1,10 +1,11 @@
 """Native kernels as torch operators, each with a plain-torch reference (:mod:`avatar.native.reference`)."""
 
 from avatar.native.adam_step import adam_step
-from avatar.native.animate_gaussians import CanonicalGaussians, FrameMotion, animate_gaussians
+from avatar.native.animate_gaussians import animate_gaussians
 from avatar.native.bin_gaussians import pair_capacity
 from avatar.native.cuda import cuda_status
 from avatar.native.deform_mlp import deform_code, deform_mlp
+from avatar.native.frames import CanonicalGaussians, FrameMotion
 from avatar.native.l1_ssim import PictureLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays

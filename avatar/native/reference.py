@@ -7,14 +7,13 @@ tile instead of blending every Gaussian into every pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from avatar.native.animate_gaussians import CanonicalGaussians, FrameMotion
+from avatar.native.frames import CanonicalGaussians, FrameMotion
 
 ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.999
