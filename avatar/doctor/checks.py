@@ -255,7 +255,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
         def run(*tensors: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
             given = [x.detach() for x in tensors]
-            gaussians = native.CanonicalGaussians(*given[:6], index, given[6])
+            gaussians = native.CanonicalGaussians._make([*given[:6], index, given[6]])
             still = torch.eye(3, 4).repeat(2, 1, 1)
             motion = native.FrameMotion(given[7], given[8], still, given[9], given[10], frame)
             return module.animate_gaussians(gaussians, motion, torch.eye(4), intrinsics, 32, 24)[1:]

@@ -51,7 +51,7 @@ def animate_gaussians(
                           fix="Use skin_gaussians and project_gaussians.")  # fmt: skip
     if not runs_native(means):
         return reference.animate_gaussians(
-            CanonicalGaussians(*arguments[:8]), FrameMotion(*arguments[8:14]), *arguments[14:], width, height
+            CanonicalGaussians._make(arguments[:8]), FrameMotion._make(arguments[8:14]), *arguments[14:], width, height
         )
     return _animate(*arguments, width, height)
 

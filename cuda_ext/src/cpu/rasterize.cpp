@@ -91,13 +91,15 @@ void show_background(const Scene<T>& scene, const Region& region, const Output<T
       output.final_t[pixel + i] = T(1);
       output.last[pixel + i] = -1;
     }
-    T line[kTile * kMaxChannels] = {};
-    if (scene.background != nullptr) {
-      const T* behind = scene.background + pixel * scene.background_stride;
-      for (int i = 0; i < region.columns; ++i, behind += scene.background_stride)
-        for (int c = 0; c < scene.channels; ++c) line[i * scene.channels + c] = behind[c];
-    }
     const int count = region.columns * scene.channels;
+    T line[kTile * kMaxChannels];
+    if (scene.background == nullptr) {
+      for (int i = 0; i < count; ++i) line[i] = T(0);
+    } else if (scene.background_stride == scene.channels) {
+      __builtin_memcpy(line, scene.background + pixel * scene.channels, count * sizeof(T));
+    } else {  // one color
+      for (int i = 0; i < count; ++i) line[i] = scene.background[i % scene.channels];
+    }
     if (kDraw)
       copy_bytes(line, count, output.bytes + pixel * scene.channels);
     else
