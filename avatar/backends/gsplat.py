@@ -2,8 +2,8 @@
 
 Both follow the same mathematics (EWA splatting, pixel centres at +0.5, alpha at least 1/255 and at most 0.999, an end
 at transmittance 1e-4), so a model trained with one is drawn by the other. Both take float32 only. What is translated
-here: gsplat has a radius per picture axis, leaves what it culled uninitialised, and culls with another radius than
-ours. A Gaussian whose long axis comes near the picture, but no part of it that could be seen, has radius 0 here.
+here: gsplat has a radius per image axis, leaves what it culled uninitialised, and culls with another radius than
+ours. A Gaussian whose long axis comes near the image, but no part of it that could be seen, has radius 0 here.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def _rasterize(*arguments: Any) -> tuple[Tensor, Tensor]:
     else:  # nothing to draw; still a function of the inputs, with gradients of zero
         nothing = 0 * (means2d.sum() + conics.sum() + colors.sum() + opacities.sum())
         image, alpha = nothing.expand(height, width, colors.shape[1]), nothing.expand(height, width, 1)
-    if background is not None:  # gsplat knows one colour, ours may be a picture
+    if background is not None:  # gsplat knows one color, ours may be an image
         image = image + (1 - alpha) * background.to(_DEVICE)
     return image.to(home), alpha.to(home)
 
 
 def _radii(means2d: Tensor, conics: Tensor, width: int, height: int) -> Tensor:
-    """Three standard deviations along the longer axis, rounded up; 0 where that square misses the picture."""
+    """Three standard deviations along the longer axis, rounded up; 0 where that square misses the image."""
     with torch.no_grad():
         a, b, c = conics.unbind(-1)
         inverse = 1 / (a * c - b * b)  # determinant of the covariance

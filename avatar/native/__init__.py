@@ -6,7 +6,7 @@ from avatar.native.bin_gaussians import pair_capacity
 from avatar.native.cuda import cuda_status
 from avatar.native.deform_mlp import deform_code, deform_mlp
 from avatar.native.frames import CanonicalGaussians, FrameMotion
-from avatar.native.l1_ssim import PictureLoss, l1_ssim
+from avatar.native.l1_ssim import ImageLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays
 from avatar.native.project_gaussians import project_gaussians
@@ -18,7 +18,7 @@ from avatar.native.triplane_encode import triplane_encode
 __all__ = [
     "CanonicalGaussians",
     "FrameMotion",
-    "PictureLoss",
+    "ImageLoss",
     "adam_step",
     "animate_gaussians",
     "cuda_status",

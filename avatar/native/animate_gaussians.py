@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import check_tensor, float_tensor, picture_size
+from avatar.native.checks import check_tensor, float_tensor, image_size
 from avatar.native.frames import CanonicalGaussians, FrameMotion
 from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, operator
@@ -34,7 +34,7 @@ def animate_gaussians(
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for.
     """
-    picture_size(width, height)
+    image_size(width, height)
     means = float_tensor("means", gaussians.means, ("N", 3))
     n, arguments = len(means), [means]
     for name, size in (("quats", 4), ("scales", 3), ("opacities", 1), ("colors", 3), ("weights", 1)):

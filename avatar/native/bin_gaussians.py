@@ -38,7 +38,7 @@ class pair_capacity:
         pair_capacity._current = self._outer
 
     def overflowed(self) -> bool:
-        """Whether any picture so far had more pairs, and lacks some of its Gaussians. Waits for the device."""
+        """Whether any image so far had more pairs, and lacks some of its Gaussians. Waits for the device."""
         return any(bool(flag) for flag in self._flags.values())
 
     def _flag(self, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""The picture loss of training as a torch operator: weighted L1 and structural similarity in one sweep."""
+"""The image loss of training as a torch operator: weighted L1 and structural similarity in one sweep."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, address, operator, wanted
 
 
-class PictureLoss(NamedTuple):
+class ImageLoss(NamedTuple):
     """The loss, and what it consists of for the log (scalars without gradient).
 
     Attributes:
-        loss: (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim), differentiable in the picture.
+        loss: (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim), differentiable in the image.
         l1: Mean of weight * |difference|.
         ssim: Mean structural similarity.
         mse: Mean squared difference, unweighted.
@@ -30,8 +30,8 @@ class PictureLoss(NamedTuple):
     mse: Tensor
 
 
-def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None) -> PictureLoss:
-    """Weighted L1 and structural similarity of a picture to its target (the photometric loss of 3DGS).
+def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None) -> ImageLoss:
+    """Weighted L1 and structural similarity of an image to its target (the photometric loss of 3DGS).
 
     Args:
         image: [H, W, C], values 0..1; differentiated.
@@ -55,15 +55,15 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
                 f"{name} requires a gradient;", why="l1_ssim differentiates image alone.", fix="Detach it."
             )
     if not runs_native(image):
-        return PictureLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
+        return ImageLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
     terms, _ = _l1_ssim(image, target, weight, ssim_weight, torch.is_grad_enabled() and image.requires_grad)
-    return PictureLoss(terms[0], *terms[1:].detach().unbind())
+    return ImageLoss(terms[0], *terms[1:].detach().unbind())
 
 
 def _terms(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
 ) -> tuple[Tensor, Tensor]:
-    """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the picture."""
+    """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the image."""
     return image.new_empty(4), wanted(image, need_image)
 
 

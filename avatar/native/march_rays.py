@@ -17,9 +17,9 @@ from avatar.native.operators import Kernels, operator
 def march_rays(
     offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
+    """Color, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
 
-    A sample is an interval of constant density and colour. With tau = density * length, its alpha is 1 - exp(-tau), its
+    A sample is an interval of constant density and color. With tau = density * length, its alpha is 1 - exp(-tau), its
     weight alpha times what the samples before it let through. NaN reaches the results of its ray, and no other.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor, number, picture_size
+from avatar.native.checks import float_tensor, image_size, number
 from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, address, operator, wanted
 
@@ -29,7 +29,7 @@ def project_gaussians(
     *,
     implementation: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Project 3D Gaussians to ellipses in the picture (EWA, Zwicker et al. 2001; conventions of gsplat).
+    """Project 3D Gaussians to ellipses in the image (EWA, Zwicker et al. 2001; conventions of gsplat).
 
     Args:
         means: [N, 3] world coordinates.
@@ -37,8 +37,8 @@ def project_gaussians(
         scales: [N, 3] standard deviations along the axes of the Gaussian, world units.
         viewmat: [4, 4] world to camera, OpenCV axes.
         K: [3, 3] pinhole intrinsics in pixels; not differentiated.
-        width: Picture width in pixels.
-        height: Picture height in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
         eps2d: Added to the diagonal of the 2D covariance, square pixels.
         near_plane: Gaussians whose mean is nearer than this are culled.
         implementation: Another project's code; takes the checked arguments by position.
@@ -53,7 +53,7 @@ def project_gaussians(
         AvatarError: Wrong shapes, dtypes or sizes; on the CPU, where it costs no wait, also a camera that is not finite
             or whose focal lengths are not positive.
     """
-    picture_size(width, height)
+    image_size(width, height)
     means = float_tensor("means", means, ("N", 3))
     quats = float_tensor("quats", quats, (len(means), 4), like=means)
     scales = float_tensor("scales", scales, (len(means), 3), like=means)

@@ -11,7 +11,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.bin_gaussians import bin_gaussians
-from avatar.native.checks import check_tensor, float_tensor, picture_size
+from avatar.native.checks import check_tensor, float_tensor, image_size
 from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, operator
 
@@ -41,13 +41,13 @@ def rasterize(
         opacities: [N] in 0..1.
         depths: [N], the sorting key; equal depths keep the order of the index, NaN comes last. Not differentiated.
         radii: int [N]; Gaussians with radius 0 are left out.
-        width: Picture width in pixels.
-        height: Picture height in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
         background: [C] or [height, width, C], blended behind; None leaves it black.
         implementation: Another project's code; takes the checked arguments by position.
 
     A Gaussian with NaN or infinity in means2d, conics or opacities is left out; in colors or background, NaN and
-    infinity reach the picture, so that a loss shows them.
+    infinity reach the image, so that a loss shows them.
 
     Returns:
         image [height, width, C] and alpha [height, width, 1]. Differentiable in means2d, conics, colors, opacities and
@@ -102,7 +102,7 @@ def _checked(
     height: int,
     background: Tensor | None,
 ) -> tuple[Any, ...]:
-    picture_size(width, height)
+    image_size(width, height)
     means2d = float_tensor("means2d", means2d, ("N", 2))
     n = means2d.shape[0]
     conics = float_tensor("conics", conics, (n, 3), like=means2d)

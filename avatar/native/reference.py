@@ -160,7 +160,7 @@ def _warp(points: Tensor, nodes: Tensor, frame: Tensor) -> Tensor:
 
 
 def _blend(pixels: Tensor, means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
-    """Blend Gaussians, front first, into pixel centres [P, 2]: colour [P, C] and transmittance left [P]."""
+    """Blend Gaussians, front first, into pixel centres [P, 2]: color [P, C] and transmittance left [P]."""
     dx, dy = (pixels[:, None] - means2d[None]).unbind(-1)
     a, b, c = conics.unbind(-1)
     sigma = (0.5 * a * dx * dx + b * dx * dy + 0.5 * c * dy * dy).clamp(min=0)
@@ -216,7 +216,7 @@ def rasterize(
 
 
 def draw(*arguments: Any) -> Tensor:
-    """The picture of :func:`rasterize` in bytes; see :func:`avatar.native.draw`."""
+    """The image of :func:`rasterize` in bytes; see :func:`avatar.native.draw`."""
     return (rasterize(*arguments)[0].nan_to_num(0, posinf=1, neginf=0).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 

@@ -14,7 +14,7 @@ from avatar.native.operators import Kernels, address, operator
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity of two pictures (Wang et al. 2004).
+    """Mean structural similarity of two images (Wang et al. 2004).
 
     11x11 Gaussian window of standard deviation 1.5, zero padding, data range 1, averaged over pixels and channels.
 
@@ -23,7 +23,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         b: [H, W, C], values 0..1.
 
     Returns:
-        A scalar, 1 for equal pictures; NaN if there is NaN or infinity in one. Differentiable in both.
+        A scalar, 1 for equal images; NaN if there is NaN or infinity in one. Differentiable in both.
 
     Raises:
         AvatarError: Wrong shapes or dtypes.
@@ -36,8 +36,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return _ssim(a, b, grad and a.requires_grad, grad and b.requires_grad)[0]
 
 
-def _partials_like(picture: Tensor, needed: bool) -> Tensor:
-    return picture.new_empty((3, *picture.shape) if needed else (0,))
+def _partials_like(image: Tensor, needed: bool) -> Tensor:
+    return image.new_empty((3, *image.shape) if needed else (0,))
 
 
 def _similarity(a: Tensor, b: Tensor, need_a: bool, need_b: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -147,7 +147,7 @@ AVATAR_API int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, c
 /* Bytes of workspace of avatar_cuda_l1_ssim. */
 AVATAR_API int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels);
 
-/* The picture loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null:
+/* The image loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null:
  * 1) -> terms [4]: loss, L1, SSIM, squared error, each a mean, with L1 weighted and
  * loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted) receives d loss / d image. */
 AVATAR_API int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,

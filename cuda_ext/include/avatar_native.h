@@ -136,7 +136,7 @@ AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t 
 
 /* Blend the tile lists: image [height,width,channels], final_t [height,width] (transmittance left), last [height,width]
  * (index in the tile's list of the last Gaussian before blending stopped: the end of the list, mostly; -1: none). background may be null; background_stride is 0
- * for one colour [channels], or `channels` for a picture. */
+ * for one color [channels], or `channels` for an image. */
 AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                     const void* opacities, int64_t n, int32_t channels, const void* background,
                                     int32_t background_stride, int32_t width, int32_t height,
@@ -221,7 +221,7 @@ AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, 
                                            const void* scale, void* out, void* workspace);
 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
- * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
+ * color [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
  * transmittance before each sample. offsets [rays+1] must not go down. */
 AVATAR_API int32_t avatar_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                                 const void* densities, const void* colors, int64_t rays, int32_t channels,

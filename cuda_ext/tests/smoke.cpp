@@ -73,13 +73,13 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(conics);
 
   const auto transforms = uniform<T>(24, -1, 1), transform_quats = uniform<T>(8, -1, 1), weights = uniform<T>(n, 0, 1);
-  const auto offsets = uniform<T>(n * 3, -1, 1);
+  const auto skin_offsets = uniform<T>(n * 3, -1, 1);
   std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_offsets(n * 3);
-  RUN(avatar_skin, means.data(), quats.data(), weights.data(), offsets.data(), transforms.data(), transform_quats.data(), n,
+  RUN(avatar_skin, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
       posed_means.data(), posed_quats.data());
   std::vector<T> v_transforms(24), v_transform_quats(8);
   workspace = bytes(avatar_skin_workspace(dtype, n));
-  RUN(avatar_skin_backward, means.data(), quats.data(), weights.data(), offsets.data(), transforms.data(), transform_quats.data(), n,
+  RUN(avatar_skin_backward, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
       posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_offsets.data(),
       v_transforms.data(), v_transform_quats.data(), workspace.data());
   for (const auto* values :
@@ -90,11 +90,11 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   std::vector<int32_t> bind_index(n * 3);
   for (size_t i = 0; i < bind_index.size(); ++i) bind_index[i] = static_cast<int32_t>(i % 8) - 1;  // some out of range
   const auto logits = uniform<T>(n, -3, 3), rgb = uniform<T>(n * 3, 0, 1), changes = uniform<T>(n / 2 * 10, -0.2, 0.2);
-  const auto moved = uniform<T>(vertices * 3, -1, 1), warp = uniform<T>(warp_rows * warp_columns * 2, -1, 1);
+  const auto displacements = uniform<T>(vertices * 3, -1, 1), warp = uniform<T>(warp_rows * warp_columns * 2, -1, 1);
   const T warp_frame[7] = {0, 0, 30, -9, -8, 9, 8};
   std::vector<T> alphas(n), posed_rgb(n * 3);
   RUN(avatar_animate, means.data(), quats.data(), scales.data(), logits.data(), rgb.data(), weights.data(),
-      bind_index.data(), offsets.data(), n, changes.data(), n / 2, moved.data(), vertices, transforms.data(),
+      bind_index.data(), skin_offsets.data(), n, changes.data(), n / 2, displacements.data(), vertices, transforms.data(),
       transform_quats.data(), warp.data(), warp_rows, warp_columns, warp_frame, view, intrinsics, width, height, 0.3,
       0.01, radii.data(), means2d.data(), depths.data(), conics.data(), alphas.data(), posed_rgb.data());
   for (const auto* values : {&means2d, &depths, &conics, &alphas, &posed_rgb}) log.add(*values);

@@ -148,7 +148,7 @@ int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* con
   AVATAR_RETURN_IF_BAD(run());
   if (*num_pairs > INT32_MAX)
     return fail(call, AVATAR_UNSUPPORTED,
-                "%lld Gaussians cover more than 2^31-1 tiles of a picture of %d x %d pixels; expected fewer or smaller",
+                "%lld Gaussians cover more than 2^31-1 tiles of an image of %d x %d pixels; expected fewer or smaller",
                 static_cast<long long>(n), int(width), int(height));
   return AVATAR_OK;
 }
