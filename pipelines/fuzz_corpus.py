@@ -259,7 +259,7 @@ def _models(folder: Path) -> list[Target]:
         shows = Avatar.load(run, baked, device="cpu")
         view = shows.camera.resized(32, 32)
         for block in shown(shows, [motion[:2]]):
-            plain = (shows.model.background(view) * 255 + 0.5).to(torch.uint8)
+            plain = (shows.model.background_at(view) * 255 + 0.5).to(torch.uint8)
             assert not torch.equal(shows.render(view, block, 0), plain), "the picture is an empty room"
 
     def all_of(blocks: Iterable[Motion]) -> None:

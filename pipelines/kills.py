@@ -31,7 +31,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,7 +46,7 @@ Command = Literal["prepare", "train", "create", "render", "prior"]
 LOADED = (  # before the forks: what the commands import
     "torch._dynamo", "av", "cv2", "mediapipe", "onnxruntime", "scipy.spatial", "skimage", "matplotlib.figure",
     "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.cli.create", "avatar.cli.train",
-    "avatar.train.trainer", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
+    "avatar.train.trainer", "avatar.train.run", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
     "avatar.eval.measure", "avatar.eval.face_tracker", "avatar.cli.prior", "avatar.corpus.prepare",
     "avatar.corpus.recordings", "avatar.headmotion.generator", "avatar.audio2motion.personal", "avatar.audio2motion.shared_training",
     "avatar.synth.make", "avatar.methods.gaussian.model", "avatar.io.video_writer",
@@ -205,28 +205,27 @@ def follow_advice(resume: Task, first: Task, run: Path) -> Task:
 def cut_short() -> None:
     """Make few masks, a draft of a few steps, and a speech network and a generator that learn next to nothing."""
     from avatar.audio2motion import personal
-    from avatar.cli import train
     from avatar.headmotion.generator import MotionGenerator
     from avatar.methods.gaussian import presets
-    from avatar.methods.gaussian.densify import DensityConfig
-    from avatar.methods.gaussian.model import GaussianConfig
+    from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
+    from avatar.methods.options import LossConfig, Schedule, TrainPreset
     from avatar.preprocess import parse
-    from avatar.train.config import LossConfig, Schedule
+    from avatar.train.config import TrainConfig
 
-    filled = train.with_preset
-
-    def draft() -> presets.Preset:
-        return presets.Preset(
-            model=GaussianConfig(initial_gaussians=300, max_gaussians=400, levels=2, finest=24, hidden=16),
+    def draft() -> TrainPreset:
+        return TrainPreset(
+            model=GaussianConfig(
+                initial_gaussians=300, max_gaussians=400, levels=2, finest=24, hidden=16,
+                densify=DensifyConfig(refine_every=3, refine_start=0.0, refine_stop=0.9),
+            ),
             loss=LossConfig(lpips=0.0),
-            density=DensityConfig(interval=3, start=0.0, stop=0.9),
             schedule=Schedule(steps=12, half_until=0.0, align_passes=1),
         )
 
     presets.PRESETS["draft"] = draft
     personal.train_personal = functools.partial(personal.train_personal, steps=4)
     MotionGenerator.fit = functools.partial(MotionGenerator.fit, steps=3)
-    train.with_preset = lambda config: replace(filled(config), save_every=4, preview_every=6)
+    (TrainConfig.__init__.__kwdefaults__ or {}).update(save_every=4, preview_every=6)
     parse.KEYFRAMES, parse.LONGEST_STRIDE = 5, 1.0
 
 

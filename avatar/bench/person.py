@@ -55,7 +55,7 @@ def motion_blocks(frames: int) -> Iterator[Motion]:
 
 
 def make_avatar(n: int, size: int, device: torch.device | None = None) -> Avatar:
-    """An avatar to render, as if loaded from a run; on the CPU, if not told otherwise."""
+    """An avatar to render, as if loaded from a run; on the CPU by default."""
     camera = {"focal": 2.6 * size, "cx": size / 2, "cy": size / 2}
     person: dict[str, Any] = {"camera": camera, "width": size, "height": size, "fps": FPS}
     model = method(DEFAULT).synthetic(n, size, motion(BLOCK)).to(device or torch.device("cpu"))

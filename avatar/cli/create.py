@@ -27,7 +27,7 @@ class Config:
     """Any video that ffmpeg reads: one person, facing the camera, talking, 3 to 5 minutes."""
     out: Path
     """RUN folder; the prepared person goes beside it, into RUN.person."""
-    quality: str = "standard"
+    quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
     """Preset of the training: draft takes minutes, standard half an hour, high hours."""
     method: str = DEFAULT
     """Renderer to train: gaussian, or a method of an installed package."""

@@ -219,7 +219,9 @@ def reconstruct(
 
     drives = choose_drives(config, avatar, data, first, last, tools.notes)
     speed = measure_speed(avatar, data, config, first, last, "audio" in drives)
-    peer = config.protocol == "both"
+    peer = config.protocol == "both" and avatar.can_render_head
+    if config.protocol == "both" and not peer:
+        tools.notes.append("The head-only protocol is left out: the method cannot draw the head alone.")
     shown = [name for name in drives if name != "shuffled"]
     sound = data.audio_path if data.audio_path.is_file() else None
     opening = face_metrics.relative_opening(np.asarray(data.landmarks[first:last]))

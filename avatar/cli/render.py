@@ -113,6 +113,7 @@ def main(config: Config) -> None:
         write_json(config.controls.print_timeline, to_json(config.controls.spans()))
     audio = speech_sound(config.audio, config.text, config.voice, out)
     from avatar.infer.avatar import Avatar
+    from avatar.infer.renderer import counts
     from avatar.io.video_writer import VideoWriter
 
     avatar = Avatar.load(config.run, config.baked, config.renderer, config.device, config.precision)
@@ -133,7 +134,7 @@ def main(config: Config) -> None:
         record = environment() | {
             "frames": timing.frames, "seconds": round(timing.seconds, 3), "frames_per_second": round(rate, 2),
             "render_milliseconds": round(1000 * timing.render_seconds / timing.frames, 2), "fps": avatar.fps,
-            "width": camera.width, "height": camera.height, "gaussians": avatar.info["gaussians"],
+            "width": camera.width, "height": camera.height, **counts(avatar.info),
             "baked": config.baked, "device": avatar.device.type,
         }  # fmt: skip
         write_json(config.json, record)

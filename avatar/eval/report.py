@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from avatar.eval import ablations
+from avatar.infer.renderer import counts_text
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,7 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     parts = "speech and " if speed["with_speech"] else ""
     rates = f"Rendering alone {speed['render_fps']:.1f} frames/s; with {parts}encoding to mp4 "
     rates += f"{speed['end_to_end_fps']:.1f} frames/s."
-    size = (
-        f"Method {model.get('method')}: {model.get('gaussians')} Gaussians, {(model.get('bytes') or 0) / 1e6:.1f} MB; "
-    )
+    size = f"Method {model.get('method')}: {counts_text(model)}, {(model.get('bytes') or 0) / 1e6:.1f} MB; "
     size += f"peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB."
     return [rates, size, *(f"Note: {note}" for note in result["notes"])]
 

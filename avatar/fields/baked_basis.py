@@ -1,10 +1,10 @@
 """A trained deformation field as a linear basis, for fast playback.
 
-Over all a person does, the changes of the Gaussians lie close to a plane of few dimensions. So they are written as a
-mean and a few modes (principal components over the training motion), and a frame is one product of a matrix with a
-short vector. That vector is not guessed from the condition: the field itself is asked, for a few well-chosen Gaussians
-only, and the vector is what explains their answers best (discrete empirical interpolation with pivoted QR, Drmac and
-Gugercin 2016). Whatever the field does with its condition is kept, for a hundredth of its cost.
+The deformations of one person lie close to a linear space of few dimensions. So they are stored as a mean and a few
+modes (principal components over the training motion), and a frame is one product of a matrix with a short vector of
+coefficients. The coefficients come from the field itself, evaluated at a few well-chosen Gaussians only (discrete
+empirical interpolation with pivoted QR, Drmac and Gugercin 2016). So the response to the condition is kept, at a
+hundredth of its cost.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _ROUNDS = 8  # of pivoting: how many times more probes than modes
 
 
 class BakedField(nn.Module):
-    """Mean and modes of the changes of N Gaussians, and those that are asked.
+    """Mean and modes of the deformations of N Gaussians, and the Gaussians that the field is evaluated at.
 
     Args:
         mean: [N, 10] changes at rest, attributes as in :class:`Deformation`.
         modes: [N, 10, M].
-        probes: [P] indices of the Gaussians that the field is asked about.
+        probes: [P] indices of the Gaussians that the field is evaluated at.
         reading: [M, P * 10] from the probes' changes less their mean to the modes' coefficients.
     """
 
@@ -46,7 +46,7 @@ class BakedField(nn.Module):
         self._asked: tuple[Tensor, Tensor, Tensor] | None = None  # code, and of the probes: code, mean
 
     def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
-        """Their changes under a condition [condition]; ``field`` and ``code`` as they were baked."""
+        """Deformation of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
         return Deformation(*self.changes(field, code, condition).split(_WIDTHS, -1))
 
     def changes(self, field: DeformationField, code: Tensor, condition: Tensor) -> Tensor:
@@ -93,11 +93,11 @@ class BakedField(nn.Module):
 
 
 def _probes(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussians that tell the coefficients of an orthonormal basis [N * 10, M] well, and the reading matrix."""
+    """Choose Gaussians that determine the coefficients of an orthonormal basis [N * 10, M]; with the reading matrix."""
     from scipy.linalg import qr
 
     left = np.arange(len(basis))
-    # Rows that hardly move tell nothing and make the pivoting slow.
+    # Rows that hardly move carry no information and make the pivoting slow.
     left = left[np.argsort(-(basis**2).sum(1), kind="stable")[: max(20_000, basis.shape[1])]]
     rows: list[int] = []
     for _ in range(_ROUNDS):

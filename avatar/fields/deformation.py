@@ -1,4 +1,4 @@
-"""The deformation field: where is each canonical Gaussian, and how does it look, under this motion?"""
+"""The deformation field: changes of position, scale, opacity and colour of canonical Gaussians under a condition."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class DeformationField(nn.Module):
     """Tri-plane features, modulated by the condition through a region attention, then a small MLP.
 
     Args:
-        encoding: Of canonical positions; None where Gaussians are told apart by their embeddings alone.
+        encoding: Of canonical positions; None where only their embeddings distinguish Gaussians.
         condition: Width of the condition.
         hidden: Width of the network.
         embedding: Width of the Gaussians' embeddings.
         deforms: The attributes that may change.
 
     The condition is one vector for all Gaussians; each Gaussian weights it per hidden channel by an attention read
-    off its position (ER-NeRF's region attention), so that lips listen to lip channels and lids to lid channels.
+    off its position (ER-NeRF's region attention), so that lips depend on lip channels and lids on lid channels.
     """
 
     output_scale: Tensor
@@ -67,7 +67,7 @@ class DeformationField(nn.Module):
         self.register_buffer("output_scale", scale)
 
     def features(self, points: Tensor, embedding: Tensor) -> Tensor:
-        """What the network reads about Gaussians at canonical positions [N, 3] with embeddings [N, E]."""
+        """Input features of Gaussians at canonical positions [N, 3] with embeddings [N, E]."""
         if self.encoding is None:
             return embedding
         encoded = self.encoding(points)

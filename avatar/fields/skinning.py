@@ -62,12 +62,12 @@ class Skinning(nn.Module):
         return vectors @ axis_angle_to_matrix(self.head_rotation).T
 
     def torso_at_rest(self, points: Tensor, rotation: Tensor, translation: Tensor, warp: Tensor) -> Tensor:
-        """Where points [N, 3] that moved with the torso come from: the inverse of its motion, for a small warp."""
+        """Undo the torso's motion of points [N, 3], approximately for its warp, which must be small."""
         rigid = (points - self.torso_pivot - translation) @ axis_angle_to_matrix(rotation) + self.torso_pivot
         return rigid - self.warp(rigid, warp)
 
     def warp(self, means: Tensor, warp: Tensor) -> Tensor:
-        """What the torso's warp [WIDTH] does to canonical points: displacements [N, 3] parallel to the picture.
+        """Displacements [N, 3] of canonical points by the torso's warp [WIDTH], parallel to the image plane.
 
         The grid lies in the plane of the pivot; a point moves with what it covers there.
         """

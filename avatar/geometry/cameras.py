@@ -69,6 +69,10 @@ class Camera:
         return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
                        width=width, height=height)  # fmt: skip
 
+    def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Camera:
+        """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
+        return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
+
     def centred(self) -> tuple[Camera, Tensor]:
         """A camera at the same place that has its principal point in the middle, for formats that know no other.
 

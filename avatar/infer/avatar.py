@@ -41,7 +41,7 @@ def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
         if len(block) and not looked:
             looked = True
             if avatar.coverage(block, 0) < LEAST_COVERAGE:
-                raise AvatarError("The motion leads out of the picture: nothing of the person is in its first frame.",
+                raise AvatarError("The motion leads out of the image: nothing of the person is in its first frame.",
                                   "", "Check the motion, or fit it to this person with --retarget yes.")  # fmt: skip
         yield block
 
@@ -201,7 +201,7 @@ class Avatar:
         small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
         out = self.model(self._on_device(motion), index, self._on_device(small))
         if not bool(torch.isfinite(out.rgb).all() and torch.isfinite(out.alpha).all()):
-            raise AvatarError(f"{self.run} cannot be rendered: its pictures hold NaN or infinite numbers.",
+            raise AvatarError(f"{self.run} cannot be rendered: its images hold NaN or infinite numbers.",
                               fix="Check the motion and the controls, or train it again.")  # fmt: skip
         return float(out.alpha.mean())
 

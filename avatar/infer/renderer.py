@@ -41,3 +41,13 @@ class Renderer(Protocol):
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see `Avatar.render`."""
         ...
+
+
+def counts(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the method counts, such as ``{"gaussians": 30000}``, of a renderer's ``info``."""
+    return {name: value for name, value in info.items() if name not in ("method", "bytes")}
+
+
+def counts_text(info: Mapping[str, Any]) -> str:
+    """The same for people: ``30000 gaussians``."""
+    return ", ".join(f"{value} {name}" for name, value in counts(info).items())

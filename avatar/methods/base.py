@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -215,6 +216,21 @@ class Method(nn.Module, ABC):
         """Length of the condition vector that training adds noise to; 0 for none."""
         return 0
 
+    def patch(
+        self, width: int, height: int, face_box: tuple[int, int, int, int], rng: np.random.Generator
+    ) -> tuple[int, int, int, int] | None:
+        """Choose the part of a frame to train on in one step.
+
+        Args:
+            width, height: Size of the frame, pixels.
+            face_box: x0, y0, x1, y1 around the face, pixels.
+            rng: Random numbers that follow from seed and step.
+
+        Returns:
+            x0, y0, x1, y1 inside the frame, at least 16 pixels each way; or None for the whole frame.
+        """
+        return None
+
     def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
         """Weighted loss terms beside the image losses.
 
@@ -281,7 +297,7 @@ class Method(nn.Module, ABC):
         """
         return self.draw
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw one frame, uint8 RGB [H, W, 3].
 

@@ -1,4 +1,4 @@
-"""What the deformation field is told about a frame: normalised motion."""
+"""The condition of a deformation field in a frame: normalised motion."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from avatar.motion import Motion
 
 
 class Conditioner(nn.Module):
-    """Motion to a condition vector: each channel in units of the person's own spread, kept to the range it was seen in.
+    """Turns motion into a condition vector: channels in units of the person's spread, clamped to their training range.
 
-    What the network is shown beyond that range it answers with noise; the rig and the face mesh, which extrapolate
-    well, still get the motion as it is. It is told no more than it needs: what does not cause a change in the face
-    (the torso), or tells worse what the face channels tell (ARKit's scores), only goes along with it in the minutes at
-    hand, and is wrong in the next.
+    Beyond that range a network answers with noise. Skinning and face mesh extrapolate well, and get the motion as it
+    is. The field is conditioned on face, gaze and head rotation only. Channels that cause no change in the face (the
+    torso), or repeat the face channels less exactly (ARKit's scores), correlate with it in the training video only.
     """
 
     mean: Tensor
@@ -46,7 +45,7 @@ class Conditioner(nn.Module):
 
     def forward(self, motion: Motion, index: int) -> Tensor:
         """Condition [width] of one frame."""
-        # Poses that are being corrected are to fit the picture by moving, not by changing what the field is told.
+        # Pose correction must fit the image by moving the head, not by changing the condition.
         raw = _raw(motion, index).detach()
         return ((raw - self.mean) * self.scale).clamp(self.low, self.high)
 

@@ -36,6 +36,12 @@ class Batch(NamedTuple):
     background: Tensor
     face_box: tuple[int, int, int, int]
 
+    def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Batch:
+        """The part of the frame from pixel (x0, y0) up to (x1, y1), which is excluded."""
+        a, b, c, d = self.face_box
+        box = (max(a, x0) - x0, max(b, y0) - y0, max(min(c, x1), x0) - x0, max(min(d, y1), y0) - y0)
+        return self._replace(face_box=box, **{name: getattr(self, name)[y0:y1, x0:x1] for name in _PICTURES})
+
     def pinned(self) -> Batch:
         """The same in memory that a GPU reads by itself."""
         return self._replace(**{name: getattr(self, name).pin_memory() for name in _PICTURES})

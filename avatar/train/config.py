@@ -34,7 +34,7 @@ class TrainConfig:
     """PERSON folder, from `avatar prepare`."""
     out: Path
     """RUN folder to write."""
-    quality: str = "standard"
+    quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
     """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
     method: str = DEFAULT
     """Renderer to train: gaussian, or a method of an installed package."""
@@ -137,7 +137,7 @@ def with_values(config: T, values: Mapping[str, Any], where: str) -> T:
             changed[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, x: kind(x))
         except (msgspec.ValidationError, TypeError) as error:
             raise AvatarError(f"{place} is {value!r}.", why=f"{error}.") from None
-    return replace(config, **changed)  # pyright: ignore[reportType]
+    return replace(config, **changed)  # pyright: ignore[reportArgumentType]
 
 
 def table(config: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Head poses corrected by the avatar itself, while it is trained.
+"""Correct head poses by the gradient of the image loss, while the avatar is trained.
 
-A tracker knows landmarks and patches; the avatar knows the whole head, hair, ears and jaw line included. Through the
-renderer each picture says how its pose should have been. A correction every few frames, linear in between and held near
-its neighbours, follows that and not the noise.
+A tracker sees landmarks and patches; the avatar covers the whole head, hair, ears and jaw line included. The gradient
+of each frame says how its pose should change. Corrections every few frames, linear in between and pulled towards their
+neighbours, follow that and not the noise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from avatar.motion import Motion
 
 EVERY = 4  # frames between two corrections
 PARTS = ("head_rotation", "head_translation")
-UNITS = (1e-3, 1e-2)  # radians and centimetres that move the picture about equally far
+UNITS = (1e-3, 1e-2)  # radians and centimetres that move the image about equally far
 NEIGHBOURS = 0.2  # pull toward the mean of the neighbours in time: usual gradients per unit of distance
 ZERO = 0.02  # the same toward the tracker's pose
 MEMORY = 0.99  # of the mean squared gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from avatar import log
 from avatar.device import choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
+from avatar.methods.registry import DEFAULT
 from avatar.paths import read_json, write_json
 from avatar.train.config import OF_THE_CALL, RUN_FORMAT, TrainConfig, check, differences, from_preset, table
 from avatar.train.speech import load_prior, train_generator, train_speech
@@ -83,11 +85,11 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
 
 
 def command(config: TrainConfig) -> str:
-    """The command line of a training: PERSON, --out, --quality, and every option that differs from the preset."""
+    """The command line of a training: PERSON, --out, --method, --quality, and what differs from the preset."""
     preset = from_preset(config.method, config.quality, person=config.person, out=config.out)
-    given = {"quality": config.quality} | differences(
-        table(config, ("person", "out", "quality", "config", "resume", "overwrite")), table(preset)
-    )
+    given = {} if config.method == DEFAULT else {"method": config.method}
+    given |= {"quality": config.quality}
+    given |= differences(table(config, ("person", "out", "config", "resume", "overwrite")), table(preset))
     words = ["avatar", "train", str(config.person), "--out", str(config.out)]
     for name, value in given.items():
         if isinstance(value, bool):
@@ -95,7 +97,7 @@ def command(config: TrainConfig) -> str:
             words.append(f"--{section}{'.' if section else ''}{'' if value else 'no-'}{last}")
         else:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def open_run(config: TrainConfig) -> Path:

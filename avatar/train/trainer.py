@@ -94,7 +94,9 @@ class Trainer:
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _render(self, index: int, background: Tensor, augment: bool) -> RenderOutput:
+    def _render(
+        self, index: int, background: Tensor, augment: bool, patch: tuple[int, int, int, int] | None = None
+    ) -> RenderOutput:
         size = background.shape[1], background.shape[0]
         if size not in self._cameras:
             self._cameras[size] = self.data.camera.resized(*size).to(self.device)
@@ -103,17 +105,20 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
             noise = torch.randn(width, generator=generator) * self.config.optim.condition_noise
             noise = noise.to(self.device, non_blocking=True)
-        motion = self.poses.at(self.motion, index)
-        return self.model(motion, 0, self._cameras[size], noise=noise, background=background)
+        motion, camera = self.poses.at(self.motion, index), self._cameras[size]
+        if patch is not None:
+            x0, y0, x1, y1 = patch
+            camera, background = camera.cropped(*patch), background[y0:y1, x0:x1]
+        return self.model(motion, 0, camera, noise=noise, background=background)
 
     def _loss(self, out: RenderOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        picture = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
+        image = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
-        loss = picture.loss + weights.alpha * coverage
-        parts = {"l1": picture.l1, "ssim": picture.ssim, "alpha": coverage.detach(), "mse": picture.mse}
+        loss = image.loss + weights.alpha * coverage
+        parts = {"l1": image.l1, "ssim": image.ssim, "alpha": coverage.detach(), "mse": image.mse}
         for name, term in self.model.regularizers(out, self.step / self.steps).items():
             loss = loss + term
             parts[name] = term.detach()
@@ -148,7 +153,11 @@ class Trainer:
         """
         look = self.device.type == "cpu"
         self._decay()
-        out = self._render(batch.index, batch.background, augment=True)
+        height, width = batch.image.shape[:2]
+        patch = self.model.patch(width, height, batch.face_box, np.random.default_rng((self.config.seed, self.step, 2)))
+        out = self._render(batch.index, batch.background, augment=True, patch=patch)
+        if patch is not None:
+            batch = batch.cropped(*patch)
         loss, parts = self._loss(out, batch)
         finite = torch.isfinite(loss)
         if look and not finite:

@@ -17,6 +17,7 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import quat_to_matrix
 from avatar.infer.controls import Controls
+from avatar.infer.renderer import counts_text
 from avatar.motion import Motion
 from avatar.viewer.controls import apply_controls
 from avatar.viewer.door import Door, current_connection, unprinted
@@ -134,8 +135,7 @@ class Viewer:
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
         visitor.pictures += 1
         if visitor.pictures % 25 == 0:
-            gaussians = self.avatar.info.get("gaussians", "?")
-            visitor.status.content = f"{gaussians} Gaussians, {1 / self._seconds:.0f} pictures/s"
+            visitor.status.content = f"{counts_text(self.avatar.info)}, {1 / self._seconds:.0f} pictures/s"
         return True
 
     def serve(self) -> None:

@@ -19,6 +19,7 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
+from avatar.infer.renderer import counts_text
 from avatar.io.audio import load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
@@ -94,7 +95,7 @@ class Visitor:
 
     def _build(self) -> None:
         gui, fields = self.client.gui, self._fields
-        self.status = gui.add_markdown(f"{self._viewer.avatar.info.get('gaussians', '?')} Gaussians")
+        self.status = gui.add_markdown(counts_text(self._viewer.avatar.info))
         for folder, names, step in (("Face", ("jaw", "smile", "blink"), 0.01), ("Head", ("yaw", "pitch", "roll"), 0.5)):
             with gui.add_folder(folder):
                 for name in names:

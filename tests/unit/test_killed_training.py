@@ -31,7 +31,7 @@ ATTACK = """
 
     place = Path(sys.argv[1])
     command.load_prior = lambda path: None
-    command.train_speech = command.train_generator = lambda *_: None
+    command.train_speech = command.train_generator = lambda *_, **__: None
     assert kills.run(lambda: make_person(place / "person", frames=20), place / "output.txt").code == 0
 
     def task(**options):

@@ -232,7 +232,7 @@ def test_pages_share_nothing(tmp_path: Path) -> None:
         wait_for(lambda: one.now()[0] is not viewer.rest)
         assert one.sliders.jaw == 1 and one.controls.lip_scale
         pages[1].read(0.3)
-        assert set(pages[1].texts) <= {"12 Gaussians", ""} and other.now()[0] is viewer.rest
+        assert set(pages[1].texts) <= {"12 gaussians", ""} and other.now()[0] is viewer.rest
         assert other.sliders == Sliders() and other.controls == Controls()
         pages[1].set("Stop", True)
         wait_for(lambda: other._turn == 1)

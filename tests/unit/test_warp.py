@@ -1,4 +1,4 @@
-"""The torso's warp: the grid, how it is measured on bending cloth, and what the rig does with it."""
+"""The torso's warp: the grid, how it is measured on bending cloth, and what skinning does with it."""
 
 import cv2
 import numpy as np
@@ -81,28 +81,28 @@ def test_plain_cloth_cannot_be_followed():
 
 def test_the_rig_moves_clothes_with_the_warp_and_the_head_not():
     pivot = torch.tensor([0.0, 15.0, 100.0])
-    rig = Skinning(torch.zeros(3), torch.tensor([0.0, 0, 97]), pivot, torch.tensor([[-20.0, -10.0], [20.0, 10.0]]))
+    skinning = Skinning(torch.zeros(3), torch.tensor([0.0, 0, 97]), pivot, torch.tensor([[-20.0, -10.0], [20.0, 10.0]]))
     means = torch.tensor([[-20.0, 15.0, 100.0], [-10.0, 7.5, 50.0], [20.0, 15.0, 100.0], [0.0, 0.0, 97.0]])
     weight = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
     warp = torch.zeros(ROWS, COLUMNS, 2)
     warp[:, 0, 1] = -2.0
     pose = Pose(torch.zeros(3), torch.tensor([0.0, 0, 97]), torch.zeros(3), torch.zeros(3), warp.flatten())
-    moved, _ = rig(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(4, 1), weight, pose)
+    moved, _ = skinning(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(4, 1), weight, pose)
     # What is nearer covers the same pixels and moves by less; the far side and the head stay.
     torch.testing.assert_close(moved - means, torch.tensor([[0, -2.0, 0], [0, -1.0, 0], [0, 0, 0], [0, 0, 0]]))
     assert len(warp.flatten()) == WIDTH
-    back = rig.torso_at_rest(moved[:3], torch.zeros(3), torch.zeros(3), warp.flatten())
+    back = skinning.torso_at_rest(moved[:3], torch.zeros(3), torch.zeros(3), warp.flatten())
     torch.testing.assert_close(back, means[:3])
 
 
-def plainly(rig: Skinning, means: torch.Tensor, quats: torch.Tensor, weight: torch.Tensor, pose: Pose) -> tuple:
-    """The rig, a motion after the other."""
-    head = axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(rig.head_rotation).T
-    by_head = (means - rig.head_translation) @ head.T + pose.head_translation
-    warped = means + rig.warp(means, pose.torso_warp)
+def plainly(skinning: Skinning, means: torch.Tensor, quats: torch.Tensor, weight: torch.Tensor, pose: Pose) -> tuple:
+    """Skinning, a motion after the other."""
+    head = axis_angle_to_matrix(pose.head_rotation) @ axis_angle_to_matrix(skinning.head_rotation).T
+    by_head = (means - skinning.head_translation) @ head.T + pose.head_translation
+    warped = means + skinning.warp(means, pose.torso_warp)
     torso = axis_angle_to_matrix(pose.torso_rotation)
-    by_torso = (warped - rig.torso_pivot) @ torso.T + rig.torso_pivot + pose.torso_translation
-    q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-rig.head_rotation))
+    by_torso = (warped - skinning.torso_pivot) @ torso.T + skinning.torso_pivot + pose.torso_translation
+    q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-skinning.head_rotation))
     q_torso = axis_angle_to_quat(pose.torso_rotation)
     q_head = -q_head if q_head @ q_torso < 0 else q_head
     turned = [quat_multiply(q.expand_as(quats), quats) for q in (q_head, q_torso)]
@@ -117,12 +117,14 @@ def test_the_rig_is_its_plain_expression(turn):
         return torch.randn(shape, generator=g, dtype=torch.float64)
 
     box = torch.tensor([[-20.0, -10.0], [20.0, 10.0]], dtype=torch.float64)
-    rig = Skinning(0.2 * draw(3), draw(3) + torch.tensor([0.0, 0, 97]), draw(3) + torch.tensor([0.0, 15, 100]), box)
+    skinning = Skinning(
+        0.2 * draw(3), draw(3) + torch.tensor([0.0, 0, 97]), draw(3) + torch.tensor([0.0, 15, 100]), box
+    )
     means, quats, weight = 9 * draw(40, 3) + torch.tensor([0.0, 10, 100]), draw(40, 4), torch.sigmoid(draw(40, 1))
     axis = F.normalize(draw(3), dim=0)
     pose = Pose(turn * axis, 97 + draw(3), 0.1 * draw(3), draw(3), draw(WIDTH))
     leaves = [x.requires_grad_() for x in (means, quats, weight, *pose)]
-    got, expected = (f(means, quats, weight, pose) for f in (rig, lambda *inputs: plainly(rig, *inputs)))
+    got, expected = (f(means, quats, weight, pose) for f in (skinning, lambda *inputs: plainly(skinning, *inputs)))
     cotangents = [draw(40, 3), draw(40, 4)]
     for x, y in zip(got, expected, strict=True):
         torch.testing.assert_close(x, y)

@@ -126,8 +126,9 @@ def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererNam
     Raises:
         AvatarError: A number is out of range, or the tensors have other sizes.
     """
+    numbers: dict[str, Any] = {name: about.whole(name, *ends) for name, ends in RANGES.items()}
     config = GaussianConfig(
-        **{name: about.whole(name, *ends) for name, ends in RANGES.items()},
+        **numbers,
         deforms=tuple(about.names("deforms")),  # pyright: ignore[reportArgumentType]
         deform_torso=about.flag("deform_torso"),
         encoding=about.text("encoding"),  # pyright: ignore[reportArgumentType]

@@ -29,7 +29,7 @@ from avatar.native import pair_capacity
 if TYPE_CHECKING:
     from avatar.methods.gaussian.model import GaussianAvatar
 
-PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the picture has about as many at 512x512
+PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the image has about as many at 512x512
 WARM_UP = 3  # frames before recording, as PyTorch's manual has it
 KEPT = 4  # graphs, each with the memory of a frame
 
@@ -54,7 +54,7 @@ class FrameGraph:
         self._record(pairs)
 
     def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
-        """The picture; waits for it."""
+        """Draw a frame; waits for it."""
         given = [camera.viewmat, camera.K, *_rows(motion, index).values()]
         for static, value in zip(self._inputs, given, strict=True):
             static.copy_(value)
@@ -101,7 +101,7 @@ class FrameGraphs:
         self._lock = threading.Lock()
         self._works = True
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw a frame, with all arguments on the GPU; waits for it."""
         if self._works:

@@ -1,6 +1,6 @@
 """First guess of the Gaussians: the tracked face mesh, and a coarse 3-D proxy for all that the mesh does not cover.
 
-One reference frame near the person's mean pose paints everything. The face is sampled on the mesh and bound to its
+One reference frame near the person's mean pose gives all colours. The face is sampled on the mesh and bound to its
 triangles. Hair, ears, neck and clothes come from the masks, lifted onto an ellipsoid (head), a cylinder (neck) and a
 rounded slab (torso). Training then moves all of it; the proxy only has to be right enough that free view holds.
 """
@@ -257,7 +257,7 @@ def _outside(
 def _filling(skinning: Skinning, outside: Seeds, chin_y: float, count: int, rng: np.random.Generator) -> Seeds:
     """What the filming camera hardly sees, and free view does: the sides of the head, and the neck under the chin.
 
-    A shell slightly inside the head's proxy and a cylinder inside the neck, painted like the nearest thing that was
+    A shell slightly inside the head's proxy and a cylinder inside the neck, coloured like the nearest thing that was
     seen. From the front both stay hidden.
     """
     parts = []

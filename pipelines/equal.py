@@ -1,0 +1,113 @@
+"""Compare two RUN folders, and two files of metrics: a change that should change nothing proves it here.
+
+    python -m pipelines.equal runs/before runs/after --metrics before.json after.json
+
+Tensors must be the same bits. Records are compared without times and places. Names that changed on purpose can be given
+as ``--renamed OLD=NEW``; each is replaced where it stands in the name of a file, a tensor or a field of the first run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from avatar.io.checkpoint import read_safetensors
+from avatar.paths import read_json
+
+FILES = ("*.safetensors", "checkpoints/last/*.safetensors")
+RECORDS = ("training.json", "person.json")
+# Fields that no two runs share.
+OF_THE_DAY = {"seconds", "date", "command", "speed", "peak_memory_bytes", "hardware", "commit", "earlier", "run",
+              "person", "software", "device", "notes", "source", "bytes", "report"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to compare."""
+
+    runs: Annotated[tuple[Path, Path], tyro.conf.Positional]
+    """Two RUN folders, before and after."""
+    metrics: tuple[Path, Path] | None = None
+    """Two files of metrics, from `avatar eval`."""
+    renamed: tuple[str, ...] = ()
+    """Names that changed on purpose, OLD=NEW."""
+
+
+def compare(config: Config) -> tuple[list[str], int]:
+    """What differs, a line each, and how many tensors and fields were compared."""
+    renamed = [tuple(pair.split("=", 1)) for pair in config.renamed]
+
+    def new_name(name: str) -> str:
+        for old, new in renamed:
+            name = name.replace(old, new)
+        return name
+
+    before, after = config.runs
+    pairs = [({new_name(k): v for k, v in tensors(before).items()}, tensors(after))]
+    for name in RECORDS:
+        if (before / name).is_file() and (after / name).is_file():
+            pairs.append(({new_name(k): v for k, v in record(before / name).items()}, record(after / name)))
+    if config.metrics is not None:
+        one, other = config.metrics
+        pairs.append(({new_name(k): v for k, v in record(one).items()}, record(other)))
+    found, count = [], 0
+    for ours, theirs in pairs:
+        found += [f"{name}: only before" for name in sorted(ours.keys() - theirs.keys())]
+        found += [f"{name}: only after" for name in sorted(theirs.keys() - ours.keys())]
+        shared = sorted(ours.keys() & theirs.keys())
+        found += [f"{name}: {text}" for name in shared if (text := difference(ours[name], theirs[name]))]
+        count += len(shared)
+    return found, count
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a RUN folder, as FILE:NAME."""
+    paths = sorted(path for pattern in FILES for path in run.glob(pattern))
+    return {
+        f"{path.relative_to(run)}:{name}": tensor
+        for path in paths
+        for name, tensor in read_safetensors(path, "a file of tensors", finite=False)[0].items()
+    }
+
+
+def record(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file, as FIELD.FIELD, without those that no two runs share."""
+
+    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key not in OF_THE_DAY:
+                    yield from walk(inner, f"{name}.{key}" if name else key)
+        else:
+            yield name, value
+
+    return dict(walk(read_json(path), ""))
+
+
+def difference(one: Any, other: Any) -> str:
+    """How two values differ, or nothing."""
+    if not isinstance(one, torch.Tensor):
+        return "" if one == other or (one != one and other != other) else f"{one!r} before, {other!r} after"
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f"{one.dtype} {list(one.shape)} before, {other.dtype} {list(other.shape)} after"
+    if torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8)):
+        return ""
+    apart = (one.double() - other.double()).abs()
+    return f"{int((apart != 0).sum())} of {apart.numel()} numbers differ, by {float(apart.max()):.3g} at most"
+
+
+def main(config: Config) -> int:
+    """Print what differs; 1 if anything does."""
+    found, count = compare(config)
+    print("\n".join(found) or f"All {count} tensors and fields are equal.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))

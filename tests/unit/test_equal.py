@@ -1,0 +1,29 @@
+"""The comparison of two runs finds any bit that differs, and nothing where only times do."""
+
+from __future__ import annotations
+
+import torch
+
+from avatar.io.checkpoint import save_tensors
+from avatar.paths import write_json
+from pipelines.equal import Config, compare
+
+
+def test_every_difference_is_found(tmp_path):
+    ones = torch.ones(3)
+    runs = (("a", "rig.x", ones, 20.0), ("b", "skin.x", ones, 20.0), ("c", "skin.x", ones.nextafter(2 * ones), 21.0))
+    for run, name, values, psnr in runs:
+        save_tensors(tmp_path / run / "model.safetensors", {name: values, "n": torch.tensor(float("nan"))}, {})
+        write_json(tmp_path / run / "training.json", {"psnr": psnr, "seconds": ord(run)})
+        write_json(tmp_path / f"{run}.json", {"drives": {"tracked": {"psnr": psnr}}, "date": run})
+    metrics = {name: tmp_path / f"{name}.json" for name in "abc"}
+    same = Config(runs=(tmp_path / "a", tmp_path / "b"), metrics=(metrics["a"], metrics["b"]), renamed=("rig=skin",))
+    assert compare(same) == ([], 4)
+    found, _ = compare(Config(runs=(tmp_path / "a", tmp_path / "b")))
+    assert found == ["model.safetensors:rig.x: only before", "model.safetensors:skin.x: only after"]
+    found, _ = compare(Config(runs=(tmp_path / "b", tmp_path / "c"), metrics=(metrics["b"], metrics["c"])))
+    assert found == [
+        "model.safetensors:skin.x: 3 of 3 numbers differ, by 1.19e-07 at most",
+        "psnr: 20.0 before, 21.0 after",
+        "drives.tracked.psnr: 20.0 before, 21.0 after",
+    ]
