@@ -69,9 +69,8 @@ class CpuFrames:
     def _transforms(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """Transforms [2, 3, 4] of head and torso, and their quaternions [2, 4]; see `Skinning.forward`."""
         turn = pose.head_rotation.tolist()
-        head = rigid(
-            _product(rotation_matrix(turn), self._from_rest), self._head_center, pose.head_translation.tolist()
-        )
+        head_turn = _product(rotation_matrix(turn), self._from_rest)
+        head = rigid(head_turn, self._head_center, pose.head_translation.tolist())
         torso_turn, center = pose.torso_rotation.tolist(), self._torso_center
         to = [a + b for a, b in zip(center, pose.torso_translation.tolist(), strict=True)]
         torso = rigid(rotation_matrix(torso_turn), center, to)
