@@ -48,7 +48,8 @@ LOADED = (  # before the forks: what the commands import
     "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.cli.create", "avatar.cli.train",
     "avatar.train.trainer", "avatar.train.run", "avatar.cli.render", "avatar.infer.planner", "avatar.cli.eval",
     "avatar.eval.measure", "avatar.eval.face_tracker", "avatar.cli.prior", "avatar.corpus.prepare",
-    "avatar.corpus.recordings", "avatar.headmotion.generator", "avatar.audio2motion.personal", "avatar.audio2motion.shared_training",
+    "avatar.corpus.recordings", "avatar.headmotion.generator",
+    "avatar.audio2motion.personal", "avatar.audio2motion.shared_training",
     "avatar.synth.make", "avatar.methods.gaussian.model", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
       ("ingest", "track", "refine", "parse", "background", "torso", "sync", "features", "report")),

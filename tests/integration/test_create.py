@@ -111,7 +111,7 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
 def killed(monkeypatch, owner, name: str, arguments: list[str]) -> None:
     """Run a command that ends without warning where it calls ``owner.name``."""
 
-    def die(*_):
+    def die(*_, **__):
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
