@@ -50,9 +50,8 @@ def animate_gaussians(
         raise AvatarError("animate_gaussians has no gradient;", why="an argument requires one.",
                           fix="Use skin_gaussians and project_gaussians.")  # fmt: skip
     if not runs_native(means):
-        return reference.animate_gaussians(
-            CanonicalGaussians._make(arguments[:8]), FrameMotion._make(arguments[8:14]), *arguments[14:], width, height
-        )
+        canonical, frame = CanonicalGaussians._make(arguments[:8]), FrameMotion._make(arguments[8:14])
+        return reference.animate_gaussians(canonical, frame, arguments[14], arguments[15], width, height)
     return _animate(*arguments, width, height)
 
 
