@@ -7,13 +7,14 @@ tile instead of blending every Gaussian into every pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avatar.native.frames import CanonicalGaussians, FrameMotion
+if TYPE_CHECKING:
+    from avatar.native.frames import CanonicalGaussians, FrameMotion
 
 ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.999
