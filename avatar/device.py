@@ -1,4 +1,4 @@
-"""Where the numbers are crunched: ``--device auto|cpu|cuda``. Importing this does not import torch."""
+"""Devices and threads: ``--device auto|cpu|cuda``, and how threads wait. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,23 @@ from avatar.errors import AvatarError
 if TYPE_CHECKING:
     import torch
 
+# How threads of OpenMP wait, in GNU's, LLVM's and Intel's library.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]  # of the deformation network at playback
+
+
+def wait_passively() -> None:
+    """Let threads of OpenMP sleep while they wait, unless the environment says how they shall wait.
+
+    Torch's threads wait for each other many times in a training step. By default they spin meanwhile, and so take the
+    cores from the native kernels, which have threads of their own, and from other programs. OpenMP reads the
+    environment when torch is loaded, so this has no effect after that: ``import avatar`` calls it, and has to come
+    before ``import torch``.
+    """
+    if not any(name in os.environ for name in _WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,9 +56,8 @@ def choose_device(name: str) -> torch.device:
         cause = "torch sees no GPU."
         if torch.version.cuda is None:
             cause = "the torch that is installed is a CPU build."
-        raise AvatarError(
-            "--device cuda cannot be had:", why=cause, fix="Leave it out to run on the CPU; see `avatar doctor`."
-        )
+        fix = "Leave it out to run on the CPU; see `avatar doctor`."
+        raise AvatarError("--device cuda is not available:", why=cause, fix=fix)
     if not library and os.environ.get("AVATAR_NATIVE", "") != "reference":
         raise AvatarError(
             "--device cuda needs the CUDA library,", why=f"which is {cuda_status()}",

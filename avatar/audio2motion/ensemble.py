@@ -1,7 +1,7 @@
 """Ensemble of speech networks: the mean of their predictions.
 
 The personal network knows the person; the shared one knows voices and languages that the person's minute lacks. Their
-errors differ, so the mean follows the lips better than either (docs/prior.md).
+errors differ, so the mean follows the lips better than either (docs/notes/audio2motion.md).
 """
 
 from __future__ import annotations

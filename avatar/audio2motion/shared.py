@@ -4,7 +4,7 @@ A linear regression on features of a speech recogniser's first layers (`avatar.a
 mouth in units of the speaker's own rest and spread (`avatar.motion.mouth`). A `MouthNormalizer` turns that into the
 mouth of one person. `avatar.audio2motion.shared_adaptation` corrects the regression by the person's own speech.
 
-docs/prior.md says what the shipped prior was trained on, and how well it does on people it has never seen.
+docs/notes/audio2motion.md says what the shipped prior was trained on, and how well it does on people it has never seen.
 """
 
 from __future__ import annotations

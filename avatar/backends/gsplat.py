@@ -1,12 +1,14 @@
 """gsplat as the renderer: ``project_gaussians`` and ``rasterize`` with the contracts of :mod:`avatar.native`.
 
 Both follow the same mathematics (EWA splatting, pixel centres at +0.5, alpha at least 1/255 and at most 0.999, an end
-at transmittance 1e-4), so a model trained with one is drawn by the other. What is translated here: gsplat has a radius
-per picture axis, leaves what it culled uninitialised, and culls with another radius than ours.
+at transmittance 1e-4), so a model trained with one is drawn by the other. Both take float32 only. What is translated
+here: gsplat has a radius per image axis, leaves what it culled uninitialised, and culls with another radius than
+ours. A Gaussian whose long axis comes near the image, but no part of it that could be seen, has radius 0 here.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -14,33 +16,17 @@ import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
-from avatar.native.checks import picture_size
+from avatar.native import project_gaussians as native_project
+from avatar.native import rasterize as native_rasterize
 
 TILE = 16
 ALPHA_MIN = 1 / 255
 _DEVICE = torch.device("cuda")
 
 
-def project_gaussians(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    eps2d: float = 0.3,
-    near_plane: float = 0.01,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Project 3D Gaussians; see :func:`avatar.native.project_gaussians`. float32 only.
-
-    A Gaussian whose long axis comes near the picture, but no part of it that could be seen, has radius 0 here.
-
-    Raises:
-        AvatarError: Not float32, or a bad picture size.
-    """
+def _project(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gsplat: Any = importlib.import_module("gsplat")
-    picture_size(width, height)
+    means, quats, scales, viewmat, K, width, height, eps2d, near_plane = arguments
     home = means.device
     means, quats, scales, viewmat, K = _on_gpu(means=means, quats=quats, scales=scales, viewmat=viewmat, K=K)
     if len(means) == 0:
@@ -57,24 +43,9 @@ def project_gaussians(
     return _home(home, radii, means2d, torch.where(seen, depths, zero), conics)
 
 
-def rasterize(
-    means2d: Tensor,
-    conics: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    depths: Tensor,
-    radii: Tensor,
-    width: int,
-    height: int,
-    background: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Blend projected Gaussians; see :func:`avatar.native.rasterize`. float32 only.
-
-    Raises:
-        AvatarError: Not float32, or a bad picture size.
-    """
+def _rasterize(*arguments: Any) -> tuple[Tensor, Tensor]:
     gsplat: Any = importlib.import_module("gsplat")
-    picture_size(width, height)
+    means2d, conics, colors, opacities, depths, radii, width, height, background = arguments
     home = means2d.device
     means2d, conics, colors, opacities, depths = _on_gpu(
         means2d=means2d, conics=conics, colors=colors, opacities=opacities, depths=depths
@@ -94,13 +65,13 @@ def rasterize(
     else:  # nothing to draw; still a function of the inputs, with gradients of zero
         nothing = 0 * (means2d.sum() + conics.sum() + colors.sum() + opacities.sum())
         image, alpha = nothing.expand(height, width, colors.shape[1]), nothing.expand(height, width, 1)
-    if background is not None:  # gsplat knows one colour, ours may be a picture
+    if background is not None:  # gsplat knows one color, ours may be an image
         image = image + (1 - alpha) * background.to(_DEVICE)
     return image.to(home), alpha.to(home)
 
 
 def _radii(means2d: Tensor, conics: Tensor, width: int, height: int) -> Tensor:
-    """Three standard deviations along the longer axis, rounded up; 0 where that square misses the picture."""
+    """Three standard deviations along the longer axis, rounded up; 0 where that square misses the image."""
     with torch.no_grad():
         a, b, c = conics.unbind(-1)
         inverse = 1 / (a * c - b * b)  # determinant of the covariance
@@ -130,3 +101,8 @@ def _on_gpu(**tensors: Tensor) -> list[Tensor]:
 
 def _home(device: torch.device, *tensors: Tensor) -> Any:
     return tuple(tensor.to(device) for tensor in tensors)
+
+
+# Signatures and checks of arguments are those of the native functions.
+project_gaussians = functools.partial(native_project, implementation=_project)
+rasterize = functools.partial(native_rasterize, implementation=_rasterize)

@@ -16,7 +16,7 @@ _DEVICE = torch.device("cuda")
 def march_rays(
     offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour, opacity and depth of rays; see :func:`avatar.native.march_rays`. Computed in float32.
+    """Color, opacity and depth of rays; see :func:`avatar.native.march_rays`. Computed in float32.
 
     Raises:
         AvatarError: Wrong shapes or dtypes.

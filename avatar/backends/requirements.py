@@ -35,7 +35,7 @@ BACKENDS = {
         option="--renderer gsplat",
         install="pip install 'gsplat>=1.5,<2'",
         kernels="gsplat.cuda._backend",
-        oldest="1.5",  # radii along both axes of the picture
+        oldest="1.5",  # radii along both axes of the image
     ),
     "tinycudann": Backend(
         option="--encoding tinycudann",

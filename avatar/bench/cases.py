@@ -15,7 +15,8 @@ from torch import Tensor
 from avatar import backends, native
 from avatar.bench.person import make_avatar, motion
 from avatar.errors import AvatarError
-from avatar.native import rasterization, reference
+from avatar.native import reference
+from avatar.native.bin_gaussians import bin_gaussians
 
 MODULES: dict[str, Any] = {"native": native, "reference": reference}
 
@@ -48,7 +49,7 @@ class Scene:
         """(tile, Gaussian) pairs over the tiles of the image, as the native binning counts; None without it."""
         flat = (self.means2d, self.conics, self.opacities, self.depths)
         try:
-            offsets = rasterization._bin(*(x.detach() for x in flat), self.radii, self.size, self.size)[1]
+            offsets = bin_gaussians(*(x.detach() for x in flat), self.radii, self.size, self.size)[1]
         except (AvatarError, NotImplementedError):
             return None
         return int(offsets[-1]) / (len(offsets) - 1)
@@ -138,13 +139,13 @@ def project_gaussians(scene: Scene) -> Case:
     )
 
 
-def pose_gaussians(scene: Scene) -> Case:
-    """The rig: Gaussians between two rigid motions, neither of which is trained."""
+def skin_gaussians(scene: Scene) -> Case:
+    """Linear blend skinning between two transforms, neither of which is trained."""
     g = torch.Generator().manual_seed(5)
     weights = torch.rand(len(scene.means), generator=g).to(scene.device)
     leaves = (scene.means, scene.quats, weights.requires_grad_())
-    rig = [torch.randn(shape, generator=g).to(scene.device) for shape in (scene.means.shape, (2, 3, 4), (2, 4))]
-    return Case("pose_gaussians", _each(lambda module: module.pose_gaussians(*leaves, *rig), leaves))
+    bones = [torch.randn(shape, generator=g).to(scene.device) for shape in (scene.means.shape, (2, 3, 4), (2, 4))]
+    return Case("skin_gaussians", _each(lambda module: module.skin_gaussians(*leaves, *bones), leaves))
 
 
 def rasterize(scene: Scene) -> Case:
@@ -262,7 +263,7 @@ def rendered_frame(scene: Scene) -> Case:
 CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     triplane_encode: ("gaussians",),
     triplane_trained: ("gaussians",),
-    pose_gaussians: ("gaussians",),
+    skin_gaussians: ("gaussians",),
     project_gaussians: ("gaussians",),
     rasterize: ("gaussians", "size"),
     ssim: ("size",),

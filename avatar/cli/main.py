@@ -89,9 +89,6 @@ def _main(argv: list[str]) -> int:
 
 
 def _run(name: str, rest: list[str]) -> int:
-    # Between its loops OpenMP lets its threads spin, on the cores that the native kernels' own threads need next. With
-    # a short spin a training step takes three quarters of the time. Read by the library when torch loads it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if shutil.get_terminal_size().columns < LEAST_COLUMNS:
         os.environ["COLUMNS"] = str(LEAST_COLUMNS)
     from avatar.errors import AvatarError, printable

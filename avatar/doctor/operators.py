@@ -47,8 +47,22 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
         # The radii are whole numbers, decided by rounding: they are left out.
         return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
 
-    def pose(module: Any) -> Function:
-        return lambda *rig: module.pose_gaussians(*rig)
+    def skin(module: Any) -> Function:
+        return lambda *inputs: module.skin_gaussians(*inputs)
+
+    def animate(module: Any) -> Function:
+        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
+        index = torch.arange(60, dtype=torch.int32).reshape(20, 3) % 7
+        frame = torch.tensor([0.0, 0, 3, -1, -1, 1, 1])
+
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
+            given = [x.detach() for x in tensors]
+            gaussians = native.CanonicalGaussians._make([*given[:6], index, given[6]])
+            still = torch.eye(3, 4).repeat(2, 1, 1)
+            motion = native.FrameMotion(given[7], given[8], still, given[9], given[10], frame)
+            return module.animate_gaussians(gaussians, motion, torch.eye(4), intrinsics, 32, 24)[1:]
+
+        return run
 
     def draw(module: Any) -> Function:
         depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
@@ -79,7 +93,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
         return step
 
-    rig = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
+    bones = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
     layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {
@@ -92,7 +106,20 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
                 uniform(20, 3, low=0.05, high=0.2),
             ],
         ),
-        "pose_gaussians": (pose, [uniform(*shape, low=-1) for shape in rig]),
+        "skin_gaussians": (skin, [uniform(*shape, low=-1) for shape in bones]),
+        "animate_gaussians": (
+            animate,
+            [
+                uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
+                *(uniform(20, width, low=-1) for width in (4, 3, 1, 3)),
+                uniform(20, 1),
+                0.1 * uniform(20, 3),
+                0.1 * uniform(12, 10),
+                0.1 * uniform(7, 3),
+                uniform(2, 4, low=0.5),
+                0.1 * uniform(3, 4, 2),
+            ],
+        ),
         "rasterize": (
             draw,
             [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],

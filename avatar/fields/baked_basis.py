@@ -47,13 +47,17 @@ class BakedField(nn.Module):
 
     def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
         """Deformation of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
+        return Deformation(*self.changes(field, code, condition).split(_WIDTHS, -1))
+
+    def changes(self, field: DeformationField, code: Tensor, condition: Tensor) -> Tensor:
+        """The same as one tensor [N, 10], attributes side by side."""
         if self._asked is None or self._asked[0] is not code:
             self._asked = code, code[self.probes], self.mean[self.probes]
         _, probed, mean = self._asked
-        answers = torch.cat(field.from_code(probed, condition), -1)
+        answers = field.changes(probed, condition)
         coefficients = self.reading @ (answers - mean).reshape(-1)
         change = torch.addmv(self.mean.view(-1), self.modes.view(-1, self.modes.shape[-1]), coefficients)
-        return Deformation(*change.view(-1, _ROW).split(_WIDTHS, -1))
+        return change.view(-1, _ROW)
 
     @staticmethod
     @torch.no_grad()

@@ -88,7 +88,11 @@ class DeformationField(nn.Module):
 
     def from_code(self, code: Tensor, condition: Tensor) -> Deformation:
         """The same from :meth:`spatial_code`, without gradients."""
-        return self._split(deform_code(code, *self._layers(condition)))
+        return self._split(self.changes(code, condition))
+
+    def changes(self, code: Tensor, condition: Tensor) -> Tensor:
+        """The same as one tensor [N, 10], attributes side by side."""
+        return deform_code(code, *self._layers(condition))
 
     def _layers(self, condition: Tensor) -> tuple[Tensor, ...]:
         middle, head = self.middle, self.head

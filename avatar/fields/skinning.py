@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
 from avatar.geometry.warp import cells
 from avatar.motion.face_channels import EYE_RADIUS, IRIS
-from avatar.native import pose_gaussians
+from avatar.native import skin_gaussians
 
 
 class Pose(NamedTuple):
@@ -94,12 +94,12 @@ class Skinning(nn.Module):
         )
         centers = torch.stack([self.head_translation, self.torso_pivot])
         to = torch.stack([pose.head_translation, self.torso_pivot + pose.torso_translation])
-        moves = torch.cat([rotations, (to - (rotations @ centers[:, :, None])[:, :, 0])[:, :, None]], dim=2)
+        transforms = torch.cat([rotations, (to - (rotations @ centers[:, :, None])[:, :, 0])[:, :, None]], dim=2)
         q_head = quat_multiply(axis_angle_to_quat(pose.head_rotation), axis_angle_to_quat(-self.head_rotation))
         q_torso = axis_angle_to_quat(pose.torso_rotation)
         q_head = torch.where((q_head * q_torso).sum() < 0, -q_head, q_head)
-        shifts = self.warp(means, pose.torso_warp)
-        return pose_gaussians(means, quats, weight[:, 0], shifts, moves, torch.stack([q_head, q_torso]))
+        offsets = self.warp(means, pose.torso_warp)
+        return skin_gaussians(means, quats, weight[:, 0], offsets, transforms, torch.stack([q_head, q_torso]))
 
 
 class LandmarkBasis(nn.Module):

@@ -2,7 +2,7 @@
 
 What speech does not decide is sampled as the person might do it. `avatar.headmotion.normalizer` takes the person out of
 the motion and puts one in. `avatar.headmotion.flow` makes a second of motion from the seconds before and the audio
-around it. `avatar.headmotion.blinks` lets the eyes blink. docs/generator.md says how well.
+around it. `avatar.headmotion.blinks` lets the eyes blink. docs/notes/headmotion.md says how well.
 """
 
 from __future__ import annotations

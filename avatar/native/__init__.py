@@ -1,33 +1,39 @@
 """Native kernels as torch operators, each with a plain-torch reference (:mod:`avatar.native.reference`)."""
 
-import avatar.native.cuda_operators  # noqa: F401 - registers them
-from avatar.native.adam import adam_step
-from avatar.native.cuda import cuda_status, pair_capacity
-from avatar.native.l1_ssim import PictureLoss, l1_ssim
+from avatar.native.adam_step import adam_step
+from avatar.native.animate_gaussians import animate_gaussians
+from avatar.native.bin_gaussians import pair_capacity
+from avatar.native.cuda import cuda_status
+from avatar.native.deform_mlp import deform_code, deform_mlp
+from avatar.native.frames import CanonicalGaussians, FrameMotion
+from avatar.native.l1_ssim import ImageLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays
-from avatar.native.mlp import deform_code, deform_mlp
-from avatar.native.pose import pose_gaussians
-from avatar.native.project import project_gaussians
-from avatar.native.rasterization import rasterize
+from avatar.native.project_gaussians import project_gaussians
+from avatar.native.rasterize import draw, rasterize
+from avatar.native.skin_gaussians import skin_gaussians
 from avatar.native.ssim import ssim
-from avatar.native.triplane import triplane_encode
+from avatar.native.triplane_encode import triplane_encode
 
 __all__ = [
-    "PictureLoss",
+    "CanonicalGaussians",
+    "FrameMotion",
+    "ImageLoss",
     "adam_step",
+    "animate_gaussians",
     "cuda_status",
     "deform_code",
     "deform_mlp",
+    "draw",
     "l1_ssim",
     "library_status",
     "march_rays",
     "num_threads",
     "pair_capacity",
-    "pose_gaussians",
     "project_gaussians",
     "rasterize",
     "set_num_threads",
+    "skin_gaussians",
     "ssim",
     "triplane_encode",
 ]

@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -129,48 +129,85 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
-    "avatar_pose": (
+    "avatar_skin": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # posed_means
             ctypes.c_void_p,  # posed_quats
         ],
     ),
-    "avatar_pose_workspace": (
+    "avatar_skin_workspace": (
         ctypes.c_int64,
         [
             ctypes.c_int32,  # dtype
             ctypes.c_int64,  # n
         ],
     ),
-    "avatar_pose_backward": (
+    "avatar_skin_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
             ctypes.c_void_p,  # means
             ctypes.c_void_p,  # quats
             ctypes.c_void_p,  # weights
-            ctypes.c_void_p,  # shifts
-            ctypes.c_void_p,  # moves
-            ctypes.c_void_p,  # turns
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
             ctypes.c_int64,  # n
             ctypes.c_void_p,  # v_posed_means
             ctypes.c_void_p,  # v_posed_quats
             ctypes.c_void_p,  # v_means
             ctypes.c_void_p,  # v_quats
             ctypes.c_void_p,  # v_weights
-            ctypes.c_void_p,  # v_shifts
-            ctypes.c_void_p,  # v_moves
-            ctypes.c_void_p,  # v_turns
+            ctypes.c_void_p,  # v_offsets
+            ctypes.c_void_p,  # v_transforms
+            ctypes.c_void_p,  # v_transform_quats
             ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_animate": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means
+            ctypes.c_void_p,  # quats
+            ctypes.c_void_p,  # scales
+            ctypes.c_void_p,  # opacities
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # weights
+            ctypes.c_void_p,  # bind_index
+            ctypes.c_void_p,  # bind_weight
+            ctypes.c_int64,  # n
+            ctypes.c_void_p,  # changes
+            ctypes.c_int64,  # changed
+            ctypes.c_void_p,  # vertices
+            ctypes.c_int32,  # num_vertices
+            ctypes.c_void_p,  # transforms
+            ctypes.c_void_p,  # transform_quats
+            ctypes.c_void_p,  # warp
+            ctypes.c_int32,  # warp_rows
+            ctypes.c_int32,  # warp_columns
+            ctypes.c_void_p,  # warp_frame
+            ctypes.c_void_p,  # viewmat
+            ctypes.c_void_p,  # intrinsics
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_double,  # eps2d
+            ctypes.c_double,  # near_plane
+            ctypes.c_void_p,  # radii
+            ctypes.c_void_p,  # means2d
+            ctypes.c_void_p,  # depths
+            ctypes.c_void_p,  # conics
+            ctypes.c_void_p,  # posed_opacities
+            ctypes.c_void_p,  # posed_colors
         ],
     ),
     "avatar_bin_workspace": (
@@ -276,6 +313,27 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_conics
             ctypes.c_void_p,  # v_colors
             ctypes.c_void_p,  # v_opacities
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_draw": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # means2d
+            ctypes.c_void_p,  # conics
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # opacities
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # channels
+            ctypes.c_void_p,  # background
+            ctypes.c_int32,  # background_stride
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_void_p,  # limits
+            ctypes.c_void_p,  # tile_offsets
+            ctypes.c_void_p,  # ids
+            ctypes.c_void_p,  # image
             ctypes.c_void_p,  # workspace
         ],
     ),
@@ -433,7 +491,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
-    "avatar_march": (
+    "avatar_march_rays": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call
@@ -450,7 +508,7 @@ FUNCTIONS = {
             ctypes.c_void_p,  # transmittance
         ],
     ),
-    "avatar_march_backward": (
+    "avatar_march_rays_backward": (
         ctypes.c_int32,
         [
             ctypes.POINTER(Call),  # call

@@ -23,9 +23,11 @@ SIZES = {
     "N": (0, MAX_COUNT),  # Gaussians or points
     "R+1": (1, MAX_COUNT + 1),  # rays, as offsets
     "S": (0, INT32_MAX),  # samples along all rays
-    "H": (1, MAX_SIDE),  # picture, pixels
+    "H": (1, MAX_SIDE),  # image, pixels
     "W": (1, MAX_SIDE),
     "C": (1, 32),  # channels
+    "V": (1, MAX_COUNT),  # vertices of a mesh
+    "G": (2, 1024),  # nodes of a grid
     "L": (1, 64),  # levels, rows and features of a hash grid
     "T": (4, INT32_MAX),
     "F": (1, 16),
@@ -103,15 +105,15 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
             raise AvatarError(found, why=f"expected {expected}.")
 
 
-def picture_size(width: int, height: int) -> None:
-    """Check a picture size in pixels.
+def image_size(width: int, height: int) -> None:
+    """Check an image size in pixels.
 
     Raises:
         AvatarError: Not whole numbers from 1 to 16384.
     """
     whole = isinstance(width, Integral) and isinstance(height, Integral)
     if not (whole and 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise AvatarError(f"width {width}, height {height}:", why=f"a picture has 1 to {MAX_SIDE} pixels on each side.")
+        raise AvatarError(f"width {width}, height {height}:", why=f"an image has 1 to {MAX_SIDE} pixels on each side.")
 
 
 def number(name: str, value: float, low: float, high: float = math.inf) -> None:

@@ -1,4 +1,4 @@
-"""The picture loss of training as a torch operator: weighted L1 and structural similarity in one sweep."""
+"""The image loss of training as a torch operator: weighted L1 and structural similarity in one sweep."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, number
-from avatar.native.library import num_threads, require_library, runs_native
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, address, operator, wanted
 
 
-class PictureLoss(NamedTuple):
+class ImageLoss(NamedTuple):
     """The loss, and what it consists of for the log (scalars without gradient).
 
     Attributes:
-        loss: (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim), differentiable in the picture.
+        loss: (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim), differentiable in the image.
         l1: Mean of weight * |difference|.
         ssim: Mean structural similarity.
         mse: Mean squared difference, unweighted.
@@ -29,8 +30,8 @@ class PictureLoss(NamedTuple):
     mse: Tensor
 
 
-def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None) -> PictureLoss:
-    """Weighted L1 and structural similarity of a picture to its target (the photometric loss of 3DGS).
+def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | None = None) -> ImageLoss:
+    """Weighted L1 and structural similarity of an image to its target (the photometric loss of 3DGS).
 
     Args:
         image: [H, W, C], values 0..1; differentiated.
@@ -54,32 +55,29 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float, weight: Tensor | 
                 f"{name} requires a gradient;", why="l1_ssim differentiates image alone.", fix="Detach it."
             )
     if not runs_native(image):
-        return PictureLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
+        return ImageLoss(*reference.l1_ssim(image, target, ssim_weight, weight))
     terms, _ = _l1_ssim(image, target, weight, ssim_weight, torch.is_grad_enabled() and image.requires_grad)
-    return PictureLoss(terms[0], *terms[1:].detach().unbind())
+    return ImageLoss(terms[0], *terms[1:].detach().unbind())
 
 
-@torch.library.custom_op("avatar::l1_ssim", mutates_args=(), device_types="cpu")
-def _l1_ssim(
+def _terms(
     image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
 ) -> tuple[Tensor, Tensor]:
-    """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the picture."""
-    native, (height, width, channels) = require_library(), image.shape
-    terms, v_image = image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+    """Loss, L1, SSIM and squared error [4] (only the loss has a gradient), and that gradient by the image."""
+    return image.new_empty(4), wanted(image, need_image)
+
+
+def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, Tensor]:
+    image, need_image = inputs[0], inputs[-1]
+    terms, v_image = _terms(*inputs)
     native.call(
-        "avatar_l1_ssim",
-        *(image.dtype, image, target, weight, ssim_weight, height, width, channels),
-        *(terms, v_image if need_image else None),
-        native.workspace("avatar_l1_ssim_workspace", image.dtype, num_threads(), height, width, channels),
+        *("l1_ssim", image, *inputs[:-1], *image.shape, terms, address(v_image, need_image)),
+        native.workspace("l1_ssim_workspace", image, *native.threads, *image.shape),
     )
     return terms, v_image
 
 
-@_l1_ssim.register_fake
-def _(
-    image: Tensor, target: Tensor, weight: Tensor | None, ssim_weight: float, need_image: bool
-) -> tuple[Tensor, Tensor]:
-    return image.new_empty(4), image.new_empty(image.shape if need_image else (0,))
+_l1_ssim = operator("l1_ssim", _terms, _compute)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

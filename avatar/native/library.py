@@ -36,22 +36,29 @@ class Library:
     path: Path
     isa: int
 
-    def call(self, name: str, dtype: torch.dtype, *arguments: Any) -> None:
-        """Call a kernel; tensors are passed by address.
+    cuda = False
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """What scratch memory of a call also depends on: the number of threads."""
+        return (num_threads(),)
+
+    def call(self, name: str, like: Tensor, *arguments: Any) -> None:
+        """Call a kernel in the number type of ``like``; tensors are passed by address.
 
         Raises:
             AvatarError: The kernel refused its arguments; the sentence is the kernel's.
         """
-        call = _abi.Call(dtype=_DTYPES[dtype], num_threads=num_threads(), isa=self.isa)
-        status = getattr(self.handle, name)(ctypes.byref(call), *(_address(a) for a in arguments))
+        call = _abi.Call(dtype=_DTYPES[like.dtype], num_threads=num_threads(), isa=self.isa)
+        status = getattr(self.handle, f"avatar_{name}")(ctypes.byref(call), *(_address(a) for a in arguments))
         if status != _abi.OK:
-            raise AvatarError(f"{name.removeprefix('avatar_')}: {call.message.decode()}.")
+            raise AvatarError(f"{name}: {call.message.decode()}.")
 
-    def workspace(self, name: str, dtype: torch.dtype, *sizes: int) -> Tensor:
+    def workspace(self, name: str, like: Tensor, *sizes: int) -> Tensor:
         """Scratch memory for one call, as the library asks for it."""
-        size = getattr(self.handle, name)(_DTYPES[dtype], *sizes)
+        size = getattr(self.handle, f"avatar_{name}")(_DTYPES[like.dtype], *sizes)
         if size < 0:
-            raise AvatarError(f"{name.removeprefix('avatar_')}: sizes {list(sizes)} are refused.")
+            raise AvatarError(f"{name}: sizes {list(sizes)} are refused.")
         return torch.empty(size, dtype=torch.uint8)
 
 

@@ -10,15 +10,16 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import check_tensor, float_tensor
-from avatar.native.library import require_library, runs_native
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, operator
 
 
 def march_rays(
     offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
+    """Color, opacity and depth of rays (Max 1995; the arithmetic of nerfacc's ``rendering``, without background).
 
-    A sample is an interval of constant density and colour. With tau = density * length, its alpha is 1 - exp(-tau), its
+    A sample is an interval of constant density and color. With tau = density * length, its alpha is 1 - exp(-tau), its
     weight alpha times what the samples before it let through. NaN reaches the results of its ray, and no other.
 
     Args:
@@ -68,59 +69,22 @@ def check_samples(
     return starts, ends, densities, colors
 
 
-@torch.library.custom_op("avatar::march_rays", mutates_args=(), device_types="cpu")
-def _march(
+def _rendered(
     offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """color [R, C], opacity [R], depth [R], transmittance before each sample [S]."""
-    rays, channels = offsets.shape[0] - 1, colors.shape[1]
-    color, opacity, depth = colors.new_empty(rays, channels), colors.new_empty(rays), colors.new_empty(rays)
-    transmittance = torch.empty_like(densities)
-    require_library().call(
-        *("avatar_march", colors.dtype, offsets, starts, ends, densities, colors, rays, channels),
-        *(color, opacity, depth, transmittance),
-    )
-    return color, opacity, depth, transmittance
+    rays, like = offsets.shape[0] - 1, colors.new_empty
+    return like(rays, colors.shape[1]), like(rays), like(rays), torch.empty_like(densities)
 
 
-@_march.register_fake
-def _(
-    offsets: Tensor, starts: Tensor, ends: Tensor, densities: Tensor, colors: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rays = offsets.shape[0] - 1
-    return (
-        colors.new_empty(rays, colors.shape[1]),
-        colors.new_empty(rays),
-        colors.new_empty(rays),
-        torch.empty_like(densities),
-    )
+def _compute(native: Kernels, *inputs: Tensor) -> tuple[Tensor, ...]:
+    offsets, colors = inputs[0], inputs[4]
+    results = _rendered(*inputs)
+    native.call("march_rays", colors, *inputs, len(offsets) - 1, colors.shape[1], *results)
+    return results
 
 
-@torch.library.custom_op("avatar::march_rays_backward", mutates_args=(), device_types="cpu")
-def _march_backward(
-    offsets: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    densities: Tensor,
-    colors: Tensor,
-    opacity: Tensor,
-    depth: Tensor,
-    transmittance: Tensor,
-    v_color: Tensor,
-    v_opacity: Tensor,
-    v_depth: Tensor,
-) -> tuple[Tensor, Tensor]:
-    v_densities, v_colors = torch.empty_like(densities), torch.empty_like(colors)
-    require_library().call(
-        *("avatar_march_backward", colors.dtype, offsets, starts, ends, densities, colors),
-        *(offsets.shape[0] - 1, colors.shape[1], opacity, depth, transmittance, v_color, v_opacity, v_depth),
-        *(v_densities, v_colors),
-    )
-    return v_densities, v_colors
-
-
-@_march_backward.register_fake
-def _(
+def _gradients(
     offsets: Tensor,
     starts: Tensor,
     ends: Tensor,
@@ -134,6 +98,19 @@ def _(
     v_depth: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(densities), torch.empty_like(colors)
+
+
+def _compute_gradients(native: Kernels, *inputs: Tensor) -> tuple[Tensor, ...]:
+    offsets, colors = inputs[0], inputs[4]
+    gradients = _gradients(*inputs)
+    native.call(
+        *("march_rays_backward", colors, *inputs[:5], len(offsets) - 1, colors.shape[1], *inputs[5:], *gradients)
+    )
+    return gradients
+
+
+_march = operator("march_rays", _rendered, _compute)
+_march_backward = operator("march_rays_backward", _gradients, _compute_gradients)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -7,10 +7,14 @@ tile instead of blending every Gaussian into every pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from avatar.native.frames import CanonicalGaussians, FrameMotion
 
 ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.999
@@ -59,15 +63,16 @@ def _rotation_matrices(quats: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
 
 
-def pose_gaussians(
-    means: Tensor, quats: Tensor, weights: Tensor, shifts: Tensor, moves: Tensor, turns: Tensor
+def skin_gaussians(
+    means: Tensor, quats: Tensor, weights: Tensor, offsets: Tensor, transforms: Tensor, transform_quats: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Two rigid motions, blended; see :func:`avatar.native.pose_gaussians`."""
+    """Linear blend skinning; see :func:`avatar.native.skin_gaussians`."""
     by_first, by_second = (
-        x @ move[:, :3].T + move[:, 3] for x, move in zip((means, means + shifts), moves, strict=True)
+        x @ transform[:, :3].T + transform[:, 3]
+        for x, transform in zip((means, means + offsets), transforms, strict=True)
     )
     posed = torch.lerp(by_second, by_first, weights[:, None])
-    w, x, y, z = torch.lerp(turns[1], turns[0], weights[:, None]).unbind(-1)
+    w, x, y, z = torch.lerp(transform_quats[1], transform_quats[0], weights[:, None]).unbind(-1)
     a, b, c, d = quats.unbind(-1)
     product = [
         *(w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c),
@@ -126,8 +131,37 @@ def project_gaussians(
     )
 
 
+def animate_gaussians(
+    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Deformation, skinning, activations and projection; see :func:`avatar.native.animate_gaussians`."""
+    g = gaussians
+    rest = len(g.means) - len(motion.changes)
+    changes = F.pad(motion.changes, (0, 0, 0, rest)).split([3, 3, 1, 3], 1)
+    displacements = (motion.vertices[g.bind_index.long()] * g.bind_weight[:, :, None]).sum(1)
+    means = g.means + displacements + changes[0]
+    offsets = _warp(means, motion.warp, motion.warp_frame)
+    means, quats = skin_gaussians(means, g.quats, g.weights[:, 0], offsets, motion.transforms, motion.transform_quats)
+    projected = project_gaussians(means, quats, (g.scales + changes[1]).exp(), viewmat, K, width, height)
+    return *projected, torch.sigmoid(g.opacities + changes[2])[:, 0], g.colors + changes[3]
+
+
+def _warp(points: Tensor, nodes: Tensor, frame: Tensor) -> Tensor:
+    """Bilinear displacements [N, 3] of points from a grid [R, C, 2] in the plane of the pivot."""
+    rows, columns, _ = nodes.shape
+    pivot, low, high = frame.split([3, 2, 2])
+    nearness = pivot[2] / points[:, 2:].clamp_min(1e-3)
+    place = ((points[:, :2] * nearness - pivot[:2] - low) / (high - low)).clamp(0, 1).nan_to_num(0)
+    x, y = (place * place.new_tensor([columns - 1, rows - 1])).unbind(1)
+    left, top = x.long().clamp_max(columns - 2), y.long().clamp_max(rows - 2)
+    fx, fy = (x - left)[:, None], (y - top)[:, None]
+    upper = torch.lerp(nodes[top, left], nodes[top, left + 1], fx)
+    lower = torch.lerp(nodes[top + 1, left], nodes[top + 1, left + 1], fx)
+    return F.pad(torch.lerp(upper, lower, fy) / nearness, (0, 1))
+
+
 def _blend(pixels: Tensor, means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
-    """Blend Gaussians, front first, into pixel centres [P, 2]: colour [P, C] and transmittance left [P]."""
+    """Blend Gaussians, front first, into pixel centres [P, 2]: color [P, C] and transmittance left [P]."""
     dx, dy = (pixels[:, None] - means2d[None]).unbind(-1)
     a, b, c = conics.unbind(-1)
     sigma = (0.5 * a * dx * dx + b * dx * dy + 0.5 * c * dy * dy).clamp(min=0)
@@ -180,6 +214,11 @@ def rasterize(
     if background is not None:
         image = image + final_t * background
     return image, 1 - final_t
+
+
+def draw(*arguments: Any) -> Tensor:
+    """The image of :func:`rasterize` in bytes; see :func:`avatar.native.draw`."""
+    return (rasterize(*arguments)[0].nan_to_num(0, posinf=1, neginf=0).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

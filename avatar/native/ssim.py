@@ -9,11 +9,12 @@ from torch import Tensor
 
 from avatar.native import reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import num_threads, require_library, runs_native
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, address, operator
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity of two pictures (Wang et al. 2004).
+    """Mean structural similarity of two images (Wang et al. 2004).
 
     11x11 Gaussian window of standard deviation 1.5, zero padding, data range 1, averaged over pixels and channels.
 
@@ -22,7 +23,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         b: [H, W, C], values 0..1.
 
     Returns:
-        A scalar, 1 for equal pictures; NaN if there is NaN or infinity in one. Differentiable in both.
+        A scalar, 1 for equal images; NaN if there is NaN or infinity in one. Differentiable in both.
 
     Raises:
         AvatarError: Wrong shapes or dtypes.
@@ -35,44 +36,40 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return _ssim(a, b, grad and a.requires_grad, grad and b.requires_grad)[0]
 
 
-def _partials_like(picture: Tensor, needed: bool) -> Tensor:
-    return picture.new_empty((3, *picture.shape) if needed else (0,))
+def _partials_like(image: Tensor, needed: bool) -> Tensor:
+    return image.new_empty((3, *image.shape) if needed else (0,))
 
 
-@torch.library.custom_op("avatar::ssim", mutates_args=(), device_types="cpu")
-def _ssim(a: Tensor, b: Tensor, need_a: bool, need_b: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _similarity(a: Tensor, b: Tensor, need_a: bool, need_b: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The mean, and what the backward pass needs: derivatives of the local SSIM by the local moments."""
-    native, (height, width, channels) = require_library(), a.shape
-    mean, for_a, for_b = a.new_empty(()), _partials_like(a, need_a), _partials_like(b, need_b)
+    return a.new_empty(()), _partials_like(a, need_a), _partials_like(b, need_b)
+
+
+def _compute(native: Kernels, a: Tensor, b: Tensor, need_a: bool, need_b: bool) -> tuple[Tensor, Tensor, Tensor]:
+    mean, for_a, for_b = _similarity(a, b, need_a, need_b)
     native.call(
-        "avatar_ssim",
-        *(a.dtype, a, b, height, width, channels, mean),
-        *(for_a if need_a else None, for_b if need_b else None),
-        native.workspace("avatar_ssim_workspace", a.dtype, num_threads(), height, width, channels),
+        *("ssim", a, a, b, *a.shape, mean, address(for_a, need_a), address(for_b, need_b)),
+        native.workspace("ssim_workspace", a, *native.threads, *a.shape),
     )
     return mean, for_a, for_b
 
 
-@_ssim.register_fake
-def _(a: Tensor, b: Tensor, need_a: bool, need_b: bool) -> tuple[Tensor, Tensor, Tensor]:
-    return a.new_empty(()), _partials_like(a, need_a), _partials_like(b, need_b)
+def _gradient(a: Tensor, b: Tensor, partials: Tensor, v_mean: Tensor) -> Tensor:
+    return torch.empty_like(a)
 
 
-@torch.library.custom_op("avatar::ssim_backward", mutates_args=(), device_types="cpu")
-def _ssim_backward(a: Tensor, b: Tensor, partials: Tensor, v_mean: Tensor) -> Tensor:
-    native, (height, width, channels) = require_library(), a.shape
-    v_a = torch.empty_like(a)
-    native.call(
-        "avatar_ssim_backward",
-        *(a.dtype, a, b, partials, float(v_mean), height, width, channels, v_a),
-        native.workspace("avatar_ssim_workspace", a.dtype, num_threads(), height, width, channels),
-    )
+def _compute_gradient(native: Kernels, a: Tensor, b: Tensor, partials: Tensor, v_mean: Tensor) -> Tensor:
+    v_a = _gradient(a, b, partials, v_mean)
+    if native.cuda:  # reads the cotangent on the device: nothing waits
+        native.call("ssim_backward", a, a, b, partials, v_mean.contiguous(), *a.shape, v_a)
+        return v_a
+    work = native.workspace("ssim_workspace", a, *native.threads, *a.shape)
+    native.call("ssim_backward", a, a, b, partials, float(v_mean), *a.shape, v_a, work)
     return v_a
 
 
-@_ssim_backward.register_fake
-def _(a: Tensor, b: Tensor, partials: Tensor, v_mean: Tensor) -> Tensor:
-    return torch.empty_like(a)
+_ssim = operator("ssim", _similarity, _compute)
+_ssim_backward = operator("ssim_backward", _gradient, _compute_gradient)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -4,7 +4,7 @@ Gauss-Newton with the poses eliminated (Schur complement), so that a step costs 
 With the shape and the focal length found, the poses of the whole video are solved again together with a prior on
 their second differences, as one banded system.
 
-Everything is numpy in float64. Poses are axis-angle and translation, head axes to world (see docs/design.md).
+Everything is numpy in float64. Poses are axis-angle and translation, head axes to world (see docs/architecture.md).
 """
 
 from __future__ import annotations

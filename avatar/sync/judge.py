@@ -5,7 +5,7 @@ mouth, one for the audio, and a distance that is small where both belong to the 
 pixels but as the geometry of lips and jaw in the head's own axes, relative to the clip's own rest and spread, so that
 neither who it is nor the style of the image is judged. The audio is log-mel energies, which know no language.
 
-docs/sync_judge.md says what the shipped network was trained on and how well it does on people it has never seen.
+docs/notes/sync_judge.md says what the shipped network was trained on and how well it does on people it has never seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REACH = 15  # windows: delays of up to 0.6 s are looked for
 BANDS = 40
 ROWS = 4  # of the mel energies (100 Hz) in a window
 # Windows by which the network reads video as too early, against the sync stage of `avatar prepare`: the median over
-# the development people (docs/sync_judge.md).
+# the development people (docs/notes/sync_judge.md).
 ZERO = 0.4
 MIN_SECONDS = 2.0
 MIN_FPS = 10.0

@@ -93,6 +93,20 @@ inline int32_t check_network(avatar_call* call, int32_t inputs, int32_t hidden, 
               int(inputs), int(hidden), int(outputs), int(kMaxUnits));
 }
 
+inline int32_t check_animation(avatar_call* call, int64_t n, int64_t changed, int32_t num_vertices, int32_t warp_rows,
+                               int32_t warp_columns) {
+  if (changed < 0 || changed > n)
+    return fail(call, AVATAR_BAD_ARGUMENT, "changed is %lld; expected 0 to the number of Gaussians, %lld",
+                static_cast<long long>(changed), static_cast<long long>(n));
+  if (!good_size(num_vertices, kMaxCount))
+    return fail(call, AVATAR_BAD_ARGUMENT, "num_vertices is %d; expected 1 to %lld", int(num_vertices),
+                static_cast<long long>(kMaxCount));
+  if (warp_rows < 2 || warp_columns < 2 || warp_rows > kMaxUnits || warp_columns > kMaxUnits)
+    return fail(call, AVATAR_BAD_ARGUMENT, "warp_rows, warp_columns are %d, %d; expected 2 to %d each", int(warp_rows),
+                int(warp_columns), int(kMaxUnits));
+  return AVATAR_OK;
+}
+
 // `names` are the arguments as the call spells them, separated by commas.
 inline int32_t check_arrays(avatar_call* call, const char* names, std::initializer_list<const void*> arrays) {
   for (const void* array : arrays) {

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define AVATAR_CUDA_ABI_VERSION 4
+#define AVATAR_CUDA_ABI_VERSION 5
 
 AVATAR_API int32_t avatar_cuda_abi_version(void);
 
@@ -53,24 +53,35 @@ AVATAR_API int32_t avatar_cuda_project_backward(avatar_call* call, const void* m
                                                 const void* v_conics, void* v_means, void* v_quats, void* v_scales,
                                                 void* v_viewmat, void* workspace, void* stream);
 
-/* As avatar_pose. */
-AVATAR_API int32_t avatar_cuda_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                    const void* shifts, const void* moves, const void* turns, int64_t n,
+/* As avatar_skin. */
+AVATAR_API int32_t avatar_cuda_skin(avatar_call* call, const void* means, const void* quats, const void* weights,
+                                    const void* offsets, const void* transforms, const void* transform_quats, int64_t n,
                                     void* posed_means, void* posed_quats, void* stream);
 
-/* Bytes of workspace of avatar_cuda_pose_backward. */
-AVATAR_API int64_t avatar_cuda_pose_workspace(int32_t dtype, int64_t n);
+/* Bytes of workspace of avatar_cuda_skin_backward. */
+AVATAR_API int64_t avatar_cuda_skin_workspace(int32_t dtype, int64_t n);
 
-/* As avatar_pose_backward. */
-AVATAR_API int32_t avatar_cuda_pose_backward(avatar_call* call, const void* means, const void* quats,
-                                             const void* weights, const void* shifts, const void* moves,
-                                             const void* turns, int64_t n, const void* v_posed_means,
+/* As avatar_skin_backward. */
+AVATAR_API int32_t avatar_cuda_skin_backward(avatar_call* call, const void* means, const void* quats,
+                                             const void* weights, const void* offsets, const void* transforms,
+                                             const void* transform_quats, int64_t n, const void* v_posed_means,
                                              const void* v_posed_quats, void* v_means, void* v_quats, void* v_weights,
-                                             void* v_shifts, void* v_moves, void* v_turns, void* workspace,
+                                             void* v_offsets, void* v_transforms, void* v_transform_quats, void* workspace,
                                              void* stream);
 
+/* As avatar_animate. */
+AVATAR_API int32_t avatar_cuda_animate(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                   const void* opacities, const void* colors, const void* weights,
+                                   const int32_t* bind_index, const void* bind_weight, int64_t n, const void* changes,
+                                   int64_t changed, const void* vertices, int32_t num_vertices, const void* transforms,
+                                   const void* transform_quats, const void* warp, int32_t warp_rows,
+                                   int32_t warp_columns, const void* warp_frame, const void* viewmat,
+                                   const void* intrinsics, int32_t width, int32_t height, double eps2d, double near_plane, int32_t* radii,
+                                   void* means2d, void* depths, void* conics, void* posed_opacities,
+                                   void* posed_colors, void* stream);
+
 /* Bytes of workspace of avatar_cuda_bin_count. */
-AVATAR_API int64_t avatar_cuda_bin_count_workspace(int64_t n);
+AVATAR_API int64_t avatar_cuda_bin_count_workspace(int32_t dtype, int64_t n);
 
 /* As avatar_bin_count, but for tile_offsets, which come with the lists: slot_offsets [n+1] and limits [n]. The number
  * of pairs is slot_offsets[n]; 2^31-1 stands for that many or more. */
@@ -80,7 +91,8 @@ AVATAR_API int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d,
                                          void* stream);
 
 /* Bytes of workspace of avatar_cuda_bin_fill. */
-AVATAR_API int64_t avatar_cuda_bin_fill_workspace(int64_t capacity, int32_t width, int32_t height);
+AVATAR_API int64_t avatar_cuda_bin_fill_workspace(int32_t dtype, int64_t capacity, int32_t width,
+                                                  int32_t height);
 
 /* Sort at most `capacity` pairs into tile lists: tile_offsets [tiles+1], ids and slots [capacity], as avatar_bin_fill
  * writes them. A caller who has read slot_offsets[n] passes that as capacity. One who must not wait passes an upper
@@ -99,6 +111,13 @@ AVATAR_API int32_t avatar_cuda_rasterize(avatar_call* call, const void* means2d,
                                          int32_t height, const void* limits, const int32_t* tile_offsets,
                                          const int32_t* ids, void* image, void* final_t, int32_t* last, void* stream);
 
+/* As avatar_draw. */
+AVATAR_API int32_t avatar_cuda_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                const void* opacities, int64_t n, int32_t channels, const void* background,
+                                int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                                const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                void* stream);
+
 /* Bytes of workspace of avatar_cuda_rasterize_backward. */
 AVATAR_API int64_t avatar_cuda_rasterize_workspace(int32_t dtype, int64_t capacity, int32_t channels, int32_t width,
                                                    int32_t height);
@@ -113,7 +132,7 @@ AVATAR_API int32_t avatar_cuda_rasterize_backward(
     void* stream);
 
 /* Bytes of workspace of avatar_cuda_ssim. */
-AVATAR_API int64_t avatar_cuda_ssim_workspace(int32_t height, int32_t width, int32_t channels);
+AVATAR_API int64_t avatar_cuda_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels);
 
 /* As avatar_ssim; mean [1] is on the device. */
 AVATAR_API int32_t avatar_cuda_ssim(avatar_call* call, const void* a, const void* b, int32_t height, int32_t width,
@@ -128,7 +147,7 @@ AVATAR_API int32_t avatar_cuda_ssim_backward(avatar_call* call, const void* a, c
 /* Bytes of workspace of avatar_cuda_l1_ssim. */
 AVATAR_API int64_t avatar_cuda_l1_ssim_workspace(int32_t dtype, int32_t height, int32_t width, int32_t channels);
 
-/* The picture loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null:
+/* The image loss of training with its gradient: image, target [height,width,channels], weight [height,width] (null:
  * 1) -> terms [4]: loss, L1, SSIM, squared error, each a mean, with L1 weighted and
  * loss = (1 - ssim_weight) L1 + ssim_weight (1 - SSIM). v_image (null: not wanted) receives d loss / d image. */
 AVATAR_API int32_t avatar_cuda_l1_ssim(avatar_call* call, const void* image, const void* target, const void* weight,
@@ -154,12 +173,12 @@ AVATAR_API int32_t avatar_cuda_deform_code(avatar_call* call, const void* code, 
  * [offsets[r], offsets[r+1]), ordered along the ray, of interval [starts, ends] and constant density in it.
  * colors [samples,channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the intervals' middles by
  * weight, over the opacity), transmittance [samples] (what is left before each sample; backward needs it). */
-AVATAR_API int32_t avatar_cuda_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+AVATAR_API int32_t avatar_cuda_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                                      const void* densities, const void* colors, int64_t rays, int32_t channels,
                                      void* color, void* opacity, void* depth, void* transmittance, void* stream);
 
-/* Cotangents of avatar_cuda_march for densities [samples] and colors [samples,channels]. */
-AVATAR_API int32_t avatar_cuda_march_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+/* Cotangents of avatar_cuda_march_rays for densities [samples] and colors [samples,channels]. */
+AVATAR_API int32_t avatar_cuda_march_rays_backward(avatar_call* call, const int32_t* offsets, const void* starts,
                                               const void* ends, const void* densities, const void* colors,
                                               int64_t rays, int32_t channels, const void* opacity, const void* depth,
                                               const void* transmittance, const void* v_color, const void* v_opacity,

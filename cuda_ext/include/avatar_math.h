@@ -38,6 +38,9 @@ AVATAR_HD float exp_negative(float x) {
 }
 AVATAR_HD double exp_negative(double x) { return ::exp(-x); }
 
+AVATAR_HD float exponential(float x) { return ::expf(x); }
+AVATAR_HD double exponential(double x) { return ::exp(x); }
+
 // Written so that a NaN in `x` comes out as `bound`, in every backend.
 template <typename T>
 AVATAR_HD T at_least(T x, T bound) {
@@ -270,85 +273,6 @@ AVATAR_HD CameraModel<S> camera_model(const S* viewmat, const S* intrinsics, int
   camera.high_y = (S(height) - camera.cy) / camera.fy + margin_y;
   camera.eps2d = S(eps2d);
   return camera;
-}
-
-// ---- the rig: a Gaussian between two rigid motions -----------------------------------------------------------------
-//
-// by_a = A mean + a, by_b = B (mean + shift) + b: mean' = by_b + weight (by_a - by_b), quat' = turn * quat with
-// turn = turn_b + weight (turn_a - turn_b): a product is linear in its factors, so blending the turned quaternions
-// blends the turns.
-
-template <typename T>
-struct RigModel {
-  T moves[24];  // [A | a], [B | b], each 3x4 row-major
-  T turns[8];   // quaternions wxyz of both
-};
-
-template <typename T>
-AVATAR_HD void quaternion_product(const T a[4], const T b[4], T out[4]) {
-  out[0] = a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3];
-  out[1] = a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2];
-  out[2] = a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1];
-  out[3] = a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0];
-}
-
-template <typename T>
-AVATAR_HD void pose_gaussian(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight,
-                             const T shift[3], T posed_mean[3], T posed_quat[4]) {
-  const T shifted[3] = {mean[0] + shift[0], mean[1] + shift[1], mean[2] + shift[2]};
-  for (int i = 0; i < 3; ++i) {
-    const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
-    const T by_a = a[0] * mean[0] + a[1] * mean[1] + a[2] * mean[2] + a[3];
-    const T by_b = b[0] * shifted[0] + b[1] * shifted[1] + b[2] * shifted[2] + b[3];
-    posed_mean[i] = by_b + weight * (by_a - by_b);
-  }
-  T turn[4];
-  for (int i = 0; i < 4; ++i) turn[i] = rig.turns[4 + i] + weight * (rig.turns[i] - rig.turns[4 + i]);
-  quaternion_product(turn, quat, posed_quat);
-}
-
-template <typename T>
-struct PoseCotangent {
-  T mean[3], quat[4], weight, shift[3];
-  T rig[32];  // of moves and turns
-};
-
-template <typename T>
-AVATAR_HD PoseCotangent<T> pose_gaussian_vjp(const RigModel<T>& rig, const T mean[3], const T quat[4], T weight,
-                                             const T shift[3], const T v_mean[3], const T v_quat[4]) {
-  PoseCotangent<T> out;
-  const T rest = T(1) - weight;
-  out.weight = T(0);
-  for (int k = 0; k < 3; ++k) out.mean[k] = out.shift[k] = T(0);
-  for (int i = 0; i < 3; ++i) {
-    const T *a = rig.moves + 4 * i, *b = rig.moves + 12 + 4 * i;
-    const T to_a = weight * v_mean[i], to_b = rest * v_mean[i];
-    T apart = a[3] - b[3];
-    for (int k = 0; k < 3; ++k) {
-      apart = apart + ((a[k] - b[k]) * mean[k] - b[k] * shift[k]);
-      out.shift[k] = out.shift[k] + to_b * b[k];
-      out.mean[k] = out.mean[k] + (to_a * a[k] + to_b * b[k]);
-      out.rig[4 * i + k] = to_a * mean[k];
-      out.rig[12 + 4 * i + k] = to_b * (mean[k] + shift[k]);
-    }
-    out.weight = out.weight + v_mean[i] * apart;
-    out.rig[4 * i + 3] = to_a;
-    out.rig[12 + 4 * i + 3] = to_b;
-  }
-
-  // A product by a quaternion is undone, but for its length, by its conjugate.
-  T turn[4], v_turn[4];
-  for (int i = 0; i < 4; ++i) turn[i] = rig.turns[4 + i] + weight * (rig.turns[i] - rig.turns[4 + i]);
-  const T zero(0), turned[4] = {turn[0], zero - turn[1], zero - turn[2], zero - turn[3]};
-  const T conjugate[4] = {quat[0], zero - quat[1], zero - quat[2], zero - quat[3]};
-  quaternion_product(turned, v_quat, out.quat);
-  quaternion_product(v_quat, conjugate, v_turn);
-  for (int i = 0; i < 4; ++i) {
-    out.weight = out.weight + v_turn[i] * (rig.turns[i] - rig.turns[4 + i]);
-    out.rig[24 + i] = weight * v_turn[i];
-    out.rig[28 + i] = rest * v_turn[i];
-  }
-  return out;
 }
 
 // ---- one Gaussian seen by one pixel --------------------------------------------------------------------------------

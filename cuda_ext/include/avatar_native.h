@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 6
+#define AVATAR_ABI_VERSION 7
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -81,22 +81,38 @@ AVATAR_API int32_t avatar_project_backward(avatar_call* call, const void* means,
                                            void* v_means, void* v_quats, void* v_scales, void* v_viewmat,
                                            void* workspace);
 
-/* The rig: means [n,3], quats [n,4], weights [n], shifts [n,3], moves [2,3,4] (affine), turns [2,4] (wxyz)
- * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * move_1(mean + shift),
+/* The skin: means [n,3], quats [n,4], weights [n], offsets [n,3], transforms [2,3,4] (affine), transform_quats [2,4] (wxyz)
+ * -> posed_means [n,3] = weight * move_0(mean) + (1 - weight) * move_1(mean + offset),
  *    posed_quats [n,4] = (weight * turn_0 + (1 - weight) * turn_1) * quat. */
-AVATAR_API int32_t avatar_pose(avatar_call* call, const void* means, const void* quats, const void* weights,
-                               const void* shifts, const void* moves, const void* turns, int64_t n, void* posed_means,
+AVATAR_API int32_t avatar_skin(avatar_call* call, const void* means, const void* quats, const void* weights,
+                               const void* offsets, const void* transforms, const void* transform_quats, int64_t n, void* posed_means,
                                void* posed_quats);
 
-/* Bytes of workspace of avatar_pose_backward. */
-AVATAR_API int64_t avatar_pose_workspace(int32_t dtype, int64_t n);
+/* Bytes of workspace of avatar_skin_backward. */
+AVATAR_API int64_t avatar_skin_workspace(int32_t dtype, int64_t n);
 
-/* v_moves and v_turns may both be null. */
-AVATAR_API int32_t avatar_pose_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
-                                        const void* shifts, const void* moves, const void* turns, int64_t n,
+/* v_transforms and v_transform_quats may both be null. */
+AVATAR_API int32_t avatar_skin_backward(avatar_call* call, const void* means, const void* quats, const void* weights,
+                                        const void* offsets, const void* transforms, const void* transform_quats, int64_t n,
                                         const void* v_posed_means, const void* v_posed_quats, void* v_means,
-                                        void* v_quats, void* v_weights, void* v_shifts, void* v_moves, void* v_turns,
+                                        void* v_quats, void* v_weights, void* v_offsets, void* v_transforms, void* v_transform_quats,
                                         void* workspace);
+
+/* One frame of playback: canonical Gaussians as they are learned (scales as logarithms, opacities as logits; weights
+ * [n] of skinning, 0..1) to projected ones. bind_index [n,3] and bind_weight [n,3]: the vertices [num_vertices,3],
+ * displacements of the face mesh, that move a Gaussian. changes [changed,10]: of mean (3), scale (3), opacity (1) and
+ * color (3) of the first `changed`. warp [warp_rows,warp_columns,2]: displacements of the torso at the nodes of a grid;
+ * warp_frame [7]: its pivot (3), and its lower (2) and upper (2) corner from there. The rest as avatar_skin and
+ * avatar_project; posed_opacities [n], posed_colors [n,3]. */
+AVATAR_API int32_t avatar_animate(avatar_call* call, const void* means, const void* quats, const void* scales,
+                                   const void* opacities, const void* colors, const void* weights,
+                                   const int32_t* bind_index, const void* bind_weight, int64_t n, const void* changes,
+                                   int64_t changed, const void* vertices, int32_t num_vertices, const void* transforms,
+                                   const void* transform_quats, const void* warp, int32_t warp_rows,
+                                   int32_t warp_columns, const void* warp_frame, const void* viewmat,
+                                   const void* intrinsics, int32_t width, int32_t height, double eps2d, double near_plane, int32_t* radii,
+                                   void* means2d, void* depths, void* conics, void* posed_opacities,
+                                   void* posed_colors);
 
 /* Bytes of workspace of avatar_bin_count, to be handed on unchanged to avatar_bin_fill. */
 AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width, int32_t height);
@@ -120,7 +136,7 @@ AVATAR_API int64_t avatar_rasterize_workspace(int32_t dtype, int64_t n, int64_t 
 
 /* Blend the tile lists: image [height,width,channels], final_t [height,width] (transmittance left), last [height,width]
  * (index in the tile's list of the last Gaussian before blending stopped: the end of the list, mostly; -1: none). background may be null; background_stride is 0
- * for one colour [channels], or `channels` for a picture. */
+ * for one color [channels], or `channels` for an image. */
 AVATAR_API int32_t avatar_rasterize(avatar_call* call, const void* means2d, const void* conics, const void* colors,
                                     const void* opacities, int64_t n, int32_t channels, const void* background,
                                     int32_t background_stride, int32_t width, int32_t height,
@@ -136,6 +152,13 @@ AVATAR_API int32_t avatar_rasterize_backward(avatar_call* call, const void* mean
                                              const int32_t* last, const void* v_image, const void* v_final_t,
                                              void* v_means2d, void* v_conics, void* v_colors, void* v_opacities,
                                              void* workspace);
+
+/* For playback: avatar_rasterize to bytes, image [height,width,channels] of uint8_t, 255 for 1 and above. */
+AVATAR_API int32_t avatar_draw(avatar_call* call, const void* means2d, const void* conics, const void* colors,
+                                const void* opacities, int64_t n, int32_t channels, const void* background,
+                                int32_t background_stride, int32_t width, int32_t height, const void* limits,
+                                const int32_t* tile_offsets, const int32_t* ids, void* image,
+                                void* workspace);
 
 /* Bytes of workspace of avatar_ssim and avatar_ssim_backward. */
 AVATAR_API int64_t avatar_ssim_workspace(int32_t dtype, int32_t num_threads, int32_t height, int32_t width,
@@ -198,14 +221,14 @@ AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, 
                                            const void* scale, void* out, void* workspace);
 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
- * colour [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
+ * color [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
  * transmittance before each sample. offsets [rays+1] must not go down. */
-AVATAR_API int32_t avatar_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+AVATAR_API int32_t avatar_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                                 const void* densities, const void* colors, int64_t rays, int32_t channels,
                                 void* color, void* opacity, void* depth, void* transmittance);
 
 /* Cotangents of densities and colors. */
-AVATAR_API int32_t avatar_march_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+AVATAR_API int32_t avatar_march_rays_backward(avatar_call* call, const int32_t* offsets, const void* starts,
                                          const void* ends, const void* densities, const void* colors, int64_t rays,
                                          int32_t channels, const void* opacity, const void* depth,
                                          const void* transmittance, const void* v_color, const void* v_opacity,

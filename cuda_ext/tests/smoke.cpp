@@ -72,19 +72,35 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(means2d);
   log.add(conics);
 
-  const auto moves = uniform<T>(24, -1, 1), turns = uniform<T>(8, -1, 1), weights = uniform<T>(n, 0, 1);
-  const auto shifts = uniform<T>(n * 3, -1, 1);
-  std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_shifts(n * 3);
-  RUN(avatar_pose, means.data(), quats.data(), weights.data(), shifts.data(), moves.data(), turns.data(), n,
+  const auto transforms = uniform<T>(24, -1, 1), transform_quats = uniform<T>(8, -1, 1), weights = uniform<T>(n, 0, 1);
+  const auto skin_offsets = uniform<T>(n * 3, -1, 1);
+  std::vector<T> posed_means(n * 3), posed_quats(n * 4), v_posed(n * 3), v_turned(n * 4), v_weights(n), v_offsets(n * 3);
+  RUN(avatar_skin, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
       posed_means.data(), posed_quats.data());
-  std::vector<T> v_moves(24), v_turns(8);
-  workspace = bytes(avatar_pose_workspace(dtype, n));
-  RUN(avatar_pose_backward, means.data(), quats.data(), weights.data(), shifts.data(), moves.data(), turns.data(), n,
-      posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_shifts.data(),
-      v_moves.data(), v_turns.data(), workspace.data());
+  std::vector<T> v_transforms(24), v_transform_quats(8);
+  workspace = bytes(avatar_skin_workspace(dtype, n));
+  RUN(avatar_skin_backward, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
+      posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_offsets.data(),
+      v_transforms.data(), v_transform_quats.data(), workspace.data());
   for (const auto* values :
-       {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_shifts, &v_moves, &v_turns})
+       {&posed_means, &posed_quats, &v_posed, &v_turned, &v_weights, &v_offsets, &v_transforms, &v_transform_quats})
     log.add(*values);
+
+  const int vertices = 5, warp_rows = 3, warp_columns = 4;
+  std::vector<int32_t> bind_index(n * 3);
+  for (size_t i = 0; i < bind_index.size(); ++i) bind_index[i] = static_cast<int32_t>(i % 8) - 1;  // some out of range
+  const auto logits = uniform<T>(n, -3, 3), rgb = uniform<T>(n * 3, 0, 1), changes = uniform<T>(n / 2 * 10, -0.2, 0.2);
+  const auto displacements = uniform<T>(vertices * 3, -1, 1), warp = uniform<T>(warp_rows * warp_columns * 2, -1, 1);
+  const T warp_frame[7] = {0, 0, 30, -9, -8, 9, 8};
+  std::vector<T> alphas(n), posed_rgb(n * 3);
+  RUN(avatar_animate, means.data(), quats.data(), scales.data(), logits.data(), rgb.data(), weights.data(),
+      bind_index.data(), skin_offsets.data(), n, changes.data(), n / 2, displacements.data(), vertices, transforms.data(),
+      transform_quats.data(), warp.data(), warp_rows, warp_columns, warp_frame, view, intrinsics, width, height, 0.3,
+      0.01, radii.data(), means2d.data(), depths.data(), conics.data(), alphas.data(), posed_rgb.data());
+  for (const auto* values : {&means2d, &depths, &conics, &alphas, &posed_rgb}) log.add(*values);
+  // The rest goes on with the projection of the Gaussians as they are.
+  RUN(avatar_project, means.data(), quats.data(), scales.data(), view, intrinsics, n, width, height, 0.3, 0.01,
+      radii.data(), means2d.data(), depths.data(), conics.data());
 
   const auto colors = uniform<T>(n * channels, 0, 1), opacities = uniform<T>(n, 0, 1);
   const auto background = uniform<T>(size_t(width) * height * channels, 0, 1);
@@ -108,6 +124,10 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   RUN(avatar_rasterize, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
       channels, width, height, limits.data(), tile_offsets.data(), ids.data(), image.data(), final_t.data(),
       last.data(), workspace.data());
+  std::vector<uint8_t> drawn(pixels * channels);
+  RUN(avatar_draw, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels, background.data(),
+      channels, width, height, limits.data(), tile_offsets.data(), ids.data(), drawn.data(), workspace.data());
+  log.add(drawn);
   std::vector<T> v_means2d(n * 2), v_conics(n * 3), v_colors(n * channels), v_opacities(n);
   workspace = bytes(avatar_rasterize_workspace(dtype, n, pairs, channels));
   RUN(avatar_rasterize_backward, means2d.data(), conics.data(), colors.data(), opacities.data(), n, channels,
@@ -194,10 +214,10 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   std::vector<T> edges(n + 1), ray_color(rays * channels), ray_opacity(rays), ray_depth(rays), reached(n);
   for (int64_t i = 0; i < n; ++i) edges[i + 1] = edges[i] + lengths[i];
   const T* ends = edges.data() + 1;
-  RUN(avatar_march, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
+  RUN(avatar_march_rays, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
       ray_color.data(), ray_opacity.data(), ray_depth.data(), reached.data());
   std::vector<T> v_densities(n), v_ray_colors(n * channels);
-  RUN(avatar_march_backward, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
+  RUN(avatar_march_rays_backward, offsets.data(), edges.data(), ends, opacities.data(), colors.data(), rays, channels,
       ray_opacity.data(), ray_depth.data(), reached.data(), ray_color.data(), ray_opacity.data(), ray_depth.data(),
       v_densities.data(), v_ray_colors.data());
   log.add(ray_color);

@@ -19,8 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avatar.native import cuda
-from avatar.native.cuda_operators import KERNELS
+from avatar.native import cuda, operators
 from tests.kernels.compare import Function, values_and_gradients
 
 CUDA_EXT = Path(__file__).parents[2] / "cuda_ext"
@@ -71,15 +70,12 @@ class Backend:
         if self.name == "gpu":
             yield
             return
-        saved = {operator: dict(operator._backend_fns) for operator in KERNELS}
-        with mock.patch.object(cuda, "_load", lambda: (self.library, "")), _uninitialised_memory_is_nan():
-            for operator, kernel in KERNELS.items():
-                operator.register_kernel("cpu", kernel)
-            try:
-                yield
-            finally:
-                for operator, kernels in saved.items():
-                    operator._backend_fns.update(kernels)
+        with (
+            mock.patch.object(cuda, "_load", lambda: (self.library, "")),
+            mock.patch.object(operators, "kernels", lambda device: self.library),
+            _uninitialised_memory_is_nan(),
+        ):
+            yield
 
     def run(self, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Outputs of a function of tensors on the device, as CPU tensors."""

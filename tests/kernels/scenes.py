@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from avatar.native import CanonicalGaussians, FrameMotion
+
 
 class Scene(NamedTuple):
     means: Tensor
@@ -67,8 +69,37 @@ def packed_rays(counts: list[int], channels: int, dtype: torch.dtype = torch.flo
     return offsets, [x.to(dtype) for x in (starts, starts + lengths, densities, colors)]
 
 
-def rigged(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Gaussians between two motions: means, quats, weights, shifts, moves, turns."""
+def skinned(n: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Gaussians between two transforms: means, quats, weights, offsets, transforms, transform_quats."""
     g = torch.Generator().manual_seed(4)
     shapes = [(n, 3), (n, 4), (n,), (n, 3), (2, 3, 4), (2, 4)]
     return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def animated(
+    n: int, changed: int, dtype: torch.dtype = torch.float64
+) -> tuple[CanonicalGaussians, FrameMotion, Tensor, Tensor, int, int]:
+    """Arguments of `animate_gaussians`: n Gaussians in view, the first of which change, and some beside the grid."""
+    g, scene = torch.Generator().manual_seed(6), random_scene(n)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    gaussians = CanonicalGaussians(
+        scene.means + torch.tensor([0.0, 0.0, 50.0]), scene.quats, scene.scales.log(), normal(n, 1), scene.colors,
+        torch.rand(n, 1, generator=g, dtype=torch.float64), torch.randint(7, (n, 3), generator=g, dtype=torch.int32),
+        normal(n, 3),
+    )  # fmt: skip
+    eye = torch.eye(3, 4, dtype=torch.float64).expand(2, 3, 4) + 0.1 * normal(2, 3, 4)
+    frame = torch.tensor([0.5, -0.3, 50.0, -8.0, -6.0, 9.0, 5.0], dtype=torch.float64)
+    motion = FrameMotion(0.3 * normal(changed, 10), normal(7, 3), eye, normal(2, 4), normal(4, 6, 2), frame)
+    view = scene.viewmat.clone()
+    view[2, 3] -= 50.0
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.is_floating_point() else x
+
+    return (
+        CanonicalGaussians(*map(cast, gaussians)), FrameMotion(*map(cast, motion)), cast(view), cast(scene.K),
+        scene.width, scene.height,
+    )  # fmt: skip

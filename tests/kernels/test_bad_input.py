@@ -45,11 +45,11 @@ def _good() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "near_plane": 0.01,
             },
         ),
-        "pose_gaussians": (
-            native.pose_gaussians,
+        "skin_gaussians": (
+            native.skin_gaussians,
             {
                 "means": torch.rand(5, 3), "quats": torch.rand(5, 4), "weights": torch.rand(5),
-                "shifts": torch.rand(5, 3), "moves": torch.rand(2, 3, 4), "turns": torch.rand(2, 4),
+                "offsets": torch.rand(5, 3), "transforms": torch.rand(2, 3, 4), "transform_quats": torch.rand(2, 4),
             },
         ),
         "rasterize": (
@@ -126,7 +126,7 @@ def test_shapes(op, name):
         larger = torch.cat([good, good.narrow(d, 0, 1)], dim=d)
         if (name, d) in FREE.get(op, ()):
             continue
-        if name == "offsets":  # any number of rays is good, but not these numbers
+        if (op, name) == ("march_rays", "offsets"):  # any number of rays is good, but not these numbers
             _refused(op, "offsets run from 0 to 0; expected 0 to 5", offsets=larger)
             continue
         # A dimension that others share shows in them, so the message may name one of those.
@@ -179,7 +179,7 @@ def test_types(op, name, kind):
         ("project_gaussians", {"viewmat": torch.full((4, 4), NAN)}, r"viewmat \[4, 4\] holds NaN"),
         ("project_gaussians", {"K": torch.full((3, 3), INF)}, r"K \[3, 3\] holds NaN or infinity"),
         ("project_gaussians", {"K": torch.zeros(3, 3)}, r"K \[3, 3\] has focal lengths 0 and 0; expected positive"),
-        ("pose_gaussians", {"means": torch.zeros(1).expand(MANY, 3)}, "means has shape.*N from 0 to 16777216"),
+        ("skin_gaussians", {"means": torch.zeros(1).expand(MANY, 3)}, "means has shape.*N from 0 to 16777216"),
         ("rasterize", {"means2d": torch.zeros(1).expand(MANY, 2)}, "means2d has shape"),
         ("rasterize", {"colors": torch.zeros(1).expand(5, 2**31)}, "colors has shape.*C from 1 to 32"),
         ("rasterize", {"colors": torch.zeros(5, 0)}, "C from 1 to 32"),
@@ -308,7 +308,7 @@ def test_nan_in_colours_reaches_the_picture(module, name):
         *(("deform_mlp", name) for name in _good()["deform_mlp"][1]),
         *(("deform_code", name) for name in _good()["deform_code"][1]),
         *(("triplane_encode", name) for name in ("points", "table")),
-        *(("pose_gaussians", name) for name in _good()["pose_gaussians"][1]),
+        *(("skin_gaussians", name) for name in _good()["skin_gaussians"][1]),
         *(("ssim", name) for name in ("a", "b")),
         *(("l1_ssim", name) for name in ("image", "target", "weight")),
         *(("march_rays", name) for name in ("starts", "ends", "densities", "colors")),
@@ -317,7 +317,7 @@ def test_nan_in_colours_reaches_the_picture(module, name):
 )
 def test_nan_is_not_swallowed(op, name, dtype, module):
     """Where no Gaussian can be left out, what is broken shows: a loss or a look at the result finds it."""
-    good = {k: x.to(dtype) if isinstance(x, Tensor) and k != "offsets" else x for k, x in _good()[op][1].items()}
+    good = {k: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for k, x in _good()[op][1].items()}
     broken = {**good, name: good[name].clone()}
     broken[name].view(-1)[: -(-broken[name].numel() // 3)] = NAN
     out = getattr(module, op)(*broken.values())
@@ -341,6 +341,8 @@ SIZES = {
     "channels": (3, (0, -1, 33, 2**31 - 1)), "levels": (1, (0, -1, 65, 2**31 - 1)),
     "rows": (16, (-1, 3, 2**31, 2**62)), "features": (2, (0, -1, 17, 2**31 - 1)),
     "inputs": (3, (0, 1025, 2**31 - 1)), "hidden": (64, (0, 1025, 2**31 - 1)), "outputs": (2, (0, 1025, 2**31 - 1)),
+    "changed": (0, (-1, 4, 2**62)), "num_vertices": (1, (0, -1, 2**31 - 1)),
+    "warp_rows": (2, (1, -1, 1025, 2**31 - 1)), "warp_columns": (2, (1, -1, 1025, 2**31 - 1)),
     "step": (1, (0, -1)), "num_threads": (1, (0, -1)), "background_stride": (0, ()), "dtype": (0, ()),
 }  # fmt: skip
 

@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from avatar import native
 from avatar.errors import AvatarError
-from avatar.native import _abi_cuda, cuda, rasterization, reference
-from avatar.native import march_rays as marching
+from avatar.native import CanonicalGaussians, FrameMotion, _abi_cuda, cuda, reference
+from avatar.native.bin_gaussians import bin_gaussians
 from avatar.native.library import runs_native
+from avatar.native.march_rays import _march as march_operator
+from avatar.native.rasterize import _blend
 from tests.kernels.compare import Function, values_and_gradients
 from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation
-from tests.kernels.scenes import packed_rays, random_scene, rigged
+from tests.kernels.scenes import animated, packed_rays, random_scene, skinned
 
 pytestmark = pytest.mark.usefixtures("needs_native")  # the CPU kernels are what is compared with
 
@@ -115,24 +117,62 @@ def test_projection_in_every_order(emulation):
     same_in_every_order(emulation, _project(native, s), [s.means, s.quats, s.scales, s.viewmat])
 
 
-# ---- the rig -------------------------------------------------------------------------------------------------------
+# ---- skinning ------------------------------------------------------------------------------------------------------
 
 
-def _pose(module) -> Function:
-    return lambda *inputs: module.pose_gaussians(*inputs)
+def _skin(module) -> Function:
+    return lambda *inputs: module.skin_gaussians(*inputs)
 
 
 @pytest.mark.parametrize("n", [0, 1, 128, 300])
-def test_posing_in_double_is_the_reference(emulation, n):
-    compare(emulation, _pose(native), _pose(reference), rigged(n), 1e-10)
+def test_skinning_in_double_is_the_reference(emulation, n):
+    compare(emulation, _skin(native), _skin(reference), skinned(n), 1e-10)
 
 
-def test_posing_is_the_cpus(backend):
-    compare(backend, _pose(native), _pose(native), rigged(500, torch.float32), 2e-5)
+def test_skinning_is_the_cpus(backend):
+    compare(backend, _skin(native), _skin(native), skinned(500, torch.float32), 2e-5)
 
 
-def test_posing_in_every_order(emulation):
-    same_in_every_order(emulation, _pose(native), rigged(300, torch.float32))
+def test_skinning_in_every_order(emulation):
+    same_in_every_order(emulation, _skin(native), skinned(300, torch.float32))
+
+
+# ---- playback ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 128, 300])
+def test_animation_in_double_is_the_reference(emulation, n):
+    arguments = animated(n, n // 2)
+    with emulation.active():
+        got = native.animate_gaussians(*arguments)
+    for x, y in zip(got, reference.animate_gaussians(*arguments), strict=True):
+        torch.testing.assert_close(x, y.to(x.dtype), rtol=1e-9, atol=1e-9)
+
+
+def test_animation_is_the_cpus(backend):
+    gaussians, motion, view, K, width, height = animated(500, 300, torch.float32)
+    inputs = [*gaussians, *motion, view, K]
+
+    def run(*x: Tensor) -> tuple[Tensor, ...]:
+        return native.animate_gaussians(CanonicalGaussians(*x[:8]), FrameMotion(*x[8:14]), *x[14:], width, height)
+
+    got, expected = backend.run(run, inputs), run(*inputs)
+    seen = (got[0] > 0) & (expected[0] > 0)
+    assert (seen == (expected[0] > 0)).float().mean() > 0.99
+    assert_close([x[seen] for x in got[1:]], [x[seen] for x in expected[1:]], 2e-4)
+
+
+@pytest.mark.parametrize("case", ["some", "none", "odd size"])
+def test_bytes_are_the_cpus(backend, case):
+    inputs, (depths, radii), width, height = _projected(case, torch.float32)
+    background = torch.tensor([0.2, 0.4, 1.7])
+
+    def run(*x: Tensor) -> tuple[Tensor]:
+        return (native.draw(*x[:6], width, height, x[6]),)
+
+    tensors = [*inputs, depths, radii, background]
+    (got,), (expected,) = backend.run(run, tensors), run(*tensors)
+    assert (got.int() - expected.int()).abs().max() <= 1
 
 
 # ---- tri-planes ----------------------------------------------------------------------------------------------------
@@ -200,7 +240,7 @@ def _projected(case: str, dtype: torch.dtype, channels: int = 3) -> tuple[list[T
 
 
 def _bin(width: int, height: int) -> Function:
-    return lambda *tensors: rasterization._bin(*tensors, width, height)
+    return lambda *tensors: bin_gaussians(*tensors, width, height)
 
 
 @pytest.mark.parametrize("case", SCENES)
@@ -424,7 +464,7 @@ def test_adam_is_the_reference(backend, n):
     for step in range(1, 6):
         grad = torch.randn(n, generator=g)
         with backend.active():
-            cuda.adam_step(ours[0], grad.to(backend.device), *ours[1:], 1e-2, 0.9, 0.99, 1e-12, step)
+            native.adam_step(ours[0], grad.to(backend.device), *ours[1:], 1e-2, 0.9, 0.99, 1e-12, step)
         reference.adam_step(theirs[0], grad, *theirs[1:], 1e-2, 0.9, 0.99, 1e-12, step)
     assert_close([x.cpu() for x in ours], theirs, 2e-6)
 
@@ -460,27 +500,27 @@ def test_deformation_network(backend, n, hidden, outputs):
     code, condition, w1, b1, w2, b2, scale = inputs
     active = F.relu(code[:, :hidden] + code[:, hidden:] * condition)
     expected = F.linear(F.relu(F.linear(active, w1, b1)), w2, b2) * scale
-    assert_close(backend.run(lambda *x: (cuda.deform_code(*x),), inputs), [expected], 1e-5)
+    assert_close(backend.run(lambda *x: (native.deform_code(*x),), inputs), [expected], 1e-5)
 
 
 def test_a_bfloat16_code_is_converted(backend):
     code, *layers = _network(40, 64, 10)
-    half = backend.run(lambda code, *x: (cuda.deform_code(code.bfloat16(), *x),), [code, *layers])
-    assert_close(half, backend.run(lambda *x: (cuda.deform_code(*x),), [code.bfloat16().float(), *layers]), 0)
+    half = backend.run(lambda code, *x: (native.deform_code(code.bfloat16(), *x),), [code, *layers])
+    assert_close(half, backend.run(lambda *x: (native.deform_code(*x),), [code.bfloat16().float(), *layers]), 0)
 
 
 def test_deformation_in_every_order(emulation):
     results = []
     for order in (0, 1, 2, 3):
         with emulation.order(order):
-            results += emulation.run(lambda *x: (cuda.deform_code(*x),), _network(200, 64, 10))
+            results += emulation.run(lambda *x: (native.deform_code(*x),), _network(200, 64, 10))
     assert all(torch.equal(results[0], x) for x in results[1:])
 
 
 def test_the_kernel_refuses_another_width(emulation):
     tensors = _network(4, 32, 10)
     with pytest.raises(AvatarError, match="64 hidden channels"):
-        emulation.library.call("avatar_cuda_deform_code", tensors[0], *tensors, 4, 32, 10, torch.zeros(4, 10))
+        emulation.library.call("deform_code", tensors[0], *tensors, 4, 32, 10, torch.zeros(4, 10))
 
 
 # ---- rays ----------------------------------------------------------------------------------------------------------
@@ -529,11 +569,11 @@ def test_operator_contracts(emulation):
     (means2d, conics, colors, opacities), (depths, radii), width, height = _projected("one", torch.float64)
     offsets, (starts, ends, densities, rgb) = packed_rays([3, 0, 2], 3, torch.float64)
     with emulation.active():
-        tiles = rasterization._bin(means2d, conics, opacities, depths, radii, width, height)
+        tiles = bin_gaussians(means2d, conics, opacities, depths, radii, width, height)
         leaves = [x.clone().requires_grad_() for x in (means2d, conics, colors, opacities)]
-        torch.library.opcheck(rasterization._blend, (*leaves, None, *tiles, width, height))
+        torch.library.opcheck(_blend, (*leaves, None, *tiles, width, height))
         samples = (densities.requires_grad_(), rgb.requires_grad_())
-        torch.library.opcheck(marching._march, (offsets, starts, ends, *samples))
+        torch.library.opcheck(march_operator, (offsets, starts, ends, *samples))
 
 
 @pytest.mark.skipif(shutil.which("c++filt") is None, reason="c++filt tells the names of kernels")
@@ -560,9 +600,9 @@ def test_refusals_become_errors(emulation):
     x = torch.zeros(4)
     with emulation.active():
         with pytest.raises(AvatarError, match="n, step are 4, 0"):
-            cuda.adam_step(x, x, x, x, 0.1, 0.9, 0.9, 1e-8, 0)
+            emulation.library.call("adam_step", x, x, x, x, x, 4, 0.1, 0.9, 0.9, 1e-8, 0)
         with pytest.raises(AvatarError, match="float16 is not supported"):
-            cuda.adam_step(x.half(), x, x, x, 0.1, 0.9, 0.9, 1e-8, 1)
+            emulation.library.call("adam_step", x.half(), x, x, x, x, 4, 0.1, 0.9, 0.9, 1e-8, 1)
 
 
 def test_without_the_library_the_error_says_how_to_build_it(monkeypatch):

@@ -107,4 +107,4 @@ def test_kernel_refusals_become_errors():
     loaded = library()
     assert loaded is not None
     with pytest.raises(AvatarError, match="adam_step: n, step are -1, 1"):
-        loaded.call("avatar_adam_step", torch.float32, None, None, None, None, -1, 0.1, 0.9, 0.9, 1e-8, 1)
+        loaded.call("adam_step", torch.zeros(1), None, None, None, None, -1, 0.1, 0.9, 0.9, 1e-8, 1)

@@ -6,8 +6,8 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
+from avatar.native.deform_mlp import _deform, _deform_code
 from avatar.native.library import multiplies_bfloat16
-from avatar.native.mlp import _deform, _deform_code
 from tests.kernels.compare import assert_same, values_and_gradients
 
 NAMES = (

@@ -6,7 +6,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.project import _project
+from avatar.native.project_gaussians import _project
 from tests.kernels.compare import assert_same, values_and_gradients
 from tests.kernels.scenes import Scene, random_scene
 

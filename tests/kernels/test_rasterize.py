@@ -7,7 +7,8 @@ from torch import Tensor
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.rasterization import _bin, _blend
+from avatar.native.bin_gaussians import bin_gaussians
+from avatar.native.rasterize import _blend
 from tests.kernels.compare import assert_same, values_and_gradients
 from tests.kernels.scenes import random_scene
 
@@ -156,7 +157,7 @@ def test_means2d_gradient_can_be_retained():
 @pytest.mark.parametrize("width,height", [(50, 37), (16, 16), (1, 1), (300, 5)])
 def test_every_pair_is_listed_once_and_in_order(width, height):
     (means2d, conics, _, opacities), (depths, radii, *_) = _projected(300, width=width, height=height)
-    _, tile_offsets, ids, slots, slot_offsets = _bin(means2d, conics, opacities, depths, radii, width, height)
+    _, tile_offsets, ids, slots, slot_offsets = bin_gaussians(means2d, conics, opacities, depths, radii, width, height)
     assert tile_offsets[-1] == len(ids) == slot_offsets[-1]
     assert torch.equal(slots.sort().values, torch.arange(len(ids), dtype=torch.int32))
     owner = torch.bucketize(slots, slot_offsets[1:], right=True)
@@ -169,8 +170,8 @@ def test_every_pair_is_listed_once_and_in_order(width, height):
 @pytest.mark.parametrize("with_background", [False, True])
 def test_operator_contract(with_background):
     (means2d, conics, colors, opacities), (depths, radii, width, height) = _projected(20)
-    tiles = _bin(means2d, conics, opacities, depths, radii, width, height)
-    torch.library.opcheck(_bin, (means2d, conics, opacities, depths, radii, width, height))
+    tiles = bin_gaussians(means2d, conics, opacities, depths, radii, width, height)
+    torch.library.opcheck(bin_gaussians, (means2d, conics, opacities, depths, radii, width, height))
     background = torch.rand(3, dtype=torch.float64, requires_grad=True) if with_background else None
     leaves = [x.clone().requires_grad_() for x in (means2d, conics, colors, opacities)]
     torch.library.opcheck(_blend, (*leaves, background, *tiles, width, height))

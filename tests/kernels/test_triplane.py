@@ -6,7 +6,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.triplane import _encode
+from avatar.native.triplane_encode import _encode
 from tests.kernels.compare import assert_same, values_and_gradients
 
 RESOLUTIONS = [1, 4, 9, 16, 40]  # with 128 rows, the last two are hashed

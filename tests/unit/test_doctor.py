@@ -73,7 +73,7 @@ def test_every_kernel_is_compared():
     from avatar.native import reference
 
     named = {name for name in native.__all__ if hasattr(reference, name)}
-    assert set(operators.operator_errors()) == named - {"deform_code"}  # a part of deform_mlp
+    assert set(operators.operator_errors()) == named - {"deform_code", "draw"}  # parts of deform_mlp and rasterize
 
 
 def test_backends_are_a_line_each(monkeypatch):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
-# A module may import only from its own layer and the layers before it (docs/design.md). Every part is in one.
+# A module may import only from its own layer and the layers before it (docs/architecture.md). Every part is in one.
 LAYERS = (
     {"errors", "log", "paths", "environment", "checks", "writing", "registry"},
     {"native", "geometry", "io", "assets", "device", "backends"},

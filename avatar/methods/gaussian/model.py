@@ -282,6 +282,15 @@ class GaussianAvatar(Method):
         still = len(self.gaussians) - len(change.means)
         return Deformation(*(nn.functional.pad(part, (0, 0, 0, still)) for part in change)) if still else change
 
+    def changes(self, condition: Tensor) -> Tensor:
+        """Changes [M, 10] of the Gaussians that may deform, the first M, as :meth:`deformation` without gradients."""
+        code = self.spatial_code()
+        return (
+            self.field.changes(code, condition)
+            if self.baked is None
+            else self.baked.changes(self.field, code, condition)
+        )
+
     def _deformed(self) -> tuple[Tensor, Tensor]:
         """Positions and embeddings of the Gaussians that the field may change: the first ones."""
         g = self.gaussians
@@ -307,6 +316,7 @@ class GaussianAvatar(Method):
     def playback(self, precision: Precision = "auto") -> Playback:
         """Prepare fast drawing: half precision for the field's cached code where that gains, a CUDA graph on a GPU."""
         from avatar.methods.gaussian.cuda_graph import FrameGraphs
+        from avatar.methods.gaussian.playback import CpuFrames
 
         # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
         gains = self.device.type == "cpu" and self.baked is None and multiplies_bfloat16()
@@ -314,7 +324,11 @@ class GaussianAvatar(Method):
         self.code_dtype, self._code = torch.bfloat16 if half else torch.float32, None
         # gsplat and the torch reference wait for the GPU within a frame.
         recordable = self.device.type == "cuda" and self.config.renderer == "native" and runs_native(self.background)
-        return FrameGraphs(self) if recordable else self.draw
+        if recordable:
+            return FrameGraphs(self)
+        if self.device.type == "cpu" and self.config.renderer == "native" and runs_native(self.background):
+            return CpuFrames(self).draw
+        return self.draw
 
     def bake(self, run: Path, motion: Motion, modes: int) -> Path:
         from avatar.methods.gaussian import bake

@@ -5,8 +5,7 @@
 // its own counters, which makes the lists independent of the number of threads.
 //
 // Which tiles a Gaussian belongs to is in avatar_tiles.h.
-#include "avatar_tiles.h"
-#include "common.h"
+#include "tile_lanes.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
@@ -16,6 +15,7 @@ constexpr int kChunks = 8;
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
 constexpr int64_t kBlock = 512;
+constexpr int64_t kAhead = 16;  // Gaussians; far enough for memory to answer, near enough to stay in the first cache
 
 template <typename T>
 struct DepthKey;
@@ -71,22 +71,55 @@ AVATAR_HD void for_each_tile(const Spans& spans, const MakeEllipse& ellipse, int
   }
 }
 
-// Fill `spans` and return the number of tiles.
-int32_t count_tiles(const TileEllipse& e, int width, Spans* spans) {
-  const int rows = e.last_row - e.first_row + 1;
-  const bool fits = rows <= Spans::kCapacity;
-  spans->first_row = static_cast<int16_t>(e.first_row);
-  spans->rows = static_cast<int16_t>(fits ? rows : Spans::kTooMany);
-  int32_t count = 0;
-  for (int i = 0; i < rows; ++i) {
-    int first = 0, last = -1;
-    tile_columns(e, e.first_row + i, width, &first, &last);
-    count += last - first + 1;
-    if (!fits) continue;
-    spans->first[i] = static_cast<int16_t>(first);
-    spans->last[i] = static_cast<int16_t>(last);
+// The register of Gaussians from `first` on: their spans, the number of tiles of each, and their limits.
+template <typename T>
+void count_tiles(const T* means2d, const T* conics, const T* opacities, const int32_t* radii, int64_t first,
+                 int64_t end, int width, int height, Spans* spans, int32_t* counts, T* limits) {
+  constexpr int kCount = DoubleLanes::kCount;
+  double x[kCount], y[kCount], a[kCount], b[kCount], c[kCount], limit[kCount];
+  for (int lane = 0; lane < kCount; ++lane) {
+    const int64_t g = first + lane < end ? first + lane : end - 1;
+    x[lane] = means2d[2 * g];
+    y[lane] = means2d[2 * g + 1];
+    a[lane] = conics[3 * g];
+    b[lane] = conics[3 * g + 1];
+    c[lane] = conics[3 * g + 2];
+    limit[lane] = radii[g] > 0 ? limit_of_opacity(double(opacities[g])) : 0.0;
   }
-  return count;
+  typedef DoubleLanes V;
+  const TileEllipses e = tile_ellipses(V::load(x), V::load(y), V::load(a), V::load(b), V::load(c), V::load(limit),
+                                       width, height);
+  double first_row[kCount], last_row[kCount];
+  e.first_row.store(first_row);
+  e.last_row.store(last_row);
+  e.limit.store(limit);
+  int32_t count[kCount] = {};
+  int most = 0;
+  for (int lane = 0; lane < kCount; ++lane) {
+    const int rows = static_cast<int>(last_row[lane] - first_row[lane]) + 1;
+    most = rows > most ? rows : most;
+    if (first + lane >= end) continue;
+    Spans& own = spans[first + lane];
+    own.first_row = static_cast<int16_t>(first_row[lane]);
+    own.rows = static_cast<int16_t>(rows <= Spans::kCapacity ? rows : Spans::kTooMany);
+  }
+  for (int i = 0; i < most; ++i) {
+    V from, to;
+    tile_columns(e, i, width, &from, &to);
+    double first_column[kCount], last_column[kCount];
+    from.store(first_column);
+    to.store(last_column);
+    for (int lane = 0; lane < kCount; ++lane) {
+      count[lane] += static_cast<int32_t>(last_column[lane] - first_column[lane]) + 1;
+      if (i >= Spans::kCapacity || first + lane >= end) continue;
+      spans[first + lane].first[i] = static_cast<int16_t>(first_column[lane]);
+      spans[first + lane].last[i] = static_cast<int16_t>(last_column[lane]);
+    }
+  }
+  for (int lane = 0; lane < kCount && first + lane < end; ++lane) {
+    counts[first + lane] = count[lane];
+    limits[first + lane] = T(limit[lane]);
+  }
 }
 
 template <typename T>
@@ -108,6 +141,12 @@ struct Workspace {
     counters = reinterpret_cast<int32_t*>(spans + n);
   }
 };
+
+// Fetch what the deal will read about a later Gaussian: sorted by depth, their addresses jump, and each read would wait.
+template <typename T>
+AVATAR_HD void prefetch_ahead(const Workspace<T>& work, int64_t i, int64_t end) {
+  __builtin_prefetch(&work.spans[work.order[i + kAhead < end ? i + kAhead : end - 1]]);
+}
 
 template <typename T>
 void sort_by_depth(Workspace<T>& work) {
@@ -161,16 +200,8 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
   Workspace<T> work(workspace, n);
 
   parallel_blocks(threads, n, kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      int32_t count = 0;
-      limits[g] = T(0);
-      if (radii[g] > 0) {
-        const TileEllipse e = ellipse_at(means2d, conics, opacities, g, width, height);
-        limits[g] = T(e.limit);
-        count = count_tiles(e, width, &work.spans[g]);
-      }
-      slot_offsets[g + 1] = count;
-    }
+    for (int64_t first = begin; first < end; first += DoubleLanes::kCount)
+      count_tiles(means2d, conics, opacities, radii, first, end, width, height, work.spans, slot_offsets + 1, limits);
   });
 
   slot_offsets[0] = 0;
@@ -193,7 +224,9 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
   parallel_for(threads, kChunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
     for (int64_t tile = 0; tile < tiles; ++tile) counter[tile] = 0;
-    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_ahead(work, i, end);
       const int64_t g = work.order[i];
       const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
       for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) { ++counter[tile]; });
@@ -221,7 +254,9 @@ void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities
   const int64_t visible = *work.visible;
   parallel_for(threads, kChunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
-    for (int64_t i = visible * chunk / kChunks; i < visible * (chunk + 1) / kChunks; ++i) {
+    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_ahead(work, i, end);
       const int32_t g = work.order[i];
       int32_t slot = slot_offsets[g];
       const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };

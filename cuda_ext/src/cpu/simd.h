@@ -294,6 +294,23 @@ AVATAR_HD Lanes<float> exp2_approximate(Lanes<float> x) {
 #endif
 }
 
+AVATAR_HD Lanes<double> exponential(Lanes<double> x) {
+  return map_lanes(x, [](double value) { return ::exp(value); });
+}
+
+// e^x to two units in the last place, for results that are ordinary numbers; beyond, the nearest of those. NaN stays NaN.
+AVATAR_HD Lanes<float> exponential(Lanes<float> x) {
+  using V = Lanes<float>;
+  typedef uint32_t words __attribute__((vector_size(AVATAR_REGISTER_BYTES)));
+  const V inside = at_most(at_least(x, V(-87.0)), V(87.0)), magic(12582912.0);  // 1.5 * 2^23: adding it rounds
+  const V shifted = inside * V(1.44269504088896341) + magic, n = shifted - magic;
+  const V f = (inside - n * V(0.693359375)) + n * V(2.12194440e-4);  // the logarithm of 2 in two parts
+  V p = V(1.0 / 5040);
+  for (const double factor : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 1.0 / 2, 1.0, 1.0}) p = p * f + V(factor);
+  const V out((Vector<float>::values)((words)p.v + ((words)shifted.v << 23)));
+  return select(x <= x, out, x);
+}
+
 // To 1e-5 of itself; NaN stays NaN.
 AVATAR_HD Lanes<float> opacity_of(Lanes<float> tau) {
   using V = Lanes<float>;

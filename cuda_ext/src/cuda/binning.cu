@@ -148,7 +148,7 @@ using namespace avatar::AVATAR_ISA;
 
 extern "C" {
 
-int64_t avatar_cuda_bin_count_workspace(int64_t n) { return good_count(n) ? CountWorkspace(nullptr, n).bytes : -1; }
+int64_t avatar_cuda_bin_count_workspace(int32_t, int64_t n) { return good_count(n) ? CountWorkspace(nullptr, n).bytes : -1; }
 
 int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                               const int32_t* radii, int64_t n, int32_t width, int32_t height, int32_t* slot_offsets,
@@ -168,7 +168,7 @@ int32_t avatar_cuda_bin_count(avatar_call* call, const void* means2d, const void
   });
 }
 
-int64_t avatar_cuda_bin_fill_workspace(int64_t capacity, int32_t width, int32_t height) {
+int64_t avatar_cuda_bin_fill_workspace(int32_t, int64_t capacity, int32_t width, int32_t height) {
   if (!good_capacity(capacity) || !good_picture(width, height, 1)) return -1;
   return FillWorkspace(nullptr, capacity, tiles_along(width) * tiles_along(height)).bytes;
 }

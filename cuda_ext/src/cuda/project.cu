@@ -1,5 +1,5 @@
 // Projection of 3D Gaussians and its vector-Jacobian product, one thread per Gaussian.
-#include "device.h"
+#include "projected.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
@@ -17,17 +17,7 @@ __global__ void __launch_bounds__(kThreads)
   if (g >= n) return;
   const CameraModel<T> camera = camera_model(viewmat, intrinsics, width, height, eps2d);
   const ProjectedGaussian<T> p = project_gaussian(camera, means + 3 * g, quats + 4 * g, scales + 3 * g);
-  const T reach = T(3) * root(p.largest);
-  // Phrased so that a NaN anywhere culls the Gaussian.
-  const bool seen = p.depth >= near_plane && p.determinant > T(0) && reach < T(1e9) && p.x + reach > T(0) &&
-                    p.x - reach < T(width) && p.y + reach > T(0) && p.y - reach < T(height);
-  radii[g] = seen ? static_cast<int32_t>(::ceil(reach)) : 0;
-  means2d[2 * g] = seen ? p.x : T(0);
-  means2d[2 * g + 1] = seen ? p.y : T(0);
-  depths[g] = seen ? p.depth : T(0);
-  conics[3 * g] = seen ? p.a : T(0);
-  conics[3 * g + 1] = seen ? p.b : T(0);
-  conics[3 * g + 2] = seen ? p.c : T(0);
+  store_projected(p, g, width, height, near_plane, radii, means2d, depths, conics);
 }
 
 // kView: also sum the view matrix's cotangent over the block, into view_sums [blocks, kViewTerms].

@@ -265,7 +265,7 @@ using namespace avatar::AVATAR_ISA;
 
 extern "C" {
 
-int64_t avatar_cuda_ssim_workspace(int32_t height, int32_t width, int32_t channels) {
+int64_t avatar_cuda_ssim_workspace(int32_t, int32_t height, int32_t width, int32_t channels) {
   if (!good_picture(width, height, channels)) return -1;
   return Workspace(nullptr, {height, width, channels}, 0).bytes;
 }

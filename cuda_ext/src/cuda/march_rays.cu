@@ -11,7 +11,7 @@ constexpr int kThreads = 128;
 // kChannels: 3 is exact, 32 is an upper bound.
 template <typename T, int kChannels>
 __global__ void __launch_bounds__(kThreads)
-    march_kernel(const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
+    march_rays_kernel(const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
                  int64_t rays, int channel_count, T* color, T* opacity, T* depth, T* transmittance) {
   const int64_t ray = global_thread() / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, channels = kChannels == 3 ? 3 : channel_count;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T, int kChannels>
 __global__ void __launch_bounds__(kThreads)
-    march_backward_kernel(const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
+    march_rays_backward_kernel(const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
                           int64_t rays, int channel_count, const T* opacity, const T* depth, const T* transmittance,
                           const T* v_color, const T* v_opacity, const T* v_depth, T* v_densities, T* v_colors) {
   const int64_t ray = global_thread() / kWarp;
@@ -105,7 +105,7 @@ using namespace avatar::AVATAR_ISA;
 
 extern "C" {
 
-int32_t avatar_cuda_march(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+int32_t avatar_cuda_march_rays(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                           const void* densities, const void* colors, int64_t rays, int32_t channels, void* color,
                           void* opacity, void* depth, void* transmittance, void* stream) {
   AVATAR_RETURN_IF_BAD(check_call(call, rays));
@@ -114,14 +114,14 @@ int32_t avatar_cuda_march(avatar_call* call, const int32_t* offsets, const void*
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);
-    const auto kernel = channels == 3 ? march_kernel<T, 3> : march_kernel<T, kMaxChannels>;
+    const auto kernel = channels == 3 ? march_rays_kernel<T, 3> : march_rays_kernel<T, kMaxChannels>;
     return launch(call, kernel, blocks_for(rays * kWarp, kThreads), kThreads, static_cast<cudaStream_t>(stream),
                   offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays, channels, out<T>(color),
                   out<T>(opacity), out<T>(depth), out<T>(transmittance));
   });
 }
 
-int32_t avatar_cuda_march_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+int32_t avatar_cuda_march_rays_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
                                    const void* densities, const void* colors, int64_t rays, int32_t channels,
                                    const void* opacity, const void* depth, const void* transmittance,
                                    const void* v_color, const void* v_opacity, const void* v_depth, void* v_densities,
@@ -132,7 +132,7 @@ int32_t avatar_cuda_march_backward(avatar_call* call, const int32_t* offsets, co
   return with_dtype(call, [&](auto zero) {
     using T = decltype(zero);
     if (rays == 0) return int32_t(AVATAR_OK);
-    const auto kernel = channels == 3 ? march_backward_kernel<T, 3> : march_backward_kernel<T, kMaxChannels>;
+    const auto kernel = channels == 3 ? march_rays_backward_kernel<T, 3> : march_rays_backward_kernel<T, kMaxChannels>;
     return launch(call, kernel, blocks_for(rays * kWarp, kThreads), kThreads, static_cast<cudaStream_t>(stream),
                   offsets, in<T>(starts), in<T>(ends), in<T>(densities), in<T>(colors), rays, channels, in<T>(opacity),
                   in<T>(depth), in<T>(transmittance), in<T>(v_color), in<T>(v_opacity), in<T>(v_depth),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import float_tensor, number, picture_size
-from avatar.native.library import require_library, runs_native
+from avatar.native.checks import float_tensor, image_size, number
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, address, operator, wanted
 
 
 def project_gaussians(
@@ -24,8 +26,10 @@ def project_gaussians(
     height: int,
     eps2d: float = 0.3,
     near_plane: float = 0.01,
+    *,
+    implementation: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Project 3D Gaussians to ellipses in the picture (EWA, Zwicker et al. 2001; conventions of gsplat).
+    """Project 3D Gaussians to ellipses in the image (EWA, Zwicker et al. 2001; conventions of gsplat).
 
     Args:
         means: [N, 3] world coordinates.
@@ -33,10 +37,11 @@ def project_gaussians(
         scales: [N, 3] standard deviations along the axes of the Gaussian, world units.
         viewmat: [4, 4] world to camera, OpenCV axes.
         K: [3, 3] pinhole intrinsics in pixels; not differentiated.
-        width: Picture width in pixels.
-        height: Picture height in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
         eps2d: Added to the diagonal of the 2D covariance, square pixels.
         near_plane: Gaussians whose mean is nearer than this are culled.
+        implementation: Another project's code; takes the checked arguments by position.
 
     Returns:
         radii int32 [N] (3 standard deviations along the longer axis, rounded up; 0 means culled and the other outputs
@@ -48,7 +53,7 @@ def project_gaussians(
         AvatarError: Wrong shapes, dtypes or sizes; on the CPU, where it costs no wait, also a camera that is not finite
             or whose focal lengths are not positive.
     """
-    picture_size(width, height)
+    image_size(width, height)
     means = float_tensor("means", means, ("N", 3))
     quats = float_tensor("quats", quats, (len(means), 4), like=means)
     scales = float_tensor("scales", scales, (len(means), 3), like=means)
@@ -58,9 +63,12 @@ def project_gaussians(
     number("near_plane", near_plane, 0)
     if means.device.type == "cpu":
         _camera(viewmat, K)
+    arguments = (means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+    if implementation is not None:
+        return implementation(*arguments)
     if not runs_native(means):
-        return reference.project_gaussians(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
-    means2d, depths, conics, radii = _project(means, quats, scales, viewmat, K, width, height, eps2d, near_plane)
+        return reference.project_gaussians(*arguments)
+    means2d, depths, conics, radii = _project(*arguments)
     return radii, means2d, depths, conics
 
 
@@ -74,8 +82,7 @@ def _camera(viewmat: Tensor, K: Tensor) -> None:
         raise AvatarError(f"K {list(K.shape)} has focal lengths {focal};", why="expected positive pixels.")
 
 
-@torch.library.custom_op("avatar::project_gaussians", mutates_args=(), device_types="cpu")
-def _project(
+def _projected(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -86,40 +93,19 @@ def _project(
     eps2d: float,
     near_plane: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = len(means)
-    radii = means.new_empty(n, dtype=torch.int32)
-    means2d, depths, conics = means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3)
-    require_library().call(
-        "avatar_project",
-        *(means.dtype, means, quats, scales, viewmat, K, n, width, height, eps2d, near_plane),
-        *(radii, means2d, depths, conics),
-    )
-    return means2d, depths, conics, radii
-
-
-@_project.register_fake
-def _(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    eps2d: float,
-    near_plane: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """means2d, depths, conics, radii."""
     n = means.shape[0]
-    return (
-        means.new_empty(n, 2),
-        means.new_empty(n),
-        means.new_empty(n, 3),
-        means.new_empty(n, dtype=torch.int32),
-    )
+    return means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3), means.new_empty(n, dtype=torch.int32)
 
 
-@torch.library.custom_op("avatar::project_gaussians_backward", mutates_args=(), device_types="cpu")
-def _project_backward(
+def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    means = inputs[0]
+    means2d, depths, conics, radii = results = _projected(*inputs)
+    native.call("project", means, *inputs[:5], len(means), *inputs[5:], radii, means2d, depths, conics)
+    return results
+
+
+def _gradients(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -134,36 +120,22 @@ def _project_backward(
     v_conics: Tensor,
     need_viewmat: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    native, n = require_library(), len(means)
-    v_means, v_quats, v_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
-    v_viewmat = torch.empty_like(viewmat) if need_viewmat else viewmat.new_empty(0)
+    like = torch.empty_like
+    return like(means), like(quats), like(scales), wanted(viewmat, need_viewmat)
+
+
+def _compute_gradients(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    means, need_viewmat = inputs[0], inputs[-1]
+    gradients = _gradients(*inputs)
     native.call(
-        "avatar_project_backward",
-        *(means.dtype, means, quats, scales, viewmat, K, n, width, height, eps2d, radii),
-        *(v_means2d, v_depths, v_conics, v_means, v_quats, v_scales, v_viewmat if need_viewmat else None),
-        native.workspace("avatar_project_workspace", means.dtype, n),
+        *("project_backward", means, *inputs[:5], len(means), *inputs[5:-1], *gradients[:3]),
+        *(address(gradients[3], need_viewmat), native.workspace("project_workspace", means, len(means))),
     )
-    return v_means, v_quats, v_scales, v_viewmat
+    return gradients
 
 
-@_project_backward.register_fake
-def _(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    viewmat: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    eps2d: float,
-    radii: Tensor,
-    v_means2d: Tensor,
-    v_depths: Tensor,
-    v_conics: Tensor,
-    need_viewmat: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    v_viewmat = torch.empty_like(viewmat) if need_viewmat else viewmat.new_empty(0)
-    return torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales), v_viewmat
+_project = operator("project_gaussians", _projected, _compute)
+_project_backward = operator("project_gaussians_backward", _gradients, _compute_gradients)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

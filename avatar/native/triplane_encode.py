@@ -11,7 +11,8 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import check_tensor, float_tensor
-from avatar.native.library import require_library, runs_native
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, address, operator, wanted
 
 
 def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | Tensor) -> Tensor:
@@ -48,49 +49,48 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
     return _encode(points, table, sizes)
 
 
-@torch.library.custom_op("avatar::triplane_encode", mutates_args=(), device_types="cpu")
-def _encode(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:
-    planes, levels, rows, features = table.shape
-    out = points.new_empty(len(points), planes * levels * features)
-    sizes = torch.tensor(resolutions, dtype=torch.int32)
-    require_library().call(
-        "avatar_triplane_encode", points.dtype, points, table, sizes, len(points), levels, rows, features, out
-    )
-    return out
-
-
-@_encode.register_fake
-def _(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:
+def _features(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:
     return points.new_empty(points.shape[0], table.shape[0] * table.shape[1] * table.shape[3])
 
 
-@torch.library.custom_op("avatar::triplane_encode_backward", mutates_args=(), device_types="cpu")
-def _encode_backward(
+def _compute(native: Kernels, points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:
+    out = _features(points, table, resolutions)
+    sizes = torch.tensor(resolutions, dtype=torch.int32, device="cpu")  # CUDA's launch copies it
+    native.call("triplane_encode", points, points, table, sizes, len(points), *table.shape[1:], out)
+    return out
+
+
+def _gradients(
     v_out: Tensor, points: Tensor, table: Tensor, resolutions: Sequence[int], need_points: bool, need_table: bool
 ) -> tuple[Tensor, Tensor]:
+    return wanted(points, need_points), wanted(table, need_table)
+
+
+def _compute_gradients(
+    native: Kernels,
+    v_out: Tensor,
+    points: Tensor,
+    table: Tensor,
+    resolutions: Sequence[int],
+    need_points: bool,
+    need_table: bool,
+) -> tuple[Tensor, Tensor]:
+    v_points, v_table = _gradients(v_out, points, table, resolutions, need_points, need_table)
     _, levels, rows, features = table.shape
-    native = require_library()
-    v_points = torch.empty_like(points) if need_points else points.new_empty(0)
-    v_table = torch.empty_like(table) if need_table else table.new_empty(0)
-    size = len(points) if need_table else 0
+    work = ()
+    if not native.cuda:
+        size = len(points) if need_table else 0
+        work = (native.workspace("triplane_workspace", points, size, levels, features),)
     native.call(
-        "avatar_triplane_encode_backward",
-        *(points.dtype, points, table, torch.tensor(resolutions, dtype=torch.int32)),
-        *(len(points), levels, rows, features, v_out),
-        *(v_points if need_points else None, v_table if need_table else None),
-        native.workspace("avatar_triplane_workspace", points.dtype, size, levels, features),
+        *("triplane_encode_backward", points, points, table),
+        *(torch.tensor(resolutions, dtype=torch.int32, device="cpu"), len(points), levels, rows, features, v_out),
+        *(address(v_points, need_points), address(v_table, need_table), *work),
     )
     return v_points, v_table
 
 
-@_encode_backward.register_fake
-def _(
-    v_out: Tensor, points: Tensor, table: Tensor, resolutions: Sequence[int], need_points: bool, need_table: bool
-) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(points) if need_points else points.new_empty(0),
-        torch.empty_like(table) if need_table else table.new_empty(0),
-    )
+_encode = operator("triplane_encode", _features, _compute)
+_encode_backward = operator("triplane_encode_backward", _gradients, _compute_gradients)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

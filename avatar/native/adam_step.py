@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
-from avatar.native import cuda, reference
+from avatar.native import cuda, operators, reference
 from avatar.native.checks import check_float_tensor, number
-from avatar.native.library import require_library, runs_native
+from avatar.native.library import runs_native
 
 
 def adam_step(
@@ -59,11 +59,7 @@ def adam_step(
                 raise AvatarError(
                     f"{name} is not contiguous;", why="it is changed in place.", fix="Use .contiguous() once."
                 )
-        if param.device.type == "cuda":
-            cuda.adam_step(param, grad.contiguous(), exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step)
-            return
-        require_library().call(
-            "avatar_adam_step",
-            *(param.dtype, param, grad.contiguous(), exp_avg, exp_avg_sq, param.numel()),
+        operators.kernels(param.device).call(
+            *("adam_step", param, param, grad.contiguous(), exp_avg, exp_avg_sq, param.numel()),
             *(lr, beta1, beta2, eps, step),
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import multiplies_bfloat16, num_threads, require_library, runs_native
+from avatar.native.library import multiplies_bfloat16, runs_native
+from avatar.native.operators import Kernels, operator
 
 
 def deform_mlp(
@@ -108,36 +111,10 @@ def _layers(
     )
 
 
-def _call(name: str, points: Tensor, hidden: int, outputs: int, *arguments: Tensor | int | None) -> None:
-    native, dtype, inputs = require_library(), points.dtype, points.shape[1]
-    work = native.workspace("avatar_deform_mlp_workspace", dtype, num_threads(), inputs, hidden, outputs)
-    native.call(name, dtype, *arguments, work)
+# ---- the whole network ---------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("avatar::deform_mlp", mutates_args=(), device_types="cpu")
-def _deform(
-    features: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor,
-    condition: Tensor,
-    middle_weight: Tensor,
-    middle_bias: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    (n, inputs), (outputs, hidden) = features.shape, head_weight.shape
-    out = features.new_empty(n, outputs)
-    _call(
-        "avatar_deform_mlp",
-        *(features, hidden, outputs, features, None, n, inputs, hidden, outputs, spatial_weight, spatial_bias),
-        *(condition, middle_weight, middle_bias, head_weight, head_bias, scale, out),
-    )
-    return out
-
-
-@_deform.register_fake
-def _(
+def _changes(
     features: Tensor,
     spatial_weight: Tensor,
     spatial_bias: Tensor,
@@ -151,32 +128,26 @@ def _(
     return features.new_empty(features.shape[0], head_weight.shape[0])
 
 
-@torch.library.custom_op("avatar::deform_mlp_backward", mutates_args=(), device_types="cpu")
-def _deform_backward(
-    v_out: Tensor,
-    features: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor,
-    condition: Tensor,
-    middle_weight: Tensor,
-    middle_bias: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor,
-    scale: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    (n, inputs), (outputs, hidden) = features.shape, head_weight.shape
-    leaves = (features, spatial_weight, spatial_bias, condition, middle_weight, middle_bias, head_weight, head_bias)
-    gradients = [torch.empty_like(x) for x in leaves]
-    _call(
-        "avatar_deform_mlp_backward",
-        *(features, hidden, outputs, features, n, inputs, hidden, outputs, *leaves[1:], scale, v_out, *gradients),
+def _compute(native: Kernels, *inputs: Tensor) -> Tensor:
+    features, spatial_weight, spatial_bias, *layers = inputs
+    if native.cuda:  # the first layer, the wide one, by cuBLAS
+        base, gate = F.linear(features, spatial_weight, spatial_bias).chunk(2, dim=1)
+        return _compute_code(native, torch.cat([base, 2 * torch.sigmoid(gate)], dim=1), *layers)
+    out, sizes = _changes(*inputs), _sizes(features, layers)
+    native.call(
+        *("deform_mlp", features, features, None, len(features), *sizes, spatial_weight, spatial_bias, *layers, out),
+        native.workspace("deform_mlp_workspace", features, *native.threads, *sizes),
     )
-    a, b, c, d, e, f, g, h = gradients
-    return a, b, c, d, e, f, g, h
+    return out
 
 
-@_deform_backward.register_fake
-def _(
+def _sizes(first: Tensor, layers: Sequence[Tensor]) -> tuple[int, int, int]:
+    """Inputs, hidden units and outputs."""
+    outputs, hidden = layers[3].shape
+    return first.shape[1], hidden, outputs
+
+
+def _gradients(
     v_out: Tensor,
     features: Tensor,
     spatial_weight: Tensor,
@@ -195,6 +166,40 @@ def _(
     )
 
 
+def _compute_gradients(native: Kernels, *inputs: Tensor) -> tuple[Tensor, ...]:
+    if native.cuda:
+        return _gradients_by_cublas(*inputs)
+    v_out, features, *leaves, scale = inputs
+    gradients, sizes = _gradients(*inputs), _sizes(features, [*leaves[2:], scale])
+    native.call(
+        *("deform_mlp_backward", features, features, len(features), *sizes, *leaves, scale, v_out, *gradients),
+        native.workspace("deform_mlp_workspace", features, *native.threads, *sizes),
+    )
+    return gradients
+
+
+def _gradients_by_cublas(v_out: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """From the inputs: nothing is kept from forward."""
+    features, spatial_weight, spatial_bias, condition, middle_weight, middle_bias, head_weight, _, scale = inputs
+    base, gate = F.linear(features, spatial_weight, spatial_bias).chunk(2, dim=1)
+    attention = 2 * torch.sigmoid(gate)
+    first = F.relu(torch.addcmul(base, attention, condition))
+    second = F.relu(F.linear(first, middle_weight, middle_bias))
+    v_head = v_out * scale
+    v_second = (v_head @ head_weight) * (second > 0)
+    v_first = (v_second @ middle_weight) * (first > 0)
+    v_gate = v_first * condition * attention * (1 - 0.5 * attention)
+    v_spatial = torch.cat([v_first, v_gate], dim=1)
+    return (
+        *(v_spatial @ spatial_weight, v_spatial.T @ features, v_spatial.sum(0), (v_first * attention).sum(0)),
+        *(v_second.T @ first, v_second.sum(0), v_head.T @ second, v_head.sum(0)),
+    )
+
+
+_deform = operator("deform_mlp", _changes, _compute)
+_deform_backward = operator("deform_mlp_backward", _gradients, _compute_gradients)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -206,38 +211,10 @@ def _vjp(ctx: Any, v_out: Tensor) -> tuple[Tensor | None, ...]:
 _deform.register_autograd(_vjp, setup_context=_setup)
 
 
-@torch.library.custom_op("avatar::deform_code", mutates_args=(), device_types="cpu")
-def _deform_code(
-    code: Tensor,
-    condition: Tensor,
-    middle_weight: Tensor,
-    middle_bias: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    n, (outputs, hidden) = len(code), head_weight.shape
-    out = condition.new_empty(n, outputs)
-    if code.dtype == torch.bfloat16 and out.dtype == torch.float32 and multiplies_bfloat16():
-        native = require_library()
-        native.call(
-            "avatar_deform_code_bf16",
-            *(out.dtype, code, n, hidden, outputs),
-            *(condition, middle_weight, middle_bias, head_weight, head_bias, scale),
-            *(out, native.workspace("avatar_deform_code_bf16_workspace", out.dtype, num_threads(), hidden, outputs)),
-        )
-        return out
-    code = code.to(out.dtype)
-    _call(
-        "avatar_deform_mlp",
-        *(code, hidden, outputs, None, code, n, 1, hidden, outputs, None, None),
-        *(condition, middle_weight, middle_bias, head_weight, head_bias, scale, out),
-    )
-    return out
+# ---- after the first layer -----------------------------------------------------------------------------------------
 
 
-@_deform_code.register_fake
-def _(
+def _changes_of_code(
     code: Tensor,
     condition: Tensor,
     middle_weight: Tensor,
@@ -247,3 +224,38 @@ def _(
     scale: Tensor,
 ) -> Tensor:
     return condition.new_empty(code.shape[0], head_weight.shape[0])
+
+
+def _compute_code(native: Kernels, code: Tensor, *layers: Tensor) -> Tensor:
+    condition, out = layers[0], _changes_of_code(code, *layers)
+    if native.cuda:
+        return _code_on_cuda(native, code.to(out.dtype), out, *layers)
+    if code.dtype == torch.bfloat16 and out.dtype == torch.float32 and multiplies_bfloat16():
+        _, hidden, outputs = _sizes(code, layers)
+        native.call(
+            *("deform_code_bf16", condition, code, len(code), hidden, outputs, *layers, out),
+            native.workspace("deform_code_bf16_workspace", condition, *native.threads, hidden, outputs),
+        )
+        return out
+    code = code.to(out.dtype)
+    _, *sizes = _sizes(code, layers)
+    native.call(
+        *("deform_mlp", code, None, code, len(code), 1, *sizes, None, None, *layers, out),
+        native.workspace("deform_mlp_workspace", code, *native.threads, code.shape[1], *sizes),
+    )
+    return out
+
+
+def _code_on_cuda(native: Kernels, code: Tensor, out: Tensor, *layers: Tensor) -> Tensor:
+    """The kernel is float32 for 64 hidden channels and up to 16 outputs; other networks go by cuBLAS."""
+    _, hidden, outputs = _sizes(code, layers)
+    if hidden == 64 and 1 <= outputs <= 16 and code.dtype == torch.float32:
+        native.call("deform_code", code, code, *layers, len(code), hidden, outputs, out)
+        return out
+    condition, middle_weight, middle_bias, head_weight, head_bias, scale = layers
+    base, attention = code.chunk(2, dim=1)
+    active = F.relu(torch.addcmul(base, attention, condition))
+    return F.linear(F.relu(F.linear(active, middle_weight, middle_bias)), head_weight, head_bias) * scale
+
+
+_deform_code = operator("deform_code", _changes_of_code, _compute_code)

@@ -81,7 +81,7 @@ void march_backward_block(const int32_t* offsets, const T* starts, const T* ends
 }  // namespace
 
 template <typename T>
-void march(int threads, const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
+void march_rays(int threads, const int32_t* offsets, const T* starts, const T* ends, const T* densities, const T* colors,
            int64_t rays, int channels, T* color, T* opacity, T* depth, T* transmittance) {
   const auto block = channels == 3 ? march_block<T, 3> : march_block<T, 0>;
   parallel_blocks(threads, rays, kRays, [&](int64_t begin, int64_t end) {
@@ -90,7 +90,7 @@ void march(int threads, const int32_t* offsets, const T* starts, const T* ends, 
 }
 
 template <typename T>
-void march_backward(int threads, const int32_t* offsets, const T* starts, const T* ends, const T* densities,
+void march_rays_backward(int threads, const int32_t* offsets, const T* starts, const T* ends, const T* densities,
                     const T* colors, int64_t rays, int channels, const T* opacity, const T* depth,
                     const T* transmittance, const T* v_color, const T* v_opacity, const T* v_depth, T* v_densities,
                     T* v_colors) {
@@ -102,8 +102,8 @@ void march_backward(int threads, const int32_t* offsets, const T* starts, const 
 }
 
 #define INSTANTIATE(T)                                                                                              \
-  template void march<T>(int, const int32_t*, const T*, const T*, const T*, const T*, int64_t, int, T*, T*, T*, T*); \
-  template void march_backward<T>(int, const int32_t*, const T*, const T*, const T*, const T*, int64_t, int,         \
+  template void march_rays<T>(int, const int32_t*, const T*, const T*, const T*, const T*, int64_t, int, T*, T*, T*, T*); \
+  template void march_rays_backward<T>(int, const int32_t*, const T*, const T*, const T*, const T*, int64_t, int,         \
                                   const T*, const T*, const T*, const T*, const T*, const T*, T*, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
