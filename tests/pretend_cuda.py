@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map
 
 from avatar.infer.avatar import Avatar
-from avatar.native import cuda
+from avatar.native import cuda, pair_capacity
 
 GPU = torch.device("cuda", 0)
 _aten = torch.ops.aten
@@ -95,7 +95,7 @@ class _Gpu(TorchDispatchMode):
         if place is not None:
             kwargs["device"] = torch.device("cpu")
         wrappers = {id(t.inner): t for t in gpu}
-        capacity = cuda.pair_capacity._current
+        capacity = pair_capacity._current
         run = func
         if name == "bin_gaussians" and capacity is not None:
             with self:

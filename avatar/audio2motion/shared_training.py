@@ -1,7 +1,7 @@
 """Training of the shared prior, in closed form: a ridge regression on principal components of the features.
 
-The regression must serve unseen people, who are best served by few components and few rows of context (docs/notes/audio2motion.md).
-Sources teach each articulator in their own shares.
+The regression must serve unseen people, who are best served by few components and few rows of context
+(docs/notes/audio2motion.md). Sources teach each articulator in their own shares.
 
 All that is learnt is in sums over rows. So recordings are read one at a time, and processes that have some of them each
 get the same prior by adding up their sums.
@@ -27,7 +27,8 @@ from avatar.motion.mouth import ARTICULATION
 COMPONENTS = 96
 BEHIND, AHEAD = 5, 2  # rows
 RIDGE = 0.1  # of the mean power of the inputs
-BASE_SECONDS = 300.0  # of speech, that a prior to go on from counts for; 30 to 1000 are nearly as good (docs/notes/audio2motion.md)
+# Seconds of speech that a prior to go on from counts for; 30 to 1000 are nearly as good (docs/notes/audio2motion.md).
+BASE_SECONDS = 300.0
 _EVERY = 3  # neighbouring rows are alike: every third says how the features vary
 
 

@@ -1,9 +1,9 @@
 """Measure the audio delay of each video, and whether it is certain enough to learn from it.
 
 The best of many offsets is never bad, least of all in a short clip. Judged with the audio of other videos, clips of
-the development people (docs/notes/sync_judge.md) were given a confidence of more than 0.40 / sqrt(seconds) in one case of
-twenty, from 3 to 12 s. With their own audio, one clip of seven is below that at 5 s and none at 8 s; so shorter videos
-of a speaker are judged together, by the mean of their distances, and share one offset.
+the development people (docs/notes/sync_judge.md) were given a confidence of more than 0.40 / sqrt(seconds) in one case
+of twenty, from 3 to 12 s. With their own audio, one clip of seven is below that at 5 s and none at 8 s; so shorter
+videos of a speaker are judged together, by the mean of their distances, and share one offset.
 """
 
 from __future__ import annotations

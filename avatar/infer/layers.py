@@ -61,7 +61,7 @@ class PersonMotion(NamedTuple):
         """Read it from the RUN folder, once for each avatar."""
         if (known := _people.get(avatar)) is None:
             track = Motion.load(avatar.run / "motion.safetensors")
-            segments = [(a, min(b, len(track))) for a, b in avatar.person["segments"] if a < len(track)]
+            segments = [(a, min(b, len(track))) for a, b in avatar.person.segments if a < len(track)]
             known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments))
         return known
 

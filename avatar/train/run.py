@@ -186,7 +186,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     if earlier := parts_before(folder):
         place["earlier"] = earlier
     write_json(folder / "environment.json", place)
-    write_json(folder / "person.json", data.info)
+    data.info.write(folder / "person.json")
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:

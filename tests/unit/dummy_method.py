@@ -32,7 +32,7 @@ class Dummy(Method):
 
     @classmethod
     def from_person(cls, data, config: DummyConfig, seed: int) -> Dummy:
-        return cls(config, torch.from_numpy(data.plate).float() / 255, data.motion.head_translation[0])
+        return cls(config, torch.from_numpy(data.background_image).float() / 255, data.motion.head_translation[0])
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Dummy:

@@ -1,8 +1,8 @@
 """The first layers of Whisper's encoder (Radford et al., "Robust speech recognition via large-scale weak supervision",
 2022), over a short sliding window: features of speech that generalise from few speakers to many.
 
-The middle of the network is more informative about the mouth than its end, which spells (docs/notes/audio2motion.md). Streamed and
-whole input give the same rows, with little look-ahead.
+The middle of the network is more informative about the mouth than its end, which spells (docs/notes/audio2motion.md).
+Streamed and whole input give the same rows, with little look-ahead.
 """
 
 from __future__ import annotations
