@@ -238,7 +238,7 @@ HELD_OUT = (
     ),
     Mutation(
         "the field's condition over all frames",
-        "avatar/methods/gaussian/model.py",
+        "avatar/methods/gaussian/method.py",
         "Conditioner.fit(motion[train])",
         "Conditioner.fit(motion)",
         (f"{_HELD_OUT}::test_no_picture_or_pose_that_is_held_out_reaches_the_avatar",),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMAT = "avatar-model-5"
 DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
-_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.model"})
+_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"})
 M = TypeVar("M", bound="type[Method]")
 
 

@@ -15,7 +15,7 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.paths import file_sha256
 
 if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianAvatar
+    from avatar.methods.gaussian.model import GaussianModel
     from avatar.motion import Motion
 
 FILE = "baked.safetensors"
@@ -23,7 +23,7 @@ FORMAT = "avatar-baked-1"
 SAMPLES = 256  # frames of the training motion that the basis is fitted to
 
 
-def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
+def bake(model: GaussianModel, motion: Motion, modes: int) -> BakedField:
     """Fit a basis to a trained model over the motion it was trained on, both on one device.
 
     Raises:
@@ -48,7 +48,7 @@ def save(baked: BakedField, run: Path) -> Path:
     return path
 
 
-def load(run: Path, model: GaussianAvatar) -> BakedField:
+def load(run: Path, model: GaussianModel) -> BakedField:
     """Read RUN/baked.safetensors, the basis of the run's model.
 
     Raises:
