@@ -191,7 +191,7 @@ def check(config: TrainConfig) -> None:
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
             raise AvatarError(f"--{name} {value} is out of range.", fix=f"It must be at least {least}.")
-    whole(config.schedule.steps, "--steps", 1, MOST_STEPS)
+    whole(config.schedule.steps, "--steps (--schedule.steps)", 1, MOST_STEPS)
     config.model.check()
 
 
