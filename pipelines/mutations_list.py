@@ -758,7 +758,7 @@ FILES = (
     ),
     Mutation(
         "exit code of a mistake",
-        "avatar/cli/main.py",
+        "avatar/cli/errors.py",
         "except AvatarError as error:",
         "except ZeroDivisionError as error:",
         ("tests/cli/test_train_errors.py::test_numbers_out_of_range",),
@@ -947,7 +947,7 @@ HOSTILE = (
     ),
     Mutation(
         "a traceback for a bug",
-        "avatar/cli/main.py",
+        "avatar/cli/errors.py",
         "        if os.environ.get(DEBUG):\n            raise",
         "        raise",
         ("tests/cli/test_unexpected.py::test_a_bug_is_one_line_that_says_how_to_report_it",),

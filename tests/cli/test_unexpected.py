@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from avatar import checks
-from avatar.cli import main as cli
-from avatar.cli.main import COMMANDS, check_numbers, main
+from avatar.cli.errors import DEBUG
+from avatar.cli.main import COMMANDS, main
+from avatar.cli.options import check_numbers
 from avatar.errors import AvatarError
 
 
@@ -42,7 +43,7 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(
     read = ", after reading \\udcff[/red].json: by nothing)"
     wanted = ("avatar doctor: this is a bug", "(ZeroDivisionError at", read, "report it", "AVATAR_DEBUG=1")
     assert all(part in said for part in wanted)
-    monkeypatch.setenv(cli.DEBUG, "1")
+    monkeypatch.setenv(DEBUG, "1")
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 

@@ -19,6 +19,8 @@ LAYERS = (
     {"methods"},
     {"train", "infer"},
     {"export", "viewer", "eval", "bench", "corpus", "doctor"},
+    {"create"},
+    {"demo"},
     {"cli", "__main__"},
 )
 PUBLIC = "__init__"  # avatar/__init__.py names what users import, lazily
