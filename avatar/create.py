@@ -74,6 +74,7 @@ def _check(train: TrainConfig) -> None:
     from avatar.train.run import refuse_other_files
     from avatar.train.speech import load_prior
 
+    RunInfo.read(Path(train.out))
     train.model.require()
     choose_device(train.device)
     if train.prior is not None:

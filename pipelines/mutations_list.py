@@ -724,7 +724,7 @@ PICTURES = (
     Mutation(
         "a basis of another model",
         "avatar/methods/gaussian/bake.py",
-        'or meta.get("model") != file_sha256(run / "model.safetensors")',
+        'or meta.get("model") != file_sha256(run / MODEL)',
         'or meta.get("model") is None',
         ("tests/unit/test_bake.py::test_not_baked_or_baked_from_another_model",),
         "A trained-again avatar plays the face of the old one.",
@@ -905,7 +905,7 @@ WRITING = (
         "the model before its checkpoint",
         "avatar/train/trainer.py",
         '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
-        '        self.save_model(folder / "model.safetensors")\n'
+        "        self.save_model(folder / MODEL)\n"
         '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
         ("tests/unit/test_killed_training.py::test_the_checkpoint_is_written_before_the_model",),
         "A kill between the two leaves a model that nothing goes on from.",

@@ -14,6 +14,7 @@ from torch import Tensor
 from avatar import log
 from avatar.checks import Record, reading, whole
 from avatar.data import PersonDataset
+from avatar.data.run import CHECKPOINT, MODEL
 from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -361,13 +362,13 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the full training state, then the model: a kill between the two leaves something to go on from."""
-        with atomic_dir(folder / "checkpoints" / "last") as temporary:
+        with atomic_dir((folder / CHECKPOINT).parent) as temporary:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
                 "rollbacks": self._rollbacks, "settings": settings(self.config),
             }  # fmt: skip
-            save_tensors(temporary / "state.safetensors", self.state(), meta)
-        self.save_model(folder / "model.safetensors")
+            save_tensors(temporary / CHECKPOINT.name, self.state(), meta)
+        self.save_model(folder / MODEL)
 
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
@@ -375,7 +376,7 @@ class Trainer:
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
-        path = folder / "checkpoints" / "last" / "state.safetensors"
+        path = folder / CHECKPOINT
         tensors, meta = load_tensors(path)
         about = Record(meta, path)
         earlier, now = about.record("settings").data, settings(self.config)
