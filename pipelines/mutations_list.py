@@ -92,8 +92,8 @@ TRAINING = (
     Mutation(
         "LPIPS from the first step",
         "avatar/train/trainer.py",
-        "self.step >= weights.lpips_start * self.steps:",
-        "self.step >= 0:",
+        "late = self.step >= weights.lpips_start * self.steps",
+        "late = self.step >= 0",
         (f"{_LOSS}::test_lpips_counts_with_its_weight_from_its_start_on",),
         "Training takes twice as long.",
     ),
@@ -124,8 +124,8 @@ TRAINING = (
     Mutation(
         "weights of pixels not used",
         "avatar/train/trainer.py",
-        "l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)",
-        "l1_ssim(out.rgb, batch.image, weights.ssim)",
+        "l1_ssim(rgb, batch.image, ssim, batch.weight)",
+        "l1_ssim(rgb, batch.image, ssim)",
         (f"{_LOSS}::test_pixels_of_large_weight_decide",),
         "Mouth and eyes count like the wall.",
     ),
@@ -904,9 +904,8 @@ WRITING = (
     Mutation(
         "the model before its checkpoint",
         "avatar/train/trainer.py",
-        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
-        "        self.save_model(folder / MODEL)\n"
-        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
+        "        with atomic_dir((folder / CHECKPOINT).parent) as temporary:",
+        "        self.save_model(folder / MODEL)\n        with atomic_dir((folder / CHECKPOINT).parent) as temporary:",
         ("tests/unit/test_killed_training.py::test_the_checkpoint_is_written_before_the_model",),
         "A kill between the two leaves a model that nothing goes on from.",
     ),
