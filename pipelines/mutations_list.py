@@ -10,6 +10,14 @@ _PEER = "tests/unit/test_eval.py::test_head_only_leaves_no_rim_of_the_real_head_
 
 TRAINING = (
     Mutation(
+        "rays compared with other pixels",
+        "avatar/methods/batch.py",
+        "getattr(self, name)[y, x]",
+        "getattr(self, name)[x, y]",
+        ("tests/unit/test_ray_method.py::test_rays_and_patches_are_trained_on",),
+        "A radiance field learns the image on its side.",
+    ),
+    Mutation(
         "NaN gradient on the CPU",
         "avatar/train/trainer.py",
         "if look and not all_finite:",
@@ -912,6 +920,14 @@ WRITING = (
 )
 
 HOSTILE = (
+    Mutation(
+        "a run of another version",
+        "avatar/data/run.py",
+        'if config.data and config.value("format", None) != FORMAT:',
+        "if False:",
+        ("tests/cli/test_old_runs.py::test_an_old_run_is_one_sentence",),
+        "Files of other names are not found, and nobody knows why.",
+    ),
     Mutation(
         "numbers that are not finite",
         "avatar/checks.py",

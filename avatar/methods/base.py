@@ -317,7 +317,7 @@ class Method(nn.Module, ABC):
 
     @torch.no_grad()
     def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
-        """Draw one frame, uint8 RGB [H, W, 3].
+        """Draw one frame, uint8 RGB [H, W, 3]; on a CPU several threads do so at once.
 
         Args:
             camera, motion, index: As for :meth:`forward`.
