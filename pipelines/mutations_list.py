@@ -492,7 +492,7 @@ SOUND = (
     ),
     Mutation(
         "offset of held-out audio",
-        "avatar/eval/driving.py",
+        "avatar/infer/replay.py",
         "return (frame + data.info.audio_delay_frames) / data.fps",
         "return (frame - data.info.audio_delay_frames) / data.fps",
         ("tests/cli/test_render_errors.py::test_held_out_sound_meets_its_picture",),

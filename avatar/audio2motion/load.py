@@ -9,7 +9,6 @@ from avatar import log
 from avatar.data.run import PERSONAL, SHARED, STREAMING
 from avatar.errors import AvatarError
 from avatar.motion import Motion
-from avatar.motion.mouth import FACE, MOUTH
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
@@ -88,14 +87,6 @@ def load_streaming(run: Path, fps: float) -> SharedSpeech:
     if (Path(run) / STREAMING).is_file():
         return SharedSpeech.load(Path(run) / STREAMING)
     return load_shared(run, fps).streaming()
-
-
-def with_lips(base: Motion, speech: Motion) -> Motion:
-    """``base`` with the mouth, jaw and cheeks of ``speech``; both of the same length."""
-    mouth, lips = base.arkit.clone(), base.face.clone()
-    mouth[:, MOUTH] = speech.arkit[:, MOUTH]
-    lips[:, FACE] = speech.face[:, FACE]
-    return base.map(arkit=mouth, face=lips)
 
 
 def _load_trained(run: Path) -> AudioToMotion:

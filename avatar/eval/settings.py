@@ -58,7 +58,7 @@ def reconstruct(
 ) -> tuple[Measurement, dict[str, Any]]:
     """Measure self-reconstruction, and the speed of rendering."""
     from avatar.eval.ablations import ablated
-    from avatar.eval.driving import audio_second
+    from avatar.infer.replay import audio_second
 
     first, last = held_out(avatar, data, options.frames)
     driving = choose_driving(run, options.drive, data, first, last, tools.notes)
@@ -165,7 +165,7 @@ def record(
 
 def held_out_speech(data: PersonDataset, first: int, last: int, words: list[Word] | None) -> Speech | None:
     """The audio of frames ``first`` to ``last`` (exclusive) of a person; None without audio."""
-    from avatar.eval.driving import audio_second
+    from avatar.infer.replay import audio_second
 
     if not data.audio_path.is_file():
         return None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avatar.backends import RendererName
 from avatar.data.person import FILE, PersonInfo
+from avatar.data.run import require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -100,8 +101,7 @@ class Avatar:
                 above.
         """
         run = Path(run)
-        if not run.is_dir():
-            raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
+        require_run(run)
         path = run / "model.safetensors"
         if not path.is_file():
             raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from avatar.audio2motion.load import with_lips
 from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
@@ -32,6 +31,7 @@ from avatar.infer.sources import checked_samples
 from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
+from avatar.motion.mouth import with_lips
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
