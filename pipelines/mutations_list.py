@@ -576,7 +576,7 @@ SOUND = (
     ),
     Mutation(
         "speech moves the whole face",
-        "avatar/audio2motion/load.py",
+        "avatar/motion/mouth.py",
         "lips[:, FACE] = speech.face[:, FACE]",
         "lips[:] = speech.face",
         ("tests/cli/test_render_errors.py::test_lips_come_from_the_sound_and_the_rest_from_the_person",),

@@ -45,6 +45,14 @@ def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
     return load_shared(run, fps)
 
 
+def networks_of(run: Path) -> str:
+    """Name the networks that ``auto`` takes of a run: personal+shared, personal, or shared."""
+    run = Path(run)
+    if not (run / PERSONAL).is_file():
+        return "shared"
+    return "personal+shared" if (run / SHARED).is_file() else "personal"
+
+
 def load_personal(run: Path) -> PersonalSpeech:
     """Load the personal network of a run.
 
