@@ -203,7 +203,7 @@ class MotionLayers:
         return min((source.ready for source in self.sources), default=math.inf)
 
     def push(self, samples: np.ndarray) -> None:
-        """Let head motion hear the audio."""
+        """Pass the audio to all head motion."""
         for source in self.sources:
             source.push(samples)
 

@@ -55,7 +55,7 @@ class Frame:
         pts: Seconds of the session at which the image is shown; its audio is that of ``pts`` to ``pts + 1 / fps``.
         audio: float32 [N], 16 kHz mono, silence where nothing is said. Where late frames were not drawn, theirs comes
             first.
-        speaking: Whether an utterance is heard, as opposed to silence.
+        speaking: Whether the lips speak.
         utterance: Number of the utterance that the audio belongs to, from 1 on; 0: none.
         ended: Utterances whose audio is over with this frame. Each comes once, unless it was interrupted.
     """

@@ -38,7 +38,7 @@ class AudioFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         header, chunks = open_audio(self.path)
-        first = next(chunks)  # a broken file is told here, before slow work
+        first = next(chunks)  # a broken file is an error here, before slow work
         self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)
         self._seconds = header.duration
 

@@ -86,7 +86,7 @@ class Utterances:
         self._playing, self._played = 0, 0  # utterance that is shown, and its samples that were
         # Only of the thread that takes.
         self._parts: deque[_Part] = deque()
-        self._ended: list[int] = []  # utterances that are over, to be told with the next frame
+        self._ended: list[int] = []  # utterances that are over, for the next frame
         self._seen_epoch, self._seen_pushes, self._last_push = 0, 0, 0.0
         self._now: float | None = None  # moment of the last step, ...
         self._left = 0  # ... and samples that may still be encoded in it
@@ -158,10 +158,10 @@ class Utterances:
         return Taken(lips, padded, len(audio), utterance, epoch, ended)
 
     def shown(self, taken: Taken) -> bool:
-        """Note that a frame was shown; False if it was interrupted meanwhile and its audio must not be heard."""
+        """Note that a frame was shown; False if it was interrupted meanwhile and its audio must not be played."""
         with self._lock:
             if taken.epoch != self._epoch:
-                return taken.real == 0
+                return False
             self._queued -= taken.real
             if taken.utterance != self._playing:
                 self._playing, self._played = taken.utterance, 0
@@ -181,10 +181,13 @@ class Utterances:
 
     def _rests(self) -> bool:
         """Whether a silence is shown after which speech is not ready: it may be encoded meanwhile."""
-        return bool(self._parts) and not self._parts[0].heard and not (self._parts[-1].heard and self._parts[-1].ready)
+        if not self._parts or self._parts[0].spoken:
+            return False
+        last = self._parts[-1]
+        return not (last.spoken and last.ready)
 
     def _feed(self, now: float) -> bool:
-        """Let the next piece of audio be heard; False if there is nothing to do."""
+        """Pass on the next piece of audio; False if there is nothing to do."""
         with self._lock:
             if self._epoch != self._seen_epoch:
                 return False
@@ -197,22 +200,22 @@ class Utterances:
         last = self._parts[-1] if self._parts and not self._parts[-1].finished else None
         if entry is not None:
             self._left -= len(entry[1])
-            self._hear(*entry, last)
+            self._append(*entry, last)
         elif last is not None:
             last.finish()
             last.final = True
         return True
 
-    def _hear(self, utterance: int, piece: np.ndarray, last: _Part | None) -> None:
+    def _append(self, utterance: int, piece: np.ndarray, last: _Part | None) -> None:
         """Append a piece of audio to the part that it belongs to."""
         silent = loudness_db(piece - piece.mean()) <= SILENCE_DB
         if last is None:
             last = self._open(utterance, silent)
-        elif not last.heard and not silent:
+        elif not last.spoken and not silent:
             before = last.cut()
             last = self._open(utterance, False)
             last.push(before)
-        elif last.heard and silent and last.quiet > QUIET_SECONDS * SAMPLE_RATE and last.missing <= len(piece):
+        elif last.spoken and silent and last.quiet > QUIET_SECONDS * SAMPLE_RATE and last.missing <= len(piece):
             whole = last.missing  # to a whole frame: nothing has to be padded in between
             last.push(piece[:whole])
             piece = piece[whole:]
@@ -228,10 +231,10 @@ class Utterances:
 
 
 class _Part:
-    """Audio of an utterance with its lips; what is not ``heard`` is silence, which the speech network is spared."""
+    """Audio of an utterance with its lips; what is not ``spoken`` is silence, which the speech network is spared."""
 
-    def __init__(self, utterance: int, stream: AudioStream, heard: bool, fps: float) -> None:
-        self.utterance, self._stream, self.heard, self._fps = utterance, stream, heard, fps
+    def __init__(self, utterance: int, stream: AudioStream, spoken: bool, fps: float) -> None:
+        self.utterance, self._stream, self.spoken, self._fps = utterance, stream, spoken, fps
         self.quiet = 0  # samples of silence at its end
         self.finished = False
         self.final = False  # its end is that of the utterance
@@ -279,14 +282,14 @@ class _Part:
         if self._lips is not None and len(self._lips):
             lips, self._lips = self._lips[:1], self._lips[1:]
         audio, self._audio = self._audio[:samples], self._audio[samples:]
-        return (lips if self.heard else None), audio
+        return (lips if self.spoken else None), audio
 
     def _keep(self, lips: Motion) -> None:
         self._lips = lips if self._lips is None else joined(self._lips, lips)
 
 
 class _Resting:
-    """An `AudioStream` that hears nothing: lips at rest, as many frames as the samples fill."""
+    """An `AudioStream` without a network: lips at rest, as many frames as the samples fill."""
 
     def __init__(self, rest: Motion, fps: float) -> None:
         self._rest, self._fps = rest, fps
