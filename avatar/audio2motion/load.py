@@ -9,7 +9,6 @@ from avatar import log
 from avatar.data.run import MOTION, PERSONAL, SHARED, STREAMING
 from avatar.errors import AvatarError
 from avatar.motion import Motion
-from avatar.motion.mouth import FACE, MOUTH
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
@@ -44,6 +43,14 @@ def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
             return _load_trained(run)
         log.info("The run has no personal speech network: the shared one drives the lips.")
     return load_shared(run, fps)
+
+
+def networks_of(run: Path) -> str:
+    """Name the networks that ``auto`` takes of a run: personal+shared, personal, or shared."""
+    run = Path(run)
+    if not (run / PERSONAL).is_file():
+        return "shared"
+    return "personal+shared" if (run / SHARED).is_file() else "personal"
 
 
 def load_personal(run: Path) -> PersonalSpeech:
@@ -88,14 +95,6 @@ def load_streaming(run: Path, fps: float) -> SharedSpeech:
     if (Path(run) / STREAMING).is_file():
         return SharedSpeech.load(Path(run) / STREAMING)
     return load_shared(run, fps).streaming()
-
-
-def with_lips(base: Motion, speech: Motion) -> Motion:
-    """``base`` with the mouth, jaw and cheeks of ``speech``; both of the same length."""
-    mouth, lips = base.arkit.clone(), base.face.clone()
-    mouth[:, MOUTH] = speech.arkit[:, MOUTH]
-    lips[:, FACE] = speech.face[:, FACE]
-    return base.map(arkit=mouth, face=lips)
 
 
 def _load_trained(run: Path) -> AudioToMotion:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from avatar.data import run
 from avatar.errors import AvatarError
 
 PARTS = run.FILES | {"prepare.json"}
+
+
+def check_output(out: Path, *inputs: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refuse the value of --out where it has another ending, or for what `refuse_to_overwrite` refuses.
+
+    Args:
+        out: The file to write.
+        inputs: Files that must stay.
+        suffixes: Endings that are right, lower case; empty: any.
+
+    Raises:
+        AvatarError: It is refused.
+    """
+    if suffixes and not out.name.lower().endswith(tuple(suffixes)):
+        raise AvatarError(f"--out {out} must end in {' or '.join(suffixes)}.")
+    refuse_to_overwrite(out, *inputs)
 
 
 def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:

@@ -84,6 +84,16 @@ class RunInfo:
         return result | {name: place[name] for name in ("date", "commit", "hardware", "earlier") if name in place}
 
 
+def require_run(run: Path) -> None:
+    """Refuse a folder that is not there, before anything slow happens.
+
+    Raises:
+        AvatarError: It is not.
+    """
+    if not run.is_dir():
+        raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
+
+
 def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     """Open the person that a run was trained from, with the head poses that training corrected.
 

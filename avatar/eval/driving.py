@@ -7,28 +7,24 @@ length away: a metric that cannot tell it from ``audio`` does not measure talkin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from avatar.audio2motion.base import drive
-from avatar.audio2motion.load import with_lips
 from avatar.infer.controls import Controls
 from avatar.infer.planner import plan_motion
+from avatar.infer.replay import drive_held_out
 from avatar.infer.sources import AudioFile
 from avatar.infer.video import limited
-from avatar.io.audio import SAMPLE_RATE, stream_audio
 from avatar.motion import Motion
+from avatar.motion.mouth import with_lips
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
     from avatar.data import PersonDataset
     from avatar.infer.avatar import Avatar
-
-CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network never starts in the middle of a word
 
 
 def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> dict[str, Motion]:
@@ -40,27 +36,6 @@ def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last
         first, last: Frames of the person; ``last`` is exclusive.
     """
     return _with_floor(whole(drive_held_out(data, speech, first, last), last - first))
-
-
-def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
-    """Drive frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them.
-
-    Lips come from the audio alone; head pose, torso, gaze and upper face are as tracked.
-    """
-    lead = min(first, round(CONTEXT_SECONDS * data.fps))
-    chunks = stream_audio(data.audio_path, start=audio_second(data, first - lead))
-    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
-    base, done = data.motion[first:last], -lead
-    for block in drive(speech, _exactly(chunks, samples)):
-        spoken = block[max(0, -done) : max(0, len(base) - done)]
-        at, done = max(0, done), done + len(block)
-        if len(spoken):
-            yield with_lips(base[at : at + len(spoken)], spoken)
-
-
-def audio_second(data: PersonDataset, frame: int) -> float:
-    """Second of the person's audio file that belongs to a frame, the audio delay corrected."""
-    return (frame + data.info.audio_delay_frames) / data.fps
 
 
 def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
@@ -82,15 +57,3 @@ def _with_floor(spoken: Motion) -> dict[str, Motion]:
     # Shifting the lips in a circle is shifting the audio in a circle, but for the seconds around its two ends.
     shifted = torch.arange(len(spoken)).roll(len(spoken) // 2)
     return {"audio": spoken, "shuffled": with_lips(spoken, spoken[shifted])}
-
-
-def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The first ``samples`` samples; silence where the audio is shorter."""
-    for chunk in chunks:
-        if samples <= 0:
-            return
-        yield chunk[:samples]
-        samples -= len(chunk)
-    while samples > 0:
-        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
-        samples -= SAMPLE_RATE

@@ -166,7 +166,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     rates += f"{speed['end_to_end_fps']:.1f} frames/s."
     size = f"Method {model.get('method')}: {counts_text(model)}, {(model.get('bytes') or 0) / 1e6:.1f} MB; "
     size += f"peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB."
-    return [rates, size, *(f"Note: {note}" for note in result["notes"])]
+    driven = [f"Speech network that drives the lips: {result['speech']}."] if result["speech"] else []
+    return [rates, size, *driven, *(f"Note: {note}" for note in result["notes"])]
 
 
 def show(result: dict[str, Any], numbers: Path, page: Path) -> None:

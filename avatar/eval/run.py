@@ -109,6 +109,7 @@ def assemble(
     notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """All numbers, as they are written to JSON."""
+    from avatar.audio2motion.load import networks_of
     from avatar.data.run import RunInfo
     from avatar.eval import facts
 
@@ -127,6 +128,7 @@ def assemble(
         "frames": frames,
         "seconds": round(frames / data.fps, 3),
         "clips": clips,
+        "speech": networks_of(run) if "audio" in measured.result["full_frame"] else None,
         "real_frames": len(measured.series["real"]["opening"]),
         "fps": data.fps,
         "width": data.width,

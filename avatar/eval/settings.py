@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avatar.audio2motion.load import load_speech
 from avatar.errors import AvatarError
 from avatar.eval import face_metrics, images
 from avatar.eval.measure import Measurement, Tools, head_only_name, measure_held_out, measure_novel
@@ -16,7 +17,6 @@ from avatar.eval.recorder import Recorder
 from avatar.eval.speed import measure_speed
 
 if TYPE_CHECKING:
-    from avatar.audio2motion.base import AudioToMotion
     from avatar.data import PersonDataset
     from avatar.eval.options import EvalOptions
     from avatar.eval.speech_metrics import Speech, Word
@@ -58,11 +58,11 @@ def reconstruct(
 ) -> tuple[Measurement, dict[str, Any]]:
     """Measure self-reconstruction, and the speed of rendering."""
     from avatar.eval.ablations import ablated
-    from avatar.eval.driving import audio_second
+    from avatar.infer.replay import audio_second
 
     first, last = held_out(avatar, data, options.frames)
     driving = choose_driving(run, options.drive, data, first, last, tools.notes)
-    speed = measure_speed(avatar, data, first, last, trained_speech(run, data.fps) if "audio" in driving else None)
+    speed = measure_speed(avatar, data, first, last, load_speech(run, data.fps) if "audio" in driving else None)
     head_only = options.protocol == "both" and avatar.can_render_head
     if options.protocol == "both" and not head_only:
         tools.notes.append("The head-only protocol is left out: the method cannot draw the head alone.")
@@ -109,7 +109,7 @@ def speak(
     frames = min(AudioFile(audio).frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
-    speech = trained_speech(run, data.fps)
+    speech = load_speech(run, data.fps)
     driving = driven_novel(avatar, speech, audio, frames)
     speed = measure_speed(avatar, data, data.test_start, data.num_frames, speech)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
@@ -122,18 +122,6 @@ def speak(
     return measured, speed
 
 
-def trained_speech(run: Path, fps: float) -> AudioToMotion:
-    """Load the speech network that a run's training fitted.
-
-    Raises:
-        AvatarError: The run has none: the network that all people share is not what is measured here.
-    """
-    from avatar.audio2motion.load import load_personal, load_speech
-    from avatar.data.run import PERSONAL
-
-    return load_speech(run, fps) if (run / PERSONAL).is_file() else load_personal(run)
-
-
 def choose_driving(
     run: Path, drive: str, data: PersonDataset, first: int, last: int, notes: list[str]
 ) -> dict[str, Motion]:
@@ -143,7 +131,7 @@ def choose_driving(
     driving: dict[str, Motion] = {}
     if drive in ("both", "audio"):
         try:
-            driving |= driven_held_out(data, trained_speech(run, data.fps), first, last)
+            driving |= driven_held_out(data, load_speech(run, data.fps), first, last)
         except AvatarError as error:
             if drive == "audio":
                 raise
@@ -166,7 +154,7 @@ def record(
 
 def held_out_speech(data: PersonDataset, first: int, last: int, words: list[Word] | None) -> Speech | None:
     """The audio of frames ``first`` to ``last`` (exclusive) of a person; None without audio."""
-    from avatar.eval.driving import audio_second
+    from avatar.infer.replay import audio_second
 
     if not data.audio_path.is_file():
         return None

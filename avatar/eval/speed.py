@@ -29,8 +29,8 @@ def measure_speed(
         first, last: Frames of the person; ``last`` is exclusive.
         speech: Drives the lips, and is timed with the rest; None: the tracked motion drives them.
     """
-    from avatar.eval.driving import audio_second, drive_held_out
     from avatar.infer.camera_path import CameraPath
+    from avatar.infer.replay import audio_second, drive_held_out
     from avatar.infer.video import Job, render_video
     from avatar.io.video_writer import VideoWriter
 

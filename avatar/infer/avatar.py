@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avatar.backends import RendererName
 from avatar.data.person import PersonInfo
-from avatar.data.run import MODEL, MOTION, PERSON, RunInfo
+from avatar.data.run import MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -101,8 +101,7 @@ class Avatar:
                 above.
         """
         run = Path(run)
-        if not run.is_dir():
-            raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
+        require_run(run)
         path = run / MODEL
         if not path.is_file():
             raise AvatarError(f"{run} holds no trained avatar ({MODEL}).",

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avatar.audio2motion.load import with_lips
 from avatar.data.run import HEADMOTION, MOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
@@ -25,6 +24,7 @@ from avatar.motion.arkit_map import FaceMap
 from avatar.motion.edits import Blinks, Gaze, MotionEdit, breathe, scale_lips, scale_pose
 from avatar.motion.emotion import Expression, Mix
 from avatar.motion.motion import POSE_TRACKS
+from avatar.motion.mouth import with_lips
 from avatar.motion.retarget import back_and_forth, follow_pose, restyle
 from avatar.motion.statistics import MotionStats
 from avatar.motion.timeline import READERS, Span
@@ -204,7 +204,7 @@ class MotionLayers:
         return min((source.ready for source in self.sources), default=math.inf)
 
     def push(self, samples: np.ndarray) -> None:
-        """Let head motion hear the audio."""
+        """Pass the audio to all head motion."""
         for source in self.sources:
             source.push(samples)
 

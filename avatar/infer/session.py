@@ -7,7 +7,7 @@
         for frame in session.step(time.monotonic()):
             send(frame.image, frame.audio, frame.pts)
         time.sleep(0.005)
-    played = session.interrupt()                    # seconds of the utterance that were heard
+    played = session.interrupt()                    # utterance, and the seconds of it that were shown
 
 Without audio the avatar idles: head motion goes on, it breathes and blinks, the lips are at rest. Several sessions may
 share one `Avatar`; each has its own state.
@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from avatar.audio2motion.load import with_lips
 from avatar.infer.controls import Controls
+from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
 from avatar.infer.planner import refuse_beforehand, speech_of
 from avatar.infer.sources import checked_samples
-from avatar.infer.utterances import Taken, Utterances, frame_samples
+from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
+from avatar.motion.mouth import with_lips
 
 if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
@@ -54,8 +55,9 @@ class Frame:
         pts: Seconds of the session at which the image is shown; its audio is that of ``pts`` to ``pts + 1 / fps``.
         audio: float32 [N], 16 kHz mono, silence where nothing is said. Where late frames were not drawn, theirs comes
             first.
-        speaking: Whether an utterance is heard, as opposed to silence.
+        speaking: Whether the lips speak.
         utterance: Number of the utterance that the audio belongs to, from 1 on; 0: none.
+        ended: Utterances whose audio is over with this frame. Each comes once, unless it was interrupted.
     """
 
     image: np.ndarray
@@ -63,6 +65,7 @@ class Frame:
     audio: np.ndarray
     speaking: bool
     utterance: int
+    ended: tuple[int, ...] = ()
 
 
 class _Due(NamedTuple):
@@ -85,6 +88,8 @@ class Session:
         camera: Where from; by default as filmed.
         speech: What turns audio into lips; by default as ``controls`` say, ``auto`` being ``streaming``.
         limit_seconds: Seconds of audio that may wait.
+        flush_seconds: Seconds without new audio that end an utterance. None: only `end_utterance` does, for a source
+            that says so and may be slow.
 
     Raises:
         AvatarError: The avatar cannot speak, or a control needs to know the audio beforehand.
@@ -98,6 +103,7 @@ class Session:
         *,
         speech: AudioToMotion | None = None,
         limit_seconds: float = LIMIT_SECONDS,
+        flush_seconds: float | None = FLUSH_SECONDS,
     ) -> None:
         self.avatar, self.fps = avatar, avatar.fps
         self._camera = self._view = camera or avatar.camera
@@ -106,10 +112,12 @@ class Session:
         self._rest = PersonMotion.of(avatar).stats.rest
         self._poses: dict[str, PoseSource] = {}
         self._setting, self._stepping = threading.Lock(), threading.Lock()
-        self._layers = self._wanted = self._build(controls)
+        self._layers = self._wanted = self._build(controls, self._poses)
         self._old: MotionLayers | None = None
         self._changing = 0  # frames that old controls still have a share in
-        self._utterances = Utterances(speech, self.fps, self._rest, round(limit_seconds * SAMPLE_RATE))
+        limit = round(limit_seconds * SAMPLE_RATE)
+        self._utterances = Utterances(speech, self.fps, self._rest, limit, flush_seconds)
+        self._fades = Fades()
         self._mouth = _Mouth(self._rest, self.fps)
         self._began: float | None = None
         self._count = self._skipped = 0  # frames of motion, and frames that the time line jumped over
@@ -124,12 +132,15 @@ class Session:
         """
         return self._utterances.push(checked_samples(samples))
 
-    def end_utterance(self) -> None:
-        """End the utterance: its last frames come at once. Without this, a pause of 0.3 s ends it."""
-        self._utterances.end()
+    def end_utterance(self) -> int:
+        """End the utterance: its last frames come at once. Return its number; 0: none was pushed yet.
 
-    def interrupt(self) -> float:
-        """Drop what was not shown yet; the lips close. Return how many seconds of the current utterance were shown."""
+        A second call changes nothing. Audio that is pushed afterwards begins another utterance.
+        """
+        return self._utterances.end()
+
+    def interrupt(self) -> Played:
+        """Drop all audio that was not shown; the lips close. Return what was shown of the current utterance."""
         return self._utterances.interrupt()
 
     def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
@@ -143,8 +154,9 @@ class Session:
         if controls is not None:
             with self._setting:
                 playing = [*self._layers.sources, *self._wanted.sources]
-                self._poses = {name: pose for name, pose in self._poses.items() if pose in playing}
-                self._wanted = self._build(controls)
+                poses = {name: pose for name, pose in self._poses.items() if pose in playing}
+                self._wanted = self._build(controls, poses)
+                self._poses = poses
         if camera is not None:
             self._camera = camera
 
@@ -162,31 +174,34 @@ class Session:
         Returns:
             No frame, one, or two. When more are late, the newest alone with the audio of all of them.
         """
-        with self._stepping:
-            self._began = now if self._began is None else self._began
-            due = int((now - self._began) * self.fps + 1e-6) + 1 - self._count - self._skipped
-            if due > PAUSE_SECONDS * self.fps:
-                self._skipped += due - 1
-                due = 1
-            frames = [self._take(now) for _ in range(due)]
-            return [self._draw(frames)] if due > 1 + LATE_FRAMES else [self._draw([frame]) for frame in frames]
+        return self._step(now)
 
     def frames(self) -> Iterator[Frame]:
         """Frames until all audio that was pushed is over, as fast as they can be drawn. For use without a clock."""
         self.end_utterance()
         began = 0.0 if self._began is None else self._began
         while self._utterances.waiting:
-            yield from self.step(began + (self._count + self._skipped) / self.fps)
+            yield from self._step(began + (self._count + self._skipped) / self.fps, at_once=True)
 
-    def _build(self, controls: Controls) -> MotionLayers:
+    def _step(self, now: float, at_once: bool = False) -> list[Frame]:
+        with self._stepping:
+            self._began = now if self._began is None else self._began
+            due = int((now - self._began) * self.fps + 1e-6) + 1 - self._count - self._skipped
+            if due > PAUSE_SECONDS * self.fps:
+                self._skipped += due - 1
+                due = 1
+            frames = [self._take(now, at_once) for _ in range(due)]
+            return [self._draw(frames)] if due > 1 + LATE_FRAMES else [self._draw([frame]) for frame in frames]
+
+    def _build(self, controls: Controls, poses: dict[str, PoseSource]) -> MotionLayers:
         controls.check()
         refuse_beforehand(controls)
         place = lambda _: self._view.position  # noqa: E731
-        return build_layers(self.avatar, controls, place, origin=None, known=self._poses)
+        return build_layers(self.avatar, controls, place, origin=None, known=poses)
 
-    def _take(self, now: float) -> _Due:
+    def _take(self, now: float, at_once: bool) -> _Due:
         index, self._count = self._count, self._count + 1
-        taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now)
+        taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now, at_once)
         return _Due(taken, *self._mouth.move(taken), index)
 
     def _draw(self, due: list[_Due]) -> Frame:
@@ -194,12 +209,17 @@ class Session:
         newest, self._view = due[-1], self._camera
         motion = self._compose(newest.lips, newest.index, torch.tensor([newest.waiting]))
         image = self.avatar.render(self._view, motion, 0).cpu().numpy()
-        heard = [frame.taken if self._utterances.shown(frame.taken) else None for frame in due]
-        audio = [np.zeros_like(frame.taken.audio) if one is None else one.audio for frame, one in zip(due, heard)]
-        said = [one for one in heard if one is not None and one.real]
+        shown, audio = [], []
+        for taken in (frame.taken for frame in due):
+            if not self._utterances.shown(taken):  # interrupted meanwhile
+                taken = Taken(None, np.zeros_like(taken.audio), 0, 0, taken.epoch)
+            audio.append(self._fades.apply(taken.audio, taken.utterance if taken.real else 0, taken.ended))
+            shown.append(taken)
+        said = [taken for taken in shown if taken.real]
         return Frame(
             image=image, pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
-            speaking=any(one.lips is not None for one in said), utterance=said[-1].utterance if said else 0,
+            speaking=any(taken.lips is not None for taken in said), utterance=said[-1].utterance if said else 0,
+            ended=tuple(number for taken in shown for number in taken.ended),
         )  # fmt: skip
 
     def _compose(self, lips: Motion, index: int, waiting: torch.Tensor) -> Motion:

@@ -38,7 +38,7 @@ class AudioFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         header, chunks = open_audio(self.path)
-        first = next(chunks)  # a broken file is told here, before slow work
+        first = next(chunks)  # a broken file is an error here, before slow work
         self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)
         self._seconds = header.duration
 
@@ -76,6 +76,7 @@ def checked_samples(samples: np.ndarray) -> np.ndarray:
         raise AvatarError(
             "Audio comes in pieces of 16 kHz mono float32 in -1 to 1,",
             why=f"not as {samples.dtype} {list(samples.shape)}.",
+            fix="Mix the channels, and divide whole numbers by their full scale.",
         )
     return np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
 

@@ -1,7 +1,8 @@
 """The audio of a session on its way to the mouth: queued from any thread, taken frame by frame by the one that draws.
 
 Audio is cut into parts that play one after the other: an utterance goes through the speech network, a long silence does
-not. Only what the next frame needs is pushed through the network, so a burst of audio makes no frame wait.
+not. Only what the next frame needs is pushed through the network, so a burst of audio makes no frame wait. An utterance
+that has not begun to be shown waits for its look-ahead in shares, so that no step runs the encoder twice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PIECE = SAMPLE_RATE // 50  # samples pushed through the speech network at once: no more than the next frame needs
 QUIET_SECONDS = 1.0  # of silence end an utterance: its lips are closed by then
 FLUSH_SECONDS = 0.3  # without new audio end an utterance that nobody ended
+SHARE = 0.5  # of the look-ahead is encoded in a step before an utterance is shown: less than two hops of any encoder
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Taken:
         real: How many of them were pushed; the others are padding.
         utterance: Number of the utterance that is under way, from 1 on; 0: none.
         epoch: Interruptions before it.
+        ended: Utterances whose last sample is in this frame, or was in the one before.
     """
 
     lips: Motion | None
@@ -43,6 +46,19 @@ class Taken:
     real: int
     utterance: int
     epoch: int
+    ended: tuple[int, ...] = ()
+
+
+class Played(NamedTuple):
+    """What was shown of an utterance that was interrupted.
+
+    Attributes:
+        utterance: Its number; 0: none was being shown.
+        seconds: How much of its audio came out.
+    """
+
+    utterance: int
+    seconds: float
 
 
 class Utterances:
@@ -53,20 +69,27 @@ class Utterances:
         fps: Frames per second.
         rest: [1] frame with the mouth at rest.
         limit: Samples that may wait.
+        flush: Seconds without new audio that end an utterance; None: nothing but `end` does.
     """
 
-    def __init__(self, speech: AudioToMotion, fps: float, rest: Motion, limit: int) -> None:
-        self._speech, self._fps, self._rest, self.limit = speech, fps, rest, limit
+    def __init__(
+        self, speech: AudioToMotion, fps: float, rest: Motion, limit: int, flush: float | None = FLUSH_SECONDS
+    ) -> None:
+        self._speech, self._fps, self._rest, self.limit, self._flush = speech, fps, rest, limit, flush
+        self._share = round(max(SHARE * speech.look_ahead, 1 / fps + PIECE / SAMPLE_RATE) * SAMPLE_RATE)
         self._lock = threading.Lock()
         # Guarded by the lock: what other threads may touch.
-        self._inbox: deque[np.ndarray | None] = deque()  # None ends an utterance
+        self._inbox: deque[tuple[int, np.ndarray] | None] = deque()  # utterance and samples; None ends an utterance
+        self._count, self._over = 0, True  # utterances that were pushed, and whether the next audio begins another
         self._queued = 0  # samples that were pushed and not shown yet
         self._epoch, self._pushes = 0, 0
         self._playing, self._played = 0, 0  # utterance that is shown, and its samples that were
         # Only of the thread that takes.
         self._parts: deque[_Part] = deque()
-        self._count, self._ended = 0, True  # utterances so far, and whether the next audio begins another
+        self._ended: list[int] = []  # utterances that are over, for the next frame
         self._seen_epoch, self._seen_pushes, self._last_push = 0, 0, 0.0
+        self._now: float | None = None  # moment of the last step, ...
+        self._left = 0  # ... and samples that may still be encoded in it
 
     @property
     def waiting(self) -> int:
@@ -77,50 +100,68 @@ class Utterances:
         """Queue samples [N]; return how many there was room for."""
         with self._lock:
             count = max(0, min(len(samples), self.limit - self._queued))
-            self._inbox.extend(samples[i : min(i + PIECE, count)] for i in range(0, count, PIECE))
+            if not count:
+                return 0
+            self._count, self._over = self._count + self._over, False
+            pieces = (samples[i : min(i + PIECE, count)] for i in range(0, count, PIECE))
+            self._inbox.extend((self._count, piece) for piece in pieces)
             self._queued += count
             self._pushes += 1
         return count
 
-    def end(self) -> None:
-        """End the utterance that was pushed last."""
+    def end(self) -> int:
+        """End the utterance that was pushed last; return its number."""
         with self._lock:
-            if not self._inbox or self._inbox[-1] is not None:
+            if not self._over:
+                self._over = True
                 self._inbox.append(None)
+            return self._count
 
-    def interrupt(self) -> float:
-        """Drop everything that was not shown; return how many seconds of the current utterance were."""
+    def interrupt(self) -> Played:
+        """Drop everything that was not shown; return what was shown of the current utterance."""
         with self._lock:
             self._inbox.clear()
             self._epoch += 1
-            self._queued = 0
-            played, self._playing, self._played = self._played, 0, 0
-        return played / SAMPLE_RATE
+            self._queued, self._over = 0, True
+            played = Played(self._playing, self._played / SAMPLE_RATE)
+            self._playing = self._played = 0
+        return played
 
-    def take(self, samples: int, now: float) -> Taken:
-        """Take what belongs to the next frame, ``samples`` samples long, at second ``now``."""
+    def take(self, samples: int, now: float, at_once: bool = False) -> Taken:
+        """Take what belongs to the next frame, ``samples`` samples long, at second ``now``.
+
+        With ``at_once``, an utterance begins without spreading the work over steps.
+        """
         with self._lock:
             epoch, pushes = self._epoch, self._pushes
         if epoch != self._seen_epoch:
             self._seen_epoch = epoch
             self._parts.clear()
-            self._ended = True
+            self._ended.clear()
         if pushes != self._seen_pushes:
             self._seen_pushes, self._last_push = pushes, now
-        while not self._ready() and self._feed(now):
+        if now != self._now or at_once:
+            self._now, self._left = now, self.limit if at_once else self._share
+        while not self._ready() and (self._left > 0 or self._shows()) and self._feed(now):
+            pass
+        while self._left > 0 and self._inbox and self._rests() and self._feed(now):
             pass
         padded = np.zeros(samples, np.float32)
-        if not self._parts:
-            return Taken(None, padded, 0, 0, epoch)
-        lips, audio = self._parts[0].take(samples) if self._ready() else (None, padded[:0])
-        padded[: len(audio)] = audio
-        return Taken(lips, padded, len(audio), self._parts[0].utterance, epoch)
+        lips, audio, utterance = None, padded[:0], 0
+        if self._ready():
+            lips, audio = self._parts[0].take(samples)
+            padded[: len(audio)] = audio
+        if self._parts:
+            utterance = self._parts[0].utterance
+            self._ready()  # notes that the utterance is over with this frame
+        ended, self._ended = tuple(self._ended), []
+        return Taken(lips, padded, len(audio), utterance, epoch, ended)
 
     def shown(self, taken: Taken) -> bool:
-        """Note that a frame was shown; False if it was interrupted meanwhile and its audio must not be heard."""
+        """Note that a frame was shown; False if it was interrupted meanwhile and its audio must not be played."""
         with self._lock:
             if taken.epoch != self._epoch:
-                return taken.real == 0
+                return False
             self._queued -= taken.real
             if taken.utterance != self._playing:
                 self._playing, self._played = taken.utterance, 0
@@ -129,61 +170,75 @@ class Utterances:
 
     def _ready(self) -> bool:
         while self._parts and self._parts[0].over:
-            self._parts.popleft()
+            part = self._parts.popleft()
+            if part.final:
+                self._ended.append(part.utterance)
         return bool(self._parts) and self._parts[0].ready
 
+    def _shows(self) -> bool:
+        """Whether frames of the utterance were taken: the next one must not wait."""
+        return bool(self._parts) and self._parts[0].begun
+
+    def _rests(self) -> bool:
+        """Whether a silence is shown after which speech is not ready: it may be encoded meanwhile."""
+        if not self._parts or self._parts[0].spoken:
+            return False
+        last = self._parts[-1]
+        return not (last.spoken and last.ready)
+
     def _feed(self, now: float) -> bool:
-        """Let the next piece of audio be heard; False if there is nothing to do."""
+        """Pass on the next piece of audio; False if there is nothing to do."""
         with self._lock:
             if self._epoch != self._seen_epoch:
                 return False
-            if self._inbox:
-                piece, found = self._inbox.popleft(), True
-            else:
-                piece, found = None, False
+            pause = self._flush is not None and now - self._last_push >= self._flush
+            if not self._inbox and (self._over or not pause):
+                return False
+            entry = self._inbox.popleft() if self._inbox else None
+            if entry is None and not self._inbox:
+                self._over = True
         last = self._parts[-1] if self._parts and not self._parts[-1].finished else None
-        if piece is not None:
-            self._hear(piece, last)
-            return True
-        if found or now - self._last_push >= FLUSH_SECONDS:
-            self._ended = True
-            if last is not None:
-                last.finish()
-                return True
-        return found
+        if entry is not None:
+            self._left -= len(entry[1])
+            self._append(*entry, last)
+        elif last is not None:
+            last.finish()
+            last.final = True
+        return True
 
-    def _hear(self, piece: np.ndarray, last: _Part | None) -> None:
+    def _append(self, utterance: int, piece: np.ndarray, last: _Part | None) -> None:
         """Append a piece of audio to the part that it belongs to."""
         silent = loudness_db(piece - piece.mean()) <= SILENCE_DB
         if last is None:
-            last = self._open(silent)
-        elif not last.heard and not silent:
+            last = self._open(utterance, silent)
+        elif not last.spoken and not silent:
             before = last.cut()
-            last = self._open(False)
+            last = self._open(utterance, False)
             last.push(before)
-        elif last.heard and silent and last.quiet > QUIET_SECONDS * SAMPLE_RATE and last.missing <= len(piece):
+        elif last.spoken and silent and last.quiet > QUIET_SECONDS * SAMPLE_RATE and last.missing <= len(piece):
             whole = last.missing  # to a whole frame: nothing has to be padded in between
             last.push(piece[:whole])
             piece = piece[whole:]
             last.finish()
-            last = self._open(True)
+            last = self._open(utterance, True)
         last.quiet = last.quiet + len(piece) if silent else 0
         last.push(piece)
 
-    def _open(self, silent: bool) -> _Part:
-        self._count, self._ended = self._count + self._ended, False
+    def _open(self, utterance: int, silent: bool) -> _Part:
         stream = _Resting(self._rest, self._fps) if silent else self._speech.open()
-        self._parts.append(_Part(self._count, stream, not silent, self._fps))
+        self._parts.append(_Part(utterance, stream, not silent, self._fps))
         return self._parts[-1]
 
 
 class _Part:
-    """Audio of an utterance with its lips; what is not ``heard`` is silence, which the speech network is spared."""
+    """Audio of an utterance with its lips; what is not ``spoken`` is silence, which the speech network is spared."""
 
-    def __init__(self, utterance: int, stream: AudioStream, heard: bool, fps: float) -> None:
-        self.utterance, self._stream, self.heard, self._fps = utterance, stream, heard, fps
+    def __init__(self, utterance: int, stream: AudioStream, spoken: bool, fps: float) -> None:
+        self.utterance, self._stream, self.spoken, self._fps = utterance, stream, spoken, fps
         self.quiet = 0  # samples of silence at its end
         self.finished = False
+        self.final = False  # its end is that of the utterance
+        self.begun = False  # a frame was taken
         self._lips: Motion | None = None  # frames not taken
         self._audio = np.zeros(0, np.float32)  # samples not taken
         self._pushed = 0
@@ -223,18 +278,18 @@ class _Part:
 
     def take(self, samples: int) -> tuple[Motion | None, np.ndarray]:
         """The next frame of lips, and its samples; the last ones may be fewer."""
-        lips = None
+        lips, self.begun = None, True
         if self._lips is not None and len(self._lips):
             lips, self._lips = self._lips[:1], self._lips[1:]
         audio, self._audio = self._audio[:samples], self._audio[samples:]
-        return (lips if self.heard else None), audio
+        return (lips if self.spoken else None), audio
 
     def _keep(self, lips: Motion) -> None:
         self._lips = lips if self._lips is None else joined(self._lips, lips)
 
 
 class _Resting:
-    """An `AudioStream` that hears nothing: lips at rest, as many frames as the samples fill."""
+    """An `AudioStream` without a network: lips at rest, as many frames as the samples fill."""
 
     def __init__(self, rest: Motion, fps: float) -> None:
         self._rest, self._fps = rest, fps

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar import log
 from avatar.device import cpu_threads
+from avatar.errors import AvatarError
 from avatar.infer.avatar import shown
 from avatar.infer.pipeline import Worker, in_order, prefetch
 
@@ -97,6 +99,28 @@ def render_video(
             count += 1
             done()
     return Timing(count, rendering / at_once, time.perf_counter() - began)
+
+
+def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path) -> Timing:
+    """Render a job into an mp4, with progress, and say how fast it was.
+
+    Raises:
+        AvatarError: There is no frame, or the file cannot be written.
+    """
+    from avatar.io.video_writer import VideoWriter
+
+    with log.progress() as bar:
+        task = bar.add_task("Rendering", total=job.frames, info="")
+        with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
+            timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
+    if timing.frames == 0:
+        raise AvatarError("There is nothing to render:", why="the input has no frames.")
+    rate = timing.frames / timing.seconds
+    log.info(
+        f"{out}: {timing.frames} frames ({timing.frames / avatar.fps:.1f} s) in {timing.seconds:.1f} s, "
+        f"{rate:.1f} frames/s, {rate / avatar.fps:.2f} times real time."
+    )
+    return timing
 
 
 def limited(motions: Iterable[Motion], frames: int) -> Iterator[Motion]:

@@ -137,7 +137,7 @@ def _blink_shapes(stats: MotionStats) -> list[np.ndarray]:
 
 
 class Gaze:
-    """Eyes that look where they are told; eyelids and ARKit's eyeLook* follow as the person's own do.
+    """Eyes that look at a point or in a direction; eyelids and ARKit's eyeLook* follow as the person's own do.
 
     Args:
         stats: Of the person.

@@ -74,7 +74,7 @@ class Motion:
         return replace(self, **tensors)
 
     def check_finite(self, what: str = "The motion") -> Motion:
-        """The same track, if all of its numbers are finite: from others no picture can be made.
+        """The same track, if all of its numbers are finite: from others no image can be drawn.
 
         Raises:
             AvatarError: They are not.

@@ -44,6 +44,14 @@ _TALKS = 0.5  # of the usual movement: somebody who moves the mouth less is not 
 _RIDGE = 0.02  # of the variance
 
 
+def with_lips(base: Motion, speech: Motion) -> Motion:
+    """``base`` with the mouth, jaw and cheeks of ``speech``; both of the same length."""
+    mouth, lips = base.arkit.clone(), base.face.clone()
+    mouth[:, MOUTH] = speech.arkit[:, MOUTH]
+    lips[:, FACE] = speech.face[:, FACE]
+    return base.map(arkit=mouth, face=lips)
+
+
 def opening_weights() -> np.ndarray:
     """Weights [len(FACE)] of the lip channels in the gap between the inner lips, centimetres, mean of three columns."""
     weights = np.zeros(len(face_channels.CHANNELS), np.float32)

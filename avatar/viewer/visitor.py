@@ -78,7 +78,7 @@ class Viewed(Protocol):
 
 
 class Visitor:
-    """The fields of one page, what it is being told, and what it has been shown.
+    """The fields of one page, what it is sent, and what it has been shown.
 
     Args:
         client: viser's handle; all fields are made in it, not in the server, which would share them.
@@ -92,7 +92,7 @@ class Visitor:
         self.images = 0
         self._spoken: Motion | None = None
         self._began = 0.0
-        self._turn = 0  # counts what it was told to say or to stop saying
+        self._turn = 0  # counts orders to speak or to stop
         self._busy = threading.Lock()
         self._warned = False
         self._fields: dict[str, Any] = {}
@@ -172,7 +172,7 @@ class Visitor:
 
     def _uploaded(self, file: viser.UploadedFile) -> None:
         content, file.content = file.content, b""  # viser would keep it
-        if not content:  # not taken, and the page was told so
+        if not content:  # not taken, and the page says so
             return
         name = Path(file.name).name[:80]
         try:

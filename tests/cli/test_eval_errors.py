@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from avatar.audio2motion.load import PERSONAL, SHARED, networks_of
 from avatar.cli.main import main
+from avatar.data.run import open_person
+from avatar.eval import settings
+from tests.fake_avatar import LoudnessSpeech
 from tests.media import write_sound
 from tests.person import make_person, small_config, train
 
@@ -39,9 +43,22 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
     (tmp_path / "words.json").write_text("[]")
     assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
-    assert "cannot be driven by its own speech network" in refused(capsys, run, "--audio", sound)
-    assert "cannot be driven by its own speech network" in refused(capsys, run, "--drive", "audio")
     assert not list(run.glob("metrics*")) and not list(run.glob("report*"))
+
+
+def test_what_render_shows_is_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a personal network speaks by the shared one, in `avatar render` and here."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(settings, "load_speech", lambda *which: asked.append(which) or LoudnessSpeech())
+    data, notes = open_person(run), []
+    write_sound(data.audio_path, data.num_frames / data.fps)
+    driving = settings.choose_driving(run, "both", data, data.test_start, data.num_frames, notes)
+    assert set(driving) == {"audio", "shuffled", "tracked"} and asked == [(run, data.fps)] and not notes
+    assert networks_of(run) == "shared"
+    (run / PERSONAL).touch()
+    assert networks_of(run) == "personal"
+    (run / SHARED).touch()
+    assert networks_of(run) == "personal+shared"
 
 
 def test_another_person_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,13 +20,14 @@ from avatar.audio2motion.ensemble import Ensemble
 from avatar.cli.main import main
 from avatar.data.run import FORMAT, open_person
 from avatar.errors import AvatarError
-from avatar.eval.driving import drive_held_out
 from avatar.geometry.cameras import Camera
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import Worker, in_order, prefetch
+from avatar.infer.replay import drive_held_out
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
+from avatar.motion.mouth import with_lips
 from tests.fake_avatar import FPS, SIZE, FakeAvatar, LoudnessSpeech
 from tests.person import person_info
 
@@ -197,7 +198,7 @@ def test_lips_come_from_the_sound_and_the_rest_from_the_person(tmp_path: Path) -
     speech = Motion.zeros(50, FPS)
     speech.arkit[:, INDEX["jawOpen"]] = 0.2
     speech.face[:, CHANNEL_INDEX["jaw_y"]] = 0.5
-    both = speak.with_lips(base, speech)
+    both = with_lips(base, speech)
     assert both.arkit[:, INDEX["jawOpen"]].unique().tolist() == pytest.approx([0.2])
     assert both.face[0, CHANNEL_INDEX["jaw_y"]] == 0.5 and both.face[0, CHANNEL_INDEX["eye_left_open"]] > 0.2
     torch.testing.assert_close(both.head_rotation, base.head_rotation)

@@ -348,7 +348,7 @@ def test_the_floor_hears_another_part_of_the_sound() -> None:
             return motion_of(talking()[:FRAMES])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drives, "stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
+        patch.setattr("avatar.infer.replay.stream_audio", lambda *_, **__: iter([np.zeros(16000 * 6, np.float32)]))
         moved = drives.driven_held_out(person, Speaking(), FIRST, FRAMES - 10)
     jaw = {name: motion.arkit[:, INDEX["jawOpen"]] for name, motion in moved.items()}
     assert torch.equal(jaw["shuffled"], jaw["audio"].roll(40)) and not torch.equal(jaw["shuffled"], jaw["audio"])
@@ -381,7 +381,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
             "earlier": [{"commit": "aaaaaaaaaaaaaa", "date": "2026-01-31T00:00:00Z"}],
         },
         "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True}, "model": FakeAvatar.info,
-        "peak_memory_bytes": peak_memory(), "notes": ["No <sound>."],
+        "peak_memory_bytes": peak_memory(), "notes": ["No <sound>."], "speech": "personal+shared",
     }  # fmt: skip
     text = json.dumps(result, allow_nan=False)
     assert json.loads(text)["hardware"]["cores"] >= 1

@@ -15,6 +15,7 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer import layers, planner
 from avatar.infer.controls import Controls
+from avatar.infer.fades import FADE
 from avatar.infer.session import Frame, Session
 from avatar.infer.utterances import frame_samples
 from avatar.io.audio import SAMPLE_RATE
@@ -24,6 +25,30 @@ from tests.fake_avatar import FPS, FRAME, FakeAvatar, LoudnessSpeech
 from tests.talking import talking
 
 JAW = INDEX["jawOpen"]
+
+
+class SlowSpeech(LoudnessSpeech):
+    """Needs 0.16 s of audio after a frame."""
+
+    look_ahead = 0.16
+
+    def open(self) -> Any:
+        stream, ahead = super().open(), round(self.look_ahead * SAMPLE_RATE)
+        push, finish, held = stream.push, stream.finish, np.zeros(0, np.float32)
+
+        def late(samples: np.ndarray) -> Motion:
+            nonlocal held
+            held = np.concatenate([held, samples])
+            known, held = held[: max(0, len(held) - ahead)], held[max(0, len(held) - ahead) :]
+            self.heard += len(samples) - len(known)
+            return push(known)
+
+        def last() -> Motion:
+            self.heard -= len(held)
+            return Motion.cat([push(held), finish()])
+
+        stream.push, stream.finish = late, last  # type: ignore[method-assign]
+        return stream
 
 
 class Watched(FakeAvatar):
@@ -67,6 +92,14 @@ def steps(session: Session, start: float, stop: float, every: float = 1 / FPS) -
 
 def heard(frames: list[Frame]) -> np.ndarray:
     return np.concatenate([frame.audio for frame in frames])
+
+
+def faded_out(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether audio goes on without a jump and is silent 10 ms later."""
+    envelope = np.abs(after[:FADE]).reshape(4, -1).max(1)
+    largest = np.abs(np.diff(loud(1.0))).max()
+    loudly = bool(envelope[0] > 0.3 and envelope[-1] < 0.15 and (np.diff(envelope) < 0).all())
+    return loudly and abs(after[0] - before[-1]) < 0.1 * largest and not after[FADE:].any()
 
 
 def motion_of(avatar: Any, frames: list[Frame]) -> Motion:
@@ -118,6 +151,7 @@ def test_small_pushes_in_real_time_are_spoken_with_little_delay(session: Session
     for i in range(125):  # 16 ms each
         session.push_audio(sound[i * 256 : (i + 1) * 256])
         out += session.step(i * 0.016)
+    session.end_utterance()
     out += steps(session, 2.0, 3.0)
     first = next(i for i, frame in enumerate(out) if frame.speaking)
     assert first <= 3
@@ -167,14 +201,15 @@ def test_an_interruption_drops_what_was_not_shown(avatar: Any, session: Session)
     session.push_audio(loud(1.0))
     session.end_utterance()
     steps(session, 0, 1.2)
-    assert session.interrupt() == 0  # it was over
+    assert session.interrupt() == (0, 0)  # it was over
     session.push_audio(loud(3.0))
     frames = steps(session, 1.2, 2.0)
-    assert session.interrupt() == pytest.approx(0.8)
-    assert session.interrupt() == 0
+    assert session.interrupt() == (2, pytest.approx(0.8))
+    assert session.interrupt() == (0, 0)
     after = steps(session, 2.0, 3.0)
     assert len(frames) == 20 and frames[-1].speaking
-    assert not heard(after).any() and not any(frame.speaking for frame in after)
+    assert not heard(after)[FADE:].any() and not any(frame.speaking for frame in after)
+    assert faded_out(frames[-1].audio, after[0].audio)
     jaw = motion_of(avatar, after).arkit[:, JAW]
     assert float(jaw[:5].max()) <= 0.5 and float(jaw[6:].std()) < 1e-6  # shut within a quarter of a second
     session.push_audio(loud(0.2))
@@ -192,8 +227,125 @@ def test_an_interruption_while_a_frame_is_drawn_silences_it(avatar: Any, session
 
     avatar.render = interrupted
     frame = session.step(0.4)[0]
-    assert len(answers) == 1 and answers[0] == pytest.approx(0.4)
-    assert not frame.audio.any() and not frame.speaking
+    assert len(answers) == 1 and answers[0] == (1, pytest.approx(0.4))
+    assert not frame.audio[FADE:].any() and not frame.speaking
+    assert faded_out(loud(3.0)[: 10 * FRAME], frame.audio)
+
+
+def test_a_source_that_stalls_fades_out_and_in_again(avatar: Any):
+    session = Session(avatar, speech=LoudnessSpeech(), flush_seconds=None)
+    sound = loud(2.0)
+    session.push_audio(sound[: 10 * FRAME])
+    frames = steps(session, 0, 0.56)
+    session.push_audio(sound[10 * FRAME :])
+    session.end_utterance()
+    frames += steps(session, 0.56, 3)
+    audio = heard(frames)
+    np.testing.assert_array_equal(audio[: 10 * FRAME], sound[: 10 * FRAME])
+    assert faded_out(sound[: 10 * FRAME], frames[10].audio) and not audio[11 * FRAME : 14 * FRAME].any()
+    assert abs(audio[14 * FRAME]) < 0.01  # the sample itself is 0.06 there; the next ones show the slope
+    np.testing.assert_allclose(
+        audio[14 * FRAME : 14 * FRAME + FADE], sound[10 * FRAME : 10 * FRAME + FADE] * np.arange(FADE) / FADE, atol=1e-6
+    )
+    np.testing.assert_array_equal(audio[14 * FRAME + FADE : 54 * FRAME], sound[10 * FRAME + FADE :])
+    assert not audio[54 * FRAME :].any() and {frame.utterance for frame in frames} == {0, 1}
+
+
+def test_an_utterance_may_wait_for_its_source_as_long_as_it_takes(avatar: Any):
+    session = Session(avatar, speech=LoudnessSpeech(), flush_seconds=None)
+    session.push_audio(loud(0.2))
+    frames = steps(session, 0, 2)
+    session.push_audio(loud(0.2))
+    frames += steps(session, 2, 4)
+    assert {frame.utterance for frame in frames if frame.speaking} == {1} and not any(frame.ended for frame in frames)
+    assert session.end_utterance() == 1
+    assert [frame.ended for frame in steps(session, 4, 4.2)] == [(1,), (), (), (), ()]
+
+
+def test_every_end_and_interruption_may_come_twice(session: Session):
+    assert session.end_utterance() == 0 and session.interrupt() == (0, 0) and session.interrupt() == (0, 0)
+    numbers = []
+    for round_ in range(3):
+        session.push_audio(loud(0.2))
+        numbers += [session.end_utterance(), session.end_utterance()]
+        session.push_audio(loud(0.2))  # after the end: another one
+        numbers.append(session.end_utterance())
+        frames = steps(session, 2 * round_, 2 * round_ + 1)
+        assert [frame.utterance for frame in frames[:11]] == [numbers[-3]] * 5 + [numbers[-1]] * 5 + [0]
+        assert [number for frame in frames for number in frame.ended] == numbers[-2:]
+        session.push_audio(loud(2.0))  # interrupted: by no end
+        frames = steps(session, 2 * round_ + 1, 2 * round_ + 1.2)
+        assert session.interrupt() == (frames[-1].utterance, pytest.approx(0.2)) and session.interrupt() == (0, 0)
+        assert session.end_utterance() == frames[-1].utterance
+        assert not any(frame.ended or frame.speaking for frame in steps(session, 2 * round_ + 1.2, 2 * round_ + 2))
+    assert numbers == [1, 1, 2, 4, 4, 5, 7, 7, 8]
+    session.push_audio(loud(1.0))
+    session.interrupt()  # before a frame of it was shown
+    session.push_audio(loud(1.0))
+    assert session.end_utterance() == 11
+    assert {frame.utterance for frame in steps(session, 6, 7)} == {11}
+
+
+def test_rubbish_is_refused_or_silence(avatar: Any, session: Session):
+    for wrong in (
+        np.zeros(160, np.int16),
+        np.zeros((160, 2), np.float32),
+        np.zeros((1, 160), np.float32),
+        np.array(0.5),
+    ):
+        with pytest.raises(AvatarError, match="16 kHz mono float32"):
+            session.push_audio(wrong)
+    for wrong in (b"abcd", "abcd", None, [None, 1.0]):
+        with pytest.raises(AvatarError, match="16 kHz mono float32"):
+            session.push_audio(wrong)  # type: ignore[arg-type]
+    assert session.push_audio(np.zeros(0, np.float32)) == 0 and session.end_utterance() == 0
+    broken = loud(0.4)
+    broken[::7], broken[1::7], broken[2::7] = np.nan, np.inf, 50.0
+    assert session.push_audio(broken) == len(broken)
+    broken[:] = 0.9  # the caller's array is his own again
+    session.end_utterance()
+    audio = heard(steps(session, 0, 1))
+    assert np.isfinite(audio).all() and not audio[0 : 10 * FRAME : 7].any() and set(audio[2 : 10 * FRAME : 7]) == {1.0}
+    assert np.isfinite(Motion.cat(avatar.shown).arkit.numpy()).all()
+
+
+def test_the_size_of_frames_changes_while_it_runs(session: Session):
+    assert session.step(0)[0].image.shape == (48, 48, 3)
+    session.set(camera=session.avatar.camera.resized(64, 32))
+    assert session.step(0.04)[0].image.shape == (32, 64, 3)
+    before = session._wanted
+    with pytest.raises(AvatarError, match="no emotion"):
+        session.set(Controls(pose=("still",), emotion=("furious",)), session.avatar.camera)
+    assert session._wanted is before and session.step(0.08)[0].image.shape == (32, 64, 3)
+
+
+def test_an_utterance_begins_without_a_slow_step(avatar: Any):
+    """Its look-ahead is heard in shares while the avatar idles; afterwards every frame gets what it needs."""
+    speech = SlowSpeech()
+    session = Session(avatar, speech=speech)
+    session.push_audio(loud(4.0))
+    heard_before, shares, frames = 0, [], []
+    for now in np.arange(0, 6, 1 / FPS):
+        frames += session.step(float(now))
+        shares.append(speech.heard - heard_before)
+        heard_before = speech.heard
+        if speech.heard == 4 * SAMPLE_RATE:
+            break
+    assert max(shares) <= 0.08 * SAMPLE_RATE
+    assert next(i for i, frame in enumerate(frames) if frame.speaking) == 2
+    np.testing.assert_array_equal(heard(frames)[2 * FRAME :], loud(4.0)[: (len(frames) - 2) * FRAME])
+    rest = list(session.frames())
+    assert rest[-1].ended == (1,)
+    session.push_audio(loud(1.0))
+    assert next(session.frames()).speaking  # without a clock nobody waits for a step
+
+
+def test_speech_after_a_silence_is_ready_when_it_begins(avatar: Any):
+    session = Session(avatar, speech=SlowSpeech())
+    sound = np.concatenate([np.zeros(2 * SAMPLE_RATE, np.float32), loud(1.0)])
+    session.push_audio(sound)
+    session.end_utterance()
+    np.testing.assert_array_equal(heard(steps(session, 0, 3)), sound)
 
 
 def test_lips_never_jump(avatar: Any, session: Session):
@@ -307,7 +459,7 @@ def test_threads_may_push_interrupt_and_set_while_another_steps(session: Session
         thread.join()
     assert not broken and len(heard(frames)) == 150 * FRAME
     session.interrupt()
-    assert not heard(steps(session, 6, 7)).any() and session.waiting_seconds == 0
+    assert not heard(steps(session, 6, 7))[FADE:].any() and session.waiting_seconds == 0
 
 
 def test_without_a_clock(session: Session):

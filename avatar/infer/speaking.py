@@ -28,7 +28,7 @@ class Speaking:
     """Language of --text, two letters of ISO 639-1."""
 
     def open(self, out: Path) -> AudioFile | None:
-        """Open the audio to be spoken, if any; a bad one is told before anything slow happens.
+        """Open the audio to be spoken, if any. Nothing slow has happened yet where it cannot be read.
 
         Args:
             out: The file that is written in the end; the audio of a text goes beside it.

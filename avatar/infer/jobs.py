@@ -1,0 +1,102 @@
+"""What `avatar render` renders: options are checked here before anything slow happens, and become a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from avatar.data.outputs import check_output, refuse_to_overwrite
+from avatar.environment import environment
+from avatar.errors import AvatarError
+from avatar.infer.planner import plan_motion
+from avatar.infer.renderer import counts
+from avatar.infer.video import Job
+
+if TYPE_CHECKING:
+    from avatar.geometry.cameras import Camera
+    from avatar.infer.avatar import Avatar
+    from avatar.infer.camera_path import CameraPath
+    from avatar.infer.controls import Controls
+    from avatar.infer.sources import AudioFile
+    from avatar.infer.speaking import Speaking
+    from avatar.infer.video import Timing
+
+SIZES = (32, 4096)  # pixels of the longer side of a video
+
+
+def check_source(speaking: Speaking, controls: Controls, split: str | None, drive: Literal["tracked", "audio"]) -> None:
+    """Refuse options that do not say what is to be rendered, or that contradict each other.
+
+    Raises:
+        AvatarError: They do not, or do.
+    """
+    options = {
+        "audio": speaking.audio, "text": speaking.text, "motion": controls.motion, "idle": controls.idle or None
+    }  # fmt: skip
+    given = [name for name, value in options.items() if value is not None]
+    if not given and split is None:
+        raise AvatarError("Nothing to say:", fix="give --audio FILE, --text, --split test, --motion FILE or --idle.")
+    if split is not None and given:
+        raise AvatarError(f"--split and --{given[0]} exclude each other.")
+    if split is not None and (controls.spans() or controls.style):
+        raise AvatarError("--split replays the video as it is.", fix="Controls go with --audio, --text or --motion.")
+    if drive == "audio" and split is None:
+        raise AvatarError("--drive belongs to --split.", fix="With --audio the audio always drives the lips.")
+    controls.check()
+
+
+def check_extent(size: int | None, frames: int | None) -> None:
+    """Refuse a size or a number of frames that is out of range.
+
+    Raises:
+        AvatarError: One is.
+    """
+    smallest, largest = SIZES
+    if size is not None and not smallest <= size <= largest:
+        raise AvatarError(f"--size {size} is out of range.", fix=f"It goes from {smallest} to {largest} pixels.")
+    if frames is not None and frames < 1:
+        raise AvatarError(f"--frames {frames} is out of range.", fix="It must be at least 1.")
+
+
+def video_path(run: Path, out: Path | None, speaking: Speaking, controls: Controls, split: str | None) -> Path:
+    """The mp4 to write: ``out``, or a name after the input in the RUN folder.
+
+    Raises:
+        AvatarError: It has another ending, is a folder, or would replace an input or a part of the avatar.
+    """
+    if out is None:
+        source = speaking.audio or (None if speaking.text is not None else controls.motion)
+        plain = split or ("idle" if speaking.text is None else "text")
+        out = run / f"{plain if source is None else source.stem}.mp4"
+    check_output(out, speaking.audio, controls.motion, controls.timeline, suffixes=(".mp4",))
+    if controls.print_timeline is not None:
+        refuse_to_overwrite(controls.print_timeline, speaking.audio, controls.motion, controls.timeline)
+    return out
+
+
+def speech_job(avatar: Avatar, controls: Controls, audio: AudioFile | None, path: CameraPath) -> Job:
+    """Plan what an avatar does with audio, a motion file, or nothing but waiting.
+
+    Raises:
+        AvatarError: Something cannot be read.
+    """
+    planned = plan_motion(
+        avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps),
+        camera=lambda t: path.camera(avatar.camera, avatar.pivot, t).position,
+    )  # fmt: skip
+    assert planned.frames is not None
+    return Job(
+        motions=planned.stream(audio or ()), frames=planned.frames, audio=None if audio is None else audio.path,
+        audio_start=planned.audio_start,
+    )  # fmt: skip
+
+
+def record(avatar: Avatar, camera: Camera, timing: Timing, baked: bool) -> dict[str, Any]:
+    """What is written to --json of a rendering."""
+    return environment() | {
+        "frames": timing.frames, "seconds": round(timing.seconds, 3),
+        "frames_per_second": round(timing.frames / timing.seconds, 2),
+        "render_milliseconds": round(1000 * timing.render_seconds / timing.frames, 2), "fps": avatar.fps,
+        "width": camera.width, "height": camera.height, **counts(avatar.info),
+        "baked": baked, "device": avatar.device.type,
+    }  # fmt: skip

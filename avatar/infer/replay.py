@@ -1,0 +1,88 @@
+"""Frames of a person's own video again, with their real poses: as tracked, or with the lips driven by the audio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from avatar.audio2motion.base import drive
+from avatar.audio2motion.load import load_speech
+from avatar.data.outputs import refuse_to_overwrite
+from avatar.data.run import open_person
+from avatar.infer.video import Job
+from avatar.io.audio import SAMPLE_RATE, stream_audio
+from avatar.motion import Motion
+from avatar.motion.mouth import with_lips
+
+if TYPE_CHECKING:
+    from avatar.audio2motion.base import AudioToMotion
+    from avatar.data import PersonDataset
+    from avatar.infer.avatar import Avatar
+
+CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network never starts in the middle of a word
+
+
+def replay_job(
+    avatar: Avatar, split: Literal["test", "train"], lips: Literal["tracked", "audio"], person: Path | None, out: Path
+) -> Job:
+    """Plan to render the held-out or the training frames of the person's own video.
+
+    Args:
+        avatar: The avatar.
+        split: Which frames.
+        lips: What moves the lips.
+        person: PERSON folder; None: the one that the avatar was trained from.
+        out: The file to write, which must not be the video itself.
+
+    Raises:
+        AvatarError: The person or its audio cannot be read, or ``out`` is its video.
+    """
+    data = open_person(avatar.run, person)
+    refuse_to_overwrite(out, Path(data.info.source or os.devnull))
+    first, last = (data.test_start, data.num_frames) if split == "test" else (0, data.test_start)
+    motions = iter([data.motion[first:last]])
+    if lips == "audio":
+        motions = drive_held_out(data, load_speech(avatar.run, avatar.fps), first, last)
+    has_audio = data.audio_path.is_file()
+    return Job(
+        motions=motions, frames=last - first, audio=data.audio_path if has_audio else None,
+        audio_start=audio_second(data, first) if has_audio else 0.0,
+        background=(lambda n: data.background(first + n)) if data.camera_moves else None,
+    )  # fmt: skip
+
+
+def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:
+    """Drive frames ``first`` to ``last`` (exclusive) of a person as papers reconstruct them.
+
+    Lips come from the audio alone; head pose, torso, gaze and upper face are as tracked.
+    """
+    lead = min(first, round(CONTEXT_SECONDS * data.fps))
+    chunks = stream_audio(data.audio_path, start=audio_second(data, first - lead))
+    samples = round((last - first + lead) / data.fps * SAMPLE_RATE)
+    base, done = data.motion[first:last], -lead
+    for block in drive(speech, _exactly(chunks, samples)):
+        spoken = block[max(0, -done) : max(0, len(base) - done)]
+        at, done = max(0, done), done + len(block)
+        if len(spoken):
+            yield with_lips(base[at : at + len(spoken)], spoken)
+
+
+def audio_second(data: PersonDataset, frame: int) -> float:
+    """Second of the person's audio file that belongs to a frame, the audio delay corrected."""
+    return (frame + data.info.audio_delay_frames) / data.fps
+
+
+def _exactly(chunks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The first ``samples`` samples; silence where the audio is shorter."""
+    for chunk in chunks:
+        if samples <= 0:
+            return
+        yield chunk[:samples]
+        samples -= len(chunk)
+    while samples > 0:
+        yield np.zeros(min(samples, SAMPLE_RATE), np.float32)
+        samples -= SAMPLE_RATE
