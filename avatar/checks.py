@@ -104,7 +104,7 @@ def frame_rate(value: Any, where: Where) -> float:
     return number(value, where, *FRAME_RATES)
 
 
-def picture_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
+def image_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
     """Width and height of an image in pixels.
 
     Raises:

@@ -23,9 +23,9 @@ class Controls:
     `1.5@4-` until its end, `1.5@please` for a word of --words."""
 
     speech: Literal["auto", "personal", "shared", "streaming"] = "auto"
-    """Speech network that drives the lips. personal was trained on the person's own video. shared is one for all people
-    and needs no audio in that video. auto is the ensemble of both, or the one there is. streaming is shared with a
-    look-ahead of 0.2 s at most, as live audio needs it."""
+    """Speech network that drives the lips. The personal one was trained on the person's own video. The shared one is
+    for all people and needs no audio in that video. With auto, both form an ensemble, or the one there is drives alone.
+    The streaming one is shared with a look-ahead of 0.2 s at most, as live audio needs it."""
     motion: Path | None = None
     """Drive the avatar by a motion file (.safetensors, or ARKit as .csv or .json) or by the video of somebody, whose
     motion is fitted to this person. With --audio, that audio goes into the video."""
