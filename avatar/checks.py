@@ -126,7 +126,9 @@ def written_number(text: str, where: Where, low: float, high: float) -> float:
 
 
 class Record:
-    """A JSON object whose fields are asked for by name, with type and range; fields that nobody asks for do no harm.
+    """Read a JSON object field by field, each with its type and range.
+
+    Fields that nobody asks for do no harm.
 
     Args:
         data: What was read.

@@ -176,9 +176,10 @@ class SyncJudge:
         return best_delay(self.distances(landmarks, audio, fps))
 
     def matched(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> float:
-        """Measure how well mouth and audio go together as they are, give or take 40 ms: 1 minus the distance there.
+        """Measure how well mouth and audio go together as they are, give or take 40 ms.
 
-        About 0 where they have nothing to do with each other; the number to rank clips by.
+        It is 1 minus the distance there, and about 0 where they have nothing to do with each other. It is the number to
+        rank clips by.
 
         Raises:
             AvatarError: See :meth:`distances`.

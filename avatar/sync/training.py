@@ -190,7 +190,9 @@ def train(sources: Sequence[tuple[float, Sequence[Recording]]], steps: int, seed
 
 
 def contrast(mouth: Tensor, audio: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE (van den Oord, Li and Vinyals, 2018) over the offsets within a clip, and over the clips of the batch.
+    """Compute InfoNCE over the offsets within a clip, and over the clips of the batch.
+
+    Van den Oord, Li and Vinyals, 2018.
 
     Args:
         mouth: [B, T, E] unit vectors.
