@@ -1,4 +1,4 @@
-"""Does the mouth say what is heard, and how far are audio and video apart? A small network that was trained for it.
+"""Judge whether a mouth says what is in the audio, and how far audio and video are apart, by a small trained network.
 
 The idea is SyncNet's (Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016): one encoder for the
 mouth, one for the audio, and a distance that is small where both belong to the same moment. The mouth is not seen in

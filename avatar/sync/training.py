@@ -278,8 +278,8 @@ def _batches(
         pace = np.exp(rng.uniform(-_PACE, _PACE))
         start = rng.uniform(0, len(chosen) - (SEGMENT + 2 * REACH) * pace - 1)  # windows
         mouth = start + (np.arange(SEGMENT) + REACH + 0.5) * pace - 0.5
-        sound = start * ROWS + np.arange((SEGMENT + 2 * REACH) * ROWS) * pace
-        return _rows(chosen.motion, mouth), _rows(chosen.mel, sound)
+        audio = start * ROWS + np.arange((SEGMENT + 2 * REACH) * ROWS) * pace
+        return _rows(chosen.motion, mouth), _rows(chosen.mel, audio)
 
     while True:
         motion, mel = zip(*(segment() for _ in range(_BATCH)), strict=True)

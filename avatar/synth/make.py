@@ -77,7 +77,7 @@ class SynthResult:
         landmarks: float32 [T, 478, 2], pixels.
         shape: float32 [478, 3], neutral face in head axes, centimetres.
         focal, cx, cy: The camera in pixels.
-        width, height: Picture size as shown.
+        width, height: Image size as shown.
         phones: The phones, in seconds.
         blinks: Seconds of full closure.
         cuts: First frames of the takes after the first.
