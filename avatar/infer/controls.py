@@ -25,9 +25,9 @@ class Controls:
     """
 
     speech: Literal["auto", "personal", "shared", "streaming"] = "auto"
-    """Speech network that drives the lips. The personal one was trained on the person's own video. The shared one is
-    for all people and needs no audio in that video. With auto, both form an ensemble, or the one there is drives alone.
-    The streaming one is shared with a look-ahead of 0.2 s at most, as live audio needs it."""
+    """Speech network that drives the lips. Choose personal for the one trained on the person's own video, and shared
+    for the one of all people, which needs no audio in that video. By default, auto takes the ensemble of both, or the
+    one there is. For live audio, streaming is shared with a look-ahead of 0.2 s at most."""
     motion: Path | None = None
     """Drive the avatar by a motion file (.safetensors, or ARKit as .csv or .json) or by somebody's video. The motion of
     a video is fitted to this person. With --audio, that audio goes into the video."""

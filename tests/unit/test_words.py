@@ -123,9 +123,8 @@ def documented_fields(node: ast.ClassDef) -> list[ast.Expr]:
     """The strings below the fields of a class, which tyro shows as help."""
     found = []
     for field, after in zip(node.body, node.body[1:]):
-        documented = isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
-        if documented and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-            found.append(after)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found += [after] * isinstance(after.value.value, str)
     return found
 
 
