@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from avatar.data import PersonDataset
+from avatar.data.run import CONFIG
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.eval.images import contact_sheet, save_image
@@ -25,7 +26,7 @@ from avatar.methods.registry import DEFAULT
 from avatar.motion.face_channels import mouth_opening
 from avatar.paths import read_json, write_json
 from avatar.train import config as options
-from avatar.train.run import BEGUN, train
+from avatar.train.run import train
 from avatar.writing import atomic_file
 
 # Changes to a training configuration, by the name of its row.
@@ -79,7 +80,7 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
         base = options.from_preset(DEFAULT, "draft", person=config.person, out=folder)
         base = replace(base, schedule=replace(base.schedule, steps=config.steps))
         chosen = options.with_values(base, ROWS[name], name)
-        train(replace(chosen, resume=(folder / BEGUN).is_file()))
+        train(replace(chosen, resume=(folder / CONFIG).is_file()))
         evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
     row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}

@@ -28,10 +28,11 @@ from avatar import log
 from avatar.audio.encoders.base import SpeechEncoder
 from avatar.audio.features import features_at
 from avatar.data import PersonDataset
+from avatar.data.run import HEADMOTION
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.headmotion.flow import RATE, WEIGHTS, WINDOW, FlowNet, Response, around, save_flow, shared_flow
-from avatar.headmotion.generator import FILE, MotionGenerator, training_track
+from avatar.headmotion.generator import MotionGenerator, training_track
 from avatar.headmotion.loop import pose_track
 from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, upper_channels
 from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
@@ -182,7 +183,7 @@ def measure(person: Path, run: Path, novel: np.ndarray, config: Config) -> dict[
     generator = MotionGenerator.fit(learnt, segments, samples, offset / motion.fps)
     folder = config.out / person.stem
     folder.mkdir(parents=True, exist_ok=True)
-    generator.save(folder / FILE)
+    generator.save(folder / HEADMOTION)
     learnt.save(folder / "motion.safetensors")
 
     resampled = motion.resample(RATE)

@@ -92,8 +92,8 @@ TRAINING = (
     Mutation(
         "LPIPS from the first step",
         "avatar/train/trainer.py",
-        "self.step >= weights.lpips_start * self.steps:",
-        "self.step >= 0:",
+        "late = self.step >= weights.lpips_start * self.steps",
+        "late = self.step >= 0",
         (f"{_LOSS}::test_lpips_counts_with_its_weight_from_its_start_on",),
         "Training takes twice as long.",
     ),
@@ -124,8 +124,8 @@ TRAINING = (
     Mutation(
         "weights of pixels not used",
         "avatar/train/trainer.py",
-        "l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)",
-        "l1_ssim(out.rgb, batch.image, weights.ssim)",
+        "l1_ssim(rgb, batch.image, ssim, batch.weight)",
+        "l1_ssim(rgb, batch.image, ssim)",
         (f"{_LOSS}::test_pixels_of_large_weight_decide",),
         "Mouth and eyes count like the wall.",
     ),
@@ -238,7 +238,7 @@ HELD_OUT = (
     ),
     Mutation(
         "the field's condition over all frames",
-        "avatar/methods/gaussian/model.py",
+        "avatar/methods/gaussian/method.py",
         "Conditioner.fit(motion[train])",
         "Conditioner.fit(motion)",
         (f"{_HELD_OUT}::test_no_picture_or_pose_that_is_held_out_reaches_the_avatar",),
@@ -724,7 +724,7 @@ PICTURES = (
     Mutation(
         "a basis of another model",
         "avatar/methods/gaussian/bake.py",
-        'or meta.get("model") != file_sha256(run / "model.safetensors")',
+        'or meta.get("model") != file_sha256(run / MODEL)',
         'or meta.get("model") is None',
         ("tests/unit/test_bake.py::test_not_baked_or_baked_from_another_model",),
         "A trained-again avatar plays the face of the old one.",
@@ -758,7 +758,7 @@ FILES = (
     ),
     Mutation(
         "exit code of a mistake",
-        "avatar/cli/main.py",
+        "avatar/cli/errors.py",
         "except AvatarError as error:",
         "except ZeroDivisionError as error:",
         ("tests/cli/test_train_errors.py::test_numbers_out_of_range",),
@@ -904,9 +904,8 @@ WRITING = (
     Mutation(
         "the model before its checkpoint",
         "avatar/train/trainer.py",
-        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
-        '        self.save_model(folder / "model.safetensors")\n'
-        '        with atomic_dir(folder / "checkpoints" / "last") as temporary:',
+        "        with atomic_dir((folder / CHECKPOINT).parent) as temporary:",
+        "        self.save_model(folder / MODEL)\n        with atomic_dir((folder / CHECKPOINT).parent) as temporary:",
         ("tests/unit/test_killed_training.py::test_the_checkpoint_is_written_before_the_model",),
         "A kill between the two leaves a model that nothing goes on from.",
     ),
@@ -947,7 +946,7 @@ HOSTILE = (
     ),
     Mutation(
         "a traceback for a bug",
-        "avatar/cli/main.py",
+        "avatar/cli/errors.py",
         "        if os.environ.get(DEBUG):\n            raise",
         "        raise",
         ("tests/cli/test_unexpected.py::test_a_bug_is_one_line_that_says_how_to_report_it",),

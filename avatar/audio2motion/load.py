@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
-from avatar.data.run import PERSONAL, SHARED, STREAMING
+from avatar.data.run import MOTION, PERSONAL, SHARED, STREAMING
 from avatar.errors import AvatarError
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE, MOUTH
@@ -74,7 +74,7 @@ def load_shared(run: Path, fps: float) -> SharedSpeech:
 
     if (Path(run) / SHARED).is_file():
         return SharedSpeech.load(Path(run) / SHARED)
-    return SharedPrior.load().person(Motion.load(Path(run) / "motion.safetensors"), fps)
+    return SharedPrior.load().person(Motion.load(Path(run) / MOTION), fps)
 
 
 def load_streaming(run: Path, fps: float) -> SharedSpeech:

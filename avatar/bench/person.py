@@ -15,10 +15,10 @@ from avatar.data.person import PersonInfo
 from avatar.data.results import Intrinsics
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
+from avatar.methods.batch import Batch
 from avatar.methods.registry import DEFAULT, method
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
-from avatar.train.batches import Batch
 from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer
 

@@ -23,6 +23,13 @@ FORMAT = "avatar-bench-1"
 USUAL = (30_000, 512)  # Gaussians and pixels of a usual avatar: where the curves cross
 # Gaussians times pixels up to which the torch reference is timed: as far as is bearable.
 REFERENCE_LIMIT = 30_000 * 256 * 256
+# Of :func:`measure`: all that a good machine can do, ten minutes on two cores.
+FULL: dict[str, Any] = {
+    "gaussians": (10_000, 30_000, 100_000, 300_000, 1_000_000),
+    "sizes": (256, 512, 1080, 2160),
+    "frames": (250, 1000, 4000),
+    "reference_limit": 30_000 * 512 * 512,
+}
 
 
 def measure(
@@ -53,8 +60,12 @@ def measure(
         model: Whether to time the whole model.
 
     Raises:
-        AvatarError: ``device`` is "cuda" and there is none.
+        AvatarError: A number is below 1, there are no Gaussians or sizes, or ``device`` is "cuda" and there is none.
     """
+    if min((repeats, *gaussians, *sizes, *threads, *frames), default=1) < 1:
+        raise AvatarError("Sizes, frames, thread counts and --repeats must be at least 1.")
+    if not gaussians or not sizes:
+        raise AvatarError("--gaussians and --sizes need at least one number each.")
     if device == "cuda" and not torch.cuda.is_available():
         raise AvatarError(
             "--device cuda needs a CUDA GPU,", why="which torch does not find here.", fix="Use --device cpu."

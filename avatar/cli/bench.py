@@ -8,11 +8,8 @@ from typing import Literal
 
 from avatar.errors import AvatarError
 
-FULL_GAUSSIANS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-FULL_SIZES = (256, 512, 1080, 2160)
-FULL_FRAMES = (250, 1000, 4000)
-FULL_REFERENCE_LIMIT = 30_000 * 512 * 512  # Gaussians times pixels
 GROUPS = {"output": ("json", "docs", "run"), "timing": ("threads", "repeats", "seconds", "reference", "model")}
+MEASURED = ("gaussians", "sizes", "frames", "threads", "device", "repeats", "seconds", "reference", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +51,15 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: An option out of range, or --device cuda without one.
     """
-    from avatar.bench import report
+    from avatar.bench import report, run
     from avatar.log import console, info
     from avatar.paths import write_json
 
-    check(config)
+    if not config.run and config.docs is None:
+        raise AvatarError("--no-run leaves nothing to do without --docs.")
     if config.run:
-        result = measure(config)
+        options = {name: getattr(config, name) for name in MEASURED} | (run.FULL if config.full else {})
+        result = run.measure(**options)
         report.show(result)
         paths = [path for path in (config.json,) if path]
         if config.docs is not None:
@@ -71,31 +70,3 @@ def main(config: Config) -> None:
     if config.docs is not None:
         page = report.write_pages(config.docs)
         console.print(f"Tables and plots: {page}", markup=False)
-
-
-def check(config: Config) -> None:
-    """Refuse options that make no sense before anything slow happens."""
-    if min((config.repeats, *config.gaussians, *config.sizes, *config.threads, *config.frames), default=1) < 1:
-        raise AvatarError("Sizes, frames, thread counts and --repeats must be at least 1.")
-    if not config.gaussians or not config.sizes:
-        raise AvatarError("--gaussians and --sizes need at least one number each.")
-    if not config.run and config.docs is None:
-        raise AvatarError("--no-run leaves nothing to do without --docs.")
-
-
-def measure(config: Config) -> dict:
-    """All numbers that the options ask for."""
-    from avatar.bench import run
-
-    return run.measure(
-        FULL_GAUSSIANS if config.full else config.gaussians,
-        FULL_SIZES if config.full else config.sizes,
-        FULL_FRAMES if config.full else config.frames,
-        threads=config.threads,
-        device=config.device,
-        repeats=config.repeats,
-        seconds=config.seconds,
-        reference=config.reference,
-        reference_limit=FULL_REFERENCE_LIMIT if config.full else run.REFERENCE_LIMIT,
-        model=config.model,
-    )

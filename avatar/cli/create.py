@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +10,8 @@ import tyro
 
 from avatar import log
 from avatar.backends import EncodingName, RendererName
-from avatar.device import DeviceName, choose_device
-from avatar.errors import AvatarError
+from avatar.device import DeviceName
 from avatar.methods.registry import DEFAULT
-from avatar.writing import one_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,62 +49,20 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: The video or an option is unsuitable, or one of the folders is in use.
     """
-    from dataclasses import replace
-
+    from avatar.create import create, person_folder
+    from avatar.eval.options import EvalOptions
     from avatar.preprocess.config import PrepareConfig
-    from avatar.preprocess.pipeline import prepare
     from avatar.train import config as options
-    from avatar.train import run as training
-    from avatar.train.speech import load_prior
 
     run = Path(config.out)
-    person = person_folder(run)
     train = options.from_preset(
-        config.method, config.quality, person=person, out=run, seed=config.seed, prior=config.prior,
+        config.method, config.quality, person=person_folder(run), out=run, seed=config.seed, prior=config.prior,
         device=config.device,
     )  # fmt: skip
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, "--method " + config.method)
-    train.model.require()  # this and the next: before the hours that may go into preparing
-    choose_device(config.device)
-    if config.prior is not None:
-        load_prior(config.prior)
-    training.refuse_other_files(run)
-    times = [time.perf_counter()]
-    with log.part_of("create"), one_writer(run), one_writer(person):
-        prepare(config.video, person, PrepareConfig(size=config.size))
-        times.append(time.perf_counter())
-        if (run / training.FINISHED).is_file():
-            log.info(f"{run} is already trained.")
-        else:
-            training.train(replace(train, resume=(run / training.BEGUN).is_file()))
-        times.append(time.perf_counter())
-        if config.eval:
-            evaluate(config)
-        times.append(time.perf_counter())
-    prepared, trained, evaluated = (after - before for before, after in pairwise(times))
-    log.info(
-        f"Prepare {prepared:.0f} s, train {trained:.0f} s, eval {evaluated:.0f} s: "
-        f"{(times[-1] - times[0]) / 60:.1f} minutes in all."
+    measured = EvalOptions(
+        json=run / "metrics.json", save_video=run / "eval", renderer=config.renderer, device=config.device
     )
+    create(config.video, PrepareConfig(size=config.size), train, measured if config.eval else None)
     log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")
-
-
-def evaluate(config: Config) -> None:
-    """Measure the avatar into its RUN folder."""
-    from avatar.cli import eval as command
-
-    run = Path(config.out)
-    command.main(
-        command.Config(
-            run=run, json=run / "metrics.json", save_video=run / "eval", renderer=config.renderer, device=config.device
-        )
-    )
-
-
-def person_folder(run: Path) -> Path:
-    """PERSON folder of a run made by `create`: beside it, so that the run stays small enough to share."""
-    run = Path(os.path.abspath(run))
-    if not run.name:
-        raise AvatarError(f"{run} cannot be a run.", fix="Name a folder in it for --out.")
-    return run.with_name(run.name + ".person")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from avatar.errors import AvatarError
+from avatar import log
 
 NEW_SENTENCE = (
     "Hello! Nobody ever filmed me saying this. My picture was learnt from a minute of video, "
@@ -40,57 +38,7 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: The folder holds something else, or another process writes to it.
     """
-    from avatar.writing import one_writer
+    from avatar.demo import demo
 
-    with one_writer(config.out):
-        show(config)
-
-
-def show(config: Config) -> None:
-    """Make what is missing in a folder that nobody else writes to."""
-    from avatar.log import console, info, next_command
-
-    out = config.out
-    _claim(config)
-    video, run, speech, result = out / "subject" / "video.mp4", out / "run", out / "new.wav", out / "new.mp4"
-
-    console.rule("1/3 Film a synthetic person")
-    if (out / "subject" / "truth.json").is_file() and video.is_file():
-        info(f"{video} is there already.")
-    else:
-        from avatar.synth.make import make_subject
-
-        make_subject(video.parent, config.seconds, config.size, seed=config.seed, quiet=False)
-
-    console.rule("2/3 Prepare the video and train the avatar")
-    from avatar.cli import create
-
-    create.main(create.Config(video=video, out=run, quality=config.quality))
-
-    console.rule("3/3 Let the avatar say something new")
-    from avatar.cli import render
-    from avatar.synth.wav import say_into_file
-
-    say_into_file(config.say, config.seed + 100, speech)
-    render.main(render.Config(run=run, speaking=render.Speaking(audio=speech), out=result))
-    info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
-    info(f"The video it learnt from: {video}")
-    next_command(f"avatar create YOUR_VIDEO.mp4 --out runs/me --quality {config.quality}")
-
-
-def _claim(config: Config) -> None:
-    """Remember the settings, so that a rerun goes on and another demo does not mix into this one."""
-    from avatar.paths import read_json, write_json
-    from avatar.writing import contents
-
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "say")}
-    record = config.out / "demo.json"
-    if record.is_file():
-        if read_json(record) != json.loads(json.dumps(settings)):
-            raise AvatarError(
-                f"{config.out} holds a demo with other settings.", fix="Choose another --out, or delete that folder."
-            )
-    elif contents(config.out):
-        raise AvatarError(f"{config.out} is not empty.", fix="Choose another --out.")
-    else:
-        write_json(record, settings)
+    demo(config.out, config.quality, config.seconds, config.size, config.seed, config.say)
+    log.next_command(f"avatar create YOUR_VIDEO.mp4 --out runs/me --quality {config.quality}")

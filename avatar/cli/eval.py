@@ -37,10 +37,5 @@ def main(config: Config) -> None:
     from avatar.eval.run import evaluate
 
     options = EvalOptions(**{field.name: getattr(config, field.name) for field in fields(EvalOptions)})
-    done = evaluate(config.run, options)
-    for table in report.tables(done.result):
-        log.console.print(table)
-    for line in report.summary_lines(done.result):
-        log.console.print(line, markup=False)
-    log.info(f"Numbers: {done.json}; images, plots and videos: {done.report}")
+    report.show(*evaluate(config.run, options))
     log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")

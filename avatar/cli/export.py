@@ -15,7 +15,8 @@ from avatar.cli.speaking import Speaking
 from avatar.data.outputs import refuse_to_overwrite
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.export.registry import EXPORTERS, Exporter, ExportSource
+from avatar.export.base import Exporter, ExportSource
+from avatar.export.registry import EXPORTERS
 from avatar.infer.controls import Controls
 from avatar.writing import one_writer
 

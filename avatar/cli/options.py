@@ -37,8 +37,17 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from avatar.checks import number
+from avatar.errors import AvatarError
+
 Groups = Mapping[str, Sequence[str]]
 _METAVARS = {Path: "PATH", str: "STR", int: "INT", float: "FLOAT"}
+_LARGEST = 2.0**53  # of any number that is an option
+# Of options that mean the same in every command; a command may allow less.
+_RANGES = {
+    "fps": (1.0, 1000.0), "size": (2.0, 16_384.0), "seconds": (0.0, 86_400.0), "seed": (0.0, 2.0**32 - 1),
+    "threads": (0.0, 1024.0), "workers": (0.0, 1024.0), "steps": (0.0, 1e7),
+}  # fmt: skip
 
 
 def parse(
@@ -71,6 +80,29 @@ def parse(
         hints.append(Annotated[(view, *marks)] if marks else view)
     found = tyro.cli(functools.reduce(lambda a, b: a | b, hints), args=list(argv), prog=prog, description=description)
     return _original(kinds[type(found)], found)
+
+
+def check_numbers(config: Any, prefix: str = "") -> None:
+    """Refuse options that no command can mean: numbers that are not finite or of absurd size.
+
+    Args:
+        config: The configuration of a command, a dataclass of options and of parts like itself.
+        prefix: What the names of its options begin with.
+
+    Raises:
+        AvatarError: There is one.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if is_dataclass(value):
+            check_numbers(value, prefix if "OmitArgPrefixes" in str(field.type) else f"{name}.")
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                continue
+            if not abs(item) <= _LARGEST:  # false for NaN
+                raise AvatarError(f"--{name} {item} is no number of possible size.")
+            if not prefix and field.name in _RANGES:
+                number(item, f"--{name}", *_RANGES[field.name])
 
 
 def reflow(text: str) -> str:
@@ -124,12 +156,12 @@ def _view(kind: type, default: Any, groups: Groups) -> type:
     options = {option.path[-1]: option for option in _options(kind, default)}
     fields = {name: _field(option) for name, option in options.items()}
     boxes = []
-    for number, (title, names) in enumerate(groups.items()):
+    for place, (title, names) in enumerate(groups.items()):
         inside = [fields.pop(name) for name in names if name in fields]
         if inside:
-            box = _make(f"Group{number}", inside, "")
+            box = _make(f"Group{place}", inside, "")
             hint = Annotated[box, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=title)]
-            boxes.append((f"group_{number}", hint, dataclasses.field(default_factory=box) if _free(box) else MISSING))
+            boxes.append((f"group_{place}", hint, dataclasses.field(default_factory=box) if _free(box) else MISSING))
     parts = [fields.pop(name) for name in list(fields) if _part(options[name].hint) is not None]
     return _make(kind.__name__, [*fields.values(), *boxes, *parts], reflow(kind.__doc__ or ""))
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from avatar import log
-from avatar.errors import AvatarError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +58,16 @@ def main(config: Train | Eval) -> None:
     Raises:
         AvatarError: See `avatar.corpus.train.train_prior` and `avatar.corpus.evaluate.evaluate_prior`.
     """
-    if config.workers is not None and config.workers < 1:
-        raise AvatarError(f"--workers {config.workers} is too few.", fix="Give 1 or more.")
     if isinstance(config, Train):
         from avatar.corpus.train import train_prior
 
         train_prior(**vars(config))
         log.next_command(f"avatar train PERSON --out RUN --prior {config.out}")
     else:
-        from avatar.corpus.evaluate import evaluate_prior
+        from avatar.corpus.evaluate import evaluate_prior, table
         from avatar.paths import write_json
 
         result = evaluate_prior(config.prior, config.videos, cache=config.cache, workers=config.workers)
-        show(result)
+        log.console.print(table(result))
         if config.json is not None:
             write_json(config.json, result)
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the numbers as a table."""
-    from rich.table import Table
-
-    from avatar.corpus.measure import MEASURED
-
-    title = "Correlation with the track (lag in frames)"
-    table = Table("video", "audio delay", "sync", *MEASURED, box=None, title=title)
-    for name, row in [*result["videos"].items(), ("mean", result["mean"])]:
-        cells = (f"{row[key]:.2f} ({row[f'{key}_lag']:.1f})" for key in MEASURED)
-        table.add_row(Path(name).stem, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
-    log.console.print(table)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avatar.audio2motion.shared import SharedPrior
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import video
-from avatar.corpus.measure import mean, measure_all
+from avatar.corpus.measure import MEASURED, mean, measure_all
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.train import prepare_all
+from avatar.corpus.workers import check_workers
 from avatar.environment import environment
 from avatar.paths import file_sha256
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def evaluate_prior(
@@ -34,6 +38,7 @@ def evaluate_prior(
     Raises:
         AvatarError: The prior or a video cannot be read or used.
     """
+    check_workers(workers)
     loaded = SharedPrior.load(prior)
     items = [video(path) for path in videos]
     with tempfile.TemporaryDirectory() as temporary:
@@ -41,3 +46,15 @@ def evaluate_prior(
         rows = measure_all(loaded, kept, prepare_all(items, kept, Ranks(), workers))
     about = {"prior": loaded.about, "sha256": file_sha256(prior)}
     return environment() | about | {"mean": mean(rows), "videos": rows}
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The numbers of :func:`evaluate_prior` as a table, a row per video and their mean."""
+    from rich.table import Table
+
+    title = "Correlation with the track (lag in frames)"
+    found = Table("video", "audio delay", "sync", *MEASURED, box=None, title=title)
+    for name, row in [*result["videos"].items(), ("mean", result["mean"])]:
+        cells = (f"{row[key]:.2f} ({row[f'{key}_lag']:.1f})" for key in MEASURED)
+        found.add_row(Path(name).stem, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
+    return found

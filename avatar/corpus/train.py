@@ -57,8 +57,10 @@ def train_prior(
     from avatar.corpus.cache import Cache
     from avatar.corpus.find import find
     from avatar.corpus.ranks import Ranks
+    from avatar.corpus.workers import check_workers
     from avatar.writing import one_writer, settle
 
+    check_workers(workers)
     if out.is_dir():
         raise AvatarError(f"--out {out} is a folder.", fix="Name a file, such as prior.safetensors.")
     if from_scratch and base is not None:

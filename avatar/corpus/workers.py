@@ -28,6 +28,16 @@ def cores() -> int:
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of processes below one; None is one per core.
+
+    Raises:
+        AvatarError: It is.
+    """
+    if workers is not None and workers < 1:
+        raise AvatarError(f"--workers {workers} is too few.", fix="Give 1 or more.")
+
+
 def spread(task: Callable[[T], R], items: Sequence[T], workers: int, ray: str | None = None) -> Iterator[R]:
     """Results of a task, in the order in which they are ready.
 

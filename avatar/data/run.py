@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from avatar.checks import Record, read_toml
+from avatar.checks import Record, number, read_toml
 from avatar.data import person as person_folder
 from avatar.errors import AvatarError
 from avatar.paths import read_json
@@ -34,58 +34,54 @@ FILES = frozenset(
         TRAINING,
     )
 )  # fmt: skip
-_MOST_STEPS = 10**9
+CHECKPOINT = Path("checkpoints", "last", "state.safetensors")  # what a resumed training goes on from
+FORMAT = "avatar-run-2"  # of config.toml
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What the files of a RUN folder say about the run; None where they do not say.
+    """What the files of a RUN folder say about the run.
 
     Attributes:
         folder: The RUN folder.
-        person: PERSON folder that the run was trained from, as it was given.
-        method: Name of the method.
-        quality: Preset that the options started from.
-        steps: Training steps asked for.
+        person: PERSON folder that the run was trained from, as it was given; None where the run does not say.
         finished: Whether training went to its end.
-        seconds: Training time, of a finished run.
-        commit: Commit of the toolkit that trained it.
-        device: Type of the device that trained it: cpu or cuda.
     """
 
     folder: Path
     person: Path | None = None
-    method: str | None = None
-    quality: str | None = None
-    steps: int | None = None
     finished: bool = False
-    seconds: float | None = None
-    commit: str | None = None
-    device: str | None = None
 
     @staticmethod
     def read(folder: Path) -> RunInfo:
         """Read what a RUN folder says about itself; files that are not there say nothing.
 
         Raises:
-            AvatarError: A file is damaged, or a field is of another type or out of range.
+            AvatarError: config.toml is damaged or of another version, or a field is of another type.
         """
         folder = Path(folder)
-        config = _config(folder)
-        schedule = config.record("schedule", {})
-        training, place = (_record(folder / name) for name in (TRAINING, ENVIRONMENT))
-        person = _text(config, "person")
-        return RunInfo(
-            folder=folder,
-            person=None if person is None else Path(person),
-            method=_text(config, "method"),
-            quality=_text(config, "quality"),
-            steps=schedule.whole("steps", 0, _MOST_STEPS) if "steps" in schedule.data else None,
-            finished=(folder / TRAINING).is_file(),
-            seconds=training.number("seconds", 0, 1e9) if "seconds" in training.data else None,
-            commit=_text(place, "commit"),
-            device=_text(place, "device"),
-        )
+        path = folder / CONFIG
+        config = Record(read_toml(path) if path.is_file() else {}, path)
+        if config.data and config.value("format", None) != FORMAT:
+            raise AvatarError(
+                f"{folder} was written by another version of the toolkit; the format of its {CONFIG} is not {FORMAT}.",
+                fix=f"Train the avatar again: avatar train PERSON --out {folder} --overwrite",
+            )
+        person = None if config.value("person", None) is None else Path(config.text("person"))
+        return RunInfo(folder=folder, person=person, finished=(folder / TRAINING).is_file())
+
+    def training(self) -> dict[str, Any]:
+        """What the training came to, and when, where and from which commit; ``earlier`` are parts before a resume.
+
+        Raises:
+            AvatarError: A file is damaged, or a number is out of range.
+        """
+        kept = (self.folder / TRAINING, self.folder / ENVIRONMENT)
+        result, place = (Record(read_json(path), path).data if path.is_file() else {} for path in kept)
+        for name, value in result.items():  # they go into the JSON of the evaluation and its report
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                number(value, f"{kept[0]}: {name}", -1e12, 1e12)
+        return result | {name: place[name] for name in ("date", "commit", "hardware", "earlier") if name in place}
 
 
 def open_person(run: Path, person: Path | None = None) -> PersonDataset:
@@ -96,7 +92,7 @@ def open_person(run: Path, person: Path | None = None) -> PersonDataset:
         person: Its PERSON folder; by default where the run remembers it, or beside the run.
 
     Raises:
-        AvatarError: It is not found, or cannot be read.
+        AvatarError: It is not found, it cannot be read, or the run is of another version.
     """
     from avatar.data.dataset import PersonDataset
 
@@ -106,24 +102,11 @@ def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     if person is not None:
         return PersonDataset(person, motion)
     candidates = [run.with_name(run.name + ".person")]
-    if (remembered := _text(_config(run), "person")) is not None:
-        candidates = [Path(remembered), run.parent / Path(remembered).name, *candidates]
+    if (remembered := RunInfo.read(run).person) is not None:
+        candidates = [remembered, run.parent / remembered.name, *candidates]
     for candidate in candidates:
         if (candidate / PERSON).is_file():
             return PersonDataset(candidate, motion)
     raise AvatarError(
         f"The person that {run} was trained from is not at {candidates[0]} any more.", fix="Give --person PERSON."
     )
-
-
-def _config(folder: Path) -> Record:
-    path = folder / CONFIG
-    return Record(read_toml(path) if path.is_file() else {}, path)
-
-
-def _record(path: Path) -> Record:
-    return Record(read_json(path) if path.is_file() else {}, path)
-
-
-def _text(data: Record, name: str) -> str | None:
-    return None if data.value(name, None) is None else data.text(name)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from avatar import log
 from avatar.eval import ablations
 from avatar.infer.renderer import counts_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,15 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     size = f"Method {model.get('method')}: {counts_text(model)}, {(model.get('bytes') or 0) / 1e6:.1f} MB; "
     size += f"peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB."
     return [rates, size, *(f"Note: {note}" for note in result["notes"])]
+
+
+def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
+    """Print the tables and where the files are; takes what `avatar.eval.run.evaluate` returns."""
+    for table in tables(result):
+        log.console.print(table)
+    for line in summary_lines(result):
+        log.console.print(line, markup=False)
+    log.info(f"Numbers: {numbers}; images, plots and videos: {page}")
 
 
 def number(key: str, value: float | None) -> str:

@@ -109,6 +109,7 @@ def assemble(
     notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """All numbers, as they are written to JSON."""
+    from avatar.data.run import RunInfo
     from avatar.eval import facts
 
     frames = len(measured.series[next(iter(measured.result["full_frame"]))]["opening"])
@@ -133,7 +134,7 @@ def assemble(
         **measured.result,
         "speed": speed,
         "model": avatar.info,
-        "training": facts.training(run),
+        "training": RunInfo.read(run).training(),
         "peak_memory_bytes": peak_memory(),
         "notes": notes,
     }

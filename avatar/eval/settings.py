@@ -128,7 +128,8 @@ def trained_speech(run: Path, fps: float) -> AudioToMotion:
     Raises:
         AvatarError: The run has none: the network that all people share is not what is measured here.
     """
-    from avatar.audio2motion.load import PERSONAL, load_personal, load_speech
+    from avatar.audio2motion.load import load_personal, load_speech
+    from avatar.data.run import PERSONAL
 
     return load_speech(run, fps) if (run / PERSONAL).is_file() else load_personal(run)
 

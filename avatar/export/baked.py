@@ -11,7 +11,7 @@ from typing import ClassVar
 from avatar import log
 from avatar.data.run import BAKED
 from avatar.errors import AvatarError
-from avatar.export.registry import ExportSource, Need
+from avatar.export.base import ExportSource, Need
 from avatar.writing import one_writer
 
 

@@ -15,7 +15,7 @@ from avatar import log
 from avatar.data import ernerf
 from avatar.data.dataset import PersonDataset
 from avatar.errors import AvatarError
-from avatar.export.registry import ExportSource, Need
+from avatar.export.base import ExportSource, Need
 from avatar.io.images import write_jpeg, write_png
 from avatar.writing import atomic_dir, contents, one_writer
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.export.registry import ExportSource, Need
+from avatar.export.base import ExportSource, Need
 from avatar.motion import Motion, arkit_files
 
 FRAME_RATES = (1.0, 240.0)

@@ -1,4 +1,4 @@
-"""The seam for exporters: formats that an avatar, its motion, or its person is written in, found by their name.
+"""Exporters: formats that an avatar, its motion, or its person is written in, found by their name.
 
 Another format is a class in one file, announced by an entry point of the group ``avatar.exporters``. Its fields are
 its options on the command line: see docs/new_exporters.md.
@@ -6,63 +6,8 @@ its options on the command line: see docs/new_exporters.md.
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
-
+from avatar.export.base import Exporter
 from avatar.registry import Registry
-
-if TYPE_CHECKING:
-    from avatar.data import PersonDataset
-    from avatar.infer.avatar import Avatar
-    from avatar.motion import Motion
-
-Need = Literal["avatar", "motion", "person"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportSource:
-    """What an exporter may write; everything that it needs is there.
-
-    Attributes:
-        folder: RUN folder, or PERSON folder.
-        avatar: The avatar.
-        motion: What the avatar does, from audio, text or a motion file.
-        audio: The file that the avatar speaks; None: nothing is said.
-        person: The prepared video.
-    """
-
-    folder: Path
-    avatar: Avatar | None = None
-    motion: Motion | None = None
-    audio: Path | None = None
-    person: PersonDataset | None = None
-
-
-class Exporter(Protocol):
-    """One format. A frozen dataclass whose fields, each with a default, are its options.
-
-    Attributes:
-        suffixes: Endings of its files; empty: it writes a folder.
-        default: File name in the RUN folder where no --out is given; None: one has to be given.
-    """
-
-    suffixes: ClassVar[tuple[str, ...]]
-    default: ClassVar[str | None]
-
-    def needs(self) -> Set[Need]:
-        """What it writes: "avatar" and "motion" of a RUN folder, "person" of a PERSON folder."""
-        ...
-
-    def write(self, source: ExportSource, path: Path) -> None:
-        """Write a file or a folder.
-
-        Raises:
-            AvatarError: It cannot be written, or an option is out of range.
-        """
-        ...
-
 
 EXPORTERS: Registry[Exporter] = Registry(
     "export format",

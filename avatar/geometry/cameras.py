@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -73,6 +73,20 @@ class Camera:
     def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
         return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
+
+    def rays(self, pixels: Int[Tensor, "*batch 2"]) -> tuple[Float[Tensor, 3], Float[Tensor, "*batch 3"]]:
+        """Rays through the centres of pixels.
+
+        Args:
+            pixels: [..., 2] x, y, counted from 0.
+
+        Returns:
+            Where they begin, [3] centimetres, and directions [..., 3] in world axes whose part along the camera's axis
+            is 1: a factor on them is the depth.
+        """
+        x, y = (pixels + 0.5).unbind(-1)
+        local = torch.stack([(x - self.cx) / self.focal, (y - self.cy) / self.focal, torch.ones_like(x)], -1)
+        return self.position, local @ self.viewmat[:3, :3]
 
     def centred(self) -> tuple[Camera, Float[Tensor, "3 3"]]:
         """A camera at the same place that has its principal point in the middle, for formats that know no other.

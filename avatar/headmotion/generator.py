@@ -49,7 +49,6 @@ from avatar.motion.arkit import ARKIT
 from avatar.motion.blinks import EYES, LIDS
 
 FORMAT = "avatar-headmotion-1"
-FILE = "headmotion.safetensors"  # in a RUN folder
 GUIDANCE, NOISE = (0.0, 3.0), (0.0, 1.5)  # what can be asked for
 _RANGE_DB = (-30.0, 0.0)  # relative to the voice; what is quieter is as quiet as that
 _SILENCE_DB = -60.0  # dBFS; where there never was a voice, nothing can be relative to it

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from avatar.backends import RendererName
-from avatar.data.person import FILE, PersonInfo
+from avatar.data.person import PersonInfo
+from avatar.data.run import MODEL, MOTION, PERSON, RunInfo
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -102,18 +103,19 @@ class Avatar:
         run = Path(run)
         if not run.is_dir():
             raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
-        path = run / "model.safetensors"
+        path = run / MODEL
         if not path.is_file():
-            raise AvatarError(f"{run} holds no trained avatar (model.safetensors).",
+            raise AvatarError(f"{run} holds no trained avatar ({MODEL}).",
                               fix=f"Train one: avatar create VIDEO --out {run}")  # fmt: skip
+        RunInfo.read(run)  # one of another version is refused as a whole
         place = choose_device(device)
-        person = PersonInfo.read(run / FILE)
+        person = PersonInfo.read(run / PERSON)
         model, meta = load_model(path, renderer)
         if (size := (person.width, person.height)) != (meta["width"], meta["height"]):
             raise AvatarError(
-                f"{run / FILE} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
+                f"{run / PERSON} says {size[0]}x{size[1]} pixels, {path} {meta['width']}x{meta['height']}.",
                 why="They do not belong together.",
-                fix=f"Train it again, or restore {FILE} from the PERSON folder.",
+                fix=f"Train it again, or restore {PERSON} from the PERSON folder.",
             )
         if baked:
             model.load_baked(run)
@@ -244,7 +246,7 @@ class Avatar:
         Raises:
             AvatarError: The method has no such form, ``modes`` is out of range, or the run has no motion.
         """
-        motion = Motion.load(self.run / "motion.safetensors").to(self.device)
+        motion = Motion.load(self.run / MOTION).to(self.device)
         frames = torch.linspace(0, len(motion) - 1, 2 * BAKE_CHECKS + 1)[1::2].long().tolist()
         exact = [self.render(self.camera, motion, frame).float() for frame in frames]
         path = self.model.bake(self.run, motion, modes)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from avatar.audio2motion.load import with_lips
+from avatar.data.run import HEADMOTION, MOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
 from avatar.infer.controls import Controls
@@ -60,7 +61,7 @@ class PersonMotion(NamedTuple):
     def of(avatar: Person) -> PersonMotion:
         """Read it from the RUN folder, once for each avatar."""
         if (known := _people.get(avatar)) is None:
-            track = Motion.load(avatar.run / "motion.safetensors")
+            track = Motion.load(avatar.run / MOTION)
             segments = [(a, min(b, len(track))) for a, b in avatar.person.segments if a < len(track)]
             known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments))
         return known
@@ -163,12 +164,12 @@ def load_generator(run: Path) -> MotionGenerator:
     Raises:
         AvatarError: The run has none, or it cannot be read.
     """
-    from avatar.headmotion.generator import FILE, MotionGenerator
+    from avatar.headmotion.generator import MotionGenerator
 
-    path = Path(run) / FILE
+    path = Path(run) / HEADMOTION
     if not path.is_file():
         raise AvatarError(
-            f"{run} cannot generate head motion: it holds no {FILE}.",
+            f"{run} cannot generate head motion: it holds no {HEADMOTION}.",
             why="An older version trained it, its training has not finished, or its video is too short.",
             fix="Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
         )

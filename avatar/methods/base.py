@@ -16,6 +16,7 @@ from avatar.checks import Record
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
+from avatar.methods.batch import Batch
 from avatar.methods.options import QUALITIES, MethodConfig, TrainPreset
 from avatar.motion import Motion
 
@@ -216,20 +217,21 @@ class Method(nn.Module, ABC):
         """Length of the condition vector that training adds noise to; 0 for none."""
         return 0
 
-    def patch(
-        self, width: int, height: int, face_box: tuple[int, int, int, int], rng: np.random.Generator
-    ) -> tuple[int, int, int, int] | None:
-        """Choose the part of a frame to train on in one step.
+    def sample(self, frame: Batch, progress: float, rng: np.random.Generator) -> Batch:
+        """Choose what one step trains on.
+
+        SSIM and LPIPS are added where it is an image, L1 and alpha always.
 
         Args:
-            width, height: Size of the frame, pixels.
-            face_box: x0, y0, x1, y1 around the face, pixels.
+            frame: A whole frame, on the model's device.
+            progress: Share of the training that is done, 0..1.
             rng: Random numbers that follow from seed and step.
 
         Returns:
-            x0, y0, x1, y1 inside the frame, at least 16 pixels each way; or None for the whole frame.
+            The frame; a part of at least 16 pixels each way, ``frame.cropped(x0, y0, x1, y1)``, which :meth:`forward`
+            draws; or single pixels, ``frame.at(pixels)``, which :meth:`forward_pixels` draws.
         """
-        return None
+        return frame
 
     def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
         """Weighted loss terms beside the image losses.
@@ -267,6 +269,22 @@ class Method(nn.Module, ABC):
             part: One of ``parts`` to draw alone, over nothing: ``rgb`` is then premultiplied with ``alpha``, and what
                 other parts hide is left out.
         """
+
+    def forward_pixels(
+        self, motion: Motion, index: int, camera: Camera, pixels: Tensor, *, noise: Tensor | None = None,
+        background: Tensor | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        """Render single pixels of a frame, for methods whose :meth:`sample` chooses some.
+
+        Args:
+            motion, index, camera, noise: As for :meth:`forward`.
+            pixels: [N, 2] x, y; see `Camera.rays`.
+            background: [N, 3] RGB 0..1 behind the person.
+
+        Returns:
+            As from :meth:`forward`, with N in place of H, W.
+        """
+        raise NotImplementedError(f"{type(self).__name__} samples pixels and has no forward_pixels")
 
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:

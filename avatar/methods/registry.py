@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 FORMAT = "avatar-model-5"
 DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
-_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.model"})
+_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"})
+# Presets of built-in methods that can be read without torch, for a quick `avatar train --help`.
+PRESETS = {"gaussian": "avatar.methods.gaussian.presets:PRESETS"}
 M = TypeVar("M", bound="type[Method]")
 
 
@@ -65,7 +68,11 @@ def preset(name: str, quality: str) -> TrainPreset:
     Raises:
         AvatarError: There is no such method, or it has no such quality.
     """
-    presets = method(name).presets()
+    if name in PRESETS:
+        module, _, attribute = PRESETS[name].partition(":")
+        presets: Mapping[str, Callable[[], TrainPreset]] = getattr(import_module(module), attribute)
+    else:
+        presets = method(name).presets()
     if quality not in presets:
         raise AvatarError(f"--quality {quality} is not known.", fix=f"Choose one of {', '.join(presets)}.")
     return presets[quality]()

@@ -5,53 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from avatar.data import PersonDataset
+from avatar.methods.batch import Batch
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
-
-
-class Batch(NamedTuple):
-    """One frame.
-
-    Attributes:
-        index: Frame number.
-        image: [H, W, 3] RGB 0..1.
-        weight: [H, W, 1] weight of L1, mean 1.
-        person: [H, W, 1] coverage by the person, 0..1.
-        background: [H, W, 3] RGB behind the person.
-        face_box: x0, y0, x1, y1 in pixels around the face.
-    """
-
-    index: int
-    image: Tensor
-    weight: Tensor
-    person: Tensor
-    background: Tensor
-    face_box: tuple[int, int, int, int]
-
-    def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Batch:
-        """The part of the frame from pixel (x0, y0) up to (x1, y1), which is excluded."""
-        a, b, c, d = self.face_box
-        box = (max(a, x0) - x0, max(b, y0) - y0, max(min(c, x1), x0) - x0, max(min(d, y1), y0) - y0)
-        return self._replace(face_box=box, **{name: getattr(self, name)[y0:y1, x0:x1] for name in _PICTURES})
-
-    def pinned(self) -> Batch:
-        """The same in memory that a GPU reads by itself."""
-        return self._replace(**{name: getattr(self, name).pin_memory() for name in _PICTURES})
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device; does not wait for the copy of a :meth:`pinned` batch."""
-        return self._replace(**{name: getattr(self, name).to(device, non_blocking=True) for name in _PICTURES})
-
-
-_PICTURES = ("image", "weight", "person", "background")
 
 
 class FrameSampler:

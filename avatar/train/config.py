@@ -12,12 +12,12 @@ import msgspec
 import tyro
 
 from avatar.checks import read_toml, whole
+from avatar.data.run import FORMAT
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
 from avatar.methods.options import LossConfig, MethodConfig, OptimConfig, Schedule
 from avatar.methods.registry import DEFAULT, preset
 
-RUN_FORMAT = "avatar-run-2"  # of the config.toml in a RUN folder
 MOST_STEPS = 10_000_000
 # Options of one call of the command, which a file of options does not keep.
 OF_THE_CALL = ("person", "out", "config", "resume", "overwrite", "print_config")
@@ -97,7 +97,7 @@ def from_file(path: Path, method: str | None = None, quality: str | None = None,
             names another method or quality.
     """
     table = read_toml(path)
-    if table.pop("format", RUN_FORMAT) != RUN_FORMAT:
+    if table.pop("format", FORMAT) != FORMAT:
         raise AvatarError(f"{path} was written by another version of the toolkit.", fix="Print a new one: "
                           "avatar train PERSON --out RUN --print-config")  # fmt: skip
     chosen = {"method": method, "quality": quality}
@@ -191,7 +191,7 @@ def check(config: TrainConfig) -> None:
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
             raise AvatarError(f"--{name} {value} is out of range.", fix=f"It must be at least {least}.")
-    whole(config.schedule.steps, "--steps", 1, MOST_STEPS)
+    whole(config.schedule.steps, "--steps (--schedule.steps)", 1, MOST_STEPS)
     config.model.check()
 
 

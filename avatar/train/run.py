@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from avatar import log
+from avatar.data.run import (
+    CHECKPOINT,
+    COMMAND,
+    CONFIG,
+    ENVIRONMENT,
+    FORMAT,
+    MOTION,
+    PERSON,
+    TRACKING,
+    TRAINING,
+    RunInfo,
+)  # fmt: skip
 from avatar.device import choose_device
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.methods.registry import DEFAULT
 from avatar.paths import read_json, write_json
-from avatar.train.config import OF_THE_CALL, RUN_FORMAT, TrainConfig, check, differences, from_preset, table
+from avatar.train.config import OF_THE_CALL, TrainConfig, check, differences, from_preset, table
 from avatar.train.speech import load_prior, train_headmotion, train_speech
 from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 
@@ -24,9 +36,6 @@ if TYPE_CHECKING:
     from avatar.audio2motion.shared import SharedPrior
     from avatar.data import PersonDataset
     from avatar.train.trainer import Trainer
-
-FINISHED = "training.json"  # in a RUN folder: the last that is written
-BEGUN = "config.toml"  # in a RUN folder: the first that is written, and the last that --overwrite removes
 
 
 def train(config: TrainConfig) -> None:
@@ -61,7 +70,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     trainer = Trainer(data, config)
-    if config.resume and checkpoint(folder).is_file():
+    if config.resume and (folder / CHECKPOINT).is_file():
         trainer.resume(folder)
         log.info(f"Going on at step {trainer.step} of {trainer.steps}.")
     if (device := choose_device(config.device)).type == "cuda":
@@ -77,7 +86,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     keep = config.prior is not None
     train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
     train_headmotion(data, folder, seed=config.seed)
-    write_json(folder / FINISHED, summary)
+    write_json(folder / TRAINING, summary)
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
@@ -109,16 +118,17 @@ def open_run(config: TrainConfig) -> Path:
     A run that was killed before its first checkpoint holds nothing to go on from: with --resume it begins anew.
 
     Raises:
-        AvatarError: There is something else in the folder, or nothing to resume.
+        AvatarError: There is something else in the folder, nothing to resume, or a run of another version.
     """
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
         raise AvatarError(f"{folder} is a file, not a folder.", fix="Choose another --out.")
     settle(folder)
-    begun = (folder / BEGUN).is_file()
-    if config.resume and checkpoint(folder).is_file():
-        return folder
+    begun = (folder / CONFIG).is_file()
     if config.resume:
+        RunInfo.read(folder)
+        if (folder / CHECKPOINT).is_file():
+            return folder
         if not begun:
             raise AvatarError(f"{folder} holds no checkpoint to resume.", fix="Leave out --resume.")
         if kept := trained_files(folder):
@@ -148,25 +158,20 @@ def open_run(config: TrainConfig) -> Path:
 
 def refuse_other_files(folder: Path) -> None:
     """Raise AvatarError if a folder holds files that are not a run."""
-    if contents(folder) and not (folder / BEGUN).is_file():
+    if contents(folder) and not (folder / CONFIG).is_file():
         raise AvatarError(f"{folder} holds files that are not a run.", fix="Choose another --out.")
-
-
-def checkpoint(folder: Path) -> Path:
-    """The file that a resumed run goes on from."""
-    return folder / "checkpoints" / "last" / "state.safetensors"
 
 
 def trained_files(folder: Path) -> list[Path]:
     """List what training made in a RUN folder, apart from logs and previews."""
-    found = [*folder.glob("*.safetensors"), *filter(Path.is_file, (folder / "checkpoints").rglob("*"))]
+    found = [*folder.glob("*.safetensors"), *filter(Path.is_file, (folder / CHECKPOINT.parts[0]).rglob("*"))]
     names = sorted(path.relative_to(folder) for path in found)
     return [name for name in names if not any(part.startswith(WORKING) for part in name.parts)]
 
 
 def empty(folder: Path) -> None:
     """Remove a run, and last what tells that it is one: a killed command can be given again."""
-    for entry in sorted(contents(folder), key=lambda entry: entry.name == BEGUN):
+    for entry in sorted(contents(folder), key=lambda entry: entry.name == CONFIG):
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
@@ -177,21 +182,21 @@ def printed(config: TrainConfig) -> str:
 
 def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     """Write what was asked for and where it ran, and copy what rendering needs from PERSON."""
-    kept = {"format": RUN_FORMAT, "person": str(config.person)} | table(config, OF_THE_CALL)
-    with atomic_file(folder / BEGUN) as temporary:
+    kept = {"format": FORMAT, "person": str(config.person)} | table(config, OF_THE_CALL)
+    with atomic_file(folder / CONFIG) as temporary:
         temporary.write_text(tomli_w.dumps(kept))
-    with atomic_file(folder / "command.txt") as temporary:
+    with atomic_file(folder / COMMAND) as temporary:
         temporary.write_text(" ".join(sys.argv) + "\n")
     place = environment() | {"device": choose_device(config.device).type}
     if earlier := parts_before(folder):
         place["earlier"] = earlier
-    write_json(folder / "environment.json", place)
-    data.info.write(folder / "person.json")
+    write_json(folder / ENVIRONMENT, place)
+    data.info.write(folder / PERSON)
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:
     """Date and commit of each command that trained a part of this run before, oldest first."""
-    path = folder / "environment.json"
+    path = folder / ENVIRONMENT
     if not path.is_file():
         return []
     try:
@@ -212,8 +217,8 @@ def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
 
     data = trainer.data
     motion = trainer.poses.cpu().corrected(data.motion)
-    motion.save(folder / "tracking.safetensors")
-    data.steady_motion(motion)[: data.test_start].save(folder / "motion.safetensors")
+    motion.save(folder / TRACKING)
+    data.steady_motion(motion)[: data.test_start].save(folder / MOTION)
     before, after = data.motion.head_rotation, motion.head_rotation
     return {
         "steps": trainer.steps, "seconds": trainer.seconds, "psnr": trainer.psnr, **trainer.model.stats(),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
+from avatar.data.run import HEADMOTION, MOTION, PERSONAL, SHARED, STREAMING
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def train_speech(
         AvatarError: The encoder cannot be had, or the video is too short.
     """
     from avatar.audio.encoders.registry import speech_encoder
-    from avatar.audio2motion.load import PERSONAL, SHARED, STREAMING
     from avatar.audio2motion.personal_training import train_personal
     from avatar.audio2motion.shared_adaptation import adapt
     from avatar.io.audio import load_audio
@@ -61,7 +61,7 @@ def train_speech(
     if not data.info.has_audio:
         log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
         if keep and prior is not None:
-            prior.person(Motion.load(folder / "motion.safetensors"), data.fps).save(folder / SHARED)
+            prior.person(Motion.load(folder / MOTION), data.fps).save(folder / SHARED)
         return
     motion = _tracked_motion(data)[: data.test_start]
     samples, delay = load_audio(data.audio_path), data.info.audio_delay_s
@@ -75,11 +75,11 @@ def train_speech(
 
 def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     """Fit the generator of this person's head motion, gaze, brows and blinks (`--pose generated`)."""
-    from avatar.headmotion.generator import FILE, MotionGenerator
+    from avatar.headmotion.generator import MotionGenerator
     from avatar.io.audio import load_audio
     from avatar.motion import Motion
 
-    motion = Motion.load(folder / "motion.safetensors")
+    motion = Motion.load(folder / MOTION)
     segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
     samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
@@ -87,7 +87,7 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     except AvatarError as error:
         log.warn(f"the avatar will not generate head motion: {error}")
         return
-    generator.save(folder / FILE)
+    generator.save(folder / HEADMOTION)
 
 
 def _tracked_motion(data: PersonDataset) -> Motion:
@@ -95,4 +95,4 @@ def _tracked_motion(data: PersonDataset) -> Motion:
     from avatar.motion import Motion
 
     refined = data.folder / "refine" / "motion.safetensors"
-    return Motion.load(refined if refined.is_file() else data.folder / "motion.safetensors")
+    return Motion.load(refined if refined.is_file() else data.folder / MOTION)

@@ -14,6 +14,7 @@ from torch import Tensor
 from avatar import log
 from avatar.checks import Record, reading, whole
 from avatar.data import PersonDataset
+from avatar.data.run import CHECKPOINT, MODEL
 from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
@@ -21,9 +22,11 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.io.images import write_jpeg
 from avatar.losses.lpips import LPIPS
 from avatar.methods.base import Method, RenderOutput, TrainState
+from avatar.methods.batch import Batch
 from avatar.methods.registry import method, save_model
+from avatar.motion import Motion
 from avatar.native import l1_ssim
-from avatar.train.batches import Batch, FrameSampler, prefetch
+from avatar.train.batches import FrameSampler, prefetch
 from avatar.train.config import TrainConfig, differences, options, settings
 from avatar.train.poses import PoseCorrection
 from avatar.writing import atomic_dir, atomic_file
@@ -94,10 +97,25 @@ class Trainer:
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _render(
-        self, index: int, background: Tensor, augment: bool, patch: tuple[int, int, int, int] | None = None
-    ) -> RenderOutput:
-        size = background.shape[1], background.shape[0]
+    def _render(self, index: int, background: Tensor, augment: bool) -> RenderOutput:
+        """Draw a whole frame, at the size of its background."""
+        motion, camera, noise = self._inputs(index, background, augment)
+        return self.model(motion, 0, camera, noise=noise, background=background)
+
+    def _render_part(self, frame: Batch, part: Batch, augment: bool) -> RenderOutput:
+        """Draw what a method chose of a frame."""
+        motion, camera, noise = self._inputs(frame.index, frame.image, augment)
+        if part.pixels is not None:
+            return self.model.forward_pixels(
+                motion, 0, camera, part.pixels, noise=noise, background=part.background
+            )  # fmt: skip
+        if part.box is not None:
+            camera = camera.cropped(*part.box)
+        return self.model(motion, 0, camera, noise=noise, background=part.background)
+
+    def _inputs(self, index: int, image: Tensor, augment: bool) -> tuple[Motion, Camera, Tensor | None]:
+        """The corrected motion of a frame, the camera of an image's size, and the noise of this step."""
+        size = image.shape[1], image.shape[0]
         if size not in self._cameras:
             self._cameras[size] = self.data.camera.resized(*size).to(self.device)
         noise, width = None, self.model.condition_width
@@ -105,24 +123,21 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.config.seed * 7_919 + self.step)
             noise = torch.randn(width, generator=generator) * self.config.optim.condition_noise
             noise = noise.to(self.device, non_blocking=True)
-        motion, camera = self.poses.at(self.motion, index), self._cameras[size]
-        if patch is not None:
-            x0, y0, x1, y1 = patch
-            camera, background = camera.cropped(*patch), background[y0:y1, x0:x1]
-        return self.model(motion, 0, camera, noise=noise, background=background)
+        return self.poses.at(self.motion, index), self._cameras[size], noise
 
     def _loss(self, out: RenderOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        image = l1_ssim(out.rgb, batch.image, weights.ssim, batch.weight)
+        loss, parts = _image_loss(out.rgb, batch, weights.ssim)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
-        loss = image.loss + weights.alpha * coverage
-        parts = {"l1": image.l1, "ssim": image.ssim, "alpha": coverage.detach(), "mse": image.mse}
+        loss = loss + weights.alpha * coverage
+        parts["alpha"] = coverage.detach()
         for name, term in self.model.regularizers(out, self.step / self.steps).items():
             loss = loss + term
             parts[name] = term.detach()
-        if self._perceptual_wanted and self.step >= weights.lpips_start * self.steps:
+        late = self.step >= weights.lpips_start * self.steps
+        if self._perceptual_wanted and late and batch.pixels is None:
             perceptual = self._perceptual(out.rgb, batch)
             if perceptual is not None:
                 loss = loss + weights.lpips * perceptual
@@ -153,12 +168,9 @@ class Trainer:
         """
         look = self.device.type == "cpu"
         self._decay()
-        height, width = batch.image.shape[:2]
-        patch = self.model.patch(width, height, batch.face_box, np.random.default_rng((self.config.seed, self.step, 2)))
-        out = self._render(batch.index, batch.background, augment=True, patch=patch)
-        if patch is not None:
-            batch = batch.cropped(*patch)
-        loss, parts = self._loss(out, batch)
+        part = self.model.sample(batch, self.step / self.steps, np.random.default_rng((self.config.seed, self.step, 2)))
+        out = self._render_part(batch, part, augment=True)
+        loss, parts = self._loss(out, part)
         finite = torch.isfinite(loss)
         if look and not finite:
             return None
@@ -303,9 +315,10 @@ class Trainer:
         batches = prefetch(self.data, order.__getitem__, sizes, 0, self.config.loss, self.device)
         wanted = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
         for done, batch in enumerate(log.track(batches, "aligning held-out frames", len(order))):
-            image = self._render(batch.index, batch.background, augment=False).rgb
+            part = self.model.sample(batch, 1.0, np.random.default_rng((self.config.seed, done, 3)))
+            image = self._render_part(batch, part, augment=False).rgb
             self.poses.knots.grad = None
-            ((image - batch.image).abs() * batch.weight).mean().backward()
+            ((image - part.image).abs() * part.weight).mean().backward()
             self.poses.step(batch.index, rates.poses * rates.final ** (done / len(order)), centred=False)
         for parameter in wanted:
             parameter.requires_grad_(True)
@@ -361,13 +374,13 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the full training state, then the model: a kill between the two leaves something to go on from."""
-        with atomic_dir(folder / "checkpoints" / "last") as temporary:
+        with atomic_dir((folder / CHECKPOINT).parent) as temporary:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
                 "rollbacks": self._rollbacks, "settings": settings(self.config),
             }  # fmt: skip
-            save_tensors(temporary / "state.safetensors", self.state(), meta)
-        self.save_model(folder / "model.safetensors")
+            save_tensors(temporary / CHECKPOINT.name, self.state(), meta)
+        self.save_model(folder / MODEL)
 
     def save_model(self, path: Path) -> None:
         """Write what rendering needs."""
@@ -375,7 +388,7 @@ class Trainer:
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint of a RUN folder."""
-        path = folder / "checkpoints" / "last" / "state.safetensors"
+        path = folder / CHECKPOINT
         tensors, meta = load_tensors(path)
         about = Record(meta, path)
         earlier, now = about.record("settings").data, settings(self.config)
@@ -391,6 +404,16 @@ class Trainer:
             self.load_state(tensors)
         self.step, self.psnr, self.seconds = step, about.number("psnr", -1e3, 1e3), about.number("seconds", 0, 1e9)
         self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
+
+
+def _image_loss(rgb: Tensor, batch: Batch, ssim: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 and SSIM of an image, or L1 of single pixels; the loss, and what it consists of."""
+    if batch.pixels is None:
+        image = l1_ssim(rgb, batch.image, ssim, batch.weight)
+        return image.loss, {"l1": image.l1, "ssim": image.ssim, "mse": image.mse}
+    difference = rgb - batch.image
+    l1 = (difference.abs() * batch.weight).mean()
+    return l1, {"l1": l1.detach(), "mse": difference.detach().square().mean()}
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

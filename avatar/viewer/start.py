@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
+from avatar.data.run import MOTION
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def open_viewer(
     from avatar.viewer.server import Viewer, rest_frame
     from avatar.viewer.visitor import speaker
 
-    rest = rest_frame(Motion.load(run / "motion.safetensors"))
+    rest = rest_frame(Motion.load(run / MOTION))
     spoken: Speak | None = None
     try:
         spoken = speaker(avatar, controls)

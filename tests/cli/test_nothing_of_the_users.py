@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from avatar.cli.create import person_folder
 from avatar.cli.main import main
+from avatar.create import person_folder
 from avatar.data.outputs import refuse_to_overwrite
 from avatar.data.run import open_person
 from avatar.errors import AvatarError

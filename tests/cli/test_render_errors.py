@@ -18,7 +18,7 @@ import torch
 from avatar.audio2motion import load as speak
 from avatar.audio2motion.ensemble import Ensemble
 from avatar.cli.main import main
-from avatar.data.run import open_person
+from avatar.data.run import FORMAT, open_person
 from avatar.errors import AvatarError
 from avatar.eval.driving import drive_held_out
 from avatar.geometry.cameras import Camera
@@ -258,7 +258,7 @@ def test_the_speech_network_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="--person"):
         open_person(run, None)
-    (run / "config.toml").write_text('person = "/somewhere/else/anna"\n')
+    (run / "config.toml").write_text(f'format = "{FORMAT}"\nperson = "/somewhere/else/anna"\n')
     with pytest.raises(AvatarError, match="/somewhere/else/anna"):
         open_person(run, None)
     folder = tmp_path / "anna"

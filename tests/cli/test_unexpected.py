@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from avatar import checks
-from avatar.cli import main as cli
-from avatar.cli.main import COMMANDS, check_numbers, main
+from avatar.cli.errors import DEBUG
+from avatar.cli.main import COMMANDS, main
+from avatar.cli.options import check_numbers
 from avatar.errors import AvatarError
 
 
@@ -42,7 +43,7 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(
     read = ", after reading \\udcff[/red].json: by nothing)"
     wanted = ("avatar doctor: this is a bug", "(ZeroDivisionError at", read, "report it", "AVATAR_DEBUG=1")
     assert all(part in said for part in wanted)
-    monkeypatch.setenv(cli.DEBUG, "1")
+    monkeypatch.setenv(DEBUG, "1")
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 
@@ -86,11 +87,11 @@ def test_no_numeric_option_takes_what_is_no_number() -> None:
         (["synth", "--out", "s", "--fps", "-25"], "--fps is -25.0, not a number from 1 to 1000"),
         (["synth", "--out", "s", "--fps", "1e12"], "--fps is 1000000000000.0"),
         (["synth", "--out", "s", "--seconds", "nan"], "--seconds nan is no number"),
-        (["train", "p", "--out", "r", "--optim.means", "nan"], "--optim.means nan is no number"),
+        (["train", "p", "--out", "r", "--model.lr.means", "nan"], "--model.lr.means nan is no number"),
         (["render", "r", "--idle", "inf"], "--idle inf is no number"),
         (["render", "r", "--frames", "1" + "0" * 30], "--frames 1"),
-        (["prepare", "v.mp4", "--out", "p", "--av-offset", "nan"], "--av-offset nan is neither a number nor auto"),
-        (["prepare", "v.mp4", "--out", "p", "--av-offset", "1e30"], "--av-offset 1e30 is neither a number nor auto"),
+        (["prepare", "v.mp4", "--out", "p", "--audio-delay-s", "nan"], "--audio-delay-s nan is no number"),
+        (["prepare", "v.mp4", "--out", "p", "--audio-delay-s", "1e30"], "--audio-delay-s 1e+30 is no number"),
         (["render", "\udcff\x1b[31m", "--idle", "1"], "no run folder \\udcff\\x1b[31m"),
     ],
 )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from avatar.export.registry import ExportSource, register_exporter
+from avatar.export.base import ExportSource
+from avatar.export.registry import register_exporter
 from avatar.motion.arkit import INDEX
 
 

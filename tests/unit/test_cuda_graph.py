@@ -48,7 +48,7 @@ def views(avatar: Avatar):
 
 def drawn(run: Path, motion: Motion) -> list[torch.Tensor]:
     avatar = Avatar.load(run, device="cpu", precision="float32")
-    return [avatar.render(camera, motion, i, background) for camera, i, background in views(avatar)]
+    return [avatar.draw(camera, motion, i, background) for camera, i, background in views(avatar)]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_replayed_frames_are_the_drawn_ones(run, motion, recorded, monkeypatch):
 def test_longer_lists_are_recorded_where_a_picture_needs_them(run, motion, recorded, monkeypatch):
     plain = Avatar.load(run, device="cpu", precision="float32")
     cameras = [plain.camera.orbit(plain.pivot, 0, 0, zoom) for zoom in (4.0, 1.5, 4.0)]  # 1.4, 2.9 pairs each
-    expected = [plain.render(camera, motion, 4) for camera in cameras]
+    expected = [plain.draw(camera, motion, 4) for camera in cameras]
     monkeypatch.setattr(cuda_graph, "PAIRS_PER_GAUSSIAN", 1)
     with pretended(monkeypatch):
         avatar = Avatar.load(run, device="cuda")
@@ -94,9 +94,9 @@ def test_graphs_of_what_was_replaced_are_forgotten(run, motion, recorded, monkey
     plain = Avatar.load(run, device="cpu", precision="float32")
     baked = bake(plain.model, motion, 4)
     baked.mean += 0.1  # so that it shows
-    expected = [plain.render(plain.camera, motion, 4)]
+    expected = [plain.draw(plain.camera, motion, 4)]
     plain.model.baked = baked
-    expected += [plain.render(plain.camera, motion, 4), expected[0]]
+    expected += [plain.draw(plain.camera, motion, 4), expected[0]]
     with pretended(monkeypatch):
         avatar = Avatar.load(run, device="cuda")
         for basis, image in zip((None, baked.to(avatar.device), None), expected, strict=True):

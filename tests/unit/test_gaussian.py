@@ -69,7 +69,7 @@ def test_the_network_runs_in_bfloat16_where_that_is_faster(person, tmp_path, mon
             avatar.model.field.head.weight.mul_(1000)
     one, other = (avatar.render(avatar.camera, motion, 5).float() for avatar in (exact, half))
     assert 0 < (one - other).square().mean() < 0.03  # 63 dB, where the field changes the picture at 36 dB
-    monkeypatch.setattr("avatar.methods.gaussian.model.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("avatar.methods.gaussian.method.multiplies_bfloat16", lambda: False)
     assert Avatar.load(tmp_path / "run", device="cpu").model.code_dtype == torch.float32
     with pytest.raises(AvatarError, match='Precision "half" is not understood'):
         Avatar.load(tmp_path / "run", device="cpu", precision="half")  # pyright: ignore[reportArgumentType]

@@ -11,9 +11,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from avatar.data.run import HEADMOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.flow import WINDOW, FlowNet
-from avatar.headmotion.generator import FILE, MotionGenerator, speech_rows
+from avatar.headmotion.generator import MotionGenerator, speech_rows
 from avatar.headmotion.normalizer import CHANNELS, UpperFaceNormalizer, mirrored
 from avatar.headmotion.training import Windows, fit_flow, fit_forecast, flow_loss, windows_of
 from avatar.io.audio import chunked, write_wav
@@ -271,10 +272,10 @@ def test_training_leaves_it_in_the_run(
     track[:60].save(tmp_path / "motion.safetensors")
     train_headmotion(data, tmp_path, seed=0)
     assert "will not generate head motion" in capsys.readouterr().err
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / HEADMOTION).exists()
     track[:1000].save(tmp_path / "motion.safetensors")
     train_headmotion(data, tmp_path, seed=0)
-    made(MotionGenerator.load(tmp_path / FILE), sound, 50)
+    made(MotionGenerator.load(tmp_path / HEADMOTION), sound, 50)
 
 
 def test_loudness_is_judged_without_waiting() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from avatar.cli.main import main
 from avatar.data import PersonDataset
+from avatar.data.run import CHECKPOINT, CONFIG
 from avatar.errors import AvatarError
-from avatar.train.run import BEGUN, checkpoint, open_run
+from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
 from avatar.writing import WHOLE, WORKING
 from tests.person import make_person, small_config, train
@@ -78,7 +79,7 @@ def test_a_checkpoint_that_has_not_got_its_name_yet_is_resumed(person: Path, tmp
     working.mkdir()
     last.rename(working / "last")  # killed between the two renames of a system that cannot exchange
     assert open_run(replace(config, resume=True)) == config.out
-    assert checkpoint(config.out).is_file() and not working.exists()
+    assert (config.out / CHECKPOINT).is_file() and not working.exists()
     Trainer(PersonDataset(person), config).resume(config.out)
 
 
@@ -91,7 +92,7 @@ def test_the_checkpoint_is_written_before_the_model(
     monkeypatch.setattr(Trainer, "save_model", killed)
     with pytest.raises(RuntimeError):
         train(small_config(person, tmp_path / "run", steps=1))
-    assert checkpoint(tmp_path / "run").is_file()
+    assert (tmp_path / "run" / CHECKPOINT).is_file()
 
 
 def test_create_removes_nothing_that_could_hold_a_training(
@@ -118,7 +119,7 @@ def test_resume_before_the_first_checkpoint_begins_anew(person: Path, tmp_path: 
     config = small_config(person, tmp_path / "run", steps=1)
     with pytest.raises(AvatarError, match="no checkpoint"):
         open_run(replace(config, resume=True))
-    (open_run(config) / BEGUN).touch()
+    (open_run(config) / CONFIG).touch()
     (config.out / "checkpoints").mkdir()
     with pytest.raises(AvatarError, match="--resume"):
         open_run(config)

@@ -19,12 +19,14 @@ LAYERS = (
     {"methods"},
     {"train", "infer"},
     {"export", "viewer", "eval", "bench", "corpus", "doctor"},
+    {"create"},
+    {"demo"},
     {"cli", "__main__"},
 )
 PUBLIC = "__init__"  # avatar/__init__.py names what users import, lazily
 # A method is found by its name: nothing else names one.
 ONLY_BY_NAME = "avatar.methods."
-SHARED_BY_METHODS = {f"avatar.methods.{name}" for name in ("base", "condition", "options", "registry")}
+SHARED_BY_METHODS = {f"avatar.methods.{name}" for name in ("base", "batch", "condition", "options", "registry")}
 
 
 def modules() -> dict[str, Path]:
@@ -37,7 +39,10 @@ def modules() -> dict[str, Path]:
 
 
 def imported(path: Path, known: set[str]) -> set[str]:
-    """Modules of the package that a file names: import statements anywhere in it, and dotted names in strings."""
+    """Modules of the package that a file names: import statements anywhere in it, and strings as registries have them.
+
+    Such a string is ``module`` or ``module:Class``.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "avatar":
@@ -46,8 +51,8 @@ def imported(path: Path, known: set[str]) -> set[str]:
                 found.add(inner if inner in known else node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "avatar"}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known:
-            found.add(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0])
     return found & known
 
 

@@ -171,7 +171,7 @@ def test_a_method_may_train_on_patches(person, tmp_path, monkeypatch):
 
     def trained(patch):
         with monkeypatch.context() as patched:
-            patched.setattr(kind, "patch", lambda self, width, height, face, rng: patch(width, height, face, rng))
+            patched.setattr(kind, "sample", lambda self, frame, progress, rng: patch(frame, rng))
             trainer = Trainer(data, config)
             original = trainer._loss
             patched.setattr(trainer, "_loss", lambda out, batch: (seen.append((out, batch)), original(out, batch))[1])
@@ -180,16 +180,16 @@ def test_a_method_may_train_on_patches(person, tmp_path, monkeypatch):
                 assert trainer._train_step(batch) is not None
             return trainer.state()
 
-    whole = trained(lambda *_: None)
-    same = trained(lambda width, height, face, rng: (0, 0, width, height))
+    whole = trained(lambda frame, _: frame)
+    same = trained(lambda frame, _: frame.cropped(0, 0, data.width, data.height))
     assert all(torch.equal(whole[name], same[name]) for name in whole)
     full = seen[0][0]  # the first step draws the same model
     seen.clear()
 
-    def corner(width, height, face, rng):
+    def corner(frame, rng):
         x, y = (int(v) for v in rng.integers(8, 24, 2))
         boxes.append((x, y, x + 40, y + 32))
-        return boxes[-1]
+        return frame.cropped(*boxes[-1])
 
     part = trained(corner)
     assert len(set(boxes)) == 3 and not torch.equal(part["model.gaussians.means"], whole["model.gaussians.means"])

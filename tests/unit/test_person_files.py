@@ -20,7 +20,7 @@ from avatar.data.results import (
     TorsoResult,
     TrackResult,
 )
-from avatar.data.run import CONFIG, ENVIRONMENT, TRAINING, RunInfo
+from avatar.data.run import CONFIG, ENVIRONMENT, FORMAT, TRAINING, RunInfo
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from tests.person import ingest_result, person_info, write_result
@@ -84,13 +84,16 @@ def test_results_are_checked(kind: Any, change: dict[str, Any], says: str) -> No
 
 def test_a_run_says_what_it_is(tmp_path: Path) -> None:
     assert RunInfo.read(tmp_path) == RunInfo(folder=tmp_path)
-    (tmp_path / CONFIG).write_text('person = "a/me"\nquality = "draft"\nmethod = "gaussian"\n[schedule]\nsteps = 7\n')
+    (tmp_path / CONFIG).write_text(f'format = "{FORMAT}"\nperson = "a/me"\n')
     write_json(tmp_path / ENVIRONMENT, {"commit": None, "device": "cpu"})
     begun = RunInfo.read(tmp_path)
-    assert (begun.person, begun.quality, begun.method, begun.steps) == (Path("a/me"), "draft", "gaussian", 7)
-    assert not begun.finished and begun.device == "cpu" and begun.commit is None
+    assert begun == RunInfo(folder=tmp_path, person=Path("a/me")) and begun.training() == {"commit": None}
     write_json(tmp_path / TRAINING, {"seconds": 1.5})
-    assert RunInfo.read(tmp_path).finished and RunInfo.read(tmp_path).seconds == 1.5
-    (tmp_path / CONFIG).write_text("person = 3\n")
-    with pytest.raises(AvatarError, match=r"config\.toml: person is 3"):
-        RunInfo.read(tmp_path)
+    assert RunInfo.read(tmp_path).finished and begun.training() == {"seconds": 1.5, "commit": None}
+    write_json(tmp_path / TRAINING, {"seconds": 1e300})
+    with pytest.raises(AvatarError, match=r"training\.json: seconds"):
+        begun.training()
+    for damaged, says in ((f'format = "{FORMAT}"\nperson = 3\n', r"config\.toml: person is 3"), ("x = 1", "version")):
+        (tmp_path / CONFIG).write_text(damaged)
+        with pytest.raises(AvatarError, match=says):
+            RunInfo.read(tmp_path)

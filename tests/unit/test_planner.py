@@ -154,13 +154,14 @@ def test_a_file_knows_its_end_and_is_decoded_once(tmp_path: Path, monkeypatch: p
 def test_render_decodes_its_audio_once(avatar: Any, monkeypatch: pytest.MonkeyPatch):
     """Lips and generated head motion hear the same samples; the writer muxes the original packets by itself."""
     from avatar.cli.main import main
-    from avatar.headmotion.generator import FILE, MotionGenerator
+    from avatar.data.run import HEADMOTION
+    from avatar.headmotion.generator import MotionGenerator
     from avatar.infer import avatar as avatar_module
     from avatar.io import audio
     from tests.swaying import swaying
 
     track, sound = swaying(20)
-    MotionGenerator.fit(track, [(0, len(track))], sound, steps=2).save(avatar.run / FILE)
+    MotionGenerator.fit(track, [(0, len(track))], sound, steps=2).save(avatar.run / HEADMOTION)
     moved = [spoken(avatar, Controls(pose=("generated",)), chunked(voice(3.0), size), 75) for size in (16000, 1600)]
     torch.testing.assert_close(moved[0].head_rotation, moved[1].head_rotation, atol=1e-5, rtol=0)
     monkeypatch.setattr(avatar_module.Avatar, "load", staticmethod(FakeAvatar))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
-from avatar.methods.gaussian.model import GaussianAvatar
+from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.gaussian.playback import CpuFrames, quaternion_product, rotation_matrix, rotation_quaternion
 from avatar.motion import Motion
 from avatar.native.library import library

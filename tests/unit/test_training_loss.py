@@ -13,11 +13,12 @@ from torch import Tensor
 
 from avatar.data import PersonDataset
 from avatar.losses.lpips import LPIPS
+from avatar.methods.batch import Batch
 from avatar.methods.gaussian.config import RegularizerConfig
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import LIPS_OUTER
 from avatar.native import l1_ssim
-from avatar.train.batches import Batch, load
+from avatar.train.batches import load
 from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
 from tests.person import make_person, small_config

@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from avatar.audio import spectra
-from avatar.audio.encoders.registry import register_encoder
 
 
-@register_encoder("mel")
 class MelEncoder:
     """Log-mel energies (dB / 20) at 100 rows per second, relative to the recent speech level.
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from avatar.audio.encoders.registry import register_encoder
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 
@@ -20,7 +19,6 @@ _TAIL = 127 + 64 * 8  # samples that the last row needs beyond its first one: ke
 _CENTRE = 447.5  # samples from a row's first one to its middle
 
 
-@register_encoder("moonshine")
 class MoonshineEncoder:
     """Last hidden state (288 features, 41.7 rows per second) of the Moonshine tiny encoder.
 

@@ -11,9 +11,14 @@ from avatar.log import warn
 from avatar.registry import Registry
 
 ENCODERS: Registry[AudioEncoder] = Registry(
-    "speech encoder", "avatar.encoders",
-    {name: f"avatar.audio.encoders.{name}" for name in ("mel", "moonshine", "whisper")},
-)  # fmt: skip
+    "speech encoder",
+    "avatar.encoders",
+    {
+        "mel": "avatar.audio.encoders.mel:MelEncoder",
+        "moonshine": "avatar.audio.encoders.moonshine:MoonshineEncoder",
+        "whisper": "avatar.audio.encoders.whisper:WhisperEncoder",
+    },
+)
 register_encoder = ENCODERS.register
 BEST, WITHOUT_ASSETS = "moonshine+mel", "mel"  # what "auto" chooses, and where Moonshine cannot be had
 _MOST_PARTS = 8  # in what is read

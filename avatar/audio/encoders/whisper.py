@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avatar.audio.encoders.registry import register_encoder
 from avatar.io.audio import SAMPLE_RATE
 
 RATE = 25.0
@@ -97,7 +96,6 @@ class WhisperStem(nn.Module):
         return stem.eval()
 
 
-@register_encoder("whisper")
 class WhisperEncoder:
     """Rows k / 25 s, each from the first window whose end is late enough.
 

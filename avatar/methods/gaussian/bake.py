@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from avatar.data.run import BAKED, MODEL
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import attribute_widths
@@ -15,15 +16,14 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.paths import file_sha256
 
 if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianAvatar
+    from avatar.methods.gaussian.model import GaussianModel
     from avatar.motion import Motion
 
-FILE = "baked.safetensors"
 FORMAT = "avatar-baked-1"
 SAMPLES = 256  # frames of the training motion that the basis is fitted to
 
 
-def bake(model: GaussianAvatar, motion: Motion, modes: int) -> BakedField:
+def bake(model: GaussianModel, motion: Motion, modes: int) -> BakedField:
     """Fit a basis to a trained model over the motion it was trained on, both on one device.
 
     Raises:
@@ -43,22 +43,22 @@ def save(baked: BakedField, run: Path) -> Path:
     """Write RUN/baked.safetensors; the modes as half floats, whose error is far below a grey level."""
     tensors = dict(baked.state_dict())
     tensors["modes"] = tensors["modes"].half()
-    path = run / FILE
-    save_tensors(path, tensors, {"format": FORMAT, "model": file_sha256(run / "model.safetensors")})
+    path = run / BAKED
+    save_tensors(path, tensors, {"format": FORMAT, "model": file_sha256(run / MODEL)})
     return path
 
 
-def load(run: Path, model: GaussianAvatar) -> BakedField:
+def load(run: Path, model: GaussianModel) -> BakedField:
     """Read RUN/baked.safetensors, the basis of the run's model.
 
     Raises:
         AvatarError: There is none, it is damaged, or the avatar was trained again since.
     """
-    path = run / FILE
+    path = run / BAKED
     if not path.is_file():
         raise AvatarError(f"{run} is not baked.", fix=f"Bake it: avatar export {run} --format baked")
     tensors, meta = load_tensors(path)
-    if meta.get("format") != FORMAT or meta.get("model") != file_sha256(run / "model.safetensors"):
+    if meta.get("format") != FORMAT or meta.get("model") != file_sha256(run / MODEL):
         raise AvatarError(
             f"{path} was baked from another model.", why="The avatar was trained again since.",
             fix=f"Bake it: avatar export {run} --format baked",

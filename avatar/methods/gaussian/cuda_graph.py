@@ -27,7 +27,7 @@ from avatar.motion import Motion
 from avatar.native import pair_capacity
 
 if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianAvatar
+    from avatar.methods.gaussian.model import GaussianModel
 
 PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the image has about as many at 512x512
 WARM_UP = 3  # frames before recording, as PyTorch's manual has it
@@ -94,7 +94,7 @@ class FrameGraphs:
         model: On the current CUDA device, no longer trained.
     """
 
-    def __init__(self, model: GaussianAvatar) -> None:
+    def __init__(self, model: GaussianModel) -> None:
         self._model, self._draw = model, model.draw
         self._graphs: dict[tuple[object, ...], FrameGraph] = {}
         self._read: tuple[object, object] = (None, None)  # by the graphs, and replaced at times

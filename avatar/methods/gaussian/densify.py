@@ -17,7 +17,7 @@ from avatar.geometry.se3 import quat_to_matrix
 from avatar.methods.base import RenderOutput, TrainCallback, TrainState
 
 if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianAvatar
+    from avatar.methods.gaussian.model import GaussianModel
 
 
 class Densification(TrainCallback):
@@ -30,7 +30,7 @@ class Densification(TrainCallback):
 
     name = "densify"
 
-    def __init__(self, model: GaussianAvatar) -> None:
+    def __init__(self, model: GaussianModel) -> None:
         self.model = model
         self.config = model.config.densify
         self._reset()

@@ -1,13 +1,10 @@
-"""Method ``gaussian``: canonical Gaussians, moved by skinning, face mesh and a learned deformation field."""
+"""The model of method ``gaussian``: canonical Gaussians, moved by skinning, face mesh and a deformation field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,40 +12,32 @@ from avatar.backends import require
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
-from avatar.fields.gaussians import REGIONS, Gaussians
+from avatar.fields.gaussians import Gaussians
 from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
-from avatar.geometry.landmarks import landmarks_to_head
-from avatar.io.arrays import check_range, check_tensors, load_state
-from avatar.methods.base import PIVOT, Checkpoint, Method, ParamGroup, Playback, RenderOutput
+from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
 from avatar.methods.condition import Conditioner
 from avatar.methods.gaussian import losses
-from avatar.methods.gaussian.config import GaussianConfig, read_config
-from avatar.methods.gaussian.densify import Densification
-from avatar.methods.gaussian.init import head_weights, reference_frame, seeds
-from avatar.methods.gaussian.presets import PRESETS
+from avatar.methods.gaussian.config import GaussianConfig
+from avatar.methods.gaussian.init import head_weights
 from avatar.methods.gaussian.splats import Projected, Splats, project, rasterize
-from avatar.methods.options import TrainPreset
-from avatar.methods.registry import register_method
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
-from avatar.native.library import multiplies_bfloat16, runs_native
 
 if TYPE_CHECKING:
-    from avatar.data import PersonDataset
-    from avatar.device import Precision
+    from typing_extensions import Self
+
     from avatar.fields.deformation import Encoding
 
 MEANS_FINAL = 0.01  # share of their learning rate that means end with
 NETWORK_WARMUP = 100  # steps
 
 
-@register_method("gaussian")
-class GaussianAvatar(Method):
-    """One person as Gaussians.
+class GaussianModel(Method):
+    """One person as Gaussians: what is learned, how it is posed and drawn.
 
-    Build it with :meth:`from_person`, or empty with :meth:`blank` to load weights into.
+    `avatar.methods.gaussian.method.GaussianAvatar` adds what needs it whole: making, densification, playback, baking.
     """
 
     Config = GaussianConfig
@@ -77,71 +66,15 @@ class GaussianAvatar(Method):
     # -- making and storing ------------------------------------------------------------------------------------------
 
     @classmethod
-    def presets(cls) -> Mapping[str, Callable[[], TrainPreset]]:
-        return PRESETS
-
-    @classmethod
-    def from_person(cls, data: PersonDataset, config: GaussianConfig, seed: int) -> GaussianAvatar:
-        rng = np.random.default_rng(seed)
-        torch.manual_seed(seed)
-        frame = reference_frame(data)
-        motion, train = data.motion, data.train_frames
-        skinning = Skinning(
-            motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot),
-            torch.from_numpy(data.warp_box),
-        )  # fmt: skip
-        lifted = landmarks_to_head(
-            torch.from_numpy(np.asarray(data.landmarks[train])[..., :2]),
-            torch.from_numpy(data.shape),
-            motion.head_rotation[train],
-            motion.head_translation[train],
-            data.camera,
-        )
-        basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape), motion.gaze[frame])
-        gaussians = Gaussians(seeds(data, skinning, frame, config.initial_gaussians, rng), config.embedding)
-        means = gaussians.means.detach()
-        margin = 2.0
-        bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
-        encoding = make_encoding(config, bounds)
-        background = torch.from_numpy(data.background_image).float() / 255
-        conditioner = Conditioner.fit(motion[train])
-        return GaussianAvatar(config, gaussians, skinning, basis, conditioner, encoding, background)
-
-    @staticmethod
-    def blank(config: GaussianConfig, *, count: int, width: int, height: int) -> GaussianAvatar:
+    def blank(cls, config: GaussianConfig, *, count: int, width: int, height: int) -> Self:
         """A model of the right shapes with meaningless values, for ``load_state_dict``."""
         zeros = torch.zeros
         encoding = make_encoding(config, torch.tensor([[-1.0] * 3, [1.0] * 3]))
-        return GaussianAvatar(
+        return cls(
             config, Gaussians.empty(count, config.embedding), Skinning(zeros(3), zeros(3), zeros(3), zeros(2, 2)),
             LandmarkBasis(zeros(len(CHANNELS), NUM_LANDMARKS * 3), zeros(2)), Conditioner.fit(Motion.zeros(2, 25.0)),
             encoding, zeros(height, width, 3),
         )  # fmt: skip
-
-    @classmethod
-    def synthetic(cls, count: int, size: int, motion: Motion) -> GaussianAvatar:
-        from avatar.methods.gaussian.synthetic import synthetic
-
-        return synthetic(count, size, motion)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> GaussianAvatar:
-        path, tensors = checkpoint.path, checkpoint.tensors
-        config = read_config(checkpoint.config, tensors, checkpoint.renderer)
-        require(config.encoding, path.parent)
-        count = check_tensors(tensors, path, {"gaussians.means": "N 3"})["N"]
-        if count < 1:
-            raise AvatarError(f"{path} holds no Gaussians.", fix="Train it again.")
-        model = GaussianAvatar.blank(config, count=count, width=checkpoint.width, height=checkpoint.height)
-        state = model.state_dict()
-        for name, end in {"gaussians.bind_index": NUM_LANDMARKS, "gaussians.region": len(REGIONS)}.items():
-            if name in tensors:
-                check_range(tensors[name], f"{path}: {name}", end)
-        name = "field.encoding.resolutions"
-        if name in state and not torch.equal(state[name], tensors.get(name, torch.zeros(0))):
-            raise AvatarError(f"{path}: {name} does not fit its configuration.", fix="Train it again.")
-        load_state(model, tensors, path)
-        return model
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = dict(self.state_dict())
@@ -195,9 +128,6 @@ class GaussianAvatar(Method):
             terms["smoothness"] = weights.smoothness * losses.roughness(change.means, self._neighbours)
         return terms
 
-    def callbacks(self) -> list[Densification]:
-        return [Densification(self)]
-
     def forget_neighbours(self) -> None:
         """Look for each Gaussian's neighbours again: the set has changed."""
         self._neighbours = None
@@ -205,7 +135,7 @@ class GaussianAvatar(Method):
     def stats(self) -> dict[str, int | float]:
         return {"gaussians": len(self.gaussians)}
 
-    def train(self, mode: bool = True) -> GaussianAvatar:
+    def train(self, mode: bool = True) -> Self:
         self._code = self._head = None  # training moves what they were computed from
         return super().train(mode)
 
@@ -310,35 +240,6 @@ class GaussianAvatar(Method):
     @property
     def pivot(self) -> Tensor:
         return self.skinning.to_canonical(torch.tensor(PIVOT).to(self.device))
-
-    # -- playback ----------------------------------------------------------------------------------------------------
-
-    def playback(self, precision: Precision = "auto") -> Playback:
-        """Prepare fast drawing: half precision for the field's cached code where that gains, a CUDA graph on a GPU."""
-        from avatar.methods.gaussian.cuda_graph import FrameGraphs
-        from avatar.methods.gaussian.playback import CpuFrames
-
-        # A basis is read off few Gaussians: there is nothing to gain, and it was baked from the exact ones.
-        gains = self.device.type == "cpu" and self.baked is None and multiplies_bfloat16()
-        half = precision == "bfloat16" or (precision == "auto" and gains)
-        self.code_dtype, self._code = torch.bfloat16 if half else torch.float32, None
-        # gsplat and the torch reference wait for the GPU within a frame.
-        recordable = self.device.type == "cuda" and self.config.renderer == "native" and runs_native(self.background)
-        if recordable:
-            return FrameGraphs(self)
-        if self.device.type == "cpu" and self.config.renderer == "native" and runs_native(self.background):
-            return CpuFrames(self).draw
-        return self.draw
-
-    def bake(self, run: Path, motion: Motion, modes: int) -> Path:
-        from avatar.methods.gaussian import bake
-
-        return bake.save(bake.bake(self, motion, modes), run)
-
-    def load_baked(self, run: Path) -> None:
-        from avatar.methods.gaussian import bake
-
-        self.baked = bake.load(run, self).to(self.device)
 
 
 def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:

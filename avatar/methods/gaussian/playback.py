@@ -20,7 +20,7 @@ from avatar.motion import Motion
 from avatar.native import CanonicalGaussians, FrameMotion, animate_gaussians, draw
 
 if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianAvatar
+    from avatar.methods.gaussian.model import GaussianModel
 
 Matrix = list[list[float]]
 Quaternion = tuple[float, float, float, float]
@@ -30,7 +30,7 @@ class CpuFrames:
     """Draws frames of a model on the CPU, which must not change meanwhile."""
 
     @torch.inference_mode()
-    def __init__(self, model: GaussianAvatar) -> None:
+    def __init__(self, model: GaussianModel) -> None:
         self._model = model
         g, skinning = model.gaussians, model.skinning
         self._gaussians = CanonicalGaussians(

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor
 
 from avatar.fields.gaussians import Gaussians, Seeds
 from avatar.fields.skinning import LandmarkBasis, Skinning
 from avatar.methods.condition import Conditioner
 from avatar.methods.gaussian.config import GaussianConfig
-from avatar.methods.gaussian.model import GaussianAvatar, make_encoding
+from avatar.methods.gaussian.model import make_encoding
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
+
+if TYPE_CHECKING:
+    from avatar.fields.deformation import Encoding
 
 RADII = (8.0, 10.0, 8.0)  # of the head, centimetres
 
 
-def synthetic(count: int, size: int, motion: Motion) -> GaussianAvatar:
-    """Make an avatar of ``count`` Gaussians on a head-shaped shell; see `Method.synthetic`."""
+def synthetic_parts(
+    count: int, size: int, motion: Motion
+) -> tuple[GaussianConfig, Gaussians, Skinning, LandmarkBasis, Conditioner, Encoding | None, Tensor]:
+    """Make what an avatar of ``count`` Gaussians on a head-shaped shell consists of; see `Method.synthetic`.
+
+    Returns:
+        The arguments of `avatar.methods.gaussian.model.GaussianModel`.
+    """
     config = GaussianConfig()
     g = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=g), dim=-1)
@@ -42,4 +54,4 @@ def synthetic(count: int, size: int, motion: Motion) -> GaussianAvatar:
     torch.manual_seed(0)
     encoding = make_encoding(config, bounds)
     background = torch.full((size, size, 3), 0.4)
-    return GaussianAvatar(config, gaussians, skinning, basis, Conditioner.fit(motion), encoding, background)
+    return config, gaussians, skinning, basis, Conditioner.fit(motion), encoding, background

@@ -1,0 +1,99 @@
+"""What a command ends with: the exit code, and one sentence where something went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """Run a program, and survive that its output can go nowhere.
+
+    Returns:
+        Its exit code; 141, as a shell says it, where the program that reads the output has gone away; 2 where the
+        output cannot be written.
+    """
+    try:
+        code = run()
+        if sys.stdout is not None:  # closed from the beginning
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _forget_output()
+        return 141
+    except OSError as error:  # of what the output goes to; everything else is dealt with where it happens
+        _forget_output()
+        with suppress(OSError, ValueError, AttributeError):
+            print(f"avatar: the output cannot be written: {error.strerror or error}.", file=sys.stderr)
+        return 2
+
+
+def command_code(name: str, run: Callable[[], None]) -> int:
+    """Run one command, and tell in a sentence what went wrong.
+
+    Returns:
+        0 done, 1 a bug, 2 the user's mistake or the machine's, 130 interrupted.
+    """
+    from avatar.errors import AvatarError, printable
+    from avatar.log import console, on_terminal
+
+    def tell(text: str) -> None:
+        console.print(f"avatar {name}: {printable(text)}", style="red", markup=False, soft_wrap=True)
+
+    try:
+        with on_terminal():
+            run()
+    except AvatarError as error:
+        tell(str(error))
+        return 2
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. Run the same command again to go on where it stopped.")
+        return 130
+    except SystemExit as stop:  # tyro: 0 after --help, 2 on a bad option
+        return stop.code if isinstance(stop.code, int) else 2
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the machine, not the program
+            tell(f"{error.filename} cannot be used: {error.strerror or error}.")
+            return 2
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        if os.environ.get(DEBUG):
+            raise
+        tell(bug_report(error))
+        return 1
+    return 0
+
+
+def bug_report(error: Exception) -> str:
+    """One line about an exception that nobody expected: where it was, the last file that was read, what to do."""
+    import traceback
+
+    from avatar import __version__, checks
+    from avatar.checks import describe
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}avatar{os.sep}" in frame.filename] or frames
+    place = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else "unknown place"
+    read = f", after reading {checks.last_read}" if checks.last_read else ""
+    return (
+        f"this is a bug in avatar {__version__}, not a mistake of yours ({type(error).__name__} at {place}{read}: "
+        f"{describe(error)}). Please report it to its maintainers with the command, the file if you may share it, and "
+        f"what {DEBUG}=1 in the environment shows."
+    )
+
+
+def _forget_output() -> None:
+    """Let the interpreter end in silence: what it still holds for the output can go nowhere."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,89 @@
+"""Video in, avatar out: prepare, train and eval, each where it is not done yet."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avatar import log
+from avatar.data.run import CONFIG, RunInfo
+from avatar.device import choose_device
+from avatar.errors import AvatarError
+from avatar.writing import one_writer
+
+if TYPE_CHECKING:
+    from avatar.eval.options import EvalOptions
+    from avatar.preprocess.config import PrepareConfig
+    from avatar.train.config import TrainConfig
+
+
+def create(video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: EvalOptions | None) -> None:
+    """Make an avatar from a video; finished parts are kept when it is called again.
+
+    Args:
+        video: The video.
+        prepare: Options of the preprocessing.
+        train: Options of the training; its ``person`` and ``out`` are where everything goes.
+        evaluate: What to measure at the end; None: nothing.
+
+    Raises:
+        AvatarError: The video or an option is unsuitable, or one of the folders is in use.
+    """
+    from avatar.preprocess import pipeline
+    from avatar.train import run as training
+
+    run, person = Path(train.out), Path(train.person)
+    _check(train)
+    times = [time.perf_counter()]
+    with log.part_of("create"), one_writer(run), one_writer(person):
+        pipeline.prepare(video, person, prepare)
+        times.append(time.perf_counter())
+        if RunInfo.read(run).finished:
+            log.info(f"{run} is already trained.")
+        else:
+            training.train(replace(train, resume=(run / CONFIG).is_file()))
+        times.append(time.perf_counter())
+        if evaluate is not None:
+            _evaluate(run, evaluate)
+        times.append(time.perf_counter())
+    prepared, trained, evaluated = (after - before for before, after in pairwise(times))
+    log.info(
+        f"Prepare {prepared:.0f} s, train {trained:.0f} s, eval {evaluated:.0f} s: "
+        f"{(times[-1] - times[0]) / 60:.1f} minutes in all."
+    )
+
+
+def person_folder(run: Path) -> Path:
+    """PERSON folder of a run made by `create`: beside it, so that the run stays small enough to share.
+
+    Raises:
+        AvatarError: ``run`` has no folder beside it.
+    """
+    run = Path(os.path.abspath(run))
+    if not run.name:
+        raise AvatarError(f"{run} cannot be a run.", fix="Name a folder in it for --out.")
+    return run.with_name(run.name + ".person")
+
+
+def _check(train: TrainConfig) -> None:
+    """Refuse what training would refuse, before the hours that may go into preparing."""
+    from avatar.train.run import refuse_other_files
+    from avatar.train.speech import load_prior
+
+    RunInfo.read(Path(train.out))
+    train.model.require()
+    choose_device(train.device)
+    if train.prior is not None:
+        load_prior(train.prior)
+    refuse_other_files(Path(train.out))
+
+
+def _evaluate(run: Path, options: EvalOptions) -> None:
+    from avatar.eval import report
+    from avatar.eval.run import evaluate
+
+    report.show(*evaluate(run, options))

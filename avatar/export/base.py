@@ -1,0 +1,58 @@
+"""The seam for exporters: what they get, and what they are. See docs/new_exporters.md."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.infer.avatar import Avatar
+    from avatar.motion import Motion
+
+Need = Literal["avatar", "motion", "person"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource:
+    """What an exporter may write; everything that it needs is there.
+
+    Attributes:
+        folder: RUN folder, or PERSON folder.
+        avatar: The avatar.
+        motion: What the avatar does, from audio, text or a motion file.
+        audio: The file that the avatar speaks; None: nothing is said.
+        person: The prepared video.
+    """
+
+    folder: Path
+    avatar: Avatar | None = None
+    motion: Motion | None = None
+    audio: Path | None = None
+    person: PersonDataset | None = None
+
+
+class Exporter(Protocol):
+    """One format. A frozen dataclass whose fields, each with a default, are its options.
+
+    Attributes:
+        suffixes: Endings of its files; empty: it writes a folder.
+        default: File name in the RUN folder where no --out is given; None: one has to be given.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    default: ClassVar[str | None]
+
+    def needs(self) -> Set[Need]:
+        """What it writes: "avatar" and "motion" of a RUN folder, "person" of a PERSON folder."""
+        ...
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Write a file or a folder.
+
+        Raises:
+            AvatarError: It cannot be written, or an option is out of range.
+        """
+        ...
