@@ -1,8 +1,8 @@
-"""LPIPS 0.1 with the AlexNet backbone: the distance of two images as a network sees them.
+"""LPIPS 0.1 with the AlexNet backbone: the distance of two pictures as a network sees them.
 
 Zhang, Isola, Efros, Shechtman, Wang: "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
 CVPR 2018, equation 1: activations of five layers are scaled to unit length over the channels, their squared
-differences weighted per channel, averaged over the image and summed over the layers.
+differences weighted per channel, averaged over the picture and summed over the layers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LAYERS = (
     (256, 3, 1, 1, False),
     (256, 3, 1, 1, False),
 )
-SHIFT = (-0.030, -0.088, -0.188)  # LPIPS' input layer, for images in -1..1
+SHIFT = (-0.030, -0.088, -0.188)  # LPIPS' input layer, for pictures in -1..1
 SCALE = (0.458, 0.448, 0.450)
 MIN_SIZE = 31  # below this the second pooling has nothing left
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance, as a metric or as a loss. The weights are frozen; gradients reach the images.
+    """Perceptual distance, as a metric or as a loss. The weights are frozen; gradients reach the pictures.
 
     Args:
         weights: ``features.Conv_{i}.weight`` [out, in, k, k], ``features.Conv_{i}.bias`` [out] and
@@ -66,13 +66,13 @@ class LPIPS(nn.Module):
             raise AvatarError(f"{path} does not hold the LPIPS network:", why=str(error)) from None
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances [...] of images [..., H, W, 3] in 0..1, at least 31 pixels wide and high."""
+        """Distances [...] of pictures [..., H, W, 3] in 0..1, at least 31 pixels wide and high."""
         if min(a.shape[-3:-1]) < MIN_SIZE:
-            raise ValueError(f"LPIPS needs images of at least {MIN_SIZE} pixels, got {tuple(a.shape)}")
+            raise ValueError(f"LPIPS needs pictures of at least {MIN_SIZE} pixels, got {tuple(a.shape)}")
         return self.distance(self.features(a), self.features(b)).reshape(a.shape[:-3])
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Distances [B] from what :meth:`features` gave for two sets of images."""
+        """Distances [B] from what :meth:`features` gave for two sets of pictures."""
         distance = torch.zeros(len(a[0]), dtype=a[0].dtype, device=a[0].device)
         for i, (fa, fb) in enumerate(zip(a, b, strict=True)):
             difference = (_unit(fa) - _unit(fb)) ** 2
@@ -80,7 +80,7 @@ class LPIPS(nn.Module):
         return distance
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Activations [B, C, h, w] of the five layers for images [..., H, W, 3] in 0..1."""
+        """Activations [B, C, h, w] of the five layers for pictures [..., H, W, 3] in 0..1."""
         x = image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2)
         x = (x * 2 - 1 - self.shift) / self.scale
         out = []

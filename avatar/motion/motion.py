@@ -103,7 +103,7 @@ class Motion:
         return replace(tracks[0], **{n: torch.cat([getattr(t, n) for t in tracks]) for n in _WIDTHS})
 
     def blend(self, other: Motion, weight: Tensor) -> Motion:
-        """Mix linearly with a track of the same length; ``weight`` [T] is 0 for this one, 1 for the other."""
+        """A linear mix with a track of the same length; ``weight`` [T] is 0 for this one and 1 for the other."""
         mix = weight[:, None]
         mixed = {n: torch.lerp(getattr(self, n), getattr(other, n), mix) for n, width in _WIDTHS.items() if width}
         return replace(self, valid=self.valid & other.valid, **mixed)

@@ -179,7 +179,7 @@ def adjust(
         g[:-1] += (shape_prior - state.shape).reshape(-1) / shape_sigma**2
         h[-1, -1] += 1 / focal_sigma**2
         g[-1] += np.log(focal_prior / state.focal) / focal_sigma**2
-        moved = None
+        moved, after = None, cost
         while damping < 1e6:
             pose, step = _solve(hpp, gp, cross, h, g, damping)
             trial = Solution(
@@ -200,6 +200,20 @@ def adjust(
         if gain < 1e-5:
             break
     return state
+
+
+def _cost(
+    landmarks: np.ndarray, state: Solution, centre: np.ndarray, sigma: np.ndarray, share: float,
+    shape_prior: np.ndarray, shape_sigma: float | np.ndarray, focal_prior: float, focal_sigma: float,
+) -> float:  # fmt: skip
+    """Half the Huber cost plus the priors."""
+    if (state.translation[:, 2] < 5).any():
+        return np.inf  # a face inside the camera
+    norm = np.linalg.norm(landmarks - project(state, centre), axis=-1) / sigma
+    huber = np.where(norm <= HUBER, 0.5 * norm**2, HUBER * (norm - 0.5 * HUBER)).sum()
+    prior = ((state.shape - shape_prior) ** 2).sum() / shape_sigma**2
+    prior += np.log(state.focal / focal_prior) ** 2 / focal_sigma**2
+    return float(share * huber + 0.5 * prior)
 
 
 def _normal_equations(
@@ -244,17 +258,6 @@ def _solve(
     step = np.linalg.solve(reduced + damping * np.diag(np.diag(h)), g - tall.T @ tall_right)
     pose = (half.swapaxes(1, 2) @ (tall_right - tall @ step).reshape(-1, 6, 1))[..., 0]
     return pose, step
-
-
-def _cost(landmarks, state, centre, sigma, share, shape_prior, shape_sigma, focal_prior, focal_sigma) -> float:
-    """Half the Huber cost plus the priors."""
-    if (state.translation[:, 2] < 5).any():
-        return np.inf  # a face inside the camera
-    norm = np.linalg.norm(landmarks - project(state, centre), axis=-1) / sigma
-    huber = np.where(norm <= HUBER, 0.5 * norm**2, HUBER * (norm - 0.5 * HUBER)).sum()
-    prior = ((state.shape - shape_prior) ** 2).sum() / shape_sigma**2
-    prior += np.log(state.focal / focal_prior) ** 2 / focal_sigma**2
-    return float(share * huber + 0.5 * prior)
 
 
 def to_gauge(solution: Solution, canonical: np.ndarray, weights: np.ndarray) -> Solution:
