@@ -104,7 +104,7 @@ def frame_rate(value: Any, where: Where) -> float:
     return number(value, where, *FRAME_RATES)
 
 
-def picture_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
+def image_size(width: Any, height: Any, where: Where) -> tuple[int, int]:
     """Width and height of an image in pixels.
 
     Raises:
@@ -126,7 +126,9 @@ def written_number(text: str, where: Where, low: float, high: float) -> float:
 
 
 class Record:
-    """A JSON object whose fields are asked for by name, with type and range; fields that nobody asks for do no harm.
+    """Read a JSON object field by field, each with its type and range.
+
+    Fields that nobody asks for do no harm.
 
     Args:
         data: What was read.

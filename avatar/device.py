@@ -80,7 +80,9 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 class OnDevice:
-    """Copies on a device of the last few things asked for, so that what is used every frame is copied once.
+    """Keep copies on a device of the last few things asked for.
+
+    What is used every frame is so copied once.
 
     Things have ``to(device)``, which returns the thing itself where it is there already. They are told apart by
     identity and must not be changed.

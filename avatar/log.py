@@ -156,7 +156,9 @@ class _Task:
 
 
 class LineProgress:
-    """Says now and then by a line how far long work is: done, total, share, rate and the time that is left.
+    """Write a line now and then about how far long work is.
+
+    It says what is done, the total, share, rate and the time that is left.
 
     The first line comes after ``FIRST_LINE_SECONDS``, further ones every ``LINE_SECONDS``; one more tells the end.
 

@@ -21,18 +21,6 @@ def read_array_pickle(data: bytes) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
-
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
-    def fill(container: Any, items: list[Any]) -> None:
-        if not isinstance(container, dict) or len(items) % 2:
-            raise ValueError("the pickle puts items into something that is not a dictionary")
-        container.update(zip(items[::2], items[1::2], strict=True))
-
     for opcode, argument, _ in pickletools.genops(data):
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -55,13 +43,13 @@ def read_array_pickle(data: bytes) -> Any:
                 count = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}[opcode.name]
                 stack.append(tuple(stack.pop() for _ in range(count))[::-1])
             case "TUPLE":
-                stack.append(tuple(since_mark()))
+                stack.append(tuple(_since(marks.pop(), stack)))
             case "SETITEM":
                 items = [stack.pop(), stack.pop()][::-1]
-                fill(stack[-1], items)
+                _fill(stack[-1], items)
             case "SETITEMS":
-                items = since_mark()
-                fill(stack[-1], items)
+                items = _since(marks.pop(), stack)
+                _fill(stack[-1], items)
             case "GLOBAL" if argument in _ARRAY_GLOBALS:
                 stack.append(_ARRAY_GLOBALS[argument])
             case "REDUCE":  # the two calls of an array's description: dtype(code, ...) and _reconstruct(ndarray, ...)
@@ -73,6 +61,20 @@ def read_array_pickle(data: bytes) -> Any:
             case _:
                 raise ValueError(f"the pickle holds {opcode.name} {argument!r}, which no dictionary of arrays needs")
     raise ValueError("the pickle ends early")
+
+
+def _since(mark: int, stack: list[Any]) -> list[Any]:
+    """Take off the stack what was put there since a mark."""
+    items = stack[mark:]
+    del stack[mark:]
+    return items
+
+
+def _fill(container: Any, items: list[Any]) -> None:
+    """Put keys and values, which take turns in ``items``, into a dictionary."""
+    if not isinstance(container, dict) or len(items) % 2:
+        raise ValueError("the pickle puts items into something that is not a dictionary")
+    container.update(zip(items[::2], items[1::2], strict=True))
 
 
 def _called(function: Any, arguments: Any) -> _Dtype | _Array:

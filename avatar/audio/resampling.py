@@ -127,7 +127,7 @@ class SideBySide:
         return self._take(held, size) if size else None
 
     def finish(self, columns: Sequence[np.ndarray]) -> np.ndarray | None:
-        """Take the last rows of each stream; return all that is left, None where a stream had no row at all."""
+        """Take the last rows of each stream and return all that is left; None where a stream had no row."""
         held = self._add(columns)
         size = max(map(len, held))
         if not size or any(not len(rows) and last is None for rows, last in zip(held, self._last, strict=True)):

@@ -23,7 +23,8 @@ class Config:
     frames: tuple[int, ...] = (50, 100, 200)
     """Lengths of the videos that are rendered, frames."""
     full: bool = False
-    """Time 10 thousand to a million Gaussians, 256 to 2160 pixels and 250 to 4000 frames: ten minutes on two cores."""
+    """Time 10 thousand to a million Gaussians, 256 to 2160 pixels and 250 to 4000 frames. It takes ten minutes on two
+    cores."""
     threads: tuple[int, ...] = ()
     """CPU thread counts; default: 1 and all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,4 @@
-"""How well a prior follows the lips of people whom it has not heard: correlation of articulation with what was tracked.
+"""Measure how well a prior follows the lips of new people: correlation of articulation with what was tracked.
 
 Before gate and person: what is measured is the regression, in the speaker's own spreads. The lag is where the
 correlation is greatest; it should be zero, because audio and video are put in step first.

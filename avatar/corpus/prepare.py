@@ -85,7 +85,7 @@ class _Tools:
         self._shape = canonical_in_head_axes(canonical_face()[0])
 
     def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """What is seen and heard in a video; after :meth:`load_tracker`.
+        """Landmarks and audio of a video; after :meth:`load_tracker`.
 
         Raises:
             AvatarError: It cannot be used.
@@ -114,7 +114,7 @@ class _Tools:
         return mouth, self._hear(track.audio, rows)
 
     def coefficients(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """What coefficients say, and what is heard in their audio.
+        """Coefficients, and the features of their audio.
 
         Raises:
             AvatarError: They cannot be used.

@@ -108,7 +108,10 @@ class PersonDataset:
         return self._background.frame(index, self.width, self.height)
 
     def steady_motion(self, motion: Motion) -> Motion:
-        """A motion of this person as a camera at rest would have seen it: what the filming camera did is taken out."""
+        """Convert a motion of this person to what a camera at rest would have seen.
+
+        What the filming camera did is taken out.
+        """
         warp = self._background.warp
         if warp is None:
             return motion

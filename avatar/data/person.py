@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from avatar.checks import MOST_FRAMES, SIDES, Record, picture_size, whole
+from avatar.checks import MOST_FRAMES, SIDES, Record, image_size, whole
 from avatar.data.results import (
     FAR,
     REDO,
@@ -118,7 +118,7 @@ class PersonInfo:
                 why="" if found is None or len(str(found)) > 40 else f"It is {found}.",
                 fix="Run `avatar prepare` again, and `avatar train` for avatars trained from it.",
             )
-        width, height = picture_size(data.value("width"), data.value("height"), path)
+        width, height = image_size(data.value("width"), data.value("height"), path)
         frames = data.whole("num_frames", 1, MOST_FRAMES)
         return PersonInfo(
             width=width, height=height, fps=data.frame_rate(), num_frames=frames,

@@ -39,76 +39,22 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=random) * (high - low) + low
 
-    def encode(module: Any) -> Function:
-        return lambda points, table: (module.triplane_encode(points, table, [4, 8, 16]),)
-
-    def project(module: Any) -> Function:
-        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
-        # The radii are whole numbers, decided by rounding: they are left out.
-        return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
-
-    def skin(module: Any) -> Function:
-        return lambda *inputs: module.skin_gaussians(*inputs)
-
-    def animate(module: Any) -> Function:
-        intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
-        index = torch.arange(60, dtype=torch.int32).reshape(20, 3) % 7
-        frame = torch.tensor([0.0, 0, 3, -1, -1, 1, 1])
-
-        def run(*tensors: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
-            given = [x.detach() for x in tensors]
-            gaussians = native.CanonicalGaussians._make([*given[:6], index, given[6]])
-            still = torch.eye(3, 4).repeat(2, 1, 1)
-            motion = native.FrameMotion(given[7], given[8], still, given[9], given[10], frame)
-            return module.animate_gaussians(gaussians, motion, torch.eye(4), intrinsics, 32, 24)[1:]
-
-        return run
-
-    def draw(module: Any) -> Function:
-        depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
-        background = torch.tensor([0.2, 0.4, 0.6])
-        return lambda *g: module.rasterize(*g, depths, radii, 32, 24, background)
-
-    def similarity(module: Any) -> Function:
-        return lambda a, b: (module.ssim(a, b),)
-
-    def loss(module: Any) -> Function:
-        target = torch.linspace(0, 1, 16 * 20 * 3).view(16, 20, 3)
-        return lambda image: module.l1_ssim(image, target, 0.2)[:1]
-
-    def network(module: Any) -> Function:
-        scale = torch.linspace(0.5, 1, 10)
-        return lambda *layers: (module.deform_mlp(*layers, scale),)
-
-    def march(module: Any) -> Function:
-        offsets, edges = torch.tensor([0, 5, 5, 20], dtype=torch.int32), torch.linspace(0, 2, 21)
-        return lambda densities, colors: module.march_rays(offsets, edges[:-1], edges[1:], densities, colors)
-
-    def adam(module: Any) -> Function:
-        def step(param: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-            state = [param.detach().clone(), grad.detach(), torch.zeros(50), torch.zeros(50)]
-            for number in (1, 2):
-                module.adam_step(*state, 0.01, 0.9, 0.999, 1e-8, number)
-            return tuple(state)
-
-        return step
-
     bones = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
     layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {
-        "triplane_encode": (encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
+        "triplane_encode": (_encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
         "project_gaussians": (
-            project,
+            _project,
             [
                 uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
                 uniform(20, 4, low=-1) + torch.tensor([2.0, 0, 0, 0]),
                 uniform(20, 3, low=0.05, high=0.2),
             ],
         ),
-        "skin_gaussians": (skin, [uniform(*shape, low=-1) for shape in bones]),
+        "skin_gaussians": (_skin, [uniform(*shape, low=-1) for shape in bones]),
         "animate_gaussians": (
-            animate,
+            _animate,
             [
                 uniform(20, 3, low=-0.5, high=0.5) + torch.tensor([0, 0, 3.0]),
                 *(uniform(20, width, low=-1) for width in (4, 3, 1, 3)),
@@ -121,16 +67,99 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
             ],
         ),
         "rasterize": (
-            draw,
+            _draw,
             [uniform(12, 2, high=1) * torch.tensor([32.0, 24]), conics, uniform(12, 3), uniform(12, low=0.3, high=0.8)],
         ),
-        "ssim": (similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
-        "l1_ssim": (loss, [uniform(16, 20, 3)]),
-        "deform_mlp": (network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
-        "march_rays": (march, [5 * uniform(20), uniform(20, 3)]),
-        "adam_step": (adam, [uniform(50), uniform(50)]),
+        "ssim": (_similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
+        "l1_ssim": (_loss, [uniform(16, 20, 3)]),
+        "deform_mlp": (_network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
+        "march_rays": (_march, [5 * uniform(20), uniform(20, 3)]),
+        "adam_step": (_adam, [uniform(50), uniform(50)]),
     }
     return {name: (make(native), make(reference), inputs) for name, (make, inputs) in cases.items()}
+
+
+# How an operator of a module, native or reference, is called with tensors alone.
+
+
+def _encode(module: Any) -> Function:
+    return lambda points, table: (module.triplane_encode(points, table, [4, 8, 16]),)
+
+
+def _project(module: Any) -> Function:
+    import torch
+
+    intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
+    # The radii are whole numbers, decided by rounding: they are left out.
+    return lambda *g: module.project_gaussians(*g, torch.eye(4), intrinsics, 32, 24)[1:]
+
+
+def _skin(module: Any) -> Function:
+    return lambda *inputs: module.skin_gaussians(*inputs)
+
+
+def _animate(module: Any) -> Function:
+    import torch
+
+    from avatar import native
+
+    intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]])
+    index = torch.arange(60, dtype=torch.int32).reshape(20, 3) % 7
+    frame = torch.tensor([0.0, 0, 3, -1, -1, 1, 1])
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
+        given = [x.detach() for x in tensors]
+        gaussians = native.CanonicalGaussians._make([*given[:6], index, given[6]])
+        still = torch.eye(3, 4).repeat(2, 1, 1)
+        motion = native.FrameMotion(given[7], given[8], still, given[9], given[10], frame)
+        return module.animate_gaussians(gaussians, motion, torch.eye(4), intrinsics, 32, 24)[1:]
+
+    return run
+
+
+def _draw(module: Any) -> Function:
+    import torch
+
+    depths, radii = torch.arange(12.0) + 1, torch.full((12,), 12, dtype=torch.int32)
+    background = torch.tensor([0.2, 0.4, 0.6])
+    return lambda *g: module.rasterize(*g, depths, radii, 32, 24, background)
+
+
+def _similarity(module: Any) -> Function:
+    return lambda a, b: (module.ssim(a, b),)
+
+
+def _loss(module: Any) -> Function:
+    import torch
+
+    target = torch.linspace(0, 1, 16 * 20 * 3).view(16, 20, 3)
+    return lambda image: module.l1_ssim(image, target, 0.2)[:1]
+
+
+def _network(module: Any) -> Function:
+    import torch
+
+    scale = torch.linspace(0.5, 1, 10)
+    return lambda *layers: (module.deform_mlp(*layers, scale),)
+
+
+def _march(module: Any) -> Function:
+    import torch
+
+    offsets, edges = torch.tensor([0, 5, 5, 20], dtype=torch.int32), torch.linspace(0, 2, 21)
+    return lambda densities, colors: module.march_rays(offsets, edges[:-1], edges[1:], densities, colors)
+
+
+def _adam(module: Any) -> Function:
+    import torch
+
+    def step(param: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+        state = [param.detach().clone(), grad.detach(), torch.zeros(50), torch.zeros(50)]
+        for number in (1, 2):
+            module.adam_step(*state, 0.01, 0.9, 0.999, 1e-8, number)
+        return tuple(state)
+
+    return step
 
 
 def compare(native: Function, reference: Function, inputs: list[Tensor]) -> float:

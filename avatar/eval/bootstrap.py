@@ -80,8 +80,9 @@ class Bootstrap:
         self._index = ((starts + np.arange(block)) % frames).reshape(RESAMPLES, -1)[:, :frames]
 
     def interval(self, statistic: Statistic, *series: np.ndarray) -> list[float] | None:
-        """[low, high] of the 95 % interval (percentiles of the resamples); None where the statistic has no value, or
-        where there are fewer than three blocks.
+        """Compute the 95 % interval [low, high], from percentiles of the resamples.
+
+        None where the statistic has no value, or where there are fewer than three blocks.
 
         Args:
             statistic: As for :func:`value`.

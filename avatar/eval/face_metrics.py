@@ -81,7 +81,7 @@ def landmark_distance(rendered: np.ndarray, real: np.ndarray, width: int, align:
 
     Args:
         rendered, real: [T, 478, 2 or 3] pixels; NaN where no face was found.
-        width: Picture width in pixels.
+        width: Image width in pixels.
         align: Whether to subtract the mean position of the lips per frame.
     """
     a, b = rendered[:, LIPS, :2], real[:, LIPS, :2]

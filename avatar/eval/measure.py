@@ -20,6 +20,8 @@ from avatar.eval.image_metrics import ImageMeter, RealFrame, frechet_distance, m
 from avatar.eval.summary import Series, as_real, summarise
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from avatar.data import PersonDataset
     from avatar.eval.identity import Recogniser
     from avatar.eval.recorder import Recorder
@@ -130,8 +132,6 @@ def measure_held_out(
         ablated: Further motions of these frames (`avatar.eval.ablations`), of which the image alone is measured.
         keep: Frames, counted from ``first``, whose images are kept as samples.
     """
-    import torch
-
     segments = [(max(a, first) - first, min(b, last) - first) for a, b in data.segments if a < last and b > first]
     starts = {a for a, _ in segments}
     recognise_every = max(1, round(identity.EVERY_SECONDS * data.fps))
@@ -148,21 +148,13 @@ def measure_held_out(
             videos["real"].meter.observe(real)
             recogniser = tools.recogniser if t % recognise_every == 0 else None
             person = _embedding(recogniser, image, points)
-            images = {"real": image}
-            behind = data.background(first + t) if data.camera_moves or head_only else None
-            headless = None if behind is None or not head_only else without_head(image, masks, behind)
-            background = torch.from_numpy(behind) if behind is not None and data.camera_moves else None
-            for name, motion in driving.items():
-                images[name] = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
-                if headless is not None:
-                    head = avatar.render_head(avatar.camera, motion, t).cpu().numpy()
-                    images[head_only_name(name)] = composite(head, headless)
-            for name, rendered in images.items():
-                if name != "real":
-                    videos[name].compare(tools.tracker, rendered, real, recogniser, person)
-            for name, motion in ablated.items():
-                rendered = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
-                ablated_meters[name].compare(rendered, real)
+            background, headless = _behind(data, first + t, image, masks, head_only)
+            rendered = _rendered(avatar, driving, t, background, headless)
+            for name, drawn in rendered.items():
+                videos[name].compare(tools.tracker, drawn, real, recogniser, person)
+            images = {"real": image, **rendered}
+            for name, drawn in _rendered(avatar, ablated, t, background, None).items():
+                ablated_meters[name].compare(drawn, real)
             if tools.recorder is not None:
                 tools.recorder.write(images)
             if t in keep:
@@ -172,6 +164,30 @@ def measure_held_out(
     measured.result["ablations"] = {name: _images(m.series(), data.fps) for name, m in ablated_meters.items()}
     measured.samples, measured.landmarks = samples, {t: videos["real"].landmarks[t] for t in samples}
     return measured
+
+
+def _behind(
+    data: PersonDataset, frame: int, image: np.ndarray, masks: dict[str, np.ndarray], head_only: bool
+) -> tuple[Tensor | None, np.ndarray | None]:
+    """The background to render over where the camera moves, and the real frame without its head for ``head-only``."""
+    import torch
+
+    behind = data.background(frame) if data.camera_moves or head_only else None
+    headless = None if behind is None or not head_only else without_head(image, masks, behind)
+    return torch.from_numpy(behind) if behind is not None and data.camera_moves else None, headless
+
+
+def _rendered(
+    avatar: Avatar, driving: dict[str, Motion], t: int, background: Tensor | None, headless: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """A frame by each driving motion; also its head alone over the real frame where that is given without its head."""
+    images: dict[str, np.ndarray] = {}
+    for name, motion in driving.items():
+        images[name] = avatar.render(avatar.camera, motion, t, background=background).cpu().numpy()
+        if headless is not None:
+            head = avatar.render_head(avatar.camera, motion, t).cpu().numpy()
+            images[head_only_name(name)] = composite(head, headless)
+    return images
 
 
 def _compare_videos(

@@ -38,7 +38,7 @@ class EvalOptions:
     renderer: RendererName = "native"
     """Renderer of the Gaussians: gsplat draws the same image, on a CUDA GPU."""
     device: DeviceName = "auto"
-    """Where to render and to compute LPIPS: auto takes a GPU where there is one and the CUDA library is built."""
+    """Where to render and to compute LPIPS. auto: a GPU where there is one and the CUDA library is built."""
 
     def check(self) -> None:
         """Refuse options that contradict each other before anything slow happens.

@@ -139,8 +139,10 @@ def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Terminal tables, one per protocol and one of the ablations, with half of the 95 % intervals: a column per drive,
-    and one for the real video where it has a number."""
+    """Make terminal tables, one per protocol and one of the ablations, with half of the 95 % intervals.
+
+    A table has a column per driving motion, and one for the real video where that has a number.
+    """
     out = []
     for name, title in TABLES.items():
         if not result.get(name):

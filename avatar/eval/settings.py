@@ -162,7 +162,10 @@ def held_out_speech(data: PersonDataset, first: int, last: int, words: list[Word
 
 
 def clip(audio: Path, start: float, frames: int, fps: float, words: list[Word] | None) -> Speech:
-    """A part of an audio file from second ``start`` on, silence where it ends early, and where lips close in it."""
+    """Read a part of an audio file from second ``start`` on, and where lips close in it.
+
+    It is silent where the file ends early.
+    """
     from avatar.eval.speech_metrics import Speech, closure_times
     from avatar.io.audio import SAMPLE_RATE, stream_audio
 

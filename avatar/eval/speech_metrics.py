@@ -39,8 +39,10 @@ class Judge(Protocol):
     """Judges whether mouth and audio belong together."""
 
     def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> Any:
-        """A score with ``confidence`` (median minus least distance over offsets, as SyncNet has it),
-        ``audio_delay_s`` (seconds, positive: audio after video) and ``distance``.
+        """Score a clip by ``confidence``, ``audio_delay_s`` and ``distance``.
+
+        The confidence is the median minus the least distance over offsets, as SyncNet has it. The delay is in seconds,
+        > 0: audio after video.
 
         Args:
             landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
@@ -85,7 +87,9 @@ def read_words(path: Path) -> list[Word]:
 
 
 def closure_times(words: list[Word]) -> np.ndarray:
-    """Seconds at which the lips have to close: p, b and m, placed in a word by their place in its spelling.
+    """Find the seconds at which the lips have to close: p, b and m.
+
+    They are placed in a word by their place in its spelling.
 
     Spelling is a rough guide to English sounds: "ph", a silent b ("climb", "debt") and a silent p ("psalm") are left
     out, doubled letters count once, and the letters "b", "m" and "p" spoken by themselves count ("em" at its end).
@@ -110,7 +114,9 @@ def closure_times(words: list[Word]) -> np.ndarray:
 
 
 def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray) -> np.ndarray:
-    """[T] 1 or 0 at the frame of each p, b, m: whether the lips close within two frames of it; NaN elsewhere.
+    """Tell at the frame of each p, b, m whether the lips close within two frames of it.
+
+    Returns [T] 1 or 0 at those frames, and NaN elsewhere.
 
     Closed is what is nearer than 15 % of the real video's range to its most closed mouth (5th to 95th percentile).
 
@@ -141,7 +147,10 @@ def frame_levels(samples: np.ndarray, frames: int, fps: float) -> np.ndarray:
 
 
 def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
-    """[T] bool: in a pause of 0.3 seconds or more, 20 dB below the loud parts (95th percentile) of the audio."""
+    """Find the frames [T] in a pause of 0.3 seconds or more.
+
+    A pause is 20 dB below the loud parts (95th percentile) of the audio.
+    """
     quiet = levels < np.percentile(levels, 95) - SILENCE_BELOW
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
     out = np.zeros(len(levels), bool)

@@ -32,7 +32,7 @@ class Camera:
     Attributes:
         focal: Focal length in pixels, the same for x and y.
         cx, cy: Principal point in pixels.
-        width, height: Picture size in pixels.
+        width, height: Image size in pixels.
         viewmat: World to camera, [4, 4] float32.
     """
 
@@ -91,7 +91,7 @@ class Camera:
     def centred(self) -> tuple[Camera, Float[Tensor, "3 3"]]:
         """A camera at the same place that has its principal point in the middle, for formats that know no other.
 
-        It is turned to what the middle of the picture shows. A point near the middle keeps its pixel, whatever its
+        It is turned to what the middle of the image shows. A point near the middle keeps its pixel, whatever its
         depth; one that is x pixels away moves by about x**2 tan(angle) / focal.
 
         Returns:

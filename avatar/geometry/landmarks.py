@@ -1,4 +1,4 @@
-"""From landmarks in the picture to landmarks in the head's own frame."""
+"""From landmarks in the image to landmarks in the head's own frame."""
 
 from __future__ import annotations
 

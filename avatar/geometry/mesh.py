@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-# The face's outline, clockwise in the picture from the top of the forehead.
+# The face's outline, clockwise in the image from the top of the forehead.
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
@@ -16,7 +16,7 @@ FACE_OVAL = (
 STEADY = (10, 151, 9, 8, 168, 6, 33, 263, 133, 362, 127, 356, 234, 454, 116, 345)
 
 # The landmark nearest to each of the 68 points of the iBUG annotation (Sagonas et al. 2013): jaw, brows, nose, eyes,
-# outer and inner lips. Approximate: the mesh's jaw line lies a little inside the picture's.
+# outer and inner lips. Approximate: the mesh's jaw line lies a little inside the image's.
 IBUG_68 = (
     127, 234, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 454, 356,
     70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327,

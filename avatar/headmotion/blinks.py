@@ -24,7 +24,9 @@ _ROUNDS = 20  # of Newton's method
 
 
 def influences(z: Tensor, speech: Tensor, rate: float) -> np.ndarray:
-    """Compute the covariates of the blink rate [T, 4]: loudness, voice ending, a jump of the eyes, a turn of the head.
+    """Compute the covariates of the blink rate [T, 4].
+
+    They are loudness, the end of a voice, a jump of the eyes and a turn of the head.
 
     Args:
         z: [T, C] channels of `UpperFaceNormalizer`, in spreads.

@@ -57,7 +57,10 @@ _STARTS = 32  # moments of the track that a performance may begin from
 
 
 def speech_rows(energy: np.ndarray) -> Tensor:
-    """Loudness relative to the voice and voice activity [T, 2], both about -1 to 1, of energy [T] in dB at `RATE`."""
+    """Turn energy [T] in dB at `RATE` into loudness and voice activity [T, 2].
+
+    Loudness is relative to the voice. Both are about -1 to 1.
+    """
     activity = _SpeechActivity()
     return torch.cat([activity.push(energy), activity.finish()])
 

@@ -19,21 +19,23 @@ TIMED = ("lip-scale", "emotion", "pose", "pose-scale", "blink", "gaze")
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """Options that end in VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of the audio,
-    `1.5@4-` until its end, `1.5@please` for a word of --words."""
+    """Options that end in VALUE[@TIME] can be given again for other times.
+
+    `1.5@2.0-3.5` is in seconds of the audio, `1.5@4-` until its end, `1.5@please` for a word of --words.
+    """
 
     speech: Literal["auto", "personal", "shared", "streaming"] = "auto"
     """Speech network that drives the lips. Choose personal for the one trained on the person's own video, and shared
     for the one of all people, which needs no audio in that video. By default, auto takes the ensemble of both, or the
     one there is. For live audio, streaming is shared with a look-ahead of 0.2 s at most."""
     motion: Path | None = None
-    """Drive the avatar by a motion file (.safetensors, or ARKit as .csv or .json) or by the video of somebody, whose
-    motion is fitted to this person. With --audio, that audio goes into the video."""
+    """Drive the avatar by a motion file (.safetensors, or ARKit as .csv or .json) or by somebody's video. The motion of
+    a video is fitted to this person. With --audio, that audio goes into the video."""
     retarget: Literal["auto", "yes", "no"] = "auto"
     """With --motion: whether to fit the source's rest and range to this person. auto fits a video, not a file."""
     pose: Annotated[Repeated, tyro.conf.arg(metavar="POSE[@TIME]")] = ()
-    """Head motion: own (a smooth loop of the person's, the default), generated (new motion that goes with the audio),
-    still, or that of a motion file or a video."""
+    """Head motion: own (default), generated, still, or that of a motion file or a video. The person's own is a
+    smooth loop of what was filmed. Generated is new motion that goes with the audio."""
     pose_guidance: float = 1.0
     """Guidance of `--pose generated` by the audio, 0 (none) to 3; 1 is as trained."""
     pose_noise: float = 1.0

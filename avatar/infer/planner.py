@@ -214,7 +214,7 @@ class _Speech:
 
 
 class PausedSpeech(_Speech):
-    """Lips at rest for ``lead`` frames, the lips of a speech, and lips at rest until there are ``most`` of both.
+    """Lips at rest for ``lead`` frames, the lips of a speech, then rest until there are ``most`` frames.
 
     The speech begins and ends where its lips do: the mouth eases there from rest and back.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar.checks import picture_size, reading
+from avatar.checks import image_size, reading
 from avatar.errors import AvatarError
 
 JPEG_QUALITY = 95
@@ -37,7 +37,7 @@ def read_image(path: Path, flags: int, fix: str = "") -> np.ndarray:
     size = announced_size(data)
     if size is None or len(data) > _MOST_BYTES:
         raise AvatarError(f"{path} is damaged: it is not a JPEG or PNG image that can be read.", fix=fix)
-    picture_size(*size, path)
+    image_size(*size, path)
     with reading(path, "an image", fix):  # OpenCV raises its own class, derived from Exception alone
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

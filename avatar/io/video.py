@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avatar.checks import frame_rate, picture_size, reading
+from avatar.checks import frame_rate, image_size, reading
 from avatar.errors import AvatarError
 from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
@@ -75,19 +75,38 @@ def read_info(path: Path) -> VideoInfo:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None and packet.size and not packet.is_discard:
                 times.append(stamp)
-        width, height = picture_size(*declared_size(stream), f"{path}: its video track")
+        width, height = image_size(*declared_size(stream), f"{path}: its video track")
         if width * height > MOST_PIXELS:
-            raise AvatarError(
-                f"{path} has pictures of {width}x{height} pixels;", why="at most 7680x4320 (8K) are read."
-            )
+            raise AvatarError(f"{path} has frames of {width}x{height} pixels;", why="at most 7680x4320 (8K) are read.")
         times = np.sort(np.array(times, np.float64)) * float(stream.time_base or 1)
         announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         nominal = stream.average_rate or stream.guessed_rate
         has_audio = bool(container.streams.audio)
     if len(times) < 2:
         raise AvatarError(
-            f"{path} has no moving picture:", why=f"{len(times)} video frames were found.", fix="Give a video."
+            f"{path} has no moving image:", why=f"{len(times)} video frames were found.", fix="Give a video."
         )
+    _check_times(times, announced, path)
+    span = float(times[-1] - times[0])
+    variable = bool(np.abs(np.diff(times) - span / (len(times) - 1)).max() > 0.5 * span / (len(times) - 1))
+    fps = _nominal_rate(len(times), span, nominal, variable)
+    with open_media(path) as container:
+        first = next(_decoded(container, _video_stream(container, path), path), None)
+    if first is None:
+        raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
+    rotation = -first.rotation % 360
+    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    frame_rate(float(fps), f"{path}: the number of frames per second")
+    duration = span + 1 / float(fps)
+    _check_count(duration, fps, len(times), path)
+    return VideoInfo(
+        path=path, width=width, height=height, rotation=rotation, fps=fps, start=float(times[0]), duration=duration,
+        num_frames=max(1, round(duration * fps)), variable_rate=variable, has_audio=has_audio,
+    )  # fmt: skip
+
+
+def _check_times(times: np.ndarray, announced: float, path: Path) -> None:
+    """Refuse a video with a long gap between its frames (seconds [T]), or one that ends before its header says."""
     steps = np.diff(times)
     step = float(np.median(steps))
     span = float(times[-1] - times[0])
@@ -103,28 +122,18 @@ def read_info(path: Path) -> VideoInfo:
             why=f"it announces {announced:.1f} s of video and ends after {span:.1f} s.",
             fix="Copy or download it again.",
         )
-    variable = bool(np.abs(np.diff(times) - span / (len(times) - 1)).max() > 0.5 * span / (len(times) - 1))
-    fps = _nominal_rate(len(times), span, nominal, variable)
-    with open_media(path) as container:
-        first = next(_decoded(container, _video_stream(container, path), path), None)
-    if first is None:
-        raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
-    rotation = -first.rotation % 360
-    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
-    frame_rate(float(fps), f"{path}: the number of frames per second")
-    duration = span + 1 / float(fps)
+
+
+def _check_count(duration: float, fps: Fraction, shown: int, path: Path) -> None:
+    """Refuse a video of too many frames, or one that shows too few different ones for its length."""
     if duration * fps > MOST_READ:
         raise AvatarError(
             f"{path} has {duration * fps:.0f} frames in {duration / 3600:.1f} hours;",
             why=f"at most {MOST_READ} are read.",
             fix="Cut out the minutes that show the person best.",
         )
-    if duration * fps > MOST_REPEATS * len(times):
-        raise AvatarError(f"{path} has only {len(times)} pictures in {duration:.0f} s.", fix="Give a video that moves.")
-    return VideoInfo(
-        path=path, width=width, height=height, rotation=rotation, fps=fps, start=float(times[0]), duration=duration,
-        num_frames=max(1, round(duration * fps)), variable_rate=variable, has_audio=has_audio,
-    )  # fmt: skip
+    if duration * fps > MOST_REPEATS * shown:
+        raise AvatarError(f"{path} has only {shown} frames in {duration:.0f} s.", fix="Give a video that moves.")
 
 
 def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
@@ -214,49 +223,56 @@ def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray
         probe_audio(path)  # for its errors
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         skip: int | None = None  # samples still to drop because they lie before the first frame
-        heard = 0.0  # seconds of audio decoded so far, to notice gaps in the time stamps
+        decoded = 0.0  # seconds of audio so far, to notice gaps in the time stamps
         first = None
-        broken = packets = 0
-        for packet in _packets(container, stream):
-            packets += 1
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                broken += 1
-                continue
-            for frame in frames:
-                time = frame.time if frame.time is not None else start + heard
-                if first is None:
-                    first = time
-                    skip = round((start - time) * SAMPLE_RATE)
-                gap = time - first - heard
-                if gap > 0.05:  # the recorder dropped audio
-                    skip = (skip or 0) - round(gap * SAMPLE_RATE)
-                    heard += gap
-                heard += frame.samples / max(1, frame.sample_rate)
-                frame.pts = None
-                with reading(path, "sound"):
-                    resampled = resampler.resample(frame)
-                for out in resampled:
-                    chunk = out.to_ndarray().reshape(-1)
-                    if skip and skip < 0:
-                        silence = min(-skip, total - written)
-                        yield np.zeros(silence, np.int16)
-                        written += silence
-                        skip = 0
-                    elif skip:
-                        dropped = min(skip, len(chunk))
-                        chunk, skip = chunk[dropped:], skip - dropped
-                    chunk = chunk[: total - written]
-                    if len(chunk):
-                        yield chunk
-                        written += len(chunk)
+        for frame in _decoded_audio(container, stream, path):
+            time = frame.time if frame.time is not None else start + decoded
+            if first is None:
+                first = time
+                skip = round((start - time) * SAMPLE_RATE)
+            gap = time - first - decoded
+            if gap > 0.05:  # the recorder dropped audio
+                skip = (skip or 0) - round(gap * SAMPLE_RATE)
+                decoded += gap
+            decoded += frame.samples / max(1, frame.sample_rate)
+            frame.pts = None
+            with reading(path, "audio"):
+                resampled = resampler.resample(frame)
+            for out in resampled:
+                chunk = out.to_ndarray().reshape(-1)
+                if skip and skip < 0:
+                    silence = min(-skip, total - written)
+                    yield np.zeros(silence, np.int16)
+                    written += silence
+                    skip = 0
+                elif skip:
+                    dropped = min(skip, len(chunk))
+                    chunk, skip = chunk[dropped:], skip - dropped
+                chunk = chunk[: total - written]
+                if len(chunk):
+                    yield chunk
+                    written += len(chunk)
             if written >= total:
                 return
-        if packets and broken > max(3, packets // 2):
-            raise AvatarError(f"The sound of {path} cannot be decoded.", fix="Check that it plays.")
     if written < total:
         yield np.zeros(total - written, np.int16)
+
+
+def _decoded_audio(container: InputContainer, stream: av.AudioStream, path: Path) -> Iterator[av.AudioFrame]:
+    """Decode an audio track, leaving out broken packets while they are few."""
+    import av
+
+    broken = packets = 0
+    for packet in _packets(container, stream):
+        packets += 1
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            broken += 1
+            continue
+        yield from frames
+    if packets and broken > max(3, packets // 2):
+        raise AvatarError(f"The audio of {path} cannot be decoded.", fix="Check that it plays.")
 
 
 def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:

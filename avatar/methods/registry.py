@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from avatar.checks import Record, picture_size
+from avatar.checks import Record, image_size
 from avatar.errors import AvatarError
 from avatar.registry import Registry
 
@@ -128,7 +128,7 @@ def load_model(path: Path, renderer: RendererName = "native") -> tuple[Method, d
             why=f"Installed are {', '.join(method_names())}.", fix="Install the package that brings it.",
         )  # fmt: skip
     sizes = check_tensors(tensors, path, {"background": "H W 3"}, {"background": 256})
-    width, height = picture_size(sizes["W"], sizes["H"], f"{path}: background")
+    width, height = image_size(sizes["W"], sizes["H"], f"{path}: background")
     tensors["background"] = tensors["background"].float() / 255
     model = method(name).from_checkpoint(Checkpoint(path, tensors, about.record("config"), width, height, renderer))
     return model, meta | {"width": width, "height": height}

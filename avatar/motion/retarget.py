@@ -71,8 +71,10 @@ def _between(values: Tensor, rest: Tensor, shut: Tensor, new_rest: Tensor, new_s
 
 
 def follow_pose(block: Motion, source: MotionStats, target: MotionStats) -> Motion:
-    """Head pose of the source, counted from its mean and begun from the target's; the torso does what the target's
-    does at such a pose."""
+    """Move the head as the source's moves from its mean, beginning at the target's mean.
+
+    The torso does what the target's does at such a pose.
+    """
     rest, base = source.rest, target.rest
     turn = axis_angle_to_matrix(block.head_rotation) @ axis_angle_to_matrix(rest.head_rotation).mT
     rotation = matrix_to_axis_angle(turn @ axis_angle_to_matrix(base.head_rotation))
@@ -105,8 +107,10 @@ def back_and_forth(track: Motion, at: Tensor) -> Motion:
 
 
 def restyle(block: Motion, person: MotionStats, style: MotionStats) -> Motion:
-    """The person's motion with the range of another: lips, brows and head move as far as the other's, and the brows
-    are held as high."""
+    """Give a person's motion the range of another's.
+
+    Lips, brows and head move as far as the other's, and the brows are held as high.
+    """
     face, arkit = block.face.clone(), block.arkit.clone()
     rest = person.rest
     for region in ("lips", "mouth", "upper"):

@@ -169,45 +169,22 @@ def adjust(
     Returns:
         The solution, in the gauge of the start only roughly: scale and axes are held by the shape prior.
     """
-    frames, points = landmarks.shape[:2]
-    share = min(1.0, independent / frames)
-    state = start
-    damping = 1e-6
+    share = min(1.0, independent / len(landmarks))
+    state, damping = start, 1e-6
     cost = _cost(landmarks, state, centre, sigma, share, shape_prior, shape_sigma, focal_prior, focal_sigma)
     for _ in range(iterations):
-        predicted, by_pose, by_shape, by_focal = _derivatives(state, centre)
-        residual = landmarks - predicted
-        w = _weights(residual, sigma) * share
-        hpp = np.einsum("tnai,tn,tnaj->tij", by_pose, w, by_pose, optimize=True)
-        gp = np.einsum("tnai,tn,tna->ti", by_pose, w, residual, optimize=True)
-        hss = np.einsum("tnai,tn,tnaj->nij", by_shape, w, by_shape, optimize=True)
-        gs = np.einsum("tnai,tn,tna->ni", by_shape, w, residual, optimize=True)
-        hps = np.einsum("tnai,tn,tnaj->tinj", by_pose, w, by_shape, optimize=True).reshape(frames, 6, -1)
-        hpf = np.einsum("tnai,tn,tna->ti", by_pose, w, by_focal, optimize=True)
-        hsf = np.einsum("tnai,tn,tna->ni", by_shape, w, by_focal, optimize=True).reshape(-1)
-        size = 3 * points + 1
-        h = np.zeros((size, size))
-        for n in range(points):
-            h[3 * n : 3 * n + 3, 3 * n : 3 * n + 3] = hss[n]
-        h[:-1, -1] = h[-1, :-1] = hsf
-        h[-1, -1] = np.einsum("tn,tna,tna->", w, by_focal, by_focal)
-        g = np.append(gs.reshape(-1), np.einsum("tn,tna,tna->", w, by_focal, residual))
+        hpp, gp, cross, h, g = _normal_equations(landmarks, state, centre, sigma, share)
+        size = len(g)
         h[np.arange(size - 1), np.arange(size - 1)] += 1 / shape_sigma**2
         g[:-1] += (shape_prior - state.shape).reshape(-1) / shape_sigma**2
         h[-1, -1] += 1 / focal_sigma**2
         g[-1] += np.log(focal_prior / state.focal) / focal_sigma**2
-        cross = np.concatenate([hps, hpf[..., None]], -1)  # [T, 6, size]
-        moved = None
+        moved, after = None, cost
         while damping < 1e6:
-            # With L L' = Hpp the Schur complement is one product of a tall matrix with itself.
-            half = np.linalg.inv(np.linalg.cholesky(hpp * (1 + damping * np.eye(6))))
-            tall, tall_right = (half @ cross).reshape(-1, size), (half @ gp[..., None]).reshape(-1)
-            reduced = h - tall.T @ tall
-            step = np.linalg.solve(reduced + damping * np.diag(np.diag(h)), g - tall.T @ tall_right)
-            pose = (half.swapaxes(1, 2) @ (tall_right - tall @ step).reshape(frames, 6, 1))[..., 0]
+            pose, step = _solve(hpp, gp, cross, h, g, damping)
             trial = Solution(
                 focal=float(state.focal * np.exp(np.clip(step[-1], -0.5, 0.5))),
-                shape=state.shape + step[:-1].reshape(points, 3),
+                shape=state.shape + step[:-1].reshape(-1, 3),
                 rotation=state.rotation + pose[:, :3],
                 translation=state.translation + pose[:, 3:],
             )
@@ -225,7 +202,10 @@ def adjust(
     return state
 
 
-def _cost(landmarks, state, centre, sigma, share, shape_prior, shape_sigma, focal_prior, focal_sigma) -> float:
+def _cost(
+    landmarks: np.ndarray, state: Solution, centre: np.ndarray, sigma: np.ndarray, share: float,
+    shape_prior: np.ndarray, shape_sigma: float | np.ndarray, focal_prior: float, focal_sigma: float,
+) -> float:  # fmt: skip
     """Half the Huber cost plus the priors."""
     if (state.translation[:, 2] < 5).any():
         return np.inf  # a face inside the camera
@@ -234,6 +214,50 @@ def _cost(landmarks, state, centre, sigma, share, shape_prior, shape_sigma, foca
     prior = ((state.shape - shape_prior) ** 2).sum() / shape_sigma**2
     prior += np.log(state.focal / focal_prior) ** 2 / focal_sigma**2
     return float(share * huber + 0.5 * prior)
+
+
+def _normal_equations(
+    landmarks: np.ndarray, state: Solution, centre: np.ndarray, sigma: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Linearise the projection, without the priors.
+
+    Returns:
+        Matrix [T, 6, 6] and right side [T, 6] of the poses, the block [T, 6, S] between poses and the rest, and matrix
+        [S, S] and right side [S] of the rest: shape and logarithm of the focal length, S = 3 N + 1.
+    """
+    frames, points = landmarks.shape[:2]
+    predicted, by_pose, by_shape, by_focal = _derivatives(state, centre)
+    residual = landmarks - predicted
+    w = _weights(residual, sigma) * share
+    hpp = np.einsum("tnai,tn,tnaj->tij", by_pose, w, by_pose, optimize=True)
+    gp = np.einsum("tnai,tn,tna->ti", by_pose, w, residual, optimize=True)
+    hss = np.einsum("tnai,tn,tnaj->nij", by_shape, w, by_shape, optimize=True)
+    gs = np.einsum("tnai,tn,tna->ni", by_shape, w, residual, optimize=True)
+    hps = np.einsum("tnai,tn,tnaj->tinj", by_pose, w, by_shape, optimize=True).reshape(frames, 6, -1)
+    hpf = np.einsum("tnai,tn,tna->ti", by_pose, w, by_focal, optimize=True)
+    hsf = np.einsum("tnai,tn,tna->ni", by_shape, w, by_focal, optimize=True).reshape(-1)
+    size = 3 * points + 1
+    h = np.zeros((size, size))
+    for n in range(points):
+        h[3 * n : 3 * n + 3, 3 * n : 3 * n + 3] = hss[n]
+    h[:-1, -1] = h[-1, :-1] = hsf
+    h[-1, -1] = np.einsum("tn,tna,tna->", w, by_focal, by_focal)
+    g = np.append(gs.reshape(-1), np.einsum("tn,tna,tna->", w, by_focal, residual))
+    cross = np.concatenate([hps, hpf[..., None]], -1)
+    return hpp, gp, cross, h, g
+
+
+def _solve(
+    hpp: np.ndarray, gp: np.ndarray, cross: np.ndarray, h: np.ndarray, g: np.ndarray, damping: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of the poses [T, 6] and of the rest [S], from :func:`_normal_equations`."""
+    # With L L' = Hpp the Schur complement is one product of a tall matrix with itself.
+    half = np.linalg.inv(np.linalg.cholesky(hpp * (1 + damping * np.eye(6))))
+    tall, tall_right = (half @ cross).reshape(-1, len(g)), (half @ gp[..., None]).reshape(-1)
+    reduced = h - tall.T @ tall
+    step = np.linalg.solve(reduced + damping * np.diag(np.diag(h)), g - tall.T @ tall_right)
+    pose = (half.swapaxes(1, 2) @ (tall_right - tall @ step).reshape(-1, 6, 1))[..., 0]
+    return pose, step
 
 
 def to_gauge(solution: Solution, canonical: np.ndarray, weights: np.ndarray) -> Solution:

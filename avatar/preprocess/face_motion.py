@@ -105,7 +105,7 @@ def make_motion(
 
 
 def gaze_angles(seen: np.ndarray, poses: Solution, valid: np.ndarray) -> np.ndarray:
-    """Measure yaw and pitch [T, 2] of the eyes in the head, from iris centres [T, 478, 3] and the eye corners.
+    """Measure yaw and pitch [T, 2] of the eyes in the head from landmarks [T, 478, 3].
 
     How the eyes lie in this face is not known; it is taken such that the person looks into the camera at the median,
     as people who are filmed talking do.

@@ -135,7 +135,9 @@ def solve_track(
     segments: Segments,
     centre: np.ndarray,
 ) -> Fit:
-    """Solve the poses of all frames for a fixed shape, each on its own, then as smooth as their noise asks for.
+    """Solve the poses of all frames for a fixed shape.
+
+    Each is solved on its own, and then all as smooth as their noise asks for.
 
     Args:
         pixels: [T, N, 2] measured points.

@@ -237,7 +237,9 @@ def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
 
 
 def working_size(crop: Crop, size: int) -> tuple[int, Crop]:
-    """Choose the side of the stored frames, a multiple of 16 and never larger than the crop, and the crop for it.
+    """Choose the side of the stored frames, and the crop for it.
+
+    The side is a multiple of 16 and never larger than the crop.
 
     A crop that needs no reduction is trimmed to the multiple, so that its pixels are stored as they are.
     """

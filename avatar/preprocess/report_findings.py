@@ -85,7 +85,7 @@ def measure(ctx: StageContext) -> Measurements:
 
 
 def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, float]:
-    """Measure the level [T] of a WAV file in dBFS at each frame, and the share of samples at full scale."""
+    """Measure the level [T] of a WAV file in dBFS, per frame, and the share of samples at full scale."""
     import wave
 
     with reading(path, "a WAV file", "Run `avatar prepare --force`."), wave.open(str(path)) as file:

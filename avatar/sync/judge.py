@@ -1,4 +1,4 @@
-"""Does the mouth say what is heard, and how far are audio and video apart? A small network that was trained for it.
+"""Judge whether a mouth says what is in the audio, and how far audio and video are apart, by a small trained network.
 
 The idea is SyncNet's (Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016): one encoder for the
 mouth, one for the audio, and a distance that is small where both belong to the same moment. The mouth is not seen in
@@ -31,7 +31,7 @@ from avatar.io.checkpoint import load_tensors
 from avatar.motion.face_channels import CHANNEL_INDEX, CHIN, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, encode
 from avatar.motion.mouth import GEOMETRY
 
-FORMAT = "avatar-sync-judge-1"
+FORMAT = "avatar-sync-judge-2"
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
 RATE = 25.0  # windows per second, whatever the video's rate is
 REACH = 15  # windows: delays of up to 0.6 s are looked for
@@ -74,7 +74,7 @@ class SyncNet(nn.Module):
     Args:
         width: Channels of the hidden layers.
         embedding: Numbers per window.
-        mouth_kernels, sound_kernels: Lengths of the convolutions in windows, odd.
+        mouth_kernels, audio_kernels: Lengths of the convolutions in windows, odd.
         dropout: In training.
     """
 
@@ -83,7 +83,7 @@ class SyncNet(nn.Module):
         width: int = 64,
         embedding: int = 32,
         mouth_kernels: tuple[int, ...] = (5, 5, 3),
-        sound_kernels: tuple[int, ...] = (5, 3, 3),
+        audio_kernels: tuple[int, ...] = (5, 3, 3),
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ class SyncNet(nn.Module):
             "width": width,
             "embedding": embedding,
             "mouth_kernels": list(mouth_kernels),
-            "sound_kernels": list(sound_kernels),
+            "audio_kernels": list(audio_kernels),
         }
         self._mouth = _encoder(len(CHANNELS), width, embedding, mouth_kernels, dropout)
-        self._sound = _encoder(BANDS * ROWS, width, embedding, sound_kernels, dropout)
+        self._audio = _encoder(BANDS * ROWS, width, embedding, audio_kernels, dropout)
 
     def mouth(self, motion: Tensor) -> Tensor:
         """[B, T, channels] centimetres, of clips, to unit vectors [B, T, embedding]."""
@@ -103,10 +103,10 @@ class SyncNet(nn.Module):
         relative = (motion / (1.25 * (spread + _LEAST_MOTION))).clamp(-_LIMIT, _LIMIT)
         return _unit(self._mouth(relative.mT))
 
-    def sound(self, mel: Tensor) -> Tensor:
+    def audio(self, mel: Tensor) -> Tensor:
         """[B, `ROWS` T, bands] log-mel energies, of clips, to unit vectors [B, T, embedding]."""
         mel = (mel - mel.mean(1, keepdim=True)) / 0.6
-        return _unit(self._sound(mel.reshape(len(mel), -1, ROWS * BANDS).mT))
+        return _unit(self._audio(mel.reshape(len(mel), -1, ROWS * BANDS).mT))
 
 
 class _Normalise(nn.LayerNorm):
@@ -152,11 +152,11 @@ class SyncJudge:
         if metadata.get("format") != FORMAT:
             raise AvatarError(f"{path} is not a sync judge.", why=f"Its format is {metadata.get('format')!r}.")
         about = Record(metadata, path).record("net")
-        mouth, sound = (
+        mouth, audio = (
             tuple(whole(k, about.place(name), 1, 99) for k in about.list(name)[:9])
-            for name in ("mouth_kernels", "sound_kernels")
+            for name in ("mouth_kernels", "audio_kernels")
         )
-        net = SyncNet(about.whole("width", 1, 1024), about.whole("embedding", 1, 1024), mouth, sound)
+        net = SyncNet(about.whole("width", 1, 1024), about.whole("embedding", 1, 1024), mouth, audio)
         check_tensors(tensors, path, {"shape": "478 3"})
         shape = tensors.pop("shape").double().numpy()
         load_state(net, {name: tensor.float() for name, tensor in tensors.items()}, path)
@@ -176,9 +176,10 @@ class SyncJudge:
         return best_delay(self.distances(landmarks, audio, fps))
 
     def matched(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> float:
-        """Measure how well mouth and audio go together as they are, give or take 40 ms: 1 minus the distance there.
+        """Measure how well mouth and audio go together as they are, give or take 40 ms.
 
-        About 0 where they have nothing to do with each other; the number to rank clips by.
+        It is 1 minus the distance there, and about 0 where they have nothing to do with each other. It is the number to
+        rank clips by.
 
         Raises:
             AvatarError: See :meth:`distances`.
@@ -203,7 +204,7 @@ class SyncJudge:
         count = math.floor(min(len(landmarks) / fps, len(audio) / SAMPLE_RATE) * RATE + 1e-6)
         if count < MIN_SECONDS * RATE:
             raise AvatarError(
-                f"A clip of {count / RATE:.1f} s is too short to judge sound against picture.",
+                f"A clip of {count / RATE:.1f} s is too short to judge audio against video.",
                 fix=f"Give at least {MIN_SECONDS:g} s of both.",
             )
         motion, known = at_windows(motion, seen, fps, count)
@@ -214,16 +215,16 @@ class SyncJudge:
         mel = mel_energies(audio[: round(count / RATE * SAMPLE_RATE)])
         with torch.inference_mode():
             mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double().numpy()
-            sound = self._net.sound(torch.from_numpy(mel)[None])[0].double().numpy()
+            audible = self._net.audio(torch.from_numpy(mel)[None])[0].double().numpy()
         # Some windows are like many others (a closed mouth, a pause): count only what a pair has beyond that. To take
         # the means of its row and column from the matrix of cosines is to take the means from the vectors.
         mouth = np.where(known[:, None], mouth - mouth[known].mean(0), 0)
-        sound = sound - sound.mean(0)
+        audible = audible - audible.mean(0)
         curve = []
-        for ahead in range(-REACH, REACH + 1):  # what is seen at t belongs to what was heard at t - ahead
+        for ahead in range(-REACH, REACH + 1):  # the mouth at t belongs to the audio at t - ahead
             seen_part = slice(max(ahead, 0), count + min(ahead, 0))
-            heard_part = slice(max(-ahead, 0), count - max(ahead, 0))
-            curve.append(1 - (mouth[seen_part] * sound[heard_part]).sum() / known[seen_part].sum())
+            audio_part = slice(max(-ahead, 0), count - max(ahead, 0))
+            curve.append(1 - (mouth[seen_part] * audible[audio_part]).sum() / known[seen_part].sum())
         return np.array(curve)
 
 
@@ -281,7 +282,7 @@ def _basis() -> tuple[np.ndarray, np.ndarray]:
 def at_windows(motion: np.ndarray, seen: np.ndarray, fps: float, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Motion [T, C] of frames at the middles of ``count`` windows, and which of them lie between seen frames.
 
-    A picture belongs to the middle of the time that it stands on the screen.
+    A frame belongs to the middle of the time that it stands on the screen.
     """
     at = (np.arange(count) + 0.5) / RATE * fps - 0.5
     frames = np.arange(len(motion))
@@ -299,13 +300,13 @@ def _check(landmarks: np.ndarray, audio: np.ndarray, fps: float) -> None:
     if landmarks.ndim != 3 or landmarks.shape[1] != NUM_LANDMARKS or landmarks.shape[2] not in (2, 3):
         raise AvatarError(f"Landmarks are [T, {NUM_LANDMARKS}, 2 or 3], not {list(landmarks.shape)}.")
     if audio.ndim != 1:
-        raise AvatarError(f"The sound is {list(audio.shape)},", why="not mono.", fix="Give [S] samples at 16 kHz.")
+        raise AvatarError(f"The audio is {list(audio.shape)},", why="not mono.", fix="Give [S] samples at 16 kHz.")
     if not (math.isfinite(fps) and fps >= MIN_FPS):
         raise AvatarError(f"{fps} frames per second are too few to judge a mouth.", fix=f"Give at least {MIN_FPS:g}.")
     if not np.isfinite(audio).all():
-        raise AvatarError("The sound contains samples that are not numbers (NaN or infinite).")
+        raise AvatarError("The audio contains samples that are not numbers (NaN or infinite).")
     if is_silent(audio):
-        raise AvatarError("The sound is silent:", why="there is nothing to judge the mouth by.")
+        raise AvatarError("The audio is silent:", why="there is nothing to judge the mouth by.")
 
 
 def _vertex(curve: np.ndarray, best: int) -> float:

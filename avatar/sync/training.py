@@ -179,8 +179,8 @@ def train(sources: Sequence[tuple[float, Sequence[Recording]]], steps: int, seed
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps, pct_start=0.1)
         for _ in log.track(range(steps), "Training the sync judge", steps):
             motion, mel = next(batches)
-            motion, mel = vary_motion(motion, rng), vary_sound(mel, rng)
-            loss = contrast(net.mouth(motion), net.sound(mel), scale.exp())
+            motion, mel = vary_motion(motion, rng), vary_audio(mel, rng)
+            loss = contrast(net.mouth(motion), net.audio(mel), scale.exp())
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -189,19 +189,21 @@ def train(sources: Sequence[tuple[float, Sequence[Recording]]], steps: int, seed
     return net.eval()
 
 
-def contrast(mouth: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE (van den Oord, Li and Vinyals, 2018) over the offsets within a clip, and over the clips of the batch.
+def contrast(mouth: Tensor, audio: Tensor, scale: Tensor) -> Tensor:
+    """Compute InfoNCE over the offsets within a clip, and over the clips of the batch.
+
+    Van den Oord, Li and Vinyals, 2018.
 
     Args:
         mouth: [B, T, E] unit vectors.
-        sound: [B, T + 2 * REACH, E]; what belongs to mouth window t is at t + REACH.
+        audio: [B, T + 2 * REACH, E]; what belongs to mouth window t is at t + REACH.
         scale: [len(POOLS)] inverse temperatures.
     """
     inside = slice(_EDGE, mouth.shape[1] - _EDGE)
     offsets = 2 * REACH + 1
     mouth_in = mouth[:, inside]
     count = mouth_in.shape[1]
-    shifted = torch.stack([sound[:, k + _EDGE :][:, :count] for k in range(offsets)], 2)
+    shifted = torch.stack([audio[:, k + _EDGE :][:, :count] for k in range(offsets)], 2)
     by_offset = torch.einsum("bte,btke->bkt", mouth_in, shifted)
     by_clip = torch.einsum("bte,cte->bct", mouth_in, shifted[:, :, REACH])
     target = torch.zeros(offsets)
@@ -216,7 +218,7 @@ def contrast(mouth: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
 
         of_clip = pooled(by_clip)
         loss = loss - (pooled(by_offset).log_softmax(1) * target[:, None]).sum(1).mean()
-        for axis in (0, 1):  # sounds for a mouth, and mouths for a sound
+        for axis in (0, 1):  # audio for a mouth, and mouths for audio
             loss = loss - 0.5 * (of_clip.log_softmax(axis) * clips).sum(axis).mean()
     return loss
 
@@ -229,7 +231,7 @@ def vary_motion(motion: Tensor, rng: np.random.Generator) -> Tensor:
     return motion * _tensor(gain) + _tensor(shake * rng.standard_normal(motion.shape))
 
 
-def vary_sound(mel: Tensor, rng: np.random.Generator) -> Tensor:
+def vary_audio(mel: Tensor, rng: np.random.Generator) -> Tensor:
     """Another vocal tract (Jaitly and Hinton, 2013), microphone, room and background; [B, rows, BANDS]."""
     clips, rows, bands = mel.shape
     first, last = (2595 * np.log10(1 + hertz / 700) for hertz in _MEL_RANGE)
@@ -276,8 +278,8 @@ def _batches(
         pace = np.exp(rng.uniform(-_PACE, _PACE))
         start = rng.uniform(0, len(chosen) - (SEGMENT + 2 * REACH) * pace - 1)  # windows
         mouth = start + (np.arange(SEGMENT) + REACH + 0.5) * pace - 0.5
-        sound = start * ROWS + np.arange((SEGMENT + 2 * REACH) * ROWS) * pace
-        return _rows(chosen.motion, mouth), _rows(chosen.mel, sound)
+        audio = start * ROWS + np.arange((SEGMENT + 2 * REACH) * ROWS) * pace
+        return _rows(chosen.motion, mouth), _rows(chosen.mel, audio)
 
     while True:
         motion, mel = zip(*(segment() for _ in range(_BATCH)), strict=True)

@@ -50,7 +50,7 @@ def lips(speech: Speech, times: np.ndarray) -> np.ndarray:
     Afterwards every p, b and m is sealed exactly: nothing opens the lips.
 
     Args:
-        speech: Sound with phone times.
+        speech: Audio with phone times.
         times: [T] seconds.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from avatar.writing import atomic_file
 
 
 def write_variable_rate(
-    path: Path, images: Iterator[np.ndarray], width: int, height: int, fps: float, sound: Path | None
+    path: Path, images: Iterable[np.ndarray], width: int, height: int, fps: float, speech: Path | None
 ) -> None:
     """Like `avatar.io.video_writer.VideoWriter`, with every frame shown up to 0.3 frames early or late.
 
@@ -28,7 +28,7 @@ def write_variable_rate(
         video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         video.options = {"crf": "18", "preset": "veryfast"}
         video.codec_context.time_base = Fraction(1, ticks)
-        audio = output.add_stream("aac", rate=24000, layout="mono") if sound else None
+        audio = output.add_stream("aac", rate=24000, layout="mono") if speech else None
         for number, image in enumerate(images):
             padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
@@ -36,8 +36,8 @@ def write_variable_rate(
             frame.pts, frame.time_base = round((number + shift) / fps * ticks), Fraction(1, ticks)
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
-        if audio is not None and sound is not None:
-            with open_media(sound, "audio") as source:
+        if audio is not None and speech is not None:
+            with open_media(speech, "audio") as source:
                 for chunk in source.decode(audio=0):
                     output.mux(audio.encode(chunk))
             output.mux(audio.encode(None))
@@ -55,7 +55,7 @@ def set_rotation(path: Path, degrees: int) -> None:
         wide = data[at + 4] == 1  # version 1 has 64-bit times
         matrix = at + 4 + 4 + (32 if wide else 20) + 16
         width, height = struct.unpack(">II", data[matrix + 36 : matrix + 44])
-        if width and height:  # sound tracks have none
+        if width and height:  # audio tracks have none
             w, h = width >> 16, height >> 16
             x = {0: 0, 90: h, 180: w, 270: 0}[degrees % 360]
             y = {0: 0, 90: 0, 180: h, 270: w}[degrees % 360]

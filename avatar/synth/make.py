@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +77,8 @@ class SynthResult:
         landmarks: float32 [T, 478, 2], pixels.
         shape: float32 [478, 3], neutral face in head axes, centimetres.
         focal, cx, cy: The camera in pixels.
-        width, height: Picture size as shown.
-        phones: The sounds, in seconds.
+        width, height: Image size as shown.
+        phones: The phones, in seconds.
         blinks: Seconds of full closure.
         cuts: First frames of the takes after the first.
     """
@@ -115,8 +115,9 @@ def make_subject(
     quiet: bool = True,
     video_name: str = "video.mp4",
 ) -> SynthResult:
-    """Write ``video.mp4``, ``audio.wav`` and the truth (``truth.safetensors``, ``truth.json``, ``shape.npy``,
-    ``landmarks.npy``) into a folder.
+    """Film a synthetic subject and write the video, its audio and the exact truth into a folder.
+
+    The truth is ``truth.safetensors``, ``truth.json``, ``shape.npy`` and ``landmarks.npy``.
 
     Args:
         out_dir: Folder; made if needed.
@@ -138,33 +139,21 @@ def make_subject(
     """
     flaws = flaws or Flaws()
     _check(seconds, size, fps, flaws)
-    width, height = width or size, height or size
     said = _speech(text, seconds, voice, seed)
     frames = max(1, round((seconds or said.seconds) * fps))
-    out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    stage = _Stage(width, height, flaws.face_scale)
+    stage = _Stage(width or size, height or size, flaws.face_scale)
     person = Subject(seed, stage.rest, stage.detail)
-    truth, closures = perform(said, frames, fps, stage.rest, seed, motion)
+    truth, closures = act(said, frames, fps, stage.rest, seed, motion)
     truth, cuts = _cut(truth, stage, flaws, seed)
-    face = np.stack([person.landmarks(a, g) for a, g in zip(truth.arkit.numpy(), truth.gaze.numpy())])
-    truth = truth.map(face=torch.from_numpy(encode(face - person.shape)))
-    landmarks = stage.project(face, truth)
-
-    audio = out_dir / "audio.wav"
-    write_padded_wav(audio, said.samples, frames / fps)
-    soundtrack = _soundtrack(out_dir, said.samples, flaws, frames / fps)
-    people = [] if flaws.faces == 0 else _people(person, flaws, stage, seed)
-    images = _film(people, truth, stage, supersample, round(flaws.absent * frames), seed)
-    if not quiet:
-        images = track(images, "Filming", frames)
-    video = out_dir / video_name
-    _write_video(video, images, stage, fps, soundtrack, flaws)
-    if soundtrack is not None:
-        soundtrack.unlink()
+    truth, landmarks = _with_face(truth, person, stage)
+    write_padded_wav(audio := out_dir / "audio.wav", said.samples, frames / fps)
+    images = _film(_people(person, flaws, stage, seed), truth, stage, supersample, round(flaws.absent * frames), seed)
+    shown = images if quiet else track(images, "Filming", frames)
+    _write_video(out_dir / video_name, shown, stage, fps, said.samples, flaws, frames)
     result = SynthResult(
-        video=video, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
-        shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=width, height=height,
+        video=out_dir / video_name, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
+        shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=stage.width, height=stage.height,
         phones=said.phones, blinks=tuple(closures), cuts=tuple(cuts),
     )  # fmt: skip
     _write_truth(out_dir, result, fps)
@@ -231,13 +220,13 @@ def _speech(text: str, seconds: float | None, voice: str, seed: int) -> speech.S
     return speech.Speech(samples, phones)
 
 
-def perform(
+def act(
     said: speech.Speech, frames: int, fps: float, rest: np.ndarray, seed: int, motion: float = 1.0
 ) -> tuple[Motion, list[float]]:
-    """A performance of a speech.
+    """Act out a speech.
 
     Args:
-        said: Sound with phone times.
+        said: Audio with phone times.
         frames: Length in frames.
         fps: Frames per second.
         rest: World position of the head's origin at rest.
@@ -322,10 +311,17 @@ def _cut(truth: Motion, stage: _Stage, flaws: Flaws, seed: int) -> tuple[Motion,
     return truth.map(head_translation=translation, head_rotation=rotation, torso_translation=torso), cuts
 
 
+def _with_face(truth: Motion, person: Subject, stage: _Stage) -> tuple[Motion, np.ndarray]:
+    """The Motion with the face's channels, and the landmarks [T, 478, 2] in pixels."""
+    face = np.stack([person.landmarks(a, g) for a, g in zip(truth.arkit.numpy(), truth.gaze.numpy())])
+    truth = truth.map(face=torch.from_numpy(encode(face - person.shape)))
+    return truth, stage.project(face, truth)
+
+
 def _people(person: Subject, flaws: Flaws, stage: _Stage, seed: int) -> list[tuple[Subject, np.ndarray]]:
     """(Who, shift of everything in centimetres); far to near does not matter, they stand side by side."""
-    if flaws.faces == 1:
-        return [(person, np.zeros(3))]
+    if flaws.faces < 2:
+        return [(person, np.zeros(3))] * flaws.faces
     apart = np.array([11.5, 0, 60.0])
     return [(person, apart * (-1, 1, 1)), (Subject(seed + 1, stage.rest, stage.detail), apart)]
 
@@ -388,10 +384,11 @@ def _soundtrack(folder: Path, samples: np.ndarray, flaws: Flaws, seconds: float)
 
 
 def _write_video(
-    path: Path, images: Iterator[np.ndarray], stage: _Stage, fps: float, audio: Path | None, flaws: Flaws
+    path: Path, images: Iterable[np.ndarray], stage: _Stage, fps: float, samples: np.ndarray, flaws: Flaws, frames: int
 ) -> None:
     from avatar.io.video_writer import VideoWriter
 
+    audio = _soundtrack(path.parent, samples, flaws, frames / fps)
     turns = flaws.rotation // 90
     width, height = (stage.height, stage.width) if turns % 2 else (stage.width, stage.height)
     if flaws.variable_rate:
@@ -406,6 +403,8 @@ def _write_video(
         from avatar.synth.flawed import set_rotation
 
         set_rotation(path, flaws.rotation)
+    if audio is not None:
+        audio.unlink()
 
 
 def _write_truth(folder: Path, result: SynthResult, fps: float) -> None:

@@ -19,7 +19,7 @@ def draw_ids(points: np.ndarray, order: np.ndarray, faces: np.ndarray, width: in
         points: [V, 2] pixel positions, pixel centres at +0.5.
         order: [N] indices into ``faces``, far to near.
         faces: [F, 3] vertex numbers.
-        width, height: Size of the picture.
+        width, height: Size of the image.
 
     Returns:
         int32 [height, width], the triangle number or -1.

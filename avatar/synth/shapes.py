@@ -7,10 +7,13 @@ and centimetres. ``mouthClose`` is the exact opposite of what ``jawOpen`` does t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from avatar.motion.arkit import ARKIT, INDEX
 
+Amount = float | np.ndarray  # the same for all vertices, or [V]
 LIP_RINGS = {  # from the person's right corner to the left one, outer edge first
     "upper": (
         (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291),
@@ -43,12 +46,57 @@ BROWS = {
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
+@dataclass
+class _Face:
+    """A neutral face, where its parts are, and the fields so far.
+
+    Attributes:
+        p: [V, 3] vertices.
+        fields: [52, V, 3], added to by :meth:`add`.
+        side: Weight [V] of the person's left and right half.
+        corner: Corners of the mouth [3].
+        line: Height at which the lips meet.
+        half: Half of the mouth's width.
+        near: [V], 1 on the lips, fading around them.
+        is_upper, is_lower: Weight [V] of what moves with either lip; half of each at the corners.
+        both: [V] the corners.
+        off_lips: [V] what is on neither lip.
+        along: [V], 1 in the middle of the mouth, 0 at its corners.
+        at_corner: [V], 1 at a corner, fading around it.
+        thickness: [V] of either lip: 0 at the inner edge, 1 at the outer one, fading outside.
+        upper_lip, lower_lip: Indices of their vertices.
+    """
+
+    p: np.ndarray
+    fields: np.ndarray
+    side: dict[str, np.ndarray]
+    corner: dict[str, np.ndarray]
+    line: float
+    half: float
+    near: np.ndarray
+    is_upper: np.ndarray
+    is_lower: np.ndarray
+    both: np.ndarray
+    off_lips: np.ndarray
+    along: np.ndarray
+    at_corner: dict[str, np.ndarray]
+    thickness: dict[str, np.ndarray]
+    upper_lip: list[int]
+    lower_lip: list[int]
+
+    def add(self, name: str, weight: np.ndarray, dx: Amount = 0.0, dy: Amount = 0.0, dz: Amount = 0.0) -> None:
+        """Add a displacement to a coefficient's field."""
+        for axis, amount in enumerate((dx, dy, dz)):
+            self.fields[INDEX[name], :, axis] += weight * amount
+
+
 def displacement_fields(neutral: np.ndarray) -> np.ndarray:
-    """The fields for a face.
+    """Design the fields for a face.
 
     Args:
         neutral: [468, 3] neutral face with closed lips, head axes, centimetres.
@@ -56,16 +104,21 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
     Returns:
         float64 [52, 468, 3], displacement at coefficient 1.
     """
-    p = np.asarray(neutral, float)
-    x, y, z = p.T
-    side = {"Left": smoothstep(x, -0.7, 0.7), "Right": smoothstep(-x, -0.7, 0.7)}
-    fields = np.zeros((len(ARKIT), len(p), 3))
+    face = _parts_of(np.asarray(neutral, float))
+    _move_jaw(face)
+    _close_mouth(face)
+    _round_lips(face)
+    for name, sign in (("Left", 1.0), ("Right", -1.0)):
+        _move_half_mouth(face, name, sign)
+    _roll_lips(face)
+    for name, sign in (("Left", 1.0), ("Right", -1.0)):
+        _move_eye(face, name, sign)
+    return face.fields
 
-    def add(name: str, weight: np.ndarray, dx=0.0, dy=0.0, dz=0.0) -> None:
-        for axis, amount in enumerate((dx, dy, dz)):
-            fields[INDEX[name], :, axis] += weight * amount
 
-    # --- where things are
+def _parts_of(p: np.ndarray) -> _Face:
+    """Find the parts of a face [V, 3]; no field is set yet."""
+    x, y, _ = p.T
     upper_lip, lower_lip = (sorted({v for ring in LIP_RINGS[k] for v in ring}) for k in ("upper", "lower"))
     corner = {"Right": p[61], "Left": p[291]}
     line = p[13, 1]
@@ -87,123 +140,151 @@ def displacement_fields(neutral: np.ndarray) -> np.ndarray:
         for depth, ring in enumerate(rings):
             thickness[name][list(ring)] = 1 - depth / 3
         thickness[name][off_lips] = (near * (is_upper if name == "upper" else is_lower))[off_lips]
+    return _Face(
+        p=p, fields=np.zeros((len(ARKIT), len(p), 3)),
+        side={"Left": smoothstep(x, -0.7, 0.7), "Right": smoothstep(-x, -0.7, 0.7)}, corner=corner, line=line,
+        half=half, near=near, is_upper=is_upper, is_lower=is_lower, both=both, off_lips=off_lips, along=along,
+        at_corner=at_corner, thickness=thickness, upper_lip=upper_lip, lower_lip=lower_lip,
+    )  # fmt: skip
 
-    # --- jaw: rotation about the axis through the jaw joints, less its backward part (the joint glides forward)
-    below = smoothstep(y, line - 0.6, line + 2.2)
+
+def _move_jaw(f: _Face) -> None:
+    """Rotate about the axis through the jaw joints, less its backward part (the joint glides forward)."""
+    _, y, z = f.p.T
+    below = smoothstep(y, f.line - 0.6, f.line + 2.2)
     jaw = below.copy()
-    jaw[lower_lip] = 0.42 + 0.58 * along[lower_lip] ** 0.6
-    jaw[off_lips] = np.where(
-        y > line,
-        np.maximum(below, near * (0.42 + 0.58 * along**0.6)) * smoothstep(y, line - 0.4, line + 0.6),
+    jaw[f.lower_lip] = 0.42 + 0.58 * f.along[f.lower_lip] ** 0.6
+    jaw[f.off_lips] = np.where(
+        y > f.line,
+        np.maximum(below, f.near * (0.42 + 0.58 * f.along**0.6)) * smoothstep(y, f.line - 0.4, f.line + 0.6),
         below * 0.4,
-    )[off_lips]
-    jaw[upper_lip] = np.where(both[upper_lip], 0.42, 0)
-    arm_y, arm_z = y - p[234, 1], z - (p[234, 2] - 1.0)
+    )[f.off_lips]
+    jaw[f.upper_lip] = np.where(f.both[f.upper_lip], 0.42, 0)
+    arm_y, arm_z = y - f.p[234, 1], z - (f.p[234, 2] - 1.0)
     angle = 0.47
-    add("jawOpen", jaw, dx=0.0, dy=-angle * arm_z, dz=0.38 * angle * arm_y)
-    add("jawOpen", (at_corner["Left"] - at_corner["Right"]), dx=-0.35)
-    add("jawForward", jaw, dz=-0.8)
-    add("jawLeft", jaw, dx=0.9)
-    add("jawRight", jaw, dx=-0.9)
+    f.add("jawOpen", jaw, dx=0.0, dy=-angle * arm_z, dz=0.38 * angle * arm_y)
+    f.add("jawOpen", (f.at_corner["Left"] - f.at_corner["Right"]), dx=-0.35)
+    f.add("jawForward", jaw, dz=-0.8)
+    f.add("jawLeft", jaw, dx=0.9)
+    f.add("jawRight", jaw, dx=-0.9)
 
-    # --- lips
-    # mouthClose undoes the gap: three quarters by the lower lip, the rest by the upper one, ring by ring.
-    opened = fields[INDEX["jawOpen"]]
-    gap = np.zeros((len(p), 3))
+
+def _close_mouth(f: _Face) -> None:
+    """Undo the gap of ``jawOpen``: three quarters by the lower lip, the rest by the upper one, ring by ring."""
+    opened = f.fields[INDEX["jawOpen"]]
+    gap = np.zeros((len(f.p), 3))
     for k in range(len(LIP_RINGS["upper"][3])):
         top, bottom = LIP_RINGS["upper"][3][k], LIP_RINGS["lower"][3][k]
         difference = opened[bottom] - opened[top]
         for name, share in (("upper", 0.25), ("lower", -0.75)):
             for depth, ring in enumerate(LIP_RINGS[name]):
-                if not both[ring[k]]:
+                if not f.both[ring[k]]:
                     gap[ring[k]] = share * difference * (0.55 + 0.15 * depth)
-    nearest = p[:, None] - p[None, [v for v in range(len(p)) if not off_lips[v]]]
-    source = np.array([v for v in range(len(p)) if not off_lips[v]])[np.linalg.norm(nearest, axis=-1).argmin(1)]
-    fields[INDEX["mouthClose"]] = np.where(off_lips[:, None], gap[source] * (near * 0.8)[:, None], gap)
+    nearest = f.p[:, None] - f.p[None, [v for v in range(len(f.p)) if not f.off_lips[v]]]
+    source = np.array([v for v in range(len(f.p)) if not f.off_lips[v]])[np.linalg.norm(nearest, axis=-1).argmin(1)]
+    f.fields[INDEX["mouthClose"]] = np.where(f.off_lips[:, None], gap[source] * (f.near * 0.8)[:, None], gap)
 
-    width = x / half
-    chin = np.exp(-(((p - (p[17] + (0, 2.0, 0))) / (2.6, 2.2, 4.0)) ** 2).sum(1))
-    inner = np.zeros(len(p))
+
+def _round_lips(f: _Face) -> None:
+    """Funnel and pucker."""
+    x = f.p[:, 0]
+    inner = np.zeros(len(f.p))
     for rings in LIP_RINGS.values():
         inner[list(rings[3])], inner[list(rings[2])] = 1.0, 0.5
-    add("mouthFunnel", near, dx=-0.08 * x, dz=-0.55 * (0.4 + 0.6 * along))
-    add("mouthFunnel", inner * np.minimum(1, 4 * along), dx=-0.40 * x)  # an O: the opening is narrower than the lips
-    add("mouthFunnel", near * is_upper * along**1.2, dy=-0.55)
-    add("mouthFunnel", near * is_lower * along**1.4, dy=0.95)
-    add("mouthFunnel", chin * off_lips, dy=0.35)
-    add("mouthPucker", near, dx=-0.26 * x, dz=-0.60 * (0.35 + 0.65 * along))
-    add("mouthPucker", near * thickness["upper"] * along, dy=-0.10)
-    add("mouthPucker", near * thickness["lower"] * along, dy=0.14)
-    for name, sign in (("Left", 1.0), ("Right", -1.0)):
-        reach = near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.6
-        reach = np.maximum(reach, at_corner[name])
-        cheek = np.exp(-(((p - (corner[name] + (sign * 1.5, -3.0, 1.0))) / (2.0, 1.8, 3.0)) ** 2).sum(1))
-        half_mouth = near * side[name] * along**0.7
-        add(f"mouthSmile{name}", reach, dx=sign * 0.75, dy=-0.75, dz=0.55)
-        add(f"mouthSmile{name}", half_mouth, dy=-0.16, dz=0.15)
-        add(f"mouthSmile{name}", half_mouth * thickness["upper"], dy=0.10)
-        add(f"mouthSmile{name}", half_mouth * thickness["lower"], dy=-0.16)
-        add(f"mouthSmile{name}", cheek, dx=sign * 0.1, dy=-0.40, dz=-0.25)
-        add(f"mouthFrown{name}", reach, dx=sign * 0.1, dy=0.75, dz=0.1)
-        wide = np.maximum(near * side[name] * np.clip(np.abs(width), 0, 1) ** 1.2, at_corner[name])
-        add(f"mouthStretch{name}", wide, dx=sign * 1.05, dy=0.32, dz=0.4)
-        add(f"mouthStretch{name}", half_mouth * is_lower, dy=0.12)
-        add(f"mouthDimple{name}", reach, dx=sign * 0.5, dy=-0.05, dz=0.7)
-        fold = np.exp(-(((p - (p[327 if sign > 0 else 98] + (sign * 0.6, 0.6, 0))) / (1.2, 1.4, 2.0)) ** 2).sum(1))
-        flank = near * side[name] * along**0.45 * is_upper
-        add(f"mouthUpperUp{name}", flank, dy=-0.80, dz=-0.05)
-        add(f"mouthUpperUp{name}", flank * np.clip(np.abs(width) * 2, 0, 1), dx=sign * 0.25)
-        add(f"mouthUpperUp{name}", fold * off_lips, dy=-0.30)
-        add(f"mouthUpperUp{name}", reach, dx=sign * 0.12, dy=-0.10)
-        add(f"mouthLowerDown{name}", half_mouth * is_lower, dy=1.15, dz=0.10)
-        add(f"mouthLowerDown{name}", reach, dx=sign * 0.15, dy=0.08)
-        add(f"mouthPress{name}", half_mouth * thickness["upper"], dy=0.42, dz=0.15)
-        add(f"mouthPress{name}", half_mouth * thickness["lower"], dy=-0.50, dz=0.15)
-        add(f"mouthPress{name}", reach, dx=sign * 0.45, dy=-0.18, dz=0.35)
-        add(f"cheekSquint{name}", cheek, dy=-0.5, dz=-0.2)
-        add(f"noseSneer{name}", side[name] * _bump(p, p[98 if sign < 0 else 327], 1.0), dy=-0.45)
-        add(f"mouth{name}", near, dx=sign * 0.9, dz=0.1)
-        add("cheekPuff", _bump(p, corner[name] + (sign * 2.2, -0.2, 1.0), 1.8), dx=sign * 0.6, dz=-0.7)
-    add("mouthRollUpper", near * thickness["upper"] * along, dy=0.42, dz=0.2)
-    add("mouthRollLower", near * thickness["lower"] * along, dy=-0.85, dz=0.2)
-    add("mouthRollLower", chin * off_lips, dy=-0.25)
-    add("mouthShrugLower", np.maximum(chin, near * is_lower * along), dy=-0.45, dz=-0.15)
-    add("mouthShrugUpper", near * is_upper * along, dy=-0.4, dz=-0.15)
+    f.add("mouthFunnel", f.near, dx=-0.08 * x, dz=-0.55 * (0.4 + 0.6 * f.along))
+    # An O: the opening is narrower than the lips.
+    f.add("mouthFunnel", inner * np.minimum(1, 4 * f.along), dx=-0.40 * x)
+    f.add("mouthFunnel", f.near * f.is_upper * f.along**1.2, dy=-0.55)
+    f.add("mouthFunnel", f.near * f.is_lower * f.along**1.4, dy=0.95)
+    f.add("mouthFunnel", _chin(f) * f.off_lips, dy=0.35)
+    f.add("mouthPucker", f.near, dx=-0.26 * x, dz=-0.60 * (0.35 + 0.65 * f.along))
+    f.add("mouthPucker", f.near * f.thickness["upper"] * f.along, dy=-0.10)
+    f.add("mouthPucker", f.near * f.thickness["lower"] * f.along, dy=0.14)
 
-    # --- eyes
-    for name, sign in (("Left", 1.0), ("Right", -1.0)):
-        upper, lower = list(LIDS[name]["upper"]), list(LIDS[name]["lower"])
-        centre = p[upper + lower].mean(0)
-        drop = p[lower] - p[upper]  # what closing the eye takes, per column
-        column = np.abs(x[:, None] - x[upper][None]).argmin(1)
-        height = np.abs(p[lower[4], 1] - p[upper[4], 1])
-        brow = p[BROWS[name][0][2], 1]
-        close_by = np.abs(x - centre[0]) < 2.3
-        # 1 at the lid's edge, 0 at the brow; the skin between them unrolls
-        lid = np.clip((y - (brow + 0.35)) / (p[np.array(upper)[column], 1] - (brow + 0.35)), 0, 1) ** 1.5
-        lid = np.where(close_by & (y < centre[1] + 0.1) & (y > brow - 0.2), lid, 0)
-        lid[lower] = 0
-        lid[upper[1:-1]] = 1
-        pouch = np.exp(-np.clip(y - p[np.array(lower)[column], 1], 0, None) / 0.5)
-        pouch = np.where(close_by & (y > centre[1]) & (y < centre[1] + 2.5), pouch, 0)
-        pouch[upper] = 0
-        pouch[lower[1:-1]] = 1
-        amount = np.linalg.norm(drop[column], axis=1) / max(height, 1e-6)
-        blink = np.zeros((len(p), 3))
-        blink[:, 1] = (lid * 0.88 - pouch * 0.12) * amount * height
-        blink[:, 2] = lid * drop[column, 2] * 0.9
-        fields[INDEX[f"eyeBlink{name}"]] = blink
-        fields[INDEX[f"eyeLookDown{name}"]] = 0.45 * blink
-        fields[INDEX[f"eyeLookUp{name}"]] = -0.18 * blink
-        add(f"eyeWide{name}", lid * amount, dy=-0.32 * height)
-        add(f"eyeSquint{name}", pouch * amount, dy=-0.38 * height)
-        add(f"eyeSquint{name}", lid * amount, dy=0.15 * height)
-        low, high = (p[list(edge)] for edge in BROWS[name])
-        inner, outer = (low[-1] + high[-1]) / 2, (low[1] + high[1]) / 2
-        add("browInnerUp", _bump(p, inner + (-sign * 0.3, -0.3, 0), 1.6) * (y < centre[1] - 0.8), dy=-0.8)
-        add(f"browOuterUp{name}", _bump(p, outer, 1.7) * (y < centre[1] - 0.8), dy=-0.8)
-        add(f"browDown{name}", _bump(p, (inner * 2 + outer) / 3, 1.7) * (y < centre[1] - 0.7), dx=-sign * 0.2, dy=0.55)
-    return fields
+
+def _move_half_mouth(f: _Face, name: str, sign: float) -> None:
+    """Smile, frown and the other movements of one half of the mouth, with cheek and nose; ``sign`` of x there."""
+    width = f.p[:, 0] / f.half
+    reach = f.near * f.side[name] * np.clip(np.abs(width), 0, 1) ** 1.6
+    reach = np.maximum(reach, f.at_corner[name])
+    cheek = np.exp(-(((f.p - (f.corner[name] + (sign * 1.5, -3.0, 1.0))) / (2.0, 1.8, 3.0)) ** 2).sum(1))
+    half_mouth = f.near * f.side[name] * f.along**0.7
+    f.add(f"mouthSmile{name}", reach, dx=sign * 0.75, dy=-0.75, dz=0.55)
+    f.add(f"mouthSmile{name}", half_mouth, dy=-0.16, dz=0.15)
+    f.add(f"mouthSmile{name}", half_mouth * f.thickness["upper"], dy=0.10)
+    f.add(f"mouthSmile{name}", half_mouth * f.thickness["lower"], dy=-0.16)
+    f.add(f"mouthSmile{name}", cheek, dx=sign * 0.1, dy=-0.40, dz=-0.25)
+    f.add(f"mouthFrown{name}", reach, dx=sign * 0.1, dy=0.75, dz=0.1)
+    wide = np.maximum(f.near * f.side[name] * np.clip(np.abs(width), 0, 1) ** 1.2, f.at_corner[name])
+    f.add(f"mouthStretch{name}", wide, dx=sign * 1.05, dy=0.32, dz=0.4)
+    f.add(f"mouthStretch{name}", half_mouth * f.is_lower, dy=0.12)
+    f.add(f"mouthDimple{name}", reach, dx=sign * 0.5, dy=-0.05, dz=0.7)
+    fold = np.exp(-(((f.p - (f.p[327 if sign > 0 else 98] + (sign * 0.6, 0.6, 0))) / (1.2, 1.4, 2.0)) ** 2).sum(1))
+    flank = f.near * f.side[name] * f.along**0.45 * f.is_upper
+    f.add(f"mouthUpperUp{name}", flank, dy=-0.80, dz=-0.05)
+    f.add(f"mouthUpperUp{name}", flank * np.clip(np.abs(width) * 2, 0, 1), dx=sign * 0.25)
+    f.add(f"mouthUpperUp{name}", fold * f.off_lips, dy=-0.30)
+    f.add(f"mouthUpperUp{name}", reach, dx=sign * 0.12, dy=-0.10)
+    f.add(f"mouthLowerDown{name}", half_mouth * f.is_lower, dy=1.15, dz=0.10)
+    f.add(f"mouthLowerDown{name}", reach, dx=sign * 0.15, dy=0.08)
+    f.add(f"mouthPress{name}", half_mouth * f.thickness["upper"], dy=0.42, dz=0.15)
+    f.add(f"mouthPress{name}", half_mouth * f.thickness["lower"], dy=-0.50, dz=0.15)
+    f.add(f"mouthPress{name}", reach, dx=sign * 0.45, dy=-0.18, dz=0.35)
+    f.add(f"cheekSquint{name}", cheek, dy=-0.5, dz=-0.2)
+    f.add(f"noseSneer{name}", f.side[name] * _bump(f.p, f.p[98 if sign < 0 else 327], 1.0), dy=-0.45)
+    f.add(f"mouth{name}", f.near, dx=sign * 0.9, dz=0.1)
+    f.add("cheekPuff", _bump(f.p, f.corner[name] + (sign * 2.2, -0.2, 1.0), 1.8), dx=sign * 0.6, dz=-0.7)
+
+
+def _roll_lips(f: _Face) -> None:
+    """Roll and shrug."""
+    chin = _chin(f)
+    f.add("mouthRollUpper", f.near * f.thickness["upper"] * f.along, dy=0.42, dz=0.2)
+    f.add("mouthRollLower", f.near * f.thickness["lower"] * f.along, dy=-0.85, dz=0.2)
+    f.add("mouthRollLower", chin * f.off_lips, dy=-0.25)
+    f.add("mouthShrugLower", np.maximum(chin, f.near * f.is_lower * f.along), dy=-0.45, dz=-0.15)
+    f.add("mouthShrugUpper", f.near * f.is_upper * f.along, dy=-0.4, dz=-0.15)
+
+
+def _chin(f: _Face) -> np.ndarray:
+    """[V], 1 on the chin."""
+    return np.exp(-(((f.p - (f.p[17] + (0, 2.0, 0))) / (2.6, 2.2, 4.0)) ** 2).sum(1))
+
+
+def _move_eye(f: _Face, name: str, sign: float) -> None:
+    """Lids and brow of one eye; ``sign`` of x there."""
+    x, y, _ = f.p.T
+    upper, lower = list(LIDS[name]["upper"]), list(LIDS[name]["lower"])
+    centre = f.p[upper + lower].mean(0)
+    drop = f.p[lower] - f.p[upper]  # what closing the eye takes, per column
+    column = np.abs(x[:, None] - x[upper][None]).argmin(1)
+    height = np.abs(f.p[lower[4], 1] - f.p[upper[4], 1])
+    brow = f.p[BROWS[name][0][2], 1]
+    close_by = np.abs(x - centre[0]) < 2.3
+    # 1 at the lid's edge, 0 at the brow; the skin between them unrolls
+    lid = np.clip((y - (brow + 0.35)) / (f.p[np.array(upper)[column], 1] - (brow + 0.35)), 0, 1) ** 1.5
+    lid = np.where(close_by & (y < centre[1] + 0.1) & (y > brow - 0.2), lid, 0)
+    lid[lower] = 0
+    lid[upper[1:-1]] = 1
+    pouch = np.exp(-np.clip(y - f.p[np.array(lower)[column], 1], 0, None) / 0.5)
+    pouch = np.where(close_by & (y > centre[1]) & (y < centre[1] + 2.5), pouch, 0)
+    pouch[upper] = 0
+    pouch[lower[1:-1]] = 1
+    amount = np.linalg.norm(drop[column], axis=1) / max(height, 1e-6)
+    blink = np.zeros((len(f.p), 3))
+    blink[:, 1] = (lid * 0.88 - pouch * 0.12) * amount * height
+    blink[:, 2] = lid * drop[column, 2] * 0.9
+    f.fields[INDEX[f"eyeBlink{name}"]] = blink
+    f.fields[INDEX[f"eyeLookDown{name}"]] = 0.45 * blink
+    f.fields[INDEX[f"eyeLookUp{name}"]] = -0.18 * blink
+    f.add(f"eyeWide{name}", lid * amount, dy=-0.32 * height)
+    f.add(f"eyeSquint{name}", pouch * amount, dy=-0.38 * height)
+    f.add(f"eyeSquint{name}", lid * amount, dy=0.15 * height)
+    low, high = (f.p[list(edge)] for edge in BROWS[name])
+    inner, outer = (low[-1] + high[-1]) / 2, (low[1] + high[1]) / 2
+    f.add("browInnerUp", _bump(f.p, inner + (-sign * 0.3, -0.3, 0), 1.6) * (y < centre[1] - 0.8), dy=-0.8)
+    f.add(f"browOuterUp{name}", _bump(f.p, outer, 1.7) * (y < centre[1] - 0.8), dy=-0.8)
+    f.add(f"browDown{name}", _bump(f.p, (inner * 2 + outer) / 3, 1.7) * (y < centre[1] - 0.7), dx=-sign * 0.2, dy=0.55)
 
 
 def _bump(p: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A voice with exact phone times: text in, samples and phones out.
 
 Two voices. `neural` is the English voice inside the package hibari-tts; its network predicts how long every phone
-lasts, and those durations are read out of the network, so the times are the very ones the sound was made from.
+lasts, and those durations are read out of the network, so the times are the very ones the audio was made from.
 `buzz` needs nothing: a pulse train and noise through formant filters, robotic, but with exact times as well.
 """
 
@@ -18,7 +18,7 @@ from avatar.assets import protobuf
 from avatar.errors import AvatarError
 
 RATE = 24000
-_LATE = 0.05  # seconds by which the neural voice's tokens lag its sound
+_LATE = 0.05  # seconds by which the neural voice's tokens lag its audio
 
 _SPEED = 0.88  # a little slower than the voice's own pace: lips are seen at 25 frames per second
 
@@ -54,7 +54,7 @@ def speak(text: str, voice: str = "auto", seed: int = 0) -> Speech:
     Args:
         text: English.
         voice: "neural", "buzz", or "auto": neural where hibari-tts is installed, else buzz.
-        seed: Fixes the noise in the sound; the phone times do not depend on it.
+        seed: Fixes the noise in the audio; the phone times do not depend on it.
 
     Raises:
         AvatarError: The voice is unknown or not installed, or the text has nothing to say.

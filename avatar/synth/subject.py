@@ -1,4 +1,4 @@
-"""The synthetic person in front of a camera: pose and coefficients in, picture and exact landmarks out."""
+"""The synthetic person in front of a camera: pose and coefficients in, image and exact landmarks out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Subject:
     Args:
         seed: Which person; 0 is the one of the documentation.
         rest: World position [3] of the head's origin at rest; the torso stands below it.
-        detail: Texture size relative to the full one (powers of two down to 1/4); small pictures need less.
+        detail: Texture size relative to the full one (powers of two down to 1/4); small images need less.
     """
 
     def __init__(self, seed: int = 0, rest: np.ndarray | None = None, detail: float = 1.0) -> None:
@@ -136,7 +136,7 @@ class Subject:
         )
         return self._head * head + (1 - self._head) * torso
 
-    # --- picture --------------------------------------------------------------------------------------------------
+    # --- image --------------------------------------------------------------------------------------------------
 
     def draw(self, canvas: np.ndarray, shot: Shot, focal: float, cx: float, cy: float) -> None:
         """Draw the person over ``canvas`` (float32 RGB 0 to 1, already supersampled; the camera is in its pixels)."""
@@ -154,7 +154,7 @@ class Subject:
         ids = draw_ids(points, order, self._faces, width, height)
         attributes = np.concatenate([self._texture_at, self._light(world, shot)], 1)
         covered, values = interpolate(ids, points, self._faces, attributes[self._faces])
-        # remap wants pictures narrower than 32768 pixels: fold the list of pixels into rows
+        # remap wants images narrower than 32768 pixels: fold the list of pixels into rows
         columns = 8192
         folded = np.zeros((-(-len(covered) // columns) * columns, 2), np.float32)
         folded[: len(covered)] = values[:, :2]
@@ -282,7 +282,7 @@ def _dot(canvas: np.ndarray, at: np.ndarray, radius: float, colour) -> None:
 
 
 def _wisps(sign: float, rng: np.random.Generator, count: int = 70) -> tuple[np.ndarray, np.ndarray]:
-    """Loose strands: indices into one side's hair grid [count, along], and picture offsets in centimetres."""
+    """Loose strands: indices into one side's hair grid [count, along], and image offsets in centimetres."""
     along, across = hair_grid(sign).shape[:2]
     column = rng.choice(across, count, p=_wisp_columns(across))
     index = np.arange(along)[None] * across + column[:, None]

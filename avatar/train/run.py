@@ -170,7 +170,7 @@ def trained_files(folder: Path) -> list[Path]:
 
 
 def empty(folder: Path) -> None:
-    """Remove a run, last what tells that it is one, so that the command can be given again after a kill."""
+    """Remove a run, and last what tells that it is one: a killed command can be given again."""
     for entry in sorted(contents(folder), key=lambda entry: entry.name == CONFIG):
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
@@ -207,7 +207,7 @@ def parts_before(folder: Path) -> list[dict[str, Any]]:
 
 
 def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
-    """Write the corrected motion: all of it for `eval`, and the training part as a camera at rest would see it.
+    """Write the corrected motion: all of it, and the training part as a camera at rest sees it.
 
     Returns:
         The numbers of the training, and how the head's pose changed: its jitter (see `pose_jitter`, degrees) before and

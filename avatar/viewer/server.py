@@ -84,7 +84,10 @@ class Viewer:
 
     @property
     def head(self) -> np.ndarray:
-        """What a page looks at to begin with [3], metres: on the filming camera's axis, as far away as the head."""
+        """Point that a page looks at to begin with [3], metres.
+
+        It is on the filming camera's axis, as far away as the head.
+        """
         return np.array([0.0, 0.0, float(self.avatar.pivot[2]) * METRES])
 
     async def _welcome(self, client: viser.ClientHandle) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.checks import Record, frame_rate, number, picture_size, read_text, read_toml, whole
+from avatar.checks import Record, frame_rate, image_size, number, read_text, read_toml, whole
 from avatar.errors import AvatarError, printable
 from avatar.io.arrays import check_numbers, check_shape, check_tensors, load_array, load_state
 from avatar.io.images import announced_size, read_image, write_jpeg, write_png
@@ -162,4 +162,4 @@ def test_pictures_are_measured_before_they_are_decoded(tmp_path: Path, monkeypat
         with pytest.raises(AvatarError, match=rf"{name}\.jpg.*{says}"):
             read_image(tmp_path / f"{name}.jpg", cv2.IMREAD_COLOR)
     with pytest.raises(AvatarError, match="at most"):
-        picture_size(16_000, 16_000, "a.png")
+        image_size(16_000, 16_000, "a.png")

@@ -213,7 +213,7 @@ def test_bad_recordings_are_left_out_and_the_reason_is_said(filmed: Path, tmp_pa
     report = read_json(tmp_path / "p.report.json")
     why = {row["file"]: row["left_out"] for row in report["recordings"]}
     reasons = {"dumb": "no audio", "silent": "silent", "short": "0.6 s", "wall": "No face", "two": "two faces",
-               "torn": "no moving picture", "small": "pixels high"}  # fmt: skip
+               "torn": "no moving image", "small": "pixels high"}  # fmt: skip
     for name, reason in reasons.items():
         assert reason in why[f"bad/{name}.mp4"], why
         assert f"bad/{name}.mp4" in shown

@@ -172,7 +172,7 @@ def babble(seconds: float, seed: int) -> Recording:
 @torch.no_grad()
 def curve(net: SyncNet, recording: Recording) -> list[float]:
     mouth = net.mouth(torch.from_numpy(recording.motion)[None])[0]
-    sound = net.sound(torch.from_numpy(recording.mel)[None])[0]
+    sound = net.audio(torch.from_numpy(recording.mel)[None])[0]
     return [float(torch.diagonal(mouth @ sound.mT, k).mean()) for k in range(-REACH, REACH + 1)]
 
 
@@ -204,7 +204,7 @@ def test_the_loss_is_least_where_mouth_and_sound_agree() -> None:
 
 def test_variation_of_the_sound_keeps_its_size() -> None:
     mel = torch.from_numpy(babble(6, 0).mel)[None].repeat(5, 1, 1)
-    varied = sync_training.vary_sound(mel, np.random.default_rng(0))
+    varied = sync_training.vary_audio(mel, np.random.default_rng(0))
     assert varied.shape == mel.shape and bool(torch.isfinite(varied).all())
     assert not torch.equal(varied[0], varied[1])
 
@@ -248,7 +248,7 @@ def test_the_area_under_the_curve() -> None:
 
 
 def test_a_network_of_another_size_survives_saving(tmp_path: Path) -> None:
-    net = SyncNet(width=8, embedding=4, mouth_kernels=(3,), sound_kernels=(3, 3))
+    net = SyncNet(width=8, embedding=4, mouth_kernels=(3,), audio_kernels=(3, 3))
     sync_training.save(tmp_path / "small.safetensors", net, np.zeros((478, 3)), {})
     SyncJudge.load(tmp_path / "small.safetensors")
 

@@ -13,6 +13,7 @@ from tests import docs_text
 from tests.docs_text import ROOT
 
 MOST_WORDS = 40  # of a sentence
+MOST_FIRST_WORDS = 20  # of the first sentence of a help text or a public docstring
 MOST_LINES = 450  # of a file
 MOST_FUNCTION_LINES = 60
 
@@ -94,6 +95,10 @@ RETIRED_PROSE = re.compile(r"\b(pictures?|sounds?|plate|rig|heard|hears|told|ret
 
 # "FILE: kind name" -> why it stays.
 NAMES_ALLOWED: dict[str, str] = {}
+# "FILE: function" -> why its docstring begins with a longer sentence.
+FIRST_ALLOWED: dict[str, str] = {
+    "avatar/motion/motion.py: blend": "a line that says what the weight means",
+}
 # "FILE" or "FILE: function" -> why it is that long.
 LONG_ALLOWED: dict[str, str] = {
     "avatar/native/_abi.py": "generated from the C header",
@@ -122,9 +127,8 @@ def documented_fields(node: ast.ClassDef) -> list[ast.Expr]:
     """The strings below the fields of a class, which tyro shows as help."""
     found = []
     for field, after in zip(node.body, node.body[1:]):
-        documented = isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
-        if documented and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-            found.append(after)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found += [after] * isinstance(after.value.value, str)
     return found
 
 
@@ -182,6 +186,39 @@ def test_the_help_has_no_long_sentence():
         for first, text in help_texts(path)
         for line, sentence in docs_text.long_sentences(docs_text.docstring_blocks(text), MOST_WORDS, first)
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def public_docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and docstring of the public classes, functions and methods of a module."""
+
+    def within(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
+        for node in body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+                continue
+            if (text := ast.get_docstring(node)) and f"{relative(path)}: {node.name}" not in FIRST_ALLOWED:
+                yield node.body[0].lineno, text
+            if isinstance(node, ast.ClassDef):
+                yield from within(node.body)
+
+    return within(parsed(path).body)
+
+
+def first_sentence(text: str) -> str:
+    return next(
+        (s for _, block in docs_text.blocks(docs_text.docstring_blocks(text)) for s in docs_text.sentences(block)), ""
+    )
+
+
+def test_help_and_docstrings_begin_with_a_short_sentence():
+    wrong = sorted(
+        {
+            f"{relative(path)}:{line}: {docs_text.words(sentence)} words: {sentence}"
+            for path in sources("avatar")
+            for line, text in (*help_texts(path), *public_docstrings(path))
+            if docs_text.words(sentence := first_sentence(text)) > MOST_FIRST_WORDS
+        }
+    )
     assert not wrong, "\n".join(wrong)
 
 

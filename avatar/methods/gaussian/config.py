@@ -121,7 +121,9 @@ class GaussianConfig(MethodConfig):
 
 
 def read_config(about: Record, tensors: dict[str, Tensor], renderer: RendererName) -> GaussianConfig:
-    """Read the options of a model file; each must agree with the tensors, so that no number makes a model larger.
+    """Read the options of a model file.
+
+    Each must agree with the tensors, so that no number makes a model larger.
 
     Raises:
         AvatarError: A number is out of range, or the tensors have other sizes.
