@@ -10,7 +10,7 @@ from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import CanonicalGaussians, FrameMotion, reference
 from avatar.native.animate_gaussians import _animate
-from avatar.native.rasterize import _draw, _with_tiles
+from avatar.native.rasterize import _draw, _with_whole_radii
 from tests.kernels.scenes import animated, random_scene
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -109,4 +109,4 @@ def test_bytes_of_no_gaussians_are_the_background():
 def test_operator_contracts():
     gaussians, motion, *camera = animated(9, 4)
     torch.library.opcheck(_animate, (*gaussians, *motion, *camera))
-    torch.library.opcheck(_draw, _with_tiles(*_projected(torch.float64), None))
+    torch.library.opcheck(_draw, _with_whole_radii(*_projected(torch.float64), None))
