@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 
 OK = 0
 BAD_ARGUMENT = 1

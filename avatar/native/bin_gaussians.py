@@ -7,7 +7,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native.cuda import CudaLibrary
-from avatar.native.operators import Kernels, operator
+from avatar.native.operators import Kernels, address, operator, wanted
 
 TILE = 16  # pixels on a side
 
@@ -64,7 +64,7 @@ def _known(means2d: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Te
     return limits, limits.new_empty(tiles + 1, dtype=torch.int32), limits.new_empty(n + 1, dtype=torch.int32)
 
 
-def _compute(
+def tile_lists(
     native: Kernels,
     means2d: Tensor,
     conics: Tensor,
@@ -73,7 +73,10 @@ def _compute(
     radii: Tensor,
     width: int,
     height: int,
+    *,
+    backward: bool = True,
 ) -> tuple[Tensor, ...]:
+    """What the operator computes; without ``backward``, slots may be left out: an empty tensor."""
     if isinstance(native, CudaLibrary):
         return _compute_cuda(native, means2d, conics, opacities, depths, radii, width, height)
     n = len(means2d)
@@ -85,8 +88,11 @@ def _compute(
         *(slot_offsets, tile_offsets, pairs, limits, work),
     )
     ids = tile_offsets.new_empty(int(pairs))
-    slots = torch.empty_like(ids)
-    native.call(*("bin_fill", means2d, means2d, conics, opacities, n, width, height, slot_offsets, ids, slots, work))
+    slots = wanted(ids, backward)
+    native.call(
+        *("bin_fill", means2d, means2d, conics, opacities, n, width, height, slot_offsets),
+        *(ids, address(slots, backward), work),
+    )
     return limits, tile_offsets, ids, slots, slot_offsets
 
 
@@ -121,4 +127,4 @@ def _compute_cuda(
     return limits, tile_offsets, ids, slots, slot_offsets
 
 
-bin_gaussians = operator("bin_gaussians", _lists, _compute)
+bin_gaussians = operator("bin_gaussians", _lists, tile_lists)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.bin_gaussians import bin_gaussians
+from avatar.native.bin_gaussians import bin_gaussians, tile_lists
 from avatar.native.checks import check_tensor, float_tensor, image_size
 from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, operator
@@ -88,7 +88,7 @@ def draw(
     with torch.no_grad():
         if not runs_native(means2d):
             return reference.draw(*arguments)
-        return _draw(*_with_tiles(*arguments))
+        return _draw(*_with_whole_radii(*arguments))
 
 
 def _checked(
@@ -125,10 +125,16 @@ def _checked(
 
 def _with_tiles(*arguments: Any) -> tuple[Any, ...]:
     """The arguments of the operators, with tile lists."""
-    means2d, conics, colors, opacities, depths, radii, width, height, background = arguments
-    radii = (radii if radii.dtype == torch.int32 else (radii > 0).to(torch.int32)).contiguous()
+    means2d, conics, colors, opacities, depths, radii, width, height, background = _with_whole_radii(*arguments)
     tiles = bin_gaussians(means2d.detach(), conics.detach(), opacities.detach(), depths.detach(), radii, width, height)
     return means2d, conics, colors, opacities, background, *tiles, width, height
+
+
+def _with_whole_radii(*arguments: Any) -> tuple[Any, ...]:
+    """The same arguments, radii as the kernels take them."""
+    *projected, radii, width, height, background = arguments
+    radii = (radii if radii.dtype == torch.int32 else (radii > 0).to(torch.int32)).contiguous()
+    return *projected, radii, width, height, background
 
 
 def _background_arguments(background: Tensor | None) -> tuple[Tensor | None, int]:
@@ -210,20 +216,20 @@ def _bytes(
     conics: Tensor,
     colors: Tensor,
     opacities: Tensor,
-    background: Tensor | None,
-    limits: Tensor,
-    tile_offsets: Tensor,
-    ids: Tensor,
-    slots: Tensor,
-    slot_offsets: Tensor,
+    depths: Tensor,
+    radii: Tensor,
     width: int,
     height: int,
+    background: Tensor | None,
 ) -> Tensor:
     return colors.new_empty(height, width, colors.shape[1], dtype=torch.uint8)
 
 
 def _compute_bytes(native: Kernels, *inputs: Any) -> Tensor:
-    means2d, conics, colors, opacities, background, limits, tile_offsets, ids, _, _, width, height = inputs
+    means2d, conics, colors, opacities, depths, radii, width, height, background = inputs
+    limits, tile_offsets, ids, _, _ = tile_lists(
+        native, means2d, conics, opacities, depths, radii, width, height, backward=False
+    )
     n, channels = colors.shape
     image = _bytes(*inputs)
     work = () if native.cuda else (native.workspace("rasterize_workspace", means2d, n, 0, channels),)

@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 7
+#define AVATAR_ABI_VERSION 8
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -126,7 +126,7 @@ AVATAR_API int32_t avatar_bin_count(avatar_call* call, const void* means2d, cons
                                     void* limits, void* workspace);
 
 /* Write the tile lists, front to back, equal depths by index: ids [num_pairs] Gaussian of each pair, and slots
- * [num_pairs] its place when pairs are ordered by Gaussian. */
+ * [num_pairs] its place when pairs are ordered by Gaussian. slots may be null; only the backward pass reads them. */
 AVATAR_API int32_t avatar_bin_fill(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                                    int64_t n, int32_t width, int32_t height, const int32_t* slot_offsets,
                                    int32_t* ids, int32_t* slots, void* workspace);

@@ -10,7 +10,7 @@ from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import CanonicalGaussians, FrameMotion, reference
 from avatar.native.animate_gaussians import _animate
-from avatar.native.rasterize import _draw, _with_tiles
+from avatar.native.rasterize import _draw, _with_whole_radii
 from tests.kernels.scenes import animated, random_scene
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -99,6 +99,24 @@ def test_bytes_are_the_blended_picture(channels, behind, dtype):
     assert (got.int() - expected.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_behind_many_opaque_gaussians_are_the_blended_picture(threads):
+    """Far more than it takes to fill every pixel: nothing behind the last one counted may show."""
+    n, g = 600, torch.Generator().manual_seed(5)
+    means2d, conics = 24 * torch.rand(n, 2, generator=g), torch.tensor([0.01, 0.0, 0.01]).repeat(n, 1)
+    colors, opacities = torch.rand(n, 3, generator=g), 0.2 + 0.79 * torch.rand(n, generator=g)
+    arguments = means2d, conics, colors, opacities, torch.rand(n, generator=g), torch.full((n,), 30), 24, 24
+    background = torch.tensor([0.0, 1.0, 0.5])
+    try:
+        native.set_num_threads(threads)
+        got = native.draw(*arguments, background).double()
+        image, alpha = native.rasterize(*arguments, background)
+    finally:
+        native.set_num_threads(None)
+    assert alpha.min() > 0.999
+    assert (image.double() * 255 - got).abs().max() <= 0.5 + 1e-3
+
+
 def test_bytes_of_no_gaussians_are_the_background():
     nothing = [torch.zeros(0, *shape) for shape in ((2,), (3,), (3,), (), ())]
     background = torch.tensor([0.0, 0.5, float("nan")])
@@ -109,4 +127,4 @@ def test_bytes_of_no_gaussians_are_the_background():
 def test_operator_contracts():
     gaussians, motion, *camera = animated(9, 4)
     torch.library.opcheck(_animate, (*gaussians, *motion, *camera))
-    torch.library.opcheck(_draw, _with_tiles(*_projected(torch.float64), None))
+    torch.library.opcheck(_draw, _with_whole_radii(*_projected(torch.float64), None))

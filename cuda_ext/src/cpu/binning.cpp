@@ -1,8 +1,8 @@
 // Tile lists: which Gaussians can be seen in which 16x16 tile, front to back.
 //
 // All visible Gaussians are sorted by depth once (radix sort, stable), then dealt into the tiles in that order (counting
-// sort), so every tile list comes out sorted. The deal runs over a fixed number of chunks of the sorted order, each with
-// its own counters, which makes the lists independent of the number of threads.
+// sort), so every tile list comes out sorted. Several threads deal chunks of the sorted order, each with its own
+// counters; the lists are the same for any number of chunks.
 //
 // Which tiles a Gaussian belongs to is in avatar_tiles.h.
 #include "tile_lanes.h"
@@ -11,7 +11,7 @@ namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
-constexpr int kChunks = 8;
+constexpr int kChunks = 8;  // at most
 constexpr int kDigitBits = 11;
 constexpr int kDigits = 1 << kDigitBits;
 constexpr int64_t kBlock = 512;
@@ -126,6 +126,7 @@ template <typename T>
 struct Workspace {
   typedef typename DepthKey<T>::Bits Key;
   int64_t* visible;           // [1]
+  int64_t* chunks;            // [1], that the deal is cut into
   Key *keys, *keys_to;        // [n]
   int32_t *order, *order_to;  // [n], Gaussians by depth
   Spans* spans;               // [n]
@@ -133,7 +134,8 @@ struct Workspace {
 
   Workspace(void* memory, int64_t n) {
     visible = static_cast<int64_t*>(memory);
-    keys = reinterpret_cast<Key*>(visible + 1);
+    chunks = visible + 1;
+    keys = reinterpret_cast<Key*>(chunks + 1);
     keys_to = keys + n;
     order = reinterpret_cast<int32_t*>(keys_to + n);
     order_to = order + n;
@@ -187,7 +189,7 @@ void sort_by_depth(Workspace<T>& work) {
 template <typename T>
 int64_t bin_workspace(int64_t n, int width, int height) {
   const int64_t tiles = int64_t((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
-  return 8 + n * (2 * int64_t(sizeof(typename DepthKey<T>::Bits) + sizeof(int32_t)) + int64_t(sizeof(Spans))) +
+  return 16 + n * (2 * int64_t(sizeof(typename DepthKey<T>::Bits) + sizeof(int32_t)) + int64_t(sizeof(Spans))) +
          kChunks * tiles * int64_t(sizeof(int32_t));
 }
 
@@ -221,21 +223,29 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
   sort_by_depth(work);
 
   const int64_t visible = *work.visible;
-  parallel_for(threads, kChunks, [&](int64_t chunk, int) {
+  const int64_t chunks = *work.chunks = threads > 1 ? kChunks : 1;
+  parallel_for(threads, chunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
     for (int64_t tile = 0; tile < tiles; ++tile) counter[tile] = 0;
-    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
-    for (int64_t i = begin; i < end; ++i) {
-      prefetch_ahead(work, i, end);
-      const int64_t g = work.order[i];
+    const auto count = [&](int64_t g) {
       const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
       for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) { ++counter[tile]; });
+    };
+    if (chunks == 1) {  // in the order of memory
+      for (int64_t g = 0; g < n; ++g)
+        if (slot_offsets[g + 1] != slot_offsets[g]) count(g);
+      return;
+    }
+    const int64_t begin = visible * chunk / chunks, end = visible * (chunk + 1) / chunks;
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_ahead(work, i, end);
+      count(work.order[i]);
     }
   });
   int32_t place = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     tile_offsets[tile] = place;
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       int32_t& counter = work.counters[chunk * tiles + tile];
       const int32_t count = counter;
       counter = place;
@@ -252,9 +262,10 @@ void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities
   const int64_t tiles = int64_t(tiles_x) * tiles_y;
   Workspace<T> work(workspace, n);
   const int64_t visible = *work.visible;
-  parallel_for(threads, kChunks, [&](int64_t chunk, int) {
+  const int64_t chunks = *work.chunks;
+  parallel_for(threads, chunks, [&](int64_t chunk, int) {
     int32_t* counter = work.counters + chunk * tiles;
-    const int64_t begin = visible * chunk / kChunks, end = visible * (chunk + 1) / kChunks;
+    const int64_t begin = visible * chunk / chunks, end = visible * (chunk + 1) / chunks;
     for (int64_t i = begin; i < end; ++i) {
       prefetch_ahead(work, i, end);
       const int32_t g = work.order[i];
@@ -263,7 +274,7 @@ void bin_fill(int threads, const T* means2d, const T* conics, const T* opacities
       for_each_tile(work.spans[g], ellipse, width, tiles_x, [&](int tile) {
         const int32_t place = counter[tile]++;
         ids[place] = g;
-        slots[place] = slot++;
+        if (slots != nullptr) slots[place] = slot++;
       });
     }
   });

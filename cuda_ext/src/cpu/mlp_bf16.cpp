@@ -157,6 +157,10 @@ void deform_code_bf16(int threads, const uint16_t* code, int64_t n, int hidden, 
     for (int64_t p = item * kItem; p < end; p += kPoints) {
       const int count = static_cast<int>(end - p < kPoints ? end - p : kPoints);
       const int rows = (count + kRows - 1) / kRows * kRows;  // the last tile is filled by its last point
+      // The next block is fetched while this one is multiplied: the codes of all points do not fit into the caches.
+      const int64_t next = p + kPoints, ahead = next + kPoints < n ? kPoints : (next < n ? n - next : 0);
+      for (int64_t byte = 0; byte < ahead * 4 * hidden; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(code + next * 2 * hidden) + byte);
       for (int r = 0; r < rows; ++r)
         first_layer(s, w, code + (p + (r < count ? r : count - 1)) * 2 * hidden, first + r * s.pairs());
       for (int r = 0; r < rows; r += kRows) {

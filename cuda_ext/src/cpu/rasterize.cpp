@@ -6,7 +6,9 @@ namespace AVATAR_ISA {
 namespace {
 
 // The pixels of a tile while it is blended, by block: transmittance, list index of the last Gaussian looked at, colour,
-// and 1 where a pixel still takes more (0: it has had enough, or lies outside the picture).
+// and 1 where a pixel still takes more (0: it has had enough, or lies outside the picture). For playback `open` is the
+// transmittance as if blending never stopped, and zero outside the picture: it only falls, so one look at it tells
+// whether a pixel still takes more, and no Gaussian waits for the decision about the one before.
 template <typename T, int kChannels>
 struct Pixels {
   static constexpr int kStored = kChannels ? kChannels : kMaxChannels;
@@ -31,8 +33,8 @@ AVATAR_HD bool blend_block(const Scene<T>& scene, const Batch<T, kChannels>& bat
     e.along_x.store(along_x + k);
     e.along_y.store(along_y + k);
   }
-  V t = pixels.t[block], last = pixels.last[block];
-  Mask<T> open = pixels.open[block] > zero;
+  V t = pixels.t[block], last = pixels.last[block], endless = pixels.open[block];
+  Mask<T> open = endless > zero;
   V own[kChannels ? kChannels : 1];
   V* color = kChannels ? own : pixels.color[block];
   for (int c = 0; c < kChannels; ++c) own[c] = pixels.color[block][c];
@@ -41,17 +43,19 @@ AVATAR_HD bool blend_block(const Scene<T>& scene, const Batch<T, kChannels>& bat
     hits &= hits - 1;
     const V power = at_most(offsets.power(curvature[k], at_origin[k], along_x[k], along_y[k]), V(batch.bound[k]));
     const V alpha = keep(power >= smallest, exp2_approximate(power));
-    // A shorter chain of dependent operations; training keeps the order of its rounding.
-    const V next = kDraw ? t + (zero - alpha) * t : t - alpha * t;
-    open = open & (next > enough);
-    const V weight = keep(open, alpha * t);
+    // Training keeps the order of its rounding.
+    const V next = kDraw ? minus_product(endless, alpha, endless) : t - alpha * t;
+    open = kDraw ? next > enough : open & (next > enough);
+    const V weight = keep(open, alpha * (kDraw ? endless : t));
+    endless = next;
     t = select(open, next, t);
     if (!kDraw) last = select(open, V(start + k), last);
     for (int c = 0; c < channels; ++c) color[c] = color[c] + weight * batch.rgb(scene, k, c);
   }
   pixels.t[block] = t;
   pixels.last[block] = last;
-  pixels.open[block] = keep(open, V(1.0));
+  if (kDraw) open = endless > enough;
+  pixels.open[block] = keep(open, kDraw ? endless : V(1.0));  // no numbers too small to be ordinary
   for (int c = 0; c < kChannels; ++c) pixels.color[block][c] = own[c];
   return any(open);
 }

@@ -178,6 +178,17 @@ AVATAR_HD auto operator>=(Lanes<T> x, Lanes<T> y) {
   return y <= x;
 }
 
+// x - a b, rounded once where the machine can.
+template <typename T>
+AVATAR_HD Lanes<T> minus_product(Lanes<T> x, Lanes<T> a, Lanes<T> b) {
+  return x + (Lanes<T>(0.0) - a) * b;
+}
+#if defined(__AVX512F__)
+AVATAR_HD Lanes<float> minus_product(Lanes<float> x, Lanes<float> a, Lanes<float> b) {
+  return Lanes<float>((Vector<float>::values)_mm512_fnmadd_ps((__m512)a.v, (__m512)b.v, (__m512)x.v));
+}
+#endif
+
 #if defined(__AVX512F__)
 AVATAR_HD Lanes<float> root(Lanes<float> x) {
   return Lanes<float>((Vector<float>::values)_mm512_sqrt_ps((__m512)x.v));
