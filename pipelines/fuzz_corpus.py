@@ -243,8 +243,7 @@ def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.data import PersonDataset
-    from avatar.data.run import open_person
-    from avatar.eval.facts import training
+    from avatar.data.run import RunInfo, open_person
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, shown
     from avatar.train.trainer import Trainer
@@ -295,7 +294,7 @@ def _models(folder: Path) -> list[Target]:
         _target("checkpoint", run / "checkpoints" / "last" / "state.safetensors", checkpoint),
         _target("config", run / "config.toml", person_of),
         _target("training", run / "training.json", lambda path: finite(
-            [v for v in training(run).values() if isinstance(v, float)], "the record")),
+            [v for v in RunInfo.read(run).training().values() if isinstance(v, float)], "the record")),
     ]  # fmt: skip
 
 
