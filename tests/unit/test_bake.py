@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from avatar.cli.main import main
+from avatar.data.run import BAKED
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import DeformationField
 from avatar.fields.triplane import TriplaneHash
 from avatar.infer.avatar import Avatar
-from avatar.methods.gaussian.bake import FILE
 from avatar.motion import Motion
 from tests.person import make_person, small_config, train
 
@@ -70,7 +70,7 @@ def test_not_baked_or_baked_from_another_model(run, tmp_path, capsys):
         (other / name).write_bytes((run / name).read_bytes())
     with pytest.raises(AvatarError, match="is not baked"):
         Avatar.load(other, baked=True)
-    (other / FILE).write_bytes(_bake(run))
+    (other / BAKED).write_bytes(_bake(run))
     Avatar.load(other, baked=True)
     train(small_config(make_person(tmp_path / "person"), tmp_path / "again", steps=2))
     (other / "model.safetensors").write_bytes((tmp_path / "again" / "model.safetensors").read_bytes())
@@ -80,7 +80,7 @@ def test_not_baked_or_baked_from_another_model(run, tmp_path, capsys):
 
 def _bake(run):
     assert main(["export", "--format", "baked", str(run)]) == 0
-    return (run / FILE).read_bytes()
+    return (run / BAKED).read_bytes()
 
 
 @pytest.mark.parametrize("modes", ["0", "1000"])
