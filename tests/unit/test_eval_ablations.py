@@ -86,7 +86,7 @@ def test_little_held_out_video_is_said() -> None:
 
 
 def test_a_resumed_training_names_every_commit_that_trained_it(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    from avatar.eval.facts import training
+    from avatar.data.run import RunInfo
     from avatar.train import run as command
     from tests.person import small_config
 
@@ -96,5 +96,5 @@ def test_a_resumed_training_names_every_commit_that_trained_it(folder: Path, tmp
         place = {"date": f"2026-01-0{day}", "commit": commit, "hardware": {"cores": 2}}
         monkeypatch.setattr(command, "environment", lambda place=place: place)
         command.describe(run, small_config(folder, run), data)
-    found = training(run)
+    found = RunInfo.read(run).training()
     assert found["commit"] == "third" and [part["commit"] for part in found["earlier"]] == ["first", "second"]
