@@ -14,7 +14,20 @@ from typing import Any
 
 from jaxtyping import AbstractArray
 
-PACKAGES = ("avatar.geometry",)
+PACKAGES = tuple(
+    f"avatar.{name}"
+    for name in (
+        "geometry",
+        "motion",
+        "losses",
+        "audio",
+        "audio2motion",
+        "fields",
+        "methods",
+        "infer",
+        "export",
+    )
+)
 
 
 class ShapeError(TypeError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 
 from avatar.audio2motion.load import with_lips
 from avatar.infer.controls import Controls
@@ -58,9 +59,9 @@ class Frame:
         utterance: Number of the utterance that the audio belongs to, from 1 on; 0: none.
     """
 
-    image: np.ndarray
+    image: UInt8[np.ndarray, "H W 3"]
     pts: float
-    audio: np.ndarray
+    audio: Float32[np.ndarray, " N"]
     speaking: bool
     utterance: int
 
@@ -71,7 +72,7 @@ class _Due(NamedTuple):
     taken: Taken
     lips: Motion
     waiting: float
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
 
 
 class Session:

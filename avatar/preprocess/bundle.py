@@ -197,7 +197,7 @@ def adjust(
         h[-1, -1] += 1 / focal_sigma**2
         g[-1] += np.log(focal_prior / state.focal) / focal_sigma**2
         cross = np.concatenate([hps, hpf[..., None]], -1)  # [T, 6, size]
-        moved = None
+        moved, after = None, cost
         while damping < 1e6:
             # With L L' = Hpp the Schur complement is one product of a tall matrix with itself.
             half = np.linalg.inv(np.linalg.cholesky(hpp * (1 + damping * np.eye(6))))
@@ -225,7 +225,10 @@ def adjust(
     return state
 
 
-def _cost(landmarks, state, centre, sigma, share, shape_prior, shape_sigma, focal_prior, focal_sigma) -> float:
+def _cost(
+    landmarks: np.ndarray, state: Solution, centre: np.ndarray, sigma: np.ndarray, share: float,
+    shape_prior: np.ndarray, shape_sigma: float | np.ndarray, focal_prior: float, focal_sigma: float,
+) -> float:  # fmt: skip
     """Half the Huber cost plus the priors."""
     if (state.translation[:, 2] < 5).any():
         return np.inf  # a face inside the camera
