@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
-from jaxtyping import AbstractArray
+from jaxtyping import AbstractArray, config
 
 PACKAGES = tuple(
     f"avatar.{name}"
@@ -76,3 +77,14 @@ def _compare(value: Any, hint: Any, where: str) -> None:
         for inner in typing.get_args(hint):
             if inspect.isclass(inner) and issubclass(inner, AbstractArray):
                 _compare(value, inner, where)
+
+
+@contextmanager
+def unchecked() -> Generator[None]:
+    """Let wrong shapes reach the code inside, for tests of what it says about them itself."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", before)

@@ -31,7 +31,7 @@ class Splats:
     quats: Float[Tensor, "N 4"]
     scales: Float[Tensor, "N 3"]
     opacities: Float[Tensor, " N"]
-    colors: Float[Tensor, "N 3"]
+    colors: Float[Tensor, "N C"]
     region: Tensor
 
     def __len__(self) -> int:
