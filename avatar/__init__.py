@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from avatar.errors import AvatarError
     from avatar.eval.options import EvalOptions
     from avatar.eval.run import Evaluation, evaluate
-    from avatar.export.registry import Exporter, ExportSource, export_avatar, register_exporter
+    from avatar.export.registry import Exporter, ExportSource, register_exporter
+    from avatar.export.write import export_avatar
     from avatar.geometry.cameras import Camera
     from avatar.infer.avatar import Avatar
     from avatar.infer.camera_path import CameraPath
@@ -65,7 +66,7 @@ _PUBLIC = {
     "RunInfo": "avatar.data.run",
     "TrainConfig": "avatar.train.config",
     "evaluate": "avatar.eval.run",
-    "export_avatar": "avatar.export.registry",
+    "export_avatar": "avatar.export.write",
     "prepare": "avatar.preprocess.pipeline",
     "train_avatar": "avatar.train.run:train",
     "train_options": "avatar.train.config:from_preset",
