@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from avatar.errors import AvatarError
 
@@ -82,7 +82,7 @@ def check(config: Config) -> None:
         raise AvatarError("--no-run leaves nothing to do without --docs.")
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(config: Config) -> dict:
     """All numbers that the options ask for."""
     from avatar.bench import run
 

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
         face_box: x0, y0, x1, y1 in pixels around the face.
     """
 
-    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
+    index: int
     image: Tensor
     weight: Tensor
     person: Tensor
