@@ -38,11 +38,13 @@ class ShapeError(TypeError):
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, with arrays among its arguments and results compared with their annotations."""
     signature = inspect.signature(function)
+    known = functools.cache(functools.partial(_hints, function))  # at the first call: names may be defined below
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        if not (hints := known()):
+            return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs).arguments
-        hints = _hints(function)
         for name, value in given.items():
             _compare(value, hints.get(name), f"{function.__qualname__}: {name}")
         result = function(*args, **kwargs)
@@ -56,6 +58,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     names = getattr(inspect.unwrap(function), "__globals__", {})
     hints = {}
     for name, hint in function.__annotations__.items():
+        if isinstance(hint, str) and "[" not in hint:  # no shape
+            continue
         if isinstance(hint, str):
             try:
                 hint = eval(hint, names)  # of this repository, not of a user
