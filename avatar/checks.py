@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(path: Where, kind: str, fix: str = "") -> Iterator[None]:
+def reading(path: Where, kind: str, fix: str = "") -> Generator[None]:
     """Turn what goes wrong while a file is taken apart into an :class:`AvatarError` that names it.
 
     For code that does nothing but read: a fault of the toolkit in here would pass for one of the file.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,7 +67,7 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int) -> Generator[None]:
     """Torch and the native kernels use this many CPU threads inside."""
     import torch
 

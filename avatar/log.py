@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -70,7 +70,7 @@ _inside: list[str] = []
 
 
 @contextmanager
-def part_of(command: str) -> Iterator[None]:
+def part_of(command: str) -> Generator[None]:
     """While a larger command runs this one, the smaller one does not name what would follow it alone."""
     _inside.append(command)
     try:
@@ -82,7 +82,7 @@ def part_of(command: str) -> Iterator[None]:
 def _say(level: int, *parts: _Part) -> None:
     """Log a message under the name of the module that calls the function which calls this one."""
     parts = tuple((printable(text), style) for text, style in parts)
-    name = sys._getframe(2).f_globals.get("__name__", "")
+    name = sys._getframe(2).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]
     speaker = logging.getLogger(name) if name.startswith("avatar.") else logger
     text = "".join(text for text, _ in parts).lstrip("\n")
     speaker.log(level, text, extra={"parts": parts}, stacklevel=3)
@@ -101,7 +101,7 @@ _handler = TerminalHandler()
 
 
 @contextmanager
-def on_terminal() -> Iterator[None]:
+def on_terminal() -> Generator[None]:
     """Print messages and progress while a command runs; the settings of the logger are as before afterwards."""
     if _handler in logger.handlers:  # a command that runs another
         yield

@@ -21,7 +21,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,7 +44,7 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # folders t
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Generator[Path]:
     """Yield a path to write to; what is there becomes ``path`` when the block ends without an error.
 
     The file has the permissions that `open` would give it.
@@ -63,7 +63,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_dir(path: Path) -> Iterator[Path]:
+def atomic_dir(path: Path) -> Generator[Path]:
     """Like :func:`atomic_file` for a folder; an existing folder at ``path`` is replaced, and stays until then."""
     target = Path(os.path.abspath(path))
     try:
@@ -153,7 +153,7 @@ _writing: dict[str, int] = {}  # lock files that this process holds, and the thr
 
 
 @contextmanager
-def one_writer(path: Path, *, inside: bool = True) -> Iterator[None]:
+def one_writer(path: Path, *, inside: bool = True) -> Generator[None]:
     """Keep other processes from writing to a folder (or a file) while the block runs, and settle what they left.
 
     The lock ends with the process, killed or not. Within one thread it may be taken again. On a file system without

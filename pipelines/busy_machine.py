@@ -41,7 +41,7 @@ def steps() -> tuple[list[float], list[float]]:
     """Time of a training step in each turn, ms: with the cores free, and with one busy process on each."""
     trainer, batch = synthetic.make_trainer(GAUSSIANS, SIZE)
     for _ in range(2):
-        trainer._train_step(batch)
+        trainer.train_step(batch)
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     times: tuple[list[float], list[float]] = ([], [])
     try:
@@ -50,7 +50,7 @@ def steps() -> tuple[list[float], list[float]]:
                 other.send_signal(signal.SIGCONT if turn % 2 else signal.SIGSTOP)
             start = time.perf_counter()
             for _ in range(3):
-                trainer._train_step(batch)
+                trainer.train_step(batch)
             times[turn % 2].append((time.perf_counter() - start) / 3 * 1e3)
     finally:
         for other in others:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -21,13 +22,13 @@ class LinearResampler:
         self._held: Tensor | None = None
         self._base = self._frame = 0  # row number of held[0]; next row to make
 
-    def push(self, rows: Tensor) -> Tensor:
+    def push(self, rows: Float[Tensor, "n C"]) -> Float[Tensor, "m C"]:
         """Take rows [n, C] at ``rate``; return rows [m, C] at ``fps``."""
         held = self._held = rows if self._held is None else torch.cat([self._held, rows])
         ready = int((self._base + len(held) - 1) * self._fps / self._rate + 1e-6) + 1 - self._frame
         return self._take(held, ready) if len(held) else rows
 
-    def finish(self, total: int) -> Tensor:
+    def finish(self, total: int) -> Float[Tensor, "m C"]:
         """Return the rest, ``total`` rows in all: the last one is repeated."""
         if self._held is None or not len(self._held):
             return torch.zeros(0, 0) if self._held is None else self._held
@@ -72,7 +73,7 @@ class FrameResampler:
         """Seconds from a frame's time to the last row that it needs, at most."""
         return 0.0 if self._same else self._half / self._rate
 
-    def push(self, rows: np.ndarray) -> np.ndarray:
+    def push(self, rows: Float[np.ndarray, "n F"]) -> Float[np.ndarray, "m F"]:
         """Take rows [n, F]; return frames [m, F]."""
         if self._same:
             return rows
@@ -85,7 +86,7 @@ class FrameResampler:
         self._held, self._base = held[drop:], self._base + drop
         return out
 
-    def finish(self) -> np.ndarray:
+    def finish(self) -> Float[np.ndarray, "m F"]:
         """Return the remaining frames [m, F]."""
         if self._same or self._held is None or not len(self._held):
             return np.zeros((0, 0), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from jaxtyping import Float
 
 from avatar.io.audio import SAMPLE_RATE
 
@@ -28,7 +29,7 @@ class PowerSpectra:
         self._held = np.zeros(_FRAME // 2, np.float32)
         self._total = self._done = 0
 
-    def push(self, samples: np.ndarray) -> np.ndarray:
+    def push(self, samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, "n 257"]:
         """Take samples [N]; return rows [n, 257], in whole blocks of four."""
         self._held = np.concatenate([self._held, samples])
         self._total += len(samples)
@@ -58,7 +59,7 @@ class SpeechEnergy:
         frequency = _frequencies()
         self._band = (frequency >= _SPEECH_BAND[0]) & (frequency <= _SPEECH_BAND[1])
 
-    def push(self, samples: np.ndarray) -> np.ndarray:
+    def push(self, samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, "n 1"]:
         """Take samples [N]; return levels [n, 1]."""
         return self._levels(self._spectra.push(samples))
 
@@ -71,7 +72,7 @@ class SpeechEnergy:
         return np.maximum(decibels, ENERGY_FLOOR_DB).astype(np.float32)[:, None]
 
 
-def filtered(power: np.ndarray, filters: np.ndarray) -> np.ndarray:
+def filtered(power: Float[np.ndarray, "n 257"], filters: Float[np.ndarray, "257 B"]) -> Float[np.ndarray, "n B"]:
     """Apply filters [257, B] to spectra [n, 257]; returns [n, B]."""
     if len(power) % _BLOCK:  # the last rows of a stream
         return power @ filters
@@ -79,13 +80,13 @@ def filtered(power: np.ndarray, filters: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def mel_filters(bands: int, low: float = 60.0, high: float = 7600.0) -> np.ndarray:
+def mel_filters(bands: int, low: float = 60.0, high: float = 7600.0) -> Float[np.ndarray, "257 {bands}"]:
     """Triangular mel filters [257, bands], each of unit area in bins.
 
     Mel scale after O'Shaughnessy, ``2595 log10(1 + f / 700)``.
     """
 
-    def mel(f):
+    def mel(f: float) -> float:
         return 2595 * np.log10(1 + f / 700)
 
     edges = 700 * (10 ** (np.linspace(mel(low), mel(high), bands + 2) / 2595) - 1)

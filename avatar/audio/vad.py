@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 AHEAD_SECONDS = 1.0  # look-ahead for the level of the voice, so that the first word is judged by itself
 _VOICE_FORGETS = 1.0  # dB per second by which the assumed level of the voice sinks ...
@@ -67,7 +68,7 @@ class VoiceActivityDetector:
         """Frames after a frame that are needed to judge it."""
         return self._ahead + self._early
 
-    def push(self, energy: np.ndarray) -> VoiceActivity:
+    def push(self, energy: Float[np.ndarray, " n"]) -> VoiceActivity:
         """Take energy [n] in dB relative to full scale; return the frames [m] that can be judged."""
         self._energy = np.concatenate([self._energy, energy])
         if len(energy):
@@ -78,7 +79,7 @@ class VoiceActivityDetector:
         """Return the rest."""
         return self._take(len(self._energy))
 
-    def judge(self, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, energy: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Loudness relative to the voice [n] and the gate [n] of a whole recording."""
         blocks = self.push(energy), self.finish()
         return np.concatenate([b.loudness for b in blocks]), np.concatenate([b.gate for b in blocks])

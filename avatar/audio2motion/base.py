@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float
 
 from avatar.io.audio import SAMPLE_RATE, chunked
 from avatar.motion import Motion
@@ -74,7 +75,7 @@ def drive(model: AudioToMotion, chunks: Iterable[np.ndarray]) -> Iterator[Motion
         yield motion
 
 
-def motion_of(model: AudioToMotion, samples: np.ndarray) -> Motion:
+def motion_of(model: AudioToMotion, samples: Float[np.ndarray, " N"]) -> Motion:
     """Drive a model with a whole recording [N]; returns as many frames as begin within it."""
     return Motion.cat([Motion.zeros(0, model.fps), *drive(model, chunked(samples, _PIECE))])
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.motion import Motion
@@ -46,7 +47,7 @@ class LipClosure:
         direction = normalizer.matrix.T @ (normalizer.matrix @ weights)
         return LipClosure(direction / (direction @ weights), float(rest @ weights))
 
-    def __call__(self, motion: Motion, probability: Tensor) -> Motion:
+    def __call__(self, motion: Motion, probability: Float[Tensor, " T"]) -> Motion:
         """Bring the lips together by ``probability`` [T], 0 to 1; lips that are closed stay as they are."""
         if not bool(probability.any()):
             return motion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from avatar.motion.mouth import FACE, opening_weights
 
@@ -10,12 +11,12 @@ LONGEST_PAUSE = 60.0  # seconds, in what is read
 _PAUSE_COST = 0.01  # of correlation, that closing the lips sooner may cost
 
 
-def mouth_opening(channels: np.ndarray) -> np.ndarray:
+def mouth_opening(channels: Float[np.ndarray, "T C"]) -> Float[np.ndarray, " T"]:
     """Gap between the lips [T] in centimetres, of mouth channels [T, C]."""
     return channels[:, : len(FACE)] @ opening_weights()
 
 
-def opening_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
+def opening_correlation(predicted: Float[np.ndarray, "T C"], real: Float[np.ndarray, "T C"]) -> float:
     """Correlation of the lip opening of two mouths [T, C]; 0 where nobody speaks, or moves."""
     both = np.stack([mouth_opening(predicted), mouth_opening(real)])
     return float(np.corrcoef(both)[0, 1]) if both.std(1).min() > 1e-6 else 0.0
@@ -36,7 +37,9 @@ def choose_pause(free: np.ndarray, real: np.ndarray, rest: np.ndarray, gates: di
     return next(pause for pause, score in scores.items() if score >= max(scores.values()) - _PAUSE_COST)
 
 
-def closed_mouth(targets: np.ndarray, opens: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def closed_mouth(
+    targets: Float[np.ndarray, "T C"], opens: Float[np.ndarray, " T"], valid: Bool[np.ndarray, " T"]
+) -> Float[np.ndarray, " C"]:
     """The person's resting mouth [C]: the typical frame of the most closed tenth, of silent ones if there are enough.
 
     Args:

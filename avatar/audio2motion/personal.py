@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,7 +46,7 @@ class MouthNet(nn.Module):
         self.convs = nn.ModuleList(nn.Conv1d(_HIDDEN, _HIDDEN, _KERNEL, padding=_KERNEL // 2) for _ in range(_LAYERS))
         self.leave = nn.Linear(_HIDDEN, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B T inputs"]) -> Float[Tensor, "B T outputs"]:
         """[B, T, inputs] to [B, T, outputs], both standardised."""
         x = functional.dropout(x, 0.2, self.training)
         x = functional.gelu(self.enter(x)).transpose(1, 2)
@@ -91,7 +92,7 @@ class PersonalSpeech:
         """Begin an utterance; only mouth, jaw and cheeks move."""
         return PersonalStream(self)
 
-    def predict(self, features: np.ndarray, energy: np.ndarray) -> Motion:
+    def predict(self, features: Float[np.ndarray, "T F"], energy: Float[np.ndarray, " T"]) -> Motion:
         """The motion for features [T, F] and energy [T] at the person's frame rate."""
         return _Mouth(self).frames(FrameFeatures(features, energy), final=True)
 

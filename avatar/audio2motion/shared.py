@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.audio.encoders.base import SpeechEncoder
@@ -108,7 +109,7 @@ class SharedPrior:
         parts = [quick if part.name == quick.name else part for part in self.encoder.parts]
         return replace(self, encoder=SpeechEncoder(parts), gain=_STREAMING_GAIN * self.gain)
 
-    def inputs(self, features: np.ndarray) -> Tensor:
+    def inputs(self, features: Float[np.ndarray, "T F"]) -> Float[Tensor, "T R"]:
         """Inputs of the regression [T, R] for features [T, F] of consecutive rows."""
         return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
 
@@ -134,12 +135,14 @@ def pause_gate(pause: float) -> VoiceActivityDetector:
     return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=_SILENCE)
 
 
-def project(features: np.ndarray, mean: Tensor, std: Tensor, basis: Tensor) -> Tensor:
+def project(
+    features: Float[np.ndarray, "T F"], mean: Float[Tensor, " F"], std: Float[Tensor, " F"], basis: Float[Tensor, "F K"]
+) -> Float[Tensor, "T K"]:
     """[T, K] of features [T, F]."""
     return ((torch.from_numpy(features) - mean) / std).clamp(-_LIMIT, _LIMIT) @ basis
 
 
-def stack(rows: Tensor, behind: int, ahead: int) -> Tensor:
+def stack(rows: Float[Tensor, "T K"], behind: int, ahead: int) -> Float[Tensor, "T R"]:
     """[T, (behind + 1 + ahead) * K + 1]: each row with those around it (the ends repeat), and a one."""
     padded = torch.cat([rows[:1].expand(behind, -1), rows, rows[-1:].expand(ahead, -1)])
     parts = [padded[i : i + len(rows)] for i in range(behind + 1 + ahead)]
@@ -185,7 +188,7 @@ class SharedSpeech:
         """Begin an utterance whose lips the caller brings together, with :meth:`close`."""
         return SharedParts(self)
 
-    def close(self, motion: Motion, probability: Tensor) -> Motion:
+    def close(self, motion: Motion, probability: Float[Tensor, " T"]) -> Motion:
         """Bring the person's lips together by the closure ``probability`` [T]."""
         return LipClosure.of(self.normalizer, self.rest)(motion, probability)
 
@@ -193,11 +196,11 @@ class SharedSpeech:
         """The same by :meth:`SharedPrior.streaming`. Adapting the streaming prior follows the person better."""
         return replace(self, prior=self.prior.streaming(), gain=_STREAMING_GAIN * self.gain)
 
-    def ungated(self, inputs: Tensor) -> Tensor:
+    def ungated(self, inputs: Float[Tensor, "T R"]) -> Float[Tensor, "T C"]:
         """Channels [T, CHANNELS] of inputs [T, R], with the gain, without the gate."""
         return self.normalizer.bias + self.gain * (self.predicted(inputs) - self.normalizer.bias)
 
-    def predicted(self, inputs: Tensor) -> Tensor:
+    def predicted(self, inputs: Float[Tensor, "T R"]) -> Float[Tensor, "T C"]:
         """Channels [T, CHANNELS] of inputs [T, R], without the gain."""
         channels = self.normalizer.restore(inputs @ self.prior.weights)
         return channels if self.correction is None else channels + inputs @ self.correction

@@ -53,7 +53,7 @@ def _rasterize(*arguments: Any) -> tuple[Tensor, Tensor]:
     columns, rows = -(-width // TILE), -(-height // TILE)
     with torch.no_grad():
         reach = _reach(conics, opacities, radii.to(_DEVICE))
-        ids = torch.empty(0)
+        keys = ids = torch.empty(0)
         if len(reach):
             _, keys, ids = gsplat.isect_tiles(means2d[None], reach[None], depths[None], TILE, columns, rows)
     if len(ids):

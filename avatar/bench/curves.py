@@ -30,10 +30,11 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
         frame_peak = most_memory(CPU)
         del avatar
         trainer, batch = make_trainer(n, size)
-        trainer._train_step(batch)
-        step = interleaved({"step": lambda t=trainer, b=batch: t._train_step(b)}, CPU, repeats, seconds)["step"]
+        train_step = trainer.train_step
+        train_step(batch)
+        step = interleaved({"step": lambda run=train_step, b=batch: run(b)}, CPU, repeats, seconds)["step"]
         start_memory(CPU)
-        trainer._train_step(batch)
+        train_step(batch)
         rows.append(
             {
                 "gaussians": n, "size": size, "frame_ms": frame.ms, "frame_runs": frame.runs,

@@ -141,7 +141,7 @@ def _options(kind: type, default: Any, path: tuple[str, ...] = ()) -> Iterator[_
             yield _Option(place, hint, MISSING if value is tyro.MISSING else value, texts.get(field.name, ""))
 
 
-def _class_default(field: dataclasses.Field) -> Any:
+def _class_default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,7 +32,7 @@ class Ranks:
 
     @staticmethod
     @contextmanager
-    def join() -> Iterator[Ranks]:
+    def join() -> Generator[Ranks]:
         """Meet the others; only the first speaks meanwhile."""
         if not dist.is_available() or not dist.is_torchelastic_launched():
             yield Ranks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ class Recordings(Sequence[Recording]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         entry = self._entries[index]
         values, seen = self._cache.mouth(entry.key).in_step(entry.offset.audio_delay_s)
         target = relative(values, *self._scales[entry.speaker])

@@ -83,7 +83,7 @@ def _frames(data: Record, name: str) -> list[int]:
 def _level(data: Record, name: str) -> Level:
     if (found := data.text(name)) not in LEVELS:
         raise AvatarError(f"{data.place(name)} is none of {', '.join(LEVELS)}.")
-    return cast(Level, found)
+    return found
 
 
 def _inner(kind: type[Parsed]) -> Read:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from avatar import log
 from avatar.data import ernerf
@@ -151,7 +152,7 @@ def write_transforms(data: PersonDataset, folder: Path) -> None:
         (folder / name).write_text(json.dumps(transforms, indent=1) + "\n")
 
 
-def centring_error(data: PersonDataset, camera: Camera, turn: Tensor) -> float:
+def centring_error(data: PersonDataset, camera: Camera, turn: Float[Tensor, "3 3"]) -> float:
     """Largest distance in pixels by which a landmark moves when ``camera`` stands in for the person's own."""
     import torch
 
@@ -200,7 +201,7 @@ def write_frame(data: PersonDataset, index: int, folder: Path) -> None:
     np.lib.format.open_memmap(folder / "teeth_mask" / f"{index}.npy", "w+", bool, image.shape[:2])
 
 
-def class_image(masks: dict[str, np.ndarray]) -> np.ndarray:
+def class_image(masks: dict[str, np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
     """The most likely class of each pixel as its colour, uint8 RGB [H, W, 3]."""
     colours = {"face": HEAD, "hair": HAIR, "neck": NECK, "clothes": TORSO, "background": BACKGROUND}
     best = np.argmax([masks[name] for name in colours], axis=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avatar.fields.deformation import Deformation, DeformationField, attribute_widths
@@ -45,11 +46,15 @@ class BakedField(nn.Module):
         self.register_buffer("reading", reading)
         self._asked: tuple[Tensor, Tensor, Tensor] | None = None  # code, and of the probes: code, mean
 
-    def forward(self, field: DeformationField, code: Tensor, condition: Tensor) -> Deformation:
+    def forward(
+        self, field: DeformationField, code: Float[Tensor, "N H"], condition: Float[Tensor, " C"]
+    ) -> Deformation:
         """Deformation of all Gaussians under a condition [condition]; ``field`` and ``code`` as they were baked."""
         return Deformation(*self.changes(field, code, condition).split(_WIDTHS, -1))
 
-    def changes(self, field: DeformationField, code: Tensor, condition: Tensor) -> Tensor:
+    def changes(
+        self, field: DeformationField, code: Float[Tensor, "N H"], condition: Float[Tensor, " C"]
+    ) -> Float[Tensor, "N 10"]:
         """The same as one tensor [N, 10], attributes side by side."""
         if self._asked is None or self._asked[0] is not code:
             self._asked = code, code[self.probes], self.mean[self.probes]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avatar.native import deform_code, deform_mlp
@@ -66,14 +67,14 @@ class DeformationField(nn.Module):
         scale = torch.cat([torch.full((_WIDTH[n],), _SCALE[n] * (n in deforms)) for n in _WIDTH])
         self.register_buffer("output_scale", scale)
 
-    def features(self, points: Tensor, embedding: Tensor) -> Tensor:
+    def features(self, points: Float[Tensor, "N 3"], embedding: Float[Tensor, "N E"]) -> Float[Tensor, "N F"]:
         """Input features of Gaussians at canonical positions [N, 3] with embeddings [N, E]."""
         if self.encoding is None:
             return embedding
         encoded = self.encoding(points)
         return torch.cat([encoded, embedding], -1) if embedding.shape[1] else encoded
 
-    def spatial_code(self, points: Tensor, embedding: Tensor) -> Tensor:
+    def spatial_code(self, points: Float[Tensor, "N 3"], embedding: Float[Tensor, "N E"]) -> Float[Tensor, "N H"]:
         """Code [N, 2 hidden] of Gaussians, arguments as in :meth:`features`: base and attention.
 
         It depends on nothing else, so it is constant once training is over, and inference caches it.
@@ -81,16 +82,18 @@ class DeformationField(nn.Module):
         base, attention = self.spatial(self.features(points, embedding)).chunk(2, -1)
         return torch.cat([base, torch.sigmoid(attention) * 2], -1)
 
-    def forward(self, points: Tensor, embedding: Tensor, condition: Tensor) -> Deformation:
+    def forward(
+        self, points: Float[Tensor, "N 3"], embedding: Float[Tensor, "N E"], condition: Float[Tensor, " C"]
+    ) -> Deformation:
         """Changes of Gaussians under one condition vector [condition]; other arguments as in :meth:`features`."""
         features = self.features(points, embedding)
         return self._split(deform_mlp(features, self.spatial.weight, self.spatial.bias, *self._layers(condition)))
 
-    def from_code(self, code: Tensor, condition: Tensor) -> Deformation:
+    def from_code(self, code: Float[Tensor, "N H"], condition: Float[Tensor, " C"]) -> Deformation:
         """The same from :meth:`spatial_code`, without gradients."""
         return self._split(self.changes(code, condition))
 
-    def changes(self, code: Tensor, condition: Tensor) -> Tensor:
+    def changes(self, code: Float[Tensor, "N H"], condition: Float[Tensor, " C"]) -> Float[Tensor, "N 10"]:
         """The same as one tensor [N, 10], attributes side by side."""
         return deform_code(code, *self._layers(condition))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -113,6 +114,6 @@ class Gaussians(nn.Module):
             self._counted = region, region._version, int((region < REGIONS.index("torso")).sum())
         return self._counted[2]
 
-    def displacement(self, vertices: Tensor) -> Tensor:
+    def displacement(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "N 3"]:
         """What the face mesh does to each Gaussian: [N, 3] from landmark displacements [V, 3]."""
         return F.embedding_bag(self.bind_index, vertices, mode="sum", per_sample_weights=self.bind_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,15 +50,15 @@ class Skinning(nn.Module):
         self.register_buffer("torso_pivot", torso_pivot.clone())
         self.register_buffer("warp_box", warp_box.clone())
 
-    def to_canonical(self, head_points: Tensor) -> Tensor:
+    def to_canonical(self, head_points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Canonical positions of points [..., 3] in head axes."""
         return head_points @ axis_angle_to_matrix(self.head_rotation).T + self.head_translation
 
-    def to_head(self, canonical: Tensor) -> Tensor:
+    def to_head(self, canonical: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Head-frame positions of canonical points [..., 3]."""
         return (canonical - self.head_translation) @ axis_angle_to_matrix(self.head_rotation)
 
-    def rotate_to_canonical(self, vectors: Tensor) -> Tensor:
+    def rotate_to_canonical(self, vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Canonical directions of head-frame displacements [..., 3]."""
         return vectors @ axis_angle_to_matrix(self.head_rotation).T
 
@@ -66,7 +67,7 @@ class Skinning(nn.Module):
         rigid = (points - self.torso_pivot - translation) @ axis_angle_to_matrix(rotation) + self.torso_pivot
         return rigid - self.warp(rigid, warp)
 
-    def warp(self, means: Tensor, warp: Tensor) -> Tensor:
+    def warp(self, means: Float[Tensor, "N 3"], warp: Float[Tensor, " WIDTH"]) -> Float[Tensor, "N 3"]:
         """Displacements [N, 3] of canonical points by the torso's warp [WIDTH], parallel to the image plane.
 
         The grid lies in the plane of the pivot; a point moves with what it covers there.
@@ -77,7 +78,9 @@ class Skinning(nn.Module):
         moved = F.embedding_bag(index, warp.view(-1, 2), mode="sum", per_sample_weights=weight) / nearness
         return F.pad(moved, (0, 1))
 
-    def forward(self, means: Tensor, quats: Tensor, weight: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, means: Float[Tensor, "N 3"], quats: Float[Tensor, "N 4"], weight: Float[Tensor, "N 1"], pose: Pose
+    ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 4"]]:
         """Posed means [N, 3] and quaternions [N, 4].
 
         Args:
@@ -135,7 +138,7 @@ class LandmarkBasis(nn.Module):
         solution = torch.linalg.solve(gram, c.T @ displacements.double().flatten(1))
         return LandmarkBasis(solution.float(), gaze)
 
-    def forward(self, channels: Tensor, gaze: Tensor) -> Tensor:
+    def forward(self, channels: Float[Tensor, " C"], gaze: Float[Tensor, 2]) -> Float[Tensor, "V 3"]:
         """Displacements [V, 3] for one frame's channels [C] and gaze [2]."""
         moved = (channels @ self.matrix).view(-1, 3)
         yaw, pitch = (EYE_RADIUS * (gaze.sin() - self.gaze.sin())).unbind()

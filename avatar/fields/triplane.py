@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avatar.native import triplane_encode
@@ -44,7 +45,7 @@ class TriplaneHash(nn.Module):
         self.width = 3 * levels * features
         self._sizes: list[int] | None = None  # the resolutions on the host: reading them off a GPU would wait for it
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features [N, width] of points [N, 3]."""
         unit = ((points - self.middle) / self.extent).clamp(-1, 1)
         if self._sizes is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.backends import RendererName
@@ -130,7 +131,7 @@ class Avatar:
         audio: Path | str | Iterable[np.ndarray],
         controls: Controls | None = None,
         camera: Camera | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[UInt8[Tensor, "H W 3"]]:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
         Args:
@@ -170,7 +171,9 @@ class Avatar:
         return min(MOST_AT_ONCE, torch.get_num_threads())
 
     @torch.inference_mode()
-    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+    def render(
+        self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
+    ) -> UInt8[Tensor, "H W 3"]:
         """Draw one frame.
 
         Args:
@@ -185,7 +188,9 @@ class Avatar:
         return self.playback(*self._placed(camera, motion, index, background))
 
     @torch.inference_mode()
-    def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+    def draw(
+        self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
+    ) -> UInt8[Tensor, "H W 3"]:
         """Draw the same as :meth:`render` without what playback prepared, such as a CUDA graph."""
         return self.model.draw(*self._placed(camera, motion, index, background))
 
@@ -216,7 +221,7 @@ class Avatar:
         return "head" in self.model.parts
 
     @torch.inference_mode()
-    def render_head(self, camera: Camera, motion: Motion, index: int) -> Tensor:
+    def render_head(self, camera: Camera, motion: Motion, index: int) -> Float[Tensor, "H W 4"]:
         """Draw the head alone (face, mouth, hair; not the neck), hidden where neck and torso are in front of it.
 
         Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
@@ -31,8 +32,8 @@ class CameraPath:
         period: Seconds after which the path starts again, or None.
     """
 
-    times: np.ndarray
-    views: np.ndarray
+    times: Float[np.ndarray, " K"]
+    views: Float[np.ndarray, "K 3"]
     period: float | None = None
 
     @staticmethod
@@ -73,7 +74,7 @@ class CameraPath:
         azimuth, elevation, zoom = (float(v) for v in view)
         return azimuth, elevation, zoom
 
-    def camera(self, source: Camera, pivot: Tensor, time: float) -> Camera:
+    def camera(self, source: Camera, pivot: Float[Tensor, 3], time: float) -> Camera:
         """The camera at second ``time``, turned around ``pivot`` ([3], world centimetres)."""
         azimuth, elevation, zoom = self.at(time)
         return source if (azimuth, elevation, zoom) == (0, 0, 1) else source.orbit(pivot, azimuth, elevation, zoom)

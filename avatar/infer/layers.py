@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.data.run import HEADMOTION, MOTION
@@ -213,7 +214,7 @@ class MotionLayers:
         for source in self.sources:
             source.finish()
 
-    def compose(self, lips: Motion, start: int, waiting: Tensor | None = None) -> Motion:
+    def compose(self, lips: Motion, start: int, waiting: Float[Tensor, " T"] | None = None) -> Motion:
         """Lay lips over the head motion and apply the edits.
 
         Args:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -17,7 +17,7 @@ _END = object()
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """Iterate over ``items``, made in a thread of their own at most ``depth`` ahead. Errors come out here."""
-    waiting: queue.Queue = queue.Queue(depth)
+    waiting: queue.Queue[Any] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
 
@@ -82,7 +82,7 @@ class Worker(Generic[T]):
 
     def __init__(self, work: Callable[[T], object], depth: int = 8) -> None:
         self._work = work
-        self._queue: queue.Queue = queue.Queue(depth)
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.geometry.cameras import Camera
@@ -30,7 +31,7 @@ class Renderer(Protocol):
     def camera(self) -> Camera: ...
 
     @property
-    def pivot(self) -> Tensor: ...
+    def pivot(self) -> Float[Tensor, 3]: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -38,7 +39,9 @@ class Renderer(Protocol):
     @property
     def info(self) -> Mapping[str, Any]: ...
 
-    def render(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+    def render(
+        self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
+    ) -> UInt8[Tensor, "H W 3"]:
         """Draw frame ``index`` of ``motion`` as uint8 RGB [H, W, 3]; see `Avatar.render`."""
         ...
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 
 from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
@@ -60,9 +61,9 @@ class Frame:
         ended: Utterances whose audio is over with this frame. Each comes once, unless it was interrupted.
     """
 
-    image: np.ndarray
+    image: UInt8[np.ndarray, "H W 3"]
     pts: float
-    audio: np.ndarray
+    audio: Float32[np.ndarray, " N"]
     speaking: bool
     utterance: int
     ended: tuple[int, ...] = ()
@@ -74,7 +75,7 @@ class _Due(NamedTuple):
     taken: Taken
     lips: Motion
     waiting: float
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
 
 
 class Session:

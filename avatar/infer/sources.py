@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from jaxtyping import Float32
 
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, open_audio
@@ -65,7 +66,7 @@ def _read_samples(file: IO[bytes]) -> Iterator[np.ndarray]:
             yield np.frombuffer(data, np.float32)
 
 
-def checked_samples(samples: np.ndarray) -> np.ndarray:
+def checked_samples(samples: np.ndarray) -> Float32[np.ndarray, " N"]:
     """Samples [N] as a plan takes them: float32 in -1 to 1; what is not a number becomes silence.
 
     Raises:

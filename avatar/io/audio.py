@@ -6,6 +6,7 @@ import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.io.media import ADVICE, ffmpeg_reason, open_media
 from avatar.writing import atomic_file
+
+if TYPE_CHECKING:
+    from av import AudioFrame, AudioStream
+    from av.container import InputContainer
 
 SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
@@ -242,7 +247,7 @@ def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
         raise AvatarError(f"{path} contains no audio: its audio track has zero length.", fix=ADVICE["audio"])
 
 
-def _frames(container, stream) -> Iterator:
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """Decoded frames; damaged packets are passed over (their place is filled from the timestamps)."""
     import av
 

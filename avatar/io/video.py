@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -301,7 +301,7 @@ def declared_size(stream: av.VideoStream) -> tuple[int, int]:
     return stream.codec_context.width, stream.codec_context.height
 
 
-def _packets(container: InputContainer, stream) -> Iterator[av.Packet]:
+def _packets(container: InputContainer, stream: Any) -> Iterator[av.Packet[Any]]:
     """Demux to the end; an error in the container ends the stream, as a player does it."""
     import av
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import av
 import numpy as np
@@ -19,6 +19,9 @@ from avatar.errors import AvatarError
 from avatar.io.audio import probe_audio
 from avatar.io.media import open_media
 from avatar.writing import NewFile, disk_error
+
+if TYPE_CHECKING:
+    _Packet = av.Packet[av.AudioStream]
 
 BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small images
 BT709 = 1
@@ -165,8 +168,8 @@ class _AudioTrack:
         # Times count from the first sample, as in `avatar.io.audio`: an MP3's comes after its encoder's delay.
         self._zero = Fraction(self._source.start_time or 0) * (self._source.time_base or 1)
         self._copy = self._source.codec_context.name == "aac" and self._start == 0 and self._zero == 0
-        self._packets: Iterator[tuple[Fraction, av.Packet]] = iter(())
-        self._pending: tuple[Fraction, av.Packet] | None = None
+        self._packets: Iterator[tuple[Fraction, _Packet]] = iter(())
+        self._pending: tuple[Fraction, _Packet] | None = None
 
     def attach(self, output: OutputContainer) -> None:
         if self._copy:
@@ -197,7 +200,7 @@ class _AudioTrack:
         self._packets, self._pending = iter(()), None
         self._input.close()
 
-    def _copied(self) -> Iterator[tuple[Fraction, av.Packet]]:
+    def _copied(self) -> Iterator[tuple[Fraction, _Packet]]:
         for packet in self._input.demux(self._source):
             if packet.dts is None or packet.pts is None or packet.time_base is None:
                 continue
@@ -205,7 +208,7 @@ class _AudioTrack:
             packet.stream = self._stream
             yield at, packet
 
-    def _encoded(self, rate: int) -> Iterator[tuple[Fraction, av.Packet]]:
+    def _encoded(self, rate: int) -> Iterator[tuple[Fraction, _Packet]]:
         context = self._stream.codec_context
         resampler = AudioResampler(format="fltp", layout=self._layout, rate=rate)
         fifo = av.AudioFifo()
@@ -223,7 +226,7 @@ class _AudioTrack:
             yield from self._encode(rest, rate)
         yield from self._encode(None, rate)
 
-    def _encode(self, frame: av.AudioFrame | None, rate: int) -> Iterator[tuple[Fraction, av.Packet]]:
+    def _encode(self, frame: av.AudioFrame | None, rate: int) -> Iterator[tuple[Fraction, _Packet]]:
         for packet in self._stream.codec_context.encode(frame):
             packet.stream = self._stream
             yield Fraction(packet.pts or 0, rate), packet

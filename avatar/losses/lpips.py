@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ class LPIPS(nn.Module):
         except (KeyError, OSError) as error:
             raise AvatarError(f"{path} does not hold the LPIPS network:", why=str(error)) from None
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, a: Float[Tensor, "*batch H W 3"], b: Float[Tensor, "*batch H W 3"]) -> Float[Tensor, "*batch"]:
         """Distances [...] of pictures [..., H, W, 3] in 0..1, at least 31 pixels wide and high."""
         if min(a.shape[-3:-1]) < MIN_SIZE:
             raise ValueError(f"LPIPS needs pictures of at least {MIN_SIZE} pixels, got {tuple(a.shape)}")
@@ -79,7 +80,7 @@ class LPIPS(nn.Module):
             distance = distance + F.conv2d(difference, getattr(self, f"head{i}")).mean((1, 2, 3))
         return distance
 
-    def features(self, image: Tensor) -> list[Tensor]:
+    def features(self, image: Float[Tensor, "*batch H W 3"]) -> list[Float[Tensor, "B C h w"]]:
         """Activations [B, C, h, w] of the five layers for pictures [..., H, W, 3] in 0..1."""
         x = image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2)
         x = (x * 2 - 1 - self.shift) / self.scale

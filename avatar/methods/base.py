@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from avatar.checks import Record
@@ -41,9 +42,9 @@ class RenderOutput:
         aux: Tensors for the method's own regularizers and callbacks.
     """
 
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor | None = None
+    rgb: Float[Tensor, "H W 3"]
+    alpha: Float[Tensor, "H W 1"]
+    depth: Float[Tensor, "H W 1"] | None = None
     aux: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -291,12 +292,12 @@ class Method(nn.Module, ABC):
         """One frame, on the CPU: the head pose that the model was built around, with a neutral face."""
 
     @property
-    def pivot(self) -> Tensor:
+    def pivot(self) -> Float[Tensor, 3]:
         """World point [3] inside the head at the reference pose, which free view turns around."""
         pose = self.reference_motion(25.0)
         return torch.tensor(PIVOT) @ axis_angle_to_matrix(pose.head_rotation[0]).T + pose.head_translation[0]
 
-    def background_at(self, camera: Camera) -> Tensor:
+    def background_at(self, camera: Camera) -> Float[Tensor, "H W 3"]:
         """The stored background [H, W, 3] at the camera's size."""
         return resized(self.background, camera)
 
@@ -316,7 +317,9 @@ class Method(nn.Module, ABC):
         return self.draw
 
     @torch.no_grad()
-    def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+    def draw(
+        self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
+    ) -> UInt8[Tensor, "H W 3"]:
         """Draw one frame, uint8 RGB [H, W, 3]; on a CPU several threads do so at once.
 
         Args:
@@ -352,7 +355,7 @@ class Method(nn.Module, ABC):
         raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
 
 
-def resized(image: Tensor, camera: Camera) -> Tensor:
+def resized(image: Float[Tensor, "h w 3"], camera: Camera) -> Float[Tensor, "H W 3"]:
     """An image [H, W, 3] at the camera's size."""
     size = (camera.height, camera.width)
     if image.shape[:2] == size:

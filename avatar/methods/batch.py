@@ -24,7 +24,7 @@ class Batch(NamedTuple):
         pixels: [N, 2] x, y of single pixels of the frame; None: this is an image.
     """
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
     image: Tensor
     weight: Tensor
     person: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avatar.motion import Motion
@@ -43,7 +44,7 @@ class Conditioner(nn.Module):
         unit = (raw - mean) * scale
         return Conditioner(mean, scale, unit.quantile(0.005, 0).clamp(-4, 4), unit.quantile(0.995, 0).clamp(-4, 4))
 
-    def forward(self, motion: Motion, index: int) -> Tensor:
+    def forward(self, motion: Motion, index: int) -> Float[Tensor, " C"]:
         """Condition [width] of one frame."""
         # Pose correction must fit the image by moving the head, not by changing the condition.
         raw = _raw(motion, index).detach()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from avatar import log
@@ -72,7 +73,7 @@ def load(path: Path, person: MotionStats) -> Motion:
     return _motion(path, table, fps, person)
 
 
-def coefficients(path: Path) -> tuple[np.ndarray, float]:
+def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
     """What a ``.csv`` or ``.json`` says about the face, and nothing about whose it is.
 
     Returns:
@@ -96,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], float]:
     return _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
 
 
-def head_angles(rotation: Tensor) -> np.ndarray:
+def head_angles(rotation: Float[Tensor, "T 3"]) -> Float[np.ndarray, "T 3"]:
     """Yaw, pitch and roll in degrees, [T, 3], of head rotations [T, 3]; roll first, then pitch, then yaw."""
     m = axis_angle_to_matrix(rotation.double()).numpy()
     yaw = np.arctan2(m[:, 0, 2], m[:, 2, 2])
@@ -105,7 +106,7 @@ def head_angles(rotation: Tensor) -> np.ndarray:
     return np.degrees(np.stack([-yaw, -pitch, roll], 1))
 
 
-def head_rotation(angles: np.ndarray) -> Tensor:
+def head_rotation(angles: Float[np.ndarray, "T 3"]) -> Float[Tensor, "T 3"]:
     """The inverse of :func:`head_angles`."""
     yaw, pitch, roll = torch.from_numpy(np.radians(np.asarray(angles, np.float64))).unbind(1)
     zero = torch.zeros_like(yaw)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.motion.arkit import ARKIT, MOUTH
@@ -36,7 +37,7 @@ class FaceMap:
     matrix: Tensor
     offset: Tensor
 
-    def __call__(self, arkit: Tensor) -> Tensor:
+    def __call__(self, arkit: Float[Tensor, "*batch 52"]) -> Float[Tensor, "*batch 38"]:
         """Face channels [..., 38] of coefficients [..., 52]."""
         return self.offset + arkit @ self.matrix
 

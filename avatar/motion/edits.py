@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -63,7 +64,7 @@ def scale_pose(block: Motion, scale: float, stats: MotionStats) -> Motion:
     return block.map(**{n: torch.lerp(getattr(stats.rest, n), getattr(block, n), scale) for n in POSE_TRACKS})
 
 
-def breathe(block: Motion, seconds: Tensor) -> Motion:
+def breathe(block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
     """Let the chest rise and fall, and the head with it."""
     phase = 2 * math.pi * BREATHS_PER_MINUTE / 60 * seconds
     rise = -BREATH * torch.sin(phase - 0.3 * torch.sin(phase))  # breathing out takes longer than in; y points down
@@ -91,7 +92,7 @@ class Blinks:
         self._shapes = _blink_shapes(stats)
         self._fps = stats.track.fps
 
-    def __call__(self, block: Motion, seconds: Tensor) -> Motion:
+    def __call__(self, block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
         """The block with other blinks."""
         arkit, face = block.arkit.clone(), block.face.clone()
         eyes, lids = self._rest.arkit[:, EYES], self._rest.face[:, LIDS]
@@ -156,7 +157,7 @@ class Gaze:
         self._direction, self._camera = direction, camera
         self._follow = _following(stats.track)
 
-    def __call__(self, block: Motion, seconds: Tensor) -> Motion:
+    def __call__(self, block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
         """The block with another gaze."""
         if self._direction is not None:
             wanted = torch.tensor(self._direction).deg2rad().expand(len(block), 2)
@@ -172,7 +173,7 @@ class Gaze:
         return block.map(gaze=wanted, arkit=arkit, face=face)
 
 
-def gaze_to(block: Motion, place: Tensor) -> Tensor:
+def gaze_to(block: Motion, place: Float[Tensor, "T 3"]) -> Float[Tensor, "T 2"]:
     """Yaw and pitch in the head, radians [T, 2], from the head to world points [T, 3]."""
     turn = axis_angle_to_matrix(block.head_rotation)
     towards = ((place - block.head_translation)[:, None] @ turn)[:, 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.errors import AvatarError
@@ -79,7 +80,7 @@ class Mix:
             strengths[name] = strengths.get(name, 0.0) + strength
         return Mix(strengths=strengths, region=region or "all")
 
-    def arkit(self) -> Tensor:
+    def arkit(self) -> Float[Tensor, 52]:
         """[52] what is added to the coefficients."""
         out = torch.zeros(len(ARKIT))
         for emotion, strength in self.strengths.items():
@@ -111,7 +112,7 @@ class Expression:
             most = limit * float(span[region].norm())
             self.face[region] *= min(1.0, most / max(float(self.face[region].norm()), 1e-6))
 
-    def __call__(self, block: Motion, strength: Tensor) -> Motion:
+    def __call__(self, block: Motion, strength: Float[Tensor, " T"]) -> Motion:
         """The block with the expression at a strength [T] of 0 to 1."""
         arkit = (block.arkit + strength[:, None] * self.arkit).clamp(0, 1)
         moved = block.map(arkit=arkit, face=block.face + strength[:, None] * self.face)

@@ -13,6 +13,7 @@ import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +85,7 @@ _SIN1 = (CHANNEL_INDEX["lip_inner_y_sin1"], CHANNEL_INDEX["lip_outer_y_sin1"])
 GAP_INNER, GAP_OUTER = ([CHANNEL_INDEX[f"lip_{name}_y_sin{k}"] for k in range(1, MODES)] for name in ("inner", "outer"))
 
 
-def encode(displacements: np.ndarray) -> np.ndarray:
+def encode(displacements: Float[np.ndarray, "T 478 3"]) -> Float[np.ndarray, "T 38"]:
     """Channels of landmark displacements.
 
     Args:
@@ -97,23 +98,23 @@ def encode(displacements: np.ndarray) -> np.ndarray:
     return np.einsum("tvd,cvd->tc", displacements, _basis()[1]).astype(np.float32)
 
 
-def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
+def mouth_opening(landmarks: Float[np.ndarray, "T 478 axes"]) -> Float[np.ndarray, " T"]:
     """Gap between the inner lips, averaged over three columns, in the units of ``landmarks`` [T, 478, 2 or 3]."""
     upper, lower = landmarks[:, [13, 82, 312], :2], landmarks[:, [14, 87, 317], :2]
     return np.linalg.norm(upper - lower, axis=-1).mean(-1)
 
 
-def relative_opening(landmarks: np.ndarray) -> np.ndarray:
+def relative_opening(landmarks: Float[np.ndarray, "T 478 axes"]) -> Float[np.ndarray, " T"]:
     """Mouth opening over the distance of the outer eye corners, [T]; independent of the size of the face."""
     return mouth_opening(landmarks) / np.linalg.norm(landmarks[:, 33, :2] - landmarks[:, 263, :2], axis=-1)
 
 
-def opening_change(face: Tensor) -> Tensor:
+def opening_change(face: Float[Tensor, "*batch 38"]) -> Float[Tensor, "*batch"]:
     """Gap between the inner lips in their middle minus the neutral face's, [...] centimetres, of channels [..., 38]."""
     return 2 * (face[..., _SIN1[0]] - face[..., CHANNEL_INDEX["lip_inner_y_sin3"]])
 
 
-def open_lips(face: Tensor, gap: Tensor) -> Tensor:
+def open_lips(face: Float[Tensor, "*batch 38"], gap: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 38"]:
     """Channels [..., 38] with the lips moved apart by ``gap`` [...] centimetres in their middle, both lips alike."""
     moved = face.clone()
     for channel in _SIN1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from avatar.errors import AvatarError
 from avatar.io.arrays import LARGEST, load_array
@@ -43,7 +44,9 @@ def _sided(name: str) -> tuple[str, ...]:
 KNOWN = frozenset(full for targets in _ARKIT_OF.values() for name in targets for full in _sided(name))
 
 
-def to_arkit(weights: np.ndarray, names: Sequence[str], where: Path | str = "The animation") -> np.ndarray:
+def to_arkit(
+    weights: Float[np.ndarray, "T C"], names: Sequence[str], where: Path | str = "The animation"
+) -> Float[np.ndarray, "T 52"]:
     """ARKit coefficients [T, 52] of blendshape weights [T, len(names)]; zero for those that are not in `KNOWN`.
 
     Raises:
@@ -60,7 +63,7 @@ def to_arkit(weights: np.ndarray, names: Sequence[str], where: Path | str = "The
     return np.clip(weights @ matrix, 0, 1.2)
 
 
-def load(path: Path) -> np.ndarray:
+def load(path: Path) -> Float[np.ndarray, "T 52"]:
     """ARKit coefficients [T, 52] of a file NAME.bs.npy, by the names in `NAMES_FILE` beside it.
 
     Raises:

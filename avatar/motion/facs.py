@@ -7,6 +7,7 @@ no annotated data and are not OpenFace's.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from avatar.motion.arkit import INDEX
 
@@ -26,7 +27,9 @@ NEUTRAL_PERCENTILE = 10.0  # of a person's own frames; OpenFace takes its neutra
 WIDE_OPEN = 0.25  # gap between the lips that counts as intensity E, in distances of the outer eye corners
 
 
-def action_units(arkit: np.ndarray, lip_gap: np.ndarray) -> dict[str, np.ndarray]:
+def action_units(
+    arkit: Float[np.ndarray, "T 52"], lip_gap: Float[np.ndarray, " T"]
+) -> dict[str, Float[np.ndarray, " T"]]:
     """Intensities, 0 to 5.
 
     Args:

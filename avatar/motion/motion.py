@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -45,15 +46,15 @@ class Motion:
     """
 
     fps: float
-    arkit: Tensor
-    face: Tensor
-    head_rotation: Tensor
-    head_translation: Tensor
-    gaze: Tensor
-    torso_rotation: Tensor
-    torso_translation: Tensor
-    torso_warp: Tensor
-    valid: Tensor
+    arkit: Float[Tensor, "T 52"]
+    face: Float[Tensor, "T 38"]
+    head_rotation: Float[Tensor, "T 3"]
+    head_translation: Float[Tensor, "T 3"]
+    gaze: Float[Tensor, "T 2"]
+    torso_rotation: Float[Tensor, "T 3"]
+    torso_translation: Float[Tensor, "T 3"]
+    torso_warp: Float[Tensor, "T 132"]
+    valid: Bool[Tensor, " T"]
 
     def __post_init__(self) -> None:
         t = self.arkit.shape[0]
@@ -102,7 +103,7 @@ class Motion:
         """Tracks of one frame rate, one after the other."""
         return replace(tracks[0], **{n: torch.cat([getattr(t, n) for t in tracks]) for n in _WIDTHS})
 
-    def blend(self, other: Motion, weight: Tensor) -> Motion:
+    def blend(self, other: Motion, weight: Float[Tensor, " T"]) -> Motion:
         """A linear mix with a track of the same length; ``weight`` [T] is 0 for this one and 1 for the other."""
         mix = weight[:, None]
         mixed = {n: torch.lerp(getattr(self, n), getattr(other, n), mix) for n, width in _WIDTHS.items() if width}

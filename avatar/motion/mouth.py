@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avatar.errors import AvatarError
@@ -66,12 +67,12 @@ def opening_weights() -> np.ndarray:
     return weights[FACE]
 
 
-def mouth_channels(motion: Motion) -> np.ndarray:
+def mouth_channels(motion: Motion) -> Float[np.ndarray, "T C"]:
     """Mouth channels [T, CHANNELS] of a motion: lips, jaw and cheeks of ``face``, then the mouth's coefficients."""
     return np.concatenate([motion.face[:, FACE].numpy(), motion.arkit[:, MOUTH].numpy()], 1)
 
 
-def with_mouth(channels: Tensor, fps: float) -> Motion:
+def with_mouth(channels: Float[Tensor, "T C"], fps: float) -> Motion:
     """Make a motion of which only the mouth moves, from channels [T, CHANNELS]."""
     base = Motion.zeros(len(channels), fps)
     face, coefficients = base.face.clone(), base.arkit.clone()
@@ -80,7 +81,7 @@ def with_mouth(channels: Tensor, fps: float) -> Motion:
     return base.map(face=face, arkit=coefficients)
 
 
-def articulation(channels: np.ndarray) -> np.ndarray:
+def articulation(channels: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "T A"]:
     """Reduce mouth channels [T, CHANNELS] to articulation [T, len(ARTICULATION)], centimetres and coefficients."""
     return channels @ _reduction()
 
@@ -98,7 +99,7 @@ def _reduction() -> np.ndarray:
     return matrix
 
 
-def talking(opening: np.ndarray, seen: np.ndarray, fps: float) -> np.ndarray:
+def talking(opening: Float[np.ndarray, " T"], seen: Bool[np.ndarray, " T"], fps: float) -> Bool[np.ndarray, " T"]:
     """Find the frames [T] in which a tracked mouth talks; its rest in pauses tells nothing about articulation.
 
     Where that leaves less than a second, all tracked frames are returned.
@@ -116,12 +117,14 @@ def talking(opening: np.ndarray, seen: np.ndarray, fps: float) -> np.ndarray:
     return talks if talks.sum() >= fps else seen
 
 
-def relative(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def relative(
+    values: Float[np.ndarray, "T A"], centre: Float[np.ndarray, " A"], spread: Float[np.ndarray, " A"]
+) -> Float[np.ndarray, "T A"]:
     """Articulation [T, A] in spreads from the centre, outliers cut off."""
     return np.clip((values - centre) / spread, -_LIMIT, _LIMIT).astype(np.float32)
 
 
-def spread_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spread_of(values: Float[np.ndarray, "T A"]) -> tuple[Float[np.ndarray, " A"], Float[np.ndarray, " A"]]:
     """Centre (median) [A] and spread (standard deviation, at least what noise has) [A] of articulation [T, A]."""
     return np.median(values, 0).astype(np.float32), np.maximum(values.std(0), _FLOOR).astype(np.float32)
 
@@ -161,11 +164,11 @@ class MouthNormalizer:
         bias = mean - middle @ matrix
         return MouthNormalizer(*(torch.from_numpy(np.asarray(a, np.float32)) for a in (centre, spread, matrix, bias)))
 
-    def normalise(self, channels: np.ndarray) -> np.ndarray:
+    def normalise(self, channels: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "T A"]:
         """Mouth channels [T, CHANNELS] to articulation in spreads [T, A]."""
         return relative(articulation(channels), self.centre.numpy(), self.spread.numpy())
 
-    def restore(self, z: Tensor) -> Tensor:
+    def restore(self, z: Float[Tensor, "T A"]) -> Float[Tensor, "T C"]:
         """Articulation in spreads [T, A] to the person's mouth channels [T, CHANNELS]."""
         return self.bias + z.clamp(-_LIMIT, _LIMIT) @ self.matrix
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -97,7 +98,7 @@ def _torso_follows(person: MotionStats) -> Tensor:
     return torch.linalg.solve(head.T @ head + len(head) * torch.diag(least), head.T @ torso).float()
 
 
-def back_and_forth(track: Motion, at: Tensor) -> Motion:
+def back_and_forth(track: Motion, at: Int[Tensor, " T"]) -> Motion:
     """Frames ``at`` [T] of a track played forwards, backwards, forwards ...: no jump where it begins again."""
     last = len(track) - 1
     if last < 1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.errors import AvatarError
@@ -71,7 +72,7 @@ class MotionStats:
             track=track,
         )
 
-    def closedness(self, face: Tensor) -> Tensor:
+    def closedness(self, face: Float[Tensor, "*batch 38"]) -> Float[Tensor, "*batch"]:
         """1 where the lips of face channels [..., 38] touch, 0 where they are clearly apart, smooth in between."""
         opening = (opening_change(face) - self.closed) / max(self.opened - self.closed, 1e-3)
         t = ((opening - 0.05) / 0.20).clamp(0, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.checks import Record, number
@@ -48,7 +49,7 @@ class Span:
         """Whether it holds all the time."""
         return self.start == -math.inf and self.end == math.inf
 
-    def weight(self, seconds: Tensor) -> Tensor:
+    def weight(self, seconds: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
         """[T] 1 inside, 0 outside, and a raised cosine over the edges."""
         outside = torch.maximum(self.start - seconds, seconds - self.end)
         if self.fade <= 0:

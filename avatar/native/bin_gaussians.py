@@ -113,12 +113,12 @@ def _compute_cuda(
         *("bin_count", means2d, means2d, conics, opacities, radii, n, width, height),
         *(slot_offsets, limits, native.workspace("bin_count_workspace", means2d, n)),
     )
-    fixed = pair_capacity._current
+    fixed = pair_capacity._current  # pyright: ignore[reportPrivateUsage]
     capacity = int(slot_offsets[n]) if fixed is None else fixed.count
     if capacity == 2**31 - 1:
         raise AvatarError("More than 2^31-2 pairs of tile and Gaussian:", why="the Gaussians are too large.")
     ids, slots = radii.new_empty(capacity), radii.new_empty(capacity)
-    overflow = None if fixed is None else fixed._flag(radii.device)
+    overflow = None if fixed is None else fixed._flag(radii.device)  # pyright: ignore[reportPrivateUsage]
     native.call(
         *("bin_fill", means2d, means2d, conics, opacities, depths, radii, n, width, height),
         *(slot_offsets, capacity, tile_offsets, ids, slots, overflow),

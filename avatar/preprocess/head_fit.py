@@ -174,6 +174,7 @@ def refit(
     state = Solution(
         focal=old.focal, shape=old.shape, rotation=old.rotation[picked], translation=old.translation[picked]
     )
+    sigma = fit.sigma
     for _ in range(2):
         off = np.linalg.norm(seen[picked] - bundle.project(state, centre), axis=-1)
         spread = np.ma.median(np.ma.masked_array(off, ~known[picked]), axis=0).filled(np.inf) / 1.1774

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -136,7 +136,7 @@ class Landmarker:
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Generator[None]:
     """Send the process's standard error to nowhere: MediaPipe's C++ logs there and has no switch for it."""
     sys.stderr.flush()
     saved = os.dup(2)

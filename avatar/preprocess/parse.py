@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,7 +91,7 @@ def save_mask(path: Path, shares: np.ndarray) -> None:
 
 
 @contextmanager
-def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
+def open_parsers(count: int) -> Generator[tuple[list[Parser], str]]:
     """Open ``count`` parsers for as many threads, or one where only shapes are left; yields them and their method."""
     with ExitStack() as stack:
         parser, method = stack.enter_context(open_parser())
@@ -100,7 +100,7 @@ def open_parsers(count: int) -> Iterator[tuple[list[Parser], str]]:
 
 
 @contextmanager
-def open_parser() -> Iterator[tuple[Parser, str]]:
+def open_parser() -> Generator[tuple[Parser, str]]:
     """Open the segmenter or, where its model cannot be had, shapes from the landmarks; yields it and its name."""
     from avatar.assets.store import fetch
 

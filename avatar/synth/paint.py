@@ -101,7 +101,7 @@ def _stroke(size: int, curve: np.ndarray, width: float, blur: float) -> np.ndarr
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), blur)
 
 
-def _blend(image: np.ndarray, colour, mask: np.ndarray, strength: float = 1.0) -> None:
+def _blend(image: np.ndarray, colour: Sequence[float] | np.ndarray, mask: np.ndarray, strength: float = 1.0) -> None:
     image += (np.asarray(colour, np.float32) - image) * (mask[..., None] * strength)
 
 

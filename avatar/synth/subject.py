@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -220,7 +221,9 @@ class Subject:
             for strand, tone in zip(_smooth(strands, 40), tones):
                 _line(canvas, strand, tone, 1)
 
-    def _catch_light(self, canvas, side: str, points: np.ndarray, focal: float, shot: Shot, scale: float) -> None:
+    def _catch_light(
+        self, canvas: np.ndarray, side: str, points: np.ndarray, focal: float, shot: Shot, scale: float
+    ) -> None:
         spot = self.body.eyes[side] + EYE_RADIUS * np.array([0, 0, -1.0]) @ gaze_matrix(shot.gaze * 0.6).T
         world = shot.head_rotation @ spot + shot.head_translation + np.array([-0.22, -0.20, 0])
         at = world[:2] / world[2] * focal + self._principal(points, focal, shot)
@@ -271,12 +274,12 @@ def _smooth(points: np.ndarray, count: int = 24) -> np.ndarray:
     return _spline(points.shape[-2], count) @ points
 
 
-def _line(canvas: np.ndarray, points: np.ndarray, colour, width: int) -> None:
+def _line(canvas: np.ndarray, points: np.ndarray, colour: Iterable[float], width: int) -> None:
     cv2.polylines(canvas, [np.round((points - 0.5) * 16).astype(np.int32)], False, [float(c) for c in colour], width,
                   cv2.LINE_8, 4)  # fmt: skip
 
 
-def _dot(canvas: np.ndarray, at: np.ndarray, radius: float, colour) -> None:
+def _dot(canvas: np.ndarray, at: np.ndarray, radius: float, colour: Iterable[float]) -> None:
     centre = (round(float(at[0] - 0.5) * 16), round(float(at[1] - 0.5) * 16))
     cv2.circle(canvas, centre, round(radius * 16), [float(c) for c in colour], -1, cv2.LINE_8, 4)
 

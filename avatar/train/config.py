@@ -80,7 +80,12 @@ def from_preset(method: str, quality: str, **options: Any) -> TrainConfig:
         AvatarError: There is no such method or quality.
     """
     parts = preset(method, quality)
-    given = {"model": parts.model, "loss": parts.loss, "optim": parts.optim, "schedule": parts.schedule} | options
+    given: dict[str, Any] = {
+        "model": parts.model,
+        "loss": parts.loss,
+        "optim": parts.optim,
+        "schedule": parts.schedule,
+    } | options
     return TrainConfig(method=method, quality=quality, **given)
 
 

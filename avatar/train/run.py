@@ -99,7 +99,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
 def command(config: TrainConfig) -> str:
     """The command line of a training: PERSON, --out, --method, --quality, and what differs from the preset."""
     preset = from_preset(config.method, config.quality, person=config.person, out=config.out)
-    given = {} if config.method == DEFAULT else {"method": config.method}
+    given: dict[str, Any] = {} if config.method == DEFAULT else {"method": config.method}
     given |= {"quality": config.quality}
     given |= differences(table(config, ("person", "out", "config", "resume", "overwrite")), table(preset))
     words = ["avatar", "train", str(config.person), "--out", str(config.out)]

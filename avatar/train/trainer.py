@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from avatar.train.batches import FrameSampler, prefetch
 from avatar.train.config import TrainConfig, differences, options, settings
 from avatar.train.poses import PoseCorrection
 from avatar.writing import atomic_dir, atomic_file
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
@@ -160,7 +163,7 @@ class Trainer:
         y = int(np.clip(y0 + draw[1] * max(y1 - y0 - side, 1), 0, height - side))
         return self._lpips(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side])
 
-    def _train_step(self, batch: Batch) -> dict[str, Tensor] | None:
+    def train_step(self, batch: Batch) -> dict[str, Tensor] | None:
         """One optimisation step, and what its loss consists of.
 
         On the CPU, None when the numbers were not finite (nothing was changed). On a GPU the step is made all the same,
@@ -211,7 +214,7 @@ class Trainer:
                     for batch in prefetch(self.data, self.sampler, sizes, self.step, self.config.loss, self.device):
                         if not self._launched and self._snapshot_due():
                             self._take_snapshot()
-                        parts = {} if batch.index in self._banned else self._train_step(batch)
+                        parts = {} if batch.index in self._banned else self.train_step(batch)
                         bad = batch.index if parts is None else None
                         if parts:
                             self._launched.append((self.step + 1, batch.index, parts))
@@ -248,7 +251,7 @@ class Trainer:
         changes = any(callback.due(step, self.steps) for callback in self.callbacks)
         return self.device.type == "cpu" or step == self.steps or changes or any(step % n == 0 for n in every)
 
-    def _settle(self, writer) -> int | None:
+    def _settle(self, writer: SummaryWriter) -> int | None:
         """Read and log the losses of the launched steps; the frame of the first that was not finite, or None."""
         launched, self._launched = self._launched, []
         if not launched:
@@ -276,7 +279,7 @@ class Trainer:
         counts = "".join(f"  {value:g} {name}" for name, value in self.model.stats().items())
         return f"PSNR {self.psnr:.2f}{counts}"
 
-    def _report(self, writer, step: int, parts: dict[str, float]) -> None:
+    def _report(self, writer: SummaryWriter, step: int, parts: dict[str, float]) -> None:
         psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
         self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
         if step % 20 == 0:

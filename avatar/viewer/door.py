@@ -19,7 +19,7 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -107,7 +107,7 @@ class Door:
         return self._loopback and is_loopback(name)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> Generator[None]:
         """Let viser start, with everything that it lets listen behind this door.
 
         viser has no way to check a request, so the function of websockets with which it starts listening is replaced
@@ -196,7 +196,7 @@ def is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def unprinted() -> Iterator[None]:
+def unprinted() -> Generator[None]:
     """Keep viser from printing: its address lacks the token."""
     console = rich.get_console()
     quiet, console.quiet = console.quiet, True

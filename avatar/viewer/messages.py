@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, structs
@@ -123,7 +123,7 @@ class CheckedConnection(ServerConnection):
         uploads: Shared by all connections of a server.
     """
 
-    def __init__(self, *args, **options) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.complain: Callable[[str], None] = lambda _: None
         self.upload_field: str | None = None
@@ -142,7 +142,7 @@ class CheckedConnection(ServerConnection):
                 return
         super().process_event(event)
 
-    async def recv(self, decode: bool | None = None) -> Data:
+    async def recv(self, decode: bool | None = None) -> Data:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The next message that the page may send."""
         while True:
             data = await super().recv(decode)

@@ -88,7 +88,7 @@ class Visitor:
 
     def __init__(self, client: viser.ClientHandle, connection: CheckedConnection, viewer: Viewed) -> None:
         self.client, self._connection, self._viewer = client, connection, viewer
-        self.shown: tuple = ()
+        self.shown: tuple[Any, ...] = ()
         self.images = 0
         self._spoken: Motion | None = None
         self._began = 0.0
@@ -151,7 +151,7 @@ class Visitor:
             fields["pose"] = gui.add_dropdown("Head motion", (AS_GIVEN, *POSES))
             self._upload = gui.add_upload_button("Speak an audio file", mime_type="audio/*,video/*")
             self._upload.on_upload(lambda event: self._uploaded(event.target.value))
-            self._connection.upload_field = self._upload._impl.uuid
+            self._connection.upload_field = self._upload._impl.uuid  # pyright: ignore[reportPrivateUsage]  # viser has no other
             gui.add_button("Stop").on_click(lambda _: self.hush())
             self._message = gui.add_markdown("")
             self._player = gui.add_html("")

@@ -212,7 +212,7 @@ def test_the_synthetic_avatar_moves_and_learns():
     assert first.shape == (48, 48, 3) and (first - 102).abs().mean() > 5  # not only the plate
     assert (first - later).abs().mean() > 1
     trainer, batch = make_trainer(300, 48)
-    losses = [trainer._train_step(batch) for _ in range(12)]
+    losses = [trainer.train_step(batch) for _ in range(12)]
     assert losses[0] is not None and losses[-1] is not None and losses[-1]["mse"] < losses[0]["mse"]
 
 

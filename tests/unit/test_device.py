@@ -112,7 +112,7 @@ def test_a_step_never_waits(person, tmp_path, monkeypatch):
     monkeypatch.setattr(LPIPS, "load", lambda: some_lpips())
     with pretended(monkeypatch) as gpu:
         trainer = Trainer(PersonDataset(person), config)
-        original, waits = trainer._train_step, []
+        original, waits = trainer.train_step, []
 
         def step(batch):
             gpu.waits.clear()
@@ -120,7 +120,7 @@ def test_a_step_never_waits(person, tmp_path, monkeypatch):
             waits.append(list(gpu.waits))
             return parts
 
-        monkeypatch.setattr(trainer, "_train_step", step)
+        monkeypatch.setattr(trainer, "train_step", step)
         trainer.run(open_run(config))
         assert all(isinstance(p, GpuTensor) for p in trainer.model.parameters())
         assert all(isinstance(v, GpuTensor) for v in trainer.state().values())

@@ -177,7 +177,7 @@ def test_a_method_may_train_on_patches(person, tmp_path, monkeypatch):
             patched.setattr(trainer, "_loss", lambda out, batch: (seen.append((out, batch)), original(out, batch))[1])
             for trainer.step in range(3):
                 batch = load(data, 3 + trainer.step, (data.width, data.height), config.loss)
-                assert trainer._train_step(batch) is not None
+                assert trainer.train_step(batch) is not None
             return trainer.state()
 
     whole = trained(lambda frame, _: frame)

@@ -239,11 +239,11 @@ def test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing(data, tmp_pat
     trainer = Trainer(data, small_config(data.folder, tmp_path / "run", steps=8))
     batch = load(data, FRAME, FULL, LossConfig())
     for trainer.step in (3, 4):  # poses are corrected from a fifth of the training on
-        assert trainer._train_step(batch) is not None
+        assert trainer.train_step(batch) is not None
     before = {key: value.clone() for key, value in trainer.state().items()}
     trainer.step = 5
     poisoned = with_broken_gradient(trainer, name, 5, monkeypatch)
-    assert trainer._train_step(batch) is None and poisoned == [FRAME]
+    assert trainer.train_step(batch) is None and poisoned == [FRAME]
     after = trainer.state()
     assert before.keys() == after.keys()
     assert [key for key in before if not torch.equal(before[key], after[key])] == []

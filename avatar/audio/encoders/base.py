@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from jaxtyping import Float
 
 from avatar.io.audio import chunked
 
@@ -76,7 +77,7 @@ class SpeechEncoder:
         return {"parts": [part.config for part in self.parts]}
 
 
-def encode(encoder: AudioEncoder, samples: np.ndarray) -> np.ndarray:
+def encode(encoder: AudioEncoder, samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, "T F"]:
     """Rows [n, dim] of a whole recording [N], at the encoder's own rate."""
     stream = encoder.open()
     return np.concatenate([*(stream.push(piece) for piece in chunked(samples)), stream.finish()])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
     return (excess * (gaussians.region >= REGIONS.index("neck"))[:, None]).square().mean()
 
 
-def nearest_neighbours(means: Tensor) -> Tensor:
+def nearest_neighbours(means: Float[Tensor, "N 3"]) -> Tensor:
     """Indices [N, NEIGHBOURS] of the nearest other points of each of ``means`` [N, 3]."""
     points = means.detach().cpu().numpy()
     nearest = np.asarray(KDTree(points).query(points, k=NEIGHBOURS + 1)[1])

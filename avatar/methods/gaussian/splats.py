@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from avatar.backends import RendererName, renderer
@@ -26,17 +27,17 @@ class Splats:
         region: [N] uint8 index into `avatar.fields.gaussians.REGIONS`.
     """
 
-    means: Tensor
-    quats: Tensor
-    scales: Tensor
-    opacities: Tensor
-    colors: Tensor
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+    opacities: Float[Tensor, " N"]
+    colors: Float[Tensor, "N C"]
     region: Tensor
 
     def __len__(self) -> int:
         return self.means.shape[0]
 
-    def transformed(self, world: Tensor) -> Splats:
+    def transformed(self, world: Float[Tensor, "4 4"]) -> Splats:
         """Move, turn and scale all Gaussians.
 
         Args:
