@@ -250,7 +250,7 @@ def whole_frame(scene: Scene) -> Case:
 
 
 def rendered_frame(scene: Scene) -> Case:
-    """A frame of an avatar from its motion to grey levels, as played back; on a GPU with and without a CUDA graph."""
+    """Draw a frame of an avatar as playback does; on a GPU with and without a CUDA graph."""
     avatar = make_avatar(len(scene.means), scene.size, scene.device)
     track = motion(8)
     draw = avatar.draw if scene.device.type == "cuda" else avatar.render

@@ -33,7 +33,7 @@ PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """One rendered frame.
+    """One rendered frame, or some of its pixels: ``image`` is then [N] in place of [H, W].
 
     Attributes:
         rgb: [H, W, 3] RGB 0..1, composited over the background; a new tensor, which the caller may change in place.
@@ -42,9 +42,9 @@ class RenderOutput:
         aux: Tensors for the method's own regularizers and callbacks.
     """
 
-    rgb: Float[Tensor, "H W 3"]
-    alpha: Float[Tensor, "H W 1"]
-    depth: Float[Tensor, "H W 1"] | None = None
+    rgb: Float[Tensor, "*image 3"]
+    alpha: Float[Tensor, "*image 1"]
+    depth: Float[Tensor, "*image 1"] | None = None
     aux: Mapping[str, Any] = field(default_factory=dict)
 
 
