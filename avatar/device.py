@@ -79,6 +79,28 @@ def cpu_threads(count: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def training_threads() -> Generator[None]:
+    """Give the native kernels all CPU threads inside, and torch's own operators half of them.
+
+    Torch cuts each operator of a training step into one piece per thread and waits for the slowest. Its operators are
+    short, so the pieces gain little on free cores, and the waits cost much beside other programs
+    (docs/notes/kernels.md). Results do not depend on it.
+    """
+    import torch
+
+    from avatar.native.library import set_num_threads
+
+    threads = torch.get_num_threads()
+    set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        set_num_threads(None)
+
+
 class OnDevice:
     """Keep copies on a device of the last few things asked for.
 

@@ -68,7 +68,8 @@ def line(name: str, turns: list[float]) -> str:
 def main() -> None:
     print(f"load before: {os.getloadavg()[0]:.1f}")
     print(line("frame, processor time", frame()))
-    free, busy = steps()
+    with training_threads():
+        free, busy = steps()
     print(line("training step, cores free", free))
     print(line("training step, cores busy", busy))
     print(f"busy over free: {statistics.median(busy) / statistics.median(free):.2f}")

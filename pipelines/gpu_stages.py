@@ -223,8 +223,7 @@ def train_steps(record: Record) -> None:
             launching_ms=round(10 * launched, 3),
         )  # fmt: skip
         if n == 30_000 and size == 512:
-            train_step = trainer.train_step
-            _profile(record, "step", lambda run=train_step, b=batch: run(b))
+            _profile(record, "step", lambda run=trainer.train_step, b=batch: run(b))
         del trainer
 
 

@@ -11,6 +11,7 @@ import torch
 
 from avatar.bench.measure import interleaved, most_memory, start_memory
 from avatar.bench.person import make_avatar, make_trainer, motion_blocks
+from avatar.device import training_threads
 
 CPU = torch.device("cpu")
 
@@ -31,10 +32,11 @@ def model_rows(points: Iterable[tuple[int, int]], repeats: int, seconds: float) 
         del avatar
         trainer, batch = make_trainer(n, size)
         train_step = trainer.train_step
-        train_step(batch)
-        step = interleaved({"step": lambda run=train_step, b=batch: run(b)}, CPU, repeats, seconds)["step"]
-        start_memory(CPU)
-        train_step(batch)
+        with training_threads():
+            train_step(batch)
+            step = interleaved({"step": lambda run=train_step, b=batch: run(b)}, CPU, repeats, seconds)["step"]
+            start_memory(CPU)
+            train_step(batch)
         rows.append(
             {
                 "gaussians": n, "size": size, "frame_ms": frame.ms, "frame_runs": frame.runs,

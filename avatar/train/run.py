@@ -23,7 +23,7 @@ from avatar.data.run import (
     TRAINING,
     RunInfo,
 )  # fmt: skip
-from avatar.device import choose_device
+from avatar.device import choose_device, training_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.methods.registry import DEFAULT
@@ -76,12 +76,13 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     if (device := choose_device(config.device)).type == "cuda":
         log.info(f"Training on {torch.cuda.get_device_name(device)}.")
     describe(folder, config, data)
-    try:
-        trainer.run(folder)
-    except KeyboardInterrupt:
-        log.info(f"\nStopped at step {trainer.step} and saved. Go on with: {command(config)} --resume")
-        raise
-    trainer.align_held_out()
+    with training_threads():
+        try:
+            trainer.run(folder)
+        except KeyboardInterrupt:
+            log.info(f"\nStopped at step {trainer.step} and saved. Go on with: {command(config)} --resume")
+            raise
+        trainer.align_held_out()
     summary = save_tracking(trainer, folder)
     keep = config.prior is not None
     train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
