@@ -17,6 +17,8 @@ from collections.abc import Callable
 import avatar.bench.person as synthetic  # isort: skip  # before torch: it sets how threads wait
 import torch
 
+from avatar.device import training_threads
+
 GAUSSIANS, SIZE, TURNS, FRAMES = 30_000, 512, 20, 10
 
 
