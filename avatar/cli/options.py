@@ -174,7 +174,7 @@ def _field(option: _Option) -> tuple[str, Any, Any]:
         return option.path[-1], view, dataclasses.field(default_factory=view) if _free(view) else MISSING
     marks: dict[str, Any] = {"help": reflow(option.text)} if option.text else {}
     repeated = tyro.conf.UseAppendAction in getattr(option.hint, "__metadata__", ())
-    if option.default is None or (option.default == () and not repeated):  # the text says what happens without it
+    if option.default in (None, "") or (option.default == () and not repeated):  # the text says what happens without it
         marks["help_behavior_hint"] = ""
     if (metavar := _metavar(option)) is not None:
         marks["metavar"] = metavar

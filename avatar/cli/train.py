@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def parse(argv: list[str], prog: str, description: str) -> TrainConfig:
 def given(argv: list[str], name: str) -> str | None:
     """The value of an option in a command line, the last one, or None."""
     found = None
-    for word, after in zip(argv, [*argv[1:], None], strict=True):
+    for word, after in itertools.zip_longest(argv, argv[1:]):
         if word == f"--{name}" and after is not None:
             found = after
         elif word.startswith(f"--{name}="):

@@ -39,6 +39,10 @@ class PersonDataset:
                 f"{self.folder} is not a prepared person.", why=f"It has no {FILE}.",
                 fix=f"Run `avatar prepare VIDEO --out {self.folder}` first.",
             )  # fmt: skip
+        if (self.folder / "config.toml").is_file():  # a RUN folder has a copy of person.json
+            raise AvatarError(
+                f"{self.folder} is a RUN folder, not a prepared person.", fix="Give the PERSON folder of its training."
+            )
         self.info = self._files.info()
         self.width: int = self.info.width
         self.height: int = self.info.height

@@ -85,13 +85,18 @@ class RunInfo:
 
 
 def require_run(run: Path) -> None:
-    """Refuse a folder that is not there, before anything slow happens.
+    """Refuse a folder that is not there, or that is a PERSON folder, before anything slow happens.
 
     Raises:
-        AvatarError: It is not.
+        AvatarError: It is not there, or is no RUN folder.
     """
     if not run.is_dir():
         raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
+    if (run / PERSON).is_file() and not any((run / name).is_file() for name in (CONFIG, MODEL)):
+        person_folder.PersonInfo.read(run / PERSON)  # one of another version says so
+        raise AvatarError(
+            f"{run} is a PERSON folder, not a RUN folder.", fix=f"Train an avatar from it: avatar train {run} --out RUN"
+        )
 
 
 def open_person(run: Path, person: Path | None = None) -> PersonDataset:

@@ -93,7 +93,7 @@ def _orbit() -> CameraPath:
 
 
 def _from_file(path: Path) -> CameraPath:
-    frames = read_json(path, "Mend it.")
+    frames = read_json(path, "Correct the file or its path.")
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise AvatarError(f"{path} is not a camera path.", fix='It must be a list like [{"time": 0, "azimuth": 15}].')
     rows = []

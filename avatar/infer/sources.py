@@ -12,6 +12,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float32
 
+from avatar.data.person import PersonInfo
+from avatar.data.run import MOTION, PERSON, RunInfo
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, open_audio
 from avatar.motion import Motion
@@ -88,18 +90,21 @@ def is_video(path: Path) -> bool:
 
 
 def read_motion(path: Path, person: MotionStats) -> Motion:
-    """The motion in a RUN folder, a ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
+    """The motion in a RUN or PERSON folder, a ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
 
     Args:
         path: Any of these.
         person: Whose face ARKit coefficients are to move.
 
     Raises:
-        AvatarError: It cannot be read, or shows no face.
+        AvatarError: It cannot be read, is a folder of another version, or shows no face.
     """
     path = Path(path)
     if path.is_dir():
-        return Motion.load(path / "motion.safetensors")
+        RunInfo.read(path)
+        if (path / PERSON).is_file():
+            PersonInfo.read(path / PERSON)
+        return Motion.load(path / MOTION)
     if path.suffix.lower() == ".safetensors":
         return Motion.load(path)
     if path.suffix.lower() in (".csv", ".json"):

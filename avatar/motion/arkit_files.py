@@ -150,7 +150,7 @@ def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], float]:
 
 
 def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
-    content = Record(read_json(path, "Mend it."), path)
+    content = Record(read_json(path, "Correct the file or its path."), path)
     if content.value("format", None) != FORMAT:
         raise AvatarError(f"{path} is not a file of ARKit coefficients:", why="format is missing or wrong.")
     names = [*content.names("names"), *(f"{name}Degrees" for name in content.names("angles", []))]

@@ -151,7 +151,7 @@ def load(path: Path) -> list[Span]:
     Raises:
         AvatarError: The file is missing or damaged; a bad entry is named.
     """
-    content = read_json(path, "Mend it.")
+    content = read_json(path, "Correct the file or its path.")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("spans"), list):
         raise AvatarError(f"{path} is not a timeline.", fix=f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
     spans = []
@@ -192,7 +192,7 @@ def load_words(path: Path) -> Words:
     Raises:
         AvatarError: The file is not that; a bad entry is named.
     """
-    content = read_json(path, "Mend it.")
+    content = read_json(path, "Correct the file or its path.")
     if not isinstance(content, dict) or not isinstance(content.get("words"), list):
         raise AvatarError(f"{path} is not a file of words.", fix=_WORDS_FIX)
     if content.get("unit", "seconds") != "seconds":

@@ -133,7 +133,9 @@ def with_values(config: T, values: Mapping[str, Any], where: str) -> T:
     changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
-            raise AvatarError(f"{where}: there is no option {name}.", fix=f"Known are {', '.join(hints)}.")
+            parts = [part for part in hints if name in getattr(getattr(config, part), "__dataclass_fields__", ())]
+            fix = f"It belongs below [{parts[0]}]." if parts else f"Known are {', '.join(hints)}."
+            raise AvatarError(f"{where}: there is no option {name}.", fix=fix)
         current = getattr(config, name)
         place = f"{where}: {name}"
         if is_dataclass(current):

@@ -180,6 +180,6 @@ def test_a_mistake_in_a_users_own_file_is_not_to_be_deleted(tmp_path: Path) -> N
     from avatar.motion import timeline
 
     (tmp_path / "mine.json").write_text('{"format": ')
-    with pytest.raises(AvatarError, match="Mend it") as error:
+    with pytest.raises(AvatarError, match="Correct the file") as error:
         timeline.load(tmp_path / "mine.json")
     assert "Delete" not in str(error.value)
