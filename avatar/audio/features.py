@@ -12,6 +12,7 @@ from avatar.audio.resampling import FrameResampler, SideBySide
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, chunked
 
+_REPORT = "Report it to those who wrote the encoder."
 _LOUDEST = 100.0  # nobody clips by 40 dB: such samples are not scaled
 
 
@@ -49,6 +50,7 @@ class FrameFeatureStream:
         self._encoder = encoder
         parts = _parts(encoder)
         start = offset / fps
+        self._parts = parts
         self._sources = [spectra.SpeechEnergy(), *(part.open() for part in parts)]
         self._frames = [FrameResampler(spectra.RATE, 0.0, fps, start)]
         self._frames += [FrameResampler(part.rate, part.first, fps, start) for part in parts]
@@ -70,15 +72,16 @@ class FrameFeatureStream:
         self._samples += len(samples)
         if self._limit is not None and self._done >= self._limit:
             return self._cut(None, 0)
-        columns = [f.push(s.push(samples)) for s, f in zip(self._sources, self._frames, strict=True)]
+        rows = self._checked([source.push(samples) for source in self._sources])
+        columns = [frames.push(part) for part, frames in zip(rows, self._frames, strict=True)]
         return self._cut(self._join.push(columns), self._limit)
 
     def finish(self) -> FrameFeatures:
         """End the audio; return the remaining frames. None come out where there was no audio."""
         limit = self.frames_at(self._fps, self._offset) if self._limit is None else self._limit
         columns = []
-        for source, frames in zip(self._sources, self._frames, strict=True):
-            rows = source.finish()
+        last = self._checked([source.finish() for source in self._sources])
+        for rows, frames in zip(last, self._frames, strict=True):
             columns.append(_joined(frames.push(rows), frames.finish()))
         out = self._cut(self._join.finish(columns), limit)
         missing = limit - self._done
@@ -89,6 +92,18 @@ class FrameFeatureStream:
             np.concatenate([out.features, np.repeat(self._last[:, 1:], missing, 0)]),
             np.concatenate([out.energy, np.repeat(self._last[:, 0], missing)]),
         )
+
+    def _checked(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        """Refuse what no network can learn from; encoders may be other people's."""
+        for part, found in zip(self._parts, rows[1:], strict=True):
+            if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != part.dim:
+                raise AvatarError(f"The speech encoder {part.name!r} gave {list(np.shape(found))}, not rows of "
+                                  f"{part.dim} features.", fix=_REPORT)  # fmt: skip
+            if not np.isfinite(found).all():
+                raise AvatarError(
+                    f"The speech encoder {part.name!r} gave features that are NaN or infinite.", fix=_REPORT
+                )
+        return rows
 
     def _cut(self, rows: np.ndarray | None, limit: int | None) -> FrameFeatures:
         """Rows up to frame ``limit``, split into features and energy."""

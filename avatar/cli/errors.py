@@ -72,13 +72,27 @@ def command_code(name: str, run: Callable[[], None]) -> int:
 
 
 def bug_report(error: Exception) -> str:
-    """One line about an exception that nobody expected: where it was, the last file that was read, what to do."""
+    """One line about an exception that nobody expected: where it was, the last file that was read, what to do.
+
+    What a plug-in raised, or was raised below it, is said of its package.
+    """
     import traceback
 
     from avatar import __version__, checks
     from avatar.checks import describe
+    from avatar.registry import plug_ins
 
     frames = traceback.extract_tb(error.__traceback__)
+    packages = plug_ins()
+    for (frame, _), at in reversed(list(zip(traceback.walk_tb(error.__traceback__), frames, strict=True))):
+        package = packages.get(str(frame.f_globals.get("__name__")).partition(".")[0])
+        if package is not None:
+            return (
+                f"this is a bug in the package {package}, not in avatar and not a mistake of yours "
+                f"({type(error).__name__} at {os.path.basename(at.filename)}:{at.lineno}: {describe(error)}). Please "
+                f"report it to the maintainers of {package} with the command and what {DEBUG}=1 in the environment "
+                f"shows."
+            )
     own = [frame for frame in frames if f"{os.sep}avatar{os.sep}" in frame.filename] or frames
     place = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else "unknown place"
     read = f", after reading {checks.last_read}" if checks.last_read else ""

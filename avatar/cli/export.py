@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +49,9 @@ def parse(argv: Sequence[str], prog: str, description: str) -> Any:
     parts: list[tuple[str, Any, Any]] = []
     if named is not None:
         kind = EXPORTERS.get(named)
+        if not is_dataclass(kind) or any(MISSING is part.default is part.default_factory for part in fields(kind)):
+            raise AvatarError(f"The export format {named!r} is no dataclass whose fields all have a default.",
+                              fix="Report it to those who wrote it.")  # fmt: skip
         needs = kind().needs()
         shown = {"doing": _Doing if "motion" in needs else None, "place": _Place if "avatar" in needs else None}
         for name, part in (shown | {"exporter": kind}).items():

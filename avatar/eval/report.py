@@ -166,7 +166,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     parts = "speech and " if speed["with_speech"] else ""
     rates = f"Rendering alone {speed['render_fps']:.1f} frames/s; with {parts}encoding to mp4 "
     rates += f"{speed['end_to_end_fps']:.1f} frames/s."
-    size = f"Method {model.get('method')}: {counts_text(model)}, {(model.get('bytes') or 0) / 1e6:.1f} MB; "
+    sizes = ", ".join(filter(None, (counts_text(model), f"{(model.get('bytes') or 0) / 1e6:.1f} MB")))
+    size = f"Method {model.get('method')}: {sizes}; "
     size += f"peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB."
     driven = [f"Speech network that drives the lips: {result['speech']}."] if result["speech"] else []
     return [rates, size, *driven, *(f"Note: {note}" for note in result["notes"])]

@@ -19,5 +19,6 @@ EXPORTERS: Registry[Exporter] = Registry(
         "live-link": "avatar.export.motion_files:LiveLink",
         "motion": "avatar.export.motion_files:MotionFile",
     },
+    ("suffixes", "default", "needs", "write"),
 )
 register_exporter = EXPORTERS.register

@@ -46,6 +46,9 @@ def export(
         elif "avatar" in needs:
             source = _avatar(folder, device)
         exporter.write(source, path)
+        if not path.exists():
+            raise AvatarError(f"The exporter {type(exporter).__name__} has written no {path}.",
+                              fix="Report it to those who wrote it.")  # fmt: skip
 
 
 def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:

@@ -17,7 +17,7 @@ from avatar.data.run import MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
-from avatar.methods.base import Method
+from avatar.methods.base import Method, check_output
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
 from avatar.native.library import runs_native
@@ -210,6 +210,7 @@ class Avatar:
         shrink = min(1.0, SMALL / max(self.camera.width, self.camera.height))
         small = self.camera.resized(*(max(2, round(n * shrink)) for n in (self.camera.width, self.camera.height)))
         out = self.model(self._on_device(motion), index, self._on_device(small))
+        check_output(out, (small.height, small.width), self.model.name)
         if not bool(torch.isfinite(out.rgb).all() and torch.isfinite(out.alpha).all()):
             raise AvatarError(f"{self.run} cannot be rendered: its images hold NaN or infinite numbers.",
                               fix="Check the motion and the controls, or train it again.")  # fmt: skip

@@ -26,7 +26,7 @@ _MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
 _MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
 _MAX_OVERLAP_SECONDS = 3600.0  # dropped, all in all; decoding it takes time all the same
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
-_SAMPLE_RATES = (1000, 1_536_000)  # hertz
+SAMPLE_RATES = (1000, 1_536_000)  # hertz
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 
 
@@ -74,7 +74,7 @@ def probe_audio(path: Path | str) -> AudioInfo:
                 duration = container.duration / av.time_base if container.duration else None
             if duration is not None and not 0 <= duration * _LEAST_BITS_PER_SECOND <= 8 * path.stat().st_size + 8e5:
                 duration = None
-            number(stream.rate, f"{path}: the sample rate", *_SAMPLE_RATES)
+            number(stream.rate, f"{path}: the sample rate", *SAMPLE_RATES)
             return AudioInfo(
                 duration=duration,
                 sample_rate=stream.rate or 0,

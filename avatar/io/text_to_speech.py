@@ -15,13 +15,14 @@ Another engine is a class in one file, announced by an entry point of the group 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from avatar.errors import AvatarError
-from avatar.io.audio import write_wav
+from avatar.io.audio import SAMPLE_RATES, write_wav
 from avatar.registry import Registry
 
 
@@ -64,7 +65,9 @@ class TextToSpeech(Protocol):
         ...
 
 
-ENGINES: Registry[TextToSpeech] = Registry("text-to-speech engine", "avatar.tts", {"hibari": "avatar.io.hibari:Hibari"})
+ENGINES: Registry[TextToSpeech] = Registry(
+    "text-to-speech engine", "avatar.tts", {"hibari": "avatar.io.hibari:Hibari"}, ("voices", "speak")
+)
 register_tts = ENGINES.register
 
 
@@ -84,12 +87,34 @@ def say(text: str, path: Path, engine: str = "hibari", voice: str | None = None,
         language: Two letters of ISO 639-1.
 
     Raises:
-        AvatarError: The engine or the voice cannot be had, or the text has nothing to say.
+        AvatarError: The engine or the voice cannot be had, the text has nothing to say, or what the engine gives is no
+            audio.
     """
     speaker = open_tts(engine, voice, language)
     if not any(c.isalnum() for c in text):
         raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
-    pieces = [piece for piece in speaker.speak(text) if len(piece)]
+    pieces = [piece for piece in speaker.speak(text) if len(_checked(piece, engine))]
     if not pieces:
         raise AvatarError(f"The text {text[:40]!r} has nothing to say.", fix="Give at least one word.")
-    write_wav(path, pieces, speaker.sample_rate)
+    rate = speaker.sample_rate
+    if not isinstance(rate, Integral) or not SAMPLE_RATES[0] <= int(rate) <= SAMPLE_RATES[1]:
+        raise _wrong(engine, f"a sample rate of {rate}")
+    write_wav(path, pieces, int(rate))
+
+
+def _checked(piece: np.ndarray, engine: str) -> np.ndarray:
+    """Refuse what would be noise, or nothing, in a wav file."""
+    if not isinstance(piece, np.ndarray):
+        raise _wrong(engine, f"a {type(piece).__name__}")
+    if piece.ndim != 1 or piece.dtype.kind != "f":
+        raise _wrong(engine, f"{piece.dtype} {list(piece.shape)}")
+    if not np.isfinite(piece).all():
+        raise _wrong(engine, "samples that are not numbers (NaN or infinite)")
+    return piece
+
+
+def _wrong(engine: str, what: str) -> AvatarError:
+    return AvatarError(
+        f"The text-to-speech engine {engine!r} gave {what}, not float32 [N] at a possible sample rate.",
+        fix="Report it to its maintainers, or choose another --tts.",
+    )

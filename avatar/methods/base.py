@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.device import Precision
 
+_REPORT = "Report it to those who wrote the method."
 PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
 
 
@@ -353,6 +354,27 @@ class Method(nn.Module, ABC):
             AvatarError: There is none, it belongs to another model, or the method has no such form.
         """
         raise AvatarError(f"The method {self.name} cannot be baked.", fix="Render it without --baked.")
+
+
+def check_output(out: RenderOutput, shape: tuple[int, ...], name: str) -> RenderOutput:
+    """Pass on what a method drew, and refuse another shape than it was asked for.
+
+    Args:
+        out: What its `forward` or `forward_pixels` returned.
+        shape: (H, W), or (N,) of single pixels.
+        name: Of the method.
+
+    Raises:
+        AvatarError: It is no `RenderOutput`, or an image in it has another shape.
+    """
+    if not isinstance(out, RenderOutput):
+        raise AvatarError(f"The method {name!r} returned a {type(out).__name__}, not a RenderOutput.", fix=_REPORT)
+    for part, image, channels in (("rgb", out.rgb, 3), ("alpha", out.alpha, 1)):
+        if tuple(image.shape) != (*shape, channels):
+            raise AvatarError(
+                f"The method {name!r} drew {part} {list(image.shape)}, not {[*shape, channels]}.", fix=_REPORT
+            )
+    return out
 
 
 def resized(image: Float[Tensor, "h w 3"], camera: Camera) -> Float[Tensor, "H W 3"]:

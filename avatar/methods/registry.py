@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from avatar.checks import Record, image_size
 from avatar.errors import AvatarError
+from avatar.methods.options import MethodConfig
 from avatar.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 FORMAT = "avatar-model-5"
 DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
-_REGISTRY: Registry[Method] = Registry("method", GROUP, {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"})
+_REGISTRY: Registry[Method] = Registry(
+    "method",
+    GROUP,
+    {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"},
+    ("Config", "presets", "from_person", "from_checkpoint", "param_groups", "forward", "reference_motion"),
+)
 # Presets of built-in methods that can be read without torch, for a quick `avatar train --help`.
 PRESETS = {"gaussian": "avatar.methods.gaussian.presets:PRESETS"}
 M = TypeVar("M", bound="type[Method]")
@@ -54,6 +61,12 @@ def method(name: str) -> type[Method]:
         ) from error  # fmt: skip
     if not found.name:
         found.name = name  # named by its entry point alone
+    if not (issubclass(found.Config, MethodConfig) and is_dataclass(found.Config)):
+        raise AvatarError(f"The options of the method {name!r} ({found.Config.__name__}) are no dataclass below "
+                          "MethodConfig.", fix="Report it to those who wrote the method.")  # fmt: skip
+    if lacking := [field.name for field in fields(found.Config) if MISSING is field.default is field.default_factory]:
+        raise AvatarError(f"Options of the method {name!r} have no default: {', '.join(lacking)}.",
+                          fix="Report it to those who wrote the method.")  # fmt: skip
     return found
 
 

@@ -21,7 +21,7 @@ from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.io.images import write_jpeg
 from avatar.losses.lpips import LPIPS
-from avatar.methods.base import Method, RenderOutput, TrainState
+from avatar.methods.base import Method, RenderOutput, TrainState, check_output
 from avatar.methods.batch import Batch
 from avatar.methods.registry import method, save_model
 from avatar.motion import Motion
@@ -103,18 +103,18 @@ class Trainer:
     def _render(self, index: int, background: Tensor, augment: bool) -> RenderOutput:
         """Draw a whole frame, at the size of its background."""
         motion, camera, noise = self._inputs(index, background, augment)
-        return self.model(motion, 0, camera, noise=noise, background=background)
+        out = self.model(motion, 0, camera, noise=noise, background=background)
+        return check_output(out, tuple(background.shape[:2]), self.model.name)
 
     def _render_part(self, frame: Batch, part: Batch, augment: bool) -> RenderOutput:
         """Draw what a method chose of a frame."""
         motion, camera, noise = self._inputs(frame.index, frame.image, augment)
         if part.pixels is not None:
-            return self.model.forward_pixels(
-                motion, 0, camera, part.pixels, noise=noise, background=part.background
-            )  # fmt: skip
-        if part.box is not None:
-            camera = camera.cropped(*part.box)
-        return self.model(motion, 0, camera, noise=noise, background=part.background)
+            out = self.model.forward_pixels(motion, 0, camera, part.pixels, noise=noise, background=part.background)
+        else:
+            camera = camera if part.box is None else camera.cropped(*part.box)
+            out = self.model(motion, 0, camera, noise=noise, background=part.background)
+        return check_output(out, tuple(part.image.shape[:-1]), self.model.name)
 
     def _inputs(self, index: int, image: Tensor, augment: bool) -> tuple[Motion, Camera, Tensor | None]:
         """The corrected motion of a frame, the camera of an image's size, and the noise of this step."""
@@ -177,6 +177,9 @@ class Trainer:
         finite = torch.isfinite(loss)
         if look and not finite:
             return None
+        if not loss.requires_grad:
+            raise AvatarError(f"What the method {self.model.name!r} draws depends on none of its parameters.",
+                              fix="Report it to those who wrote the method.")  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         self.poses.knots.grad = None
         loss.backward()
@@ -320,6 +323,8 @@ class Trainer:
         for done, batch in enumerate(log.track(batches, "aligning held-out frames", len(order))):
             part = self.model.sample(batch, 1.0, np.random.default_rng((self.config.seed, done, 3)))
             image = self._render_part(batch, part, augment=False).rgb
+            if not image.requires_grad:  # the method does not draw where the head is: there is nothing to align
+                break
             self.poses.knots.grad = None
             ((image - part.image).abs() * part.weight).mean().backward()
             self.poses.step(batch.index, rates.poses * rates.final ** (done / len(order)), centred=False)

@@ -42,7 +42,7 @@ def test_a_registered_class_is_found(installed):
 
 
 def test_a_built_in_is_imported_when_it_is_asked_for(installed, monkeypatch):
-    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": "test_fruit_module"})
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": f"{__name__}.fruits"})
     assert fruits.names() == ["apple"]
     monkeypatch.setattr(registry, "import_module", lambda name: fruits.register("apple")(Apple))
     assert fruits.get("apple") is Apple

@@ -18,6 +18,7 @@ ENCODERS: Registry[AudioEncoder] = Registry(
         "moonshine": "avatar.audio.encoders.moonshine:MoonshineEncoder",
         "whisper": "avatar.audio.encoders.whisper:WhisperEncoder",
     },
+    ("OPTIONS", "config", "open"),
 )
 register_encoder = ENCODERS.register
 BEST, WITHOUT_ASSETS = "moonshine+mel", "mel"  # what "auto" chooses, and where Moonshine cannot be had
