@@ -15,6 +15,7 @@ share one `Avatar`; each has its own state.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
@@ -174,7 +176,12 @@ class Session:
 
         Returns:
             No frame, one, or two. When more are late, the newest alone with the audio of all of them.
+
+        Raises:
+            AvatarError: ``now`` is infinite or no number.
         """
+        if not math.isfinite(now):
+            raise AvatarError(f"A session cannot step to second {now}.", fix="Give the seconds of a clock.")
         return self._step(now)
 
     def frames(self) -> Iterator[Frame]:
@@ -182,7 +189,8 @@ class Session:
         self.end_utterance()
         began = 0.0 if self._began is None else self._began
         while self._utterances.waiting:
-            yield from self._step(began + (self._count + self._skipped) / self.fps, at_once=True)
+            # The middle of a frame, which is due however coarse the numbers of a clock such as `time.time` are.
+            yield from self._step(began + (self._count + self._skipped + 0.5) / self.fps, at_once=True)
 
     def _step(self, now: float, at_once: bool = False) -> list[Frame]:
         with self._stepping:

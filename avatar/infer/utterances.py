@@ -149,7 +149,7 @@ class Utterances:
         padded = np.zeros(samples, np.float32)
         lips, audio, utterance = None, padded[:0], 0
         if self._ready():
-            lips, audio = self._parts[0].take(samples)
+            lips, audio = self._fill(samples, now)
             padded[: len(audio)] = audio
         if self._parts:
             utterance = self._parts[0].utterance
@@ -168,11 +168,33 @@ class Utterances:
             self._played += taken.real
         return True
 
+    def _fill(self, samples: int, now: float) -> tuple[Motion | None, np.ndarray]:
+        """The lips and samples of a frame that is ready.
+
+        Parts are cut at frames that count from their own begin, which at rates such as 30 is a sample off those of the
+        session. What the last frame of a part lacks is of the next one.
+        """
+        part = self._parts[0]
+        lips, audio = part.take(samples)
+        while len(audio) < samples and not part.final:
+            source = self._parts[1] if part.finished else part
+            if not len(source.audio) and not self._feed(now):
+                break
+            rest = samples - len(audio)
+            audio, source.audio = np.concatenate([audio, source.audio[:rest]]), source.audio[rest:]
+        with self._lock:
+            ends = bool(self._inbox) and self._inbox[0] is None
+        if ends and part is self._parts[-1] and not part.finished and not len(part.audio):
+            self._feed(now)  # the utterance is over with this frame
+        return lips, audio
+
     def _ready(self) -> bool:
         while self._parts and self._parts[0].over:
             part = self._parts.popleft()
             if part.final:
                 self._ended.append(part.utterance)
+            elif len(part.audio):
+                self._parts[0].audio = np.concatenate([part.audio, self._parts[0].audio])
         return bool(self._parts) and self._parts[0].ready
 
     def _shows(self) -> bool:
@@ -240,13 +262,15 @@ class _Part:
         self.final = False  # its end is that of the utterance
         self.begun = False  # a frame was taken
         self._lips: Motion | None = None  # frames not taken
-        self._audio = np.zeros(0, np.float32)  # samples not taken
+        self.audio = np.zeros(0, np.float32)  # samples not taken
         self._pushed = 0
 
     @property
     def ready(self) -> bool:
         """Whether a frame can be taken."""
-        return bool(self._lips is not None and len(self._lips)) or (self.finished and len(self._audio) > 0)
+        if self.finished and not self.final:  # less than half a frame is left to the next part
+            return len(self.audio) * self._fps >= SAMPLE_RATE / 2
+        return bool(self._lips is not None and len(self._lips)) or (self.final and len(self.audio) > 0)
 
     @property
     def over(self) -> bool:
@@ -256,13 +280,13 @@ class _Part:
     def missing(self) -> int:
         """Samples that its last frame still lacks."""
         frames = np.ceil(self._pushed * self._fps / SAMPLE_RATE - 1e-6)
-        return max(0, round(frames * SAMPLE_RATE / self._fps) - self._pushed)
+        return max(0, int(frames * SAMPLE_RATE / self._fps + 1e-6) - self._pushed)  # no sample of the frame after
 
     def push(self, samples: np.ndarray) -> None:
         if not len(samples):
             return
         self._pushed += len(samples)
-        self._audio = np.concatenate([self._audio, samples])
+        self.audio = np.concatenate([self.audio, samples])
         self._keep(self._stream.push(samples))
 
     def finish(self) -> None:
@@ -272,7 +296,7 @@ class _Part:
     def cut(self) -> np.ndarray:
         """End it after its last whole frame; return the samples after that."""
         kept = sum(frame_samples(i, self._fps) for i in range(0 if self._lips is None else len(self._lips)))
-        rest, self._audio = self._audio[kept:], self._audio[:kept]
+        rest, self.audio = self.audio[kept:], self.audio[:kept]
         self.finished = True
         return rest
 
@@ -281,7 +305,7 @@ class _Part:
         lips, self.begun = None, True
         if self._lips is not None and len(self._lips):
             lips, self._lips = self._lips[:1], self._lips[1:]
-        audio, self._audio = self._audio[:samples], self._audio[samples:]
+        audio, self.audio = self.audio[:samples], self.audio[samples:]
         return (lips if self.spoken else None), audio
 
     def _keep(self, lips: Motion) -> None:

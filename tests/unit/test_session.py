@@ -51,6 +51,31 @@ class SlowSpeech(LoudnessSpeech):
         return stream
 
 
+class WholeFrames(LoudnessSpeech):
+    """Frames of any rate, each when its audio is complete; `LoudnessSpeech` itself counts frames of one rate."""
+
+    def __init__(self, fps: float) -> None:
+        super().__init__()
+        self.fps, self.look_ahead = fps, 1 / fps
+
+    def open(self) -> Any:
+        stream, pushed, given = super().open(), 0, 0
+
+        def frames(count: float) -> Motion:
+            nonlocal given
+            new, given = int(count) - given, int(count)
+            return self.motion(np.ones(new))
+
+        def push(samples: np.ndarray) -> Motion:
+            nonlocal pushed
+            pushed += len(samples)
+            return frames(pushed * self.fps / SAMPLE_RATE + 1e-6)
+
+        stream.push = push  # type: ignore[method-assign]
+        stream.finish = lambda: frames(np.ceil(pushed * self.fps / SAMPLE_RATE - 1e-6))  # type: ignore[method-assign]
+        return stream
+
+
 class Watched(FakeAvatar):
     """Remembers the motion of every frame."""
 
@@ -307,6 +332,9 @@ def test_rubbish_is_refused_or_silence(avatar: Any, session: Session):
     audio = heard(steps(session, 0, 1))
     assert np.isfinite(audio).all() and not audio[0 : 10 * FRAME : 7].any() and set(audio[2 : 10 * FRAME : 7]) == {1.0}
     assert np.isfinite(Motion.cat(avatar.shown).arkit.numpy()).all()
+    for never in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(AvatarError, match="step"):
+            session.step(never)
 
 
 def test_the_size_of_frames_changes_while_it_runs(session: Session):
@@ -462,9 +490,22 @@ def test_threads_may_push_interrupt_and_set_while_another_steps(session: Session
     assert not heard(steps(session, 6, 7))[FADE:].any() and session.waiting_seconds == 0
 
 
-def test_without_a_clock(session: Session):
-    session.push_audio(loud(1.3))
+@pytest.mark.parametrize("rate", [24, 30000 / 1001, 30, 60])
+def test_a_pause_within_an_utterance_inserts_nothing_at_any_rate(avatar: Any, rate: float):
+    avatar.fps = rate
+    session = Session(avatar, speech=WholeFrames(rate))
+    quiet = np.zeros(round(1.53 * SAMPLE_RATE), np.float32)
+    said = np.concatenate([loud(1.0), quiet, loud(0.71), quiet, loud(1.0)])
+    session.push_audio(said)
+    np.testing.assert_array_equal(heard(list(session.frames()))[: len(said)], said)
+
+
+@pytest.mark.parametrize("began", [0.0, 1.7e9])  # a clock that counts from 1970 has coarse numbers
+@pytest.mark.parametrize("seconds", [1.3, 1.32])  # the last frame is filled by half, or wholly
+def test_without_a_clock(session: Session, began: float, seconds: float):
+    session.step(began)
+    session.push_audio(loud(seconds))
     frames = list(session.frames())
-    assert len(frames) == 33
-    np.testing.assert_array_equal(heard(frames)[: round(1.3 * SAMPLE_RATE)], loud(1.3))
+    assert len(frames) == 33 and [frame.ended for frame in frames if frame.ended] == [(1,)]
+    np.testing.assert_array_equal(heard(frames)[: round(seconds * SAMPLE_RATE)], loud(seconds))
     assert list(session.frames()) == []
