@@ -245,7 +245,7 @@ def _models(folder: Path) -> list[Target]:
     from avatar.data import PersonDataset
     from avatar.data.run import RunInfo, open_person
     from avatar.headmotion.generator import MotionGenerator
-    from avatar.infer.avatar import Avatar, shown
+    from avatar.infer.avatar import Avatar, checked_motion
     from avatar.train.trainer import Trainer
     from tests.person import small_config
 
@@ -257,7 +257,7 @@ def _models(folder: Path) -> list[Target]:
     def avatar(_: Path, baked: bool = False) -> None:
         shows = Avatar.load(run, baked, device="cpu")
         view = shows.camera.resized(32, 32)
-        for block in shown(shows, [motion[:2]]):
+        for block in checked_motion(shows, [motion[:2]]):
             plain = (shows.model.background_at(view) * 255 + 0.5).to(torch.uint8)
             assert not torch.equal(shows.render(view, block, 0), plain), "the picture is an empty room"
 

@@ -35,6 +35,9 @@ PACKAGES = {
     "docstring_parser": "docstring_parser",
     "typeguard": "typeguard",
     "tomli_w": "tomli-w",
+    "jaxtyping": "jaxtyping",
+    "wadler_lindig": "wadler-lindig",
+    "msgspec": "msgspec",
     "rich": "rich",
     "markdown_it": "markdown-it-py",
     "mdurl": "mdurl",
@@ -44,7 +47,7 @@ PACKAGES = {
     "iniconfig": "iniconfig",
     "packaging": "packaging",
 }
-GSPLAT = {"gsplat": "gsplat", "jaxtyping": "jaxtyping"}
+GSPLAT = {"gsplat": "gsplat"}
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 RECOMPRESSED = 8 << 20  # bytes; a wheel from this size on travels as .tar.xz, a third smaller
 LANDMARK_STEP = 1 / 64  # pixels; landmarks travel rounded to this, a tenth of their noise, at a third of the size

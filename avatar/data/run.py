@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar.checks import Record, number, read_toml
-from avatar.data import person as person_folder
+from avatar.data.person import FILE as PERSON
 from avatar.errors import AvatarError
 from avatar.paths import read_json
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from avatar.data.dataset import PersonDataset
 
 CONFIG = "config.toml"  # the first that is written, and the last that --overwrite removes
-PERSON = person_folder.FILE
 ENVIRONMENT = "environment.json"
 COMMAND = "command.txt"
 MODEL = "model.safetensors"
@@ -34,6 +33,7 @@ FILES = frozenset(
         TRAINING,
     )
 )  # fmt: skip
+PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes
 CHECKPOINT = Path("checkpoints", "last", "state.safetensors")  # what a resumed training goes on from
 FORMAT = "avatar-run-2"  # of config.toml
 
@@ -111,7 +111,7 @@ def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     motion = tracking if tracking.is_file() else None
     if person is not None:
         return PersonDataset(person, motion)
-    candidates = [run.with_name(run.name + ".person")]
+    candidates = [run.with_name(run.name + PERSON_SUFFIX)]
     if (remembered := RunInfo.read(run).person) is not None:
         candidates = [remembered, run.parent / remembered.name, *candidates]
     for candidate in candidates:

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float32
 
+from avatar.data.run import MOTION
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, open_audio
 from avatar.motion import Motion
@@ -99,7 +100,7 @@ def read_motion(path: Path, person: MotionStats) -> Motion:
     """
     path = Path(path)
     if path.is_dir():
-        return Motion.load(path / "motion.safetensors")
+        return Motion.load(path / MOTION)
     if path.suffix.lower() == ".safetensors":
         return Motion.load(path)
     if path.suffix.lower() in (".csv", ".json"):
