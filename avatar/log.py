@@ -35,7 +35,7 @@ _Part = tuple[str, str]  # text and its style
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command line, which ends the command in silence; rich would end it as if it had failed."""
+        """Leave it to the command line, which ends in silence; rich would end it as a failure."""
         raise BrokenPipeError
 
 

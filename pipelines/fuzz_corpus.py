@@ -89,9 +89,9 @@ def build(folder: Path) -> None:
 def _build_speech(run: Path) -> None:
     from avatar.audio.encoders.base import SpeechEncoder
     from avatar.audio.encoders.mel import MelEncoder
-    from avatar.audio2motion.load import PERSONAL, SHARED
     from avatar.audio2motion.personal_training import train_personal
     from avatar.audio2motion.shared import SharedPrior
+    from avatar.data.run import PERSONAL, SHARED
     from avatar.headmotion.generator import MotionGenerator
     from avatar.motion.mouth import ARTICULATION
     from tests.swaying import swaying
@@ -203,7 +203,7 @@ def _tables(folder: Path) -> list[Target]:
     from avatar.motion import arkit_files, timeline
 
     tables = folder / "tables"
-    profile = MotionStats.of(Motion.load(folder / "run" / "motion.safetensors"))
+    stats = MotionStats.of(Motion.load(folder / "run" / "motion.safetensors"))
 
     def motion(path: Path) -> None:
         track = finite_motion(Motion.load(path))
@@ -211,7 +211,7 @@ def _tables(folder: Path) -> list[Target]:
         MotionStats.of(track)
 
     def arkit(path: Path) -> None:
-        finite_motion(arkit_files.load(path, profile).resample(25.0))
+        finite_motion(arkit_files.load(path, stats).resample(25.0))
         arkit_files.coefficients(path)
 
     def spans(path: Path) -> None:
