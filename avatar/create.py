@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
-from avatar.data.run import CONFIG, RunInfo
+from avatar.data.run import CONFIG, PERSON_SUFFIX, RunInfo
 from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.writing import one_writer
@@ -66,7 +66,7 @@ def person_folder(run: Path) -> Path:
     run = Path(os.path.abspath(run))
     if not run.name:
         raise AvatarError(f"{run} cannot be a run.", fix="Name a folder in it for --out.")
-    return run.with_name(run.name + ".person")
+    return run.with_name(run.name + PERSON_SUFFIX)
 
 
 def _check(train: TrainConfig) -> None:

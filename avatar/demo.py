@@ -59,7 +59,7 @@ def _create(video: Path, run: Path, quality: str) -> None:
     from avatar.train.config import from_preset
 
     train = from_preset(DEFAULT, quality, person=person_folder(run), out=run)
-    measured = EvalOptions(json=run / "metrics.json", save_video=run / "eval")
+    measured = EvalOptions(save_video=run / "eval")
     create(video, PrepareConfig(), train, measured)
 
 

@@ -35,7 +35,7 @@ _Part = tuple[str, str]  # text and its style
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command line, which ends the command in silence; rich would end it as if it had failed."""
+        """Leave it to the command line, which ends in silence; rich would end it as a failure."""
         raise BrokenPipeError
 
 
@@ -46,24 +46,24 @@ console = _Console(stderr=True, highlight=False)
 
 
 def info(message: str, style: str = "") -> None:
-    """Say something. Brackets in it are no markup: it may hold the name of any file."""
-    _say(logging.INFO, (message, style))
+    """Log a message. Brackets in it are no markup: it may hold the name of any file."""
+    _log(logging.INFO, (message, style))
 
 
 def item(message: str, mark: str, style: str) -> None:
-    """Say a line of a list behind a coloured mark."""
-    _say(logging.INFO, ("  ", ""), (mark, style), (f" {message}", ""))
+    """Log an item of a list, after a coloured mark."""
+    _log(logging.INFO, ("  ", ""), (mark, style), (f" {message}", ""))
 
 
 def warn(message: str) -> None:
-    """Say what may surprise; the terminal shows it behind "warning:"."""
-    _say(logging.WARNING, (message, ""))
+    """Log a warning; the terminal shows it after "warning:"."""
+    _log(logging.WARNING, (message, ""))
 
 
 def next_command(command: str) -> None:
     """Close a command by naming the one that naturally follows."""
     if not _inside:
-        _say(logging.INFO, ("\nNext: ", ""), (command, "bold"))
+        _log(logging.INFO, ("\nNext: ", ""), (command, "bold"))
 
 
 _inside: list[str] = []
@@ -79,7 +79,7 @@ def part_of(command: str) -> Generator[None]:
         _inside.pop()
 
 
-def _say(level: int, *parts: _Part) -> None:
+def _log(level: int, *parts: _Part) -> None:
     """Log a message under the name of the module that calls the function which calls this one."""
     parts = tuple((printable(text), style) for text, style in parts)
     name = sys._getframe(2).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]
@@ -180,10 +180,10 @@ class LineProgress:
         """Nothing: there is no display to begin."""
 
     def stop(self) -> None:
-        """Tell the end of tasks that said something before."""
+        """Write a last line for each task that has written one."""
         for task in self._tasks:
             if task.lines and task.completed != task.last_completed:
-                self._tell(task, self._clock())
+                self._write(task, self._clock())
 
     def add_task(self, description: str, total: float | None = None, completed: float = 0, info: str = "") -> int:
         """Begin a task, of which ``completed`` steps were done before; returns its number."""
@@ -213,9 +213,9 @@ class LineProgress:
         now = self._clock()
         due = one.last_time + LINE_SECONDS if one.lines else one.begun + FIRST_LINE_SECONDS
         if now >= due:
-            self._tell(one, now)
+            self._write(one, now)
 
-    def _tell(self, task: _Task, now: float) -> None:
+    def _write(self, task: _Task, now: float) -> None:
         seconds, steps = now - task.last_time, task.completed - task.last_completed
         rate = steps / seconds if seconds > 0 else 0.0
         text = f"{task.label}: {task.completed:g}"

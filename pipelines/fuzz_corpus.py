@@ -89,9 +89,9 @@ def build(folder: Path) -> None:
 def _build_speech(run: Path) -> None:
     from avatar.audio.encoders.base import SpeechEncoder
     from avatar.audio.encoders.mel import MelEncoder
-    from avatar.audio2motion.load import PERSONAL, SHARED
     from avatar.audio2motion.personal_training import train_personal
     from avatar.audio2motion.shared import SharedPrior
+    from avatar.data.run import PERSONAL, SHARED
     from avatar.headmotion.generator import MotionGenerator
     from avatar.motion.mouth import ARTICULATION
     from tests.swaying import swaying
@@ -203,7 +203,7 @@ def _tables(folder: Path) -> list[Target]:
     from avatar.motion import arkit_files, timeline
 
     tables = folder / "tables"
-    profile = MotionStats.of(Motion.load(folder / "run" / "motion.safetensors"))
+    stats = MotionStats.of(Motion.load(folder / "run" / "motion.safetensors"))
 
     def motion(path: Path) -> None:
         track = finite_motion(Motion.load(path))
@@ -211,7 +211,7 @@ def _tables(folder: Path) -> list[Target]:
         MotionStats.of(track)
 
     def arkit(path: Path) -> None:
-        finite_motion(arkit_files.load(path, profile).resample(25.0))
+        finite_motion(arkit_files.load(path, stats).resample(25.0))
         arkit_files.coefficients(path)
 
     def spans(path: Path) -> None:
@@ -245,7 +245,7 @@ def _models(folder: Path) -> list[Target]:
     from avatar.data import PersonDataset
     from avatar.data.run import RunInfo, open_person
     from avatar.headmotion.generator import MotionGenerator
-    from avatar.infer.avatar import Avatar, shown
+    from avatar.infer.avatar import Avatar, checked_motion
     from avatar.train.trainer import Trainer
     from tests.person import small_config
 
@@ -257,7 +257,7 @@ def _models(folder: Path) -> list[Target]:
     def avatar(_: Path, baked: bool = False) -> None:
         shows = Avatar.load(run, baked, device="cpu")
         view = shows.camera.resized(32, 32)
-        for block in shown(shows, [motion[:2]]):
+        for block in checked_motion(shows, [motion[:2]]):
             plain = (shows.model.background_at(view) * 255 + 0.5).to(torch.uint8)
             assert not torch.equal(shows.render(view, block, 0), plain), "the picture is an empty room"
 

@@ -35,6 +35,9 @@ PACKAGES = {
     "docstring_parser": "docstring_parser",
     "typeguard": "typeguard",
     "tomli_w": "tomli-w",
+    "jaxtyping": "jaxtyping",
+    "wadler_lindig": "wadler-lindig",
+    "msgspec": "msgspec",
     "rich": "rich",
     "markdown_it": "markdown-it-py",
     "mdurl": "mdurl",
@@ -44,7 +47,7 @@ PACKAGES = {
     "iniconfig": "iniconfig",
     "packaging": "packaging",
 }
-GSPLAT = {"gsplat": "gsplat", "jaxtyping": "jaxtyping"}
+GSPLAT = {"gsplat": "gsplat"}
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 RECOMPRESSED = 8 << 20  # bytes; a wheel from this size on travels as .tar.xz, a third smaller
 LANDMARK_STEP = 1 / 64  # pixels; landmarks travel rounded to this, a tenth of their noise, at a third of the size
@@ -59,7 +62,7 @@ class Config:
     persons: tuple[Path, ...] = ()
     """PERSON folders. Where the video that a folder was made from is still there, it travels instead of the frames."""
     runs: tuple[Path, ...] = ()
-    """RUN folders, without their checkpoints and logs."""
+    """RUN folders, without checkpoints, logs and results of `avatar eval`."""
     sounds: tuple[Path, ...] = ()
     """Audio files to render."""
     assets: tuple[str, ...] = ("lpips_alex", "whisper_front")
@@ -151,10 +154,11 @@ def pack(path: Path, files: Mapping[str, Path | bytes]) -> None:
 
 def pack_person(folder: Path, out: Path) -> dict[str, Any]:
     """Pack a PERSON folder; returns what `pipelines.gpu_check` needs to unpack it."""
-    from avatar.paths import file_sha256, read_json
+    from avatar.data.person import PersonFolder
+    from avatar.data.results import IngestResult
+    from avatar.paths import file_sha256
 
-    result = read_json(folder / "ingest" / "stage.json")["result"]
-    video = Path(result["source"])
+    video = Path(PersonFolder(folder).result(IngestResult).source)
     left_out = {"report", "landmarks.npy"} | ({"frames", "audio.wav"} if video.is_file() else set())
     files: dict[str, Path | bytes] = {
         str(path.relative_to(folder)): path
@@ -179,8 +183,10 @@ def pack_person(folder: Path, out: Path) -> dict[str, Any]:
 
 def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
     """Undo :func:`pack_person` into the folder ``out``; returns whether its pictures are the same to the byte."""
+    from avatar.data.person import PersonFolder
+    from avatar.data.results import IngestResult
     from avatar.io import video
-    from avatar.paths import file_sha256, read_json
+    from avatar.paths import file_sha256
     from avatar.preprocess import ingest
 
     with tarfile.open(kit / "persons" / f"{person['name']}.tar.xz") as tar:
@@ -190,23 +196,20 @@ def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
     np.save(out / "track" / "landmarks.npy", landmarks.astype(np.float32))
     if "video" not in person:
         return True
-    result = read_json(out / "ingest" / "stage.json")["result"]
+    result = PersonFolder(out).result(IngestResult)
     info = video.read_info(kit / "persons" / person["video"])
     (out / "ingest" / "frames").mkdir(parents=True)
-    ingest.write_frames(info, ingest.Crop(*result["crop"]), result["size"], out / "ingest" / "frames")
-    if result["has_audio"]:
+    ingest.write_frames(info, ingest.Crop(*result.crop), result.size, out / "ingest" / "frames")
+    if result.has_audio:
         ingest.write_audio(info, out / "ingest" / "audio.wav")
     return all(file_sha256(out / "ingest" / "frames" / name) == sha for name, sha in person["frames"].items())
 
 
 def pack_run(folder: Path, out: Path) -> str:
     """Pack what rendering needs of a RUN folder; returns its name."""
-    left_out = ("checkpoints", "log", "previews", "report")
-    files: dict[str, Path | bytes] = {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in left_out
-    }
+    from avatar.data.run import FILES
+
+    files: dict[str, Path | bytes] = {name: folder / name for name in sorted(FILES) if (folder / name).is_file()}
     pack(out / "runs" / f"{folder.name}.tar.xz", files)
     return folder.name
 

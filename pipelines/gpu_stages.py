@@ -350,6 +350,7 @@ def _profile(record: Record, name: str, step: Callable[[], Any]) -> None:
 
 def train(record: Record) -> None:
     """`avatar train --quality standard` of the longest person of the kit, on the GPU."""
+    from avatar.data.run import MODEL, PERSONAL, TRACKING, TRAINING
     from avatar.paths import read_json
 
     persons = sorted(_folders("persons"), key=lambda p: -read_json(p / "person.json")["num_frames"])
@@ -360,8 +361,7 @@ def train(record: Record) -> None:
     command = [sys.executable, "-m", "avatar", "train", persons[0], "--out", run, "--device", "cuda"]
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT)
-    marks = {"model": run / "model.safetensors", "tracking": run / "tracking.safetensors"}
-    marks |= {"speech": run / "personal.safetensors", "everything": run / "training.json"}
+    marks = {"model": run / MODEL, "tracking": run / TRACKING, "speech": run / PERSONAL, "everything": run / TRAINING}
     seen: dict[str, float] = {}
     while process.poll() is None and record.left > 10:
         for name, path in marks.items():
@@ -376,7 +376,7 @@ def train(record: Record) -> None:
         process.kill()
         record.add(cut="speech networks and generator were not all fitted in the time" if "tracking" in seen else "")
     record.add(seconds_until=seen, exit_code=process.wait(), run=run.name)
-    for name in ("model.safetensors", "tracking.safetensors", "training.json"):
+    for name in (MODEL, TRACKING, TRAINING):
         if (run / name).is_file():
             shutil.copy(run / name, record.path.with_name(f"{run.name}.{name}"))
     if "tracking" not in seen:
@@ -399,9 +399,8 @@ def picture(record: Record) -> None:
         data = PersonDataset(WORK / "persons" / run.name.removesuffix("-standard-gpu"), run / "tracking.safetensors")
         avatar = Avatar.load(run, device="cuda")
         lpips, meter = LPIPS.load().to(avatar.device), ImageMeter()
-        held_out = data.motion.to(avatar.device)
         for index in data.test_frames:
-            image = avatar.render(avatar.camera, held_out, int(index)).cpu().numpy()
+            image = avatar.render(avatar.camera, data.motion, int(index)).cpu().numpy()
             real = RealFrame(data.image(index), data.masks(index), np.asarray(data.landmarks[index])[:, :2], lpips)
             meter.compare(image, real)
         means = {name: round(float(np.nanmean(x)), 4) for name, x in meter.series().items()}
@@ -415,7 +414,7 @@ def render(record: Record) -> None:
             for device in ("cuda", "cpu"):
                 out = record.path.with_name(f"{run.name}_{device}.mp4")
                 command = [sys.executable, "-m", "avatar", "render", run, "--audio", sound, "--out", out]
-                command += ["--device", device, "--speech", "prior", "--json", out.with_suffix(".json")]
+                command += ["--device", device, "--speech", "shared", "--json", out.with_suffix(".json")]
                 done = subprocess.run(command, cwd=ROOT, timeout=record.left)
                 result = json.loads(out.with_suffix(".json").read_text()) if done.returncode == 0 else {}
                 record.row("rows", run=run.name, sound=sound.name, device=device, exit_code=done.returncode, **result)

@@ -27,10 +27,11 @@ FOLDERS = ("benchmarks", "docs/benchmarks")
 
 KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
 SPEECH = ("avatar/audio", "avatar/audio2motion", "avatar/headmotion", "avatar/motion")
-MODEL = (*KERNELS, "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
+MODEL = (*KERNELS, "avatar/backends", "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
 TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", "avatar/train", "avatar/losses")
 RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
-EVALUATION = (*MODEL, *SPEECH, "avatar/eval", "avatar/losses", "avatar/infer")
+JUDGES = ("avatar/losses", "avatar/sync", "avatar/preprocess/face_tracker.py", "avatar/preprocess/landmarker.py")
+EVALUATION = (*MODEL, *SPEECH, *JUDGES, "avatar/eval", "avatar/infer")
 
 # File name of a record: what code trained the thing, and what code measured it. The first that matches counts.
 WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (

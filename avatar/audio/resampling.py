@@ -50,10 +50,11 @@ class LinearResampler:
 
 
 class FrameResampler:
-    """Rows at times ``start + t / fps`` from rows at ``first + k / rate``; the first row holds before its time.
+    """Interpolate rows at ``first + k / rate`` seconds to frames at ``start + t / fps``.
 
-    Where there are several rows to a frame they are first averaged with a triangle as wide as two frames, so that
-    nothing between two frames is lost. It ends with the last row (the frame at or just after it included).
+    The first row holds before its time. Where there are several rows to a frame they are first averaged with a triangle
+    as wide as two frames, so that nothing between two frames is lost. It ends with the last row
+    (the frame at or just after it included).
 
     Args:
         rate, first: Rows per second before, and the time of the first one in seconds.

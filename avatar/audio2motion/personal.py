@@ -184,8 +184,12 @@ class _Mouth:
         self._left = 0  # rows of `_inputs` that are context on the left
 
     def frames(self, new: FrameFeatures, *, final: bool) -> Motion:
-        """The motion of frames that are ready once ``new`` ones have come; of all that are left where these are the
-        ``final`` ones."""
+        """Return the motion [n >= 0] of the frames that are ready now.
+
+        Args:
+            new: Features and energy of further frames.
+            final: No more frames follow: all that are left are ready.
+        """
         self._add(new.features, *self._activity.push(new.energy)[1:])
         if final:
             self._add(new.features[:0], *self._activity.finish()[1:])

@@ -132,6 +132,7 @@ class SharedPrior:
 
 
 def pause_gate(pause: float) -> VoiceActivityDetector:
+    """Make the detector that closes the lips after ``pause`` seconds, for rows at `RATE`."""
     return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=_SILENCE)
 
 
@@ -341,7 +342,12 @@ class _Mouth:
         self._left = 0  # rows of the features that are context on the left
 
     def rows(self, new: FrameFeatures, *, final: bool) -> Tensor:
-        """Rows that are ready once ``new`` features have come; all that are left with the ``final`` ones."""
+        """Return the rows [n, CHANNELS + 1] that are ready now.
+
+        Args:
+            new: Features and energy of further rows.
+            final: No more rows follow: all that are left are ready.
+        """
         ahead = 0 if final else self._speech.prior.ahead
         self._features = np.concatenate([self._features, new.features])
         gates = [self._gate, self._activity.push(new.energy).gate]

@@ -60,9 +60,7 @@ def main(config: Config) -> None:
         device=config.device,
     )  # fmt: skip
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
-    train = options.with_values(train, {"model": backends}, "--method " + config.method)
-    measured = EvalOptions(
-        json=run / "metrics.json", save_video=run / "eval", renderer=config.renderer, device=config.device
-    )
+    train = options.with_values(train, {"model": backends}, f"--method {config.method}")
+    measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
     create(config.video, PrepareConfig(size=config.size), train, measured if config.eval else None)
     log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")

@@ -42,8 +42,12 @@ class _Place:
 
 
 def parse(argv: Sequence[str], prog: str, description: str) -> Any:
-    """Read the format first: which options there are depends on it."""
-    named = _named(argv)
+    """Read the command line; its --format is read first, because it decides which options there are.
+
+    Raises:
+        AvatarError: There is no --format, or none of this name.
+    """
+    named = options.value_of(argv, "format")
     if named is None and not {"-h", "--help"} & set(argv):
         raise AvatarError("--format is missing.", fix=f"Give one of {', '.join(EXPORTERS.names())}.")
     parts: list[tuple[str, Any, Any]] = []
@@ -62,18 +66,12 @@ def parse(argv: Sequence[str], prog: str, description: str) -> Any:
     return options.parse(config, argv, prog=prog, description=description)
 
 
-def _named(argv: Sequence[str]) -> str | None:
-    """The value of --format."""
-    for i, word in enumerate(argv):
-        if word == "--format" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith("--format="):
-            return word.partition("=")[2]
-    return None
-
-
 def main(config: Any) -> None:
-    """Write the file or the folder."""
+    """Write the file or the folder.
+
+    Raises:
+        AvatarError: See `avatar.export.sources.export`.
+    """
     from avatar.export.sources import export
 
     doing, place = getattr(config, "doing", _Doing()), getattr(config, "place", _Place())

@@ -82,6 +82,17 @@ def parse(
     return _original(kinds[type(found)], found)
 
 
+def value_of(argv: Sequence[str], name: str) -> str | None:
+    """Read one option before all others, which may depend on it: its last value in a command line, or None."""
+    found = None
+    for word, after in itertools.zip_longest(argv, argv[1:]):
+        if word == f"--{name}" and after is not None:
+            found = after
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
 def check_numbers(config: Any, prefix: str = "") -> None:
     """Refuse options that no command can mean: numbers that are not finite or of absurd size.
 

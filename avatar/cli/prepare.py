@@ -15,6 +15,8 @@ from avatar.preprocess.pipeline import STAGES, prepare
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """Prepare a video of one person."""
+
     video: tyro.conf.Positional[Path]
     """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good. Or a dataset folder of AD-NeRF,
     RAD-NeRF, ER-NeRF or TalkingGaussian: its images and audio are read, its split is kept, all else is made anew."""

@@ -32,6 +32,11 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Film the person, and write the video and its ground truth.
+
+    Raises:
+        AvatarError: --out holds something else, an option is out of range, or another process writes there.
+    """
     from avatar.log import info, next_command
     from avatar.synth.make import make_subject
     from avatar.writing import contents, one_writer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ GROUPS = {
 FIRST = ("method", "quality", "config")  # read before all others, which take their defaults from them
 
 
-def parse(argv: list[str], prog: str, description: str) -> TrainConfig:
+def parse(argv: Sequence[str], prog: str, description: str) -> TrainConfig:
     """Read the command line; defaults are those of its --method, --quality and --config.
 
     Raises:
         AvatarError: There is no such method or quality, or the file cannot be used.
     """
-    first = {name: given(argv, name) for name in FIRST}
+    first = {name: options.value_of(argv, name) for name in FIRST}
     needed: dict[str, Any] = {"person": tyro.MISSING, "out": tyro.MISSING}
     names = {name: value for name in ("method", "quality") if (value := first[name]) is not None}
     if first["config"] is not None:
@@ -44,17 +44,6 @@ def parse(argv: list[str], prog: str, description: str) -> TrainConfig:
         kind, argv, prog=prog, description=description, groups=GROUPS, default=kind(**_values(default))
     )
     return TrainConfig(**_values(found))
-
-
-def given(argv: list[str], name: str) -> str | None:
-    """The value of an option in a command line, the last one, or None."""
-    found = None
-    for word, after in itertools.zip_longest(argv, argv[1:]):
-        if word == f"--{name}" and after is not None:
-            found = after
-        elif word.startswith(f"--{name}="):
-            found = word.partition("=")[2]
-    return found
 
 
 def _values(config: TrainConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from avatar.data import background as stored
 from avatar.data.background import Background
 from avatar.data.person import FILE, MOTION, PersonFolder
-from avatar.data.results import TorsoResult
+from avatar.data.results import REDO, TorsoResult
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.images import read_rgb
@@ -81,11 +81,11 @@ class PersonDataset:
         return self._sized(self.image_path(index))
 
     def _sized(self, path: Path) -> np.ndarray:
-        image = read_rgb(path, "Run `avatar prepare --force`.")
+        image = read_rgb(path, REDO)
         if image.shape[:2] != (self.height, self.width):
             raise AvatarError(
                 f"{path} has {image.shape[1]}x{image.shape[0]} pixels, {self.folder / FILE} says "
-                f"{self.width}x{self.height}.", fix="Run `avatar prepare --force`.",
+                f"{self.width}x{self.height}.", fix=REDO,
             )  # fmt: skip
         return image
 

@@ -101,11 +101,11 @@ def read_info(folder: Path) -> VideoInfo:
     fps = Fraction(rate).limit_denominator(1001)
     seconds = len(paths) / float(fps)
     audio = folder / AUDIO
-    heard = probe_audio(audio).duration if audio.is_file() else None
-    if heard is not None and abs(heard - seconds) > max(LENGTH_SLACK[0], LENGTH_SLACK[1] * seconds):
+    audio_seconds = probe_audio(audio).duration if audio.is_file() else None
+    if audio_seconds is not None and abs(audio_seconds - seconds) > max(LENGTH_SLACK[0], LENGTH_SLACK[1] * seconds):
         raise AvatarError(
-            f"{audio} lasts {heard:.1f} s, but the {len(paths)} images of {folder / IMAGES} last {seconds:.1f} s "
-            f"at {float(fps):g} frames per second.",
+            f"{audio} lasts {audio_seconds:.1f} s, but the {len(paths)} images of {folder / IMAGES} last "
+            f"{seconds:.1f} s at {float(fps):g} frames per second.",
             fix="Make both from the same part of the video, the images at 25 frames per second.",
         )
     return VideoInfo(

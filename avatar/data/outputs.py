@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avatar.data import run
+from avatar.data.person import MARKER
 from avatar.errors import AvatarError
 
-PARTS = run.FILES | {"prepare.json"}
+PARTS = run.FILES | {MARKER}
 
 
 def check_output(out: Path, *inputs: Path | None, suffixes: Sequence[str] = ()) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FILE = "person.json"  # in a PERSON folder, and a copy of it in a RUN folder
 FORMAT = "avatar-person-2"
 MOTION = "motion.safetensors"
+MARKER = "prepare.json"  # which video the folder belongs to
 STAGE_FILE = "stage.json"  # in the folder of each finished stage
 
 R = TypeVar("R", bound=StageResult)

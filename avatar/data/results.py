@@ -50,6 +50,7 @@ def _whole(low: int, high: int) -> Read:
 
 
 def numbers(count: int) -> Read:
+    """Make a reader of a list of ``count`` numbers."""
     return lambda data, name: _row(data.list(name), data.place(name), count)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar.checks import Record, number, read_toml
-from avatar.data import person as person_folder
+from avatar.data.person import FILE as PERSON
+from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
 from avatar.paths import read_json
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from avatar.data.dataset import PersonDataset
 
 CONFIG = "config.toml"  # the first that is written, and the last that --overwrite removes
-PERSON = person_folder.FILE
 ENVIRONMENT = "environment.json"
 COMMAND = "command.txt"
 MODEL = "model.safetensors"
@@ -34,6 +34,7 @@ FILES = frozenset(
         TRAINING,
     )
 )  # fmt: skip
+PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes
 CHECKPOINT = Path("checkpoints", "last", "state.safetensors")  # what a resumed training goes on from
 FORMAT = "avatar-run-2"  # of config.toml
 
@@ -93,7 +94,7 @@ def require_run(run: Path) -> None:
     if not run.is_dir():
         raise AvatarError(f"There is no run folder {run}.", fix=f"Make one: avatar create VIDEO --out {run}")
     if (run / PERSON).is_file() and not any((run / name).is_file() for name in (CONFIG, MODEL)):
-        person_folder.PersonInfo.read(run / PERSON)  # one of another version says so
+        PersonInfo.read(run / PERSON)  # one of another version says so
         raise AvatarError(
             f"{run} is a PERSON folder, not a RUN folder.", fix=f"Train an avatar from it: avatar train {run} --out RUN"
         )
@@ -116,7 +117,7 @@ def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     motion = tracking if tracking.is_file() else None
     if person is not None:
         return PersonDataset(person, motion)
-    candidates = [run.with_name(run.name + ".person")]
+    candidates = [run.with_name(run.name + PERSON_SUFFIX)]
     if (remembered := RunInfo.read(run).person) is not None:
         candidates = [remembered, run.parent / remembered.name, *candidates]
     for candidate in candidates:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from avatar.data.person import PersonFolder
 from avatar.errors import AvatarError
 from avatar.motion import Motion
 
@@ -63,7 +64,7 @@ def torso_at_rest(data: PersonDataset) -> Motion:
 
 def tracker_poses(data: PersonDataset) -> Motion:
     """PERSON's motion as `avatar prepare` wrote it."""
-    path = data.folder / "motion.safetensors"
+    path = PersonFolder(data.folder).motion_path
     motion = Motion.load(path)
     if len(motion) != data.num_frames:
         raise AvatarError(

@@ -23,7 +23,6 @@ from avatar.writing import atomic_dir, contents, one_writer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from avatar.data import PersonDataset
     from avatar.geometry.cameras import Camera
 
 # Colours of the classes in parsing/*.png, RGB (TalkingGaussian's; ER-NeRF's training does not read them).

@@ -20,7 +20,7 @@ class _MotionExporter:
     """A file that holds a motion track.
 
     Attributes:
-        fps: See below.
+        fps: Frames per second of the file; None: those of the avatar.
     """
 
     default: ClassVar[str | None] = None

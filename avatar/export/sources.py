@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from avatar.export.base import Exporter, ExportSource
 from avatar.writing import one_writer
 
 if TYPE_CHECKING:
+    from avatar.data import PersonDataset
+    from avatar.infer.avatar import Avatar
     from avatar.infer.controls import Controls
     from avatar.infer.speaking import Speaking
 
@@ -39,12 +42,12 @@ def export(
     # What goes into the RUN folder belongs to its model, which must not be trained meanwhile.
     with one_writer(folder) if out is None and folder.is_dir() else nullcontext():
         source = ExportSource(folder=folder)
-        if "person" in needs:
-            source = _person(folder)
         if "motion" in needs:
             source = _motion(folder, path, speaking, controls, device if "avatar" in needs else "cpu")
         elif "avatar" in needs:
-            source = _avatar(folder, device)
+            source = replace(source, avatar=_avatar(folder, device))
+        if "person" in needs:
+            source = replace(source, person=_person(folder))
         exporter.write(source, path)
         if not path.exists():
             raise AvatarError(f"The exporter {type(exporter).__name__} has written no {path}.",
@@ -61,21 +64,19 @@ def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:
     return out
 
 
-def _person(folder: Path) -> ExportSource:
+def _person(folder: Path) -> PersonDataset:
     from avatar.data import PersonDataset
 
-    trained = (folder / MODEL).is_file()
-    return ExportSource(folder=folder, person=open_person(folder) if trained else PersonDataset(folder))
+    return open_person(folder) if (folder / MODEL).is_file() else PersonDataset(folder)
 
 
-def _avatar(folder: Path, device: DeviceName) -> ExportSource:
+def _avatar(folder: Path, device: DeviceName) -> Avatar:
     from avatar.infer.avatar import Avatar
 
-    return ExportSource(folder=folder, avatar=Avatar.load(folder, device=device, precision="float32"))
+    return Avatar.load(folder, device=device, precision="float32")
 
 
 def _motion(folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName) -> ExportSource:
-    from avatar.infer.avatar import Avatar
     from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
 
@@ -86,7 +87,7 @@ def _motion(folder: Path, out: Path, speaking: Speaking, controls: Controls, dev
     controls.check()
     controls.write_timeline()
     audio = speaking.open(out)
-    avatar = Avatar.load(folder, device=device)
+    avatar = _avatar(folder, device)
     plan = plan_motion(avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps))
     motion = Motion.cat(list(plan.stream(audio or ())))
     return ExportSource(folder=folder, avatar=avatar, motion=motion, audio=None if audio is None else audio.path)

@@ -31,17 +31,17 @@ LEAST_COVERAGE = 1e-3  # share of the image; less is an empty room
 BAKE_CHECKS = 24  # frames on which a baked form is compared with the trained one
 
 
-def shown(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
+def checked_motion(avatar: Avatar, motions: Iterable[Motion]) -> Iterator[Motion]:
     """Pass on blocks of motion, and refuse a motion that shows nothing but the background.
 
     Raises:
         AvatarError: Numbers are not finite, or the person is not in the first frame.
     """
-    looked = False
+    checked = False
     for block in motions:
         block.check_finite()
-        if len(block) and not looked:
-            looked = True
+        if len(block) and not checked:
+            checked = True
             if avatar.coverage(block, 0) < LEAST_COVERAGE:
                 raise AvatarError(
                     "The motion leads out of the image: nothing of the person is in its first frame.",
@@ -97,9 +97,8 @@ class Avatar:
                 square); or ``auto`` for the latter where the processor is faster with it.
 
         Raises:
-            AvatarError: The folder is missing, training has not finished in it, its method is not installed, ``baked``
-                and it is not baked, the device or a backend that it needs cannot be had, or a word is not among those
-                above.
+            AvatarError: The folder is missing, training has not finished in it, or its method is not installed. Or it
+                is not baked though ``baked`` asks for it. Or the device or a backend is not available or unknown.
         """
         run = Path(run)
         require_run(run)
@@ -122,7 +121,7 @@ class Avatar:
         info = {"method": model.name, **model.stats(), "bytes": path.stat().st_size}
         avatar = Avatar(run, model.to(place), person, info, precision)
         if avatar.coverage(model.reference_motion(avatar.fps), 0) < LEAST_COVERAGE:
-            raise AvatarError(f"{path} shows nothing:", why="nothing of it is before the camera that filmed.",
+            raise AvatarError(f"{path} shows nothing:", why="nothing of it is in front of the camera.",
                               fix="Train it again.")  # fmt: skip
         return avatar
 
@@ -155,7 +154,7 @@ class Avatar:
             chunks, frames = map(checked_samples, audio), None
             self.render(view, Motion.zeros(1, self.fps), 0)  # the first one is slow: before the audio begins
         plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
-        for block in shown(self, plan.stream(chunks)):
+        for block in checked_motion(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
 

@@ -1,4 +1,4 @@
-"""Fades of 10 ms where audio stops or goes on in the middle of an utterance, so that nobody hears a click."""
+"""Fade audio in and out over 10 ms where it stops or resumes within an utterance, so that nothing clicks."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def check_source(speaking: Speaking, controls: Controls, split: str | None, driv
     """Refuse options that do not say what is to be rendered, or that contradict each other.
 
     Raises:
-        AvatarError: They do not, or do.
+        AvatarError: There is nothing to render, or two options exclude each other.
     """
     options = {
         "audio": speaking.audio, "text": speaking.text, "motion": controls.motion, "idle": controls.idle or None

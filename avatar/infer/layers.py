@@ -171,7 +171,7 @@ def load_generator(run: Path) -> MotionGenerator:
     if not path.is_file():
         raise AvatarError(
             f"{run} cannot generate head motion: it holds no {HEADMOTION}.",
-            why="An older version trained it, its training has not finished, or its video is too short.",
+            why="Its training has not finished, or its video is too short.",
             fix="Finish training with `avatar train PERSON --out RUN --resume`, or choose --pose own.",
         )
     return MotionGenerator.load(path)
@@ -241,7 +241,7 @@ class MotionLayers:
 
 def build_layers(
     avatar: Person, controls: Controls, camera: CameraAt | None = None, *, lead: int = 0, driven: bool = False,
-    origin: int | None = 0, known: dict[str, PoseSource] | None = None,
+    origin: int | None = 0, playing: dict[str, PoseSource] | None = None,
 ) -> MotionLayers:  # fmt: skip
     """Build the layers that controls ask for.
 
@@ -252,25 +252,25 @@ def build_layers(
         lead: Frames before second 0 of the controls.
         driven: The lips come with a whole motion, which needs no head motion under it.
         origin: See `LoopedPose`.
-        known: Head motion by name and seed that plays already and goes on; what is new is added.
+        playing: Head motion by name and seed that plays already and goes on; what is new is added.
 
     Raises:
         AvatarError: Something cannot be read.
     """
     person, fps, spans = PersonMotion.of(avatar), avatar.fps, controls.spans()
-    playing: dict[str, PoseSource] = {} if known is None else known
+    poses_by_key: dict[str, PoseSource] = {} if playing is None else playing
 
     def source(name: str) -> PoseSource:
         key = f"{name} {controls.seed}"
-        if key not in playing:
+        if key not in poses_by_key:
             if name == "generated":
                 options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise}
                 generator = load_generator(avatar.run)
-                playing[key] = GeneratedPose(generator.open(fps, lead=lead / fps, seed=controls.seed, **options))
+                poses_by_key[key] = GeneratedPose(generator.open(fps, lead=lead / fps, seed=controls.seed, **options))
             else:
-                playing[key] = LoopedPose(person, name, fps, controls.seed, origin)
-        used.append(playing[key])
-        return playing[key]
+                poses_by_key[key] = LoopedPose(person, name, fps, controls.seed, origin)
+        used.append(poses_by_key[key])
+        return poses_by_key[key]
 
     used: list[PoseSource] = []
     base_name = None if driven else _base_pose(spans)
@@ -286,8 +286,8 @@ def build_layers(
     face_edits += [layers["lip-scale"], *_emotions(spans, person.stats, controls.emotion_limit)]
     face_edits += [layers["blink"], layers["gaze"]]
     return MotionLayers(
-        fps=fps, lead=lead, base=base, sources=used, pose_edits=_given([layers["pose"], layers["pose-scale"]]),
-        face_edits=_given(face_edits),
+        fps=fps, lead=lead, base=base, sources=used, pose_edits=_wanted([layers["pose"], layers["pose-scale"]]),
+        face_edits=_wanted(face_edits),
         idle=lambda block, seconds: breathe(scale_pose(block, IDLE_POSE, person.stats), seconds),
     )  # fmt: skip
 
@@ -311,8 +311,8 @@ def _base_pose(spans: Sequence[Span]) -> str | None:
 def _pose_track(name: str, source: Callable[[str], PoseSource], stats: MotionStats, fps: float) -> PoseAt:
     """A head pose that is asked for: one of `POSES`, or that of a file."""
     if name in POSES:
-        playing = source(name)
-        return lambda at: playing.read(int(at[0]), len(at))
+        looped = source(name)
+        return lambda at: looped.read(int(at[0]), len(at))
     track = read_motion(Path(name), stats).resample(fps)
     track = follow_pose(track, MotionStats.of(track), stats)
     return lambda at: back_and_forth(track, at)
@@ -385,5 +385,5 @@ def _replacing(choices: list[tuple[Span, MotionEdit | None]]) -> MotionEdit | No
     return edit
 
 
-def _given(edits: Sequence[MotionEdit | None]) -> list[MotionEdit]:
+def _wanted(edits: Sequence[MotionEdit | None]) -> list[MotionEdit]:
     return [edit for edit in edits if edit is not None]

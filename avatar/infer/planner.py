@@ -55,25 +55,25 @@ class MotionPlan:
         """Take samples [N], 16 kHz mono float32; return the frames [n >= 0] that they complete."""
         self._layers.push(samples)
         self._held = joined(self._held, self._lips.push(samples))
-        return self._known()
+        return self._ready()
 
     def finish(self) -> Motion:
         """End the audio; return the remaining frames. The plan is then spent."""
         self._layers.finish()
         self._held = joined(self._held, self._lips.finish())
-        return self._known()
+        return self._ready()
 
     def stream(self, chunks: Iterable[np.ndarray]) -> Iterator[Motion]:
         """Push chunks of audio, as many as are needed; yield blocks of motion as soon as they are known."""
-        yield from _some(self._known())
+        yield from _nonempty(self._ready())
         for chunk in chunks:
             if self._lips.complete and not len(self._held):
                 return
-            yield from _some(self.push(chunk))
-        yield from _some(self.finish())
+            yield from _nonempty(self.push(chunk))
+        yield from _nonempty(self.finish())
 
-    def _known(self) -> Motion:
-        """Frames that lips and head motion know."""
+    def _ready(self) -> Motion:
+        """The frames for which both lips and head motion are ready."""
         count = int(max(0, min(len(self._held), self._layers.ready - self._done)))
         lips, self._held = self._held[:count], self._held[count:]
         if not count:
@@ -233,10 +233,10 @@ class PausedSpeech(_Speech):
         return self._lasting(super().push(samples))
 
     def finish(self) -> Motion:
-        said = self._lasting(super().finish())
+        spoken = self._lasting(super().finish())
         last = self._rest if self._last is None else self._last
         count, self._left = self._left, 0
-        return Motion.cat([said, eased(last, self._rest, count, 0, self._ease)])
+        return Motion.cat([spoken, eased(last, self._rest, count, 0, self._ease)])
 
     def _lasting(self, lips: Motion) -> Motion:
         """Lips with the pause before them, as far as there is room."""
@@ -277,6 +277,6 @@ def _waiting(speech_end: float | None) -> Callable[[Tensor], Tensor]:
     return lambda seconds: 1 - speech.weight(seconds)
 
 
-def _some(block: Motion) -> Iterator[Motion]:
+def _nonempty(block: Motion) -> Iterator[Motion]:
     if len(block):
         yield block

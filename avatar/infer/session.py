@@ -206,7 +206,7 @@ class Session:
         controls.check()
         refuse_beforehand(controls)
         place = lambda _: self._view.position  # noqa: E731
-        return build_layers(self.avatar, controls, place, origin=None, known=poses)
+        return build_layers(self.avatar, controls, place, origin=None, playing=poses)
 
     def _take(self, now: float, at_once: bool) -> _Due:
         index, self._count = self._count, self._count + 1

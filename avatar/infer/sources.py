@@ -90,7 +90,7 @@ def is_video(path: Path) -> bool:
 
 
 def read_motion(path: Path, person: MotionStats) -> Motion:
-    """The motion in a RUN or PERSON folder, a ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
+    """Read the motion of a RUN or PERSON folder, a motion or ARKit file, or a video, at its own rate.
 
     Args:
         path: Any of these.

@@ -16,7 +16,7 @@ from torch import Tensor
 from avatar import log
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
-from avatar.infer.avatar import shown
+from avatar.infer.avatar import checked_motion
 from avatar.infer.pipeline import Worker, in_order, prefetch
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def render_video(
 
     def frames() -> Iterator[tuple[Camera, Motion, int, Tensor | None]]:
         count = 0
-        for block in shown(avatar, prefetch(job.motions)):
+        for block in checked_motion(avatar, prefetch(job.motions)):
             for i in range(len(block)):
                 behind = None if job.background is None else torch.from_numpy(job.background(count))
                 yield path.camera(camera, avatar.pivot, count / avatar.fps), block, i, behind

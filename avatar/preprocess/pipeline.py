@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from avatar.checks import Record
-from avatar.data.person import MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
@@ -18,7 +18,6 @@ from avatar.preprocess.stage import Stage, StageContext, finished_key, is_curren
 from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
-MARKER = "prepare.json"  # in a PERSON folder: which video it belongs to
 
 
 def prepare(

@@ -107,13 +107,13 @@ def from_file(path: Path, method: str | None = None, quality: str | None = None,
                           "avatar train PERSON --out RUN --print-config")  # fmt: skip
     chosen = {"method": method, "quality": quality}
     for name, given in chosen.items():
-        said = table.pop(name, None)
-        if said is not None and not isinstance(said, str):
+        stored = table.pop(name, None)
+        if stored is not None and not isinstance(stored, str):
             raise AvatarError(f"{path}: {name} is not text.")
-        if None not in (said, given) and said != given:
-            raise AvatarError(f"--{name} {given} contradicts {path}, which says {name} = {said!r}.",
+        if None not in (stored, given) and stored != given:
+            raise AvatarError(f"--{name} {given} contradicts {path}, which says {name} = {stored!r}.",
                               fix=f"Leave out --{name}, or change the file.")  # fmt: skip
-        chosen[name] = given or said or _default(name)
+        chosen[name] = given or stored or _default(name)
     config = from_preset(str(chosen["method"]), str(chosen["quality"]), **options)
     return with_values(config, table, str(path))
 

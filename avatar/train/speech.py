@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.motion import Motion
 
-STREAMING_SECONDS = (
-    120.0  # of the person, for streaming lips: their features cost five times as much; a minute is enough
-)
+# Of the person, for streaming lips: their features cost five times as much, and a minute is enough.
+STREAMING_SECONDS = 120.0
 
 
 def load_prior(path: Path | None) -> SharedPrior | None:
@@ -91,8 +90,10 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
 
 
 def _tracked_motion(data: PersonDataset) -> Motion:
-    """The motion as refined, torso left out; where there is none, that of person.json."""
+    """The motion as refined, torso left out; where there is none, that of the PERSON folder."""
+    from avatar.data import person
     from avatar.motion import Motion
 
-    refined = data.folder / "refine" / "motion.safetensors"
-    return Motion.load(refined if refined.is_file() else data.folder / MOTION)
+    folder = person.PersonFolder(data.folder)
+    refined = folder.stage("refine") / person.MOTION
+    return Motion.load(refined if refined.is_file() else folder.motion_path)

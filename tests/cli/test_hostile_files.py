@@ -107,11 +107,11 @@ def test_an_avatar_that_covers_nothing_is_refused(run: Path, tmp_path: Path, cap
 
 
 def test_motion_that_stops_being_finite_later_stops_the_video(run: Path) -> None:
-    from avatar.infer.avatar import shown
+    from avatar.infer.avatar import checked_motion
 
     good = Motion.load(run / "motion.safetensors")
     bad = good.map(gaze=filled(good.gaze, math.nan))
-    blocks = shown(Avatar.load(run, device="cpu"), [good, bad])
+    blocks = checked_motion(Avatar.load(run, device="cpu"), [good, bad])
     assert len(next(blocks)) == len(good)
     with pytest.raises(AvatarError, match="its gaze holds NaN"):
         next(blocks)

@@ -1,7 +1,7 @@
 """Where the CUDA kernels run in tests: on a GPU with the real library, or emulated on the CPU, through the same loader.
 
-The emulated library is the same sources, built by a C++ compiler against tests/cuda_emulation/cuda_runtime.h. Its
-operators take CPU tensors: while a test uses it, the CUDA implementations stand in for those of the CPU.
+The emulated library is the same sources, built by a C++ compiler against cuda_ext/tests/cuda_emulation/cuda_runtime.h.
+Its operators take CPU tensors: while a test uses it, the CUDA implementations stand in for those of the CPU.
 """
 
 from __future__ import annotations

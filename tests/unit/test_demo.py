@@ -34,7 +34,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             (folder / name).touch()
 
     def create(video, prepare, train, evaluate) -> None:
-        calls.append(("create", video.name, train.quality, train.out.name, train.person.name, evaluate.json.name))
+        calls.append(
+            ("create", video.name, train.quality, train.out.name, train.person.name, evaluate.json_path(train.out).name)
+        )
 
     monkeypatch.setattr("avatar.synth.make.make_subject", film)
     monkeypatch.setattr("avatar.create.create", create)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from avatar.data import PersonDataset
+from avatar.data.results import IngestResult
 from pipelines import gpu_check, gpu_kit
 from tests.person import make_person
 
@@ -18,7 +19,10 @@ from tests.person import make_person
 @pytest.fixture
 def person(tmp_path) -> Path:
     folder = make_person(tmp_path / "mia", frames=6, size=64)
-    (folder / "ingest" / "stage.json").write_text(json.dumps({"result": {"source": "gone.mp4", "num_frames": 6}}))
+    result = IngestResult(
+        size=64, fps=25.0, num_frames=6, source="gone.mp4", source_size=(64, 64), crop=(0, 0, 64), has_audio=False
+    )
+    (folder / "ingest" / "stage.json").write_text(json.dumps({"result": result.to_json()}))
     (folder / "report").mkdir()
     (folder / "report" / "report.html").write_text("page")
     return folder
@@ -39,6 +43,8 @@ def test_a_run_travels_without_its_checkpoints(tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints" / "last").mkdir(parents=True)
     (run / "checkpoints" / "last" / "state.safetensors").write_bytes(b"large")
+    (run / "eval").mkdir()
+    (run / "eval" / "pred.mp4").write_bytes(b"large")
     (run / "model.safetensors").write_bytes(b"model")
     kit = tmp_path / "kit"
     assert gpu_kit.pack_run(run, kit) == "run"

@@ -13,7 +13,11 @@ import soundfile
 
 from avatar import registry
 from avatar.cli.main import main
+from avatar.export import sources
+from avatar.export.base import ExportSource
 from avatar.export.registry import EXPORTERS
+from avatar.infer.controls import Controls
+from avatar.infer.speaking import Speaking
 from avatar.io.text_to_speech import ENGINES
 from avatar.motion import Motion
 from tests.fake_avatar import FPS, FakeAvatar, LoudnessSpeech
@@ -93,6 +97,30 @@ def test_mistakes_are_named(run: Path, capsys: pytest.CaptureFixture[str], optio
     assert main(["export", str(run), *options]) == 2
     shown = capsys.readouterr()
     assert words in " ".join((shown.err + shown.out).split()) and "Traceback" not in shown.err
+
+
+class Everything:
+    """An exporter that needs an avatar, its motion and its person."""
+
+    suffixes, default = (), "everything"
+
+    def __init__(self) -> None:
+        self.sources: list[ExportSource] = []
+
+    def needs(self) -> set:
+        return {"avatar", "motion", "person"}
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        self.sources.append(source)
+
+
+def test_an_exporter_gets_all_that_it_needs(run: Path, monkeypatch: pytest.MonkeyPatch):
+    filmed = object()
+    monkeypatch.setattr(sources, "_person", lambda folder: filmed)
+    exporter = Everything()
+    sources.export(exporter, run, None, Speaking(), Controls(idle=1.0), "cpu")
+    (source,) = exporter.sources
+    assert source.person is filmed and source.avatar is not None and len(source.motion) == FPS
 
 
 def test_the_help_shows_the_options_of_the_format(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,8 +1,8 @@
-"""The first layers of Whisper's encoder (Radford et al., "Robust speech recognition via large-scale weak supervision",
-2022), over a short sliding window: features of speech that generalise from few speakers to many.
+"""Speech features from the first layers of Whisper's encoder, over a short sliding window.
 
-The middle of the network is more informative about the mouth than its end, which spells (docs/notes/audio2motion.md).
-Streamed and whole input give the same rows, with little look-ahead.
+They generalise from few speakers to many (Radford et al., "Robust speech recognition via large-scale weak supervision",
+2022). The middle of the network is more informative about the mouth than its end, which spells
+(docs/notes/audio2motion.md). Streamed and whole input give the same rows, with little look-ahead.
 """
 
 from __future__ import annotations
