@@ -1,7 +1,7 @@
 """Messages and progress: Python's `logging` underneath, a coloured terminal on top where the command line asks for it.
 
 Every message goes to a logger below ``avatar`` that is named after the module which says it. As a library the package
-installs no handler: a server or a notebook silences, redirects and levels it as it does any other.
+prints nothing by itself: a server or a notebook shows, redirects and levels it as it does any other.
 
     logging.getLogger("avatar").setLevel(logging.WARNING)
 
@@ -29,6 +29,7 @@ FIRST_LINE_SECONDS = 5.0  # of work, after which it first says how far it is; sh
 LINE_SECONDS = 30.0  # between further lines
 
 logger = logging.getLogger("avatar")
+logger.addHandler(logging.NullHandler())  # without it, Python prints the warnings of a program that set up no logging
 _progress_logger = logging.getLogger("avatar.progress")
 _Part = tuple[str, str]  # text and its style
 

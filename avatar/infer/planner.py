@@ -20,7 +20,7 @@ from avatar.audio2motion.load import load_speech
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.layers import CameraAt, MotionLayers, Person, PersonMotion, build_layers, joined
-from avatar.infer.sources import is_video, read_motion
+from avatar.infer.sources import is_video, mono_floats, read_motion
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
 from avatar.motion.retarget import retarget
@@ -50,15 +50,28 @@ class MotionPlan:
         self._lips, self._layers, self._waiting = lips, layers, waiting
         self._held = lips.before
         self._done = 0  # frames that came out
+        self._spent = False
 
     def push(self, samples: np.ndarray) -> Motion:
-        """Take samples [N], 16 kHz mono float32; return the frames [n >= 0] that they complete."""
+        """Take samples [N], 16 kHz mono float32; return the frames [n >= 0] that they complete.
+
+        Raises:
+            AvatarError: They are no mono float samples within -1 and 1, or the plan is finished.
+        """
+        self._refuse_spent()
+        samples = mono_floats(samples)
         self._layers.push(samples)
         self._held = joined(self._held, self._lips.push(samples))
         return self._ready()
 
     def finish(self) -> Motion:
-        """End the audio; return the remaining frames. The plan is then spent."""
+        """End the audio; return the remaining frames. The plan is then spent.
+
+        Raises:
+            AvatarError: The plan is finished already.
+        """
+        self._refuse_spent()
+        self._spent = True
         self._layers.finish()
         self._held = joined(self._held, self._lips.finish())
         return self._ready()
@@ -71,6 +84,10 @@ class MotionPlan:
                 return
             yield from _nonempty(self.push(chunk))
         yield from _nonempty(self.finish())
+
+    def _refuse_spent(self) -> None:
+        if self._spent:
+            raise AvatarError("This motion plan is finished.", fix="Call plan_motion once for each piece of audio.")
 
     def _ready(self) -> Motion:
         """The frames for which both lips and head motion are ready."""

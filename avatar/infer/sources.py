@@ -74,14 +74,25 @@ def checked_samples(samples: np.ndarray) -> Float32[np.ndarray, " N"]:
     Raises:
         AvatarError: They are no mono float samples.
     """
+    return np.nan_to_num(mono_floats(samples), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
+
+
+def mono_floats(samples: np.ndarray) -> Float32[np.ndarray, " N"]:
+    """Samples [N] of any floating-point type as float32, uncopied where they are that already.
+
+    Raises:
+        AvatarError: They are no mono float samples.
+    """
     samples = np.asarray(samples)
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise AvatarError(
             "Audio comes in pieces of 16 kHz mono float32 in -1 to 1,",
             why=f"not as {samples.dtype} {list(samples.shape)}.",
-            fix="Mix the channels, and divide whole numbers by their full scale.",
+            fix="Mix the channels, and divide whole numbers by their full scale."
+            if samples.ndim
+            else "Put a single piece into a list.",
         )
-    return np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-1, 1)
+    return samples.astype(np.float32, copy=False)
 
 
 def is_video(path: Path) -> bool:

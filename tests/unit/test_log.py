@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -36,7 +38,7 @@ def test_as_a_library_it_is_an_ordinary_logger(lines, caplog, capfd):
     assert lines() == ["heard [bold]a[/bold] file\\x1b", "seen", "Next: avatar view"]
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert caplog.records[0].funcName == "test_as_a_library_it_is_an_ordinary_logger"
-    assert not logging.getLogger("avatar").handlers
+    assert [type(handler) for handler in logging.getLogger("avatar").handlers] == [logging.NullHandler]
     caplog.clear()
     caplog.set_level(logging.ERROR, logger="avatar")
     log.warn("seen")
@@ -127,3 +129,9 @@ def test_a_terminal_gets_bars(monkeypatch):
     assert isinstance(log.progress(), log.LineProgress)  # as a library it does not draw
     with log.on_terminal():
         assert isinstance(log.progress(), Progress)
+
+
+def test_a_program_without_logging_sees_nothing():
+    script = "from avatar import log; log.warn('seen'); log.info('heard')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""

@@ -113,6 +113,19 @@ def test_samples_that_are_no_audio(avatar: Any):
     assert len(track) == 25 and float(jaw[:12].max()) == 0 and float(jaw.max()) == 1
 
 
+def test_a_plan_takes_floats_of_any_size_and_ends_once(avatar: Any):
+    sound = voice(1.0)
+    for pieces in (sound.astype(np.float64), sound.tolist(), torch.from_numpy(sound)):
+        plan = plan_motion(avatar, Controls(), frames=None, speech=LoudnessSpeech())
+        assert plan.push(pieces).arkit.dtype == torch.float32  # type: ignore[arg-type]
+        plan.finish()
+        for again in (plan.finish, lambda plan=plan: plan.push(sound)):
+            with pytest.raises(AvatarError, match="finished"):
+                again()
+    with pytest.raises(AvatarError, match="list"):
+        checked_samples(sound[0])  # what a plan sees of an array that was given for a list of arrays
+
+
 def test_live_audio_is_spoken_by_the_streaming_network_loaded_once(avatar: Any, monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr(planner, "load_speech", lambda run, fps, which: asked.append(which) or LoudnessSpeech())
