@@ -101,7 +101,7 @@ class SharedPrior:
         save_tensors(path, tensors, {"format": FORMAT, **metadata})
 
     def streaming(self) -> SharedPrior:
-        """The same with little look-ahead, for five times the work: 0.2 s at most.
+        """Return this prior with little look-ahead, 0.2 s at most, for five times the work.
 
         Features then see 0.04 to 0.12 s of audio after their time, instead of 0.2 to 0.6 s.
         """
@@ -194,7 +194,10 @@ class SharedSpeech:
         return LipClosure.of(self.normalizer, self.rest)(motion, probability)
 
     def streaming(self) -> SharedSpeech:
-        """The same by :meth:`SharedPrior.streaming`. Adapting the streaming prior follows the person better."""
+        """Return this network with the prior of :meth:`SharedPrior.streaming`.
+
+        Adapting the streaming prior to the person follows the person better.
+        """
         return replace(self, prior=self.prior.streaming(), gain=_STREAMING_GAIN * self.gain)
 
     def ungated(self, inputs: Float[Tensor, "T R"]) -> Float[Tensor, "T C"]:

@@ -52,5 +52,5 @@ def counts(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counts_text(info: Mapping[str, Any]) -> str:
-    """The same for people: ``30000 gaussians``."""
+    """Format :func:`counts` for people: ``30000 gaussians``."""
     return ", ".join(f"{value} {name}" for name, value in counts(info).items())

@@ -51,11 +51,11 @@ class Batch(NamedTuple):
         return self._replace(pixels=pixels, **{name: getattr(self, name)[y, x] for name in _IMAGES})
 
     def pinned(self) -> Batch:
-        """The same in memory that a GPU reads by itself."""
+        """Copy it to page-locked memory, which a GPU reads by itself."""
         return self._replace(**{name: getattr(self, name).pin_memory() for name in _IMAGES})
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; does not wait for the copy of a :meth:`pinned` batch."""
+        """Move it to a device; does not wait for the copy of a :meth:`pinned` batch."""
         return self._replace(**{name: getattr(self, name).to(device, non_blocking=True) for name in _IMAGES})
 
 

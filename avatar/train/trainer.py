@@ -164,7 +164,7 @@ class Trainer:
         return self._lpips(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side])
 
     def train_step(self, batch: Batch) -> dict[str, Tensor] | None:
-        """One optimisation step, and what its loss consists of.
+        """Make one optimisation step; return what its loss consists of.
 
         On the CPU, None when the numbers were not finite (nothing was changed). On a GPU the step is made all the same,
         and the entry ``finite`` says whether it was good.
@@ -395,7 +395,11 @@ class Trainer:
         save_model(path, self.model, self.data.width, self.data.height, self.step)
 
     def resume(self, folder: Path) -> None:
-        """Go on from the last checkpoint of a RUN folder."""
+        """Go on from the last checkpoint of a RUN folder.
+
+        Raises:
+            AvatarError: The checkpoint is missing or damaged, or was trained with other settings.
+        """
         path = folder / CHECKPOINT
         tensors, meta = load_tensors(path)
         about = Record(meta, path)
