@@ -10,7 +10,7 @@ from contextlib import suppress
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
 AGAIN = " Run the same command again to go on where it stopped."
-GO_ON = {name: AGAIN for name in ("create", "demo", "prepare", "prior")} | {
+GO_ON = dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN) | {
     "train": " Run the same command again with --resume to go on where it stopped."
 }  # other commands begin anew
 

@@ -90,7 +90,7 @@ def is_video(path: Path) -> bool:
 
 
 def read_motion(path: Path, person: MotionStats) -> Motion:
-    """The motion in a RUN or PERSON folder, a ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
+    """The motion in a RUN or PERSON folder, ``.safetensors``, ``.csv`` or ``.json`` file, or a video, at its own rate.
 
     Args:
         path: Any of these.
