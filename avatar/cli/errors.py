@@ -9,6 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
+AGAIN = " Run the same command again to go on where it stopped."
+GO_ON = dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN) | {
+    "train": " Run the same command again with --resume to go on where it stopped."
+}  # other commands begin anew
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -52,7 +56,7 @@ def command_code(name: str, run: Callable[[], None]) -> int:
         tell(str(error))
         return 2
     except KeyboardInterrupt:
-        console.print("\nInterrupted. Run the same command again to go on where it stopped.")
+        console.print(f"\nInterrupted.{GO_ON.get(name, '')}")
         return 130
     except SystemExit as stop:  # tyro: 0 after --help, 2 on a bad option
         return stop.code if isinstance(stop.code, int) else 2

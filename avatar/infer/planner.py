@@ -130,7 +130,7 @@ def plan_motion(
         return MotionPlan(_Track(track), layers, len(track))
     pause = round(controls.idle * fps)
     if frames == 0 and not pause:
-        raise AvatarError("Nothing to say:", fix="give an audio file, --text, --motion or --idle.")
+        raise AvatarError("Nothing to say:", fix="give --audio FILE, --text, --motion FILE or --idle.")
     lead = pause if frames else 0
     layers = build_layers(avatar, controls, camera, lead=lead)
     stream = None if frames == 0 else (speech or speech_of(avatar, controls.speech, live=frames is None)).open()

@@ -52,3 +52,23 @@ def test_an_old_model_alone_is_one_as_well(tmp_path: Path, capsys) -> None:
     old_run(tmp_path / "run", FORMAT, "avatar-model-4")
     assert main(["render", str(tmp_path / "run"), "--idle", "1"]) == 2
     assert "model.safetensors was written by another version" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("train {run} --out {out}", "is a RUN folder, not a prepared person"),
+        ("render {person} --idle 1", "is a PERSON folder, not a RUN folder"),
+        ("view {person}", "is a PERSON folder, not a RUN folder"),
+    ],
+)
+def test_one_folder_in_place_of_the_other(person: Path, tmp_path: Path, capsys, command: str, says: str) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    old_run(run, FORMAT, registry.FORMAT)
+    assert main(command.format(run=run, out=out, person=person).split()) == 2
+    assert says in " ".join(capsys.readouterr().err.split()) and not out.exists()
+
+
+def test_a_bare_train_asks_for_its_folders(capsys) -> None:
+    assert main(["train"]) == 2
+    assert "PERSON" in capsys.readouterr().err
