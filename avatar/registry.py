@@ -24,11 +24,15 @@ _GROUPS: set[str] = set()  # entry-point groups of all registries
 def plug_ins() -> dict[str, str]:
     """Top-level modules of other people's packages that announce something, and the name of each package."""
     points = [point for group in sorted(_GROUPS) for point in entry_points(group=group)]
-    return {point.value.partition(":")[0].partition(".")[0]: _package(point) for point in points}
+    return {_top(point): _package(point) for point in points}
+
+
+def _top(point: Any) -> str:
+    return point.value.partition(":")[0].partition(".")[0]
 
 
 def _package(point: Any) -> str:
-    return point.dist.name if point.dist else point.value.partition(".")[0]
+    return point.dist.name if point.dist else _top(point)
 
 
 class Registry(Generic[T]):
@@ -45,6 +49,7 @@ class Registry(Generic[T]):
         self.kind, self.group, self.builtins, self.needed = kind, group, dict(builtins), tuple(needed)
         self._known: dict[str, Any] = {}
         self._broken: set[str] = set()  # announced, but cannot be loaded
+        self._ignored: set[str] = set()  # entry points that were warned of
         _GROUPS.add(group)
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -115,7 +120,10 @@ class Registry(Generic[T]):
             self._broken.add(name)
 
     def _ignore(self, point: Any, other: str) -> None:
-        log.warn(f"The {self.kind} {point.name!r} of the package {_package(point)} is ignored: {other} has its name.")
+        if point.value not in self._ignored:
+            self._ignored.add(point.value)
+            log.warn(f"The {self.kind} {point.name!r} of the package {_package(point)} is ignored: "
+                     f"{other} has its name.")  # fmt: skip
 
     def _check(self, name: str, cls: Any) -> None:
         """Refuse what is no class of this kind, or takes the name of a built-in."""

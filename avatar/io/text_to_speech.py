@@ -115,6 +115,7 @@ def _checked(piece: np.ndarray, engine: str) -> np.ndarray:
 
 def _wrong(engine: str, what: str) -> AvatarError:
     return AvatarError(
-        f"The text-to-speech engine {engine!r} gave {what}, not float32 [N] at a possible sample rate.",
+        f"The text-to-speech engine {engine!r} gave {what}.",
+        why="It has to give mono float32 [N] in -1 to 1.",
         fix="Report it to its maintainers, or choose another --tts.",
     )

@@ -198,3 +198,26 @@ def test_a_method_may_train_on_patches(person, tmp_path, monkeypatch):
     assert (out.rgb - full.rgb[y0:y1, x0:x1]).abs().max() < 0.01
     assert torch.equal(batch.image, load(data, 3, (data.width, data.height), config.loss).image[y0:y1, x0:x1])
     assert 0 <= batch.face_box[0] < batch.face_box[2] <= 40 and 0 <= batch.face_box[1] < batch.face_box[3] <= 32
+
+
+def test_a_picture_of_another_shape_is_refused(person, tmp_path, monkeypatch):
+    config = from_preset("dummy", "draft", person=person, out=tmp_path, device="cpu")
+    trainer = Trainer(PersonDataset(person), config)
+    batch = load(trainer.data, 0, (96, 96), config.loss)
+    kind, draw = type(trainer.model), type(trainer.model).forward
+
+    def wrong(change):
+        monkeypatch.setattr(kind, "forward", lambda *args, **more: change(draw(*args, **more)))
+
+    wrong(lambda out: replace(out, rgb=out.rgb[::2, ::2], alpha=out.alpha[::2, ::2]))
+    with pytest.raises(AvatarError, match=r"'dummy' drew rgb \[48, 48, 3\], not \[96, 96, 3\]"):
+        trainer.train_step(batch)
+    wrong(lambda out: (out.rgb, out.alpha))
+    with pytest.raises(AvatarError, match="'dummy' returned a tuple"):
+        trainer.train_step(batch)
+    wrong(lambda out: replace(out, rgb=out.rgb.detach(), alpha=out.alpha.detach()))
+    trainer.poses.knots.requires_grad_(False)
+    with pytest.raises(AvatarError, match="none of its parameters"):
+        trainer.train_step(batch)
+    trainer.poses.knots.requires_grad_(True)
+    trainer.align_held_out()  # a method that does not draw where the head is has nothing to align

@@ -129,3 +129,32 @@ def test_the_help_shows_the_options_of_the_format(run: Path, capsys: pytest.Capt
     assert main(["export", "--format", "jaw", "--help"]) == 0
     out = capsys.readouterr().out
     assert "--digits" in out and "Digits after the point" in out and "--emotion" in out and "--modes" not in out
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (np.zeros(800, np.int16), "gave int16 [800]"),
+        (np.zeros((800, 2), np.float32), "gave float32 [800, 2]"),
+        (np.full(800, np.nan, np.float32), "not numbers"),
+        ([0.0] * 800, "gave a list"),
+    ],
+)
+def test_an_engine_that_gives_no_audio_is_named(run: Path, monkeypatch, capsys, samples, words: str):
+    monkeypatch.setattr(ENGINES.get("beep"), "speak", lambda *_: iter([samples]))
+    options = ["--format", "jaw", "--out", str(run.parent / "a.txt"), "--text", "a", "--tts", "beep"]
+    assert main(["export", str(run), *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "engine 'beep'" in shown and words in shown
+
+
+def test_what_a_plug_in_raises_is_said_of_its_package(run: Path, monkeypatch, capsys):
+    options = ["export", str(run), "--format", "jaw", "--idle", "1", "--out", str(run.parent / "a.txt")]
+    kind = EXPORTERS.get("jaw")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[kind.__module__], "INDEX", {})
+        assert main(options) == 1
+    assert "a bug in the package tests, not in avatar" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(kind, "write", lambda *_: None)
+    assert main(options) == 2
+    assert "has written no" in " ".join(capsys.readouterr().err.split())

@@ -85,3 +85,42 @@ def test_two_classes_of_one_name_are_an_error(installed):
     fruits.register("apple")(Apple)
     with pytest.raises(AvatarError, match="Two classes"):
         fruits.register("apple")(type("Other", (), {}))
+
+
+def test_a_plug_in_does_not_take_the_name_of_a_built_in(installed, monkeypatch, capsys):
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": "test_fruit_module:Sweet"})
+    with pytest.raises(AvatarError, match="has the name of a built-in one"):
+        fruits.register("apple")(Apple)
+    module_of(monkeypatch, "test_fruit_module", Sweet=Apple)
+    installed.append(EntryPoint("apple", "other:Apple", "test.fruits"))
+    assert fruits.get("apple") is fruits.get("apple") is Apple
+    assert capsys.readouterr().err.count("'apple' of the package other is ignored") == 1
+
+
+def test_the_first_of_two_packages_with_a_name_wins(installed, monkeypatch, capsys):
+    module_of(monkeypatch, "one", Plum=Apple)
+    module_of(monkeypatch, "two", Plum=type("Plum", (), {}))
+    installed += [EntryPoint("plum", f"{module}:Plum", "test.fruits") for module in ("one", "two")]
+    assert Registry("fruit", "test.fruits", {}).get("plum") is Apple
+    assert "package two is ignored: that of the package one" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("found", "words"), [(Apple, "lacks eat"), (print, "not a class"), (None, "not a class")])
+def test_a_class_that_lacks_something_is_named_and_no_longer_known(installed, monkeypatch, capsys, found, words):
+    module_of(monkeypatch, "plum", Plum=found)
+    installed.append(EntryPoint("plum", "plum:Plum", "test.fruits"))
+    fruits: Registry[Apple] = Registry("fruit", "test.fruits", {"apple": "nowhere"}, ("eat",))
+    with pytest.raises(AvatarError, match=r"no fruit 'plum'\. Known are apple\."):
+        fruits.get("plum")
+    assert words in capsys.readouterr().err
+
+
+def test_a_plug_in_that_exits_is_a_warning(installed, monkeypatch, capsys):
+    def leave(self):
+        raise SystemExit(7)
+
+    monkeypatch.setattr(EntryPoint, "load", leave)
+    installed.append(EntryPoint("plum", "plum:Plum", "test.fruits"))
+    with pytest.raises(AvatarError, match="no fruit 'plum'"):
+        Registry("fruit", "test.fruits", {}).get("plum")
+    assert "SystemExit" in capsys.readouterr().err
