@@ -101,7 +101,9 @@ def is_video(path: Path) -> bool:
 
 
 def read_motion(path: Path, person: MotionStats) -> Motion:
-    """Read the motion of a RUN or PERSON folder, a motion or ARKit file, or a video, at its own rate.
+    """Read the motion of a folder (RUN or PERSON), a motion or ARKit file, or a video.
+
+    It has its own frame rate.
 
     Args:
         path: Any of these.

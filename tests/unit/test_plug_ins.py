@@ -112,6 +112,7 @@ class Everything:
 
     def write(self, source: ExportSource, path: Path) -> None:
         self.sources.append(source)
+        path.write_text("everything")
 
 
 def test_an_exporter_gets_all_that_it_needs(run: Path, monkeypatch: pytest.MonkeyPatch):
