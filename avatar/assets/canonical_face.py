@@ -18,7 +18,7 @@ def canonical_face() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         float32 [468, 2] (v down) and triangles int64 [898, 3].
 
     Raises:
-        AvatarError: The asset cannot be had.
+        AvatarError: The asset is not available.
     """
     with zipfile.ZipFile(store.fetch("face_landmarker")) as task:
         metadata = task.read("geometry_pipeline_metadata_landmarks.binarypb")

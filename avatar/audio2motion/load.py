@@ -30,7 +30,7 @@ def load_speech(run: Path, fps: float, which: str = "auto") -> AudioToMotion:
 
     Raises:
         AvatarError: ``which`` is unknown; the run has no personal network and it was asked for; a file cannot be read;
-            an encoder's weights cannot be had.
+            an encoder's weights are not available.
     """
     if which not in CHOICES:
         raise AvatarError(f"There is no speech network {which!r}.", fix=f"Choose {', '.join(CHOICES)}.")

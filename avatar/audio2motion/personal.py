@@ -118,7 +118,7 @@ class PersonalSpeech:
         """Read what :meth:`save` wrote.
 
         Raises:
-            AvatarError: The file is missing, damaged or of another version, or its encoder cannot be had.
+            AvatarError: The file is missing, damaged or of another version, or its encoder is not available.
         """
         path = Path(path)
         if not path.is_file():

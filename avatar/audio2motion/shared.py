@@ -85,7 +85,7 @@ class SharedPrior:
         """The prior that comes with the package, or another.
 
         Raises:
-            AvatarError: The file is missing, damaged, or of something else, or its encoder cannot be had.
+            AvatarError: The file is missing, damaged, or of something else, or its encoder is not available.
         """
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
@@ -226,7 +226,7 @@ class SharedSpeech:
         """Read what :meth:`save` wrote.
 
         Raises:
-            AvatarError: The file is missing, damaged or of another version, or its encoder cannot be had.
+            AvatarError: The file is missing, damaged or of another version, or its encoder is not available.
         """
         tensors, metadata = load_tensors(Path(path))
         if metadata.get("format") != SPEECH_FORMAT:

@@ -38,8 +38,8 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
         Name and key of the recording, and whether there was anything to do.
 
     Raises:
-        AvatarError: The result cannot be written, or a pretrained part cannot be had. That a recording cannot be used
-            is no error: the cache keeps why.
+        AvatarError: The result cannot be written, or a pretrained part is not available. That a recording cannot be
+            used is no error: the cache keeps why.
     """
     try:
         key = cache.key(item)
@@ -51,7 +51,7 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
         return item.name, key, False
     tools = _tools(json.dumps(cache.encoder))
     if item.video:
-        tools.load_tracker()  # that it cannot be had is not the recording's fault
+        tools.load_tracker()  # that it is not available is not the recording's fault
     try:
         mouth, features = tools.video(item) if item.video else tools.coefficients(item)
     except AvatarError as error:
@@ -79,7 +79,7 @@ class _Tools:
         """Load what only videos need.
 
         Raises:
-            AvatarError: It cannot be had.
+            AvatarError: It is not available.
         """
         self._tracker, self._several = FaceTracker(), Landmarker(num_faces=2)
         self._shape = canonical_in_head_axes(canonical_face()[0])

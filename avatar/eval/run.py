@@ -70,7 +70,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
 
 
 def load_tools(tracker: Any, avatar: Avatar, compared: bool) -> Tools:
-    """The networks that measure; what cannot be had is noted.
+    """The networks that measure; what is not available is noted.
 
     Args:
         tracker: Tracks all videos.

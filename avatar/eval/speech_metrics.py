@@ -64,7 +64,7 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, audio delay in seconds and distance; None where they cannot be had."""
+    """Confidence, audio delay in seconds and distance; None where they are not available."""
     names = {"sync_confidence": "confidence", "sync_audio_delay_s": "audio_delay_s", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)

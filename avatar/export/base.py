@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from avatar.errors import AvatarError
+
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.infer.avatar import Avatar
@@ -56,3 +58,15 @@ class Exporter(Protocol):
             AvatarError: It cannot be written, or an option is out of range.
         """
         ...
+
+
+def write(exporter: Exporter, source: ExportSource, path: Path) -> None:
+    """Let an exporter write, and refuse one that wrote nothing.
+
+    Raises:
+        AvatarError: Something cannot be written, or nothing was.
+    """
+    exporter.write(source, path)
+    if not path.exists():
+        raise AvatarError(f"The exporter {type(exporter).__name__} has written no {path}.",
+                          fix="Report it to those who wrote it.")  # fmt: skip

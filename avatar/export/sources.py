@@ -11,7 +11,7 @@ from avatar.data.outputs import check_output, refuse_to_overwrite
 from avatar.data.run import MODEL, open_person, require_run
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.export.base import Exporter, ExportSource
+from avatar.export.base import Exporter, ExportSource, write
 from avatar.writing import one_writer
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def export(
             source = replace(source, avatar=_avatar(folder, device))
         if "person" in needs:
             source = replace(source, person=_person(folder))
-        exporter.write(source, path)
-        if not path.exists():
-            raise AvatarError(f"The exporter {type(exporter).__name__} has written no {path}.",
-                              fix="Report it to those who wrote it.")  # fmt: skip
+        write(exporter, source, path)
 
 
 def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar.errors import AvatarError
+from avatar.export.base import write
 from avatar.export.registry import EXPORTERS
 
 if TYPE_CHECKING:
@@ -42,5 +43,5 @@ def export_avatar(source: ExportSource, format: str, path: Path | None = None, *
         path = source.folder / exporter.default
     if exporter.suffixes and not path.name.lower().endswith(exporter.suffixes):
         raise AvatarError(f"{path} must end in {' or '.join(exporter.suffixes)}.")
-    exporter.write(source, path)
+    write(exporter, source, path)
     return path

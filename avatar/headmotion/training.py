@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avatar.device import cpu_threads
 from avatar.headmotion.flow import (
     AHEAD,
     CONTEXT,
@@ -117,25 +118,20 @@ def fit_flow(
         seed: Of every random choice.
     """
     rng = np.random.default_rng(seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = copy.deepcopy(net).train()
-            optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
-            for _ in range(steps):
-                batch = varied(windows[rng.integers(0, len(windows), _BATCH)], rng)
-                known = torch.from_numpy((rng.random(_BATCH) >= (_UNCONDITIONAL if listens else 1)).astype(np.float32))
-                loss = flow_loss(net, base, batch, known, torch.randn(_BATCH, len(base.size)), torch.rand(_BATCH))
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-    finally:
-        torch.set_num_threads(threads)
+    with cpu_threads(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = copy.deepcopy(net).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+        for _ in range(steps):
+            batch = varied(windows[rng.integers(0, len(windows), _BATCH)], rng)
+            known = torch.from_numpy((rng.random(_BATCH) >= (_UNCONDITIONAL if listens else 1)).astype(np.float32))
+            loss = flow_loss(net, base, batch, known, torch.randn(_BATCH, len(base.size)), torch.rand(_BATCH))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
     return net.eval()
 
 

@@ -140,7 +140,7 @@ class Avatar:
             camera: Where from; by default as filmed.
 
         Raises:
-            AvatarError: The audio cannot be read, the speech network cannot be had, or a control is not understood.
+            AvatarError: The audio cannot be read, the speech network is not available, or a control is not understood.
         """
         from avatar.infer.controls import Controls
         from avatar.infer.planner import plan_motion

@@ -87,8 +87,8 @@ def say(text: str, path: Path, engine: str = "hibari", voice: str | None = None,
         language: Two letters of ISO 639-1.
 
     Raises:
-        AvatarError: The engine or the voice cannot be had, the text has nothing to say, or what the engine gives is no
-            audio.
+        AvatarError: The engine or the voice is not available, the text has nothing to say, or what the engine gives is
+            no audio.
     """
     speaker = open_tts(engine, voice, language)
     if not any(c.isalnum() for c in text):

@@ -55,7 +55,7 @@ class LPIPS(nn.Module):
         """The network from the asset ``lpips_alex``, or from a safetensors file with the same keys.
 
         Raises:
-            AvatarError: The asset cannot be had, or the file is not what it should be.
+            AvatarError: The asset is not available, or the file is not what it should be.
         """
         if path is None:
             from avatar.assets.store import fetch

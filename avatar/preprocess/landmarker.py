@@ -59,7 +59,7 @@ class Landmarker:
         confidence: Least detection confidence.
 
     Raises:
-        AvatarError: The model cannot be had.
+        AvatarError: The model is not available.
     """
 
     def __init__(self, num_faces: int = 1, confidence: float = 0.5) -> None:

@@ -101,7 +101,7 @@ def open_parsers(count: int) -> Generator[tuple[list[Parser], str]]:
 
 @contextmanager
 def open_parser() -> Generator[tuple[Parser, str]]:
-    """Open the segmenter or, where its model cannot be had, shapes from the landmarks; yields it and its name."""
+    """Open the segmenter or, where its model is not available, shapes from the landmarks; yields it and its name."""
     from avatar.assets.store import fetch
 
     try:

@@ -53,7 +53,7 @@ class TrainConfig:
     shipped."""
     speech_encoder: str = "auto"
     """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
-    those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine cannot be had."""
+    those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine is not available."""
     config: Path | None = None
     """TOML file of options, as --print-config prints it; options of the command line override it."""
     print_config: bool = False

@@ -49,7 +49,7 @@ def train_speech(
         keep: Store ``prior`` with the run also where the video has no audio to adapt it with.
 
     Raises:
-        AvatarError: The encoder cannot be had, or the video is too short.
+        AvatarError: The encoder is not available, or the video is too short.
     """
     from avatar.audio.encoders.registry import speech_encoder
     from avatar.audio2motion.personal_training import train_personal

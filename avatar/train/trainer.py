@@ -57,7 +57,7 @@ class Trainer:
     callback) that is not settled.
 
     Raises:
-        AvatarError: The device cannot be had.
+        AvatarError: The device is not available.
     """
 
     def __init__(self, data: PersonDataset, config: TrainConfig, model: Method | None = None) -> None:

@@ -21,7 +21,7 @@ ENCODERS: Registry[AudioEncoder] = Registry(
     ("OPTIONS", "config", "open"),
 )
 register_encoder = ENCODERS.register
-BEST, WITHOUT_ASSETS = "moonshine+mel", "mel"  # what "auto" chooses, and where Moonshine cannot be had
+BEST, WITHOUT_ASSETS = "moonshine+mel", "mel"  # what "auto" chooses, and where Moonshine is not available
 _MOST_PARTS = 8  # in what is read
 
 
@@ -59,10 +59,10 @@ def speech_encoder(name: str = "auto") -> SpeechEncoder:
 
     Args:
         name: A registered name, or several joined by ``+``. ``auto``: Moonshine with mel energies; mel energies alone,
-            with a warning, where Moonshine cannot be had.
+            with a warning, where Moonshine is not available.
 
     Raises:
-        AvatarError: There is no such encoder, or its weights cannot be had.
+        AvatarError: There is no such encoder, or its weights are not available.
     """
     if name != "auto":
         return SpeechEncoder([_made(part) for part in name.split("+")])

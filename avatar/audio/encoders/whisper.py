@@ -78,7 +78,7 @@ class WhisperStem(nn.Module):
         """The asset ``whisper_front``.
 
         Raises:
-            AvatarError: It cannot be had.
+            AvatarError: It is not available.
         """
         from avatar.assets.store import fetch
 
