@@ -34,9 +34,11 @@ def create(video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: Ev
         AvatarError: The video or an option is unsuitable, or one of the folders is in use.
     """
     from avatar.preprocess import pipeline
+    from avatar.preprocess.config import check
     from avatar.train import run as training
 
     run, person = Path(train.out), Path(train.person)
+    check(prepare)
     _check(train)
     times = [time.perf_counter()]
     with log.part_of("create"), one_writer(run), one_writer(person):

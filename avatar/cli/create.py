@@ -12,10 +12,11 @@ from avatar import log
 from avatar.backends import EncodingName, RendererName
 from avatar.device import DeviceName
 from avatar.methods.registry import DEFAULT
+from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig, SourceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(SourceOptions):
     """Make an avatar from a video of one person talking."""
 
     video: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +52,6 @@ def main(config: Config) -> None:
     """
     from avatar.create import create, person_folder
     from avatar.eval.options import EvalOptions
-    from avatar.preprocess.config import PrepareConfig
     from avatar.train import config as options
 
     run = Path(config.out)
@@ -62,5 +62,6 @@ def main(config: Config) -> None:
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
-    create(config.video, PrepareConfig(size=config.size), train, measured if config.eval else None)
+    chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
+    create(config.video, PrepareConfig(size=config.size, **chosen), train, measured if config.eval else None)
     log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")

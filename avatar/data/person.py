@@ -27,8 +27,10 @@ from avatar.data.results import (
     TrackResult,
     numbers,
     read_segments,
+    read_treatments,
 )  # fmt: skip
 from avatar.errors import AvatarError
+from avatar.io.media import Treatment
 from avatar.paths import read_json, write_json
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from avatar.motion.motion import Motion
 
 FILE = "person.json"  # in a PERSON folder, and a copy of it in a RUN folder
-FORMAT = "avatar-person-2"
+FORMAT = "avatar-person-3"
 MOTION = "motion.safetensors"
 MARKER = "prepare.json"  # which video the folder belongs to
 STAGE_FILE = "stage.json"  # in the folder of each finished stage
@@ -78,6 +80,7 @@ class PersonInfo:
         source: Path of the video or dataset; empty where it is not known.
         crop: x, y and side of the frames in the source, pixels; None where there is no source.
         quality: How well the face was tracked, for people to read.
+        recording: What was done to the recording, for people to read.
     """
 
     width: int
@@ -92,6 +95,7 @@ class PersonInfo:
     source: str = ""
     crop: tuple[int, int, int] | None = None
     quality: TrackingQuality | None = None
+    recording: tuple[Treatment, ...] = ()
 
     @property
     def audio_delay_frames(self) -> float:
@@ -129,6 +133,7 @@ class PersonInfo:
             audio_delay_s=data.number("audio_delay_s", -FAR, FAR, 0.0), source=data.text("source", ""),
             crop=_crop(data) if "crop" in data.data else None,
             quality=TrackingQuality.parse(data.record("quality")) if "quality" in data.data else None,
+            recording=tuple(read_treatments(data, "recording")) if "recording" in data.data else (),
         )  # fmt: skip
 
     def write(self, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args, g
 
 from avatar.checks import MOST_FRAMES, SIDES, Record, number, whole
 from avatar.errors import AvatarError
+from avatar.io.media import Treatment
 
 FAR = 1e6  # pixels, centimetres: no number in a PERSON folder lies beyond
 REDO = "Run `avatar prepare --force`."
@@ -39,6 +40,15 @@ def read_segments(data: Record, name: str, frames: int = MOST_FRAMES) -> list[tu
     if not found:
         raise AvatarError(f"{place} is empty.")
     return found
+
+
+def read_treatments(data: Record, name: str) -> list[Treatment]:
+    """Read what was done to a recording.
+
+    Raises:
+        AvatarError: The field is missing or something else.
+    """
+    return [Treatment(item.text("kind"), item.text("text")) for item in data.records(name)]
 
 
 def _number(low: float = -FAR, high: float = FAR) -> Read:
@@ -162,6 +172,8 @@ class IngestResult(StageResult):
         crop: x, y and side of the square in the source, pixels.
         face_height: Median height of the face in the source, pixels.
         test_start: First held-out frame, where a dataset names one.
+        face: x, y and height of the face to learn in the source, pixels; None where it was alone.
+        recording: What was done to the recording.
     """
 
     STAGE: ClassVar[str] = "ingest"
@@ -176,6 +188,8 @@ class IngestResult(StageResult):
     crop: Annotated[tuple[int, int, int], _wholes(3, 0, SIDES[1])]
     face_height: Number = 0.0
     test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
+    face: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
+    recording: Annotated[list[Treatment], read_treatments] = dataclasses.field(default_factory=list[Treatment])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
 
 from avatar.errors import AvatarError
 
 MOST_DELAY = 600.0  # seconds between audio and video
 SMALLEST = 64  # pixels
+_WHOLE = re.compile("[0-9]{1,6}")
+
+
+class Square(NamedTuple):
+    """A square of the upright source frame, in whole pixels: its left and upper edge, and its side."""
+
+    x: int
+    y: int
+    side: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class SourceOptions:
+    """Options that choose what is taken from a recording."""
+
+    audio_track: int | None = None
+    """Number of the audio track to take, from 1; default: the one that players take, if it is heard."""
+    video_track: int | None = None
+    """Number of the video track to take, from 1; default: the one that players show."""
+    face: str | None = None
+    """Face to learn: X,Y is a point in or near it, in pixels of the upright frame; N is the N-th face from the left.
+    Default: the face that moves and speaks."""
+    crop: str | None = None
+    """Square to cut out: X,Y,SIDE are its left and upper edge and its side, in pixels of the upright frame; the face
+    must be inside. Default: chosen around the head."""
+
+    @property
+    def wanted_face(self) -> int | tuple[int, int] | None:
+        """The number or the point that ``face`` names.
+
+        Raises:
+            AvatarError: It is neither.
+        """
+        if self.face is None:
+            return None
+        numbers = _wholes(self.face, "--face", "X,Y in pixels, such as 310,200, or a number from 1", (1, 2))
+        if len(numbers) == 1:
+            if numbers[0] < 1:
+                raise AvatarError(f"--face {self.face} is no number of a face.", fix="Faces count from 1 at the left.")
+            return numbers[0]
+        return numbers[0], numbers[1]
+
+    @property
+    def square(self) -> Square | None:
+        """The square that ``crop`` names.
+
+        Raises:
+            AvatarError: It is none, or too small.
+        """
+        if self.crop is None:
+            return None
+        square = Square(*_wholes(self.crop, "--crop", "X,Y,SIDE in pixels, such as 100,50,400", (3,)))
+        if square.side < SMALLEST:
+            raise AvatarError(
+                f"--crop {self.crop} is too small.", fix=f"Give a side of at least {SMALLEST} pixels; 512 is usual."
+            )
+        return square
+
+
+SOURCE_OPTIONS = tuple(field.name for field in fields(SourceOptions))
+
+
+def _wholes(text: str, option: str, form: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) not in counts or not all(_WHOLE.fullmatch(part.strip()) for part in parts):
+        raise AvatarError(f"{option} {text} is not understood.", fix=f"Give {form}.")
+    return tuple(int(part) for part in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(SourceOptions):
     """Options that the PERSON folder depends on."""
 
     size: int = 512
@@ -36,6 +104,12 @@ def check(config: PrepareConfig) -> None:
         raise AvatarError(f"--size {config.size} is too small.", fix=f"Give at least {SMALLEST}; 512 is usual.")
     if config.mask_stride < 0:
         raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", fix="Give 1 or more, or 0 to choose.")
+    for kind, track in (("audio", config.audio_track), ("video", config.video_track)):
+        if track is not None and track < 1:
+            raise AvatarError(f"--{kind}-track {track} is no number of a track.", fix="Tracks count from 1.")
+    if config.audio_track is not None and not config.audio:
+        raise AvatarError("--audio-track and --no-audio exclude each other.", fix="Leave one of them out.")
+    _ = config.wanted_face, config.square  # for their errors
     delay = config.audio_delay_s
     if delay != "auto" and not abs(delay) <= MOST_DELAY:  # false for NaN
         raise AvatarError(

@@ -2,8 +2,8 @@
 
 A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.data.ernerf`.
 
-A first pass looks for faces in a few dozen frames and chooses one crop for the whole video: the camera of an avatar
-stands still, so the crop must too.
+One crop is chosen for the whole video, around the face that is learned: the camera of an avatar stands still, so the
+crop must too.
 """
 
 from __future__ import annotations
@@ -23,24 +23,20 @@ from avatar.data import ernerf
 from avatar.data.results import IngestResult
 from avatar.errors import AvatarError
 from avatar.io import video
+from avatar.io.audio import SAMPLE_RATE, load_audio, read_audio
 from avatar.io.images import write_jpeg
-from avatar.io.video import SAMPLE_RATE, VideoInfo
+from avatar.io.media import Treatment
+from avatar.io.video import VideoInfo
 from avatar.paths import file_sha256
-from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.landmarker import Face, Landmarker
+from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig
+from avatar.preprocess.learned_face import LearnedFace, learned_face
 from avatar.preprocess.stage import StageContext, content_hash
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 1
+VERSION = 2
 
-PROBE_FRAMES = 40
-PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_SECONDS = 5.0
-MIN_FACE = 64  # pixels from forehead to chin, in the source
-MIN_FACE_SHARE = 0.5
-RIVAL_SIZE = 0.8  # a second face of this share of the first one's height competes with it
-RIVAL_SHARE = 0.3  # of the probed frames
 SILENCE = 10 ** (-60 / 20)  # audio that never gets louder than this is silent
 CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
 WHOLE_FACES = 2.9  # a nearly square frame up to this size is kept whole
@@ -59,11 +55,13 @@ class Crop:
 
 def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
-    return {"source": fingerprint(ctx.video), "size": ctx.config.size, "audio": ctx.config.audio}
+    config = ctx.config
+    chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
+    return {"source": fingerprint(ctx.video), "size": config.size, "audio": config.audio, **chosen}
 
 
 def reader(path: Path) -> ModuleType:
-    """Choose what reads the source: both modules have read_info, read_frames, sample_frames and read_audio."""
+    """Choose what reads the source: both modules have read_info, read_frames and sample_frames."""
     return ernerf if Path(path).is_dir() else video
 
 
@@ -95,9 +93,11 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
     """Refuse all that can be refused without looking for a face.
 
     Raises:
-        AvatarError: The file is missing, empty, not a video, cut off, too short, or has no audio.
+        AvatarError: The file is missing, empty, not a video, cut off, too short, or has no audio; or an option names
+            a track or a place that it does not have.
     """
-    info = reader(video).read_info(video)
+    info = read_source(video, config)
+    check_place(info, config)
     if info.duration < MIN_SECONDS:
         raise AvatarError(
             f"{info.path} is {info.duration:.1f} s long;",
@@ -113,27 +113,75 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
     return info
 
 
+def read_source(path: Path, config: PrepareConfig) -> VideoInfo:
+    """Read what a recording says about itself, of the tracks that the user chose.
+
+    Raises:
+        AvatarError: It cannot be read, or has no such track.
+    """
+    if not Path(path).is_dir():
+        return video.read_info(path, video_track=config.video_track)
+    for name in ("audio_track", "video_track"):
+        if getattr(config, name) is not None:
+            raise AvatarError(
+                f"--{name.replace('_', '-')} chooses a track of a video;",
+                why=f"{path} is a dataset folder, which has one of each kind.",
+                fix="Leave the option out.",
+            )
+    return ernerf.read_info(path)
+
+
+def check_place(info: VideoInfo, config: PrepareConfig) -> None:
+    """Refuse a point or a square that is not in the picture.
+
+    Raises:
+        AvatarError: It lies outside.
+    """
+    size = f"{info.path} is {info.width}x{info.height} pixels as it is shown."
+    if (square := config.square) is not None:
+        x, y, side = square
+        if x + side > info.width or y + side > info.height:
+            raise AvatarError(
+                f"--crop {config.crop} reaches out of the picture;",
+                why=size,
+                fix="Give the left and upper edge of a square inside it, and its side.",
+            )
+    if isinstance(wanted := config.wanted_face, tuple) and not (wanted[0] < info.width and wanted[1] < info.height):
+        raise AvatarError(f"--face {config.face} is not in the picture;", why=size, fix="Give a point inside it.")
+
+
 def run(ctx: StageContext, out: Path) -> IngestResult:
     """Write frames/ and audio.wav.
 
     Raises:
         AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent audio.
     """
-    info = check_source(ctx.video, ctx.config)
+    config = ctx.config
+    info = check_source(ctx.video, config)
     test_start = split(info)
-    if ctx.config.audio:
-        write_audio(info, out / "audio.wav")
-    faces = probe(info)
-    crop = choose_crop(info, faces)
-    size, crop = working_size(crop, ctx.config.size)
+    audio = out / "audio.wav"
+    heard = write_audio(info, audio, config.audio_track) if config.audio else []
+    face = learned_face(info, config, lambda: load_audio(audio) if config.audio else np.zeros(0, np.float32))
+    whole = choose_crop(info, face, config)
+    size, crop = working_size(whole, config.size)
     (out / "frames").mkdir()
     written = write_frames(info, crop, size, out / "frames")
-    heights = [f[0].height for f in faces if f]
     return IngestResult(
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
         variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=(crop.x, crop.y, crop.side),
-        size=size, has_audio=ctx.config.audio, face_height=round(float(np.median(heights)), 1), test_start=test_start,
+        size=size, has_audio=config.audio, face_height=round(face.height, 1), test_start=test_start,
+        face=face.place, recording=[*info.treatments, *heard, *face.told, *told_of_crop(crop, size, config)],
     )  # fmt: skip
+
+
+def told_of_crop(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treatment, ...]:
+    """Say which square was cut out where the user chose it, and by how much it was reduced."""
+    told = []
+    if config.square is not None:
+        told.append(Treatment("crop", f"The square of {crop.side} pixels at {crop.x},{crop.y} was cut out, as given."))
+    if crop.side > size:
+        told.append(Treatment("reduced", f"The square around the head was reduced from {crop.side} to {size} pixels."))
+    return tuple(told)
 
 
 def split(info: VideoInfo) -> int | None:
@@ -146,78 +194,17 @@ def split(info: VideoInfo) -> int | None:
     return start
 
 
-def probe(info: VideoInfo) -> list[list[Face]]:
-    """Find faces, largest first, in a few dozen frames spread over the video, in pixels of the upright source.
-
-    Faces that are small in the frame escape the detector; where it finds none, overlapping tiles are searched.
-    """
-    import cv2
-
-    found = []
-    scale = min(1.0, PROBE_SIDE / max(info.width, info.height))
-    with Landmarker(num_faces=3) as landmarker:
-        frames = reader(info.path).sample_frames(info, PROBE_FRAMES)
-        for frame in log.track(frames, "looking for the face", PROBE_FRAMES):
-            small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
-            faces = landmarker.detect(small) or _detect_tiled(landmarker, small)
-            found.append([Face(landmarks=f.landmarks / scale, arkit=f.arkit) for f in faces])
-    return found
-
-
-def _detect_tiled(landmarker: Landmarker, image: np.ndarray) -> list[Face]:
-    height, width = image.shape[:2]
-    side = min(height, width) // 2
-    if side < 2 * MIN_FACE:
-        return []
-    faces: list[Face] = []
-    for y in range(0, height - side + 1, side // 2):
-        for x in range(0, width - side + 1, side // 2):
-            for face in landmarker.detect(image[y : y + side, x : x + side]):
-                moved = Face(landmarks=face.landmarks + np.array([x, y, 0], np.float32), arkit=face.arkit)
-                if all(np.linalg.norm(moved.centre - other.centre) > 0.5 * other.height for other in faces):
-                    faces.append(moved)
-    return sorted(faces, key=lambda face: -face.height)
-
-
-def choose_crop(info: VideoInfo, samples: list[list[Face]]) -> Crop:
-    """Choose one square around the head and the shoulders, wherever the head goes.
+def choose_crop(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> Crop:
+    """Choose one square around the head and the shoulders, wherever the head goes; or take the user's.
 
     Args:
         info: The video; gives the size of a frame.
-        samples: Faces per probed frame, largest first.
-
-    Raises:
-        AvatarError: There is no face, too seldom one, too small a one, or two rivals.
+        face: The face to learn.
+        config: ``crop`` is the user's square.
     """
-    seen = [faces for faces in samples if faces]
-    if not seen:
-        raise AvatarError(
-            f"No face was found in {info.path}",
-            why=f"(in {len(samples)} frames).",
-            fix="The face must be well visible.",
-        )
-    if len(seen) < MIN_FACE_SHARE * len(samples):
-        raise AvatarError(
-            f"A face was found in only {len(seen)} of {len(samples)} probed frames of {info.path};",
-            why="an avatar needs it in at least half of them.",
-            fix="Cut out the parts without the face.",
-        )
-    rivals = sum(len(faces) > 1 and faces[1].height >= RIVAL_SIZE * faces[0].height for faces in seen)
-    if rivals > RIVAL_SHARE * len(seen):
-        raise AvatarError(
-            f"{info.path} shows two faces of about equal size",
-            why=f"(in {rivals} of {len(seen)} probed frames), and which one to learn is not clear.",
-            fix="Crop the video to one person.",
-        )
-    main = [faces[0] for faces in seen]
-    height = float(np.median([face.height for face in main]))
-    if height < MIN_FACE:
-        raise AvatarError(
-            f"The face in {info.path} is only {height:.0f} pixels high;",
-            why=f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
-            fix="Give a closer or larger video.",
-        )
-    return frame_head(info.width, info.height, np.stack([face.box for face in main]), height)
+    if config.square is not None:
+        return Crop(*config.square)
+    return frame_head(info.width, info.height, face.boxes, face.height)
 
 
 def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
@@ -275,21 +262,30 @@ def _write_frame(path: Path, image: np.ndarray, size: int) -> None:
     write_jpeg(path, image)
 
 
-def write_audio(info: VideoInfo, path: Path) -> None:
-    """Write the audio as 16 kHz mono 16-bit WAV, as long as the video.
+def write_audio(info: VideoInfo, path: Path, track: int | None = None) -> list[Treatment]:
+    """Write the audio as 16 kHz mono 16-bit WAV, as long as the video; returns what was done to it.
+
+    Args:
+        info: The video.
+        path: The WAV file.
+        track: Number of the audio track from 1; None: the one that players take, if it is heard.
 
     Raises:
-        AvatarError: The audio is silent.
+        AvatarError: The audio is silent, or there is no such track.
     """
     peak = 0
+    told: list[Treatment] = []
+    source = info.path / ernerf.AUDIO if info.path.is_dir() else info.path
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        for chunk in reader(info.path).read_audio(info.path, info.start, info.num_frames / float(info.fps)):
-            peak = max(peak, int(np.abs(chunk.astype(np.int32)).max()))
+        for chunk in read_audio(source, info.start, info.num_frames / float(info.fps), track, told):
+            peak = max(peak, int(np.abs(chunk.astype(np.int32)).max(initial=0)))
             file.writeframesraw(chunk.tobytes())
     if peak < SILENCE * 32768:
         raise AvatarError(
             f"The audio of {info.path} is silent;",
             why="without the voice an avatar cannot learn to talk.",
-            fix="Give a video with the voice, or pass --no-audio to learn the looks and the motion only.",
+            fix="Give a video with the voice, choose another track with --audio-track N, or pass --no-audio to learn "
+            "the looks and the motion only.",
         )
+    return told

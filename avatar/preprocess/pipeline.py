@@ -123,4 +123,5 @@ def assemble(ctx: StageContext) -> None:
         width=ingest.size, height=ingest.size, fps=ingest.fps, num_frames=ingest.num_frames,
         test_start=ctx.test_start, segments=tuple(track.segments), camera=refine.camera, has_audio=ingest.has_audio,
         audio_delay_s=delay, source=ingest.source, crop=ingest.crop, quality=quality,
+        recording=tuple(ingest.recording),
     ).write(person.info_path)  # fmt: skip

@@ -37,8 +37,13 @@ def run(ctx: StageContext, out: Path) -> ReportResult:
 
 
 def tell(ctx: StageContext) -> None:
-    """Print the findings of a finished report."""
-    result, fps = ctx.person.result(ReportResult), ctx.person.result(IngestResult).fps
+    """Print what was done to the recording, and the findings of a finished report."""
+    result, ingest = ctx.person.result(ReportResult), ctx.person.result(IngestResult)
+    fps = ingest.fps
+    if ingest.recording:
+        log.info("\nWhat was done to the recording:")
+        for treatment in ingest.recording:
+            log.item(treatment.text, "*", "cyan")
     log.info("\nThis video:")
     for level, mark in MARKS.items():
         for finding in result.findings:

@@ -52,6 +52,8 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
         else "<p>Nothing stands out.</p>"
     )
     name = html.escape(ctx.person.path.name)
+    done = "".join(f"<li>{html.escape(t.text)}</li>" for t in ctx.person.result(IngestResult).recording)
+    recording = f"<h2>What was done to the recording</h2><ul>{done}</ul>" if done else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}: quality of the video</title><style>
 {STYLE} .good::marker {{ content: "+ "; color: #197a33 }}
@@ -59,6 +61,7 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
 </style></head><body>
 <h1>{name}</h1>
 <h2>In words</h2><ul>{listed}</ul>
+{recording}
 <h2>In numbers</h2><table>{rows}</table>
 <h2>Frames</h2>
 <p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from avatar import log
-from avatar.data.results import Segments, TrackResult
+from avatar.data.results import IngestResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import STEADY
 from avatar.preprocess.landmarker import Face, Landmarker
@@ -44,7 +45,7 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
     arkit = np.zeros((count, 52), np.float32)
     thumbnails = np.zeros((count, THUMBNAIL, THUMBNAIL, 3), np.uint8)
     sharpness = np.zeros(count, np.float32)
-    main: Face | None = None
+    main: Face | Place | None = chosen_face(ctx.person.result(IngestResult))
     with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
         for index, image in enumerate(log.track(ctx.person.frames(count), "tracking the face", count)):
             thumbnails[index] = thumbnail(image)
@@ -74,6 +75,24 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
     return TrackResult(segments=segments, valid_share=round(float(valid.mean()), 4))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a face is: its middle [2] and its height in pixels."""
+
+    centre: np.ndarray
+    height: float
+
+
+def chosen_face(ingest: IngestResult) -> Place | None:
+    """Where the face is in the stored frames that was chosen among several; None where it was alone."""
+    if ingest.face is None:
+        return None
+    x, y, height = ingest.face
+    left, top, side = ingest.crop
+    scale = ingest.size / side
+    return Place(centre=np.array([x - left, y - top]) * scale, height=height * scale)
+
+
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """Scale an image to 64x64."""
     import cv2
@@ -91,16 +110,21 @@ def face_sharpness(image: np.ndarray, face: Face) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if part.size else 0.0
 
 
-def pick_face(previous: Face | None, faces: list[Face]) -> Face | None:
+def pick_face(previous: Face | Place | None, faces: list[Face]) -> Face | None:
     """The face that goes on from ``previous``: the largest one of about its size and not far from it.
+
+    Before the first one, the face nearest to where the chosen face is usually.
 
     The crop was chosen around the main face, so after a cut it is near as well, though not at the same place.
     """
     if previous is None:
         return faces[0] if faces else None
+    if isinstance(previous, Place):  # the head may begin some way off, and others may be nearby
+        faces = sorted(faces, key=lambda face: float(np.linalg.norm(face.centre - previous.centre)))
+    reach = 1.6 if isinstance(previous, Place) else 0.8
     for face in faces:
         ratio = face.height / previous.height
-        if 0.6 < ratio < 1.67 and np.linalg.norm(face.centre - previous.centre) < 0.8 * previous.height:
+        if 0.6 < ratio < 1.67 and np.linalg.norm(face.centre - previous.centre) < reach * previous.height:
             return face
     return None
 

@@ -118,7 +118,8 @@ def test_two_faces_of_equal_size(capfd, tmp_path: Path, hum: Path) -> None:
     need_landmarker()
     both = np.concatenate([portrait(), portrait()[:, ::-1]], 1)
     path = write_video(tmp_path / "a.mp4", [both] * 60, hum)
-    assert "two faces" in refused(capfd, path, "--out", tmp_path / "p", SOME)
+    said = refused(capfd, path, "--out", tmp_path / "p", SOME)
+    assert "2 faces of about equal size" in said and "--face" in said
 
 
 def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:

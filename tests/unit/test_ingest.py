@@ -200,25 +200,6 @@ def video_of(width: int = 640, height: int = 480):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("samples", "words"),
-    [
-        ([[]] * 40, "No face was found"),
-        ([[face(300, 200, 120)]] * 15 + [[]] * 25, "only 15 of 40"),
-        ([[face(200, 200, 120), face(450, 200, 110)]] * 40, "two faces"),
-        ([[face(300, 200, 50)]] * 40, "only 50 pixels"),
-    ],
-)
-def test_unsuitable_faces_are_refused(samples: list[list[Face]], words: str) -> None:
-    with pytest.raises(AvatarError, match=words):
-        ingest.choose_crop(video_of(), samples)
-
-
-def test_a_small_face_in_the_background_does_not_matter() -> None:
-    crop = ingest.choose_crop(video_of(), [[face(300, 200, 120), face(500, 200, 60)]] * 40)
-    assert crop.side < 480
-
-
 def test_frames_are_written_upright_and_nearly_lossless(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     smooth = cv2.GaussianBlur(rng.integers(0, 255, (64, 96, 3)).astype(np.uint8), (0, 0), 3)

@@ -1,0 +1,174 @@
+"""Faces of a recording over time: who is there, where, and who is a still picture.
+
+Frames far apart tell who is there. A face that moves changes its shape from frame to frame; a still picture does not,
+however it is panned, enlarged or faded in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avatar.preprocess.landmarker import Face, Landmarker
+
+MIN_FACE = 64  # pixels from forehead to chin, in the source
+STILL = 0.004  # of the face height; noisy stills reach 0.003 and people who talk start at 0.0056
+MIN_SAMPLES = 4  # views of a face that are needed to call it still
+LASTING = 0.2  # share of the probed frames in which a face must be seen to count
+_NEAR = 0.8  # face heights between two views of one person
+_ALIKE = 0.6  # least ratio of their heights
+
+
+@dataclass(kw_only=True)
+class Person:
+    """One face over the probed frames.
+
+    Attributes:
+        views: The face in each probed frame that shows it, by the number of the probe.
+    """
+
+    views: dict[int, Face] = field(default_factory=dict)
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Median middle of the face in pixels."""
+        x, y = np.median([face.centre for face in self.views.values()], axis=0)
+        return round(float(x)), round(float(y))
+
+    @property
+    def height(self) -> float:
+        """Median height in pixels."""
+        return float(np.median([face.height for face in self.views.values()]))
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """[N, 4] x0, y0, x1, y1 of every view in pixels."""
+        return np.stack([face.box for face in self.views.values()])
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """[N, 478, 3] of every view in pixels, in order of time."""
+        return np.stack([self.views[index].landmarks for index in sorted(self.views)])
+
+    @property
+    def still(self) -> bool:
+        """Whether this is a picture of a face."""
+        return len(self.views) >= MIN_SAMPLES and shape_change(self.landmarks) < STILL
+
+    def distance(self, x: float, y: float) -> float:
+        """Pixels from a point to the median box; 0 inside."""
+        x0, y0, x1, y1 = np.median(self.boxes, axis=0)
+        return float(np.hypot(max(x0 - x, 0, x - x1), max(y0 - y, 0, y - y1)))
+
+    def __str__(self) -> str:
+        x, y = self.centre
+        return f"the {'still ' if self.still else ''}face at {x},{y} ({self.height:.0f} pixels high)"
+
+
+def shape_change(landmarks: np.ndarray) -> float:
+    """Measure how much a face [N, 478, 3] changes its shape: median distance from the median shape, in face heights.
+
+    Place, size and turn in the picture's plane are taken out first.
+    """
+    points = landmarks[..., 0].astype(np.complex128) + 1j * landmarks[..., 1]
+    points -= points.mean(1, keepdims=True)
+    points /= np.sqrt(np.mean(np.abs(points) ** 2, axis=1, keepdims=True)) + 1e-9
+    usual = points[len(points) // 2]
+    for _ in range(2):  # turned towards the median shape, which is then known better
+        turn = points.conj() @ usual
+        points *= (turn / (np.abs(turn) + 1e-9))[:, None]
+        usual = np.median(points.real, axis=0) + 1j * np.median(points.imag, axis=0)
+    away = np.sqrt(np.mean(np.abs(points - usual) ** 2, axis=1))
+    return float(np.median(away) / (np.ptp(usual.imag) + 1e-9))
+
+
+def lip_gap(landmarks: np.ndarray) -> np.ndarray:
+    """Measure the gap of the lips [N] of a face [N, 478, 3], in face heights."""
+    from avatar.motion.face_channels import mouth_opening  # brings torch, which a refused video does not need
+
+    return mouth_opening(landmarks) / (np.ptp(landmarks[..., 1], axis=1) + 1e-9)
+
+
+def group(samples: Sequence[Sequence[Face]]) -> list[Person]:
+    """Tell the people of probed frames apart: by place and size, and by who is seen together.
+
+    Args:
+        samples: Faces per probed frame.
+
+    Returns:
+        Everybody, whoever is seen most often first.
+    """
+    people: list[Person] = []
+    for index, faces in enumerate(samples):
+        for face in faces:
+            near = [(gap, person) for person in people if (gap := _gap(person, face, index)) is not None]
+            person = min(near, key=lambda pair: pair[0])[1] if near else Person()
+            if not near:
+                people.append(person)
+            person.views[index] = face
+    return sorted(_joined(people), key=lambda person: -len(person.views))
+
+
+def _gap(person: Person, face: Face, index: int) -> float | None:
+    """Face heights from where somebody was last seen; None where this must be somebody else."""
+    if index in person.views:
+        return None
+    last = person.views[max(person.views)]
+    gap = float(np.linalg.norm(last.centre - face.centre)) / last.height
+    ratio = face.height / last.height
+    return gap if gap < _NEAR and _ALIKE < ratio < 1 / _ALIKE else None
+
+
+def _joined(people: list[Person]) -> list[Person]:
+    """Join those who are never seen together: one person who walked, or whose shot changed.
+
+    A still picture and somebody who moves stay apart.
+    """
+    joined: list[Person] = []
+    for person in sorted(people, key=lambda person: -len(person.views)):
+        for other in joined:
+            if not other.views.keys() & person.views.keys() and other.still == person.still:
+                other.views |= person.views
+                break
+        else:
+            joined.append(person)
+    return joined
+
+
+def lasting(people: Sequence[Person]) -> list[Person]:
+    """Those who are seen often enough to count, in proportion to whoever is seen most often."""
+    most = max((len(person.views) for person in people), default=0)
+    return [person for person in people if len(person.views) >= LASTING * most]
+
+
+def find_in_tiles(landmarker: Landmarker, image: np.ndarray, known: Sequence[Face] = ()) -> list[Face]:
+    """Find faces in overlapping tiles of an image, largest first: small ones escape the detector otherwise.
+
+    Args:
+        landmarker: Finds the faces.
+        image: uint8 RGB [H, W, 3].
+        known: Faces that were found before; they are part of the result.
+    """
+    faces = list(known)
+    for x, y, side in _tiles(*image.shape[:2]):
+        for face in landmarker.detect(image[y : y + side, x : x + side]):
+            moved = moved_face(face, x, y)
+            if all(np.linalg.norm(moved.centre - other.centre) > 0.5 * other.height for other in faces):
+                faces.append(moved)
+    return sorted(faces, key=lambda face: -face.height)
+
+
+def moved_face(face: Face, x: float, y: float, scale: float = 1.0) -> Face:
+    """Turn a face of an image that was reduced by ``scale`` and cut at x and y into pixels of the whole."""
+    return Face(landmarks=face.landmarks / scale + np.array([x, y, 0], np.float32), arkit=face.arkit)
+
+
+def _tiles(height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    side = min(height, width) // 2
+    if side < 2 * MIN_FACE:
+        return
+    for y in range(0, height - side + 1, side // 2):
+        for x in range(0, width - side + 1, side // 2):
+            yield x, y, side

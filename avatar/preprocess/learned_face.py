@@ -1,0 +1,233 @@
+"""Which face is learned: the only one, the one that the user names, or the one that moves and speaks.
+
+A first look at a few dozen frames is enough where one person is alone and talks. Otherwise small faces are looked for
+as well, and all mouths are watched for a few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from avatar import log
+from avatar.data import ernerf
+from avatar.errors import AvatarError
+from avatar.io import video
+from avatar.io.media import Treatment
+from avatar.io.video import VideoInfo
+from avatar.preprocess.config import PrepareConfig, Square
+from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, group, lasting, lip_gap, moved_face
+from avatar.preprocess.landmarker import Face, Landmarker
+from avatar.preprocess.speaker import choose, watch
+
+PROBE_FRAMES = 40
+PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
+MIN_FACE_SHARE = 0.5
+SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where one is found
+LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
+FAR = 2.0  # face heights from a given point to the face that it means
+
+Samples = list[list[Face]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedFace:
+    """The face to learn.
+
+    Attributes:
+        boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
+        height: Median height in pixels.
+        place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
+        told: What the user is told of the choice.
+    """
+
+    boxes: np.ndarray
+    height: float
+    place: tuple[int, int, int] | None = None
+    told: tuple[Treatment, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Looks for faces in frames of a recording.
+
+    Attributes:
+        info: The recording.
+        part: The square in which faces are looked for; None: everywhere.
+    """
+
+    info: VideoInfo
+    part: Square | None = None
+
+    def find(self, detect: Callable[[int, np.ndarray], list[Face]], title: str) -> Samples:
+        """Call ``detect`` with the number and the image of each probe; its faces, in pixels of the upright source."""
+        reader = ernerf if self.info.path.is_dir() else video
+        x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
+        scale = min(1.0, PROBE_SIDE / side)
+        frames = reader.sample_frames(self.info, PROBE_FRAMES)
+        return [
+            [
+                moved_face(face, x, y, scale)
+                for face in detect(index, _reduced(frame[y : y + side, x : x + side], scale))
+            ]
+            for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES))
+        ]
+
+    def first_look(self) -> Samples:
+        """Find the large faces, largest first; small ones only where there are no others."""
+        with Landmarker(num_faces=3) as landmarker:
+            return self.find(
+                lambda _, image: landmarker.detect(image) or find_in_tiles(landmarker, image), "looking for the face"
+            )
+
+    def search(self, samples: Samples) -> Samples:
+        """Find small faces as well; ``samples`` themselves where there are none."""
+        with Landmarker(num_faces=4) as landmarker:
+
+            def everywhere(index: int, image: np.ndarray) -> list[Face]:
+                return find_in_tiles(landmarker, image, landmarker.detect(image))
+
+            def now_and_then(index: int, image: np.ndarray) -> list[Face]:
+                return everywhere(index, image) if index % SPARSE == 0 else []
+
+            few = self.find(now_and_then, "looking for more faces")
+            if all(len(found) <= len(faces) for found, faces in zip(few, samples, strict=False)):
+                return samples
+            return self.find(everywhere, "looking for small faces")
+
+
+def _reduced(image: np.ndarray, scale: float) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
+def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.ndarray]) -> LearnedFace:
+    """Choose the face to learn.
+
+    Args:
+        info: The recording.
+        config: ``face`` and ``crop`` choose for the user.
+        voice: Gives the audio [N] at 16 kHz, empty where there is none; called only where it is needed.
+
+    Raises:
+        AvatarError: There is no face, too seldom one, too small a one, or several that could be meant.
+    """
+    probe = Probe(info=info, part=config.square)
+    samples = probe.first_look()
+    if config.face is None and _plain(lasting(group(samples)), has_audio=config.audio):
+        return _alone(info, config, samples)
+    samples = probe.search(samples)
+    people = lasting(group(samples))
+    if (wanted := config.wanted_face) is not None:
+        return _asked_for(info, config, wanted, people, len(samples))
+    if len(people) < 2:
+        return _alone(info, config, samples)
+    reader = ernerf if info.path.is_dir() else video
+    frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
+    person, why = choose(watch(frames, info, people, voice()), info.path)
+    others = [other for other in people if other is not person]
+    told = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
+    return _checked(info, person, others, len(samples), told)
+
+
+def _plain(people: Sequence[Person], *, has_audio: bool) -> bool:
+    """Whether one person is alone, and moves and speaks."""
+    return len(people) == 1 and not people[0].still and (not has_audio or _lively(people[0]))
+
+
+def _lively(person: Person) -> bool:
+    return float(np.std(lip_gap(person.landmarks))) >= LIVELY
+
+
+def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedFace:
+    """Take the only face; a smaller one that is seen now and then does not matter."""
+    seen = [faces[0] for faces in samples if faces]
+    if not seen:
+        where = "the square of --crop" if config.square else f"{info.path}"
+        raise AvatarError(
+            f"No face was found in {where}",
+            why=f"(in {len(samples)} frames).",
+            fix="The face must be well visible; "
+            + ("choose another square." if config.square else "cut a small one out with --crop X,Y,SIDE."),
+        )
+    person = Person(views=dict(enumerate(seen)))
+    _check_share(info, len(seen), len(samples))
+    _check_height(info, person, [])
+    return LearnedFace(boxes=person.boxes, height=person.height)
+
+
+def _asked_for(
+    info: VideoInfo, config: PrepareConfig, wanted: int | tuple[int, int], people: Sequence[Person], probed: int
+) -> LearnedFace:
+    """Take the face that the user named.
+
+    Raises:
+        AvatarError: There is none of that number, or none near that point.
+    """
+    if not people:
+        return _alone(info, config, [[]] * probed)
+    in_order = sorted(people, key=lambda person: person.centre)
+    if isinstance(wanted, int):
+        if wanted > len(in_order):
+            raise AvatarError(
+                f"There is no face {wanted} in {info.path};",
+                why=f"there are, from the left, {_listed(in_order)}.",
+                fix=f"Give --face a number up to {len(in_order)}, or a point.",
+            )
+        person = in_order[wanted - 1]
+    else:
+        x, y = wanted
+        person = min(in_order, key=lambda person: person.distance(x, y))
+        if person.distance(x, y) > FAR * person.height:
+            raise AvatarError(
+                f"There is no face near {x},{y} in {info.path};",
+                why=f"there are {_listed(in_order)}.",
+                fix="Give --face a point of one of them, or cut a small one out with --crop X,Y,SIDE.",
+            )
+    others = [other for other in people if other is not person]
+    also = f" Not learned: {_listed(others)}." if others else ""
+    told = f"{_capital(str(person))} is learned, as asked for (--face {config.face}).{also}"
+    return _checked(info, person, others, probed, told)
+
+
+def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: int, told: str) -> LearnedFace:
+    _check_share(info, len(person.views), probed)
+    _check_height(info, person, others)
+    return LearnedFace(
+        boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
+        told=(Treatment("face", told),),
+    )  # fmt: skip
+
+
+def _check_share(info: VideoInfo, seen: int, probed: int) -> None:
+    if seen < MIN_FACE_SHARE * probed:
+        raise AvatarError(
+            f"A face was found in only {seen} of {probed} probed frames of {info.path};",
+            why="an avatar needs it in at least half of them.",
+            fix="Cut out the parts without the face.",
+        )
+
+
+def _check_height(info: VideoInfo, person: Person, others: Sequence[Person]) -> None:
+    if person.height >= MIN_FACE:
+        return
+    fit = [other for other in others if other.height >= MIN_FACE]
+    which = f"The face at {person.centre[0]},{person.centre[1]} in" if others else "The face in"
+    raise AvatarError(
+        f"{which} {info.path} is only {person.height:.0f} pixels high;",
+        why=f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
+        fix="Give a closer or larger video"
+        + (f", or choose {_listed(fit)} with --face {'{},{}'.format(*fit[0].centre)}." if fit else "."),
+    )
+
+
+def _listed(people: Sequence[Person]) -> str:
+    names = [str(person) for person in people]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

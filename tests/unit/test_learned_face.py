@@ -1,0 +1,177 @@
+"""Which face of a recording is learned."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avatar.errors import AvatarError
+from avatar.io.video import VideoInfo
+from avatar.motion.face_channels import LIPS_INNER
+from avatar.preprocess import learned_face as module
+from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.faces import Person, group, lasting, shape_change
+from avatar.preprocess.landmarker import Face
+from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
+from avatar.preprocess.speaker import SPANS, Mouth
+from tests.person import canonical_shape
+
+INFO = VideoInfo(
+    path=Path("v.mp4"), width=1280, height=720, rotation=0, fps=Fraction(25), start=0, duration=10, num_frames=250,
+    variable_rate=False, has_audio=True,
+)  # fmt: skip
+
+
+def view(
+    x: float, y: float, height: float, *, mouth: float = 0.0, turn: float = 0.0, noise: float = 0.0, seed: int = 0
+) -> Face:
+    """A face whose middle is at x and y: lips open by ``mouth`` face heights, turned by radians, landmarks noisy."""
+    points = canonical_shape().astype(np.float64) / np.ptp(canonical_shape()[:, 1])
+    points[LIPS_INNER[1:10], 1] += mouth / 2
+    points[LIPS_INNER[11:], 1] -= mouth / 2
+    points[:, 0] = points[:, 0] * np.cos(turn) + points[:, 2] * np.sin(turn)
+    points += np.random.default_rng(seed).normal(0, noise, points.shape)
+    points = points * height - [*(points[:, :2].min(0) + points[:, :2].max(0)) * height / 2, 0] + [x, y, 0]
+    return Face(landmarks=points.astype(np.float32), arkit=np.zeros(52, np.float32))
+
+
+def speaker(x: float, y: float, height: float, count: int = PROBE_FRAMES) -> list[Face]:
+    time = np.arange(count)
+    return [
+        view(x + 3 * np.sin(t), y, height, mouth=0.04 + 0.04 * np.sin(2.3 * t), turn=0.2 * np.sin(t / 2), seed=t)
+        for t in time
+    ]
+
+
+def listener(x: float, y: float, height: float, count: int = PROBE_FRAMES) -> list[Face]:
+    return [view(x, y + 2 * np.cos(t), height, turn=0.2 * np.sin(t / 2), seed=t) for t in range(count)]
+
+
+def picture(x: float, y: float, height: float, count: int = PROBE_FRAMES, pan: float = 0.0) -> list[Face]:
+    return [view(x + pan * t, y, height * (1 + 0.002 * pan * t), noise=0.002, seed=t) for t in range(count)]
+
+
+def merged(*people: list[Face]) -> Samples:
+    """What is found in each probe, largest first."""
+    return [sorted(faces, key=lambda face: -face.height) for faces in map(list, zip(*people, strict=True))]
+
+
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, *people: list[Face], first: Samples | None = None, **options: str
+) -> module.LearnedFace:
+    """Choose among people; ``first`` is what the first look finds of them."""
+    whole = merged(*people)
+
+    def watched(frames: object, info: object, found: list[Person], voice: object) -> list[Mouth]:
+        """The same movement from frame to frame as from probe to probe."""
+        return [Mouth(person=person, spans=[person.landmarks[:12]] * SPANS) for person in found]
+
+    monkeypatch.setattr(Probe, "first_look", lambda self: whole if first is None else first)
+    monkeypatch.setattr(Probe, "search", lambda self, samples: whole)
+    monkeypatch.setattr(module, "watch", watched)
+    monkeypatch.setattr(module.video, "read_frames", lambda info: iter(()))
+    return learned_face(INFO, PrepareConfig(**options), lambda: np.zeros(0, np.float32))
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, *people: list[Face], **options: str) -> str:
+    with pytest.raises(AvatarError) as error:
+        chosen(monkeypatch, *people, **options)
+    return str(error.value)
+
+
+def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = speaker(400, 300, 200)
+    for name in ("search", "first_look"):
+        monkeypatch.setattr(Probe, name, lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in views])
+    face = learned_face(INFO, PrepareConfig(), lambda: pytest.fail("listened"))
+    assert face.place is None and face.told == () and len(face.boxes) == PROBE_FRAMES
+
+
+def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look finds the picture alone, because the speaker is small."""
+    still, person = picture(300, 350, 340), speaker(1100, 600, 150)
+    face = chosen(monkeypatch, still, person, first=merged(still))
+    assert face.place is not None and abs(face.place[0] - 1100) < 5 and abs(face.height - 150) < 5
+    (told,) = face.told
+    assert told.kind == "face" and "moves and speaks" in told.text and "the still face at 300,350" in told.text
+    assert "--face" in told.text
+
+
+@pytest.mark.parametrize("pan", [0.0, 3.0])
+def test_pictures_are_still_however_they_are_panned_and_enlarged(pan: float) -> None:
+    (still,) = group([[face] for face in picture(300, 350, 200, pan=pan)])
+    (person,) = group([[face] for face in listener(300, 350, 200)])
+    assert still.still and not person.still
+    assert shape_change(person.landmarks) > 2 * shape_change(still.landmarks)
+
+
+def test_a_picture_that_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    still, person = picture(300, 350, 340), speaker(1100, 600, 150)
+    samples = [[a, b] if 10 <= k < 25 else [b] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+    monkeypatch.setattr(Probe, "first_look", lambda self: samples)
+    monkeypatch.setattr(Probe, "search", lambda self, samples: samples)
+    people = lasting(group(samples))
+    assert [person.still for person in people] == [False, True]
+    monkeypatch.setattr(
+        module, "watch", lambda *_: [Mouth(person=p, spans=[p.landmarks[:12]] * SPANS) for p in people]
+    )
+    monkeypatch.setattr(module.video, "read_frames", lambda info: iter(()))
+    face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+    assert face.place is not None and abs(face.place[0] - 1100) < 5
+
+
+def test_of_two_people_the_one_who_speaks_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    face = chosen(monkeypatch, listener(300, 300, 220), speaker(900, 300, 200))
+    assert face.place is not None and abs(face.place[0] - 900) < 5
+
+
+def test_the_largest_of_those_who_speak_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    face = chosen(monkeypatch, speaker(300, 300, 240), speaker(1100, 600, 100))
+    assert face.place is not None and abs(face.place[0] - 300) < 5
+    assert "the largest" in face.told[0].text
+
+
+def test_two_who_both_speak_are_refused_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = speaker(300, 300, 200), speaker(900, 310, 190)
+    said = refused(monkeypatch, *people)
+    assert "2 faces of about equal size" in said and "--face 300,300 or --face 900,310" in said
+    for wanted, x in (("1", 300), ("2", 900), ("850,250", 900), ("310,500", 300)):
+        face = chosen(monkeypatch, *people, face=wanted)
+        assert face.place is not None and abs(face.place[0] - x) < 5
+        assert f"--face {wanted}" in face.told[0].text
+    assert "There is no face 3" in refused(monkeypatch, *people, face="3")
+    said = refused(monkeypatch, *people, face="1270,710")
+    assert "no face near 1270,710" in said and "the face at 900,310" in said
+
+
+def test_a_speaker_who_is_too_small_is_refused_and_the_other_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refused(monkeypatch, picture(300, 350, 340), speaker(1100, 600, 50))
+    assert "The face at 1100,600" in said and "only 50 pixels" in said and "--face 300,350" in said
+    face = chosen(monkeypatch, picture(300, 350, 340), speaker(1100, 600, 50), face="300,350")
+    assert face.height > 300
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ([[]] * 40, "No face was found.*--crop"),
+        ([[face] for face in speaker(300, 200, 120, 15)] + [[]] * 25, "only 15 of 40"),
+        ([[face] for face in speaker(300, 200, 50)], "only 50 pixels"),
+    ],
+)
+def test_unsuitable_faces_are_refused(monkeypatch: pytest.MonkeyPatch, samples: Samples, words: str) -> None:
+    monkeypatch.setattr(Probe, "first_look", lambda self: samples)
+    monkeypatch.setattr(Probe, "search", lambda self, samples: samples)
+    with pytest.raises(AvatarError, match=words):
+        learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+
+
+def test_one_person_in_two_shots_is_one_person() -> None:
+    """Cuts with a change of zoom, and back."""
+    near, far = speaker(600, 350, 400), speaker(500, 300, 180)
+    (person,) = lasting(group([[near[k] if k // 8 % 2 else far[k]] for k in range(PROBE_FRAMES)]))
+    assert len(person.views) == PROBE_FRAMES
