@@ -16,7 +16,7 @@ from avatar.checks import frame_rate, image_size
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
-from avatar.io.media import Treatment, open_media
+from avatar.io.media import open_media
 
 if TYPE_CHECKING:
     import av
@@ -59,10 +59,9 @@ class VideoInfo:
     num_frames: int
     variable_rate: bool
     has_audio: bool
-    treatments: tuple[Treatment, ...] = ()
 
 
-def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
+def read_info(path: Path) -> VideoInfo:
     """Scan the packets of a video without decoding them (one frame is decoded for its rotation).
 
     Raises:
