@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,19 @@ ADVICE = {
     "video": "Check that it plays, or copy or download it again.",
 }
 _ARTICLE = {"audio": "an", "video": "a"}
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """Tell what a reader did to a recording that a user may want to know.
+
+    Attributes:
+        kind: A short word that stays the same, such as "mirrored", "tone-mapped" or "audio-track".
+        text: One plain sentence, with its full stop.
+    """
+
+    kind: str
+    text: str
 
 
 def open_media(path: Path | str, kind: Literal["audio", "video"] = "video") -> InputContainer:
