@@ -21,6 +21,8 @@ SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
 SAMPLE_RATES = (1000, 1_536_000)  # hertz
+# Containers that say how long they are. Of the others FFmpeg guesses it from the bit rate, or from the last time stamp.
+_EXACT = {"mov", "mp4", "matroska", "webm", "wav", "w64", "flac", "ogg", "aiff", "au", "caf", "avi", "asf", "mxf"}
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 
 
@@ -68,7 +70,9 @@ def probe_audio(path: Path | str, track: int | None = None) -> AudioInfo:
         with open_media(path, "audio") as container:
             stream = container.streams.audio[choice.index]
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-            if stream.duration is not None and stream.time_base:
+            if not _EXACT & set(container.format.name.split(",")):
+                duration = None
+            elif stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
             else:
                 duration = container.duration / av.time_base if container.duration else None

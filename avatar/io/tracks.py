@@ -117,7 +117,7 @@ def _choose_audio(
             candidates = sorted((s for s in tracks if s.codec_context is not None), key=_rank)
         if not candidates:
             raise AvatarError(
-                f"The audio of {path} is coded in a way that FFmpeg does not know.",
+                f"{path} has audio that is coded in a way that FFmpeg does not know.",
                 fix="Convert it, for example to AAC.",
             )
         if len(candidates) == 1 and candidates[0].codec_context.channels < 2 and not listen:
@@ -125,19 +125,19 @@ def _choose_audio(
         else:
             seconds = container.duration / 1_000_000 if container.duration else None
             places = excerpts(container, candidates, seconds)
-    channels = {index: channel_to_take(place) for index, place in places.items() if place.places}
-    kinds = {}
-    if len(candidates) > 1 or listen:
-        for index, place in places.items():
-            channel = channels.get(index)
-            kinds[index] = heard(place.mixed() if channel is None else place.channel(channel))
-    best = max(candidates, key=lambda s: kinds.get(s.index, Heard.SILENCE))  # the first of equal ones
-    told = [] if len(tracks) < 2 else [_told_track(tracks, candidates[0], best, kinds, wanted)]
-    channel = channels.get(best.index)
-    if channel is not None:
-        told.append(_told_channel(best, channel))
-    number = [s.index for s in tracks].index(best.index)
-    return AudioChoice(number, channel, kinds.get(best.index), tuple(told))
+        channels = {index: channel_to_take(place) for index, place in places.items() if place.places}
+        kinds = {}
+        if len(candidates) > 1 or listen:
+            for index, place in places.items():
+                channel = channels.get(index)
+                kinds[index] = heard(place.mixed() if channel is None else place.channel(channel))
+        best = max(candidates, key=lambda s: kinds.get(s.index, Heard.SILENCE))  # the first of equal ones
+        told = [] if len(tracks) < 2 else [_told_track(tracks, candidates[0], best, kinds, wanted)]
+        channel = channels.get(best.index)
+        if channel is not None:
+            told.append(_told_channel(best, channel))
+        number = [s.index for s in tracks].index(best.index)
+        return AudioChoice(number, channel, kinds.get(best.index), tuple(told))
 
 
 def _told_track(
