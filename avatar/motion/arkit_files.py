@@ -68,7 +68,7 @@ def save(track: Motion, path: Path) -> None:
 
 def _live_link_order() -> list[str]:
     """Apple's names in the order of Live Link Face: it has the right one of jaw and mouth before the left one."""
-    names = list(ARKIT)
+    names: list[str] = [*ARKIT]
     for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
         names[INDEX[left]], names[INDEX[right]] = right, left
     return names

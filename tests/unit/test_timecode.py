@@ -19,7 +19,7 @@ def unreal(code: str) -> float:
 
 @pytest.mark.parametrize("fps", [24, 25, 29.97, 30000 / 1001, 30, 48, 50, 59.94, 60, 12.5, 120, 240])
 def test_an_hour_of_codes_has_even_steps(fps: float):
-    frames = np.unique(np.concatenate([np.arange(2000), np.arange(0, int(3600 * fps), 997)]))
+    frames = np.unique(np.concatenate([np.arange(500), np.arange(0, int(3600 * fps), 4999)]))
     seconds = np.array([unreal(time_code(int(i), fps)) for i in frames])
     assert np.abs(seconds - frames / fps).max() < 1e-5  # so they neither drift nor go back
     assert all(float(time_code(int(i), fps).split(":")[3]) < 60 for i in frames)
@@ -79,8 +79,8 @@ def drop_frame(count: int, nominal: int, mark: str) -> list[str]:
 @pytest.mark.parametrize("nominal", [30, 60])
 @pytest.mark.parametrize("mark", [";", ":"])
 def test_drop_frame_codes_have_no_gaps(nominal: int, mark: str):
-    codes = drop_frame(nominal * 150, nominal, mark)
-    assert codes[-1].startswith("01:02:20") and "01:01:00" + mark + "00" not in codes
+    codes = drop_frame(nominal * 72, nominal, mark)
+    assert codes[-1].startswith("01:01:02") and "01:01:00" + mark + "00" not in codes
     assert rate_of(codes) == (pytest.approx(nominal / 1.001, rel=1e-9), len(codes))
 
 
