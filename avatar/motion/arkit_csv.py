@@ -127,21 +127,23 @@ def _sheet(path: Path) -> _Sheet:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         numbered = [(reader.line_num + skipped, [v.strip() for v in row]) for row in reader]
     numbered = [(line, row) for line, row in numbered if any(row)]
+    names = _names(path, numbered[0][1]) if numbered else []
+    if len(numbered) > 2 and text[-1] not in "\r\n" and len(numbered[-1][1]) < len(names):
+        log.warn(f"{path}: its last line is cut off and left out.")
+        numbered.pop()
     if len(numbered) < 2:
         raise AvatarError(f"{path} holds no frames.")
-    names = _names(path, numbered[0][1])
+    channels = [i for i, name in enumerate(names) if name.lower() not in _NOT_MEASURED]
     counts = [i for i, name in enumerate(names) if name.lower() == _COUNT]
-    rows, lost = [], []
-    for line, row in numbered[1:]:
-        row, empty = _fitted(path, line, row, names)
-        rows.append(row)
-        lost.append(empty or any(_is_zero(row[i]) for i in counts))
-    lines = [line for line, _ in numbered[1:]]
-    if all(lost):  # other programs count nothing
-        lost = [not any(v for n, v in zip(names, row, strict=True) if n.lower() not in _NOT_MEASURED) for row in rows]
+    rows = [row + [""] * (len(names) - len(row)) for _, row in numbered[1:]]
+    empty = [not any(row[i] for i in channels) for row in rows]
+    zero = [any(_is_zero(row[i]) for i in counts) for row in rows]
+    for (line, row), left_out in zip(numbered[1:], map(any, zip(empty, zero, strict=True)), strict=True):
+        _check_width(path, line, row, len(names), left_out)
+    lost = empty if all(zero) else [a or b for a, b in zip(empty, zero, strict=True)]  # some programs count nothing
     if all(lost):
         raise AvatarError(f"{path} holds no frame in which a face was tracked.")
-    return _Sheet(path, names, rows, lines, np.array(lost))
+    return _Sheet(path, names, rows, [line for line, _ in numbered[1:]], np.array(lost))
 
 
 def _separator(text: str) -> tuple[str, str, int]:
@@ -165,27 +167,18 @@ def _names(path: Path, header: list[str]) -> list[str]:
     return list(different(path, header))
 
 
-def _fitted(path: Path, line: int, row: list[str], names: list[str]) -> tuple[list[str], bool]:
-    """A row with one value for each name, and whether it holds no measurement at all."""
-    values = row[: len(names)] + [""] * (len(names) - len(row))
-    told = [value for name, value in zip(names, values, strict=True) if name.lower() not in _NOT_MEASURED]
-    empty = not any(told)
-    short = len(row) < len(names)
-    count = next((v for n, v in zip(names, values, strict=True) if n.lower() == _COUNT), "")
-    if any(row[len(names) :]) or (short and not empty and not _is_zero(count)):
-        commas = len(row) > 1.5 * len(names)
+def _check_width(path: Path, line: int, row: list[str], width: int, lost: bool) -> None:
+    """Refuse a row that has more or fewer values than there are names; one without a face may have fewer."""
+    if any(row[width:]) or (len(row) < width and not lost):
+        commas = len(row) > 1.5 * width
         raise AvatarError(
-            f"{path}, line {line} has {len(row)} values, the header has {len(names)} names.",
+            f"{path}, line {line} has {len(row)} values, the header has {width} names.",
             fix="Write decimal points, or separate the values by semicolons." if commas else "",
         )
-    return values, empty
 
 
 def _is_zero(value: str) -> bool:
-    try:
-        return float(value) == 0
-    except ValueError:
-        return False
+    return _float(value) == 0
 
 
 def different(path: Path, names: Sequence[str]) -> Sequence[str]:
@@ -203,19 +196,26 @@ def different(path: Path, names: Sequence[str]) -> Sequence[str]:
 
 def _numbers(sheet: _Sheet, name: str) -> Float64[np.ndarray, " T"]:
     """A column; zero where the row holds no measurement."""
-    out = np.zeros(len(sheet.rows))
-    for i, value in enumerate(sheet.column(name)):
-        if sheet.lost[i] and name.lower() not in _NOT_MEASURED:
-            continue
-        number = value.replace(",", ".") if _DECIMAL_COMMA.fullmatch(value) else value
-        try:
-            out[i] = float(number)
-        except ValueError:
-            out[i] = np.nan
-        if not abs(out[i]) <= MOST:  # false for NaN
-            shown = f"{sheet.path}, line {sheet.lines[i]}: {name} is {value[:80]!r}"
-            raise AvatarError(f"{shown}, not a number to {MOST:g}.")
+    bridged = sheet.lost if name.lower() not in _NOT_MEASURED else np.zeros(len(sheet.rows), bool)
+    texts = ["0" if skip else text for skip, text in zip(bridged, sheet.column(name), strict=True)]
+    texts = [text.replace(",", ".") if "," in text and _DECIMAL_COMMA.fullmatch(text) else text for text in texts]
+    try:
+        out = np.array(texts, np.float64)
+    except ValueError:
+        out = np.array([_float(text) for text in texts])
+    wrong = ~(np.abs(out) <= MOST)  # true for NaN
+    if wrong.any():
+        i = int(wrong.argmax())
+        shown = f"{sheet.path}, line {sheet.lines[i]}: {name} is {sheet.column(name)[i][:80]!r}"
+        raise AvatarError(f"{shown}, not a number to {MOST:g}.")
     return out
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def _stamps(sheet: _Sheet) -> Stamps:

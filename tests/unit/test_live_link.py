@@ -169,6 +169,13 @@ def test_frames_without_a_face_are_interpolated(tmp_path: Path, person: MotionSt
     np.testing.assert_allclose(back.arkit[:, ARKIT.index("jawOpen")], expected, atol=1e-5)
 
 
+def test_a_recording_that_was_cut_off_is_read(tmp_path: Path, person: MotionStats, capsys: pytest.CaptureFixture[str]):
+    path = take(tmp_path / "take.csv", [(code(i), values) for i, values in enumerate(ramp(80))])
+    path.write_bytes(path.read_bytes()[:-300])
+    assert len(arkit_files.load(path, person)) == 79
+    assert "last line is cut off" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_head_is_interpolated_across_half_a_turn(tmp_path: Path, person: MotionStats):
     """A phone that lies on its head: roll goes from pi to -pi."""
     rolls = [3.05, 3.10, 3.1416, -3.10, -3.05]
