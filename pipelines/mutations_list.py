@@ -828,6 +828,30 @@ FILES = (
         ("tests/unit/test_assets.py::test_package_without_the_right_member_is_refused",),
         "Whatever a server sends is loaded as a network.",
     ),
+    Mutation(
+        "eyes of Live Link Face",
+        "avatar/motion/arkit_files.py",
+        '"LeftEyeYaw": (3, -1)',
+        '"LeftEyeYaw": (3, 1)',
+        ("tests/unit/test_live_link.py::test_eyes_look_where_they_looked",),
+        "Eyes of recordings look the other way.",
+    ),
+    Mutation(
+        "heads of Live Link Face",
+        "avatar/motion/arkit_files.py",
+        '"HeadRoll": (2, -1)',
+        '"HeadRoll": (2, 1)',
+        ("tests/unit/test_live_link.py::test_eyes_look_where_they_looked",),
+        "Heads of recordings lean to the other side.",
+    ),
+    Mutation(
+        "frames that a recording lacks",
+        "avatar/motion/even_rate.py",
+        "np.maximum(np.rint(np.diff(times) / step), 1)",
+        "np.ones(len(times) - 1)",
+        ("tests/unit/test_live_link.py::test_dropped_frames_are_interpolated",),
+        "Motion runs ahead of its audio after each dropped frame.",
+    ),
 )
 
 VIEWER = (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,33 +13,43 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from avatar import log
-from avatar.checks import Record, frame_rate, number, read_text, reading
+from avatar.checks import Record, number
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion.arkit import ARKIT, INDEX
+from avatar.motion.arkit_csv import MOST, Table, different, read_csv, write_csv
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.motion import Motion
 from avatar.motion.statistics import MotionStats
+from avatar.motion.timecode import time_code
 from avatar.paths import read_json, write_json
-from avatar.writing import atomic_file
 
 FORMAT = "avatar-arkit-1"
 OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it
 ANGLES = ("headYaw", "headPitch", "headRoll", "eyeYaw", "eyePitch")  # positive: to the person's left, up
-# Angles that Live Link Face writes, in radians; the eyes' are averaged.
-_RADIANS = {"headyaw": 0, "headpitch": 1, "headroll": 2, "lefteyeyaw": 3, "righteyeyaw": 3, "lefteyepitch": 4,
-            "righteyepitch": 4}  # fmt: skip
-_SILENT = {"timecode", "blendshapecount", "time", "lefteyeroll", "righteyeroll"}
-_LOOK_FULL = 30.0  # degrees that an eyeLook coefficient of 1 stands for, where a file has no eye angles
-_MOST = 1e6  # of any number in a file: seconds, degrees or coefficients
-_RATES = (24, 25, 30, 48, 50, 60, 100, 120)
+
+# Angles of Live Link Face, in radians, in its order: the angle of ours, and the sign of theirs. Measured on recordings
+# and other people's readers: heads turn to the person's left and up, but lean to the right shoulder; eyes look to the
+# right and down. The roll of the eyes is not used.
+_RADIANS: dict[str, tuple[int, int] | None] = {
+    "HeadYaw": (0, 1), "HeadPitch": (1, 1), "HeadRoll": (2, -1),
+    "LeftEyeYaw": (3, -1), "LeftEyePitch": (4, -1), "LeftEyeRoll": None,
+    "RightEyeYaw": (3, -1), "RightEyePitch": (4, -1), "RightEyeRoll": None,
+}  # fmt: skip
+_EYES = (3, 4)
+_LOOK_FULL = 35.0  # degrees that an eyeLook coefficient of 1 stands for; of Live Link Face
+_MOST_RADIANS = 1.6  # of a head's or an eye's yaw or pitch: beyond a quarter turn no face is seen, so it is degrees
+_MOST_COEFFICIENT = (10.0, 100.5)  # beyond the first, coefficients are per cent; beyond the second, they are nothing
+_MOVES = (0.5, 0.02)  # standard deviation of an angle (degrees) and of its coefficients, from which they are compared
+_CONTRADICT = -0.7  # correlation of an angle with its coefficients, below which its sign is another program's
 
 
 def save(track: Motion, path: Path) -> None:
     """Write a track as ``.csv`` or ``.json``.
 
-    Coefficients have Apple's names; head and eye angles are in degrees, positive to the person's left and up, tilt
-    positive to the left shoulder. The CSV begins like one of Live Link Face, with a time code (HH:MM:SS:FF.mmm).
+    The CSV is that of Live Link Face: 63 columns, its names in its order, angles in radians with its signs, and time
+    codes in 60ths of a second. The JSON has Apple's order, and angles in degrees, positive to the person's left, up,
+    and to the left shoulder.
     """
     angles = np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
     if path.suffix.lower() == ".json":
@@ -50,13 +57,21 @@ def save(track: Motion, path: Path) -> None:
         frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
         content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": "degrees"}
         return write_json(path, content | {"frames": frames})
-    with atomic_file(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        names = [*map(_pascal, ARKIT), *(f"{_pascal(name)}Degrees" for name in ANGLES)]
-        writer.writerow(["Timecode", "BlendshapeCount", *names, "Time"])
-        for i, (row, turn) in enumerate(zip(track.arkit.tolist(), angles.tolist(), strict=True)):
-            values = [*(f"{v:.5f}" for v in row), *(f"{v:.4f}" for v in turn)]
-            writer.writerow([time_code(i, track.fps), len(ARKIT), *values, f"{i / track.fps:.6f}"])
+    order = [INDEX[name] for name in _live_link_order()]
+    turns = [np.zeros(len(track)) if t is None else t[1] * np.radians(angles[:, t[0]]) for t in _RADIANS.values()]
+    values = np.concatenate([track.arkit.numpy().astype(float)[:, order], np.stack(turns, 1)], 1)
+    values = np.round(values, 10) + 0.0  # no negative zeros
+    names = ["Timecode", "BlendshapeCount", *map(_pascal, _live_link_order()), *_RADIANS]
+    rows = ([time_code(i, track.fps), str(len(row)), *(f"{v:.10f}" for v in row)] for i, row in enumerate(values))
+    write_csv(path, names, rows)
+
+
+def _live_link_order() -> list[str]:
+    """Apple's names in the order of Live Link Face: it has the right one of jaw and mouth before the left one."""
+    names: list[str] = [*ARKIT]
+    for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
+        names[INDEX[left]], names[INDEX[right]] = right, left
+    return names
 
 
 def load(path: Path, person: MotionStats) -> Motion:
@@ -69,8 +84,7 @@ def load(path: Path, person: MotionStats) -> Motion:
         AvatarError: The file is missing, damaged, or lacks channels; unknown ones are named and left out.
     """
     path = Path(path)
-    table, fps = _read(path)
-    return _motion(path, table, fps, person)
+    return _motion(path, _read(path), person)
 
 
 def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
@@ -83,18 +97,19 @@ def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
         AvatarError: The file is missing or damaged, or none of its channels is ARKit's.
     """
     path = Path(path)
-    table, fps = _read(path)
-    arkit, _ = _sorted_out(path, table)
+    table = _read(path)
+    arkit, _ = _sorted_out(path, table.columns)
     if np.isnan(arkit).all():
         raise AvatarError(f"{path} has no channel of ARKit's.")
-    return arkit, fps
+    return arkit, table.fps
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], float]:
-    """Columns by name, and frames per second."""
+def _read(path: Path) -> Table:
     if not path.is_file():
         raise AvatarError(f"The motion file {path} does not exist.")
-    return _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
+    if path.suffix.lower() == ".json":
+        return _read_json(path)
+    return read_csv(path, angles=[name.lower() for name in _RADIANS])
 
 
 def head_angles(rotation: Float[Tensor, "T 3"]) -> Float[np.ndarray, "T 3"]:
@@ -115,41 +130,11 @@ def head_rotation(angles: Float[np.ndarray, "T 3"]) -> Float[Tensor, "T 3"]:
     return matrix_to_axis_angle(turn @ nod @ tilt).float()
 
 
-def time_code(frame: int, fps: float) -> str:
-    """HH:MM:SS:FF.mmm; frames of the whole second, and thousandths of a frame where the rate is not a whole number."""
-    seconds = frame / fps + 1e-9
-    whole = math.floor(seconds)
-    part = max(0.0, (seconds - whole) * fps)
-    thousandths = min(999, round((part - math.floor(part + 1e-4)) * 1000)) if fps != round(fps) else 0
-    clock = f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-    return f"{clock}:{math.floor(part + 1e-4):02d}.{max(thousandths, 0):03d}"
-
-
 def _pascal(name: str) -> str:
     return name[0].upper() + name[1:]
 
 
-def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], float]:
-    text = read_text(path, "a CSV file")
-    with reading(path, "a CSV file"):
-        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    if len(rows) < 2:
-        raise AvatarError(f"{path} holds no frames.")
-    header, body = [name.strip() for name in rows[0]], rows[1:]
-    for line, row in enumerate(body, 2):
-        if len(row) != len(header):
-            raise AvatarError(f"{path}, line {line} has {len(row)} values, the header has {len(header)} names.")
-    text_of = dict(zip(_different(path, header), zip(*body, strict=True), strict=True))
-    table = {name: _numbers(path, name, column) for name, column in text_of.items() if name.lower() != "timecode"}
-    lower = {name.lower(): name for name in header}
-    if "time" in lower:
-        return table, _rate(path, np.diff(table[lower["time"]]))
-    if "timecode" in lower:
-        return table, _time_code_rate(path, text_of[lower["timecode"]])
-    raise AvatarError(f"{path} does not say when its frames are.", fix="Add a column Time, in seconds.")
-
-
-def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
+def _read_json(path: Path) -> Table:
     content = Record(read_json(path, "Correct the file or its path."), path)
     if content.value("format", None) != FORMAT:
         raise AvatarError(f"{path} is not a file of ARKit coefficients:", why="format is missing or wrong.")
@@ -159,90 +144,104 @@ def _read_json(path: Path) -> tuple[dict[str, np.ndarray], float]:
         row = [*frame.list("arkit"), *frame.list("angles", [])]
         if len(row) != len(names):
             raise AvatarError(f"{path}: frame {i} has {len(row)} numbers for {len(names)} names.")
-        rows.append(
-            [number(v, f"{path}, frame {i}: {name}", -_MOST, _MOST) for name, v in zip(names, row, strict=True)]
-        )
+        rows.append([number(v, f"{path}, frame {i}: {name}", -MOST, MOST) for name, v in zip(names, row, strict=True)])
     if not rows:
         raise AvatarError(f"{path} holds no frames.")
-    table = np.array(rows, np.float64).reshape(len(rows), len(names))
-    return dict(zip(_different(path, names), table.T, strict=True)), content.frame_rate()
+    values = np.array(rows, np.float64).reshape(len(rows), len(names))
+    columns = dict(zip(different(path, names), values.T, strict=True))
+    return Table(columns, content.frame_rate(), np.ones(len(rows), bool))
 
 
-def _different(path: Path, names: Sequence[str]) -> Sequence[str]:
-    """The names, if no two are the same."""
-    seen: set[str] = set()
-    for name in names:
-        if name.lower() in seen:
-            raise AvatarError(f"{path} names the channel {name!r} more than once.")
-        seen.add(name.lower())
-    return names
+# --- what the channels mean -------------------------------------------------------------------------------------------
 
 
-def _numbers(path: Path, name: str, column: Sequence[str]) -> np.ndarray:
-    out = np.empty(len(column))
-    for i, value in enumerate(column):
-        try:
-            out[i] = float(value)
-        except ValueError:
-            out[i] = np.nan
-        if not abs(out[i]) <= _MOST:  # false for NaN
-            raise AvatarError(f"{path}, line {i + 2}: {name} is {value[:80]!r}, not a number to {_MOST:g}.")
-    return out
-
-
-def _rate(path: Path, steps: np.ndarray) -> float:
-    if len(steps) == 0:
-        return 25.0
-    step = float(np.mean(steps))
-    if not (step > 0 and np.abs(steps - step).max() <= 0.5 * step):
-        raise AvatarError(f"{path}: the times of the frames must increase evenly.")
-    fps = frame_rate(1 / max(step, 1e-9), f"{path}: the number of frames per second")
-    return float(round(fps)) if abs(fps - round(fps)) < 0.005 else fps
-
-
-def _time_code_rate(path: Path, codes: Sequence[str]) -> float:
-    try:
-        parts = np.array([[float(v) for v in code.replace(";", ":").split(":")] for code in codes])
-        hours, minutes, seconds, frames = parts.T
-        if not (np.abs(parts) <= _MOST).all():  # false for NaN
-            raise ValueError
-    except ValueError:
-        raise AvatarError(f"{path}: a Timecode is not HH:MM:SS:FF.", fix="Add a column Time, in seconds.") from None
-    nominal = next((rate for rate in _RATES if rate > frames.max()), None)
-    if nominal is None or (len(codes) > nominal and frames.max() < nominal - 2):
-        raise AvatarError(f"{path}: its time codes fit no frame rate.", fix="Add a column Time, in seconds.")
-    return _rate(path, np.diff(3600 * hours + 60 * minutes + seconds + frames / nominal))
-
-
-def _sorted_out(path: Path, table: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+def _sorted_out(path: Path, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; and angles [T] in degrees by their number
     in `ANGLES`."""
     if not table:
         raise AvatarError(f"{path} has no channel.")
     known = {name.lower(): name for name in ARKIT}
-    arkit = np.full((len(next(iter(table.values()))), len(ARKIT)), np.nan, np.float32)
-    angles: dict[int, list[np.ndarray]] = {}
+    ours = {f"{name.lower()}degrees": i for i, name in enumerate(ANGLES)}
+    theirs = {name.lower(): angle for name, angle in _RADIANS.items()}
+    arkit = np.full((len(next(iter(table.values()))), len(ARKIT)), np.nan, np.float64)
+    degrees: dict[int, np.ndarray] = {}
+    radians: list[tuple[int, np.ndarray]] = []
     strange = []
     for name, values in table.items():
         lower = name.lower()
         if lower.endswith(("_l", "_r")):  # Apple's names as other programs write them: eyeBlink_L
             lower = lower[:-2] + ("left" if lower.endswith("_l") else "right")
         if lower in known:
-            arkit[:, INDEX[known[lower]]] = values.clip(0, 1)
-        elif lower in _RADIANS:
-            angles.setdefault(_RADIANS[lower], []).append(np.degrees(values))
-        elif lower.removesuffix("degrees") in [a.lower() for a in ANGLES]:
-            index = [a.lower() for a in ANGLES].index(lower.removesuffix("degrees"))
-            angles[index] = [values]
-        elif lower not in _SILENT:
+            arkit[:, INDEX[known[lower]]] = values
+        elif lower in ours:
+            degrees[ours[lower]] = values
+        elif lower not in theirs:
             strange.append(name)
+        elif (angle := theirs[lower]) is not None:
+            radians.append((angle[0], angle[1] * values))
     if strange:
         log.warn(f"{path}: unknown channels are left out: {', '.join(strange)}.")
-    return arkit, {k: np.mean(v, 0) for k, v in angles.items()}
+    arkit = _coefficients_of(path, arkit)
+    return arkit, _live_link_angles(path, radians, arkit) | degrees
 
 
-def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: MotionStats) -> Motion:
-    arkit, turns = _sorted_out(path, table)
+def _coefficients_of(path: Path, arkit: np.ndarray) -> Float32[np.ndarray, "T 52"]:
+    """Coefficients 0 to 1, from such or from per cent."""
+    highest = np.nan_to_num(arkit).max(0)
+    most = float(highest.max())
+    per_cent, nothing = _MOST_COEFFICIENT
+    if most > nothing:
+        name = ARKIT[int(highest.argmax())]
+        raise AvatarError(f"{path}: {name} goes up to {most:g};", why="coefficients go from 0 to 1, or to 100.")
+    if most > per_cent:
+        log.warn(f"{path}: its coefficients go up to {most:g} and are taken as per cent.")
+        arkit = arkit / 100
+    return arkit.clip(0, 1).astype(np.float32)
+
+
+def _live_link_angles(
+    path: Path, columns: Sequence[tuple[int, np.ndarray]], arkit: np.ndarray
+) -> dict[int, np.ndarray]:
+    """Angles in degrees, positive to the left and up, of columns in radians; the eyes' are averaged.
+
+    A head or eyes that are always at 0 were not measured. Where eyes contradict their eyeLook coefficients, these are
+    right: other programs write other signs.
+    """
+    head = any(values.any() for i, values in columns if i not in _EYES)
+    eyes = any(values.any() for i, values in columns if i in _EYES)
+    measured = [(i, values) for i, values in columns if (eyes if i in _EYES else head)]
+    if any(np.abs(values).max() > _MOST_RADIANS for i, values in measured if ANGLES[i] != "headRoll"):
+        log.warn(f"{path}: its angles are too large for radians and are taken as degrees.")
+    else:
+        measured = [(i, np.degrees(values)) for i, values in measured]
+    angles = {i: np.mean([v for j, v in measured if j == i], 0) for i in dict.fromkeys(i for i, _ in measured)}
+    for i, look in zip(_EYES, _looks(arkit).T, strict=True):
+        if i in angles and _contradict(angles[i], look):
+            log.warn(f"{path}: {ANGLES[i]} is the other way round than its eyeLook coefficients, which are followed.")
+            angles[i] = -angles[i]
+    return angles
+
+
+def _contradict(angle: np.ndarray, look: np.ndarray) -> bool:
+    """Whether an angle in degrees goes against its coefficients; false where one of them hardly moves."""
+    if not (angle.std() > _MOVES[0] and look.std() > _MOVES[1]):  # NaN where there are no coefficients
+        return False
+    return float(np.corrcoef(angle, look)[0, 1]) < _CONTRADICT
+
+
+def _looks(arkit: np.ndarray) -> Float[np.ndarray, "T 2"]:
+    """Where the coefficients say that the eyes look: to the left and up, -1 to 1."""
+
+    def look(*names: str) -> np.ndarray:
+        return np.mean([arkit[:, INDEX[f"eyeLook{name}"]] for name in names], 0)
+
+    yaw = look("OutLeft", "InRight") - look("InLeft", "OutRight")
+    pitch = look("UpLeft", "UpRight") - look("DownLeft", "DownRight")
+    return np.stack([yaw, pitch], 1)
+
+
+def _motion(path: Path, table: Table, person: MotionStats) -> Motion:
+    arkit, turns = _sorted_out(path, table.columns)
     missing = [name for name in ARKIT if np.isnan(arkit[:, INDEX[name]]).all()]
     needed = [name for name in missing if name not in OPTIONAL]
     if needed:
@@ -255,18 +254,7 @@ def _motion(path: Path, table: dict[str, np.ndarray], fps: float, person: Motion
     still = person.rest[torch.zeros(len(arkit), dtype=torch.long)]
     if {0, 1, 2} <= set(turns):
         tensors["head_rotation"] = head_rotation(np.stack([turns[k] for k in range(3)], 1))
-    tensors["gaze"] = torch.from_numpy(np.radians(_gaze(turns, arkit)).astype(np.float32))
-    return replace(still.map(**tensors), fps=fps)
-
-
-def _gaze(turns: dict[int, np.ndarray], arkit: np.ndarray) -> np.ndarray:
-    """[T, 2] degrees."""
-    if 3 in turns and 4 in turns:
-        return np.stack([turns[3], turns[4]], 1)
-
-    def look(*names: str) -> np.ndarray:
-        return np.mean([arkit[:, INDEX[f"eyeLook{name}"]] for name in names], 0)
-
-    yaw = look("OutLeft", "InRight") - look("InLeft", "OutRight")
-    pitch = look("UpLeft", "UpRight") - look("DownLeft", "DownRight")
-    return _LOOK_FULL * np.stack([yaw, pitch], 1)
+    gaze = np.stack([turns[i] for i in _EYES], 1) if {*_EYES} <= set(turns) else _LOOK_FULL * _looks(arkit)
+    tensors["gaze"] = torch.from_numpy(np.radians(gaze).astype(np.float32))
+    tensors["valid"] = torch.from_numpy(table.measured)
+    return replace(still.map(**tensors), fps=table.fps)

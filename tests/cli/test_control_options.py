@@ -118,14 +118,15 @@ def test_a_pose_file_is_followed(run: Path, sound: Path, tmp_path: Path):
     torch.testing.assert_close(switched.head_rotation[:5], write(run, "--audio", sound).head_rotation[:5])
 
 
-def test_what_is_written_as_csv_can_be_rendered(run: Path, sound: Path, tmp_path: Path):
-    path = tmp_path / "face.csv"
-    assert (
-        main([str(a) for a in ["export", run, "--format", "live-link", "--audio", sound, "--out", path, "--seed", 3]])
-        == 0
-    )
-    assert len(list(csv.reader(path.read_text().splitlines()))) == 51
-    direct, back = write(run, "--audio", sound, "--seed", 3), write(run, "--motion", path)
+@pytest.mark.parametrize(("kind", "name"), [("live-link", "face.csv"), ("arkit-json", "face.json")])
+def test_what_is_written_as_coefficients_can_be_rendered(run: Path, sound: Path, tmp_path: Path, kind: str, name: str):
+    path = tmp_path / name
+    options = ["--audio", sound, "--out", path, "--seed", 3, "--gaze", "12,-6@0.5-"]
+    assert main([str(a) for a in ["export", run, "--format", kind, *options]]) == 0
+    if kind == "live-link":
+        assert len(list(csv.reader(path.read_text().splitlines()))) == 51
+    direct, back = write(run, "--audio", sound, "--seed", 3, "--gaze", "12,-6@0.5-"), write(run, "--motion", path)
+    torch.testing.assert_close(back.gaze, direct.gaze, atol=1e-4, rtol=0)
     torch.testing.assert_close(back.arkit, direct.arkit, atol=1e-4, rtol=0)
     torch.testing.assert_close(back.head_rotation, direct.head_rotation, atol=1e-4, rtol=0)
     assert main([str(a) for a in ["render", run, "--motion", path, "--out", tmp_path / "o.mp4", "--frames", 9]]) == 0

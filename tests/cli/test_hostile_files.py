@@ -299,8 +299,8 @@ def test_tables_of_coefficients_are_checked(made: Path, tmp_path: Path) -> None:
     table = (made / "tables/arkit.csv").read_text()
     rows = [line.split(",") for line in table.splitlines()]
     path = tmp_path / "a.csv"
-    for says, scale in (("frames per second is", 1e-9), ("frames per second is", 1e5), ("must increase", 0.0)):
-        changed = [rows[0], *([*row[:-1], str(float(row[-1]) * scale)] for row in rows[1:])]
+    for says, scale in (("frames per second is", 1e-9), ("frames per second is", 1e5), ("all the same", 0.0)):
+        changed = [["Time", *rows[0][1:]], *([str(i / 25 * scale), *row[1:]] for i, row in enumerate(rows[1:]))]
         path.write_text("\n".join(map(",".join, changed)))
         with pytest.raises(AvatarError, match=rf"a\.csv.*{says}"):
             arkit_files.load(path, person)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from avatar.motion.statistics import MotionStats
 from tests.talking import talking
 
 EMPTY = {"format": arkit_files.FORMAT, "fps": 25, "names": ARKIT, "frames": []}
-NAMES = [name[0].upper() + name[1:] for name in ARKIT]
 
 
 @pytest.fixture(scope="module")
@@ -32,34 +31,25 @@ def profile(motion: Motion) -> MotionStats:
     return MotionStats.of(motion)
 
 
-def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
+def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
-@pytest.mark.parametrize("fps", [25.0, 30000 / 1001])
+@pytest.mark.parametrize("fps", [25.0, 30000 / 1001, 59.94, 12.5, 240.0])
 def test_what_is_written_is_read_back(tmp_path: Path, motion: Motion, profile: MotionStats, suffix: str, fps: float):
     path = tmp_path / f"face{suffix}"
-    track = motion.resample(fps)
+    track = motion[:100].resample(fps)
     arkit_files.save(track, path)
     back = arkit_files.load(path, profile)
-    assert len(back) == len(track) and back.fps == pytest.approx(fps, abs=1e-4)
+    assert len(back) == len(track) and back.fps == pytest.approx(fps, rel=2e-6) and bool(back.valid.all())
     torch.testing.assert_close(back.arkit, track.arkit, atol=1e-5, rtol=0)
     torch.testing.assert_close(back.head_rotation, track.head_rotation, atol=2e-5, rtol=0)
     torch.testing.assert_close(back.gaze, track.gaze, atol=2e-5, rtol=0)
     assert np.corrcoef(opening_change(back.face), opening_change(track.face))[0, 1] > 0.99
     assert float((back.face - track.face).abs().mean()) < 0.02
-
-
-def test_the_csv_is_what_other_programs_expect(tmp_path: Path, motion: Motion):
-    path = tmp_path / "face.csv"
-    arkit_files.save(motion, path)
-    rows = list(csv.reader(path.read_text().splitlines()))
-    assert rows[0][:3] == ["Timecode", "BlendshapeCount", "EyeBlinkLeft"] and rows[0][2:54] == NAMES
-    assert rows[1][:2] == ["00:00:00:00.000", "52"] and rows[27][0] == "00:00:01:01.000"
-    assert arkit_files.time_code(25 * 3661, 25.0) == "01:01:01:00.000"
 
 
 def test_angles_are_to_the_left_and_up_and_in_degrees():
@@ -72,24 +62,6 @@ def test_angles_are_to_the_left_and_up_and_in_degrees():
     np.testing.assert_allclose(arkit_files.head_angles(turned)[3], [-7, 5, 3], atol=1e-4)
 
 
-def test_live_link_face_is_read(tmp_path: Path, profile: MotionStats, capsys: pytest.CaptureFixture[str]):
-    """Its angles are radians, its rate is in the time codes only, and older versions have no tongue."""
-    header = ["Timecode", "BlendshapeCount", *NAMES[:-1], "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw",
-              "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll", "earWiggle"]  # fmt: skip
-    rows = []
-    for i in range(150):
-        values = [0.0] * 51
-        values[INDEX["jawOpen"]] = i / 150
-        code = f"11:22:{33 + i // 60}:{i % 60:02d}.125"
-        rows.append([code, 61, *values, 0.2, -0.1, 0.0, 0.1, 0.05, 0, 0.3, 0.15, 0, 1.0])
-    back = arkit_files.load(write(tmp_path / "take.csv", header, rows), profile)
-    assert back.fps == 60 and len(back) == 150
-    assert "earWiggle" in capsys.readouterr().err
-    np.testing.assert_allclose(arkit_files.head_angles(back.head_rotation)[0], np.degrees([0.2, -0.1, 0]), atol=1e-3)
-    torch.testing.assert_close(back.gaze[0], torch.tensor([0.2, 0.1]))
-    assert float(opening_change(back.face)[-1] - opening_change(back.face)[0]) > 1
-
-
 def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path, profile: MotionStats):
     values = [0.0] * 52
     for name in ("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight"):
@@ -97,7 +69,7 @@ def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path,
     rows = [[i / 30, *values] for i in range(5)]
     back = arkit_files.load(write(tmp_path / "a.csv", ["Time", *ARKIT], rows), profile)
     assert back.fps == 30
-    np.testing.assert_allclose(np.degrees(back.gaze.numpy()), 15, atol=1e-4)
+    np.testing.assert_allclose(np.degrees(back.gaze.numpy()), 17.5, atol=1e-4)  # half of 35 degrees
     torch.testing.assert_close(back.head_rotation, profile.rest.head_rotation.repeat(5, 1))
 
 
@@ -137,7 +109,7 @@ def _times_go_back(rows: list[list[object]], header: list[str]) -> None:
         (_not_a_number, "line 3: eyeLookInLeft is 'much'"),
         (_short_line, "line 3 has 52 values"),
         (_no_frames, "no frames"),
-        (_times_go_back, "increase evenly"),
+        (_times_go_back, "line 4: the times must increase, but 0.0 comes after 0.04"),
     ],
 )
 def test_bad_csv(tmp_path: Path, profile: MotionStats, spoil: Callable[..., None], says: str):
