@@ -28,7 +28,7 @@ METRICS = (
 )  # fmt: skip
 OPENING = ("mouth_correlation", "mouth_best_correlation", "mouth_lag_frames")
 SPOKEN = ("audio", "shuffled")  # drives whose lips come from sound
-TOO_SHORT, CHANCE = "too short to say", "no better than shuffled"
+TOO_SHORT, CHANCE = "too short", "no better than shuffled"
 
 
 def speaking_seconds(audio: Path, seen: np.ndarray, first: int, frames: int, delay_frames: float, fps: float) -> float:
@@ -114,7 +114,7 @@ def warnings(verdict: dict[str, Any] | None, full_frame: dict[str, Any]) -> list
     if verdict["too_short"]:
         return [
             f"The measured part shows {verdict['speaking_seconds']:.1f} s of speech with a face. Below "
-            f"{LEAST_SECONDS:.0f} s numbers of lips are left to chance, and are marked as too short to say. Train on a "
+            f"{LEAST_SECONDS:.0f} s numbers of lips are left to chance, and are marked as too short. Train on a "
             "longer video, or prepare it with a longer --held-out-s."
         ]
     if verdict["better_than_shuffled"]["mouth_correlation"]:
