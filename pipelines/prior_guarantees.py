@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.audio.levels import frame_levels, silent_frames
 from avatar.audio2motion.base import AudioToMotion, drive, motion_of
 from avatar.audio2motion.ensemble import Ensemble
 from avatar.audio2motion.load import PERSONAL
@@ -28,7 +29,7 @@ from avatar.audio2motion.shared_adaptation import adapt
 from avatar.data.person import PersonInfo
 from avatar.device import cpu_threads
 from avatar.environment import environment
-from avatar.eval.speech_metrics import closed_at, closure_times, frame_levels, read_words, silent_frames
+from avatar.eval.speech_metrics import closed_at, closure_times, read_words
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
 from avatar.log import info, on_terminal
@@ -241,7 +242,7 @@ def silence(person: Person, said: np.ndarray) -> dict[str, Any]:
             sound = sound + (10 ** (level / 20) * rng.standard_normal(len(sound))).astype(np.float32)
         for name, voice in person.voices.items():
             track = opening(spoken(voice, sound))
-            silent = silent_frames(frame_levels(sound, len(track), fps), fps)
+            silent = silent_frames(frame_levels([sound], len(track), fps), fps)
             within = np.arange(len(track)) / fps % (_SENTENCE_SECONDS + _PAUSE_SECONDS) - _SENTENCE_SECONDS
             settled = (within > SETTLED_SECONDS) & (within < _PAUSE_SECONDS - EARLY_SECONDS)
             velocity = np.diff(track, prepend=track[:1])
@@ -329,7 +330,7 @@ def in_noise(person: Person, said: np.ndarray, files: Sequence[Path]) -> dict[st
     noises = {"white": white, "pink": pink(white)}
     noises |= {path.stem: np.resize(load_audio(path), len(said)) for path in files}
     fps = person.motion.fps
-    talking = ~silent_frames(frame_levels(said, int(len(said) / SAMPLE_RATE * fps), fps), fps)
+    talking = ~silent_frames(frame_levels([said], int(len(said) / SAMPLE_RATE * fps), fps), fps)
     rows: dict[str, Any] = {}
     for name, voice in person.voices.items():
         clean = opening(spoken(voice, said))[: len(talking)]

@@ -151,7 +151,7 @@ def test_start(folder: Path) -> int | None:
         if len(wrong):
             raise AvatarError(
                 f"{folder / name} names the image {IMAGES}/{wrong[0]}.jpg, which does not exist.",
-                fix="Restore it, or remove both transforms files to have the last tenth held out.",
+                fix="Restore it, or remove both transforms files to have the end of the video held out.",
             )  # fmt: skip
     if len(train) == 0 or len(val) == 0 or train.max() >= val.min():
         return None

@@ -94,7 +94,8 @@ def landmark_distance(rendered: np.ndarray, real: np.ndarray, width: int, align:
 class LagResult:
     """How one signal follows another: Pearson correlation in step, and at the lag where it is largest.
 
-    ``lag`` is in frames; positive means that the rendered signal is late.
+    ``lag`` is in frames; positive means that the rendered signal is late. Lag and correlation there are None where it
+    is largest at the border of what was tried: it may be larger beyond.
     """
 
     correlation: float | None
@@ -126,6 +127,8 @@ def lag_correlation(rendered: np.ndarray, real: np.ndarray, segments: Segments, 
     if 0 not in values:
         return LagResult(correlation=None, best_correlation=None, lag=None)
     best = max(values, key=lambda k: (values[k], -abs(k)))
+    if best in (min(values), max(values)):
+        return LagResult(correlation=values[0], best_correlation=None, lag=None)
     return LagResult(correlation=values[0], best_correlation=values[best], lag=best)
 
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from avatar import log
-from avatar.eval import ablations
+from avatar.eval import ablations, lips
 from avatar.infer.renderer import counts_text
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ ABLATED = ("tracked", "audio")  # motions that the ablations are shown beside
 def columns(result: dict[str, Any], table: str) -> dict[str, dict[str, Any]]:
     """Metrics by the title of their column: each drive and the real video, or each drive and its ablations."""
     if table != "ablations":
-        return {f"{name}": values for name, values in result[table].items()} | {"real": result["real"]}
+        marked = {"marks": lips.marks(result.get("lips"))}
+        drives = {n: v | marked if n in lips.SPOKEN else v for n, v in result[table].items()}
+        return drives | {"real": result["real"]}
     shown: dict[str, dict[str, Any]] = {}
     for drive in (name for name in ABLATED if name in result["full_frame"]):
         whole = result["full_frame"][drive]
@@ -179,7 +181,14 @@ def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
         log.console.print(table)
     for line in summary_lines(result):
         log.console.print(line, markup=False)
+    for warning in result["warnings"]:
+        log.warn(warning)
     log.info(f"Numbers: {numbers}; images, plots and videos: {page}")
+
+
+def mark(key: str, values: dict[str, Any]) -> str:
+    """What is to be said of a metric of a column, such as that too little was measured; empty where nothing is."""
+    return values.get("marks", {}).get(key, "") if values.get(key) is not None else ""
 
 
 def number(key: str, value: float | None) -> str:
@@ -188,5 +197,8 @@ def number(key: str, value: float | None) -> str:
 
 
 def _cell(key: str, values: dict[str, Any]) -> str:
-    text, interval = number(key, values.get(key)), values["intervals"].get(key)
-    return text if interval is None else f"{text} ±{number(key, (interval[1] - interval[0]) / 2)}"
+    text, interval, said = number(key, values.get(key)), values["intervals"].get(key), mark(key, values)
+    if said == lips.TOO_SHORT:
+        return said  # a number would be read
+    text = text if interval is None else f"{text} ±{number(key, (interval[1] - interval[0]) / 2)}"
+    return f"{text} ({said})" if said else text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.eval import images
+from avatar.eval import images, lips
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -16,6 +16,7 @@ from avatar.eval.report import (
     TABLES,
     columns,
     has_intervals,
+    mark,
     number,
     rows,
     scope,
@@ -82,15 +83,18 @@ def page(result: dict[str, Any], measured: Measurement) -> str:
         f"<tr><th>{html.escape(s.label)}</th><td>{html.escape(s.meaning)}</td></tr>"
         for key, s in SHOWN.items() if key in shown
     )  # fmt: skip
+    warned = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in result["warnings"])
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(result))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>
 {STYLE} td, th {{ padding-right: 1.4em }} td.n {{ text-align: right; white-space: nowrap }}
 td small {{ color: #777; display: block }} video {{ width: 100% }}
+.warning {{ border-left: 4px solid #c80; padding: .3em .8em; background: #fff6e0 }}
 </style></head><body>
 <h1>{name}</h1>
 <p>{html.escape(result["person"])}, {result["width"]}x{result["height"]} at {result["fps"]:.3g} frames/s:
 {html.escape(scope(result))}. Command: <code>{html.escape(result["command"])}</code>.</p>
+{warned}
 <video controls preload="metadata" src="side_by_side.mp4"></video>
 <p>Driven by</p><ul>{driving}</ul>
 <p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
@@ -125,13 +129,18 @@ def table(shown: dict[str, dict[str, Any]]) -> str:
     for key in rows(shown):
         cells = []
         for values in shown.values():
-            interval = values["intervals"].get(key)
-            small = (
-                "" if interval is None else f"<small>{number(key, interval[0])} to {number(key, interval[1])}</small>"
-            )
-            cells.append(f'<td class="n">{number(key, values.get(key))}{small}</td>')
+            cells.append(f'<td class="n">{cell(key, values)}</td>')
         body.append(f"<tr><th>{html.escape(SHOWN[key].label)}</th>{''.join(cells)}</tr>")
     return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table>"
+
+
+def cell(key: str, values: dict[str, Any]) -> str:
+    """A number with its interval and what is to be said of it."""
+    interval, said = values["intervals"].get(key), mark(key, values)
+    if said == lips.TOO_SHORT:
+        return f"<small>{said}</small>"
+    small = "" if interval is None else f"<small>{number(key, interval[0])} to {number(key, interval[1])}</small>"
+    return number(key, values.get(key)) + small + (f"<small>{said}</small>" if said else "")
 
 
 def plots(result: dict[str, Any], measured: Measurement) -> str:

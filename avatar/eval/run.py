@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from avatar.environment import environment, peak_memory
 from avatar.errors import AvatarError
 from avatar.eval.options import EvalOptions
@@ -111,13 +113,14 @@ def assemble(
     """All numbers, as they are written to JSON."""
     from avatar.audio2motion.load import networks_of
     from avatar.data.run import RunInfo
-    from avatar.eval import facts
+    from avatar.eval import facts, lips
 
     frames = len(measured.series[next(iter(measured.result["full_frame"]))]["opening"])
     reconstructed = options.audio is None
     first = data.test_start
     clips = facts.count_clips(data, first, first + frames) if reconstructed else None
     notes = [*notes, *facts.shortness(frames, data.fps, clips)]
+    verdict = judge_lips(data, measured, first) if reconstructed else None
     return {
         "format": FORMAT,
         "setting": "self-reconstruction" if reconstructed else "novel audio",
@@ -134,9 +137,24 @@ def assemble(
         "width": data.width,
         "height": data.height,
         **measured.result,
+        "lips": verdict,
+        "warnings": lips.warnings(verdict, measured.result["full_frame"]),
         "speed": speed,
         "model": avatar.info,
         "training": RunInfo.read(run).training(),
         "peak_memory_bytes": peak_memory(),
         "notes": notes,
     }
+
+
+def judge_lips(data: PersonDataset, measured: Measurement, first: int) -> dict[str, Any] | None:
+    """What the numbers of lips are worth (`avatar.eval.lips`); None where no lips were driven by sound."""
+    from avatar.eval import lips
+
+    if not set(lips.SPOKEN) <= measured.series.keys():
+        return None
+    seen = np.isfinite(measured.series["real"]["opening"])
+    seconds = lips.speaking_seconds(
+        data.audio_path, seen, first, data.num_frames, data.info.audio_delay_frames, data.fps
+    )
+    return lips.judge(measured.series, seconds, data.fps)

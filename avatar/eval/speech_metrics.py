@@ -8,16 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from avatar.audio.levels import frame_levels, silent_frames
 from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
-from avatar.io.audio import SAMPLE_RATE
 from avatar.motion.timeline import load_words
-from avatar.sync.judge import SyncJudge
+from avatar.sync.judge import RATE, REACH, ZERO, SyncJudge
 
 CLOSURE_FRAMES = 2  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
-SILENCE_BELOW = 20.0  # dB below the loud parts of speech
-SILENCE_SECONDS = 0.3  # shorter pauses are closures and breaths
 
 Word = tuple[float, float, str]
 
@@ -64,7 +62,10 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, audio delay in seconds and distance; None where they are not available."""
+    """Confidence, audio delay in seconds and distance; None where they are not available.
+
+    A delay at the border of what the judge looks for is none.
+    """
     names = {"sync_confidence": "confidence", "sync_audio_delay_s": "audio_delay_s", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)
@@ -74,7 +75,10 @@ def sync_metrics(
         if (note := f"Sync was not judged everywhere: {error}") not in notes:
             notes.append(note)
         return dict.fromkeys(names)
-    return {key: float(getattr(score, name)) for key, name in names.items()}
+    found: dict[str, float | None] = {key: float(getattr(score, name)) for key, name in names.items()}
+    if abs(score.audio_delay_s * RATE + ZERO) > REACH - 0.5:  # at the border: the true delay may lie beyond
+        found["sync_audio_delay_s"] = None
+    return found
 
 
 def read_words(path: Path) -> list[Word]:
@@ -139,26 +143,6 @@ def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarra
     return out
 
 
-def frame_levels(samples: np.ndarray, frames: int, fps: float) -> np.ndarray:
-    """Loudness [T] in dBFS of the audio while each frame is shown; -100 where there is none."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    edges = np.minimum(np.round(np.arange(frames + 1) * SAMPLE_RATE / fps).astype(int), len(samples))
-    return 10 * np.log10(np.diff(power[edges]) / np.maximum(np.diff(edges), 1) + 1e-10)
-
-
-def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
-    """Find the frames [T] in a pause of 0.3 seconds or more.
-
-    A pause is 20 dB below the loud parts (95th percentile) of the audio.
-    """
-    quiet = levels < np.percentile(levels, 95) - SILENCE_BELOW
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
-    out = np.zeros(len(levels), bool)
-    for start, end in edges.reshape(-1, 2):
-        out[start:end] = end - start >= SILENCE_SECONDS * fps
-    return out
-
-
 def stillness_series(
     opening: np.ndarray, speech: Speech, fps: float, segments: Segments
 ) -> dict[str, np.ndarray]:  # fmt: skip
@@ -166,7 +150,7 @@ def stillness_series(
     velocity = np.full(len(opening), np.nan)
     for start, end in segments:
         velocity[start + 1 : end] = np.diff(opening[start:end])
-    silent = silent_frames(frame_levels(speech.samples, len(opening), fps), fps)
+    silent = silent_frames(frame_levels([speech.samples], len(opening), fps), fps)
     return {
         "silent_velocity": np.where(silent, velocity, np.nan),
         "speech_velocity": np.where(silent, np.nan, velocity),

@@ -31,6 +31,8 @@ HEAD, HAIR, MOUTH, NECK, TORSO, BACKGROUND = (
 )  # fmt: skip
 NECK_REACH, CLOTHES_REACH = 0.12, 0.03  # in face heights: how far they are continued behind the head
 SURE = 0.9  # share from which a pixel shows neck or clothes alone
+LEAST_PART = 0.002  # of the face height squared: smaller parts of a class are specks of the segmenter
+SOFT_EDGE = 0.03  # in face heights: how far around neck and clothes their soft edge reaches
 
 README = """\
 A dataset in the layout of ER-NeRF and TalkingGaussian, written by `avatar export`.
@@ -40,7 +42,9 @@ Images, audio and head poses are measured. Three things are stand-ins for what o
 - au.csv        the columns of OpenFace, estimated from ARKit coefficients (AU25 from the gap of the lips), not
                 measured by OpenFace.
 - ori_imgs/*.lms  the 68 points of the iBUG annotation, taken from a face mesh, not from face-alignment.
-- teeth_mask/   empty: parsing/ already shows the whole inside of the mouth in grey, teeth included.
+- teeth_mask/   empty: parsing/ already shows the whole inside of the mouth in grey, teeth included. TalkingGaussian's
+                own script is data_utils/easyportrait/create_teeth_mask.py DATASET (it needs mmcv and a GPU). Its
+                loader flips the face class of parsing/ under that mask, so run it only with the paper's own parsing.
 
 The audio features that the papers train on are not here. Make the one you want with the paper's own script:
 
@@ -194,16 +198,26 @@ def write_frame(data: PersonDataset, index: int, folder: Path) -> None:
     shutil.copyfile(data.image_path(index), folder / ernerf.IMAGES / f"{index}.jpg")
     np.savetxt(folder / ernerf.IMAGES / f"{index}.lms", points[list(IBUG_68)], "%f")
     write_jpeg(folder / "gt_imgs" / f"{index}.jpg", composed)
-    write_png(folder / "parsing" / f"{index}.png", class_image(masks))
+    write_png(folder / "parsing" / f"{index}.png", class_image(masks, face_height))
     write_png(folder / "torso_imgs" / f"{index}.png", cut_torso(composed, masks, face_height))
     # A sparse file of zeros.
     np.lib.format.open_memmap(folder / "teeth_mask" / f"{index}.npy", "w+", bool, image.shape[:2])
 
 
-def class_image(masks: dict[str, np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
-    """The most likely class of each pixel as its colour, uint8 RGB [H, W, 3]."""
+def class_image(masks: dict[str, np.ndarray], face_height: float) -> UInt8[np.ndarray, "H W 3"]:
+    """The most likely class of each pixel as its colour, uint8 RGB [H, W, 3]; a speck takes the next likely one.
+
+    Args:
+        masks: Soft masks of the frame.
+        face_height: Pixels.
+    """
     colours = {"face": HEAD, "hair": HAIR, "neck": NECK, "clothes": TORSO, "background": BACKGROUND}
-    best = np.argmax([masks[name] for name in colours], axis=0)
+    shares = np.stack([masks[name] for name in colours])
+    best = np.argmax(shares, axis=0)
+    for index, name in enumerate(colours):
+        if name != "background":  # gaps between hair and shoulders are small and true
+            shares[index][(best == index) & ~large_parts(best == index, face_height)] = -1
+            best = np.argmax(shares, axis=0)
     painted = np.array(list(colours.values()), np.uint8)[best]
     painted[masks["mouth"] > 0.5] = MOUTH
     return painted
@@ -224,6 +238,7 @@ def cut_torso(image: np.ndarray, masks: dict[str, np.ndarray], face_height: floa
     from scipy.ndimage import distance_transform_edt
 
     body, head = masks["neck"] + masks["clothes"], masks["hair"] + masks["face"]
+    body, head = without_specks(body, head, face_height)
     sure = body > SURE
     if not sure.any():
         return np.zeros((*body.shape, 4), np.uint8)
@@ -233,6 +248,47 @@ def cut_torso(image: np.ndarray, masks: dict[str, np.ndarray], face_height: floa
     hidden = head * (distance <= np.where(is_neck, NECK_REACH, CLOTHES_REACH) * face_height)  # by the head
     filled = cv2.GaussianBlur(image[nearest], (0, 0), max(NECK_REACH * face_height / 8, 0.5))
     alpha = np.clip(body + hidden, 0, 1)
+    alpha[(alpha > 0.5) & ~large_parts(alpha > 0.5, face_height)] = 0  # what the head's edge left of them
     share = (hidden / np.maximum(alpha, 1e-6))[..., None]
     rgba = np.concatenate([image * (1 - share) + filled * share, alpha[..., None] * 255], -1)
     return np.rint(rgba * (alpha[..., None] > 0)).astype(np.uint8)
+
+
+def without_specks(body: np.ndarray, head: np.ndarray, face_height: float) -> tuple[np.ndarray, np.ndarray]:
+    """Take loose specks out of the body, because each would be continued behind the head as a disc of its own.
+
+    Args:
+        body: [H, W] share of neck and clothes.
+        head: [H, W] share of hair and face.
+        face_height: Pixels.
+
+    Returns:
+        The body without specks, and the head with those that lie in it.
+    """
+    import cv2
+
+    def disc(radius: float) -> np.ndarray:
+        side = 2 * max(1, round(radius)) + 1
+        return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+    kept = large_parts(body > 0.5, face_height, counted=body > SURE)
+    edge = disc(SOFT_EDGE * face_height)
+    stray = np.where(cv2.dilate(kept.astype(np.uint8), edge) > 0, 0, body)
+    within = cv2.morphologyEx((head > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, edge) > 0
+    return body - stray, head + stray * within
+
+
+def large_parts(mask: np.ndarray, face_height: float, counted: np.ndarray | None = None) -> np.ndarray:
+    """Keep the connected parts of a mask that are no specks.
+
+    Args:
+        mask: bool [H, W].
+        face_height: Pixels.
+        counted: bool [H, W], the pixels by which a part is measured; all by default.
+    """
+    import cv2
+
+    count, found = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    labels = found.astype(np.int32)
+    sizes = np.bincount(labels[mask if counted is None else mask & counted], minlength=count)
+    return mask & (sizes >= LEAST_PART * face_height**2)[labels]

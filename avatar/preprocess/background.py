@@ -47,8 +47,8 @@ class CameraMotion(NamedTuple):
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
-    """What the result depends on, apart from the frames and masks: nothing."""
-    return {}
+    """What the result depends on, apart from the frames and masks."""
+    return {"test_start": ctx.test_start}
 
 
 def run(ctx: StageContext, out: Path) -> BackgroundResult:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from avatar import log
 from avatar.checks import Record
 from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
+from avatar.preprocess.split import held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
 from avatar.writing import contents, one_writer
 
@@ -59,6 +61,8 @@ def prepare(
             from avatar.preprocess import report
 
             report.tell(ctx)
+            if text := held_out_text(ctx.frames, ctx.test_start, ctx.person.result(IngestResult).fps):
+                log.info(text)
 
 
 def load_stage(name: str) -> Stage:

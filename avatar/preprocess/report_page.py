@@ -67,7 +67,7 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
 <p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.
 Tints: masks.</p>
 {figures}
-<h2>Over time</h2><p>Grey bands are flagged, dotted lines are cuts, the held-out last tenth is shaded blue.</p>
+<h2>Over time</h2><p>Grey bands are flagged, dotted lines are cuts, the held-out part is shaded blue.</p>
 <img src="{plots(data, flags)}" alt="plots over time">
 <h2>Spans to look at</h2>{flagged}
 </body></html>

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from avatar.audio.levels import speaking_frames
 from avatar.checks import Record
 from avatar.data.person import STAGE_FILE, PersonFolder
 from avatar.data.results import RESULTS, IngestResult, StageResult
@@ -26,9 +27,8 @@ from avatar.errors import AvatarError
 from avatar.log import info
 from avatar.paths import read_json
 from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.split import first_held_out
 from avatar.writing import atomic_dir
-
-TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,17 @@ class StageContext:
 
     @cached_property
     def test_start(self) -> int:
-        """The first held-out frame: the one that the dataset names, else that of the last tenth by time."""
-        named = self.person.result(IngestResult).test_start
-        return min(self.frames - 1, round(self.frames * (1 - TEST_SHARE)) if named is None else named)
+        """The first held-out frame: the one that the dataset names, else one chosen by :mod:`avatar.preprocess.split`.
+
+        It needs the stages ingest and track.
+        """
+        ingest = self.person.result(IngestResult)
+        if ingest.test_start is not None:
+            return min(self.frames - 1, ingest.test_start)
+        useful = self.person.valid(self.frames)
+        if ingest.has_audio:
+            useful = useful & speaking_frames(self.person.audio_path, self.frames, ingest.fps)
+        return first_held_out(useful, ingest.fps, self.config.held_out_s)
 
 
 class Stage(Protocol):

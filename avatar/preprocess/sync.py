@@ -71,7 +71,7 @@ class Delay:
 
 def options(ctx: StageContext) -> dict[str, Any]:
     """What the result depends on."""
-    return {"audio_delay_s": ctx.config.audio_delay_s, "audio": ctx.config.audio}
+    return {"audio_delay_s": ctx.config.audio_delay_s, "audio": ctx.config.audio, "test_start": ctx.test_start}
 
 
 def run(ctx: StageContext, out: Path) -> SyncResult:

@@ -170,7 +170,7 @@ def test_torso_goes_on_behind_the_head_and_nowhere_else() -> None:
     assert (rgba[52:60, 45:55, 3] == 255).all()  # twelve hundredths of the face: no gap under the chin
     assert (rgba[52:60, 45:55, 0] > 150).all()  # in the colour of the neck
     assert not rgba[45:55, 25:35, 3].any() and (rgba[58:60, 25:35, 3] == 255).all()  # clothes: three hundredths
-    assert (export.class_image(masks | {"mouth": 0 * head})[80, 25] == (255, 0, 0)).all()
+    assert (export.class_image(masks | {"mouth": 0 * head}, 100.0)[80, 25] == (255, 0, 0)).all()
 
 
 def test_pictures_are_composed_over_the_background(person: Path, exported: Path) -> None:
@@ -181,6 +181,47 @@ def test_pictures_are_composed_over_the_background(person: Path, exported: Path)
     assert np.abs(composed - data.image(4))[behind < 0.01].mean() < 2
     background = cv2.imread(str(exported / "bc.jpg"))[..., ::-1].astype(int)
     assert np.abs(background - data.background_image).mean() < 2
+
+
+def a_frame_with_specks(speck: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A head on shoulders, with a square of skin below the jaw line in its hair; and where that square is."""
+    y, x = np.mgrid[:200, :200]
+    masks = {name: np.zeros((200, 200), np.float32) for name in ("face", "hair", "neck", "clothes", "mouth")}
+    masks["hair"][20:130, 50:150] = 1
+    masks["face"][40:120, 70:130], masks["hair"][40:120, 70:130] = 1, 0
+    masks["neck"][130:160, 80:120] = 1
+    masks["clothes"][160:] = 1
+    place = (abs(y - 60) <= speck // 2) & (abs(x - 60) <= speck // 2)
+    masks["neck"][place], masks["hair"][place] = 0.95, 0.05
+    masks["background"] = 1 - sum(masks[name] for name in ("face", "hair", "neck", "clothes"))
+    return masks, place
+
+
+@pytest.mark.parametrize(("speck", "stays"), [(1, False), (3, False), (5, True), (15, True)])
+def test_a_speck_of_skin_in_the_hair_is_not_grown_into_a_disc(speck: int, stays: bool) -> None:
+    masks, place = a_frame_with_specks(speck)
+    alpha = export.cut_torso(np.full((200, 200, 3), 90, np.uint8), masks, 80.0)[..., 3]
+    assert (alpha[place] > 127).all() if stays else not alpha[:115].any()
+    assert (alpha[130:160, 80:120] == 255).all() and (alpha[160:] == 255).all()
+    assert (alpha[122:130, 85:115] == 255).all()  # behind the chin, as ever
+    painted = export.class_image(masks, 80.0)
+    assert (painted[place] == ((0, 255, 0) if stays else (0, 0, 0))).all()
+    assert (painted[140, 100] == (0, 255, 0)).all() and (painted[100, 100] == (0, 0, 255)).all()
+
+
+def test_a_speck_beside_the_neck_leaves_no_hole_behind_the_head() -> None:
+    masks, _ = a_frame_with_specks(1)
+    masks["neck"][123:125, 100:102], masks["face"][123:125, 100:102] = 1, 0
+    masks["hair"][123:125, 100:102] = 0
+    alpha = export.cut_torso(np.full((200, 200, 3), 90, np.uint8), masks, 80.0)[..., 3]
+    assert (alpha[122:130, 85:115] == 255).all()
+
+
+def test_shoulders_that_hair_parts_stay_both() -> None:
+    masks, _ = a_frame_with_specks(1)
+    masks["neck"][:], masks["hair"][130:, 80:120], masks["clothes"][160:, 80:120] = 0, 1, 0
+    alpha = export.cut_torso(np.full((200, 200, 3), 90, np.uint8), masks, 80.0)[..., 3]
+    assert (alpha[165:, :75] == 255).all() and (alpha[165:, 125:] == 255).all()
 
 
 def test_torso_of_a_frame_without_one_is_empty() -> None:

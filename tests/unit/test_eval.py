@@ -382,6 +382,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
         },
         "speed": {"render_fps": 20.0, "end_to_end_fps": 12.5, "with_speech": True}, "model": FakeAvatar.info,
         "peak_memory_bytes": peak_memory(), "notes": ["No <sound>."], "speech": "personal+shared",
+        "lips": None, "warnings": ["Too <short>."],
     }  # fmt: skip
     text = json.dumps(result, allow_nan=False)
     assert json.loads(text)["hardware"]["cores"] >= 1
@@ -400,6 +401,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     path = report_html.write(tmp_path / "report", result, measured)
     page = path.read_text()
     assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg"}
+    assert '<p class="warning">Too &lt;short&gt;.</p>' in page
     assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page and "<script" not in page
     assert page.count(stamped) == 1 + tables  # once at the top, and over each table
     assert page.count("; small print: 95% intervals.") == tables

@@ -82,10 +82,28 @@ def test_lag_does_not_look_across_cuts_and_knows_nothing_of_stillness() -> None:
     swapped[[0, 1, 60, 61]] = 50.0  # nonsense that only a window across the cut would use at the true lag
     result = metrics.lag_correlation(swapped, real, [(0, 60), (60, 120)])
     assert result.lag == 2 and result.best_correlation == pytest.approx(1)
-    short = metrics.lag_correlation(np.roll(first[:8], 1), first[:8], [(0, 8)])
-    assert short.lag is not None and abs(short.lag) <= 4  # two frames that agree by chance prove nothing
+    short = metrics.lag_correlation(np.roll(first[:16], 1), first[:16], [(0, 16)])
+    assert short.lag is not None and abs(short.lag) <= 8  # two frames that agree by chance prove nothing
     still = metrics.lag_correlation(np.zeros(120), real, [(0, 120)])
     assert still.correlation is None and still.lag is None
+
+
+@pytest.mark.parametrize("late", [-25, -12, 10, 14])
+def test_a_lag_at_the_border_of_the_search_is_none(late: int) -> None:
+    track = metrics.relative_opening(face(260))
+    real, rendered = track[30:230], track[30 - late : 230 - late]
+    inside = metrics.lag_correlation(rendered, real, [(0, 200)], max_lag=abs(late) + 2)
+    assert inside.lag == late and inside.best_correlation == pytest.approx(1, abs=1e-3)
+    border = metrics.lag_correlation(rendered, real, [(0, 200)], max_lag=min(10, abs(late)))
+    assert border.lag != late and (border.best_correlation or 0) < 0.95
+    assert border.correlation == inside.correlation
+
+
+def test_a_signal_that_grows_beyond_the_search_has_no_lag() -> None:
+    real = np.cos(np.linspace(0, np.pi, 200))  # the farther apart, the more alike or the less: no lag is best
+    rendered = np.cos(np.linspace(0, np.pi, 200) - 1.0)
+    found = metrics.lag_correlation(rendered, real, [(0, 200)])
+    assert found.lag is None and found.best_correlation is None and found.correlation is not None
 
 
 def jitter(points: np.ndarray, segments: list[tuple[int, int]]) -> float:

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from avatar.audio.levels import frame_levels, silent_frames
 from avatar.errors import AvatarError
 from avatar.eval import bootstrap, speech_metrics
 from avatar.eval.bootstrap import Bootstrap
 from avatar.eval.face_metrics import FaceTrack
 from avatar.eval.speech_metrics import Speech
 from avatar.paths import write_json
+from avatar.sync.judge import SyncScore, best_delay
 
 FPS = 25.0
 
@@ -52,8 +54,8 @@ def test_silence_is_a_pause_and_stillness_is_seen() -> None:
     loud = 0.3 * rng.normal(size=16000 * 4).astype(np.float32)
     for start, seconds in ((0.8, 1.0), (2.4, 0.1), (3.0, 0.6)):  # the second is a closure, not a pause
         loud[int(start * 16000) : int((start + seconds) * 16000)] *= 1e-3
-    levels = speech_metrics.frame_levels(loud, 100, FPS)
-    silent = speech_metrics.silent_frames(levels, FPS)
+    levels = frame_levels([loud[:30001], loud[30001:]], 100, FPS)
+    silent = silent_frames(levels, FPS)
     assert silent[20:45].all() and silent[75:90].all() and silent.sum() == 40
     moving = rng.normal(size=100)
     still = np.where(silent, 0.0, moving)
@@ -64,7 +66,7 @@ def test_silence_is_a_pause_and_stillness_is_seen() -> None:
         spreads.append(bootstrap.value(bootstrap.spread_ratio, *(series[n] for n in names)))
         assert np.isnan(series["speech_velocity"][[0, 50]]).all()
     assert spreads[0] == pytest.approx(1, abs=0.3) and spreads[1] < 0.5 * spreads[0]
-    ending = speech_metrics.frame_levels(loud[:16000], 100, FPS)
+    ending = frame_levels([loud[:16000]], 100, FPS)
     assert (ending[30:] == -100).all()
 
 
@@ -88,6 +90,19 @@ def test_a_judge_is_asked_and_may_refuse() -> None:
     assert ask(FakeJudge(), 100) == ask(None, 32000) == dict.fromkeys(names)
     ask(FakeJudge(), 100)
     assert len(notes) == 1 and "too short" in notes[0]  # said once
+
+
+@pytest.mark.parametrize("ahead", [-15, 15])
+def test_a_delay_at_the_border_of_what_the_judge_looks_for_is_none(ahead: int) -> None:
+    class AtTheBorder:
+        def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> SyncScore:
+            curve = np.ones(31)
+            curve[ahead + 15] = 0.5
+            return best_delay(curve)
+
+    track = FaceTrack(landmarks=np.zeros((50, 478, 2)), arkit=np.zeros((50, 52)))
+    found = speech_metrics.sync_metrics(AtTheBorder(), track, Speech(samples=np.zeros(32000, np.float32)), FPS, [])
+    assert found["sync_audio_delay_s"] is None and found["sync_confidence"] == 0.5
 
 
 def test_without_a_judge_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from avatar.data.person import PersonFolder
 from avatar.data.results import StageResult
+from avatar.io.audio import write_wav
+from avatar.preprocess import background, sync
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext, run_stage
 from tests.person import ingest_result, write_result
@@ -58,12 +61,31 @@ def test_a_stage_runs_again_when_what_it_depends_on_changes(tmp_path: Path, chan
     assert prepare(**change) == []
 
 
-@pytest.mark.parametrize(("frames", "named", "first"), [(250, None, 225), (95, None, 86), (250, 200, 200), (10, 99, 9)])
-def test_the_last_tenth_is_held_out_or_what_the_dataset_says(
-    tmp_path: Path, frames: int, named: int | None, first: int
-) -> None:
+def context(folder: Path, **config: Any) -> StageContext:
+    return StageContext(person=PersonFolder(folder), video=folder / "v.mp4", config=PrepareConfig(**config))
+
+
+@pytest.mark.parametrize(("frames", "named", "first"), [(250, 200, 200), (250, 240, 240), (10, 99, 9)])
+def test_a_dataset_keeps_its_split(tmp_path: Path, frames: int, named: int, first: int) -> None:
     write_result(tmp_path, ingest_result(num_frames=frames, test_start=named))
-    assert (
-        StageContext(person=PersonFolder(tmp_path), video=tmp_path / "v.mp4", config=PrepareConfig()).test_start
-        == first
-    )
+    assert context(tmp_path).test_start == first
+
+
+def test_frames_without_a_face_or_speech_do_not_count_as_held_out(tmp_path: Path) -> None:
+    """100 s that end with 4 s without a face, and with 10 s of silence."""
+    frames = 2500
+    write_result(tmp_path, ingest_result(num_frames=frames))
+    (tmp_path / "track").mkdir()
+    valid, voice = np.ones(frames, bool), np.tile(np.r_[np.full(8000, 0.2), np.zeros(8000)], 100).astype(np.float32)
+    write_wav(tmp_path / "ingest/audio.wav", voice)
+    np.save(tmp_path / "track/valid.npy", valid)
+    assert context(tmp_path).test_start == frames - 15 * 25
+    valid[-4 * 25 :] = False
+    np.save(tmp_path / "track/valid.npy", valid)
+    assert context(tmp_path).test_start == frames - 19 * 25
+    voice[-10 * 16000 :] = 0
+    write_wav(tmp_path / "ingest/audio.wav", voice)
+    assert context(tmp_path).test_start == pytest.approx(frames - 25 * 25, abs=13)  # a pause reaches into the silence
+    assert context(tmp_path, held_out_s=5).test_start == frames - 5 * 25
+    assert background.options(context(tmp_path)) != background.options(context(tmp_path, held_out_s=5))
+    assert sync.options(context(tmp_path)) != sync.options(context(tmp_path, held_out_s=5))

@@ -1,0 +1,60 @@
+"""Loudness of audio while each frame of a video is shown, and where somebody speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from avatar.io.audio import SAMPLE_RATE, stream_audio
+
+SILENCE_BELOW = 20.0  # dB below the loud parts of speech
+SILENCE_DB = -60.0  # dBFS; below, it is silent whatever the rest is
+SILENCE_SECONDS = 0.3  # shorter pauses are closures and breaths
+LONG_PAUSE = 1.0  # seconds; a pause within speech is shorter
+
+
+def frame_levels(chunks: Iterable[np.ndarray], frames: int, fps: float) -> np.ndarray:
+    """Measure the level [T] in dBFS of the audio while each frame is shown; -100 where there is none.
+
+    Args:
+        chunks: 16 kHz mono from the time of the first frame on, in pieces of any length.
+        frames: T.
+        fps: Frames per second.
+    """
+    edges = np.round(np.arange(frames + 1) * SAMPLE_RATE / fps).astype(int)
+    power, done = np.zeros(frames), 0
+    for chunk in chunks:
+        if done >= edges[-1]:
+            break
+        at = np.searchsorted(edges, np.arange(done, done + len(chunk)), "right") - 1
+        within = at < frames
+        power += np.bincount(at[within], np.square(chunk[within], dtype=np.float64), minlength=frames)
+        done += len(chunk)
+    heard = np.diff(np.minimum(edges, done))
+    return 10 * np.log10(power / np.maximum(heard, 1) + 1e-10)
+
+
+def silent_frames(levels: np.ndarray, fps: float, least_seconds: float = SILENCE_SECONDS) -> np.ndarray:
+    """Find the frames [T] in a pause: 20 dB below the loud parts (95th percentile), for ``least_seconds`` or longer."""
+    quiet = levels < max(np.percentile(levels, 95) - SILENCE_BELOW, SILENCE_DB)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    out = np.zeros(len(levels), bool)
+    for start, end in edges.reshape(-1, 2):
+        out[start:end] = end - start >= least_seconds * fps
+    return out
+
+
+def speaking_frames(path: Path, frames: int, fps: float) -> np.ndarray:
+    """Find the frames [T] of a video in which somebody speaks, pauses of up to a second included.
+
+    Args:
+        path: The audio, from the time of the first frame on.
+        frames: T.
+        fps: Frames per second.
+
+    Raises:
+        AvatarError: The audio cannot be read.
+    """
+    return ~silent_frames(frame_levels(stream_audio(path), frames, fps), fps, LONG_PAUSE)
