@@ -189,7 +189,7 @@ def _languages(prior: SharedPrior, judge: SyncJudge, paths: Sequence[Path]) -> d
             "matched_elsewhere": judge.matched(landmarks[: -2 * int(RATE)], audio[shift:], RATE),
         }
         row["share_of_first"] = row["matched"] / rows[paths[0].stem]["matched"]
-        info(f"{path.stem}: " + " ".join(f"{k} {v:.3f}" for k, v in row.items()))
+        info(f"{path.stem}: " + " ".join(f"{k} {v:.3f}" for k, v in row.items() if v is not None))
     return rows
 
 

@@ -55,6 +55,7 @@ def table(result: dict[str, Any]) -> Table:
     title = "Correlation with the track (lag in frames)"
     found = Table("video", "audio delay", "sync", *MEASURED, box=None, title=title)
     for name, row in [*result["videos"].items(), ("mean", result["mean"])]:
-        cells = (f"{row[key]:.2f} ({row[f'{key}_lag']:.1f})" for key in MEASURED)
+        lags = {key: "-" if (lag := row[f"{key}_lag"]) is None else f"{lag:.1f}" for key in MEASURED}
+        cells = (f"{row[key]:.2f} ({lag})" for key, lag in lags.items())
         found.add_row(Path(name).stem, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
     return found

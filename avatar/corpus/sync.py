@@ -28,7 +28,7 @@ class Offset:
     """What the sync judge says about a video.
 
     Attributes:
-        audio_delay_s: Audio delay in seconds (positive: audio after video); 0 where there is no video.
+        audio_delay_s: Audio delay in seconds (positive: audio after video); 0 where there is no video or no answer.
         confidence: Of the judge; None where it did not judge.
         doubt: Why the offset cannot be relied on; empty where it can.
     """
@@ -74,6 +74,6 @@ def _judged(mouths: list[Mouth]) -> Offset:
     doubt = ""
     if confidence < asked:
         doubt = f"Lips and audio do not clearly belong together (confidence {confidence:.2f}, {asked:.2f} are asked)."
-    elif curve.argmin() in (0, 2 * REACH):
+    elif score.audio_delay_s is None:
         doubt = f"Audio and video are {REACH / RATE:.1f} s or more apart."
-    return Offset(score.audio_delay_s, confidence, doubt)
+    return Offset(score.audio_delay_s or 0.0, confidence, doubt)

@@ -286,9 +286,10 @@ class SyncResult(StageResult):
         audio_delay_s: Offset that is corrected, seconds; positive: audio after video.
         given: Whether the user gave it.
         trusted: Whether the measurement was certain enough to be used.
+        doubt: Why it was not, as a clause.
         measured_delay_s: Measured offset, seconds.
-        confidence: 0 to 1, of the measurement.
-        correlation: Of the mouth predicted from audio with the tracked one.
+        z_score: How far the measurement stands out from chance, in standard deviations.
+        stability: 0 to 1, the share of resampled clips that give the same offset within 40 ms.
     """
 
     STAGE: ClassVar[str] = "sync"
@@ -296,9 +297,10 @@ class SyncResult(StageResult):
     audio_delay_s: Number
     given: Flag = False
     trusted: Flag = True
+    doubt: Text = ""
     measured_delay_s: OptionalNumber = None
-    confidence: OptionalNumber = None
-    correlation: OptionalNumber = None
+    z_score: OptionalNumber = None
+    stability: OptionalNumber = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class Judge(Protocol):
         """Score a clip by ``confidence``, ``audio_delay_s`` and ``distance``.
 
         The confidence is the median minus the least distance over offsets, as SyncNet has it. The delay is in seconds,
-        > 0: audio after video.
+        > 0: audio after video, and None where the best offset is at the border of the range.
 
         Args:
             landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
@@ -75,10 +75,7 @@ def sync_metrics(
         if (note := f"Sync was not judged everywhere: {error}") not in notes:
             notes.append(note)
         return dict.fromkeys(names)
-    found: dict[str, float | None] = {key: float(getattr(score, name)) for key, name in names.items()}
-    if abs(score.audio_delay_s * RATE + ZERO) > REACH - 0.5:  # at the border: the true delay may lie beyond
-        found["sync_audio_delay_s"] = None
-    return found
+    return {key: None if (value := getattr(score, name)) is None else float(value) for key, name in names.items()}
 
 
 def read_words(path: Path) -> list[Word]:

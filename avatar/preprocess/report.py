@@ -30,7 +30,7 @@ def options(ctx: StageContext) -> dict[str, Any]:
 def run(ctx: StageContext, out: Path) -> ReportResult:
     """Write report.html; returns the findings, which :func:`tell` says in the terminal."""
     data = measure(ctx)
-    findings = judge(data) + judge_sync(ctx.person.result(SyncResult))
+    findings = judge(data) + judge_sync(ctx.person.result(SyncResult), data.fps)
     flags = flag_spans(data)
     (out / PAGE).write_text(page(ctx, data, findings, flags), encoding="utf-8")
     return ReportResult(findings=findings, flagged=flags, blinks=count_blinks(data.motion.arkit.numpy()))

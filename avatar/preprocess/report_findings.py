@@ -13,6 +13,7 @@ from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
 from avatar.motion.motion import Motion
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.sync import told
 
 BLINK = 0.25  # an eye counts as closed when eyeBlink is this much above its median
 SOFT = 0.5  # sharpness below this share of the median is blur
@@ -192,20 +193,12 @@ def _judge_audio(data: Measurements, say: _Findings) -> None:
         say("note", f"The audio is overdriven ({data.clipped:.1%} of it is clipped).")
 
 
-def judge_sync(sync: SyncResult) -> list[Finding]:
+def judge_sync(sync: SyncResult, fps: float) -> list[Finding]:
     """Say what is to be said about the delay between audio and video."""
     if not sync.has_audio:
         return []
-    delay = round(1000 * sync.audio_delay_s)
-    if sync.given:
-        return [Finding(level="good", text=f"The delay of audio is taken to be {delay:+d} ms, as given.")]
-    if not sync.trusted:
-        text = "Whether audio and video are in sync could not be measured; they are taken to be."
-        return [Finding(level="note", text=text)]
-    if sync.audio_delay_s:
-        way = "after" if delay > 0 else "before"
-        return [Finding(level="note", text=f"Audio comes {way} video by {abs(delay)} ms; this is corrected.")]
-    return [Finding(level="good", text="Audio and video are in sync.")]
+    level: Level = "good" if sync.given or not sync.audio_delay_s else "note"
+    return [Finding(level=level if sync.trusted else "bad", text=told(sync, fps))]
 
 
 def soft_frames(data: Measurements) -> np.ndarray:

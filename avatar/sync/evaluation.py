@@ -30,8 +30,8 @@ class Clip:
         start, seconds: Which part.
         fps: Frames per second.
         score: With its own audio.
-        of_video: Audio delay in seconds found for the whole video.
-        moved: Frames by which the audio was moved to earlier times, to the delay in seconds found then.
+        of_video: Audio delay in seconds found for the whole video; None where it is at the border of the range.
+        moved: Frames by which the audio was moved to earlier times, to the delay in seconds found then, or None.
         strangers: Scores with audio from "other" videos, and from elsewhere in the "same" one.
     """
 
@@ -40,8 +40,8 @@ class Clip:
     seconds: float
     fps: float
     score: SyncScore
-    of_video: float
-    moved: dict[int, float] = field(default_factory=dict)
+    of_video: float | None
+    moved: dict[int, float | None] = field(default_factory=dict)
     strangers: dict[str, list[SyncScore]] = field(default_factory=dict)
 
 
@@ -106,11 +106,11 @@ def summary(clips: Iterable[Clip], known: Mapping[str, float] | None = None) -> 
     right: dict[str, list[bool]] = {}
     for clip in clips:
         found = clip.score.audio_delay_s
-        agrees.setdefault(clip.video, []).append(abs(found - clip.of_video) * clip.fps <= 1)
+        agrees.setdefault(clip.video, []).append(_within_a_frame(found, clip.of_video, clip.fps))
         if known and clip.video in known:
-            right.setdefault(clip.video, []).append(abs(found - known[clip.video]) * clip.fps <= 1)
+            right.setdefault(clip.video, []).append(_within_a_frame(found, known[clip.video], clip.fps))
     follows = [
-        abs((delay - clip.score.audio_delay_s) * clip.fps + shift) <= 1
+        _within_a_frame(delay, clip.score.audio_delay_s, clip.fps, -shift)
         for clip in clips
         for shift, delay in clip.moved.items()
     ]
@@ -133,6 +133,11 @@ def summary(clips: Iterable[Clip], known: Mapping[str, float] | None = None) -> 
         "known_delay": {name: _mean(values) for name, values in right.items()},
         "per_video": {name: _mean(values) for name, values in agrees.items()},
     }
+
+
+def _within_a_frame(found: float | None, expected: float | None, fps: float, moved: int = 0) -> bool:
+    """Whether a delay is the expected one and ``moved`` frames, give or take one; no delay is not."""
+    return found is not None and expected is not None and abs((found - expected) * fps - moved) <= 1
 
 
 def auc(positive: list[float], negative: list[float]) -> float | None:

@@ -45,6 +45,7 @@ MIN_FPS = 10.0
 MIN_SEEN = 0.5  # share of the windows
 _LEAST_MOTION = 0.01  # centimetres; what moves less is noise and is not blown up
 _LIMIT = 6.0  # spreads
+_CHUNK = 4096  # frames that are held in double precision at once
 
 CHANNELS = tuple(CHANNEL_INDEX[name] for name in GEOMETRY)
 
@@ -58,12 +59,13 @@ class SyncScore:
             best of many is never 0: clips of 5 s have 0.27 with their own audio and 0.10 with another in the median
             (at 8 s 0.28 and 0.08).
         audio_delay_s: Where the distance is least, seconds, to a fraction of a window. Positive: audio after video.
+            None: it is least at the border of the range, so that the delay may be any beyond.
         distance: 1 minus the mean cosine between mouth and audio at that delay, beyond what windows of this clip
             have in common anyway; about 1 where nothing fits, smaller is better.
     """
 
     confidence: float
-    audio_delay_s: float
+    audio_delay_s: float | None
     distance: float
 
 
@@ -200,22 +202,18 @@ class SyncJudge:
                 `MIN_SECONDS`, or the face is seen in less than half of it.
         """
         _check(landmarks, audio, fps)
-        motion, seen = mouth_motion(landmarks, self._shape)
-        count = math.floor(min(len(landmarks) / fps, len(audio) / SAMPLE_RATE) * RATE + 1e-6)
+        count = windows(len(landmarks), len(audio), fps)
         if count < MIN_SECONDS * RATE:
             raise AvatarError(
                 f"A clip of {count / RATE:.1f} s is too short to judge audio against video.",
                 fix=f"Give at least {MIN_SECONDS:g} s of both.",
             )
-        motion, known = at_windows(motion, seen, fps, count)
+        mouth, known = self.embed_mouth(landmarks, fps, count)
         if known.mean() < MIN_SEEN:
             raise AvatarError(
                 f"A face was found in {known.mean():.0%} of the clip,", why="too little to judge the mouth."
             )
-        mel = mel_energies(audio[: round(count / RATE * SAMPLE_RATE)])
-        with torch.inference_mode():
-            mouth = self._net.mouth(torch.from_numpy(motion)[None])[0].double().numpy()
-            audible = self._net.audio(torch.from_numpy(mel)[None])[0].double().numpy()
+        audible = self.embed_audio(audio[: round(count / RATE * SAMPLE_RATE)])
         # Some windows are like many others (a closed mouth, a pause): count only what a pair has beyond that. To take
         # the means of its row and column from the matrix of cosines is to take the means from the vectors.
         mouth = np.where(known[:, None], mouth - mouth[known].mean(0), 0)
@@ -227,13 +225,40 @@ class SyncJudge:
             curve.append(1 - (mouth[seen_part] * audible[audio_part]).sum() / known[seen_part].sum())
         return np.array(curve)
 
+    def embed_mouth(self, landmarks: np.ndarray, fps: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embed the mouth of the first ``count`` windows.
+
+        Args:
+            landmarks: [T, 478, 2 or 3] pixels, NaN where no face was found.
+            fps: Frames per second.
+            count: At most :func:`windows`.
+
+        Returns:
+            [count, E] unit vectors; [count] bool, where a face was found.
+        """
+        motion, seen = mouth_motion(landmarks, self._shape)
+        motion, known = at_windows(motion, seen, fps, count)
+        with torch.inference_mode():
+            return self._net.mouth(torch.from_numpy(motion)[None])[0].double().numpy(), known
+
+    def embed_audio(self, audio: np.ndarray) -> np.ndarray:
+        """Embed samples [S] at 16 kHz, a whole number of windows long, as unit vectors [windows, E]."""
+        with torch.inference_mode():
+            return self._net.audio(torch.from_numpy(mel_energies(audio))[None])[0].double().numpy()
+
+
+def windows(frames: int, samples: int, fps: float) -> int:
+    """Count the windows for which there are both frames and samples."""
+    return math.floor(min(frames / fps, samples / SAMPLE_RATE) * RATE + 1e-6)
+
 
 def best_delay(curve: np.ndarray) -> SyncScore:
     """Find the best delay in :meth:`SyncJudge.distances`, or in their mean over several clips."""
     best = int(curve.argmin())
+    inside = 0 < best < len(curve) - 1
     return SyncScore(
         confidence=float(np.median(curve) - curve[best]),
-        audio_delay_s=-float((best + _vertex(curve, best) - REACH + ZERO) / RATE),
+        audio_delay_s=-float((best + _vertex(curve, best) - REACH + ZERO) / RATE) if inside else None,
         distance=float(curve[best]),
     )
 
@@ -252,20 +277,24 @@ def mouth_motion(landmarks: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, 
     from avatar.preprocess.head_fit import rigid_points
 
     rigid = rigid_points(shape)
-    pixels = landmarks[..., :2].astype(np.float64)
-    seen = np.asarray(np.isfinite(pixels).all((1, 2)))
     base = np.concatenate([shape, np.ones((len(shape), 1))], 1)
-    camera = np.linalg.pinv(base[rigid]) @ pixels[seen][:, rigid]  # [T, 4, 2]: images of the three axes, and of 0
-    plane = camera[:, :2]
-    flat = np.abs(np.linalg.det(plane)) < 1e-6  # pixels per centimetre, squared: not a face
-    seen[np.flatnonzero(seen)[flat]] = False
+    to_camera = np.linalg.pinv(base[rigid])
+    vertices, channels = _basis()
+    known, seen = [np.zeros((0, len(CHANNELS)))], np.zeros(len(landmarks), bool)
+    for start in range(0, len(landmarks), _CHUNK):
+        pixels = landmarks[start : start + _CHUNK, :, :2].astype(np.float64)
+        there = np.flatnonzero(np.isfinite(pixels).all((1, 2)))
+        camera = to_camera @ pixels[there][:, rigid]  # [T, 4, 2]: images of the three axes, and of 0
+        plane = camera[:, :2]
+        face = np.abs(np.linalg.det(plane)) >= 1e-6  # pixels per centimetre, squared
+        there, camera, plane = there[face], camera[face], plane[face]
+        offset = (pixels[there][:, vertices] - base[vertices] @ camera) @ np.linalg.inv(plane)
+        known.append(offset.reshape(len(offset), 2 * len(vertices)) @ channels)
+        seen[start + there] = True
     motion = np.zeros((len(landmarks), len(CHANNELS)), np.float32)
     if seen.any():
-        vertices, channels = _basis()
-        offset = (pixels[seen][:, vertices] - base[vertices] @ camera[~flat]) @ np.linalg.inv(plane[~flat])
-        known = offset.reshape(len(offset), -1) @ channels
         frames = np.arange(len(landmarks))
-        motion = np.stack([np.interp(frames, frames[seen], c) for c in known.T], 1).astype(np.float32)
+        motion = np.stack([np.interp(frames, frames[seen], c) for c in np.concatenate(known).T], 1).astype(np.float32)
     return motion, seen
 
 
@@ -310,9 +339,7 @@ def _check(landmarks: np.ndarray, audio: np.ndarray, fps: float) -> None:
 
 
 def _vertex(curve: np.ndarray, best: int) -> float:
-    """Where the parabola through the least value and its neighbours is least, relative to it; 0 at the ends."""
-    if not 0 < best < len(curve) - 1:
-        return 0.0
+    """Where the parabola through the least value and its neighbours is least, relative to it."""
     left, middle, right = curve[best - 1 : best + 2]
     bend = left - 2 * middle + right
     return float(0.5 * (left - right) / bend) if bend > 0 else 0.0
