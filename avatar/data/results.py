@@ -80,6 +80,10 @@ def _wholes(count: int, low: int, high: int) -> Read:
     return read
 
 
+def _spans(data: Record, name: str) -> list[tuple[int, int]]:
+    return read_segments(data, name) if data.list(name) else []
+
+
 def _corners(data: Record, name: str) -> list[list[float]]:
     place, rows = data.place(name), data.list(name)
     if len(rows) != 2:
@@ -211,6 +215,7 @@ class RefineResult(StageResult):
         jitter_before_deg, jitter_after_deg: Jitter of the head rotation per frame alone and after smoothing, degrees.
         distance_cm: Median distance from camera to face, centimetres.
         rotation_range_deg: Range of the head rotation (2nd to 98th percentile) per axis, degrees.
+        still: [start, end) of the spans in which the face stands still like a photo; they are not learnt from.
     """
 
     STAGE: ClassVar[str] = "refine"
@@ -220,16 +225,25 @@ class RefineResult(StageResult):
     jitter_after_deg: Number = 0.0
     distance_cm: Number = 0.0
     rotation_range_deg: Annotated[list[float], numbers(3)] = dataclasses.field(default_factory=lambda: [0.0] * 3)
+    still: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=lambda: [])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParseResult(StageResult):
-    """What `parse` made: the key frames that have a mask, the stride between them, and the method used."""
+    """What `parse` made.
+
+    Attributes:
+        keyframes: Frames that have a mask.
+        stride: Frames between them.
+        method: What made the masks.
+        covered: [start, end) of the spans in which something is before the mouth.
+    """
 
     STAGE: ClassVar[str] = "parse"
     keyframes: Annotated[list[int], _frames]
     stride: Annotated[int, _whole(1, MOST_FRAMES)] = 1
     method: Text = ""
+    covered: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=lambda: [])
 
 
 @dataclass(frozen=True, kw_only=True)

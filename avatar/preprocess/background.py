@@ -4,10 +4,13 @@ The background is the median, over frames spread over the training part, of what
 never seen is filled smoothly from around it. "Static" cameras often are not (operators, stabilisers, a new crop after
 every cut), so each frame is first aligned to one reference. Where that explains the differences, the background is
 built in steady coordinates, wider than the frame, with the motion stored beside it.
+
+Only frames that show the face are looked at: a black screen or a title says nothing about what is behind the person.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +19,9 @@ import numpy as np
 from avatar import log
 from avatar.data import background as stored
 from avatar.data.background import warp_affine
-from avatar.data.masks import read_mask
+from avatar.data.masks import read_mask, similarity
 from avatar.data.results import BackgroundResult, IngestResult, ParseResult, Segments, TrackResult
+from avatar.geometry.mesh import STEADY
 from avatar.io.images import write_png
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
 from avatar.preprocess.align import Aligner, mean_difference
@@ -25,7 +29,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 4
+VERSION = 5
 
 FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
@@ -35,6 +39,7 @@ SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
+ZOOM_CUT = 0.05  # a head that grows by more, as a logarithm, may do so because the picture was enlarged
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -59,7 +64,8 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
     motion, found = measure_motion(ctx, always)
     warps = motion if motion is not None else np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
     warps, wide_size, offset = enlarge(warps, size)
-    frames = np.unique(np.linspace(0, known - 1, FRAMES).astype(int))
+    faces = np.flatnonzero(ctx.person.valid(ctx.frames)[:known])
+    frames = spread(faces if len(faces) else np.arange(known), FRAMES)
     background, seen = build_background(ctx, frames, warps, wide_size)
     left, top = offset
     central = slice(top, top + size), slice(left, left + size)
@@ -82,6 +88,17 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
     )
 
 
+def spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """Choose at most ``count`` of ``indices``, evenly."""
+    return np.unique(indices[np.linspace(0, len(indices) - 1, count).astype(int)])
+
+
+def keyframes_with_face(ctx: StageContext) -> list[int]:
+    """List the frames that have a mask and show the face; all that have a mask, where none does."""
+    valid, keyframes = ctx.person.valid(ctx.frames), ctx.person.result(ParseResult).keyframes
+    return [index for index in keyframes if valid[index]] or keyframes
+
+
 # --- motion ------------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +106,7 @@ def always_background(ctx: StageContext, size: int) -> np.ndarray:
     """Find the pixels that the person never covers, bool [size, size]."""
     import cv2
 
-    keyframes = ctx.person.result(ParseResult).keyframes
+    keyframes = keyframes_with_face(ctx)
     some = keyframes[:: max(1, len(keyframes) // 150)]
     least = np.min([read_mask(ctx.person.stage("parse") / "masks" / f"{k:06d}.png")[..., 3] for k in some], 0)
     return shrink(cv2.resize(least, (size, size)) > CLEAR, MARGIN)
@@ -115,17 +132,19 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         [T, 2, 3] similarities, pixels of each frame to steady coordinates, or None if the background stands still or
         shows too little to tell; and what to report.
     """
-    middle = ctx.frames // 2
+    faces = np.flatnonzero(ctx.person.valid(ctx.frames))
+    middle = int(faces[np.abs(faces - ctx.frames // 2).argmin()])
     reference = ctx.person.grey_frame(middle)
     aligner = Aligner(reference, part, "similarity")
     if part.mean() < 0.05 or aligner.definite <= 0:
         return None, CameraMotion()
 
-    probes = np.unique(np.linspace(0, ctx.frames - 1, PROBE_FRAMES).astype(int))
+    probes = spread(faces, PROBE_FRAMES)
+    zooms = zoom_starts(ctx, middle)
     found, before, after, apart = {}, [], [], []
     for index in probes:
         image = ctx.person.grey_frame(index)
-        found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3)])
+        found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3), *zooms(index)])
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
         after.append(mean_difference(reference, image, found[int(index)], part))
         apart.append(float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre)))
@@ -134,14 +153,14 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         return None, CameraMotion(alignment_gain=round(gain, 3))
 
     matrices: dict[int, np.ndarray] = {}
-    matrix = found[0]
+    matrix = found[int(probes[0])]
     segments = ctx.person.result(TrackResult).segments
     starts = {start for start, _ in segments}
-    for index in log.track(ctx.person.result(ParseResult).keyframes, "background"):
+    for index in log.track(keyframes_with_face(ctx), "background"):
         image = ctx.person.grey_frame(index)
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3)])
+            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zooms(index)])
         else:
             matrix = aligner.align(image, matrix).matrix
         matrices[index] = matrix
@@ -151,6 +170,26 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     moved = np.linalg.norm(transform(to_frame, aligner.centre) - aligner.centre, axis=-1)
     zoom = np.abs(np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0]) - 1)
     return invert(to_frame), CameraMotion(round(float(moved.max()), 2), round(float(zoom.max()), 4), round(gain, 3))
+
+
+def zoom_starts(ctx: StageContext, reference: int) -> Callable[[int], list[np.ndarray]]:
+    """Make a function that says where a search may start besides: where the head is larger or smaller, zoomed as it is.
+
+    Args:
+        ctx: The person.
+        reference: Frame that the others are aligned to.
+    """
+    heads = ctx.person.landmarks(ctx.frames, mapped=True)[:, STEADY, :2]
+
+    def starts(index: int) -> list[np.ndarray]:
+        matrix = similarity(heads[reference], heads[index]).astype(np.float64)
+        scale = np.hypot(matrix[0, 0], matrix[1, 0])
+        if abs(np.log(scale)) < ZOOM_CUT:
+            return []
+        there = heads[index].mean(0) - scale * heads[reference].mean(0)  # a head that leans turns no picture
+        return [np.array([[scale, 0, there[0]], [0, scale, there[1]]])]
+
+    return starts
 
 
 def search(
@@ -168,6 +207,8 @@ def fill_between(matrices: dict[int, np.ndarray], segments: Segments, count: int
     result = np.tile(np.eye(2, 3), (count, 1, 1))
     for start, end in segments:
         known = np.array(sorted(k for k in matrices if start <= k < end))
+        if not len(known):  # no face, and so nobody whose background it would be
+            continue
         values = np.stack([matrices[k] for k in known]).reshape(len(known), 6)
         padded = np.concatenate([values[:1], values, values[-1:]])
         values = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)

@@ -18,18 +18,21 @@ from avatar.data.results import IngestResult, ParseResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.io.images import resize, write_png
+from avatar.motion.face_channels import LIPS_OUTER
 from avatar.preprocess.landmarker import quiet_stderr
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.unusable import covered_frames, runs
 
 NAME = "parse"
 INPUTS = ("ingest", "track")
-VERSION = 3
+VERSION = 4
 
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
 _AT_ONCE = 4  # masks at most; each thread holds the network anew
 
-Parser = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (image [S, S, 3], points [478, 2]) -> [4, S, S], sum 1
+# (image [S, S, 3], points [478, 2]) -> shares [4, S, S] that sum to 1, and how much of the mouth is seen, 0 to 1
+Parser = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
@@ -47,24 +50,25 @@ def run(ctx: StageContext, out: Path) -> ParseResult:
     landmarks = ctx.person.landmarks(ctx.frames)[:, :, :2]
     (out / "masks").mkdir()
 
-    def parse(index: int) -> None:
+    def parse(index: int) -> float:
         image = ctx.person.frame(index)
         points = landmarks[index] * (SIZE / np.array(image.shape[1::-1], np.float32))
         parser = free.get()
         try:
-            shares = parser(resize(image, (SIZE, SIZE)), points)
+            shares, seen = parser(resize(image, (SIZE, SIZE)), points)
         finally:
             free.put(parser)
         save_mask(out / "masks" / f"{index:06d}.png", shares)
+        return seen
 
     free: SimpleQueue[Parser] = SimpleQueue()
     with open_parsers(min(_AT_ONCE, torch.get_num_threads())) as (parsers, method):
         for parser in parsers:
             free.put(parser)
         with ThreadPoolExecutor(len(parsers), "masks") as pool:
-            for _ in log.track(pool.map(parse, keyframes), "masks", len(keyframes)):
-                pass
-    return ParseResult(stride=stride, keyframes=keyframes, method=method)
+            seen = list(log.track(pool.map(parse, keyframes), "masks", len(keyframes)))
+    covered = covered_frames(keyframes, seen, ctx.frames) & ctx.person.valid(ctx.frames)
+    return ParseResult(stride=stride, keyframes=keyframes, method=method, covered=runs(covered))
 
 
 def choose_stride(frames: int, fps: float) -> int:
@@ -128,7 +132,7 @@ def open_parser() -> Generator[tuple[Parser, str]]:
             segmenter.close()
 
 
-def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> np.ndarray:
+def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """Segment hair, skin, clothes and background by a network.
 
     Args:
@@ -138,7 +142,7 @@ def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> n
         points: Landmarks [478, 2] in pixels of ``image``.
 
     Returns:
-        float32 [4, S, S], summing to 1.
+        float32 [4, S, S], summing to 1, and how much of the mouth is seen, 0 to 1.
     """
     import mediapipe as mp
 
@@ -149,16 +153,33 @@ def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> n
     # "Others" are things worn: above the chin they move with the head, below it with the body.
     above = (np.arange(SIZE) + 0.5 < points[152, 1])[:, None]
     shares = np.stack([hair + others * above, body + face, clothes + others * ~above, background])
-    return shares / np.maximum(shares.sum(0), 1e-6)
+    total = np.maximum(shares.sum(0), 1e-6)
+    return shares / total, mouth_seen(face / total, points)
 
 
-def parse_by_shape(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+def mouth_seen(face_skin: np.ndarray, points: np.ndarray) -> float:
+    """Measure how much of the mouth and of what surrounds it is seen, 0 to 1.
+
+    The landmarks lie on a mouth even where a hand or a microphone hides it. The segmenter takes the one for skin of
+    the body and the other for a thing.
+
+    Args:
+        face_skin: Share of face skin, [S, S].
+        points: Landmarks [478, 2] in pixels.
+    """
+    size = len(face_skin)
+    below_nose = np.arange(size)[:, None] + 0.5 > points[2, 1]
+    parts = polygon(points[list(LIPS_OUTER)], size), polygon(points[list(FACE_OVAL)], size) * below_nose
+    return float(min((face_skin * part).sum() / part.sum() if part.any() else 1.0 for part in parts))
+
+
+def parse_by_shape(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """Segment hair, skin, clothes and background without a network: head and shoulders, cut out by colour.
 
     A prior drawn from the landmarks (ellipse for head and hair, trapezoid for the shoulders) is refined by GrabCut
     (Rother et al. 2004) at half size; skin beside the face is what has its colour.
 
-    Args and returns as :func:`parse_by_network`, without the segmenter.
+    Args and returns as :func:`parse_by_network`, without the segmenter; what covers the mouth is not noticed.
     """
     import cv2
 
@@ -196,10 +217,10 @@ def parse_by_shape(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     lower_face = oval & (np.arange(size)[:, None] > points[1, 1])
     sample = lab[lower_face] if lower_face.sum() > 20 else lab[oval]
     if len(sample) == 0:  # no face in the image
-        return np.stack([np.zeros((SIZE, SIZE), np.float32)] * 3 + [np.ones((SIZE, SIZE), np.float32)])
+        return np.stack([np.zeros((SIZE, SIZE), np.float32)] * 3 + [np.ones((SIZE, SIZE), np.float32)]), 1.0
     spread = (lab - np.median(sample, 0)) / (np.array([30.0, 8.0, 8.0]) + sample.std(0))
     unlike = (spread**2).sum(-1)
     skin = oval | (person & np.where(above, ellipse(0.5) & (unlike < 1), unlike < 4))
     hard = np.stack([person & above & ~skin, skin, person & ~above & ~skin, ~(person | skin)]).astype(np.float32)
     soft = np.stack([cv2.resize(cv2.GaussianBlur(m, (0, 0), 1.0), (SIZE, SIZE)) for m in hard])
-    return soft / np.maximum(soft.sum(0), 1e-6)
+    return soft / np.maximum(soft.sum(0), 1e-6), 1.0

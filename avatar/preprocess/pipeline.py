@@ -11,12 +11,13 @@ from typing import cast
 from avatar import log
 from avatar.checks import Record
 from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
-from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
+from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.split import held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
+from avatar.preprocess.unusable import teaching, within
 from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
@@ -114,6 +115,9 @@ def assemble(ctx: StageContext) -> None:
     ingest, track, refine = person.result(IngestResult), person.result(TrackResult), person.result(RefineResult)
     delay = person.result(SyncResult).audio_delay_s if is_finished(SyncResult.STAGE, ctx) else 0.0
     motion = person.face_motion()
+    if is_finished(ParseResult.STAGE, ctx):
+        covered = within(person.result(ParseResult).covered, ctx.frames)
+        motion = motion.map(valid=torch.from_numpy(teaching(motion.valid.numpy(), covered)))
     if is_finished("torso", ctx):
         torso = torch.from_numpy(person.torso(ctx.frames)).float()
         motion = motion.map(torso_rotation=torso[:, :3], torso_translation=torso[:, 3:6], torso_warp=torso[:, 6:])

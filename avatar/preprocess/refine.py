@@ -16,14 +16,17 @@ import numpy as np
 from avatar import log
 from avatar.data.person import MOTION
 from avatar.data.results import IngestResult, Intrinsics, RefineResult, Segments, TrackResult
+from avatar.errors import AvatarError
 from avatar.preprocess import bundle, texture
 from avatar.preprocess.face_motion import make_motion, neutral_shape
 from avatar.preprocess.head_fit import Fit, canonical_in_head_axes, fit_head, refit
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.track import MIN_VALID_SHARE
+from avatar.preprocess.unusable import runs, still_frames
 
 NAME = "refine"
 INPUTS = ("ingest", "track")
-VERSION = 5
+VERSION = 6
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
@@ -32,12 +35,19 @@ def options(ctx: StageContext) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> RefineResult:
-    """Write motion.safetensors, shape.npy, residual.npy and raw_pose.npy; returns the camera and the quality."""
+    """Write motion.safetensors, shape.npy, residual.npy and raw_pose.npy; returns the camera and the quality.
+
+    Raises:
+        AvatarError: The face moves in less than half of the frames.
+    """
     from avatar.assets.canonical_face import canonical_face
 
     ingest, segments = ctx.person.result(IngestResult), ctx.person.result(TrackResult).segments
     landmarks, arkit = ctx.person.landmarks(ctx.frames), ctx.person.blendshapes(ctx.frames)
     valid = ctx.person.valid(ctx.frames)
+    still = still_frames(landmarks, valid, segments, ingest.fps)
+    moving = valid & ~still
+    check_moves(ctx.video, moving, still, ingest.fps)
     canonical = canonical_in_head_axes(canonical_face()[0])
     centre = principal_point(ingest)
     log.info("fitting one camera, one face shape and the head pose")
@@ -45,8 +55,8 @@ def run(ctx: StageContext, out: Path) -> RefineResult:
     before = pose_jitter(fit.raw_pose[:, :3], segments)
     fit = fit_texture(ctx, fit, landmarks, valid, segments, centre)
     poses = fit.solution
-    shape = neutral_shape(landmarks, valid, poses, centre, canonical, fit.points)
-    motion = make_motion(landmarks, arkit, valid, segments, poses, shape, centre, ingest.fps)
+    shape = neutral_shape(landmarks, moving, poses, centre, canonical, fit.points)
+    motion = make_motion(landmarks, arkit, moving, segments, poses, shape, centre, ingest.fps)
     motion.save(out / MOTION)
     np.save(out / "shape.npy", shape.astype(np.float32))
     np.save(out / "residual.npy", fit.residual.astype(np.float32))
@@ -59,7 +69,28 @@ def run(ctx: StageContext, out: Path) -> RefineResult:
         jitter_after_deg=round(pose_jitter(poses.rotation, segments), 4),
         distance_cm=round(float(np.median(poses.translation[:, 2])), 1),
         rotation_range_deg=np.degrees(spread).round(1).tolist(),
+        still=runs(still),
     )
+
+
+def check_moves(video: Path, moving: np.ndarray, still: np.ndarray, fps: float) -> None:
+    """Refuse a photo with a voice, and a video that is one for the most part.
+
+    Args:
+        video: Named in the error.
+        moving: bool [T], frames that show a face that moves.
+        still: bool [T], frames that show one that stands still like a photo.
+        fps: Frames per second.
+
+    Raises:
+        AvatarError: The face moves in less than half of the frames.
+    """
+    if still.any() and moving.mean() < MIN_VALID_SHARE:
+        raise AvatarError(
+            f"The face in {video} stands still like a photo for {still.sum() / fps:.1f} of {len(still) / fps:.1f} s;",
+            why="an avatar learns from a face that moves and talks, for at least half of the video.",
+            fix="Film the person talking, and cut out what is a still picture.",
+        )
 
 
 def principal_point(ingest: IngestResult) -> np.ndarray:

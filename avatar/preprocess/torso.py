@@ -28,7 +28,7 @@ from avatar.preprocess.warp import ClothWarp
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 4
+VERSION = 5
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts
@@ -215,18 +215,27 @@ def link_references(references: list[_Reference], main: int) -> list[np.ndarray 
         for there in sorted(linked, key=lambda k: apart[here, k])[:LINK_TRIES]:
             base = links[there]
             step = best(references[there], references[here])
-            if base is not None and step is not None and plausible(compose(step, base), references[main]):
-                links[here] = compose(step, base)
+            if base is None or step is None:
+                continue
+            link = compose(step, base)
+            if plausible(link, references[main], references[here]):
+                links[here] = link
                 linked.append(here)
                 break
     return links
 
 
-def plausible(matrix: np.ndarray, reference: _Reference) -> bool:
-    """Whether a sitting or standing person's chest could have moved so."""
+def plausible(matrix: np.ndarray, reference: _Reference, other: _Reference) -> bool:
+    """Whether a sitting or standing person's chest could have moved so from one reference to the other.
+
+    Where the head is larger after a cut, so may the chest be: the picture was enlarged, or the person came nearer.
+    """
+    head = similarity(reference.head, other.head)
     scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+    zoom = np.hypot(head[0, 0], head[1, 0])
     shift = np.linalg.norm(transform(matrix, reference.centre) - reference.centre) / reference.image.shape[0]
-    return bool(abs(np.log(scale)) < 0.25 and abs(np.degrees(roll)) < 15 and shift < 0.35)
+    likely = min(abs(np.log(scale)), abs(np.log(scale / zoom))) < 0.25
+    return bool(likely and abs(np.degrees(roll)) < 15 and shift < 0.35)
 
 
 class _Reference:
@@ -253,7 +262,7 @@ def best(reference: _Reference, other: _Reference) -> np.ndarray | None:
     head = similarity(reference.head, other.head)
     shift = np.column_stack([np.eye(2), transform(head, reference.centre) - reference.centre])
     found = [reference.aligner.align(other.image, start) for start in (np.eye(2, 3), shift, head)]
-    good = [a.matrix for a in found if a.support >= LINK_SUPPORT and plausible(a.matrix, reference)]
+    good = [a.matrix for a in found if a.support >= LINK_SUPPORT and plausible(a.matrix, reference, other)]
     if not good:
         return None
     matrix = min(good, key=lambda m: mean_difference(reference.image, other.image, m, reference.part))

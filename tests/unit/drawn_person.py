@@ -121,6 +121,7 @@ class Person:
             path = self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 98])
         np.save(self.folder / "track" / "landmarks.npy", np.stack([face(shift) for shift in self.head]))
+        np.save(self.folder / "track" / "valid.npy", np.ones(self.frames, bool))
         translation = np.tile(np.array([0, 0, DEPTH - 3], np.float32), (self.frames, 1))
         save_file({"head_translation": translation}, str(self.folder / "refine" / "motion.safetensors"))
         camera = Intrinsics(focal=FOCAL, cx=SIZE / 2, cy=SIZE / 2)

@@ -140,7 +140,7 @@ def test_masks_are_the_same_in_several_threads(tmp_path, monkeypatch):
             time.sleep(0.02)
             share = np.full((MASK_SIZE, MASK_SIZE), picture.mean() / 255)
             self.busy.release()
-            return np.stack([share, 1 - share, 0 * share, 0 * share])
+            return np.stack([share, 1 - share, 0 * share, 0 * share]), 1.0
 
     @contextmanager
     def open_parser():
@@ -177,7 +177,8 @@ def test_a_picture_that_cannot_be_parsed_ends_the_stage(tmp_path, monkeypatch):
 
 def test_shapes_survive_a_face_at_the_edge_and_a_flat_picture():
     for shift in ((-300, 0), (0, 400), (0, 0)):
-        shares = parse.parse_by_shape(np.full((256, 256, 3), 90, np.uint8), face(np.array(shift))[:, :2])
+        shares, seen = parse.parse_by_shape(np.full((256, 256, 3), 90, np.uint8), face(np.array(shift))[:, :2])
+        assert seen == 1  # it cannot tell
         assert shares.shape == (4, 256, 256)
         np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
 
@@ -193,7 +194,7 @@ def test_segmenter_separates_a_real_head(tmp_path):
     points = np.zeros((478, 2))
     points[152] = [128, 190]
     with parse.open_parser() as (parser, method):
-        shares = parser(np.ascontiguousarray(picture), points)
+        shares, _ = parser(np.ascontiguousarray(picture), points)
     assert method == "segmenter"
     np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
     assert shares[1, 110, 128] > 0.95  # the nose
