@@ -38,7 +38,7 @@ _PRIMARIES = {  # chromaticities of red, green, blue and white, H.273
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
     22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),  # EBU 3213
 }
-_NAMES = {5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", BT2020: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+_NAMES = {BT709: "BT.709", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", BT2020: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 
 
 class ColourKind(tuple[int, int]):
@@ -81,7 +81,7 @@ def sdr_table(kind: ColourKind) -> np.ndarray:
 
 
 def display_light(coded: np.ndarray, kind: ColourKind) -> np.ndarray:
-    """Linear light of a signal [..., 3] in 0..1 as a display shows it, 1 for the white of SDR (BT.2100, tables 4, 5)."""
+    """Linear light of a signal [..., 3] in 0..1 as a display shows it, 1 for SDR's white (BT.2100, tables 4, 5)."""
     if kind.hdr == "PQ":
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         root = coded ** (1 / m2)

@@ -61,12 +61,18 @@ class Orientation:
 _UPRIGHT = Orientation()
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Read the display matrix of a decoded frame: it comes from the container, or from the coded stream itself."""
+def orientation_of(frame: av.VideoFrame, before: Orientation | None = None) -> Orientation:
+    """Read the display matrix of a decoded frame: it comes from the container, or from the coded stream itself.
+
+    Args:
+        frame: As decoded.
+        before: Orientation of the frame before; a stream says its own only now and then, and it holds until the next.
+    """
+    side_data: Any = frame.side_data
     try:
-        matrix = struct.unpack("<9i", bytes(frame.side_data["DISPLAYMATRIX"]))
+        matrix = struct.unpack("<9i", bytes(side_data["DISPLAYMATRIX"]))
     except KeyError:
-        return _UPRIGHT
+        return before or _UPRIGHT
     right, down = np.array(matrix[0:2], float), np.array(matrix[3:5], float)  # where the axes of the frame point to
     if not right.any() or not down.any():
         return _UPRIGHT
@@ -82,6 +88,33 @@ def pixel_shape(ratio: Fraction | None) -> Fraction:
     if not ratio or not 1 / MOST_STRETCH <= ratio <= MOST_STRETCH or abs(ratio - 1) < _SQUARE:
         return Fraction(1)
     return Fraction(ratio)
+
+
+class PixelShapes:
+    """Follows the shape of the pixels of a stream, frame by frame.
+
+    Args:
+        stream: Where the frames come from.
+        fixed: Shape that the container gives; None: the coded stream says it, and may change it.
+    """
+
+    def __init__(self, stream: Any, fixed: Fraction | None) -> None:
+        self._context, self._fixed = stream.codec_context, fixed
+        self._shape = pixel_shape(self._context.sample_aspect_ratio)
+        self._left = 0
+
+    def next(self) -> Fraction:
+        """Shape of a pixel of the frame that came last."""
+        if self._fixed is not None:
+            return self._fixed
+        newest = pixel_shape(self._context.sample_aspect_ratio)
+        if newest == self._shape:
+            self._left = self._context.reorder_depth  # frames that come out before the one that changes it
+        elif self._left:
+            self._left -= 1
+        else:
+            self._shape = newest
+        return self._shape
 
 
 def shown_size(frame: av.VideoFrame, pixel: Fraction, orientation: Orientation) -> tuple[int, int]:
@@ -112,7 +145,9 @@ class Developer:
 
     def __init__(self, look: Look, stream: Any) -> None:
         self._look, self._stream = look, stream
+        self._pixels = PixelShapes(stream, look.pixel)
         self._colours: ColourGraph | None = None
+        self._orientation: Orientation | None = None
 
     def progressive(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Deinterlace frames where the video is interlaced; one frame for every frame."""
@@ -121,9 +156,8 @@ class Developer:
     def image(self, frame: av.VideoFrame) -> np.ndarray:
         """Develop a frame into uint8 RGB [height, width, 3]."""
         look = self._look
-        orientation = orientation_of(frame)
-        pixel = pixel_shape(self._stream.codec_context.sample_aspect_ratio) if look.pixel is None else look.pixel
-        size = shown_size(frame, pixel, orientation)
+        orientation = self._orientation = orientation_of(frame, self._orientation)
+        size = shown_size(frame, self._pixels.next(), orientation)
         wanted = _fitted(size, (look.width, look.height))
         stored = wanted[::-1] if orientation.transposed else wanted
         scaled = {} if (frame.width, frame.height) == stored else {"width": stored[0], "height": stored[1]}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.io.colour import ColourKind, colour_of
-from avatar.io.picture import Orientation, orientation_of, pixel_shape, shown_size
+from avatar.io.picture import Orientation, PixelShapes, orientation_of, shown_size
 
 if TYPE_CHECKING:
     import av
@@ -20,8 +20,8 @@ SPANS, SPAN_FRAMES = 6, 75
 _CHANGE_SIDE = 320  # pixels; frames are compared at about this width
 _BLOCK = 8  # pixels of that: the change is that of the block that changes most
 _MOST_LINES = 1200  # nobody interlaces more
-_COMBED = 0.3  # of the frames whose fields can be told apart, to be interlaced where they are flagged
-_COMBED_UNFLAGGED = 0.7
+_COMBED = 0.3  # of the frames whose fields can be told apart, where they are marked as interlaced
+_COMBED_UNFLAGGED = 0.8  # where they are not
 _LEAST_COMBED = 8  # frames
 
 
@@ -59,13 +59,13 @@ class Survey:
     @property
     def interlaced(self) -> str | None:
         """The field that comes first, where the frames are interlaced and show it."""
-        combed = self.fields["tff"] + self.fields["bff"]
-        told = combed + self.fields["progressive"]
-        flagged = self.flagged > 0.5 * len(self.times)
-        needed = _COMBED if flagged else _COMBED_UNFLAGGED
-        if combed < _LEAST_COMBED or combed < needed * told:
-            return None
-        return "tff" if self.fields["tff"] >= self.fields["bff"] else "bff"
+        order = max(("tff", "bff"), key=lambda name: self.fields[name])
+        combed = self.fields[order]
+        told = self.fields["tff"] + self.fields["bff"] + self.fields["progressive"]
+        if self.flagged > 0.5 * len(self.times):
+            return order if combed >= _COMBED * told else None
+        sure = combed >= max(_LEAST_COMBED, _COMBED_UNFLAGGED * told, _COMBED * len(self.times))
+        return order if sure else None
 
     def step(self) -> float | None:
         """Median seconds from a frame to the next one."""
@@ -82,13 +82,15 @@ def survey(spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pix
         pixel: Shape of a pixel that the container says; None: the coded stream says it.
     """
     found = Survey()
+    pixels = PixelShapes(stream, pixel)
+    orientation: Orientation | None = None
     for frames in spans:
         before: np.ndarray | None = None
         fields = _FieldDetector()
         for frame in frames:
             found.first = found.first or frame
-            shape = pixel_shape(stream.codec_context.sample_aspect_ratio) if pixel is None else pixel
-            orientation = orientation_of(frame)
+            shape = pixels.next()
+            orientation = orientation_of(frame, orientation)
             found.sizes[shown_size(frame, shape, orientation)] += 1
             found.orientations[orientation] += 1
             found.colours[colour_of(frame)] += 1
@@ -143,9 +145,7 @@ class _FieldDetector:
         if shape != self._shape:
             self._shape, self._graph = shape, Graph()
             base: Any = frame.time_base or Fraction(1, 1000)
-            source = self._graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=base
-            )
+            source = self._graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
             self._graph.link_nodes(source, self._graph.add("idet"), self._graph.add("buffersink")).configure()
         self._graph.vpush(frame)
         try:

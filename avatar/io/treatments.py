@@ -52,8 +52,14 @@ def told_of_time(
         yield Treatment("held-frame", f"The last frame is shown for {held / float(stored):.1f} s.")
 
 
-def told_of_pictures(seen: Survey, look: Look) -> Iterator[Treatment]:
-    """Say what is done to the pictures."""
+def told_of_pictures(seen: Survey, look: Look, declared: Fraction | None) -> Iterator[Treatment]:
+    """Say what is done to the pictures.
+
+    Args:
+        seen: The surveyed frames.
+        look: What they are brought to.
+        declared: Width of a pixel by its height, as the header says.
+    """
     orientation, _ = seen.orientations.most_common(1)[0]
     if orientation.turn:
         yield Treatment("turned", f"The picture was turned by {orientation.turn} degrees clockwise, as the file asks.")
@@ -69,6 +75,11 @@ def told_of_pictures(seen: Survey, look: Look) -> Iterator[Treatment]:
             "square-pixels",
             f"Pixels of {pixel.numerator}:{pixel.denominator} were made square: "
             f"the picture has {look.width}x{look.height}.",
+        )
+    elif declared and abs(declared - 1) > 0.5:
+        shape = f"{declared.numerator}:{declared.denominator}"
+        yield Treatment(
+            "pixel-shape", f"The file says that pixels are {shape}, which cannot be; they were kept square."
         )
     if len(seen.sizes) > 1:
         others = [size for size in seen.sizes if size != seen.size]

@@ -21,7 +21,7 @@ from avatar.io import tracks
 from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
-from avatar.io.clock import Jump, steady_packets
+from avatar.io.clock import Jump, is_joinable, steady_packets
 from avatar.io.media import Treatment, open_media
 from avatar.io.picture import Developer, Look, check_colours, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
@@ -93,6 +93,7 @@ class _Scan:
         announced: Seconds of video that the header promises; 0 for none.
         nominal: Rate that the header gives.
         jumps: Places where time stamps started again or leapt.
+        declared_pixel: Width of a pixel by its height, as the header says.
         pixel: Shape of a pixel that the container gives; None where it leaves that to the coded stream.
         has_audio: Whether there is an audio track.
         treatments: Which track was taken.
@@ -103,6 +104,7 @@ class _Scan:
     announced: float
     nominal: Fraction | None
     jumps: list[Jump]
+    declared_pixel: Fraction | None
     pixel: Fraction | None
     has_audio: bool
     treatments: tuple[Treatment, ...]
@@ -148,7 +150,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
         treatments=(
             *scan.treatments,
             *told_of_time(scan.jumps, variable, stored, fps, last * float(stored), seen),
-            *told_of_pictures(seen, look),
+            *told_of_pictures(seen, look, scan.declared_pixel),
         ),
     )  # fmt: skip
 
@@ -156,7 +158,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
 def _scan(path: Path, wanted: int | None) -> _Scan:
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
-        pixel = _container_pixel(stream)
+        declared, pixel = stream.sample_aspect_ratio, _container_pixel(stream)
         times: list[int] = []
         jumps: list[Jump] = []
         newest, held = -math.inf, 0
@@ -180,6 +182,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             announced=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0,
             nominal=stream.average_rate or stream.guessed_rate,
             jumps=jumps,
+            declared_pixel=declared,
             pixel=pixel,
             has_audio=bool(container.streams.audio),
             treatments=tracks.told_of_video_track(container, stream, wanted),
@@ -196,7 +199,7 @@ def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
     """Look at a few spans of a video, at all of a short one, and at the beginning of one that cannot be sought in."""
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
-        _use_threads(stream)
+        _use_threads(container, stream)
 
         def spans() -> Iterator[Iterator[av.VideoFrame]]:
             if scan.jumps or len(scan.times) <= SURVEYED_WHOLE:
@@ -283,7 +286,7 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
     """
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path, info.track)
-        _use_threads(stream)
+        _use_threads(container, stream)
         developer = Developer(_look(info), stream)
         count = 0
         held: av.VideoFrame | None = None
@@ -316,7 +319,7 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
     seeking = info.steady and info.num_frames > 125 * count  # half of x264's default distance between key frames
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path, info.track)
-        _use_threads(stream)
+        _use_threads(container, stream)
         developer = Developer(_look(info), stream)
         frames = developer.progressive(_decoded(container, stream, info.path))
         for time in wanted:
@@ -339,10 +342,12 @@ def _video_stream(container: InputContainer, path: Path, wanted: int | None = No
     return stream
 
 
-def _use_threads(stream: av.VideoStream) -> None:
+def _use_threads(container: InputContainer, stream: av.VideoStream) -> None:
     """Let a video be decoded by several threads, where their memory allows it."""
     width, height = declared_size(stream)
-    if width * height <= THREADED_PIXELS:
+    if is_joinable(container):
+        stream.thread_type = "SLICE"  # so that a frame and what the decoder says of its pixels belong together
+    elif width * height <= THREADED_PIXELS:
         stream.thread_type = "AUTO"
     else:
         stream.codec_context.thread_count = 1
