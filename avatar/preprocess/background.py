@@ -39,7 +39,7 @@ SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
-ZOOM_CUT = 0.05  # a head that grows by more, as a logarithm, may do so because the picture was enlarged
+ZOOM_CUT = 0.1  # a head that grows by more, as a logarithm, may do so because the picture was enlarged
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -133,13 +133,13 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         shows too little to tell; and what to report.
     """
     faces = np.flatnonzero(ctx.person.valid(ctx.frames))
-    middle = int(faces[np.abs(faces - ctx.frames // 2).argmin()])
+    probes = spread(faces, PROBE_FRAMES)
+    middle = reference_frame(ctx, faces, probes)
     reference = ctx.person.grey_frame(middle)
     aligner = Aligner(reference, part, "similarity")
     if part.mean() < 0.05 or aligner.definite <= 0:
         return None, CameraMotion()
 
-    probes = spread(faces, PROBE_FRAMES)
     zooms = zoom_starts(ctx, middle)
     found, before, after, apart = {}, [], [], []
     for index in probes:
@@ -148,7 +148,8 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
         after.append(mean_difference(reference, image, found[int(index)], part))
         apart.append(float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre)))
-    gain = float(np.mean(before) / max(np.mean(after), 1e-6))
+    told = np.isfinite(after)
+    gain = float(np.mean(np.array(before)[told]) / max(np.mean(np.array(after)[told]), 1e-6)) if told.any() else 1.0
     if gain < MOVES_GAIN or np.percentile(apart, 90) < MOVES_PX:
         return None, CameraMotion(alignment_gain=round(gain, 3))
 
@@ -172,6 +173,25 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     return invert(to_frame), CameraMotion(round(float(moved.max()), 2), round(float(zoom.max()), 4), round(gain, 3))
 
 
+def head_zoom(ctx: StageContext, reference: int, index: int) -> np.ndarray:
+    """Compute the zoom [2, 3] that takes the head of frame ``reference`` to where frame ``index`` has it."""
+    heads = ctx.person.landmarks(ctx.frames, mapped=True)
+    here, there = (np.asarray(heads[i, STEADY, :2], np.float64) for i in (reference, index))
+    matrix = similarity(here, there)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no picture
+    return np.column_stack([scale * np.eye(2), there.mean(0) - scale * here.mean(0)])
+
+
+def reference_frame(ctx: StageContext, faces: np.ndarray, probes: np.ndarray) -> int:
+    """Choose the frame that others are aligned to: the middle one, or an enlarged one.
+
+    What is seen in an enlarged picture is seen in the others as well, but not the other way round.
+    """
+    middle = int(faces[np.abs(faces - ctx.frames // 2).argmin()])
+    largest = max((int(probe) for probe in probes), key=lambda probe: head_zoom(ctx, middle, probe)[0, 0])
+    return largest if np.log(head_zoom(ctx, middle, largest)[0, 0]) > ZOOM_CUT else middle
+
+
 def zoom_starts(ctx: StageContext, reference: int) -> Callable[[int], list[np.ndarray]]:
     """Make a function that says where a search may start besides: where the head is larger or smaller, zoomed as it is.
 
@@ -179,15 +199,10 @@ def zoom_starts(ctx: StageContext, reference: int) -> Callable[[int], list[np.nd
         ctx: The person.
         reference: Frame that the others are aligned to.
     """
-    heads = ctx.person.landmarks(ctx.frames, mapped=True)[:, STEADY, :2]
 
     def starts(index: int) -> list[np.ndarray]:
-        matrix = similarity(heads[reference], heads[index]).astype(np.float64)
-        scale = np.hypot(matrix[0, 0], matrix[1, 0])
-        if abs(np.log(scale)) < ZOOM_CUT:
-            return []
-        there = heads[index].mean(0) - scale * heads[reference].mean(0)  # a head that leans turns no picture
-        return [np.array([[scale, 0, there[0]], [0, scale, there[1]]])]
+        zoom = head_zoom(ctx, reference, index)
+        return [zoom] if abs(np.log(zoom[0, 0])) > ZOOM_CUT else []
 
     return starts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from avatar.data.results import Segments
@@ -10,6 +12,7 @@ from avatar.motion.motion import Motion
 from avatar.preprocess import bundle
 from avatar.preprocess.bundle import Solution
 
+AT_ONCE = 2000  # frames whose landmarks are lifted together
 REST_SHARE = 0.25  # of the frames, those with the most closed mouth, define the neutral face
 
 
@@ -89,10 +92,9 @@ def make_motion(
     """Make the Motion of the video, torso at rest (the torso stage fills it)."""
     import torch
 
-    seen = to_head(landmarks[..., :2].astype(np.float64), poses, shape, centre)
-    face = encode(seen - shape)
-    face = smooth_channels(face, segments)
-    gaze = smooth_channels(gaze_angles(seen, poses, valid), segments)
+    face, eyes = zip(*_measured(landmarks, poses, shape, centre), strict=True)
+    face = smooth_channels(np.concatenate(face), segments)
+    gaze = smooth_channels(gaze_angles(np.concatenate(eyes), poses, valid), segments)
     tensors = {
         "arkit": arkit,
         "face": face,
@@ -104,17 +106,34 @@ def make_motion(
     return Motion.zeros(len(landmarks), fps).map(valid=torch.from_numpy(valid), **as_tensor)
 
 
-def gaze_angles(seen: np.ndarray, poses: Solution, valid: np.ndarray) -> np.ndarray:
-    """Measure yaw and pitch [T, 2] of the eyes in the head from landmarks [T, 478, 3].
+def _measured(
+    landmarks: np.ndarray, poses: Solution, shape: np.ndarray, centre: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Face channels and eye angles, some frames at a time, because an hour of lifted landmarks fills gigabytes."""
+    for start in range(0, len(landmarks), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        some = Solution(
+            focal=poses.focal, shape=poses.shape, rotation=poses.rotation[part], translation=poses.translation[part]
+        )
+        seen = to_head(landmarks[part, :, :2].astype(np.float64), some, shape, centre)
+        yield encode(seen - shape), eye_angles(seen)
 
-    How the eyes lie in this face is not known; it is taken such that the person looks into the camera at the median,
-    as people who are filmed talking do.
-    """
+
+def eye_angles(seen: np.ndarray) -> np.ndarray:
+    """Measure yaw and pitch [T, 2] of the irises from landmarks [T, 478, 3] in the head, up to how the eyes lie."""
     angles = []
     for side in ("right", "left"):
         offset = seen[:, IRIS[side][0], :2] - seen[:, list(EYE_CORNERS[side]), :2].mean(1)
         angles.append(np.arcsin(np.clip(offset / EYE_RADIUS, -0.9, 0.9)))
-    raw = np.mean(angles, 0) * [1, -1]
+    return np.mean(angles, 0) * [1, -1]
+
+
+def gaze_angles(raw: np.ndarray, poses: Solution, valid: np.ndarray) -> np.ndarray:
+    """Measure yaw and pitch [T, 2] of the eyes in the head from :func:`eye_angles`.
+
+    How the eyes lie in this face is not known; it is taken such that the person looks into the camera at the median,
+    as people who are filmed talking do.
+    """
     to_camera = -np.einsum("tji,tj->ti", bundle.rotation_matrices(poses.rotation), poses.translation)
     camera = np.stack(
         [np.arctan2(to_camera[:, 0], -to_camera[:, 2]), np.arctan2(-to_camera[:, 1], -to_camera[:, 2])], 1

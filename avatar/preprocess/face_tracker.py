@@ -23,7 +23,7 @@ from avatar.paths import file_sha256
 from avatar.preprocess.face_motion import make_motion, neutral_shape
 from avatar.preprocess.head_fit import canonical_in_head_axes, fit_head
 from avatar.preprocess.landmarker import Face, Landmarker
-from avatar.preprocess.track import fill_gaps, find_segments, image_change, pick_face, thumbnail
+from avatar.preprocess.track import ImageChange, fill_gaps, find_segments, pick_face
 from avatar.writing import atomic_file
 
 MOST_FRAMES = 30_000  # whose landmarks are held in memory
@@ -125,11 +125,11 @@ def track_motion(path: Path) -> Motion:
             f"{path} has {info.num_frames} frames;", why=f"at most {MOST_FRAMES} can be tracked at once.",
             fix="Cut it into parts.",
         )  # fmt: skip
-    points, scores, thumbnails = _follow_face(info)
+    points, scores, change = _follow_face(info)
     valid = np.isfinite(points[:, 0, 0])
     if valid.mean() < LEAST_SEEN:
         raise AvatarError(f"A face was found in only {valid.mean():.0%} of the frames of {path}.")
-    segments = find_segments(image_change(thumbnails), points)
+    segments = find_segments(change, points)
     points, scores = fill_gaps(points, segments), fill_gaps(scores, segments)
     canonical = canonical_in_head_axes(canonical_face()[0])
     centre = np.array([info.width / 2, info.height / 2])
@@ -139,8 +139,8 @@ def track_motion(path: Path) -> Motion:
 
 
 def _follow_face(info: VideoInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Follow the main face: landmarks [T, 478, 3] and coefficients [T, 52], NaN without it, and thumbnails."""
-    landmarks, arkit, thumbnails = [], [], []
+    """Follow the main face: landmarks [T, 478, 3] and coefficients [T, 52], NaN without it, and changes [T - 1]."""
+    landmarks, arkit, change = [], [], ImageChange()
     main: Face | None = None
     with Landmarker() as landmarker:
         for frame in log.track(read_frames(info), f"tracking {info.path.name}", info.num_frames):
@@ -149,5 +149,5 @@ def _follow_face(info: VideoInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 main = face = landmarker.look_again(frame, face)
             landmarks.append(np.full((NUM_LANDMARKS, 3), np.nan, np.float32) if face is None else face.landmarks)
             arkit.append(np.full(len(ARKIT), np.nan, np.float32) if face is None else face.arkit)
-            thumbnails.append(thumbnail(frame))
-    return np.stack(landmarks), np.stack(arkit), np.stack(thumbnails)
+            change.add(frame)
+    return np.stack(landmarks), np.stack(arkit), change.values

@@ -16,7 +16,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "report"
 INPUTS = ("ingest", "track", "refine", "parse", "sync")
-VERSION = 2
+VERSION = 3
 
 PAGE = "report.html"
 MARKS: dict[Level, tuple[str, str]] = {"good": ("+", "green"), "note": ("o", "yellow"), "bad": ("-", "red")}

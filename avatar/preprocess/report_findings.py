@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from avatar.checks import number, reading
-from avatar.data.results import Finding, FlaggedSpan, IngestResult, Level, Segments, SyncResult, TrackResult
+from avatar.data.results import (
+    Finding,
+    FlaggedSpan,
+    IngestResult,
+    Level,
+    ParseResult,
+    RefineResult,
+    Segments,
+    SyncResult,
+    TrackResult,
+)  # fmt: skip
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
 from avatar.motion.motion import Motion
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.sync import told
+from avatar.preprocess.unusable import KEPT_SHARE, runs, within
 
 BLINK = 0.25  # an eye counts as closed when eyeBlink is this much above its median
 SOFT = 0.5  # sharpness below this share of the median is blur
 TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
 LEAP = 2.0  # degrees between the measured pose and the smooth one
+ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
 
 
@@ -32,6 +45,9 @@ class Measurements:
         size: Side of the frames in pixels.
         segments: Runs without a cut.
         test_start: The first held-out frame.
+        found: bool [T], whether there is a face.
+        still: bool [T], whether it stands still like a photo.
+        covered: bool [T], whether something is before the mouth.
         motion: The Motion.
         residual: Reprojection error of the rigid points in pixels.
         raw_pose: [T, 6] poses before smoothing.
@@ -47,6 +63,9 @@ class Measurements:
     size: int
     segments: Segments
     test_start: int
+    found: np.ndarray
+    still: np.ndarray
+    covered: np.ndarray
     motion: Motion
     residual: np.ndarray
     raw_pose: np.ndarray
@@ -79,8 +98,10 @@ def measure(ctx: StageContext) -> Measurements:
         loudness, clipped = frame_loudness(person.audio_path, ingest.num_frames, ingest.fps)
     return Measurements(
         fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
-        motion=person.face_motion(), residual=person.residual(frames), raw_pose=person.raw_pose(frames),
-        opening=mouth_opening(landmarks) / height, face_height=height, sharpness=person.sharpness(frames),
+        found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
+        covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(), residual=person.residual(frames), raw_pose=person.raw_pose(frames),
+        opening=mouth_opening(landmarks) / height,
+        face_height=height, sharpness=person.sharpness(frames),
         change=person.change(frames), loudness=loudness, clipped=clipped,
     )  # fmt: skip
 
@@ -102,7 +123,9 @@ def judge(data: Measurements) -> list[Finding]:
     """Say all that is worth saying about image, motion and audio, one finding each."""
     say = _Findings()
     _judge_length(data, say)
+    _judge_seen(data, say)
     _judge_pose(data, say)
+    _judge_zoom(data, say)
     _judge_mouth(data, say)
     _judge_frames(data, say)
     _judge_audio(data, say)
@@ -136,11 +159,44 @@ def _judge_length(data: Measurements, say: _Findings) -> None:
         say("good", f"The face is {height:.0f} pixels high.")
 
 
+def _judge_seen(data: Measurements, say: _Findings) -> None:
+    """Say where there is no face, a still picture, or something before the mouth."""
+    share = 1 - data.found.mean()
+    if share > 0.02:
+        where = spans_in_words(~data.found, data.fps)
+        text = f"The face is missing in {share:.1%} of the frames ({where}); they are left out."
+        say("bad" if share > 0.15 else "note", text)
+    if data.still.any():
+        where = spans_in_words(data.still, data.fps)
+        text = f"The picture stands still {where}, whatever is said; this is left out of training. Cut it out."
+        say("bad" if data.still.mean() > 0.15 else "note", text)
+    hidden = data.covered.sum() / max(1, data.found.sum())
+    if hidden > 1 - KEPT_SHARE:
+        say(
+            "bad",
+            f"Something is before the mouth or the chin for {data.covered.sum() / data.fps:.0f} of "
+            f"{len(data.covered) / data.fps:.0f} s, such as a microphone: the avatar learns it as a part of the face. "
+            "Film with a free mouth.",
+        )
+    elif data.covered.any():
+        where = spans_in_words(data.covered, data.fps)
+        text = f"Something is before the mouth or the chin {where}, such as a hand; this is left out of training."
+        say("bad" if hidden > 0.15 else "note", text)
+    held_out = data.found[data.test_start :]
+    if len(held_out) and held_out.mean() < 0.5:
+        text = f"Of the held-out last part only {held_out.mean():.0%} shows the face, so nothing can be measured on it."
+        say("bad", f"{text} Cut off the end of the video.")
+
+
+def spans_in_words(flags: np.ndarray, fps: float) -> str:
+    """Say where flags [T] are set: the longest two spans, and how many there are besides."""
+    spans = sorted(runs(flags), key=lambda span: span[0] - span[1])
+    told = " and ".join(f"from {a / fps:.1f} to {b / fps:.1f} s" for a, b in sorted(spans[:2]))
+    return told + (f" and {len(spans) - 2} more times" if len(spans) > 2 else "")
+
+
 def _judge_pose(data: Measurements, say: _Findings) -> None:
     seconds, height = len(data.motion) / data.fps, float(np.median(data.face_height))
-    missing = 1 - data.valid.mean()
-    if missing > 0.02:
-        say("bad" if missing > 0.15 else "note", f"The face is missing in {missing:.1%} of the frames.")
     error = float(np.median(data.residual[data.valid])) / height
     text = f"The head is tracked to {error * height:.2f} pixels ({100 * error:.2f} % of the face)."
     say("good" if error < 0.006 else "note" if error < 0.012 else "bad", text)
@@ -154,7 +210,25 @@ def _judge_pose(data: Measurements, say: _Findings) -> None:
     if len(data.segments) > 1:
         median = float(np.median([b - a for a, b in data.segments])) / data.fps
         cuts = len(data.segments) - 1
-        say("note" if cuts * 30 > seconds else "good", f"There are {cuts} cuts (a part lasts {median:.1f} s); handled.")
+        text = "There is one cut" if cuts == 1 else f"There are {cuts} cuts"
+        say("note" if cuts * 30 > seconds else "good", f"{text} (a part lasts {median:.1f} s); handled.")
+
+
+def _judge_zoom(data: Measurements, say: _Findings) -> None:
+    """Say where the face changes its size at a cut: an enlarged picture, or another take."""
+    distance = data.motion.head_translation[:, 2].numpy()
+    parts = [(a, np.median(distance[a:b][data.found[a:b]])) for a, b in data.segments
+             if b - a >= data.fps / 2 and data.found[a:b].any()]  # fmt: skip
+    changes = [(start, max(here / there, there / here)) for (_, there), (start, here) in pairwise(parts)]
+    zoomed = [(start, ratio) for start, ratio in changes if ratio > ZOOM]
+    if zoomed:
+        start, ratio = max(zoomed, key=lambda change: change[1])
+        more = f" and at {len(zoomed) - 1} more" if len(zoomed) > 1 else ""
+        say(
+            "note",
+            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}. Shoulders and "
+            "background follow it, but the head is learnt better from takes of one zoom.",
+        )
 
 
 def _judge_mouth(data: Measurements, say: _Findings) -> None:
@@ -173,7 +247,8 @@ def _judge_frames(data: Measurements, say: _Findings) -> None:
     soft = soft_frames(data).mean()
     if soft > 0.05:
         say("note", f"{soft:.0%} of the frames are blurred.")
-    repeats = float((data.change < 0.02).mean()) if len(data.change) else 0.0
+    shown = (data.found & ~data.still)[1:]
+    repeats = float((data.change < 0.02)[shown].mean()) if shown.any() else 0.0
     if repeats > 0.1:
         say("note", f"{repeats:.0%} of the frames repeat the one before: the true frame rate is lower.")
 
@@ -213,7 +288,9 @@ def flag_spans(data: Measurements) -> list[FlaggedSpan]:
     """Find the spans of frames to look at, longest first."""
     off = np.degrees(np.linalg.norm(data.raw_pose[:, :3] - data.motion.head_rotation.numpy(), axis=1))
     reasons = {
-        "no face": ~data.valid,
+        "no face": ~data.found,
+        "a still picture": data.still,
+        "the mouth is covered": data.covered,
         "blurred": soft_frames(data),
         "turned far": np.abs(data.turn[:, 1]) > TURNED,
         "covered or mistracked": data.valid & (data.residual > OCCLUDED * np.median(data.residual[data.valid])),
@@ -221,17 +298,6 @@ def flag_spans(data: Measurements) -> list[FlaggedSpan]:
     }
     spans = [FlaggedSpan(start=a, end=b, reason=why) for why, flags in reasons.items() for a, b in runs(flags)]
     return sorted(spans, key=lambda span: span.start - span.end)[:MAX_SPANS]
-
-
-def runs(flags: np.ndarray, bridge: int = 3) -> list[tuple[int, int]]:
-    """Find [start, end) of the true runs; runs fewer than ``bridge`` frames apart are one."""
-    spans: list[tuple[int, int]] = []
-    for index in np.flatnonzero(flags).tolist():
-        if spans and index - spans[-1][1] < bridge:
-            spans[-1] = (spans[-1][0], index + 1)
-        else:
-            spans.append((index, index + 1))
-    return spans
 
 
 def count_blinks(arkit: np.ndarray) -> int:

@@ -36,6 +36,7 @@ LEAST_AREA = 0.02  # of the image, to track at all
 LEAST_SUPPORT = 0.35  # share of the points that must agree
 LINK_SUPPORT = 0.5  # the same for the images of two segments, which look less alike ...
 LINK_ASTRAY = 0.01  # ... and there and back must come out this near, in image sides
+ENLARGED = 1.1  # a head this many times as large: the other image is looked for in this one instead
 LINK_TRIES = 4  # neighbours that a segment is compared with before it counts as unlinked
 LEAST_TEXTURE = 0.2  # see Aligner.definite
 SMOOTH = 1.0  # standard deviation of the smoothing over time, frames
@@ -260,6 +261,9 @@ def best(reference: _Reference, other: _Reference) -> np.ndarray | None:
     alike than other places would, which their support and a check in the opposite direction tell.
     """
     head = similarity(reference.head, other.head)
+    if np.hypot(head[0, 0], head[1, 0]) > ENLARGED:  # most of these clothes may be outside of the other image
+        matrix = best(other, reference)
+        return None if matrix is None else invert(matrix)
     shift = np.column_stack([np.eye(2), transform(head, reference.centre) - reference.centre])
     found = [reference.aligner.align(other.image, start) for start in (np.eye(2, 3), shift, head)]
     good = [a.matrix for a in found if a.support >= LINK_SUPPORT and plausible(a.matrix, reference, other)]
@@ -280,7 +284,8 @@ def measured_gain(ctx: StageContext, reference: _Reference, matrices: np.ndarray
         image = ctx.person.grey_frame(index)
         before.append(mean_difference(reference.image, image, np.eye(2, 3), reference.part))
         after.append(mean_difference(reference.image, image, matrices[index], reference.part))
-    return float(np.mean(before) / max(np.mean(after), 1e-6)) if len(some) else 1.0
+    told = np.isfinite(before) & np.isfinite(after)
+    return float(np.array(before)[told].mean() / max(np.array(after)[told].mean(), 1e-6)) if told.any() else 1.0
 
 
 def fill_untracked(matrices: np.ndarray, tracked: np.ndarray, segments: Segments) -> np.ndarray:

@@ -43,12 +43,12 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
     count = ctx.frames
     landmarks = np.full((count, 478, 3), np.nan, np.float32)
     arkit = np.zeros((count, 52), np.float32)
-    thumbnails = np.zeros((count, THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    change = ImageChange()
     sharpness = np.zeros(count, np.float32)
     main: Face | Place | None = chosen_face(ctx.person.result(IngestResult))
     with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
         for index, image in enumerate(log.track(ctx.person.frames(count), "tracking the face", count)):
-            thumbnails[index] = thumbnail(image)
+            change.add(image)
             face = pick_face(main, single.detect(image))
             if face is None:
                 face = pick_face(main, several.detect(image))
@@ -64,14 +64,13 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
             why="an avatar needs it in at least half of them.",
             fix="Cut out the parts without the face.",
         )
-    change = image_change(thumbnails)
-    segments = find_segments(change, landmarks)
+    segments = find_segments(change.values, landmarks)
     landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)
     np.save(out / "landmarks.npy", landmarks)
     np.save(out / "blendshapes.npy", arkit)
     np.save(out / "valid.npy", valid)
     np.save(out / "sharpness.npy", sharpness)
-    np.save(out / "change.npy", change)
+    np.save(out / "change.npy", change.values)
     return TrackResult(segments=segments, valid_share=round(float(valid.mean()), 4))
 
 
@@ -129,9 +128,24 @@ def pick_face(previous: Face | Place | None, faces: list[Face]) -> Face | None:
     return None
 
 
-def image_change(thumbnails: np.ndarray) -> np.ndarray:
-    """Mean absolute change [T - 1] in grey levels between successive thumbnails [T, h, w, 3] uint8."""
-    return np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(thumbnails)], np.float32)
+class ImageChange:
+    """Measures by how much each frame differs from the one before, and keeps no more than one small image."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+        self._values: list[float] = []
+
+    def add(self, image: np.ndarray) -> None:
+        """Go on with the next frame, uint8 RGB."""
+        small = thumbnail(image).astype(np.int16)
+        if self._before is not None:
+            self._values.append(float(np.abs(small - self._before).mean()))
+        self._before = small
+
+    @property
+    def values(self) -> np.ndarray:
+        """Mean absolute change from each frame to the next in grey levels, float32 [T - 1]."""
+        return np.array(self._values, np.float32)
 
 
 def find_segments(change: np.ndarray, landmarks: np.ndarray) -> list[tuple[int, int]]:
