@@ -19,6 +19,7 @@ from avatar.methods.options import LossConfig, MethodConfig, OptimConfig, Schedu
 from avatar.methods.registry import DEFAULT, preset
 
 MOST_STEPS = 10_000_000
+_LISTED = 3  # options that an error names
 # Options of one call of the command, which a file of options does not keep.
 OF_THE_CALL = ("person", "out", "config", "resume", "overwrite", "print_config")
 # Options that decide what a training step computes; a resumed run must keep them.
@@ -204,3 +205,10 @@ def check(config: TrainConfig) -> None:
 
 def _default(name: str) -> str:
     return next(f.default for f in fields(TrainConfig) if f.name == name)  # pyright: ignore[reportReturnType]
+
+
+def changes_text(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the first few options that differ, as an error lists them."""
+    changed = differences(earlier, now) or differences(now, earlier)
+    listed = [f"--{name} {dict(options(earlier)).get(name, '(none)')}" for name in list(changed)[:_LISTED]]
+    return f": {', '.join(listed)}{' and more' if len(changed) > _LISTED else ''}" if listed else ""

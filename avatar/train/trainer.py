@@ -27,7 +27,8 @@ from avatar.methods.registry import method, save_model
 from avatar.motion import Motion
 from avatar.native import l1_ssim
 from avatar.train.batches import FrameSampler, prefetch
-from avatar.train.config import TrainConfig, differences, options, settings
+from avatar.train.config import TrainConfig, changes_text, settings
+from avatar.train.finite import all_finite, check_learnt
 from avatar.train.poses import PoseCorrection
 from avatar.writing import atomic_dir, atomic_file
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
 _MAX_ROLLBACKS = 3
-_LISTED = 3  # options that an error names
 
 
 class Trainer:
@@ -91,6 +91,9 @@ class Trainer:
              "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup}
             for group in self.model.param_groups()
         ]  # fmt: skip
+
+    def _learnt(self) -> list[Tensor]:
+        return [*(p for group in self.optimizer.param_groups for p in group["params"]), self.poses.knots]
 
     def _decay(self) -> None:
         progress = self.step / self.steps
@@ -184,8 +187,7 @@ class Trainer:
         self.poses.knots.grad = None
         loss.backward()
         # A sum is finite only if every term is: one pass over memory where isfinite takes five.
-        learned = [*(p for group in self.optimizer.param_groups for p in group["params"]), self.poses.knots]
-        sums = [p.grad.sum() for p in learned if p.grad is not None]
+        sums = [p.grad.sum() for p in self._learnt() if p.grad is not None]
         all_finite = torch.isfinite(torch.stack(sums)).all()
         if look and not all_finite:
             return None
@@ -228,6 +230,11 @@ class Trainer:
                             bar.update(task, completed=self.step)
                             break
                         self.step += 1
+                        if self.step == self.steps and not all_finite(
+                            self._learnt()
+                        ):  # no later step would find it out
+                            self._roll_back(batch.index)
+                            break
                         self._maintain()
                         self.seconds = before + time.perf_counter() - began
                         bar.update(task, completed=self.step, info=self._status())
@@ -239,6 +246,8 @@ class Trainer:
                 interrupted = True
                 if (bad := self._settle(writer)) is not None:
                     self._roll_back(bad)
+        if not interrupted:
+            check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
         self.save(folder)
         writer.close()
         if interrupted:
@@ -317,6 +326,7 @@ class Trainer:
         rates, passes = self.config.optim, self.config.schedule.align_passes
         shuffle = np.random.default_rng(self.config.seed).permutation
         order = [int(index) for _ in range(passes) for index in shuffle(frames)]
+        tracked = self.poses.knots.detach().clone()
         sizes = [(self.data.width, self.data.height)] * len(order)
         batches = prefetch(self.data, order.__getitem__, sizes, 0, self.config.loss, self.device)
         wanted = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
@@ -328,6 +338,9 @@ class Trainer:
             self.poses.knots.grad = None
             ((image - part.image).abs() * part.weight).mean().backward()
             self.poses.step(batch.index, rates.poses * rates.final ** (done / len(order)), centred=False)
+        if not torch.isfinite(self.poses.knots).all():
+            log.warn("The poses of held-out frames could not be aligned: not finite numbers. They stay as tracked.")
+            self.poses.knots.data.copy_(tracked)
         for parameter in wanted:
             parameter.requires_grad_(True)
 
@@ -406,7 +419,7 @@ class Trainer:
         earlier, now = about.record("settings").data, settings(self.config)
         if earlier != now:
             raise AvatarError(
-                f"{folder} was trained with other settings{_changes(earlier, now)}.",
+                f"{folder} was trained with other settings{changes_text(earlier, now)}.",
                 why="A resumed run must keep them.",
                 fix="Give the same options as before, or choose another --out.",
             )
@@ -431,13 +444,6 @@ def _image_loss(rgb: Tensor, batch: Batch, ssim: float) -> tuple[Tensor, dict[st
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors whose names begin with a prefix, without it."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first few options that differ, as an error lists them."""
-    changed = differences(earlier, now) or differences(now, earlier)
-    listed = [f"--{name} {dict(options(earlier)).get(name, '(none)')}" for name in list(changed)[:_LISTED]]
-    return f": {', '.join(listed)}{' and more' if len(changed) > _LISTED else ''}" if listed else ""
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -196,6 +196,50 @@ def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_p
             assert trainer.optimizer.state[parameter]["exp_avg"].shape == parameter.shape
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_short_training_that_gives_no_numbers_is_no_success(person, tmp_path, monkeypatch, steps):
+    """As many steps as frames may be left out: each of them is, and nothing is learnt."""
+    config = small_config(person, tmp_path / "run", steps=steps)
+    trainer = Trainer(PersonDataset(person), config)
+    original = trainer._loss
+    monkeypatch.setattr(trainer, "_loss", lambda out, batch: (original(out, batch)[0] * float("nan"), {}))
+    folder = open_run(config)
+    with pytest.raises(AvatarError, match=r"not finite|no longer finite"):
+        trainer.run(folder)
+    assert not (folder / "model.safetensors").exists() and not (folder / "checkpoints").exists()
+
+
+def test_a_last_step_that_breaks_the_model_is_taken_back(person, tmp_path, monkeypatch):
+    config = small_config(person, tmp_path / "run", steps=4)
+    trainer = Trainer(PersonDataset(person), config)
+    original, broken = trainer.optimizer.step, []
+
+    def step() -> None:
+        original()
+        if trainer.step == 3 and not broken:
+            broken.append(trainer.sampler(3))
+            next(iter(trainer.model.parameters())).data.fill_(float("nan"))
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    trainer.run(open_run(config))
+    assert trainer.step == 4 and trainer._banned == set(broken) and len(broken) == 1
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_held_out_poses_stay_as_tracked_where_alignment_gives_no_numbers(person, tmp_path, monkeypatch):
+    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1))
+    before = trainer.poses.knots.detach().clone()
+    original = trainer._render_part
+
+    def render(*args, **options):
+        out = original(*args, **options)
+        return replace(out, rgb=out.rgb * float("nan"))
+
+    monkeypatch.setattr(trainer, "_render_part", render)
+    trainer.align_held_out()
+    assert torch.equal(trainer.poses.knots, before)
+
+
 def test_not_a_number_rolls_back_and_leaves_the_frame_out(person, tmp_path, monkeypatch):
     config = small_config(person, tmp_path / "run", steps=8)
     trainer = Trainer(PersonDataset(person), config)
