@@ -57,7 +57,7 @@ def read_time_codes(codes: Sequence[str]) -> Stamps:
     Raises:
         ValueError: One is none; its arguments are its index and what is wrong with it.
     """
-    matches = [_CODE.fullmatch(code.strip()) for code in codes]
+    matches = [_CODE.fullmatch(code.strip(" '")) for code in codes]
     for i, match in enumerate(matches):
         if match is None or int(match[2]) > 59 or int(match[3]) > 59:
             raise ValueError(i, _NO_CODE)
