@@ -22,7 +22,7 @@ from avatar.paths import file_sha256, read_json, write_json
 from avatar.sync.judge import REACH
 from avatar.writing import contents
 
-FORMAT = "avatar-corpus-1"  # raise it when the same recording is prepared into other numbers
+FORMAT = "avatar-corpus-2"  # raise it when the same recording is prepared into other numbers
 MARKER = "cache.json"
 _MOUTH = ("values", "seen", "curve")
 

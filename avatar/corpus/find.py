@@ -112,6 +112,7 @@ def _names_arkit(path: Path) -> bool:
     """Whether a table is one of face coefficients, and not of anything else."""
     try:
         with open(path, "rb") as file:
-            return b"jawopen" in file.read(_HEAD).lower()
+            head = file.read(_HEAD).replace(b"\0", b"")  # of UTF-16, as spreadsheets write it
+            return b"jawopen" in head.lower()
     except OSError:
         return False

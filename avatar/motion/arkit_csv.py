@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from avatar import log
-from avatar.checks import frame_rate, read_text, reading
+from avatar.checks import FRAME_RATES, read_text, reading
 from avatar.errors import AvatarError
 from avatar.motion.even_rate import LONGEST_GAP, even_rate
 from avatar.motion.timecode import Stamps, read_time_codes
@@ -24,6 +24,7 @@ MOST = 1e6  # of any number in a file: seconds, degrees or coefficients
 _COUNT = "blendshapecount"  # a column: how many channels were measured; 0 where the face was lost
 _NOT_MEASURED = {"timecode", "time", _COUNT, "numproperties"}
 _NO_TIME = "Add a column Time, in seconds."
+_SECONDS = "Give its Time in seconds."
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _SEPARATORS = ",;\t"
 
@@ -89,7 +90,9 @@ def read_csv(path: Path, angles: Iterable[str] = ()) -> Table:
         even = even_rate(stamps.seconds, stamps.grain)
     except ValueError as problem:
         raise AvatarError(f"{path} cannot be read: {problem}.", fix="Export it again.") from None
-    frame_rate(even.fps, f"{path}: the number of frames per second")
+    if not FRAME_RATES[0] <= even.fps <= FRAME_RATES[1]:
+        raise AvatarError(f"{path}: the number of frames per second is {even.fps:.4g},",
+                          why="not from {:g} to {:g}.".format(*FRAME_RATES), fix=_SECONDS)  # fmt: skip
     seen, around = ~sheet.lost, set(angles)
     columns = {}
     for name in (n for n in sheet.names if n.lower() not in _NOT_MEASURED):

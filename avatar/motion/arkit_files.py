@@ -38,7 +38,8 @@ _RADIANS: dict[str, tuple[int, int] | None] = {
 }  # fmt: skip
 _EYES = (3, 4)
 _LOOK_FULL = 35.0  # degrees that an eyeLook coefficient of 1 stands for; of Live Link Face
-_MOST_RADIANS = 1.6  # of a head's or an eye's yaw or pitch: beyond a quarter turn no face is seen, so it is degrees
+_MOST_RADIANS = (1.6, 3.2)  # of yaw or pitch: no face is seen beyond the first, and no angle goes beyond the second
+_STRAY = 0.05  # of the frames may be beyond the first, where a tracker loses the face; where more are, it is degrees
 _MOST_COEFFICIENT = (10.0, 100.5)  # beyond the first, coefficients are per cent; beyond the second, they are nothing
 _MOVES = (0.5, 0.02)  # standard deviation of an angle (degrees) and of its coefficients, from which they are compared
 _CONTRADICT = -0.7  # correlation of an angle with its coefficients, below which its sign is another program's
@@ -210,7 +211,7 @@ def _live_link_angles(
     head = any(values.any() for i, values in columns if i not in _EYES)
     eyes = any(values.any() for i, values in columns if i in _EYES)
     measured = [(i, values) for i, values in columns if (eyes if i in _EYES else head)]
-    if any(np.abs(values).max() > _MOST_RADIANS for i, values in measured if ANGLES[i] != "headRoll"):
+    if _are_degrees([values for i, values in measured if ANGLES[i] != "headRoll"]):  # a phone may stand on its head
         log.warn(f"{path}: its angles are too large for radians and are taken as degrees.")
     else:
         measured = [(i, np.degrees(values)) for i, values in measured]
@@ -220,6 +221,13 @@ def _live_link_angles(
             log.warn(f"{path}: {ANGLES[i]} is the other way round than its eyeLook coefficients, which are followed.")
             angles[i] = -angles[i]
     return angles
+
+
+def _are_degrees(columns: Sequence[np.ndarray]) -> bool:
+    """Whether yaws and pitches are too large to be radians."""
+    largest = np.max(np.abs(columns), 0, initial=0.0)
+    seen, most = _MOST_RADIANS
+    return bool((largest > most).any() or (largest > seen).mean() > _STRAY)
 
 
 def _contradict(angle: np.ndarray, look: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ _DAY = 86_400  # seconds
 _COUNTED = (60, 24, 25, 30, 48, 50, 100, 120, 240, 1000)  # what the last field may count; the app's first
 _USUAL_RATES = (15.0, 125.0)  # frames per second of motion files
 _BETTER = 0.005  # of a step, on average: a later reading must be more even by that
-_MUCH_BETTER = 0.6  # times as uneven, at most, is a reading that leaves something out
+_ROUNDED = 0.0015  # of thousandths, cut or rounded
 _CODE = re.compile(r"(\d{1,3})[:;](\d{1,2})[:;](\d{1,2})(?:([:;.,])(\d{1,9})(?:[.,](\d{1,9}))?)?")
 _NO_CODE = "is not HH:MM:SS:FF"
 _DROPPED = {30: 2, 60: 4}  # numbers that drop-frame time codes skip at most minutes, by their nominal rate
@@ -57,7 +57,7 @@ def read_time_codes(codes: Sequence[str]) -> Stamps:
     Raises:
         ValueError: One is none; its arguments are its index and what is wrong with it.
     """
-    matches = [_CODE.fullmatch(code.strip()) for code in codes]
+    matches = [_CODE.fullmatch(code.strip(" '")) for code in codes]
     for i, match in enumerate(matches):
         if match is None or int(match[2]) > 59 or int(match[3]) > 59:
             raise ValueError(i, _NO_CODE)
@@ -74,10 +74,10 @@ def read_time_codes(codes: Sequence[str]) -> Stamps:
     if count.max() >= _COUNTED[-1]:
         raise ValueError(int(count.argmax()), "counts more frames in a second than any camera takes")
     marks = any(f[3] == ";" for f in fields)
-    chosen, oddness = _evenest(list(_readings(clock, count, part, 10.0**-digits, marks)))
-    if part.any():  # of other programs, which write milliseconds or the number of the frame behind the frame
-        plain, odd = _evenest(list(_readings(clock, count, np.zeros(len(part)), 10.0**-digits, marks)))
-        chosen = plain if odd < min(oddness - _BETTER, _MUCH_BETTER * oddness) else chosen
+    if _repeats(count, part):
+        part = np.zeros(len(part))
+    likely = _evenest(list(_readings(clock, count, part, 10.0**-digits, marks)))
+    chosen = likely[0] if digits else next(filter(_usual, likely), likely[0])
     steps = np.diff(count + part)
     guessed = len(set(clock.tolist())) == 1 and len(steps) > 0 and float(np.median(np.abs(steps))) < 1.5
     return Stamps(chosen.seconds, chosen.grain, guessed)
@@ -95,11 +95,16 @@ def _readings(clock: np.ndarray, count: np.ndarray, part: np.ndarray, grain: flo
             yield Stamps(clock + (count + part) / base, grain / base)
 
 
-def _evenest(readings: Sequence[Stamps]) -> tuple[Stamps, float]:
-    """The reading whose steps are the most even, and how far they are from it; of several the first."""
+def _repeats(count: np.ndarray, part: np.ndarray) -> bool:
+    """Whether the part is the time within the second, as some programs write it, and not within the frame."""
+    rates = (rate for rate in _COUNTED if count.max() < rate <= _USUAL_RATES[1])
+    return bool(part.any()) and any(bool((np.abs(part - count / rate) < _ROUNDED).all()) for rate in rates)
+
+
+def _evenest(readings: Sequence[Stamps]) -> list[Stamps]:
+    """Those readings whose steps are the most even."""
     oddness = [_oddness(reading) for reading in readings]
-    likely = [r for r, odd in zip(readings, oddness, strict=True) if odd <= min(oddness) + _BETTER]
-    return next(filter(_usual, likely), likely[0]), min(oddness)
+    return [reading for reading, odd in zip(readings, oddness, strict=True) if odd <= min(oddness) + _BETTER]
 
 
 def _drops(clock: np.ndarray, count: np.ndarray, nominal: int, dropped: int, marks: bool) -> bool:

@@ -73,6 +73,15 @@ def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path,
     torch.testing.assert_close(back.head_rotation, profile.rest.head_rotation.repeat(5, 1))
 
 
+def test_degrees_are_to_the_left_and_up(tmp_path: Path, profile: MotionStats):
+    """Whatever the app's radians beside them say."""
+    names = ["HeadYawDegrees", "headPitchDegrees", "HeadRollDegrees", "EyeYawDegrees", "EyePitchDegrees", "HeadYaw"]
+    rows = [[i / 25, *[0.0] * 52, 20.0, 10.0, 5.0, 8.0, 4.0, 0.1] for i in range(4)]
+    back = arkit_files.load(write(tmp_path / "a.csv", ["Time", *ARKIT, *names], rows), profile)
+    np.testing.assert_allclose(arkit_files.head_angles(back.head_rotation)[2], [20, 10, 5], atol=1e-4)
+    np.testing.assert_allclose(np.degrees(back.gaze[2].numpy()), [8, 4], atol=1e-4)
+
+
 def _lacks_two(rows: list[list[object]], header: list[str]) -> None:
     for name in ("jawOpen", "mouthClose"):
         at = header.index(name)
@@ -101,6 +110,11 @@ def _times_go_back(rows: list[list[object]], header: list[str]) -> None:
     rows[2][0] = 0.0
 
 
+def _milliseconds(rows: list[list[object]], header: list[str]) -> None:
+    for i, row in enumerate(rows):
+        row[0] = 40 * i
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -109,6 +123,7 @@ def _times_go_back(rows: list[list[object]], header: list[str]) -> None:
         (_not_a_number, "line 3: eyeLookInLeft is 'much'"),
         (_short_line, "line 3 has 52 values"),
         (_no_frames, "no frames"),
+        (_milliseconds, r"frames per second is 0\.025, not from 1 to 1000\. Give its Time in seconds"),
         (_times_go_back, "line 4: the times must increase, but 0.0 comes after 0.04"),
     ],
 )

@@ -120,6 +120,7 @@ def test_recordings_are_found_wherever_they_lie(tmp_path: Path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("Timecode,JawOpen" if name[4] in "yz" else '{"names": ["jawOpen"]}')
     (tmp_path / "bob/times.csv").write_text("word,start")
+    (tmp_path / "bob/z.csv").write_bytes("Timecode;JawOpen".encode("utf-16"))
     os.symlink(tmp_path, tmp_path / "ann/loop")
     found = {item.name: item for item in find(tmp_path)}
     assert list(found) == ["a.mp4", "ann/sub/x.mkv", "ann/x.MOV", "bob/lonely.json", "bob/x.bs.npy", "bob/y.csv",

@@ -102,6 +102,12 @@ def test_eyes_of_other_programs_follow_their_coefficients(
         assert ("the other way round" in told) == (flip < 0) and ("as degrees" in told) == (unit > 1)
 
 
+def test_a_lost_face_does_not_make_degrees_of_radians(tmp_path: Path, person: MotionStats):
+    frames = [(code(i), {"HeadYaw": 2.0 if i == 40 else 0.3}) for i in range(80)]
+    back = arkit_files.load(take(tmp_path / "take.csv", frames), person)
+    assert arkit_files.head_angles(back.head_rotation)[0, 0] == pytest.approx(np.degrees(0.3), abs=1e-3)
+
+
 def test_eyes_that_were_not_measured_follow_their_coefficients(tmp_path: Path, person: MotionStats):
     frames = [(code(i), {k: v for k, v in look.items() if "Look" in k}) for i, look in enumerate(LOOKS.values())]
     back = arkit_files.load(take(tmp_path / "take.csv", frames), person)
