@@ -76,6 +76,9 @@ def build(folder: Path) -> None:
     track.save(tables / "motion.safetensors")
     arkit_files.save(track[:6], tables / "arkit.csv")
     arkit_files.save(track[:6], tables / "arkit.json")
+    lines = (tables / "arkit.csv").read_text().replace(",", ";").splitlines()
+    lost = lines[2].split(";")[0] + ";0"  # a frame without a face, and one that was dropped
+    (tables / "take.csv").write_text("\r\n".join([*lines[:2], lost, lines[3], *lines[5:]]))
     gaze = {"control": "gaze", "value": "5,2", "start": 1, "end": 2.5, "fade": 0.2}
     spans = [{"control": "blink", "value": 20}, gaze, {"control": "emotion", "value": "happy:0.5", "start": 1}]
     write_json(tables / "timeline.json", {"format": FORMAT, "spans": spans})
@@ -230,6 +233,7 @@ def _tables(folder: Path) -> list[Target]:
     return [
         _target("motion", tables / "motion.safetensors", motion),
         _target("arkit csv", tables / "arkit.csv", arkit),
+        _target("arkit csv", tables / "take.csv", arkit),
         _target("arkit json", tables / "arkit.json", arkit),
         _target("timeline", tables / "timeline.json", spans),
         _target("words", tables / "words.json", words),

@@ -51,7 +51,11 @@ def save(track: Motion, path: Path) -> None:
     The CSV is that of Live Link Face: 63 columns, its names in its order, angles in radians with its signs, and time
     codes in 60ths of a second. The JSON has Apple's order, and angles in degrees, positive to the person's left, up,
     and to the left shoulder.
+
+    Raises:
+        AvatarError: The track holds numbers that are not finite.
     """
+    track.check_finite()
     angles = np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
     if path.suffix.lower() == ".json":
         numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)

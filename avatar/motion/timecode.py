@@ -52,7 +52,8 @@ def time_code(frame: int, fps: float) -> str:
 def read_time_codes(codes: Sequence[str]) -> Stamps:
     """Read time codes whose last field counts 60ths, frames or thousandths; whichever makes the steps even.
 
-    Drop-frame time codes (HH:MM:SS;FF) run at 29.97 or 59.94 frames per second. After 23:59:59 comes the next day.
+    Drop-frame time codes (HH:MM:SS;FF, SMPTE 12M) run at 29.97 or 59.94 frames per second. After 23:59:59 comes the
+    next day.
 
     Raises:
         ValueError: One is none; its arguments are its index and what is wrong with it.

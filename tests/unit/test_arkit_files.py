@@ -73,6 +73,13 @@ def test_without_eye_angles_the_coefficients_say_where_they_look(tmp_path: Path,
     torch.testing.assert_close(back.head_rotation, profile.rest.head_rotation.repeat(5, 1))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_what_is_no_motion_is_not_written(tmp_path: Path, motion: Motion, suffix: str):
+    with pytest.raises(AvatarError, match="gaze holds NaN"):
+        arkit_files.save(motion.map(gaze=motion.gaze * np.nan), tmp_path / f"face{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_degrees_are_to_the_left_and_up(tmp_path: Path, profile: MotionStats):
     """Whatever the app's radians beside them say."""
     names = ["HeadYawDegrees", "headPitchDegrees", "HeadRollDegrees", "EyeYawDegrees", "EyePitchDegrees", "HeadYaw"]
