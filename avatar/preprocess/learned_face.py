@@ -25,7 +25,7 @@ from avatar.preprocess.speaker import choose, watch
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where one is found
+SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where half of these have one
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -83,7 +83,7 @@ class Probe:
             )
 
     def search(self, samples: Samples) -> Samples:
-        """Find small faces as well; ``samples`` themselves where there are none."""
+        """Find small faces as well; ``samples`` themselves where there are hardly any."""
         with Landmarker(num_faces=4) as landmarker:
 
             def everywhere(index: int, image: np.ndarray) -> list[Face]:
@@ -93,7 +93,8 @@ class Probe:
                 return everywhere(index, image) if index % SPARSE == 0 else []
 
             few = self.find(now_and_then, "looking for more faces")
-            if all(len(found) <= len(faces) for found, faces in zip(few, samples, strict=False)):
+            more = [len(found) > len(faces) for found, faces in zip(few, samples, strict=False)][::SPARSE]
+            if sum(more) < MIN_FACE_SHARE * len(more):
                 return samples
             return self.find(everywhere, "looking for small faces")
 
@@ -116,18 +117,23 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
         AvatarError: There is no face, too seldom one, too small a one, or several that could be meant.
     """
     probe = Probe(info=info, part=config.square)
-    samples = probe.first_look()
-    if config.face is None and _plain(lasting(group(samples)), has_audio=config.audio):
-        return _alone(info, config, samples)
-    samples = probe.search(samples)
+    first = probe.first_look()
+    found = lasting(group(first))
+    if config.face is None and _plain(found, has_audio=config.audio):
+        return _alone(info, config, first)
+    samples = probe.search(first)
     people = lasting(group(samples))
     if (wanted := config.wanted_face) is not None:
         return _asked_for(info, config, wanted, people, len(samples))
-    if len(people) < 2:
-        return _alone(info, config, samples)
-    reader = ernerf if info.path.is_dir() else video
-    frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
-    person, why = choose(watch(frames, info, people, voice()), info.path)
+    often = [person for person in people if len(person.views) >= MIN_FACE_SHARE * len(samples)]
+    if not often or len(people) < 2 or (len(often) == len(found) == 1 and found[0].distance(*often[0].centre) == 0):
+        return _alone(info, config, first)
+    if len(often) == 1:
+        person, why = often[0], "no other one is seen in half of the frames"
+    else:
+        reader = ernerf if info.path.is_dir() else video
+        frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
+        person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
     told = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
     return _checked(info, person, others, len(samples), told)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,11 +15,13 @@ from avatar.errors import AvatarError
 from avatar.io.video import VideoInfo
 from avatar.motion.face_channels import LIPS_INNER
 from avatar.preprocess import learned_face as module
+from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.faces import Person, group, lasting, shape_change
-from avatar.preprocess.landmarker import Face
+from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
-from avatar.preprocess.speaker import SPANS, Mouth
+from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
+from tests.media import need_landmarker, portrait, with_open_mouth
 from tests.person import canonical_shape
 
 INFO = VideoInfo(
@@ -25,11 +30,18 @@ INFO = VideoInfo(
 )  # fmt: skip
 
 
+@functools.lru_cache
+def neutral() -> np.ndarray:
+    """The neutral face, one high."""
+    shape = canonical_shape().astype(np.float64)
+    return shape / np.ptp(shape[:, 1])
+
+
 def view(
     x: float, y: float, height: float, *, mouth: float = 0.0, turn: float = 0.0, noise: float = 0.0, seed: int = 0
 ) -> Face:
     """A face whose middle is at x and y: lips open by ``mouth`` face heights, turned by radians, landmarks noisy."""
-    points = canonical_shape().astype(np.float64) / np.ptp(canonical_shape()[:, 1])
+    points = neutral().copy()
     points[LIPS_INNER[1:10], 1] += mouth / 2
     points[LIPS_INNER[11:], 1] -= mouth / 2
     points[:, 0] = points[:, 0] * np.cos(turn) + points[:, 2] * np.sin(turn)
@@ -116,9 +128,7 @@ def test_a_picture_that_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Probe, "search", lambda self, samples: samples)
     people = lasting(group(samples))
     assert [person.still for person in people] == [False, True]
-    monkeypatch.setattr(
-        module, "watch", lambda *_: [Mouth(person=p, spans=[p.landmarks[:12]] * SPANS) for p in people]
-    )
+    monkeypatch.setattr(module, "watch", lambda *_: [Mouth(person=p, spans=[p.landmarks[:12]] * SPANS) for p in people])
     monkeypatch.setattr(module.video, "read_frames", lambda info: iter(()))
     face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
     assert face.place is not None and abs(face.place[0] - 1100) < 5
@@ -175,3 +185,32 @@ def test_one_person_in_two_shots_is_one_person() -> None:
     near, far = speaker(600, 350, 400), speaker(500, 300, 180)
     (person,) = lasting(group([[near[k] if k // 8 % 2 else far[k]] for k in range(PROBE_FRAMES)]))
     assert len(person.views) == PROBE_FRAMES
+
+
+def test_mouths_are_watched_in_frames_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large still portrait, and the same one, smaller and turned about, whose lips move."""
+    need_landmarker()
+    monkeypatch.setattr(speaker_module, "SPANS", 2)
+    still, fps = portrait(), 10
+    frames = []
+    for k in range(4 * fps):
+        small = cv2.resize(with_open_mouth(still, 5 + 5 * np.sin(2.4 * k)), (192, 192), interpolation=cv2.INTER_AREA)
+        frames.append(np.concatenate([still, np.pad(small[:, ::-1], ((0, 64), (0, 64), (0, 0)), mode="edge")], 1))
+    info = replace(INFO, width=512, height=256, fps=Fraction(fps), num_frames=len(frames))
+    with Landmarker(num_faces=4) as landmarker:
+        people = group([landmarker.detect(frame) for frame in frames[::8]])
+    voice = np.zeros(4 * 16000, np.float32)
+    mouths = watch(iter(frames), info, people, voice)
+    moved = {mouth.person.centre[0] > 256: mouth.movement for mouth in mouths}
+    assert moved[True] > 2 * TALKS > 4 * moved[False]
+    person, why = choose(mouths, Path("v.mp4"))
+    assert person.centre[0] > 256 and "moves and speaks" in why
+
+
+def test_the_loudest_second_of_each_part_is_watched() -> None:
+    voice = np.zeros(8 * 16000, np.float32)
+    voice[int(2.5 * 16000) : int(3.5 * 16000)] = voice[int(6.25 * 16000) : int(7.25 * 16000)] = 0.1
+    assert span_starts(8.0, voice, 2) == [2.5, 6.25]
+    silent = span_starts(8.0, np.zeros(0, np.float32), 2)
+    assert len(silent) == 2 and silent[0] < 3 < 4 < silent[1]
+    assert len(span_starts(3.2, voice, 8)) == 3
