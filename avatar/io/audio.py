@@ -21,6 +21,8 @@ SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
 SAMPLE_RATES = (1000, 1_536_000)  # hertz
+# Containers that say how long they are. Of the others FFmpeg guesses it from the bit rate, or from the last time stamp.
+_EXACT = {"mov", "mp4", "matroska", "webm", "wav", "w64", "flac", "ogg", "aiff", "au", "caf", "avi", "asf", "mxf"}
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 
 
@@ -68,7 +70,9 @@ def probe_audio(path: Path | str, track: int | None = None) -> AudioInfo:
         with open_media(path, "audio") as container:
             stream = container.streams.audio[choice.index]
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-            if stream.duration is not None and stream.time_base:
+            if not _EXACT & set(container.format.name.split(",")):
+                duration = None
+            elif stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
             else:
                 duration = container.duration / av.time_base if container.duration else None
@@ -91,7 +95,7 @@ def probe_audio(path: Path | str, track: int | None = None) -> AudioInfo:
 
 def stream_audio(
     path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE,
-    track: int | None = None, told: list[Treatment] | None = None,
+    track: int | None = None, timing: TimingReport | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """Decode a file piece by piece in constant memory.
 
@@ -106,7 +110,7 @@ def stream_audio(
             a video, give the time of its first frame.
         sample_rate: Hertz, of the result.
         track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
-        told: Gets what was done to the time of the audio, when all of it is read.
+        timing: Gets what is done to the time of the audio, as it is read.
 
     Yields:
         [chunk_seconds * sample_rate] float32 mono, nominally within -1..1.
@@ -114,22 +118,22 @@ def stream_audio(
     Raises:
         AvatarError: Missing, unreadable, without audio, of zero length, or with samples that are not numbers.
     """
-    return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate, track=track, told=told)[1]
+    return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate, track=track, timing=timing)[1]
 
 
 def open_audio(
     path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE,
-    track: int | None = None, told: list[Treatment] | None = None,
+    track: int | None = None, timing: TimingReport | None = None,
 ) -> tuple[AudioInfo, Iterator[np.ndarray]]:  # fmt: skip
     """Read the header of a file, and its samples as :func:`stream_audio` gives them."""
     info = probe_audio(path, track)  # at once, not at the first chunk
-    samples = _decode(Path(path), info.choice, info.start if start is None else start, sample_rate, told)
+    samples = _decode(Path(path), info.choice, info.start if start is None else start, sample_rate, timing)
     return info, _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
 
 
 def load_audio(
     path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE, most_seconds: float | None = None,
-    track: int | None = None, told: list[Treatment] | None = None,
+    track: int | None = None, timing: TimingReport | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Decode a whole file to [N] float32 mono; see :func:`stream_audio`.
 
@@ -137,7 +141,7 @@ def load_audio(
         AvatarError: It cannot be decoded, or is longer than ``most_seconds``: then decoding stops there.
     """
     chunks, count = [], 0
-    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate, track=track, told=told):
+    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate, track=track, timing=timing):
         chunks.append(chunk)
         count += len(chunk)
         if most_seconds is not None and count > most_seconds * sample_rate:
@@ -148,7 +152,7 @@ def load_audio(
 
 
 def read_audio(
-    path: Path | str, start: float, duration: float, track: int | None = None, told: list[Treatment] | None = None
+    path: Path | str, start: float, duration: float, track: int | None = None, treatments: list[Treatment] | None = None
 ) -> Iterator[np.ndarray]:
     """Read the audio of a video, exactly as long as it: int16 mono chunks at 16 kHz, gaps as silence.
 
@@ -157,7 +161,7 @@ def read_audio(
         start: Time of the first frame on the file's clock, seconds.
         duration: Seconds.
         track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
-        told: Gets which track and channel were taken, and what was done to the time of the audio.
+        treatments: Gets which track and channel were taken, and what was done to the time of the audio.
 
     Yields:
         int16 [n]; nothing if there is no audio track.
@@ -170,8 +174,8 @@ def read_audio(
             return
     total = round(duration * SAMPLE_RATE)
     written = 0
-    timing: list[Treatment] = []
-    info, chunks = open_audio(path, start=start, track=track, told=timing)
+    timing = TimingReport()
+    info, chunks = open_audio(path, start=start, track=track, timing=timing)
     for chunk in chunks:
         chunk = chunk[: total - written]
         written += len(chunk)
@@ -180,8 +184,8 @@ def read_audio(
             break
     if written < total:
         yield np.zeros(total - written, np.int16)
-    if told is not None:
-        told += [*info.treatments, *timing]
+    if treatments is not None:
+        treatments += [*info.treatments, *timing.treatments()]
 
 
 def write_wav(path: Path | str, chunks: np.ndarray | Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE) -> int:
@@ -231,16 +235,13 @@ def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = S
 
 
 def _decode(
-    path: Path, choice: AudioChoice, start: float, sample_rate: int, told: list[Treatment] | None
+    path: Path, choice: AudioChoice, start: float, sample_rate: int, timing: TimingReport | None
 ) -> Iterator[np.ndarray]:
     total = 0
-    report = TimingReport()
-    for block in decode(path, choice, start=start, rate=sample_rate, report=report):
+    for block in decode(path, choice, start=start, rate=sample_rate, report=timing):
         total += block.shape[1]
         if block.shape[1]:
             yield block[0]
-    if told is not None:
-        told += report.treatments()
     if total == 0:
         raise AvatarError(f"{path} contains no audio: its audio track has zero length.", fix=ADVICE["audio"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,9 +35,13 @@ class Downmix:
         rate: Hertz, of the result.
         layout: "mono" or "stereo".
         channel: Number of the only channel to take, from 0; None: mix all.
+
+    Attributes:
+        channels: Of the result.
     """
 
     def __init__(self, rate: int, layout: str, channel: int | None = None) -> None:
+        self.channels = 1 if layout == "mono" else 2
         self._rate, self._layout, self._channel = rate, layout, channel
         self._graph: Graph | None = None
         self._kind: tuple[str, int, str] | None = None
@@ -87,7 +92,7 @@ class Downmix:
             options += ":rematrix_maxval=1"  # or FFmpeg makes floats louder than integers, by 3 dB for stereo
         links.append(graph.add("aresample", options))
         links.append(graph.add("abuffersink"))
-        for before, after in zip(links, links[1:], strict=False):
+        for before, after in itertools.pairwise(links):
             before.link_to(after)
         graph.configure()
         return graph
@@ -137,7 +142,6 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
     skip = 0
     clock = 0.0  # seconds of samples since the last jump
     stretch = Stretch(rate)
-    channels = 1 if mix._layout == "mono" else 2  # pyright: ignore[reportPrivateUsage]
 
     def cut(block: np.ndarray) -> np.ndarray:
         nonlocal skip, given
@@ -149,7 +153,7 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
     def rest() -> Iterator[np.ndarray]:
         for block in mix.flush():
             yield cut(stretch.push(block))
-        yield cut(stretch.push(np.zeros((channels, 0), np.float32), last=True))
+        yield cut(stretch.push(np.zeros((mix.channels, 0), np.float32), last=True))
 
     for frame, at, jump, correction in frames:
         if jump:
@@ -161,7 +165,7 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
                 raise ValueError("it begins more than an hour late")
             while given < place:
                 size = min(place - given, _SILENCE_BLOCK)
-                yield np.zeros((channels, size), np.float32)
+                yield np.zeros((mix.channels, size), np.float32)
                 given += size
         stretch.correct(clock, correction)
         clock += frame.samples / max(1, frame.sample_rate)
@@ -178,9 +182,9 @@ def _frames(container: InputContainer, stream: AudioStream, path: Path, start: f
     # Other streams of the file are read by `steady_packets`, which knows the time of all of them.
     for packet in steady_packets(container, [stream]):
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and packet.time_base and packet.size and start > _RUN_UP_SECONDS:
-            if float(stamp * packet.time_base) < start - _RUN_UP_SECONDS:
-                continue
+        time = start if stamp is None or not packet.time_base else float(stamp * packet.time_base)
+        if packet.size and time < start - _RUN_UP_SECONDS:
+            continue
         packets += 1
         try:
             frames = packet.decode()

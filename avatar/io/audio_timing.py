@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,24 +36,24 @@ class TimingReport:
         dropped: Seconds left out where stamps overlap.
         jumps: Gaps and overlaps.
         drift: Seconds by which the track was stretched (> 0) or shortened all in all.
+        retimed: Whether it was stretched or shortened anywhere.
     """
 
     filled: float = 0.0
     dropped: float = 0.0
     jumps: int = 0
     drift: float = 0.0
-    _sliding: bool = field(default=False, repr=False)
+    retimed: bool = False
 
     def treatments(self) -> tuple[Treatment, ...]:
         """Say it in words."""
         found = []
         if self.jumps:
-            found.append(Treatment("audio-gaps", f"{self.jumps} jumps of the time stamps of the audio were followed: "
-                                   f"{self.filled:.2f} s of silence put in, {self.dropped:.2f} s left out."))  # fmt: skip
-        if self._sliding:
-            word = "stretched" if self.drift > 0 else "shortened"
-            found.append(Treatment("audio-retimed", "The samples and the time stamps of the audio ran apart; "
-                                   f"it was {word} by {abs(self.drift):.2f} s in all to stay in step."))  # fmt: skip
+            done = f"{self.filled:.2f} s of silence put in, {self.dropped:.2f} s left out"
+            found.append(Treatment("audio-gaps", f"Jumps of the time stamps of the audio: {self.jumps}; {done}."))
+        if self.retimed:
+            done = f"{'stretched' if self.drift > 0 else 'shortened'} by {abs(self.drift):.2f} s in all"
+            found.append(Treatment("audio-retimed", f"The audio ran apart from its time stamps; it was {done}."))
         return tuple(found)
 
 
@@ -133,10 +133,11 @@ class _Placer:
             middle = median(other.off for other in part)
             if abs(middle - self._now) > _DRIFT_SECONDS:
                 self._sliding = held.clock, self._now - self._smooth(part, held.clock)
-                self._report._sliding = True  # pyright: ignore[reportPrivateUsage]
+                self._report.retimed = True
         if self._sliding is not None:
             since, distance = self._sliding
-            self._now = self._smooth(part, held.clock) + distance * float(np.exp((since - held.clock) / _SETTLE_SECONDS))
+            settling = distance * float(np.exp((since - held.clock) / _SETTLE_SECONDS))
+            self._now = self._smooth(part, held.clock) + settling
             self._report.drift = self._ended + self._now - self._first
         return TimedFrame(held.frame, held.clock + self._now, held.jump, self._now - self._first)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from av import AudioStream
+    from av import AudioFrame, AudioStream
     from av.container import InputContainer
 
 RATE = 16_000
@@ -33,10 +34,13 @@ _WINDOW = 4000  # samples; channels are compared in quarters of a second
 _LOUD_BELOW = 25.0  # dB below the loudest windows
 _MIX_LOSES_DB = 5.5  # against the best channel; equal voices that have nothing in common lose 3
 _LOSING_SHARE = 0.1  # of the loud windows
+_OPPOSED = -0.3  # correlation of channels that cancel each other
+_CANCELLING_SHARE = 0.05  # of the loud windows
+_COMPARABLE_DB = 20.0  # by which a channel may be quieter and still cancel something
 _LEADS_DB, _LEADS_SHARE = 3.0, 0.9  # the best channel is about the loudest one in so many of them
 
 
-class Heard(IntEnum):
+class AudioContent(IntEnum):
     """What a track or a channel carries, from the least to the most useful."""
 
     SILENCE = 0
@@ -99,43 +103,36 @@ def excerpts(container: InputContainer, streams: Sequence[AudioStream], seconds:
 def _listen(
     container: InputContainer, streams: Sequence[AudioStream], found: dict[int, Excerpts], at: float | None, most: float
 ) -> None:
-    """Decode one place of every track until each has enough."""
+    """Decode one place of every track until each has enough, or the place is over."""
     import av
 
     blocks: dict[int, list[np.ndarray]] = {stream.index: [] for stream in streams}
     mixers = {stream.index: _Channels() for stream in streams}
     left = {stream.index: most for stream in streams}
-    read = 0
-    try:
+    with suppress(av.FFmpegError):  # what there is must do; reading it in earnest says what is wrong
         for packet in container.demux(*streams):
             index = packet.stream.index
-            read += packet.size
-            if index not in left:
-                continue
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if at is not None and stamp is not None and packet.time_base:
+            if stamp is not None and packet.time_base is not None:
                 time = float(stamp * packet.time_base)
+                at = time if at is None else at
                 if time < at - 0.5:
                     continue
-                if time > at + 2 * most:  # a pause, or a track that is thin
-                    left.pop(index)
-            try:
-                for frame in packet.decode():
-                    blocks[index] += mixers[index].push(frame)
-                    if index in left:
-                        left[index] -= frame.samples / max(1, frame.sample_rate)
-            except (av.FFmpegError, ValueError):
+                if time > at + 2 * most:
+                    break
+            if left[index] <= 0:
                 continue
-            if left.get(index, 1.0) <= 0:
-                left.pop(index)
-            if not left:
+            with suppress(av.FFmpegError, ValueError):
+                for frame in cast("list[AudioFrame]", packet.decode()):
+                    blocks[index] += mixers[index].push(frame)
+                    left[index] -= frame.samples / max(1, frame.sample_rate)
+            if max(left.values()) <= 0:
                 break
-    except av.FFmpegError:
-        pass  # what there is must do; reading it in earnest says what is wrong
     for index, parts in blocks.items():
         parts += mixers[index].flush()
         if parts and min(map(len, parts)) == max(map(len, parts)):
-            found[index].places.append(np.nan_to_num(np.concatenate(parts, 1), nan=0.0, posinf=0.0, neginf=0.0))
+            samples = np.concatenate(parts, 1)
+            found[index].places.append(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 class _Channels:
@@ -146,9 +143,9 @@ class _Channels:
 
         self._resampler = AudioResampler(format="fltp", rate=RATE)
 
-    def push(self, frame: object) -> list[np.ndarray]:
-        frame.pts = None  # type: ignore[attr-defined]
-        return [part.to_ndarray()[:_MOST_CHANNELS] for part in self._resampler.resample(frame)]  # type: ignore[arg-type]
+    def push(self, frame: AudioFrame) -> list[np.ndarray]:
+        frame.pts = None
+        return [part.to_ndarray()[:_MOST_CHANNELS] for part in self._resampler.resample(frame)]
 
     def flush(self) -> list[np.ndarray]:
         try:
@@ -157,7 +154,7 @@ class _Channels:
             return []
 
 
-def heard(places: Sequence[np.ndarray]) -> Heard:
+def audio_content(places: Sequence[np.ndarray]) -> AudioContent:
     """Judge samples [n] of several places: what carries a voice, what changes, what is noise, what is silence.
 
     A voice has a pitch that glides; notes of music stand still, and noise has none.
@@ -165,22 +162,22 @@ def heard(places: Sequence[np.ndarray]) -> Heard:
     return judged(places)[0]
 
 
-def judged(places: Sequence[np.ndarray]) -> tuple[Heard, float]:
+def judged(places: Sequence[np.ndarray]) -> tuple[AudioContent, float]:
     """What is heard, and the share of audible time with a gliding pitch."""
     parts = [_pitch(frames) for samples in places for frames in _frames(samples)]
     if not parts:
-        return Heard.SILENCE, 0.0
+        return AudioContent.SILENCE, 0.0
     level = np.concatenate([level for level, _ in parts])
     glides = np.concatenate([_glides(pitch) for _, pitch in parts])
     if level.max() < _SILENT_DB:
-        return Heard.SILENCE, 0.0
+        return AudioContent.SILENCE, 0.0
     audible = level > max(_SILENT_DB, np.percentile(level, 98) - _AUDIBLE_BELOW)
     share = float(glides[audible].mean())
     if share >= _VOICE_SHARE:
-        return Heard.VOICE, share
+        return AudioContent.VOICE, share
     power = np.convolve(10 ** (level / 10), np.ones(10) / 10, "valid") if len(level) > 10 else 10 ** (level / 10)
     span = 10 * float(np.log10(np.percentile(power, 95) / max(np.percentile(power, 10), 1e-12)))
-    return (Heard.SOUND if span > _CHANGING_DB else Heard.NOISE), share
+    return (AudioContent.SOUND if span > _CHANGING_DB else AudioContent.NOISE), share
 
 
 def _frames(samples: np.ndarray) -> Iterator[np.ndarray]:
@@ -229,18 +226,18 @@ def _glides(period: np.ndarray) -> np.ndarray:
     return result
 
 
-def channel_to_take(heard_places: Excerpts) -> int | None:
+def channel_to_take(samples: Excerpts) -> int | None:
     """Choose the only channel to listen to where mixing all of them would lose the voice; None: mix.
 
     Mixing loses it where channels cancel each other (one is inverted), where the voice is in one channel and the rest
     is noise or silence, and where it is in the centre of many.
     """
-    count = heard_places.channels
+    count = samples.channels
     if count < 2:
         return None
     windows = [
         place[:, : place.shape[1] // _WINDOW * _WINDOW].reshape(len(place), -1, _WINDOW)
-        for place in heard_places.places
+        for place in samples.places
         if place.shape[1] >= _WINDOW and len(place) == count
     ]
     if not windows:
@@ -251,12 +248,14 @@ def channel_to_take(heard_places: Excerpts) -> int | None:
     mixed = np.square(joined.mean(0)).mean(1) + 1e-12
     if 10 * np.log10(power.max()) < _SILENT_DB:
         return None
-    kinds = [heard(heard_places.channel(i)) for i in range(count)] if count <= 8 else [Heard.SOUND] * count
+    kinds = [audio_content(samples.channel(i)) for i in range(count)] if count <= 8 else [AudioContent.SOUND] * count
     best_kind = max(kinds)
     useful = [i for i in range(count) if kinds[i] == best_kind]
     strongest = power[useful].max(0)
     loud = strongest > np.percentile(strongest, 95) * 10 ** (-_LOUD_BELOW / 10)
     best = max(useful, key=lambda i: (round(10 * np.log10(power[i, loud].mean()), 1), -i))
+    if _cancels(joined[:, loud], power[:, loud], best, useful) >= _CANCELLING_SHARE:
+        return best
     leads = (power[best, loud] >= strongest[loud] * 10 ** (-_LEADS_DB / 10)).mean()
     if leads < _LEADS_SHARE:
         return None
@@ -265,3 +264,13 @@ def channel_to_take(heard_places: Excerpts) -> int | None:
     noise = np.square(joined[useless].sum(0) / count).mean(1) if useless else np.zeros(len(mixed))
     loses = (mixed[loud] < power[best, loud] * 10 ** (-_MIX_LOSES_DB / 10)) | (noise[loud] > 0.01 * mixed[loud])
     return best if loses.mean() >= _LOSING_SHARE else None
+
+
+def _cancels(windows: np.ndarray, power: np.ndarray, best: int, useful: Sequence[int]) -> float:
+    """The share of windows [C, W, n] in which another channel of comparable power [C, W] opposes the best one."""
+    opposed = np.zeros(power.shape[1], bool)
+    for other in useful:
+        alike = power[other] > power[best] * 10 ** (-_COMPARABLE_DB / 10)
+        correlation = (windows[best] * windows[other]).mean(1) / np.sqrt(power[best] * power[other])
+        opposed |= alike & (correlation < _OPPOSED)
+    return float(opposed.mean()) if len(opposed) else 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar.errors import AvatarError
-from avatar.io.listening import Excerpts, Heard, channel_to_take, excerpts, heard
+from avatar.io.listening import AudioContent, Excerpts, audio_content, channel_to_take, excerpts
 from avatar.io.media import Treatment, open_media
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _BESIDE = (
     "clean_effects", "non_diegetic",
 )  # fmt: skip
 _CARRIES = {
-    Heard.SILENCE: "is silent",
-    Heard.NOISE: "is only noise",
-    Heard.SOUND: "has no voice",
-    Heard.VOICE: "is spoken, too",
+    AudioContent.SILENCE: "is silent",
+    AudioContent.NOISE: "is only noise",
+    AudioContent.SOUND: "has no voice",
+    AudioContent.VOICE: "is spoken, too",
 }
 _NO_VIDEO = ("attached_pic", "timed_thumbnails", "still_image")  # a cover or a list of previews does not move
 
@@ -52,7 +52,7 @@ def video_track(container: InputContainer, path: Path | str, wanted: int | None 
     return min(usable, key=_rank)
 
 
-def told_of_video_track(container: InputContainer, chosen: VideoStream, wanted: int | None) -> tuple[Treatment, ...]:
+def video_track_treatments(container: InputContainer, chosen: VideoStream, wanted: int | None) -> tuple[Treatment, ...]:
     """Say which video track was taken, where a file has several."""
     moving = [s for s in container.streams.video if not any(_has(s, name) for name in _NO_VIDEO)]
     if len(moving) < 2:
@@ -69,13 +69,13 @@ class AudioChoice:
     Attributes:
         index: Of the track among the audio tracks, from 0.
         channel: The only channel that is listened to, from 0; None: all, mixed.
-        heard: What it carries; None where nobody listened.
+        content: What it carries; None where nobody listened.
         treatments: Which track and which channel were taken and why, where there was a choice.
     """
 
     index: int
     channel: int | None = None
-    heard: Heard | None = None
+    content: AudioContent | None = None
     treatments: tuple[Treatment, ...] = ()
 
 
@@ -117,7 +117,7 @@ def _choose_audio(
             candidates = sorted((s for s in tracks if s.codec_context is not None), key=_rank)
         if not candidates:
             raise AvatarError(
-                f"The audio of {path} is coded in a way that FFmpeg does not know.",
+                f"{path} has audio that is coded in a way that FFmpeg does not know.",
                 fix="Convert it, for example to AAC.",
             )
         if len(candidates) == 1 and candidates[0].codec_context.channels < 2 and not listen:
@@ -125,29 +125,30 @@ def _choose_audio(
         else:
             seconds = container.duration / 1_000_000 if container.duration else None
             places = excerpts(container, candidates, seconds)
-    channels = {index: channel_to_take(place) for index, place in places.items() if place.places}
-    kinds = {}
-    if len(candidates) > 1 or listen:
-        for index, place in places.items():
-            channel = channels.get(index)
-            kinds[index] = heard(place.mixed() if channel is None else place.channel(channel))
-    best = max(candidates, key=lambda s: kinds.get(s.index, Heard.SILENCE))  # the first of equal ones
-    told = [] if len(tracks) < 2 else [_told_track(tracks, candidates[0], best, kinds, wanted)]
-    channel = channels.get(best.index)
-    if channel is not None:
-        told.append(_told_channel(best, channel))
-    number = [s.index for s in tracks].index(best.index)
-    return AudioChoice(number, channel, kinds.get(best.index), tuple(told))
+        channels = {index: channel_to_take(place) for index, place in places.items() if place.places}
+        kinds = {}
+        if len(candidates) > 1 or listen:
+            for index, place in places.items():
+                channel = channels.get(index)
+                kinds[index] = audio_content(place.mixed() if channel is None else place.channel(channel))
+        best = max(candidates, key=lambda s: kinds.get(s.index, AudioContent.SILENCE))  # the first of equal ones
+        told = [] if len(tracks) < 2 else [_told_track(tracks, candidates[0], best, kinds, wanted)]
+        channel = channels.get(best.index)
+        if channel is not None:
+            told.append(_told_channel(best, channel))
+        number = [s.index for s in tracks].index(best.index)
+        return AudioChoice(number, channel, kinds.get(best.index), tuple(told))
 
 
 def _told_track(
-    tracks: Sequence[AudioStream], first: AudioStream, best: AudioStream, kinds: Mapping[int, Heard], wanted: int | None
-) -> Treatment:
+    tracks: Sequence[AudioStream], first: AudioStream, best: AudioStream, kinds: Mapping[int, AudioContent],
+    wanted: int | None,
+) -> Treatment:  # fmt: skip
     number = {s.index: i for i, s in enumerate(tracks, 1)}
     if wanted is not None:
         why = "as asked for"
     elif best.index != first.index:
-        why = f"track {number[first.index]} {_CARRIES[kinds.get(first.index, Heard.SILENCE)]}"
+        why = f"track {number[first.index]} {_CARRIES[kinds.get(first.index, AudioContent.SILENCE)]}"
     elif _has(best, "default"):
         why = "the default one"
     else:
