@@ -89,14 +89,17 @@ def told_of_pictures(seen: Survey, look: Look, declared: Fraction | None) -> Ite
         yield Treatment(
             "one-size", f"The size changes ({listed}); all frames were brought to {look.width}x{look.height}{edges}."
         )
-    yield from _colours(seen)
+    yield from _colours(seen, look)
     yield from _fields(seen)
 
 
-def _colours(seen: Survey) -> Iterator[Treatment]:
+def _colours(seen: Survey, look: Look) -> Iterator[Treatment]:
     for kind in seen.colours:
         if kind.hdr:
-            yield Treatment("tone-mapped", f"High dynamic range ({kind}) was tone mapped to SDR BT.709.")
+            yield Treatment(
+                "tone-mapped",
+                f"High dynamic range ({kind}) was tone mapped to SDR BT.709, white at {look.white:.0f} cd/m2.",
+            )
         elif not kind.plain:
             yield Treatment("primaries", f"Colours of {kind} were converted to BT.709.")
 

@@ -21,6 +21,7 @@ from avatar.io import tracks
 from avatar.io.audio import probe_audio
 from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets
+from avatar.io.colour import white_of
 from avatar.io.media import Treatment, open_media
 from avatar.io.picture import Developer, Look, check_colours, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
@@ -141,7 +142,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = end - start if cadence is not None else span + last
     _check_count(duration, fps, len(times), path)
-    look = Look(*seen.size, scan.pixel, seen.interlaced)
+    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks))
     turn = seen.orientations.most_common(1)[0][0]
     return VideoInfo(
         path=path, width=look.width, height=look.height, rotation=turn.turn, fps=fps, start=start, duration=duration,
