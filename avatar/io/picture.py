@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -156,6 +157,19 @@ class Look:
     white: float = WHITE
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A frame that is to be developed, and the width of its pixels by their height."""
+
+    frame: av.VideoFrame
+    pixel: Fraction
+
+    @property
+    def time(self) -> float | None:
+        """Seconds on the file's clock; None where the file does not say."""
+        return self.frame.time
+
+
 class Developer:
     """Turns the decoded frames of one stream into images; holds on to what that needs."""
 
@@ -165,15 +179,25 @@ class Developer:
         self._colours: ColourGraph | None = None
         self._orientations = Orientations()
 
-    def progressive(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Deinterlace frames where the video is interlaced; one frame for every frame."""
-        return frames if self._look.fields is None else deinterlaced(frames, self._look.fields, self._stream.time_base)
+    def shots(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
+        """Take decoded frames as they come, deinterlaced where the video is interlaced: one shot for every frame."""
+        shapes: deque[Fraction] = deque()
 
-    def image(self, frame: av.VideoFrame) -> np.ndarray:
-        """Develop a frame into uint8 RGB [height, width, 3]."""
-        look = self._look
+        def noted() -> Iterator[av.VideoFrame]:
+            for frame in frames:
+                shapes.append(self._pixels.next())
+                yield frame
+
+        fields = self._look.fields
+        source = noted() if fields is None else deinterlaced(noted(), fields, self._stream.time_base)
+        for frame in source:
+            yield Shot(frame, shapes.popleft())
+
+    def image(self, shot: Shot) -> np.ndarray:
+        """Develop a shot into uint8 RGB [height, width, 3]."""
+        look, frame = self._look, shot.frame
         orientation = self._orientations.next(frame)
-        size = shown_size(frame, self._pixels.next(), orientation)
+        size = shown_size(frame, shot.pixel, orientation)
         wanted = _fitted(size, (look.width, look.height))
         stored = wanted[::-1] if orientation.transposed else wanted
         scaled = {} if (frame.width, frame.height) == stored else {"width": stored[0], "height": stored[1]}

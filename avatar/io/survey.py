@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar.io.colour import ColourKind, colour_of, peak_light
-from avatar.io.picture import Orientation, Orientations, PixelShapes, shown_size
+from avatar.io.picture import Orientation, Orientations, PixelShapes, check_colours, shown_size
 
 if TYPE_CHECKING:
     import av
@@ -76,13 +77,19 @@ class Survey:
         return float(np.median(steps)) if len(steps) else None
 
 
-def survey(spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pixel: Fraction | None) -> Survey:
+def survey(
+    spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pixel: Fraction | None, path: Path
+) -> Survey:
     """Look at spans of frames.
 
     Args:
         spans: Each gives frames that follow each other.
         stream: Where they come from.
         pixel: Shape of a pixel that the container says; None: the coded stream says it.
+        path: The file, for errors.
+
+    Raises:
+        AvatarError: The colours are of a kind that cannot be converted.
     """
     found = Survey()
     pixels = PixelShapes(stream, pixel)
@@ -97,6 +104,8 @@ def survey(spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pix
             found.sizes[shown_size(frame, shape, orientation)] += 1
             found.orientations[orientation] += 1
             kind = colour_of(frame)
+            if kind not in found.colours:
+                check_colours(frame, kind, path)
             if kind.hdr and found.colours[kind] % _PEAK_EVERY == 0:
                 found.peaks.append(peak_light(frame, kind))
             found.colours[kind] += 1

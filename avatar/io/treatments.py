@@ -13,6 +13,7 @@ from avatar.io.survey import Survey
 _HOUR = 3600.0
 _HELD_FRAMES = 1.5  # that the last one stands for
 _STILL_LEVELS = 0.6  # of change: less may be a repeat
+_LEAST_FRAMES = 50  # a shorter video is not judged
 _REPEATS_TOLD = 0.1  # of the frames
 
 
@@ -115,7 +116,7 @@ def _fields(seen: Survey) -> Iterator[Treatment]:
 
 def _repeats(seen: Survey) -> float:
     known = [change for change in seen.changes if change == change]
-    return sum(change < _STILL_LEVELS for change in known) / max(1, len(known))
+    return sum(change < _STILL_LEVELS for change in known) / max(_LEAST_FRAMES, len(known))
 
 
 def _rate(fps: Fraction) -> str:
