@@ -12,13 +12,15 @@ from fractions import Fraction
 
 import numpy as np
 
-_TRUE_RATES = [Fraction(r) for r in ("10", "12", "25/2", "15", "20", "24000/1001", "24", "25", "30000/1001", "30", "50")]
+_TRUE_RATES = [
+    Fraction(r) for r in ("10", "12", "25/2", "15", "20", "24000/1001", "24", "25", "30000/1001", "30", "50")
+]
 _SHARES = [Fraction(1, 2), Fraction(1, 3), Fraction(2, 3), Fraction(3, 4), Fraction(4, 5), Fraction(5, 6)]
 _LEAST_SHARE = 0.2  # of the frames that are new
 _PHASES = 60
-_AGREE = 0.94  # of the repeats, and of the new frames, where the pattern says
-_CLEAR = 4.0  # times that a new frame changes more than a repeat
-_NO_CHANGE = 0.6  # levels, in the block that changes most: less may be a repeat
+_APART = 0.93  # chance that a new frame changes more than a repeat: 0.5 is none, by luck it reaches 0.7
+_LUCK = 0.5  # more of that chance, by the number of repeats: a few are small by accident
+_CLEAR = 2.0  # times that it changes more, in the middle
 _LEAST_FRAMES = 48
 
 
@@ -48,35 +50,40 @@ def find_cadence(slots: np.ndarray, changes: np.ndarray, fps: Fraction) -> Caden
     Returns:
         None where there are no repeats, or no pattern.
     """
-    few = changes < _NO_CHANGE
-    if len(slots) < _LEAST_FRAMES or few.mean() < 0.03 or (~few).mean() < _LEAST_SHARE:
+    if len(slots) < _LEAST_FRAMES:
         return None
     shares = {rate / fps for rate in _TRUE_RATES} | set(_SHARES)
-    best: tuple[float, Fraction, np.ndarray] | None = None
     phases = np.arange(_PHASES) / _PHASES
-    for share in sorted(s for s in shares if _LEAST_SHARE <= s < 0.97):
-        at = np.floor(slots[None] * float(share) + phases[:, None] + 1e-9)
-        new = at > np.floor((slots[None] - 1) * float(share) + phases[:, None] + 1e-9)
-        agree = np.minimum(_mean(few, ~new), _mean(~few, new))
-        if best is None or agree.max() > best[0] + 1e-6:
-            best = float(agree.max()), share, phases[agree > agree.max() - 1e-6]
-            predicted = new[int(agree.argmax())]
-            clear = float(np.median(changes[predicted])) > _CLEAR * float(np.median(changes[~predicted]))
-            if not clear:
-                best = 0.0, share, phases
-    if best is None or best[0] < _AGREE:
+    ranks = _ranks(changes)
+    best, share, fitting, pattern = 0.0, Fraction(1), phases, np.ones(len(slots), bool)
+    for tried in sorted((s for s in shares if _LEAST_SHARE <= s < 0.97), key=lambda s: s.denominator):
+        now = np.floor(slots * float(tried) + phases[:, None] + 1e-9)
+        new = now > np.floor((slots - 1) * float(tried) + phases[:, None] + 1e-9)
+        apart = _apart(ranks, new)
+        if apart.max() > best + 1e-6:
+            best, share, pattern = float(apart.max()), tried, new[int(apart.argmax())]
+            fitting = phases[apart > best - 1e-6]
+    needed = _APART + _LUCK / max(1, int((~pattern).sum()))
+    if best < needed or np.median(changes[pattern]) <= _CLEAR * np.median(changes[~pattern]):
         return None
-    _, share, fitting = best
-    phase = _middle(fitting)
-    begin = -phase / float(share) + 0.5
+    begin = 0.5 - _middle(fitting) / float(share)
     if begin < -0.5:
         begin += 1 / float(share)
     return Cadence(share * fps, begin, (1 / float(share) - 1) / 2)
 
 
-def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Share of ``values`` [N] that hold where the rows of ``where`` [P, N] do; 0 for none."""
-    return (values[None] & where).sum(1) / np.maximum(1, where.sum(1))
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Rank [N] of every value from 1, the same for equal ones."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
+
+
+def _apart(ranks: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Chance [P] that a frame of pattern [P, N] changes more than one outside it (Mann-Whitney)."""
+    inside = new.sum(1)
+    outside = new.shape[1] - inside
+    above = (ranks * new).sum(1) - inside * (inside + 1) / 2
+    return above / np.maximum(1, inside * outside)
 
 
 def _middle(phases: np.ndarray) -> float:

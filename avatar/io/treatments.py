@@ -13,6 +13,7 @@ from avatar.io.survey import Survey
 _HOUR = 3600.0
 _HELD_FRAMES = 1.5  # that the last one stands for
 _STILL_LEVELS = 0.6  # of change: less may be a repeat
+_LEAST_FRAMES = 50  # a shorter video is not judged
 _REPEATS_TOLD = 0.1  # of the frames
 
 
@@ -52,8 +53,14 @@ def told_of_time(
         yield Treatment("held-frame", f"The last frame is shown for {held / float(stored):.1f} s.")
 
 
-def told_of_pictures(seen: Survey, look: Look) -> Iterator[Treatment]:
-    """Say what is done to the pictures."""
+def told_of_pictures(seen: Survey, look: Look, declared: Fraction | None) -> Iterator[Treatment]:
+    """Say what is done to the pictures.
+
+    Args:
+        seen: The surveyed frames.
+        look: What they are brought to.
+        declared: Width of a pixel by its height, as the header says.
+    """
     orientation, _ = seen.orientations.most_common(1)[0]
     if orientation.turn:
         yield Treatment("turned", f"The picture was turned by {orientation.turn} degrees clockwise, as the file asks.")
@@ -70,6 +77,11 @@ def told_of_pictures(seen: Survey, look: Look) -> Iterator[Treatment]:
             f"Pixels of {pixel.numerator}:{pixel.denominator} were made square: "
             f"the picture has {look.width}x{look.height}.",
         )
+    elif declared and abs(declared - 1) > 0.5:
+        shape = f"{declared.numerator}:{declared.denominator}"
+        yield Treatment(
+            "pixel-shape", f"The file says that pixels are {shape}, which cannot be; they were kept square."
+        )
     if len(seen.sizes) > 1:
         others = [size for size in seen.sizes if size != seen.size]
         listed = ", ".join(f"{width}x{height}" for width, height in sorted(others))
@@ -78,14 +90,17 @@ def told_of_pictures(seen: Survey, look: Look) -> Iterator[Treatment]:
         yield Treatment(
             "one-size", f"The size changes ({listed}); all frames were brought to {look.width}x{look.height}{edges}."
         )
-    yield from _colours(seen)
+    yield from _colours(seen, look)
     yield from _fields(seen)
 
 
-def _colours(seen: Survey) -> Iterator[Treatment]:
+def _colours(seen: Survey, look: Look) -> Iterator[Treatment]:
     for kind in seen.colours:
         if kind.hdr:
-            yield Treatment("tone-mapped", f"High dynamic range ({kind}) was tone mapped to SDR BT.709.")
+            yield Treatment(
+                "tone-mapped",
+                f"High dynamic range ({kind}) was tone mapped to SDR BT.709, white at {look.white:.0f} cd/m2.",
+            )
         elif not kind.plain:
             yield Treatment("primaries", f"Colours of {kind} were converted to BT.709.")
 
@@ -101,7 +116,7 @@ def _fields(seen: Survey) -> Iterator[Treatment]:
 
 def _repeats(seen: Survey) -> float:
     known = [change for change in seen.changes if change == change]
-    return sum(change < _STILL_LEVELS for change in known) / max(1, len(known))
+    return sum(change < _STILL_LEVELS for change in known) / max(_LEAST_FRAMES, len(known))
 
 
 def _rate(fps: Fraction) -> str:

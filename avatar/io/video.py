@@ -21,9 +21,10 @@ from avatar.io import tracks
 from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
-from avatar.io.clock import Jump, steady_packets
+from avatar.io.clock import Jump, is_joinable, steady_packets
+from avatar.io.colour import white_of
 from avatar.io.media import Treatment, open_media
-from avatar.io.picture import Developer, Look, check_colours, near_turn, pixel_shape
+from avatar.io.picture import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
 from avatar.io.treatments import told_of_pictures, told_of_time
 
@@ -93,6 +94,7 @@ class _Scan:
         announced: Seconds of video that the header promises; 0 for none.
         nominal: Rate that the header gives.
         jumps: Places where time stamps started again or leapt.
+        declared_pixel: Width of a pixel by its height, as the header says.
         pixel: Shape of a pixel that the container gives; None where it leaves that to the coded stream.
         has_audio: Whether there is an audio track.
         treatments: Which track was taken.
@@ -103,6 +105,7 @@ class _Scan:
     announced: float
     nominal: Fraction | None
     jumps: list[Jump]
+    declared_pixel: Fraction | None
     pixel: Fraction | None
     has_audio: bool
     treatments: tuple[Treatment, ...]
@@ -139,7 +142,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = end - start if cadence is not None else span + last
     _check_count(duration, fps, len(times), path)
-    look = Look(*seen.size, scan.pixel, seen.interlaced)
+    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks))
     turn = seen.orientations.most_common(1)[0][0]
     return VideoInfo(
         path=path, width=look.width, height=look.height, rotation=turn.turn, fps=fps, start=start, duration=duration,
@@ -148,7 +151,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
         treatments=(
             *scan.treatments,
             *told_of_time(scan.jumps, variable, stored, fps, last * float(stored), seen),
-            *told_of_pictures(seen, look),
+            *told_of_pictures(seen, look, scan.declared_pixel),
         ),
     )  # fmt: skip
 
@@ -156,7 +159,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
 def _scan(path: Path, wanted: int | None) -> _Scan:
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
-        pixel = _container_pixel(stream)
+        declared, pixel = stream.sample_aspect_ratio, _container_pixel(stream)
         times: list[int] = []
         jumps: list[Jump] = []
         newest, held = -math.inf, 0
@@ -180,6 +183,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             announced=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0,
             nominal=stream.average_rate or stream.guessed_rate,
             jumps=jumps,
+            declared_pixel=declared,
             pixel=pixel,
             has_audio=bool(container.streams.audio),
             treatments=tracks.told_of_video_track(container, stream, wanted),
@@ -196,7 +200,7 @@ def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
     """Look at a few spans of a video, at all of a short one, and at the beginning of one that cannot be sought in."""
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
-        _use_threads(stream)
+        _use_threads(container, stream)
 
         def spans() -> Iterator[Iterator[av.VideoFrame]]:
             if scan.jumps or len(scan.times) <= SURVEYED_WHOLE:
@@ -208,11 +212,9 @@ def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
                     container.seek(int(time * 1_000_000), backward=True)
                 yield _first(_decoded(container, stream, path), SPAN_FRAMES)
 
-        seen = survey(spans(), stream, scan.pixel)
+        seen = survey(spans(), stream, scan.pixel, path)
     if seen.first is None:
         raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
-    for kind in seen.colours:
-        check_colours(seen.first, kind, path)
     for orientation in seen.orientations:
         if not near_turn(orientation):
             raise AvatarError(
@@ -283,13 +285,13 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
     """
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path, info.track)
-        _use_threads(stream)
+        _use_threads(container, stream)
         developer = Developer(_look(info), stream)
         count = 0
-        held: av.VideoFrame | None = None
+        held: Shot | None = None
         held_time = 0.0
-        for frame in developer.progressive(_decoded(container, stream, info.path)):
-            time = frame.time - info.start if frame.time is not None else held_time + 1 / float(info.fps)
+        for shot in developer.shots(_decoded(container, stream, info.path)):
+            time = shot.time - info.start if shot.time is not None else held_time + 1 / float(info.fps)
             if held is not None:
                 if time <= held_time:
                     continue  # left over from before a joint
@@ -299,7 +301,7 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
                     image = developer.image(held) if image is None else image
                     yield image
                     count += 1
-            held, held_time = frame, time
+            held, held_time = shot, time
         if held is not None:
             image = developer.image(held)
             while count < info.num_frames:
@@ -316,16 +318,16 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
     seeking = info.steady and info.num_frames > 125 * count  # half of x264's default distance between key frames
     with open_media(info.path) as container:
         stream = _video_stream(container, info.path, info.track)
-        _use_threads(stream)
+        _use_threads(container, stream)
         developer = Developer(_look(info), stream)
-        frames = developer.progressive(_decoded(container, stream, info.path))
+        shots = developer.shots(_decoded(container, stream, info.path))
         for time in wanted:
             if seeking:
                 container.seek(int(time * 1_000_000), backward=True)
-                frames = developer.progressive(_decoded(container, stream, info.path))
-            frame = next((f for f in frames if f.time is None or f.time >= time), None)
-            if frame is not None:
-                yield developer.image(frame)
+                shots = developer.shots(_decoded(container, stream, info.path))
+            shot = next((s for s in shots if s.time is None or s.time >= time), None)
+            if shot is not None:
+                yield developer.image(shot)
 
 
 def _look(info: VideoInfo) -> Look:
@@ -339,10 +341,12 @@ def _video_stream(container: InputContainer, path: Path, wanted: int | None = No
     return stream
 
 
-def _use_threads(stream: av.VideoStream) -> None:
+def _use_threads(container: InputContainer, stream: av.VideoStream) -> None:
     """Let a video be decoded by several threads, where their memory allows it."""
     width, height = declared_size(stream)
-    if width * height <= THREADED_PIXELS:
+    if is_joinable(container):
+        stream.thread_type = "SLICE"  # so that a frame and what the decoder says of its pixels belong together
+    elif width * height <= THREADED_PIXELS:
         stream.thread_type = "AUTO"
     else:
         stream.codec_context.thread_count = 1
