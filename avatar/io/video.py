@@ -186,7 +186,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             declared_pixel=declared,
             pixel=pixel,
             has_audio=bool(container.streams.audio),
-            treatments=tracks.told_of_video_track(container, stream, wanted),
+            treatments=tracks.video_track_treatments(container, stream, wanted),
         )
 
 
