@@ -166,7 +166,7 @@ def _overlap(one: Face, other: Face) -> bool:
 
 
 def moved_face(face: Face, x: float, y: float, scale: float = 1.0) -> Face:
-    """Turn a face of an image that was reduced by ``scale`` and cut at x and y into pixels of the whole."""
+    """Convert a face to pixels of the whole image, of which a part at x and y was reduced by ``scale``."""
     return Face(landmarks=face.landmarks / scale + np.array([x, y, 0], np.float32), arkit=face.arkit)
 
 

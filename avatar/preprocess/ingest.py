@@ -171,11 +171,11 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
         variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=(crop.x, crop.y, crop.side),
         size=size, has_audio=config.audio, face_height=round(face.height, 1), test_start=test_start,
-        face=face.place, recording=[*info.treatments, *heard, *face.told, *told_of_crop(crop, size, config)],
+        face=face.place, recording=[*info.treatments, *heard, *face.treatments, *crop_treatments(crop, size, config)],
     )  # fmt: skip
 
 
-def told_of_crop(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treatment, ...]:
+def crop_treatments(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treatment, ...]:
     """Say which square was cut out where the user chose it, and by how much it was reduced."""
     told = []
     if config.square is not None:

@@ -40,13 +40,13 @@ class LearnedFace:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
         height: Median height in pixels.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
-        told: What the user is told of the choice.
+        treatments: What the user is told of the choice.
     """
 
     boxes: np.ndarray
     height: float
     place: tuple[int, int, int] | None = None
-    told: tuple[Treatment, ...] = ()
+    treatments: tuple[Treatment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +135,8 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
         frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
         person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
-    told = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
-    return _checked(info, person, others, len(samples), told)
+    text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
+    return _checked(info, person, others, len(samples), text)
 
 
 def _plain(people: Sequence[Person], *, has_audio: bool) -> bool:
@@ -195,16 +195,16 @@ def _asked_for(
             )
     others = [other for other in people if other is not person]
     also = f" Not learned: {_listed(others)}." if others else ""
-    told = f"{_capital(str(person))} is learned, as asked for (--face {config.face}).{also}"
-    return _checked(info, person, others, probed, told)
+    text = f"{_capital(str(person))} is learned, as asked for (--face {config.face}).{also}"
+    return _checked(info, person, others, probed, text)
 
 
-def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: int, told: str) -> LearnedFace:
+def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: int, text: str) -> LearnedFace:
     _check_share(info, len(person.views), probed)
     _check_height(info, person, others)
     return LearnedFace(
         boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
-        told=(Treatment("face", told),),
+        treatments=(Treatment("face", text),),
     )  # fmt: skip
 
 

@@ -214,9 +214,9 @@ def test_the_users_square_is_cut_out_as_it_is() -> None:
     assert crop == Crop(101, 50, 300)
     size, trimmed = ingest.working_size(crop, config.size)
     assert (size, trimmed) == (288, Crop(107, 56, 288))
-    assert [t.kind for t in ingest.told_of_crop(trimmed, size, config)] == ["crop"]
-    assert [t.kind for t in ingest.told_of_crop(Crop(0, 0, 900), 512, PrepareConfig())] == ["reduced"]
-    assert ingest.told_of_crop(Crop(0, 0, 288), 288, PrepareConfig()) == ()
+    assert [t.kind for t in ingest.crop_treatments(trimmed, size, config)] == ["crop"]
+    assert [t.kind for t in ingest.crop_treatments(Crop(0, 0, 900), 512, PrepareConfig())] == ["reduced"]
+    assert ingest.crop_treatments(Crop(0, 0, 288), 288, PrepareConfig()) == ()
 
 
 def test_the_face_must_be_whole_in_the_users_square() -> None:

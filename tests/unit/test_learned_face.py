@@ -100,7 +100,7 @@ def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.Monke
         monkeypatch.setattr(Probe, name, lambda *_: pytest.fail("looked again"))
     monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in views])
     face = learned_face(INFO, PrepareConfig(), lambda: pytest.fail("listened"))
-    assert face.place is None and face.told == () and len(face.boxes) == PROBE_FRAMES
+    assert face.place is None and face.treatments == () and len(face.boxes) == PROBE_FRAMES
 
 
 def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pyt
     still, person = picture(300, 350, 340), speaker(1100, 600, 150)
     face = chosen(monkeypatch, still, person, first=merged(still))
     assert face.place is not None and abs(face.place[0] - 1100) < 5 and abs(face.height - 150) < 5
-    (told,) = face.told
+    (told,) = face.treatments
     assert told.kind == "face" and "moves and speaks" in told.text and "the still face at 300,350" in told.text
     assert "--face" in told.text
 
@@ -142,7 +142,7 @@ def test_of_two_people_the_one_who_speaks_is_learned(monkeypatch: pytest.MonkeyP
 def test_the_largest_of_those_who_speak_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     face = chosen(monkeypatch, speaker(300, 300, 240), speaker(1100, 600, 100))
     assert face.place is not None and abs(face.place[0] - 300) < 5
-    assert "the largest" in face.told[0].text
+    assert "the largest" in face.treatments[0].text
 
 
 def test_two_who_both_speak_are_refused_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_two_who_both_speak_are_refused_unless_one_is_named(monkeypatch: pytest.
     for wanted, x in (("1", 300), ("2", 900), ("850,250", 900), ("310,500", 300)):
         face = chosen(monkeypatch, *people, face=wanted)
         assert face.place is not None and abs(face.place[0] - x) < 5
-        assert f"--face {wanted}" in face.told[0].text
+        assert f"--face {wanted}" in face.treatments[0].text
     assert "There is no face 3" in refused(monkeypatch, *people, face="3")
     said = refused(monkeypatch, *people, face="1270,710")
     assert "no face near 1270,710" in said and "the face at 900,310" in said
