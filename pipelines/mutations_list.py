@@ -650,6 +650,30 @@ SOUND = (
 
 PICTURES = (
     Mutation(
+        "still pictures of faces",
+        "avatar/preprocess/faces.py",
+        "shape_change(self.landmarks) < STILL",
+        "shape_change(self.landmarks) < 0",
+        ("tests/unit/test_learned_face.py::test_pictures_are_still_however_they_are_panned_and_enlarged",),
+        "A slide's portrait is learned instead of the speaker.",
+    ),
+    Mutation(
+        "who speaks",
+        "avatar/preprocess/speaker.py",
+        "mouth.movement >= max(TALKS, LESS * most)",
+        "mouth.movement >= 0",
+        ("tests/unit/test_learned_face.py::test_of_two_people_the_one_who_speaks_is_learned",),
+        "The largest listener of a meeting is learned.",
+    ),
+    Mutation(
+        "place of the chosen face",
+        "avatar/preprocess/track.py",
+        "np.array([x - left, y - top]) * scale",
+        "np.array([x, y]) * scale",
+        ("tests/unit/test_track.py::test_the_chosen_face_is_followed_from_the_start_beside_a_larger_one",),
+        "Another face in the crop is followed.",
+    ),
+    Mutation(
         "colour matrix of untagged video",
         "avatar/io/video.py",
         "min(info.width, info.height) >= 720 else Colorspace.ITU601",

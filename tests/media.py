@@ -28,6 +28,18 @@ def portrait() -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(astronaut()[0:280, 90:370]), (256, 256), interpolation=cv2.INTER_AREA)
 
 
+def with_open_mouth(picture: np.ndarray, pixels: float) -> np.ndarray:
+    """The portrait with its lower lip pulled down, and the dark of the mouth between the lips."""
+    middle, line, width = 121.4, 133.8, 38.3  # of the lips in `portrait`
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
+    below = np.clip(y - line, 0, None)
+    pull = pixels * np.exp(-(((x - middle) / (0.6 * width)) ** 2) - (below / (1.2 * width)) ** 2)
+    source = np.where(y > line, np.maximum(y - pull, line), y).astype(np.float32)
+    image = cv2.remap(picture, x, source, cv2.INTER_LINEAR)
+    image[(y > line) & (y - pull <= line) & (np.abs(x - middle) < 0.5 * width)] = (60, 20, 20)
+    return image
+
+
 def shifted(picture: np.ndarray, x: float, y: float, scale: float = 1.0) -> np.ndarray:
     """The picture moved and scaled about its middle, edges repeated."""
     size = picture.shape[0]

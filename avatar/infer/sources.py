@@ -37,13 +37,14 @@ class AudioFile:
 
     Attributes:
         path: The file.
+        track: The audio track, as it was asked for.
 
     Raises:
-        AvatarError: It cannot be read, or has no audio.
+        AvatarError: It cannot be read, has no audio, or no such track.
     """
 
     def __init__(self, path: Path | str, track: int | None = None) -> None:
-        self.path = Path(path)
+        self.path, self.track = Path(path), track
         header, chunks = open_audio(self.path, track=track)
         first = next(chunks)  # a broken file is an error here, before slow work
         self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)

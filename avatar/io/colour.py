@@ -23,6 +23,8 @@ PQ, HLG = 16, 18
 BT709, BT2020 = 1, 9
 _GAMMA = 2.4  # of SDR displays, BT.1886
 WHITE = 203.0  # cd/m2, reference white of HDR, BT.2408
+DARK_WHITE = 100.0  # where the white of SDR (BT.1886) was put by converters that leave out BT.2408
+_DARK_PEAKS = 80.0, 120.0  # cd/m2 that nothing exceeds in such a recording
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the nominal display, and its system gamma, BT.2100
 _SHOULDER = 0.95  # of the SDR signal: what is brighter is compressed
 _NODES = 49  # of the table, per side
@@ -71,17 +73,20 @@ def colour_of(frame: av.VideoFrame) -> ColourKind:
 
 
 @functools.lru_cache(maxsize=4)
-def sdr_table(kind: ColourKind) -> np.ndarray:
-    """Table from R'G'B' of a kind to SDR R'G'B' of BT.709: [nodes, nodes, nodes, 3] float32 in 0..1, red slowest."""
+def sdr_table(kind: ColourKind, white: float = WHITE) -> np.ndarray:
+    """Table from R'G'B' of a kind to SDR R'G'B' of BT.709: [nodes, nodes, nodes, 3] float32 in 0..1, red slowest.
+
+    Light of ``white`` cd/m2 becomes the white of SDR.
+    """
     side = np.linspace(0, 1, _NODES)
     coded = np.stack(np.meshgrid(side, side, side, indexing="ij"), -1)
-    light = display_light(coded, kind) @ (np.linalg.inv(_to_xyz(BT709)) @ _to_xyz(kind[1])).T
+    light = display_light(coded, kind) * (WHITE / white) @ (np.linalg.inv(_to_xyz(BT709)) @ _to_xyz(kind[1])).T
     shown = np.clip(light, 0, None) ** (1 / _GAMMA)
     return (np.clip(shown, 0, 1) if kind.hdr is None else _rolled_off(shown)).astype(np.float32)
 
 
 def display_light(coded: np.ndarray, kind: ColourKind) -> np.ndarray:
-    """Linear light of a signal [..., 3] in 0..1 as a display shows it, 1 for SDR's white (BT.2100, tables 4, 5)."""
+    """Linear light of a signal [..., 3] in 0..1 as a display shows it, 1 for reference white (BT.2100, tables 4, 5)."""
     if kind.hdr == "PQ":
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         root = coded ** (1 / m2)
@@ -117,13 +122,31 @@ def _adapted(white: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.linalg.inv(bradford) @ np.diag((bradford @ wanted) / (bradford @ white)) @ bradford
 
 
+def peak_light(frame: av.VideoFrame, kind: ColourKind) -> float:
+    """Light in cd/m2 that a thousandth of an HDR frame exceeds."""
+    from av.video.reformatter import Colorspace, Interpolation
+
+    scale = max(1, max(frame.width, frame.height) // 320)
+    small = frame.reformat(
+        width=frame.width // scale, height=frame.height // scale, format="rgb48le", interpolation=Interpolation.POINT,
+        src_colorspace=Colorspace.BT2020 if frame.colorspace == UNTAGGED else None,
+    )  # fmt: skip
+    return WHITE * float(np.percentile(display_light(small.to_ndarray() / 65535, kind).max(-1), 99.9))
+
+
+def white_of(peaks: list[float]) -> float:
+    """Choose the light in cd/m2 that becomes the white of SDR, from the peaks of some frames."""
+    low, high = _DARK_PEAKS
+    return DARK_WHITE if peaks and low < np.mean(peaks) < high else WHITE
+
+
 class ColourGraph:
     """Converts RGB frames of one kind of colours and one size, by FFmpeg's interpolated look-up."""
 
-    def __init__(self, kind: ColourKind, frame: av.VideoFrame) -> None:
+    def __init__(self, kind: ColourKind, frame: av.VideoFrame, white: float = WHITE) -> None:
         from av.filter import Graph
 
-        table = sdr_table(kind).transpose(2, 1, 0, 3).reshape(-1, 3)  # red fastest
+        table = sdr_table(kind, white).transpose(2, 1, 0, 3).reshape(-1, 3)  # red fastest
         lines = "\n".join(["%.5f %.5f %.5f"] * len(table)) % tuple(table.ravel().tolist())
         self._key = (kind, frame.width, frame.height, frame.format.name)
         self.graph = Graph()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.errors import AvatarError
-from avatar.io.colour import UNTAGGED, ColourGraph, ColourKind, colour_of
+from avatar.io.colour import UNTAGGED, WHITE, ColourGraph, ColourKind, colour_of
 
 if TYPE_CHECKING:
     import av
@@ -61,21 +62,35 @@ class Orientation:
 _UPRIGHT = Orientation()
 
 
-def orientation_of(frame: av.VideoFrame, before: Orientation | None = None) -> Orientation:
-    """Read the display matrix of a decoded frame: it comes from the container, or from the coded stream itself.
+class Orientations:
+    """Follows the display matrix of a stream: it comes from the container, or from the coded stream itself.
 
-    Args:
-        frame: As decoded.
-        before: Orientation of the frame before; a stream says its own only now and then, and it holds until the next.
+    A coded stream says it only now and then, and it holds until the next one.
     """
+
+    def __init__(self) -> None:
+        self._orientation: Orientation | None = None
+        self._rotation = 0
+
+    def next(self, frame: av.VideoFrame) -> Orientation:
+        """Orientation of the frame that came last."""
+        # Looking at side data ties a frame into a reference cycle, so that it is not freed at once: only where needed.
+        if self._orientation is None or frame.rotation not in (0, self._rotation):
+            self._orientation = orientation_of(frame) or self._orientation or _UPRIGHT
+            self._rotation = frame.rotation
+        return self._orientation
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation | None:
+    """Read the display matrix of a decoded frame; None where it has none."""
     side_data: Any = frame.side_data
     try:
         matrix = struct.unpack("<9i", bytes(side_data["DISPLAYMATRIX"]))
     except KeyError:
-        return before or _UPRIGHT
+        return None
     right, down = np.array(matrix[0:2], float), np.array(matrix[3:5], float)  # where the axes of the frame point to
     if not right.any() or not down.any():
-        return _UPRIGHT
+        return None
     right, down = right / np.hypot(*right), down / np.hypot(*down)
     transposed = bool(abs(right[1]) + abs(down[0]) > abs(right[0]) + abs(down[1]))
     along_x, along_y = (down[0], right[1]) if transposed else (right[0], down[1])
@@ -132,12 +147,27 @@ class Look:
         width, height: Size in pixels.
         pixel: Width of a pixel by its height, from the container; None: from the coded stream, frame by frame.
         fields: "tff" or "bff" where the frames are interlaced, that field first; None: progressive.
+        white: Light in cd/m2 of an HDR video that becomes the white of SDR.
     """
 
     width: int
     height: int
     pixel: Fraction | None = None
     fields: str | None = None
+    white: float = WHITE
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame that is to be developed, and the width of its pixels by their height."""
+
+    frame: av.VideoFrame
+    pixel: Fraction
+
+    @property
+    def time(self) -> float | None:
+        """Seconds on the file's clock; None where the file does not say."""
+        return self.frame.time
 
 
 class Developer:
@@ -147,17 +177,27 @@ class Developer:
         self._look, self._stream = look, stream
         self._pixels = PixelShapes(stream, look.pixel)
         self._colours: ColourGraph | None = None
-        self._orientation: Orientation | None = None
+        self._orientations = Orientations()
 
-    def progressive(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Deinterlace frames where the video is interlaced; one frame for every frame."""
-        return frames if self._look.fields is None else deinterlaced(frames, self._look.fields, self._stream.time_base)
+    def shots(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
+        """Take decoded frames as they come, deinterlaced where the video is interlaced: one shot for every frame."""
+        shapes: deque[Fraction] = deque()
 
-    def image(self, frame: av.VideoFrame) -> np.ndarray:
-        """Develop a frame into uint8 RGB [height, width, 3]."""
-        look = self._look
-        orientation = self._orientation = orientation_of(frame, self._orientation)
-        size = shown_size(frame, self._pixels.next(), orientation)
+        def noted() -> Iterator[av.VideoFrame]:
+            for frame in frames:
+                shapes.append(self._pixels.next())
+                yield frame
+
+        fields = self._look.fields
+        source = noted() if fields is None else deinterlaced(noted(), fields, self._stream.time_base)
+        for frame in source:
+            yield Shot(frame, shapes.popleft())
+
+    def image(self, shot: Shot) -> np.ndarray:
+        """Develop a shot into uint8 RGB [height, width, 3]."""
+        look, frame = self._look, shot.frame
+        orientation = self._orientations.next(frame)
+        size = shown_size(frame, shot.pixel, orientation)
         wanted = _fitted(size, (look.width, look.height))
         stored = wanted[::-1] if orientation.transposed else wanted
         scaled = {} if (frame.width, frame.height) == stored else {"width": stored[0], "height": stored[1]}
@@ -179,7 +219,7 @@ class Developer:
         deep = any(part.bits > 8 for part in frame.format.components)
         rgb = frame.reformat(format="gbrp12le" if deep else "gbrp", src_colorspace=matrix, **scaled)
         if self._colours is None or not self._colours.fits(kind, rgb):
-            self._colours = ColourGraph(kind, rgb)
+            self._colours = ColourGraph(kind, rgb, self._look.white)
         return self._colours.convert(rgb).reformat(format="rgb24").to_ndarray()
 
 

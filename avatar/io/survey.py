@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.io.colour import ColourKind, colour_of
-from avatar.io.picture import Orientation, PixelShapes, orientation_of, shown_size
+from avatar.io.colour import ColourKind, colour_of, peak_light
+from avatar.io.picture import Orientation, Orientations, PixelShapes, check_colours, shown_size
 
 if TYPE_CHECKING:
     import av
@@ -22,6 +23,7 @@ _BLOCK = 8  # pixels of that: the change is that of the block that changes most
 _MOST_LINES = 1200  # nobody interlaces more
 _COMBED = 0.3  # of the frames whose fields can be told apart, where they are marked as interlaced
 _COMBED_UNFLAGGED = 0.8  # where they are not
+_PEAK_EVERY = 20  # frames
 _LEAST_COMBED = 8  # frames
 
 
@@ -34,6 +36,7 @@ class Survey:
         orientations: Frames per orientation.
         colours: Frames per kind of colours.
         pixels: Frames per shape of a pixel.
+        peaks: Light in cd/m2 of the brightest parts of some HDR frames.
         flagged: Frames that are marked as interlaced.
         fields: Frames per what their lines show: "tff", "bff" or "progressive".
         times: Seconds of every frame, span by span.
@@ -45,6 +48,7 @@ class Survey:
     orientations: Counter[Orientation] = field(default_factory=Counter)
     colours: Counter[ColourKind] = field(default_factory=Counter)
     pixels: Counter[Fraction] = field(default_factory=Counter)
+    peaks: list[float] = field(default_factory=list)
     flagged: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
@@ -73,27 +77,38 @@ class Survey:
         return float(np.median(steps)) if len(steps) else None
 
 
-def survey(spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pixel: Fraction | None) -> Survey:
+def survey(
+    spans: Iterable[Iterator[av.VideoFrame]], stream: av.VideoStream, pixel: Fraction | None, path: Path
+) -> Survey:
     """Look at spans of frames.
 
     Args:
         spans: Each gives frames that follow each other.
         stream: Where they come from.
         pixel: Shape of a pixel that the container says; None: the coded stream says it.
+        path: The file, for errors.
+
+    Raises:
+        AvatarError: The colours are of a kind that cannot be converted.
     """
     found = Survey()
     pixels = PixelShapes(stream, pixel)
-    orientation: Orientation | None = None
+    orientations = Orientations()
     for frames in spans:
         before: np.ndarray | None = None
         fields = _FieldDetector()
         for frame in frames:
             found.first = found.first or frame
             shape = pixels.next()
-            orientation = orientation_of(frame, orientation)
+            orientation = orientations.next(frame)
             found.sizes[shown_size(frame, shape, orientation)] += 1
             found.orientations[orientation] += 1
-            found.colours[colour_of(frame)] += 1
+            kind = colour_of(frame)
+            if kind not in found.colours:
+                check_colours(frame, kind, path)
+            if kind.hdr and found.colours[kind] % _PEAK_EVERY == 0:
+                found.peaks.append(peak_light(frame, kind))
+            found.colours[kind] += 1
             found.pixels[shape] += 1
             found.flagged += frame.interlaced_frame
             if frame.height <= _MOST_LINES:

@@ -13,6 +13,7 @@ from avatar.io.survey import Survey
 _HOUR = 3600.0
 _HELD_FRAMES = 1.5  # that the last one stands for
 _STILL_LEVELS = 0.6  # of change: less may be a repeat
+_LEAST_FRAMES = 50  # a shorter video is not judged
 _REPEATS_TOLD = 0.1  # of the frames
 
 
@@ -89,14 +90,17 @@ def told_of_pictures(seen: Survey, look: Look, declared: Fraction | None) -> Ite
         yield Treatment(
             "one-size", f"The size changes ({listed}); all frames were brought to {look.width}x{look.height}{edges}."
         )
-    yield from _colours(seen)
+    yield from _colours(seen, look)
     yield from _fields(seen)
 
 
-def _colours(seen: Survey) -> Iterator[Treatment]:
+def _colours(seen: Survey, look: Look) -> Iterator[Treatment]:
     for kind in seen.colours:
         if kind.hdr:
-            yield Treatment("tone-mapped", f"High dynamic range ({kind}) was tone mapped to SDR BT.709.")
+            yield Treatment(
+                "tone-mapped",
+                f"High dynamic range ({kind}) was tone mapped to SDR BT.709, white at {look.white:.0f} cd/m2.",
+            )
         elif not kind.plain:
             yield Treatment("primaries", f"Colours of {kind} were converted to BT.709.")
 
@@ -112,7 +116,7 @@ def _fields(seen: Survey) -> Iterator[Treatment]:
 
 def _repeats(seen: Survey) -> float:
     known = [change for change in seen.changes if change == change]
-    return sum(change < _STILL_LEVELS for change in known) / max(1, len(known))
+    return sum(change < _STILL_LEVELS for change in known) / max(_LEAST_FRAMES, len(known))
 
 
 def _rate(fps: Fraction) -> str:

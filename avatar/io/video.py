@@ -22,8 +22,9 @@ from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets
+from avatar.io.colour import white_of
 from avatar.io.media import Treatment, open_media
-from avatar.io.picture import Developer, Look, check_colours, near_turn, pixel_shape
+from avatar.io.picture import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
 from avatar.io.treatments import told_of_pictures, told_of_time
 
@@ -141,7 +142,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = end - start if cadence is not None else span + last
     _check_count(duration, fps, len(times), path)
-    look = Look(*seen.size, scan.pixel, seen.interlaced)
+    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks))
     turn = seen.orientations.most_common(1)[0][0]
     return VideoInfo(
         path=path, width=look.width, height=look.height, rotation=turn.turn, fps=fps, start=start, duration=duration,
@@ -185,7 +186,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             declared_pixel=declared,
             pixel=pixel,
             has_audio=bool(container.streams.audio),
-            treatments=tracks.told_of_video_track(container, stream, wanted),
+            treatments=tracks.video_track_treatments(container, stream, wanted),
         )
 
 
@@ -211,11 +212,9 @@ def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
                     container.seek(int(time * 1_000_000), backward=True)
                 yield _first(_decoded(container, stream, path), SPAN_FRAMES)
 
-        seen = survey(spans(), stream, scan.pixel)
+        seen = survey(spans(), stream, scan.pixel, path)
     if seen.first is None:
         raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
-    for kind in seen.colours:
-        check_colours(seen.first, kind, path)
     for orientation in seen.orientations:
         if not near_turn(orientation):
             raise AvatarError(
@@ -289,10 +288,10 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
         _use_threads(container, stream)
         developer = Developer(_look(info), stream)
         count = 0
-        held: av.VideoFrame | None = None
+        held: Shot | None = None
         held_time = 0.0
-        for frame in developer.progressive(_decoded(container, stream, info.path)):
-            time = frame.time - info.start if frame.time is not None else held_time + 1 / float(info.fps)
+        for shot in developer.shots(_decoded(container, stream, info.path)):
+            time = shot.time - info.start if shot.time is not None else held_time + 1 / float(info.fps)
             if held is not None:
                 if time <= held_time:
                     continue  # left over from before a joint
@@ -302,7 +301,7 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
                     image = developer.image(held) if image is None else image
                     yield image
                     count += 1
-            held, held_time = frame, time
+            held, held_time = shot, time
         if held is not None:
             image = developer.image(held)
             while count < info.num_frames:
@@ -321,14 +320,14 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
         stream = _video_stream(container, info.path, info.track)
         _use_threads(container, stream)
         developer = Developer(_look(info), stream)
-        frames = developer.progressive(_decoded(container, stream, info.path))
+        shots = developer.shots(_decoded(container, stream, info.path))
         for time in wanted:
             if seeking:
                 container.seek(int(time * 1_000_000), backward=True)
-                frames = developer.progressive(_decoded(container, stream, info.path))
-            frame = next((f for f in frames if f.time is None or f.time >= time), None)
-            if frame is not None:
-                yield developer.image(frame)
+                shots = developer.shots(_decoded(container, stream, info.path))
+            shot = next((s for s in shots if s.time is None or s.time >= time), None)
+            if shot is not None:
+                yield developer.image(shot)
 
 
 def _look(info: VideoInfo) -> Look:

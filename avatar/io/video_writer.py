@@ -45,6 +45,7 @@ class VideoWriter:
         crf: x264's quality, 0 (lossless) to 51; 18 looks like the original.
         preset: x264's speed preset.
         threads: Encoder threads; 0 lets x264 choose.
+        audio_track: Number of the audio track of ``audio``, from 1; None: the one that all readers choose.
 
     Raises:
         AvatarError: The audio cannot be read, or the output cannot be written.
@@ -61,12 +62,13 @@ class VideoWriter:
         crf: float = 18,
         preset: str = "veryfast",
         threads: int = 1,
+        audio_track: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
         self._rate = Fraction(fps).limit_denominator(10_000)
-        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start)
+        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track)
         self._output: OutputContainer | None = None
         self._new: NewFile | None = None
         try:

@@ -30,10 +30,10 @@ class SourceOptions:
     video_track: int | None = None
     """Number of the video track to take, from 1; default: the one that players show."""
     face: str | None = None
-    """Face to learn: X,Y is a point in or near it, in pixels of the upright frame; N is the N-th face from the left.
-    Default: the face that moves and speaks."""
+    """Face to learn, as X,Y in pixels of the upright frame, or as its number from the left. Default: the face that
+    moves and speaks."""
     crop: str | None = None
-    """Square to cut out: X,Y,SIDE are its left and upper edge and its side, in pixels of the upright frame; the face
+    """Square to cut out, as X,Y,SIDE in pixels of the upright frame, X,Y being its upper left corner. The whole face
     must be inside. Default: chosen around the head."""
 
     @property

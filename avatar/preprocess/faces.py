@@ -155,13 +155,18 @@ def find_in_tiles(landmarker: Landmarker, image: np.ndarray, known: Sequence[Fac
     for x, y, side in _tiles(*image.shape[:2]):
         for face in landmarker.detect(image[y : y + side, x : x + side]):
             moved = moved_face(face, x, y)
-            if all(np.linalg.norm(moved.centre - other.centre) > 0.5 * other.height for other in faces):
+            if not any(_overlap(moved, other) for other in faces):
                 faces.append(moved)
     return sorted(faces, key=lambda face: -face.height)
 
 
+def _overlap(one: Face, other: Face) -> bool:
+    """Whether the middle of one face lies in the other one: a tile may show a part of a face."""
+    return any(bool(np.all((a.centre >= b.box[:2]) & (a.centre <= b.box[2:]))) for a, b in ((one, other), (other, one)))
+
+
 def moved_face(face: Face, x: float, y: float, scale: float = 1.0) -> Face:
-    """Turn a face of an image that was reduced by ``scale`` and cut at x and y into pixels of the whole."""
+    """Convert a face to pixels of the whole image, of which a part at x and y was reduced by ``scale``."""
     return Face(landmarks=face.landmarks / scale + np.array([x, y, 0], np.float32), arkit=face.arkit)
 
 

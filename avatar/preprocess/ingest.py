@@ -39,6 +39,7 @@ VERSION = 2
 
 MIN_SECONDS = 5.0
 SILENCE = 10 ** (-60 / 20)  # audio that never gets louder than this is silent
+OUTSIDE = 0.05  # face heights by which a face may reach out of the user's square
 CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
 WHOLE_FACES = 2.9  # a nearly square frame up to this size is kept whole
 HEADROOM = 0.45  # the middle of the face lies this far down the crop
@@ -172,15 +173,15 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
         variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=(crop.x, crop.y, crop.side),
         size=size, has_audio=config.audio, face_height=round(face.height, 1), test_start=test_start,
-        face=face.place, recording=[*info.treatments, *heard, *face.told, *told_of_crop(crop, size, config)],
+        face=face.place, recording=[*info.treatments, *heard, *face.treatments, *crop_treatments(crop, size, config)],
     )  # fmt: skip
 
 
-def told_of_crop(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treatment, ...]:
+def crop_treatments(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treatment, ...]:
     """Say which square was cut out where the user chose it, and by how much it was reduced."""
     told = []
     if config.square is not None:
-        told.append(Treatment("crop", f"The square of {crop.side} pixels at {crop.x},{crop.y} was cut out, as given."))
+        told.append(Treatment("crop", f"The square {config.crop} was cut out, as asked for (--crop)."))
     if crop.side > size:
         told.append(Treatment("reduced", f"The square around the head was reduced from {crop.side} to {size} pixels."))
     return tuple(told)
@@ -212,10 +213,21 @@ def choose_crop(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> Cr
         info: The video; gives the size of a frame.
         face: The face to learn.
         config: ``crop`` is the user's square.
+
+    Raises:
+        AvatarError: The face is not whole in the user's square.
     """
-    if config.square is not None:
-        return Crop(*config.square)
-    return frame_head(info.width, info.height, face.boxes, face.height)
+    if (square := config.square) is None:
+        return frame_head(info.width, info.height, face.boxes, face.height)
+    x0, y0, x1, y1 = np.median(face.boxes, axis=0)
+    out = max(square.x - x0, square.y - y0, x1 - square.x - square.side, y1 - square.y - square.side)
+    if out > OUTSIDE * face.height:
+        raise AvatarError(
+            f"The face is not whole in --crop {config.crop}:",
+            why=f"it reaches from {x0:.0f},{y0:.0f} to {x1:.0f},{y1:.0f}.",
+            fix=f"Give a square around it; a side of {CROP_FACES * face.height:.0f} shows the shoulders as well.",
+        )
+    return Crop(*square)
 
 
 def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:

@@ -25,7 +25,7 @@ from avatar.preprocess.speaker import choose, watch
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where one is found
+SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where half of these have one
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -40,13 +40,13 @@ class LearnedFace:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
         height: Median height in pixels.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
-        told: What the user is told of the choice.
+        treatments: What the user is told of the choice.
     """
 
     boxes: np.ndarray
     height: float
     place: tuple[int, int, int] | None = None
-    told: tuple[Treatment, ...] = ()
+    treatments: tuple[Treatment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Probe:
             )
 
     def search(self, samples: Samples) -> Samples:
-        """Find small faces as well; ``samples`` themselves where there are none."""
+        """Find small faces as well; ``samples`` themselves where there are hardly any."""
         with Landmarker(num_faces=4) as landmarker:
 
             def everywhere(index: int, image: np.ndarray) -> list[Face]:
@@ -93,7 +93,8 @@ class Probe:
                 return everywhere(index, image) if index % SPARSE == 0 else []
 
             few = self.find(now_and_then, "looking for more faces")
-            if all(len(found) <= len(faces) for found, faces in zip(few, samples, strict=False)):
+            more = [len(found) > len(faces) for found, faces in zip(few, samples, strict=False)][::SPARSE]
+            if sum(more) < MIN_FACE_SHARE * len(more):
                 return samples
             return self.find(everywhere, "looking for small faces")
 
@@ -116,21 +117,26 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
         AvatarError: There is no face, too seldom one, too small a one, or several that could be meant.
     """
     probe = Probe(info=info, part=config.square)
-    samples = probe.first_look()
-    if config.face is None and _plain(lasting(group(samples)), has_audio=config.audio):
-        return _alone(info, config, samples)
-    samples = probe.search(samples)
+    first = probe.first_look()
+    found = lasting(group(first))
+    if config.face is None and _plain(found, has_audio=config.audio):
+        return _alone(info, config, first)
+    samples = probe.search(first)
     people = lasting(group(samples))
     if (wanted := config.wanted_face) is not None:
         return _asked_for(info, config, wanted, people, len(samples))
-    if len(people) < 2:
-        return _alone(info, config, samples)
-    reader = ernerf if info.path.is_dir() else video
-    frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
-    person, why = choose(watch(frames, info, people, voice()), info.path)
+    often = [person for person in people if len(person.views) >= MIN_FACE_SHARE * len(samples)]
+    if not often or len(people) < 2 or (len(often) == len(found) == 1 and found[0].distance(*often[0].centre) == 0):
+        return _alone(info, config, first)
+    if len(often) == 1:
+        person, why = often[0], "no other one is seen in half of the frames"
+    else:
+        reader = ernerf if info.path.is_dir() else video
+        frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
+        person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
-    told = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
-    return _checked(info, person, others, len(samples), told)
+    text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
+    return _checked(info, person, others, len(samples), text)
 
 
 def _plain(people: Sequence[Person], *, has_audio: bool) -> bool:
@@ -189,16 +195,16 @@ def _asked_for(
             )
     others = [other for other in people if other is not person]
     also = f" Not learned: {_listed(others)}." if others else ""
-    told = f"{_capital(str(person))} is learned, as asked for (--face {config.face}).{also}"
-    return _checked(info, person, others, probed, told)
+    text = f"{_capital(str(person))} is learned, as asked for (--face {config.face}).{also}"
+    return _checked(info, person, others, probed, text)
 
 
-def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: int, told: str) -> LearnedFace:
+def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: int, text: str) -> LearnedFace:
     _check_share(info, len(person.views), probed)
     _check_height(info, person, others)
     return LearnedFace(
         boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
-        told=(Treatment("face", told),),
+        treatments=(Treatment("face", text),),
     )  # fmt: skip
 
 

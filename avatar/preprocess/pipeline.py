@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from avatar import log
 from avatar.checks import Record
-from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.person import FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
@@ -49,6 +50,7 @@ def prepare(
     with one_writer(out):
         claim_folder(video, out, config, force=force)
         ctx = StageContext(person=PersonFolder(out), video=Path(video), config=config)
+        tell_of_age(ctx.person)
         try:
             for stage in modules:
                 run_stage(stage, ctx, force=force)
@@ -100,6 +102,14 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
             f"{out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
         )
     write_json(marker, {"format": "avatar-prepare-1", "source": str(video), "source_sha256": source})
+
+
+def tell_of_age(person: PersonFolder) -> None:
+    """Say why stages run again that another version had finished."""
+    with suppress(AvatarError):
+        found = Record(read_json(person.info_path), person.info_path).value("format", None)
+        if found != FORMAT:
+            log.info(f"{person.path} was prepared by another version: the stages that have changed since run again.")
 
 
 def is_finished(name: str, ctx: StageContext) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from avatar.data.person import PersonFolder
 from avatar.data.results import Finding, FlaggedSpan, IngestResult, RefineResult
+from avatar.io.media import Treatment
 from avatar.motion.arkit import INDEX
 from avatar.preprocess import bundle
 from avatar.preprocess.report_findings import Measurements, count_blinks
@@ -52,8 +54,6 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
         else "<p>Nothing stands out.</p>"
     )
     name = html.escape(ctx.person.path.name)
-    done = "".join(f"<li>{html.escape(t.text)}</li>" for t in ctx.person.result(IngestResult).recording)
-    recording = f"<h2>What was done to the recording</h2><ul>{done}</ul>" if done else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}: quality of the video</title><style>
 {STYLE} .good::marker {{ content: "+ "; color: #197a33 }}
@@ -61,8 +61,7 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
 </style></head><body>
 <h1>{name}</h1>
 <h2>In words</h2><ul>{listed}</ul>
-{recording}
-<h2>In numbers</h2><table>{rows}</table>
+{recording_list(ctx.person.result(IngestResult).recording)}<h2>In numbers</h2><table>{rows}</table>
 <h2>Frames</h2>
 <p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.
 Tints: masks.</p>
@@ -72,6 +71,12 @@ Tints: masks.</p>
 <h2>Spans to look at</h2>{flagged}
 </body></html>
 """
+
+
+def recording_list(recording: Sequence[Treatment]) -> str:
+    """List what was done to the recording; nothing where nothing was done."""
+    done = "".join(f"<li>{html.escape(treatment.text)}</li>" for treatment in recording)
+    return f"<h2>What was done to the recording</h2><ul>{done}</ul>\n" if done else ""
 
 
 def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:

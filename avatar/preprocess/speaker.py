@@ -67,7 +67,7 @@ def watch(frames: Iterator[np.ndarray], info: VideoInfo, people: Sequence[Person
     fps = float(info.fps)
     step = max(1, round(fps / SPAN_RATE))
     length = max(2, round(SPAN_SECONDS * fps / step))
-    starts = _starts(min(info.num_frames / fps, MOST_SECONDS), voice)
+    starts = span_starts(min(info.num_frames / fps, MOST_SECONDS), voice, SPANS)
     first = [round(start * fps) for start in starts]
     with Landmarker(num_faces=4) as several, Landmarker() as single:
         begun, span = -1, [[] for _ in mouths]
@@ -91,9 +91,15 @@ def _close(mouths: list[Mouth], span: list[list[Face]], length: int) -> None:
             mouth.spans.append(np.stack([face.landmarks for face in seen]))
 
 
-def _starts(seconds: float, voice: np.ndarray) -> list[float]:
-    """Start of each span in seconds: the loudest of each part of the recording, else its middle."""
-    edges = np.linspace(0, seconds, min(SPANS, int(seconds / SPAN_SECONDS)) + 1)
+def span_starts(seconds: float, voice: np.ndarray, most: int) -> list[float]:
+    """Choose the start of each span in seconds: the loudest of each part of the recording, else its middle.
+
+    Args:
+        seconds: Length of the recording.
+        voice: [N] 16 kHz audio, empty where there is none.
+        most: Number of parts, at most.
+    """
+    edges = np.linspace(0, seconds, min(most, int(seconds / SPAN_SECONDS)) + 1)
     starts = []
     for start, end in pairwise(edges):
         tries = np.arange(start, end - SPAN_SECONDS + 1e-6, SPAN_SECONDS / 4)

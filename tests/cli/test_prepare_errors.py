@@ -141,6 +141,17 @@ def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:
         ("--audio-delay-s=nan", "no number of possible size"),
         ("--audio-delay-s=-601", "from -600 to 600"),
         ("--stages=ingest,polish", "no stage 'polish'"),
+        ("--face=left", "--face left is not understood"),
+        ("--face=1,2,3", "such as 310,200"),
+        ("--face=0", "count from 1"),
+        ("--face=300,10", "not in the picture"),
+        ("--crop=10,10", "such as 100,50,400"),
+        ("--crop=-1,0,200", "not understood"),
+        ("--crop=0,0,10", "at least 64"),
+        ("--crop=100,0,200", "reaches out of the picture"),
+        ("--audio-track=0", "count from 1"),
+        ("--video-track=0", "count from 1"),
+        ("--video-track=2", "no video track 2"),
     ],
 )
 def test_unknown_options_and_values(capfd, tmp_path: Path, video: Path, option: str, words: str) -> None:

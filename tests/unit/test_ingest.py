@@ -11,11 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
+from avatar.data.person import PersonFolder
 from avatar.errors import AvatarError
 from avatar.io.video import read_audio, read_frames, read_info, sample_frames
 from avatar.preprocess import ingest
+from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.ingest import Crop
 from avatar.preprocess.landmarker import Face
+from avatar.preprocess.learned_face import LearnedFace
+from avatar.preprocess.stage import StageContext, stage_record
 from tests.media import write_sound, write_video
 
 
@@ -198,6 +202,59 @@ def video_of(width: int = 640, height: int = 480):
         path=Path("v.mp4"), width=width, height=height, rotation=0, fps=Fraction(25), start=0, duration=10,
         num_frames=250, variable_rate=False, has_audio=True,
     )  # fmt: skip
+
+
+def learned(*faces: Face) -> LearnedFace:
+    return LearnedFace(boxes=boxes(*faces), height=faces[0].height)
+
+
+def test_the_users_square_is_cut_out_as_it_is() -> None:
+    config = PrepareConfig(crop="101,50,300")
+    crop = ingest.choose_crop(video_of(), learned(face(250, 200, 120)), config)
+    assert crop == Crop(101, 50, 300)
+    size, trimmed = ingest.working_size(crop, config.size)
+    assert (size, trimmed) == (288, Crop(107, 56, 288))
+    assert [t.kind for t in ingest.crop_treatments(trimmed, size, config)] == ["crop"]
+    assert [t.kind for t in ingest.crop_treatments(Crop(0, 0, 900), 512, PrepareConfig())] == ["reduced"]
+    assert ingest.crop_treatments(Crop(0, 0, 288), 288, PrepareConfig()) == ()
+
+
+def test_the_face_must_be_whole_in_the_users_square() -> None:
+    with pytest.raises(AvatarError, match=r"not whole in --crop 240,50,300: it reaches from 202,140 to 298,260"):
+        ingest.choose_crop(video_of(), learned(face(250, 200, 120)), PrepareConfig(crop="240,50,300"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crop": "400,0,300"}, "--crop 400,0,300 reaches out.*640x480"), ({"crop": "0,200,300"}, "reaches out"),
+        ({"face": "640,10"}, "--face 640,10 is not in the picture.*640x480"),
+        ({"face": "10,480"}, "not in the picture"),
+    ],
+)  # fmt: skip
+def test_places_outside_the_picture_are_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(AvatarError, match=words):
+        ingest.check_place(video_of(), PrepareConfig(**options))
+
+
+def test_places_inside_the_picture_are_taken() -> None:
+    ingest.check_place(video_of(), PrepareConfig(crop="340,180,300", face="639,479"))
+    ingest.check_place(video_of(), PrepareConfig(face="700"))  # a number, not a place
+
+
+@pytest.mark.parametrize("name", ["audio_track", "video_track"])
+def test_a_dataset_has_no_tracks_to_choose(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AvatarError, match=f"--{name.replace('_', '-')} chooses a track of a video"):
+        ingest.read_source(tmp_path, PrepareConfig(**{name: 1}))
+
+
+def test_options_that_choose_from_the_recording_are_part_of_the_key(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [numbered(k) for k in range(3)], None, 25.0)
+    keys = set()
+    for options in ({}, {"audio_track": 1}, {"video_track": 1}, {"face": "1"}, {"crop": "0,0,64"}):
+        ctx = StageContext(person=PersonFolder(tmp_path), video=path, config=PrepareConfig(**options))
+        keys.add(stage_record(ingest, ctx)["key"])
+    assert len(keys) == 5
 
 
 def test_frames_are_written_upright_and_nearly_lossless(tmp_path: Path) -> None:

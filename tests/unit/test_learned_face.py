@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,11 +15,13 @@ from avatar.errors import AvatarError
 from avatar.io.video import VideoInfo
 from avatar.motion.face_channels import LIPS_INNER
 from avatar.preprocess import learned_face as module
+from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.faces import Person, group, lasting, shape_change
-from avatar.preprocess.landmarker import Face
+from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
-from avatar.preprocess.speaker import SPANS, Mouth
+from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
+from tests.media import need_landmarker, portrait, with_open_mouth
 from tests.person import canonical_shape
 
 INFO = VideoInfo(
@@ -25,11 +30,18 @@ INFO = VideoInfo(
 )  # fmt: skip
 
 
+@functools.lru_cache
+def neutral() -> np.ndarray:
+    """The neutral face, one high."""
+    shape = canonical_shape().astype(np.float64)
+    return shape / np.ptp(shape[:, 1])
+
+
 def view(
     x: float, y: float, height: float, *, mouth: float = 0.0, turn: float = 0.0, noise: float = 0.0, seed: int = 0
 ) -> Face:
     """A face whose middle is at x and y: lips open by ``mouth`` face heights, turned by radians, landmarks noisy."""
-    points = canonical_shape().astype(np.float64) / np.ptp(canonical_shape()[:, 1])
+    points = neutral().copy()
     points[LIPS_INNER[1:10], 1] += mouth / 2
     points[LIPS_INNER[11:], 1] -= mouth / 2
     points[:, 0] = points[:, 0] * np.cos(turn) + points[:, 2] * np.sin(turn)
@@ -88,7 +100,7 @@ def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.Monke
         monkeypatch.setattr(Probe, name, lambda *_: pytest.fail("looked again"))
     monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in views])
     face = learned_face(INFO, PrepareConfig(), lambda: pytest.fail("listened"))
-    assert face.place is None and face.told == () and len(face.boxes) == PROBE_FRAMES
+    assert face.place is None and face.treatments == () and len(face.boxes) == PROBE_FRAMES
 
 
 def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +108,7 @@ def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pyt
     still, person = picture(300, 350, 340), speaker(1100, 600, 150)
     face = chosen(monkeypatch, still, person, first=merged(still))
     assert face.place is not None and abs(face.place[0] - 1100) < 5 and abs(face.height - 150) < 5
-    (told,) = face.told
+    (told,) = face.treatments
     assert told.kind == "face" and "moves and speaks" in told.text and "the still face at 300,350" in told.text
     assert "--face" in told.text
 
@@ -116,9 +128,7 @@ def test_a_picture_that_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Probe, "search", lambda self, samples: samples)
     people = lasting(group(samples))
     assert [person.still for person in people] == [False, True]
-    monkeypatch.setattr(
-        module, "watch", lambda *_: [Mouth(person=p, spans=[p.landmarks[:12]] * SPANS) for p in people]
-    )
+    monkeypatch.setattr(module, "watch", lambda *_: [Mouth(person=p, spans=[p.landmarks[:12]] * SPANS) for p in people])
     monkeypatch.setattr(module.video, "read_frames", lambda info: iter(()))
     face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
     assert face.place is not None and abs(face.place[0] - 1100) < 5
@@ -132,7 +142,7 @@ def test_of_two_people_the_one_who_speaks_is_learned(monkeypatch: pytest.MonkeyP
 def test_the_largest_of_those_who_speak_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     face = chosen(monkeypatch, speaker(300, 300, 240), speaker(1100, 600, 100))
     assert face.place is not None and abs(face.place[0] - 300) < 5
-    assert "the largest" in face.told[0].text
+    assert "the largest" in face.treatments[0].text
 
 
 def test_two_who_both_speak_are_refused_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +152,7 @@ def test_two_who_both_speak_are_refused_unless_one_is_named(monkeypatch: pytest.
     for wanted, x in (("1", 300), ("2", 900), ("850,250", 900), ("310,500", 300)):
         face = chosen(monkeypatch, *people, face=wanted)
         assert face.place is not None and abs(face.place[0] - x) < 5
-        assert f"--face {wanted}" in face.told[0].text
+        assert f"--face {wanted}" in face.treatments[0].text
     assert "There is no face 3" in refused(monkeypatch, *people, face="3")
     said = refused(monkeypatch, *people, face="1270,710")
     assert "no face near 1270,710" in said and "the face at 900,310" in said
@@ -175,3 +185,32 @@ def test_one_person_in_two_shots_is_one_person() -> None:
     near, far = speaker(600, 350, 400), speaker(500, 300, 180)
     (person,) = lasting(group([[near[k] if k // 8 % 2 else far[k]] for k in range(PROBE_FRAMES)]))
     assert len(person.views) == PROBE_FRAMES
+
+
+def test_mouths_are_watched_in_frames_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large still portrait, and the same one, smaller and turned about, whose lips move."""
+    need_landmarker()
+    monkeypatch.setattr(speaker_module, "SPANS", 2)
+    still, fps = portrait(), 10
+    frames = []
+    for k in range(4 * fps):
+        small = cv2.resize(with_open_mouth(still, 5 + 5 * np.sin(2.4 * k)), (192, 192), interpolation=cv2.INTER_AREA)
+        frames.append(np.concatenate([still, np.pad(small[:, ::-1], ((0, 64), (0, 64), (0, 0)), mode="edge")], 1))
+    info = replace(INFO, width=512, height=256, fps=Fraction(fps), num_frames=len(frames))
+    with Landmarker(num_faces=4) as landmarker:
+        people = group([landmarker.detect(frame) for frame in frames[::8]])
+    voice = np.zeros(4 * 16000, np.float32)
+    mouths = watch(iter(frames), info, people, voice)
+    moved = {mouth.person.centre[0] > 256: mouth.movement for mouth in mouths}
+    assert moved[True] > 2 * TALKS > 4 * moved[False]
+    person, why = choose(mouths, Path("v.mp4"))
+    assert person.centre[0] > 256 and "moves and speaks" in why
+
+
+def test_the_loudest_second_of_each_part_is_watched() -> None:
+    voice = np.zeros(8 * 16000, np.float32)
+    voice[int(2.5 * 16000) : int(3.5 * 16000)] = voice[int(6.25 * 16000) : int(7.25 * 16000)] = 0.1
+    assert span_starts(8.0, voice, 2) == [2.5, 6.25]
+    silent = span_starts(8.0, np.zeros(0, np.float32), 2)
+    assert len(silent) == 2 and silent[0] < 3 < 4 < silent[1]
+    assert len(span_starts(3.2, voice, 8)) == 3

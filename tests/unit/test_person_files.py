@@ -13,6 +13,7 @@ from avatar.data.results import (
     BackgroundResult,
     Finding,
     FlaggedSpan,
+    IngestResult,
     Intrinsics,
     RefineResult,
     ReportResult,
@@ -22,11 +23,13 @@ from avatar.data.results import (
 )
 from avatar.data.run import CONFIG, ENVIRONMENT, FORMAT, TRAINING, RunInfo
 from avatar.errors import AvatarError
+from avatar.io.media import Treatment
 from avatar.paths import read_json, write_json
+from avatar.preprocess.pipeline import tell_of_age
 from tests.person import ingest_result, person_info, write_result
 
 RESULTS = (
-    ingest_result(test_start=9, rotation=90, variable_rate=True),
+    ingest_result(test_start=9, rotation=90, variable_rate=True, face=(1, 2, 3), recording=[Treatment("crop", "Cut.")]),
     TrackResult(segments=[(0, 4), (4, 9)], valid_share=0.5),
     RefineResult(camera=Intrinsics(focal=900.0, cx=250.0, cy=-3.5), rotation_range_deg=[1.0, 2.0, 3.0]),
     BackgroundResult(seen=0.5, moves=True, alignment_gain=2.0),
@@ -43,18 +46,31 @@ def test_person_json_comes_back(tmp_path: Path) -> None:
         valid_share=1.0, reprojection_px=0.5, jitter_before_deg=0.1, jitter_after_deg=0.02, distance_cm=80.0,
         rotation_range_deg=[6.0, 20.0, 5.0],
     )  # fmt: skip
-    segments = ((0, 40), (40, 100))
-    written = person_info(segments=segments, audio_delay_s=0.2, source="me.mp4", crop=(1, 2, 96), quality=quality)
+    segments, told = ((0, 40), (40, 100)), (Treatment("mirrored", "The picture was mirrored."),)
+    written = person_info(
+        segments=segments, audio_delay_s=0.2, source="me.mp4", crop=(1, 2, 96), quality=quality, recording=told
+    )
     written.write(tmp_path / "person.json")
     assert PersonInfo.read(tmp_path / "person.json") == written == PersonFolder(tmp_path).info()
 
 
 def test_a_folder_of_another_version_says_what_to_do(tmp_path: Path) -> None:
     person_info().write(tmp_path / "person.json")
-    for old in ("avatar-person-1", None):
+    for old in ("avatar-person-2", None):
         write_json(tmp_path / "person.json", read_json(tmp_path / "person.json") | {"format": old})
         with pytest.raises(AvatarError, match=r"written by another version.*avatar prepare"):
             PersonInfo.read(tmp_path / "person.json")
+
+
+def test_preparing_an_older_folder_again_says_why_stages_run(tmp_path: Path, capsys) -> None:
+    person = PersonFolder(tmp_path)
+    tell_of_age(person)
+    person_info().write(person.info_path)
+    tell_of_age(person)
+    assert capsys.readouterr().err == ""
+    write_json(person.info_path, read_json(person.info_path) | {"format": "avatar-person-2"})
+    tell_of_age(person)
+    assert "prepared by another version" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.STAGE)
@@ -70,6 +86,7 @@ def test_results_of_stages_come_back(tmp_path: Path, result: Any) -> None:
     ("kind", "change", "says"),
     [
         (TrackResult, {"segments": [[3, 2]]}, "ends before"), (TrackResult, {}, "lacks segments"),
+        (IngestResult, {"recording": [{"kind": "crop"}]}, "lacks|text"),
         (SyncResult, {"has_audio": True, "audio_delay_s": "0.2"}, "audio_delay_s is"),
         (TorsoResult, {"pivot": [0, 1], "warp_box": [[0, 0], [1, 1]]}, "pivot does not hold 3"),
         (TorsoResult, {"pivot": [0, 1, 2], "warp_box": [[0, 0]]}, "warp_box does not hold"),

@@ -12,6 +12,7 @@ from avatar.motion.arkit import INDEX
 from avatar.preprocess import track
 from avatar.preprocess.landmarker import Face, Landmarker
 from tests.media import need_landmarker, portrait, shifted
+from tests.person import ingest_result
 
 
 def moving_head(frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +85,21 @@ def test_main_face_is_followed() -> None:
     assert track.pick_face(before, [other, same]) is same
     assert track.pick_face(before, [other]) is None
     assert track.pick_face(None, [other, same]) is other
+
+
+def test_the_chosen_face_is_followed_from_the_start_beside_a_larger_one() -> None:
+    """The crop is a part of the frame, and stored at half its size."""
+    assert track.chosen_face(ingest_result()) is None
+    found = track.chosen_face(ingest_result(face=(700, 300, 160), crop=(400, 100, 600), size=300))
+    assert found is not None and found.centre.tolist() == [150, 100] and found.height == 80
+    shape = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3))
+    shape[:2] = [[-0.5, -0.5, 0], [0.5, 0.5, 0]]
+    larger, chosen, other = (
+        Face(landmarks=(shape * height + [*at, 0]).astype(np.float32), arkit=np.zeros(52, np.float32))
+        for at, height in (((60, 90), 120), ((155, 140), 80), ((240, 100), 80))
+    )
+    assert track.pick_face(found, [larger, other, chosen]) is chosen
+    assert track.pick_face(chosen, [larger, chosen]) is chosen
 
 
 @pytest.fixture(scope="module")
