@@ -63,4 +63,4 @@ def main(config: Config) -> None:
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
     create(config.video, PrepareConfig(size=config.size), train, measured if config.eval else None)
-    log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")
+    log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")
