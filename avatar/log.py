@@ -12,6 +12,7 @@ no terminal, long work says how far it is by a line now and then.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -59,6 +60,12 @@ def item(message: str, mark: str, style: str) -> None:
 def warn(message: str) -> None:
     """Log a warning; the terminal shows it after "warning:"."""
     _log(logging.WARNING, (message, ""))
+
+
+def word(path: object) -> str:
+    """A path as one word of a command line, quoted where the shell or the options would take it for something else."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def next_command(command: str) -> None:

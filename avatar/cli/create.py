@@ -64,4 +64,4 @@ def main(config: Config) -> None:
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
     chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
     create(config.video, PrepareConfig(size=config.size, **chosen), train, measured if config.eval else None)
-    log.next_command(f"avatar render {run} --audio SPEECH.wav --out {run}/speech.mp4")
+    log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")

@@ -38,4 +38,6 @@ def main(config: Config) -> None:
 
     options = EvalOptions(**{field.name: getattr(config, field.name) for field in fields(EvalOptions)})
     report.show(*evaluate(config.run, options))
-    log.next_command(f"avatar render {config.run} --audio SPEECH.wav --out {config.run}/speech.mp4")
+    log.next_command(
+        f"avatar render {log.word(config.run)} --audio SPEECH.wav --out {log.word(config.run / 'speech.mp4')}"
+    )

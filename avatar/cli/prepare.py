@@ -37,4 +37,4 @@ def main(config: Config) -> None:
     """
     stages = STAGES if config.stages == "all" else config.stages.split(",")
     prepare(config.video, config.out, config.person, stages=stages, force=config.force)
-    log.next_command(f"avatar train {config.out} --out runs/{config.out.name}")
+    log.next_command(f"avatar train {log.word(config.out)} --out {log.word(Path('runs', config.out.name))}")

@@ -17,7 +17,7 @@ from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
 
 GROUPS = {
-    "say it differently": ("tts", "voice", "language", "speech", "words"),
+    "say it differently": ("audio_track", "tts", "voice", "language", "speech", "words"),
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("timeline", "print_timeline", "seed"),
@@ -90,4 +90,4 @@ def main(config: Config) -> None:
     timing = render_file(avatar, job.limited(config.frames), camera, path, out)
     if config.json is not None:
         write_json(config.json, jobs.record(avatar, camera, timing, config.baked))
-    log.next_command(f"avatar view {run}")
+    log.next_command(f"avatar view {log.word(run)}")

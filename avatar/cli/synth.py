@@ -37,7 +37,7 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: --out holds something else, an option is out of range, or another process writes there.
     """
-    from avatar.log import info, next_command
+    from avatar.log import info, next_command, word
     from avatar.synth.make import make_subject
     from avatar.writing import contents, one_writer
 
@@ -61,4 +61,4 @@ def main(config: Config) -> None:
             video = video.replace(config.out)
     info(f"{video}: {len(result.truth)} frames of {result.width}x{result.height}, focal length {result.focal:.0f} px;")
     info(f"the truth is in {folder}: truth.safetensors (Motion), truth.json, shape.npy, landmarks.npy, audio.wav.")
-    next_command(f"avatar prepare {video} --out person")
+    next_command(f"avatar prepare {word(video)} --out person")

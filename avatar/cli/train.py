@@ -63,4 +63,6 @@ def main(config: TrainConfig) -> None:
         print(printed(config), end="")
         return
     train(config)
-    log.next_command(f"avatar render {config.out} --audio SPEECH.wav --out {config.out}/speech.mp4")
+    log.next_command(
+        f"avatar render {log.word(config.out)} --audio SPEECH.wav --out {log.word(config.out / 'speech.mp4')}"
+    )

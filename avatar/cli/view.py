@@ -63,4 +63,4 @@ def main(config: Config) -> None:
         log.info("\nStopped.")
     finally:
         viewer.stop()
-    log.next_command(f"avatar render {config.run} --audio SPEECH.wav --camera orbit")
+    log.next_command(f"avatar render {log.word(config.run)} --audio SPEECH.wav --camera orbit")

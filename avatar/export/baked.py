@@ -50,4 +50,4 @@ class BakedBasis:
             f"{path}: {self.modes} modes, {megabytes:.1f} MB, in {seconds:.0f} s. "
             f"PSNR to the trained field's images: {sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst."
         )
-        log.next_command(f"avatar render {source.folder} --baked --audio SPEECH.wav")
+        log.next_command(f"avatar render {log.word(source.folder)} --baked --audio SPEECH.wav")

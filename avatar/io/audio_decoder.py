@@ -150,16 +150,24 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
         given += block.shape[1] - dropped
         return block[:, dropped:]
 
-    def rest() -> Iterator[np.ndarray]:
-        for block in mix.flush():
-            yield cut(stretch.push(block))
-        yield cut(stretch.push(np.zeros((mix.channels, 0), np.float32), last=True))
+    held: TimedFrame | None = None  # where it ends is known from the next one
 
-    for frame, at, jump, correction in frames:
-        if jump:
-            yield from rest()
+    def pushed(last: bool) -> Iterator[np.ndarray]:
+        nonlocal held
+        if held is not None:
+            for block in mix.push(held.frame):
+                yield cut(stretch.push(block))
+            held = None
+        if last:
+            for block in mix.flush():
+                yield cut(stretch.push(block))
+            yield cut(stretch.push(np.zeros((mix.channels, 0), np.float32), last=True))
+
+    for timed in frames:
+        if timed.jump:
+            yield from pushed(last=True)
             stretch, clock = Stretch(rate), 0.0
-            place = round((at - start) * rate)
+            place = round((timed.at - start) * rate)
             skip = max(0, given - place)
             if place - given > MAX_SILENCE_SECONDS * rate:
                 raise ValueError("it begins more than an hour late")
@@ -167,11 +175,11 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
                 size = min(place - given, _SILENCE_BLOCK)
                 yield np.zeros((mix.channels, size), np.float32)
                 given += size
-        stretch.correct(clock, correction)
-        clock += frame.samples / max(1, frame.sample_rate)
-        for block in mix.push(frame):
-            yield cut(stretch.push(block))
-    yield from rest()
+        stretch.correct(clock, timed.correction)
+        yield from pushed(last=False)
+        clock += timed.frame.samples / max(1, timed.frame.sample_rate)
+        held = timed
+    yield from pushed(last=True)
 
 
 def _frames(container: InputContainer, stream: AudioStream, path: Path, start: float) -> Iterator[AudioFrame]:

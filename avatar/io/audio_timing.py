@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _DRIFT_SECONDS = 0.02  # of difference that begins the correction of a drift; ro
 _SMOOTH_SECONDS = 2.0  # to each side: jitter of the stamps is averaged over this time
 _SETTLE_SECONDS = 1.0
 _TAPS = 8  # to each side, of the interpolation
+_PHASES = 4096  # between two samples
 
 
 @dataclass
@@ -179,7 +181,7 @@ def _jumps(frames: Iterable[AudioFrame], start: float, report: TimingReport) -> 
             else:
                 _count(report, steps[0])
         recent.append((clock, off))
-        while clock - recent[0][0] > 2 * _LASTING_SECONDS:
+        while clock - recent[0][0] > _LASTING_SECONDS:
             recent.popleft()
         ahead.popleft()
         return _Held(frame, clock, off - broken, jump)
@@ -263,10 +265,15 @@ class Stretch:
 def _interpolate(samples: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Samples [C, n] at fractional places [m]; silence beyond the ends."""
     padded = np.pad(samples, ((0, 0), (_TAPS, _TAPS + 1)))
-    whole = np.floor(places).astype(np.int64)
-    offsets = np.arange(1 - _TAPS, _TAPS + 1)
-    distance = (places - whole)[:, None] - offsets
+    whole = np.floor(places)
+    weights = _weights()[np.rint((places - whole) * _PHASES).astype(np.int64)]
+    at = np.clip(whole.astype(np.int64)[:, None] + np.arange(1, 2 * _TAPS + 1), 0, padded.shape[1] - 1)
+    return np.stack([(row[at] * weights).sum(1) for row in padded]).astype(np.float32)
+
+
+@functools.cache
+def _weights() -> np.ndarray:
+    """Weights [phase, tap] of a windowed sinc."""
+    distance = np.arange(_PHASES + 1)[:, None] / _PHASES - np.arange(1 - _TAPS, _TAPS + 1)
     weights = np.sinc(distance) * np.cos(np.clip(distance / (_TAPS + 0.01), -1, 1) * np.pi / 2) ** 2
-    weights /= weights.sum(1, keepdims=True)
-    at = np.clip(whole[:, None] + offsets + _TAPS, 0, padded.shape[1] - 1)
-    return np.einsum("cmt,mt->cm", padded[:, at], weights).astype(np.float32)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

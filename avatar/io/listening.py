@@ -20,7 +20,7 @@ _PLACES = 15
 _PLACE_SECONDS = 4.0
 _MOST_CHANNELS = 16
 _SILENT_DB = -60.0  # dBFS in every tenth of a second: below the hiss of any microphone
-_VOICE_SHARE = 0.02  # of the audible time with a gliding pitch; noise and chords have 0.00, speech 0.1 to 0.5
+_VOICE_SHARE = 0.01  # of the audible time with a gliding pitch; noise, hum and chords have 0.00, speech 0.07 to 0.6
 _AUDIBLE_BELOW = 30.0  # dB below the loudest moments
 _CHANGING_DB = 8.0  # between loud and quiet moments; noise and hum have 3
 _PITCH = (70.0, 400.0)  # hertz
@@ -221,8 +221,9 @@ def _glides(period: np.ndarray) -> np.ndarray:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], smooth, [False]])))
     result = np.zeros(len(period), bool)
     for begin, end in edges.reshape(-1, 2):
-        if _GLIDE_FRAMES[0] <= end - begin <= _GLIDE_FRAMES[1] and np.ptp(period[begin:end]) > _GLIDE:
-            result[begin:end] = True
+        if _GLIDE_FRAMES[0] <= end - begin <= _GLIDE_FRAMES[1]:
+            mean = np.convolve(period[begin:end], np.ones(4) / 4, "valid")  # chords make it tremble
+            result[begin:end] = np.ptp(mean) > _GLIDE
     return result
 
 

@@ -67,6 +67,23 @@ def test_no_other_file_is_read(here: Path, name: str, content: str) -> None:
     assert not list(here.glob("*o.*mp4"))
 
 
+@pytest.mark.parametrize("before", ["", "\ufeff", "\r\n \t", "\n\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        CONCAT.format(name="secret.mp4"), HLS.format(name="secret.ts"), DASH.format(name="secret.mp4"), SDP,
+        "file 'secret.mp4'\n", "[playlist]\nFile1=secret.wav\n", "rtsp://127.0.0.1:9/a\n",
+        "<smil><body><video src='secret.mp4'/></body></smil>",
+    ],
+)  # fmt: skip
+def test_a_list_is_called_what_it_is_whatever_its_name_and_its_first_bytes(here: Path, before: str, content: str):
+    for name, encoding in (("list.mp4", "utf-8"), ("list.wav", "utf-16"), ("list.txt", "utf-8")):
+        Path(name).write_text(before + content, encoding)
+        for read in (load_audio, read_info):
+            with pytest.raises(AvatarError, match=rf"{name} is not .* of a kind that is opened here.*not followed"):
+                read(Path(name))
+
+
 def test_a_name_with_a_pattern_is_no_sequence_of_pictures(here: Path) -> None:
     for number in range(1, 6):
         cv2.imwrite(f"picture{number}.png", np.full((64, 64, 3), 40 * number, np.uint8))

@@ -148,3 +148,38 @@ def test_help_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_names_that_begin_with_a_dash_are_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-my take").write_text("")
+    (tmp_path / "--x").mkdir()
+    argv = ["-take.mp4", "--out", "-o.mp4", "-my take", "--x", "-o", "-1.5", "--loss.lpips", "-0.5,1", "--a=-b.mp4"]
+    named = ["./-take.mp4", "--out", "./-o.mp4", "./-my take", "./--x", *argv[5:]]
+    assert options.plain_names(argv) == named
+    assert options.plain_names(["--out", "p", "--", "-take.mp4"]) == ["--out", "p", "--", "-take.mp4"]
+    assert options.plain_names(["-" + "x" * 5000, "-\0"]) == ["-" + "x" * 5000, "-\0"]
+
+
+@pytest.mark.parametrize(
+    "line", [["-take.mp4", "--out", "p"], ["--out", "p", "--", "-take.mp4"], ["./-take.mp4", "--out", "-p.dir"]]
+)
+def test_a_video_with_a_dash_is_looked_for_under_its_name(tmp_path, monkeypatch, capfd, line):
+    from avatar.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", *line]) == 2
+    assert "The file -take.mp4 does not exist." in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_folder_with_a_dash_is_answered_by_how_to_write_it(capfd):
+    from avatar.cli.main import main
+
+    assert main(["prepare", "a.mp4", "--out", "-person"]) == 2
+    assert "If -person is the name of a file or a folder, write ./-person" in capfd.readouterr().err
+
+
+def test_the_next_command_quotes_what_a_shell_would_take_apart():
+    from avatar import log
+
+    assert [log.word(name) for name in ("runs/me", "-me", "my run", "a;b")] == ["runs/me", "./-me", "'my run'", "'a;b'"]

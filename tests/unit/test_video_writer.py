@@ -102,7 +102,22 @@ def test_size_count_and_colours(tmp_path: Path, size: tuple[int, int]) -> None:
     for i in (0, 11):
         assert np.abs(pictures[i][:height, :width].astype(int) - picture(i, width, height)).mean() < 4
     with av.open(str(tmp_path / "out.mp4")) as file:
-        assert file.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        context = file.streams.video[0].codec_context
+        assert context.pix_fmt == "yuv420p"
+        tags = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+        assert tags == (1, 1, 1, 1)  # BT.709 throughout, limited range
+
+
+def test_saturated_colours_are_read_back_by_the_matrix_that_is_tagged(tmp_path: Path) -> None:
+    colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [229, 153, 131]], np.uint8)
+    image = np.repeat(np.repeat(colours[None], 64, 0), 32, 1)
+    with VideoWriter(tmp_path / "out.mp4", 128, 64, FPS) as writer:
+        writer.write(image)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        planes = next(file.decode(video=0)).to_ndarray(format="yuv444p")[:, 32, 16::32].astype(float)
+    luma = (planes[0] - 16) / 219 * 255
+    np.testing.assert_allclose(luma, colours @ [0.2126, 0.7152, 0.0722], atol=3)
+    assert np.abs(seen(tmp_path / "out.mp4")[0][0][8:56, 8:24].astype(int) - colours[0]).max() < 8
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
