@@ -88,11 +88,18 @@ def read_options(module: Any, name: str, argv: list[str]) -> Any:
     from avatar.cli import options
 
     prog, description = f"avatar {name}", module.__doc__ or ""
+    argv = options.plain_names(argv)
     parse = getattr(module, "parse", None)
-    if parse is not None:
-        return parse(argv, prog, description)
     groups = getattr(module, "GROUPS", None)
-    return options.parse(module.Config, argv, prog=prog, description=description, groups=groups)
+    try:
+        if parse is not None:
+            return parse(argv, prog, description)
+        return options.parse(module.Config, argv, prog=prog, description=description, groups=groups)
+    except SystemExit as stop:
+        dashed = next((word for word in argv if len(word) > 2 and word[0] == "-" and word[1].isalpha()), None)
+        if stop.code == 2 and dashed is not None:
+            print(f"If {dashed} is the name of a file or a folder, write ./{dashed}", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

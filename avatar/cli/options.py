@@ -41,6 +41,7 @@ from avatar.checks import number
 from avatar.errors import AvatarError
 
 Groups = Mapping[str, Sequence[str]]
+_DASHED = re.compile(r"-[^-\s=][^\s=]*\.[A-Za-z]\w{1,9}")  # a name with an ending, no option and no number
 _METAVARS = {Path: "PATH", str: "STR", int: "INT", float: "FLOAT"}
 _LARGEST = 2.0**53  # of any number that is an option
 # Of options that mean the same in every command; a command may allow less.
@@ -80,6 +81,26 @@ def parse(
         hints.append(Annotated[(view, *marks)] if marks else view)
     found = tyro.cli(functools.reduce(lambda a, b: a | b, hints), args=list(argv), prog=prog, description=description)
     return _original(kinds[type(found)], found)
+
+
+def plain_names(argv: Sequence[str]) -> list[str]:
+    """Words of a command line, names of files that begin with a dash marked as such by ./ before them.
+
+    A word is one where such a file exists, or where it has a single dash and ends as files do (``-take.mp4``).
+    """
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    for i, word in enumerate(words[:end]):
+        if word.startswith("-") and len(word) > 2 and (_DASHED.fullmatch(word) or _exists(word)):
+            words[i] = f"./{word}"
+    return words
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long, or with a null
+        return False
 
 
 def value_of(argv: Sequence[str], name: str) -> str | None:

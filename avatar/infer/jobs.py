@@ -87,7 +87,7 @@ def speech_job(avatar: Avatar, controls: Controls, audio: AudioFile | None, path
     assert planned.frames is not None
     return Job(
         motions=planned.stream(audio or ()), frames=planned.frames, audio=None if audio is None else audio.path,
-        audio_start=planned.audio_start,
+        audio_start=planned.audio_start, audio_track=None if audio is None else audio.track,
     )  # fmt: skip
 
 

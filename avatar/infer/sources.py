@@ -12,10 +12,13 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float32
 
+from avatar import log
 from avatar.data.person import PersonInfo
 from avatar.data.run import MOTION, PERSON, RunInfo
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, open_audio
+from avatar.io.listening import AudioContent
+from avatar.io.tracks import choose_audio
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
 
@@ -29,21 +32,24 @@ class AudioFile:
     """An audio file as a stream whose end is known. It is decoded once.
 
     Args:
-        path: Any file with audio that FFmpeg reads.
+        path: Any file with audio that FFmpeg reads. Where no voice is heard in it, a warning says so.
+        track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
 
     Attributes:
         path: The file.
+        track: The audio track, as it was asked for.
 
     Raises:
-        AvatarError: It cannot be read, or has no audio.
+        AvatarError: It cannot be read, has no audio, or no such track.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        header, chunks = open_audio(self.path)
+    def __init__(self, path: Path | str, track: int | None = None) -> None:
+        self.path, self.track = Path(path), track
+        header, chunks = open_audio(self.path, track=track)
         first = next(chunks)  # a broken file is an error here, before slow work
         self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)
         self._seconds = header.duration
+        _say_what_is_heard(self.path, track)
 
     def frames(self, fps: float) -> int:
         """Count the video frames that begin within the audio; decodes it where its header does not say."""
@@ -60,6 +66,20 @@ class AudioFile:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Chunks of a second, 16 kHz mono float32; once."""
         return self._chunks
+
+
+def _say_what_is_heard(path: Path, track: int | None) -> None:
+    """Log which track was taken where there was a choice, and warn where it carries no voice."""
+    choice = choose_audio(path, track, listen=True)
+    for treatment in choice.treatments:
+        log.info(f"{path}: {treatment.text}")
+    place = f"audio track {choice.index + 1} of {path}"
+    if choice.content is AudioContent.SILENCE:
+        log.warn(f"Nothing is heard in {place}: it is silent, so the mouth stays closed. Check the recording.")
+    elif choice.content is AudioContent.NOISE:
+        log.warn(f"No voice is heard in {place}, only noise: the mouth hardly moves. Check the recording.")
+    elif choice.content is AudioContent.SOUND:
+        log.warn(f"No voice is heard in {place}: the lips follow other sounds, or stay closed. Check the recording.")
 
 
 def _read_samples(file: IO[bytes]) -> Iterator[np.ndarray]:

@@ -18,6 +18,8 @@ class Speaking:
 
     audio: Path | None = None
     """What the avatar says: any audio or video file, of any length."""
+    audio_track: int | None = None
+    """Audio track of --audio, from 1; default: the default one that can be decoded and carries a voice."""
     text: str | None = None
     """Instead of --audio: what the avatar says; its audio is written beside the output."""
     tts: str = "hibari"
@@ -46,4 +48,4 @@ class Speaking:
 
             path = out.with_suffix(".speech.wav")
             say(self.text, path, self.tts, self.voice, self.language)
-        return None if path is None else AudioFile(path)
+        return None if path is None else AudioFile(path, self.audio_track if path is self.audio else None)

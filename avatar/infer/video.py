@@ -36,6 +36,7 @@ class Job:
         frames: Frames in all.
         audio: File whose audio goes into the video.
         audio_start: Second of it that belongs to the first frame.
+        audio_track: Number of its audio track, from 1; None: the one that all readers choose.
         background: What is behind the person in the n-th frame, uint8 RGB [H, W, 3]; None: the avatar's own.
     """
 
@@ -43,6 +44,7 @@ class Job:
     frames: int
     audio: Path | None = None
     audio_start: float = 0.0
+    audio_track: int | None = None
     background: Callable[[int], np.ndarray] | None = None
 
     def limited(self, frames: int | None) -> Job:
@@ -109,9 +111,10 @@ def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out:
     """
     from avatar.io.video_writer import VideoWriter
 
+    size = camera.width, camera.height
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.frames, info="")
-        with VideoWriter(out, camera.width, camera.height, avatar.fps, job.audio, job.audio_start) as writer:
+        with VideoWriter(out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track) as writer:
             timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
     if timing.frames == 0:
         raise AvatarError("There is nothing to render:", why="the input has no frames.")

@@ -6,33 +6,29 @@ import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avatar.checks import number
 from avatar.errors import AvatarError
-from avatar.io.media import ADVICE, ffmpeg_reason, open_media
+from avatar.io.audio_decoder import decode
+from avatar.io.audio_timing import TimingReport
+from avatar.io.media import ADVICE, Treatment, ffmpeg_reason, open_media
+from avatar.io.tracks import AudioChoice, choose_audio
 from avatar.writing import atomic_file
-
-if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
-    from av.container import InputContainer
 
 SAMPLE_RATE = 16000
 SILENCE_DB = -60.0  # dBFS; quieter than this in every tenth of a second is silence, below the hiss of any microphone
-_GAP_SECONDS = 0.05  # timestamps further off than this are a real gap or overlap, not rounding
-_MAX_GAP_SECONDS = 60.0  # a longer jump is a broken timestamp, not a pause
-_MAX_SILENCE_SECONDS = 3600.0  # filled in, all in all
-_MAX_OVERLAP_SECONDS = 3600.0  # dropped, all in all; decoding it takes time all the same
 _MAX_SECONDS_HELD = 4 * 3600.0  # at once: one gigabyte
 SAMPLE_RATES = (1000, 1_536_000)  # hertz
+# Containers that say how long they are. Of the others FFmpeg guesses it from the bit rate, or from the last time stamp.
+_EXACT = {"mov", "mp4", "matroska", "webm", "wav", "w64", "flac", "ogg", "aiff", "au", "caf", "avi", "asf", "mxf"}
 _LEAST_BITS_PER_SECOND = 400  # of the leanest codec; a header that promises more time than that is not believed
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:
-    """Header of a file's first audio track.
+    """Header of a file's audio track, the one that is read.
 
     Attributes:
         duration: Seconds; None where only decoding would tell (some streams).
@@ -40,6 +36,7 @@ class AudioInfo:
         channels: Channels of the source.
         start: Seconds; the container time of the track's first sample.
         codec: ffmpeg's name of the codec.
+        choice: The track and channels that are read, and why.
     """
 
     duration: float | None
@@ -47,10 +44,20 @@ class AudioInfo:
     channels: int
     start: float
     codec: str
+    choice: AudioChoice
+
+    @property
+    def treatments(self) -> tuple[Treatment, ...]:
+        """Which track and channels were taken, where there was a choice."""
+        return self.choice.treatments
 
 
-def probe_audio(path: Path | str) -> AudioInfo:
-    """Read the header of a file without decoding it.
+def probe_audio(path: Path | str, track: int | None = None) -> AudioInfo:
+    """Read the header of a file; of several tracks or channels, some seconds are listened to.
+
+    Args:
+        path: The file.
+        track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
 
     Raises:
         AvatarError: The file is missing, empty, unreadable, or has no audio track.
@@ -59,16 +66,13 @@ def probe_audio(path: Path | str) -> AudioInfo:
 
     path = Path(path)
     try:
+        choice = choose_audio(path, track)
         with open_media(path, "audio") as container:
-            if not container.streams.audio:
-                raise AvatarError(
-                    f"{path} has no audio track.", fix="Give a file with audio: wav, flac, mp3, m4a, mp4."
-                )
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:  # PyAV: FFmpeg has no decoder
-                raise ValueError("its audio is coded in a way that FFmpeg does not know")
+            stream = container.streams.audio[choice.index]
             start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-            if stream.duration is not None and stream.time_base:
+            if not _EXACT & set(container.format.name.split(",")):
+                duration = None
+            elif stream.duration is not None and stream.time_base:
                 duration = float(stream.duration * stream.time_base)
             else:
                 duration = container.duration / av.time_base if container.duration else None
@@ -81,6 +85,7 @@ def probe_audio(path: Path | str) -> AudioInfo:
                 channels=stream.channels or 0,
                 start=start,
                 codec=stream.codec_context.name,
+                choice=choice,
             )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AvatarError(
@@ -89,12 +94,14 @@ def probe_audio(path: Path | str) -> AudioInfo:
 
 
 def stream_audio(
-    path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE
-) -> Iterator[np.ndarray]:
+    path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE,
+    track: int | None = None, timing: TimingReport | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Decode a file piece by piece in constant memory.
 
-    Timestamps are honoured: a gap in the track becomes silence of the same length, an overlap is dropped, so sample
-    ``n`` belongs to container time ``start + n / sample_rate`` however long the file is.
+    Time stamps are honoured: a gap in the track becomes silence of the same length, an overlap is dropped, a sample
+    clock that runs apart is followed. So sample ``n`` belongs to container time ``start + n / sample_rate`` however
+    long the file is.
 
     Args:
         path: Anything ffmpeg reads.
@@ -102,6 +109,8 @@ def stream_audio(
         start: Container time of the first sample returned, seconds. None: where the track begins. To lay audio under
             a video, give the time of its first frame.
         sample_rate: Hertz, of the result.
+        track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
+        timing: Gets what is done to the time of the audio, as it is read.
 
     Yields:
         [chunk_seconds * sample_rate] float32 mono, nominally within -1..1.
@@ -109,28 +118,30 @@ def stream_audio(
     Raises:
         AvatarError: Missing, unreadable, without audio, of zero length, or with samples that are not numbers.
     """
-    return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate)[1]
+    return open_audio(path, chunk_seconds, start=start, sample_rate=sample_rate, track=track, timing=timing)[1]
 
 
 def open_audio(
-    path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE
-) -> tuple[AudioInfo, Iterator[np.ndarray]]:
+    path: Path | str, chunk_seconds: float = 1.0, *, start: float | None = None, sample_rate: int = SAMPLE_RATE,
+    track: int | None = None, timing: TimingReport | None = None,
+) -> tuple[AudioInfo, Iterator[np.ndarray]]:  # fmt: skip
     """Read the header of a file, and its samples as :func:`stream_audio` gives them."""
-    info = probe_audio(path)  # at once, not at the first chunk
-    samples = _decode(Path(path), info.start if start is None else start, sample_rate)
+    info = probe_audio(path, track)  # at once, not at the first chunk
+    samples = _decode(Path(path), info.choice, info.start if start is None else start, sample_rate, timing)
     return info, _rechunk(samples, max(1, round(chunk_seconds * sample_rate)))
 
 
 def load_audio(
-    path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE, most_seconds: float | None = None
-) -> np.ndarray:
+    path: Path | str, *, start: float | None = None, sample_rate: int = SAMPLE_RATE, most_seconds: float | None = None,
+    track: int | None = None, timing: TimingReport | None = None,
+) -> np.ndarray:  # fmt: skip
     """Decode a whole file to [N] float32 mono; see :func:`stream_audio`.
 
     Raises:
         AvatarError: It cannot be decoded, or is longer than ``most_seconds``: then decoding stops there.
     """
     chunks, count = [], 0
-    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate):
+    for chunk in stream_audio(path, 10.0, start=start, sample_rate=sample_rate, track=track, timing=timing):
         chunks.append(chunk)
         count += len(chunk)
         if most_seconds is not None and count > most_seconds * sample_rate:
@@ -138,6 +149,43 @@ def load_audio(
         if count > _MAX_SECONDS_HELD * SAMPLE_RATE:
             raise AvatarError(f"{path} lasts more than {_MAX_SECONDS_HELD / 3600:.0f} hours.", fix="Cut it into parts.")
     return np.concatenate(chunks)
+
+
+def read_audio(
+    path: Path | str, start: float, duration: float, track: int | None = None, treatments: list[Treatment] | None = None
+) -> Iterator[np.ndarray]:
+    """Read the audio of a video, exactly as long as it: int16 mono chunks at 16 kHz, gaps as silence.
+
+    Args:
+        path: The file.
+        start: Time of the first frame on the file's clock, seconds.
+        duration: Seconds.
+        track: Number of the audio track from 1; None: see :func:`avatar.io.tracks.choose_audio`.
+        treatments: Gets which track and channel were taken, and what was done to the time of the audio.
+
+    Yields:
+        int16 [n]; nothing if there is no audio track.
+
+    Raises:
+        AvatarError: The audio cannot be decoded.
+    """
+    with open_media(path, "audio") as container:
+        if not container.streams.audio:
+            return
+    total = round(duration * SAMPLE_RATE)
+    written = 0
+    timing = TimingReport()
+    info, chunks = open_audio(path, start=start, track=track, timing=timing)
+    for chunk in chunks:
+        chunk = chunk[: total - written]
+        written += len(chunk)
+        yield np.clip(np.rint(chunk * np.float32(32768)), -32768, 32767).astype(np.int16)
+        if written >= total:
+            break
+    if written < total:
+        yield np.zeros(total - written, np.int16)
+    if treatments is not None:
+        treatments += [*info.treatments, *timing.treatments()]
 
 
 def write_wav(path: Path | str, chunks: np.ndarray | Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE) -> int:
@@ -186,93 +234,16 @@ def is_silent(chunks: np.ndarray | Iterable[np.ndarray], threshold_db: float = S
     return True
 
 
-def _decode(path: Path, start: float, sample_rate: int) -> Iterator[np.ndarray]:
-    import av
-
-    total = filled = overlap = 0
-    try:
-        with open_media(path, "audio") as container:
-            stream = container.streams.audio[0]
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-            expected: float | None = None
-            skip = 0
-            for frame in _frames(container, stream):
-                if frame.samples == 0:
-                    continue
-                time = frame.time
-                if filled > _MAX_SILENCE_SECONDS * sample_rate:
-                    raise ValueError("its time stamps leave more than an hour empty")
-                if expected is None:
-                    offset = (start if time is None else time) - start
-                    if offset > 0:
-                        if offset > _MAX_SILENCE_SECONDS:
-                            raise ValueError("it begins more than an hour late")
-                        silence = round(offset * sample_rate)
-                        yield from _silence(silence)
-                        total += silence
-                    else:
-                        skip = round(-offset * sample_rate)
-                    expected = start + max(offset, 0.0) if time is None else time
-                elif time is not None and _GAP_SECONDS < abs(time - expected) < _MAX_GAP_SECONDS:
-                    gap = round((time - expected) * sample_rate)
-                    if gap > 0:
-                        yield from _silence(gap)
-                        total += gap
-                        filled += gap
-                    else:
-                        skip -= gap
-                        overlap -= gap
-                        if overlap > _MAX_OVERLAP_SECONDS * sample_rate:
-                            raise ValueError("more than an hour of it has time stamps of what was there before")
-                    expected = time
-                expected += frame.samples / max(1, frame.sample_rate)
-                frame.pts = None  # the resampler would otherwise complain about jumps that are dealt with here
-                for piece in resampler.resample(frame):
-                    block = _checked(piece.to_ndarray().reshape(-1), path)
-                    cut = min(skip, len(block))
-                    skip -= cut
-                    total += len(block) - cut
-                    if cut < len(block):
-                        yield block[cut:]
-            if expected is not None:
-                for piece in resampler.resample(None):
-                    block = _checked(piece.to_ndarray().reshape(-1), path)
-                    total += len(block)
-                    yield block[skip:]
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise AvatarError(
-            f"{path} cannot be decoded as audio:", why=f"{ffmpeg_reason(error)}.", fix=ADVICE["audio"]
-        ) from None
+def _decode(
+    path: Path, choice: AudioChoice, start: float, sample_rate: int, timing: TimingReport | None
+) -> Iterator[np.ndarray]:
+    total = 0
+    for block in decode(path, choice, start=start, rate=sample_rate, report=timing):
+        total += block.shape[1]
+        if block.shape[1]:
+            yield block[0]
     if total == 0:
         raise AvatarError(f"{path} contains no audio: its audio track has zero length.", fix=ADVICE["audio"])
-
-
-def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """Decoded frames; damaged packets are passed over (their place is filled from the timestamps)."""
-    import av
-
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except av.InvalidDataError:
-            continue
-
-
-def _checked(block: np.ndarray, path: Path) -> np.ndarray:
-    if not np.isfinite(block).all():
-        raise AvatarError(
-            f"{path} contains samples that are not numbers (NaN or infinite).",
-            why="The program that wrote it went wrong.",
-            fix="Export it again, for example as 16-bit wav.",
-        )
-    return block.astype(np.float32, copy=False)
-
-
-def _silence(count: int) -> Iterator[np.ndarray]:
-    while count > 0:
-        size = min(count, 10 * SAMPLE_RATE)
-        yield np.zeros(size, np.float32)
-        count -= size
 
 
 def _rechunk(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

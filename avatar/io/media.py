@@ -24,6 +24,11 @@ ADVICE = {
     "audio": "Use an audio file that ffmpeg can read: wav, flac, mp3, m4a, ogg, opus, or a video with audio.",
     "video": "Check that it plays, or copy or download it again.",
 }
+# What such lists begin with: HLS, DASH, concat, SDP, and the playlists of players.
+_LISTS = (
+    "#extm3u", "#ext-x", "<?xml", "<mpd", "<smil", "<asx", "<playlist", "<smoothstreamingmedia", "ffconcat", "file ",
+    "file=", "v=0", "[playlist]", "[reference]", "http://", "https://", "rtsp://", "rtmp://", "mms://",
+)  # fmt: skip
 _ARTICLE = {"audio": "an", "video": "a"}
 
 
@@ -74,13 +79,25 @@ def open_media(path: Path | str, kind: Literal["audio", "video"] = "video") -> I
     try:
         return av.open(f"file:{path}", options=_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.EINVAL:  # not in the list of formats
+        if getattr(error, "errno", None) == errno.EINVAL or _is_list(path):  # EINVAL: not in the list of formats
             raise AvatarError(
                 f"{path} is not {_ARTICLE[kind]} {kind} file of a kind that is opened here.",
                 why="Playlists and other files that name further files or addresses are not followed.",
                 fix="Give the recording itself: for example wav, flac, mp3, m4a, mp4, mov, mkv or webm.",
             ) from None
         raise _broken(path, kind, ffmpeg_reason(error)) from None
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file is text that names other files, as FFmpeg and players read it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = head.decode("utf-16" if wide else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n").lower()
+    return text.startswith(_LISTS)
 
 
 def ffmpeg_reason(error: Exception) -> str:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.checks import frame_rate, image_size, reading
+from avatar.checks import frame_rate, image_size
 from avatar.errors import AvatarError
 from avatar.io import tracks
-from avatar.io.audio import probe_audio
+from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
+from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets
 from avatar.io.colour import white_of
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-SAMPLE_RATE = 16_000
 COMMON_RATES = tuple(Fraction(r) for r in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"))
 TRUNCATED_SHARE = 0.95  # less of the announced length than this means that the end of the file is missing
 MOST_PIXELS = 7680 * 4320  # of a video's frame, 8K; a decoder may hold seventeen of them
@@ -335,78 +335,6 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
 
 def _look(info: VideoInfo) -> Look:
     return info.look or Look(info.width, info.height)
-
-
-def read_audio(path: Path, start: float, duration: float) -> Iterator[np.ndarray]:
-    """Read the audio from ``start`` on the file's clock, exactly ``duration`` seconds long, gaps as silence.
-
-    Yields:
-        int16 mono chunks at 16 kHz; nothing if there is no audio track.
-
-    Raises:
-        AvatarError: The audio cannot be decoded.
-    """
-    import av
-
-    total = round(duration * SAMPLE_RATE)
-    written = 0
-    with open_media(path) as container:
-        if not container.streams.audio:
-            return
-        stream = container.streams.audio[0]
-        probe_audio(path)  # for its errors
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        skip: int | None = None  # samples still to drop because they lie before the first frame
-        decoded = 0.0  # seconds of audio so far, to notice gaps in the time stamps
-        first = None
-        for frame in _decoded_audio(container, stream, path):
-            time = frame.time if frame.time is not None else start + decoded
-            if first is None:
-                first = time
-                skip = round((start - time) * SAMPLE_RATE)
-            gap = time - first - decoded
-            if gap > 0.05:  # the recorder dropped audio
-                skip = (skip or 0) - round(gap * SAMPLE_RATE)
-                decoded += gap
-            decoded += frame.samples / max(1, frame.sample_rate)
-            frame.pts = None
-            with reading(path, "audio"):
-                resampled = resampler.resample(frame)
-            for out in resampled:
-                chunk = out.to_ndarray().reshape(-1)
-                if skip and skip < 0:
-                    silence = min(-skip, total - written)
-                    yield np.zeros(silence, np.int16)
-                    written += silence
-                    skip = 0
-                elif skip:
-                    dropped = min(skip, len(chunk))
-                    chunk, skip = chunk[dropped:], skip - dropped
-                chunk = chunk[: total - written]
-                if len(chunk):
-                    yield chunk
-                    written += len(chunk)
-            if written >= total:
-                return
-    if written < total:
-        yield np.zeros(total - written, np.int16)
-
-
-def _decoded_audio(container: InputContainer, stream: av.AudioStream, path: Path) -> Iterator[av.AudioFrame]:
-    """Decode an audio track, leaving out broken packets while they are few."""
-    import av
-
-    broken = packets = 0
-    for packet in _packets(container, stream):
-        packets += 1
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            broken += 1
-            continue
-        yield from frames
-    if packets and broken > max(3, packets // 2):
-        raise AvatarError(f"The audio of {path} cannot be decoded.", fix="Check that it plays.")
 
 
 def _video_stream(container: InputContainer, path: Path, wanted: int | None = None) -> av.VideoStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,21 +12,20 @@ from typing import TYPE_CHECKING, final
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
-from av.error import FFmpegError
 
-from avatar.errors import AvatarError
 from avatar.io.audio import probe_audio
+from avatar.io.audio_decoder import decode
+from avatar.io.clock import steady_packets
 from avatar.io.media import open_media
 from avatar.writing import NewFile, disk_error
 
 if TYPE_CHECKING:
     _Packet = av.Packet[av.AudioStream]
 
-BT601 = 6  # H.264 code of the SMPTE 170M matrix: readers that ignore the tag assume the same matrix for small images
-BT709 = 1
+BT709 = 1  # H.264 code of the primaries, the transfer and the matrix of HD video
 LIMITED_RANGE = 1
+_EVEN_SECONDS = 0.02  # by which the time stamps of copied packets may differ from the length of their samples
 
 
 @final
@@ -33,8 +33,8 @@ class VideoWriter:
     """Writes an mp4 frame by frame: H.264, yuv420p, optionally with the audio of a file.
 
     Audio is interleaved with the video, so that nothing piles up in memory, and ends with it.
-    AAC is copied as it is when it starts at zero; everything else becomes AAC (a copied MP3 would lose the note of its
-    encoder's delay, which is more than a frame).
+    AAC is copied as it is when it starts at zero and its time stamps are even; everything else becomes AAC (a copied
+    MP3 would lose the note of its encoder's delay, which is more than a frame).
 
     Args:
         path: The mp4 to write. It appears, or replaces an older one, when :meth:`close` succeeds.
@@ -45,6 +45,7 @@ class VideoWriter:
         crf: x264's quality, 0 (lossless) to 51; 18 looks like the original.
         preset: x264's speed preset.
         threads: Encoder threads; 0 lets x264 choose.
+        audio_track: Number of the audio track of ``audio``, from 1; None: the one that all readers choose.
 
     Raises:
         AvatarError: The audio cannot be read, or the output cannot be written.
@@ -61,12 +62,13 @@ class VideoWriter:
         crf: float = 18,
         preset: str = "veryfast",
         threads: int = 1,
+        audio_track: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
         self._rate = Fraction(fps).limit_denominator(10_000)
-        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start)
+        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track)
         self._output: OutputContainer | None = None
         self._new: NewFile | None = None
         try:
@@ -80,7 +82,7 @@ class VideoWriter:
             context = self._video.codec_context
             context.thread_count = threads
             context.time_base = 1 / self._rate
-            context.colorspace, context.color_primaries, context.color_trc = BT601, BT709, BT709
+            context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
             if self._audio is not None:
                 self._audio.attach(output)
@@ -100,7 +102,7 @@ class VideoWriter:
         if self.width % 2 or self.height % 2:
             image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=BT601, dst_color_range=LIMITED_RANGE)
+        frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
         frame.pts, frame.time_base = self.frames, 1 / self._rate
         try:
             self._output.mux(self._video.encode(frame))
@@ -155,19 +157,20 @@ class VideoWriter:
 
 
 class _AudioTrack:
-    """The audio track of a file as mp4 packets, produced in step with the video."""
+    """The audio track of a file as mp4 packets, produced in step with the video.
 
-    def __init__(self, path: Path, start: float) -> None:
-        self._path, self._start = path, Fraction(start).limit_denominator(1_000_000)
-        probe_audio(path)  # for its errors
-        self._input = open_media(path, "audio")
-        if not self._input.streams.audio:
-            self._input.close()
-            raise AvatarError(f"{path} has no audio track.")
-        self._source = self._input.streams.audio[0]
+    It is the track that :mod:`avatar.io.audio` hears, with all of its channels.
+    """
+
+    def __init__(self, path: Path, start: float, track: int | None = None) -> None:
+        self._path = path
+        info = probe_audio(path, track)  # for its errors
+        self._choice = info.choice
         # Times count from the first sample, as in `avatar.io.audio`: an MP3's comes after its encoder's delay.
-        self._zero = Fraction(self._source.start_time or 0) * (self._source.time_base or 1)
-        self._copy = self._source.codec_context.name == "aac" and self._start == 0 and self._zero == 0
+        self._start = info.start + start
+        self._input = open_media(path, "audio")
+        self._source = self._input.streams.audio[self._choice.index]
+        self._copy = start == 0 and info.start == 0 and _plain_aac(path, self._choice.index)
         self._packets: Iterator[tuple[Fraction, _Packet]] = iter(())
         self._pending: tuple[Fraction, _Packet] | None = None
 
@@ -201,7 +204,7 @@ class _AudioTrack:
         self._input.close()
 
     def _copied(self) -> Iterator[tuple[Fraction, _Packet]]:
-        for packet in self._input.demux(self._source):
+        for packet in steady_packets(self._input, [self._source]):
             if packet.dts is None or packet.pts is None or packet.time_base is None:
                 continue
             at = packet.pts * packet.time_base
@@ -210,11 +213,13 @@ class _AudioTrack:
 
     def _encoded(self, rate: int) -> Iterator[tuple[Fraction, _Packet]]:
         context = self._stream.codec_context
-        resampler = AudioResampler(format="fltp", layout=self._layout, rate=rate)
         fifo = av.AudioFifo()
         written = 0
-        for samples in self._samples(resampler, rate):
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+        choice = replace(self._choice, channel=None)  # the user's own sound, whatever is listened to
+        for samples in decode(self._path, choice, start=self._start, rate=rate, layout=self._layout):
+            if not samples.shape[1]:
+                continue
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
             frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
             frame.pts = written
             written += samples.shape[1]
@@ -231,30 +236,24 @@ class _AudioTrack:
             packet.stream = self._stream
             yield Fraction(packet.pts or 0, rate), packet
 
-    def _samples(self, resampler: AudioResampler, rate: int) -> Iterator[np.ndarray]:
-        """Planar float32 blocks [channels, n] from ``start`` on; a track that begins late is padded with silence."""
-        if self._start > 1:  # land before the wanted sample; the rest is dropped below
-            self._input.seek(int((self._start + self._zero - 1) * av.time_base), backward=True, any_frame=False)
-        position: int | None = None
-        for frame in self._decoded():
-            at = Fraction(frame.pts or 0) * (frame.time_base or Fraction(1, rate)) - self._zero
-            for block in resampler.resample(frame):
-                samples = block.to_ndarray()
-                if position is None:
-                    position = round((at - self._start) * rate)
-                    if position > 0:
-                        yield np.zeros((samples.shape[0], position), np.float32)
-                skip = min(max(-position, 0), samples.shape[1])
-                position += samples.shape[1]
-                if skip < samples.shape[1]:
-                    yield np.ascontiguousarray(samples[:, skip:])
-        for block in resampler.resample(None):
-            samples = block.to_ndarray()
-            if samples.shape[1] and (position or 0) >= 0:
-                yield samples
 
-    def _decoded(self) -> Iterator[av.AudioFrame]:
-        try:
-            yield from self._input.decode(self._source)
-        except FFmpegError as error:
-            raise AvatarError(f"The audio of {self._path} cannot be read to its end:", why=str(error)) from None
+def _plain_aac(path: Path, index: int) -> bool:
+    """Whether a track is AAC in packets that an mp4 takes, with even time stamps: then it can be copied."""
+    with open_media(path, "audio") as container:
+        stream = container.streams.audio[index]
+        context, base = stream.codec_context, stream.time_base
+        if context.name != "aac" or not context.extradata or not context.sample_rate or base is None:
+            return False  # without a header of its own (ADTS, transport streams) packets have to be rewritten
+        lengths = {1024 / context.sample_rate, 2048 / context.sample_rate}  # seconds of a packet; HE-AAC has twice
+        first: float | None = None
+        count = 0
+        for packet in steady_packets(container, [stream]):
+            if packet.pts is None or not packet.size:
+                continue
+            time = float(packet.pts * base)
+            first = time if first is None else first
+            lengths = {length for length in lengths if abs(time - first - count * length) <= _EVEN_SECONDS}
+            if not lengths:
+                return False
+            count += 1
+    return True

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from avatar.io.media import open_media
+from avatar.io.video_writer import BT709, LIMITED_RANGE
 from avatar.writing import atomic_file
 
 
@@ -27,11 +28,15 @@ def write_variable_rate(
         video = output.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
         video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         video.options = {"crf": "18", "preset": "veryfast"}
-        video.codec_context.time_base = Fraction(1, ticks)
+        context = video.codec_context
+        context.time_base = Fraction(1, ticks)
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
         audio = output.add_stream("aac", rate=24000, layout="mono") if speech else None
         for number, image in enumerate(images):
             padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
             shift = rng.uniform(-0.3, 0.3) if number else 0.0
             frame.pts, frame.time_base = round((number + shift) / fps * ticks), Fraction(1, ticks)
             output.mux(video.encode(frame))

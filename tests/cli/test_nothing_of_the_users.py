@@ -110,7 +110,7 @@ def endless(path: Path, seconds: float, times: int) -> Path:
 
 def test_sound_that_stands_still_is_not_decoded_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = endless(tmp_path / "still.mkv", 1.0, 40)
-    monkeypatch.setattr(audio, "_MAX_OVERLAP_SECONDS", 10.0)
+    monkeypatch.setattr("avatar.io.audio_timing.MAX_OVERLAP_SECONDS", 10.0)
     with pytest.raises(AvatarError, match="time stamps of what was there before"):
         audio.load_audio(path, most_seconds=600)
 
