@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.io.colour import ColourKind, colour_of, peak_light
-from avatar.io.picture import Orientation, Orientations, PixelShapes, check_colours, shown_size
+from avatar.io.frames import Orientation, Orientations, PixelShapes, check_colours, shown_size
 
 if TYPE_CHECKING:
     import av

@@ -23,10 +23,10 @@ from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets
 from avatar.io.colour import white_of
+from avatar.io.frames import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.media import Treatment, open_media
-from avatar.io.picture import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
-from avatar.io.treatments import told_of_pictures, told_of_time
+from avatar.io.treatments import image_treatments, time_treatments
 
 if TYPE_CHECKING:
     import av
@@ -152,8 +152,8 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
         look=look, pick=pick, steady=not scan.jumps,
         treatments=(
             *scan.treatments,
-            *told_of_time(scan.jumps, variable, stored, fps, last * float(stored), seen),
-            *told_of_pictures(seen, look, scan.declared_pixel),
+            *time_treatments(scan.jumps, variable, stored, fps, last * float(stored), seen),
+            *image_treatments(seen, look, scan.declared_pixel),
         ),
     )  # fmt: skip
 
@@ -188,7 +188,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             declared_pixel=declared,
             pixel=pixel,
             has_audio=bool(container.streams.audio),
-            treatments=tracks.told_of_video_track(container, stream, wanted),
+            treatments=tracks.video_track_treatments(container, stream, wanted),
         )
 
 

@@ -148,10 +148,7 @@ def test_true_frames_stay(tmp_path: Path) -> None:
     noisy = [(still + rng.normal(0, 3, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(120)]
     films = {
         "motion": (moving(90), []),
-        "still person": (
-            [(still + rng.normal(0, 3, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(120)],
-            [],
-        ),
+        "still person": (noisy, []),
         "still": ([still] * 90, ["repeats-kept"]),
         "screen": ([np.roll(still, k // 7 * 5 if k % 40 < 25 else 0, 1) for k in range(120)], ["repeats-kept"]),
     }
