@@ -14,7 +14,7 @@ MOVING = 96, 64  # width and height of the frames of `moving`
 
 
 def moving(count: int, noise: float = 2.0, width: int = MOVING[0], height: int = MOVING[1]) -> list[np.ndarray]:
-    """Frames of a bright bar that sways before a fixed pattern, with a sensor's noise; all differ."""
+    """Frames of a bright bar that sways before a fixed pattern, with a sensor's noise, and their number in bits."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     ground = 90 + 40 * np.sin(x / 9) * np.cos(y / 7)
@@ -22,15 +22,29 @@ def moving(count: int, noise: float = 2.0, width: int = MOVING[0], height: int =
     for k in range(count):
         middle = width / 2 + width / 4 * np.sin(k / 2.5)
         grey = np.where(np.abs(x - middle) < width / 10, 210.0, ground) + rng.normal(0, noise, (height, width))
+        _write_number(grey, k)
         frames.append(np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, -1))
     return frames
+
+
+def _write_number(grey: np.ndarray, number: int) -> None:
+    """Write a number below 256 as eight columns on the upper eighth of a picture [H, W]."""
+    height, width = grey.shape[0] // 8, grey.shape[1] // 8
+    for bit in range(8):
+        grey[:height, bit * width : (bit + 1) * width] = 130 if number >> bit & 1 else 90
+
+
+def number_of(image: np.ndarray) -> int:
+    """Read the number of a frame of `moving`, which may be scaled, uint8 [H, W, 3]."""
+    strip = image[1 : image.shape[0] // 8 - 1].mean((0, 2))
+    return sum(int(part.mean() > 110) << bit for bit, part in enumerate(np.array_split(strip, 8)))
 
 
 def film(
     path: Path, frames: Sequence[np.ndarray | av.VideoFrame], fps: Fraction | float = 25, *, codec: str = "libx264",
     pixel_format: str = "yuv420p", pixel: Fraction | None = None, matrix: Sequence[int] | None = None,
-    tags: Mapping[str, int] | None = None, options: Mapping[str, str] | None = None, times: Sequence[float] | None = None,
-    container: Mapping[str, str] | None = None,
+    tags: Mapping[str, int] | None = None, options: Mapping[str, str] | None = None,
+    times: Sequence[float] | None = None, last: float = 0.0, container: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write frames [H, W, 3] (or decoded ones); near lossless where ``options`` say nothing else.
 
@@ -43,10 +57,11 @@ def film(
         matrix: Display matrix, 9 numbers.
         tags: Attributes of the encoder: ``color_trc``, ``color_primaries``, ``colorspace``, ``color_range``.
         times: Seconds at which the frames are shown; None: evenly.
+        last: Seconds that the last packet says it is shown; 0: as long as the others.
         container: Options of the container.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    base = 1 / rate if times is None else Fraction(1, 1000)
+    base = 1 / rate if times is None and not last else Fraction(1, 1000)
     with av.open(str(path), "w", options=dict(container or {})) as out:
         stream = out.add_stream(codec, rate=rate)
         first = frames[0]
@@ -62,11 +77,15 @@ def film(
             setattr(stream.codec_context, name, value)
         if matrix is not None:
             stream.set_display_matrix(list(matrix))
+        packets: list[av.Packet[Any]] = []
         for k, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24") if isinstance(image, np.ndarray) else image
-            frame.pts, frame.time_base = k if times is None else round(1000 * times[k]), base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+            frame.pts, frame.time_base = round((times[k] if times is not None else k / rate) / base), base
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        if last:
+            packets[-1].duration = round(last / base)
+        out.mux(packets)
     return path
 
 

@@ -21,6 +21,8 @@ _PHASES = 60
 _APART = 0.93  # chance that a new frame changes more than a repeat: 0.5 is none, by luck it reaches 0.7
 _LUCK = 0.5  # more of that chance, by the number of repeats: a few are small by accident
 _CLEAR = 2.0  # times that it changes more, in the middle
+_LEVEL = 0.1  # levels: smaller changes are none
+_AROUND = 4  # frames before and after
 _LEAST_FRAMES = 48
 
 
@@ -54,22 +56,36 @@ def find_cadence(slots: np.ndarray, changes: np.ndarray, fps: Fraction) -> Caden
         return None
     shares = {rate / fps for rate in _TRUE_RATES} | set(_SHARES)
     phases = np.arange(_PHASES) / _PHASES
-    ranks = _ranks(changes)
-    best, share, fitting, pattern = 0.0, Fraction(1), phases, np.ones(len(slots), bool)
+    relative = _relative(changes)
+    ranks = _ranks(relative)
+    best: float | None = None
+    share, fitting = Fraction(1), phases
     for tried in sorted((s for s in shares if _LEAST_SHARE <= s < 0.97), key=lambda s: s.denominator):
         now = np.floor(slots * float(tried) + phases[:, None] + 1e-9)
         new = now > np.floor((slots - 1) * float(tried) + phases[:, None] + 1e-9)
         apart = _apart(ranks, new)
-        if apart.max() > best + 1e-6:
-            best, share, pattern = float(apart.max()), tried, new[int(apart.argmax())]
-            fitting = phases[apart > best - 1e-6]
-    needed = _APART + _LUCK / max(1, int((~pattern).sum()))
-    if best < needed or np.median(changes[pattern]) <= _CLEAR * np.median(changes[~pattern]):
+        pattern = new[int(apart.argmax())]
+        if apart.max() < _APART + _LUCK / max(1, int((~pattern).sum())):
+            continue
+        if np.median(relative[pattern]) - np.median(relative[~pattern]) < np.log(_CLEAR):
+            continue
+        # Of a pattern and others within it, the one that parts large changes from small ones.
+        gap = float(np.percentile(relative[pattern], 20) - np.percentile(relative[~pattern], 80))
+        if best is None or gap > best + 1e-6:
+            best, share, fitting = gap, tried, phases[apart > apart.max() - 1e-6]
+    if best is None:
         return None
     begin = 0.5 - _middle(fitting) / float(share)
     if begin < -0.5:
         begin += 1 / float(share)
     return Cadence(share * fps, begin, (1 / float(share) - 1) / 2)
+
+
+def _relative(changes: np.ndarray) -> np.ndarray:
+    """Logarithm [N] of changes [N] over what is usual about them: a person moves now more and now less."""
+    logs = np.log(changes + _LEVEL)
+    padded = np.pad(logs, _AROUND, mode="reflect")
+    return logs - np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1).mean(1)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

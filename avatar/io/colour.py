@@ -86,7 +86,15 @@ def sdr_table(kind: ColourKind, white: float = WHITE) -> np.ndarray:
 
 
 def display_light(coded: np.ndarray, kind: ColourKind) -> np.ndarray:
-    """Linear light of a signal [..., 3] in 0..1 as a display shows it, 1 for reference white (BT.2100, tables 4, 5)."""
+    """Compute the linear light that a display makes of a signal, 1 for reference white (BT.2100, tables 4 and 5).
+
+    Args:
+        coded: [..., 3] R'G'B' in 0..1.
+        kind: Its transfer and primaries.
+
+    Returns:
+        [..., 3] linear RGB of the same primaries.
+    """
     if kind.hdr == "PQ":
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         root = coded ** (1 / m2)

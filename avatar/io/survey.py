@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.io.colour import ColourKind, colour_of, peak_light
-from avatar.io.picture import Orientation, Orientations, PixelShapes, check_colours, shown_size
+from avatar.io.frames import Orientation, Orientations, PixelShapes, check_colours, shown_size
 
 if TYPE_CHECKING:
     import av
@@ -41,7 +41,6 @@ class Survey:
         fields: Frames per what their lines show: "tff", "bff" or "progressive".
         times: Seconds of every frame, span by span.
         changes: Levels by which a frame differs from the one before; NaN at the beginning of a span.
-        first: The first frame.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -53,7 +52,6 @@ class Survey:
     fields: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
-    first: Any = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,7 +96,6 @@ def survey(
         before: np.ndarray | None = None
         fields = _FieldDetector()
         for frame in frames:
-            found.first = found.first or frame
             shape = pixels.next()
             orientation = orientations.next(frame)
             found.sizes[shown_size(frame, shape, orientation)] += 1

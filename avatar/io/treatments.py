@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from avatar.io.clock import Jump
+from avatar.io.frames import Look, same_shape
 from avatar.io.media import Treatment
-from avatar.io.picture import Look, same_shape
 from avatar.io.survey import Survey
 
 _HOUR = 3600.0
@@ -17,7 +17,7 @@ _LEAST_FRAMES = 50  # a shorter video is not judged
 _REPEATS_TOLD = 0.1  # of the frames
 
 
-def told_of_time(
+def time_treatments(
     jumps: list[Jump], variable: bool, stored: Fraction, fps: Fraction, held: float, seen: Survey
 ) -> Iterator[Treatment]:
     """Say what was done about time stamps and the frame rate.
@@ -53,7 +53,7 @@ def told_of_time(
         yield Treatment("held-frame", f"The last frame is shown for {held / float(stored):.1f} s.")
 
 
-def told_of_pictures(seen: Survey, look: Look, declared: Fraction | None) -> Iterator[Treatment]:
+def image_treatments(seen: Survey, look: Look, declared: Fraction | None) -> Iterator[Treatment]:
     """Say what is done to the pictures.
 
     Args:

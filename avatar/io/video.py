@@ -23,10 +23,10 @@ from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets
 from avatar.io.colour import white_of
+from avatar.io.frames import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.media import Treatment, open_media
-from avatar.io.picture import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
-from avatar.io.treatments import told_of_pictures, told_of_time
+from avatar.io.treatments import image_treatments, time_treatments
 
 if TYPE_CHECKING:
     import av
@@ -43,6 +43,7 @@ MOST_REPEATS = 20  # times that a frame is shown on average where a video has to
 MOST_JUMPS_SHARE = 0.05  # of the frames: where time stamps jump more often, they say nothing
 BROKEN_SHARE = 0.05  # more undecodable packets than this means that the file is damaged
 HELD_STEPS = 1.5  # frames that the last one stands for: more is meant so
+LARGE_PIXELS = 2048 * 1152  # fewer frames of larger ones are surveyed
 SURVEYED_WHOLE = 750  # frames: a shorter video is looked at as a whole
 
 
@@ -129,6 +130,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     step = span / (len(times) - 1)
     variable = bool(np.abs(np.diff(times) - step).max() > 0.5 * step)
     fps = _nominal_rate(times, scan.nominal, variable)
+    variable = variable or not math.isclose(step * fps, 1, rel_tol=0.02)
     seen = _surveyed(path, video_track, scan)
     if (shown := seen.step()) is not None and not variable and 1.9 < shown * fps < 2.1:
         fps = fps / 2  # the two fields of a frame come as packets of their own
@@ -150,8 +152,8 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
         look=look, pick=pick, steady=not scan.jumps,
         treatments=(
             *scan.treatments,
-            *told_of_time(scan.jumps, variable, stored, fps, last * float(stored), seen),
-            *told_of_pictures(seen, look, scan.declared_pixel),
+            *time_treatments(scan.jumps, variable, stored, fps, last * float(stored), seen),
+            *image_treatments(seen, look, scan.declared_pixel),
         ),
     )  # fmt: skip
 
@@ -201,19 +203,20 @@ def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
         _use_threads(container, stream)
+        large = math.prod(declared_size(stream)) > LARGE_PIXELS
 
         def spans() -> Iterator[Iterator[av.VideoFrame]]:
-            if scan.jumps or len(scan.times) <= SURVEYED_WHOLE:
+            if scan.jumps or len(scan.times) <= SURVEYED_WHOLE // (2 if large else 1):
                 yield _first(_decoded(container, stream, path), 2 * SURVEYED_WHOLE)
                 return
             for k in range(SPANS):
                 if k:
                     time = scan.times[0] + k / SPANS * (scan.times[-1] - scan.times[0])
                     container.seek(int(time * 1_000_000), backward=True)
-                yield _first(_decoded(container, stream, path), SPAN_FRAMES)
+                yield _first(_decoded(container, stream, path), SPAN_FRAMES // 2 if large else SPAN_FRAMES)
 
         seen = survey(spans(), stream, scan.pixel, path)
-    if seen.first is None:
+    if not seen.times:
         raise AvatarError(f"No frame of {path} can be decoded.", fix="Check that it plays.")
     for orientation in seen.orientations:
         if not near_turn(orientation):
@@ -406,6 +409,6 @@ def _nominal_rate(times: np.ndarray, nominal: Fraction | None, variable: bool) -
     if math.isclose(float(nearest), measured, rel_tol=0.02):
         return nearest
     nearest = min(COMMON_RATES, key=lambda rate: abs(float(rate) - usual))
-    if variable and np.isclose(steps, 1 / float(nearest), rtol=0.1, atol=0.0015).mean() > 0.5:
+    if np.isclose(steps, 1 / float(nearest), rtol=0.1, atol=0.0015).mean() > 0.5:
         return nearest
     return Fraction(measured).limit_denominator(100)
