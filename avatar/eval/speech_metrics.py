@@ -12,7 +12,7 @@ from avatar.audio.levels import frame_levels, silent_frames
 from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.motion.timeline import load_words
-from avatar.sync.judge import RATE, REACH, ZERO, SyncJudge
+from avatar.sync.judge import SyncJudge
 
 CLOSURE_FRAMES = 2  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
@@ -40,7 +40,7 @@ class Judge(Protocol):
         """Score a clip by ``confidence``, ``audio_delay_s`` and ``distance``.
 
         The confidence is the median minus the least distance over offsets, as SyncNet has it. The delay is in seconds,
-        > 0: audio after video.
+        > 0: audio after video, and None where the best offset is at the border of the range.
 
         Args:
             landmarks: [T, 478, 2 or 3] float32 pixels, NaN where no face was found.
@@ -62,10 +62,7 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, audio delay in seconds and distance; None where they are not available.
-
-    A delay at the border of what the judge looks for is none.
-    """
+    """Confidence, audio delay in seconds and distance; None where they are not available."""
     names = {"sync_confidence": "confidence", "sync_audio_delay_s": "audio_delay_s", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)
@@ -75,10 +72,7 @@ def sync_metrics(
         if (note := f"Sync was not judged everywhere: {error}") not in notes:
             notes.append(note)
         return dict.fromkeys(names)
-    found: dict[str, float | None] = {key: float(getattr(score, name)) for key, name in names.items()}
-    if abs(score.audio_delay_s * RATE + ZERO) > REACH - 0.5:  # at the border: the true delay may lie beyond
-        found["sync_audio_delay_s"] = None
-    return found
+    return {key: None if (value := getattr(score, name)) is None else float(value) for key, name in names.items()}
 
 
 def read_words(path: Path) -> list[Word]:
