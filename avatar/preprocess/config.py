@@ -39,13 +39,13 @@ def check(config: PrepareConfig) -> None:
         raise AvatarError(f"--size {config.size} is too small.", fix=f"Give at least {SMALLEST}; 512 is usual.")
     if config.mask_stride < 0:
         raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", fix="Give 1 or more, or 0 to choose.")
-    if config.held_out_s != "auto" and not 0 <= config.held_out_s < float("inf"):  # false for NaN
-        raise AvatarError(
-            f"--held-out-s {config.held_out_s} is no length.", fix="Give seconds, 0 or more, or auto to choose them."
-        )
     delay = config.audio_delay_s
     if delay != "auto" and not abs(delay) <= MOST_DELAY:  # false for NaN
         raise AvatarError(
             f"--audio-delay-s {delay} is out of range.",
             fix=f"Give seconds, from -{MOST_DELAY:g} to {MOST_DELAY:g}, or auto to measure them.",
+        )
+    if config.held_out_s != "auto" and not 0 <= config.held_out_s < float("inf"):  # false for NaN
+        raise AvatarError(
+            f"--held-out-s {config.held_out_s} is no length.", fix="Give seconds, 0 or more, or auto to choose them."
         )

@@ -26,7 +26,6 @@ from avatar.io import video
 from avatar.io.images import write_jpeg
 from avatar.io.video import SAMPLE_RATE, VideoInfo
 from avatar.paths import file_sha256
-from avatar.preprocess import split
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext, content_hash
@@ -105,7 +104,6 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             why=f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
             fix="Give a longer video.",
         )
-    split.check_length(config.held_out_s, info.duration)
     if config.audio and not info.has_audio:
         raise AvatarError(
             f"{info.path} has no {ernerf.AUDIO if info.path.is_dir() else 'audio track'};",
@@ -122,7 +120,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         AvatarError: See :func:`check_source` and :func:`choose_crop`; also silent audio.
     """
     info = check_source(ctx.video, ctx.config)
-    test_start = named_split(info, ctx.config)
+    test_start = split(info)
     if ctx.config.audio:
         write_audio(info, out / "audio.wav")
     faces = probe(info)
@@ -138,22 +136,13 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     )  # fmt: skip
 
 
-def named_split(info: VideoInfo, config: PrepareConfig) -> int | None:
-    """Read the first held-out frame, where the source is a dataset that says which one it is.
-
-    Raises:
-        AvatarError: It does, and the user wants another length.
-    """
+def split(info: VideoInfo) -> int | None:
+    """Read the first held-out frame, where the source is a dataset that says which one it is."""
     if not info.path.is_dir():
         return None
     start = ernerf.test_start(info.path)
     if start is None:
         log.warn(f"{info.path} does not hold out its last frames; the end of the video is held out instead.")
-    elif config.held_out_s != "auto":
-        raise AvatarError(
-            f"{info.path} has a split of its own, from frame {start} on.", why="Papers compare on it.",
-            fix="Leave --held-out-s out.",
-        )  # fmt: skip
     return start
 
 

@@ -10,12 +10,13 @@ from typing import cast
 
 from avatar import log
 from avatar.checks import Record
+from avatar.data import ernerf
 from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
-from avatar.preprocess.split import held_out_text
+from avatar.preprocess.held_out import check_length, held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
 from avatar.writing import contents, one_writer
 
@@ -85,7 +86,8 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
     from avatar.preprocess import ingest
 
     source = ingest.fingerprint(video)
-    ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+    info = ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+    check_length(config.held_out_s, info.duration, ernerf.test_start(info.path) if info.path.is_dir() else None)
     marker = out / MARKER
     if marker.exists():
         kept = Record(read_json(marker), marker)
