@@ -52,7 +52,7 @@ class StageContext:
 
     @cached_property
     def test_start(self) -> int:
-        """The first held-out frame: the one that the dataset names, else one chosen by :mod:`avatar.preprocess.held_out`.
+        """The first held-out frame: the one that the dataset names, or :func:`first_held_out` of the video.
 
         It needs the stages ingest and track.
         """

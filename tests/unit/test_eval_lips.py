@@ -48,7 +48,7 @@ def test_lips_that_follow_their_sound_are_told_from_those_that_do_not() -> None:
         bad = lips.judge(series, 15.0, FPS)
         assert not any(bad["better_than_shuffled"].values())
         assert set(lips.marks(bad)) == {*lips.OPENING, "lmd"}
-        assert "no better than other sound" in lips.warnings(bad, full_frame(series))[0]
+        assert "no better than other audio" in lips.warnings(bad, full_frame(series))[0]
 
 
 def test_a_still_mouth_and_one_that_is_seldom_seen_prove_nothing() -> None:
