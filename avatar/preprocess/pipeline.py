@@ -11,7 +11,7 @@ from typing import cast
 from avatar import log
 from avatar.checks import Record
 from avatar.data import ernerf
-from avatar.data.person import MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
@@ -96,11 +96,30 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
                 f"{out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
                 fix="Choose another --out, or pass --force to replace it.",
             )
+        if not force:
+            refuse_other_version(out)
     elif contents(out):
         raise AvatarError(
             f"{out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
         )
     write_json(marker, {"format": "avatar-prepare-1", "source": str(video), "source_sha256": source})
+
+
+def refuse_other_version(out: Path) -> None:
+    """Refuse to go on in a folder that another version finished: avatars were trained from what is in it.
+
+    Raises:
+        AvatarError: Its person.json has another format.
+    """
+    try:
+        found = Record(read_json(out / FILE), out / FILE).value("format", None)
+    except AvatarError:
+        return  # missing or damaged: it is written anew
+    if found != FORMAT:
+        raise AvatarError(
+            f"{out} was prepared by another version.", why="Avatars may have been trained from what is in it.",
+            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {out} --force` to make it anew.",
+        )  # fmt: skip
 
 
 def is_finished(name: str, ctx: StageContext) -> bool:

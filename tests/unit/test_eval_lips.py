@@ -75,7 +75,11 @@ def test_rhythm_is_no_proof() -> None:
 def test_too_little_speech_is_said_and_its_numbers_are_not_shown(seconds: float, short: bool) -> None:
     series = mouths(15, noise=1.0)
     verdict = lips.judge(series, seconds, FPS)
-    result = {"full_frame": full_frame(series), "real": {"psnr": None, "intervals": {}}, "lips": verdict}
+    result: dict[str, Any] = {
+        "full_frame": full_frame(series),
+        "real": {"psnr": None, "intervals": {}},
+        "lips": verdict,
+    }
     assert verdict["too_short"] is short
     shown = report.columns(result, "full_frame")
     page = report_html.table(shown)
