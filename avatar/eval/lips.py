@@ -1,7 +1,7 @@
-"""Whether numbers of lips say anything: is enough speech measured, and do lips follow their own sound best?
+"""Whether numbers of lips say anything: is enough speech measured, and do lips follow their own audio best?
 
-A floor of one shifted sound is one draw of chance. So the opening is compared with two: with the shuffled drive, by
-a paired bootstrap over blocks of a second, and with itself at every shift in time of a second or more.
+A floor of one shift of the audio is one draw of chance. So the opening is compared with two: with the shuffled drive,
+by a paired bootstrap over blocks of a second, and with itself at every shift in time of a second or more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ METRICS = (
     "sync_audio_delay_s", "sync_distance", "closure",
 )  # fmt: skip
 OPENING = ("mouth_correlation", "mouth_best_correlation", "mouth_lag_frames")
-SPOKEN = ("audio", "shuffled")  # drives whose lips come from sound
+SPOKEN = ("audio", "shuffled")  # drives whose lips come from audio
 TOO_SHORT, CHANCE = "too short", "no better than shuffled"
 
 
@@ -48,7 +48,7 @@ def speaking_seconds(audio: Path, seen: np.ndarray, first: int, frames: int, del
 
 
 def judge(series: dict[str, Series], seconds: float, fps: float) -> dict[str, Any]:
-    """Judge what the numbers of lips driven by sound are worth, as the JSON has it.
+    """Judge what the numbers of lips driven by audio are worth, as the JSON has it.
 
     Args:
         series: Per video; "audio", "shuffled" and "real" are looked at.
@@ -121,7 +121,7 @@ def warnings(verdict: dict[str, Any] | None, full_frame: dict[str, Any]) -> list
         return []
     own, floor = (full_frame[name]["mouth_correlation"] for name in SPOKEN)
     return [
-        f"The mouth follows its own sound no better than other sound (correlation {_shown(own)}, shuffled "
+        f"The mouth follows its own audio no better than other audio (correlation {_shown(own)}, shuffled "
         f"{_shown(floor)}, by chance up to {_shown(verdict['chance_correlation'])}): numbers of lips mean nothing here."
     ]
 

@@ -187,7 +187,7 @@ def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
 
 
 def mark(key: str, values: dict[str, Any]) -> str:
-    """What is to be said of a metric of a column, such as that too little was measured; empty where nothing is."""
+    """What is to be said of a metric of a column, such as "too short"; empty where nothing is."""
     return values.get("marks", {}).get(key, "") if values.get(key) is not None else ""
 
 

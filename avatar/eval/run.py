@@ -148,7 +148,7 @@ def assemble(
 
 
 def judge_lips(data: PersonDataset, measured: Measurement, first: int) -> dict[str, Any] | None:
-    """What the numbers of lips are worth (`avatar.eval.lips`); None where no lips were driven by sound."""
+    """What the numbers of lips are worth (`avatar.eval.lips`); None where no lips were driven by audio."""
     from avatar.eval import lips
 
     if not set(lips.SPOKEN) <= measured.series.keys():

@@ -12,7 +12,7 @@ from avatar.audio.levels import frame_levels, silent_frames
 from avatar.errors import AvatarError
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.motion.timeline import load_words
-from avatar.sync.judge import RATE, REACH, ZERO, SyncJudge
+from avatar.sync.judge import SyncJudge
 
 CLOSURE_FRAMES = 2  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
@@ -62,10 +62,7 @@ def load_judge(notes: list[str]) -> Judge | None:
 def sync_metrics(
     judge: Judge | None, track: FaceTrack, speech: Speech | None, fps: float, notes: list[str]
 ) -> dict[str, float | None]:
-    """Confidence, audio delay in seconds and distance; None where they are not available.
-
-    A delay at the border of what the judge looks for is none.
-    """
+    """Confidence, audio delay in seconds and distance; None where they are not available."""
     names = {"sync_confidence": "confidence", "sync_audio_delay_s": "audio_delay_s", "sync_distance": "distance"}
     if judge is None or speech is None:
         return dict.fromkeys(names)

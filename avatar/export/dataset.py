@@ -205,7 +205,7 @@ def write_frame(data: PersonDataset, index: int, folder: Path) -> None:
 
 
 def class_image(masks: dict[str, np.ndarray], face_height: float) -> UInt8[np.ndarray, "H W 3"]:
-    """The most likely class of each pixel as its colour, uint8 RGB [H, W, 3]; a speck takes the next likely one.
+    """Paint the most likely class of each pixel, uint8 RGB [H, W, 3]; specks take the next likely one.
 
     Args:
         masks: Soft masks of the frame.
@@ -255,7 +255,7 @@ def cut_torso(image: np.ndarray, masks: dict[str, np.ndarray], face_height: floa
 
 
 def without_specks(body: np.ndarray, head: np.ndarray, face_height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Take loose specks out of the body, because each would be continued behind the head as a disc of its own.
+    """Take loose specks out of the body: each would be continued behind the head as a disc.
 
     Args:
         body: [H, W] share of neck and clothes.

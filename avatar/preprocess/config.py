@@ -91,8 +91,8 @@ class PrepareConfig(SourceOptions):
     audio_delay_s: float | Literal["auto"] = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
     held_out_s: float | Literal["auto"] = "auto"
-    """Seconds at the end of the video to hold out from training, for `avatar eval`. auto: a tenth, but at least 15 s of
-    speech and at most 30 % of the video. 0: every frame but the last is trained on. A dataset keeps its own split."""
+    """Seconds at the end of the video to hold out from training. With auto it is a tenth, but at least 15 s of speech
+    and at most 30 % of the video. 0: every frame but the last is trained on. A dataset keeps its own split."""
     mask_stride: int = 0
     """Make a mask for every n-th frame; 0 chooses n from the length of the video."""
 
@@ -113,13 +113,13 @@ def check(config: PrepareConfig) -> None:
     if config.audio_track is not None and not config.audio:
         raise AvatarError("--audio-track and --no-audio exclude each other.", fix="Leave one of them out.")
     _ = config.wanted_face, config.square  # for their errors
-    if config.held_out_s != "auto" and not 0 <= config.held_out_s < float("inf"):  # false for NaN
-        raise AvatarError(
-            f"--held-out-s {config.held_out_s} is no length.", fix="Give seconds, 0 or more, or auto to choose them."
-        )
     delay = config.audio_delay_s
     if delay != "auto" and not abs(delay) <= MOST_DELAY:  # false for NaN
         raise AvatarError(
             f"--audio-delay-s {delay} is out of range.",
             fix=f"Give seconds, from -{MOST_DELAY:g} to {MOST_DELAY:g}, or auto to measure them.",
+        )
+    if config.held_out_s != "auto" and not 0 <= config.held_out_s < float("inf"):  # false for NaN
+        raise AvatarError(
+            f"--held-out-s {config.held_out_s} is no length.", fix="Give seconds, 0 or more, or auto to choose them."
         )

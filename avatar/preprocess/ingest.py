@@ -28,7 +28,6 @@ from avatar.io.images import write_jpeg
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.paths import file_sha256
-from avatar.preprocess import split
 from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig
 from avatar.preprocess.learned_face import LearnedFace, learned_face
 from avatar.preprocess.stage import StageContext, content_hash
@@ -106,7 +105,6 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             why=f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
             fix="Give a longer video.",
         )
-    split.check_length(config.held_out_s, info.duration)
     if config.audio and not info.has_audio:
         raise AvatarError(
             f"{info.path} has no {ernerf.AUDIO if info.path.is_dir() else 'audio track'};",
@@ -161,7 +159,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     """
     config = ctx.config
     info = check_source(ctx.video, config)
-    test_start = named_split(info, config)
+    test_start = split(info)
     audio = out / "audio.wav"
     heard = write_audio(info, audio, config.audio_track) if config.audio else []
     face = learned_face(info, config, lambda: load_audio(audio) if config.audio else np.zeros(0, np.float32))
@@ -187,22 +185,13 @@ def crop_treatments(crop: Crop, size: int, config: PrepareConfig) -> tuple[Treat
     return tuple(told)
 
 
-def named_split(info: VideoInfo, config: PrepareConfig) -> int | None:
-    """Read the first held-out frame, where the source is a dataset that says which one it is.
-
-    Raises:
-        AvatarError: It does, and the user wants another length.
-    """
+def split(info: VideoInfo) -> int | None:
+    """Read the first held-out frame, where the source is a dataset that says which one it is."""
     if not info.path.is_dir():
         return None
     start = ernerf.test_start(info.path)
     if start is None:
         log.warn(f"{info.path} does not hold out its last frames; the end of the video is held out instead.")
-    elif config.held_out_s != "auto":
-        raise AvatarError(
-            f"{info.path} has a split of its own, from frame {start} on.", why="Papers compare on it.",
-            fix="Leave --held-out-s out.",
-        )  # fmt: skip
     return start
 
 

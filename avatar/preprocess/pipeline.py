@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from avatar import log
 from avatar.checks import Record
-from avatar.data.person import FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data import ernerf
+from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
-from avatar.preprocess.split import held_out_text
+from avatar.preprocess.held_out import check_length, held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
 from avatar.preprocess.unusable import teaching, within
 from avatar.writing import contents, one_writer
@@ -50,7 +50,6 @@ def prepare(
     with one_writer(out):
         claim_folder(video, out, config, force=force)
         ctx = StageContext(person=PersonFolder(out), video=Path(video), config=config)
-        tell_of_age(ctx.person)
         try:
             for stage in modules:
                 run_stage(stage, ctx, force=force)
@@ -88,7 +87,8 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
     from avatar.preprocess import ingest
 
     source = ingest.fingerprint(video)
-    ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+    info = ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+    check_length(config.held_out_s, info.duration, ernerf.test_start(info.path) if info.path.is_dir() else None)
     marker = out / MARKER
     if marker.exists():
         kept = Record(read_json(marker), marker)
@@ -97,6 +97,8 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
                 f"{out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
                 fix="Choose another --out, or pass --force to replace it.",
             )
+        if not force:
+            refuse_other_version(out)
     elif contents(out):
         raise AvatarError(
             f"{out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
@@ -104,12 +106,21 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
     write_json(marker, {"format": "avatar-prepare-1", "source": str(video), "source_sha256": source})
 
 
-def tell_of_age(person: PersonFolder) -> None:
-    """Say why stages run again that another version had finished."""
-    with suppress(AvatarError):
-        found = Record(read_json(person.info_path), person.info_path).value("format", None)
-        if found != FORMAT:
-            log.info(f"{person.path} was prepared by another version: the stages that have changed since run again.")
+def refuse_other_version(out: Path) -> None:
+    """Refuse to go on in a folder that another version finished: avatars were trained from what is in it.
+
+    Raises:
+        AvatarError: Its person.json has another format.
+    """
+    try:
+        found = Record(read_json(out / FILE), out / FILE).value("format", None)
+    except AvatarError:
+        return  # missing or damaged: it is written anew
+    if found != FORMAT:
+        raise AvatarError(
+            f"{out} was prepared by another version.", why="Avatars may have been trained from what is in it.",
+            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {out} --force` to make it anew.",
+        )  # fmt: skip
 
 
 def is_finished(name: str, ctx: StageContext) -> bool:

@@ -27,7 +27,7 @@ from avatar.errors import AvatarError
 from avatar.log import info
 from avatar.paths import read_json
 from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.split import first_held_out
+from avatar.preprocess.held_out import first_held_out
 from avatar.writing import atomic_dir
 
 
@@ -52,7 +52,7 @@ class StageContext:
 
     @cached_property
     def test_start(self) -> int:
-        """The first held-out frame: the one that the dataset names, else one chosen by :mod:`avatar.preprocess.split`.
+        """The first held-out frame: the one that the dataset names, or :func:`first_held_out` of the video.
 
         It needs the stages ingest and track.
         """

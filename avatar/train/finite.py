@@ -11,7 +11,7 @@ from avatar.errors import AvatarError
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every value of every tensor is a number; one pass over memory, by sums."""
+    """Whether every value of every tensor is a number; by sums, in one pass over memory."""
     return bool(torch.stack([tensor.detach().sum() for tensor in tensors]).isfinite().all())
 
 

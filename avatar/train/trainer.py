@@ -186,7 +186,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.poses.knots.grad = None
         loss.backward()
-        # A sum is finite only if every term is: one pass over memory where isfinite takes five.
         sums = [p.grad.sum() for p in self._learnt() if p.grad is not None]
         all_finite = torch.isfinite(torch.stack(sums)).all()
         if look and not all_finite:

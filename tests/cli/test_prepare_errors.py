@@ -167,6 +167,19 @@ def test_output_folder_with_something_else(capfd, tmp_path: Path, video: Path) -
     assert tree(tmp_path / "p") == before
 
 
+@pytest.mark.parametrize("command", ["prepare", "create"])
+def test_a_person_of_another_version_is_not_made_anew_in_silence(capfd, tmp_path: Path, video: Path, command) -> None:
+    person = tmp_path / "p.person"
+    source = {"source": str(video), "source_sha256": ingest.fingerprint(video)}
+    write_json(person / "prepare.json", {"format": "avatar-prepare-1"} | source)
+    write_json(person / "person.json", {"format": "avatar-person-1"})
+    before = tree(person)
+    assert main([command, str(video), "--out", str(person if command == "prepare" else tmp_path / "p")]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "was prepared by another version" in said and f"--out {person} --force" in said
+    assert tree(person) == before
+
+
 def test_output_folder_of_another_video(capfd, tmp_path: Path, video: Path) -> None:
     need_landmarker()
     person = tmp_path / "p"

@@ -48,7 +48,7 @@ def test_lips_that_follow_their_sound_are_told_from_those_that_do_not() -> None:
         bad = lips.judge(series, 15.0, FPS)
         assert not any(bad["better_than_shuffled"].values())
         assert set(lips.marks(bad)) == {*lips.OPENING, "lmd"}
-        assert "no better than other sound" in lips.warnings(bad, full_frame(series))[0]
+        assert "no better than other audio" in lips.warnings(bad, full_frame(series))[0]
 
 
 def test_a_still_mouth_and_one_that_is_seldom_seen_prove_nothing() -> None:
@@ -75,7 +75,11 @@ def test_rhythm_is_no_proof() -> None:
 def test_too_little_speech_is_said_and_its_numbers_are_not_shown(seconds: float, short: bool) -> None:
     series = mouths(15, noise=1.0)
     verdict = lips.judge(series, seconds, FPS)
-    result = {"full_frame": full_frame(series), "real": {"psnr": None, "intervals": {}}, "lips": verdict}
+    result: dict[str, Any] = {
+        "full_frame": full_frame(series),
+        "real": {"psnr": None, "intervals": {}},
+        "lips": verdict,
+    }
     assert verdict["too_short"] is short
     shown = report.columns(result, "full_frame")
     page = report_html.table(shown)

@@ -41,13 +41,25 @@ def first_held_out(useful: np.ndarray, fps: float, seconds: HeldOut = "auto") ->
     return min(frames - 1, tenth, max(enough, earliest))
 
 
-def check_length(seconds: HeldOut, video_seconds: float) -> None:
-    """Refuse to hold out what leaves too little to learn from.
+def check_length(seconds: HeldOut, video_seconds: float, named: int | None) -> None:
+    """Refuse to hold out what leaves too little to learn from, or another part than papers compare on.
+
+    Args:
+        seconds: What the user wants.
+        video_seconds: Length of the video.
+        named: The first held-out frame of a dataset with a split of its own.
 
     Raises:
-        AvatarError: It is more than half of the video.
+        AvatarError: It is more than half of the video, or there is a split.
     """
-    if seconds != "auto" and seconds > MOST_WANTED * video_seconds:
+    if seconds == "auto":
+        return
+    if named is not None:
+        raise AvatarError(
+            f"The dataset has a split of its own, from frame {named} on.", why="Papers compare on it.",
+            fix="Leave --held-out-s out.",
+        )  # fmt: skip
+    if seconds > MOST_WANTED * video_seconds:
         raise AvatarError(
             f"--held-out-s {seconds:g} is more than half of the video, which is {video_seconds:.1f} s long.",
             fix="Give fewer seconds, or auto.",
