@@ -52,7 +52,7 @@ def run(ctx: StageContext, out: Path) -> SyncResult:
         measured_delay_s=round(measured.audio_delay_s, 5), z_score=round(measured.z_score, 3),
         stability=round(measured.stability, 3),
     )  # fmt: skip
-    (info if measured.trusted else warn)(told(result, fps))
+    (info if measured.trusted else warn)(describe(result, fps))
     return result
 
 
@@ -64,7 +64,7 @@ def applied_delay(measured: Offset, fps: float) -> float:
     return round(measured.audio_delay_s * fps, 2) / fps
 
 
-def told(sync: SyncResult, fps: float) -> str:
+def describe(sync: SyncResult, fps: float) -> str:
     """Say in a sentence what is done about the delay."""
     delay, size = 1000 * sync.audio_delay_s, f"{1000 * abs(sync.audio_delay_s):.0f} ms"
     if sync.given:
