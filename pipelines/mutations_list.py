@@ -223,8 +223,8 @@ HELD_OUT = (
     Mutation(
         "audio delay: held-out frames",
         "avatar/preprocess/sync.py",
-        "landmarks(mapped=True)[: ctx.test_start, :, :2]",
-        "landmarks(mapped=True)[:, :, :2]",
+        "measure(judge, landmarks[: ctx.test_start], samples, fps)",
+        "measure(judge, landmarks, samples, fps)",
         ("tests/unit/test_sync.py::test_held_out_frames_and_audio_change_nothing",),
         "The test part decides about the offset it is measured with.",
     ),

@@ -82,7 +82,7 @@ def main(config: Config) -> None:
     if untrusted:
         raise AvatarError(f"No delay is found for all of {', '.join(untrusted)}.", fix="Leave these videos out.")
     same = {frozenset(pair.split("=")) for pair in config.same}
-    result: dict[str, Any] = {
+    result: dict[str, Any] = environment() | {
         "videos": {
             name: {"seconds": round(len(t.landmarks) / t.fps, 1), "delay_frames": whole[name].audio_delay_s * t.fps,
                    "z_score": whole[name].z_score}
@@ -101,7 +101,7 @@ def main(config: Config) -> None:
         info(f"{seconds:g} s, {len(clips)} clips: " + ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS))
         info(f"  trusted where it must not be: {row['must_not_be_answered']}; changing: {row['changes']}")
         if config.json is not None:  # after every length: it takes minutes
-            write_json(config.json, environment() | result)
+            write_json(config.json, result)
 
 
 def _cut(name: str, video: Track, whole: Offset, seconds: float, most: int) -> Iterator[_Clip]:

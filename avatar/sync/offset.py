@@ -35,6 +35,9 @@ SOUND_DB = -75.0  # dBFS; below is what editors and codecs fill the ends of a tr
 MIN_Z, MIN_Z_SECONDS = 4.5, 8.0  # the least z-score is MIN_Z + MIN_Z_SECONDS / seconds
 MIN_MARGIN = 1.5
 MIN_STABILITY = 0.9
+TOO_SHORT = f"there are less than {LEAST_SECONDS:g} s of a face with audio"
+UNCLEAR = "the lips do not clearly follow the audio"
+AMBIGUOUS = "several delays fit about as well"
 _MEMORY = 16  # windows over which each signal is like itself
 _RESAMPLES = 200
 _BLOCK_SECONDS = 1.0
@@ -76,6 +79,11 @@ class Offset:
         """Whether the delay can be relied on."""
         return not self.doubt
 
+    @property
+    def undecided(self) -> bool:
+        """Whether a longer clip might tell the delay."""
+        return self.doubt in (TOO_SHORT, UNCLEAR, AMBIGUOUS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
@@ -116,7 +124,7 @@ def measure(judge: SyncJudge, landmarks: np.ndarray, audio: np.ndarray, fps: flo
     mouth, known = judge.embed_mouth(landmarks, fps, count)
     heard = _sounding(audio)
     if min(known.sum(), heard.sum()) < LEAST_SECONDS * RATE:
-        return _unknown(f"there are less than {LEAST_SECONDS:g} s of a face with audio")
+        return _unknown(TOO_SHORT)
     # What an editor filled in is no audio: it would change the level that the rest is compared with.
     first, end = np.flatnonzero(heard)[[0, -1]] + (0, 1)
     window = round(SAMPLE_RATE / RATE)
@@ -149,13 +157,13 @@ def _judged(table: _Table) -> Offset:
     )
     least = MIN_Z + MIN_Z_SECONDS * RATE / table.counts[:, top].sum()
     if found.z_score < least:
-        doubt = _drift(table, least) or "the lips do not clearly follow the audio"
+        doubt = _drift(table, least) or UNCLEAR
     elif abs(lags[top]) >= MAX_SECONDS * RATE:
         doubt = f"it may be {found.audio_delay_s:+.1f} s, and only {MAX_SECONDS:g} s to either side are relied on"
     else:
         doubt = _drift(table, least) or _jump(table, int(lags[top]))
         if not doubt and (found.margin < MIN_MARGIN or found.stability < MIN_STABILITY):
-            doubt = "several delays fit about as well"
+            doubt = AMBIGUOUS
     return replace(found, doubt=doubt)
 
 

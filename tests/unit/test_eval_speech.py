@@ -90,16 +90,6 @@ def test_a_judge_is_asked_and_may_refuse() -> None:
     assert len(notes) == 1 and "too short" in notes[0]  # said once
 
 
-def test_a_delay_that_the_judge_does_not_know_is_none() -> None:
-    class Unsure(FakeJudge):
-        def score(self, landmarks: np.ndarray, audio: np.ndarray, fps: float) -> SimpleNamespace:
-            return SimpleNamespace(confidence=0.1, audio_delay_s=None, distance=0.9)
-
-    track = FaceTrack(landmarks=np.zeros((50, 478, 2)), arkit=np.zeros((50, 52)))
-    found = speech_metrics.sync_metrics(Unsure(), track, Speech(samples=np.zeros(32000, np.float32)), FPS, [])
-    assert found == {"sync_confidence": 0.1, "sync_audio_delay_s": None, "sync_distance": 0.9}
-
-
 def test_without_a_judge_there_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise AvatarError("sync_judge.safetensors is missing.")

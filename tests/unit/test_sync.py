@@ -183,6 +183,17 @@ def test_stage_leaves_alone_what_it_cannot_measure(
     assert "could not be measured" in caplog.text and "--audio-delay-s" in caplog.text
 
 
+def test_a_part_too_short_to_decide_is_measured_with_the_held_out_one(
+    tmp_path: Path, clip: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """A video of 12 s of which 4 s are held out, and audio that is 1 s late."""
+    _person(tmp_path, (clip[0][:300], clip[1][: 12 * 16000]), 1.0)
+    write_result(tmp_path, ingest_result(fps=FPS, num_frames=300, test_start=90))
+    ctx = StageContext(person=PersonFolder(tmp_path), video=tmp_path / "v.mp4", config=PrepareConfig())
+    result = sync.run(ctx, tmp_path)
+    assert result.whole and result.trusted and result.audio_delay_s == pytest.approx(1.0, abs=0.04)
+
+
 def test_the_user_knows_better(tmp_path: Path, clip: tuple[np.ndarray, np.ndarray]) -> None:
     _person(tmp_path, clip, 0.0)
     assert sync.run(_context(tmp_path, audio_delay_s=-0.1), tmp_path).audio_delay_s == -0.1
@@ -214,4 +225,8 @@ def test_held_out_frames_and_audio_change_nothing(
             np.save(folder / "track" / "landmarks.npy", landmarks)
         result = sync.run(_context(folder, test_start), folder)
         results.append((result, np.load(folder / "curve.npy").tolist()))
-    assert results[0] == results[1] and results[0][0].audio_delay_s == pytest.approx(0.16, abs=0.04)
+    assert (
+        results[0] == results[1]
+        and not results[0][0].whole
+        and results[0][0].audio_delay_s == pytest.approx(0.16, abs=0.04)
+    )
