@@ -29,6 +29,7 @@ ANSWERS = ("right", "none", "wrong")
 SHIFTS = tuple(round(0.1 * k, 1) for k in range(-15, 16))  # seconds
 BEYOND = (-5.0, -4.0, -3.0, 3.0, 4.0, 5.0)
 DRIFTS = (-0.01, 0.01)  # seconds per second
+STRANGERS = 6  # other clips whose audio each clip gets
 JUMPS = (-0.8, 0.4, 1.0)  # seconds, in the middle
 
 
@@ -40,7 +41,7 @@ class Config:
     """Videos of people who talk, with their own audio."""
     seconds: tuple[float, ...] = (8.0, 10.0, 12.0, 20.0, 40.0, 60.0)
     """Lengths of the clips."""
-    clips: int = 4
+    clips: int = 3
     """Clips of a length per video, at most."""
     same: tuple[str, ...] = ()
     """Pairs of videos with the same audio, as NAME=NAME: they are not taken for strangers."""
@@ -81,7 +82,7 @@ def main(config: Config) -> None:
     if untrusted:
         raise AvatarError(f"No delay is found for all of {', '.join(untrusted)}.", fix="Leave these videos out.")
     same = {frozenset(pair.split("=")) for pair in config.same}
-    result: dict[str, Any] = {
+    result: dict[str, Any] = environment() | {
         "videos": {
             name: {"seconds": round(len(t.landmarks) / t.fps, 1), "delay_frames": whole[name].audio_delay_s * t.fps,
                    "z_score": whole[name].z_score}
@@ -89,19 +90,18 @@ def main(config: Config) -> None:
         }
     }  # fmt: skip
     for seconds in config.seconds:
-        clips = [
-            clip for name, t in tracks.items() for clip in _cut(name, t, whole[name], seconds, config.clips)
-        ]
-        result[f"clips of {seconds:g} s"] = row = {
+        clips = [clip for name, t in tracks.items() for clip in _cut(name, t, whole[name], seconds, config.clips)]
+        row: dict[str, Any] = {
             "moved": _moved(judge, clips),
             "must_not_be_answered": _unanswerable(judge, clips, same),
             "changes": _changing(judge, clips),
         }
+        result[f"clips of {seconds:g} s"] = row
         counts = row["moved"]["all"]
         info(f"{seconds:g} s, {len(clips)} clips: " + ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS))
         info(f"  trusted where it must not be: {row['must_not_be_answered']}; changing: {row['changes']}")
         if config.json is not None:  # after every length: it takes minutes
-            write_json(config.json, environment() | result)
+            write_json(config.json, result)
 
 
 def _cut(name: str, video: Track, whole: Offset, seconds: float, most: int) -> Iterator[_Clip]:
@@ -129,6 +129,7 @@ def _moved(judge: SyncJudge, clips: list[_Clip]) -> dict[str, dict[str, int]]:
 
 def _unanswerable(judge: SyncJudge, clips: list[_Clip], same: set[frozenset[str]]) -> dict[str, str]:
     """Count trusted answers among clips whose delay is out of range, or whose audio is of another video or place."""
+    rng = np.random.default_rng(0)
     trusted: Counter[str] = Counter()
     asked: Counter[str] = Counter()
 
@@ -139,7 +140,7 @@ def _unanswerable(judge: SyncJudge, clips: list[_Clip], same: set[frozenset[str]
     for clip in clips:
         for shift in BEYOND:
             ask("beyond the range", clip, moved(clip.audio, shift))
-        for other in clips:
+        for other in [clips[i] for i in rng.permutation(len(clips))[:STRANGERS]]:
             if other.name != clip.name and frozenset((clip.name, other.name)) not in same:
                 ask("audio of another video", clip, other.audio)
             elif other.name == clip.name and abs(other.start - clip.start) >= clip.frames + 12 * clip.track.fps:

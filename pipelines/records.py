@@ -41,6 +41,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-high*", TRAINING, EVALUATION),
     ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
     ("sync-judge*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/sync_judge.py")),
+    ("offsets*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/offsets.py")),
     ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
     ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from avatar.io.checkpoint import load_tensors
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.arkit_map import FaceMap
+from avatar.sync.judge import WEIGHTS
 from avatar.synth import acting as performance
 from avatar.synth import speech
+from avatar.synth.shapes import displacement_fields
 
 FPS = 25.0
 TEXT = "Mama may bake a big pie. Papa moves the blue boat. We saw you open a map by the bay. Bob had a lot of jam."
@@ -47,3 +50,24 @@ def talking(seed: int = 0, text: str = TEXT, scale: float = 1.0) -> tuple[Motion
         gaze=0.05 * moves[:, [7, 0]],
     )
     return motion, closed
+
+
+def seen_speaking(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks [T, 478, 2] of a face that says a text in the picture, tracked with noise, and its voice [S], 16 kHz.
+
+    Args:
+        text: What is said, in the voice of hibari-tts.
+        fps: Frames per second.
+        late: Frames by which the picture comes after the voice.
+        seed: Of voice and noise.
+    """
+    import soxr
+
+    said = speech.speak(text, "neural", seed)
+    frames = int(said.seconds * fps)
+    shape = load_tensors(WEIGHTS)[0]["shape"].numpy()
+    face = np.repeat(shape[None, :, :2], frames, 0)
+    coefficients = performance.lips(said, (np.arange(frames) + 0.5 - late) / fps)
+    face[:, :468] += np.einsum("tk,kvd->tvd", coefficients, displacement_fields(shape[:468])[..., :2])
+    noise = np.random.default_rng(seed).normal(0, 0.3, face.shape)
+    return (face * 10 + 200 + noise).astype(np.float32), soxr.resample(said.samples, speech.RATE, 16000)

@@ -304,6 +304,7 @@ class SyncResult(StageResult):
         measured_delay_s: Measured offset, seconds.
         z_score: How far the measurement stands out from chance, in standard deviations.
         stability: 0 to 1, the share of resampled clips that give the same offset within 40 ms.
+        whole: Whether held-out frames were measured as well, because the others did not decide.
     """
 
     STAGE: ClassVar[str] = "sync"
@@ -315,6 +316,7 @@ class SyncResult(StageResult):
     measured_delay_s: OptionalNumber = None
     z_score: OptionalNumber = None
     stability: OptionalNumber = None
+    whole: Flag = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
 from avatar.motion.motion import Motion
 from avatar.preprocess.stage import StageContext
-from avatar.preprocess.sync import told
+from avatar.preprocess.sync import describe
 from avatar.preprocess.unusable import KEPT_SHARE, runs, within
 
 BLINK = 0.25  # an eye counts as closed when eyeBlink is this much above its median
@@ -273,7 +273,7 @@ def judge_sync(sync: SyncResult, fps: float) -> list[Finding]:
     if not sync.has_audio:
         return []
     level: Level = "good" if sync.given or not sync.audio_delay_s else "note"
-    return [Finding(level=level if sync.trusted else "bad", text=told(sync, fps))]
+    return [Finding(level=level if sync.trusted else "bad", text=describe(sync, fps))]
 
 
 def soft_frames(data: Measurements) -> np.ndarray:

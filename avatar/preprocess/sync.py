@@ -1,7 +1,8 @@
 """Stage: by how many seconds does audio come after video?
 
 `avatar.sync.offset` measures it with the sync judge, and says why where it cannot. A delay that is not certain is not
-corrected: a wrong correction is worse than none.
+corrected: a wrong correction is worse than none. What is held out is used only where the rest does not decide, as in
+videos of a few seconds.
 
 The clock: a frame stands on the screen from t / fps to (t + 1) / fps, so the audio that belongs to it is the one
 at (t + 1/2) / fps. With that, takes known to be in sync measure within a frame of zero; what remains differs between
@@ -36,23 +37,26 @@ def options(ctx: StageContext) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> SyncResult:
-    """Measure the delay on the training part, or take the user's; writes curve.npy [L, 2] (delay, z-score)."""
+    """Measure the delay, or take the user's; writes curve.npy [L, 2] (delay, z-score)."""
     if not ctx.config.audio:
         return SyncResult(has_audio=False, audio_delay_s=0.0)
     if ctx.config.audio_delay_s != "auto":
         return SyncResult(has_audio=True, audio_delay_s=float(ctx.config.audio_delay_s), given=True)
     fps = ctx.person.result(IngestResult).fps
+    landmarks = np.array(ctx.person.landmarks(mapped=True)[..., :2])
+    landmarks[~ctx.person.valid()] = np.nan
+    samples, judge = load_audio(ctx.person.audio_path), SyncJudge.load()
     # Cut, not masked: filters and lags reach over the border, and what is held out must change nothing.
-    landmarks = np.array(ctx.person.landmarks(mapped=True)[: ctx.test_start, :, :2])
-    landmarks[~ctx.person.valid()[: ctx.test_start]] = np.nan
-    measured = measure(SyncJudge.load(), landmarks, load_audio(ctx.person.audio_path), fps)
+    measured = measure(judge, landmarks[: ctx.test_start], samples, fps)
+    if whole := measured.undecided:
+        measured = measure(judge, landmarks, samples, fps)
     np.save(out / "curve.npy", np.stack([measured.delays, measured.curve], 1).astype(np.float32))
     result = SyncResult(
         has_audio=True, audio_delay_s=applied_delay(measured, fps), trusted=measured.trusted, doubt=measured.doubt,
         measured_delay_s=round(measured.audio_delay_s, 5), z_score=round(measured.z_score, 3),
-        stability=round(measured.stability, 3),
+        stability=round(measured.stability, 3), whole=whole,
     )  # fmt: skip
-    (info if measured.trusted else warn)(told(result, fps))
+    (info if measured.trusted else warn)(describe(result, fps))
     return result
 
 
@@ -64,7 +68,7 @@ def applied_delay(measured: Offset, fps: float) -> float:
     return round(measured.audio_delay_s * fps, 2) / fps
 
 
-def told(sync: SyncResult, fps: float) -> str:
+def describe(sync: SyncResult, fps: float) -> str:
     """Say in a sentence what is done about the delay."""
     delay, size = 1000 * sync.audio_delay_s, f"{1000 * abs(sync.audio_delay_s):.0f} ms"
     if sync.given:

@@ -32,19 +32,24 @@ SOUND_DB = -75.0  # dBFS; below is what editors and codecs fill the ends of a tr
 
 # The best of many lags has a higher z-score in a short clip, whose deviation is known less well. With audio of other
 # recordings the highest of some thousand were 5.7 at 6 and 8 s, 4.8 at 12 s and 4.4 at 20 s (docs/notes/offset.md).
-MIN_Z, MIN_Z_SECONDS = 4.5, 8.0  # the least z-score is MIN_Z + MIN_Z_SECONDS / seconds
+MIN_Z, MIN_Z_SECONDS = 4.5, 9.0  # the least z-score is MIN_Z + MIN_Z_SECONDS / seconds
 MIN_MARGIN = 1.5
-MIN_STABILITY = 0.8
+MIN_STABILITY = 0.9
+TOO_SHORT = f"there are less than {LEAST_SECONDS:g} s of a face with audio"
+UNCLEAR = "the lips do not clearly follow the audio"
+AMBIGUOUS = "several delays fit about as well"
 _MEMORY = 16  # windows over which each signal is like itself
 _RESAMPLES = 200
 _BLOCK_SECONDS = 1.0
 _BLOCKS = 240  # at most; longer ones in longer clips
-_STEADY = 2.0  # windows that the delay may differ between parts
 _DRIFTS = np.linspace(-0.025, 0.025, 51)  # windows per window
-_DRIFT_GAIN = 3.0  # in z^2; steady clips have 0
+_DRIFTED = 1.5  # windows over the clip
+_DRIFT_GAIN = 2.5  # in z^2, over a constant delay; one steady clip in thirty has more at 10 s, none at 20 s
+_STEADY = 2.0  # windows that the delay of a part may differ
 _PART_SECONDS = 5.0
 _PARTS = 8
-_JUMP_GAIN = 1.0  # in z; steady clips have 0 to 0.9
+_JUMP_GAIN = 1.0  # in z, over the common delay; steady clips of 10 s and more have 0 to 0.9
+_JUMP_Z = 4.5  # asked beside it of parts shorter than half, in which another may speak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,11 @@ class Offset:
     def trusted(self) -> bool:
         """Whether the delay can be relied on."""
         return not self.doubt
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a longer clip might tell the delay."""
+        return self.doubt in (TOO_SHORT, UNCLEAR, AMBIGUOUS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +124,7 @@ def measure(judge: SyncJudge, landmarks: np.ndarray, audio: np.ndarray, fps: flo
     mouth, known = judge.embed_mouth(landmarks, fps, count)
     heard = _sounding(audio)
     if min(known.sum(), heard.sum()) < LEAST_SECONDS * RATE:
-        return _unknown(f"there are less than {LEAST_SECONDS:g} s of a face with audio")
+        return _unknown(TOO_SHORT)
     # What an editor filled in is no audio: it would change the level that the rest is compared with.
     first, end = np.flatnonzero(heard)[[0, -1]] + (0, 1)
     window = round(SAMPLE_RATE / RATE)
@@ -142,18 +152,18 @@ def _judged(table: _Table) -> Offset:
         margin=float(curve[top] - curve[elsewhere].max()),
         stability=_stability(table, peak),
         doubt="",
-        delays=_seconds(lags),
+        delays=(lags - ZERO) / RATE,
         curve=curve,
     )
-    overlap = table.counts[:, top].sum() / RATE
-    if found.z_score < MIN_Z + MIN_Z_SECONDS / overlap:
-        doubt = "the lips do not clearly follow the audio"
+    least = MIN_Z + MIN_Z_SECONDS * RATE / table.counts[:, top].sum()
+    if found.z_score < least:
+        doubt = _drift(table, least) or UNCLEAR
     elif abs(lags[top]) >= MAX_SECONDS * RATE:
         doubt = f"it may be {found.audio_delay_s:+.1f} s, and only {MAX_SECONDS:g} s to either side are relied on"
-    elif found.margin < MIN_MARGIN or found.stability < MIN_STABILITY:
-        doubt = "several delays fit about as well"
     else:
-        doubt = _drift(table) or _jump(table, int(lags[top]))
+        doubt = _drift(table, least) or _jump(table, int(lags[top]))
+        if not doubt and (found.margin < MIN_MARGIN or found.stability < MIN_STABILITY):
+            doubt = AMBIGUOUS
     return replace(found, doubt=doubt)
 
 
@@ -217,8 +227,8 @@ def _stability(table: _Table, peak: float) -> float:
     return float(np.mean([abs(_peak(curve, table.lags) - peak) <= 1 for curve in curves]))
 
 
-def _drift(table: _Table) -> str:
-    """Say so where a delay that grows or shrinks evenly fits clearly better than a constant one."""
+def _drift(table: _Table, least: float) -> str:
+    """Say so where a delay that changes evenly fits better than a constant one, with a z-score of ``least`` or more."""
     times = np.arange(len(table.sums)) * table.block
     times = times - times.mean()
     columns = np.arange(len(table.lags))
@@ -231,9 +241,9 @@ def _drift(table: _Table) -> str:
             for part in (table.sums, table.counts)
         )
         heights.append(float(_z_scores(sums, counts).max()) / table.deviation)
-    best = int(np.argmax(heights))
+    best, steady = int(np.argmax(heights)), heights[len(_DRIFTS) // 2]
     change = _DRIFTS[best] * np.ptp(times)
-    if abs(change) <= _STEADY or heights[best] ** 2 - heights[len(_DRIFTS) // 2] ** 2 <= _DRIFT_GAIN:
+    if heights[best] < least or heights[best] ** 2 - steady**2 <= _DRIFT_GAIN or abs(change) <= _DRIFTED:
         return ""
     return f"it changes steadily, by {change / RATE:+.2f} s from start to end"
 
@@ -251,18 +261,18 @@ def _jump(table: _Table, common: int) -> str:
         for start in range(0, blocks - size + 1, max(1, size // 2)):
             curve = np.where(sought, table.curve(slice(start, start + size)), -np.inf)
             gain = curve.max() - curve[near].max()
-            if np.isfinite(gain) and gain > most:
+            if np.isfinite(gain) and gain > most and (parts == 2 or curve.max() > _JUMP_Z):
                 most = float(gain)
                 begin, end = (edge * table.block / RATE for edge in (start, start + size))
-                other = float(_seconds(table.lags[curve.argmax()]))
+                other = _seconds(float(table.lags[curve.argmax()]))
                 doubt = (f"it is {_seconds(common):+.2f} s in most of the recording, but {other:+.2f} s between "
                          f"{begin:.0f} and {end:.0f} s")  # fmt: skip
     return doubt
 
 
-def _seconds(lags: float | np.ndarray) -> float | np.ndarray:
-    """Delays for lags in windows."""
-    return (lags - ZERO) / RATE
+def _seconds(lag: float) -> float:
+    """Delay for a lag in windows."""
+    return (lag - ZERO) / RATE
 
 
 def _peak(curve: np.ndarray, lags: np.ndarray) -> float:

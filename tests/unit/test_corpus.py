@@ -26,7 +26,7 @@ from avatar.cli.main import main
 from avatar.corpus import prepare, sync
 from avatar.corpus.cache import MARKER, Cache
 from avatar.corpus.find import Item, find
-from avatar.corpus.measure import measure
+from avatar.corpus.measure import mean, measure
 from avatar.corpus.mouth import Mouth, of_coefficients
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.recordings import VIDEOS, Recordings, by_source, decide, scales, shares
@@ -419,6 +419,9 @@ def test_a_prior_is_learnt_across_speakers_and_offsets(tmp_path: Path):
     row = measure(prior, mouth, features, -3 / 25)
     assert row["opening"] > 0.97 and row["opening_lag"] == 0
     assert measure(prior, mouth, features, -5 / 25)["opening_lag"] == 2
+    beyond = measure(prior, mouth, features, -7 / 25)
+    assert beyond["opening_lag"] is None  # 4 frames: the border of the range tells nothing
+    assert mean({"a": row, "b": beyond})["opening_lag"] == 0
 
 
 def test_the_same_file_twice_counts_once(tmp_path: Path):

@@ -34,7 +34,7 @@ RESULTS = (
     RefineResult(camera=Intrinsics(focal=900.0, cx=250.0, cy=-3.5), rotation_range_deg=[1.0, 2.0, 3.0]),
     BackgroundResult(seen=0.5, moves=True, alignment_gain=2.0),
     TorsoResult(pivot=[0.0, 20.0, 60.0], warp_box=[[-1.0, -2.0], [3.0, 4.0]], range_cm=[1.0, 2.0, 3.0]),
-    SyncResult(has_audio=True, audio_delay_s=-0.08, trusted=False, confidence=0.4),
+    SyncResult(has_audio=True, audio_delay_s=-0.08, trusted=False, doubt="why", z_score=4.2),
     ReportResult(
         findings=[Finding(level="bad", text="Dark.")], flagged=[FlaggedSpan(start=3, end=5, reason="no face")]
     ),

@@ -92,11 +92,18 @@ def test_blinks_are_counted_once_each() -> None:
 
 
 def test_sync_is_reported() -> None:
-    for delay, words in ((0.2, "after video by 200 ms"), (-0.12, "before video by 120 ms")):
-        assert words in report.judge_sync(SyncResult(has_audio=True, audio_delay_s=delay))[0].text
-    unsure = SyncResult(has_audio=True, audio_delay_s=0.0, trusted=False)
-    assert report.judge_sync(unsure)[0].level == "note"
-    assert report.judge_sync(SyncResult(has_audio=False, audio_delay_s=0.0)) == []
+    for delay, level, words in (
+        (0.2, "note", "after video by 200 ms (5.0 frames)"), (-0.12, "note", "before video by 120 ms (3.0 frames)"),
+        (0.0, "good", "in sync"),
+    ):  # fmt: skip
+        (finding,) = report.judge_sync(SyncResult(has_audio=True, audio_delay_s=delay), 25.0)
+        assert finding.level == level and words in finding.text
+    unsure = SyncResult(has_audio=True, audio_delay_s=0.0, trusted=False, doubt="the lips do not follow")
+    (finding,) = report.judge_sync(unsure, 25.0)
+    assert finding.level == "bad" and "the lips do not follow" in finding.text and "--audio-delay-s" in finding.text
+    given = SyncResult(has_audio=True, audio_delay_s=0.3, given=True)
+    assert report.judge_sync(given, 25.0)[0].level == "good"
+    assert report.judge_sync(SyncResult(has_audio=False, audio_delay_s=0.0), 25.0) == []
 
 
 def test_plots_are_a_picture() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soxr
 import torch
 
 from avatar.errors import AvatarError
@@ -15,11 +14,20 @@ from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.preprocess.face_tracker import Track, track_video
 from avatar.sync import evaluation as sync_evaluation
 from avatar.sync import training as sync_training
-from avatar.sync.judge import BANDS, CHANNELS, REACH, ROWS, WEIGHTS, SyncJudge, SyncNet, SyncScore, mouth_motion
+from avatar.sync.judge import (
+    BANDS,
+    CHANNELS,
+    REACH,
+    ROWS,
+    WEIGHTS,
+    SyncJudge,
+    SyncNet,
+    SyncScore,
+    best_delay,
+    mouth_motion,
+)
 from avatar.sync.training import Recording
-from avatar.synth import acting as performance
-from avatar.synth import speech
-from avatar.synth.shapes import displacement_fields
+from tests.talking import seen_speaking
 
 TEXT = (
     "The weather tomorrow will be warm and mostly dry. Please remember to bring a map, because nobody knows the way.",
@@ -41,15 +49,7 @@ class Clip:
 
 def plan_motion(text: str, fps: float = 25.0, late: float = 0.0, seed: int = 0) -> Clip:
     """A face in the picture that says a text, late by so many frames, tracked with noise."""
-    said = speech.speak(text, "neural", seed)
-    audio = soxr.resample(said.samples, speech.RATE, 16000)
-    frames = int(said.seconds * fps)
-    shape = load_tensors(WEIGHTS)[0]["shape"].numpy()
-    face = np.repeat(shape[None, :, :2], frames, 0)
-    coefficients = performance.lips(said, (np.arange(frames) + 0.5 - late) / fps)
-    face[:, :468] += np.einsum("tk,kvd->tvd", coefficients, displacement_fields(shape[:468])[..., :2])
-    noise = np.random.default_rng(seed).normal(0, 0.3, face.shape)
-    return Clip((face * 10 + 200 + noise).astype(np.float32), audio, fps)
+    return Clip(*seen_speaking(text, fps, late, seed), fps)
 
 
 @pytest.mark.parametrize(("fps", "late"), [(25.0, 0.0), (25.0, 6.0), (25.0, -5.0), (30.0, 4.0), (50.0, -8.0)])
@@ -58,6 +58,13 @@ def test_the_offset_is_found(judge: SyncJudge, fps: float, late: float) -> None:
     score = judge.score(clip.landmarks, clip.audio, fps)
     assert score.audio_delay_s == pytest.approx(-late / fps, abs=0.04)
     assert score.confidence > 0.2
+
+
+def test_a_least_distance_at_the_border_is_no_delay(judge: SyncJudge) -> None:
+    rising = np.linspace(0.5, 1, 2 * REACH + 1)
+    for curve in (rising, rising[::-1]):
+        assert best_delay(curve).audio_delay_s is None
+    assert best_delay(np.roll(rising, 1)).audio_delay_s is not None
 
 
 def test_other_sound_is_told_apart(judge: SyncJudge) -> None:
