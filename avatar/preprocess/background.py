@@ -147,7 +147,8 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3), *zooms(index)])
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
         after.append(mean_difference(reference, image, found[int(index)], part))
-        apart.append(float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre)))
+        shift = float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre))
+        apart.append(len(reference) if zooms(index) else shift)  # the centre of a zoom stays where it is
     told = np.isfinite(after)
     gain = float(np.mean(np.array(before)[told]) / max(np.mean(np.array(after)[told]), 1e-6)) if told.any() else 1.0
     if gain < MOVES_GAIN or np.percentile(apart, 90) < MOVES_PX:

@@ -31,6 +31,7 @@ SOFT = 0.5  # sharpness below this share of the median is blur
 TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
 LEAP = 2.0  # degrees between the measured pose and the smooth one
+MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
 
@@ -177,7 +178,7 @@ def _judge_seen(data: Measurements, say: _Findings) -> None:
             f"{len(data.covered) / data.fps:.0f} s, such as a microphone: the avatar learns it as a part of the face. "
             "Film with a free mouth.",
         )
-    elif data.covered.any():
+    elif data.covered.sum() > MENTIONED * data.fps:
         where = spans_in_words(data.covered, data.fps)
         text = f"Something is before the mouth or the chin {where}, such as a hand; this is left out of training."
         say("bad" if hidden > 0.15 else "note", text)
