@@ -10,7 +10,6 @@ Only frames that show the face are looked at: a black screen or a title says not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +38,7 @@ SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
-ZOOM_CUT = 0.1  # a head that grows by more, as a logarithm, may do so because the picture was enlarged
+ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the picture
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -134,21 +133,22 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     """
     faces = np.flatnonzero(ctx.person.valid(ctx.frames))
     probes = spread(faces, PROBE_FRAMES)
-    middle = reference_frame(ctx, faces, probes)
+    heads = np.asarray(ctx.person.landmarks(ctx.frames, mapped=True)[:, STEADY, :2], np.float64)
+    middle = reference_frame(heads, faces, probes)
     reference = ctx.person.grey_frame(middle)
     aligner = Aligner(reference, part, "similarity")
     if part.mean() < 0.05 or aligner.definite <= 0:
         return None, CameraMotion()
 
-    zooms = zoom_starts(ctx, middle)
     found, before, after, apart = {}, [], [], []
     for index in probes:
         image = ctx.person.grey_frame(index)
-        found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3), *zooms(index)])
+        tries = [np.eye(2, 3), *zoom_start(heads[middle], heads[index])]
+        found[int(index)] = matrix = search(aligner, reference, image, part, tries)
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
-        after.append(mean_difference(reference, image, found[int(index)], part))
-        shift = float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre))
-        apart.append(len(reference) if zooms(index) else shift)  # the centre of a zoom stays where it is
+        after.append(mean_difference(reference, image, matrix, part))
+        shift = float(np.linalg.norm(transform(matrix, aligner.centre) - aligner.centre))
+        apart.append(len(reference) if zoomed(matrix) else shift)  # the centre of a zoom stays where it is
     told = np.isfinite(after)
     gain = float(np.mean(np.array(before)[told]) / max(np.mean(np.array(after)[told]), 1e-6)) if told.any() else 1.0
     if gain < MOVES_GAIN or np.percentile(apart, 90) < MOVES_PX:
@@ -162,7 +162,8 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         image = ctx.person.grey_frame(index)
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zooms(index)])
+            tries = [matrix, found[nearest], np.eye(2, 3), *zoom_start(heads[middle], heads[index])]
+            matrix = search(aligner, reference, image, part, tries)
         else:
             matrix = aligner.align(image, matrix).matrix
         matrices[index] = matrix
@@ -174,38 +175,37 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     return invert(to_frame), CameraMotion(round(float(moved.max()), 2), round(float(zoom.max()), 4), round(gain, 3))
 
 
-def head_zoom(ctx: StageContext, reference: int, index: int) -> np.ndarray:
-    """Compute the zoom [2, 3] that takes the head of frame ``reference`` to where frame ``index`` has it."""
-    heads = ctx.person.landmarks(ctx.frames, mapped=True)
-    here, there = (np.asarray(heads[i, STEADY, :2], np.float64) for i in (reference, index))
+def head_zoom(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Compute the zoom [2, 3] that takes the head's points [N, 2] of one frame to those of another."""
     matrix = similarity(here, there)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no picture
     return np.column_stack([scale * np.eye(2), there.mean(0) - scale * here.mean(0)])
 
 
-def reference_frame(ctx: StageContext, faces: np.ndarray, probes: np.ndarray) -> int:
+def zoomed(matrix: np.ndarray) -> bool:
+    """Tell whether a similarity [2, 3] enlarges or reduces more than a camera that drifts."""
+    return bool(abs(np.log(np.hypot(matrix[0, 0], matrix[1, 0]))) > ZOOM_CUT)
+
+
+def zoom_start(here: np.ndarray, there: np.ndarray) -> list[np.ndarray]:
+    """Propose the head's zoom to start a search from, where the head is much larger or smaller."""
+    zoom = head_zoom(here, there)
+    return [zoom] if zoomed(zoom) else []
+
+
+def reference_frame(heads: np.ndarray, faces: np.ndarray, probes: np.ndarray) -> int:
     """Choose the frame that others are aligned to: the middle one, or an enlarged one.
 
     What is seen in an enlarged picture is seen in the others as well, but not the other way round.
-    """
-    middle = int(faces[np.abs(faces - ctx.frames // 2).argmin()])
-    largest = max((int(probe) for probe in probes), key=lambda probe: head_zoom(ctx, middle, probe)[0, 0])
-    return largest if np.log(head_zoom(ctx, middle, largest)[0, 0]) > ZOOM_CUT else middle
-
-
-def zoom_starts(ctx: StageContext, reference: int) -> Callable[[int], list[np.ndarray]]:
-    """Make a function that says where a search may start besides: where the head is larger or smaller, zoomed as it is.
 
     Args:
-        ctx: The person.
-        reference: Frame that the others are aligned to.
+        heads: [T, N, 2] points of the head.
+        faces: Frames that show the face.
+        probes: Some of them.
     """
-
-    def starts(index: int) -> list[np.ndarray]:
-        zoom = head_zoom(ctx, reference, index)
-        return [zoom] if abs(np.log(zoom[0, 0])) > ZOOM_CUT else []
-
-    return starts
+    middle = int(faces[np.abs(faces - len(heads) // 2).argmin()])
+    zooms = [head_zoom(heads[middle], heads[probe])[0, 0] for probe in probes]
+    return int(probes[np.argmax(zooms)]) if np.log(max(zooms)) > ZOOM_CUT else middle
 
 
 def search(

@@ -99,10 +99,10 @@ def measure(ctx: StageContext) -> Measurements:
     return Measurements(
         fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
         found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
-        covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(), residual=person.residual(frames), raw_pose=person.raw_pose(frames),
-        opening=mouth_opening(landmarks) / height,
-        face_height=height, sharpness=person.sharpness(frames),
-        change=person.change(frames), loudness=loudness, clipped=clipped,
+        covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(),
+        residual=person.residual(frames), raw_pose=person.raw_pose(frames), opening=mouth_opening(landmarks) / height,
+        face_height=height, sharpness=person.sharpness(frames), change=person.change(frames), loudness=loudness,
+        clipped=clipped,
     )  # fmt: skip
 
 
@@ -226,8 +226,8 @@ def _judge_zoom(data: Measurements, say: _Findings) -> None:
         more = f" and at {len(zoomed) - 1} more" if len(zoomed) > 1 else ""
         say(
             "note",
-            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}. Shoulders and "
-            "background follow it, but the head is learnt better from takes of one zoom.",
+            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}. Shoulders "
+            "and background follow it, but the head is learnt better from takes of one zoom.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -148,5 +149,5 @@ def test_change_is_measured_from_frame_to_frame() -> None:
     assert len(change.values) == 0
     for image in images:
         change.add(image)
-    expected = [np.abs(b.astype(int) - a).mean() for a, b in zip(images[:-1], images[1:], strict=True)]
+    expected = [np.abs(b.astype(int) - a).mean() for a, b in pairwise(images)]
     np.testing.assert_allclose(change.values, expected, rtol=1e-6)
