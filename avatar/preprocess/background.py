@@ -39,6 +39,7 @@ MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
 ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the picture
+MOST_ROLL = 0.1  # radians that a zoomed picture is turned, at most
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -143,8 +144,9 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     found, before, after, apart = {}, [], [], []
     for index in probes:
         image = ctx.person.grey_frame(index)
-        tries = [np.eye(2, 3), *zoom_start(heads[middle], heads[index])]
-        found[int(index)] = matrix = search(aligner, reference, image, part, tries)
+        zoom = zoom_start(heads[middle], heads[index])
+        matrix = sensible(search(aligner, reference, image, part, [np.eye(2, 3), *zoom]), zoom)
+        found[int(index)] = matrix
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
         after.append(mean_difference(reference, image, matrix, part))
         shift = float(np.linalg.norm(transform(matrix, aligner.centre) - aligner.centre))
@@ -159,14 +161,13 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     segments = ctx.person.result(TrackResult).segments
     starts = {start for start, _ in segments}
     for index in log.track(keyframes_with_face(ctx), "background"):
-        image = ctx.person.grey_frame(index)
+        image, zoom = ctx.person.grey_frame(index), zoom_start(heads[middle], heads[index])
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            tries = [matrix, found[nearest], np.eye(2, 3), *zoom_start(heads[middle], heads[index])]
-            matrix = search(aligner, reference, image, part, tries)
+            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zoom])
         else:
             matrix = aligner.align(image, matrix).matrix
-        matrices[index] = matrix
+        matrices[index] = matrix = sensible(matrix, zoom)
     to_frame = fill_between(matrices, segments, ctx.frames)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
     to_frame = compose(to_frame, invert(middle_matrix(to_frame, aligner.centre)))
@@ -191,6 +192,15 @@ def zoom_start(here: np.ndarray, there: np.ndarray) -> list[np.ndarray]:
     """Propose the head's zoom to start a search from, where the head is much larger or smaller."""
     zoom = head_zoom(here, there)
     return [zoom] if zoomed(zoom) else []
+
+
+def sensible(matrix: np.ndarray, zoom: list[np.ndarray]) -> np.ndarray:
+    """Take the head's zoom, where there is one, for an alignment that slipped on a plain wall."""
+    if not zoom:
+        return matrix
+    scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+    slipped = abs(np.log(scale / zoom[0][0, 0])) > ZOOM_CUT or abs(roll) > MOST_ROLL
+    return zoom[0] if slipped else matrix
 
 
 def reference_frame(heads: np.ndarray, faces: np.ndarray, probes: np.ndarray) -> int:

@@ -226,8 +226,8 @@ def _judge_zoom(data: Measurements, say: _Findings) -> None:
         more = f" and at {len(zoomed) - 1} more" if len(zoomed) > 1 else ""
         say(
             "note",
-            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}. Shoulders "
-            "and background follow it, but the head is learnt better from takes of one zoom.",
+            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}: the "
+            "head, and what is behind it, are learnt better from takes of one zoom.",
         )
 
 
