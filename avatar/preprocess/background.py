@@ -38,8 +38,8 @@ SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
-ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the picture
-MOST_ROLL = 0.1  # radians that a zoomed picture is turned, at most
+ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the image
+MOST_ROLL = 0.1  # radians that a zoomed image is turned, at most
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -179,7 +179,7 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
 def head_zoom(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Compute the zoom [2, 3] that takes the head's points [N, 2] of one frame to those of another."""
     matrix = similarity(here, there)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no picture
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no image
     return np.column_stack([scale * np.eye(2), there.mean(0) - scale * here.mean(0)])
 
 
@@ -206,7 +206,7 @@ def sensible(matrix: np.ndarray, zoom: list[np.ndarray]) -> np.ndarray:
 def reference_frame(heads: np.ndarray, faces: np.ndarray, probes: np.ndarray) -> int:
     """Choose the frame that others are aligned to: the middle one, or an enlarged one.
 
-    What is seen in an enlarged picture is seen in the others as well, but not the other way round.
+    What is seen in an enlarged image is seen in the others as well, but not the other way round.
 
     Args:
         heads: [T, N, 2] points of the head.

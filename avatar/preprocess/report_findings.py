@@ -160,7 +160,7 @@ def _judge_length(data: Measurements, say: _Findings) -> None:
 
 
 def _judge_seen(data: Measurements, say: _Findings) -> None:
-    """Say where there is no face, a still picture, or something before the mouth."""
+    """Say where there is no face, a still image, or something before the mouth."""
     share = 1 - data.found.mean()
     if share > 0.02:
         where = spans_in_words(~data.found, data.fps)
@@ -168,7 +168,7 @@ def _judge_seen(data: Measurements, say: _Findings) -> None:
         say("bad" if share > 0.15 else "note", text)
     if data.still.any():
         where = spans_in_words(data.still, data.fps)
-        text = f"The picture stands still {where}, whatever is said; this is left out of training. Cut it out."
+        text = f"The image stands still {where}, whatever is said; this is left out of training. Cut it out."
         say("bad" if data.still.mean() > 0.15 else "note", text)
     hidden = data.covered.sum() / max(1, data.found.sum())
     if hidden > 1 - KEPT_SHARE:
@@ -215,7 +215,7 @@ def _judge_pose(data: Measurements, say: _Findings) -> None:
 
 
 def _judge_zoom(data: Measurements, say: _Findings) -> None:
-    """Say where the face changes its size at a cut: an enlarged picture, or another take."""
+    """Say where the face changes its size at a cut: an enlarged image, or another take."""
     distance = data.motion.head_translation[:, 2].numpy()
     parts = [(a, np.median(distance[a:b][data.found[a:b]])) for a, b in data.segments
              if b - a >= data.fps / 2 and data.found[a:b].any()]  # fmt: skip
@@ -297,7 +297,7 @@ def flag_spans(data: Measurements) -> list[FlaggedSpan]:
     off = np.degrees(np.linalg.norm(data.raw_pose[:, :3] - data.motion.head_rotation.numpy(), axis=1))
     reasons = {
         "no face": ~data.found,
-        "a still picture": data.still,
+        "a still image": data.still,
         "the mouth is covered": data.covered,
         "blurred": soft_frames(data),
         "turned far": np.abs(data.turn[:, 1]) > TURNED,

@@ -154,7 +154,7 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
 
 
 def middle_face(valid: np.ndarray, start: int, end: int) -> int:
-    """Choose the frame of a segment that shows the face and is nearest to its middle; the middle where none does."""
+    """Choose the frame nearest to the middle of a segment that shows the face; the middle where none does."""
     middle, faces = (start + end) // 2, np.flatnonzero(valid[start:end]) + start
     return int(faces[np.abs(faces - middle).argmin()]) if len(faces) else middle
 
@@ -236,7 +236,7 @@ def link_references(references: list[_Reference], main: int) -> list[np.ndarray 
 def plausible(matrix: np.ndarray, reference: _Reference, other: _Reference) -> bool:
     """Whether a sitting or standing person's chest could have moved so from one reference to the other.
 
-    Where the head is larger after a cut, so may the chest be: the picture was enlarged, or the person came nearer.
+    Where the head is larger after a cut, so may the chest be: the image was enlarged, or the person came nearer.
     """
     head = similarity(reference.head, other.head)
     scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])

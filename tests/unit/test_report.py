@@ -90,7 +90,7 @@ def test_what_is_left_out_is_told_with_its_time() -> None:
     assert "stands still from 4.0 to 8.0 s" in said(replace(data, still=flags((100, 200))), "note")
     assert "stands still" in said(replace(data, still=flags((100, 1200))), "bad")
     spans = report.flag_spans(replace(hand, still=flags((600, 700))))
-    assert [(s.start, s.reason) for s in spans][:2] == [(600, "a still picture"), (80, "the mouth is covered")]
+    assert [(s.start, s.reason) for s in spans][:2] == [(600, "a still image"), (80, "the mouth is covered")]
 
 
 def test_held_out_part_without_a_face_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Frames that teach nothing: a photo with a voice, a frozen picture, a covered mouth."""
+"""Frames that teach nothing: a photo with a voice, a frozen image, a covered mouth."""
 
 from __future__ import annotations
 
