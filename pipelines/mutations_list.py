@@ -293,6 +293,22 @@ HELD_OUT = (
         "Head poses of the test part are played back in it.",
     ),
     Mutation(
+        "a covered mouth is learnt",
+        "avatar/preprocess/unusable.py",
+        "bad[before] | bad[after]",
+        "bad[before] & bad[after]",
+        ("tests/unit/test_unusable.py::test_a_cover_reaches_from_key_frame_to_key_frame",),
+        "Lips that a hand hides are learnt as the landmarker dreams them.",
+    ),
+    Mutation(
+        "black frames in the background",
+        "avatar/preprocess/background.py",
+        "np.flatnonzero(ctx.person.valid(ctx.frames)[:known])",
+        "np.arange(known)",
+        ("tests/unit/test_background.py::test_black_intro_does_not_reach_the_background",),
+        "A black hole stands behind the head.",
+    ),
+    Mutation(
         "nothing is held out",
         "avatar/preprocess/held_out.py",
         "return min(frames - 1, tenth, max(enough, earliest))",

@@ -225,7 +225,7 @@ class RefineResult(StageResult):
     jitter_after_deg: Number = 0.0
     distance_cm: Number = 0.0
     rotation_range_deg: Annotated[list[float], numbers(3)] = dataclasses.field(default_factory=lambda: [0.0] * 3)
-    still: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=list)
+    still: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=list[tuple[int, int]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ class ParseResult(StageResult):
     keyframes: Annotated[list[int], _frames]
     stride: Annotated[int, _whole(1, MOST_FRAMES)] = 1
     method: Text = ""
-    covered: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=list)
+    covered: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=list[tuple[int, int]])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ Only frames that show the face are looked at: a black screen or a title says not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +38,8 @@ SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
-ZOOM_CUT = 0.1  # a head that grows by more, as a logarithm, may do so because the picture was enlarged
+ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the image
+MOST_ROLL = 0.1  # radians that a zoomed image is turned, at most
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -134,20 +134,23 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     """
     faces = np.flatnonzero(ctx.person.valid(ctx.frames))
     probes = spread(faces, PROBE_FRAMES)
-    middle = reference_frame(ctx, faces, probes)
+    heads = np.asarray(ctx.person.landmarks(ctx.frames, mapped=True)[:, STEADY, :2], np.float64)
+    middle = reference_frame(heads, faces, probes)
     reference = ctx.person.grey_frame(middle)
     aligner = Aligner(reference, part, "similarity")
     if part.mean() < 0.05 or aligner.definite <= 0:
         return None, CameraMotion()
 
-    zooms = zoom_starts(ctx, middle)
     found, before, after, apart = {}, [], [], []
     for index in probes:
         image = ctx.person.grey_frame(index)
-        found[int(index)] = search(aligner, reference, image, part, [np.eye(2, 3), *zooms(index)])
+        zoom = zoom_start(heads[middle], heads[index])
+        matrix = sensible(search(aligner, reference, image, part, [np.eye(2, 3), *zoom]), zoom)
+        found[int(index)] = matrix
         before.append(mean_difference(reference, image, np.eye(2, 3), part))
-        after.append(mean_difference(reference, image, found[int(index)], part))
-        apart.append(float(np.linalg.norm(transform(found[int(index)], aligner.centre) - aligner.centre)))
+        after.append(mean_difference(reference, image, matrix, part))
+        shift = float(np.linalg.norm(transform(matrix, aligner.centre) - aligner.centre))
+        apart.append(len(reference) if zoomed(matrix) else shift)  # the centre of a zoom stays where it is
     told = np.isfinite(after)
     gain = float(np.mean(np.array(before)[told]) / max(np.mean(np.array(after)[told]), 1e-6)) if told.any() else 1.0
     if gain < MOVES_GAIN or np.percentile(apart, 90) < MOVES_PX:
@@ -158,13 +161,13 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     segments = ctx.person.result(TrackResult).segments
     starts = {start for start, _ in segments}
     for index in log.track(keyframes_with_face(ctx), "background"):
-        image = ctx.person.grey_frame(index)
+        image, zoom = ctx.person.grey_frame(index), zoom_start(heads[middle], heads[index])
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
-            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zooms(index)])
+            matrix = search(aligner, reference, image, part, [matrix, found[nearest], np.eye(2, 3), *zoom])
         else:
             matrix = aligner.align(image, matrix).matrix
-        matrices[index] = matrix
+        matrices[index] = matrix = sensible(matrix, zoom)
     to_frame = fill_between(matrices, segments, ctx.frames)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
     to_frame = compose(to_frame, invert(middle_matrix(to_frame, aligner.centre)))
@@ -173,38 +176,46 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     return invert(to_frame), CameraMotion(round(float(moved.max()), 2), round(float(zoom.max()), 4), round(gain, 3))
 
 
-def head_zoom(ctx: StageContext, reference: int, index: int) -> np.ndarray:
-    """Compute the zoom [2, 3] that takes the head of frame ``reference`` to where frame ``index`` has it."""
-    heads = ctx.person.landmarks(ctx.frames, mapped=True)
-    here, there = (np.asarray(heads[i, STEADY, :2], np.float64) for i in (reference, index))
+def head_zoom(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Compute the zoom [2, 3] that takes the head's points [N, 2] of one frame to those of another."""
     matrix = similarity(here, there)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no picture
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))  # its roll is left out: a head that leans turns no image
     return np.column_stack([scale * np.eye(2), there.mean(0) - scale * here.mean(0)])
 
 
-def reference_frame(ctx: StageContext, faces: np.ndarray, probes: np.ndarray) -> int:
+def zoomed(matrix: np.ndarray) -> bool:
+    """Tell whether a similarity [2, 3] enlarges or reduces more than a camera that drifts."""
+    return bool(abs(np.log(np.hypot(matrix[0, 0], matrix[1, 0]))) > ZOOM_CUT)
+
+
+def zoom_start(here: np.ndarray, there: np.ndarray) -> list[np.ndarray]:
+    """Propose the head's zoom to start a search from, where the head is much larger or smaller."""
+    zoom = head_zoom(here, there)
+    return [zoom] if zoomed(zoom) else []
+
+
+def sensible(matrix: np.ndarray, zoom: list[np.ndarray]) -> np.ndarray:
+    """Take the head's zoom, where there is one, for an alignment that slipped on a plain wall."""
+    if not zoom:
+        return matrix
+    scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+    slipped = abs(np.log(scale / zoom[0][0, 0])) > ZOOM_CUT or abs(roll) > MOST_ROLL
+    return zoom[0] if slipped else matrix
+
+
+def reference_frame(heads: np.ndarray, faces: np.ndarray, probes: np.ndarray) -> int:
     """Choose the frame that others are aligned to: the middle one, or an enlarged one.
 
-    What is seen in an enlarged picture is seen in the others as well, but not the other way round.
-    """
-    middle = int(faces[np.abs(faces - ctx.frames // 2).argmin()])
-    largest = max((int(probe) for probe in probes), key=lambda probe: head_zoom(ctx, middle, probe)[0, 0])
-    return largest if np.log(head_zoom(ctx, middle, largest)[0, 0]) > ZOOM_CUT else middle
-
-
-def zoom_starts(ctx: StageContext, reference: int) -> Callable[[int], list[np.ndarray]]:
-    """Make a function that says where a search may start besides: where the head is larger or smaller, zoomed as it is.
+    What is seen in an enlarged image is seen in the others as well, but not the other way round.
 
     Args:
-        ctx: The person.
-        reference: Frame that the others are aligned to.
+        heads: [T, N, 2] points of the head.
+        faces: Frames that show the face.
+        probes: Some of them.
     """
-
-    def starts(index: int) -> list[np.ndarray]:
-        zoom = head_zoom(ctx, reference, index)
-        return [zoom] if abs(np.log(zoom[0, 0])) > ZOOM_CUT else []
-
-    return starts
+    middle = int(faces[np.abs(faces - len(heads) // 2).argmin()])
+    zooms = [head_zoom(heads[middle], heads[probe])[0, 0] for probe in probes]
+    return int(probes[np.argmax(zooms)]) if np.log(max(zooms)) > ZOOM_CUT else middle
 
 
 def search(

@@ -120,7 +120,10 @@ def _measured(
 
 
 def eye_angles(seen: np.ndarray) -> np.ndarray:
-    """Measure yaw and pitch [T, 2] of the irises from landmarks [T, 478, 3] in the head, up to how the eyes lie."""
+    """Measure yaw and pitch [T, 2] of the irises from landmarks [T, 478, 3] in the head.
+
+    They are off by a constant, since it is not known how the eyes lie in this face.
+    """
     angles = []
     for side in ("right", "left"):
         offset = seen[:, IRIS[side][0], :2] - seen[:, list(EYE_CORNERS[side]), :2].mean(1)

@@ -89,7 +89,7 @@ def check_moves(video: Path, moving: np.ndarray, still: np.ndarray, fps: float) 
         raise AvatarError(
             f"The face in {video} stands still like a photo for {still.sum() / fps:.1f} of {len(still) / fps:.1f} s;",
             why="an avatar learns from a face that moves and talks, for at least half of the video.",
-            fix="Film the person talking, and cut out what is a still picture.",
+            fix="Film the person talking, and cut out what is a still image.",
         )
 
 

@@ -32,6 +32,7 @@ SOFT = 0.5  # sharpness below this share of the median is blur
 TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
 LEAP = 2.0  # degrees between the measured pose and the smooth one
+MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
 
@@ -99,10 +100,10 @@ def measure(ctx: StageContext) -> Measurements:
     return Measurements(
         fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
         found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
-        covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(), residual=person.residual(frames), raw_pose=person.raw_pose(frames),
-        opening=mouth_opening(landmarks) / height,
-        face_height=height, sharpness=person.sharpness(frames),
-        change=person.change(frames), loudness=loudness, clipped=clipped,
+        covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(),
+        residual=person.residual(frames), raw_pose=person.raw_pose(frames), opening=mouth_opening(landmarks) / height,
+        face_height=height, sharpness=person.sharpness(frames), change=person.change(frames), loudness=loudness,
+        clipped=clipped,
     )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def _judge_length(data: Measurements, say: _Findings) -> None:
 
 
 def _judge_seen(data: Measurements, say: _Findings) -> None:
-    """Say where there is no face, a still picture, or something before the mouth."""
+    """Say where there is no face, a still image, or something before the mouth."""
     share = 1 - data.found.mean()
     if share > 0.02:
         where = spans_in_words(~data.found, data.fps)
@@ -168,7 +169,7 @@ def _judge_seen(data: Measurements, say: _Findings) -> None:
         say("bad" if share > 0.15 else "note", text)
     if data.still.any():
         where = spans_in_words(data.still, data.fps)
-        text = f"The picture stands still {where}, whatever is said; this is left out of training. Cut it out."
+        text = f"The image stands still {where}, whatever is said; this is left out of training. Cut it out."
         say("bad" if data.still.mean() > 0.15 else "note", text)
     hidden = data.covered.sum() / max(1, data.found.sum())
     if hidden > 1 - KEPT_SHARE:
@@ -178,7 +179,7 @@ def _judge_seen(data: Measurements, say: _Findings) -> None:
             f"{len(data.covered) / data.fps:.0f} s, such as a microphone: the avatar learns it as a part of the face. "
             "Film with a free mouth.",
         )
-    elif data.covered.any():
+    elif data.covered.sum() > MENTIONED * data.fps:
         where = spans_in_words(data.covered, data.fps)
         text = f"Something is before the mouth or the chin {where}, such as a hand; this is left out of training."
         say("bad" if hidden > 0.15 else "note", text)
@@ -215,7 +216,7 @@ def _judge_pose(data: Measurements, say: _Findings) -> None:
 
 
 def _judge_zoom(data: Measurements, say: _Findings) -> None:
-    """Say where the face changes its size at a cut: an enlarged picture, or another take."""
+    """Say where the face changes its size at a cut: an enlarged image, or another take."""
     distance = data.motion.head_translation[:, 2].numpy()
     parts = [(a, np.median(distance[a:b][data.found[a:b]])) for a, b in data.segments
              if b - a >= data.fps / 2 and data.found[a:b].any()]  # fmt: skip
@@ -226,8 +227,8 @@ def _judge_zoom(data: Measurements, say: _Findings) -> None:
         more = f" and at {len(zoomed) - 1} more" if len(zoomed) > 1 else ""
         say(
             "note",
-            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}. Shoulders and "
-            "background follow it, but the head is learnt better from takes of one zoom.",
+            f"The zoom changes at the cut at {start / data.fps:.1f} s ({ratio:.2f} times as large){more}: the "
+            "head, and what is behind it, are learnt better from takes of one zoom.",
         )
 
 
@@ -289,7 +290,7 @@ def flag_spans(data: Measurements) -> list[FlaggedSpan]:
     off = np.degrees(np.linalg.norm(data.raw_pose[:, :3] - data.motion.head_rotation.numpy(), axis=1))
     reasons = {
         "no face": ~data.found,
-        "a still picture": data.still,
+        "a still image": data.still,
         "the mouth is covered": data.covered,
         "blurred": soft_frames(data),
         "turned far": np.abs(data.turn[:, 1]) > TURNED,

@@ -128,7 +128,8 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
     segments = ctx.person.result(TrackResult).segments
     matrices = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
     tracked = np.zeros(ctx.frames, bool)
-    references = [_Reference(ctx, (start + end) // 2) for start, end in segments]
+    valid = ctx.person.valid(ctx.frames)
+    references = [_Reference(ctx, middle_face(valid, start, end)) for start, end in segments]
     main = longest = max(range(len(segments)), key=lambda s: segments[s][1] - segments[s][0])
     if not references[longest].usable:
         main = next((k for k, reference in enumerate(references) if reference.usable), longest)
@@ -140,7 +141,7 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
                 matrix = np.eye(2, 3)
                 for index in half:
                     bar.advance(task)
-                    if link is None:
+                    if link is None or not valid[index]:  # a title says nothing about clothes
                         continue
                     found = reference.aligner.align(ctx.person.grey_frame(index), matrix)
                     if found.support >= LEAST_SUPPORT:
@@ -150,6 +151,12 @@ def track_clothes(ctx: StageContext) -> tuple[np.ndarray, np.ndarray, _Reference
     gain = measured_gain(ctx, references[main], matrices, tracked)
     matrices = smooth(fill_untracked(matrices, tracked, segments), segments)
     return matrices, tracked, references[main], gain
+
+
+def middle_face(valid: np.ndarray, start: int, end: int) -> int:
+    """Choose the frame nearest to the middle of a segment that shows the face; the middle where none does."""
+    middle, faces = (start + end) // 2, np.flatnonzero(valid[start:end]) + start
+    return int(faces[np.abs(faces - middle).argmin()]) if len(faces) else middle
 
 
 def measure_warp(
@@ -229,7 +236,7 @@ def link_references(references: list[_Reference], main: int) -> list[np.ndarray 
 def plausible(matrix: np.ndarray, reference: _Reference, other: _Reference) -> bool:
     """Whether a sitting or standing person's chest could have moved so from one reference to the other.
 
-    Where the head is larger after a cut, so may the chest be: the picture was enlarged, or the person came nearer.
+    Where the head is larger after a cut, so may the chest be: the image was enlarged, or the person came nearer.
     """
     head = similarity(reference.head, other.head)
     scale, roll = np.hypot(matrix[0, 0], matrix[1, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])

@@ -54,9 +54,10 @@ def still_frames(landmarks: np.ndarray, valid: np.ndarray, segments: Segments, f
         part = moving[start:end] - moving[start:end].mean(0)
         sums, squares = (_window_sums(values, window) for values in (part, part**2))
         variance = (squares / window - (sums / window) ** 2).sum(-1).mean(-1)
-        for first in np.flatnonzero(variance < STILL_MOTION**2):
+        whole = _window_sums(valid[start:end].astype(int), window) == window  # elsewhere landmarks are bridged
+        for first in np.flatnonzero((variance < STILL_MOTION**2) & whole):
             still[start + first : start + first + window] = True
-    return still & valid
+    return still
 
 
 def _window_sums(values: np.ndarray, window: int) -> np.ndarray:

@@ -130,6 +130,34 @@ class Person:
         for result in (ingest, TrackResult(segments=self.segments), RefineResult(camera=camera)):
             write_result(self.folder, result)
 
+    def enlarge(self, frames: range, zoom: np.ndarray) -> None:
+        """Enlarge the pictures, landmarks and masks of some frames by a similarity [2, 3], as an editor does it."""
+        landmarks = np.load(self.folder / "track" / "landmarks.npy")
+        small = zoom * [1, 1, MASK_SIZE / SIZE]
+        for index in frames:
+            path = self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
+            picture = warp(cv2.imread(str(path)), cv2.invertAffineTransform(zoom), (SIZE, SIZE))
+            cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 98])
+            landmarks[index, :, :2] = landmarks[index, :, :2] @ zoom[:, :2].T + zoom[:, 2]
+            mask = self.folder / "parse" / "masks" / f"{index:06d}.png"
+            if mask.exists():
+                image = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+                inverse = cv2.invertAffineTransform(small)
+                write_png(mask, cv2.cvtColor(warp(image, inverse, (MASK_SIZE, MASK_SIZE)), cv2.COLOR_BGRA2RGBA))
+        np.save(self.folder / "track" / "landmarks.npy", landmarks)
+
+    def blacken(self, frames: range) -> None:
+        """Replace some frames by a black screen, in which no face is found and all is background."""
+        valid = np.load(self.folder / "track" / "valid.npy")
+        valid[frames] = False
+        np.save(self.folder / "track" / "valid.npy", valid)
+        for index in frames:
+            path = self.folder / "ingest" / "frames" / f"{index:06d}.jpg"
+            cv2.imwrite(str(path), np.zeros((SIZE, SIZE, 3), np.uint8))
+            mask = self.folder / "parse" / "masks" / f"{index:06d}.png"
+            if mask.exists():
+                write_png(mask, np.full((MASK_SIZE, MASK_SIZE, 4), (0, 0, 0, 255), np.uint8))
+
     def write_masks(self, stride: int = 1) -> None:
         """The parse stage, with the true masks."""
         (self.folder / "parse" / "masks").mkdir(parents=True)

@@ -108,6 +108,34 @@ def test_moving_camera_is_found_and_followed(tmp_path):
     np.testing.assert_allclose(shift[9] - shift[0], [3.6, -2.7], atol=0.3)
 
 
+def test_black_intro_does_not_reach_the_background(tmp_path):
+    head = np.stack([12 * np.sin(np.arange(24)), np.zeros(24)], -1)
+    found = []
+    for intro in (range(0), range(8)):
+        person = Person(tmp_path / str(len(intro)), head=head, segments=[[0, 8], [8, 24]], frames=24)
+        person.write_masks(stride=2)
+        person.blacken(intro)
+        assert run_stage(background, person.context)
+        assert not person.context.person.result(BackgroundResult).moves
+        found.append(Background.read(person.folder / "background").image.astype(float))
+    assert np.abs(found[1] - found[0]).mean() < 3  # other frames, and so other noise
+    assert found[1].min(axis=(0, 1)).max() > 20  # nothing is black, not even behind the person
+
+
+def test_enlarged_part_of_the_video_keeps_its_background(tmp_path):
+    person = Person(tmp_path / "p", segments=[[0, 10], [10, 20]], frames=20)
+    person.write_masks(stride=3)
+    zoom = similarity_about(np.array([80.0, 60]), np.zeros(2), 0, 1.35)
+    person.enlarge(range(10, 20), zoom)
+    assert run_stage(background, person.context)
+    assert person.context.person.result(BackgroundResult).moves
+    found = Background.read(person.folder / "background")
+    assert found.warp is not None
+    ours = compose(invert(found.warp[15].astype(float)), found.warp[4].astype(float))
+    for corner in ([20, 20], [140, 20], [80, 70]):
+        assert np.abs(transform(ours, np.array(corner)) - transform(zoom, np.array(corner))).max() < 0.3
+
+
 def test_changing_light_is_not_motion(tmp_path, monkeypatch):
     person = Person(tmp_path / "p", frames=12)
     ramp = np.linspace(-20, 20, SIZE)[None, :, None]

@@ -151,6 +151,25 @@ def test_mouth_motion_is_measured_in_the_head() -> None:
     assert np.abs(np.median(lip[scene.opening == 0])) < 0.05  # closed is neutral
 
 
+def test_long_videos_are_lifted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of lifted landmarks fills gigabytes; the parts must come out as the whole does."""
+    scene = make_scene()
+    count = len(scene.landmarks)
+    found = fit(scene)
+    shape = scene.canonical
+    made = []
+    for at_once in (count, 37):
+        monkeypatch.setattr(face_motion, "AT_ONCE", at_once)
+        made.append(
+            face_motion.make_motion(
+                scene.landmarks, np.zeros((count, 52), np.float32), np.ones(count, bool), scene.segments,
+                found.solution, shape, CENTRE, 25.0,
+            )
+        )  # fmt: skip
+    for name in ("face", "gaze"):
+        np.testing.assert_allclose(getattr(made[1], name), getattr(made[0], name), atol=1e-6)
+
+
 def test_pose_derivatives_match_differences() -> None:
     rng = np.random.default_rng(0)
     state = bundle.Solution(

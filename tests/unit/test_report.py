@@ -17,6 +17,7 @@ from avatar.preprocess.report import tell
 from avatar.preprocess.report_findings import Measurements
 from avatar.preprocess.report_page import plots
 from avatar.preprocess.stage import StageContext
+from avatar.preprocess.unusable import within
 from tests.person import ingest_result, write_result
 
 FRAMES = 5000
@@ -69,9 +70,44 @@ def test_each_fault_is_named() -> None:
     repeated = data.change.copy()
     repeated[::2] = 0
     assert "repeat the one before" in said(replace(data, change=repeated), "note")
-    hidden = data.motion.valid.clone()
-    hidden[:1000] = False
-    assert "missing in 20" in said(replace(data, motion=data.motion.map(valid=hidden)), "bad")
+    found = data.found.copy()
+    found[:1000] = False
+    assert "missing in 20.0% of the frames (from 0.0 to 40.0 s)" in said(replace(data, found=found), "bad")
+
+
+def flags(*spans: tuple[int, int]) -> np.ndarray:
+    return within(spans, FRAMES)
+
+
+def test_what_is_left_out_is_told_with_its_time() -> None:
+    data = good_video()
+    hand = replace(data, covered=flags((80, 125), (200, 225), (400, 410)))
+    assert "before the mouth or the chin from 3.2 to 5.0 s and from 8.0 to 9.0 s and 1 more times" in said(hand, "note")
+    assert "left out" in said(hand, "note") and said(hand, "bad") == ""
+    assert said(replace(data, covered=flags((80, 84))), "note") == ""  # a flicker is shown, not told
+    microphone = replace(data, covered=flags((0, FRAMES)))
+    assert "for 200 of 200 s" in said(microphone, "bad") and "free mouth" in said(microphone, "bad")
+    assert "stands still from 4.0 to 8.0 s" in said(replace(data, still=flags((100, 200))), "note")
+    assert "stands still" in said(replace(data, still=flags((100, 1200))), "bad")
+    spans = report.flag_spans(replace(hand, still=flags((600, 700))))
+    assert [(s.start, s.reason) for s in spans][:2] == [(600, "a still image"), (80, "the mouth is covered")]
+
+
+def test_held_out_part_without_a_face_is_told() -> None:
+    data = good_video()
+    outro = replace(data, found=~flags((FRAMES - 400, FRAMES)), change=np.where(np.arange(FRAMES - 1) > 4600, 0, 1.0))
+    assert "held-out last part only 20% shows the face" in said(outro, "bad")
+    assert "repeat" not in said(outro, "note")  # a black screen is no low frame rate
+    assert "held-out" not in said(replace(data, found=~flags((0, 400))), "bad")
+
+
+def test_zoom_at_a_cut_is_told() -> None:
+    data = replace(good_video(), segments=[(0, 1000), (1000, 2000), (2000, FRAMES)])
+    near = torch.tensor([0.0, 0.0, 80.0]).repeat(FRAMES, 1)
+    assert "zoom" not in said(replace(data, motion=data.motion.map(head_translation=near)), "note")
+    near[1000:2000, 2] /= 1.35
+    told = said(replace(data, motion=data.motion.map(head_translation=near)), "note")
+    assert "cut at 40.0 s (1.35 times as large) and at 1 more" in told
 
 
 def test_spans_are_found_with_their_reason() -> None:
@@ -79,9 +115,7 @@ def test_spans_are_found_with_their_reason() -> None:
     data.residual[100:130] = 5.0
     data.sharpness[300:340] = 2.0
     data.raw_pose[400, 1] += np.radians(10)
-    valid = data.motion.valid.clone()
-    valid[600:660] = False
-    spans = report.flag_spans(replace(data, motion=data.motion.map(valid=valid)))
+    spans = report.flag_spans(replace(data, found=~flags((600, 660))))
     assert [(s.start, s.end, s.reason) for s in spans] == [
         (600, 660, "no face"), (300, 340, "blurred"), (100, 130, "covered or mistracked"), (400, 401, "the pose leaps")
     ]  # fmt: skip

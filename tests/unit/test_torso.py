@@ -89,3 +89,23 @@ def test_untracked_frames_take_their_neighbours_motion():
     tracked = np.array([True, False, True, False, False, False])
     filled = torso.fill_untracked(matrices, tracked, [[0, 3], [3, 6]])
     np.testing.assert_allclose(filled[:, 0, 2], [0, 2, 4, 2, 2, 2])
+
+
+def test_body_is_followed_into_an_enlarged_part(tmp_path):
+    person = Person(tmp_path / "p", segments=[[0, 12], [12, 20]], frames=20)
+    person.write_masks(stride=3)
+    person.enlarge(range(12, 20), similarity_about(np.array([80.0, 60]), np.zeros(2), 0, 1.35))
+    run_stage(torso, person.context)
+    result = person.context.person.result(TorsoResult)
+    assert result.tracked_share == 1
+    depth = np.load(person.folder / "torso" / "torso.npy")[:, 5] + result.pivot[2]
+    assert depth[5] / depth[15] == pytest.approx(1.35, rel=0.02)  # larger means nearer
+
+
+def test_what_shows_no_face_does_not_move_the_body(tmp_path):
+    person = Person(tmp_path / "p", frames=20)  # a title that fades in and out makes no cut
+    person.write_masks(stride=2)
+    person.blacken(range(12))
+    run_stage(torso, person.context)
+    assert person.context.person.result(TorsoResult).tracked_share == pytest.approx(8 / 20)
+    assert np.abs(np.load(person.folder / "torso" / "torso.npy")[:, :6]).max() < 0.05
