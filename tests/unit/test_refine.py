@@ -155,9 +155,8 @@ def test_long_videos_are_lifted_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     """An hour of lifted landmarks fills gigabytes; the parts must come out as the whole does."""
     rng = np.random.default_rng(0)
     shape = face_like(rng)
-    poses = bundle.Solution(
-        focal=900.0, shape=shape, rotation=rng.normal(0, 0.1, (90, 3)), translation=rng.normal(0, 1, (90, 3)) + [0, 0, 60]
-    )  # fmt: skip
+    turns, places = rng.normal(0, 0.1, (90, 3)), rng.normal(0, 1, (90, 3)) + [0, 0, 60]
+    poses = bundle.Solution(focal=900.0, shape=shape, rotation=turns, translation=places)
     pixels = bundle.project(poses, CENTRE) + rng.normal(0, 1, (90, 478, 2))
     landmarks = np.concatenate([pixels, np.zeros((90, 478, 1))], -1).astype(np.float32)
     made = []
