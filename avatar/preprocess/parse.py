@@ -154,23 +154,23 @@ def parse_by_network(segmenter: Any, image: np.ndarray, points: np.ndarray) -> t
     above = (np.arange(SIZE) + 0.5 < points[152, 1])[:, None]
     shares = np.stack([hair + others * above, body + face, clothes + others * ~above, background])
     total = np.maximum(shares.sum(0), 1e-6)
-    return shares / total, mouth_seen(face / total, points)
+    return shares / total, mouth_seen((face + hair) / total, points)
 
 
-def mouth_seen(face_skin: np.ndarray, points: np.ndarray) -> float:
+def mouth_seen(head: np.ndarray, points: np.ndarray) -> float:
     """Measure how much of the mouth and of what surrounds it is seen, 0 to 1.
 
     The landmarks lie on a mouth even where a hand or a microphone hides it. The segmenter takes the one for skin of
-    the body and the other for a thing.
+    the body and the other for a thing. A beard may be hair.
 
     Args:
-        face_skin: Share of face skin, [S, S].
+        head: Share of face skin and hair, [S, S].
         points: Landmarks [478, 2] in pixels.
     """
-    size = len(face_skin)
+    size = len(head)
     below_nose = np.arange(size)[:, None] + 0.5 > points[2, 1]
     parts = polygon(points[list(LIPS_OUTER)], size), polygon(points[list(FACE_OVAL)], size) * below_nose
-    return float(min((face_skin * part).sum() / part.sum() if part.any() else 1.0 for part in parts))
+    return float(min((head * part).sum() / part.sum() if part.any() else 1.0 for part in parts))
 
 
 def parse_by_shape(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:

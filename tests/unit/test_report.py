@@ -9,6 +9,7 @@ import torch
 
 from avatar.data.person import PersonFolder
 from avatar.data.results import Finding, FlaggedSpan, ReportResult, SyncResult
+from avatar.io.audio import write_wav
 from avatar.motion.arkit import INDEX
 from avatar.motion.motion import Motion
 from avatar.preprocess import report_findings as report
@@ -156,3 +157,17 @@ def test_findings_are_told_behind_plain_marks(tmp_path, capsys):
     tell(StageContext(person=person, video=tmp_path / "v.mp4", config=PrepareConfig()))
     lines = capsys.readouterr().err.splitlines()
     assert "  + Still." in lines and "  o The face is 131 pixels high [1]." in lines
+
+
+def test_loudness_is_measured_per_frame(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal(16000 * 4)).astype(np.float32)
+    samples[16000:32000] *= 0.1
+    samples[40000:40100] = 1.0
+    write_wav(tmp_path / "a.wav", samples)
+    whole, clipped = report.frame_loudness(tmp_path / "a.wav", 110, 25.0)
+    assert len(whole) == 110 and clipped == 100 / 64000
+    np.testing.assert_allclose(whole[:25].mean() - whole[25:50].mean(), 20, atol=0.3)
+    np.testing.assert_allclose(whole[100:], -100)  # the audio ends before the video
+    monkeypatch.setattr(report, "AT_ONCE", 7)
+    np.testing.assert_allclose(report.frame_loudness(tmp_path / "a.wav", 110, 25.0)[0], whole, atol=1e-9)
