@@ -15,6 +15,7 @@ from avatar.errors import AvatarError
 SHARE = 0.1  # of the video is held out ...
 LEAST_SECONDS = 15.0  # ... but at least so much of it in which the person is seen and speaks ...
 MOST_SHARE = 0.3  # ... and at most this share of the video
+JUDGED_SECONDS = 10.0  # such seconds below which `avatar eval` does not judge lips
 MOST_WANTED = 0.5  # share of the video that --held-out-s may hold out
 
 HeldOut = float | Literal["auto"]
@@ -70,7 +71,8 @@ def held_out_text(frames: int, first: int, fps: float) -> str | None:
     """Say what is held out, where it is more than a tenth of the video."""
     if first >= min(frames - 1, round(frames * (1 - SHARE))):
         return None
-    return (
-        f"The last {(frames - first) / fps:.1f} s ({1 - first / frames:.0%}) are held out from training, so that "
-        "`avatar eval` can judge the lips. To hold out less or more, pass --held-out-s SECONDS."
-    )
+    seconds = (frames - first) / fps
+    what = f"The last {seconds:.1f} s ({1 - first / frames:.0%}) are held out from training"
+    if seconds < JUDGED_SECONDS:
+        return f"{what}: too little for `avatar eval` to judge the lips by. A longer video is better for both."
+    return f"{what}, so that `avatar eval` can judge the lips. To hold out less or more, pass --held-out-s SECONDS."
