@@ -31,7 +31,7 @@ TOO_SHORT, CHANCE = "too short", "no better than shuffled"
 
 
 def speaking_seconds(audio: Path, seen: np.ndarray, first: int, frames: int, delay_frames: float, fps: float) -> float:
-    """Seconds in which a face is seen and somebody speaks, pauses of up to a second included.
+    """Seconds in which a face is seen and somebody speaks, pauses of up to two seconds included.
 
     Args:
         audio: Of the whole video.

@@ -25,7 +25,7 @@ def first_held_out(useful: np.ndarray, fps: float, seconds: HeldOut = "auto") ->
     """Choose the first held-out frame; all from there to the end are held out.
 
     Args:
-        useful: [T] bool, whether the person is seen and speaks, pauses of up to a second included.
+        useful: [T] bool, whether the person is seen and speaks, pauses of up to two seconds included.
         fps: Frames per second.
         seconds: How much to hold out. auto: a tenth, or more where that has less than 15 s of useful frames, but not
             over 30 % of the video. It stays a tenth where 30 % has less than 10 s of them: lips cannot be judged then,
