@@ -12,7 +12,7 @@ from avatar.io.audio import SAMPLE_RATE, stream_audio
 SILENCE_BELOW = 20.0  # dB below the loud parts of speech
 SILENCE_DB = -60.0  # dBFS; below, it is silent whatever the rest is
 SILENCE_SECONDS = 0.3  # shorter pauses are closures and breaths
-LONG_PAUSE = 1.0  # seconds; a pause within speech is shorter
+LONG_PAUSE = 2.0  # seconds; between sentences people pause for up to 1.6
 
 
 def frame_levels(chunks: Iterable[np.ndarray], frames: int, fps: float) -> np.ndarray:
@@ -47,7 +47,7 @@ def silent_frames(levels: np.ndarray, fps: float, least_seconds: float = SILENCE
 
 
 def speaking_frames(path: Path, frames: int, fps: float) -> np.ndarray:
-    """Find the frames [T] of a video in which somebody speaks, pauses of up to a second included.
+    """Find the frames [T] of a video in which somebody speaks, pauses of up to two seconds included.
 
     Args:
         path: The audio, from the time of the first frame on.

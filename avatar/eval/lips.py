@@ -14,12 +14,11 @@ import numpy as np
 from avatar.audio.levels import speaking_frames
 from avatar.eval import bootstrap
 from avatar.eval.bootstrap import Bootstrap, correlation
+from avatar.preprocess.held_out import JUDGED_SECONDS
 
 if TYPE_CHECKING:
     from avatar.eval.summary import Series
 
-# Below, the correlation of an opening is left to chance: docs/notes/evaluation.md has the measurement.
-LEAST_SECONDS = 10.0
 LEAST_SHIFT_SECONDS = 1.0
 MOST_SHIFTS = 1000
 METRICS = (
@@ -32,7 +31,7 @@ TOO_SHORT, CHANCE = "too short", "no better than shuffled"
 
 
 def speaking_seconds(audio: Path, seen: np.ndarray, first: int, frames: int, delay_frames: float, fps: float) -> float:
-    """Seconds in which a face is seen and somebody speaks, pauses of up to a second included.
+    """Seconds in which a face is seen and somebody speaks, pauses of up to two seconds included.
 
     Args:
         audio: Of the whole video.
@@ -70,8 +69,8 @@ def judge(series: dict[str, Series], seconds: float, fps: float) -> dict[str, An
     clear = value is not None and chance is not None and value > chance
     return {
         "speaking_seconds": round(seconds, 2),
-        "least_seconds": LEAST_SECONDS,
-        "too_short": seconds < LEAST_SECONDS,
+        "least_seconds": JUDGED_SECONDS,
+        "too_short": seconds < JUDGED_SECONDS,
         "chance_correlation": chance,
         "better_than_shuffled": {
             "mouth_correlation": clear and _above_zero(resamples.interval(gain, *openings)),
@@ -114,7 +113,7 @@ def warnings(verdict: dict[str, Any] | None, full_frame: dict[str, Any]) -> list
     if verdict["too_short"]:
         return [
             f"The measured part shows {verdict['speaking_seconds']:.1f} s of speech with a face. Below "
-            f"{LEAST_SECONDS:.0f} s numbers of lips are left to chance, and are marked as too short. Train on a "
+            f"{JUDGED_SECONDS:.0f} s numbers of lips are left to chance, and are marked as too short. Train on a "
             "longer video, or prepare it with a longer --held-out-s."
         ]
     if verdict["better_than_shuffled"]["mouth_correlation"]:

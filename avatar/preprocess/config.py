@@ -91,8 +91,8 @@ class PrepareConfig(SourceOptions):
     audio_delay_s: float | Literal["auto"] = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
     held_out_s: float | Literal["auto"] = "auto"
-    """Seconds at the end of the video to hold out from training. With auto it is a tenth, but at least 15 s of speech
-    and at most 30 % of the video. 0: every frame but the last is trained on. A dataset keeps its own split."""
+    """Seconds at the end of the video to hold out from training. With auto it is a tenth, or up to 30 % to have 15 s
+    of speech to judge lips by. 0: every frame but the last is trained on. A dataset keeps its own split."""
     mask_stride: int = 0
     """Make a mask for every n-th frame; 0 chooses n from the length of the video."""
 

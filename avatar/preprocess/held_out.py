@@ -15,6 +15,7 @@ from avatar.errors import AvatarError
 SHARE = 0.1  # of the video is held out ...
 LEAST_SECONDS = 15.0  # ... but at least so much of it in which the person is seen and speaks ...
 MOST_SHARE = 0.3  # ... and at most this share of the video
+JUDGED_SECONDS = 10.0  # such seconds below which `avatar eval` does not judge lips: then a tenth does as well
 MOST_WANTED = 0.5  # share of the video that --held-out-s may hold out
 
 HeldOut = float | Literal["auto"]
@@ -24,10 +25,11 @@ def first_held_out(useful: np.ndarray, fps: float, seconds: HeldOut = "auto") ->
     """Choose the first held-out frame; all from there to the end are held out.
 
     Args:
-        useful: [T] bool, whether the person is seen and speaks, pauses of up to a second included.
+        useful: [T] bool, whether the person is seen and speaks, pauses of up to two seconds included.
         fps: Frames per second.
         seconds: How much to hold out. auto: a tenth, or more where that has less than 15 s of useful frames, but not
-            over 30 % of the video.
+            over 30 % of the video. It stays a tenth where 30 % has less than 10 s of them: lips cannot be judged then,
+            and a short video has no second to spare.
 
     Returns:
         A frame, 0 to T - 1: at least the last one is held out.
@@ -35,10 +37,12 @@ def first_held_out(useful: np.ndarray, fps: float, seconds: HeldOut = "auto") ->
     frames = len(useful)
     if seconds != "auto":
         return int(np.clip(frames - round(seconds * fps), 0, frames - 1))
-    tenth, earliest = (round(frames * (1 - share)) for share in (SHARE, MOST_SHARE))
+    tenth, earliest = (min(frames - 1, round(frames * (1 - share))) for share in (SHARE, MOST_SHARE))
     left = np.cumsum(useful[::-1])[::-1]  # useful frames from each frame on
+    if left[earliest] < JUDGED_SECONDS * fps:
+        return tenth
     enough = int(np.count_nonzero(left >= round(LEAST_SECONDS * fps))) - 1  # the last frame with enough behind it
-    return min(frames - 1, tenth, max(enough, earliest))
+    return min(tenth, max(enough, earliest))
 
 
 def check_length(seconds: HeldOut, video_seconds: float, named: int | None) -> None:
@@ -70,7 +74,8 @@ def held_out_text(frames: int, first: int, fps: float) -> str | None:
     """Say what is held out, where it is more than a tenth of the video."""
     if first >= min(frames - 1, round(frames * (1 - SHARE))):
         return None
+    seconds = (frames - first) / fps
     return (
-        f"The last {(frames - first) / fps:.1f} s ({1 - first / frames:.0%}) are held out from training, so that "
-        "`avatar eval` can judge the lips. To hold out less or more, pass --held-out-s SECONDS."
+        f"The last {seconds:.1f} s ({1 - first / frames:.0%}) are held out from training, so that `avatar eval` can "
+        "judge the lips. To hold out less or more, pass --held-out-s SECONDS."
     )

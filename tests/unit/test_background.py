@@ -64,7 +64,7 @@ def test_held_out_frames_do_not_reach_the_background(tmp_path):
     person = Person(tmp_path / "p", frames=20)
     person.write_masks(stride=2)
     first = person.context.test_start
-    assert first == 14
+    assert first == 18
     for index in range(first, 20):
         path = person.context.person.frame_path(index)
         write_png(path, np.full((SIZE, SIZE, 3), 255, np.uint8))

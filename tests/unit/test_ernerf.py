@@ -242,6 +242,7 @@ def test_landmarks_and_teeth(person: Path, exported: Path) -> None:
     assert left_in_picture < right_in_picture and brows < eyes < nose < mouth < chin
     teeth = np.load(exported / "teeth_mask/6.npy")
     assert teeth.shape == (SIZE, SIZE) and teeth.dtype == bool and not teeth.any()
+    assert "data_utils/easyportrait/create_teeth_mask.py" in (exported / "README.txt").read_text()
 
 
 def test_action_units_have_openface_s_columns(exported: Path) -> None:
