@@ -18,7 +18,18 @@ from avatar.io import video
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.preprocess.config import PrepareConfig, Square
-from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, group, lasting, lip_gap, moved_face
+from avatar.preprocess.faces import (
+    MIN_FACE,
+    Person,
+    ProbedFace,
+    face_colour,
+    find_in_tiles,
+    group,
+    lasting,
+    lip_gap,
+    moved_face,
+)
+from avatar.preprocess.identity import second_person
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.speaker import choose, watch
 
@@ -67,13 +78,11 @@ class Probe:
         x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
         scale = min(1.0, PROBE_SIDE / side)
         frames = reader.sample_frames(self.info, PROBE_FRAMES)
-        return [
-            [
-                moved_face(face, x, y, scale)
-                for face in detect(index, _reduced(frame[y : y + side, x : x + side], scale))
-            ]
-            for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES))
-        ]
+        found: Samples = []
+        for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES)):
+            image = _reduced(frame[y : y + side, x : x + side], scale)
+            found.append([_in_source(face, image, x, y, scale) for face in detect(index, image)])
+        return found
 
     def first_look(self) -> Samples:
         """Find the large faces, largest first; small ones only where there are no others."""
@@ -97,6 +106,11 @@ class Probe:
             if sum(more) < MIN_FACE_SHARE * len(more):
                 return samples
             return self.find(everywhere, "looking for small faces")
+
+
+def _in_source(face: Face, image: np.ndarray, x: int, y: int, scale: float) -> ProbedFace:
+    moved = moved_face(face, x, y, scale)
+    return ProbedFace(landmarks=moved.landmarks, arkit=moved.arkit, colour=face_colour(image, face))
 
 
 def _reduced(image: np.ndarray, scale: float) -> np.ndarray:
@@ -162,7 +176,7 @@ def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedF
     person = Person(views=dict(enumerate(seen)))
     _check_share(info, len(seen), len(samples))
     _check_height(info, person, [])
-    return LearnedFace(boxes=person.boxes, height=person.height)
+    return LearnedFace(boxes=person.boxes, height=person.height, treatments=_hint_of_two(person))
 
 
 def _asked_for(
@@ -204,8 +218,24 @@ def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: 
     _check_height(info, person, others)
     return LearnedFace(
         boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
-        treatments=(Treatment("face", text),),
+        treatments=(Treatment("face", text), *_hint_of_two(person)),
     )  # fmt: skip
+
+
+def _hint_of_two(person: Person) -> tuple[Treatment, ...]:
+    """Say where the face looks like two people's, for an avatar of both is one of neither."""
+    views = [face for _, face in sorted(person.views.items()) if isinstance(face, ProbedFace)]
+    if not views:
+        return ()
+    others = second_person(np.stack([face.landmarks for face in views]), np.stack([face.colour for face in views]))
+    if others is None:
+        return ()
+    text = (
+        f"The face looks like two people's: in {others.sum()} of {len(others)} probed frames it differs in shape and "
+        "colour. If so, cut out the parts with the other person."
+    )
+    log.warn(text)
+    return (Treatment("two-people", text),)
 
 
 def _check_share(info: VideoInfo, seen: int, probed: int) -> None:

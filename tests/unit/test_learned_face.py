@@ -17,7 +17,7 @@ from avatar.motion.face_channels import LIPS_INNER
 from avatar.preprocess import learned_face as module
 from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.faces import Person, group, lasting, shape_change
+from avatar.preprocess.faces import Person, ProbedFace, group, lasting, shape_change
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
 from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
@@ -92,6 +92,16 @@ def refused(monkeypatch: pytest.MonkeyPatch, *people: list[Face], **options: str
     with pytest.raises(AvatarError) as error:
         chosen(monkeypatch, *people, **options)
     return str(error.value)
+
+
+def test_a_face_that_looks_like_two_peoples_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [ProbedFace(landmarks=f.landmarks, arkit=f.arkit, colour=np.ones(3)) for f in speaker(400, 300, 200)]
+    monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in seen])
+    for others, kinds in ((np.arange(PROBE_FRAMES) < 12, ["two-people"]), (None, [])):
+        monkeypatch.setattr(module, "second_person", lambda landmarks, colours, others=others: others)
+        face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+        assert [treatment.kind for treatment in face.treatments] == kinds
+        assert all("in 12 of 40" in treatment.text for treatment in face.treatments)
 
 
 def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
