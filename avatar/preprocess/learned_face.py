@@ -7,7 +7,7 @@ as well, and all mouths are watched for a few seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from avatar.preprocess.speaker import choose, watch
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where half of these have one
+SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where that finds somebody
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -51,12 +51,14 @@ class LearnedFace:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
         height: Median height in pixels.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
+        others: [M, 4] usual box of every other face.
         treatments: What the user is told of the choice.
     """
 
     boxes: np.ndarray
     height: float
     place: tuple[int, int, int] | None = None
+    others: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     treatments: tuple[Treatment, ...] = ()
 
 
@@ -92,7 +94,7 @@ class Probe:
             )
 
     def search(self, samples: Samples) -> Samples:
-        """Find small faces as well; ``samples`` themselves where there are hardly any."""
+        """Find small faces as well; ``samples`` themselves where that finds nobody who is there most of the time."""
         with Landmarker(num_faces=4) as landmarker:
 
             def everywhere(index: int, image: np.ndarray) -> list[Face]:
@@ -102,8 +104,8 @@ class Probe:
                 return everywhere(index, image) if index % SPARSE == 0 else []
 
             few = self.find(now_and_then, "looking for more faces")
-            more = [len(found) > len(faces) for found, faces in zip(few, samples, strict=False)][::SPARSE]
-            if sum(more) < MIN_FACE_SHARE * len(more):
+            sparse = few[::SPARSE]
+            if len(frequent(group(sparse), len(sparse))) <= len(frequent(group(samples), len(samples))):
                 return samples
             return self.find(everywhere, "looking for small faces")
 
@@ -139,7 +141,7 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     people = lasting(group(samples))
     if (wanted := config.wanted_face) is not None:
         return _asked_for(info, config, wanted, people, len(samples))
-    often = [person for person in people if len(person.views) >= MIN_FACE_SHARE * len(samples)]
+    often = frequent(people, len(samples))
     if not often or len(people) < 2 or (len(often) == len(found) == 1 and found[0].distance(*often[0].centre) == 0):
         return _alone(info, config, first)
     if len(often) == 1:
@@ -151,6 +153,11 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     others = [other for other in people if other is not person]
     text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
     return _checked(info, person, others, len(samples), text)
+
+
+def frequent(people: Sequence[Person], probed: int) -> list[Person]:
+    """Those who are seen in enough of the probes to be learned."""
+    return [person for person in people if len(person.views) >= MIN_FACE_SHARE * probed]
 
 
 def _plain(people: Sequence[Person], *, has_audio: bool) -> bool:
@@ -218,6 +225,7 @@ def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: 
     _check_height(info, person, others)
     return LearnedFace(
         boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
+        others=np.array([np.median(other.boxes, axis=0) for other in others]).reshape(-1, 4),
         treatments=(Treatment("face", text), *_hint_of_two(person)),
     )  # fmt: skip
 

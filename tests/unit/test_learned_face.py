@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -121,6 +122,31 @@ def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pyt
     (told,) = face.treatments
     assert told.kind == "face" and "moves and speaks" in told.text and "the still face at 300,350" in told.text
     assert "--face" in told.text
+
+
+def test_small_faces_are_looked_for_everywhere_where_somebody_was_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speaker is found now and then at first, in every tile; a thing that looks like a face now and then is not."""
+    still, person = picture(300, 350, 340), speaker(1100, 600, 150)
+    first = [[a, b] if k % 3 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+    calls: list[str] = []
+
+    def looked(everybody: Samples) -> Samples:
+        def find(self: Probe, detect: object, title: str) -> Samples:
+            calls.append(title)
+            return [
+                faces if title != "looking for more faces" or k % 5 == 0 else [] for k, faces in enumerate(everybody)
+            ]
+
+        monkeypatch.setattr(Probe, "find", find)
+        calls.clear()
+        return Probe(info=INFO).search(
+            [[a, b] if k % 3 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+        )
+
+    monkeypatch.setattr(module, "Landmarker", lambda num_faces: nullcontext())
+    assert len(looked(merged(still, person))[1]) == 2 and len(calls) == 2
+    seldom = [[a, b] if k % 15 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+    assert len(looked(seldom)[1]) == 1 and len(calls) == 1
 
 
 @pytest.mark.parametrize("pan", [0.0, 3.0])
