@@ -133,15 +133,12 @@ def test_small_faces_are_looked_for_everywhere_where_somebody_was_overlooked(mon
     def looked(everybody: Samples) -> Samples:
         def find(self: Probe, detect: object, title: str) -> Samples:
             calls.append(title)
-            return [
-                faces if title != "looking for more faces" or k % 5 == 0 else [] for k, faces in enumerate(everybody)
-            ]
+            step = 5 if title == "looking for more faces" else 1
+            return [faces if k % step == 0 else [] for k, faces in enumerate(everybody)]
 
         monkeypatch.setattr(Probe, "find", find)
         calls.clear()
-        return Probe(info=INFO).search(
-            [[a, b] if k % 3 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
-        )
+        return Probe(info=INFO).search(first)
 
     monkeypatch.setattr(module, "Landmarker", lambda num_faces: nullcontext())
     assert len(looked(merged(still, person))[1]) == 2 and len(calls) == 2
