@@ -177,7 +177,7 @@ def _overlap(one: Face, other: Face) -> bool:
 
 
 def moved_face(face: Face, x: float, y: float, scale: float = 1.0) -> Face:
-    """Convert a face to pixels of the whole image, of which a part at x and y was reduced by ``scale``."""
+    """Convert a face to pixels of the whole image, of which a reduced part was searched."""
     return Face(landmarks=face.landmarks / scale + np.array([x, y, 0], np.float32), arkit=face.arkit)
 
 
