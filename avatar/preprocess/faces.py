@@ -21,6 +21,17 @@ _NEAR = 0.8  # face heights between two views of one person
 _ALIKE = 0.6  # least ratio of their heights
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbedFace(Face):
+    """A face of a probed frame, in pixels of the source.
+
+    Attributes:
+        colour: [3] mean RGB of its box, 0..255.
+    """
+
+    colour: np.ndarray
+
+
 @dataclass(kw_only=True)
 class Person:
     """One face over the probed frames.
@@ -166,8 +177,15 @@ def _overlap(one: Face, other: Face) -> bool:
 
 
 def moved_face(face: Face, x: float, y: float, scale: float = 1.0) -> Face:
-    """Convert a face to pixels of the whole image, of which a part at x and y was reduced by ``scale``."""
+    """Convert a face to pixels of the whole image, of which a reduced part was searched."""
     return Face(landmarks=face.landmarks / scale + np.array([x, y, 0], np.float32), arkit=face.arkit)
+
+
+def face_colour(image: np.ndarray, face: Face) -> np.ndarray:
+    """Mean RGB [3] of the box of a face."""
+    x0, y0, x1, y1 = np.maximum(face.box, 0).astype(int)
+    part = image[y0 : y1 + 1, x0 : x1 + 1]
+    return part.reshape(-1, 3).mean(0) if part.size else np.zeros(3)
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[int, int, int]]:

@@ -207,7 +207,7 @@ def choose_crop(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> Cr
         AvatarError: The face is not whole in the user's square.
     """
     if (square := config.square) is None:
-        return frame_head(info.width, info.height, face.boxes, face.height)
+        return clear_of(face, frame_head(info.width, info.height, face.boxes, face.height), info)
     x0, y0, x1, y1 = np.median(face.boxes, axis=0)
     out = max(square.x - x0, square.y - y0, x1 - square.x - square.side, y1 - square.y - square.side)
     if out > OUTSIDE * face.height:
@@ -233,6 +233,36 @@ def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:
     x = int(np.clip(round(middle[0] - side / 2), 0, width - side))
     y = int(np.clip(round(middle[1] - HEADROOM * side), 0, height - side))
     return Crop(x, y, side)
+
+
+def clear_of(face: LearnedFace, crop: Crop, info: VideoInfo) -> Crop:
+    """Move a crop so that it shows no other face, where the head allows it.
+
+    Args:
+        face: The face to learn; its boxes stay inside.
+        crop: The crop to move.
+        info: The video; gives the size of a frame.
+    """
+    low, high = np.percentile(face.boxes[:, :2], 2, axis=0), np.percentile(face.boxes[:, 2:], 98, axis=0)
+    for x0, y0, x1, y1 in face.others:
+        tries = [
+            Crop(crop.x, crop.y, crop.side),
+            Crop(int(np.ceil(x1)), crop.y, crop.side),
+            Crop(int(x0) - crop.side, crop.y, crop.side),
+            Crop(crop.x, int(np.ceil(y1)), crop.side),
+            Crop(crop.x, int(y0) - crop.side, crop.side),
+        ]
+        fit = [
+            moved
+            for moved in tries
+            if 0 <= moved.x <= min(low[0], info.width - crop.side)
+            and 0 <= moved.y <= min(low[1], info.height - crop.side)
+            and moved.x + crop.side >= high[0]
+            and moved.y + crop.side >= high[1]
+            and not (moved.x < x1 and x0 < moved.x + crop.side and moved.y < y1 and y0 < moved.y + crop.side)
+        ]
+        crop = min(fit, key=lambda moved: abs(moved.x - crop.x) + abs(moved.y - crop.y), default=crop)
+    return crop
 
 
 def working_size(crop: Crop, size: int) -> tuple[int, Crop]:

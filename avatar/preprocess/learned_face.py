@@ -7,7 +7,7 @@ as well, and all mouths are watched for a few seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,14 +18,25 @@ from avatar.io import video
 from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.preprocess.config import PrepareConfig, Square
-from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, group, lasting, lip_gap, moved_face
+from avatar.preprocess.faces import (
+    MIN_FACE,
+    Person,
+    ProbedFace,
+    face_colour,
+    find_in_tiles,
+    group,
+    lasting,
+    lip_gap,
+    moved_face,
+)
+from avatar.preprocess.identity import second_person
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.speaker import choose, watch
 
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where half of these have one
+SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where that finds somebody
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -40,12 +51,14 @@ class LearnedFace:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
         height: Median height in pixels.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
+        others: [M, 4] usual box of every other face.
         treatments: What the user is told of the choice.
     """
 
     boxes: np.ndarray
     height: float
     place: tuple[int, int, int] | None = None
+    others: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     treatments: tuple[Treatment, ...] = ()
 
 
@@ -67,13 +80,11 @@ class Probe:
         x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
         scale = min(1.0, PROBE_SIDE / side)
         frames = reader.sample_frames(self.info, PROBE_FRAMES)
-        return [
-            [
-                moved_face(face, x, y, scale)
-                for face in detect(index, _reduced(frame[y : y + side, x : x + side], scale))
-            ]
-            for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES))
-        ]
+        found: Samples = []
+        for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES)):
+            image = _reduced(frame[y : y + side, x : x + side], scale)
+            found.append([_in_source(face, image, x, y, scale) for face in detect(index, image)])
+        return found
 
     def first_look(self) -> Samples:
         """Find the large faces, largest first; small ones only where there are no others."""
@@ -83,7 +94,7 @@ class Probe:
             )
 
     def search(self, samples: Samples) -> Samples:
-        """Find small faces as well; ``samples`` themselves where there are hardly any."""
+        """Find small faces as well; ``samples`` themselves where that finds nobody who is there most of the time."""
         with Landmarker(num_faces=4) as landmarker:
 
             def everywhere(index: int, image: np.ndarray) -> list[Face]:
@@ -93,10 +104,15 @@ class Probe:
                 return everywhere(index, image) if index % SPARSE == 0 else []
 
             few = self.find(now_and_then, "looking for more faces")
-            more = [len(found) > len(faces) for found, faces in zip(few, samples, strict=False)][::SPARSE]
-            if sum(more) < MIN_FACE_SHARE * len(more):
+            sparse = few[::SPARSE]
+            if len(frequent(group(sparse), len(sparse))) <= len(frequent(group(samples), len(samples))):
                 return samples
             return self.find(everywhere, "looking for small faces")
+
+
+def _in_source(face: Face, image: np.ndarray, x: int, y: int, scale: float) -> ProbedFace:
+    moved = moved_face(face, x, y, scale)
+    return ProbedFace(landmarks=moved.landmarks, arkit=moved.arkit, colour=face_colour(image, face))
 
 
 def _reduced(image: np.ndarray, scale: float) -> np.ndarray:
@@ -125,7 +141,7 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     people = lasting(group(samples))
     if (wanted := config.wanted_face) is not None:
         return _asked_for(info, config, wanted, people, len(samples))
-    often = [person for person in people if len(person.views) >= MIN_FACE_SHARE * len(samples)]
+    often = frequent(people, len(samples))
     if not often or len(people) < 2 or (len(often) == len(found) == 1 and found[0].distance(*often[0].centre) == 0):
         return _alone(info, config, first)
     if len(often) == 1:
@@ -137,6 +153,11 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     others = [other for other in people if other is not person]
     text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
     return _checked(info, person, others, len(samples), text)
+
+
+def frequent(people: Sequence[Person], probed: int) -> list[Person]:
+    """Those who are seen in enough of the probes to be learned."""
+    return [person for person in people if len(person.views) >= MIN_FACE_SHARE * probed]
 
 
 def _plain(people: Sequence[Person], *, has_audio: bool) -> bool:
@@ -162,7 +183,7 @@ def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedF
     person = Person(views=dict(enumerate(seen)))
     _check_share(info, len(seen), len(samples))
     _check_height(info, person, [])
-    return LearnedFace(boxes=person.boxes, height=person.height)
+    return LearnedFace(boxes=person.boxes, height=person.height, treatments=_hint_of_two(person))
 
 
 def _asked_for(
@@ -204,8 +225,25 @@ def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: 
     _check_height(info, person, others)
     return LearnedFace(
         boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
-        treatments=(Treatment("face", text),),
+        others=np.array([np.median(other.boxes, axis=0) for other in others]).reshape(-1, 4),
+        treatments=(Treatment("face", text), *_hint_of_two(person)),
     )  # fmt: skip
+
+
+def _hint_of_two(person: Person) -> tuple[Treatment, ...]:
+    """Say where the face looks like two people's, for an avatar of both is one of neither."""
+    views = [face for _, face in sorted(person.views.items()) if isinstance(face, ProbedFace)]
+    if not views:
+        return ()
+    others = second_person(np.stack([face.landmarks for face in views]), np.stack([face.colour for face in views]))
+    if others is None:
+        return ()
+    text = (
+        f"The face looks like two people's: in {others.sum()} of {len(others)} probed frames it differs in shape and "
+        "colour. If so, cut out the parts with the other person."
+    )
+    log.warn(text)
+    return (Treatment("two-people", text),)
 
 
 def _check_share(info: VideoInfo, seen: int, probed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -222,6 +223,16 @@ def test_the_users_square_is_cut_out_as_it_is() -> None:
 def test_the_face_must_be_whole_in_the_users_square() -> None:
     with pytest.raises(AvatarError, match=r"not whole in --crop 240,50,300: it reaches from 202,140 to 298,260"):
         ingest.choose_crop(video_of(), learned(face(250, 200, 120)), PrepareConfig(crop="240,50,300"))
+
+
+def test_the_crop_keeps_clear_of_other_faces_where_it_can() -> None:
+    other, alone = np.array([[60.0, 100.0, 220.0, 330.0]]), learned(face(330, 220, 140))
+    crop = ingest.choose_crop(video_of(), alone, PrepareConfig())
+    beside = replace(alone, others=other)
+    moved = ingest.choose_crop(video_of(), beside, PrepareConfig())
+    assert crop.x < 220 and moved == Crop(220, crop.y, crop.side)
+    behind = replace(alone, others=np.array([[300.0, 100.0, 420.0, 200.0]]))  # overlaps the face itself
+    assert ingest.choose_crop(video_of(), behind, PrepareConfig()) == crop
 
 
 @pytest.mark.parametrize(

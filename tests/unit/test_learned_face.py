@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from avatar.motion.face_channels import LIPS_INNER
 from avatar.preprocess import learned_face as module
 from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.faces import Person, group, lasting, shape_change
+from avatar.preprocess.faces import Person, ProbedFace, group, lasting, shape_change
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
 from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
@@ -94,6 +95,16 @@ def refused(monkeypatch: pytest.MonkeyPatch, *people: list[Face], **options: str
     return str(error.value)
 
 
+def test_a_face_that_looks_like_two_peoples_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [ProbedFace(landmarks=f.landmarks, arkit=f.arkit, colour=np.ones(3)) for f in speaker(400, 300, 200)]
+    monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in seen])
+    for others, kinds in ((np.arange(PROBE_FRAMES) < 12, ["two-people"]), (None, [])):
+        monkeypatch.setattr(module, "second_person", lambda landmarks, colours, others=others: others)
+        face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+        assert [treatment.kind for treatment in face.treatments] == kinds
+        assert all("in 12 of 40" in treatment.text for treatment in face.treatments)
+
+
 def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     views = speaker(400, 300, 200)
     for name in ("search", "first_look"):
@@ -111,6 +122,28 @@ def test_a_still_picture_larger_than_the_speaker_is_not_learned(monkeypatch: pyt
     (told,) = face.treatments
     assert told.kind == "face" and "moves and speaks" in told.text and "the still face at 300,350" in told.text
     assert "--face" in told.text
+
+
+def test_small_faces_are_looked_for_everywhere_where_somebody_was_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speaker is found now and then at first, in every tile; a thing that looks like a face now and then is not."""
+    still, person = picture(300, 350, 340), speaker(1100, 600, 150)
+    first = [[a, b] if k % 3 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+    calls: list[str] = []
+
+    def looked(everybody: Samples) -> Samples:
+        def find(self: Probe, detect: object, title: str) -> Samples:
+            calls.append(title)
+            step = 5 if title == "looking for more faces" else 1
+            return [faces if k % step == 0 else [] for k, faces in enumerate(everybody)]
+
+        monkeypatch.setattr(Probe, "find", find)
+        calls.clear()
+        return Probe(info=INFO).search(first)
+
+    monkeypatch.setattr(module, "Landmarker", lambda num_faces: nullcontext())
+    assert len(looked(merged(still, person))[1]) == 2 and len(calls) == 2
+    seldom = [[a, b] if k % 15 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
+    assert len(looked(seldom)[1]) == 1 and len(calls) == 1
 
 
 @pytest.mark.parametrize("pan", [0.0, 3.0])
