@@ -36,7 +36,7 @@ class Survey:
         orientations: Frames per orientation.
         colours: Frames per kind of colours.
         pixels: Frames per shape of a pixel.
-        peaks: Light in cd/m2 of the brightest parts of some HDR frames.
+        peaks: Light in cd/m2 of the brightest parts of some HDR frames (see :func:`avatar.io.colour.peak_light`).
         flagged: Frames that are marked as interlaced.
         fields: Frames per what their lines show: "tff", "bff" or "progressive".
         times: Seconds of every frame, span by span.
@@ -47,7 +47,7 @@ class Survey:
     orientations: Counter[Orientation] = field(default_factory=Counter)
     colours: Counter[ColourKind] = field(default_factory=Counter)
     pixels: Counter[Fraction] = field(default_factory=Counter)
-    peaks: list[float] = field(default_factory=list)
+    peaks: list[tuple[float, float]] = field(default_factory=list)
     flagged: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)

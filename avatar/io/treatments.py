@@ -11,6 +11,7 @@ from avatar.io.media import Treatment
 from avatar.io.survey import Survey
 
 _HOUR = 3600.0
+_WRAPPED = 2**33 / 90_000 / 2  # seconds, half of what MPEG's counters hold: more is a step back that ran over
 _HELD_FRAMES = 1.5  # that the last one stands for
 _STILL_LEVELS = 0.6  # of change: less may be a repeat
 _LEAST_FRAMES = 50  # a shorter video is not judged
@@ -32,8 +33,10 @@ def time_treatments(
     """
     if jumps:
         first = jumps[0]
-        what = "start again" if first.leap < 0 else f"leap forward by {_long(first.leap)}"
-        where = f"at second {first.at:.1f}" + (f" and at {len(jumps) - 1} more places" if len(jumps) > 1 else "")
+        again = first.leap < 0 or first.leap > _WRAPPED
+        what = "start again" if again else f"leap forward by {_long(first.leap)}"
+        where = f"at second {first.at:.1f}"
+        where = where if len(jumps) == 1 else f"at {len(jumps)} places, the first {where}"
         yield Treatment("joined", f"The time stamps {what} {where}; the parts were joined there without a gap.")
     if variable:
         yield Treatment(

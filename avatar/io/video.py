@@ -324,13 +324,17 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
         _use_threads(container, stream)
         developer = Developer(_look(info), stream)
         shots = developer.shots(_decoded(container, stream, info.path))
+        newest: Shot | None = None
         for time in wanted:
             if seeking:
                 container.seek(int(time * 1_000_000), backward=True)
                 shots = developer.shots(_decoded(container, stream, info.path))
-            shot = next((s for s in shots if s.time is None or s.time >= time), None)
-            if shot is not None:
-                yield developer.image(shot)
+            for shot in shots:
+                newest = shot
+                if shot.time is None or shot.time >= time:
+                    break
+            if newest is not None:  # behind the last frame: it stands still
+                yield developer.image(newest)
 
 
 def _look(info: VideoInfo) -> Look:

@@ -135,7 +135,7 @@ def hdr(levels: np.ndarray, kind: str, white: float) -> np.ndarray:
         y = (light / 10_000) ** 0.1593017578125
         return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
     display = light / 1000
-    scene = display * (display @ LUMINANCE)[:, None] ** (1 / 1.2 - 1)
+    scene = display * np.maximum(display @ LUMINANCE, 1e-9)[:, None] ** (1 / 1.2 - 1)
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
 
@@ -184,6 +184,15 @@ def test_sdr_that_was_put_at_100_nits_is_not_dark(tmp_path: Path) -> None:
     assert "white at 100" in info.treatments[0].text
 
 
+def test_a_dim_recording_stays_dim(tmp_path: Path) -> None:
+    levels = np.array([[60.0, 50, 40]] * 30 + [[150.0, 140, 130]] * 6 + [[180.0, 180, 180]])
+    signal = np.repeat(np.repeat(hdr(levels, "HLG", 203)[None], 296, 0), 8, 1)
+    signal[24:, -8:] = signal[24:, :8]  # the brightest colour is two thousandths
+    tags = {"color_trc": 18, "color_primaries": 9, "colorspace": 9}
+    info = read_info(film(tmp_path / "v.mkv", [coded(signal)] * 3, codec="ffv1", pixel_format="yuv444p10le", tags=tags))
+    assert np.abs(next(read_frames(info))[100, 20].astype(int) - levels[0]).max() < 4
+
+
 def test_wide_primaries_of_sdr_are_converted(tmp_path: Path) -> None:
     signal = ((PATCHES / 255) ** 2.4 @ TO_2020.T) ** (1 / 2.4)
     tags = {"color_trc": 14, "color_primaries": 9, "colorspace": 9}
@@ -194,10 +203,16 @@ def test_wide_primaries_of_sdr_are_converted(tmp_path: Path) -> None:
     assert kinds(info) == ["primaries"] and "BT.2020" in info.treatments[0].text
 
 
-@pytest.mark.parametrize("tags", [{}, {"color_trc": 1, "color_primaries": 1, "colorspace": 1}])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {}, {"color_trc": 1, "color_primaries": 1, "colorspace": 1},
+        {"color_trc": 6, "color_primaries": 5, "colorspace": 6},
+    ],
+)  # fmt: skip
 def test_ordinary_colours_are_left_alone(tmp_path: Path, tags: dict[str, int]) -> None:
     image = patches(PATCHES / 255)
-    kr, kb = (0.2126, 0.0722) if tags else (0.299, 0.114)
+    kr, kb = (0.2126, 0.0722) if tags.get("colorspace") == 1 else (0.299, 0.114)
     info = read_info(
         film(tmp_path / "v.mkv", [coded(image, 8, kr, kb)] * 3, codec="ffv1", pixel_format="yuv444p", tags=tags)
     )

@@ -74,6 +74,7 @@ def test_a_last_frame_that_is_held_is_whole(tmp_path: Path) -> None:
     info = read_info(film(tmp_path / "v.mp4", moving(75), last=2.0))
     assert (info.fps, info.num_frames) == (25, 74 + 50)
     assert numbers(info) == [*range(74), *[74] * 50]
+    assert [number_of(frame) for frame in sample_frames(info, 10)][-4:] == [74] * 4
     assert kinds(info) == ["held-frame"]
 
 
