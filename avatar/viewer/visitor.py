@@ -21,8 +21,7 @@ from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
 from avatar.infer.planner import plan_motion, speech_of
 from avatar.infer.renderer import counts_text
-from avatar.infer.sources import frames_within
-from avatar.infer.sources import voice_warning
+from avatar.infer.sources import frames_within, voice_warning
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
