@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # Seconds. Decoding stamps only grow, but for rounding; where there are none, B-frames go back by up to sixteen frames.
 _BACK = 0.1
 _BACK_REORDERED = 1.5
-_LEAP = 10.0  # forward, of all tracks together (as FFmpeg's dts_delta_threshold), or of one where streams are joined
-_LEAP_ALONE = 60.0  # forward, of one track: less is a pause
+_LEAP = 10.0  # forward, of all tracks together (as FFmpeg's dts_delta_threshold)
+_LEAP_ALONE = 60.0  # forward, of one track while others go on: less is a pause
 _SAME_PART = 5.0  # by which the tracks of a part begin apart
 _WAIT = 2.0  # for the other tracks to jump as well
 _MOST_HELD = 2000  # packets, in that time
@@ -90,14 +90,12 @@ class _Clock:
     """The state of :func:`steady_packets`."""
 
     def __init__(self, container: InputContainer, jumps: list[Jump]) -> None:
-        from av.format import Flags
-
         self.jumps = jumps
         self.tracks = {
             s.index: _Track(s.index, s.time_base or Fraction(1, 1000), _usual_step(s), s.type == "video")
             for s in timed_streams(container)
         }
-        self.joins = bool(container.format.flags & Flags.ts_discont.value)  # kinds of files that are cut and joined
+        self.joins = is_joinable(container)
         self.part = Fraction(0)  # seconds added to the stamps of the present part
         self.hold: _Hold | None = None
 
@@ -151,8 +149,8 @@ class _Clock:
         leap = track.seconds(stamp - track.last)
         if leap < 0:
             return leap < -(_BACK if track.ordered and packet.dts is not None else _BACK_REORDERED)
-        if leap <= _LEAP or (leap <= _LEAP_ALONE and not self.joins and len(self._active()) < 2):
-            return False
+        if leap <= _LEAP or (not self.joins and len(self._active()) < 2):
+            return False  # a single track: nothing tells a leap from a pause
         return self._ends(track) + _SAME_PART < track.seconds(stamp + track.offset)  # else the time passed elsewhere
 
     def _begins_part(self, track: _Track, stamp: int) -> bool:
@@ -221,6 +219,13 @@ def steady_packets(
     except av.FFmpegError:
         yield from (one for one in clock.release() if one.stream.index in wanted)
         raise
+
+
+def is_joinable(container: InputContainer) -> bool:
+    """Whether files of this kind can be cut and joined anywhere, so that all may change on the way."""
+    from av.format import Flags
+
+    return bool(container.format.flags & Flags.ts_discont.value)
 
 
 def timed_streams(container: InputContainer) -> list[Stream]:

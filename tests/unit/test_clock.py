@@ -39,8 +39,9 @@ def part(
             else:
                 assert sound is not None
                 rate = sound.codec_context.sample_rate
-                block = np.zeros((1, rate // 10), np.float32 if path.suffix == ".ts" else np.int16)
-                frame = av.AudioFrame.from_ndarray(block, "fltp" if path.suffix == ".ts" else "s16", "mono")
+                form = "fltp" if path.suffix == ".ts" else "s16"
+                frame = av.AudioFrame(format=form, layout="mono", samples=rate // 10)
+                frame.planes[0].update(bytes(frame.planes[0].buffer_size))
                 frame.sample_rate, frame.pts, frame.time_base = rate, round(t * rate), Fraction(1, rate)
                 out.mux(sound.encode(frame))
         out.mux(video.encode(None))
