@@ -127,8 +127,6 @@ def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def test_channels_that_would_lose_the_voice_are_not_mixed(
     tmp_path: Path, channels: list[np.ndarray], taken: int | None
 ):
-    tmp_path: Path, channels: list[np.ndarray], taken: int | None
-):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.clip(np.stack(channels, 1), -1, 1), RATE)
     choice = choose_audio(path)
