@@ -63,7 +63,7 @@ def warn(message: str) -> None:
 
 
 def word(path: object) -> str:
-    """A path as one word of a command line, quoted where the shell or the options would take it for something else."""
+    """Write a path as one word of a command line, quoted where a shell would split it."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 

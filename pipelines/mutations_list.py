@@ -704,11 +704,35 @@ SOUND = (
     ),
     Mutation(
         "sound in a video that begins later",
-        "avatar/io/video_writer.py",
-        "position = round((at - self._start) * rate)",
-        "position = round(at * rate)",
+        "avatar/io/audio_decoder.py",
+        "place = round((timed.at - start) * rate)",
+        "place = round(timed.at * rate)",
         ("tests/unit/test_video_writer.py::test_audio_start_skips_and_sound_ends_with_the_picture",),
         "Rendered sound is off by its start.",
+    ),
+    Mutation(
+        "the track with the voice",
+        "avatar/io/tracks.py",
+        "best = max(candidates, key=lambda s: kinds.get(s.index, AudioContent.SILENCE))",
+        "best = candidates[0]",
+        ("tests/unit/test_tracks.py::test_the_default_track_first_then_one_with_a_voice",),
+        "An avatar learns from the noise of the desktop.",
+    ),
+    Mutation(
+        "channels that cancel each other",
+        "avatar/io/tracks.py",
+        "channels = {index: channel_to_take(place) for index, place in places.items() if place.places}",
+        "channels = {}",
+        ("tests/unit/test_tracks.py::test_channels_that_would_lose_the_voice_are_not_mixed",),
+        "A voice recorded out of phase is silent.",
+    ),
+    Mutation(
+        "audio that runs apart from its time stamps",
+        "avatar/io/audio_decoder.py",
+        "stretch.correct(clock, timed.correction)",
+        "stretch.correct(clock, 0.0)",
+        ("tests/unit/test_audio_timing.py::test_a_clock_that_runs_apart_is_followed_by_every_reader",),
+        "After some minutes the lips no longer fit the sound.",
     ),
 )
 

@@ -39,7 +39,8 @@ def noise(level: float = 0.1) -> np.ndarray:
 def hum() -> np.ndarray:
     """Mains hum as long as the voice."""
     time = np.arange(len(voice())) / RATE
-    return 0.1 * sum(np.sin(2 * np.pi * 50 * k * time) / k for k in range(1, 6)).astype(np.float32)
+    number = np.arange(1, 6)[:, None]
+    return (0.1 * np.sin(2 * np.pi * 50 * number * time) / number).sum(0).astype(np.float32)
 
 
 def music() -> np.ndarray:

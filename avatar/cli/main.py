@@ -98,7 +98,9 @@ def read_options(module: Any, name: str, argv: list[str]) -> Any:
     except SystemExit as stop:
         dashed = next((word for word in argv if len(word) > 2 and word[0] == "-" and word[1].isalpha()), None)
         if stop.code == 2 and dashed is not None:
-            print(f"If {dashed} is the name of a file or a folder, write ./{dashed}", file=sys.stderr)
+            from avatar.log import word
+
+            print(f"If {dashed} is the name of a file or a folder, write {word(dashed)}", file=sys.stderr)
         raise
 
 

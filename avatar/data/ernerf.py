@@ -21,6 +21,7 @@ from avatar.errors import AvatarError
 from avatar.io import video
 from avatar.io.audio import probe_audio
 from avatar.io.images import read_image
+from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.paths import read_json
 
@@ -131,9 +132,11 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
         yield _read(paths[int((k + 0.5) * len(paths) / min(count, len(paths)))], info)
 
 
-def read_audio(folder: Path, start: float, duration: float) -> Iterator[np.ndarray]:
-    """The audio, as :func:`avatar.io.video.read_audio` gives that of a video."""
-    return video.read_audio(folder / AUDIO, start, duration)
+def read_audio(
+    folder: Path, start: float, duration: float, track: int | None = None, treatments: list[Treatment] | None = None
+) -> Iterator[np.ndarray]:
+    """The audio, as :func:`avatar.io.audio.read_audio` gives that of a video."""
+    return video.read_audio(folder / AUDIO, start, duration, track, treatments)
 
 
 def test_start(folder: Path) -> int | None:

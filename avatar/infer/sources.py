@@ -49,7 +49,10 @@ class AudioFile:
         first = next(chunks)  # a broken file is an error here, before slow work
         self._chunks: Iterator[np.ndarray] = itertools.chain([first], chunks)
         self._seconds = header.duration
-        _say_what_is_heard(self.path, track)
+        for treatment in header.treatments:
+            log.info(f"{self.path}: {treatment.text}")
+        if warning := voice_warning(self.path, track):
+            log.warn(warning)
 
     def frames(self, fps: float) -> int:
         """Count the video frames that begin within the audio; decodes it where its header does not say."""
@@ -68,18 +71,25 @@ class AudioFile:
         return self._chunks
 
 
-def _say_what_is_heard(path: Path, track: int | None) -> None:
-    """Log which track was taken where there was a choice, and warn where it carries no voice."""
+def voice_warning(path: Path, track: int | None = None) -> str:
+    """Warn where no voice is heard in a file: one sentence and an advice; empty where one is.
+
+    Args:
+        path: The audio file.
+        track: Number of the audio track from 1; None: the one that is read by default.
+
+    Raises:
+        AvatarError: It cannot be read.
+    """
     choice = choose_audio(path, track, listen=True)
-    for treatment in choice.treatments:
-        log.info(f"{path}: {treatment.text}")
     place = f"audio track {choice.index + 1} of {path}"
     if choice.content is AudioContent.SILENCE:
-        log.warn(f"Nothing is heard in {place}: it is silent, so the mouth stays closed. Check the recording.")
-    elif choice.content is AudioContent.NOISE:
-        log.warn(f"No voice is heard in {place}, only noise: the mouth hardly moves. Check the recording.")
-    elif choice.content is AudioContent.SOUND:
-        log.warn(f"No voice is heard in {place}: the lips follow other sounds, or stay closed. Check the recording.")
+        return f"Nothing is heard in {place}: it is silent, so the mouth stays closed. Check the recording."
+    if choice.content is AudioContent.NOISE:
+        return f"No voice is heard in {place}, only noise: the mouth hardly moves. Check the recording."
+    if choice.content is AudioContent.SOUND:
+        return f"No voice is heard in {place}: the lips follow other sounds, or stay closed. Check the recording."
+    return ""
 
 
 def _read_samples(file: IO[bytes]) -> Iterator[np.ndarray]:

@@ -112,7 +112,7 @@ def decode(
         choice: What :func:`avatar.io.tracks.choose_audio` chose.
         start: Container time of the first sample, seconds.
         rate: Hertz, of the result.
-        layout: "mono" or "stereo".
+        layout: "mono", of the chosen channels, or "stereo", of all of them.
         report: Takes what was done to the time.
 
     Yields:

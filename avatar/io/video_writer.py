@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -215,8 +214,7 @@ class _AudioTrack:
         context = self._stream.codec_context
         fifo = av.AudioFifo()
         written = 0
-        choice = replace(self._choice, channel=None)  # the user's own sound, whatever is listened to
-        for samples in decode(self._path, choice, start=self._start, rate=rate, layout=self._layout):
+        for samples in decode(self._path, self._choice, start=self._start, rate=rate, layout=self._layout):
             if not samples.shape[1]:
                 continue
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)

@@ -21,7 +21,7 @@ from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
 from avatar.infer.planner import plan_motion, speech_of
 from avatar.infer.renderer import counts_text
-from avatar.infer.sources import frames_within
+from avatar.infer.sources import frames_within, voice_warning
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
@@ -222,7 +222,8 @@ class Visitor:
                     return
                 blocks.append(block)
         spoken = Motion.cat(blocks)
-        self.tell(f"{name}, {len(spoken) / spoken.fps:.1f} s. If you hear nothing, press play below.")
+        warning = voice_warning(path).replace(str(path), name)
+        self.tell(f"{name}, {len(spoken) / spoken.fps:.1f} s. {warning or 'If you hear nothing, press play below.'}")
         self._player.content = f'<audio autoplay controls style="width:100%" src="{_data_url(audio)}"></audio>'
         self._spoken, self._began = spoken, time.monotonic()
 

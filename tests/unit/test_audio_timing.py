@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 
 from avatar.io.audio import load_audio, read_audio, stream_audio
 from avatar.io.audio_timing import Stretch, TimingReport, timed_frames
+from avatar.io.media import Treatment
 from avatar.io.video_writer import VideoWriter
 from tests.sounds import RATE, Sound, write_tracks
 
@@ -46,7 +47,7 @@ def jitter(scale: float) -> Callable[[float], float]:
 def test_a_clock_that_runs_apart_is_followed_by_every_reader(tmp_path: Path, scale: float, shaken: bool):
     path = tmp_path / "a.mkv"
     write_tracks(path, [Sound(beeps())], jitter(scale) if shaken else lambda time: time * scale)
-    told: list = []
+    told: list[Treatment] = []
     read = np.concatenate(list(read_audio(path, 0.0, SECONDS * scale, treatments=told))) / 32768
     with VideoWriter(tmp_path / "out.mp4", 64, 64, 5.0, audio=path) as writer:
         for _ in range(round(SECONDS * scale * 5)):
@@ -102,7 +103,7 @@ def test_one_late_packet_is_no_gap():
         sample_rate: int = 16_000
 
     report = TimingReport()
-    frames: list = [Frame(k / 50 + 0.2 * (k == 100)) for k in range(200)]
+    frames: list[Any] = [Frame(k / 50 + 0.2 * (k == 100)) for k in range(200)]
     timed = list(timed_frames(frames, 0.0, report))
     assert [t.at for t in timed] == pytest.approx([k / 50 for k in range(200)]) and report == TimingReport()
     assert [t.jump for t in timed] == [True] + [False] * 199

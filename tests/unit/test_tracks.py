@@ -14,7 +14,7 @@ from avatar.errors import AvatarError
 from avatar.infer.sources import AudioFile
 from avatar.io.audio import load_audio, probe_audio, read_audio
 from avatar.io.listening import AudioContent, audio_content
-from avatar.io.media import open_media
+from avatar.io.media import Treatment, open_media
 from avatar.io.tracks import choose_audio, video_track, video_track_treatments
 from avatar.io.video_writer import VideoWriter
 from tests.sounds import RATE, Sound, hum, likeness, music, noise, voice, write_tracks
@@ -44,7 +44,7 @@ def test_the_default_track_first_then_one_with_a_voice(tmp_path: Path, tracks: l
     assert told.kind == "audio-track" and told.text.startswith(f"Audio track {taken} of {len(tracks)}")
     assert why in told.text
     wanted = tracks[taken - 1].samples
-    kept: list = []
+    kept: list[Treatment] = []
     whole = np.concatenate(list(read_audio(path, 0.0, 5.0, treatments=kept)))
     for heard in (load_audio(path), whole / 32768, np.concatenate(list(AudioFile(path)))):
         assert likeness(heard, wanted) > 0.8
@@ -124,7 +124,9 @@ def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         ([SILENT, SILENT], None),
     ],
 )
-def test_channels_that_would_lose_the_voice_are_not_mixed(tmp_path: Path, channels: list, taken: int | None):
+def test_channels_that_would_lose_the_voice_are_not_mixed(
+    tmp_path: Path, channels: list[np.ndarray], taken: int | None
+):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.clip(np.stack(channels, 1), -1, 1), RATE)
     choice = choose_audio(path)
