@@ -533,8 +533,8 @@ SOUND = (
     Mutation(
         "offset that nobody can know",
         "avatar/sync/offset.py",
-        "if found.z_score < least:",
-        "if found.z_score < 0:",
+        "return not self.doubt",
+        "return self.z_score > 0",
         ("tests/unit/test_sync.py::test_no_delay_is_claimed_for_audio_of_something_else",),
         "Dubbed video is shifted at random.",
     ),

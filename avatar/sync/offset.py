@@ -31,7 +31,7 @@ PEAK_WINDOWS = 8  # on either side of the maximum
 SOUND_DB = -75.0  # dBFS; below is what editors and codecs fill the ends of a track with
 
 # The best of many lags has a higher z-score in a short clip, whose deviation is known less well. With audio of other
-# recordings the highest of some thousand were 5.7 at 6 and 8 s, 4.8 at 12 s and 4.4 at 20 s (docs/notes/offset.md).
+# recordings none of 17 000 clips of 6 to 20 s was trusted (docs/notes/offset.md).
 MIN_Z, MIN_Z_SECONDS = 4.5, 9.0  # the least z-score is MIN_Z + MIN_Z_SECONDS / seconds
 MIN_MARGIN = 1.5
 MIN_STABILITY = 0.9
