@@ -22,9 +22,11 @@ from avatar.io.video import VideoInfo, read_info, sample_frames
 from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.preprocess.face_tracker import FaceTracker, track_video
+from avatar.preprocess.faces import MIN_FACE
 from avatar.preprocess.head_fit import canonical_in_head_axes
-from avatar.preprocess.ingest import MIN_FACE, MIN_FACE_SHARE, RIVAL_SHARE, RIVAL_SIZE
 from avatar.preprocess.landmarker import Landmarker
+from avatar.preprocess.learned_face import MIN_FACE_SHARE
+from avatar.preprocess.speaker import RIVAL_SHARE, RIVAL_SIZE
 from avatar.sync.judge import MIN_FPS, MIN_SECONDS, SyncJudge, mouth_motion
 
 SHORTEST = 1.0  # seconds

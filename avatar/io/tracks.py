@@ -62,16 +62,6 @@ def video_track_treatments(container: InputContainer, chosen: VideoStream, wante
     return (Treatment("video-track", f"Video track {number} of {len(moving)} was taken: {why}."),)
 
 
-def told_of_video_track(container: InputContainer, chosen: VideoStream, wanted: int | None) -> tuple[Treatment, ...]:
-    """Say which video track was taken, where a file has several."""
-    moving = [s for s in container.streams.video if not any(_has(s, name) for name in _NO_VIDEO)]
-    if len(moving) < 2:
-        return ()
-    number = [s.index for s in moving].index(chosen.index) + 1
-    why = "as asked for" if wanted is not None else "the default one" if _has(chosen, "default") else "the first"
-    return (Treatment("video-track", f"Video track {number} of {len(moving)} was taken: {why}."),)
-
-
 @dataclass(frozen=True)
 class AudioChoice:
     """The audio that all readers of a file take.
