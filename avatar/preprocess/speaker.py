@@ -159,7 +159,7 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     Raises:
         AvatarError: Several faces compete.
     """
-    living = [mouth for mouth in mouths if not mouth.person.still] or list(mouths)
+    living = [mouth for mouth in mouths if not mouth.person.still or mouth.movement >= TALKS] or list(mouths)
     most = max(mouth.movement for mouth in living)
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living
