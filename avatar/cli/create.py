@@ -32,7 +32,8 @@ class Config(SourceOptions):
     audio_delay_s: AutoSeconds = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
     held_out_s: AutoSeconds = "auto"
-    """Seconds at the end of the video to hold out from training; auto: a tenth, or up to 30 % of a short video."""
+    """Seconds at the end of the video to hold out from training. With auto it is a tenth, or up to 30 % of a short
+    video."""
     seed: int = 0
     """Seed of every random choice."""
     eval: bool = True
