@@ -12,7 +12,7 @@ import numpy as np
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.video import VideoInfo
-from avatar.preprocess.faces import Person, find_in_tiles, lip_gap, moved_face
+from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, lip_gap, moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 
 SPANS = 8  # short spans of consecutive frames that are looked at, at most
@@ -159,7 +159,9 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     Raises:
         AvatarError: Several faces compete.
     """
-    living = [mouth for mouth in mouths if not mouth.person.still or mouth.movement >= TALKS] or list(mouths)
+    # What looks still, or is too small to be learned, must talk to be more than a picture or a pattern.
+    living = [m for m in mouths if m.movement >= TALKS or not (m.person.still or m.person.height < MIN_FACE)]
+    living = living or list(mouths)
     most = max(mouth.movement for mouth in living)
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living
