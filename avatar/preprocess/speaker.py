@@ -24,8 +24,8 @@ TALKS = (
     0.006  # spread of the lip gap within a second, in face heights: listeners 0.001, noisy stills 0.003, voices 0.014
 )
 LESS = 0.5  # a mouth that moves less than this share of another one does not compete with it
-RIVAL_SIZE = 0.8  # a second face of this share of the first one's height competes with it ...
-RIVAL_SHARE = 0.3  # ... where it is seen in this share of the frames
+RIVAL_SIZE = 0.8  # where nobody speaks, a face of this share of the largest one's height competes with it
+RIVAL_SHARE = 0.3  # share of the frames that show the largest face in which one that competes is seen
 _WINDOW = 3.0  # side of the square in which a face is looked for again, in face heights
 
 
@@ -147,7 +147,7 @@ def follow(landmarker: Landmarker, frame: np.ndarray, last: Face) -> Face | None
 
 
 def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
-    """Choose whom to learn: who moves and speaks; of those, who is clearly the largest.
+    """Choose whom to learn: who moves and speaks; where nobody speaks, who is clearly the largest.
 
     Args:
         mouths: Of at least one person.
@@ -157,7 +157,7 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
         The person, and why, for the user.
 
     Raises:
-        AvatarError: Several faces compete.
+        AvatarError: Several speak, or nobody does and several are of about equal size.
     """
     # What looks still, or is too small to be learned, must talk to be more than a picture or a pattern.
     living = [m for m in mouths if m.movement >= TALKS or not (m.person.still or m.person.height < MIN_FACE)]
@@ -166,23 +166,23 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living
     largest = max(left, key=lambda mouth: mouth.person.height)
+    least = MIN_FACE if talking else RIVAL_SIZE * largest.person.height
     rivals = [
         mouth.person
         for mouth in left
-        if mouth.person.height >= RIVAL_SIZE * largest.person.height
-        and len(mouth.person.views) >= RIVAL_SHARE * len(largest.person.views)
+        if mouth.person.height >= least and len(mouth.person.views) >= RIVAL_SHARE * len(largest.person.views)
     ]
     if len(rivals) > 1:
-        raise _rivals(rivals, path)
+        raise _rivals(rivals, path, "that speak" if talking else "of about equal size")
     if len(left) > 1:
         return largest.person, "it is the largest of those that speak" if talking else "it is the largest"
     return largest.person, "it moves and speaks" if talking else "it moves"
 
 
-def _rivals(people: Sequence[Person], path: Path) -> AvatarError:
+def _rivals(people: Sequence[Person], path: Path, which: str) -> AvatarError:
     people = sorted(people, key=lambda person: person.centre)
     return AvatarError(
-        f"{path} shows {len(people)} faces of about equal size,",
+        f"{path} shows {len(people)} faces {which},",
         why=f"and which one to learn is not clear: {', '.join(str(person) for person in people)}.",
         fix=f"Choose with {' or '.join('--face {},{}'.format(*person.centre) for person in people)}.",
     )
