@@ -18,7 +18,6 @@ from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.held_out import check_length, held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
-from avatar.preprocess.unusable import teaching, within
 from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
@@ -131,6 +130,8 @@ def is_finished(name: str, ctx: StageContext) -> bool:
 def assemble(ctx: StageContext) -> None:
     """Write person.json and motion.safetensors from what the stages found so far."""
     import torch
+
+    from avatar.preprocess.unusable import teaching, within
 
     person = ctx.person
     ingest, track, refine = person.result(IngestResult), person.result(TrackResult), person.result(RefineResult)

@@ -12,7 +12,7 @@ import numpy as np
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.video import VideoInfo
-from avatar.preprocess.faces import Person, find_in_tiles, lip_gap, moved_face
+from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, lip_gap, moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 
 SPANS = 8  # short spans of consecutive frames that are looked at, at most
@@ -159,7 +159,7 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     Raises:
         AvatarError: Several faces compete.
     """
-    living = [mouth for mouth in mouths if not mouth.person.still] or list(mouths)
+    living = [mouth for mouth in mouths if not mouth.person.still and _is_face(mouth)] or list(mouths)
     most = max(mouth.movement for mouth in living)
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living
@@ -175,6 +175,11 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     if len(left) > 1:
         return largest.person, "it is the largest of those that speak" if talking else "it is the largest"
     return largest.person, "it moves and speaks" if talking else "it moves"
+
+
+def _is_face(mouth: Mouth) -> bool:
+    """Whether a detection can be trusted: one that is too small to be learned must talk to be more than a pattern."""
+    return mouth.person.height >= MIN_FACE or mouth.movement >= TALKS
 
 
 def _rivals(people: Sequence[Person], path: Path) -> AvatarError:
