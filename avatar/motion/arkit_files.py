@@ -28,9 +28,9 @@ FORMAT = "avatar-arkit-1"
 OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it
 ANGLES = ("headYaw", "headPitch", "headRoll", "eyeYaw", "eyePitch")  # positive: to the person's left, up
 
-# Angles of Live Link Face, in radians, in its order: the angle of ours, and the sign of theirs. Measured on recordings
-# and other people's readers: heads turn to the person's left and up, but lean to the right shoulder; eyes look to the
-# right and down. The roll of the eyes is not used.
+# Angles of Live Link Face, in radians, in its order: the angle of ours, and the sign of theirs. Recordings show that
+# eyes look to the person's right and down, and heads turn to the left and up, as the eyes go against the head. That
+# heads lean to the right shoulder is what other programs write and read. The roll of the eyes is not used.
 _RADIANS: dict[str, tuple[int, int] | None] = {
     "HeadYaw": (0, 1), "HeadPitch": (1, 1), "HeadRoll": (2, -1),
     "LeftEyeYaw": (3, -1), "LeftEyePitch": (4, -1), "LeftEyeRoll": None,

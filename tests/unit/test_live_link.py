@@ -88,6 +88,15 @@ def test_eyes_look_where_they_looked(tmp_path: Path, person: MotionStats, head: 
         torch.testing.assert_close(back.head_rotation, person.rest.head_rotation.repeat(4, 1))
 
 
+def test_files_without_the_roll_of_the_eyes_are_read(tmp_path: Path, person: MotionStats):
+    path = take(tmp_path / "take.csv", [(code(i), look) for i, look in enumerate(LOOKS.values())])
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if not name.endswith("EyeRoll")]
+    path.write_text("".join(",".join(row[i] for i in kept) + "\n" for row in rows))
+    assert len(kept) == 61
+    torch.testing.assert_close(arkit_files.load(path, person).gaze, torch.tensor([GAZES[name] for name in LOOKS]))
+
+
 def test_eyes_of_other_programs_follow_their_coefficients(
     tmp_path: Path, person: MotionStats, capsys: pytest.CaptureFixture[str]
 ):
