@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 
@@ -74,12 +75,16 @@ class Probe:
     info: VideoInfo
     part: Square | None = None
 
+    @property
+    def reader(self) -> ModuleType:
+        """What reads frames of the recording."""
+        return ernerf if self.info.path.is_dir() else video
+
     def find(self, detect: Callable[[int, np.ndarray], list[Face]], title: str) -> Samples:
         """Call ``detect`` with the number and the image of each probe; its faces, in pixels of the upright source."""
-        reader = ernerf if self.info.path.is_dir() else video
         x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
         scale = min(1.0, PROBE_SIDE / side)
-        frames = reader.sample_frames(self.info, PROBE_FRAMES)
+        frames = self.reader.sample_frames(self.info, PROBE_FRAMES)
         found: Samples = []
         for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES)):
             image = _reduced(frame[y : y + side, x : x + side], scale)
@@ -147,8 +152,7 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     if len(often) == 1:
         person, why = often[0], "no other one is seen in half of the frames"
     else:
-        reader = ernerf if info.path.is_dir() else video
-        frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
+        frames = log.track(probe.reader.read_frames(info), "looking who speaks", info.num_frames)
         person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
     text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
