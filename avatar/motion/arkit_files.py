@@ -25,6 +25,7 @@ from avatar.motion.timecode import time_code
 from avatar.paths import read_json, write_json
 
 FORMAT = "avatar-arkit-1"
+UNIT = "degrees"
 OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it
 ANGLES = ("headYaw", "headPitch", "headRoll", "eyeYaw", "eyePitch")  # positive: to the person's left, up
 
@@ -60,7 +61,7 @@ def save(track: Motion, path: Path) -> None:
     if path.suffix.lower() == ".json":
         numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)
         frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
-        content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": "degrees"}
+        content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": UNIT}
         return write_json(path, content | {"frames": frames})
     order = [INDEX[name] for name in _live_link_order()]
     turns = [np.zeros(len(track)) if t is None else t[1] * np.radians(angles[:, t[0]]) for t in _RADIANS.values()]
@@ -143,6 +144,8 @@ def _read_json(path: Path) -> Table:
     content = Record(read_json(path, "Correct the file or its path."), path)
     if content.value("format", None) != FORMAT:
         raise AvatarError(f"{path} is not a file of ARKit coefficients:", why="format is missing or wrong.")
+    if (unit := content.value("unit", UNIT)) != UNIT:
+        raise AvatarError(f"{path} has angles in {str(unit)[:40]!r},", why=f"not in {UNIT}.")
     names = [*content.names("names"), *(f"{name}Degrees" for name in content.names("angles", []))]
     rows = []
     for i, frame in enumerate(content.records("frames")):
