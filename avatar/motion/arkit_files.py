@@ -73,7 +73,7 @@ def save(track: Motion, path: Path) -> None:
 
 
 def _live_link_order() -> list[str]:
-    """Apple's names in the order of Live Link Face: it has the right one of jaw and mouth before the left one."""
+    """Apple's names in the order of Live Link Face: right before left for jaw and mouth."""
     names: list[str] = [*ARKIT]
     for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
         names[INDEX[left]], names[INDEX[right]] = right, left
@@ -164,8 +164,12 @@ def _read_json(path: Path) -> Table:
 
 
 def _sorted_out(path: Path, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; and angles [T] in degrees by their number
-    in `ANGLES`."""
+    """Sort columns by what they mean.
+
+    Returns:
+        Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; angles [T] in degrees by their number in
+        `ANGLES`.
+    """
     if not table:
         raise AvatarError(f"{path} has no channel.")
     known = {name.lower(): name for name in ARKIT}
