@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from avatar import log
@@ -93,11 +93,12 @@ def load(path: Path, person: MotionStats) -> Motion:
     return _motion(path, _read(path), person)
 
 
-def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
+def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], Bool[np.ndarray, " T"], float]:
     """What a ``.csv`` or ``.json`` says about the face, and nothing about whose it is.
 
     Returns:
-        [T, 52] float32, 0 to 1, NaN in the columns of channels that the file lacks; frames per second.
+        [T, 52] float32, 0 to 1, NaN in the columns of channels that the file lacks; [T] which frames were measured, and
+        not interpolated; frames per second.
 
     Raises:
         AvatarError: The file is missing or damaged, or none of its channels is ARKit's.
@@ -107,7 +108,7 @@ def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
     arkit, _ = _sorted_out(path, table.columns)
     if np.isnan(arkit).all():
         raise AvatarError(f"{path} has no channel of ARKit's.")
-    return arkit, table.fps
+    return arkit, table.measured, table.fps
 
 
 def _read(path: Path) -> Table:
