@@ -5,8 +5,9 @@ What had to be done to a recording for that is told in words (:attr:`VideoInfo.t
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,7 @@ from avatar.io import tracks
 from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
-from avatar.io.clock import Jump, is_joinable, steady_packets
+from avatar.io.clock import Jump, is_joinable, steady_packets, timed_streams
 from avatar.io.colour import white_of
 from avatar.io.frames import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.media import Treatment, open_media
@@ -144,7 +145,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = end - start if cadence is not None else span + last
     _check_count(duration, fps, len(times), path)
-    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks))
+    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks), seen.partly)
     turn = seen.orientations.most_common(1)[0][0]
     return VideoInfo(
         path=path, width=look.width, height=look.height, rotation=turn.turn, fps=fps, start=start, duration=duration,
@@ -164,9 +165,13 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
         declared, pixel = stream.sample_aspect_ratio, _container_pixel(stream)
         times: list[int] = []
         jumps: list[Jump] = []
-        newest, held = -math.inf, 0
-        for packet in _packets(container, stream, jumps):
+        newest, held, end = -math.inf, 0, 0.0
+        for packet in _packets(container, timed_streams(container), jumps):
             stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None and packet.time_base:
+                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index != stream.index:
+                continue
             if stamp is not None and packet.size and not packet.is_discard:
                 times.append(stamp)
                 if stamp >= newest:
@@ -182,7 +187,7 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
         return _Scan(
             times=np.sort(np.array(times, np.float64)) * base,
             held=min(held * base, MOST_SECONDS_BETWEEN),
-            announced=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0,
+            announced=_announced(container, stream, end),
             nominal=stream.average_rate or stream.guessed_rate,
             jumps=jumps,
             declared_pixel=declared,
@@ -190,6 +195,17 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
             has_audio=bool(container.streams.audio),
             treatments=tracks.video_track_treatments(container, stream, wanted),
         )
+
+
+def _announced(container: InputContainer, stream: av.VideoStream, end: float) -> float:
+    """Seconds of video that the header promises; ``end`` is where the last packet of any track ends."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if "matroska" not in container.format.name or not container.duration:
+        return 0.0
+    whole = container.duration / 1_000_000  # of the longest track, which subtitles may be
+    other = len(timed_streams(container)) < len(container.streams)
+    return 0.0 if other or end >= TRUNCATED_SHARE * whole else whole
 
 
 def _container_pixel(stream: av.VideoStream) -> Fraction | None:
@@ -364,12 +380,14 @@ def declared_size(stream: av.VideoStream) -> tuple[int, int]:
     return stream.codec_context.width, stream.codec_context.height
 
 
-def _packets(container: InputContainer, stream: Stream, jumps: list[Jump] | None = None) -> Iterator[av.Packet[Any]]:
+def _packets(
+    container: InputContainer, streams: Sequence[Stream], jumps: list[Jump] | None = None
+) -> Iterator[av.Packet[Any]]:
     """Demux to the end; an error in the container ends the stream, as a player does it."""
     import av
 
     try:
-        yield from steady_packets(container, [stream], jumps)
+        yield from steady_packets(container, streams, jumps)
     except av.FFmpegError:
         return
 
@@ -378,14 +396,22 @@ def _decoded(container: InputContainer, stream: av.VideoStream, path: Path) -> I
     import av
 
     packets = broken = 0
-    for packet in _packets(container, stream):
+    in_turn = container.format.name == "avi"  # its stamps count packets, which frames leave in another order
+    stamps: list[int] = []
+    for packet in _packets(container, [stream]):
         packets += 1
+        stamp = packet.pts
         try:
             frames = packet.decode()
         except av.FFmpegError:
             broken += 1
             continue
-        yield from frames
+        if in_turn and stamp is not None and packet.size:
+            heapq.heappush(stamps, stamp)
+        for frame in frames:
+            if stamps:
+                frame.pts = heapq.heappop(stamps)
+            yield frame
     if broken > max(3, BROKEN_SHARE * packets):
         raise AvatarError(
             f"{path} is damaged:",
