@@ -24,7 +24,7 @@ BT709, BT2020 = 1, 9
 _GAMMA = 2.4  # of SDR displays, BT.1886
 WHITE = 203.0  # cd/m2, reference white of HDR, BT.2408
 DARK_WHITE = 100.0  # where the white of SDR (BT.1886) was put by converters that leave out BT.2408
-_DARK_PEAKS = 85.0, 118.0  # cd/m2 that a thousandth of such a recording exceeds
+_DARK_PEAKS = 97.0, 112.0  # cd/m2 that a thousandth of such a recording exceeds
 _DARK_TOP = 130.0  # cd/m2 that hardly a pixel of any of its frames exceeds
 _CLIPPED = 0.82  # of that light is exceeded by a hundredth: white was clipped there, and is not merely dim
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the nominal display, and its system gamma, BT.2100
@@ -70,6 +70,25 @@ def colour_of(frame: av.VideoFrame) -> ColourKind:
     if primaries not in _PRIMARIES:
         primaries = BT709 if transfer == BT709 else BT2020
     return ColourKind((transfer, primaries))
+
+
+def container_colours(stream: av.VideoStream) -> tuple[int, int, int] | None:
+    """Read transfer, primaries and matrix that a container gives, before anything is decoded; None for SDR BT.709."""
+    context = stream.codec_context
+    tags = context.color_trc, context.color_primaries, context.colorspace
+    return tags if tags[0] in (PQ, HLG) or tags[1] in _PRIMARIES.keys() - {BT709} else None
+
+
+def complete_colours(frame: av.VideoFrame, tags: tuple[int, int, int] | None) -> None:
+    """Give a frame whose coded stream leaves out its colours those of the container."""
+    if tags is None:
+        return
+    if frame.color_trc == UNTAGGED:
+        frame.color_trc = tags[0]
+    if frame.color_primaries == UNTAGGED:
+        frame.color_primaries = tags[1]
+    if frame.colorspace == UNTAGGED:
+        frame.colorspace = tags[2]
 
 
 @functools.lru_cache(maxsize=4)

@@ -147,6 +147,7 @@ class Look:
         width, height: Size in pixels.
         pixel: Width of a pixel by its height, from the container; None: from the coded stream, frame by frame.
         fields: "tff" or "bff" where the frames are interlaced, that field first; None: progressive.
+        colours: Transfer, primaries and matrix of the container, where it gives any but those of SDR BT.709.
         partly: Whether only those frames are interlaced that are marked as such.
         white: Light in cd/m2 of an HDR video that becomes the white of SDR.
     """
@@ -156,6 +157,7 @@ class Look:
     pixel: Fraction | None = None
     fields: str | None = None
     white: float = WHITE
+    colours: tuple[int, int, int] | None = None
     partly: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -163,6 +164,24 @@ def test_hdr_becomes_the_sdr_that_it_was_made_from(
     assert np.abs(image[:-1] - levels[:-1]).max() < 5
     assert image[-1] == pytest.approx(249, abs=5)  # highlights above white need room
     assert kinds(info) == ["tone-mapped"] and kind in info.treatments[0].text
+
+
+@pytest.mark.parametrize(("kind", "transfer"), [("PQ", 16), ("HLG", 18)])
+def test_colours_that_only_the_container_says_are_known(tmp_path: Path, kind: str, transfer: int) -> None:
+    frames = [coded(patches(hdr(PATCHES, kind, 203)))] * 3
+    options = {"preset": "ultrafast", "x265-params": "qp=4:log-level=none"}
+    path = film(tmp_path / "silent.mkv", frames, codec="libx265", pixel_format="yuv444p10le", options=options)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "v.mkv"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = transfer, 9, 9
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    info = read_info(tmp_path / "v.mkv")
+    assert kinds(info) == ["tone-mapped"] and kind in info.treatments[0].text
+    assert np.abs(columns(next(read_frames(info))) - PATCHES).max() < 6
 
 
 def test_highlights_keep_their_order(tmp_path: Path) -> None:

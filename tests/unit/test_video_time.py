@@ -217,3 +217,22 @@ def test_the_default_video_track_is_read_and_another_one_on_request(tmp_path: Pa
         assert kinds(info)[0] == "video-track"
     with pytest.raises(AvatarError, match=r"no video track 3.*--video-track"):
         read_info(path, video_track=3)
+
+
+@pytest.mark.parametrize("wanted", [None, 1])
+def test_a_track_of_previews_comes_last(tmp_path: Path, wanted: int | None) -> None:
+    with av.open(str(tmp_path / "v.mkv"), "w") as out:
+        for rate in (2, 25):
+            stream = out.add_stream("mpeg4", rate=rate)
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = Disposition.default if rate == 2 else Disposition(0)
+        for stream, rate, level in zip(out.streams.video, (2, 25), (60, 180), strict=True):
+            for k in range(2 * rate):
+                frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level + k % 9, np.uint8), "rgb24")
+                frame.pts, frame.time_base = k, Fraction(1, rate)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    info = read_info(tmp_path / "v.mkv", video_track=wanted)
+    assert (next(read_frames(info)).mean() > 120) == (wanted is None)
+    assert "fewer than 5 frames" in info.treatments[0].text or wanted == 1
