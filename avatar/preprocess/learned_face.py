@@ -1,7 +1,7 @@
 """Which face is learned: the only one, the one that the user names, or the one that moves and speaks.
 
-A first look at a few dozen frames is enough where one person is alone and talks. Otherwise small faces are looked for
-as well, and all mouths are watched for a few seconds.
+A first look at a few dozen frames is enough where one person is alone and talks, and where the picture is too small to
+hide another one. Otherwise small faces are looked for as well, and all mouths are watched for a few seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from avatar.preprocess.faces import (
     MIN_FACE,
     Person,
     ProbedFace,
+    distinct,
     face_colour,
     find_in_tiles,
     group,
@@ -37,7 +38,8 @@ from avatar.preprocess.speaker import choose, watch
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where that finds somebody
+SPARSE_FRAMES = 8  # are searched for small faces first, and all probes where that finds somebody
+OVERLOOKED = 0.1  # of the longer side of a picture: smaller faces escape the detector in the first look
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -80,37 +82,38 @@ class Probe:
         """What reads frames of the recording."""
         return ernerf if self.info.path.is_dir() else video
 
-    def find(self, detect: Callable[[int, np.ndarray], list[Face]], title: str) -> Samples:
-        """Call ``detect`` with the number and the image of each probe; its faces, in pixels of the upright source."""
-        x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
+    @property
+    def longer(self) -> int:
+        """Longer side in pixels of what is looked at."""
+        return self.part.side if self.part else max(self.info.width, self.info.height)
+
+    def find(self, detect: Callable[[np.ndarray], list[Face]], title: str, count: int = PROBE_FRAMES) -> Samples:
+        """Call ``detect`` with the image of each of ``count`` probes; its faces, in pixels of the upright source."""
+        x, y, side = self.part or (0, 0, self.longer)
         scale = min(1.0, PROBE_SIDE / side)
-        frames = self.reader.sample_frames(self.info, PROBE_FRAMES)
         found: Samples = []
-        for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES)):
+        for frame in log.track(self.reader.sample_frames(self.info, count), title, count):
             image = _reduced(frame[y : y + side, x : x + side], scale)
-            found.append([_in_source(face, image, x, y, scale) for face in detect(index, image)])
+            found.append([_in_source(face, image, x, y, scale) for face in detect(image)])
         return found
 
     def first_look(self) -> Samples:
         """Find the large faces, largest first; small ones only where there are no others."""
         with Landmarker(num_faces=3) as landmarker:
             return self.find(
-                lambda _, image: landmarker.detect(image) or find_in_tiles(landmarker, image), "looking for the face"
+                lambda image: distinct(landmarker.detect(image)) or find_in_tiles(landmarker, image),
+                "looking for the face",
             )
 
     def search(self, samples: Samples) -> Samples:
         """Find small faces as well; ``samples`` themselves where that finds nobody who is there most of the time."""
         with Landmarker(num_faces=4) as landmarker:
 
-            def everywhere(index: int, image: np.ndarray) -> list[Face]:
+            def everywhere(image: np.ndarray) -> list[Face]:
                 return find_in_tiles(landmarker, image, landmarker.detect(image))
 
-            def now_and_then(index: int, image: np.ndarray) -> list[Face]:
-                return everywhere(index, image) if index % SPARSE == 0 else []
-
-            few = self.find(now_and_then, "looking for more faces")
-            sparse = few[::SPARSE]
-            if len(frequent(group(sparse), len(sparse))) <= len(frequent(group(samples), len(samples))):
+            few = self.find(everywhere, "looking for more faces", SPARSE_FRAMES)
+            if len(frequent(group(few), len(few))) <= len(frequent(group(samples), len(samples))):
                 return samples
             return self.find(everywhere, "looking for small faces")
 
@@ -140,7 +143,8 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     probe = Probe(info=info, part=config.square)
     first = probe.first_look()
     found = lasting(group(first))
-    if config.face is None and _plain(found, has_audio=config.audio):
+    hidden = OVERLOOKED * probe.longer > MIN_FACE  # whether somebody of a size to learn may have been overlooked
+    if config.face is None and not hidden and _plain(found, has_audio=config.audio):
         return _alone(info, config, first)
     samples = probe.search(first)
     people = lasting(group(samples))

@@ -62,7 +62,8 @@ def prepare(
             from avatar.preprocess import report
 
             report.tell(ctx)
-            if text := held_out_text(ctx.frames, ctx.test_start, ctx.person.result(IngestResult).fps):
+            fps = ctx.person.result(IngestResult).fps
+            if config.held_out_s == "auto" and (text := held_out_text(ctx.frames, ctx.test_start, fps)):
                 log.info(text)
 
 

@@ -158,7 +158,9 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     Raises:
         AvatarError: Several faces compete.
     """
-    living = [mouth for mouth in mouths if not mouth.person.still and _is_face(mouth)] or list(mouths)
+    # What looks still, or is too small to be learned, must talk to be more than a picture or a pattern.
+    living = [m for m in mouths if m.movement >= TALKS or not (m.person.still or m.person.height < MIN_FACE)]
+    living = living or list(mouths)
     most = max(mouth.movement for mouth in living)
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living
@@ -174,11 +176,6 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     if len(left) > 1:
         return largest.person, "it is the largest of those that speak" if talking else "it is the largest"
     return largest.person, "it moves and speaks" if talking else "it moves"
-
-
-def _is_face(mouth: Mouth) -> bool:
-    """Whether a detection can be trusted: one that is too small to be learned must talk to be more than a pattern."""
-    return mouth.person.height >= MIN_FACE or mouth.movement >= TALKS
 
 
 def _rivals(people: Sequence[Person], path: Path) -> AvatarError:
