@@ -20,7 +20,7 @@ TRAINING = (
     Mutation(
         "NaN gradient on the CPU",
         "avatar/train/trainer.py",
-        "if look and not all_finite:",
+        "if look and not steady:",
         "if look and not finite:",
         (f"{_LOSS}::test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing",),
         "One broken gradient makes the whole model NaN.",
@@ -28,7 +28,7 @@ TRAINING = (
     Mutation(
         "NaN gradient on a GPU",
         "avatar/train/trainer.py",
-        "(finite & all_finite).float()",
+        "(finite & steady).float()",
         "finite.float()",
         ("tests/unit/test_device.py::test_not_a_number_takes_the_unseen_steps_back",),
         "One broken gradient makes the whole model NaN, unseen.",

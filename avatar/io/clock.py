@@ -1,4 +1,4 @@
-"""One clock for every reader: time stamps that start again or leap in the middle of a file go on where they were.
+"""One clock for every reader: time stamps that start again or leap go on where they were.
 
 Transport streams joined end to end, recorders that restarted and counters that ran over (33 bits in MPEG) leave files
 whose stamps go back, or hours forward, between two packets. All tracks jump together there, so one correction moves
@@ -56,11 +56,20 @@ class _Track:
     video: bool
     offset: int = 0  # added to the stamps of the present part
     last: int | None = None  # stamp of the newest packet, as it is in the file
+    shown: int = 0  # when that packet is shown
     ordered: bool = True  # that stamp is a decoding stamp
     end: int = -(1 << 62)  # mended time at which the newest frame ends
 
     def seconds(self, ticks: int) -> float:
         return ticks * self.base.numerator / self.base.denominator
+
+    def leap(self, packet: _Packet, stamp: int) -> float:
+        """Seconds from the newest packet to this one: by decoding stamps, or when shown where one has none."""
+        if self.last is None:
+            return 0.0
+        if self.ordered and packet.dts is not None:
+            return self.seconds(stamp - self.last)
+        return self.seconds(_shown(packet, stamp) - self.shown)
 
     def follow(self, packet: _Packet, stamp: int) -> None:
         """Note a packet of the present part, and mend its stamps."""
@@ -68,8 +77,8 @@ class _Track:
             self.step = packet.duration
         elif self.last is not None and 0 < self.seconds(stamp - self.last) < _LONGEST_STEP:
             self.step = stamp - self.last
-        self.last, self.ordered = stamp, packet.dts is not None
-        self.end = max(self.end, _shown(packet, stamp) + self.offset + self.step)
+        self.last, self.shown, self.ordered = stamp, _shown(packet, stamp), packet.dts is not None
+        self.end = max(self.end, self.shown + self.offset + self.step)
         if self.offset:
             packet.pts = None if packet.pts is None else packet.pts + self.offset
             packet.dts = None if packet.dts is None else packet.dts + self.offset
@@ -146,7 +155,7 @@ class _Clock:
     def _jumps(self, track: _Track, packet: _Packet, stamp: int) -> bool:
         if track.last is None:
             return False
-        leap = track.seconds(stamp - track.last)
+        leap = track.leap(packet, stamp)
         if leap < 0:
             return leap < -(_BACK if track.ordered and packet.dts is not None else _BACK_REORDERED)
         if leap <= _LEAP or (not self.joins and len(self._active()) < 2):
@@ -175,7 +184,7 @@ class _Clock:
                 return [*self.release(), *self.take(packet)]
             hold.packets.append((packet, stamp))
         elif self._jumps(track, packet, stamp):
-            hold.behind[index] = packet, stamp, track.seconds(stamp - (track.last or 0))
+            hold.behind[index] = packet, stamp, track.leap(packet, stamp)
             hold.packets.append((packet, stamp))
             hold.began[index] = stamp
         else:

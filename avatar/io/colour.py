@@ -24,25 +24,23 @@ BT709, BT2020 = 1, 9
 _GAMMA = 2.4  # of SDR displays, BT.1886
 WHITE = 203.0  # cd/m2, reference white of HDR, BT.2408
 DARK_WHITE = 100.0  # where the white of SDR (BT.1886) was put by converters that leave out BT.2408
-_DARK_PEAKS = 85.0, 118.0  # cd/m2 that a thousandth of such a recording exceeds
+_DARK_PEAKS = 97.0, 112.0  # cd/m2 that a thousandth of such a recording exceeds
+_DARK_TOP = 130.0  # cd/m2 that hardly a pixel of any of its frames exceeds
 _CLIPPED = 0.82  # of that light is exceeded by a hundredth: white was clipped there, and is not merely dim
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the nominal display, and its system gamma, BT.2100
 _SHOULDER = 0.95  # of the SDR signal: what is brighter is compressed
 _NODES = 49  # of the table, per side
 _D65, _DCI = (0.3127, 0.3290), (0.314, 0.351)
-# Chromaticities of red, green, blue and white, H.273. Those of BT.601 with 625 lines (5), which many telephones write,
-# are within three levels of BT.709 on skin, and are taken for it.
+# Chromaticities of red, green, blue and white, H.273. Those of BT.601 (5, 6, 7, 22) belong to no screen of today: many
+# telephones and encoders write them beside pictures of BT.709, and players show them as such. So they are left alone.
 _PRIMARIES = {
     BT709: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65),
     4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), (0.310, 0.316)),  # BT.470 M
-    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # BT.601, 525 lines
-    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # SMPTE 240M
     BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
     11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _DCI),  # DCI-P3
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
-    22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),  # EBU 3213
 }
-_NAMES = {BT709: "BT.709", 6: "BT.601", 7: "SMPTE 240M", BT2020: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+_NAMES = {BT709: "BT.709", BT2020: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 
 
 class ColourKind(tuple[int, int]):
@@ -72,6 +70,25 @@ def colour_of(frame: av.VideoFrame) -> ColourKind:
     if primaries not in _PRIMARIES:
         primaries = BT709 if transfer == BT709 else BT2020
     return ColourKind((transfer, primaries))
+
+
+def container_colours(stream: av.VideoStream) -> tuple[int, int, int] | None:
+    """Read transfer, primaries and matrix that a container gives, before anything is decoded; None for SDR BT.709."""
+    context = stream.codec_context
+    tags = context.color_trc, context.color_primaries, context.colorspace
+    return tags if tags[0] in (PQ, HLG) or tags[1] in _PRIMARIES.keys() - {BT709} else None
+
+
+def complete_colours(frame: av.VideoFrame, tags: tuple[int, int, int] | None) -> None:
+    """Give a frame whose coded stream leaves out its colours those of the container."""
+    if tags is None:
+        return
+    if frame.color_trc == UNTAGGED:
+        frame.color_trc = tags[0]
+    if frame.color_primaries == UNTAGGED:
+        frame.color_primaries = tags[1]
+    if frame.colorspace == UNTAGGED:
+        frame.colorspace = tags[2]
 
 
 @functools.lru_cache(maxsize=4)
@@ -132,8 +149,8 @@ def _adapted(white: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.linalg.inv(bradford) @ np.diag((bradford @ wanted) / (bradford @ white)) @ bradford
 
 
-def peak_light(frame: av.VideoFrame, kind: ColourKind) -> tuple[float, float]:
-    """Light in cd/m2 that a hundredth and a thousandth of an HDR frame exceed."""
+def peak_light(frame: av.VideoFrame, kind: ColourKind) -> tuple[float, float, float]:
+    """Light in cd/m2 that a hundredth, a thousandth and a ten-thousandth of an HDR frame exceed."""
     from av.video.reformatter import Colorspace, Interpolation
 
     scale = max(1, max(frame.width, frame.height) // 320)
@@ -142,16 +159,19 @@ def peak_light(frame: av.VideoFrame, kind: ColourKind) -> tuple[float, float]:
         src_colorspace=Colorspace.BT2020 if frame.colorspace == UNTAGGED else None,
     )  # fmt: skip
     light = display_light(small.to_ndarray() / 65535, kind).max(-1)
-    return WHITE * float(np.percentile(light, 99)), WHITE * float(np.percentile(light, 99.9))
+    hundredth, thousandth, top = np.percentile(light, (99, 99.9, 99.99)) * WHITE
+    return float(hundredth), float(thousandth), float(top)
 
 
-def white_of(peaks: list[tuple[float, float]]) -> float:
+def white_of(peaks: list[tuple[float, float, float]]) -> float:
     """Choose the light in cd/m2 that becomes the white of SDR, from the peaks of some frames."""
     if not peaks:
         return WHITE
-    hundredth, thousandth = np.mean(peaks, axis=0)
+    hundredth, thousandth, _ = np.mean(peaks, axis=0)
     low, high = _DARK_PEAKS
-    return DARK_WHITE if low < thousandth < high and hundredth > _CLIPPED * thousandth else WHITE
+    brightest = max(top for _, _, top in peaks)
+    dark = low < thousandth < high and brightest < _DARK_TOP and hundredth > _CLIPPED * thousandth
+    return DARK_WHITE if dark else WHITE
 
 
 class ColourGraph:

@@ -147,6 +147,8 @@ class Look:
         width, height: Size in pixels.
         pixel: Width of a pixel by its height, from the container; None: from the coded stream, frame by frame.
         fields: "tff" or "bff" where the frames are interlaced, that field first; None: progressive.
+        colours: Transfer, primaries and matrix of the container, where it gives any but those of SDR BT.709.
+        partly: Whether only those frames are interlaced that are marked as such.
         white: Light in cd/m2 of an HDR video that becomes the white of SDR.
     """
 
@@ -155,6 +157,8 @@ class Look:
     pixel: Fraction | None = None
     fields: str | None = None
     white: float = WHITE
+    colours: tuple[int, int, int] | None = None
+    partly: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,9 @@ class Developer:
                 shapes.append(self._pixels.next())
                 yield frame
 
-        fields = self._look.fields
-        source = noted() if fields is None else deinterlaced(noted(), fields, self._stream.time_base)
+        look = self._look
+        base = self._stream.time_base
+        source = noted() if look.fields is None else deinterlaced(noted(), look.fields, base, look.partly)
         for frame in source:
             yield Shot(frame, shapes.popleft())
 
@@ -238,8 +243,13 @@ def check_colours(frame: av.VideoFrame, kind: ColourKind, path: Any) -> None:
         )
 
 
-def deinterlaced(frames: Iterator[av.VideoFrame], fields: str, time_base: Fraction | None) -> Iterator[av.VideoFrame]:
-    """Deinterlace frames by Bob Weaver (bwdif): one frame for every frame, at the time of its first field."""
+def deinterlaced(
+    frames: Iterator[av.VideoFrame], fields: str, time_base: Fraction | None, partly: bool = False
+) -> Iterator[av.VideoFrame]:
+    """Deinterlace frames by Bob Weaver (bwdif): one frame for every frame, at the time of its first field.
+
+    With ``partly``, frames that are not marked as interlaced are kept.
+    """
     from av.error import BlockingIOError, EOFError
     from av.filter import Graph
 
@@ -263,9 +273,8 @@ def deinterlaced(frames: Iterator[av.VideoFrame], fields: str, time_base: Fracti
             graph = Graph()
             base: Any = time_base or frame.time_base
             source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
-            graph.link_nodes(
-                source, graph.add("bwdif", mode="send_frame", parity=fields, deint="all"), graph.add("buffersink")
-            ).configure()
+            bwdif = graph.add("bwdif", mode="send_frame", parity=fields, deint="interlaced" if partly else "all")
+            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
         yield from pulled(graph, frame)
     yield from pulled(graph, None)
 

@@ -39,6 +39,7 @@ class Survey:
         peaks: Light in cd/m2 of the brightest parts of some HDR frames (see :func:`avatar.io.colour.peak_light`).
         flagged: Frames that are marked as interlaced.
         fields: Frames per what their lines show: "tff", "bff" or "progressive".
+        flagged_fields: The same of the frames that are marked as interlaced.
         times: Seconds of every frame, span by span.
         changes: Levels by which a frame differs from the one before; NaN at the beginning of a span.
     """
@@ -47,9 +48,10 @@ class Survey:
     orientations: Counter[Orientation] = field(default_factory=Counter)
     colours: Counter[ColourKind] = field(default_factory=Counter)
     pixels: Counter[Fraction] = field(default_factory=Counter)
-    peaks: list[tuple[float, float]] = field(default_factory=list)
+    peaks: list[tuple[float, float, float]] = field(default_factory=list)
     flagged: int = 0
     fields: Counter[str] = field(default_factory=Counter)
+    flagged_fields: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
 
@@ -66,8 +68,17 @@ class Survey:
         told = self.fields["tff"] + self.fields["bff"] + self.fields["progressive"]
         if self.flagged > 0.5 * len(self.times):
             return order if combed >= _COMBED * told else None
+        if self.partly:
+            return order
         sure = combed >= max(_LEAST_COMBED, _COMBED_UNFLAGGED * told, _COMBED * len(self.times))
         return order if sure else None
+
+    @property
+    def partly(self) -> bool:
+        """Whether only the frames that are marked as interlaced are so, and they are the fewer ones."""
+        combed = max(self.flagged_fields["tff"], self.flagged_fields["bff"])
+        told = combed + self.flagged_fields["progressive"]
+        return self.flagged <= 0.5 * len(self.times) and combed >= max(_LEAST_COMBED, _COMBED * told)
 
     def step(self) -> float | None:
         """Median seconds from a frame to the next one."""
@@ -109,7 +120,9 @@ def survey(
             found.pixels[shape] += 1
             found.flagged += frame.interlaced_frame
             if frame.height <= _MOST_LINES:
-                found.fields[fields.look(frame)] += 1
+                seen = fields.look(frame)
+                found.fields[seen] += 1
+                found.flagged_fields[seen] += frame.interlaced_frame
             image = _small(frame)
             same = before is not None and before.shape == image.shape
             found.changes.append(change(before, image) if before is not None and same else float("nan"))

@@ -27,6 +27,7 @@ _CARRIES = {
     AudioContent.SOUND: "has no voice",
     AudioContent.VOICE: "is spoken, too",
 }
+_LEAST_RATE = 5  # frames per second; previews have fewer, and come behind a track that moves
 _NO_VIDEO = ("attached_pic", "timed_thumbnails", "still_image")  # a cover or a list of previews does not move
 
 
@@ -49,7 +50,7 @@ def video_track(container: InputContainer, path: Path | str, wanted: int | None 
     usable = [s for s in moving if s.codec_context is not None]
     if not usable:
         raise AvatarError(f"{path} is coded in a way that FFmpeg does not know.", fix="Convert it to mp4 (H.264).")
-    return min(usable, key=_rank)
+    return min(usable, key=lambda s: (_is_slow(s), *_rank(s)))
 
 
 def video_track_treatments(container: InputContainer, chosen: VideoStream, wanted: int | None) -> tuple[Treatment, ...]:
@@ -58,7 +59,13 @@ def video_track_treatments(container: InputContainer, chosen: VideoStream, wante
     if len(moving) < 2:
         return ()
     number = [s.index for s in moving].index(chosen.index) + 1
-    why = "as asked for" if wanted is not None else "the default one" if _has(chosen, "default") else "the first"
+    if wanted is not None:
+        why = "as asked for"
+    elif (first := min(moving, key=_rank)).index != chosen.index and first.codec_context is not None:
+        other = [s.index for s in moving].index(first.index) + 1
+        why = f"track {other} has fewer than {_LEAST_RATE} frames per second"
+    else:
+        why = "the default one" if _has(chosen, "default") else "the first"
     return (Treatment("video-track", f"Video track {number} of {len(moving)} was taken: {why}."),)
 
 
@@ -171,6 +178,10 @@ def _told_channel(stream: AudioStream, channel: int) -> Treatment:
 
 def _has(stream: Any, name: str) -> bool:
     return bool(stream.disposition & getattr(type(stream.disposition), name))
+
+
+def _is_slow(stream: VideoStream) -> bool:
+    return bool(stream.average_rate) and stream.average_rate < _LEAST_RATE
 
 
 def _rank(stream: Any) -> tuple[bool, bool, int]:

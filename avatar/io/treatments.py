@@ -114,7 +114,10 @@ def _fields(seen: Survey) -> Iterator[Treatment]:
     if seen.interlaced is not None:
         order = "top" if seen.interlaced == "tff" else "bottom"
         flag = "" if seen.flagged else ", though it is not marked as such"
-        yield Treatment("deinterlaced", f"The picture was interlaced ({order} field first){flag}; it was deinterlaced.")
+        part = "in some parts " if seen.partly else ""
+        yield Treatment(
+            "deinterlaced", f"The picture was interlaced {part}({order} field first){flag}; it was deinterlaced."
+        )
     elif seen.flagged > 0.5 * len(seen.times):
         yield Treatment("interlaced-flag", "The file is marked as interlaced, but its frames are not; they were kept.")
 

@@ -5,8 +5,9 @@ What had to be done to a recording for that is told in words (:attr:`VideoInfo.t
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,8 +22,8 @@ from avatar.io import tracks
 from avatar.io.audio import SAMPLE_RATE as SAMPLE_RATE
 from avatar.io.audio import read_audio as read_audio
 from avatar.io.cadence import find_cadence
-from avatar.io.clock import Jump, is_joinable, steady_packets
-from avatar.io.colour import white_of
+from avatar.io.clock import Jump, is_joinable, steady_packets, timed_streams
+from avatar.io.colour import complete_colours, container_colours, white_of
 from avatar.io.frames import Developer, Look, Shot, near_turn, pixel_shape
 from avatar.io.media import Treatment, open_media
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
@@ -97,6 +98,7 @@ class _Scan:
         jumps: Places where time stamps started again or leapt.
         declared_pixel: Width of a pixel by its height, as the header says.
         pixel: Shape of a pixel that the container gives; None where it leaves that to the coded stream.
+        colours: See :class:`avatar.io.frames.Look`.
         has_audio: Whether there is an audio track.
         treatments: Which track was taken.
     """
@@ -108,6 +110,7 @@ class _Scan:
     jumps: list[Jump]
     declared_pixel: Fraction | None
     pixel: Fraction | None
+    colours: tuple[int, int, int] | None
     has_audio: bool
     treatments: tuple[Treatment, ...]
 
@@ -144,7 +147,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
     frame_rate(float(fps), f"{path}: the number of frames per second")
     duration = end - start if cadence is not None else span + last
     _check_count(duration, fps, len(times), path)
-    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks))
+    look = Look(*seen.size, scan.pixel, seen.interlaced, white_of(seen.peaks), scan.colours, seen.partly)
     turn = seen.orientations.most_common(1)[0][0]
     return VideoInfo(
         path=path, width=look.width, height=look.height, rotation=turn.turn, fps=fps, start=start, duration=duration,
@@ -161,12 +164,16 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
 def _scan(path: Path, wanted: int | None) -> _Scan:
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
-        declared, pixel = stream.sample_aspect_ratio, _container_pixel(stream)
+        declared, pixel, colours = stream.sample_aspect_ratio, _container_pixel(stream), container_colours(stream)
         times: list[int] = []
         jumps: list[Jump] = []
-        newest, held = -math.inf, 0
-        for packet in _packets(container, stream, jumps):
+        newest, held, end = -math.inf, 0, 0.0
+        for packet in _packets(container, timed_streams(container), jumps):
             stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None and packet.time_base:
+                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index != stream.index:
+                continue
             if stamp is not None and packet.size and not packet.is_discard:
                 times.append(stamp)
                 if stamp >= newest:
@@ -182,14 +189,25 @@ def _scan(path: Path, wanted: int | None) -> _Scan:
         return _Scan(
             times=np.sort(np.array(times, np.float64)) * base,
             held=min(held * base, MOST_SECONDS_BETWEEN),
-            announced=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0,
+            announced=_announced(container, stream, end),
             nominal=stream.average_rate or stream.guessed_rate,
             jumps=jumps,
             declared_pixel=declared,
             pixel=pixel,
+            colours=colours,
             has_audio=bool(container.streams.audio),
             treatments=tracks.video_track_treatments(container, stream, wanted),
         )
+
+
+def _announced(container: InputContainer, stream: av.VideoStream, end: float) -> float:
+    """Seconds of video that the header promises; ``end`` is where the last packet of any track ends."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    whole = (container.duration or 0) / 1_000_000 if "matroska" in container.format.name else 0.0
+    # It is that of the longest track, which subtitles may be.
+    other = len(timed_streams(container)) < len(container.streams)
+    return 0.0 if other or end >= TRUNCATED_SHARE * whole else whole
 
 
 def _container_pixel(stream: av.VideoStream) -> Fraction | None:
@@ -199,21 +217,25 @@ def _container_pixel(stream: av.VideoStream) -> Fraction | None:
 
 
 def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
-    """Look at a few spans of a video, at all of a short one, and at the beginning of one that cannot be sought in."""
+    """Look at a few spans of a video; at all of a short one.
+
+    Of one that cannot be sought in, it is the beginning.
+    """
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
         _use_threads(container, stream)
         large = math.prod(declared_size(stream)) > LARGE_PIXELS
+        most = SPAN_FRAMES // 2 if large else SPAN_FRAMES
 
         def spans() -> Iterator[Iterator[av.VideoFrame]]:
             if scan.jumps or len(scan.times) <= SURVEYED_WHOLE // (2 if large else 1):
-                yield _first(_decoded(container, stream, path), 2 * SURVEYED_WHOLE)
+                yield _first(_decoded(container, stream, path, scan.colours), 2 * SURVEYED_WHOLE)
                 return
             for k in range(SPANS):
                 if k:
                     time = scan.times[0] + k / SPANS * (scan.times[-1] - scan.times[0])
                     container.seek(int(time * 1_000_000), backward=True)
-                yield _first(_decoded(container, stream, path), SPAN_FRAMES // 2 if large else SPAN_FRAMES)
+                yield _first(_decoded(container, stream, path, scan.colours), most)
 
         seen = survey(spans(), stream, scan.pixel, path)
     if not seen.times:
@@ -293,7 +315,7 @@ def read_frames(info: VideoInfo) -> Iterator[np.ndarray]:
         count = 0
         held: Shot | None = None
         held_time = 0.0
-        for shot in developer.shots(_decoded(container, stream, info.path)):
+        for shot in developer.shots(_decoded(container, stream, info.path, _look(info).colours)):
             time = shot.time - info.start if shot.time is not None else held_time + 1 / float(info.fps)
             if held is not None:
                 if time <= held_time:
@@ -323,12 +345,12 @@ def sample_frames(info: VideoInfo, count: int) -> Iterator[np.ndarray]:
         stream = _video_stream(container, info.path, info.track)
         _use_threads(container, stream)
         developer = Developer(_look(info), stream)
-        shots = developer.shots(_decoded(container, stream, info.path))
+        shots = developer.shots(_decoded(container, stream, info.path, _look(info).colours))
         newest: Shot | None = None
         for time in wanted:
             if seeking:
                 container.seek(int(time * 1_000_000), backward=True)
-                shots = developer.shots(_decoded(container, stream, info.path))
+                shots = developer.shots(_decoded(container, stream, info.path, _look(info).colours))
             for shot in shots:
                 newest = shot
                 if shot.time is None or shot.time >= time:
@@ -364,28 +386,39 @@ def declared_size(stream: av.VideoStream) -> tuple[int, int]:
     return stream.codec_context.width, stream.codec_context.height
 
 
-def _packets(container: InputContainer, stream: Stream, jumps: list[Jump] | None = None) -> Iterator[av.Packet[Any]]:
+def _packets(
+    container: InputContainer, streams: Sequence[Stream], jumps: list[Jump] | None = None
+) -> Iterator[av.Packet[Any]]:
     """Demux to the end; an error in the container ends the stream, as a player does it."""
     import av
 
     try:
-        yield from steady_packets(container, [stream], jumps)
+        yield from steady_packets(container, streams, jumps)
     except av.FFmpegError:
         return
 
 
-def _decoded(container: InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+def _decoded(
+    container: InputContainer, stream: av.VideoStream, path: Path, colours: tuple[int, int, int] | None
+) -> Iterator[av.VideoFrame]:
     import av
 
     packets = broken = 0
-    for packet in _packets(container, stream):
+    stamps: list[int] = []  # of an AVI: they count packets, which frames leave in another order
+    for packet in _packets(container, [stream]):
         packets += 1
         try:
             frames = packet.decode()
         except av.FFmpegError:
             broken += 1
             continue
-        yield from frames
+        if packet.size and packet.pts is not None and container.format.name == "avi":
+            heapq.heappush(stamps, packet.pts)
+        for frame in frames:
+            if stamps:
+                frame.pts = heapq.heappop(stamps)
+            complete_colours(frame, colours)
+            yield frame
     if broken > max(3, BROKEN_SHARE * packets):
         raise AvatarError(
             f"{path} is damaged:",

@@ -119,7 +119,7 @@ def refuse_other_version(out: Path) -> None:
     if found != FORMAT:
         raise AvatarError(
             f"{out} was prepared by another version.", why="Avatars may have been trained from what is in it.",
-            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {out} --force` to make it anew.",
+            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {log.word(out)} --force` to make it anew.",
         )  # fmt: skip
 
 

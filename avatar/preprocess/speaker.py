@@ -20,9 +20,8 @@ MIN_SPANS = 2  # in which a face must be seen
 SPAN_SECONDS = 1.0
 SPAN_RATE = 25.0  # frames per second that are looked at, at most
 MOST_SECONDS = 300.0  # of the recording that the spans are taken from
-TALKS = (
-    0.006  # spread of the lip gap within a second, in face heights: listeners 0.001, noisy stills 0.003, voices 0.014
-)
+# Spread of the lip gap within a second, in face heights: listeners have 0.001, noisy stills 0.003, speakers 0.014.
+TALKS = 0.006
 LESS = 0.5  # a mouth that moves less than this share of another one does not compete with it
 RIVAL_SIZE = 0.8  # where nobody speaks, a face of this share of the largest one's height competes with it
 RIVAL_SHARE = 0.3  # share of the frames that show the largest face in which one that competes is seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -165,6 +166,24 @@ def test_hdr_becomes_the_sdr_that_it_was_made_from(
     assert kinds(info) == ["tone-mapped"] and kind in info.treatments[0].text
 
 
+@pytest.mark.parametrize(("kind", "transfer"), [("PQ", 16), ("HLG", 18)])
+def test_colours_that_only_the_container_says_are_known(tmp_path: Path, kind: str, transfer: int) -> None:
+    frames = [coded(patches(hdr(PATCHES, kind, 203)))] * 3
+    options = {"preset": "ultrafast", "x265-params": "qp=4:log-level=none"}
+    path = film(tmp_path / "silent.mkv", frames, codec="libx265", pixel_format="yuv444p10le", options=options)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "v.mkv"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = transfer, 9, 9
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    info = read_info(tmp_path / "v.mkv")
+    assert kinds(info) == ["tone-mapped"] and kind in info.treatments[0].text
+    assert np.abs(columns(next(read_frames(info))) - PATCHES).max() < 6
+
+
 def test_highlights_keep_their_order(tmp_path: Path) -> None:
     levels = np.repeat(np.array([200.0, 255, 300]), 3).reshape(-1, 3)
     frames = [coded(patches(hdr(levels, "PQ", 203)))] * 3
@@ -182,6 +201,16 @@ def test_sdr_that_was_put_at_100_nits_is_not_dark(tmp_path: Path) -> None:
     info = read_info(film(tmp_path / "v.mkv", frames, codec="ffv1", pixel_format="yuv444p10le", tags=tags))
     assert np.abs(columns(next(read_frames(info)))[:-1] - levels[:-1]).max() < 5
     assert "white at 100" in info.treatments[0].text
+
+
+def test_a_dim_recording_with_a_few_highlights_stays_dim(tmp_path: Path) -> None:
+    levels = np.array([[60.0, 50, 40], [189.0, 189, 189], [255.0, 255, 255]])
+    which = np.zeros((320, 320), int)
+    which[:16], which[100:108, 100:108] = 1, 2
+    signal = hdr(levels, "PQ", 203)[which]
+    tags = {"color_trc": 16, "color_primaries": 9, "colorspace": 9}
+    info = read_info(film(tmp_path / "v.mkv", [coded(signal)] * 3, codec="ffv1", pixel_format="yuv444p10le", tags=tags))
+    assert np.abs(next(read_frames(info))[300, 20].astype(int) - levels[0]).max() < 4
 
 
 def test_a_dim_recording_stays_dim(tmp_path: Path) -> None:
@@ -208,6 +237,7 @@ def test_wide_primaries_of_sdr_are_converted(tmp_path: Path) -> None:
     [
         {}, {"color_trc": 1, "color_primaries": 1, "colorspace": 1},
         {"color_trc": 6, "color_primaries": 5, "colorspace": 6},
+        {"color_trc": 6, "color_primaries": 6, "colorspace": 6},
     ],
 )  # fmt: skip
 def test_ordinary_colours_are_left_alone(tmp_path: Path, tags: dict[str, int]) -> None:
@@ -254,6 +284,19 @@ def test_interlaced_frames_are_deinterlaced(tmp_path: Path, top_first: bool, fla
     assert np.mean([combs(image) for image in woven(frames, top_first)]) > 3
     # every frame shows the moment of its first field
     assert np.mean([error(images[k], frames[2 * k]) for k in range(5, 35)]) < 4
+
+
+def test_interlaced_parts_between_progressive_ones_are_deinterlaced(tmp_path: Path) -> None:
+    frames = moving(60, noise=0.5, width=128, height=128)
+    plain = {"qp": "2", "preset": "ultrafast"}
+    parts = (woven(frames), plain | {"x264-params": "tff=1"}), (frames, plain)
+    data = [film(tmp_path / "part.ts", part, options=options).read_bytes() for part, options in parts]
+    (tmp_path / "v.ts").write_bytes(b"".join(data))
+    info = read_info(tmp_path / "v.ts")
+    images = list(read_frames(info))
+    assert kinds(info) == ["joined", "deinterlaced"] and "in some parts" in info.treatments[1].text
+    assert np.mean([combs(image) for image in images[:30]]) < 1
+    assert max(error(image, frame) for image, frame in zip(images[30:], frames, strict=True)) < 2
 
 
 def test_progressive_frames_that_are_marked_as_interlaced_are_kept(tmp_path: Path) -> None:

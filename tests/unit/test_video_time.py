@@ -78,15 +78,26 @@ def test_a_last_frame_that_is_held_is_whole(tmp_path: Path) -> None:
     assert kinds(info) == ["held-frame"]
 
 
-def test_a_first_frame_that_is_held_keeps_its_time(tmp_path: Path) -> None:
-    info = read_info(film(tmp_path / "v.mp4", moving(75), times=[0, *(2 + k / 25 for k in range(74))]))
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_first_frame_that_is_held_keeps_its_time(tmp_path: Path, suffix: str) -> None:
+    options = {"qp": "2", "preset": "veryfast", "bf": "2"}
+    times = [0, *(2 + k / 25 for k in range(74))]
+    info = read_info(film(tmp_path / f"v{suffix}", moving(75), times=times, options=options))
     shown = numbers(info)
     assert (info.fps, len(shown)) == (25, 124) and info.duration == pytest.approx(4.96, abs=0.01)
     assert shown[-73:] == list(range(2, 75)) and set(shown[:-73]) == {0, 1}
+    assert kinds(info) == ["even-rate"]
 
 
-def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path) -> None:
-    path = film(tmp_path / "v.mp4", moving(100, noise=20), last=0.1, container={"movflags": "faststart"})
+def test_frames_of_an_avi_come_in_order(tmp_path: Path) -> None:
+    options = {"qp": "2", "preset": "veryfast", "bf": "2"}  # frames are stored in another order than shown
+    info = read_info(film(tmp_path / "v.avi", moving(60), options=options))
+    assert numbers(info) == list(range(60))
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".mp4", {"movflags": "faststart"}), (".mkv", {})])
+def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
+    path = film(tmp_path / f"v{suffix}", moving(100, noise=20), last=0.1, container=options)
     path.write_bytes(path.read_bytes()[: int(0.7 * path.stat().st_size)])
     with pytest.raises(AvatarError, match="is cut off"):
         read_info(path)
@@ -207,3 +218,22 @@ def test_the_default_video_track_is_read_and_another_one_on_request(tmp_path: Pa
         assert kinds(info)[0] == "video-track"
     with pytest.raises(AvatarError, match=r"no video track 3.*--video-track"):
         read_info(path, video_track=3)
+
+
+@pytest.mark.parametrize("wanted", [None, 1])
+def test_a_track_of_previews_comes_last(tmp_path: Path, wanted: int | None) -> None:
+    with av.open(str(tmp_path / "v.mkv"), "w") as out:
+        for rate in (2, 25):
+            stream = out.add_stream("mpeg4", rate=rate)
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            stream.disposition = Disposition.default if rate == 2 else Disposition(0)
+        for stream, rate, level in zip(out.streams.video, (2, 25), (60, 180), strict=True):
+            for k in range(2 * rate):
+                frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level + k % 9, np.uint8), "rgb24")
+                frame.pts, frame.time_base = k, Fraction(1, rate)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    info = read_info(tmp_path / "v.mkv", video_track=wanted)
+    assert (next(read_frames(info)).mean() > 120) == (wanted is None)
+    assert "fewer than 5 frames" in info.treatments[0].text or wanted == 1
