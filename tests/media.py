@@ -69,8 +69,13 @@ def write_sound(path: Path, seconds: float, amplitude: float = 0.3) -> Path:
     return path
 
 
+def talking_frames(count: int) -> list[np.ndarray]:
+    """The portrait swaying a little, its mouth opening and closing."""
+    faces = [with_open_mouth(portrait(), pixels) for pixels in (0.0, 6.0, 9.0, 3.0)]
+    return [shifted(faces[k % 4], 3 * np.sin(k / 7), 2 * np.cos(k / 5)) for k in range(count)]
+
+
 def talking(path: Path, seconds: float = 6.0, fps: float = FPS) -> Path:
-    """A video of the portrait swaying a little, with sound."""
-    face = portrait()
-    frames = [shifted(face, 3 * np.sin(k / 7), 2 * np.cos(k / 5)) for k in range(round(seconds * fps))]
-    return write_video(path, frames, write_sound(path.with_suffix(".wav"), seconds), fps)
+    """A video of :func:`talking_frames`, with sound."""
+    sound = write_sound(path.with_suffix(".wav"), seconds)
+    return write_video(path, talking_frames(round(seconds * fps)), sound, fps)

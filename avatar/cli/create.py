@@ -12,7 +12,7 @@ from avatar import log
 from avatar.backends import EncodingName, RendererName
 from avatar.device import DeviceName
 from avatar.methods.registry import DEFAULT
-from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig, SourceOptions
+from avatar.preprocess.config import SOURCE_OPTIONS, AutoSeconds, PrepareConfig, SourceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,11 @@ class Config(SourceOptions):
     """Renderer to train: gaussian, or a method of an installed package."""
     size: int = 512
     """Longest side of the working images in pixels; the video is never enlarged."""
+    audio_delay_s: AutoSeconds = "auto"
+    """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
+    held_out_s: AutoSeconds = "auto"
+    """Seconds at the end of the video to hold out from training. With auto it is a tenth, or up to 30 % of a short
+    video."""
     seed: int = 0
     """Seed of every random choice."""
     eval: bool = True
@@ -62,6 +67,6 @@ def main(config: Config) -> None:
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
-    chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
-    create(config.video, PrepareConfig(size=config.size, **chosen), train, measured if config.eval else None)
+    chosen = {name: getattr(config, name) for name in ("size", "audio_delay_s", "held_out_s", *SOURCE_OPTIONS)}
+    create(config.video, PrepareConfig(**chosen), train, measured if config.eval else None)
     log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")

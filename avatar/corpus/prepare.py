@@ -104,8 +104,7 @@ class _Tools:
         self._look_for_one_face(info)
         track = track_video(info.path, self._tracker)
         geometry, seen = mouth_motion(track.landmarks, self._shape)
-        if seen.mean() < MIN_FACE_SHARE:
-            raise AvatarError(f"A face is seen in only {seen.mean():.0%} of it.")
+        _check_seen(seen)
         frames = np.arange(len(seen))
         arkit = np.stack([np.interp(frames, frames[seen], c[seen]) for c in track.arkit.T], 1)
         rows = _rows(len(frames), track.fps, track.audio)
@@ -126,14 +125,16 @@ class _Tools:
             raise AvatarError("There is no audio of the same name beside it.")
         if path.name.endswith(facegood.SUFFIX):
             arkit, fps = facegood.load(path), facegood.FPS
+            seen = np.ones(len(arkit), bool)
             arkit[:, [INDEX[name] for name in ARKIT if name not in facegood.KNOWN]] = np.nan
         else:
-            arkit, fps = arkit_files.coefficients(path)
+            arkit, seen, fps = arkit_files.coefficients(path)
+            _check_seen(seen)
         audio = load_audio(item.audio)
         if is_silent(audio):
             raise AvatarError("Its audio is silent.")
         rows = _rows(len(arkit), fps, audio)
-        mouth = Mouth(values=of_coefficients(arkit), seen=np.ones(len(arkit), bool), fps=fps, rows=rows)
+        mouth = Mouth(values=of_coefficients(arkit), seen=seen, fps=fps, rows=rows)
         return mouth, self._hear(audio, rows)
 
     def _look_for_one_face(self, info: VideoInfo) -> None:
@@ -149,6 +150,11 @@ class _Tools:
 
     def _hear(self, audio: np.ndarray, rows: int) -> np.ndarray:
         return features_at(self._encoder, audio, RATE, rows).features
+
+
+def _check_seen(seen: np.ndarray) -> None:
+    if seen.mean() < MIN_FACE_SHARE:
+        raise AvatarError(f"A face is seen in only {seen.mean():.0%} of it.")
 
 
 def _rows(frames: int, fps: float, audio: np.ndarray) -> int:

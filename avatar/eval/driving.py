@@ -8,7 +8,6 @@ length away: a metric that cannot tell it from ``audio`` does not measure talkin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,11 +37,10 @@ def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last
     return _with_floor(whole(drive_held_out(data, speech, first, last), last - first))
 
 
-def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: Path, frames: int) -> dict[str, Motion]:
+def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: AudioFile, frames: int) -> dict[str, Motion]:
     """Drive the lips by an audio file, all else by a loop of the person's own motion: audio and shuffled."""
-    file = AudioFile(audio)
-    plan = plan_motion(avatar, Controls(), frames=file.frames(avatar.fps), speech=speech)
-    return _with_floor(whole(limited(plan.stream(file), frames), frames))
+    plan = plan_motion(avatar, Controls(), frames=audio.frames(avatar.fps), speech=speech)
+    return _with_floor(whole(limited(plan.stream(audio), frames), frames))
 
 
 def whole(blocks: Iterable[Motion], frames: int) -> Motion:

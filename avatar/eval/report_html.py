@@ -28,6 +28,7 @@ from avatar.writing import atomic_file
 if TYPE_CHECKING:
     from avatar.eval.measure import Measurement
 
+PAGE = "report.html"
 TILE = 450  # pixels: width of a column on the page of frames, so that mouths fit at three times their size
 COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
 
@@ -64,7 +65,7 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
     chosen = [{name: images[name] for name in order if name in images} for images in measured.samples.values()]
     sheet = images.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
     images.save_image(folder / "frames.jpg", sheet)
-    path = folder / "report.html"
+    path = folder / PAGE
     with atomic_file(path) as temporary:
         temporary.write_text(page(result, measured), encoding="utf-8")
     return path

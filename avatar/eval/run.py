@@ -55,12 +55,15 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
     from avatar.preprocess.face_tracker import FaceTracker
+    from avatar.writing import NewFile
 
     options.check()
     words = None if options.words is None else speech_metrics.read_words(options.words)
     avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
     data = open_person(run, options.person)
     held_out(avatar, data, options.frames)
+    for output in (options.json_path(run), options.report_folder(run) / report_html.PAGE):
+        NewFile(output).drop()  # where it cannot be written, say so before an hour of measuring
     with FaceTracker() as tracker:
         tools = load_tools(tracker, avatar, compared=options.audio is None)
         measure = reconstruct if options.audio is None else speak

@@ -106,11 +106,12 @@ def speak(
 
     audio = options.audio
     assert audio is not None
-    frames = min(AudioFile(audio).frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
+    file = AudioFile(audio)
+    frames = min(file.frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
     if frames < 3:
         raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     speech = load_speech(run, data.fps)
-    driving = driven_novel(avatar, speech, audio, frames)
+    driving = driven_novel(avatar, speech, file, frames)
     speed = measure_speed(avatar, data, data.test_start, data.num_frames, speech)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
     heard = clip(audio, 0.0, frames, data.fps, words)

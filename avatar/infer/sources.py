@@ -86,7 +86,7 @@ def voice_warning(path: Path, track: int | None = None) -> str:
     if choice.content is AudioContent.SILENCE:
         return f"Nothing is heard in {place}: it is silent, so the mouth stays closed. Check the recording."
     if choice.content is AudioContent.NOISE:
-        return f"No voice is heard in {place}, only noise: the mouth hardly moves. Check the recording."
+        return f"No voice is heard in {place}, only noise or music: the mouth hardly moves. Check the recording."
     if choice.content is AudioContent.SOUND:
         return f"No voice is heard in {place}: the lips follow other sounds, or stay closed. Check the recording."
     return ""

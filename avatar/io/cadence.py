@@ -1,4 +1,4 @@
-"""The true rate of a video that stores some frames twice: 25 frames per second in a file of 30, 30 in 60, 24 in 30.
+"""The true rate of a video that stores some frames twice, such as 25 frames per second in a file of 30.
 
 A repeated frame differs from the one before by next to nothing, even where it was coded again. A sensor's noise and a
 speaking mouth change every true frame. The repeats of a conversion lie in a fixed pattern, which this looks for; what

@@ -1,4 +1,4 @@
-"""One clock for every reader: time stamps that start again or leap in the middle of a file go on where they were.
+"""One clock for every reader: time stamps that start again or leap go on where they were.
 
 Transport streams joined end to end, recorders that restarted and counters that ran over (33 bits in MPEG) leave files
 whose stamps go back, or hours forward, between two packets. All tracks jump together there, so one correction moves

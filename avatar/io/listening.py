@@ -1,4 +1,4 @@
-"""Listening to the tracks and channels of a file at a few places: which carry a voice, which can be mixed."""
+"""Listening to tracks and channels at a few places of a file: which carry a voice, which can be mixed."""
 
 from __future__ import annotations
 

@@ -214,5 +214,5 @@ def describe(stream: Any) -> str:
         words.append(f"{context.name} {context.width}x{context.height}")
     else:
         words.append(f"{context.name}, {'mono' if context.channels == 1 else f'{context.channels} channels'}")
-    words += ["default"] if _has(stream, "default") else []
-    return " ".join(word for word in words if word and word != "und")
+    named = " ".join(word for word in words if word and word != "und")
+    return f"{named}, default" if _has(stream, "default") else named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import groupby
 
 from avatar.io.clock import Jump
 from avatar.io.frames import Look, same_shape
@@ -16,6 +17,7 @@ _HELD_FRAMES = 1.5  # that the last one stands for
 _STILL_LEVELS = 0.6  # of change: less may be a repeat
 _LEAST_FRAMES = 50  # a shorter video is not judged
 _REPEATS_TOLD = 0.1  # of the frames
+_STANDING = 12  # frames without a change are no repeats: a title, a black intro
 
 
 def time_treatments(
@@ -122,7 +124,8 @@ def _fields(seen: Survey) -> Iterator[Treatment]:
 
 def _repeats(seen: Survey) -> float:
     known = [change for change in seen.changes if change == change]
-    return sum(change < _STILL_LEVELS for change in known) / max(_LEAST_FRAMES, len(known))
+    stretches = [len(list(same)) for still, same in groupby(known, lambda change: change < _STILL_LEVELS) if still]
+    return sum(length for length in stretches if length < _STANDING) / max(_LEAST_FRAMES, len(known))
 
 
 def _rate(fps: Fraction) -> str:

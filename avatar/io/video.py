@@ -217,7 +217,10 @@ def _container_pixel(stream: av.VideoStream) -> Fraction | None:
 
 
 def _surveyed(path: Path, wanted: int | None, scan: _Scan) -> Survey:
-    """Look at a few spans of a video, at all of a short one, and at the beginning of one that cannot be sought in."""
+    """Look at a few spans of a video; at all of a short one.
+
+    Of one that cannot be sought in, it is the beginning.
+    """
     with open_media(path) as container:
         stream = _video_stream(container, path, wanted)
         _use_threads(container, stream)

@@ -248,15 +248,15 @@ def _refuse_gaps(sheet: _Sheet, seconds: np.ndarray) -> None:
         i = int((steps < 0).argmax())
         raise AvatarError(f"{sheet.path}, line {sheet.lines[i + 1]}: the times must increase,",
                           why=f"but {shown[i + 1]} comes after {shown[i]}.", fix="Cut the file there.")  # fmt: skip
-    seen = np.flatnonzero(~sheet.lost)
-    marks = np.unique(np.concatenate([[0], seen, [len(seconds) - 1]]))
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-    gaps = np.diff(seconds[marks])
-    long = (gaps >= LONGEST_GAP - 1e-9) & (gaps > 1.5 * usual)
-    if long.any():
-        i = int(long.argmax())
-        before, after = marks[i], marks[i + 1]
-        raise AvatarError(
-            f"{sheet.path}, line {sheet.lines[after]}: {gaps[i]:.1f} s are missing,",
-            why=f"from {shown[before]} to {shown[after]}.", fix="Cut the file there, or record it again.",
-        )  # fmt: skip
+    # Between rows, and between faces; before the first face and behind the last one, the face is held.
+    for marks in (np.arange(len(seconds)), np.flatnonzero(~sheet.lost)):
+        gaps = np.diff(seconds[marks])
+        long = (gaps >= LONGEST_GAP - 1e-9) & (gaps > 1.5 * usual)
+        if long.any():
+            i = int(long.argmax())
+            before, after = marks[i], marks[i + 1]
+            raise AvatarError(
+                f"{sheet.path}, line {sheet.lines[after]}: {gaps[i]:.1f} s are missing,",
+                why=f"from {shown[before]} to {shown[after]}.", fix="Cut the file there, or record it again.",
+            )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from avatar import log
@@ -25,12 +25,13 @@ from avatar.motion.timecode import time_code
 from avatar.paths import read_json, write_json
 
 FORMAT = "avatar-arkit-1"
+UNIT = "degrees"
 OPTIONAL = {"tongueOut"}  # younger than the others, and hardly a tracker measures it
 ANGLES = ("headYaw", "headPitch", "headRoll", "eyeYaw", "eyePitch")  # positive: to the person's left, up
 
-# Angles of Live Link Face, in radians, in its order: the angle of ours, and the sign of theirs. Measured on recordings
-# and other people's readers: heads turn to the person's left and up, but lean to the right shoulder; eyes look to the
-# right and down. The roll of the eyes is not used.
+# Angles of Live Link Face, in radians, in its order: the angle of ours, and the sign of theirs. Recordings show that
+# eyes look to the person's right and down, and heads turn to the left and up, as the eyes go against the head. That
+# heads lean to the right shoulder is what other programs write and read. The roll of the eyes is not used.
 _RADIANS: dict[str, tuple[int, int] | None] = {
     "HeadYaw": (0, 1), "HeadPitch": (1, 1), "HeadRoll": (2, -1),
     "LeftEyeYaw": (3, -1), "LeftEyePitch": (4, -1), "LeftEyeRoll": None,
@@ -60,7 +61,7 @@ def save(track: Motion, path: Path) -> None:
     if path.suffix.lower() == ".json":
         numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)
         frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
-        content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": "degrees"}
+        content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": UNIT}
         return write_json(path, content | {"frames": frames})
     order = [INDEX[name] for name in _live_link_order()]
     turns = [np.zeros(len(track)) if t is None else t[1] * np.radians(angles[:, t[0]]) for t in _RADIANS.values()]
@@ -72,7 +73,7 @@ def save(track: Motion, path: Path) -> None:
 
 
 def _live_link_order() -> list[str]:
-    """Apple's names in the order of Live Link Face: it has the right one of jaw and mouth before the left one."""
+    """Apple's names in the order of Live Link Face: right before left for jaw and mouth."""
     names: list[str] = [*ARKIT]
     for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
         names[INDEX[left]], names[INDEX[right]] = right, left
@@ -92,11 +93,12 @@ def load(path: Path, person: MotionStats) -> Motion:
     return _motion(path, _read(path), person)
 
 
-def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
+def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], Bool[np.ndarray, " T"], float]:
     """What a ``.csv`` or ``.json`` says about the face, and nothing about whose it is.
 
     Returns:
-        [T, 52] float32, 0 to 1, NaN in the columns of channels that the file lacks; frames per second.
+        [T, 52] float32, 0 to 1, NaN in the columns of channels that the file lacks; [T] which frames were measured, and
+        not interpolated; frames per second.
 
     Raises:
         AvatarError: The file is missing or damaged, or none of its channels is ARKit's.
@@ -106,7 +108,7 @@ def coefficients(path: Path) -> tuple[Float32[np.ndarray, "T 52"], float]:
     arkit, _ = _sorted_out(path, table.columns)
     if np.isnan(arkit).all():
         raise AvatarError(f"{path} has no channel of ARKit's.")
-    return arkit, table.fps
+    return arkit, table.measured, table.fps
 
 
 def _read(path: Path) -> Table:
@@ -143,6 +145,8 @@ def _read_json(path: Path) -> Table:
     content = Record(read_json(path, "Correct the file or its path."), path)
     if content.value("format", None) != FORMAT:
         raise AvatarError(f"{path} is not a file of ARKit coefficients:", why="format is missing or wrong.")
+    if (unit := content.value("unit", UNIT)) != UNIT:
+        raise AvatarError(f"{path} has angles in {str(unit)[:40]!r},", why=f"not in {UNIT}.")
     names = [*content.names("names"), *(f"{name}Degrees" for name in content.names("angles", []))]
     rows = []
     for i, frame in enumerate(content.records("frames")):
@@ -161,8 +165,12 @@ def _read_json(path: Path) -> Table:
 
 
 def _sorted_out(path: Path, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; and angles [T] in degrees by their number
-    in `ANGLES`."""
+    """Sort columns by what they mean.
+
+    Returns:
+        Coefficients [T, 52], 0 to 1, NaN in the columns that are not there; angles [T] in degrees by their number in
+        `ANGLES`.
+    """
     if not table:
         raise AvatarError(f"{path} has no channel.")
     known = {name.lower(): name for name in ARKIT}

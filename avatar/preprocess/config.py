@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
 
 from avatar.errors import AvatarError
 
 MOST_DELAY = 600.0  # seconds between audio and video
 SMALLEST = 64  # pixels
+AutoSeconds = Annotated[float | Literal["auto"], tyro.conf.arg(metavar="SECONDS|auto")]
 _WHOLE = re.compile("[0-9]{1,6}")
 
 
@@ -25,14 +28,14 @@ class Square(NamedTuple):
 class SourceOptions:
     """Options that choose what is taken from a recording."""
 
-    audio_track: int | None = None
+    audio_track: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Number of the audio track to take, from 1; default: the one that players take, if it is heard."""
-    video_track: int | None = None
+    video_track: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Number of the video track to take, from 1; default: the one that players show."""
-    face: str | None = None
+    face: Annotated[str | None, tyro.conf.arg(metavar="X,Y|N")] = None
     """Face to learn, as X,Y in pixels of the upright frame, or as its number from the left. Default: the face that
     moves and speaks."""
-    crop: str | None = None
+    crop: Annotated[str | None, tyro.conf.arg(metavar="X,Y,SIDE")] = None
     """Square to cut out, as X,Y,SIDE in pixels of the upright frame, X,Y being its upper left corner. The whole face
     must be inside. Default: chosen around the head."""
 
@@ -88,9 +91,9 @@ class PrepareConfig(SourceOptions):
     of this and the crop's, rounded down to a multiple of 16."""
     audio: bool = True
     """--no-audio: prepare a video without audio. Its avatar can be shown and moved, but it cannot talk."""
-    audio_delay_s: float | Literal["auto"] = "auto"
+    audio_delay_s: AutoSeconds = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
-    held_out_s: float | Literal["auto"] = "auto"
+    held_out_s: AutoSeconds = "auto"
     """Seconds at the end of the video to hold out from training. With auto it is a tenth, or up to 30 % to have 15 s
     of speech to judge lips by. 0: every frame but the last is trained on. A dataset keeps its own split."""
     mask_stride: int = 0

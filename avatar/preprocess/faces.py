@@ -14,8 +14,9 @@ import numpy as np
 from avatar.preprocess.landmarker import Face, Landmarker
 
 MIN_FACE = 64  # pixels from forehead to chin, in the source
-STILL = 0.004  # of the face height; noisy stills reach 0.003 and people who talk start at 0.0056
+STILL = 0.003  # of the face height; noisy stills reach 0.002 and people who talk start at 0.0034
 MIN_SAMPLES = 4  # views of a face that are needed to call it still
+STILL_VIEWS = 8  # successive views over which a still picture stays: a slide with another one may follow
 LASTING = 0.2  # share of the probed frames in which a face must be seen to count
 _NEAR = 0.8  # face heights between two views of one person
 _ALIKE = 0.6  # least ratio of their heights
@@ -65,8 +66,8 @@ class Person:
 
     @property
     def still(self) -> bool:
-        """Whether this is a picture of a face."""
-        return len(self.views) >= MIN_SAMPLES and shape_change(self.landmarks) < STILL
+        """Whether this is a picture of a face, or one after another."""
+        return len(self.views) >= MIN_SAMPLES and _usual_change(self.landmarks) < STILL
 
     def distance(self, x: float, y: float) -> float:
         """Pixels from a point to the median box; 0 inside."""
@@ -76,6 +77,12 @@ class Person:
     def __str__(self) -> str:
         x, y = self.centre
         return f"the {'still ' if self.still else ''}face at {x},{y} ({self.height:.0f} pixels high)"
+
+
+def _usual_change(landmarks: np.ndarray) -> float:
+    """Median change of shape within `STILL_VIEWS` successive views of a face [N, 478, 3], in face heights."""
+    starts = range(0, max(1, len(landmarks) - STILL_VIEWS + 1), STILL_VIEWS // 4)
+    return float(np.median([shape_change(landmarks[start : start + STILL_VIEWS]) for start in starts]))
 
 
 def shape_change(landmarks: np.ndarray) -> float:
@@ -162,7 +169,7 @@ def find_in_tiles(landmarker: Landmarker, image: np.ndarray, known: Sequence[Fac
         image: uint8 RGB [H, W, 3].
         known: Faces that were found before; they are part of the result.
     """
-    faces = list(known)
+    faces = distinct(known)
     for x, y, side in _tiles(*image.shape[:2]):
         for face in landmarker.detect(image[y : y + side, x : x + side]):
             moved = moved_face(face, x, y)
@@ -171,8 +178,17 @@ def find_in_tiles(landmarker: Landmarker, image: np.ndarray, known: Sequence[Fac
     return sorted(faces, key=lambda face: -face.height)
 
 
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """Leave out what shows a face a second time; the detector now and then returns one twice."""
+    kept: list[Face] = []
+    for face in faces:
+        if not any(_overlap(face, other) for other in kept):
+            kept.append(face)
+    return kept
+
+
 def _overlap(one: Face, other: Face) -> bool:
-    """Whether the middle of one face lies in the other one: a tile may show a part of a face."""
+    """Whether the middle of one face lies in the other one."""
     return any(bool(np.all((a.centre >= b.box[:2]) & (a.centre <= b.box[2:]))) for a, b in ((one, other), (other, one)))
 
 

@@ -1,13 +1,14 @@
 """Which face is learned: the only one, the one that the user names, or the one that moves and speaks.
 
-A first look at a few dozen frames is enough where one person is alone and talks. Otherwise small faces are looked for
-as well, and all mouths are watched for a few seconds.
+A first look at a few dozen frames is enough where one person is alone and talks, and where the picture is too small to
+hide another one. Otherwise small faces are looked for as well, and all mouths are watched for a few seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from avatar.preprocess.faces import (
     MIN_FACE,
     Person,
     ProbedFace,
+    distinct,
     face_colour,
     find_in_tiles,
     group,
@@ -36,7 +38,8 @@ from avatar.preprocess.speaker import choose, watch
 PROBE_FRAMES = 40
 PROBE_SIDE = 1280  # pixels; the frame is reduced to this before faces are looked for
 MIN_FACE_SHARE = 0.5
-SPARSE = 5  # small faces are looked for in every n-th probe, and in all of them where that finds somebody
+SPARSE_FRAMES = 8  # are searched for small faces first, and all probes where that finds somebody
+OVERLOOKED = 0.1  # of the longer side of a picture: smaller faces escape the detector in the first look
 LIVELY = 0.01  # spread of the lip gap over the whole recording, in face heights: people who talk start at 0.014
 FAR = 2.0  # face heights from a given point to the face that it means
 
@@ -74,38 +77,43 @@ class Probe:
     info: VideoInfo
     part: Square | None = None
 
-    def find(self, detect: Callable[[int, np.ndarray], list[Face]], title: str) -> Samples:
-        """Call ``detect`` with the number and the image of each probe; its faces, in pixels of the upright source."""
-        reader = ernerf if self.info.path.is_dir() else video
-        x, y, side = self.part or (0, 0, max(self.info.width, self.info.height))
+    @property
+    def reader(self) -> ModuleType:
+        """What reads frames of the recording."""
+        return ernerf if self.info.path.is_dir() else video
+
+    @property
+    def longer(self) -> int:
+        """Longer side in pixels of what is looked at."""
+        return self.part.side if self.part else max(self.info.width, self.info.height)
+
+    def find(self, detect: Callable[[np.ndarray], list[Face]], title: str, count: int = PROBE_FRAMES) -> Samples:
+        """Call ``detect`` with the image of each of ``count`` probes; its faces, in pixels of the upright source."""
+        x, y, side = self.part or (0, 0, self.longer)
         scale = min(1.0, PROBE_SIDE / side)
-        frames = reader.sample_frames(self.info, PROBE_FRAMES)
         found: Samples = []
-        for index, frame in enumerate(log.track(frames, title, PROBE_FRAMES)):
+        for frame in log.track(self.reader.sample_frames(self.info, count), title, count):
             image = _reduced(frame[y : y + side, x : x + side], scale)
-            found.append([_in_source(face, image, x, y, scale) for face in detect(index, image)])
+            found.append([_in_source(face, image, x, y, scale) for face in detect(image)])
         return found
 
     def first_look(self) -> Samples:
         """Find the large faces, largest first; small ones only where there are no others."""
         with Landmarker(num_faces=3) as landmarker:
             return self.find(
-                lambda _, image: landmarker.detect(image) or find_in_tiles(landmarker, image), "looking for the face"
+                lambda image: distinct(landmarker.detect(image)) or find_in_tiles(landmarker, image),
+                "looking for the face",
             )
 
     def search(self, samples: Samples) -> Samples:
         """Find small faces as well; ``samples`` themselves where that finds nobody who is there most of the time."""
         with Landmarker(num_faces=4) as landmarker:
 
-            def everywhere(index: int, image: np.ndarray) -> list[Face]:
+            def everywhere(image: np.ndarray) -> list[Face]:
                 return find_in_tiles(landmarker, image, landmarker.detect(image))
 
-            def now_and_then(index: int, image: np.ndarray) -> list[Face]:
-                return everywhere(index, image) if index % SPARSE == 0 else []
-
-            few = self.find(now_and_then, "looking for more faces")
-            sparse = few[::SPARSE]
-            if len(frequent(group(sparse), len(sparse))) <= len(frequent(group(samples), len(samples))):
+            few = self.find(everywhere, "looking for more faces", SPARSE_FRAMES)
+            if len(frequent(group(few), len(few))) <= len(frequent(group(samples), len(samples))):
                 return samples
             return self.find(everywhere, "looking for small faces")
 
@@ -135,7 +143,8 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     probe = Probe(info=info, part=config.square)
     first = probe.first_look()
     found = lasting(group(first))
-    if config.face is None and _plain(found, has_audio=config.audio):
+    hidden = OVERLOOKED * probe.longer > MIN_FACE  # whether somebody of a size to learn may have been overlooked
+    if config.face is None and not hidden and _plain(found, has_audio=config.audio):
         return _alone(info, config, first)
     samples = probe.search(first)
     people = lasting(group(samples))
@@ -147,8 +156,7 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     if len(often) == 1:
         person, why = often[0], "no other one is seen in half of the frames"
     else:
-        reader = ernerf if info.path.is_dir() else video
-        frames = log.track(reader.read_frames(info), "looking who speaks", info.num_frames)
+        frames = log.track(probe.reader.read_frames(info), "looking who speaks", info.num_frames)
         person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
     text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."

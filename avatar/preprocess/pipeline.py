@@ -18,7 +18,6 @@ from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.held_out import check_length, held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
-from avatar.preprocess.unusable import teaching, within
 from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
@@ -63,7 +62,8 @@ def prepare(
             from avatar.preprocess import report
 
             report.tell(ctx)
-            if text := held_out_text(ctx.frames, ctx.test_start, ctx.person.result(IngestResult).fps):
+            fps = ctx.person.result(IngestResult).fps
+            if config.held_out_s == "auto" and (text := held_out_text(ctx.frames, ctx.test_start, fps)):
                 log.info(text)
 
 
@@ -119,7 +119,7 @@ def refuse_other_version(out: Path) -> None:
     if found != FORMAT:
         raise AvatarError(
             f"{out} was prepared by another version.", why="Avatars may have been trained from what is in it.",
-            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {out} --force` to make it anew.",
+            fix=f"Choose another folder, or run `avatar prepare VIDEO --out {log.word(out)} --force` to make it anew.",
         )  # fmt: skip
 
 
@@ -131,6 +131,8 @@ def is_finished(name: str, ctx: StageContext) -> bool:
 def assemble(ctx: StageContext) -> None:
     """Write person.json and motion.safetensors from what the stages found so far."""
     import torch
+
+    from avatar.preprocess.unusable import teaching, within
 
     person = ctx.person
     ingest, track, refine = person.result(IngestResult), person.result(TrackResult), person.result(RefineResult)

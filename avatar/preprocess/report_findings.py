@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from avatar.checks import number, reading
+from avatar.audio.levels import frame_levels
 from avatar.data.results import (
     Finding,
     FlaggedSpan,
@@ -20,6 +21,7 @@ from avatar.data.results import (
     SyncResult,
     TrackResult,
 )  # fmt: skip
+from avatar.io.audio import stream_audio
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import mouth_opening
 from avatar.motion.motion import Motion
@@ -32,8 +34,7 @@ SOFT = 0.5  # sharpness below this share of the median is blur
 TURNED = 30.0  # degrees away from the median pose
 OCCLUDED = 3.0  # reprojection error above this multiple of its median
 LEAP = 2.0  # degrees between the measured pose and the smooth one
-AT_ONCE = 5000  # frames whose audio is squared together
-FULL_SCALE = 32700  # of 16-bit samples; from here on they count as clipped
+FULL_SCALE = 32700 / 32768  # from here on samples count as clipped
 MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
@@ -110,21 +111,18 @@ def measure(ctx: StageContext) -> Measurements:
 
 
 def frame_loudness(path: Path, frames: int, fps: float) -> tuple[np.ndarray, float]:
-    """Measure the level [T] of a WAV file in dBFS, per frame, and the share of samples at full scale."""
-    import wave
+    """Measure the level [T] of an audio file in dBFS, per frame, and the share of samples at full scale."""
+    clipped = samples = 0
 
-    with reading(path, "a WAV file", "Run `avatar prepare --force`."), wave.open(str(path)) as file:
-        rate = number(file.getframerate(), f"{path}: the sample rate", 1, 1e6)
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    edges = np.minimum(np.round(np.arange(frames + 1) * rate / fps).astype(int), len(samples))
-    power = np.zeros(frames)
-    for first in range(0, frames, AT_ONCE):  # the squares of an hour would fill a gigabyte
-        some = edges[first : first + AT_ONCE + 1]
-        squares = np.square(samples[some[0] : some[-1]], dtype=np.float64)
-        power[first : first + AT_ONCE] = np.diff(np.concatenate([[0.0], np.cumsum(squares)])[some - some[0]])
-    mean = power / np.maximum(np.diff(edges), 1)
-    clipped = (samples >= FULL_SCALE) | (samples <= -FULL_SCALE)
-    return 10 * np.log10(mean / 32768**2 + 1e-10), float(clipped.mean())
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal clipped, samples
+        for chunk in stream_audio(path):
+            clipped += int(np.count_nonzero(np.abs(chunk) >= FULL_SCALE))
+            samples += len(chunk)
+            yield chunk
+
+    levels = frame_levels(counted(), frames, fps)
+    return levels, clipped / samples
 
 
 def judge(data: Measurements) -> list[Finding]:

@@ -98,14 +98,14 @@ def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
 
 def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]]:
     """Draw on frames spread over time and on the extremes; returns data URLs with captions."""
-    count = len(data.motion)
-    turn = data.turn
+    count, valid = len(data.motion), np.flatnonzero(data.valid)
+    turn, opening, error = data.turn[valid], data.opening[valid], data.residual[valid]
     wanted = dict.fromkeys(np.linspace(0, count - 1, SAMPLES).astype(int).tolist(), "")
     extremes = {
         "farthest to the left": turn[:, 1].argmin(), "farthest to the right": turn[:, 1].argmax(),
-        "widest mouth": data.opening.argmax(), "largest error": np.where(data.valid, data.residual, 0).argmax(),
+        "widest mouth": opening.argmax(), "largest error": error.argmax(),
     }  # fmt: skip
-    wanted |= {int(i): name for name, i in extremes.items()}
+    wanted |= {int(valid[i]): name for name, i in extremes.items()}
     landmarks = ctx.person.landmarks(ctx.frames, mapped=True)
     shape = ctx.person.shape().astype(np.float64)
     camera = ctx.person.result(RefineResult).camera
@@ -117,10 +117,20 @@ def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]
             focal=camera.focal, shape=shape, rotation=pose.head_rotation.numpy().astype(np.float64),
             translation=pose.head_translation.numpy().astype(np.float64),
         )  # fmt: skip
-        drawn = draw_face(image, landmarks[index, :, :2], state, np.array([camera.cx, camera.cy]))
+        found = bool(data.found[index])  # elsewhere landmarks are only bridged
+        points = landmarks[index, :, :2]
+        drawn = draw_face(image, points, state, np.array([camera.cx, camera.cy])) if found else reduced(image)
+        name = name if found else "no face"
         caption = f"{index / data.fps:.1f} s" + (f", {name}" if name else "")
         images.append((data_url(drawn), caption))
     return images
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """Scale an image to `SAMPLE_SIDE` pixels."""
+    import cv2
+
+    return cv2.resize(image, (SAMPLE_SIDE, SAMPLE_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def draw_face(image: np.ndarray, landmarks: np.ndarray, state: bundle.Solution, centre: np.ndarray) -> np.ndarray:
@@ -140,7 +150,7 @@ def draw_face(image: np.ndarray, landmarks: np.ndarray, state: bundle.Solution, 
     ends = (bundle.project(axes, centre)[0] * scale).astype(int).tolist()
     for end, colour in zip(ends[1:], ((230, 60, 60), (60, 200, 60), (70, 110, 255)), strict=True):
         cv2.line(canvas, ends[0], end, colour, 3, cv2.LINE_AA)
-    return cv2.resize(canvas, (SAMPLE_SIDE, SAMPLE_SIDE), interpolation=cv2.INTER_AREA)
+    return reduced(canvas)
 
 
 def tint(image: np.ndarray, person: PersonFolder, index: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.io.video import VideoInfo
-from avatar.preprocess.faces import Person, find_in_tiles, lip_gap, moved_face
+from avatar.preprocess.faces import MIN_FACE, Person, find_in_tiles, lip_gap, moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 
 SPANS = 8  # short spans of consecutive frames that are looked at, at most
@@ -20,9 +20,8 @@ MIN_SPANS = 2  # in which a face must be seen
 SPAN_SECONDS = 1.0
 SPAN_RATE = 25.0  # frames per second that are looked at, at most
 MOST_SECONDS = 300.0  # of the recording that the spans are taken from
-TALKS = (
-    0.006  # spread of the lip gap within a second, in face heights: listeners 0.001, noisy stills 0.003, voices 0.014
-)
+# Spread of the lip gap within a second, in face heights: listeners have 0.001, noisy stills 0.003, speakers 0.014.
+TALKS = 0.006
 LESS = 0.5  # a mouth that moves less than this share of another one does not compete with it
 RIVAL_SIZE = 0.8  # a second face of this share of the first one's height competes with it ...
 RIVAL_SHARE = 0.3  # ... where it is seen in this share of the frames
@@ -159,7 +158,9 @@ def choose(mouths: Sequence[Mouth], path: Path) -> tuple[Person, str]:
     Raises:
         AvatarError: Several faces compete.
     """
-    living = [mouth for mouth in mouths if not mouth.person.still] or list(mouths)
+    # What looks still, or is too small to be learned, must talk to be more than a picture or a pattern.
+    living = [m for m in mouths if m.movement >= TALKS or not (m.person.still or m.person.height < MIN_FACE)]
+    living = living or list(mouths)
     most = max(mouth.movement for mouth in living)
     talking = [mouth for mouth in living if mouth.movement >= max(TALKS, LESS * most)]
     left = talking or living

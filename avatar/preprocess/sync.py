@@ -19,7 +19,6 @@ import numpy as np
 
 from avatar.data.results import IngestResult, SyncResult
 from avatar.io.audio import load_audio
-from avatar.log import info, warn
 from avatar.preprocess.stage import StageContext
 from avatar.sync.judge import SyncJudge
 from avatar.sync.offset import Offset, measure
@@ -56,7 +55,6 @@ def run(ctx: StageContext, out: Path) -> SyncResult:
         measured_delay_s=round(measured.audio_delay_s, 5), z_score=round(measured.z_score, 3),
         stability=round(measured.stability, 3), whole=whole,
     )  # fmt: skip
-    (info if measured.trusted else warn)(describe(result, fps))
     return result
 
 

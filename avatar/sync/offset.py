@@ -228,7 +228,7 @@ def _stability(table: _Table, peak: float) -> float:
 
 
 def _drift(table: _Table, least: float) -> str:
-    """Say so where a delay that changes evenly fits better than a constant one, with a z-score of ``least`` or more."""
+    """Say so where an evenly changing delay fits better than a constant one, with a z-score of at least ``least``."""
     times = np.arange(len(table.sums)) * table.block
     times = times - times.mean()
     columns = np.arange(len(table.lags))

@@ -187,11 +187,11 @@ class Trainer:
         self.poses.knots.grad = None
         loss.backward()
         sums = [p.grad.sum() for p in self._learnt() if p.grad is not None]
-        all_finite = torch.isfinite(torch.stack(sums)).all()
-        if look and not all_finite:
+        steady = torch.isfinite(torch.stack(sums)).all()  # a sum is finite only if every term is
+        if look and not steady:
             return None
         if not look:
-            parts["finite"] = (finite & all_finite).float()
+            parts["finite"] = (finite & steady).float()
         self.optimizer.step()
         rates = self.config.optim
         if self.step >= rates.poses_start * self.steps:
@@ -229,9 +229,8 @@ class Trainer:
                             bar.update(task, completed=self.step)
                             break
                         self.step += 1
-                        if self.step == self.steps and not all_finite(
-                            self._learnt()
-                        ):  # no later step would find it out
+                        # No later step would find out that the last one broke the model.
+                        if self.step == self.steps and not all_finite(self._learnt()):
                             self._roll_back(batch.index)
                             break
                         self._maintain()

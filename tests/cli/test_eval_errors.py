@@ -43,6 +43,9 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
     (tmp_path / "words.json").write_text("[]")
     assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
+    # Below a file no folder can be made, whoever runs the tests.
+    assert "Cannot write" in refused(capsys, run, "--json", tmp_path / "words.json" / "numbers.json")
+    assert "Cannot write" in refused(capsys, run, "--report", sound)
     assert not list(run.glob("metrics*")) and not list(run.glob("report*"))
 
 

@@ -14,11 +14,11 @@ from avatar.cli.main import main
 from avatar.data.person import PersonFolder
 from avatar.data.results import SyncResult
 from avatar.paths import write_json
-from avatar.preprocess import ingest, track
+from avatar.preprocess import ingest, learned_face, speaker, track
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.stage import StageContext, run_stage
 from avatar.writing import WORKING
-from tests.media import FPS, need_landmarker, portrait, shifted, talking, write_sound, write_video
+from tests.media import FPS, need_landmarker, portrait, shifted, talking, talking_frames, write_sound, write_video
 
 SOME = "--stages=ingest,track"
 
@@ -119,8 +119,10 @@ def test_face_in_under_half_of_the_frames(capfd, tmp_path: Path, hum: Path) -> N
     assert "at least half" in refused(capfd, path, "--out", tmp_path / "p", SOME)
 
 
-def test_two_faces_of_equal_size(capfd, tmp_path: Path, hum: Path) -> None:
+def test_two_faces_of_equal_size(capfd, tmp_path: Path, hum: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_landmarker()
+    monkeypatch.setattr(learned_face, "PROBE_FRAMES", 10)
+    monkeypatch.setattr(speaker, "SPANS", 1)
     both = np.concatenate([portrait(), portrait()[:, ::-1]], 1)
     path = write_video(tmp_path / "a.mp4", [both] * 60, hum)
     said = refused(capfd, path, "--out", tmp_path / "p", SOME)
@@ -262,6 +264,6 @@ def test_changed_option_runs_what_depends_on_it(tmp_path: Path, video: Path) -> 
 
 def test_video_without_sound_can_be_prepared(tmp_path: Path) -> None:
     need_landmarker()
-    path = write_video(tmp_path / "a.mp4", [shifted(portrait(), np.sin(k), 0) for k in range(60)], None)
+    path = write_video(tmp_path / "a.mp4", talking_frames(60), None)
     assert main(["prepare", str(path), "--out", str(tmp_path / "p"), SOME, "--no-audio"]) == 0
     assert not (tmp_path / "p" / "ingest" / "audio.wav").exists()

@@ -125,7 +125,6 @@ class Person:
         translation = np.tile(np.array([0, 0, DEPTH - 3], np.float32), (self.frames, 1))
         save_file({"head_translation": translation}, str(self.folder / "refine" / "motion.safetensors"))
         camera = Intrinsics(focal=FOCAL, cx=SIZE / 2, cy=SIZE / 2)
-        np.save(self.folder / "track" / "valid.npy", np.ones(self.frames, bool))
         ingest = ingest_result(num_frames=self.frames, size=SIZE, has_audio=False)
         for result in (ingest, TrackResult(segments=self.segments), RefineResult(camera=camera)):
             write_result(self.folder, result)

@@ -147,6 +147,7 @@ def test_bad_csv(tmp_path: Path, profile: MotionStats, spoil: Callable[..., None
     [
         ("{}", "format"), ("[]", "wrong"), ("{", "damaged"),
         (json.dumps(EMPTY), "no frames"), (json.dumps(EMPTY | {"frames": [{"arkit": [1]}]}), "1 numbers"),
+        (json.dumps(EMPTY | {"unit": "radians"}), "'radians', not in degrees"),
     ],
 )  # fmt: skip
 def test_bad_json(tmp_path: Path, profile: MotionStats, content: str, says: str):

@@ -109,10 +109,10 @@ def test_moving_camera_is_found_and_followed(tmp_path):
 
 
 def test_black_intro_does_not_reach_the_background(tmp_path):
-    head = np.stack([12 * np.sin(np.arange(24)), np.zeros(24)], -1)
+    head = np.stack([12 * np.sin(np.arange(16)), np.zeros(16)], -1)
     found = []
-    for intro in (range(0), range(8)):
-        person = Person(tmp_path / str(len(intro)), head=head, segments=[[0, 8], [8, 24]], frames=24)
+    for intro in (range(0), range(6)):
+        person = Person(tmp_path / str(len(intro)), head=head, segments=[[0, 6], [6, 16]], frames=16)
         person.write_masks(stride=2)
         person.blacken(intro)
         assert run_stage(background, person.context)

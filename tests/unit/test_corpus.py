@@ -290,8 +290,8 @@ def test_a_tracker_that_cannot_be_had_is_no_fault_of_the_video(tmp_path: Path, m
 def test_coefficients_teach_what_they_name(tmp_path: Path):
     motion, _ = talking()
     arkit_files.save(motion, tmp_path / "a.csv")
-    arkit, fps = arkit_files.coefficients(tmp_path / "a.csv")
-    assert fps == 25 and np.allclose(arkit, motion.arkit.numpy(), atol=1e-5)
+    arkit, seen, fps = arkit_files.coefficients(tmp_path / "a.csv")
+    assert fps == 25 and seen.all() and np.allclose(arkit, motion.arkit.numpy(), atol=1e-5)
     values = of_coefficients(arkit)
     unknown = [name for name, column in zip(ARTICULATION, values.T, strict=True) if np.isnan(column).any()]
     assert unknown == [*GEOMETRY, "opening"]

@@ -18,7 +18,7 @@ from avatar.motion.face_channels import LIPS_INNER
 from avatar.preprocess import learned_face as module
 from avatar.preprocess import speaker as speaker_module
 from avatar.preprocess.config import PrepareConfig
-from avatar.preprocess.faces import Person, ProbedFace, group, lasting, shape_change
+from avatar.preprocess.faces import STILL, Person, ProbedFace, distinct, group, lasting, shape_change
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.learned_face import PROBE_FRAMES, Probe, Samples, learned_face
 from avatar.preprocess.speaker import SPANS, TALKS, Mouth, choose, span_starts, watch
@@ -29,6 +29,7 @@ INFO = VideoInfo(
     path=Path("v.mp4"), width=1280, height=720, rotation=0, fps=Fraction(25), start=0, duration=10, num_frames=250,
     variable_rate=False, has_audio=True,
 )  # fmt: skip
+SMALL = replace(INFO, width=600, height=500)  # nobody who could be learned hides in it
 
 
 @functools.lru_cache
@@ -100,7 +101,7 @@ def test_a_face_that_looks_like_two_peoples_is_flagged(monkeypatch: pytest.Monke
     monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in seen])
     for others, kinds in ((np.arange(PROBE_FRAMES) < 12, ["two-people"]), (None, [])):
         monkeypatch.setattr(module, "second_person", lambda landmarks, colours, others=others: others)
-        face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+        face = learned_face(SMALL, PrepareConfig(), lambda: np.zeros(0, np.float32))
         assert [treatment.kind for treatment in face.treatments] == kinds
         assert all("in 12 of 40" in treatment.text for treatment in face.treatments)
 
@@ -110,7 +111,7 @@ def test_somebody_alone_who_talks_needs_no_second_look(monkeypatch: pytest.Monke
     for name in ("search", "first_look"):
         monkeypatch.setattr(Probe, name, lambda *_: pytest.fail("looked again"))
     monkeypatch.setattr(Probe, "first_look", lambda self: [[face] for face in views])
-    face = learned_face(INFO, PrepareConfig(), lambda: pytest.fail("listened"))
+    face = learned_face(SMALL, PrepareConfig(), lambda: pytest.fail("listened"))
     assert face.place is None and face.treatments == () and len(face.boxes) == PROBE_FRAMES
 
 
@@ -131,10 +132,9 @@ def test_small_faces_are_looked_for_everywhere_where_somebody_was_overlooked(mon
     calls: list[str] = []
 
     def looked(everybody: Samples) -> Samples:
-        def find(self: Probe, detect: object, title: str) -> Samples:
+        def find(self: Probe, detect: object, title: str, count: int = PROBE_FRAMES) -> Samples:
             calls.append(title)
-            step = 5 if title == "looking for more faces" else 1
-            return [faces if k % step == 0 else [] for k, faces in enumerate(everybody)]
+            return everybody[:: PROBE_FRAMES // count]
 
         monkeypatch.setattr(Probe, "find", find)
         calls.clear()
@@ -144,6 +144,54 @@ def test_small_faces_are_looked_for_everywhere_where_somebody_was_overlooked(mon
     assert len(looked(merged(still, person))[1]) == 2 and len(calls) == 2
     seldom = [[a, b] if k % 15 == 0 else [a] for k, (a, b) in enumerate(zip(still, person, strict=True))]
     assert len(looked(seldom)[1]) == 1 and len(calls) == 1
+
+
+def test_a_large_listener_does_not_hide_a_small_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look finds somebody alone who smiles and nods, in a picture with room for others."""
+    smiles = [view(500, 350, 400, mouth=0.06 * (k // 8 % 2), turn=0.2 * np.sin(k / 2), seed=k) for k in range(40)]
+    person = speaker(1100, 600, 150)
+
+    def watched(frames: object, info: object, found: list[Person], voice: object) -> list[Mouth]:
+        return [Mouth(person=p, spans=[p.landmarks[:8] if p.height > 300 else p.landmarks[:25]] * SPANS) for p in found]
+
+    first = merged(smiles)
+    assert module._plain(lasting(group(first)), has_audio=True)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(Probe, "first_look", lambda self: first)
+    monkeypatch.setattr(Probe, "search", lambda self, samples: merged(smiles, person))
+    monkeypatch.setattr(module, "watch", watched)
+    monkeypatch.setattr(module.video, "read_frames", lambda info: iter(()))
+    face = learned_face(INFO, PrepareConfig(), lambda: np.zeros(0, np.float32))
+    assert face.place is not None and abs(face.place[0] - 1100) < 5
+
+
+def test_pictures_on_slides_that_change_are_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One portrait after another in the same place looks like a face that changes its shape now and then."""
+    slides = [
+        view(300, 350, 340, mouth=0.05 * (k // 14), turn=0.3 * (k // 14), noise=0.001, seed=k)
+        for k in range(PROBE_FRAMES)
+    ]
+    person = speaker(1100, 600, 150)
+    assert shape_change(group(merged(slides))[0].landmarks) > STILL and group(merged(slides))[0].still
+    face = chosen(monkeypatch, slides, person, first=merged(slides))
+    assert face.place is not None and abs(face.place[0] - 1100) < 5
+
+
+def test_a_calm_speaker_is_no_still_picture() -> None:
+    """A face of few pixels that hardly moves, but for the lips."""
+    calm = [view(900, 400, 110, mouth=0.012 * (k % 2), noise=0.001, seed=k) for k in range(PROBE_FRAMES)]
+    people = group(merged(listener(300, 300, 220), calm))
+    assert [person.still for person in people] == [False, True]
+    spans = [[view(900, 400, 110, mouth=0.03 * (k % 2)).landmarks for k in range(25)]] * SPANS
+    mouths = [
+        Mouth(person=people[0], spans=[people[0].landmarks[:12]] * SPANS),
+        Mouth(person=people[1], spans=[np.stack(span) for span in spans]),
+    ]
+    assert choose(mouths, Path("v.mp4"))[0] is people[1]
+
+
+def test_a_face_that_is_found_twice_is_one() -> None:
+    twice = [view(1120, 593, 139), view(1138, 595, 138), view(300, 300, 100)]
+    assert distinct(twice) == [twice[0], twice[2]]
 
 
 @pytest.mark.parametrize("pan", [0.0, 3.0])

@@ -88,6 +88,15 @@ def test_eyes_look_where_they_looked(tmp_path: Path, person: MotionStats, head: 
         torch.testing.assert_close(back.head_rotation, person.rest.head_rotation.repeat(4, 1))
 
 
+def test_files_without_the_roll_of_the_eyes_are_read(tmp_path: Path, person: MotionStats):
+    path = take(tmp_path / "take.csv", [(code(i), look) for i, look in enumerate(LOOKS.values())])
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if not name.endswith("EyeRoll")]
+    path.write_text("".join(",".join(row[i] for i in kept) + "\n" for row in rows))
+    assert len(kept) == 61
+    torch.testing.assert_close(arkit_files.load(path, person).gaze, torch.tensor([GAZES[name] for name in LOOKS]))
+
+
 def test_eyes_of_other_programs_follow_their_coefficients(
     tmp_path: Path, person: MotionStats, capsys: pytest.CaptureFixture[str]
 ):
@@ -157,8 +166,8 @@ def test_dropped_frames_are_interpolated(
     np.testing.assert_allclose(back.arkit[:, ARKIT.index("jawOpen")], np.arange(200) / 200, atol=2e-5)
     assert set(np.flatnonzero(~back.valid.numpy())) == gone
     assert "8 of 200 frames are missing" in " ".join(capsys.readouterr().err.split())
-    arkit, rate = arkit_files.coefficients(path)
-    assert len(arkit) == 200 and rate == back.fps
+    arkit, measured, rate = arkit_files.coefficients(path)
+    assert len(arkit) == 200 and rate == back.fps and set(np.flatnonzero(~measured)) == gone
 
 
 def test_frames_without_a_face_are_interpolated(tmp_path: Path, person: MotionStats):
@@ -172,6 +181,24 @@ def test_frames_without_a_face_are_interpolated(tmp_path: Path, person: MotionSt
     back = arkit_files.load(path, person)
     assert len(back) == 100 and back.fps == 60 and int((~back.valid).sum()) == 7
     expected = np.clip(np.arange(100), 2, 97) / 100  # held at the ends
+    np.testing.assert_allclose(back.arkit[:, ARKIT.index("jawOpen")], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("lost", [range(100), range(200, 300), range(100, 200)])
+def test_a_face_that_comes_late_or_leaves_early_is_held(tmp_path: Path, person: MotionStats, lost: range):
+    """More than a second in the middle cannot be bridged."""
+    path = take(tmp_path / "take.csv", [(code(i), values) for i, values in enumerate(ramp(300))])
+    lines = path.read_text().split("\n")
+    for i in lost:
+        lines[i + 1] = ",".join([lines[i + 1].split(",")[0], *["0"] * 62])
+    path.write_text("\n".join(lines))
+    if lost.start == 100:
+        with pytest.raises(AvatarError, match=r"line 202: 1\.7 s are missing"):
+            arkit_files.load(path, person)
+        return
+    back = arkit_files.load(path, person)
+    assert len(back) == 300 and np.flatnonzero(~back.valid.numpy()).tolist() == list(lost)
+    expected = np.clip(np.arange(300), 100 if lost.start == 0 else 0, 299 if lost.start == 0 else 199) / 300
     np.testing.assert_allclose(back.arkit[:, ARKIT.index("jawOpen")], expected, atol=1e-5)
 
 

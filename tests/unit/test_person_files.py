@@ -25,7 +25,6 @@ from avatar.data.run import CONFIG, ENVIRONMENT, FORMAT, TRAINING, RunInfo
 from avatar.errors import AvatarError
 from avatar.io.media import Treatment
 from avatar.paths import read_json, write_json
-from avatar.preprocess.pipeline import tell_of_age
 from tests.person import ingest_result, person_info, write_result
 
 RESULTS = (
@@ -60,17 +59,6 @@ def test_a_folder_of_another_version_says_what_to_do(tmp_path: Path) -> None:
         write_json(tmp_path / "person.json", read_json(tmp_path / "person.json") | {"format": old})
         with pytest.raises(AvatarError, match=r"written by another version.*avatar prepare"):
             PersonInfo.read(tmp_path / "person.json")
-
-
-def test_preparing_an_older_folder_again_says_why_stages_run(tmp_path: Path, capsys) -> None:
-    person = PersonFolder(tmp_path)
-    tell_of_age(person)
-    person_info().write(person.info_path)
-    tell_of_age(person)
-    assert capsys.readouterr().err == ""
-    write_json(person.info_path, read_json(person.info_path) | {"format": "avatar-person-2"})
-    tell_of_age(person)
-    assert "prepared by another version" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.STAGE)

@@ -25,7 +25,7 @@ SILENT = np.zeros_like(voice())
 @pytest.mark.parametrize(
     ("tracks", "taken", "why"),
     [
-        ([Sound(noise()), Sound(voice(), ["default"], "Mic")], 2, "(Mic pcm_s16le, mono default) was taken"),
+        ([Sound(noise()), Sound(voice(), ["default"], "Mic")], 2, "(Mic pcm_s16le, mono, default) was taken"),
         ([Sound(noise(), ["default"]), Sound(voice())], 2, "track 1 is only noise"),
         ([Sound(SILENT, ["default"]), Sound(voice())], 2, "track 1 is silent"),
         ([Sound(music(), ["default"]), Sound(voice())], 2, "track 1 "),
