@@ -165,9 +165,8 @@ class _Clock:
             return leap < -(_BACK if track.ordered and packet.dts is not None else _BACK_REORDERED)
         if leap <= _LEAP or (not self.joins and len(self._active()) < 2):
             return False  # a single track: nothing tells a leap from a pause
-        return self._ends(track) + _SAME_PART < track.seconds(
-            _shown(packet, stamp) + track.offset
-        )  # else the time passed elsewhere
+        shown = track.seconds(_shown(packet, stamp) + track.offset)
+        return self._ends(track) + _SAME_PART < shown  # else the time passed elsewhere
 
     def _begins_part(self, track: _Track, shown: int) -> bool:
         """Whether a track comes to the part that the others have begun already."""
