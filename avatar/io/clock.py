@@ -64,12 +64,17 @@ class _Track:
         return ticks * self.base.numerator / self.base.denominator
 
     def leap(self, packet: _Packet, stamp: int) -> float:
-        """Seconds from the newest packet to this one: by decoding stamps, or when shown where one has none."""
+        """Seconds from the newest packet to this one: back by decoding stamps, forward by when they are shown.
+
+        An encoder that is given a leap writes it into decoding stamps some frames late.
+        """
         if self.last is None:
             return 0.0
-        if self.ordered and packet.dts is not None:
-            return self.seconds(stamp - self.last)
-        return self.seconds(_shown(packet, stamp) - self.shown)
+        shown = self.seconds(_shown(packet, stamp) - self.shown)
+        if not self.ordered or packet.dts is None:
+            return shown
+        decoded = self.seconds(stamp - self.last)
+        return decoded if decoded < 0 else max(shown, 0.0)
 
     def follow(self, packet: _Packet, stamp: int) -> None:
         """Note a packet of the present part, and mend its stamps."""
@@ -91,8 +96,8 @@ class _Hold:
     waiting: set[int]  # tracks that may jump as well
     packets: list[tuple[_Packet, int | None]] = field(default_factory=list)  # with its stamp where it is to be mended
     behind: dict[int, tuple[_Packet, int, float]] = field(default_factory=dict)  # first packet behind the jump, leap
-    began: dict[int, int] = field(default_factory=dict)  # first stamp of a track that was held
-    newest: dict[int, int] = field(default_factory=dict)  # stamp of a track behind the jump
+    began: dict[int, int] = field(default_factory=dict)  # when the first packet of a track that was held is shown
+    newest: dict[int, int] = field(default_factory=dict)  # when the newest one of a track is shown
 
 
 class _Clock:
@@ -119,7 +124,7 @@ class _Clock:
         if not self._jumps(track, packet, stamp):
             track.follow(packet, stamp)
             return [packet]
-        if self._begins_part(track, stamp):
+        if self._begins_part(track, _shown(packet, stamp)):
             track.offset = round(self.part / track.base)
             track.follow(packet, stamp)
             return [packet]
@@ -160,12 +165,13 @@ class _Clock:
             return leap < -(_BACK if track.ordered and packet.dts is not None else _BACK_REORDERED)
         if leap <= _LEAP or (not self.joins and len(self._active()) < 2):
             return False  # a single track: nothing tells a leap from a pause
-        return self._ends(track) + _SAME_PART < track.seconds(stamp + track.offset)  # else the time passed elsewhere
+        shown = track.seconds(_shown(packet, stamp) + track.offset)
+        return self._ends(track) + _SAME_PART < shown  # else the time passed elsewhere
 
-    def _begins_part(self, track: _Track, stamp: int) -> bool:
+    def _begins_part(self, track: _Track, shown: int) -> bool:
         """Whether a track comes to the part that the others have begun already."""
         moved = round(self.part / track.base)
-        return moved != track.offset and abs(track.seconds(stamp + moved) - self._ends()) < _SAME_PART
+        return moved != track.offset and abs(track.seconds(shown + moved) - self._ends()) < _SAME_PART
 
     def _ends(self, other_than: _Track | None = None) -> float:
         """Mended second that the tracks have come to."""
@@ -178,21 +184,21 @@ class _Clock:
 
     def _keep(self, hold: _Hold, track: _Track, packet: _Packet, stamp: int) -> list[_Packet]:
         """Hold a packet; give all as soon as it is clear who jumps."""
-        index = track.index
+        index, shown = track.index, _shown(packet, stamp)
         if index in hold.behind:
-            if track.seconds(stamp - hold.newest[index]) < -_BACK_REORDERED:  # the next jump
+            if track.seconds(shown - hold.newest[index]) < -_BACK_REORDERED:  # the next jump
                 return [*self.release(), *self.take(packet)]
             hold.packets.append((packet, stamp))
         elif self._jumps(track, packet, stamp):
             hold.behind[index] = packet, stamp, track.leap(packet, stamp)
             hold.packets.append((packet, stamp))
-            hold.began[index] = stamp
+            hold.began[index] = shown
         else:
             track.follow(packet, stamp)
             hold.packets.append((packet, None))
-            hold.began.setdefault(index, stamp)
-        hold.newest[index] = stamp
-        waited = abs(track.seconds(stamp - hold.began[index]))
+            hold.began.setdefault(index, shown)
+        hold.newest[index] = shown
+        waited = abs(track.seconds(shown - hold.began[index]))
         settled = hold.waiting <= hold.behind.keys() or waited > _WAIT or len(hold.packets) > _MOST_HELD
         return self.release() if settled else []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,6 +98,7 @@ def _is_list(path: Path) -> bool:
         return False
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = head.decode("utf-16" if wide else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n").lower()
+    text = re.sub(r"\A(#(?!ext)[^\n]*\s*)+", "", text)  # remarks
     return text.startswith(_LISTS)
 
 

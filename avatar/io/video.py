@@ -205,8 +205,7 @@ def _announced(container: InputContainer, stream: av.VideoStream, end: float) ->
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     whole = (container.duration or 0) / 1_000_000 if "matroska" in container.format.name else 0.0
-    # It is that of the longest track, which subtitles may be.
-    other = len(timed_streams(container)) < len(container.streams)
+    other = len(timed_streams(container)) < len(container.streams)  # subtitles may be longer than all
     return 0.0 if other or end >= TRUNCATED_SHARE * whole else whole
 
 

@@ -37,6 +37,7 @@ INPUTS: tuple[str, ...] = ()
 VERSION = 2
 
 MIN_SECONDS = 5.0
+MIN_RATE = 5  # frames per second: with fewer, no movement of lips is seen
 SILENCE = 10 ** (-60 / 20)  # audio that never gets louder than this is silent
 OUTSIDE = 0.05  # face heights by which a face may reach out of the user's square
 CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
@@ -104,6 +105,12 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             f"{info.path} is {info.duration:.1f} s long;",
             why=f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
             fix="Give a longer video.",
+        )
+    if info.fps < MIN_RATE:
+        raise AvatarError(
+            f"{info.path} has only {float(info.fps):.3g} frames per second;",
+            why=f"an avatar needs at least {MIN_RATE}, and 25 make a good one.",
+            fix="Record it again, or give another track with --video-track.",
         )
     if config.audio and not info.has_audio:
         raise AvatarError(

@@ -47,6 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("name", "content"),
     [
         ("list.ffconcat", CONCAT.format(name="secret.mp4")),
+        ("list.txt", "# my takes\nfile 'secret.mp4'\n"),
         ("list.mp4", CONCAT.format(name="secret.mp4")),  # the content decides, not the name
         ("list.wav", CONCAT.format(name="secret.wav")),
         ("list.m3u8", HLS.format(name="secret.ts")),

@@ -88,6 +88,11 @@ def test_too_short(capfd, tmp_path: Path) -> None:
     assert "3.0 s long" in refused(capfd, path, "--out", tmp_path / "p")
 
 
+def test_too_few_frames_per_second(capfd, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [portrait()] * 12, None, fps=2)
+    assert "only 2 frames per second" in refused(capfd, path, "--out", tmp_path / "p", "--no-audio")
+
+
 def test_no_sound_track(capfd, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [portrait()] * 60, None)
     said = refused(capfd, path, "--out", tmp_path / "p")

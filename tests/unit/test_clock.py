@@ -107,12 +107,14 @@ def test_parts_of_other_rates_and_without_audio_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mov"])
-def test_a_recorder_that_leaps_by_hours_goes_on(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_recorder_that_leaps_by_hours_goes_on(tmp_path: Path, suffix: str, b_frames: int) -> None:
     shown = [k / 25 for k in range(50)]
     heard = [k / 10 for k in range(20)]
     path = part(
-        tmp_path / f"v{suffix}", shown=shown + [9000 + t for t in shown], heard=heard + [9000 + t for t in heard]
-    )
+        tmp_path / f"v{suffix}", shown=shown + [9000 + t for t in shown], heard=heard + [9000 + t for t in heard],
+        b_frames=b_frames,
+    )  # fmt: skip
     times, jumps = stamps(path)
     assert len(jumps) == 1 and jumps[0].leap == pytest.approx(8998, abs=1)
     assert np.diff(times["video"]).max() < 0.05
