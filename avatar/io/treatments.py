@@ -21,12 +21,13 @@ _STANDING = 12  # frames without a change are no repeats: a title, a black intro
 
 
 def time_treatments(
-    jumps: list[Jump], variable: bool, stored: Fraction, fps: Fraction, held: float, seen: Survey
+    jumps: list[Jump], start: float, variable: bool, stored: Fraction, fps: Fraction, held: float, seen: Survey
 ) -> Iterator[Treatment]:
     """Say what was done about time stamps and the frame rate.
 
     Args:
         jumps: Where stamps started again or leapt.
+        start: Time of the first frame that is read, in seconds on the mended clock.
         variable: Whether frames come at uneven times.
         stored: Frames per second of the file.
         fps: Frames per second that are read.
@@ -37,7 +38,7 @@ def time_treatments(
         first = jumps[0]
         again = first.leap < 0 or first.leap > _WRAPPED
         what = "start again" if again else f"leap forward by {_long(first.leap)}"
-        where = f"at second {first.at:.1f}"
+        where = f"at second {first.at - start:.1f}"
         where = where if len(jumps) == 1 else f"at {len(jumps)} places, the first {where}"
         yield Treatment("joined", f"The time stamps {what} {where}; the parts were joined there without a gap.")
     if variable:

@@ -155,7 +155,7 @@ def read_info(path: Path, video_track: int | None = None) -> VideoInfo:
         look=look, pick=pick, steady=not scan.jumps,
         treatments=(
             *scan.treatments,
-            *time_treatments(scan.jumps, variable, stored, fps, last * float(stored), seen),
+            *time_treatments(scan.jumps, start, variable, stored, fps, last * float(stored), seen),
             *image_treatments(seen, look, scan.declared_pixel),
         ),
     )  # fmt: skip

@@ -43,7 +43,7 @@ def test_joined_parts_are_read_as_one_recording(tmp_path: Path, offsets: tuple[i
     info = read_info(tmp_path / "v.ts")
     assert (info.fps, info.num_frames, info.duration) == (25, 90, pytest.approx(3.6, abs=0.01))
     assert numbers(info) == list(range(90))
-    assert kinds(info)[0] == "joined"
+    assert kinds(info)[0] == "joined" and "at 2 places, the first at second 1.2;" in info.treatments[0].text
     sampled = [number_of(frame) for frame in sample_frames(info, 9)]
     assert len(sampled) == 9 and sampled == sorted(sampled) and sampled[0] < 10 and sampled[-1] > 80
 
