@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avatar.io.audio import SAMPLE_RATE, stream_audio
+from avatar.io.audio import SAMPLE_RATE, SILENCE_DB, stream_audio
 
-SILENCE_BELOW = 20.0  # dB below the loud parts of speech
-SILENCE_DB = -60.0  # dBFS; below, it is silent whatever the rest is
+SILENCE_BELOW = 20.0  # dB below the loud parts of speech; below `SILENCE_DB` it is silent whatever the rest is
 SILENCE_SECONDS = 0.3  # shorter pauses are closures and breaths
 LONG_PAUSE = 2.0  # seconds; between sentences people pause for up to 1.6
 

@@ -6,18 +6,18 @@ import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avatar.errors import AvatarError
 from avatar.io.audio_timing import MAX_SILENCE_SECONDS, Stretch, TimedFrame, TimingReport, timed_frames
 from avatar.io.clock import steady_packets
-from avatar.io.media import ADVICE, ffmpeg_reason, open_media
+from avatar.io.media import ADVICE, decode_packets, ffmpeg_reason, open_media
 from avatar.io.tracks import AudioChoice
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
+    from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
     from av.filter import Graph
 
@@ -184,27 +184,22 @@ def _placed(frames: Iterator[TimedFrame], mix: Downmix, start: float, rate: int)
 
 def _frames(container: InputContainer, stream: AudioStream, path: Path, start: float) -> Iterator[AudioFrame]:
     """Decoded frames from shortly before ``start`` on; damaged packets are passed over."""
-    import av
 
-    broken = packets = 0
-    # Other streams of the file are read by `steady_packets`, which knows the time of all of them.
-    for packet in steady_packets(container, [stream]):
+    def early(packet: Packet[Any]) -> bool:
         stamp = packet.pts if packet.pts is not None else packet.dts
         time = start if stamp is None or not packet.time_base else float(stamp * packet.time_base)
-        if packet.size and time < start - _RUN_UP_SECONDS:
-            continue
-        packets += 1
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            broken += 1
-            continue
-        yield from frames
-    if broken > max(3, packets * _BROKEN_SHARE):
-        raise AvatarError(
-            f"The audio of {path} cannot be decoded:", why=f"{broken} of its {packets} packets are damaged.",
+        return bool(packet.size) and time < start - _RUN_UP_SECONDS
+
+    def damaged(broken: int, count: int) -> AvatarError:
+        return AvatarError(
+            f"The audio of {path} cannot be decoded:", why=f"{broken} of its {count} packets are damaged.",
             fix="Check that it plays.",
         )  # fmt: skip
+
+    # Other streams of the file are read by `steady_packets`, which knows the time of all of them.
+    packets = (packet for packet in steady_packets(container, [stream]) if not early(packet))
+    for _, frames in decode_packets(packets, _BROKEN_SHARE, damaged):
+        yield from frames
 
 
 def _checked(block: np.ndarray, path: Path) -> np.ndarray:

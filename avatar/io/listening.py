@@ -109,7 +109,7 @@ def _listen(
     blocks: dict[int, list[np.ndarray]] = {stream.index: [] for stream in streams}
     mixers = {stream.index: _Channels() for stream in streams}
     left = {stream.index: most for stream in streams}
-    with suppress(av.FFmpegError):  # what there is must do; reading it in earnest says what is wrong
+    with suppress(av.FFmpegError):  # excerpts end there; decoding the whole track reports the damage
         for packet in container.demux(*streams):
             index = packet.stream.index
             stamp = packet.pts if packet.pts is not None else packet.dts

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
+    from av import Packet
     from av.container import InputContainer
 
 # FFmpeg's demuxers that read the file itself and nothing else. Playlists and lists (hls, dash, concat, sdp, image2)
@@ -100,6 +102,37 @@ def _is_list(path: Path) -> bool:
     text = head.decode("utf-16" if wide else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n").lower()
     text = re.sub(r"\A(#(?!ext)[^\n]*\s*)+", "", text)  # remarks
     return text.startswith(_LISTS)
+
+
+def decode_packets(
+    packets: Iterable[Packet[Any]], most_broken: float, damaged: Callable[[int, int], AvatarError]
+) -> Iterator[tuple[Packet[Any], list[Any]]]:
+    """Decode packet by packet; damaged ones are passed over while they are few.
+
+    Args:
+        packets: Of one track.
+        most_broken: Share of them that may be damaged; three may be in any case.
+        damaged: Makes the error from the numbers of damaged and of all packets.
+
+    Yields:
+        Each packet that can be decoded, and its frames.
+
+    Raises:
+        AvatarError: ``damaged``, at the end, where more packets are damaged.
+    """
+    import av
+
+    count = broken = 0
+    for packet in packets:
+        count += 1
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            broken += 1
+            continue
+        yield packet, frames
+    if broken > max(3, most_broken * count):
+        raise damaged(broken, count)
 
 
 def ffmpeg_reason(error: Exception) -> str:

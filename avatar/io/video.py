@@ -25,7 +25,7 @@ from avatar.io.cadence import find_cadence
 from avatar.io.clock import Jump, is_joinable, steady_packets, timed_streams
 from avatar.io.colour import complete_colours, container_colours, white_of
 from avatar.io.frames import Developer, Look, Shot, near_turn, pixel_shape
-from avatar.io.media import Treatment, open_media
+from avatar.io.media import Treatment, decode_packets, open_media
 from avatar.io.survey import SPAN_FRAMES, SPANS, Survey, survey
 from avatar.io.treatments import image_treatments, time_treatments
 
@@ -400,17 +400,13 @@ def _packets(
 def _decoded(
     container: InputContainer, stream: av.VideoStream, path: Path, colours: tuple[int, int, int] | None
 ) -> Iterator[av.VideoFrame]:
-    import av
+    def damaged(broken: int, count: int) -> AvatarError:
+        return AvatarError(
+            f"{path} is damaged:", why=f"{broken} of its {count} video packets cannot be decoded.", fix="Copy it again."
+        )
 
-    packets = broken = 0
     stamps: list[int] = []  # of an AVI: they count packets, which frames leave in another order
-    for packet in _packets(container, [stream]):
-        packets += 1
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            broken += 1
-            continue
+    for packet, frames in decode_packets(_packets(container, [stream]), BROKEN_SHARE, damaged):
         if packet.size and packet.pts is not None and container.format.name == "avi":
             heapq.heappush(stamps, packet.pts)
         for frame in frames:
@@ -418,12 +414,6 @@ def _decoded(
                 frame.pts = heapq.heappop(stamps)
             complete_colours(frame, colours)
             yield frame
-    if broken > max(3, BROKEN_SHARE * packets):
-        raise AvatarError(
-            f"{path} is damaged:",
-            why=f"{broken} of its {packets} video packets cannot be decoded.",
-            fix="Copy it again.",
-        )
 
 
 def _nominal_rate(times: np.ndarray, nominal: Fraction | None, variable: bool) -> Fraction:

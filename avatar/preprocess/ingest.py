@@ -13,7 +13,6 @@ import wave
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.paths import file_sha256
 from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig
-from avatar.preprocess.learned_face import LearnedFace, learned_face
+from avatar.preprocess.learned_face import LearnedFace, learned_face, reader
 from avatar.preprocess.stage import StageContext, content_hash
 
 NAME = "ingest"
@@ -60,11 +59,6 @@ def options(ctx: StageContext) -> dict[str, Any]:
     config = ctx.config
     chosen = {name: getattr(config, name) for name in SOURCE_OPTIONS}
     return {"source": fingerprint(ctx.video), "size": config.size, "audio": config.audio, **chosen}
-
-
-def reader(path: Path) -> ModuleType:
-    """Choose what reads the source: both modules have read_info, read_frames and sample_frames."""
-    return ernerf if Path(path).is_dir() else video
 
 
 def fingerprint(path: Path) -> str:
@@ -128,7 +122,7 @@ def read_source(path: Path, config: PrepareConfig) -> VideoInfo:
         AvatarError: It cannot be read, or has no such track.
     """
     if not Path(path).is_dir():
-        return video.read_info(path, video_track=config.video_track)
+        return _read_video(Path(path), config.video_track, *_state(path))
     for name in ("audio_track", "video_track"):
         if getattr(config, name) is not None:
             raise AvatarError(
@@ -137,6 +131,20 @@ def read_source(path: Path, config: PrepareConfig) -> VideoInfo:
                 fix="Leave the option out.",
             )
     return ernerf.read_info(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which change when it does; zeros where it cannot be read, as reading it then says."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=1)  # the folder is claimed before the first stage runs: a video is surveyed once for both
+def _read_video(path: Path, track: int | None, _size: int, _modified: int) -> VideoInfo:
+    return video.read_info(path, video_track=track)
 
 
 def check_place(info: VideoInfo, config: PrepareConfig) -> None:

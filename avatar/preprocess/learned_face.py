@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -46,6 +47,11 @@ FAR = 2.0  # face heights from a given point to the face that it means
 Samples = list[list[Face]]
 
 
+def reader(path: Path) -> ModuleType:
+    """Choose what reads a recording: both modules have read_info, read_frames and sample_frames."""
+    return ernerf if path.is_dir() else video
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnedFace:
     """The face to learn.
@@ -78,11 +84,6 @@ class Probe:
     part: Square | None = None
 
     @property
-    def reader(self) -> ModuleType:
-        """What reads frames of the recording."""
-        return ernerf if self.info.path.is_dir() else video
-
-    @property
     def longer(self) -> int:
         """Longer side in pixels of what is looked at."""
         return self.part.side if self.part else max(self.info.width, self.info.height)
@@ -92,7 +93,7 @@ class Probe:
         x, y, side = self.part or (0, 0, self.longer)
         scale = min(1.0, PROBE_SIDE / side)
         found: Samples = []
-        for frame in log.track(self.reader.sample_frames(self.info, count), title, count):
+        for frame in log.track(reader(self.info.path).sample_frames(self.info, count), title, count):
             image = _reduced(frame[y : y + side, x : x + side], scale)
             found.append([_in_source(face, image, x, y, scale) for face in detect(image)])
         return found
@@ -156,7 +157,7 @@ def learned_face(info: VideoInfo, config: PrepareConfig, voice: Callable[[], np.
     if len(often) == 1:
         person, why = often[0], "no other one is seen in half of the frames"
     else:
-        frames = log.track(probe.reader.read_frames(info), "looking who speaks", info.num_frames)
+        frames = log.track(reader(info.path).read_frames(info), "looking who speaks", info.num_frames)
         person, why = choose(watch(frames, info, often, voice()), info.path)
     others = [other for other in people if other is not person]
     text = f"Of {len(people)} faces, {person} is learned, because {why}; not {_listed(others)} (--face X,Y chooses)."
