@@ -26,6 +26,8 @@ class Seeds(NamedTuple):
         bind_index: [N, 3] int64, landmark vertices whose displacement moves the Gaussian.
         bind_weight: [N, 3], zero rows for Gaussians that no landmark moves.
         region: [N] uint8, index into `REGIONS`.
+        quats: [N, 4] wxyz.
+        normal: [N, 3] canonical unit normal of the surface that it begins on; zeros where there is none.
     """
 
     means: Tensor
@@ -36,6 +38,8 @@ class Seeds(NamedTuple):
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
+    quats: Tensor
+    normal: Tensor
 
     @staticmethod
     def cat(parts: list[Seeds]) -> Seeds:
@@ -50,6 +54,8 @@ class Gaussians(nn.Module):
         means: [N, 3] centimetres. quats: [N, 4] wxyz, any length. scales: [N, 3] log centimetres.
         opacities: [N, 1] logits. colors: [N, 3] RGB. skinning_weight: [N, 1] logits, high ones follow the head.
         color_prior: [N, 3] initial RGB, the target of a regulariser; not part of the state.
+        anchor, normal: [N, 3] a place on the surface that a Gaussian belongs to, and the unit normal there, zero where
+            it belongs to none; regularisers use them; not part of the state.
         embedding: [N, E] learned input of the deformation field, in addition to the position; may be empty.
     """
 
@@ -61,6 +67,8 @@ class Gaussians(nn.Module):
     skinning_weight: nn.Parameter
     embedding: Tensor
     color_prior: Tensor
+    anchor: Tensor
+    normal: Tensor
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
@@ -70,7 +78,7 @@ class Gaussians(nn.Module):
         n = seeds.means.shape[0]
         seeds = Seeds(*(column[seeds.region.argsort(stable=True)] for column in seeds))
         self.means = nn.Parameter(seeds.means.clone())
-        self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(n, 1))
+        self.quats = nn.Parameter(seeds.quats.clone())
         self.scales = nn.Parameter(seeds.scales.log())
         self.opacities = nn.Parameter(torch.logit(seeds.opacities, eps=1e-3)[:, None])
         self.colors = nn.Parameter(seeds.colors.clone())
@@ -81,6 +89,8 @@ class Gaussians(nn.Module):
         else:
             self.register_buffer("embedding", empty, persistent=False)
         self.register_buffer("color_prior", seeds.colors.clone(), persistent=False)
+        self.register_buffer("anchor", seeds.means.clone(), persistent=False)
+        self.register_buffer("normal", seeds.normal.clone(), persistent=False)
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)
@@ -94,6 +104,7 @@ class Gaussians(nn.Module):
             Seeds(
                 zeros(count, 3), torch.ones(count, 3), zeros(count, 3), zeros(count), zeros(count),
                 zeros(count, 3, dtype=torch.long), zeros(count, 3), zeros(count, dtype=torch.uint8),
+                torch.tensor([1.0, 0, 0, 0]).repeat(count, 1), zeros(count, 3),
             ),
             embedding,
         )  # fmt: skip

@@ -51,6 +51,14 @@ class RegularizerConfig:
     """Weight of the penalty on Gaussians of neck and clothes larger than `max_scale_cm`."""
     max_scale_cm: float = 0.6
     """Standard deviation, in centimetres, up to which `scale_reg` adds nothing."""
+    surface: float = 0.02
+    """Weight of the squared distance of Gaussians from the surface that they began on, square centimetres."""
+    surface_slack_cm: float = 0.1
+    """Distance, in centimetres, up to which `surface` adds nothing."""
+    thickness: float = 0.05
+    """Weight of the squared excess of the Gaussians' thickness along the normal of their surface."""
+    max_thickness_cm: float = 0.08
+    """Standard deviation along the normal, in centimetres, up to which `thickness` adds nothing."""
     smoothness: float = 0.0
     """Weight of the squared difference between the deformations of neighbouring Gaussians."""
 

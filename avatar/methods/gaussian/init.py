@@ -1,8 +1,9 @@
 """First guess of the Gaussians: the tracked face mesh, and a coarse 3-D proxy for all that the mesh does not cover.
 
 One reference frame near the person's mean pose gives all colours. The face is sampled on the mesh and bound to its
-triangles. Hair, ears, neck and clothes come from the masks, lifted onto an ellipsoid (head), a cylinder (neck) and a
-rounded slab (torso). Training then moves all of it; the proxy only has to be right enough that free view holds.
+triangles. Hair, ears, neck and clothes come from the masks, lifted onto the surfaces of `avatar.methods.gaussian.bust`.
+What the reference frame does not show of these surfaces (sides, back, under the jaw, below the picture) is there as
+well, in the colours of the nearest place that is seen.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -18,14 +20,15 @@ from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
+from avatar.methods.gaussian.bust import Bust, Sweep, fit_bust
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_opening
 
-# A head in head axes, centimetres: centre and half-axes. The canonical face spans 15.5 x 17.7 cm at its front.
-_HEAD_CENTRE = np.array([0.0, -2.5, 4.0])
-_HEAD_RADII = np.array([8.6, 12.5, 10.0])
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
 _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
 _LEAST_IRIS = 0.3  # centimetres
+_FLAT = 0.3  # thickness of a Gaussian on a surface, of its width
+_SURE = 0.97  # share of a part from which a pixel shows nothing else
+_OUTLINE = 1.25  # angle around the head, in radians, up to which a surface is seen well from the front
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
 
@@ -58,13 +61,15 @@ def seeds(data: PersonDataset, skinning: Skinning, frame: int, count: int, rng: 
     """About ``count`` Gaussians that already look like reference frame ``frame``."""
     image = data.image(frame).astype(np.float32) / 255
     masks = data.masks(frame)
-    outside = _outside(data, skinning, frame, image, masks, int(count * 0.45), rng)
+    bust = fit_bust(data, frame)
+    outside = _outside(data, skinning, bust, frame, image, masks, int(count * 0.40), rng)
     parts = [
-        _face(data, skinning, frame, image, int(count * 0.37), rng),
+        _face(data, skinning, frame, image, int(count * 0.35), rng),
         *(_eye(data, skinning, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
         _mouth(data, skinning, int(count * 0.06), rng),
         outside,
-        _filling(skinning, outside, data.shape[152, 1], int(count * 0.09), rng),
+        _under_jaw(data, skinning, frame, outside, int(count * 0.015), rng),
+        _hidden(data, skinning, bust, frame, outside, masks, int(count * 0.16), rng),
     ]
     return Seeds.cat(parts)
 
@@ -104,7 +109,17 @@ def _face(
         region="face",
         bind_index=index,
         bind_weight=weight,
+        normals=_face_normals(skinning, corners)[picked],
     )
+
+
+def _face_normals(skinning: Skinning, corners: np.ndarray) -> np.ndarray:
+    """Outward canonical unit normals [F, 3] of triangles [F, 3, 3] of the face mesh, head axes."""
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outward = (normal * (corners.mean(1) - [0, 0, 4.0])).sum(1, keepdims=True)
+    normal = normal * np.sign(outward) / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    turned = skinning.to_canonical(torch.from_numpy(normal).float()) - skinning.to_canonical(torch.zeros(3))
+    return turned.numpy()
 
 
 def _eye(
@@ -194,20 +209,15 @@ def _mouth(data: PersonDataset, skinning: Skinning, count: int, rng: np.random.G
 
 
 def _outside(
-    data: PersonDataset, skinning: Skinning, frame: int, image: np.ndarray, masks: dict[str, np.ndarray], count: int,
-    rng: np.random.Generator,
+    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, image: np.ndarray, masks: dict[str, np.ndarray],
+    count: int, rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
+    """What the reference frame shows beside the face: pixels lifted onto the surfaces."""
     landmarks = np.asarray(data.landmarks[frame])[:, :2]
     inside = np.zeros(image.shape[:2], np.uint8)
     cv2.fillPoly(inside, [np.round(landmarks[list(FACE_OVAL)]).astype(np.int32)], 1)
-    labels = {
-        "hair": masks["hair"] + masks["face"],
-        "neck": masks["neck"],
-        "torso": masks["clothes"],
-    }
+    best = _kinds(masks)
     person = 1 - masks["background"]
-    stack = np.stack(list(labels.values()))
-    best = stack.argmax(0)
     weight = person * (inside == 0) * (person > 0.4)
     # Half of the points on strong edges and texture, half evenly: shirts and hair need detail where it is.
     grey = cv2.GaussianBlur(image.mean(-1), (0, 0), 1.5)
@@ -223,93 +233,181 @@ def _outside(
 
     camera = data.camera
     rays = np.concatenate([(pixels - [camera.cx, camera.cy]) / camera.focal, np.ones((count, 1))], -1)
-    rotation = skinning.to_head(torch.zeros(3)), skinning.to_head(torch.eye(3))
-    origin = rotation[0].numpy().astype(np.float64)
-    directions = rays @ (rotation[1] - rotation[0]).numpy().astype(np.float64)
+    canonical, normals = np.zeros((count, 3)), np.zeros((count, 3))
+    for part, sweep in enumerate((bust.head, bust.neck, bust.torso)):
+        chosen = kind == part
+        frame_axes = _axes(skinning, part)
+        points, normal = _meet(sweep, frame_axes, rays[chosen])
+        canonical[chosen], normals[chosen] = points, normal
+    depth = canonical[:, 2]
+    head = skinning.to_head(torch.from_numpy(canonical).float()).numpy()
     chin_y = data.shape[152, 1]
-    on_head = _ellipsoid_depth(origin, directions, _HEAD_CENTRE, _HEAD_RADII)
-    on_torso = _torso_depth(origin, directions, chin_y)
-    depth = np.where(kind == 0, on_head, on_torso)
-    points = origin + directions * depth[:, None]
-    neck = np.clip((points[:, 1] - (chin_y - 2)) / 9.0, 0, 1)  # 0 at the jaw, 1 at the collar
+    neck = np.clip((head[:, 1] - (chin_y - 2)) / 9.0, 0, 1)  # 0 at the jaw, 1 at the collar
     share = np.select([kind == 0, kind == 1], [0.99, 0.97 - 0.9 * neck], 0.02)
     # Spacing between neighbours in pixels, from the sampling density.
     local = density[flat] / density.sum() * count
     sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * depth / camera.focal
+    return _on_surface(
+        data, skinning, frame, means=canonical, normals=normals, sigma=np.clip(sigma, 0.02, 0.8),
+        colors=_sure_colors(image, masks, pixels, kind), opacity=0.8, share=share, kind=kind,
+    )  # fmt: skip
+
+
+def _sure_colors(image: np.ndarray, masks: dict[str, np.ndarray], pixels: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """Colours [N, 3] at pixels, or of the nearest pixel that surely shows the same: outlines are mixed with others."""
+    colors = _sample(image, pixels)
+    column, row = np.clip(pixels.astype(int), 0, np.array(image.shape[1::-1]) - 1).T
+    parts = (masks["hair"] + masks["face"], masks["neck"], masks["clothes"])
+    for part, mask in enumerate(parts):
+        sure = mask > _SURE
+        chosen = (kind == part) & ~sure[row, column]
+        if sure.any() and chosen.any():
+            nearest = distance_transform_edt(~sure, return_distances=False, return_indices=True)
+            y, x = nearest[:, row[chosen], column[chosen]]
+            colors[chosen] = image[y, x]
+    return colors
+
+
+def _kinds(masks: dict[str, np.ndarray]) -> np.ndarray:
+    """Per pixel what it shows: 0 hair or skin of the head, 1 neck, 2 clothes."""
+    return np.stack([masks["hair"] + masks["face"], masks["neck"], masks["clothes"]]).argmax(0)
+
+
+def _axes(skinning: Skinning, part: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation [3, 3] and origin [3] of a part's axes in canonical space: the head's, or upright below it."""
+    origin = skinning.to_canonical(torch.zeros(3)).numpy().astype(np.float64)
+    if part > 0:
+        return np.eye(3), origin
+    return (skinning.to_canonical(torch.eye(3)) - torch.from_numpy(origin).float()).numpy().T.astype(float), origin
+
+
+def _meet(sweep: Sweep, axes: tuple[np.ndarray, np.ndarray], rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays from the filming camera meet the front of a surface: canonical points and normals, [N, 3]."""
+    rotation, origin = axes
+    start, along = -origin @ rotation, rays @ rotation
+    depth = np.full(len(rays), origin[2])
+    for _ in range(6):
+        local = start + along * depth[:, None]
+        gap = sweep.front_depth(local[:, 0], local[:, 1]) - local[:, 2]
+        depth = depth + 0.8 * gap / along[:, 2]
+    local = start + along * depth[:, None]
+    normal = sweep.normals(local[:, 1], sweep.angle(local[:, 0], local[:, 1]))
+    return local @ rotation.T + origin, normal @ rotation.T
+
+
+def _on_surface(
+    data: PersonDataset, skinning: Skinning, frame: int, *, means: np.ndarray, normals: np.ndarray, sigma: np.ndarray,
+    colors: np.ndarray, opacity: float, share: np.ndarray, kind: np.ndarray,
+) -> Seeds:  # fmt: skip
+    """Seeds of hair, neck and torso that were placed as the reference frame shows them."""
     # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
-    shown = skinning.to_canonical(torch.from_numpy(points).float())
+    shown = torch.from_numpy(means).float()
     torso = data.motion.torso_rotation[frame], data.motion.torso_translation[frame], data.motion.torso_warp[frame]
     rest = skinning.torso_at_rest(shown, *torso)
+    count = len(means)
     result = _seeds(
         means=torch.lerp(rest, shown, torch.from_numpy(share).float()[:, None]),
-        sigma=np.clip(sigma, 0.02, 0.8),
-        colors=_sample(image, pixels),
-        opacity=0.8,
+        sigma=sigma,
+        colors=colors,
+        opacity=opacity,
         skinning_weight=share,
         region="hair",
         bind_index=np.zeros((count, 3), np.int64),
         bind_weight=np.zeros((count, 3), np.float32),
+        normals=normals,
     )
     table = torch.tensor([REGIONS.index("hair"), REGIONS.index("neck"), REGIONS.index("torso")], dtype=torch.uint8)
     return result._replace(region=table[torch.from_numpy(kind)])
 
 
-def _filling(skinning: Skinning, outside: Seeds, chin_y: float, count: int, rng: np.random.Generator) -> Seeds:
-    """What the filming camera hardly sees, and free view does: the sides of the head, and the neck under the chin.
-
-    A shell slightly inside the head's proxy and a cylinder inside the neck, coloured like the nearest thing that was
-    seen. From the front both stay hidden.
-    """
+def _hidden(
+    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, seen: Seeds, masks: dict[str, np.ndarray],
+    count: int, rng: np.random.Generator,
+) -> Seeds:  # fmt: skip
+    """What the reference frame does not show of the surfaces: sides, back, below the picture."""
+    kinds = np.where(masks["background"] > 0.5, -1, _kinds(masks))
+    chin_y = float(data.shape[152, 1])
     parts = []
-    seen = skinning.to_head(outside.means).numpy()
-    region = outside.region.numpy()
-    head = rng.normal(size=(4 * count, 3))
-    head /= np.linalg.norm(head, axis=1, keepdims=True)
-    head = head[(head[:, 2] > -0.45) & (head[:, 1] < 0.35)][: int(count * 0.7)]
-    angle, height = rng.uniform(-1.9, 1.9, count - len(head)), rng.uniform(-3, 9, count - len(head))
-    neck = np.stack([5.2 * np.sin(angle), chin_y + height, 4.5 - 5.2 * np.cos(angle)], -1)
-    for name, points, spacing, pull in (
-        ("hair", _HEAD_CENTRE + 0.92 * _HEAD_RADII * head, 0.75, _HEAD_CENTRE),
-        ("neck", neck, 0.5, np.array([0.0, chin_y, 4.5])),
+    for part, (sweep, some, around) in enumerate(
+        ((bust.head, 0.52, 2.9), (bust.neck, 0.12, 2.4), (bust.torso, 0.36, 2.3))
     ):
-        known = np.flatnonzero(region == REGIONS.index(name))
+        rotation, origin = _axes(skinning, part)
+
+        def keep(y, angle, points, normals, part=part, around=around, rotation=rotation, origin=origin):
+            world = points @ rotation.T + origin
+            pixel = world[:, :2] / world[:, 2:] * data.camera.focal + (data.camera.cx, data.camera.cy)
+            column, row = np.floor(pixel).astype(int).T
+            within = (column >= 0) & (column < data.width) & (row >= 0) & (row < data.height)
+            shows = np.full(len(y), -2)
+            shows[within] = kinds[row[within], column[within]]
+            facing = -(normals @ rotation.T * world).sum(1) / np.linalg.norm(world, axis=1)
+            grazing = facing < 0.3
+            if part == 0:
+                side = np.where(angle > 0, *bust.hair_below)
+                hangs = (y < np.maximum(side, 6.5)) | ((np.abs(angle) > 1.6) & (y < max(bust.hair_below)))
+                return (grazing & hangs & (np.abs(angle) > 0.9)).astype(float)
+            hidden = grazing | (~within if part == 2 else shows != 1)
+            return (hidden & (np.abs(angle) < around)).astype(float)
+
+        y, angle, points, area = sweep.sample(int(count * some), rng, keep)
+        region = REGIONS.index(("hair", "neck", "torso")[part])
+        known = np.flatnonzero((seen.region == region).numpy())
         if len(known) == 0 or len(points) == 0:
             continue
-        toward = lambda x, pull=pull: (x - pull) / np.linalg.norm(x - pull, axis=1, keepdims=True)  # noqa: E731
-        nearest = known[KDTree(toward(seen[known])).query(toward(points))[1]]
-        share = outside.skinning_weight.numpy()[nearest] if name == "neck" else np.full(len(points), 0.99)
+        local = (seen.means[known].numpy() - origin) @ rotation
+        colors = seen.colors.numpy()[known]
+        place = np.stack([local[:, 1], 9 * sweep.angle(local[:, 0], local[:, 1])], -1)
+        # Beyond the outline the surface looks like its mirror image before it.
+        turn = np.abs(angle)
+        mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, 0.7), turn) * np.sign(angle)
+        near = min(24 if part == 2 else 3, len(place))  # clothes go on plainly; strands of hair keep their texture
+        nearest = KDTree(place).query(np.stack([y, 9 * mirrored], -1), k=[*range(1, near + 1)])[1]
+        world = points @ rotation.T + origin
+        neck = np.clip((y - (chin_y - 2)) / 9.0, 0, 1)
+        share = np.full(len(y), 0.99) if part == 0 else 0.97 - 0.9 * neck if part == 1 else np.full(len(y), 0.02)
         parts.append(
-            _seeds(
-                means=skinning.to_canonical(torch.from_numpy(points).float()),
-                sigma=np.full(len(points), spacing),
-                colors=outside.colors.numpy()[nearest],
-                opacity=0.9,
-                skinning_weight=share,
-                region=name,
-                bind_index=np.zeros((len(points), 3), np.int64),
-                bind_weight=np.zeros((len(points), 3), np.float32),
-            )
+            _on_surface(
+                data, skinning, frame, means=world, normals=sweep.normals(y, angle) @ rotation.T,
+                sigma=np.full(len(y), 0.65 * np.sqrt(area)), colors=colors[nearest].mean(1), opacity=0.97, share=share,
+                kind=np.full(len(y), part),
+            )  # fmt: skip
         )
     return Seeds.cat(parts) if parts else _empty()
 
 
-def _ellipsoid_depth(origin: np.ndarray, rays: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Ray parameter of the front hit, or of the closest approach for rays that pass by (the silhouette)."""
-    o, d = (origin - centre) / radii, rays / radii
-    a, b, c = (d * d).sum(-1), d @ o, o @ o - 1
-    discriminant = np.maximum(b * b - a * c, 0)
-    return (-b - np.sqrt(discriminant)) / a
-
-
-def _torso_depth(origin: np.ndarray, rays: np.ndarray, chin_y: float) -> np.ndarray:
-    """Ray parameter on a slab behind the chin that comes forward to the chest and recedes at the shoulders."""
-    depth = (1.5 - origin[2]) / rays[:, 2]
-    for _ in range(3):
-        points = origin + rays * depth[:, None]
-        below = np.clip(points[:, 1] - chin_y, 0, 20)
-        z = 1.5 - 0.12 * below + 6.0 * np.clip(np.abs(points[:, 0]) / 22, 0, 1.5) ** 2
-        depth = (z - origin[2]) / rays[:, 2]
-    return depth
+def _under_jaw(
+    data: PersonDataset, skinning: Skinning, frame: int, seen: Seeds, count: int, rng: np.random.Generator
+) -> Seeds:
+    """The floor of the mouth: from the jaw line back to the neck, coloured like the neck."""
+    known = np.flatnonzero((seen.region == REGIONS.index("neck")).numpy())
+    if len(known) == 0:
+        return _empty()
+    border = np.array(FACE_OVAL[10:27])
+    position, depth = rng.uniform(0, len(border) - 1.001, count), rng.uniform(0, 1, count)
+    index = position.astype(int)
+    mix = (position - index)[:, None]
+    shape = data.shape.astype(float)
+    rim = shape[border[index]] * (1 - mix) + shape[border[index + 1]] * mix
+    deep = np.stack([rim[:, 0] * 0.7, rim[:, 1] - 1.0, np.full(count, 4.5)], -1)
+    points = rim + (deep - rim) * depth[:, None]
+    across = shape[border[index + 1]] - shape[border[index]]
+    normal = np.cross(across, deep - rim)
+    normal *= np.sign((normal * (points - [0, 3.0, 1.0])).sum(1, keepdims=True))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    canonical = skinning.to_canonical(torch.from_numpy(points).float())
+    turned = (skinning.to_canonical(torch.from_numpy(normal).float()) - skinning.to_canonical(torch.zeros(3))).numpy()
+    nearest = known[KDTree(seen.means[known].numpy()).query(canonical.numpy())[1]]
+    return _seeds(
+        means=canonical,
+        sigma=np.full(count, 0.35),
+        colors=seen.colors.numpy()[nearest],
+        opacity=0.9,
+        skinning_weight=np.full(count, 0.99),
+        region="face",
+        bind_index=border[np.stack([index, index + 1, index], -1)],
+        bind_weight=((1 - depth)[:, None] * np.concatenate([1 - mix, mix, 0 * mix], 1)).astype(np.float32),
+        normals=turned,
+    )
 
 
 def _sample(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -320,19 +418,34 @@ def _sample(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 def _seeds(
     *, means: Tensor, sigma: np.ndarray, colors: np.ndarray, opacity: float, skinning_weight: np.ndarray, region: str,
-    bind_index: np.ndarray, bind_weight: np.ndarray,
+    bind_index: np.ndarray, bind_weight: np.ndarray, normals: np.ndarray | None = None,
 ) -> Seeds:  # fmt: skip
+    """Round Gaussians, or flat ones along a surface of the given normals."""
     n = means.shape[0]
+    scales = torch.from_numpy(np.repeat(sigma[:, None], 3, 1)).float().clamp_min(0.01)
+    normal = torch.zeros(n, 3) if normals is None else torch.from_numpy(normals).float()
+    if normals is not None:
+        scales[:, 2] *= _FLAT
     return Seeds(
         means=means,
-        scales=torch.from_numpy(np.repeat(sigma[:, None], 3, 1)).float().clamp_min(0.01),
+        scales=scales,
+        quats=_towards(normal),
         colors=torch.from_numpy(np.ascontiguousarray(colors)).float(),
         opacities=torch.full((n,), opacity),
         skinning_weight=torch.from_numpy(skinning_weight).float(),
         bind_index=torch.from_numpy(np.ascontiguousarray(bind_index)).long(),
         bind_weight=torch.from_numpy(np.ascontiguousarray(bind_weight)).float(),
         region=torch.full((n,), REGIONS.index(region), dtype=torch.uint8),
+        normal=normal,
     )
+
+
+def _towards(normal: Tensor) -> Tensor:
+    """Quaternions [N, 4] that turn the z axis to unit vectors [N, 3]; none for zero vectors."""
+    x, y, z = normal.unbind(-1)
+    quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], -1)
+    flipped = torch.tensor([0.0, 1, 0, 0]).expand_as(quats)
+    return torch.where((z < -0.9999)[:, None], flipped, quats) / torch.where(z < -0.9999, 1.0, quats.norm(dim=-1))[:, None]
 
 
 def _empty() -> Seeds:

@@ -11,8 +11,12 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.fields.deformation import Deformation
+from avatar.geometry.se3 import quat_to_matrix
 from avatar.fields.gaussians import REGIONS, Gaussians
 
+# How strongly a Gaussian of each region is held to its surface. A turning head shows how deep its parts are, a torso
+# that only sways does not.
+HELD = (1.0, 0.0, 0.0, 1.0, 2.0, 4.0)
 NEIGHBOURS = 4  # of a Gaussian, whose deformations are compared with its own
 
 
@@ -34,6 +38,22 @@ def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
     """
     excess = (gaussians.scales - math.log(max_scale_cm)).clamp(min=0)
     return (excess * (gaussians.region >= REGIONS.index("neck"))[:, None]).square().mean()
+
+
+def surface_distance(gaussians: Gaussians, slack_cm: float) -> Tensor:
+    """Mean squared excess of the distance from the tangent plane at the anchor, weighted by `HELD` per region."""
+    away = ((gaussians.means - gaussians.anchor) * gaussians.normal).sum(-1).abs()
+    held = torch.tensor(HELD, device=away.device)[gaussians.region.long()]
+    excess = (away - slack_cm).clamp(min=0)
+    return (held * excess.square()).mean()
+
+
+def thickness(gaussians: Gaussians, most_cm: float) -> Tensor:
+    """Mean squared excess of the standard deviation along the surface's normal, square centimetres."""
+    axes = quat_to_matrix(torch.nn.functional.normalize(gaussians.quats, dim=-1))
+    along = (axes.transpose(1, 2) @ gaussians.normal[..., None])[..., 0]  # the normal in each Gaussian's own axes
+    deviation = ((along * gaussians.scales.exp()).square().sum(-1) + 1e-8).sqrt()
+    return (deviation - most_cm).clamp(min=0).square().mean()
 
 
 def nearest_neighbours(means: Float[Tensor, "N 3"]) -> Tensor:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MEANS_FINAL = 0.01  # share of their learning rate that means end with
 NETWORK_WARMUP = 100  # steps
+BESIDE = ("color_prior", "anchor", "normal")  # of the Gaussians: what only training needs
 
 
 class GaussianModel(Method):
@@ -84,16 +85,18 @@ class GaussianModel(Method):
         return state, self.config.shape()
 
     def train_state(self) -> dict[str, Tensor]:
-        state = dict(self.state_dict()) | {"gaussians.color_prior": self.gaussians.color_prior}
+        beside = {name: getattr(self.gaussians, name) for name in BESIDE}
+        state = dict(self.state_dict()) | {f"gaussians.{name}": value for name, value in beside.items()}
         return state if self._neighbours is None else state | {"neighbours": self._neighbours}
 
     def load_train_state(self, tensors: dict[str, Tensor]) -> None:
         count = tensors["gaussians.means"].shape[0]
         if count != len(self.gaussians):
             self.gaussians = Gaussians.empty(count, self.config.embedding).to(self.device)
-        beside = ("gaussians.color_prior", "neighbours")
+        beside = (*(f"gaussians.{name}" for name in BESIDE), "neighbours")
         self.load_state_dict({name: value for name, value in tensors.items() if name not in beside})
-        self.gaussians.color_prior = tensors["gaussians.color_prior"].to(self.device, copy=True)
+        for name in BESIDE:
+            setattr(self.gaussians, name, tensors[f"gaussians.{name}"].to(self.device, copy=True))
         self._neighbours = tensors["neighbours"].to(self.device) if "neighbours" in tensors else None
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -122,6 +125,10 @@ class GaussianModel(Method):
             terms["color_prior"] = weights.color_prior * losses.color_distance(self.gaussians)
         if weights.scale_reg:
             terms["scale_reg"] = weights.scale_reg * losses.oversize(self.gaussians, weights.max_scale_cm)
+        if weights.surface:
+            terms["surface"] = weights.surface * losses.surface_distance(self.gaussians, weights.surface_slack_cm)
+        if weights.thickness:
+            terms["thickness"] = weights.thickness * losses.thickness(self.gaussians, weights.max_thickness_cm)
         if weights.smoothness:
             if self._neighbours is None:
                 self._neighbours = losses.nearest_neighbours(self.gaussians.means)

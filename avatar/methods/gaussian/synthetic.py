@@ -45,6 +45,8 @@ def synthetic_parts(
             bind_index=torch.randint(NUM_LANDMARKS, (count, 3), generator=g),
             bind_weight=torch.rand(count, 3, generator=g) / 3,
             region=torch.zeros(count, dtype=torch.uint8),
+            quats=torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
+            normal=torch.zeros(count, 3),
         )
     )
     basis = LandmarkBasis(0.01 * torch.randn(len(CHANNELS), NUM_LANDMARKS * 3, generator=g), torch.zeros(2))

@@ -1,0 +1,359 @@
+"""A head and shoulders in space, fitted to one person: the surfaces that Gaussians start on and are kept near.
+
+The face is the tracked mesh. What it does not cover is swept from cross-sections, one per height: hair and skull as an
+oval whose width the silhouettes of all head poses give and whose depth is an average skull's plus the hair's thickness;
+the neck as a cylinder; shoulders and chest as a rounded slab that goes on below and beside the picture's edge.
+Where silhouettes move with the turning head, they also say at which depth the outline lies.
+
+Axes are a head's: x to the person's left, y down, z away from the camera, centimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from avatar.data import PersonDataset
+from avatar.geometry.mesh import FACE_OVAL
+from avatar.geometry.se3 import axis_angle_to_matrix
+
+# An average adult, where a person's own silhouettes do not say: skulls vary by 5 to 8 %.
+STEP = 0.5  # centimetres between two cross-sections
+SKULL_MIDDLE = 4.5  # depth of the widest place of the head
+SKULL_WIDTH = 7.7  # half
+SKULL_BACK = 13.6
+NAPE = 9.5
+NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
+NECK_MIDDLE = 5.2
+TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
+CHEST, COLLAR = 10.5, 6.0  # half the depth of the chest, and of the body at the collar
+CHEST_BELOW = 13.0  # below the collar the chest has its full depth
+SHOULDERS = 21.5  # half the width
+BELOW = 14.0  # centimetres that the torso goes on below the picture
+HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
+FRAMES = 48  # whose silhouettes are measured
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A closed surface of oval cross-sections.
+
+    Attributes:
+        y: [R] heights, evenly spaced.
+        left, right: [R] half widths towards +x and -x.
+        middle: [R] depth of the widest place; the centre in x is ``centre`` [R].
+        front, back: [R] half depths before and behind it.
+        power: Exponent of the front: 2 is an ellipse, more is flatter.
+    """
+
+    y: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    centre: np.ndarray
+    middle: np.ndarray
+    front: np.ndarray
+    back: np.ndarray
+    power: float = 2.0
+
+    def _rows(self, y: np.ndarray, *names: str) -> list[np.ndarray]:
+        return [np.interp(y, self.y, getattr(self, name)) for name in names]
+
+    def front_depth(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Depth of the front at places x, y; beside the surface, that of its outline."""
+        left, right, centre, middle, front = self._rows(y, "left", "right", "centre", "middle", "front")
+        share = np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3)
+        return middle - front * np.sqrt(np.clip(1 - share**self.power, 0, 1))
+
+    def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Angle around the axis, -pi/2 to pi/2, of places on the front."""
+        left, right, centre = self._rows(y, "left", "right", "centre")
+        share = np.clip(np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3), 0, 1)
+        return np.sign(x - centre) * np.arcsin(share ** (self.power / 2))
+
+    def points(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
+        """Points [N, 3] at heights and angles around the axis: 0 is the front, a quarter turn the person's left."""
+        left, right, centre, middle, front, back = self._rows(
+            y, "left", "right", "centre", "middle", "front", "back"
+        )
+        sine, cosine = np.sin(angle), np.cos(angle)
+        flat = 2 / self.power
+        across = np.sign(sine) * np.abs(sine) ** flat
+        x = centre + np.where(sine > 0, left, right) * across
+        return np.stack([x, y, middle - np.where(cosine > 0, front, back) * cosine], -1)
+
+    def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
+        """Outward unit normals [N, 3] at the same places."""
+        along = self.points(y, angle + 0.03) - self.points(y, angle - 0.03)
+        down = self.points(y + 0.3, angle) - self.points(y - 0.3, angle)
+        normal = np.cross(down, along)
+        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+
+    def sample(self, count: int, rng: np.random.Generator, keep) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """About ``count`` points evenly over the part of the surface that ``keep(y, angle, points, normals)`` chooses.
+
+        Returns:
+            Heights, angles, points, and the area per point.
+        """
+        tries = 40 * max(count, 50)
+        y = rng.uniform(self.y[0] + 0.05, self.y[-1] - 0.05, tries)
+        angle = rng.uniform(-np.pi, np.pi, tries)
+        points, normals = self.points(y, angle), self.normals(y, angle)
+        along = np.linalg.norm(self.points(y, angle + 0.03) - self.points(y, angle - 0.03), axis=1) / 0.06
+        down = np.linalg.norm(self.points(y + 0.2, angle) - self.points(y - 0.2, angle), axis=1) / 0.4
+        area = along * np.minimum(down, 4.0) * keep(y, angle, points, normals)
+        total = area.mean() * 2 * np.pi * (self.y[-1] - self.y[0])
+        if total <= 0 or count <= 0:
+            return y[:0], angle[:0], points[:0], 1.0
+        chosen = rng.choice(tries, min(count, int((area > 0).sum())), replace=False, p=area / area.sum())
+        return y[chosen], angle[chosen], points[chosen], total / len(chosen)
+
+
+@dataclass(frozen=True)
+class Bust:
+    """The surfaces of one person.
+
+    Attributes:
+        head: Hair and skull, head axes.
+        hair_below: [2] height down to which hair hangs on the person's left and right; above the jaw where it is short.
+        neck, torso: World axes, from the head's origin in the reference frame.
+        collar: Height of the collar.
+    """
+
+    head: Sweep
+    neck: Sweep
+    torso: Sweep
+    hair_below: tuple[float, float]
+    collar: float
+
+
+def fit_bust(data: PersonDataset, frame: int) -> Bust:
+    """Fit the surfaces to a person.
+
+    Args:
+        data: The person; only training frames are looked at.
+        frame: The reference frame, in which the torso is measured.
+    """
+    frames = _turned_frames(data)
+    outlines = [_outline(data, int(index)) for index in frames]
+    head, below = _head(data, outlines)
+    neck, torso, collar = _body(data, frame)
+    return Bust(head, neck, torso, below, collar)
+
+
+def _turned_frames(data: PersonDataset) -> np.ndarray:
+    """Training frames, evenly over the yaw that the head shows."""
+    frames = data.train_frames
+    yaw = data.motion.head_rotation[frames, 1].numpy()
+    order = frames[np.argsort(yaw)]
+    return order[np.linspace(0, len(order) - 1, min(FRAMES, len(order))).astype(int)]
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """One frame's silhouette in head axes: per height the extent to both sides, from the axis through the head's
+    middle, in the plane that faces the camera; NaN where it is not seen.
+
+    ``hair`` is the inner edge of hair beside the neck; ``yaw`` is the camera's, in head axes, radians.
+    """
+
+    yaw: float
+    left: np.ndarray
+    right: np.ndarray
+    inner_left: np.ndarray
+    inner_right: np.ndarray
+    top: float
+
+
+ROWS = np.arange(-18.0, 30.0, STEP)
+
+
+def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
+    """Head coordinates [S, S, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
+    camera = data.camera
+    scale = data.width / size
+    y, x = (np.mgrid[:size, :size] + 0.5) * scale
+    rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
+    translation = data.motion.head_translation[index].double().numpy()
+    middle = rotation @ np.array([0, 0, SKULL_MIDDLE]) + translation
+    world = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1) * middle[2]
+    return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
+
+
+def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
+    masks = data._files.masks(index, (size, size))
+    at = _plane_points(data, index, size)
+    rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
+    towards = rotation.T @ np.array([0.0, 0, 1])
+    yaw = float(np.arctan2(towards[0], towards[2]))
+    reach = np.sign(at[..., 0]) * np.hypot(at[..., 0], at[..., 2])
+    height = at[..., 1]
+    chin = float(data.shape[152, 1])
+    hair, face = masks["hair"], masks["face"]
+    solid = np.where(height < chin - 3.0, hair + face, hair) > 0.5
+    inside = np.zeros_like(solid)
+    inside[2:-2, 2:-2] = True
+    row = np.floor((height - ROWS[0]) / STEP + 0.5).astype(int)
+    none = np.full(len(ROWS), np.nan)
+    left, right, inner_left, inner_right = none.copy(), none.copy(), none.copy(), none.copy()
+    for k in range(len(ROWS)):
+        here = row == k
+        mask = here & solid
+        if mask.sum() < 3 or not (here & inside).any():
+            continue
+        e = reach[mask]
+        if e.max() > 0.5 and (here & inside & (reach > e.max() + 0.2)).any():
+            left[k] = e.max()
+            inner_left[k] = e[e > 0].min()
+        if e.min() < -0.5 and (here & inside & (reach < e.min() - 0.2)).any():
+            right[k] = -e.min()
+            inner_right[k] = (-e[e < 0]).min()
+    upper = height[(hair + face > 0.5)]
+    return _Outline(yaw, left, right, inner_left, inner_right, float(upper.min()) if len(upper) else np.nan)
+
+
+def _supports(outlines: list[_Outline], side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Half width and depth of the outline at each height, from extents under all yaws.
+
+    The extent of a convex cross-section under a yaw w is a cos(w) + z sin(w) near its outline at (a, z).
+    """
+    sign = 1.0 if side == "left" else -1.0
+    extents = np.stack([getattr(o, side) for o in outlines])
+    yaw = sign * np.array([o.yaw for o in outlines])
+    width, depth = np.full(len(ROWS), np.nan), np.zeros(len(ROWS))
+    for k in range(len(ROWS)):
+        seen = np.isfinite(extents[:, k])
+        if seen.sum() < max(3, 0.3 * len(outlines)):
+            continue
+        e, w = extents[seen, k], yaw[seen]
+        weight = np.ones(len(e))
+        for _ in range(4):
+            # noise of 0.3 cm; the outline lies within 2 cm of the middle's depth
+            design = np.stack([np.cos(w), -np.sin(w)], 1)
+            normal = design.T @ (design * weight[:, None]) / 0.3**2 + np.diag([0.0, 1 / 2.0**2])
+            a, z = np.linalg.solve(normal, design.T @ (weight * e) / 0.3**2)
+            residual = np.abs(e - design @ [a, z])
+            weight = 1 / np.maximum(residual / 0.3, 1)
+        width[k], depth[k] = a, np.clip(z, -4, 4)
+    return width, depth
+
+
+def _fill(values: np.ndarray, default: np.ndarray, smooth: float = 1.5) -> np.ndarray:
+    """Known values, smoothed over heights; the default, shifted to join them, elsewhere."""
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) == 0:
+        return default
+    shift = np.interp(np.arange(len(values)), known, (values - default)[known])
+    away = np.abs(np.arange(len(values))[:, None] - known).min(1) * STEP
+    return gaussian_filter1d(default + shift * np.exp(-away / 4.0), smooth, mode="nearest")
+
+
+def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
+    y = ROWS
+    chin = float(data.shape[152, 1])
+    top = float(np.nanmedian([o.top for o in outlines]))
+    top = np.clip(top, -17.0, -9.5) if np.isfinite(top) else -13.0
+    rise = np.sqrt(np.clip(1 - (np.minimum(y + 5.0, 0) / (top + 5.0)) ** 2, 0, 1))  # of the skull above the brow
+    skull = SKULL_WIDTH * rise * (1 - 0.25 * _smoothstep(y, 0, chin))
+    sides, depths, below, inner = {}, [], [], []
+    for side in ("left", "right"):
+        width, depth = _supports(outlines, side)
+        hair = np.flatnonzero(np.isfinite(width) & (y > chin - 2.5))
+        runs = hair if len(hair) and y[hair[0]] < chin else hair[:0]
+        below.append(float(y[runs[-1]]) if len(runs) > 3 else -np.inf)
+        inner.append(np.nanmedian(np.stack([getattr(o, f"inner_{side}") for o in outlines]), 0))
+        depths.append(np.where(np.isfinite(width), depth, 0))
+        sides[side] = np.maximum(_fill(width, skull), 0.05)
+        sides[side] = np.where(y < top, 0.05, sides[side])
+    thick = np.clip(np.mean([sides[s] - skull for s in sides], 0), 0, 4)
+    crown = thick[(y > -8) & (y < 0)].mean()
+    middle = SKULL_MIDDLE + gaussian_filter1d(np.mean(depths, 0), 4.0)
+    front = _front(data, y, sides, middle, rise, chin)
+    long_hair = max(below) > chin + 1
+    behind = SKULL_BACK - (2.5 * _smoothstep(y, 0, 20) if long_hair else (SKULL_BACK - NAPE) * _smoothstep(y, -2, 9))
+    back = np.maximum((behind + min(crown, 2.5) - middle) * rise, 0.05)
+    sweep = Sweep(y, sides["left"], sides["right"], np.zeros(len(y)), middle, front, back)
+    last = max(*below, 6.5)
+    kept = (y >= top - STEP) & (y <= last)
+    return _cut(sweep, kept), (below[0], below[1])
+
+
+def _front(data: PersonDataset, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
+           chin: float) -> np.ndarray:  # fmt: skip
+    """Half depths before the middle, so that the surface passes through the border of the face mesh."""
+    border = data.shape[list(FACE_OVAL)]
+    brow = float(data.shape[10, 2])
+    wanted = np.full(len(y), np.nan)
+    for k, height in enumerate(y):
+        if not border[:, 1].min() + 1.5 < height < chin - 3.5:
+            continue
+        found = []
+        for sign, side in ((1, "left"), (-1, "right")):
+            half = border[border[:, 0] * sign > 2.5]
+            half = half[np.argsort(half[:, 1])]
+            x, z = (np.interp(height, half[:, 1], half[:, axis]) for axis in (0, 2))
+            share = min(abs(x) / sides[side][k], 0.96)
+            found.append((middle[k] - z) / np.sqrt(1 - share**2))
+        wanted[k] = np.clip(np.mean(found), 3.0, 11.0)
+    known = np.flatnonzero(np.isfinite(wanted))
+    depth = np.interp(np.arange(len(y)), known, wanted[known])
+    top = SKULL_MIDDLE - (brow - 0.4)  # half depth at the hairline
+    at_top = np.interp(-7.5, y, rise)
+    depth = np.where(y < border[:, 1].min() + 1.5, top / at_top * rise, depth)
+    depth = depth + (HAIR_HANGS - depth) * _smoothstep(y, chin - 3.5, chin + 3.5)
+    return np.maximum(gaussian_filter1d(depth, 2.0), 0.05)
+
+
+def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
+    names = ("y", "left", "right", "centre", "middle", "front", "back")
+    return replace(sweep, **{name: getattr(sweep, name)[rows] for name in names})
+
+
+def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Sweep, float]:
+    """Neck and torso in one frame, world axes from the head's origin."""
+    masks = data._files.masks(frame, (size, size))
+    camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
+    rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
+    chin = float((rotation @ data.shape[152].astype(float))[1])
+    scale = data.width / size
+    row, column = np.mgrid[:size, :size]
+    at = [((v + 0.5) * scale - c) / camera.focal for v, c in ((column, camera.cx), (row, camera.cy))]
+    x, y = (a * (origin[2] + TORSO_MIDDLE) - o for a, o in zip(at, origin[:2], strict=True))
+    heights = np.arange(chin - 7, float(y.max()) + BELOW, STEP)
+    neck, clothes = masks["neck"] > 0.5, masks["clothes"] > 0.5
+    centre = float(np.median(x[neck])) if neck.sum() > 20 else 0.0
+    widths = [np.ptp(x[neck & (np.abs(y - h) < STEP / 2)]) for h in heights if chin + 0.5 < h < chin + 5
+              and (neck & (np.abs(y - h) < STEP / 2)).sum() > 2]  # fmt: skip
+    radius = float(np.clip(max(np.median(widths) / 2 if widths else 0, 0.9 * NECK_RADIUS), 4.5, 8.0))
+    beside = clothes & (np.abs(x - centre) < radius + 1.5) & (np.abs(x - centre) > 0.7 * radius)
+    tops = y[beside]
+    collar = float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + 1.0, chin + 9.0))
+    depth_down = _smoothstep(heights, collar - 1.0, collar + CHEST_BELOW)
+    default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * _smoothstep(heights, collar - 2, collar + 8) ** 0.8,
+                         SHOULDERS)  # fmt: skip
+    sides = {}
+    inside = (column > 1) & (column < size - 2)
+    for side, sign in (("left", 1), ("right", -1)):
+        width = np.full(len(heights), np.nan)
+        for k, height in enumerate(heights):
+            here = clothes & (np.abs(y - height) < STEP / 2) & inside
+            reach = sign * (x[here] - centre)
+            border = (sign * (x[inside & (np.abs(y - height) < STEP / 2)] - centre))
+            if len(reach) > 2 and len(border) and reach.max() < border.max() - 0.3:
+                width[k] = reach.max()
+        width = np.where(heights > collar - 1, width, np.nan)
+        sides[side] = np.maximum(_fill(width, default, 1.0), 0.5)
+    depth = COLLAR + (CHEST - COLLAR) * depth_down
+    torso = Sweep(heights, sides["left"], sides["right"], np.full(len(heights), centre),
+                  np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3)  # fmt: skip
+    middle = NECK_MIDDLE + 0.08 * (heights - chin)
+    round_ = np.full(len(heights), radius)
+    cylinder = Sweep(heights, round_, round_, np.full(len(heights), centre), middle, round_ * NECK_FLAT,
+                     round_ * NECK_FLAT)  # fmt: skip
+    return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6), collar)
+
+
+def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
