@@ -17,12 +17,12 @@ from avatar.log import track
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode
-from avatar.paths import write_json
 from avatar.synth import acting as performance
 from avatar.synth import speech
-from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
+from avatar.synth.appearance import Appearance
+from avatar.synth.subject import Shot, Subject
+from avatar.synth.truth import write_truth
 from avatar.synth.wav import write_padded_wav
-from avatar.writing import atomic_file
 
 SCRIPT = (
     "Good morning, and welcome. My name does not matter much, because I was painted by a program.",
@@ -109,6 +109,7 @@ def make_subject(
     voice: str = "auto",
     width: int | None = None,
     height: int | None = None,
+    appearance: Appearance | None = None,
     flaws: Flaws | None = None,
     motion: float = 1.0,
     supersample: int = 2,
@@ -128,6 +129,7 @@ def make_subject(
         text: What to say; empty: a built-in text in an order that depends on the seed.
         voice: See `avatar.synth.speech.speak`.
         width, height: Image size, any.
+        appearance: Hair, glasses and collar; by default as in the documentation.
         flaws: What shall be wrong.
         motion: Scale of the head motion; 1 is yaw, pitch and roll up to 12, 6 and 4 degrees.
         supersample: Samples per pixel and axis.
@@ -143,7 +145,7 @@ def make_subject(
     frames = max(1, round((seconds or said.seconds) * fps))
     out_dir.mkdir(parents=True, exist_ok=True)
     stage = _Stage(width or size, height or size, flaws.face_scale)
-    person = Subject(seed, stage.rest, stage.detail)
+    person = Subject(seed, stage.rest, stage.detail, appearance or Appearance())
     truth, closures = act(said, frames, fps, stage.rest, seed, motion)
     truth, cuts = _cut(truth, stage, flaws, seed)
     truth, landmarks = _with_face(truth, person, stage)
@@ -156,7 +158,7 @@ def make_subject(
         shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=stage.width, height=stage.height,
         phones=said.phones, blinks=tuple(closures), cuts=tuple(cuts),
     )  # fmt: skip
-    _write_truth(out_dir, result, fps)
+    write_truth(out_dir, result, person, fps)
     return result
 
 
@@ -323,7 +325,7 @@ def _people(person: Subject, flaws: Flaws, stage: _Stage, seed: int) -> list[tup
     if flaws.faces < 2:
         return [(person, np.zeros(3))] * flaws.faces
     apart = np.array([11.5, 0, 60.0])
-    return [(person, apart * (-1, 1, 1)), (Subject(seed + 1, stage.rest, stage.detail), apart)]
+    return [(person, apart * (-1, 1, 1)), (Subject(seed + 1, stage.rest, stage.detail, person.appearance), apart)]
 
 
 def _film(
@@ -405,22 +407,3 @@ def _write_video(
         set_rotation(path, flaws.rotation)
     if audio is not None:
         audio.unlink()
-
-
-def _write_truth(folder: Path, result: SynthResult, fps: float) -> None:
-    result.truth.save(folder / "truth.safetensors")
-    for name, array in (("shape", result.shape), ("landmarks", result.landmarks)):
-        with atomic_file(folder / f"{name}.npy") as temporary:
-            np.save(temporary, array)
-    write_json(
-        folder / "truth.json",
-        {
-            "fps": fps,
-            "num_frames": len(result.truth),
-            "camera": {k: getattr(result, k) for k in ("focal", "cx", "cy", "width", "height")},
-            "torso_pivot": TORSO_PIVOT.tolist(),
-            "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in result.phones],
-            "blinks": [round(b, 3) for b in result.blinks],
-            "cuts": list(result.cuts),
-        },
-    )
