@@ -23,13 +23,13 @@ from avatar.geometry.se3 import axis_angle_to_matrix
 STEP = 0.5  # centimetres between two cross-sections
 SKULL_MIDDLE = 4.5  # depth of the widest place of the head
 SKULL_WIDTH = 7.7  # half
-SKULL_BACK = 13.6
+SKULL_BACK = 13.3
 NAPE = 9.5
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
 NECK_MIDDLE = 5.2
 TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
 CHEST, COLLAR = 10.5, 6.0  # half the depth of the chest, and of the body at the collar
-CHEST_BELOW = 13.0  # below the collar the chest has its full depth
+CHEST_BELOW = 16.0  # below the collar the chest has its full depth
 SHOULDERS = 21.5  # half the width
 BELOW = 14.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
@@ -272,7 +272,7 @@ def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[f
     front = _front(data, y, sides, middle, rise, chin)
     long_hair = max(below) > chin + 1
     behind = SKULL_BACK - (2.5 * _smoothstep(y, 0, 20) if long_hair else (SKULL_BACK - NAPE) * _smoothstep(y, -2, 9))
-    back = np.maximum((behind + min(crown, 2.5) - middle) * rise, 0.05)
+    back = np.maximum((behind + min(0.4 * crown, 1.2) - middle) * rise, 0.05)
     sweep = Sweep(y, sides["left"], sides["right"], np.zeros(len(y)), middle, front, back)
     last = max(*below, 6.5)
     kept = (y >= top - STEP) & (y <= last)

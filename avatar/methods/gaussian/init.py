@@ -11,6 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
@@ -21,6 +22,7 @@ from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.methods.gaussian.bust import Bust, Sweep, fit_bust
+from avatar.methods.gaussian.parallax import measure_depth
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_opening
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
@@ -28,6 +30,9 @@ _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them h
 _LEAST_IRIS = 0.3  # centimetres
 _FLAT = 0.3  # thickness of a Gaussian on a surface, of its width
 _SURE = 0.97  # share of a part from which a pixel shows nothing else
+_EDGE = 0.012  # of the image's width: how far inside the outline colours are the person's alone
+_BEHIND_EAR, _EARLOBE = 1.75, 5.0  # radians around the head, and its height: behind and above it is hair
+_HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
 _OUTLINE = 1.25  # angle around the head, in radians, up to which a surface is seen well from the front
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
@@ -62,14 +67,15 @@ def seeds(data: PersonDataset, skinning: Skinning, frame: int, count: int, rng: 
     image = data.image(frame).astype(np.float32) / 255
     masks = data.masks(frame)
     bust = fit_bust(data, frame)
-    outside = _outside(data, skinning, bust, frame, image, masks, int(count * 0.40), rng)
+    deeper = _measured(data, skinning, bust, frame, masks)
+    outside = _outside(data, skinning, bust, deeper, frame, image, masks, int(count * 0.40), rng)
     parts = [
         _face(data, skinning, frame, image, int(count * 0.35), rng),
         *(_eye(data, skinning, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
         _mouth(data, skinning, int(count * 0.06), rng),
         outside,
         _under_jaw(data, skinning, frame, outside, int(count * 0.015), rng),
-        _hidden(data, skinning, bust, frame, outside, masks, int(count * 0.16), rng),
+        _hidden(data, skinning, bust, deeper, frame, outside, masks, int(count * 0.16), rng),
     ]
     return Seeds.cat(parts)
 
@@ -209,13 +215,11 @@ def _mouth(data: PersonDataset, skinning: Skinning, count: int, rng: np.random.G
 
 
 def _outside(
-    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, image: np.ndarray, masks: dict[str, np.ndarray],
-    count: int, rng: np.random.Generator,
+    data: PersonDataset, skinning: Skinning, bust: Bust, deeper: np.ndarray, frame: int, image: np.ndarray,
+    masks: dict[str, np.ndarray], count: int, rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
     """What the reference frame shows beside the face: pixels lifted onto the surfaces."""
-    landmarks = np.asarray(data.landmarks[frame])[:, :2]
-    inside = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillPoly(inside, [np.round(landmarks[list(FACE_OVAL)]).astype(np.int32)], 1)
+    inside = _inside_face(data, frame)
     best = _kinds(masks)
     person = 1 - masks["background"]
     weight = person * (inside == 0) * (person > 0.4)
@@ -239,6 +243,8 @@ def _outside(
         frame_axes = _axes(skinning, part)
         points, normal = _meet(sweep, frame_axes, rays[chosen])
         canonical[chosen], normals[chosen] = points, normal
+    # The filming camera is the origin: along its ray a place keeps its pixel.
+    canonical *= 1 + (np.where(kind == 0, deeper[rows, columns], 0) / canonical[:, 2])[:, None]
     depth = canonical[:, 2]
     head = skinning.to_head(torch.from_numpy(canonical).float()).numpy()
     chin_y = data.shape[152, 1]
@@ -253,13 +259,58 @@ def _outside(
     )  # fmt: skip
 
 
+def _measured(
+    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, masks: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Centimetres [H, W] by which the head beside the face is deeper than the first guess; the nearest beside it."""
+    guess = head_depth(data, skinning, bust, frame, masks)
+    around = np.isfinite(guess) & (_inside_face(data, frame) == 0)
+    if not around.any():
+        return np.zeros(guess.shape)
+    change = measure_depth(data, frame, guess).change
+    row, column = distance_transform_edt(~around, return_distances=False, return_indices=True)
+    return change[row, column]
+
+
+def _inside_face(data: PersonDataset, frame: int) -> np.ndarray:
+    """[H, W] 1 within the outline of the face mesh."""
+    inside = np.zeros((data.height, data.width), np.uint8)
+    outline = np.asarray(data.landmarks[frame])[list(FACE_OVAL), :2]
+    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
+    return inside
+
+
+def head_depth(
+    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, masks: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Depth [H, W] of the face mesh and of the head around it in the reference frame; NaN where no head is."""
+    height, width = data.height, data.width
+    shape = torch.from_numpy(data.shape[:468])
+    mesh = skinning.to_canonical(shape).numpy()  # canonical space is the world of this frame
+    camera = data.camera
+    pixels = mesh[:, :2] / mesh[:, 2:] * camera.focal + (camera.cx, camera.cy)
+    y, x = np.mgrid[:height, :width] + 0.5
+    depth = np.asarray(LinearNDInterpolator(pixels, mesh[:, 2])(x, y))
+    inside = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(inside, [np.round(pixels[list(FACE_OVAL)]).astype(np.int32)], 1)
+    depth[inside == 0] = np.nan
+    around = (inside == 0) & (masks["background"] < 0.5) & (_kinds(masks) == 0)
+    row, column = np.nonzero(around)
+    pixel = np.stack([column, row], -1) + 0.5
+    rays = np.concatenate([(pixel - [camera.cx, camera.cy]) / camera.focal, np.ones((len(pixel), 1))], -1)
+    points, _ = _meet(bust.head, _axes(skinning, 0), rays)
+    depth[row, column] = points[:, 2]
+    return depth
+
+
 def _sure_colors(image: np.ndarray, masks: dict[str, np.ndarray], pixels: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """Colours [N, 3] at pixels, or of the nearest pixel that surely shows the same: outlines are mixed with others."""
     colors = _sample(image, pixels)
     column, row = np.clip(pixels.astype(int), 0, np.array(image.shape[1::-1]) - 1).T
     parts = (masks["hair"] + masks["face"], masks["neck"], masks["clothes"])
+    inner = distance_transform_edt(masks["background"] < 0.5) > _EDGE * image.shape[1]
     for part, mask in enumerate(parts):
-        sure = mask > _SURE
+        sure = (mask > _SURE) & inner
         chosen = (kind == part) & ~sure[row, column]
         if sure.any() and chosen.any():
             nearest = distance_transform_edt(~sure, return_distances=False, return_indices=True)
@@ -321,11 +372,12 @@ def _on_surface(
 
 
 def _hidden(
-    data: PersonDataset, skinning: Skinning, bust: Bust, frame: int, seen: Seeds, masks: dict[str, np.ndarray],
-    count: int, rng: np.random.Generator,
+    data: PersonDataset, skinning: Skinning, bust: Bust, deeper: np.ndarray, frame: int, seen: Seeds,
+    masks: dict[str, np.ndarray], count: int, rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
     """What the reference frame does not show of the surfaces: sides, back, below the picture."""
     kinds = np.where(masks["background"] > 0.5, -1, _kinds(masks))
+    hairy = _is_hair(data, skinning, frame, seen, masks)
     chin_y = float(data.shape[152, 1])
     parts = []
     for part, (sweep, some, around) in enumerate(
@@ -360,9 +412,16 @@ def _hidden(
         # Beyond the outline the surface looks like its mirror image before it.
         turn = np.abs(angle)
         mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, 0.7), turn) * np.sign(angle)
-        near = min(24 if part == 2 else 3, len(place))  # clothes go on plainly; strands of hair keep their texture
-        nearest = KDTree(place).query(np.stack([y, 9 * mirrored], -1), k=[*range(1, near + 1)])[1]
+        near = min(max(len(place) // 20, 1) if part == 2 else 3, len(place))  # clothes go on plainly; strands of hair keep their texture
+        wanted = np.stack([y, 9 * mirrored], -1)
+        nearest = KDTree(place).query(wanted, k=[*range(1, near + 1)])[1]
+        strands = np.flatnonzero(hairy[known])
+        if part == 0 and len(strands) > _HAIR * len(known):
+            behind = (np.abs(angle) > _BEHIND_EAR) & (y < _EARLOBE)
+            nearest[behind] = strands[KDTree(place[strands]).query(wanted[behind], k=[*range(1, near + 1)])[1]]
         world = points @ rotation.T + origin
+        if part == 0:  # joins the measured front, and is the guess at the back
+            world[:, 2] += _nearest(deeper, data, world) * np.clip((2.3 - np.abs(angle)) / 1.0, 0, 1)
         neck = np.clip((y - (chin_y - 2)) / 9.0, 0, 1)
         share = np.full(len(y), 0.99) if part == 0 else 0.97 - 0.9 * neck if part == 1 else np.full(len(y), 0.02)
         parts.append(
@@ -373,6 +432,25 @@ def _hidden(
             )  # fmt: skip
         )
     return Seeds.cat(parts) if parts else _empty()
+
+
+def _nearest(values: np.ndarray, data: PersonDataset, world: np.ndarray) -> np.ndarray:
+    """Values [N] of an image at the pixels nearest to canonical points [N, 3]."""
+    pixel = world[:, :2] / world[:, 2:] * data.camera.focal + (data.camera.cx, data.camera.cy)
+    column, row = np.clip(pixel.astype(int), 0, np.array(values.shape[::-1]) - 1).T
+    return values[row, column]
+
+
+def _is_hair(
+    data: PersonDataset, skinning: Skinning, frame: int, seen: Seeds, masks: dict[str, np.ndarray]
+) -> np.ndarray:
+    """[N] whether the reference frame shows hair where each of ``seen`` is, rather than skin."""
+    means = seen.means.numpy()
+    column, row = (means[:, :2] / means[:, 2:] * data.camera.focal + (data.camera.cx, data.camera.cy)).T.astype(int)
+    within = (column >= 0) & (column < data.width) & (row >= 0) & (row < data.height)
+    result = np.zeros(len(means), bool)
+    result[within] = masks["hair"][row[within], column[within]] > 0.7
+    return result
 
 
 def _under_jaw(

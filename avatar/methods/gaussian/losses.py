@@ -16,7 +16,7 @@ from avatar.fields.gaussians import REGIONS, Gaussians
 
 # How strongly a Gaussian of each region is held to its surface. A turning head shows how deep its parts are, a torso
 # that only sways does not.
-HELD = (1.0, 0.0, 0.0, 1.0, 2.0, 4.0)
+HELD = (0.5, 0.0, 0.0, 0.5, 2.0, 4.0)
 NEIGHBOURS = 4  # of a Gaussian, whose deformations are compared with its own
 
 
