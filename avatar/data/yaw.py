@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from avatar.motion import Motion
 
 KEY = "hold_out_yaw"  # in the training.json of a RUN folder
-LARGEST_SHARE = 0.2  # of the frames on either side
 LEAST_FRAMES = 3  # on either side
 BLOCK_SECONDS = 0.5  # at most: a block of frontal frames
 
@@ -73,7 +72,7 @@ class HeldOutYaw:
             raise AvatarError(f"{data.place('turned')} and the fields beside it do not belong together.")
         right, left, front = angles
         return HeldOutYaw(
-            share=data.number("share", 0, LARGEST_SHARE), turned=turned, frontal=frontal, yaw=(right, left, front)
+            share=data.number("share", 0, 0.5), turned=turned, frontal=frontal, yaw=(right, left, front)
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.eval import images, lips
+from avatar.eval import images, lips, view_sheets, view_tables
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -27,8 +27,10 @@ from avatar.writing import atomic_file
 
 if TYPE_CHECKING:
     from avatar.eval.measure import Measurement
+    from avatar.eval.views import ViewMeasurement
 
 PAGE = "report.html"
+VIEWS, GEOMETRY = "views.jpg", "views_geometry.jpg"
 TILE = 450  # pixels: width of a column on the page of frames, so that mouths fit at three times their size
 COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
 
@@ -48,13 +50,14 @@ ABLATIONS = (
 )
 
 
-def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
-    """Write report.html and frames.jpg into a folder; side_by_side.mp4 is expected there.
+def write(folder: Path, result: dict[str, Any], measured: Measurement, views: ViewMeasurement) -> Path:
+    """Write report.html and its pictures into a folder; side_by_side.mp4 is expected there.
 
     Args:
         folder: Made where it is missing.
         result: What goes into the JSON file.
         measured: Series and sample frames.
+        views: Images of free view.
 
     Returns:
         The page.
@@ -65,14 +68,17 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
     chosen = [{name: images[name] for name in order if name in images} for images in measured.samples.values()]
     sheet = images.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
     images.save_image(folder / "frames.jpg", sheet)
+    images.save_image(folder / VIEWS, view_sheets.view_sheet(views))
+    if (geometry := view_sheets.geometry_sheet(views)) is not None:
+        images.save_image(folder / GEOMETRY, geometry)
     path = folder / PAGE
     with atomic_file(path) as temporary:
-        temporary.write_text(page(result, measured), encoding="utf-8")
+        temporary.write_text(page(result, measured, geometry is not None), encoding="utf-8")
     return path
 
 
-def page(result: dict[str, Any], measured: Measurement) -> str:
-    """The HTML page."""
+def page(result: dict[str, Any], measured: Measurement, geometry: bool) -> str:
+    """The HTML page; ``geometry`` says whether there is a picture of depth and normals."""
     name = html.escape(f"{result['run']}: {result['setting']}")
     driving = "".join(
         f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
@@ -104,12 +110,24 @@ much the number would vary over other seconds of the same video; not over people
 <h2>Frames</h2><p>{"" if result["first_frame"] is None else "Real above rendered. "}Mouths are cut out at the same place
 and shown at three times their size.</p>
 <a href="frames.jpg"><img src="frames.jpg" alt="real and rendered frames"></a>
+{free_view(result["views"], geometry)}
 <h2>Over time</h2><img src="{plots(result, measured)}" alt="plots over time">
 <h2>What the numbers mean</h2><table>{meanings}</table>
 <p>Not measured: FID and FVMD, whose networks are not part of the toolkit.</p>
 <h2>Speed, size, notes</h2><ul>{lines}</ul>
 </body></html>
 """
+
+
+def free_view(views: dict[str, Any], geometry: bool) -> str:
+    """Pictures and tables of free view."""
+    shown = f'<a href="{VIEWS}"><img src="{VIEWS}" alt="the avatar from turned cameras"></a>'
+    if geometry:
+        shown += (
+            f'<p>{html.escape(view_sheets.LEGEND)}</p><a href="{GEOMETRY}"><img src="{GEOMETRY}" '
+            'alt="depth and normals against the face mesh"></a>'
+        )
+    return f"<h2>Free view</h2>{shown}{view_tables.in_html(views)}"
 
 
 def section(result: dict[str, Any], name: str, title: str) -> str:

@@ -20,10 +20,11 @@ from avatar.eval.options import EvalOptions
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.eval.measure import Measurement, Tools
+    from avatar.eval.views import ViewMeasurement
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
 
-FORMAT = "avatar-metrics-2"
+FORMAT = "avatar-metrics-3"
 
 
 class Evaluation(NamedTuple):
@@ -68,10 +69,24 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
         tools = load_tools(tracker, avatar, compared=options.audio is None)
         measure = reconstruct if options.audio is None else speak
         measured, speed = measure(run, options, avatar, data, words, tools)
-    result = assemble(run, options, avatar, data, measured, speed, tools.notes)
+        views = look_around(run, options, avatar, data, tools)
+    result = assemble(run, options, avatar, data, measured, speed, tools.notes) | {"views": views.result}
     path = options.json_path(run)
     write_json(path, result)
-    return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured))
+    return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured, views))
+
+
+def look_around(
+    run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, tools: Tools
+) -> ViewMeasurement:  # fmt: skip
+    """Measure free view: a small form on every report, all with --views."""
+    from avatar.eval.held_out_yaw import measure_held_out_yaw
+    from avatar.eval.views import measure_views
+
+    measured = measure_views(avatar, data, tools, quick=not options.views)
+    if options.views:
+        measured.result["held_out_yaw"] = measure_held_out_yaw(run, avatar, data, tools)
+    return measured
 
 
 def load_tools(tracker: Any, avatar: Avatar, compared: bool) -> Tools:
