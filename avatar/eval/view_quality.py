@@ -24,10 +24,12 @@ CLOSE = 0.01  # of the image's width: slits narrower than twice this do not conn
 RIM = 0.015  # of the image's width: how far inside the silhouette its interior begins
 FINE, SMOOTH = 0.003, 0.015  # of the image's width: sigmas that leave tatters in the contour, and take them out
 SPECK = 2e-5  # of the image's area: smaller islands are not counted
+LOW = 0.25  # of the image's height: where a torso ends, if it does
 REFERENCE_WIDTH = 512
 
-NEIGHBOURS = 24  # colours of the frontal view, nearest in space, that a colour is compared with
-MATCH = 0.15  # of them must be like it
+NEIGHBOURS, MATCHES = 24, 4  # colours of the frontal view, nearest in space, and how many must be like a colour
+FAR = 1.5  # centimetres: where the frontal view shows nothing so near, ...
+FAR_NEIGHBOURS, FAR_MATCHES = 500, 5  # ... more colours are compared: hair goes on where a cheek ended
 OUTLIER = 12.0  # distance in CIELAB from which on they are not
 LIGHTNESS = 0.6  # weight of lightness in it: the side of a head is darker than its front
 PALETTE = 12_000  # points of the frontal view
@@ -136,14 +138,17 @@ def contour_length(mask: np.ndarray) -> float:
 
 
 def cut_off(silhouette: Silhouette) -> float:
-    """Background below the person as a share of the silhouette: a torso that ends above the image's lower edge."""
+    """Background below the person as a share of the silhouette: a torso that ends above the image's lower edge.
+
+    Columns count in which the person ends in the lowest quarter of the image: hair and jaws overhang higher up.
+    """
     labels, areas = _labelled(silhouette.solid)
     if not len(areas):
         return math.nan
     main = labels == 1 + int(areas.argmax())
-    columns = main.any(0)
-    below = main.shape[0] - 1 - main[::-1].argmax(0)  # the lowest row of each column
-    return float((main.shape[0] - 1 - below)[columns].sum()) / silhouette.area
+    gap = main[::-1].argmax(0)  # rows below the person in each column
+    low = main.any(0) & (gap < LOW * main.shape[0])
+    return float(gap[low].sum()) / silhouette.area
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,19 @@ class Palette:
         points = world_points(surface_depth(depth, alpha), camera).reshape(-1, 3)[chosen]
         return Palette(cKDTree(points), lab(rgb).reshape(-1, 3)[chosen])
 
+    def holds(self, colors: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Which colours [N, 3] are to be expected at points [N, 3], bool [N]."""
+        far, near = self.tree.query(points, NEIGHBOURS)
+        found = self._alike(colors, near) >= MATCHES
+        rest = np.flatnonzero(~found & (far[:, 0] > FAR))
+        if len(rest):
+            around = self.tree.query(points[rest], min(FAR_NEIGHBOURS, len(self.colors)))[1]
+            found[rest] = self._alike(colors[rest], around) >= FAR_MATCHES
+        return found
+
+    def _alike(self, colors: np.ndarray, near: np.ndarray) -> np.ndarray:
+        return (np.linalg.norm(self.colors[near] - colors[:, None], axis=-1) < OUTLIER).sum(1)
+
 
 def color_outliers(
     rgb: np.ndarray, alpha: np.ndarray, depth: np.ndarray, camera: Camera, palette: Palette,
@@ -176,7 +194,7 @@ def color_outliers(
 
     Each opaque pixel is lifted to its depth and compared with the `NEIGHBOURS` points of the frontal view that are
     nearest there; it is an outlier where too few of them are within `OUTLIER` of its colour. So a red spot on a cheek
-    counts and so does a dark one, while the side of a cheek is compared with the cheek.
+    counts and so does a dark one. A place that the frontal view does not show is compared with more of what is around.
 
     Args:
         rgb: [H, W, 3] RGB 0..1, not composited.
@@ -198,9 +216,7 @@ def color_outliers(
     points = world_points(surface_depth(depth, alpha), camera).reshape(-1, 3)[chosen]
     outlier = np.ones(len(points), bool)
     for place in [points] if back is None else [points, points @ back[0].T + back[1]]:
-        near = palette.tree.query(place, NEIGHBOURS)[1]
-        distance = np.linalg.norm(palette.colors[near] - colors[:, None], axis=-1)
-        outlier &= (distance < OUTLIER).mean(1) < MATCH
+        outlier &= ~palette.holds(colors, place)
     found.reshape(-1)[chosen[outlier]] = True
     return float(outlier.mean()), found
 
