@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.log import track
 from avatar.motion import Motion
@@ -20,8 +21,9 @@ from avatar.motion.face_channels import encode
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.appearance import Appearance
-from avatar.synth.subject import Shot, Subject
-from avatar.synth.truth import write_truth
+from avatar.synth.shot import Shot
+from avatar.synth.subject import Subject
+from avatar.synth.truth import Truth, write_truth
 from avatar.synth.wav import write_padded_wav
 
 SCRIPT = (
@@ -158,7 +160,13 @@ def make_subject(
         shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=stage.width, height=stage.height,
         phones=said.phones, blinks=tuple(closures), cuts=tuple(cuts),
     )  # fmt: skip
-    write_truth(out_dir, result, person, fps)
+    camera = Camera.source(stage.focal, stage.cx, stage.cy, stage.width, stage.height)
+    events = {
+        "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in said.phones],
+        "blinks": [round(b, 3) for b in closures],
+        "cuts": cuts,
+    }
+    write_truth(out_dir, Truth(person, truth, camera), landmarks, events)
     return result
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,35 +13,15 @@ from avatar.synth.appearance import Appearance
 from avatar.synth.body import EYE_RADIUS, IRIS_RADIUS, Body, build_body
 from avatar.synth.paint import Look, textures
 from avatar.synth.raster import draw_ids, interpolate, vertex_normals
-from avatar.synth.shapes import LIDS
-from avatar.synth.strands import LooseHair, Strand, catch_light, draw_catch_light, draw_line, lashes
+from avatar.synth.shapes import EYE_RING, LIDS
+from avatar.synth.shot import Shot, gaze_matrix
+from avatar.synth.strands import CatchLight, LooseHair, Strand, draw_catch_light, draw_line, lashes
 
 REGIONS = ("nobody", "face", "hair", "neck", "clothes")
 _REGION_OF = {"hair": "hair", "back_hair": "hair", "neck": "neck", "shirt": "clothes"}
 TORSO_PIVOT = np.array([0.0, 30.0, 6.0])  # rest coordinates
 _KEY = np.array([-0.45, -0.55, -0.75]) / np.linalg.norm([0.45, 0.55, 0.75])
 _FILL = np.array([0.75, -0.10, -0.65]) / np.linalg.norm([0.75, 0.10, 0.65])
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One frame: where everything is.
-
-    Attributes:
-        arkit: [52].
-        head_rotation: [3, 3] head axes to world.
-        head_translation: [3] centimetres.
-        gaze: [2] yaw to the person's left and pitch up, radians.
-        torso_rotation: [3, 3] about the pivot.
-        torso_translation: [3].
-    """
-
-    arkit: np.ndarray
-    head_rotation: np.ndarray
-    head_translation: np.ndarray
-    gaze: np.ndarray
-    torso_rotation: np.ndarray
-    torso_translation: np.ndarray
 
 
 class Subject:
@@ -218,6 +197,12 @@ class Subject:
         for part, loose in self._loose.items():
             yield from loose.strands(world[self._part_of == part], self.look.hair, distance)
 
+    def catch_light(self, world: np.ndarray, shot: Shot, side: str) -> CatchLight:
+        """The reflection on an eye of a posed subject; it stays where the filming camera sees it."""
+        spot = self.body.eyes[side] + EYE_RADIUS * np.array([0, 0, -1.0]) @ gaze_matrix(shot.gaze * 0.6).T
+        point = shot.head_rotation @ spot + shot.head_translation + np.array([-0.22, -0.20, 0])
+        return CatchLight(point, world[self.face_start + np.array(EYE_RING[side])])
+
     def _finish(self, canvas: np.ndarray, world: np.ndarray, shot: Shot, focal: float, centre: np.ndarray) -> None:
         """Lashes, loose hair and catch lights: lines and dots on top."""
         scale = focal / shot.head_translation[2]  # pixels per centimetre
@@ -228,7 +213,7 @@ class Subject:
         for strand in self.strands(world, shot.head_translation[2]):
             draw_line(canvas, project(strand.points), strand.colour, max(1, round(strand.width * scale)))
         for side in ("Right", "Left"):
-            light = catch_light(self, world, shot, side)
+            light = self.catch_light(world, shot, side)
             draw_catch_light(canvas, project(light.point), project(light.opening), scale)
 
 
@@ -243,13 +228,3 @@ def canonical_mesh() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     vertices, uv, faces = canonical_face()
     return vertices.astype(float) * (1, -1, -1), faces, uv.astype(float)
-
-
-def gaze_matrix(gaze: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3] of an eye in head axes: yaw to the person's left, pitch up, radians."""
-    yaw, pitch = float(gaze[0]), float(gaze[1])
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    # the eye looks along -z; +yaw turns that towards +x, +pitch towards -y
-    turn_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    turn_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    return turn_y @ turn_x

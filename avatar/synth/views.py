@@ -14,8 +14,9 @@ import numpy as np
 
 from avatar.geometry.cameras import Camera
 from avatar.synth.raster import interpolate, nearest_ids
-from avatar.synth.strands import Strand, catch_light, draw_catch_light, draw_line
-from avatar.synth.subject import REGIONS, Shot, Subject
+from avatar.synth.shot import Shot
+from avatar.synth.strands import Strand, draw_catch_light, draw_line
+from avatar.synth.subject import REGIONS, Subject
 
 GREY = (0.5, 0.5, 0.5)
 _BEHIND = {"lash": 0.6, "hair": 0.8}  # centimetres by which a line may be behind a surface and still be seen
@@ -79,7 +80,7 @@ def draw_view(
     for strand in subject.strands(world, shot.head_translation[2]):
         _line(canvas, depth, region, strand, *project(strand.points), max(1, round(strand.width * scale)))
     for side in ("Right", "Left"):
-        light = catch_light(subject, world, shot, side)
+        light = subject.catch_light(world, shot, side)
         at, z = project(light.point)
         if _in_front(depth, at[None], z[None], 0.6)[0]:
             draw_catch_light(canvas, at, project(light.opening)[0], scale)

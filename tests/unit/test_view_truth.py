@@ -107,7 +107,7 @@ def test_a_cloud_where_nobody_is_is_a_halo(folder):
 def test_what_does_not_belong_together_is_refused(folder, tmp_path):
     with pytest.raises(AvatarError, match="holds no truth"):
         measure(SimpleNamespace(), SimpleNamespace(), tmp_path)
-    with pytest.raises(AvatarError, match="8 frames, .* 9"):
+    with pytest.raises(AvatarError, match=r"8 frames, .* 9"):
         measure(SimpleNamespace(), SimpleNamespace(num_frames=9, folder=tmp_path), folder)
 
 

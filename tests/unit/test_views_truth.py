@@ -26,7 +26,7 @@ def subject():
 
 @pytest.fixture(scope="module")
 def shot():
-    from avatar.synth.subject import Shot
+    from avatar.synth.shot import Shot
 
     return Shot(np.zeros(52), np.eye(3), np.array([0.0, -2.2, 86.0]), np.zeros(2), np.eye(3), np.zeros(3))
 
