@@ -12,6 +12,7 @@ import numpy as np
 
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.motion.arkit import ARKIT, INDEX
+from avatar.synth.appearance import Appearance
 from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
 
 EYE_RADIUS = 1.28
@@ -30,7 +31,8 @@ class Part:
         uv: [V, 2] in its texture, 0 to 1.
         head: [V] 1 moves with the head, 0 with the torso.
         fields: [52, V, 3] displacement per ARKit coefficient.
-        nearer: Centimetres by which it is drawn nearer than it is, where layers touch.
+        nearer: Centimetres by which it is drawn nearer than it is in the video, which sorts triangles.
+        outward: -1 where the winding of its faces is that of a mirrored part.
         two_sided: Drawn from behind too.
     """
 
@@ -41,7 +43,7 @@ class Part:
     head: np.ndarray
     fields: np.ndarray
     nearer: float = 0.0
-    two_sided: bool = True
+    outward: float = 1.0
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Body:
     eyes: dict[str, np.ndarray]
 
 
-def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: int = 0) -> Body:
+def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: int, look: Appearance) -> Body:
     """Build the person.
 
     Args:
@@ -69,16 +71,19 @@ def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: in
         faces: [898, 3].
         uv: [468, 2].
         seed: 0 is the person of the documentation; others have a different bone structure.
+        look: Hair, glasses and collar.
     """
     neutral = _personal(np.asarray(vertices, float), seed)
     fields = displacement_fields(neutral)
     eyes = {side: _eye_centre(neutral, side) for side in ("Left", "Right")}
     parts = [
-        _back_hair(),
+        *_back_hair(),
         *(_hair(sign) for sign in (1.0, -1.0)),
-        _shirt(),
-        _neck(),
+        *_shirt(),
+        *_neck(),
+        _mouth_lining(neutral, fields),
         *_mouth(neutral, fields),
+        *(_socket(neutral, fields, eyes[side], side) for side in ("Right", "Left")),
         *(_eyeball(eyes[side]) for side in ("Right", "Left")),
         _face(neutral, fields, np.asarray(faces), np.asarray(uv, float)),
     ]
@@ -279,34 +284,67 @@ def hair_grid(sign: float, across: int = 22, along: int = 26) -> np.ndarray:
 
 def _hair(sign: float) -> Part:
     grid = hair_grid(sign)
-    head = 1 - 0.75 * smoothstep(grid[..., 1], 9.0, 20.0)
-    return _sheet("hair", grid, head=head, nearer=1.2)
+    part = _sheet("hair", grid, head=_hair_follows(grid), nearer=1.2)
+    part.outward = -sign
+    return part
 
 
-def _back_hair() -> Part:
-    y, x = np.meshgrid(np.linspace(-6, 17, 12), np.linspace(-8.5, 8.5, 9), indexing="ij")
-    points = np.stack([x, y, 9.5 + 0 * x], -1)
-    return _sheet("back_hair", points, head=1 - 0.75 * smoothstep(y, 9.0, 20.0), nearer=-12.0)
+def _hair_follows(grid: np.ndarray) -> np.ndarray:
+    """Share with which hair moves with the head: less at the tips, which lie on the shoulders."""
+    return 1 - 0.75 * smoothstep(grid[..., 1], 9.0, 20.0)
 
 
-def _neck() -> Part:
-    h, theta = np.meshgrid(np.linspace(0, 1, 14), np.linspace(-1.9, 1.9, 17), indexing="ij")
-    y = 3.0 + 17.5 * h
-    radius = 5.0 + 0.5 * h + 4.0 * smoothstep(h, 0.72, 1.1) ** 1.5
-    points = np.stack([radius * np.sin(theta), y, 4.6 + 1.0 * h - radius * 0.92 * np.cos(theta)], -1)
-    return _sheet("neck", points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-6.0)
+def _back_hair(across: int = 12) -> list[Part]:
+    """Hair between the rearmost strands of both sides: its dark inside, and its outside."""
+    left, right = hair_grid(1.0)[:, -1], hair_grid(-1.0)[:, -1]
+    t = np.linspace(0, 1, across)[:, None]
+    grid = left[:, None] * (1 - t) + right[:, None] * t
+    width = np.abs(left[:, 0] - right[:, 0])[:, None]
+    grid[..., 2] += 0.12 * width * np.sin(np.pi * t.T)
+    inside = _sheet("back_hair", grid - (0, 0, 0.3), head=_hair_follows(grid), nearer=-12.0)
+    outside = _sheet("hair", grid, head=_hair_follows(grid), nearer=-14.0)
+    return [inside, outside]
 
 
-def _shirt() -> Part:
-    h, theta = np.meshgrid(np.linspace(0, 1, 26) ** 1.25, np.linspace(-1.95, 1.95, 41), indexing="ij")
-    half = 7.0 + 14.5 * smoothstep(h, -0.16, 0.30) ** 1.15 + 2.0 * h
-    half = half - half[:1] + 6.8
-    deep = 6.3 + 4.2 * smoothstep(h, 0.0, 0.6)
-    front = np.cos(theta)
-    y = 16.6 + 30 * h + 1.9 * front * (1 - smoothstep(h, 0, 0.3))
-    x = half * np.sign(np.sin(theta)) * np.abs(np.sin(theta)) ** 0.9
-    points = np.stack([x, y, 6.8 - deep * front], -1)
-    return _sheet("shirt", points, head=0.0, nearer=-0.2)
+_NECK_EDGE, _SHIRT_EDGE = 1.9, 1.95  # radians from the front, where the front part of a ring ends
+
+
+def _rings(edge: float, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Angles [columns] of the front and of the back of a closed ring."""
+    return np.linspace(-edge, edge, columns), np.linspace(edge, 2 * np.pi - edge, columns)
+
+
+def _neck() -> list[Part]:
+    parts = []
+    for name, angles in zip(("neck", "neck"), _rings(_NECK_EDGE, 17), strict=True):
+        h, theta = np.meshgrid(np.linspace(0, 1, 14), angles, indexing="ij")
+        y = 3.0 + 17.5 * h
+        front = np.clip(np.cos(theta), 0, 1)
+        radius = 5.0 + 0.5 * h - 0.9 * (1 - smoothstep(y, 3.0, 7.5))
+        flare = 4.0 * smoothstep(h, 0.72, 1.1) ** 1.5
+        z = (
+            4.6
+            + 1.0 * h
+            - (radius + flare * (1 - front) - 0.5 * front * smoothstep(h, 0.75, 0.95)) * 0.92 * np.cos(theta)
+        )
+        points = np.stack([(radius + flare) * np.sin(theta), y, z], -1)
+        parts.append(_sheet(name, points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-3.0))
+    return parts
+
+
+def _shirt() -> list[Part]:
+    parts = []
+    for angles in _rings(_SHIRT_EDGE, 41):
+        h, theta = np.meshgrid(np.linspace(0, 1, 26) ** 1.25, angles, indexing="ij")
+        half = 7.0 + 14.5 * smoothstep(h, -0.16, 0.30) ** 1.15 + 2.0 * h
+        half = half - half[:1] + 6.8
+        deep = 6.3 + 4.2 * smoothstep(h, 0.0, 0.6)
+        front = np.cos(theta)
+        y = 16.6 + 30 * h + 1.9 * front * (1 - smoothstep(h, 0, 0.3))
+        x = half * np.sign(np.sin(theta)) * np.abs(np.sin(theta)) ** 0.9
+        points = np.stack([x, y, 6.8 - deep * front], -1)
+        parts.append(_sheet("shirt", points, head=0.0, nearer=-0.2))
+    return parts
 
 
 def _eye_centre(neutral: np.ndarray, side: str) -> np.ndarray:
@@ -359,3 +397,34 @@ def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
     tongue_part = follow(_sheet("tongue", tongue, nearer=-4.0), 0.85 - 0.25 * v.reshape(-1))
     tongue_part.fields[INDEX["tongueOut"]] += np.stack([0 * v, -0.75 * (1 - v), -1.2 * (1 - v)], -1).reshape(-1, 3)
     return [*parts, tongue_part, lower, upper]
+
+
+def _tube(name: str, loops: list[np.ndarray], fields: list[np.ndarray], nearer: float) -> Part:
+    """A part from closed loops [N, 3], each with displacements [52, N, 3]."""
+    count = len(loops[0])
+    index = np.arange(len(loops) * count).reshape(len(loops), count)
+    uv = np.full((index.size, 2), 0.5)
+    return Part(name, np.concatenate(loops), _grid_faces(index, closed=True), uv, np.ones(index.size),
+                np.concatenate(fields, 1), nearer)  # fmt: skip
+
+
+def _mouth_lining(neutral: np.ndarray, fields: np.ndarray) -> Part:
+    """The inside of lips and cheeks, from the lips' inner edge back to the cavity."""
+    ring = [*LIP_RINGS["upper"][3], *LIP_RINGS["lower"][3][-2:0:-1]]
+    edge, moves, middle = neutral[ring], fields[:, ring], neutral[13]
+    around = edge - middle
+    angle = np.linspace(np.pi, 3 * np.pi, len(ring), endpoint=False)  # from the right corner over the upper lip
+    wide = middle + np.stack([3.1 * np.cos(angle), 0.3 + 2.3 * np.sin(angle), np.full(len(ring), 2.7)], 1)
+    near = middle + around * (1.12, 1.0, 1.0) + np.stack([0 * angle, 0.7 * np.sin(angle), 0 * angle + 0.6], 1)
+    jaw = fields[:, [17]] * smoothstep(wide[:, 1] - middle[1], -1.0, 2.0)[None, :, None]
+    end = middle + np.stack([0 * angle, 0 * angle + 0.3, 0 * angle + 3.6], 1)
+    loops, follow = [edge, near, (near + wide) / 2, wide, end], [moves, moves, (moves + jaw) / 2, jaw, jaw]
+    return _tube("cavity", loops, follow, -6.4)
+
+
+def _socket(neutral: np.ndarray, fields: np.ndarray, centre: np.ndarray, side: str) -> Part:
+    """The inside of the lids, from their edge back around the eyeball."""
+    ring = list(EYE_RING[side])
+    edge, moves = neutral[ring], fields[:, ring]
+    back = centre + (edge - centre) * (0.7, 0.9, 0)
+    return _tube("socket", [edge, back], [moves, 0 * moves], -4.5)

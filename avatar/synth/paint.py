@@ -56,6 +56,7 @@ def textures(look: Look, uv: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]
         "upper_teeth": _teeth(upper=True),
         "lower_teeth": _teeth(upper=False),
         "tongue": _tongue(rng),
+        "socket": np.full((8, 8, 3), (0.66, 0.50, 0.47), np.float32),
         "cavity": np.full((8, 8, 3), (0.17, 0.05, 0.05), np.float32),
     }
 

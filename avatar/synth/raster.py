@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 _SHIFT = 4  # fractional bits of the polygon corners
+_AT_ONCE = 1 << 20  # samples of triangles in memory at a time
 
 
 def draw_ids(points: np.ndarray, order: np.ndarray, faces: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -78,3 +79,66 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     flat = faces.reshape(-1)
     total = np.stack([np.bincount(flat, np.repeat(normal[:, k], 3), minlength=len(vertices)) for k in range(3)], 1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+
+
+def nearest_ids(
+    points: np.ndarray, depth: np.ndarray, faces: np.ndarray, chosen: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    """Which triangle is in front, per pixel, by the depth of each pixel and not of the triangle.
+
+    A triangle covers the pixels whose centres are within it or half a pixel outside, as those of `draw_ids` do.
+
+    Args:
+        points: [V, 2] pixel positions, pixel centres at +0.5.
+        depth: [F, 3] positive distance along the camera's axis of each triangle's corners.
+        faces: [F, 3] vertex numbers.
+        chosen: [N] indices into ``faces`` of the triangles to draw.
+        width, height: Size of the image.
+
+    Returns:
+        int32 [height, width], the triangle number or -1.
+    """
+    corners = points[faces[chosen]]
+    low = np.maximum(np.floor(corners.min(1) - 1), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(1) + 1), (width, height)).astype(int)
+    sides = np.maximum(high - low, 0)
+    edges, inverse = _planes(corners, 1 / depth[chosen])
+    nearest = np.full(width * height, -1, np.int64)
+    samples = np.cumsum(sides.prod(1))
+    ends = (
+        np.searchsorted(samples, np.arange(_AT_ONCE, samples[-1] + _AT_ONCE, _AT_ONCE), "right") if len(samples) else []
+    )
+    start = 0
+    for end in (*ends, len(chosen)):
+        part = slice(start, max(end, start))
+        start = part.stop
+        count = sides[part].prod(1)
+        if not count.sum():
+            continue
+        triangle = np.repeat(np.arange(part.start, part.stop), count)
+        within = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
+        y, x = np.divmod(within, sides[triangle, 0])
+        x, y = x + low[triangle, 0], y + low[triangle, 1]
+        place = np.stack([x + 0.5, y + 0.5, np.ones(len(x))], 1)
+        inside = (np.einsum("nkc,nc->nk", edges[triangle], place) > -0.5).all(1)
+        triangle, place, pixel = triangle[inside], place[inside], (y * width + x)[inside]
+        key = np.clip((inverse[triangle] * place).sum(1), *_bounds(1 / depth[chosen], triangle))
+        # positive floats have the order of their bits: the nearest is the largest, and brings its number along
+        bits = key.astype(np.float32).view(np.int32).astype(np.int64)
+        np.maximum.at(nearest, pixel, bits << 32 | chosen[triangle])
+    return np.where(nearest < 0, -1, nearest & 0xFFFFFFFF).astype(np.int32).reshape(height, width)
+
+
+def _planes(corners: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from the edges [N, 3, 3] and values [N, 3] as planes (x, y, 1), of triangles [N, 3, 2]."""
+    along = np.roll(corners, -1, 1) - corners
+    length = np.maximum(np.linalg.norm(along, axis=2, keepdims=True), 1e-9)
+    area = along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0]
+    normal = np.stack([-along[..., 1], along[..., 0]], 2) / length * np.sign(area)[:, None, None]
+    edges = np.concatenate([normal, -(normal * corners).sum(2, keepdims=True)], 2)
+    weight = np.roll(edges * length, -1, 1) / np.maximum(np.abs(area), 1e-9)[:, None, None]  # barycentric, of corner k
+    return edges, (weight * values[:, :, None]).sum(1)
+
+
+def _bounds(values: np.ndarray, triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values.min(1)[triangle], values.max(1)[triangle]
