@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 KEY = "hold_out_yaw"  # in the training.json of a RUN folder
 LEAST_FRAMES = 3  # on either side
-BLOCK_SECONDS = 0.5  # at most: a block of frontal frames
+BLOCK_SECONDS = (0.2, 0.5)  # a block of frontal frames
+FRONTAL_SHARE = 0.5  # of the frames that are not turned: those near the median yaw
 
 
 def head_yaw(motion: Motion) -> np.ndarray:
@@ -71,9 +72,7 @@ class HeldOutYaw:
         if not turned or not frontal or len(angles) != 3:
             raise AvatarError(f"{data.place('turned')} and the fields beside it do not belong together.")
         right, left, front = angles
-        return HeldOutYaw(
-            share=data.number("share", 0, 0.5), turned=turned, frontal=frontal, yaw=(right, left, front)
-        )
+        return HeldOutYaw(share=data.number("share", 0, 0.5), turned=turned, frontal=frontal, yaw=(right, left, front))
 
 
 def hold_out_yaw(yaw: np.ndarray, frames: np.ndarray, share: float, fps: float) -> HeldOutYaw:
@@ -101,30 +100,30 @@ def hold_out_yaw(yaw: np.ndarray, frames: np.ndarray, share: float, fps: float) 
     right, left = order[:count], order[-count:]
     turned = np.sort(np.concatenate([right, left]))
     runs = 1 + int((np.diff(turned) > 1).sum())
-    block = int(np.clip(round(len(turned) / runs), 1, max(1, round(BLOCK_SECONDS * fps))))
+    shortest, longest = (max(1, round(seconds * fps)) for seconds in BLOCK_SECONDS)
+    block = int(np.clip(round(len(turned) / runs), shortest, longest))
     frontal = _frontal(yaw, np.setdiff1d(frames, turned), count, block)
     angles = (float(yaw[right].mean()), float(yaw[left].mean()), float(yaw[frontal].mean()))
     return HeldOutYaw(share=share, turned=tuple(turned.tolist()), frontal=tuple(frontal.tolist()), yaw=angles)
 
 
 def _frontal(yaw: np.ndarray, frames: np.ndarray, count: int, block: int) -> np.ndarray:
-    """``count`` of the frames, in blocks: from equal spans of time each the block whose yaw is nearest to the median.
+    """``count`` of the frames near the median yaw, in blocks, one from each of equal spans of them.
 
     Args:
         yaw: [T] degrees.
-        frames: To choose from, in order; at least ``count``.
+        frames: To choose from, in order; at least twice ``count``.
         count: How many.
         block: Frames in a block.
     """
-    distance = np.abs(yaw[frames] - np.median(yaw[frames]))
+    distance = np.abs(yaw - np.median(yaw[frames]))
+    near = np.sort(frames[np.argsort(distance[frames], kind="stable")[: max(count, round(FRONTAL_SHARE * len(frames)))]])
     chosen: list[int] = []
-    for span in np.array_split(np.arange(len(frames)), -(-count // block)):
+    for span in np.array_split(near, -(-count // block)):
         size = min(block, len(span), count - len(chosen))
         if size > 0:
-            mean = np.convolve(distance[span], np.full(size, 1 / size), "valid")
-            first = int(mean.argmin())
-            chosen += frames[span[first : first + size]].tolist()
-    rest = np.setdiff1d(frames, chosen)
-    missing = count - len(chosen)
-    nearest = rest[np.argsort(np.abs(yaw[rest] - np.median(yaw[frames])), kind="stable")[:missing]]
-    return np.sort(np.concatenate([np.array(chosen, np.int64), nearest]))
+            first = int(np.convolve(distance[span], np.full(size, 1 / size), "valid").argmin())
+            chosen += span[first : first + size].tolist()
+    rest = np.setdiff1d(near, chosen)
+    missing = rest[np.argsort(distance[rest], kind="stable")[: count - len(chosen)]]
+    return np.sort(np.concatenate([np.array(chosen, np.int64), missing]))

@@ -1,7 +1,7 @@
 """Turned heads of the person that training never saw, against frontal frames that it never saw either.
 
-`avatar train --hold-out-yaw` leaves both out (`avatar.data.yaw`); their head poses are corrected as those of the held-out
-part are. The ordinary held-out part is another one and is not mixed with them.
+`avatar train --hold-out-yaw` leaves both out (`avatar.data.yaw`). Their head poses are corrected as those of the
+held-out part are, which is another part and is not mixed with them.
 """
 
 from __future__ import annotations

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 
 from avatar.eval.face_metrics import REFERENCE_WIDTH
-from avatar.eval.view_quality import OPAQUE, surface_depth, world_points
+from avatar.eval.view_colors import OPAQUE, surface_depth, world_points
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion import Motion
-from avatar.motion.face_channels import EYE_CORNERS, LIPS_INNER
+from avatar.motion.face_channels import EYE_CORNERS, EYE_RIM, LIPS_INNER
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
 
+OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh: what shows in them lies behind it
 MESH = 468  # vertices of the mesh; the landmarks after them are the irises
 FACING = 0.35  # cosine between normal and line of sight, from which on a surface is compared
 LANDMARK_FACING = 0.15  # the same for landmarks
@@ -80,17 +81,18 @@ class FaceMesh:
 
 
 def mesh_depth(mesh: FaceMesh, camera: Camera) -> np.ndarray:
-    """Depth [H, W] of the mesh in centimetres; NaN where it is not, faces away, or is the inside of the mouth."""
+    """Depth [H, W] of the mesh in centimetres; NaN where it is not, faces away, or has an opening."""
     pixels, depth = mesh.project(camera)
-    cosine, inside = mesh.facing(camera), np.isin(np.arange(MESH), LIPS_INNER)
-    triangles = face_triangles()
+    cosine, triangles = mesh.facing(camera), face_triangles()
+    open_ = np.any([np.isin(triangles, rim).all(1) for rim in OPENINGS], axis=0)
+    shown = (cosine[triangles].mean(1) > FACING) & ~open_
     order = np.argsort(-depth[triangles].mean(1))
     image = np.full((camera.height, camera.width), np.nan)
     if not np.isfinite(pixels).all() or (depth <= 0).any():
         return image
-    for a, b, c in triangles[order]:
-        corners = [a, b, c]
-        _draw(image, pixels[corners], depth[corners], cosine[corners].mean() > FACING and not inside[corners].all())
+    for number in order:
+        corners = triangles[number]
+        _draw(image, pixels[corners], depth[corners], bool(shown[number]))
     return image
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from avatar.eval import images, view_geometry
-from avatar.eval.view_quality import OPAQUE, surface_depth
+from avatar.eval.view_colors import OPAQUE, surface_depth
 from avatar.eval.views import Look, View, ViewMeasurement
 
 TILE = 220  # pixels: width of an image

@@ -18,15 +18,18 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # label, format, meaning
         "torn edges", ".1%", "Length of the outline over its length after smoothing, minus 1. Hair has a rough outline "
         "of its own: compare with the frontal view."),
     "edge_width_px": (
-        "soft edges (px of 512)", ".2f", "Area of half-transparent pixels at the rim over the outline's length; a cloud "
-        "behind the head is many pixels wide."),
+        "soft edges (px of 512)", ".2f", "Area of half-transparent pixels at the rim over the outline's length; a "
+        "cloud behind the head is many pixels wide."),
     "islands": ("islands", ".2%", "What floats beside the person, as a share of the silhouette."),
     "cut_off": (
-        "cut off below", ".2%", "Background below the person as a share of the silhouette: a torso that ends in the air, "
-        "or shoulders that overhang."),
+        "cut off below", ".2%", "Background below the person as a share of the silhouette: a torso that ends in the "
+        "air, or shoulders that overhang."),
     "color_outliers": (
-        "colours out of place", ".2%", "Share of the silhouette whose colour the frontal view does not show near the "
-        "same place in space: halos and speckles."),
+        "colours out of place", ".2%", "Share of the silhouette whose colour, averaged over a centimetre, the frontal "
+        "view does not show near the same place in space: halos. A pattern that comes into sight counts as well."),
+    "speckles": (
+        "speckled face", ".2%", "Share of the face whose colour the frontal view does not show at the same place of "
+        "the face mesh."),
     "unseen": ("never seen in training", ".1%", "Share of the silhouette that no training frame showed."),
     "identity": (
         "identity similarity (dlib)", ".3f", "Cosine of face embeddings of this view and the frontal one. Real turned "
@@ -43,7 +46,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {  # label, format, meaning
     "depth_bias_cm": ("the same, with sign (cm)", "+.2f", "Median; positive: the rendering is behind."),
     "normal_error_deg": ("normals off the mesh (degrees)", ".1f", "Median angle between both surfaces' normals."),
 }  # fmt: skip
-SHORT = ("holes", "edge_roughness", "edge_width_px", "cut_off", "color_outliers", "unseen", "identity",
+SHORT = ("holes", "edge_roughness", "edge_width_px", "cut_off", "color_outliers", "speckles", "unseen", "identity",
          "landmark_error", "depth_error_cm")  # fmt: skip
 
 HELD_OUT: dict[str, tuple[str, str, str]] = {

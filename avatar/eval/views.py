@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from avatar import log
-from avatar.eval import bootstrap, identity, view_geometry, view_quality
+from avatar.eval import bootstrap, identity, view_colors, view_geometry, view_quality
 from avatar.eval.bootstrap import Bootstrap
+from avatar.eval.view_colors import Surface
 from avatar.eval.view_geometry import FaceMesh
-from avatar.eval.view_quality import Palette, Silhouette
+from avatar.eval.view_quality import Silhouette
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.methods.base import PIVOT, check_output
 
@@ -171,12 +172,13 @@ class Observer:
         self._avatar, self._data, self._camera, self._tools, self._quick = avatar, data, camera, tools, quick
         self._background = torch.full((camera.height, camera.width, 3), GREY, device=avatar.device)
         self._frame = 0
-        self._palette: Palette | None = None
+        self._front: Surface | None = None
+        self._front_face: Surface | None = None
         self._person: np.ndarray | None = None
 
     def open(self, frame: int) -> None:
         """Turn to a frame; the first view of it must be the frontal one."""
-        self._frame, self._palette, self._person = frame, None, None
+        self._frame, self._front, self._front_face, self._person = frame, None, None, None
 
     def look(self, view: View) -> tuple[dict[str, float], Look]:
         """Render and measure a view of the frame."""
@@ -186,13 +188,13 @@ class Observer:
         silhouette = Silhouette.of(look.alpha)
         row = view_quality.holes(silhouette) | view_quality.edges(silhouette)
         row["cut_off"] = view_quality.cut_off(silhouette)
-        outlier = np.zeros(look.alpha.shape, bool)
         mesh = FaceMesh.of(self._data, self._frame, motion, 0)
+        foreign = np.zeros(look.alpha.shape, bool)
         if look.depth is not None:
-            row["color_outliers"], outlier = self._outliers(view, motion, rgb, look, camera)
             if mesh is not None:
                 row |= self._geometry(look, mesh, camera)
-        look.faults = np.stack([silhouette.interior & ~silhouette.solid, outlier], -1)
+            row |= self._colors(view, motion, rgb, look, camera, foreign)
+        look.faults = np.stack([silhouette.interior & ~silhouette.solid, foreign], -1)
         if seen is not None:
             row["unseen"] = image_share(1 - seen, look.alpha)
         return row | self._face(view, look.image, mesh, camera), look
@@ -207,19 +209,34 @@ class Observer:
         depth = None if out.depth is None else out.depth[..., 0].cpu().numpy()
         seen = model.seen(motion, 0, camera)
         image = (rgb * 255 + 0.5).astype(np.uint8)
-        own = view_quality.uncomposited(rgb, alpha, GREY)
+        own = view_colors.uncomposited(rgb, alpha, GREY)
         return own, Look(image, alpha, depth), None if seen is None else seen.cpu().numpy()
 
-    def _outliers(
-        self, view: View, motion: Motion, rgb: np.ndarray, look: Look, camera: Camera
-    ) -> tuple[float, np.ndarray]:
+    def _colors(
+        self, view: View, motion: Motion, rgb: np.ndarray, look: Look, camera: Camera, foreign: np.ndarray
+    ) -> dict[str, float]:
+        """Compare colours with the frontal view's, and mark those that it does not show in ``foreign`` [H, W]."""
         assert look.depth is not None
-        if view == FRONTAL:
-            self._palette = Palette.of(rgb, look.alpha, look.depth, camera)
-        if self._palette is None:
-            return math.nan, np.zeros(look.alpha.shape, bool)
+        row: dict[str, float] = {}
         back = None if not view.head_yaw else _back(motion, self._data.motion[self._frame : self._frame + 1])
-        return view_quality.color_outliers(rgb, look.alpha, look.depth, camera, self._palette, back)
+        whole = Surface.coarse(rgb, look.alpha, look.depth, camera)
+        if view == FRONTAL:
+            self._front = whole
+        if self._front is not None:
+            found = view_colors.out_of_place(whole, self._front)
+            if back is not None:  # nothing of a turned head is where it was
+                found &= view_colors.out_of_place(whole.moved(*back), self._front)
+            row["color_outliers"] = view_colors.share(found, len(found))
+            foreign.reshape(-1)[whole.pixels[found]] = True
+        if look.mesh_depth is not None:
+            face = Surface.face(rgb, look.alpha, look.depth, look.mesh_depth, camera)
+            if view == FRONTAL:
+                self._front_face = face
+            if self._front_face is not None:
+                found, tested = view_colors.speckled(face if back is None else face.moved(*back), self._front_face)
+                row["speckles"] = view_colors.share(found, int(tested.sum()))
+                foreign.reshape(-1)[face.pixels[found]] = True
+        return row
 
     def _geometry(self, look: Look, mesh: FaceMesh, camera: Camera) -> dict[str, float]:
         assert look.depth is not None
