@@ -117,7 +117,8 @@ def _frontal(yaw: np.ndarray, frames: np.ndarray, count: int, block: int) -> np.
         block: Frames in a block.
     """
     distance = np.abs(yaw - np.median(yaw[frames]))
-    near = np.sort(frames[np.argsort(distance[frames], kind="stable")[: max(count, round(FRONTAL_SHARE * len(frames)))]])
+    pool = max(count, round(FRONTAL_SHARE * len(frames)))
+    near = np.sort(frames[np.argsort(distance[frames], kind="stable")[:pool]])
     chosen: list[int] = []
     for span in np.array_split(near, -(-count // block)):
         size = min(block, len(span), count - len(chosen))

@@ -7,7 +7,6 @@ into sight counts too: compare views of one person, and avatars of one person fr
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -151,9 +150,9 @@ def surface_depth(depth: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     padded = np.pad(coarse, 2, constant_values=np.nan)
     rows, columns = coarse.shape
     shifts = [padded[y : y + rows, x : x + columns] for y in range(5) for x in range(5)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of windows without an opaque pixel
-        median = np.nanmedian(shifts, axis=0)
+    ordered = np.sort(shifts, axis=0)  # NaN comes last
+    middle = np.maximum(np.isfinite(ordered).sum(0) - 1, 0)[None] // 2
+    median = np.take_along_axis(ordered, middle, 0)[0]
     at = (np.minimum(np.arange(n) // step, m - 1) for n, m in ((height, rows), (width, columns)))
     fine = median[np.ix_(*at)]
     return np.where(np.isfinite(fine), fine, depth)
