@@ -30,11 +30,11 @@ class EvalOptions:
     ablations: bool = True
     """Also measure the image with the torso at rest, and with the head poses of the tracker."""
     views: bool = False
-    """Measure free view in full: all views, ten frames, frames left out by `avatar train --hold-out-yaw`. Every report
+    """Measure free view in full: all views, ten frames, and what `avatar train --hold-out-yaw` left out. Every report
     has a small form of it."""
     truth: Path | None = None
-    """Folder of `avatar synth` whose video the avatar was made from: with --views, compare with the subject drawn from
-    the same cameras."""
+    """Folder of `avatar synth`: with --views, compare with its subject, drawn from the same cameras. The avatar must be
+    made from its video."""
     json: Path | None = None
     """File for the numbers; default: metrics.json in the RUN folder, with --audio metrics_AUDIO.json."""
     report: Path | None = None
@@ -57,6 +57,10 @@ class EvalOptions:
         require(self.renderer)
         if self.truth is not None and not self.views:
             raise AvatarError("--truth is measured with --views only.", fix="Give --views too.")
+        if self.truth is not None:
+            from avatar.synth.truth import read_truth
+
+            read_truth(self.truth)
         if self.json is not None:
             from avatar.data.outputs import refuse_to_overwrite
 

@@ -80,12 +80,16 @@ def look_around(
     run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, tools: Tools
 ) -> ViewMeasurement:  # fmt: skip
     """Measure free view: a small form on every report, all with --views."""
+    from avatar.eval import view_truth
     from avatar.eval.held_out_yaw import measure_held_out_yaw
     from avatar.eval.views import measure_views
 
     measured = measure_views(avatar, data, tools, quick=not options.views)
     if options.views:
         measured.result["held_out_yaw"] = measure_held_out_yaw(run, avatar, data, tools)
+    if options.truth is not None:
+        truth = view_truth.measure(avatar, data, options.truth, tools.lpips)
+        measured.result["truth"], measured.truth = truth.result, truth.samples
     return measured
 
 

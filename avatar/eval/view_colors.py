@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from avatar.geometry.cameras import Camera
 
@@ -88,7 +88,7 @@ class Surface:
 
 
 def out_of_place(surface: Surface, front: Surface) -> np.ndarray:
-    """Which pixels [N] of a view have colours that the frontal view does not show near the same place in space.
+    """Which pixels [N] have colours that the frontal view does not show near the same place in space.
 
     Each is compared with the `NEIGHBOURS` points of the frontal view that are nearest to it, and is out of place where
     too few of them are within `OUTLIER` of its colour. A place that the frontal view does not show is compared with
@@ -99,7 +99,7 @@ def out_of_place(surface: Surface, front: Surface) -> np.ndarray:
     """
     if len(front.pixels) < NEIGHBOURS or not len(surface.pixels):
         return np.zeros(len(surface.pixels), bool)
-    tree = cKDTree(front.points)
+    tree = KDTree(front.points)
     distance, near = tree.query(surface.points, NEIGHBOURS)
     found = _alike(surface.colors, front.colors[near]) < MATCHES
     rest = np.flatnonzero(found & (distance[:, 0] > FAR))
@@ -110,7 +110,7 @@ def out_of_place(surface: Surface, front: Surface) -> np.ndarray:
 
 
 def speckled(face: Surface, front: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of the face have a colour that the frontal view does not show at that place of the face.
+    """Which pixels of the face have a colour that it does not have there in the frontal view.
 
     The face mesh says what place that is, also where the rendering has a gap and shows what lies behind.
 
@@ -122,7 +122,7 @@ def speckled(face: Surface, front: Surface) -> tuple[np.ndarray, np.ndarray]:
     """
     if len(front.pixels) < FACE_NEIGHBOURS or not len(face.pixels):
         return np.zeros(len(face.pixels), bool), np.zeros(len(face.pixels), bool)
-    distance, near = cKDTree(front.points).query(face.points, FACE_NEIGHBOURS)
+    distance, near = KDTree(front.points).query(face.points, FACE_NEIGHBOURS)
     tested = distance[:, 0] < FACE_NEAR
     return tested & (_alike(face.colors, front.colors[near]) < FACE_MATCHES), tested
 
@@ -138,7 +138,7 @@ def share(found: np.ndarray, tested: int) -> float:
 
 
 def surface_depth(depth: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Depth [H, W] of the surface around each pixel: a median, which passes over what is seen through gaps in it.
+    """Depth [H, W] of the surface around each pixel: a median, which passes over gaps.
 
     Args:
         depth: [H, W] centimetres.

@@ -66,7 +66,7 @@ class FaceMesh:
         turn = axis_angle_to_matrix(motion.head_rotation[index])
         points = (head @ turn.T + motion.head_translation[index]).double().numpy()
         outer = (EYE_CORNERS["right"][0], EYE_CORNERS["left"][0])
-        return FaceMesh(points, _normals(points), float(np.linalg.norm(points[outer[0]] - points[outer[1]])))
+        return FaceMesh(points, vertex_normals(points), float(np.linalg.norm(points[outer[0]] - points[outer[1]])))
 
     def facing(self, camera: Camera) -> np.ndarray:
         """Cosine [468] between each vertex's normal and the line to the camera."""
@@ -121,7 +121,7 @@ def normal_error(depth: np.ndarray, alpha: np.ndarray, of_mesh: np.ndarray, came
 
 
 def normals(depth: np.ndarray, camera: Camera) -> np.ndarray:
-    """Unit normals [H, W, 3] towards the camera, in camera axes, of a depth [H, W]; NaN where it has none."""
+    """Unit normals [H, W, 3] of a depth [H, W], in camera axes, towards the camera; NaN for none."""
     local = Camera.source(camera.focal, camera.cx, camera.cy, camera.width, camera.height)
     known = np.isfinite(depth)
     sigma = BLUR * depth.shape[1]
@@ -172,7 +172,8 @@ def _draw(image: np.ndarray, corners: np.ndarray, depth: np.ndarray, shown: bool
     part[inside] = (1 / inverse)[inside] if shown else np.nan
 
 
-def _normals(points: np.ndarray) -> np.ndarray:
+def vertex_normals(points: np.ndarray) -> np.ndarray:
+    """Unit normals [468, 3] of the face mesh, outward, weighted by area."""
     triangles = face_triangles()
     a, b, c = (points[triangles[:, k]] for k in range(3))
     flat = np.cross(b - a, c - a)

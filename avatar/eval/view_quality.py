@@ -54,7 +54,10 @@ class Silhouette:
 
 
 def fill(mask: np.ndarray) -> np.ndarray:
-    """A mask [H, W] with its holes filled; the lower edge of the image, which cuts a torso off, closes holes too."""
+    """Fill the holes of a mask [H, W].
+
+    The lower edge of the image, where a torso is cut off, closes holes too.
+    """
     closed = np.pad(mask, ((0, 1), (0, 0)), constant_values=False)
     columns = np.flatnonzero(mask[-1])
     if len(columns):
@@ -115,7 +118,8 @@ def contour_length(mask: np.ndarray) -> float:
     for contour in cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
         points = contour[:, 0].astype(np.float32)
         # A window over neighbours takes the staircase of the pixels out, which is 8 % of a slanted line.
-        points = sum(np.roll(points, k, 0) for k in (-2, -1, 0, 1, 2)) / 5 if len(points) > 10 else points
+        if len(points) > 10:
+            points = np.mean([np.roll(points, k, 0) for k in (-2, -1, 0, 1, 2)], axis=0)
         x, y = points.T
         border = (x < 1) | (y < 1) | (x > width - 2) | (y > height - 2)
         steps = np.linalg.norm(points - np.roll(points, 1, 0), axis=1)
@@ -141,8 +145,9 @@ def _morph(mask: np.ndarray, operation: int, share: float) -> np.ndarray:
     """Morphology with a disc whose radius is a share of the width; beyond the image all goes on as at its border."""
     radius = max(1, round(share * mask.shape[1]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    around = cv2.copyMakeBorder(mask.astype(np.uint8), *[2 * radius] * 4, cv2.BORDER_REPLICATE)
-    return cv2.morphologyEx(around, operation, disc)[2 * radius : -2 * radius, 2 * radius : -2 * radius] > 0
+    border = 2 * radius
+    around = np.pad(mask.astype(np.uint8), border, mode="edge")
+    return cv2.morphologyEx(around, operation, disc)[border:-border, border:-border] > 0
 
 
 def _labelled(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

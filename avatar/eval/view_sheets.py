@@ -37,6 +37,15 @@ def geometry_sheet(measured: ViewMeasurement) -> np.ndarray | None:
     return np.concatenate([np.pad(c, ((0, height - len(c)), (0, 0), (0, 0))) for c in columns], axis=1)
 
 
+def truth_sheet(measured: ViewMeasurement) -> np.ndarray | None:
+    """The exact truth above the avatar, all views side by side; None where there is no truth."""
+    columns = [
+        np.concatenate([labelled(image, f"{name}  {view}") for name, image in pair.items()], axis=0)
+        for view, pair in measured.truth.items()
+    ]
+    return np.concatenate(columns, axis=1) if columns else None
+
+
 def _row(looks: dict[View, Look], frame: int, fps: float) -> np.ndarray:
     tiles = [labelled(look.image, view.title if i else f"{frame / fps:.2f} s  {view.title}")
              for i, (view, look) in enumerate(looks.items())]  # fmt: skip

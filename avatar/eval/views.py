@@ -106,6 +106,7 @@ class ViewMeasurement:
         camera: Of the images, before it is turned.
         pivot: World point [3] that it is turned around.
         fps: Frames per second.
+        truth: Where there is a truth, for each view by name the images "truth" and "avatar".
     """
 
     result: dict[str, Any]
@@ -113,6 +114,7 @@ class ViewMeasurement:
     pivot: torch.Tensor
     fps: float
     looks: dict[int, dict[View, Look]] = field(default_factory=dict)
+    truth: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def measure_views(avatar: Avatar, data: PersonDataset, tools: Tools, *, quick: bool) -> ViewMeasurement:

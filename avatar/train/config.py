@@ -57,8 +57,8 @@ class TrainConfig:
     """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
     those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine is not available."""
     hold_out_yaw: float = 0.0
-    """Share of the training frames, up to 0.2, to leave out on either side for their head yaw, and as many frontal
-    ones. `avatar eval --views` measures turned heads on them."""
+    """Share of the frames to leave out of training on either side for their head yaw, up to 0.2. As many frontal ones
+    are left out; `avatar eval --views` measures on both."""
     config: Path | None = None
     """TOML file of options, as --print-config prints it; options of the command line override it."""
     print_config: bool = False

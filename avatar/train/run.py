@@ -101,7 +101,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
 
 
 def leave_out(data: PersonDataset, share: float) -> HeldOutYaw | None:
-    """Leave the frames of the largest head yaw out of a training, and some frontal ones; None if ``share`` is 0.
+    """Leave frames of the largest head yaw out of a training, and some frontal ones; None if ``share`` is 0.
 
     Raises:
         AvatarError: There are too few frames.

@@ -167,7 +167,7 @@ def test_the_depth_of_a_surface_passes_over_gaps() -> None:
 
 def mesh() -> FaceMesh:
     points = canonical_shape()[:MESH].astype(np.float64) + [0, 0, DISTANCE]
-    return FaceMesh(points, view_geometry._normals(points), 9.0)
+    return FaceMesh(points, view_geometry.vertex_normals(points), 9.0)
 
 
 def test_depth_and_normals_are_those_of_the_mesh_or_differ_by_what_was_added() -> None:
