@@ -220,8 +220,8 @@ def _framed(camera: Camera, data: PersonDataset) -> Camera:
     """The camera that filmed the truth, cropped and resized as the person's frames were."""
     crop = data.info.crop
     if crop is not None:
-        x, y, side = crop
-        camera = camera.cropped(x, y, x + side, y + side)
+        x, y, width, height = crop[0], crop[1], crop[2], crop[-1]
+        camera = camera.cropped(x, y, x + width, y + height)
     return camera.resized(data.width, data.height)
 
 
