@@ -521,6 +521,33 @@ EVALUATION = (
     ),
 )
 
+FREE_VIEW = (
+    Mutation(
+        "the farthest surface is seen",
+        "avatar/synth/raster.py",
+        "bits = key.astype(np.float32)",
+        "bits = (1 - key).astype(np.float32)",
+        ("tests/unit/test_views_truth.py::test_depth_is_that_of_the_surface",),
+        "The truth of free view shows the back of the head through the face.",
+    ),
+    Mutation(
+        "a halo counts as a hole",
+        "avatar/eval/view_compare.py",
+        '"halo": float((a & ~b).sum() / area)',
+        '"halo": float((b & ~a).sum() / area)',
+        ("tests/unit/test_view_truth.py::test_a_cloud_where_nobody_is_is_a_halo",),
+        "What floats behind the person is never measured.",
+    ),
+    Mutation(
+        "depths in centimetres of another world",
+        "avatar/eval/view_truth.py",
+        "(behind * self.unit + float(self.true_pivot[2]))",
+        "(behind + float(self.true_pivot[2]))",
+        ("tests/unit/test_view_truth.py::test_the_size_of_the_avatars_world_does_not_matter",),
+        "The tracker's focal length is measured as an error of depth.",
+    ),
+)
+
 SOUND = (
     Mutation(
         "sign of the measured offset",
@@ -1182,6 +1209,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *TRAINING,
     *HELD_OUT,
     *EVALUATION,
+    *FREE_VIEW,
     *SOUND,
     *PICTURES,
     *FILES,

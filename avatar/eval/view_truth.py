@@ -18,6 +18,7 @@ What corresponds to what:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,8 +93,7 @@ def measure(
     Raises:
         AvatarError: The folder holds no truth, or that of another video.
     """
-    truth = read_truth(subject_folder)
-    pair = _Pair.of(avatar, data, truth)
+    pair = _Pair.of(avatar, data, read_truth(subject_folder))
     chosen = _spread(data, frames)
     rows: dict[Direction, list[dict[str, float]]] = {}
     aligned: dict[Direction, list[dict[str, float]]] = {}
@@ -102,7 +102,7 @@ def measure(
     with log.progress() as bar:
         task = bar.add_task("Turning", total=len(views), info="")
         for view in views:
-            seen = [draw_view(truth.subject, truth.shot(t), pair.true_camera(view)) for t in chosen]
+            seen = pair.seen(chosen, view)
             similarities[view] = pair.align(data.motion, chosen, view, seen)
             rows[view], drawn = pair.compared(data.motion, chosen, view, seen, lpips, Similarity())
             aligned[view], _ = pair.compared(data.motion, chosen, view, seen, lpips, similarities[view])
@@ -144,12 +144,14 @@ class _Pair:
 
     Attributes:
         avatar: The avatar.
+        truth: The subject, and what it did.
         true: The camera that filmed the truth, at the size of the person's frames.
         true_pivot: World point [3] of the truth that corresponds to the avatar's pivot.
         unit: True centimetres per centimetre of the avatar's world.
     """
 
     avatar: Avatar
+    truth: Truth
     true: Camera
     true_pivot: torch.Tensor
     unit: float
@@ -165,10 +167,17 @@ class _Pair:
         true = _framed(truth.camera, data)
         pivot = _true_pivot(avatar.pivot.double().numpy(), data, truth)
         unit = float(pivot[2] / true.focal / (avatar.pivot[2] / avatar.camera.focal))
-        return _Pair(avatar, true, torch.from_numpy(pivot).float(), unit)
+        return _Pair(avatar, truth, true, torch.from_numpy(pivot).float(), unit)
 
-    def true_camera(self, view: Direction) -> Camera:
-        return self.true.orbit(self.true_pivot, *view)
+    def seen(self, chosen: Sequence[int], view: Direction) -> list[View]:
+        """Draw the truth of frames from a direction."""
+        camera = self.true.orbit(self.true_pivot, *view)
+
+        def draw(index: int) -> View:
+            return draw_view(self.truth.subject, self.truth.shot(index), camera)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(draw, chosen))
 
     def camera(self, view: Direction) -> Camera:
         return self.avatar.camera.orbit(self.avatar.pivot, *view)
@@ -220,8 +229,8 @@ def _framed(camera: Camera, data: PersonDataset) -> Camera:
     """The camera that filmed the truth, cropped and resized as the person's frames were."""
     crop = data.info.crop
     if crop is not None:
-        x, y, side = crop
-        camera = camera.cropped(x, y, x + side, y + side)
+        x, y, width, height = crop[0], crop[1], crop[2], crop[-1]
+        camera = camera.cropped(x, y, x + width, y + height)
     return camera.resized(data.width, data.height)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from avatar.synth.body import hair_grid
+from avatar.synth.hair import hair_grid
 from avatar.synth.shapes import LIDS
 
 _LID_WIDTH = 0.10  # centimetres
@@ -80,6 +80,13 @@ class LooseHair:
         tones = np.asarray(colour)[None] * np.linspace(0.55, 1.5, len(points))[:, None]
         for strand, tone in zip(_smooth(points, 40), tones, strict=True):
             yield Strand(strand, tone, 0.0, "hair")
+
+
+def short_strands(points: np.ndarray, colour: Iterable[float]) -> Iterator[Strand]:
+    """Short loose hairs [N, K, 3] in the world."""
+    tones = np.asarray(colour)[None] * np.linspace(0.5, 1.35, len(points))[:, None]
+    for strand, tone in zip(_smooth(points, 6), tones, strict=True):
+        yield Strand(strand, tone, 0.0, "hair")
 
 
 def _columns(across: int) -> np.ndarray:

@@ -15,10 +15,17 @@ from avatar.synth.paint import Look, textures
 from avatar.synth.raster import draw_ids, interpolate, vertex_normals
 from avatar.synth.shapes import EYE_RING, LIDS
 from avatar.synth.shot import Shot, gaze_matrix
-from avatar.synth.strands import CatchLight, LooseHair, Strand, draw_catch_light, draw_line, lashes
+from avatar.synth.strands import CatchLight, LooseHair, Strand, draw_catch_light, draw_line, lashes, short_strands
 
 REGIONS = ("nobody", "face", "hair", "neck", "clothes")
-_REGION_OF = {"hair": "hair", "back_hair": "hair", "neck": "neck", "shirt": "clothes"}
+_REGION_OF = {
+    "hair": "hair",
+    "back_hair": "hair",
+    "neck": "neck",
+    "scalp": "neck",
+    "shirt": "clothes",
+    "collar": "clothes",
+}
 TORSO_PIVOT = np.array([0.0, 30.0, 6.0])  # rest coordinates
 _KEY = np.array([-0.45, -0.55, -0.75]) / np.linalg.norm([0.45, 0.55, 0.75])
 _FILL = np.array([0.75, -0.10, -0.65]) / np.linalg.norm([0.75, 0.10, 0.65])
@@ -44,7 +51,8 @@ class Subject:
         self.rest = np.array([0.0, 0.0, 90.0]) if rest is None else np.asarray(rest, float)
         self._assemble(_textures(seed), detail)
         rng = np.random.default_rng(seed)
-        self._loose = {part: LooseHair(sign, rng) for part, sign in ((2, 1.0), (3, -1.0))}
+        sides = ((2, 1.0), (3, -1.0)) if self.appearance.hair == "long" else ()
+        self._loose = {part: LooseHair(sign, rng) for part, sign in sides}
 
     # --- geometry -------------------------------------------------------------------------------------------------
 
@@ -101,7 +109,8 @@ class Subject:
         moving = np.flatnonzero(np.abs(fields).max((0, 2)) > 0)
         self._moving, self._fields = moving, fields[:, moving].reshape(len(fields), -1).astype(np.float32)
         names_of = np.array([p.name for p in parts])[self._part_of]
-        self._is_skin = np.isin(names_of, ("skin", "neck"))
+        self._is_skin = np.isin(names_of, ("skin", "neck", "scalp", "ear"))
+        self._is_face = names_of == "skin"
         self._is_hair = names_of == "hair"
         self._is_wet = np.isin(names_of, ("eye", "socket", "upper_teeth", "lower_teeth", "tongue"))
         eyes = [i for i, p in enumerate(parts) if p.name == "eye"]
@@ -167,10 +176,11 @@ class Subject:
         view = (0 if camera is None else camera) - world
         view /= np.linalg.norm(view, axis=1, keepdims=True)
         behind = (normals * view).sum(1) * self._outward < 0
-        normals *= np.where((normals * view).sum(1, keepdims=True) < 0, -1, 1)
+        # of a sheet both sides are seen; skin ends where it turns away, and must not be lit there as if it did not
+        normals *= np.where(((normals * view).sum(1, keepdims=True) < 0) & ~self._is_face[:, None], -1, 1)
         key = np.clip((normals @ _KEY + 0.30) / 1.30, 0, None)
         fill = np.clip(normals @ _FILL, 0, None)
-        facing = (normals * view).sum(1)
+        facing = np.clip((normals * view).sum(1), 0, 1)
         light = 0.36 + 0.62 * key + 0.16 * fill
         half = view + _KEY
         half /= np.linalg.norm(half, axis=1, keepdims=True)
@@ -190,12 +200,15 @@ class Subject:
         light[inside] *= 0.62 + 0.38 * np.clip(opening / 1.2, 0, 1)
         return np.stack([light, shine], 1)
 
-    def strands(self, world: np.ndarray, distance: float) -> Iterator[Strand]:
+    def strands(self, world: np.ndarray, shot: Shot) -> Iterator[Strand]:
         """Lashes and loose hair of a posed subject, in the order in which they are drawn."""
+        distance = shot.head_translation[2]
         for side in ("Right", "Left"):
             yield from lashes(world[self.face_start :], side, distance)
         for part, loose in self._loose.items():
             yield from loose.strands(world[self._part_of == part], self.look.hair, distance)
+        if self.body.fuzz is not None:
+            yield from short_strands(self.body.fuzz @ shot.head_rotation.T + shot.head_translation, self.look.hair)
 
     def catch_light(self, world: np.ndarray, shot: Shot, side: str) -> CatchLight:
         """The reflection on an eye of a posed subject; it stays where the filming camera sees it."""
@@ -210,7 +223,7 @@ class Subject:
         def project(points: np.ndarray) -> np.ndarray:
             return points[..., :2] / points[..., 2:] * focal + centre
 
-        for strand in self.strands(world, shot.head_translation[2]):
+        for strand in self.strands(world, shot):
             draw_line(canvas, project(strand.points), strand.colour, max(1, round(strand.width * scale)))
         for side in ("Right", "Left"):
             light = self.catch_light(world, shot, side)

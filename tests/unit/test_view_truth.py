@@ -57,7 +57,7 @@ class _Model:
         return RenderOutput(rgb, alpha, torch.from_numpy(view.depth)[..., None] * self.unit)
 
 
-def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1, **changes):
+def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1, crop=(0, 0, SIZE), **changes):
     from avatar.synth.truth import read_truth
 
     truth = read_truth(folder)
@@ -65,11 +65,13 @@ def _measured(folder: Path, unit: float = 1.0, views=((30, 0),), frames: int = 1
     motion = true.map(head_translation=true.head_translation * unit)
     turn = axis_angle_to_matrix(true.head_rotation[0])
     pivot = (turn @ torch.tensor(PIVOT) + true.head_translation[0]) * unit
-    avatar = SimpleNamespace(camera=truth.camera, pivot=pivot, device=torch.device("cpu"),
+    x, y, side = crop
+    camera = truth.camera.cropped(x, y, x + side, y + side).resized(SIZE, SIZE)
+    avatar = SimpleNamespace(camera=camera, pivot=pivot, device=torch.device("cpu"),
                              model=_Model(truth, unit, **changes))  # fmt: skip
     data = SimpleNamespace(
         motion=motion, num_frames=FRAMES, test_start=2, width=SIZE, height=SIZE, folder=folder,
-        shape=truth.subject.shape * unit, info=SimpleNamespace(crop=(0, 0, SIZE)),
+        shape=truth.subject.shape * unit, info=SimpleNamespace(crop=crop),
     )  # fmt: skip
     return measure(avatar, data, folder, None, frames=frames, views=views)
 
@@ -90,6 +92,11 @@ def test_the_size_of_the_avatars_world_does_not_matter(folder):
     """Views correspond, and depths are compared in true centimetres."""
     row = _measured(folder, unit=1.25).result["views"]["+30,+0"]
     assert row["psnr"] > 50 and row["iou"] > 0.999 and row["depth_90"] < 0.01
+
+
+def test_the_truth_is_cropped_as_the_person_was(folder):
+    row = _measured(folder, crop=(10, 4, 44)).result["views"]["+30,+0"]
+    assert row["psnr"] > 50 and row["iou"] > 0.999
 
 
 def test_a_shift_is_seen_and_then_aligned(folder):
