@@ -41,15 +41,14 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
     Raises:
         AvatarError: What the run says about them is damaged.
     """
-    kept = RunInfo.read(run).training().get(KEY)
+    kept = left_out(run, data)
     if kept is None:
         return None
-    left_out = HeldOutYaw.parse(Record(kept, f"{run / TRAINING}: {KEY}"), data.test_start)
-    series = {name: _compared(avatar, data, getattr(left_out, name), tools.lpips, name) for name in BOTH}
-    result: dict[str, Any] = {"share": left_out.share, "yaw": [*left_out.yaw]}
+    series = {name: _compared(avatar, data, getattr(kept, name), tools.lpips, name) for name in BOTH}
+    result: dict[str, Any] = {"share": kept.share, "yaw": [*kept.yaw]}
     draws: dict[str, dict[str, np.ndarray]] = {}
     for seed, (name, own) in enumerate(series.items()):
-        every = _every(getattr(left_out, name))
+        every = _every(getattr(kept, name))
         resamples = Bootstrap(len(own["psnr"]), data.fps / every, seed=seed)
         draws[name] = {key: resamples.values(bootstrap.mean, values) for key, values in own.items()}
         intervals = {key: pair for key, values in own.items() if (pair := resamples.interval(bootstrap.mean, values))}
@@ -62,6 +61,16 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
         "intervals": {key: bootstrap.percentiles(draws["turned"][key] - draws["frontal"][key]) for key in sure}
     }
     return result
+
+
+def left_out(run: Path, data: PersonDataset) -> HeldOutYaw | None:
+    """What a run says about the frames that its training left out for their yaw; None where it left out none.
+
+    Raises:
+        AvatarError: It is damaged.
+    """
+    kept = RunInfo.read(run).training().get(KEY)
+    return None if kept is None else HeldOutYaw.parse(Record(kept, f"{run / TRAINING}: {KEY}"), data.test_start)
 
 
 def _every(frames: tuple[int, ...]) -> int:

@@ -57,10 +57,6 @@ class EvalOptions:
         require(self.renderer)
         if self.truth is not None and not self.views:
             raise AvatarError("--truth is measured with --views only.", fix="Give --views too.")
-        if self.truth is not None:
-            from avatar.synth.truth import read_truth
-
-            read_truth(self.truth)
         if self.json is not None:
             from avatar.data.outputs import refuse_to_overwrite
 

@@ -63,6 +63,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
     data = open_person(run, options.person)
     held_out(avatar, data, options.frames)
+    check_views(run, options, data)
     for output in (options.json_path(run), options.report_folder(run) / report_html.PAGE):
         NewFile(output).drop()  # where it cannot be written, say so before an hour of measuring
     with FaceTracker() as tracker:
@@ -74,6 +75,23 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     path = options.json_path(run)
     write_json(path, result)
     return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured, views))
+
+
+def check_views(run: Path, options: EvalOptions, data: PersonDataset) -> None:
+    """Refuse what free view cannot be measured with, before anything slow happens.
+
+    Raises:
+        AvatarError: The truth is that of another video, or what the run says about left-out frames is damaged.
+    """
+    from avatar.eval.held_out_yaw import left_out
+
+    if options.views:
+        left_out(run, data)
+    if options.truth is not None:
+        from avatar.eval.view_truth import require_same_video
+        from avatar.synth.truth import read_truth
+
+        require_same_video(read_truth(options.truth), data)
 
 
 def look_around(

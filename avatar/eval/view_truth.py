@@ -158,12 +158,7 @@ class _Pair:
 
     @staticmethod
     def of(avatar: Avatar, data: PersonDataset, truth: Truth) -> _Pair:
-        if len(truth.motion) != data.num_frames:
-            raise AvatarError(
-                f"The truth has {len(truth.motion)} frames, {data.folder} {data.num_frames}.",
-                why="They do not belong together, or the video was prepared only in part.",
-                fix="Give the folder of `avatar synth` whose video the avatar was made from.",
-            )
+        require_same_video(truth, data)
         true = _framed(truth.camera, data)
         pivot = _true_pivot(avatar.pivot.double().numpy(), data, truth)
         unit = float(pivot[2] / true.focal / (avatar.pivot[2] / avatar.camera.focal))
@@ -223,6 +218,20 @@ class _Pair:
         drawn = [self.draw(motion, t, camera) for t in chosen]
         rows = [compare(d, Drawn(v.rgb, v.alpha, v.depth), v.region, lpips) for d, v in zip(drawn, seen, strict=True)]
         return rows, drawn
+
+
+def require_same_video(truth: Truth, data: PersonDataset) -> None:
+    """Refuse the truth of another video.
+
+    Raises:
+        AvatarError: It has another number of frames.
+    """
+    if len(truth.motion) != data.num_frames:
+        raise AvatarError(
+            f"The truth has {len(truth.motion)} frames, {data.folder} {data.num_frames}.",
+            why="They do not belong together, or the video was prepared only in part.",
+            fix="Give the folder of `avatar synth` whose video the avatar was made from.",
+        )
 
 
 def _framed(camera: Camera, data: PersonDataset) -> Camera:
