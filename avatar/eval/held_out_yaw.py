@@ -64,7 +64,7 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
 
 
 def left_out(run: Path, data: PersonDataset) -> HeldOutYaw | None:
-    """What a run says about the frames that its training left out for their yaw; None where it left out none.
+    """What a run says about frames left out of its training for their yaw; None where there are none.
 
     Raises:
         AvatarError: It is damaged.
