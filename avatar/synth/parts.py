@@ -16,13 +16,12 @@ class Part:
     Attributes:
         name: What it is; also the name of its texture.
         vertices: [V, 3] at rest, head axes.
-        faces: [F, 3], outward side counter-clockwise on screen reversed (see `Body.two_sided`).
+        faces: [F, 3]; both sides are seen, but for the face.
         uv: [V, 2] in its texture, 0 to 1.
         head: [V] 1 moves with the head, 0 with the torso.
         fields: [52, V, 3] displacement per ARKit coefficient.
         nearer: Centimetres by which it is drawn nearer than it is in the video, which sorts triangles.
-        outward: -1 where the winding of its faces is that of a mirrored part.
-        two_sided: Drawn from behind too.
+        outward: -1 where the normals of hair by the winding of its faces point inwards.
     """
 
     name: str

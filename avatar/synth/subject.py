@@ -39,6 +39,14 @@ class Subject:
         rest: World position [3] of the head's origin at rest; the torso stands below it.
         detail: Texture size relative to the full one (powers of two down to 1/4); small images need less.
         appearance: Hair, glasses and collar.
+
+    Attributes:
+        body: Its surfaces at rest, and how the face moves.
+        faces: [F, 3] triangles of all surfaces.
+        region: uint8 [F] index into ``REGIONS``.
+        one_sided: [F] triangles that are not seen from behind.
+        texture_at: [V, 2] places in ``atlas``, RGB float32 [h, w, 3].
+        face_start: Vertex that is the first of the face.
     """
 
     def __init__(

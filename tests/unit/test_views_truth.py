@@ -106,6 +106,19 @@ def test_the_surface_is_closed(subject, shot, azimuth, elevation):
     assert not nobody.any()
 
 
+def test_skin_that_turns_away_from_the_light_is_dark(subject, shot):
+    """Where a view sees the face's edge, its normals point backwards; turned to the camera they would shine."""
+    from avatar.synth.raster import vertex_normals
+    from avatar.synth.subject import _FILL, _KEY
+
+    world = subject.posed(shot)
+    normals = vertex_normals(world, subject.faces)
+    away = (normals @ _KEY < -0.35) & (normals @ _FILL < -0.1)
+    away[: subject.face_start] = False
+    assert away.sum() > 50
+    assert subject.light(world, np.array([30.0, 0, 20]))[away, 0].max() < 0.37
+
+
 LOOKS = {
     "short": {"hair": "short"},
     "tied": {"hair": "tied", "glasses": True},
