@@ -458,8 +458,8 @@ EVALUATION = (
     Mutation(
         "intervals over the wrong axis",
         "avatar/eval/bootstrap.py",
-        "values = statistic(*(x[self._index] for x in series))",
-        "values = statistic(*(x[self._index.T] for x in series))",
+        "return statistic(*(x[self._index] for x in series))",
+        "return statistic(*(x[self._index.T] for x in series))",
         ("tests/unit/test_eval_speech.py::test_intervals_cover_the_truth_where_frames_are_alike",),
         "Intervals say nothing.",
     ),
@@ -518,6 +518,57 @@ EVALUATION = (
         "onsets[start + closed_at] = 1",
         ("tests/unit/test_eval_faces.py::test_long_closed_eyes_are_no_blink",),
         "Looking down counts as a blink.",
+    ),
+)
+
+FREE_VIEW = (
+    Mutation(
+        "the farthest surface is seen",
+        "avatar/synth/raster.py",
+        "bits = key.astype(np.float32)",
+        "bits = (1 - key).astype(np.float32)",
+        ("tests/unit/test_views_truth.py::test_depth_is_that_of_the_surface",),
+        "The truth of free view shows the back of the head through the face.",
+    ),
+    Mutation(
+        "a halo counts as a hole",
+        "avatar/eval/view_compare.py",
+        '"halo": float((a & ~b).sum() / area)',
+        '"halo": float((b & ~a).sum() / area)',
+        ("tests/unit/test_view_truth.py::test_a_cloud_where_nobody_is_is_a_halo",),
+        "What floats behind the person is never measured.",
+    ),
+    Mutation(
+        "depths in centimetres of another world",
+        "avatar/eval/view_truth.py",
+        "(behind * self.unit + float(self.true_pivot[2]))",
+        "(behind + float(self.true_pivot[2]))",
+        ("tests/unit/test_view_truth.py::test_the_size_of_the_avatars_world_does_not_matter",),
+        "The tracker's focal length is measured as an error of depth.",
+    ),
+    Mutation(
+        "left-out yaw trained on",
+        "avatar/data/dataset.py",
+        "return np.setdiff1d(np.flatnonzero(self.motion.valid.numpy()[: self.test_start]), self.left_out)",
+        "return np.flatnonzero(self.motion.valid.numpy()[: self.test_start])",
+        ("tests/unit/test_held_out_yaw.py::test_no_picture_that_is_left_out_reaches_the_avatar",),
+        "Turned heads are measured on frames that training saw.",
+    ),
+    Mutation(
+        "holes of an eroded silhouette",
+        "avatar/eval/view_quality.py",
+        "gaps = inside & ~silhouette.solid",
+        "gaps = inside & (silhouette.alpha < 0)",
+        ("tests/unit/test_view_quality.py::test_a_fault_raises_its_own_number_and_no_other",),
+        "Background shines through the person and no number says so.",
+    ),
+    Mutation(
+        "speckles compared at the depth of what is behind",
+        "avatar/eval/view_colors.py",
+        "return Surface.of(inner, lab(rgb), of_mesh, camera, FACE_POINTS)",
+        "return Surface.of(inner, lab(rgb), depth, camera, FACE_POINTS)",
+        ("tests/unit/test_view_quality.py::test_a_fault_raises_its_own_number_and_no_other",),
+        "Hair that shows through a cheek is compared with hair.",
     ),
 )
 
@@ -1182,6 +1233,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *TRAINING,
     *HELD_OUT,
     *EVALUATION,
+    *FREE_VIEW,
     *SOUND,
     *PICTURES,
     *FILES,

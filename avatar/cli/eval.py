@@ -12,7 +12,7 @@ from avatar import log
 from avatar.eval.options import EvalOptions
 
 GROUPS = {
-    "measurement": ("words", "ablations"),
+    "measurement": ("words", "ablations", "views", "truth"),
     "output": ("json", "report"),
     "input": ("person",),
     "hardware": ("renderer", "device"),

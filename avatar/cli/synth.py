@@ -29,6 +29,12 @@ class Config:
     """What to say, in English. Default: a built-in text."""
     voice: Literal["auto", "neural", "buzz"] = "auto"
     """neural needs hibari-tts; buzz is a plain synthesiser that is always there."""
+    hair: Literal["long", "short", "tied", "auto"] = "long"
+    """Hair of the person: on the shoulders, cut short, or drawn back into a bun; auto chooses by the seed."""
+    glasses: bool = False
+    """Let the person wear glasses."""
+    collar: bool = False
+    """Let the person wear a shirt with a folded collar."""
 
 
 def main(config: Config) -> None:
@@ -38,6 +44,7 @@ def main(config: Config) -> None:
         AvatarError: --out holds something else, an option is out of range, or another process writes there.
     """
     from avatar.log import info, next_command, word
+    from avatar.synth.appearance import Appearance
     from avatar.synth.make import make_subject
     from avatar.writing import contents, one_writer
 
@@ -52,10 +59,12 @@ def main(config: Config) -> None:
             fix="Choose another --out.",
         )  # fmt: skip
     seconds = config.seconds if config.seconds is not None or config.text else 30.0
+    look = Appearance.choose(config.seed, config.hair, config.glasses, config.collar)
     with one_writer(folder):
         result = make_subject(
-            folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice, quiet=False
-        )
+            folder, seconds, config.size, config.fps, config.seed, text=config.text, voice=config.voice,
+            appearance=look, quiet=False,
+        )  # fmt: skip
         video = result.video
         if single:
             video = video.replace(config.out)

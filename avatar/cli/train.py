@@ -15,6 +15,7 @@ from avatar.train.config import TrainConfig, check, from_file, from_preset
 
 Config = TrainConfig
 GROUPS = {
+    "measurement": ("hold_out_yaw",),
     "log and checkpoint": ("preview_every", "save_every"),
     "config file": ("config", "print_config"),
     "speech": ("prior", "speech_encoder"),

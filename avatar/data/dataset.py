@@ -26,6 +26,9 @@ class PersonDataset:
         folder: PERSON folder, as `avatar prepare` writes it (layout in docs/architecture.md).
         motion: Motion file to use instead of the folder's.
 
+    Attributes:
+        left_out: Frames before ``test_start`` that are not trained on either, in order; none, if nobody sets them.
+
     Raises:
         AvatarError: The folder is missing, `avatar prepare` did not finish in it, or the motion is not this person's.
     """
@@ -62,6 +65,7 @@ class PersonDataset:
         self.landmarks: np.ndarray = self._files.landmarks(self.num_frames, mapped=True)
         self._need("refine/shape.npy")
         self.shape: np.ndarray = self._files.shape()
+        self.left_out = np.zeros(0, np.int64)
 
     def _need(self, name: str) -> Path:
         path = self.folder / name
@@ -163,8 +167,8 @@ class PersonDataset:
 
     @property
     def train_frames(self) -> np.ndarray:
-        """Indices of the frames that may be trained on: measured ones before ``test_start``."""
-        return np.flatnonzero(self.motion.valid.numpy()[: self.test_start])
+        """Indices of the frames that may be trained on: measured ones before ``test_start`` that are not left out."""
+        return np.setdiff1d(np.flatnonzero(self.motion.valid.numpy()[: self.test_start]), self.left_out)
 
     @property
     def test_frames(self) -> np.ndarray:

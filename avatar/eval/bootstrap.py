@@ -70,12 +70,13 @@ class Bootstrap:
     Args:
         frames: Length of the series.
         fps: Frames per second.
+        seed: Of the draws; two parts that are compared with each other need different ones.
     """
 
-    def __init__(self, frames: int, fps: float) -> None:
+    def __init__(self, frames: int, fps: float, seed: int = SEED) -> None:
         block = max(1, round(BLOCK_SECONDS * fps))
         self._enough = frames >= LEAST_BLOCKS * block
-        rng = np.random.default_rng(SEED)
+        rng = np.random.default_rng(seed)
         starts = rng.integers(frames, size=(RESAMPLES, -(-frames // block), 1))
         self._index = ((starts + np.arange(block)) % frames).reshape(RESAMPLES, -1)[:, :frames]
 
@@ -90,14 +91,21 @@ class Bootstrap:
         """
         if not self._enough:
             return None
+        values = self.values(statistic, *series)
+        values = values[np.isfinite(values)]
+        return percentiles(values) if len(values) >= LEAST_SHARE * RESAMPLES else None
+
+    def values(self, statistic: Statistic, *series: np.ndarray) -> np.ndarray:
+        """The statistic of each resample, [RESAMPLES]; arguments as for :meth:`interval`."""
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            values = statistic(*(x[self._index] for x in series))
-        values = values[np.isfinite(values)]
-        if len(values) < LEAST_SHARE * RESAMPLES:
-            return None
-        tail = 50 * (1 - CONFIDENCE)
-        return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
+            return statistic(*(x[self._index] for x in series))
+
+
+def percentiles(values: np.ndarray) -> list[float]:
+    """The 95 % interval [low, high] of what resamples gave."""
+    tail = 50 * (1 - CONFIDENCE)
+    return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

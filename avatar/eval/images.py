@@ -18,7 +18,7 @@ LABEL_HEIGHT = 22
 
 def side_by_side(images: dict[str, np.ndarray]) -> np.ndarray:
     """Labelled images of one height next to each other, uint8 RGB."""
-    return np.concatenate([_with_label(image, label) for label, image in images.items()], axis=1)
+    return np.concatenate([with_label(image, label) for label, image in images.items()], axis=1)
 
 
 def pick_frames(opening: np.ndarray, count: int = 8) -> list[int]:
@@ -51,14 +51,14 @@ def contact_sheet(
     for images, points, title in zip(columns, landmarks, titles, strict=True):
         height, width = next(iter(images.values())).shape[:2]
         tall = round(tile * height / width)
-        faces = [_with_label(_resize(p, tile, tall), f"{title}  {name}") for name, p in images.items()]
+        faces = [with_label(resize(p, tile, tall), f"{title}  {name}") for name, p in images.items()]
         x0, y0, x1, y1 = mouth_box(points, (width, height))
         side = min(tile, MOUTH_ZOOM * (x1 - x0))
         mouths = []
         for name, image in images.items():
             square = np.zeros((tile, tile, 3), np.uint8)
-            square[:side, (tile - side) // 2 :][:, :side] = _resize(image[y0:y1, x0:x1], side, side)
-            mouths.append(_with_label(square, f"mouth  {name}"))
+            square[:side, (tile - side) // 2 :][:, :side] = resize(image[y0:y1, x0:x1], side, side)
+            mouths.append(with_label(square, f"mouth  {name}"))
         sheet.append(np.concatenate(faces + mouths, axis=0))
     return np.concatenate(sheet, axis=1)
 
@@ -94,12 +94,14 @@ def plot_openings(path: Path, openings: dict[str, np.ndarray], fps: float) -> No
         figure.savefig(str(temporary), dpi=110)
 
 
-def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """An image at another size."""
     smaller = width < image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
-def _with_label(image: np.ndarray, label: str) -> np.ndarray:
+def with_label(image: np.ndarray, label: str) -> np.ndarray:
+    """An image, uint8 RGB, with its label on a bar above."""
     bar = np.full((LABEL_HEIGHT, image.shape[1], 3), 24, np.uint8)
     cv2.putText(bar, label, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
     return np.concatenate([bar, image], axis=0)

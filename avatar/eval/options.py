@@ -29,6 +29,12 @@ class EvalOptions:
     """JSON of the words with their times, of the person's video or of --audio. Measures lip closure on p, b and m."""
     ablations: bool = True
     """Also measure the image with the torso at rest, and with the head poses of the tracker."""
+    views: bool = False
+    """Measure free view in full: all views, ten frames, and what `avatar train --hold-out-yaw` left out. Every report
+    has a small form of it."""
+    truth: Path | None = None
+    """Folder of `avatar synth`: with --views, compare with its subject, drawn from the same cameras. The avatar must be
+    made from its video."""
     json: Path | None = None
     """File for the numbers; default: metrics.json in the RUN folder, with --audio metrics_AUDIO.json."""
     report: Path | None = None
@@ -49,6 +55,8 @@ class EvalOptions:
         if self.frames is not None and self.frames < 3:
             raise AvatarError(f"--frames {self.frames} is too few to measure motion.", fix="Give at least 3.")
         require(self.renderer)
+        if self.truth is not None and not self.views:
+            raise AvatarError("--truth is measured with --views only.", fix="Give --views too.")
         if self.json is not None:
             from avatar.data.outputs import refuse_to_overwrite
 

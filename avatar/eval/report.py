@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from avatar import log
-from avatar.eval import ablations, lips
+from avatar.eval import ablations, lips, view_tables
 from avatar.infer.renderer import counts_text
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 
 def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
     """Print the tables and where the files are; takes what `avatar.eval.run.evaluate` returns."""
-    for table in tables(result):
+    for table in [*tables(result), *view_tables.terminal(result["views"])]:
         log.console.print(table)
     for line in summary_lines(result):
         log.console.print(line, markup=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avatar.eval import images, lips
+from avatar.eval import images, lips, view_sheets, view_tables
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -27,8 +27,15 @@ from avatar.writing import atomic_file
 
 if TYPE_CHECKING:
     from avatar.eval.measure import Measurement
+    from avatar.eval.views import ViewMeasurement
 
 PAGE = "report.html"
+VIEWS, GEOMETRY, TRUTH = "views.jpg", "views_geometry.jpg", "views_truth.jpg"
+SHEETS = {  # and what is said over them
+    VIEWS: "The camera turned around the head, in degrees.",
+    GEOMETRY: view_sheets.LEGEND,
+    TRUTH: "The subject drawn from the same cameras, above the avatar.",
+}
 TILE = 450  # pixels: width of a column on the page of frames, so that mouths fit at three times their size
 COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
 
@@ -48,13 +55,14 @@ ABLATIONS = (
 )
 
 
-def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
-    """Write report.html and frames.jpg into a folder; side_by_side.mp4 is expected there.
+def write(folder: Path, result: dict[str, Any], measured: Measurement, views: ViewMeasurement) -> Path:
+    """Write report.html and its pictures into a folder; side_by_side.mp4 is expected there.
 
     Args:
         folder: Made where it is missing.
         result: What goes into the JSON file.
         measured: Series and sample frames.
+        views: Images of free view.
 
     Returns:
         The page.
@@ -65,14 +73,22 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement) -> Path:
     chosen = [{name: images[name] for name in order if name in images} for images in measured.samples.values()]
     sheet = images.contact_sheet(chosen, [measured.landmarks[t] for t in measured.samples], titles, TILE)
     images.save_image(folder / "frames.jpg", sheet)
+    sheets = {
+        VIEWS: view_sheets.view_sheet(views), GEOMETRY: view_sheets.geometry_sheet(views),
+        TRUTH: view_sheets.truth_sheet(views),
+    }  # fmt: skip
+    shown = [name for name, image in sheets.items() if image is not None]
+    for name in SHEETS:
+        if (image := sheets[name]) is not None:
+            images.save_image(folder / name, image)
     path = folder / PAGE
     with atomic_file(path) as temporary:
-        temporary.write_text(page(result, measured), encoding="utf-8")
+        temporary.write_text(page(result, measured, shown), encoding="utf-8")
     return path
 
 
-def page(result: dict[str, Any], measured: Measurement) -> str:
-    """The HTML page."""
+def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> str:
+    """The HTML page; ``sheets`` are those of `SHEETS` that there are."""
     name = html.escape(f"{result['run']}: {result['setting']}")
     driving = "".join(
         f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
@@ -104,12 +120,22 @@ much the number would vary over other seconds of the same video; not over people
 <h2>Frames</h2><p>{"" if result["first_frame"] is None else "Real above rendered. "}Mouths are cut out at the same place
 and shown at three times their size.</p>
 <a href="frames.jpg"><img src="frames.jpg" alt="real and rendered frames"></a>
+{free_view(result["views"], sheets)}
 <h2>Over time</h2><img src="{plots(result, measured)}" alt="plots over time">
 <h2>What the numbers mean</h2><table>{meanings}</table>
 <p>Not measured: FID and FVMD, whose networks are not part of the toolkit.</p>
 <h2>Speed, size, notes</h2><ul>{lines}</ul>
 </body></html>
 """
+
+
+def free_view(views: dict[str, Any], sheets: list[str]) -> str:
+    """Pictures and tables of free view."""
+    shown = "".join(
+        f'<p>{html.escape(SHEETS[name])}</p><a href="{name}"><img src="{name}" alt="turned views"></a>'
+        for name in sheets
+    )
+    return f"<h2>Free view</h2>{shown}{view_tables.in_html(views)}"
 
 
 def section(result: dict[str, Any], name: str, title: str) -> str:

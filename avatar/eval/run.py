@@ -20,10 +20,11 @@ from avatar.eval.options import EvalOptions
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.eval.measure import Measurement, Tools
+    from avatar.eval.views import ViewMeasurement
     from avatar.infer.avatar import Avatar
     from avatar.losses.lpips import LPIPS
 
-FORMAT = "avatar-metrics-2"
+FORMAT = "avatar-metrics-3"
 
 
 class Evaluation(NamedTuple):
@@ -62,16 +63,52 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
     data = open_person(run, options.person)
     held_out(avatar, data, options.frames)
+    check_views(run, options, data)
     for output in (options.json_path(run), options.report_folder(run) / report_html.PAGE):
         NewFile(output).drop()  # where it cannot be written, say so before an hour of measuring
     with FaceTracker() as tracker:
         tools = load_tools(tracker, avatar, compared=options.audio is None)
         measure = reconstruct if options.audio is None else speak
         measured, speed = measure(run, options, avatar, data, words, tools)
-    result = assemble(run, options, avatar, data, measured, speed, tools.notes)
+        views = look_around(run, options, avatar, data, tools)
+    result = assemble(run, options, avatar, data, measured, speed, tools.notes) | {"views": views.result}
     path = options.json_path(run)
     write_json(path, result)
-    return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured))
+    return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured, views))
+
+
+def check_views(run: Path, options: EvalOptions, data: PersonDataset) -> None:
+    """Refuse what free view cannot be measured with, before anything slow happens.
+
+    Raises:
+        AvatarError: The truth is that of another video, or what the run says about left-out frames is damaged.
+    """
+    from avatar.eval.held_out_yaw import left_out
+
+    if options.views:
+        left_out(run, data)
+    if options.truth is not None:
+        from avatar.eval.view_truth import require_same_video
+        from avatar.synth.truth import read_truth
+
+        require_same_video(read_truth(options.truth), data)
+
+
+def look_around(
+    run: Path, options: EvalOptions, avatar: Avatar, data: PersonDataset, tools: Tools
+) -> ViewMeasurement:  # fmt: skip
+    """Measure free view: a small form on every report, all with --views."""
+    from avatar.eval import view_truth
+    from avatar.eval.held_out_yaw import measure_held_out_yaw
+    from avatar.eval.views import measure_views
+
+    measured = measure_views(avatar, data, tools, quick=not options.views)
+    if options.views:
+        measured.result["held_out_yaw"] = measure_held_out_yaw(run, avatar, data, tools)
+    if options.truth is not None:
+        truth = view_truth.measure(avatar, data, options.truth, tools.lpips)
+        measured.result["truth"], measured.truth = truth.result, truth.samples
+    return measured
 
 
 def load_tools(tracker: Any, avatar: Avatar, compared: bool) -> Tools:

@@ -288,6 +288,20 @@ class Method(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} samples pixels and has no forward_pixels")
 
+    def seen(self, motion: Motion, index: int, camera: Camera) -> Float[Tensor, "H W"] | None:
+        """Say how well training frames showed the surface in each pixel; None where the method does not know.
+
+        Free view shows what no training frame did. `avatar eval --views` measures how much of an image that is.
+
+        Args:
+            motion, index, camera: As for :meth:`forward`.
+
+        Returns:
+            [H, W]: 1 where training frames showed the surface well, 0 where none did, or where nobody is. Where
+            several surfaces blend, their mean weighted as in the image, divided by the coverage.
+        """
+        return None
+
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:
         """One frame, on the CPU: the head pose that the model was built around, with a neutral face."""

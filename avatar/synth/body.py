@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.geometry.mesh import FACE_OVAL
-from avatar.motion.arkit import ARKIT, INDEX
+from avatar.motion.arkit import INDEX
+from avatar.synth.accessories import collar, glasses
 from avatar.synth.appearance import Appearance
+from avatar.synth.hair import long_hair
+from avatar.synth.hair_cap import cropped_hair
+from avatar.synth.parts import Part, grid_faces, sheet, tube
 from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
 
 EYE_RADIUS = 1.28
@@ -21,46 +25,22 @@ TILT = -4.0  # degrees
 
 
 @dataclass
-class Part:
-    """A patch of surface.
-
-    Attributes:
-        name: What it is; also the name of its texture.
-        vertices: [V, 3] at rest, head axes.
-        faces: [F, 3], outward side counter-clockwise on screen reversed (see `Body.two_sided`).
-        uv: [V, 2] in its texture, 0 to 1.
-        head: [V] 1 moves with the head, 0 with the torso.
-        fields: [52, V, 3] displacement per ARKit coefficient.
-        nearer: Centimetres by which it is drawn nearer than it is in the video, which sorts triangles.
-        outward: -1 where the winding of its faces is that of a mirrored part.
-        two_sided: Drawn from behind too.
-    """
-
-    name: str
-    vertices: np.ndarray
-    faces: np.ndarray
-    uv: np.ndarray
-    head: np.ndarray
-    fields: np.ndarray
-    nearer: float = 0.0
-    outward: float = 1.0
-
-
-@dataclass
 class Body:
     """All parts, and the numbers that the ground truth needs.
 
     Attributes:
-        parts: Far to near is not implied; they are depth-sorted when drawn.
+        parts: The face comes last. Far to near is not implied; they are depth-sorted when drawn.
         neutral: [468, 3] the face's neutral landmarks.
         fields: [52, 468, 3].
         eyes: {"Left": [3], "Right": [3]} centres of the eyeballs.
+        fuzz: [N, K, 3] loose short hairs, head axes, or None.
     """
 
     parts: list[Part]
     neutral: np.ndarray
     fields: np.ndarray
     eyes: dict[str, np.ndarray]
+    fuzz: np.ndarray | None
 
 
 def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: int, look: Appearance) -> Body:
@@ -76,18 +56,24 @@ def build_body(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, seed: in
     neutral = _personal(np.asarray(vertices, float), seed)
     fields = displacement_fields(neutral)
     eyes = {side: _eye_centre(neutral, side) for side in ("Left", "Right")}
+    face = _face(neutral, fields, np.asarray(faces), np.asarray(uv, float))
+    if look.hair == "long":
+        head_parts, fuzz = long_hair(), None
+    else:
+        head_parts, fuzz = cropped_hair(face, look.hair, seed)
     parts = [
-        *_back_hair(),
-        *(_hair(sign) for sign in (1.0, -1.0)),
+        *head_parts,
         *_shirt(),
+        *([collar()] if look.collar else []),
         *_neck(),
         _mouth_lining(neutral, fields),
         *_mouth(neutral, fields),
         *(_socket(neutral, fields, eyes[side], side) for side in ("Right", "Left")),
         *(_eyeball(eyes[side]) for side in ("Right", "Left")),
-        _face(neutral, fields, np.asarray(faces), np.asarray(uv, float)),
+        *(glasses(neutral, eyes) if look.glasses else []),
+        face,
     ]
-    return Body(parts, neutral, fields, eyes)
+    return Body(parts, neutral, fields, eyes, fuzz)
 
 
 def _personal(p: np.ndarray, seed: int) -> np.ndarray:
@@ -183,7 +169,7 @@ def _face(neutral: np.ndarray, fields: np.ndarray, faces: np.ndarray, uv: np.nda
         ring_fields.append(fields[:, rim] * (1 - t) ** 1.5)
     count = len(rim)
     index = np.concatenate([rim, base + np.arange(levels * count)]).reshape(levels + 1, count)
-    strip = _grid_faces(index, closed=True)
+    strip = grid_faces(index, closed=True)
     return Part(
         "skin",
         np.concatenate([vertices, *rings]),
@@ -212,100 +198,6 @@ def _boundary(faces: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
         loop.append(following)
 
 
-def _grid_faces(index: np.ndarray, closed: bool = False) -> np.ndarray:
-    """Triangles of a grid of vertex numbers [rows, columns]."""
-    if closed:
-        index = np.concatenate([index, index[:, :1]], 1)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    return np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
-
-
-def _sheet(
-    name: str,
-    points: np.ndarray,
-    uv: np.ndarray | None = None,
-    head: float | np.ndarray = 1.0,
-    nearer: float = 0.0,
-) -> Part:
-    """A part from a grid of points [rows, columns, 3]; texture coordinates run along the grid."""
-    rows, columns = points.shape[:2]
-    if uv is None:
-        v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
-        uv = np.stack([u, v], -1)
-    index = np.arange(rows * columns).reshape(rows, columns)
-    return Part(
-        name,
-        points.reshape(-1, 3).astype(float),
-        _grid_faces(index),
-        uv.reshape(-1, 2),
-        np.broadcast_to(np.asarray(head, float), (rows, columns)).reshape(-1).copy(),
-        np.zeros((len(ARKIT), rows * columns, 3)),
-        nearer,
-    )
-
-
-# Strands of the person's left side, front to back; each from the parting to the tip.
-_STRANDS = np.array(
-    [
-        [(1.3, -8.7, -4.7), (4.6, -8.0, -3.8), (7.1, -5.4, -1.2), (8.0, -1.2, 1.0), (8.1, 3.5, 1.5), (7.7, 8.5, 1.2),
-         (8.2, 13.5, -0.4), (7.4, 18.5, -2.6)],
-        [(1.2, -11.4, -2.8), (5.3, -10.6, -1.8), (8.5, -7, 1.0), (9.4, -1, 2.6), (9.6, 4, 3.0), (9.3, 9, 2.8),
-         (10.0, 14, 1.8), (8.8, 19.5, 0.2)],
-        [(0.9, -13.3, 2), (5.4, -12.4, 2.4), (9, -8.2, 3.6), (10.1, -1, 5), (10.5, 5, 5.4), (10.2, 10, 5.2),
-         (10.9, 14.5, 4.6), (10.0, 20, 3.6)],
-        [(0.5, -13.2, 7), (5.0, -12.2, 8), (8.4, -8, 9.2), (9.6, -1, 9.8), (9.8, 5, 9.8), (9.4, 10, 9.2),
-         (9.8, 14.5, 9), (9, 19.5, 8)],
-        [(0, -11.5, 11), (3, -10.5, 12), (5, -7, 13.2), (5.5, -1, 13.8), (5, 5, 13), (4.5, 10, 12), (4, 15, 11),
-         (3, 19, 10.5)],
-    ]
-)  # fmt: skip
-
-
-def hair_grid(sign: float, across: int = 22, along: int = 26) -> np.ndarray:
-    """Points [along, across, 3] of one side's hair, front strand first."""
-    from scipy.interpolate import CubicSpline
-
-    strands = _STRANDS.astype(float).copy()
-    strands[:, 0, 0] -= 0.15  # both sides overlap at the parting
-    if sign < 0:
-        strands[..., 0] *= -1
-        strands[:, 0, 0] = _STRANDS[:, 0, 0] + 0.15  # the parting is on the left
-        strands[:2, 1, 0] += 1.2
-    grid = CubicSpline(np.linspace(0, 1, strands.shape[1]), strands, axis=1)(np.linspace(0, 1, along) ** 1.15)
-    grid = CubicSpline(np.linspace(0, 1, len(strands)), grid, axis=0)(np.linspace(0, 1, across))
-    grid = grid.transpose(1, 0, 2)
-    # locks: gentle waves that grow towards the tips
-    s, a = np.meshgrid(np.linspace(0, 1, along), np.linspace(0, 1, across), indexing="ij")
-    wave = 0.28 * np.sin(2 * np.pi * (5.0 * a + 1.1 * s * s)) * s + 0.12 * np.sin(2 * np.pi * (11 * a - 0.7 * s)) * s
-    grid[..., 2] += wave
-    grid[..., 0] += sign * 0.8 * wave
-    return grid
-
-
-def _hair(sign: float) -> Part:
-    grid = hair_grid(sign)
-    part = _sheet("hair", grid, head=_hair_follows(grid), nearer=1.2)
-    part.outward = -sign
-    return part
-
-
-def _hair_follows(grid: np.ndarray) -> np.ndarray:
-    """Share with which hair moves with the head: less at the tips, which lie on the shoulders."""
-    return 1 - 0.75 * smoothstep(grid[..., 1], 9.0, 20.0)
-
-
-def _back_hair(across: int = 12) -> list[Part]:
-    """Hair between the rearmost strands of both sides: its dark inside, and its outside."""
-    left, right = hair_grid(1.0)[:, -1], hair_grid(-1.0)[:, -1]
-    t = np.linspace(0, 1, across)[:, None]
-    grid = left[:, None] * (1 - t) + right[:, None] * t
-    width = np.abs(left[:, 0] - right[:, 0])[:, None]
-    grid[..., 2] += 0.12 * width * np.sin(np.pi * t.T)
-    inside = _sheet("back_hair", grid - (0, 0, 0.3), head=_hair_follows(grid), nearer=-12.0)
-    outside = _sheet("hair", grid, head=_hair_follows(grid), nearer=-14.0)
-    return [inside, outside]
-
-
 _NECK_EDGE, _SHIRT_EDGE = 1.9, 1.95  # radians from the front, where the front part of a ring ends
 
 
@@ -315,20 +207,20 @@ def _rings(edge: float, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _neck() -> list[Part]:
+    """Front and back of the neck; it widens towards the skull behind, and towards the shoulders at the sides."""
     parts = []
-    for name, angles in zip(("neck", "neck"), _rings(_NECK_EDGE, 17), strict=True):
+    for angles in _rings(_NECK_EDGE, 17):
         h, theta = np.meshgrid(np.linspace(0, 1, 14), angles, indexing="ij")
         y = 3.0 + 17.5 * h
-        front = np.clip(np.cos(theta), 0, 1)
-        radius = 5.0 + 0.5 * h - 0.9 * (1 - smoothstep(y, 3.0, 7.5))
+        facing = np.cos(theta)
+        front, back = np.clip(facing, 0, 1), np.clip(-facing, 0, 1)
+        nape = 1.2 * (1 - smoothstep(y, 3.0, 9.0)) * np.clip(0.3 - facing, 0, 1) ** 2
+        radius = 5.0 + 0.5 * h + nape
         flare = 4.0 * smoothstep(h, 0.72, 1.1) ** 1.5
-        z = (
-            4.6
-            + 1.0 * h
-            - (radius + flare * (1 - front) - 0.5 * front * smoothstep(h, 0.75, 0.95)) * 0.92 * np.cos(theta)
-        )
-        points = np.stack([(radius + flare) * np.sin(theta), y, z], -1)
-        parts.append(_sheet(name, points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-3.0))
+        under_collar = 0.5 * front * smoothstep(h, 0.75, 0.95)
+        deep = radius + flare * (1 - front - 0.6 * back) - under_collar
+        points = np.stack([(radius + flare) * np.sin(theta), y, 4.6 + h - deep * 0.92 * facing], -1)
+        parts.append(sheet("neck", points, head=1 - smoothstep(y, 6.0, 17.0), nearer=-5.0))
     return parts
 
 
@@ -340,10 +232,11 @@ def _shirt() -> list[Part]:
         half = half - half[:1] + 6.8
         deep = 6.3 + 4.2 * smoothstep(h, 0.0, 0.6)
         front = np.cos(theta)
+        deep = deep - 1.3 * (1 - smoothstep(h, 0.0, 0.3)) * (front < 0)  # it lies against the nape
         y = 16.6 + 30 * h + 1.9 * front * (1 - smoothstep(h, 0, 0.3))
         x = half * np.sign(np.sin(theta)) * np.abs(np.sin(theta)) ** 0.9
         points = np.stack([x, y, 6.8 - deep * front], -1)
-        parts.append(_sheet("shirt", points, head=0.0, nearer=-0.2))
+        parts.append(sheet("shirt", points, head=0.0, nearer=-0.2))
     return parts
 
 
@@ -362,7 +255,7 @@ def _eyeball(centre: np.ndarray) -> Part:
     points = centre + EYE_RADIUS * np.stack([x, y, -np.cos(polar)], -1)
     # the whites are wider than the iris: stretch the ball sideways so that it fills the corners
     uv = np.stack([0.5 + 0.5 * x, 0.5 + 0.5 * y], -1)
-    return _sheet("eye", points, uv, nearer=-4.0)
+    return sheet("eye", points, uv, nearer=-4.0)
 
 
 def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
@@ -386,26 +279,17 @@ def _mouth(neutral: np.ndarray, fields: np.ndarray) -> list[Part]:
 
     y, t = np.meshgrid(np.linspace(0, 1, 7), np.linspace(-1, 1, 9), indexing="ij")
     cavity = middle + np.stack([3.0 * t, -2.2 + 4.6 * y, 2.6 + 0.6 * np.abs(t)], -1)
-    parts = [follow(_sheet("cavity", cavity, nearer=-6.5), y.reshape(-1))]
-    upper = _sheet("upper_teeth", arch(-1.0, 0.20, 0.95), nearer=-3.2)
-    lower = follow(_sheet("lower_teeth", arch(1.15, 0.16, 1.2), nearer=-3.4), 1.0)
+    parts = [follow(sheet("cavity", cavity, nearer=-6.5), y.reshape(-1))]
+    upper = sheet("upper_teeth", arch(-1.0, 0.20, 0.95), nearer=-3.2)
+    lower = follow(sheet("lower_teeth", arch(1.15, 0.16, 1.2), nearer=-3.4), 1.0)
     v, t = np.meshgrid(np.linspace(0, 1, 8), np.linspace(-1, 1, 11), indexing="ij")
     tongue_x = 1.55 * t * np.sqrt(np.clip(1 - 0.35 * (1 - v) ** 2, 0, 1))
     tongue = middle + np.stack(
         [tongue_x, 1.3 - 1.0 * v**0.7 + 0.28 * t * t + 0.12 * (1 - np.abs(t)), 1.7 + 2.6 * v + 0.5 * t * t], -1
     )
-    tongue_part = follow(_sheet("tongue", tongue, nearer=-4.0), 0.85 - 0.25 * v.reshape(-1))
+    tongue_part = follow(sheet("tongue", tongue, nearer=-4.0), 0.85 - 0.25 * v.reshape(-1))
     tongue_part.fields[INDEX["tongueOut"]] += np.stack([0 * v, -0.75 * (1 - v), -1.2 * (1 - v)], -1).reshape(-1, 3)
     return [*parts, tongue_part, lower, upper]
-
-
-def _tube(name: str, loops: list[np.ndarray], fields: list[np.ndarray], nearer: float) -> Part:
-    """A part from closed loops [N, 3], each with displacements [52, N, 3]."""
-    count = len(loops[0])
-    index = np.arange(len(loops) * count).reshape(len(loops), count)
-    uv = np.full((index.size, 2), 0.5)
-    return Part(name, np.concatenate(loops), _grid_faces(index, closed=True), uv, np.ones(index.size),
-                np.concatenate(fields, 1), nearer)  # fmt: skip
 
 
 def _mouth_lining(neutral: np.ndarray, fields: np.ndarray) -> Part:
@@ -419,7 +303,7 @@ def _mouth_lining(neutral: np.ndarray, fields: np.ndarray) -> Part:
     jaw = fields[:, [17]] * smoothstep(wide[:, 1] - middle[1], -1.0, 2.0)[None, :, None]
     end = middle + np.stack([0 * angle, 0 * angle + 0.3, 0 * angle + 3.6], 1)
     loops, follow = [edge, near, (near + wide) / 2, wide, end], [moves, moves, (moves + jaw) / 2, jaw, jaw]
-    return _tube("cavity", loops, follow, -6.4)
+    return tube("cavity", loops, follow, -6.4)
 
 
 def _socket(neutral: np.ndarray, fields: np.ndarray, centre: np.ndarray, side: str) -> Part:
@@ -427,4 +311,4 @@ def _socket(neutral: np.ndarray, fields: np.ndarray, centre: np.ndarray, side: s
     ring = list(EYE_RING[side])
     edge, moves = neutral[ring], fields[:, ring]
     back = centre + (edge - centre) * (0.7, 0.9, 0)
-    return _tube("socket", [edge, back], [moves, 0 * moves], -4.5)
+    return tube("socket", [edge, back], [moves, 0 * moves], -4.5)

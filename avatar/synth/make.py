@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from avatar.errors import AvatarError
+from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.log import track
 from avatar.motion import Motion
@@ -20,8 +22,9 @@ from avatar.motion.face_channels import encode
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.appearance import Appearance
-from avatar.synth.subject import Shot, Subject
-from avatar.synth.truth import write_truth
+from avatar.synth.shot import Shot
+from avatar.synth.subject import Subject
+from avatar.synth.truth import Truth, write_truth
 from avatar.synth.wav import write_padded_wav
 
 SCRIPT = (
@@ -126,8 +129,7 @@ def make_subject(
         size: Side of the square image in pixels, unless ``width`` and ``height`` are given.
         fps: Frames per second.
         seed: The performance and, but for multiples of 4, another person.
-        text: What to say; empty: a built-in text in an order that depends on the seed.
-        voice: See `avatar.synth.speech.speak`.
+        text, voice: As for `avatar.synth.speech.speak`; without text a built-in one, in an order by the seed.
         width, height: Image size, any.
         appearance: Hair, glasses and collar; by default as in the documentation.
         flaws: What shall be wrong.
@@ -144,22 +146,21 @@ def make_subject(
     said = _speech(text, seconds, voice, seed)
     frames = max(1, round((seconds or said.seconds) * fps))
     out_dir.mkdir(parents=True, exist_ok=True)
+    write_padded_wav(audio := out_dir / "audio.wav", said.samples, frames / fps)
     stage = _Stage(width or size, height or size, flaws.face_scale)
-    person = Subject(seed, stage.rest, stage.detail, appearance or Appearance())
+    person = Subject(seed, stage.rest, stage.detail, appearance)
     truth, closures = act(said, frames, fps, stage.rest, seed, motion)
     truth, cuts = _cut(truth, stage, flaws, seed)
     truth, landmarks = _with_face(truth, person, stage)
-    write_padded_wav(audio := out_dir / "audio.wav", said.samples, frames / fps)
     images = _film(_people(person, flaws, stage, seed), truth, stage, supersample, round(flaws.absent * frames), seed)
-    shown = images if quiet else track(images, "Filming", frames)
-    _write_video(out_dir / video_name, shown, stage, fps, said.samples, flaws, frames)
-    result = SynthResult(
+    images = images if quiet else track(images, "Filming", frames)
+    _write_video(out_dir / video_name, images, stage, fps, said.samples, flaws, frames)
+    write_truth(out_dir, Truth(person, truth, stage.camera), landmarks, _events(said, closures, cuts))
+    return SynthResult(
         video=out_dir / video_name, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
         shape=person.shape, focal=stage.focal, cx=stage.cx, cy=stage.cy, width=stage.width, height=stage.height,
         phones=said.phones, blinks=tuple(closures), cuts=tuple(cuts),
     )  # fmt: skip
-    write_truth(out_dir, result, person, fps)
-    return result
 
 
 def _check(seconds: float | None, size: int, fps: float, flaws: Flaws) -> None:
@@ -187,6 +188,10 @@ class _Stage:
         self.rest = np.array([0.0, -0.052 * distance * 0.5, distance])
         pixels = 7 * short / 512 * face_scale * 24  # roughly: the face in the image
         self.detail = 1.0 if pixels > 130 else 0.5 if pixels > 50 else 0.25
+
+    @property
+    def camera(self) -> Camera:
+        return Camera.source(self.focal, self.cx, self.cy, self.width, self.height)
 
     def project(self, face: np.ndarray, truth: Motion) -> np.ndarray:
         rotation = axis_angle_to_matrix(truth.head_rotation.double()).numpy()
@@ -407,3 +412,12 @@ def _write_video(
         set_rotation(path, flaws.rotation)
     if audio is not None:
         audio.unlink()
+
+
+def _events(said: speech.Speech, closures: list[float], cuts: list[int]) -> dict[str, Any]:
+    """What happens in the video, for truth.json."""
+    return {
+        "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in said.phones],
+        "blinks": [round(b, 3) for b in closures],
+        "cuts": cuts,
+    }

@@ -58,6 +58,10 @@ def textures(look: Look, uv: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]
         "tongue": _tongue(rng),
         "socket": np.full((8, 8, 3), (0.66, 0.50, 0.47), np.float32),
         "cavity": np.full((8, 8, 3), (0.17, 0.05, 0.05), np.float32),
+        "scalp": _scalp(look, rng),
+        "ear": _ear(look, rng),
+        "collar": _cloth(rng),
+        "glasses": np.full((8, 8, 3), (0.07, 0.06, 0.06), np.float32),
     }
 
 
@@ -313,3 +317,26 @@ def _tongue(rng: np.random.Generator, size: int = 128) -> np.ndarray:
     image = np.ones((size, size, 3), np.float32) * _rgb((0.66, 0.30, 0.30))
     image *= (1 + 0.05 * _noise(rng, (size, size), 3) - 0.18 * np.exp(-(((x - 0.5) / 0.05) ** 2)))[..., None]
     return image * (1 - 0.65 * smoothstep(y, 0.1, 0.9))[..., None]
+
+
+def _scalp(look: Look, rng: np.random.Generator, size: int = 128) -> np.ndarray:
+    """Skin behind the ears and of the nape."""
+    image = np.ones((size, size, 3), np.float32) * _rgb(look.skin) * _rgb((0.93, 0.89, 0.88))
+    return image * (1 + 0.014 * _noise(rng, (size, size), 3)[..., None])
+
+
+def _ear(look: Look, rng: np.random.Generator, size: int = 128) -> np.ndarray:
+    """Rows from the middle of an ear to its rim and on to its back; redder and darker in the hollow."""
+    v = np.linspace(0, 1, size, dtype=np.float32)[:, None]
+    hollow = 0.55 * (1 - smoothstep(v, 0.05, 0.45)) + 0.22 * np.exp(-(((v - 0.56) / 0.06) ** 2))
+    image = np.ones((size, size, 3), np.float32) * _rgb(look.skin) * _rgb((1.0, 0.92, 0.90))
+    image *= 1 - hollow[..., None] * _rgb((0.55, 0.75, 0.78))
+    return image * (1 + 0.012 * _noise(rng, (size, size), 3)[..., None])
+
+
+def _cloth(rng: np.random.Generator, size: int = 256) -> np.ndarray:
+    """White shirt cloth with a seam along its edge."""
+    v = np.linspace(0, 1, size, dtype=np.float32)[:, None]
+    image = np.ones((size, size, 3), np.float32) * _rgb((0.90, 0.91, 0.93))
+    image *= 1 - 0.10 * np.exp(-(((v - 0.93) / 0.008) ** 2))[..., None]
+    return image * (1 + 0.010 * _noise(rng, (size, size), 2)[..., None])

@@ -103,42 +103,34 @@ def nearest_ids(
     high = np.minimum(np.ceil(corners.max(1) + 1), (width, height)).astype(int)
     sides = np.maximum(high - low, 0)
     edges, inverse = _planes(corners, 1 / depth[chosen])
+    bounds = np.stack([1 / depth[chosen].max(1), 1 / depth[chosen].min(1)])
     nearest = np.full(width * height, -1, np.int64)
-    samples = np.cumsum(sides.prod(1))
-    ends = (
-        np.searchsorted(samples, np.arange(_AT_ONCE, samples[-1] + _AT_ONCE, _AT_ONCE), "right") if len(samples) else []
-    )
-    start = 0
-    for end in (*ends, len(chosen)):
-        part = slice(start, max(end, start))
-        start = part.stop
-        count = sides[part].prod(1)
-        if not count.sum():
-            continue
-        triangle = np.repeat(np.arange(part.start, part.stop), count)
+    counts = sides.prod(1)
+    groups = np.searchsorted(np.cumsum(counts), np.arange(_AT_ONCE, counts.sum(), _AT_ONCE))
+    for part in np.split(np.arange(len(chosen)), groups):
+        count = counts[part]
+        triangle = np.repeat(part, count)
         within = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
         y, x = np.divmod(within, sides[triangle, 0])
         x, y = x + low[triangle, 0], y + low[triangle, 1]
-        place = np.stack([x + 0.5, y + 0.5, np.ones(len(x))], 1)
-        inside = (np.einsum("nkc,nc->nk", edges[triangle], place) > -0.5).all(1)
-        triangle, place, pixel = triangle[inside], place[inside], (y * width + x)[inside]
-        key = np.clip((inverse[triangle] * place).sum(1), *_bounds(1 / depth[chosen], triangle))
+        for edge in edges:
+            a, b, c = edge[triangle].T
+            inside = a * (x + 0.5) + b * (y + 0.5) + c > -0.5
+            triangle, x, y = triangle[inside], x[inside], y[inside]
+        a, b, c = inverse[triangle].T
+        key = np.clip(a * (x + 0.5) + b * (y + 0.5) + c, *bounds[:, triangle])
         # positive floats have the order of their bits: the nearest is the largest, and brings its number along
         bits = key.astype(np.float32).view(np.int32).astype(np.int64)
-        np.maximum.at(nearest, pixel, bits << 32 | chosen[triangle])
+        np.maximum.at(nearest, y * width + x, bits << 32 | chosen[triangle])
     return np.where(nearest < 0, -1, nearest & 0xFFFFFFFF).astype(np.int32).reshape(height, width)
 
 
 def _planes(corners: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from the edges [N, 3, 3] and values [N, 3] as planes (x, y, 1), of triangles [N, 3, 2]."""
+    """Distances from each edge [3, N, 3] and values [N, 3] as planes (x, y, 1), of triangles [N, 3, 2]."""
     along = np.roll(corners, -1, 1) - corners
     length = np.maximum(np.linalg.norm(along, axis=2, keepdims=True), 1e-9)
     area = along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0]
     normal = np.stack([-along[..., 1], along[..., 0]], 2) / length * np.sign(area)[:, None, None]
     edges = np.concatenate([normal, -(normal * corners).sum(2, keepdims=True)], 2)
     weight = np.roll(edges * length, -1, 1) / np.maximum(np.abs(area), 1e-9)[:, None, None]  # barycentric, of corner k
-    return edges, (weight * values[:, :, None]).sum(1)
-
-
-def _bounds(values: np.ndarray, triangle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.min(1)[triangle], values.max(1)[triangle]
+    return edges.transpose(1, 0, 2), (weight * values[:, :, None]).sum(1)

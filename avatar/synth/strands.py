@@ -5,16 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from avatar.synth.body import EYE_RADIUS, hair_grid
-from avatar.synth.shapes import EYE_RING, LIDS
-
-if TYPE_CHECKING:
-    from avatar.synth.subject import Shot, Subject
+from avatar.synth.hair import hair_grid
+from avatar.synth.shapes import LIDS
 
 _LID_WIDTH = 0.10  # centimetres
 _CATCH_LIGHT = 0.11  # radius, centimetres
@@ -86,6 +82,13 @@ class LooseHair:
             yield Strand(strand, tone, 0.0, "hair")
 
 
+def short_strands(points: np.ndarray, colour: Iterable[float]) -> Iterator[Strand]:
+    """Short loose hairs [N, K, 3] in the world."""
+    tones = np.asarray(colour)[None] * np.linspace(0.5, 1.35, len(points))[:, None]
+    for strand, tone in zip(_smooth(points, 6), tones, strict=True):
+        yield Strand(strand, tone, 0.0, "hair")
+
+
 def _columns(across: int) -> np.ndarray:
     weight = np.zeros(across)  # only where nothing is in front: the front edge and the outline
     weight[:2] = 4.0
@@ -115,15 +118,6 @@ def lashes(face: np.ndarray, side: str, distance: float) -> Iterator[Strand]:
         yield Strand(lash, (0.10, 0.07, 0.06), 0.0, "lash")
 
 
-def catch_light(subject: Subject, world: np.ndarray, shot: Shot, side: str) -> CatchLight:
-    """The reflection on an eye of a posed subject; it stays where the filming camera sees it."""
-    from avatar.synth.subject import gaze_matrix
-
-    spot = subject.body.eyes[side] + EYE_RADIUS * np.array([0, 0, -1.0]) @ gaze_matrix(shot.gaze * 0.6).T
-    point = shot.head_rotation @ spot + shot.head_translation + np.array([-0.22, -0.20, 0])
-    return CatchLight(point, world[subject.face_start + np.array(EYE_RING[side])])
-
-
 def draw_line(canvas: np.ndarray, pixels: np.ndarray, colour: Iterable[float], width: int) -> None:
     """Draw a line through pixel positions [N, 2]."""
     corners = np.round((pixels - 0.5) * (1 << _FRACTION)).astype(np.int32)
@@ -131,7 +125,14 @@ def draw_line(canvas: np.ndarray, pixels: np.ndarray, colour: Iterable[float], w
 
 
 def draw_catch_light(canvas: np.ndarray, at: np.ndarray, opening: np.ndarray, scale: float) -> None:
-    """Draw a catch light at a pixel [2], if it is within the opening [N, 2]; ``scale`` is in pixels per centimetre."""
+    """Draw a catch light where it is within the eye's opening.
+
+    Args:
+        canvas: Image.
+        at: Pixel [2].
+        opening: [N, 2] pixels.
+        scale: Pixels per centimetre.
+    """
     if cv2.pointPolygonTest(opening.astype(np.float32), (float(at[0]), float(at[1])), True) > 0.09 * scale:
         centre = (round(float(at[0] - 0.5) * 16), round(float(at[1] - 0.5) * 16))
         radius = round(_CATCH_LIGHT * scale * 16)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,35 +13,22 @@ from avatar.synth.appearance import Appearance
 from avatar.synth.body import EYE_RADIUS, IRIS_RADIUS, Body, build_body
 from avatar.synth.paint import Look, textures
 from avatar.synth.raster import draw_ids, interpolate, vertex_normals
-from avatar.synth.shapes import LIDS
-from avatar.synth.strands import LooseHair, Strand, catch_light, draw_catch_light, draw_line, lashes
+from avatar.synth.shapes import EYE_RING, LIDS
+from avatar.synth.shot import Shot, gaze_matrix
+from avatar.synth.strands import CatchLight, LooseHair, Strand, draw_catch_light, draw_line, lashes, short_strands
 
 REGIONS = ("nobody", "face", "hair", "neck", "clothes")
-_REGION_OF = {"hair": "hair", "back_hair": "hair", "neck": "neck", "shirt": "clothes"}
+_REGION_OF = {
+    "hair": "hair",
+    "back_hair": "hair",
+    "neck": "neck",
+    "scalp": "neck",
+    "shirt": "clothes",
+    "collar": "clothes",
+}
 TORSO_PIVOT = np.array([0.0, 30.0, 6.0])  # rest coordinates
 _KEY = np.array([-0.45, -0.55, -0.75]) / np.linalg.norm([0.45, 0.55, 0.75])
 _FILL = np.array([0.75, -0.10, -0.65]) / np.linalg.norm([0.75, 0.10, 0.65])
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One frame: where everything is.
-
-    Attributes:
-        arkit: [52].
-        head_rotation: [3, 3] head axes to world.
-        head_translation: [3] centimetres.
-        gaze: [2] yaw to the person's left and pitch up, radians.
-        torso_rotation: [3, 3] about the pivot.
-        torso_translation: [3].
-    """
-
-    arkit: np.ndarray
-    head_rotation: np.ndarray
-    head_translation: np.ndarray
-    gaze: np.ndarray
-    torso_rotation: np.ndarray
-    torso_translation: np.ndarray
 
 
 class Subject:
@@ -53,6 +39,14 @@ class Subject:
         rest: World position [3] of the head's origin at rest; the torso stands below it.
         detail: Texture size relative to the full one (powers of two down to 1/4); small images need less.
         appearance: Hair, glasses and collar.
+
+    Attributes:
+        body: Its surfaces at rest, and how the face moves.
+        faces: [F, 3] triangles of all surfaces.
+        region: uint8 [F] index into ``REGIONS``.
+        one_sided: [F] triangles that are not seen from behind.
+        texture_at: [V, 2] places in ``atlas``, RGB float32 [h, w, 3].
+        face_start: Vertex that is the first of the face.
     """
 
     def __init__(
@@ -65,7 +59,8 @@ class Subject:
         self.rest = np.array([0.0, 0.0, 90.0]) if rest is None else np.asarray(rest, float)
         self._assemble(_textures(seed), detail)
         rng = np.random.default_rng(seed)
-        self._loose = {part: LooseHair(sign, rng) for part, sign in ((2, 1.0), (3, -1.0))}
+        sides = ((2, 1.0), (3, -1.0)) if self.appearance.hair == "long" else ()
+        self._loose = {part: LooseHair(sign, rng) for part, sign in sides}
 
     # --- geometry -------------------------------------------------------------------------------------------------
 
@@ -122,7 +117,8 @@ class Subject:
         moving = np.flatnonzero(np.abs(fields).max((0, 2)) > 0)
         self._moving, self._fields = moving, fields[:, moving].reshape(len(fields), -1).astype(np.float32)
         names_of = np.array([p.name for p in parts])[self._part_of]
-        self._is_skin = np.isin(names_of, ("skin", "neck"))
+        self._is_skin = np.isin(names_of, ("skin", "neck", "scalp", "ear"))
+        self._is_face = names_of == "skin"
         self._is_hair = names_of == "hair"
         self._is_wet = np.isin(names_of, ("eye", "socket", "upper_teeth", "lower_teeth", "tongue"))
         eyes = [i for i, p in enumerate(parts) if p.name == "eye"]
@@ -188,10 +184,11 @@ class Subject:
         view = (0 if camera is None else camera) - world
         view /= np.linalg.norm(view, axis=1, keepdims=True)
         behind = (normals * view).sum(1) * self._outward < 0
-        normals *= np.where((normals * view).sum(1, keepdims=True) < 0, -1, 1)
+        # of a sheet both sides are seen; skin ends where it turns away, and must not be lit there as if it did not
+        normals *= np.where(((normals * view).sum(1, keepdims=True) < 0) & ~self._is_face[:, None], -1, 1)
         key = np.clip((normals @ _KEY + 0.30) / 1.30, 0, None)
         fill = np.clip(normals @ _FILL, 0, None)
-        facing = (normals * view).sum(1)
+        facing = np.clip((normals * view).sum(1), 0, 1)
         light = 0.36 + 0.62 * key + 0.16 * fill
         half = view + _KEY
         half /= np.linalg.norm(half, axis=1, keepdims=True)
@@ -211,12 +208,21 @@ class Subject:
         light[inside] *= 0.62 + 0.38 * np.clip(opening / 1.2, 0, 1)
         return np.stack([light, shine], 1)
 
-    def strands(self, world: np.ndarray, distance: float) -> Iterator[Strand]:
+    def strands(self, world: np.ndarray, shot: Shot) -> Iterator[Strand]:
         """Lashes and loose hair of a posed subject, in the order in which they are drawn."""
+        distance = shot.head_translation[2]
         for side in ("Right", "Left"):
             yield from lashes(world[self.face_start :], side, distance)
         for part, loose in self._loose.items():
             yield from loose.strands(world[self._part_of == part], self.look.hair, distance)
+        if self.body.fuzz is not None:
+            yield from short_strands(self.body.fuzz @ shot.head_rotation.T + shot.head_translation, self.look.hair)
+
+    def catch_light(self, world: np.ndarray, shot: Shot, side: str) -> CatchLight:
+        """The reflection on an eye of a posed subject; it stays where the filming camera sees it."""
+        spot = self.body.eyes[side] + EYE_RADIUS * np.array([0, 0, -1.0]) @ gaze_matrix(shot.gaze * 0.6).T
+        point = shot.head_rotation @ spot + shot.head_translation + np.array([-0.22, -0.20, 0])
+        return CatchLight(point, world[self.face_start + np.array(EYE_RING[side])])
 
     def _finish(self, canvas: np.ndarray, world: np.ndarray, shot: Shot, focal: float, centre: np.ndarray) -> None:
         """Lashes, loose hair and catch lights: lines and dots on top."""
@@ -225,10 +231,10 @@ class Subject:
         def project(points: np.ndarray) -> np.ndarray:
             return points[..., :2] / points[..., 2:] * focal + centre
 
-        for strand in self.strands(world, shot.head_translation[2]):
+        for strand in self.strands(world, shot):
             draw_line(canvas, project(strand.points), strand.colour, max(1, round(strand.width * scale)))
         for side in ("Right", "Left"):
-            light = catch_light(self, world, shot, side)
+            light = self.catch_light(world, shot, side)
             draw_catch_light(canvas, project(light.point), project(light.opening), scale)
 
 
@@ -243,13 +249,3 @@ def canonical_mesh() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     vertices, uv, faces = canonical_face()
     return vertices.astype(float) * (1, -1, -1), faces, uv.astype(float)
-
-
-def gaze_matrix(gaze: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3] of an eye in head axes: yaw to the person's left, pitch up, radians."""
-    yaw, pitch = float(gaze[0]), float(gaze[1])
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    # the eye looks along -z; +yaw turns that towards +x, +pitch towards -y
-    turn_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    turn_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    return turn_y @ turn_x

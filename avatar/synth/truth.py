@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion import Motion
 from avatar.paths import read_json, write_json
 from avatar.synth.appearance import Appearance
-from avatar.synth.subject import TORSO_PIVOT, Shot, Subject
+from avatar.synth.shot import Shot
+from avatar.synth.subject import TORSO_PIVOT, Subject
 from avatar.writing import atomic_file
-
-if TYPE_CHECKING:
-    from avatar.synth.make import SynthResult
 
 FILE = "truth.json"
 MOTION = "truth.safetensors"
@@ -59,28 +57,32 @@ def shot_of(motion: Motion, index: int) -> Shot:
     )  # fmt: skip
 
 
-def write_truth(folder: Path, result: SynthResult, subject: Subject, fps: float) -> None:
-    """Write ``truth.safetensors``, ``truth.json``, ``shape.npy`` and ``landmarks.npy`` into a folder."""
-    result.truth.save(folder / MOTION)
-    for name, array in (("shape", result.shape), ("landmarks", result.landmarks)):
+def write_truth(folder: Path, truth: Truth, landmarks: np.ndarray, events: dict[str, Any]) -> None:
+    """Write ``truth.safetensors``, ``truth.json``, ``shape.npy`` and ``landmarks.npy`` into a folder.
+
+    Args:
+        folder: The folder.
+        truth: Who was filmed, and what it did.
+        landmarks: float32 [T, 478, 2], pixels.
+        events: What else truth.json says of the video: phones, blinks, cuts.
+    """
+    motion, subject, camera = truth.motion, truth.subject, truth.camera
+    motion.save(folder / MOTION)
+    for name, array in (("shape", subject.shape), ("landmarks", landmarks)):
         with atomic_file(folder / f"{name}.npy") as temporary:
             np.save(temporary, array)
+    who = {"seed": subject.seed, **asdict(subject.appearance), "rest": subject.rest.tolist(), "detail": subject.detail}
     write_json(
         folder / FILE,
         {
-            "fps": fps,
-            "num_frames": len(result.truth),
-            "camera": {k: getattr(result, k) for k in ("focal", "cx", "cy", "width", "height")},
-            "subject": {
-                "seed": subject.seed, **asdict(subject.appearance), "rest": subject.rest.tolist(),
-                "detail": subject.detail,
-            },
+            "fps": motion.fps,
+            "num_frames": len(motion),
+            "camera": {k: getattr(camera, k) for k in ("focal", "cx", "cy", "width", "height")},
+            "subject": who,
             "torso_pivot": TORSO_PIVOT.tolist(),
-            "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in result.phones],
-            "blinks": [round(b, 3) for b in result.blinks],
-            "cuts": list(result.cuts),
+            **events,
         },
-    )  # fmt: skip
+    )
 
 
 def read_truth(folder: Path) -> Truth:

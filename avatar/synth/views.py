@@ -14,8 +14,9 @@ import numpy as np
 
 from avatar.geometry.cameras import Camera
 from avatar.synth.raster import interpolate, nearest_ids
-from avatar.synth.strands import Strand, catch_light, draw_catch_light, draw_line
-from avatar.synth.subject import REGIONS, Shot, Subject
+from avatar.synth.shot import Shot
+from avatar.synth.strands import Strand, draw_catch_light, draw_line
+from avatar.synth.subject import REGIONS, Subject
 
 GREY = (0.5, 0.5, 0.5)
 _BEHIND = {"lash": 0.6, "hair": 0.8}  # centimetres by which a line may be behind a surface and still be seen
@@ -76,10 +77,13 @@ def draw_view(
         return at[..., :2] / at[..., 2:] * large.focal + centre, at[..., 2]
 
     scale = large.focal / (turn @ shot.head_translation + shift)[2]
-    for strand in subject.strands(world, shot.head_translation[2]):
-        _line(canvas, depth, region, strand, *project(strand.points), max(1, round(strand.width * scale)))
+    lines = np.zeros_like(depth)  # depth of lines
+    for strand in subject.strands(world, shot):
+        _line(canvas, depth, lines, strand, *project(strand.points), max(1, round(strand.width * scale)))
+    loose = (lines > 0) & (region == 0)
+    region[loose], depth[loose] = REGIONS.index("hair"), lines[loose]
     for side in ("Right", "Left"):
-        light = catch_light(subject, world, shot, side)
+        light = subject.catch_light(world, shot, side)
         at, z = project(light.point)
         if _in_front(depth, at[None], z[None], 0.6)[0]:
             draw_catch_light(canvas, at, project(light.opening)[0], scale)
@@ -104,20 +108,15 @@ def _in_front(depth: np.ndarray, at: np.ndarray, z: np.ndarray, behind: float) -
 
 
 def _line(
-    canvas: np.ndarray, depth: np.ndarray, region: np.ndarray, strand: Strand, at: np.ndarray, z: np.ndarray, width: int
+    canvas: np.ndarray, depth: np.ndarray, lines: np.ndarray, strand: Strand, at: np.ndarray, z: np.ndarray, width: int
 ) -> None:
-    """Draw the visible stretches of a line, and say what is seen there where it was background."""
+    """Draw the visible stretches of a line, and their depth into ``lines``."""
     shown = _in_front(depth, at, z, _BEHIND[strand.of])
     changes = np.flatnonzero(np.diff(np.concatenate([[False], shown, [False]]).astype(int))).reshape(-1, 2)
     for start, end in changes:
-        if end - start < 2:
-            continue
-        draw_line(canvas, at[start:end], strand.colour, width)
-        drawn = np.zeros(region.shape, np.uint8)
-        draw_line(drawn, at[start:end], (1,), width)
-        fresh = (drawn > 0) & (region == 0)
-        region[fresh] = REGIONS.index("hair")
-        depth[fresh] = z[start:end].mean()
+        if end - start > 1:
+            draw_line(canvas, at[start:end], strand.colour, width)
+            draw_line(lines, at[start:end], (float(z[start:end].mean()),), width)
 
 
 def _reduced(canvas: np.ndarray, depth: np.ndarray, region: np.ndarray, width: int, height: int) -> View:

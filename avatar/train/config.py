@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import tyro
 
-from avatar.checks import read_toml, whole
+from avatar.checks import number, read_toml, whole
 from avatar.data.run import FORMAT
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
@@ -19,11 +19,12 @@ from avatar.methods.options import LossConfig, MethodConfig, OptimConfig, Schedu
 from avatar.methods.registry import DEFAULT, preset
 
 MOST_STEPS = 10_000_000
+MOST_TURNED = 0.2  # of the training frames, left out on either side: some must be left to train on
 _LISTED = 3  # options that an error names
 # Options of one call of the command, which a file of options does not keep.
 OF_THE_CALL = ("person", "out", "config", "resume", "overwrite", "print_config")
 # Options that decide what a training step computes; a resumed run must keep them.
-SETTINGS = ("method", "seed", "model", "loss", "optim", "schedule")
+SETTINGS = ("method", "seed", "hold_out_yaw", "model", "loss", "optim", "schedule")
 T = TypeVar("T")
 
 
@@ -55,6 +56,9 @@ class TrainConfig:
     speech_encoder: str = "auto"
     """Encoder of the person's speech network: names joined by ``+``. Known are ``mel``, ``moonshine``, ``whisper`` and
     those of plug-ins. ``auto``: ``moonshine+mel``, or ``mel`` alone where Moonshine is not available."""
+    hold_out_yaw: float = 0.0
+    """Share of the frames to leave out of training on either side for their head yaw, up to 0.2. As many frontal ones
+    are left out; `avatar eval --views` measures on both."""
     config: Path | None = None
     """TOML file of options, as --print-config prints it; options of the command line override it."""
     print_config: bool = False
@@ -199,6 +203,7 @@ def check(config: TrainConfig) -> None:
     for name, (value, least) in numbers.items():
         if value is not None and value < least:
             raise AvatarError(f"--{name} {value} is out of range.", fix=f"It must be at least {least}.")
+    number(config.hold_out_yaw, "--hold-out-yaw", 0, MOST_TURNED)
     whole(config.schedule.steps, "--steps (--schedule.steps)", 1, MOST_STEPS)
     config.model.check()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from avatar import log
+from avatar.data import yaw
 from avatar.data.run import (
     CHECKPOINT,
     COMMAND,
@@ -35,6 +36,7 @@ from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 if TYPE_CHECKING:
     from avatar.audio2motion.shared import SharedPrior
     from avatar.data import PersonDataset
+    from avatar.data.yaw import HeldOutYaw
     from avatar.train.trainer import Trainer
 
 
@@ -69,6 +71,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     folder = open_run(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    held_out = leave_out(data, config.hold_out_yaw)
     trainer = Trainer(data, config)
     if config.resume and (folder / CHECKPOINT).is_file():
         trainer.resume(folder)
@@ -87,7 +90,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     keep = config.prior is not None
     train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
     train_headmotion(data, folder, seed=config.seed)
-    write_json(folder / TRAINING, summary)
+    write_json(folder / TRAINING, summary | ({} if held_out is None else {yaw.KEY: held_out.to_json()}))
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
@@ -95,6 +98,24 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
         f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
         f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
     )
+
+
+def leave_out(data: PersonDataset, share: float) -> HeldOutYaw | None:
+    """Leave frames of the largest head yaw out of a training, and some frontal ones; None if ``share`` is 0.
+
+    Raises:
+        AvatarError: There are too few frames.
+    """
+    if not share:
+        return None
+    held_out = yaw.hold_out_yaw(yaw.head_yaw(data.motion), data.train_frames, share, data.fps)
+    data.left_out = held_out.frames
+    right, left, front = held_out.yaw
+    log.info(
+        f"{len(held_out.frames)} frames are left out of the training: {len(held_out.turned)} with a head yaw of "
+        f"{right:.1f} and {left:.1f} degrees on average, and {len(held_out.frontal)} of {front:.1f} degrees."
+    )
+    return held_out
 
 
 def command(config: TrainConfig) -> str:

@@ -47,7 +47,7 @@ class Trainer:
     such as densification, come from the method.
 
     Args:
-        data: The person; frames from ``test_start`` on are never read.
+        data: The person; frames that are left out, and those from ``test_start`` on, are never read.
         config: All options.
         model: Trained further; by default a new one of the person.
 
@@ -320,7 +320,7 @@ class Trainer:
 
         This is tracking, not training: nothing but the head poses changes, and training is over.
         """
-        frames = np.arange(self.data.test_start, self.data.num_frames)
+        frames = np.concatenate([self.data.left_out, self.data.test_frames])
         rates, passes = self.config.optim, self.config.schedule.align_passes
         shuffle = np.random.default_rng(self.config.seed).permutation
         order = [int(index) for _ in range(passes) for index in shuffle(frames)]

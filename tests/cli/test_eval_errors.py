@@ -8,8 +8,9 @@ import pytest
 
 from avatar.audio2motion.load import PERSONAL, SHARED, networks_of
 from avatar.cli.main import main
-from avatar.data.run import open_person
+from avatar.data.run import TRAINING, open_person
 from avatar.eval import settings
+from avatar.paths import write_json
 from tests.fake_avatar import LoudnessSpeech
 from tests.media import write_sound
 from tests.person import make_person, small_config, train
@@ -43,6 +44,11 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
     (tmp_path / "words.json").write_text("[]")
     assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
+    assert "--views only" in refused(capsys, run, "--truth", tmp_path)
+    assert "truth.json" in refused(capsys, run, "--views", "--truth", tmp_path)
+    write_json(run / TRAINING, {"hold_out_yaw": {"share": 0.1, "turned": [99], "frontal": [1], "yaw": [0, 0, 0]}})
+    assert "turned is 99" in refused(capsys, run, "--views")
+    (run / TRAINING).unlink()
     # Below a file no folder can be made, whoever runs the tests.
     assert "Cannot write" in refused(capsys, run, "--json", tmp_path / "words.json" / "numbers.json")
     assert "Cannot write" in refused(capsys, run, "--report", sound)

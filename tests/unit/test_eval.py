@@ -23,6 +23,7 @@ from avatar.eval.image_metrics import mouth_box
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
 from avatar.eval.recorder import Recorder
 from avatar.eval.speech_metrics import Speech
+from avatar.eval.views import FRONTAL, Look, ViewMeasurement
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
@@ -366,6 +367,17 @@ def test_the_sheet_shows_open_and_closed_mouths() -> None:
     assert mouth_box(points * np.nan, (SIZE, SIZE))[2] <= SIZE
 
 
+PICTURES = ("side_by_side.mp4", "frames.jpg", "views.jpg", "views_geometry.jpg")
+
+
+def some_views() -> ViewMeasurement:
+    """One view of one frame."""
+    image = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    look = Look(image, np.ones((SIZE, SIZE)), np.full((SIZE, SIZE), 50.0))
+    result = {"quick": True, "frames": [FIRST], "width": SIZE, "height": SIZE, "groups": {"frontal": {"holes": 0.5}}}
+    return ViewMeasurement(result, FakeAvatar.camera, FakeAvatar.pivot, FPS, {FIRST: {FRONTAL: look}})
+
+
 def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     from rich.console import Console
 
@@ -398,9 +410,10 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     tables = len([key for key in ("full_frame", "head_only", "ablations") if result[key]])
     assert tables == 3 and shown.count(stamped) == shown.count("± half of the 95 % interval") == tables
     assert any("12.5 frames/s" in line for line in report.summary_lines(result))
-    path = report_html.write(tmp_path / "report", result, measured)
+    around = some_views()
+    path = report_html.write(tmp_path / "report", result | {"views": around.result}, measured, around)
     page = path.read_text()
-    assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg"}
+    assert {p.name for p in path.parent.iterdir()} == {"report.html", "frames.jpg", "views.jpg", "views_geometry.jpg"}
     assert '<p class="warning">Too &lt;short&gt;.</p>' in page
     assert "No &lt;sound&gt;." in page and "run &amp; son" in page and "<b></p>" not in page and "<script" not in page
     assert page.count(stamped) == 1 + tables  # once at the top, and over each table
@@ -413,7 +426,7 @@ def test_the_report_is_json_a_table_and_a_page(tmp_path: Path) -> None:
     low, high = measured.result["full_frame"]["audio"]["intervals"]["psnr"]
     assert f"{low:.2f} to {high:.2f}" in page
     sources = re.findall(r'(?:src|href)="([^"]{1,60})', page)
-    assert all(s.startswith("data:image/png;base64,") or s in ("side_by_side.mp4", "frames.jpg") for s in sources)
+    assert all(s.startswith("data:image/png;base64,") or s in PICTURES for s in sources)
 
 
 def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def subject():
 
 @pytest.fixture(scope="module")
 def shot():
-    from avatar.synth.subject import Shot
+    from avatar.synth.shot import Shot
 
     return Shot(np.zeros(52), np.eye(3), np.array([0.0, -2.2, 86.0]), np.zeros(2), np.eye(3), np.zeros(3))
 
@@ -104,3 +104,98 @@ def test_the_surface_is_closed(subject, shot, azimuth, elevation):
     nobody = (view.alpha < 0.5).astype(np.uint8)
     cv2.floodFill(nobody, outside, (0, 0), 0)
     assert not nobody.any()
+
+
+def test_skin_that_turns_away_from_the_light_is_dark(subject, shot):
+    """Where a view sees the face's edge, its normals point backwards; turned to the camera they would shine."""
+    from avatar.synth.raster import vertex_normals
+    from avatar.synth.subject import _FILL, _KEY
+
+    world = subject.posed(shot)
+    normals = vertex_normals(world, subject.faces)
+    away = (normals @ _KEY < -0.35) & (normals @ _FILL < -0.1)
+    away[: subject.face_start] = False
+    assert away.sum() > 50
+    assert subject.light(world, np.array([30.0, 0, 20]))[away, 0].max() < 0.37
+
+
+LOOKS = {
+    "short": {"hair": "short"},
+    "tied": {"hair": "tied", "glasses": True},
+    "collar": {"hair": "long", "collar": True, "glasses": True},
+}
+
+
+@pytest.fixture(scope="module", params=LOOKS)
+def dressed(request):
+    need_landmarker()
+    from avatar.synth.appearance import Appearance
+    from avatar.synth.subject import Subject
+
+    return Subject(0, np.array([0.0, -2.2, 86.0]), 0.25, Appearance(**LOOKS[request.param]))
+
+
+def test_every_look_is_the_same_in_the_video_and_in_views(dressed, shot):
+    """What sorted triangles show from the front is what is nearest in each pixel, also where layers touch."""
+    from avatar.synth.views import draw_view
+
+    view = draw_view(dressed, shot, CAMERA)
+    filmed = np.full((2 * SIZE, 2 * SIZE, 3), 0.5, np.float32)
+    dressed.draw(filmed, shot, 4.0 * SIZE, SIZE, SIZE)
+    filmed = cv2.resize(filmed, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    assert -10 * np.log10(np.square(view.rgb - filmed).mean()) > 33
+
+
+def test_every_look_has_a_closed_head(dressed, shot):
+    """Hair hides the skull from behind, and the person's two halves are nearly as wide."""
+    from avatar.synth.views import draw_view
+
+    back = draw_view(dressed, shot, CAMERA.orbit(PIVOT, 180, 0))
+    crown = back.region[SIZE // 6 : SIZE * 2 // 5]
+    assert (crown[crown > 0] == REGIONS.index("hair")).mean() > 0.9
+    left, right = (draw_view(dressed, shot, CAMERA.orbit(PIVOT, a, 0)).alpha for a in (60, -60))
+    assert left.sum() == pytest.approx(right.sum(), rel=0.06)
+    for view in (left, right):
+        nobody = (view < 0.5).astype(np.uint8)
+        cv2.floodFill(nobody, np.zeros((SIZE + 2, SIZE + 2), np.uint8), (0, 0), 0)
+        assert nobody.sum() < 25  # through glasses that stand off the face
+
+
+def test_ears_are_free_below_short_and_tied_hair(dressed, shot):
+    from avatar.synth.views import draw_view
+
+    side = CAMERA.orbit(PIVOT, 80, 0)
+    x, y, _ = _pixel(side, np.array([8.0, -0.5, 4.2]) + shot.head_translation)
+    seen = REGIONS[draw_view(dressed, shot, side).region[y, x]]
+    assert seen == ("hair" if dressed.appearance.hair == "long" else "face")
+
+
+def test_glasses_are_before_the_eyes_and_the_collar_around_the_neck(dressed, shot):
+    from avatar.synth.views import draw_view
+
+    view = draw_view(dressed, shot, CAMERA)
+    x, y, _ = _pixel(CAMERA, dressed.body.eyes["Left"] + (0.0, 2.35, -1.0) + shot.head_translation)
+    rim = view.rgb[y - 1 : y + 2, x].min()
+    assert (rim < 0.22) == dressed.appearance.glasses
+    x, y, _ = _pixel(CAMERA, np.array([4.0, 18.0, -0.5]) + shot.head_translation)
+    assert (view.rgb[y, x].min() > 0.5) == dressed.appearance.collar
+
+
+def test_the_truth_is_read_back_as_it_was_written(tmp_path, shot):
+    need_landmarker()
+    from avatar.errors import AvatarError
+    from avatar.synth.appearance import Appearance
+    from avatar.synth.make import make_subject
+    from avatar.synth.truth import read_truth
+
+    assert [Appearance.choose(seed, "auto").hair for seed in (0, 4, 5)] == ["long", "short", "tied"]
+    look = Appearance(hair="tied", collar=True)
+    made = make_subject(tmp_path, 0.2, 48, seed=0, voice="buzz", text="Ma.", supersample=1, appearance=look)
+    truth = read_truth(tmp_path)
+    assert truth.subject.appearance == look and np.array_equal(truth.subject.shape, made.shape)
+    assert (truth.camera.focal, truth.camera.width) == (made.focal, made.width)
+    assert np.allclose(truth.shot(3).arkit, made.truth.arkit[3])
+    text = (tmp_path / "truth.json").read_text().replace('"hair"', '"beard"')
+    (tmp_path / "truth.json").write_text(text)
+    with pytest.raises(AvatarError, match="who was filmed"):
+        read_truth(tmp_path)
