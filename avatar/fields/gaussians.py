@@ -56,6 +56,7 @@ class Gaussians(nn.Module):
         color_prior: [N, 3] initial RGB, the target of a regulariser; not part of the state.
         anchor, normal: [N, 3] a place on the surface that a Gaussian belongs to, and the unit normal there, zero where
             it belongs to none; regularisers use them; not part of the state.
+        seen: [N] uint8, how well training frames showed a Gaussian, 255 for well; known once training is over.
         embedding: [N, E] learned input of the deformation field, in addition to the position; may be empty.
     """
 
@@ -72,6 +73,7 @@ class Gaussians(nn.Module):
     bind_index: Tensor
     bind_weight: Tensor
     region: Tensor
+    seen: Tensor
 
     def __init__(self, seeds: Seeds, embedding: int = 0) -> None:
         super().__init__()
@@ -94,6 +96,7 @@ class Gaussians(nn.Module):
         self.register_buffer("bind_index", seeds.bind_index)
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)
+        self.register_buffer("seen", torch.full((n,), 255, dtype=torch.uint8))
         self._counted: tuple[Tensor, int, int] | None = None  # regions, their version, and what `before_torso` said
 
     @staticmethod

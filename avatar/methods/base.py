@@ -248,6 +248,14 @@ class Method(nn.Module, ABC):
         """New callbacks for one training."""
         return ()
 
+    def finish(self, motion: Motion, camera: Camera) -> None:
+        """Look back once training is over, before the model is written for the last time.
+
+        Args:
+            motion: The training frames with their corrected head poses, on the model's device.
+            camera: The filming camera.
+        """
+
     def stats(self) -> dict[str, int | float]:
         """Numbers to show in logs, viewer and reports, such as ``{"gaussians": 30000}``."""
         return {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from avatar.methods.base import Method
     from avatar.methods.options import TrainPreset
 
-FORMAT = "avatar-model-5"
+FORMAT = "avatar-model-6"
 DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
 _REGISTRY: Registry[Method] = Registry(

@@ -246,10 +246,19 @@ class Trainer:
                     self._roll_back(bad)
         if not interrupted:
             check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
+            self._finish()
         self.save(folder)
         writer.close()
         if interrupted:
             raise KeyboardInterrupt
+
+    def _finish(self) -> None:
+        """Let the method look back at the training frames."""
+        frames = torch.from_numpy(self.data.train_frames).to(self.device)
+        motion = self.poses.corrected(self.motion)[frames]
+        self.model.eval()
+        self.model.finish(motion, self.data.camera.to(self.device))
+        self.model.train()
 
     def _snapshot_due(self) -> bool:
         return self._snapshot is None or self.step - self._snapshot_step >= _SNAPSHOT_EVERY

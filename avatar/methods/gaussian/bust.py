@@ -31,7 +31,7 @@ TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
 CHEST, COLLAR = 10.5, 6.0  # half the depth of the chest, and of the body at the collar
 CHEST_BELOW = 16.0  # below the collar the chest has its full depth
 SHOULDERS = 21.5  # half the width
-BELOW = 14.0  # centimetres that the torso goes on below the picture
+BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
 
@@ -155,14 +155,12 @@ class _Outline:
     """One frame's silhouette in head axes: per height the extent to both sides, from the axis through the head's
     middle, in the plane that faces the camera; NaN where it is not seen.
 
-    ``hair`` is the inner edge of hair beside the neck; ``yaw`` is the camera's, in head axes, radians.
+    ``yaw`` is the camera's, in head axes, radians.
     """
 
     yaw: float
     left: np.ndarray
     right: np.ndarray
-    inner_left: np.ndarray
-    inner_right: np.ndarray
     top: float
 
 
@@ -195,8 +193,7 @@ def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
     inside = np.zeros_like(solid)
     inside[2:-2, 2:-2] = True
     row = np.floor((height - ROWS[0]) / STEP + 0.5).astype(int)
-    none = np.full(len(ROWS), np.nan)
-    left, right, inner_left, inner_right = none.copy(), none.copy(), none.copy(), none.copy()
+    left, right = np.full((2, len(ROWS)), np.nan)
     for k in range(len(ROWS)):
         here = row == k
         mask = here & solid
@@ -205,12 +202,10 @@ def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
         e = reach[mask]
         if e.max() > 0.5 and (here & inside & (reach > e.max() + 0.2)).any():
             left[k] = e.max()
-            inner_left[k] = e[e > 0].min()
         if e.min() < -0.5 and (here & inside & (reach < e.min() - 0.2)).any():
             right[k] = -e.min()
-            inner_right[k] = (-e[e < 0]).min()
     upper = height[(hair + face > 0.5)]
-    return _Outline(yaw, left, right, inner_left, inner_right, float(upper.min()) if len(upper) else np.nan)
+    return _Outline(yaw, left, right, float(upper.min()) if len(upper) else np.nan)
 
 
 def _supports(outlines: list[_Outline], side: str) -> tuple[np.ndarray, np.ndarray]:
@@ -252,17 +247,16 @@ def _fill(values: np.ndarray, default: np.ndarray, smooth: float = 1.5) -> np.nd
 def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
     y = ROWS
     chin = float(data.shape[152, 1])
-    top = float(np.nanmedian([o.top for o in outlines]))
-    top = np.clip(top, -17.0, -9.5) if np.isfinite(top) else -13.0
+    tops = [o.top for o in outlines if np.isfinite(o.top)]
+    top = float(np.clip(np.median(tops), -17.0, -9.5)) if tops else -13.0
     rise = np.sqrt(np.clip(1 - (np.minimum(y + 5.0, 0) / (top + 5.0)) ** 2, 0, 1))  # of the skull above the brow
     skull = SKULL_WIDTH * rise * (1 - 0.25 * _smoothstep(y, 0, chin))
-    sides, depths, below, inner = {}, [], [], []
+    sides, depths, below = {}, [], []
     for side in ("left", "right"):
         width, depth = _supports(outlines, side)
         hair = np.flatnonzero(np.isfinite(width) & (y > chin - 2.5))
         runs = hair if len(hair) and y[hair[0]] < chin else hair[:0]
         below.append(float(y[runs[-1]]) if len(runs) > 3 else -np.inf)
-        inner.append(np.nanmedian(np.stack([getattr(o, f"inner_{side}") for o in outlines]), 0))
         depths.append(np.where(np.isfinite(width), depth, 0))
         sides[side] = np.maximum(_fill(width, skull), 0.05)
         sides[side] = np.where(y < top, 0.05, sides[side])

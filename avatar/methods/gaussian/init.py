@@ -31,7 +31,8 @@ _LEAST_IRIS = 0.3  # centimetres
 _FLAT = 0.3  # thickness of a Gaussian on a surface, of its width
 _SURE = 0.97  # share of a part from which a pixel shows nothing else
 _EDGE = 0.012  # of the image's width: how far inside the outline colours are the person's alone
-_BEHIND_EAR, _EARLOBE = 1.75, 5.0  # radians around the head, and its height: behind and above it is hair
+_BEHIND_EAR = 1.6  # radians around the head: from there on it is hair ...
+_EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
 _OUTLINE = 1.25  # angle around the head, in radians, up to which a surface is seen well from the front
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
@@ -381,7 +382,7 @@ def _hidden(
     chin_y = float(data.shape[152, 1])
     parts = []
     for part, (sweep, some, around) in enumerate(
-        ((bust.head, 0.52, 2.9), (bust.neck, 0.12, 2.4), (bust.torso, 0.36, 2.3))
+        ((bust.head, 0.52, 2.9), (bust.neck, 0.12, 2.4), (bust.torso, 0.36, 2.1))
     ):
         rotation, origin = _axes(skinning, part)
 
@@ -396,7 +397,7 @@ def _hidden(
             grazing = facing < 0.3
             if part == 0:
                 side = np.where(angle > 0, *bust.hair_below)
-                hangs = (y < np.maximum(side, 6.5)) | ((np.abs(angle) > 1.6) & (y < max(bust.hair_below)))
+                hangs = (y < np.maximum(side, _EARLOBE)) | ((np.abs(angle) > 1.6) & (y < max(bust.hair_below)))
                 return (grazing & hangs & (np.abs(angle) > 0.9)).astype(float)
             hidden = grazing | (~within if part == 2 else shows != 1)
             return (hidden & (np.abs(angle) < around)).astype(float)
@@ -417,7 +418,7 @@ def _hidden(
         nearest = KDTree(place).query(wanted, k=[*range(1, near + 1)])[1]
         strands = np.flatnonzero(hairy[known])
         if part == 0 and len(strands) > _HAIR * len(known):
-            behind = (np.abs(angle) > _BEHIND_EAR) & (y < _EARLOBE)
+            behind = (np.abs(angle) > np.where(y < _EAR, _OUTLINE, _BEHIND_EAR)) & (y < _EARLOBE)
             nearest[behind] = strands[KDTree(place[strands]).query(wanted[behind], k=[*range(1, near + 1)])[1]]
         world = points @ rotation.T + origin
         if part == 0:  # joins the measured front, and is the guess at the back

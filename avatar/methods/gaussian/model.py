@@ -18,7 +18,7 @@ from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
 from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian import losses
+from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.init import head_weights
 from avatar.methods.gaussian.splats import Projected, Splats, project, rasterize
@@ -167,6 +167,18 @@ class GaussianModel(Method):
         )
         aux = {"means2d": projected.means2d, "radii": projected.radii, "deformation": change}
         return RenderOutput(rgb, alpha, depth, aux)
+
+    def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
+        splats = self.splats(motion, index)
+        shown = replace(splats, colors=self.gaussians.seen[:, None].float() / 255)
+        image, alpha, _ = rasterize(shown, project(splats, camera, self.config.renderer), camera, None,
+                                    self.config.renderer)  # fmt: skip
+        return image[..., 0] / alpha[..., 0].clamp_min(1e-6)
+
+    def finish(self, motion: Motion, camera: Camera) -> None:
+        visible = coverage.measure(self, motion, camera)
+        coverage.keep_hidden(self.gaussians, visible < coverage.HIDDEN)
+        self.gaussians.seen = (visible / coverage.WELL).clamp(0, 1).mul(255).round().to(torch.uint8)
 
     def splats(self, motion: Motion, index: int) -> Splats:
         """All Gaussians posed for one frame of a motion, in world space."""

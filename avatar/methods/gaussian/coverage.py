@@ -1,0 +1,71 @@
+"""Which Gaussians training frames showed, and what happens to those that they did not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from avatar.fields.gaussians import Gaussians
+from avatar.geometry.cameras import Camera
+from avatar.methods.gaussian.splats import project, rasterize
+from avatar.motion import Motion
+
+if TYPE_CHECKING:
+    from avatar.methods.gaussian.model import GaussianModel
+
+FRAMES = 32  # looked at, evenly over the yaw of the head
+HIDDEN = 0.01  # share of a Gaussian's footprint that a frame shows; with less in every frame it is hidden ...
+WELL = 0.25  # ... and from here on it is seen well
+_SOLID = 0.9  # least opacity of a hidden Gaussian
+
+
+@torch.enable_grad()
+def measure(model: GaussianModel, motion: Motion, camera: Camera) -> Tensor:
+    """How much of each Gaussian the frame shows that shows most of it.
+
+    A Gaussian's share of an image is the derivative of the image's sum by its color.
+
+    Args:
+        model: The model, trained.
+        motion: [T] training frames, on the model's device.
+        camera: The filming camera.
+
+    Returns:
+        [N] share of its footprint, 0..1.
+    """
+    order = motion.head_rotation[:, 1].argsort()
+    chosen = order[torch.linspace(0, len(order) - 1, min(FRAMES, len(order))).long()]
+    best = torch.zeros(len(model.gaussians), device=model.device)
+    for index in chosen.tolist():
+        with torch.no_grad():
+            splats = model.splats(motion, index)
+            projected = project(splats, camera, model.config.renderer)
+        colors = torch.ones(len(best), 1, device=model.device, requires_grad=True)
+        image, _, _ = rasterize(replace(splats, colors=colors), projected, camera, None, model.config.renderer)
+        (drawn,) = torch.autograd.grad(image.sum(), colors)
+        conics = projected.conics
+        area = 2 * math.pi / (conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2).clamp_min(1e-9).sqrt()
+        share = drawn[:, 0] / (area * splats.opacities).clamp_min(1e-6)
+        best = torch.maximum(best, torch.where(projected.radii > 0, share, 0).clamp(0, 1))
+    return best
+
+
+@torch.no_grad()
+def keep_hidden(gaussians: Gaussians, hidden: Tensor) -> None:
+    """Put Gaussians that no training frame shows back on their surface, solid and in their initial colors.
+
+    Adam turns tiny gradients into steps of usual length, so they have drifted. Only those that belong to a surface.
+
+    Args:
+        gaussians: All, changed in place.
+        hidden: [N] which of them.
+    """
+    chosen = hidden & (gaussians.normal.square().sum(-1) > 0.5)
+    away = ((gaussians.means - gaussians.anchor) * gaussians.normal).sum(-1, keepdim=True) * gaussians.normal
+    gaussians.means[chosen] -= away[chosen]
+    gaussians.colors[chosen] = gaussians.color_prior[chosen]
+    gaussians.opacities[chosen] = gaussians.opacities[chosen].clamp_min(math.log(_SOLID / (1 - _SOLID)))

@@ -1,0 +1,158 @@
+"""The head and shoulders that a model starts on: their shape, what fits them, and what keeps Gaussians there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from avatar.data import PersonDataset
+from avatar.fields.gaussians import REGIONS
+from avatar.geometry.se3 import quat_to_matrix
+from avatar.methods.gaussian import coverage, losses
+from avatar.methods.gaussian.bust import Sweep, fit_bust
+from avatar.methods.gaussian.config import GaussianConfig
+from avatar.methods.gaussian.init import reference_frame
+from avatar.methods.gaussian.method import GaussianAvatar
+from avatar.methods.gaussian.parallax import measure_depth
+from tests.person import make_person
+from tests.turning import DEPTH, turning_head
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return PersonDataset(make_person(tmp_path_factory.mktemp("person")))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return GaussianAvatar.from_person(data, GaussianConfig(initial_gaussians=6000, max_gaussians=6000), 0).eval()
+
+
+def ball(power: float = 2.0) -> Sweep:
+    y = np.linspace(-9.9, 9.9, 100)
+    round_ = np.sqrt(100 - y**2)
+    return Sweep(y, round_, round_, 0 * y, 0 * y + 4, round_, round_, power)
+
+
+def test_a_sweep_of_circles_is_a_ball():
+    sweep, rng = ball(), np.random.default_rng(0)
+    y, angle = rng.uniform(-8, 8, 200), rng.uniform(-3, 3, 200)
+    points, normals = sweep.points(y, angle), sweep.normals(y, angle)
+    outward = (points - [0, 0, 4]) / 10
+    np.testing.assert_allclose(np.linalg.norm(outward, axis=1), 1, atol=0.01)
+    assert (normals * outward).sum(1).min() > 0.99
+    front = np.abs(angle) < 1.4
+    np.testing.assert_allclose(sweep.front_depth(points[front, 0], y[front]), points[front, 2], atol=0.1)
+    np.testing.assert_allclose(sweep.angle(points[front, 0], y[front]), angle[front], atol=0.02)
+
+
+def test_samples_lie_evenly_on_what_is_asked_for():
+    y, angle, points, area = ball().sample(2000, np.random.default_rng(0), lambda y, a, p, n: (p[:, 2] > 4) * 1.0)
+    assert len(y) == len(angle) == 2000 and (points[:, 2] >= 4).all()
+    assert area * 2000 == pytest.approx(2 * np.pi * 100 * 0.99, rel=0.05)
+    counts = np.histogram(points[:, 1], 4, (-9, 9))[0]  # belts of a ball of equal height have equal areas
+    assert counts.min() > 0.85 * counts.max()
+
+
+def test_surfaces_follow_the_person_s_silhouettes(data):
+    bust = fit_bust(data, reference_frame(data))
+    border = data.shape[:468]
+    at_eyes = np.abs(bust.head.y - border[33, 1]).argmin()
+    width = 1.18 * np.ptp(border[:, 0]) / 2  # as the drawn hair is
+    assert bust.head.left[at_eyes] == pytest.approx(width, rel=0.12)
+    assert bust.head.right[at_eyes] == pytest.approx(width, rel=0.12)
+    assert bust.head.points(np.array([0.0]), np.array([np.pi]))[0, 2] > 11  # there is a back of the head
+    assert bust.torso.left[-1] > 15  # and shoulders wider than the picture
+
+
+def test_from_the_side_there_is_a_head_and_no_hole(data, model):
+    """At 45 degrees the silhouette is closed, and as deep as a head is."""
+    frame = reference_frame(data)
+    for azimuth in (-45.0, 0.0, 45.0):
+        camera = data.camera.resized(192, 192).orbit(model.pivot, azimuth, 0.0)
+        with torch.no_grad():
+            alpha = model(data.motion, frame, camera, background=torch.zeros(192, 192, 3)).alpha[..., 0].numpy()
+        rows = alpha[60:110] > 0.5
+        first, last = rows.argmax(1), 191 - rows[:, ::-1].argmax(1)
+        inside = np.concatenate([row[a + 2 : b - 1] for row, a, b in zip(alpha[60:110], first, last, strict=True)])
+        assert (inside < 0.5).mean() < 0.03, azimuth
+        assert (last - first).mean() / 192 > 0.18, azimuth
+
+
+def test_gaussians_are_flat_along_their_surface(model):
+    gaussians = model.gaussians
+    on = gaussians.normal.norm(dim=-1) > 0.5
+    assert on.float().mean() > 0.85
+    thin = quat_to_matrix(gaussians.quats)[on, :, 2]
+    assert (thin * gaussians.normal[on]).sum(-1).abs().min() > 0.999
+    assert (gaussians.scales[on, 2] < gaussians.scales[on, 0] - 1).all()
+
+
+def test_leaving_the_surface_costs_and_moving_along_it_does_not(model):
+    gaussians = GaussianAvatar.blank(GaussianConfig(), count=4, width=8, height=8).gaussians
+    gaussians.normal[:] = torch.tensor([0.0, 0, -1])
+    gaussians.region[:] = REGIONS.index("torso")
+    with torch.no_grad():
+        gaussians.means[:, 0] += 5
+        assert losses.surface_distance(gaussians, 0.1) == 0
+        gaussians.means[0, 2] += 0.6
+        one = losses.surface_distance(gaussians, 0.1)
+        gaussians.region[:] = REGIONS.index("mouth_upper")
+        assert one == pytest.approx(losses.HELD[5] * 0.25 / 4) and losses.surface_distance(gaussians, 0.1) == 0
+        gaussians.scales[:] = torch.tensor([0.0, 0.0, -5.0]).exp().log()
+        assert losses.thickness(gaussians, 0.08) == 0
+        gaussians.quats[:] = torch.tensor([0.5**0.5, 0.5**0.5, 0, 0])  # on edge
+        assert losses.thickness(gaussians, 0.08) == pytest.approx(0.92**2, rel=0.01)
+
+
+def test_what_no_frame_shows_is_known_and_put_back(data, model):
+    motion = data.motion[data.train_frames]
+    visible = coverage.measure(model, motion, data.camera)
+    depth = model.skinning.to_head(model.gaussians.means)[:, 2]
+    hair = model.gaussians.region == REGIONS.index("hair")
+    assert visible[hair & (depth > 9)].median() < 0.03  # the back of the head
+    assert visible[hair & (depth < 2)].median() > 0.1
+    gaussians = model.gaussians
+    before = {name: getattr(gaussians, name).detach().clone() for name in ("means", "colors", "opacities")}
+    with torch.no_grad():
+        gaussians.means += 0.3 * gaussians.normal
+        gaussians.colors += 0.2
+        gaussians.opacities -= 6
+    hidden = visible < 0.03
+    coverage.keep_hidden(gaussians, hidden)
+    back = hidden & (gaussians.normal.norm(dim=-1) > 0.5)
+    assert 0 < back.sum() < len(back)
+    assert (gaussians.means - before["means"])[back].abs().max() < 1e-4
+    assert torch.equal(gaussians.colors[back], before["colors"][back])
+    assert torch.sigmoid(gaussians.opacities[back]).min() > 0.89
+    assert (gaussians.colors - before["colors"])[~hidden].min() > 0.1  # what was seen stays as it was learnt
+    with torch.no_grad():
+        for name, value in before.items():
+            getattr(gaussians, name).copy_(value)
+
+
+def test_the_model_says_how_much_of_a_view_was_seen(data, model):
+    model.finish(data.motion[data.train_frames], data.camera)
+    frame = reference_frame(data)
+    shares = []
+    for azimuth in (0.0, 60.0):
+        camera = data.camera.orbit(model.pivot, azimuth, 0.0)
+        with torch.no_grad():
+            seen = model.seen(data.motion, frame, camera)
+            alpha = model(data.motion, frame, camera).alpha[..., 0]
+        assert seen.shape == (96, 96) and 0 <= seen.min() and seen.max() <= 1.001
+        shares.append(float(seen[alpha > 0.5].mean()))
+    assert shares[0] > 0.8 and shares[1] < shares[0] - 0.15
+    assert torch.equal(model.gaussians.seen, model.checkpoint()[0]["gaussians.seen"])
+
+
+def test_parallax_finds_how_deep_hair_lies(tmp_path):
+    """A textured bump beside the face, guessed as flat, is found from how it moves when the head turns."""
+    data, guess, truth = turning_head(tmp_path)
+    found = measure_depth(data, 0, guess)
+    known = np.isfinite(guess)
+    inner = known & (np.abs(truth - guess) > 0.5 * DEPTH)
+    before, after = (np.abs(depth - truth)[inner].mean() for depth in (guess, guess + found.change))
+    assert after < 0.4 * before
+    assert (found.change[~known] == 0).all()
