@@ -74,9 +74,7 @@ class Sweep:
 
     def points(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
         """Points [N, 3] at heights and angles around the axis: 0 is the front, a quarter turn the person's left."""
-        left, right, centre, middle, front, back = self._rows(
-            y, "left", "right", "centre", "middle", "front", "back"
-        )
+        left, right, centre, middle, front, back = self._rows(y, "left", "right", "centre", "middle", "front", "back")
         sine, cosine = np.sin(angle), np.cos(angle)
         flat = 2 / self.power
         across = np.sign(sine) * np.abs(sine) ** flat
@@ -333,7 +331,7 @@ def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Swee
         for k, height in enumerate(heights):
             here = clothes & (np.abs(y - height) < STEP / 2) & inside
             reach = sign * (x[here] - centre)
-            border = (sign * (x[inside & (np.abs(y - height) < STEP / 2)] - centre))
+            border = sign * (x[inside & (np.abs(y - height) < STEP / 2)] - centre)
             if len(reach) > 2 and len(border) and reach.max() < border.max() - 0.3:
                 width[k] = reach.max()
         width = np.where(heights > collar - 1, width, np.nan)

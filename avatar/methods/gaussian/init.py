@@ -71,7 +71,7 @@ def seeds(data: PersonDataset, skinning: Skinning, frame: int, count: int, rng: 
     deeper = _measured(data, skinning, bust, frame, masks)
     outside = _outside(data, skinning, bust, deeper, frame, image, masks, int(count * 0.40), rng)
     parts = [
-        _face(data, skinning, frame, image, int(count * 0.35), rng),
+        _face(data, skinning, frame, image, masks, int(count * 0.35), rng),
         *(_eye(data, skinning, frame, image, side, int(count * 0.015), rng) for side in EYE_RIM),
         _mouth(data, skinning, int(count * 0.06), rng),
         outside,
@@ -82,8 +82,9 @@ def seeds(data: PersonDataset, skinning: Skinning, frame: int, count: int, rng: 
 
 
 def _face(
-    data: PersonDataset, skinning: Skinning, frame: int, image: np.ndarray, count: int, rng: np.random.Generator
-) -> Seeds:
+    data: PersonDataset, skinning: Skinning, frame: int, image: np.ndarray, masks: dict[str, np.ndarray], count: int,
+    rng: np.random.Generator,
+) -> Seeds:  # fmt: skip
     triangles = face_triangles()
     for opening in _OPENINGS:
         triangles = triangles[~np.isin(triangles, opening).all(1)]
@@ -110,7 +111,7 @@ def _face(
     return _seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
         sigma=spacing * 0.6,
-        colors=_sample(image, pixels),
+        colors=_sure_colors(image, masks, pixels, np.zeros(count, int)),
         opacity=0.8,
         skinning_weight=np.full(count, 0.99),
         region="face",
@@ -413,7 +414,9 @@ def _hidden(
         # Beyond the outline the surface looks like its mirror image before it.
         turn = np.abs(angle)
         mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, 0.7), turn) * np.sign(angle)
-        near = min(max(len(place) // 20, 1) if part == 2 else 3, len(place))  # clothes go on plainly; strands of hair keep their texture
+        near = min(
+            max(len(place) // 20, 1) if part == 2 else 3, len(place)
+        )  # clothes go on plainly; strands of hair keep their texture
         wanted = np.stack([y, 9 * mirrored], -1)
         nearest = KDTree(place).query(wanted, k=[*range(1, near + 1)])[1]
         strands = np.flatnonzero(hairy[known])
@@ -427,10 +430,17 @@ def _hidden(
         share = np.full(len(y), 0.99) if part == 0 else 0.97 - 0.9 * neck if part == 1 else np.full(len(y), 0.02)
         parts.append(
             _on_surface(
-                data, skinning, frame, means=world, normals=sweep.normals(y, angle) @ rotation.T,
-                sigma=np.full(len(y), 0.65 * np.sqrt(area)), colors=colors[nearest].mean(1), opacity=0.97, share=share,
+                data,
+                skinning,
+                frame,
+                means=world,
+                normals=sweep.normals(y, angle) @ rotation.T,
+                sigma=np.full(len(y), 0.65 * np.sqrt(area)),
+                colors=colors[nearest].mean(1),
+                opacity=0.97,
+                share=share,
                 kind=np.full(len(y), part),
-            )  # fmt: skip
+            )
         )
     return Seeds.cat(parts) if parts else _empty()
 
@@ -524,7 +534,9 @@ def _towards(normal: Tensor) -> Tensor:
     x, y, z = normal.unbind(-1)
     quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], -1)
     flipped = torch.tensor([0.0, 1, 0, 0]).expand_as(quats)
-    return torch.where((z < -0.9999)[:, None], flipped, quats) / torch.where(z < -0.9999, 1.0, quats.norm(dim=-1))[:, None]
+    return (
+        torch.where((z < -0.9999)[:, None], flipped, quats) / torch.where(z < -0.9999, 1.0, quats.norm(dim=-1))[:, None]
+    )
 
 
 def _empty() -> Seeds:

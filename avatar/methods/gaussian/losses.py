@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.fields.deformation import Deformation
-from avatar.geometry.se3 import quat_to_matrix
 from avatar.fields.gaussians import REGIONS, Gaussians
+from avatar.geometry.se3 import quat_to_matrix
 
 # How strongly a Gaussian of each region is held to its surface. A turning head shows how deep its parts are, a torso
 # that only sways does not.

@@ -14,16 +14,18 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from avatar.data import PersonDataset
+from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 
-FRAMES = 32  # looked at
+FRAMES = 20  # looked at
 STEP_CM = 0.5  # for the derivative of a place in the image by its depth
-NOISE = 0.6  # pixels of 512 that a flow is off by
+NOISE = 0.6  # pixels of an image 512 wide that a flow is off by
 PRIOR = 1.2  # centimetres by which the first guess is off
 SMOOTH = 0.012  # of the image's width: neighbouring pixels vote together
 MOST = 4.0  # centimetres that a depth is corrected by
 PASSES = 2  # each warps with the depth that the one before found
-_FLOWS = 3.0  # in percent of the image's width: longer ones are mistakes
+LONGEST = 0.03  # of the image's width: longer flows are mistakes
+SIDE = 512  # pixels that the longer side of the images has at least
 
 
 class Depth(NamedTuple):
@@ -47,33 +49,53 @@ def measure_depth(data: PersonDataset, frame: int, guess: np.ndarray) -> Depth:
         guess: [H, W] depth of the head's surface in that frame, centimetres; NaN where there is none.
     """
     frames = _frames(data, frame)
-    known = np.isfinite(guess)
+    size = guess.shape[1], guess.shape[0]
+    shrink = max(1, round(max(size) / SIDE))
+    small = size[0] // shrink, size[1] // shrink
+    known = cv2.resize(np.isfinite(guess).astype(np.uint8), small, interpolation=cv2.INTER_NEAREST) > 0
     if len(frames) == 0 or not known.any():
         return Depth(np.zeros_like(guess), np.zeros_like(guess))
-    filled = np.where(known, guess, np.nanmedian(guess))
-    looks = [(int(other), _grey(data, other), _head_mask(data, other)) for other in frames]
-    found = Depth(np.zeros(guess.shape), np.zeros(guess.shape))
+    filled = cv2.resize(np.where(np.isfinite(guess), guess, np.nanmedian(guess)), small, interpolation=cv2.INTER_AREA)
+    looks = [_look(data, int(other), small) for other in frames]
+    reference = _look(data, frame, small)
+    found = Depth(np.zeros(filled.shape), np.zeros(filled.shape))
     for _ in range(PASSES):
-        found = _one_pass(data, frame, filled, found.change, known, looks)
-    return found
+        found = _one_pass(reference, filled, found.change, known, looks)
+    large = (cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in found)
+    return Depth(*(np.where(np.isfinite(guess), part, 0) for part in large))
 
 
-def _one_pass(
-    data: PersonDataset, frame: int, guess: np.ndarray, change: np.ndarray, known: np.ndarray,
-    looks: list[tuple[int, np.ndarray, np.ndarray]],
-) -> Depth:  # fmt: skip
-    reference = _grey(data, frame)
+class _Look(NamedTuple):
+    """A frame at the size that is worked at: grey image, mask of the head, camera, and the head's pose."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    camera: Camera
+    turn: np.ndarray
+    shift: np.ndarray
+
+
+def _look(data: PersonDataset, index: int, size: tuple[int, int]) -> _Look:
+    masks = data.masks(index)
+    small = lambda image: cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # noqa: E731
+    return _Look(
+        small(cv2.cvtColor(data.image(index), cv2.COLOR_RGB2GRAY)), small(masks["hair"] + masks["face"]),
+        data.camera.resized(*size), axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy(),
+        data.motion.head_translation[index].double().numpy(),
+    )  # fmt: skip
+
+
+def _one_pass(reference: _Look, guess: np.ndarray, change: np.ndarray, known: np.ndarray, looks: list[_Look]) -> Depth:
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     errors, slopes, weights = [], [], []
-    for other, image, mask in looks:
-        here, deeper = (_projected(data, frame, other, guess + change + d) for d in (0.0, STEP_CM))
-        warped = _at(image, here)
-        found = flow.calc(reference, warped, None)
+    for look in looks:
+        here, deeper = (_projected(reference, look, guess + change + d) for d in (0.0, STEP_CM))
+        found = flow.calc(reference.image, _at(look.image, here), None)
         grid = _grid(guess.shape) + found
         landed = np.stack([_at(np.ascontiguousarray(here[..., axis], np.float32), grid) for axis in (0, 1)], -1)
-        within = (_at(mask, landed) > 0.5) & known
+        within = (_at(look.mask, landed) > 0.5) & known
         within &= (landed > 1).all(-1) & (landed < np.array(guess.shape[::-1]) - 2).all(-1)
-        within &= np.linalg.norm(found, axis=-1) < _FLOWS / 100 * guess.shape[1]
+        within &= np.linalg.norm(found, axis=-1) < LONGEST * guess.shape[1]
         slopes.append((deeper - here) / STEP_CM)
         errors.append(landed - here + slopes[-1] * change[..., None])  # as seen from the first guess
         weights.append(within.astype(np.float32))
@@ -96,15 +118,6 @@ def _frames(data: PersonDataset, frame: int) -> np.ndarray:
     return frames[chosen[far]]
 
 
-def _grey(data: PersonDataset, index: int) -> np.ndarray:
-    return cv2.cvtColor(data.image(index), cv2.COLOR_RGB2GRAY)
-
-
-def _head_mask(data: PersonDataset, index: int) -> np.ndarray:
-    masks = data.masks(index)
-    return np.ascontiguousarray(masks["hair"] + masks["face"], np.float32)
-
-
 def _grid(shape: tuple[int, ...]) -> np.ndarray:
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     return np.stack([x, y], -1)
@@ -115,17 +128,12 @@ def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _projected(data: PersonDataset, frame: int, other: int, depth: np.ndarray) -> np.ndarray:
+def _projected(reference: _Look, look: _Look, depth: np.ndarray) -> np.ndarray:
     """Where another frame shows what the reference frame shows at a depth [H, W]: pixels [H, W, 2], from 0."""
-    camera = data.camera
+    camera = reference.camera
     x, y = np.moveaxis(_grid(depth.shape) + 0.5, -1, 0)
     world = np.stack([(x - camera.cx) / camera.focal * depth, (y - camera.cy) / camera.focal * depth, depth], -1)
-    (r0, t0), (r1, t1) = (
-        (axis_angle_to_matrix(data.motion.head_rotation[k].double()).numpy(),
-         data.motion.head_translation[k].double().numpy())
-        for k in (frame, other)
-    )  # fmt: skip
-    there = ((world - t0) @ r0) @ r1.T + t1
+    there = ((world - reference.shift) @ reference.turn) @ look.turn.T + look.shift
     return there[..., :2] / there[..., 2:] * camera.focal + (camera.cx - 0.5, camera.cy - 0.5)
 
 
