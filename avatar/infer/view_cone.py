@@ -26,8 +26,8 @@ from avatar.motion import Motion
 from avatar.paths import read_json, write_json
 
 FORMAT = "avatar-view-cone-1"
-AZIMUTHS = tuple(float(v) for v in range(-60, 61, 10))
-ELEVATIONS = tuple(float(v) for v in range(-30, 31, 10))
+AZIMUTHS = tuple(7.5 * step for step in range(-8, 9))
+ELEVATIONS = tuple(10.0 * step for step in range(-3, 4))
 GOOD = 0.5  # confidence from which a view counts as good
 UNKNOWN_AZIMUTH, UNKNOWN_ELEVATION = 20.0, 10.0  # degrees: limits of a run in which nothing was measured
 SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
@@ -98,7 +98,8 @@ class ViewCone:
     def unknown() -> ViewCone:
         """The cone of a run without any: cautious limits, said to be unknown."""
         across, along = np.array(AZIMUTHS) / UNKNOWN_AZIMUTH, np.array(ELEVATIONS)[:, None] / UNKNOWN_ELEVATION
-        return ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=1 / (1 + across**2 + along**2), measured=False)
+        grid = np.clip(1 - (1 - GOOD) * np.hypot(across, along), 0, 1)
+        return ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid, measured=False)
 
     @staticmethod
     def of_run(run: Path) -> ViewCone:
@@ -287,10 +288,6 @@ def _numbers(file: Record, name: str, count: int, largest: float) -> tuple[float
 
 def _axis(file: Record, name: str, largest: float) -> tuple[float, ...]:
     found = tuple(number(value, file.place(name), -largest, largest) for value in file.list(name))
-    if (
-        not 3 <= len(found) <= 1000
-        or 0.0 not in found
-        or not all(a < b for a, b in zip(found, found[1:], strict=False))
-    ):
+    if not 3 <= len(found) <= 1000 or 0.0 not in found or (np.diff(found) <= 0).any():
         raise AvatarError(f"{file.place(name)} are not increasing angles around 0.", fix=_FIX)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +21,12 @@ SAME_COLOR = 0.15  # largest difference of a channel between two views of one po
 SAME_DEPTH = 1.5  # centimetres
 EXTREME = 0.02  # share of the frames beyond the directions that count as filmed
 
-# What is wrong in a view, as a share of the silhouette: what can be seen through, half of what no filmed direction
-# shows (it may be right all the same), and points whose colour is another one than where they were filmed.
-UNSEEN_WEIGHT = 0.5
-HALF_CONFIDENCE = 0.05  # share that is wrong at which the confidence is 0.5
+# What is wrong in a view, as a share of the silhouette: what can be seen through; a quarter of what no filmed direction
+# shows, which may be right all the same; points of another colour than where they were filmed. How much of the body ends
+# in the air above the lower edge of the image adds to it.
+UNSEEN_WEIGHT = 0.25
+CUT_WEIGHT = 0.03
+HALF_CONFIDENCE = 0.025  # share that is wrong at which the confidence is 0.5
 UNSEEN_PER_DEGREE = 0.004  # share that no filmed direction shows, per degree beyond it, where there is no depth
 
 
@@ -48,38 +52,33 @@ def measure_cone(model: Method, camera: Camera, motion: Motion) -> ViewCone:
 
 def _measure(model: Method, camera: Camera, motion: Motion) -> ViewCone:
     reference = model.reference_motion(motion.fps)
-    pivot = torch.tensor(PIVOT) @ axis_angle_to_matrix(reference.head_rotation[0]).T + reference.head_translation[0]
-    place = {
-        "head_rotation": tuple(reference.head_rotation[0].tolist()),
-        "head_translation": tuple(reference.head_translation[0].tolist()),
-    }
-    blank = ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=np.ones((len(ELEVATIONS), len(AZIMUTHS))), **place)
+    rotation, translation = reference.head_rotation[0], reference.head_translation[0]
+    grid = np.ones((len(ELEVATIONS), len(AZIMUTHS)))
+    cone = ViewCone(
+        azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid, head_rotation=tuple(rotation.tolist()),
+        head_translation=tuple(translation.tolist()),
+    )  # fmt: skip
     shown = motion[motion.valid.nonzero()[:, 0]] if bool(motion.valid.any()) else motion
-    filmed = blank.directions(shown.to(torch.device("cpu")))
-    draw = _Drawing(model, camera, reference, pivot)
+    filmed = cone.directions(shown)
     low, middle, high = torch.quantile(filmed, torch.tensor([EXTREME, 0.5, 1 - EXTREME]), dim=0).tolist()
+    extremes = ((low[0], middle[1]), (high[0], middle[1]), (middle[0], low[1]), (middle[0], high[1]))
+    draw = _Drawing(model, camera, reference, torch.tensor(PIVOT) @ axis_angle_to_matrix(rotation).T + translation)
     front = draw(0.0, 0.0)
-    sources = [front] + [
-        draw(*view) for view in ((low[0], middle[1]), (high[0], middle[1]), (middle[0], low[1]), (middle[0], high[1]))
-    ]
-    base = _faults(front, sources, 0.0)
-    grid = np.empty((len(ELEVATIONS), len(AZIMUTHS)))
+    sources = [front, *(draw(*view) for view in extremes)]
+    least = _faults(front, sources, 0.0)
     for row, elevation in enumerate(ELEVATIONS):
         for column, azimuth in enumerate(AZIMUTHS):
-            outside = np.hypot(
-                max(low[0] - azimuth, azimuth - high[0], 0), max(low[1] - elevation, elevation - high[1], 0)
-            )
-            faults = _faults(draw(azimuth, elevation), sources, float(outside))
-            grid[row, column] = confidence_of(max(0.0, faults - base))
+            across = max(low[0] - azimuth, azimuth - high[0], 0.0)
+            along = max(low[1] - elevation, elevation - high[1], 0.0)
+            wrong = _faults(draw(azimuth, elevation), sources, math.hypot(across, along))
+            grid[row, column] = confidence_of(wrong - least)
     extent = (*filmed[:, 0].aminmax(), *filmed[:, 1].aminmax())
-    return ViewCone(
-        azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid, filmed=tuple(float(v) for v in extent), **place
-    )
+    return replace(cone, grid=grid, filmed=tuple(float(v) for v in extent))
 
 
 def confidence_of(wrong: float) -> float:
-    """Confidence, 0 to 1, in a view of which a share of the silhouette is wrong."""
-    return 1 / (1 + (wrong / HALF_CONFIDENCE) ** 2)
+    """Confidence, 0 to 1, in a view of which a share of the silhouette is wrong; 0 where that is no finite number."""
+    return 1 / (1 + (max(wrong, 0.0) / HALF_CONFIDENCE) ** 2) if math.isfinite(wrong) else 0.0
 
 
 class _Seen(NamedTuple):
@@ -119,9 +118,9 @@ def _faults(view: _Seen, sources: list[_Seen], outside: float) -> float:
     area = float(alpha.sum())
     if area < 1:  # nothing is there
         return 1.0
-    translucent = float((4 * alpha * (1 - alpha)).sum()) / area
+    wrong = float((4 * alpha * (1 - alpha)).sum()) / area + CUT_WEIGHT * _cut(alpha)
     if view.depth is None or any(source.depth is None for source in sources):
-        return translucent + UNSEEN_WEIGHT * UNSEEN_PER_DEGREE * outside
+        return wrong + UNSEEN_WEIGHT * UNSEEN_PER_DEGREE * outside
     points = _points(view)
     seen, difference = torch.zeros_like(alpha, dtype=torch.bool), torch.ones_like(alpha)
     for source in sources:
@@ -130,8 +129,14 @@ def _faults(view: _Seen, sources: list[_Seen], outside: float) -> float:
         here = (other - view.rgb).abs().amax(-1)
         difference = torch.where(visible, torch.minimum(difference, here), difference)
     unseen = float((alpha * ~seen * (alpha > 0.1)).sum()) / area
-    wrong = float((alpha * (seen & (alpha > 0.5) & (difference > SAME_COLOR))).sum()) / area
-    return translucent + UNSEEN_WEIGHT * unseen + wrong
+    recolored = float((alpha * (seen & (alpha > 0.5) & (difference > SAME_COLOR))).sum()) / area
+    return wrong + UNSEEN_WEIGHT * unseen + recolored
+
+
+def _cut(alpha: Tensor) -> float:
+    """Share of the body's width that does not reach the lower edge of an image; coverage [H, W]."""
+    widths = alpha[alpha.shape[0] // 2 :].sum(1)
+    return 1 - float(widths[-1] / widths.max().clamp_min(1e-6))
 
 
 def _points(view: _Seen) -> Tensor:

@@ -6,6 +6,7 @@ from avatar.infer.view_cone import ViewCone
 
 WIDE, HIGH = 70.0, 36.0  # degrees from the middle to the rim
 INSIDE, OUTSIDE = "#7bc47f", "#f0a35e"
+AT_BORDER = 0.97  # share of the way to the border
 BEYOND = "Beyond what was filmed"
 UNKNOWN = "how far is good was not measured"
 
@@ -13,10 +14,12 @@ UNKNOWN = "how far is good was not measured"
 def dial(cone: ViewCone, azimuth: float, elevation: float) -> str:
     """Draw the limits of a cone, and a dot at a view (degrees), as HTML."""
     limits = cone.limits()
-    inside = limits.ratio(azimuth, elevation) <= 1.001
+    ratio = limits.ratio(azimuth, elevation)
+    inside = ratio <= 1.001
     color = INSIDE if inside else OUTSIDE
+    said = "" if ratio < AT_BORDER else ": as far as was filmed" if inside else f": {BEYOND.lower()}"
     at = min(max(azimuth, -WIDE), WIDE), min(max(elevation, -HIGH), HIGH)
-    words = f"{azimuth:.0f}°, {elevation:.0f}°" + ("" if inside else f": {BEYOND.lower()}")
+    words = f"{round(azimuth)}°, {round(elevation)}°{said}"
     note = "" if cone.measured else f'<div style="opacity:.6">{UNKNOWN}</div>'
     # Elevation is up, SVG's y is down. Each quarter of the border is a quarter of an ellipse.
     border = (

@@ -148,16 +148,20 @@ class Viewer:
         return True
 
     def _held(self, visitor: Visitor, camera: Camera) -> Camera:
-        """The camera stopped softly at the view limits; the page's own camera stops there, too."""
+        """The camera stopped softly at the view limits.
+
+        The page's own camera is held where asking for more changes nothing, so that dragging back acts at once.
+        """
         limits, pivot = self.avatar.cone.limits(), self.avatar.pivot
         view = view_of(camera, pivot)
         ratio = limits.ratio(*view)
-        if ratio > 1 + SOFTNESS + SLACK:  # what is asked for beyond that changes nothing: dragging back acts at once
+        visitor.arrived = visitor.arrived or ratio <= 1
+        if visitor.arrived and ratio > 1 + SOFTNESS + SLACK:
             share = (1 + SOFTNESS) / ratio
             back = turned(camera, pivot, (view[0] * share, view[1] * share))
+            turn = back.viewmat[:3, :3].T @ camera.viewmat[:3, :3]
             aim = torch.tensor(visitor.client.camera.look_at / METRES, dtype=torch.float32)
-            local = camera.viewmat[:3, :3] @ aim + camera.viewmat[:3, 3]
-            target = back.viewmat[:3, :3].T @ (local - back.viewmat[:3, 3])
+            target = pivot + turn @ (aim - pivot)
             visitor.look(back.position.double().numpy() * METRES, target.double().numpy() * METRES)
         held = limits.clamped(*view)
         return camera if held == view else turned(camera, pivot, held)

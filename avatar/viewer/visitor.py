@@ -91,6 +91,7 @@ class Visitor:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple[Any, ...] = ()
         self.images = 0
+        self.arrived = False  # at the filming camera's place; a page first looks from a place of viser's own
         self._spoken: Motion | None = None
         self._began = 0.0
         self._turn = 0  # counts orders to speak or to stop
