@@ -209,10 +209,13 @@ class ViewCone:
             return motion, 0.0
         reference, pivot = self._reference
         wanted = (view_rotation(allowed) @ torch.nn.functional.normalize(-pivot, dim=0)) @ reference
-        turned = axis_angle_to_matrix(motion.head_rotation) @ _between(in_head, wanted).mT
+        before = axis_angle_to_matrix(motion.head_rotation)
+        after = before @ _between(in_head, wanted).mT
         moved = (changed >= NOTHING)[:, None]
-        rotation = torch.where(moved, matrix_to_axis_angle(turned), motion.head_rotation)
-        return motion.map(head_rotation=rotation), float(changed.max())
+        rotation = torch.where(moved, matrix_to_axis_angle(after), motion.head_rotation)
+        shift = torch.tensor(PIVOT) @ (before - after).mT  # the head turns around the point that views turn around
+        translation = torch.where(moved, motion.head_translation + shift, motion.head_translation)
+        return motion.map(head_rotation=rotation, head_translation=translation), float(changed.max())
 
 
 def view_angles(pivot: Float[Tensor, 3], towards: Float[Tensor, "T 3"]) -> Float[Tensor, "T 2"]:

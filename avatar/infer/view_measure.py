@@ -22,8 +22,8 @@ SAME_DEPTH = 1.5  # centimetres
 EXTREME = 0.02  # share of the frames beyond the directions that count as filmed
 
 # What is wrong in a view, as a share of the silhouette: what can be seen through; a quarter of what no filmed direction
-# shows, which may be right all the same; points of another colour than where they were filmed. How much of the body ends
-# in the air above the lower edge of the image adds to it.
+# shows, which may be right all the same; points of another colour than where they were filmed. How much of the body
+# ends in the air above the lower edge of the image adds to it.
 UNSEEN_WEIGHT = 0.25
 CUT_WEIGHT = 0.03
 HALF_CONFIDENCE = 0.025  # share that is wrong at which the confidence is 0.5
