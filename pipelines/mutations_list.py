@@ -1035,6 +1035,30 @@ VIEWER = (
 
 GUESTS = (
     Mutation(
+        "view limits: a hard stop",
+        "avatar/infer/view_cone.py",
+        "given = 1.0 if asked >= 1 + softness else 1 - (1 + softness - asked) ** 2 / (4 * softness)",
+        "given = min(asked, 1.0)",
+        ("tests/unit/test_view_cone.py::test_a_view_stops_softly_on_its_ray",),
+        "A camera path and a dragged view stop with a jerk.",
+    ),
+    Mutation(
+        "view limits: the halo is not seen",
+        "avatar/infer/view_measure.py",
+        "float((4 * alpha * (1 - alpha)).sum())",
+        "0.0 * float((4 * alpha * (1 - alpha)).sum())",
+        ("tests/unit/test_view_cone.py::test_a_cloud_behind_the_head_makes_the_cone_narrow_where_it_shows",),
+        "A view full of fog counts as good.",
+    ),
+    Mutation(
+        "view limits: own head motion slowed down",
+        "avatar/infer/view_cone.py",
+        "scale = max(1.0, furthest / (1 - SOFTNESS))",
+        "scale = 1.0",
+        ("tests/unit/test_view_cone.py::test_what_was_filmed_is_never_slowed_down",),
+        "A person who turned far never does so again.",
+    ),
+    Mutation(
         "viewer: no token",
         "avatar/viewer/door.py",
         "if not given or not hmac.compare_digest(",

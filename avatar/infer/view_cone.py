@@ -173,7 +173,7 @@ class ViewCone:
         return Limits(*(scale * limit for limit in limits))
 
     def directions(self, motion: Motion) -> Float[Tensor, "T 2"]:
-        """Views [T, 2], degrees, from which the filming camera sees the head in each frame of a motion (on the CPU)."""
+        """Views [T, 2], degrees, from which the filming camera sees the head in each frame of a motion."""
         return self._seen(motion)[0]
 
     @functools.cached_property

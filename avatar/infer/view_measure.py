@@ -77,7 +77,7 @@ def _measure(model: Method, camera: Camera, motion: Motion) -> ViewCone:
 
 
 def confidence_of(wrong: float) -> float:
-    """Confidence, 0 to 1, in a view of which a share of the silhouette is wrong; 0 where that is no finite number."""
+    """Confidence, 0 to 1, in a view by the share of it that is wrong."""
     return 1 / (1 + (max(wrong, 0.0) / HALF_CONFIDENCE) ** 2) if math.isfinite(wrong) else 0.0
 
 
