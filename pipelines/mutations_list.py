@@ -1052,9 +1052,9 @@ GUESTS = (
     ),
     Mutation(
         "view limits: own head motion slowed down",
-        "avatar/infer/view_cone.py",
-        "scale = max(1.0, furthest / (1 - SOFTNESS))",
-        "scale = 1.0",
+        "avatar/infer/view_measure.py",
+        "scale, roll = max(1.0, asked / free), ",
+        "scale, roll = 1.0, ",
         ("tests/unit/test_view_cone.py::test_what_was_filmed_is_never_slowed_down",),
         "A person who turned far never does so again.",
     ),

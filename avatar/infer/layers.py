@@ -311,11 +311,11 @@ class HeadLimit:
 
     def __call__(self, block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
         limited, change = self._cone.limit_head(block)
-        if change >= TOLD_DEGREES and not self._said:
+        if change >= TOLD_DEGREES and self._cone.head is not None and not self._said:
             self._said = True
             log.warn(
-                "The head motion turns further than this avatar is good for: it is limited to "
-                f"{self._cone.head_limits().text}. --beyond shows it all the same."
+                f"The head motion goes further than this avatar is good for: it is limited to {self._cone.head.text}. "
+                "--beyond shows it all the same."
             )
         return limited
 

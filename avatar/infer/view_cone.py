@@ -32,8 +32,26 @@ GOOD = 0.5  # confidence from which a view counts as good
 UNKNOWN_AZIMUTH, UNKNOWN_ELEVATION = 20.0, 10.0  # degrees: limits of a run in which nothing was measured
 SMALLEST_LIMIT = 3.0  # degrees; less is no free view, and nobody sees it
 SOFTNESS = 0.25  # share of the way to the border on which a view is slowed down
+SETTLING = 3  # rounds, until a limited direction is right within a hundredth of a degree
 NOTHING = 1e-3  # degrees: a smaller change of a view is none
 _FIX = "Delete it: the view limits are then unknown. Or train the avatar again."
+
+
+def slowed(asked: float, softness: float) -> float:
+    """Factor on the way from a centre that stops it softly at a border.
+
+    Up to ``1 - softness`` of the way to the border it is 1. From there the way is slowed down, and the border is
+    reached when ``1 + softness`` of the way is asked for. With a softness of 0 it stops at the border alone.
+
+    Args:
+        asked: Share of the way to the border that is asked for.
+        softness: 0 to 1.
+    """
+    if asked <= 1 - softness:
+        return 1.0
+    # A parabola: its slope goes from 1 to 0, so that nothing jerks.
+    given = 1.0 if asked >= 1 + softness else 1 - (1 + softness - asked) ** 2 / (4 * softness)
+    return given / asked
 
 
 class Limits(NamedTuple):
@@ -56,22 +74,30 @@ class Limits(NamedTuple):
         return float(np.hypot(across, along))
 
     def clamped(self, azimuth: float, elevation: float, softness: float = SOFTNESS) -> tuple[float, float]:
-        """Stop a view at the border, softly, on the straight line from the centre.
-
-        Inside it stays as it is, up to ``1 - softness`` of the way to the border. From there it is slowed down, and
-        reaches the border when ``1 + softness`` of the way is asked for. A softness of 0 stops at the border alone.
-        """
-        asked = self.ratio(azimuth, elevation)
-        if asked <= 1 - softness:
-            return azimuth, elevation
-        # A parabola: its slope goes from 1 to 0, so that nothing jerks.
-        given = 1.0 if asked >= 1 + softness else 1 - (1 + softness - asked) ** 2 / (4 * softness)
-        return azimuth * given / asked, elevation * given / asked
+        """Stop a view at the border, softly, on the straight line from the centre; see `slowed`."""
+        share = slowed(self.ratio(azimuth, elevation), softness)
+        return azimuth * share, elevation * share
 
     @property
     def text(self) -> str:
         """The limits in words of the option ``--camera``."""
         return f"azimuth {-self.left:.0f} to {self.right:.0f}, elevation {-self.down:.0f} to {self.up:.0f} degrees"
+
+
+class HeadLimits(NamedTuple):
+    """How far a head may turn: the views in which it may be seen, and the degrees that it may tilt to either side."""
+
+    views: Limits
+    roll: float
+
+    def clamped(self, azimuth: float, elevation: float, roll: float) -> tuple[float, float, float]:
+        """Stop a direction of a head softly; see `ViewCone.directions`."""
+        return *self.views.clamped(azimuth, elevation), roll * slowed(abs(roll) / self.roll, SOFTNESS)
+
+    @property
+    def text(self) -> str:
+        """The limits in words."""
+        return f"{self.views.text}, {self.roll:.0f} degrees of tilt"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,8 +108,8 @@ class ViewCone:
         azimuths, elevations: Degrees at which the confidence is known, increasing, with 0 among them.
         grid: Confidence 0 to 1, [elevations, azimuths].
         head_rotation, head_translation: Head pose that the views turn around, [3] axis-angle and [3] centimetres.
-        filmed: Least and largest azimuth, least and largest elevation, degrees, from which the video shows the head.
-        measured: False where nothing was measured in a run, and the limits are a guess.
+        head: How far the head may turn and tilt itself; None where nothing was measured in a run. The limits of the
+            views are then a guess.
     """
 
     azimuths: tuple[float, ...]
@@ -91,15 +117,19 @@ class ViewCone:
     grid: Float[np.ndarray, "E A"]
     head_rotation: tuple[float, ...] = (0.0, 0.0, 0.0)
     head_translation: tuple[float, ...] = (0.0, 0.0, 50.0)
-    filmed: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    measured: bool = True
+    head: HeadLimits | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was measured."""
+        return self.head is not None
 
     @staticmethod
     def unknown() -> ViewCone:
         """The cone of a run without any: cautious limits, said to be unknown."""
         across, along = np.array(AZIMUTHS) / UNKNOWN_AZIMUTH, np.array(ELEVATIONS)[:, None] / UNKNOWN_ELEVATION
         grid = np.clip(1 - (1 - GOOD) * np.hypot(across, along), 0, 1)
-        return ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid, measured=False)
+        return ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid)
 
     @staticmethod
     def of_run(run: Path) -> ViewCone:
@@ -127,19 +157,28 @@ class ViewCone:
         if len(rows) != len(elevations) or not all(isinstance(r, list) and len(r) == len(azimuths) for r in rows):
             raise AvatarError(f"{file.place('confidence')} is not {shape}.", fix=_FIX)
         grid = np.array([[number(value, file.place("confidence"), 0, 1) for value in row] for row in rows])
+        head = file.record("head")
+        views = Limits(*(head.number(name, SMALLEST_LIMIT, 360) for name in Limits._fields))
         return ViewCone(
             azimuths=azimuths, elevations=elevations, grid=grid,
-            head_rotation=_numbers(file, "head_rotation", 3, 100), filmed=_numbers(file, "filmed", 4, 360),
+            head_rotation=_numbers(file, "head_rotation", 3, 100),
             head_translation=_numbers(file, "head_translation", 3, 1e4),
+            head=HeadLimits(views, head.number("roll", SMALLEST_LIMIT, 360)),
         )  # fmt: skip
 
     def write(self, path: Path) -> None:
-        """Write it as JSON; the limits are added for other readers."""
-        rounded = {name: [round(v, 4) for v in getattr(self, name)] for name in ("head_rotation", "head_translation")}
-        limits = {name: round(value, 1) for name, value in self.limits()._asdict().items()}
-        content = {"format": FORMAT, "limits": limits, "filmed": [round(v, 2) for v in self.filmed], **rounded}
-        axes = {"azimuths": list(self.azimuths), "elevations": list(self.elevations)}
-        write_json(path, content | axes | {"confidence": self.grid.round(3).tolist()})
+        """Write what was measured as JSON; the limits are added for other readers."""
+        assert self.head is not None
+        head = self.head.views._asdict() | {"roll": self.head.roll}
+        content = {
+            "format": FORMAT, "limits": {name: round(value, 1) for name, value in self.limits()._asdict().items()},
+            "head": {name: round(value, 2) for name, value in head.items()},
+            "head_rotation": [round(v, 4) for v in self.head_rotation],
+            "head_translation": [round(v, 4) for v in self.head_translation],
+            "azimuths": list(self.azimuths), "elevations": list(self.elevations),
+            "confidence": self.grid.round(3).tolist(),
+        }  # fmt: skip
+        write_json(path, content)
 
     def confidence(self, azimuth: float, elevation: float) -> float:
         """Confidence of a view, 0 to 1, interpolated; 0 outside the grid."""
@@ -164,17 +203,48 @@ class ViewCone:
         """Stop a view softly at the border of what is good; see `Limits.clamped`."""
         return self.limits().clamped(azimuth, elevation, softness)
 
-    def head_limits(self) -> Limits:
-        """Limits for a turning head: the cone, widened until no direction that was filmed is slowed down."""
-        limits = self.limits()
-        least, most, low, high = self.filmed
-        furthest = max(limits.ratio(azimuth, elevation) for azimuth in (least, most) for elevation in (low, high))
-        scale = max(1.0, furthest / (1 - SOFTNESS))
-        return Limits(*(scale * limit for limit in limits))
+    def directions(self, motion: Motion) -> Float[Tensor, "T 3"]:
+        """Views from which the filming camera sees the head in each frame of a motion, and its tilt.
 
-    def directions(self, motion: Motion) -> Float[Tensor, "T 2"]:
-        """Views [T, 2], degrees, from which the filming camera sees the head in each frame of a motion."""
-        return self._seen(motion)[0]
+        Returns:
+            [T, 3] azimuth, elevation, and roll about the line of sight, degrees.
+        """
+        # A head rotation is the turn of the line of sight, times a roll about that of the reference pose, times the
+        # inverse of the view's turn of the camera, times the reference rotation.
+        reference, pivot = self._reference
+        rotation = axis_angle_to_matrix(motion.head_rotation)
+        sight, towards = self._sight(rotation, motion.head_translation)
+        views = view_angles(pivot, (towards[:, None] @ rotation)[:, 0] @ reference.T)
+        roll = matrix_to_axis_angle(sight.mT @ rotation @ reference.T @ view_rotation(views))
+        along = roll @ torch.nn.functional.normalize(-pivot, dim=0)
+        return torch.cat([views, torch.rad2deg(along)[:, None]], -1)
+
+    def limit_head(self, motion: Motion) -> tuple[Motion, float]:
+        """Stop a turning head softly at ``head``, beyond which neck and hair tear.
+
+        Args:
+            motion: [T] frames.
+
+        Returns:
+            The motion, the same object where nothing had to be changed or the limits are unknown; and the largest
+            change of a direction in degrees.
+        """
+        if self.head is None or not len(motion):
+            return motion, 0.0
+        views = self.directions(motion)
+        allowed = torch.tensor([self.head.clamped(*view) for view in views.tolist()])
+        changed = (allowed - views).norm(dim=-1)
+        if float(changed.max()) < NOTHING:
+            return motion, 0.0
+        reference, pivot = self._reference
+        roll = axis_angle_to_matrix(torch.deg2rad(allowed[:, 2:]) * torch.nn.functional.normalize(-pivot, dim=0))
+        turn = roll @ view_rotation(allowed[:, :2]).mT @ reference
+        after = axis_angle_to_matrix(motion.head_rotation)
+        for _ in range(SETTLING):  # a turn moves the point that views turn around, a little
+            after = self._sight(after, motion.head_translation)[0] @ turn
+        moved = (changed >= NOTHING)[:, None]
+        rotation = torch.where(moved, matrix_to_axis_angle(after), motion.head_rotation)
+        return motion.map(head_rotation=rotation), float(changed.max())
 
     @functools.cached_property
     def _reference(self) -> tuple[Tensor, Tensor]:
@@ -182,40 +252,16 @@ class ViewCone:
         turn = axis_angle_to_matrix(torch.tensor(self.head_rotation))
         return turn, torch.tensor(PIVOT) @ turn.T + torch.tensor(self.head_translation)
 
-    def _seen(self, motion: Motion) -> tuple[Tensor, Tensor]:
-        """The views [T, 2], and the directions [T, 3] to the camera in head axes."""
-        reference, pivot = self._reference
-        turns = axis_angle_to_matrix(motion.head_rotation)
-        towards = -(torch.tensor(PIVOT) @ turns.mT + motion.head_translation)
-        in_head = torch.nn.functional.normalize((towards[:, None] @ turns)[:, 0], dim=-1)
-        return view_angles(pivot, in_head @ reference.T), in_head
-
-    def limit_head(self, motion: Motion) -> tuple[Motion, float]:
-        """Stop a turning head softly before it shows what was never filmed.
+    def _sight(self, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotations [T, 3, 3] from the reference's line of sight to each frame's, and directions [T, 3] to the camera.
 
         Args:
-            motion: [T] frames.
-
-        Returns:
-            The motion, the same object where nothing had to be changed or the limits are unknown; and the largest
-            change of a view in degrees.
+            rotation: [T, 3, 3] of the head.
+            translation: [T, 3] of the head.
         """
-        if not self.measured or not len(motion):
-            return motion, 0.0
-        limits, (views, in_head) = self.head_limits(), self._seen(motion)
-        allowed = torch.tensor([limits.clamped(*view) for view in views.tolist()]).view(-1, 2)
-        changed = (allowed - views).norm(dim=-1)
-        if float(changed.max()) < NOTHING:
-            return motion, 0.0
-        reference, pivot = self._reference
-        wanted = (view_rotation(allowed) @ torch.nn.functional.normalize(-pivot, dim=0)) @ reference
-        before = axis_angle_to_matrix(motion.head_rotation)
-        after = before @ _between(in_head, wanted).mT
-        moved = (changed >= NOTHING)[:, None]
-        rotation = torch.where(moved, matrix_to_axis_angle(after), motion.head_rotation)
-        shift = torch.tensor(PIVOT) @ (before - after).mT  # the head turns around the point that views turn around
-        translation = torch.where(moved, motion.head_translation + shift, motion.head_translation)
-        return motion.map(head_rotation=rotation, head_translation=translation), float(changed.max())
+        base = torch.nn.functional.normalize(-self._reference[1], dim=0)
+        towards = torch.nn.functional.normalize(-(torch.tensor(PIVOT) @ rotation.mT + translation), dim=-1)
+        return _between(base.expand_as(towards), towards), towards
 
 
 def view_angles(pivot: Float[Tensor, 3], towards: Float[Tensor, "T 3"]) -> Float[Tensor, "T 2"]:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, ViewCone
+from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, SOFTNESS, HeadLimits, Limits, ViewCone
 from avatar.methods.base import PIVOT, Method
 from avatar.motion import Motion
 
 SIZE = 128  # pixels of the longer side of a rendering
 SAME_COLOR = 0.15  # largest difference of a channel between two views of one point
 SAME_DEPTH = 1.5  # centimetres
+HEAD_MARGIN = 4.0  # degrees that a head may turn or tilt further than it was filmed; then neck and hair tear
 EXTREME = 0.02  # share of the frames beyond the directions that count as filmed
 
 # What is wrong in a view, as a share of the silhouette: what can be seen through; a quarter of what no filmed direction
@@ -58,8 +59,8 @@ def _measure(model: Method, camera: Camera, motion: Motion) -> ViewCone:
         azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=grid, head_rotation=tuple(rotation.tolist()),
         head_translation=tuple(translation.tolist()),
     )  # fmt: skip
-    shown = motion[motion.valid.nonzero()[:, 0]] if bool(motion.valid.any()) else motion
-    filmed = cone.directions(shown)
+    directions = cone.directions(motion)
+    filmed = directions[motion.valid, :2] if bool(motion.valid.any()) else directions[:, :2]
     low, middle, high = torch.quantile(filmed, torch.tensor([EXTREME, 0.5, 1 - EXTREME]), dim=0).tolist()
     extremes = ((low[0], middle[1]), (high[0], middle[1]), (middle[0], low[1]), (middle[0], high[1]))
     draw = _Drawing(model, camera, reference, torch.tensor(PIVOT) @ axis_angle_to_matrix(rotation).T + translation)
@@ -72,8 +73,25 @@ def _measure(model: Method, camera: Camera, motion: Motion) -> ViewCone:
             along = max(low[1] - elevation, elevation - high[1], 0.0)
             wrong = _faults(draw(azimuth, elevation), sources, math.hypot(across, along))
             grid[row, column] = confidence_of(wrong - least)
-    extent = (*filmed[:, 0].aminmax(), *filmed[:, 1].aminmax())
-    return replace(cone, grid=grid, filmed=tuple(float(v) for v in extent))
+    return replace(cone, grid=grid, head=head_limits(directions, cone.limits()))
+
+
+def head_limits(directions: Tensor, limits: Limits) -> HeadLimits:
+    """How far a head may turn: a little further than it was filmed, no further than its views are good.
+
+    What was filmed is never slowed down.
+
+    Args:
+        directions: [T, 3] of the person's own motion; see `ViewCone.directions`.
+        limits: Of the views that are good.
+    """
+    low, high = directions.amin(0).clamp(max=0).tolist(), directions.amax(0).clamp(min=0).tolist()
+    furthest = Limits(-low[0], high[0], -low[1], high[1])
+    views = Limits(*(min(limit, reached + HEAD_MARGIN) for limit, reached in zip(limits, furthest, strict=True)))
+    asked = max(views.ratio(*view) for view in directions[:, :2].tolist())
+    free = 1 - SOFTNESS - 0.01  # share of the way to a limit on which nothing is slowed down
+    scale, roll = max(1.0, asked / free), max(high[2], -low[2])
+    return HeadLimits(Limits(*(scale * limit for limit in views)), max(roll / free, roll + HEAD_MARGIN))
 
 
 def confidence_of(wrong: float) -> float:

@@ -10,12 +10,13 @@ import pytest
 
 from avatar.cli.main import main
 from avatar.infer.camera_path import CameraPath
-from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, ViewCone, view_of
+from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, HeadLimits, Limits, ViewCone, view_of
 from avatar.motion import Motion
 from tests.fake_avatar import FPS, FakeAvatar
 
 GRID = np.array([[1.0 if -25 < a < 40 and abs(e) < 15 else 0.0 for a in AZIMUTHS] for e in ELEVATIONS])
-CONE = ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=GRID)
+HEAD = HeadLimits(Limits(20, 20, 10, 10), 10)
+CONE = ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=GRID, head=HEAD)
 LEFT, RIGHT, DOWN, UP = CONE.limits()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,14 @@ from avatar.infer.view_cone import (
     ELEVATIONS,
     SMALLEST_LIMIT,
     SOFTNESS,
+    HeadLimits,
     Limits,
     ViewCone,
     turned,
     view_angles,
     view_of,
 )
-from avatar.infer.view_measure import measure_cone
+from avatar.infer.view_measure import head_limits, measure_cone
 from avatar.methods.base import Method, RenderOutput
 from avatar.methods.options import MethodConfig
 from avatar.motion import Motion
@@ -37,6 +38,7 @@ from avatar.viewer.dial import dial
 from tests.fake_avatar import FPS, FakeAvatar
 
 LIMITS = Limits(left=30, right=20, down=15, up=10)
+HEAD = HeadLimits(Limits(left=24, right=16, down=12, up=10), roll=12)
 PIVOT = torch.tensor([4.0, -3.0, 80.0])
 
 
@@ -103,14 +105,12 @@ def test_a_view_is_what_orbit_makes_of_it() -> None:
 def test_a_cone_is_kept_in_the_run(tmp_path: Path) -> None:
     nothing = ViewCone.of_run(tmp_path)
     assert not nothing.measured and nothing.limits() == pytest.approx((20, 20, 10, 10), abs=0.01)
-    assert "not measured" in dial(nothing, 0, 0) and "not measured" not in dial(cone_of(), 0, 0)
-    cone = cone_of(head_rotation=(0.1, 0.2, 0.3), head_translation=(1, 2, 90), filmed=(-9, 8, -3, 4))
+    assert "not measured" in dial(nothing, 0, 0) and "not measured" not in dial(cone_of(head=HEAD), 0, 0)
+    cone = cone_of(head_rotation=(0.1, 0.2, 0.3), head_translation=(1, 2, 90), head=HeadLimits(Limits(9, 8, 7, 6), 5))
     cone.write(tmp_path / "view_cone.json")
     again = ViewCone.of_run(tmp_path)
     assert again.measured and again.limits() == pytest.approx(cone.limits(), abs=0.1)
-    assert (again.filmed, again.head_rotation, again.head_translation) == (
-        cone.filmed, cone.head_rotation, cone.head_translation
-    )  # fmt: skip
+    assert (again.head, again.head_rotation, again.head_translation) == (cone.head, (0.1, 0.2, 0.3), (1, 2, 90))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,8 @@ def test_a_cone_is_kept_in_the_run(tmp_path: Path) -> None:
         ({"confidence": None}, "not a list"),
         ({"azimuths": [0, 1, 1]}, "increasing"),
         ({"azimuths": [1, 2, 3]}, "around 0"),
-        ({"filmed": [1, 2]}, "2 numbers, not 4"),
+        ({"head_translation": [1, 2]}, "2 numbers, not 3"),
+        ({"head": {"left": 10}}, "lacks right"),
         ({"head_rotation": [0, 0, "x"]}, "not a number"),
         ({"elevations": [-30, 0, 1e9]}, "not a number"),
         (None, "JSON"),
@@ -129,7 +130,7 @@ def test_a_cone_is_kept_in_the_run(tmp_path: Path) -> None:
 )
 def test_a_damaged_cone_is_one_sentence(tmp_path: Path, damage: dict | None, word: str) -> None:
     path = tmp_path / "view_cone.json"
-    cone_of().write(path)
+    cone_of(head=HEAD).write(path)
     whole = path.read_text()
     path.write_text(whole[:-20] if damage is None else json.dumps(json.loads(whole) | damage))
     with pytest.raises(AvatarError, match=word) as caught:
@@ -153,38 +154,41 @@ def test_directions_of_a_turning_head() -> None:
     assert views[30].abs().max() < 1e-3
     # Turned to the person's left, the image's right, the camera sees more of the other side.
     assert float(views[0, 0]) == pytest.approx(25, abs=1) and float(views[-1, 0]) == pytest.approx(-25, abs=1)
-    up = apply_controls(turning(0, frames=1), pitch=12)
-    assert cone.directions(up)[0].tolist() == pytest.approx([0, -12], abs=0.6)
+    still = turning(0, frames=1)
+    assert cone.directions(apply_controls(still, pitch=12))[0].tolist() == pytest.approx([0, -12, 0], abs=0.6)
+    assert cone.directions(apply_controls(still, roll=9))[0].abs().tolist() == pytest.approx([0, 0, 9], abs=0.6)
 
 
 def test_a_head_stops_where_it_was_not_filmed() -> None:
-    about = {"head_translation": tuple(PIVOT.tolist()), "filmed": (-9.0, 8.0, -4.0, 4.0)}
-    cone = cone_of(**about)
+    cone = cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD)
     calm = turning(8, 3)
     assert cone.limit_head(calm) == (calm, 0.0)  # untouched, bit for bit
-    wild = turning(60, 20)
+    wild = apply_controls(turning(60, 20), roll=25)
     limited, change = cone.limit_head(wild)
-    views, asked, limits = cone.directions(limited), cone.directions(wild), cone.head_limits()
-    assert change > 25 and float(asked[:, 0].max()) > 55
-    wanted = torch.tensor([limits.clamped(*view) for view in asked.tolist()])
+    views, asked = cone.directions(limited), cone.directions(wild)
+    assert change > 25 and float(asked[:, 0].max()) > 50 and float(asked[:, 2].abs().max()) > 20
+    wanted = torch.tensor([HEAD.clamped(*view) for view in asked.tolist()])
     torch.testing.assert_close(views, wanted, atol=0.05, rtol=0)
-    assert max(limits.ratio(*view) for view in views.tolist()) <= 1.001
+    assert max(HEAD.views.ratio(*view) for view in views[:, :2].tolist()) < 1.01
     assert (limited.head_rotation.diff(dim=0).norm(dim=-1) < 0.06).all()  # no jump
+    assert torch.equal(limited.head_translation, wild.head_translation)
     unknown, none = ViewCone.unknown().limit_head(wild)
     assert unknown is wild and none == 0
 
 
 def test_what_was_filmed_is_never_slowed_down() -> None:
-    cone = cone_of(filmed=(-40.0, 35.0, -2.0, 3.0), head_translation=tuple(PIVOT.tolist()))
-    assert cone.limits().left < 40 < cone.head_limits().left
-    own = turning(34, 1)
-    assert cone.limit_head(own)[0] is own
+    reference = cone_of(head_translation=tuple(PIVOT.tolist()))
+    for own in (turning(34, 1), turning(3, 9), apply_controls(turning(5), roll=20)):
+        limits = head_limits(reference.directions(own), LIMITS)
+        cone = replace(reference, head=limits)
+        assert cone.limit_head(own)[0] is own
+    assert limits.views.left < LIMITS.left  # and a head that was hardly turned does not turn as far as the camera may
 
 
 def test_only_head_motion_beyond_the_limits_is_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     turning(6, 2, frames=100).save(tmp_path / "motion.safetensors")
     turning(60, 2, frames=40).save(tmp_path / "wild.safetensors")
-    cone = cone_of(head_translation=tuple(PIVOT.tolist()), filmed=(-6.0, 6.0, -3.0, 3.0))
+    cone = cone_of(head_translation=tuple(PIVOT.tolist()), head=HEAD)
     cone.write(tmp_path / "view_cone.json")
 
     def planned(**controls) -> Motion:
@@ -193,8 +197,8 @@ def test_only_head_motion_beyond_the_limits_is_changed(tmp_path: Path, caplog: p
 
     wild = Motion.load(tmp_path / "wild.safetensors")
     limited = planned(motion=tmp_path / "wild.safetensors")
-    assert cone.directions(limited)[:, 0].abs().max() < 41 < cone.directions(wild)[:, 0].abs().max()
-    assert float(cone.directions(limited)[:, 0].max()) <= cone.head_limits().right + 0.1
+    assert cone.directions(wild)[:, 0].abs().max() > 50
+    assert float(cone.directions(limited)[:, 0].max()) == pytest.approx(HEAD.views.right, abs=0.1)
     assert sum("--beyond" in record.message for record in caplog.records) == 1
     caplog.clear()
     free = planned(motion=tmp_path / "wild.safetensors", beyond=True)
@@ -264,7 +268,7 @@ def measured(yaw: float = 4.0, **config) -> ViewCone:
 
 def test_a_cloud_behind_the_head_makes_the_cone_narrow_where_it_shows() -> None:
     clean, halo = measured(), measured(halo=0.5)
-    assert clean.filmed[:2] == pytest.approx((-4, 4), abs=0.5)
+    assert clean.head is not None and clean.head.views[:2] == pytest.approx((8, 8), abs=0.5)  # filmed up to 4
     assert min(clean.limits()[:2]) > 17  # nothing but what the ball itself hides
     # The cloud is to the left behind the ball: it shows first from the right-hand side of the camera's circle.
     assert halo.limits().left < clean.limits().left - 10

@@ -8,7 +8,7 @@ import torch
 
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import matrix_to_quat
-from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, ViewCone, view_of
+from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, HeadLimits, Limits, ViewCone, view_of
 from avatar.motion import Motion
 from avatar.viewer.server import METRES
 from tests.page import DrawnAvatar, Page, viewing, wait_for
@@ -21,7 +21,7 @@ class Limited(DrawnAvatar):
         across, along = np.array(AZIMUTHS) / 20, np.array(ELEVATIONS)[:, None] / 10
         self.cone = ViewCone(  # type: ignore[misc]
             azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=np.clip(1 - 0.5 * np.hypot(across, along), 0, 1),
-            head_translation=(0.0, 0.0, 57.0),
+            head_translation=(0.0, 0.0, 57.0), head=HeadLimits(Limits(20, 20, 10, 10), 10),
         )  # fmt: skip
         self.views: list[tuple[float, float]] = []
         self.heads: list[float] = []
