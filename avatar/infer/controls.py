@@ -64,8 +64,8 @@ class Controls:
     print_timeline: Path | None = None
     """Write the controls in effect as such a JSON, to start from."""
     beyond: bool = False
-    """Go beyond the view limits, too: camera and head then turn as far as asked, however it looks. By default both
-    stop softly where the avatar was not filmed. The person's own head motion is never changed by that."""
+    """Go beyond the view limits: camera and head turn as far as asked, however it looks. By default both stop softly
+    where the avatar was not filmed. The person's own head motion stays as it is."""
     seed: int = 0
     """Chooses the loop of head motion, or what is generated, and the times of blinks."""
 

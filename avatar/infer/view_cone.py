@@ -85,7 +85,12 @@ class Limits(NamedTuple):
 
 
 class HeadLimits(NamedTuple):
-    """How far a head may turn: the views in which it may be seen, and the degrees that it may tilt to either side."""
+    """How far a head may turn itself.
+
+    Attributes:
+        views: The views in which the filming camera may see it; from below means that it looks up.
+        roll: Degrees that it may tilt to either side.
+    """
 
     views: Limits
     roll: float
@@ -97,7 +102,9 @@ class HeadLimits(NamedTuple):
     @property
     def text(self) -> str:
         """The limits in words."""
-        return f"{self.views.text}, {self.roll:.0f} degrees of tilt"
+        views = self.views
+        side = max(views.left, views.right)
+        return f"{side:.0f} degrees to the side, {views.down:.0f} up, {views.up:.0f} down, {self.roll:.0f} of tilt"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
