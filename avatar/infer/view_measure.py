@@ -22,13 +22,13 @@ SAME_DEPTH = 1.5  # centimetres
 HEAD_MARGIN = 4.0  # degrees that a head may turn or tilt further than it was filmed; then neck and hair tear
 EXTREME = 0.02  # share of the frames beyond the directions that count as filmed
 
-# What is wrong in a view, as a share of the silhouette: what can be seen through; a quarter of what no filmed direction
-# shows, which may be right all the same; points of another colour than where they were filmed. How much of the body
-# ends in the air above the lower edge of the image adds to it.
-UNSEEN_WEIGHT = 0.25
+# What is wrong in a view, as a share of the silhouette: what can be seen through, such as a halo or a torn edge; points of
+# another colour than where they were filmed; and, with less weight because it may be right all the same, what no filmed
+# direction shows. How much of the body ends in the air above the lower edge of the image adds to it.
+UNSEEN_WEIGHT = 0.05
 CUT_WEIGHT = 0.03
-HALF_CONFIDENCE = 0.025  # share that is wrong at which the confidence is 0.5
-UNSEEN_PER_DEGREE = 0.004  # share that no filmed direction shows, per degree beyond it, where there is no depth
+BLIND_PER_DEGREE = 0.0008  # for each degree beyond what was filmed, of a method without depth
+HALF_CONFIDENCE = 0.02  # share that is wrong at which the confidence is 0.5
 
 
 def measure_cone(model: Method, camera: Camera, motion: Motion) -> ViewCone:
@@ -138,7 +138,7 @@ def _faults(view: _Seen, sources: list[_Seen], outside: float) -> float:
         return 1.0
     wrong = float((4 * alpha * (1 - alpha)).sum()) / area + CUT_WEIGHT * _cut(alpha)
     if view.depth is None or any(source.depth is None for source in sources):
-        return wrong + UNSEEN_WEIGHT * UNSEEN_PER_DEGREE * outside
+        return wrong + BLIND_PER_DEGREE * outside
     points = _points(view)
     seen, difference = torch.zeros_like(alpha, dtype=torch.bool), torch.ones_like(alpha)
     for source in sources:

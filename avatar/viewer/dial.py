@@ -17,7 +17,7 @@ def dial(cone: ViewCone, azimuth: float, elevation: float) -> str:
     ratio = limits.ratio(azimuth, elevation)
     inside = ratio <= 1.001
     color = INSIDE if inside else OUTSIDE
-    said = "" if ratio < AT_BORDER else ": as far as was filmed" if inside else f": {BEYOND.lower()}"
+    said = "" if ratio < AT_BORDER else ": at the view limit" if inside else f": {BEYOND.lower()}"
     at = min(max(azimuth, -WIDE), WIDE), min(max(elevation, -HIGH), HIGH)
     words = f"{round(azimuth)}°, {round(elevation)}°{said}"
     note = "" if cone.measured else f'<div style="opacity:.6">{UNKNOWN}</div>'

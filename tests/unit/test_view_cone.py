@@ -269,16 +269,16 @@ def measured(yaw: float = 4.0, **config) -> ViewCone:
 def test_a_cloud_behind_the_head_makes_the_cone_narrow_where_it_shows() -> None:
     clean, halo = measured(), measured(halo=0.5)
     assert clean.head is not None and clean.head.views[:2] == pytest.approx((8, 8), abs=0.5)  # filmed up to 4
-    assert min(clean.limits()[:2]) > 17  # nothing but what the ball itself hides
+    assert min(clean.limits()[:2]) > 45  # what nobody filmed is solid all the same
     # The cloud is to the left behind the ball: it shows first from the right-hand side of the camera's circle.
-    assert halo.limits().left < clean.limits().left - 10
-    assert halo.limits().left < halo.limits().right - 10
+    assert halo.limits().left < 12 and halo.limits().right > 40
     for cone in (clean, halo):
-        assert cone.confidence(0, 0) == 1 and cone.confidence(-60, 30) < 0.3
+        assert cone.confidence(0, 0) == 1 and cone.confidence(-60, 30) < 0.6
 
 
 def test_more_of_the_head_is_known_where_it_was_turned() -> None:
-    assert min(measured(yaw=20).limits()[:2]) > min(measured(yaw=2).limits()[:2]) + 5
+    little, much = measured(yaw=2), measured(yaw=20)
+    assert all(much.confidence(side, 0) > little.confidence(side, 0) + 0.08 for side in (-37.5, 37.5))
 
 
 def test_a_method_without_depth_has_a_cone_around_what_was_filmed() -> None:
@@ -296,5 +296,5 @@ def test_views_of_an_avatar_are_limited_unless_asked_for(tmp_path: Path) -> None
 def test_the_dial_says_where_the_page_looks_from() -> None:
     cone = cone_of()
     assert "12°, -4°<" in dial(cone, 12, -4)
-    assert "20°, 0°: as far as was filmed" in dial(cone, 20, 0)
+    assert "20°, 0°: at the view limit" in dial(cone, 20, 0)
     assert "45°, 3°: beyond what was filmed" in dial(cone, 45, 3)

@@ -58,7 +58,7 @@ def test_a_page_is_stopped_softly_and_may_go_beyond() -> None:
         assert 15 < shown(18)[0] < 18  # it slows down
         azimuth, elevation = shown(-70, -8)
         assert -20.1 < azimuth < -19 and elevation == pytest.approx(azimuth * 8 / 70, abs=0.1)
-        page.told("as far as was filmed")
+        page.told("at the view limit")
         held = visitor.client.camera.position / METRES  # the page's own camera is where dragging back acts at once
         towards = torch.tensor(held, dtype=torch.float32) - avatar.pivot
         assert float(torch.atan2(towards[0], -towards[2]).rad2deg()) == pytest.approx(-25, abs=1)
