@@ -1059,6 +1059,22 @@ GUESTS = (
         "A person who turned far never does so again.",
     ),
     Mutation(
+        "view limits: render goes anywhere",
+        "avatar/infer/jobs.py",
+        "path if beyond else path.within(avatar.cone)",
+        "path",
+        ("tests/cli/test_render_views.py::test_a_view_beyond_the_limits_is_limited_and_said",),
+        "A video shows what was never filmed, without a word.",
+    ),
+    Mutation(
+        "view limits: the page goes anywhere",
+        "avatar/viewer/server.py",
+        "if not visitor.beyond:",
+        "if visitor.beyond:",
+        ("tests/unit/test_viewer_limits.py::test_a_page_is_stopped_softly_and_may_go_beyond",),
+        "The viewer shows what was never filmed, without a word.",
+    ),
+    Mutation(
         "viewer: no token",
         "avatar/viewer/door.py",
         "if not given or not hmac.compare_digest(",

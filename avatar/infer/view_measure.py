@@ -22,9 +22,9 @@ SAME_DEPTH = 1.5  # centimetres
 HEAD_MARGIN = 4.0  # degrees that a head may turn or tilt further than it was filmed; then neck and hair tear
 EXTREME = 0.02  # share of the frames beyond the directions that count as filmed
 
-# What is wrong in a view, as a share of the silhouette: what can be seen through, such as a halo or a torn edge; points of
-# another colour than where they were filmed; and, with less weight because it may be right all the same, what no filmed
-# direction shows. How much of the body ends in the air above the lower edge of the image adds to it.
+# What is wrong in a view, as a share of the silhouette: what can be seen through, such as a halo or a torn edge; points
+# of another colour than where they were filmed; and, with less weight because it may be right all the same, what no
+# filmed direction shows. How much of the body ends in the air above the image's lower edge adds to it.
 UNSEEN_WEIGHT = 0.05
 CUT_WEIGHT = 0.03
 BLIND_PER_DEGREE = 0.0008  # for each degree beyond what was filmed, of a method without depth
