@@ -1086,6 +1086,46 @@ VIEWER = (
 
 GUESTS = (
     Mutation(
+        "view limits: a hard stop",
+        "avatar/infer/view_cone.py",
+        "given = 1.0 if asked >= 1 + softness else 1 - (1 + softness - asked) ** 2 / (4 * softness)",
+        "given = min(asked, 1.0)",
+        ("tests/unit/test_view_cone.py::test_a_view_stops_softly_on_its_ray",),
+        "A camera path and a dragged view stop with a jerk.",
+    ),
+    Mutation(
+        "view limits: the halo is not seen",
+        "avatar/infer/view_measure.py",
+        "float((4 * alpha * (1 - alpha)).sum())",
+        "0.0 * float((4 * alpha * (1 - alpha)).sum())",
+        ("tests/unit/test_view_cone.py::test_a_cloud_behind_the_head_makes_the_cone_narrow_where_it_shows",),
+        "A view full of fog counts as good.",
+    ),
+    Mutation(
+        "view limits: own head motion slowed down",
+        "avatar/infer/view_measure.py",
+        "scale, roll = max(1.0, asked / free), ",
+        "scale, roll = 1.0, ",
+        ("tests/unit/test_view_cone.py::test_what_was_filmed_is_never_slowed_down",),
+        "A person who turned far never does so again.",
+    ),
+    Mutation(
+        "view limits: render goes anywhere",
+        "avatar/infer/jobs.py",
+        "path if beyond else path.within(avatar.cone)",
+        "path",
+        ("tests/cli/test_render_views.py::test_a_view_beyond_the_limits_is_limited_and_said",),
+        "A video shows what was never filmed, without a word.",
+    ),
+    Mutation(
+        "view limits: the page goes anywhere",
+        "avatar/viewer/server.py",
+        "if not visitor.beyond:",
+        "if visitor.beyond:",
+        ("tests/unit/test_viewer_limits.py::test_a_page_is_stopped_softly_and_may_go_beyond",),
+        "The viewer shows what was never filmed, without a word.",
+    ),
+    Mutation(
         "viewer: no token",
         "avatar/viewer/door.py",
         "if not given or not hmac.compare_digest(",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from avatar.geometry.cameras import Camera
+from avatar.infer.view_cone import ViewCone
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from tests.person import person_info
@@ -26,6 +27,7 @@ class FakeAvatar:
     info: ClassVar = {"gaussians": 12}
     device = torch.device("cpu")
     frames_at_once = 1
+    cone = ViewCone.unknown()
 
     def __init__(self, run: Path, *_: object, **__: object) -> None:
         self.run = run

@@ -17,6 +17,7 @@ import zstandard
 from websockets.sync.client import connect
 
 from avatar.geometry.cameras import Camera
+from avatar.infer.view_cone import AZIMUTHS, ELEVATIONS, ViewCone
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.viewer.server import Viewer
@@ -32,6 +33,7 @@ class DrawnAvatar:
     fps, pivot = FPS, torch.tensor([0.0, 0.0, 60.0])
     info: ClassVar = {"gaussians": 12, "method": "drawn"}
     run = Path("no-run")
+    cone = ViewCone(azimuths=AZIMUTHS, elevations=ELEVATIONS, grid=np.ones((len(ELEVATIONS), len(AZIMUTHS))))
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         image = torch.full((camera.height, camera.width, 3), 40 + 200 * float(motion.arkit[index, INDEX["jawOpen"]]))

@@ -18,7 +18,7 @@ from avatar.paths import write_json
 
 GROUPS = {
     "say it differently": ("audio_track", "tts", "voice", "language", "speech", "words"),
-    "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style"),
+    "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("timeline", "print_timeline", "seed"),
     "replay the person's video": ("split", "drive", "person"),
@@ -36,7 +36,8 @@ class Config:
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The mp4 to write; default: named after the input, in the RUN folder."""
     camera: str | None = None
-    """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed."""
+    """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed. A view
+    that this avatar is not good for stops at its limit, and a line says so; see --beyond."""
     size: int | None = None
     """Longer side of the video in pixels; default: as trained."""
     frames: int | None = None
@@ -82,6 +83,7 @@ def main(config: Config) -> None:
     controls.write_timeline()
     audio = speaking.open(out)
     avatar = Avatar.load(run, config.baked, config.renderer, config.device, config.precision)
+    path = jobs.limited_path(avatar, path, controls.beyond, config.camera)
     camera = resize(avatar.camera, config.size)
     if config.split is not None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)

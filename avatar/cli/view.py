@@ -17,7 +17,7 @@ from avatar.device import DeviceName
 from avatar.infer.controls import Controls
 
 GROUPS = {
-    "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style"),
+    "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("words", "timeline", "print_timeline", "seed"),
     "page": ("host", "port"),

@@ -27,11 +27,12 @@ SHARED = "shared.safetensors"
 STREAMING = "streaming.safetensors"
 HEADMOTION = "headmotion.safetensors"
 BAKED = "baked.safetensors"
+VIEW_CONE = "view_cone.json"  # from where it looks right
 TRAINING = "training.json"  # the last that is written: the run is finished
 FILES = frozenset(
     (
         CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, TRACKING, MOTION, PERSONAL, SHARED, STREAMING, HEADMOTION, BAKED,
-        TRAINING,
+        VIEW_CONE, TRAINING,
     )
 )  # fmt: skip
 PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes

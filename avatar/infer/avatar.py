@@ -17,6 +17,7 @@ from avatar.data.run import MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.infer.view_cone import ViewCone
 from avatar.methods.base import Method, check_output
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
@@ -62,6 +63,7 @@ class Avatar:
         pivot: World point [3] inside the head; free view turns around it.
         info: Facts to print: ``method``, ``bytes`` on disk, and what the method counts.
         person: The person.json of the source.
+        cone: The directions from which it looks right; see :meth:`view`.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Avatar:
         self.fps = person.fps
         self.device = model.device
         self.pivot = model.pivot.cpu()
+        self.cone = ViewCone.of_run(run)
         self._on_device = OnDevice(self.device)
 
     @staticmethod
@@ -157,6 +160,19 @@ class Avatar:
         for block in checked_motion(self, plan.stream(chunks)):
             for index in range(len(block)):
                 yield self.render(view, block, index).cpu()
+
+    def view(self, azimuth: float, elevation: float = 0.0, zoom: float = 1.0, beyond: bool = False) -> Camera:
+        """The filming camera turned around the head, stopped where the avatar does not look right any more.
+
+        Args:
+            azimuth: Degrees; positive moves the camera to its right.
+            elevation: Degrees; positive moves the camera up.
+            zoom: Factor on the focal length.
+            beyond: Do not stop it. `cone` says how far is good.
+        """
+        if not beyond:
+            azimuth, elevation = self.cone.clamped(azimuth, elevation, softness=0.0)
+        return self.camera.orbit(self.pivot, azimuth, elevation, zoom)
 
     @property
     def frames_at_once(self) -> int:

@@ -1,9 +1,9 @@
-"""Where the camera is at each moment: fixed, circling, or moving through keyframes."""
+"""Where the camera is at each moment: fixed, circling, or moving through keyframes; and where it is stopped."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ from torch import Tensor
 from avatar.checks import number
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.infer.view_cone import Limits, ViewCone
 from avatar.paths import read_json
 
 ORBIT_AZIMUTH, ORBIT_ELEVATION, ORBIT_SECONDS = 20.0, 6.0, 8.0
+ORBIT_SHARE = 0.9  # of the way to the limits that an orbit goes at most
 LIMITS = {"azimuth": (-180.0, 180.0), "elevation": (-89.0, 89.0), "zoom": (0.1, 10.0)}
+CHECKED_TIMES = 257  # of a path of keyframes, to see whether it leaves a cone
 LATEST, NEAREST = 1e6, 1e-3  # seconds: of a keyframe, and between two
 _FIX = 'Give "orbit", "azimuth,elevation" or "azimuth,elevation,zoom" in degrees (15,-5 or 15,-5,1.2), or a .json file.'
 
@@ -29,12 +32,14 @@ class CameraPath:
     Attributes:
         times: Seconds, increasing. A single one means that the camera stands still.
         views: [len(times), 3] azimuth, elevation, zoom.
-        period: Seconds after which the path starts again, or None.
+        period: Seconds after which the path starts again, or None. Only an orbit does so.
+        limits: Views at which the path is stopped softly, or None.
     """
 
     times: Float[np.ndarray, " K"]
     views: Float[np.ndarray, "K 3"]
     period: float | None = None
+    limits: Limits | None = None
 
     @staticmethod
     def parse(text: str | None) -> CameraPath:
@@ -72,7 +77,27 @@ class CameraPath:
             clamped = min(max(time, self.times[0]), self.times[-1])
             view = PchipInterpolator(self.times, self.views, axis=0)(clamped)
         azimuth, elevation, zoom = (float(v) for v in view)
+        if self.limits is not None:
+            azimuth, elevation = self.limits.clamped(azimuth, elevation)
         return azimuth, elevation, zoom
+
+    def within(self, cone: ViewCone) -> CameraPath:
+        """This path with all views inside a cone; the same object where they are.
+
+        A fixed view stops at the border, an orbit is made to fit, and a path of keyframes stops softly.
+        """
+        limits = cone.limits()
+        if self.period is not None:
+            return _orbit(limits)
+        if len(self.times) == 1:
+            azimuth, elevation, zoom = self.at(0.0)
+            inside = limits.clamped(azimuth, elevation, softness=0.0)
+            return self if inside == (azimuth, elevation) else _fixed(*inside, zoom)
+        times = np.linspace(self.times[0], self.times[-1], CHECKED_TIMES)
+        views = [*map(self.at, times), *map(self.at, self.times)]
+        if all(limits.ratio(azimuth, elevation) <= 1 for azimuth, elevation, _ in views):
+            return self
+        return replace(self, limits=limits)
 
     def camera(self, source: Camera, pivot: Float[Tensor, 3], time: float) -> Camera:
         """The camera at second ``time``, turned around ``pivot`` ([3], world centimetres)."""
@@ -84,11 +109,16 @@ def _fixed(azimuth: float, elevation: float, zoom: float) -> CameraPath:
     return CameraPath(times=np.zeros(1), views=np.array([[azimuth, elevation, zoom]], float))
 
 
-def _orbit() -> CameraPath:
-    """A flat ellipse that starts in the filming camera's direction; dense enough to be one for the interpolation."""
+def _orbit(limits: Limits | None = None) -> CameraPath:
+    """A flat ellipse that starts in the filming camera's azimuth; dense enough to be one for the interpolation."""
+    left, right, height = ORBIT_AZIMUTH, ORBIT_AZIMUTH, ORBIT_ELEVATION
+    if limits is not None:
+        left, right = (min(side, ORBIT_SHARE * limit) for side, limit in ((left, limits.left), (right, limits.right)))
+        height = min(height, ORBIT_SHARE * limits.down, ORBIT_SHARE * limits.up)
+    middle, half = (right - left) / 2, (right + left) / 2
     times = np.linspace(0, ORBIT_SECONDS, 65)
-    phase = 2 * np.pi * times / ORBIT_SECONDS
-    views = np.stack([ORBIT_AZIMUTH * np.sin(phase), ORBIT_ELEVATION * np.sin(2 * phase) / 2, np.ones_like(phase)], -1)
+    phase = 2 * np.pi * times / ORBIT_SECONDS + math.asin(-middle / half)
+    views = np.stack([middle + half * np.sin(phase), height * np.sin(2 * phase) / 2, np.ones_like(phase)], -1)
     return CameraPath(times=times, views=views, period=ORBIT_SECONDS)
 
 

@@ -63,6 +63,9 @@ class Controls:
     """JSON of controls over time; see --print-timeline. Options are added to it."""
     print_timeline: Path | None = None
     """Write the controls in effect as such a JSON, to start from."""
+    beyond: bool = False
+    """Go beyond the view limits: camera and head turn as far as asked, however it looks. By default both stop softly
+    where the avatar was not filmed. The person's own head motion stays as it is."""
     seed: int = 0
     """Chooses the loop of head motion, or what is generated, and the times of blinks."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from avatar import log
 from avatar.data.outputs import check_output, refuse_to_overwrite
 from avatar.environment import environment
 from avatar.errors import AvatarError
@@ -89,6 +90,29 @@ def speech_job(avatar: Avatar, controls: Controls, audio: AudioFile | None, path
         motions=planned.stream(audio or ()), frames=planned.frames, audio=None if audio is None else audio.path,
         audio_start=planned.audio_start, audio_track=None if audio is None else audio.track,
     )  # fmt: skip
+
+
+def limited_path(avatar: Avatar, path: CameraPath, beyond: bool, asked: str | None) -> CameraPath:
+    """Keep a camera path within the views of an avatar that are good, and say so where that changes it.
+
+    Args:
+        avatar: The avatar.
+        path: The path as asked for.
+        beyond: Leave it as it is.
+        asked: The text of ``--camera``.
+    """
+    limited = path if beyond else path.within(avatar.cone)
+    if limited is not path and path.period is None:
+        good = f"this avatar is good from {avatar.cone.limits().text}"
+        if not avatar.cone.measured:
+            good = "how far this avatar can be turned was not measured"
+        if len(path.times) == 1:
+            azimuth, elevation, _ = limited.at(0.0)
+            said = f"The view {asked} was limited to {azimuth:.0f},{elevation:.0f}: {good}."
+        else:
+            said = f"The camera path {asked} was limited: {good}."
+        log.warn(f"{said} --beyond renders it all the same.")
+    return limited
 
 
 def record(avatar: Avatar, camera: Camera, timing: Timing, baked: bool) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from avatar import log
 from avatar.data.run import HEADMOTION, MOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
 from avatar.infer.controls import Controls
 from avatar.infer.sources import read_motion
+from avatar.infer.view_cone import ViewCone
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
@@ -33,6 +35,7 @@ from avatar.motion.timeline import READERS, Span
 if TYPE_CHECKING:
     from avatar.headmotion.generator import GeneratorStream, MotionGenerator
 
+TOLD_DEGREES = 1.0  # change of a head turn from which a message says that it is limited
 IDLE_POSE = 0.6  # somebody who waits moves less than somebody who talks
 
 CameraAt = Callable[[float], Tensor]  # second of the video -> position in the world [3]
@@ -52,11 +55,12 @@ class Person(Protocol):
 
 
 class PersonMotion(NamedTuple):
-    """The training part of a person's motion, its segments without a cut, and its statistics."""
+    """The training part of a person's motion, its segments without a cut, its statistics, and the view limits."""
 
     track: Motion
     segments: list[tuple[int, int]]
     stats: MotionStats
+    cone: ViewCone
 
     @staticmethod
     def of(avatar: Person) -> PersonMotion:
@@ -64,7 +68,8 @@ class PersonMotion(NamedTuple):
         if (known := _people.get(avatar)) is None:
             track = Motion.load(avatar.run / MOTION)
             segments = [(a, min(b, len(track))) for a, b in avatar.person.segments if a < len(track)]
-            known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments))
+            cone = ViewCone.of_run(avatar.run)
+            known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments), cone)
         return known
 
 
@@ -187,7 +192,7 @@ class MotionLayers:
         base: Head motion under the lips; None: the lips come with a whole motion.
         sources: Every head motion that is read, ``base`` included.
         pose_edits: Edits before the idle motion: pose and its scale.
-        face_edits: Edits after it: style, lips, emotions, blinks, gaze.
+        face_edits: Edits after it: style, limit of the head's turns, lips, emotions, blinks, gaze.
         idle: What waiting adds.
     """
 
@@ -283,6 +288,8 @@ def build_layers(
     if controls.style is not None:
         style = MotionStats.of(read_motion(controls.style, person.stats))
         face_edits.append(lambda block, _: restyle(block, person.stats, style))
+    if not controls.beyond:
+        face_edits.append(HeadLimit(person.cone))  # before the gaze, which follows the head
     face_edits += [layers["lip-scale"], *_emotions(spans, person.stats, controls.emotion_limit)]
     face_edits += [layers["blink"], layers["gaze"]]
     return MotionLayers(
@@ -290,6 +297,27 @@ def build_layers(
         face_edits=_wanted(face_edits),
         idle=lambda block, seconds: breathe(scale_pose(block, IDLE_POSE, person.stats), seconds),
     )  # fmt: skip
+
+
+class HeadLimit:
+    """Stop turns of the head softly where it was not filmed, and say so once.
+
+    Args:
+        cone: View limits of the avatar. Within them, and where it was filmed, nothing changes.
+    """
+
+    def __init__(self, cone: ViewCone) -> None:
+        self._cone, self._said = cone, False
+
+    def __call__(self, block: Motion, seconds: Float[Tensor, " T"]) -> Motion:
+        limited, change = self._cone.limit_head(block)
+        if change >= TOLD_DEGREES and self._cone.head is not None and not self._said:
+            self._said = True
+            log.warn(
+                f"The head motion goes further than this avatar is good for: it is limited to {self._cone.head.text}. "
+                "--beyond shows it all the same."
+            )
+        return limited
 
 
 def joined(a: Motion, b: Motion) -> Motion:

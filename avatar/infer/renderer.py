@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.geometry.cameras import Camera
+from avatar.infer.view_cone import ViewCone
 from avatar.motion import Motion
 
 
@@ -22,6 +23,7 @@ class Renderer(Protocol):
         pivot: World point [3] inside the head, on the CPU; free view turns around it.
         device: Where it renders.
         info: Facts to print: ``method``, ``bytes`` and what the method counts.
+        cone: The directions from which it looks right.
     """
 
     @property
@@ -38,6 +40,9 @@ class Renderer(Protocol):
 
     @property
     def info(self) -> Mapping[str, Any]: ...
+
+    @property
+    def cone(self) -> ViewCone: ...
 
     def render(
         self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None

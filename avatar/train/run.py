@@ -22,6 +22,7 @@ from avatar.data.run import (
     PERSON,
     TRACKING,
     TRAINING,
+    VIEW_CONE,
     RunInfo,
 )  # fmt: skip
 from avatar.device import choose_device, training_threads
@@ -66,6 +67,8 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     """Fill a RUN folder that nobody else writes to."""
     import torch
 
+    from avatar.infer.view_measure import measure_cone
+    from avatar.motion import Motion
     from avatar.train.trainer import Trainer
 
     folder = open_run(config)
@@ -90,13 +93,16 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     keep = config.prior is not None
     train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
     train_headmotion(data, folder, seed=config.seed)
+    cone = measure_cone(trainer.model, data.camera, Motion.load(folder / MOTION))
+    cone.write(folder / VIEW_CONE)
     write_json(folder / TRAINING, summary | ({} if held_out is None else {yaw.KEY: held_out.to_json()}))
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
         f"{counts}. Head poses were corrected by "
         f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
-        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
+        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after. "
+        f"Views are good from {cone.limits().text}."
     )
 
 

@@ -19,6 +19,7 @@ from avatar.geometry.se3 import quat_to_matrix
 from avatar.infer.controls import Controls
 from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
+from avatar.infer.view_cone import SOFTNESS, turned, view_of
 from avatar.motion import Motion
 from avatar.viewer.controls import apply_controls
 from avatar.viewer.door import Door, current_connection, unprinted
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
 
 METRES = 0.01  # viser's orbit controls feel right when a head is a quarter of a unit, not 25
+SLACK = 0.02  # share of the way to the view limits by which the page's camera may pass where it stops
 BORDER = 20  # grey level of the bars beside the image
 LONGEST_SIDE = 4096  # pixels of an image with its bars
 
@@ -123,22 +125,46 @@ class Viewer:
     def _show(self, visitor: Visitor) -> bool:
         view, (motion, index), sliders = visitor.client.camera, visitor.now(), visitor.sliders
         aspect = view.image_width / view.image_height
-        key = (id(motion), index, sliders, tuple(view.wxyz), tuple(view.position), view.fov, aspect)
+        key = (id(motion), index, sliders, visitor.beyond, tuple(view.wxyz), tuple(view.position), view.fov, aspect)
         if visitor.shown == key:
             return False
         visitor.shown = key  # whatever becomes of it
         began = time.perf_counter()
         frame = apply_controls(motion[index : index + 1], **vars(sliders))
         camera = client_camera(self.camera, view.wxyz, view.position / METRES, view.fov, aspect)
+        if not visitor.beyond:
+            frame, _ = self.avatar.cone.limit_head(frame)
+            camera = self._held(visitor, camera)
+        azimuth, elevation = view_of(camera, self.avatar.pivot)
         image = self.avatar.render(camera, frame, 0).cpu().numpy()
         if not visitor.here:  # left meanwhile
             return False
         visitor.client.scene.set_background_image(letterbox(image, aspect), format="jpeg", jpeg_quality=88)
+        visitor.point(azimuth, elevation)
         self._seconds = 0.9 * self._seconds + 0.1 * (time.perf_counter() - began)
         visitor.images += 1
         if visitor.images % 25 == 0:
             visitor.status.content = f"{counts_text(self.avatar.info)}, {1 / self._seconds:.0f} images/s"
         return True
+
+    def _held(self, visitor: Visitor, camera: Camera) -> Camera:
+        """The camera stopped softly at the view limits.
+
+        The page's own camera is held where asking for more changes nothing, so that dragging back acts at once.
+        """
+        limits, pivot = self.avatar.cone.limits(), self.avatar.pivot
+        view = view_of(camera, pivot)
+        ratio = limits.ratio(*view)
+        visitor.arrived = visitor.arrived or ratio <= 1
+        if visitor.arrived and ratio > 1 + SOFTNESS + SLACK:
+            share = (1 + SOFTNESS) / ratio
+            back = turned(camera, pivot, (view[0] * share, view[1] * share))
+            turn = back.viewmat[:3, :3].T @ camera.viewmat[:3, :3]
+            aim = torch.tensor(visitor.client.camera.look_at / METRES, dtype=torch.float32)
+            target = pivot + turn @ (aim - pivot)
+            visitor.look(back.position.double().numpy() * METRES, target.double().numpy() * METRES)
+        held = limits.clamped(*view)
+        return camera if held == view else turned(camera, pivot, held)
 
     def serve(self) -> None:
         """Render until :meth:`stop` is called."""

@@ -26,6 +26,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.emotion import EMOTIONS
 from avatar.viewer.controls import Sliders
+from avatar.viewer.dial import BEYOND, dial
 from avatar.viewer.messages import CheckedConnection
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Viewed(Protocol):
     """What a page looks at: the part of `avatar.viewer.server.Viewer` that it uses.
 
     Attributes:
-        avatar: What is shown, with ``info``.
+        avatar: What is shown, with ``info`` and ``cone``.
         rest: The frame that is shown while nothing is spoken.
         speak: Turns audio into motion; None where the avatar cannot be driven by audio.
         controls: Those of the command line.
@@ -90,6 +91,7 @@ class Visitor:
         self.client, self._connection, self._viewer = client, connection, viewer
         self.shown: tuple[Any, ...] = ()
         self.images = 0
+        self.arrived = False  # at the filming camera's place; a page first looks from a place of viser's own
         self._spoken: Motion | None = None
         self._began = 0.0
         self._turn = 0  # counts orders to speak or to stop
@@ -108,6 +110,11 @@ class Visitor:
     def sliders(self) -> Sliders:
         """Where the sliders stand; a page may send any number."""
         return Sliders(**{name: self._number(name, *RANGES[name]) for name in RANGES})
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the page may look beyond the view limits."""
+        return self._fields["beyond"].value is True
 
     @property
     def controls(self) -> Controls:
@@ -140,6 +147,8 @@ class Visitor:
                 for name in names:
                     label = name.capitalize() if folder == "Face" else f"{name.capitalize()} (degrees)"
                     fields[name] = gui.add_slider(label, *RANGES[name], step, 0.0)
+        fields["beyond"] = gui.add_checkbox(BEYOND, self._viewer.controls.beyond)
+        self._dial = gui.add_html(dial(self._viewer.avatar.cone, 0, 0))
         gui.add_button("Reset sliders and view").on_click(lambda _: self.reset())
         with gui.add_folder("Speech"):
             if self._viewer.speak is None:
@@ -161,14 +170,24 @@ class Visitor:
         if self.here:
             self._message.content = sentence
 
+    def point(self, azimuth: float, elevation: float) -> None:
+        """Move the dot of the dial to the view that is shown, degrees."""
+        content = dial(self._viewer.avatar.cone, azimuth, elevation)
+        if self._dial.content != content:
+            self._dial.content = content
+
+    def look(self, position: np.ndarray, look_at: np.ndarray) -> None:
+        """Move the page's camera; world points [3] in its units."""
+        camera = self.client.camera
+        camera.position = position
+        camera.look_at = look_at
+
     def reset(self) -> None:
         """Set all sliders to zero and the camera to the one that filmed."""
         for name in RANGES:
             self._fields[name].value = 0.0
-        camera = self.client.camera
-        camera.position = np.zeros(3)
-        camera.look_at = self._viewer.head
-        camera.up_direction = np.array([0.0, -1.0, 0.0])
+        self.look(np.zeros(3), self._viewer.head)
+        self.client.camera.up_direction = np.array([0.0, -1.0, 0.0])
 
     def _uploaded(self, file: viser.UploadedFile) -> None:
         content, file.content = file.content, b""  # viser would keep it
@@ -216,7 +235,8 @@ class Visitor:
         blocks = []
         self.tell(f"Listening to {name} ...")
         with self._viewer.one_at_a_time:
-            for block in speak(samples, self.controls):
+            # Limits are set when a frame is shown, so that the page can change its mind.
+            for block in speak(samples, replace(self.controls, beyond=True)):
                 if turn != self._turn or not self.here:
                     self.tell("")
                     return

@@ -14,6 +14,7 @@ from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
+from avatar.infer.view_cone import ViewCone
 from avatar.io.checkpoint import load_tensors, save_tensors
 from avatar.methods import registry as methods
 from avatar.methods.base import TrainCallback
@@ -88,6 +89,7 @@ def test_a_method_of_one_file_goes_through_every_command(person, tmp_path, monke
     assert expected.keys() == got.keys() and all(torch.equal(expected[key], got[key]) for key in expected)
     video = tmp_path / "said.mp4"
     motion = str(run / "motion.safetensors")
+    assert ViewCone.of_run(run).measured
     assert main(["render", str(run), "--motion", motion, "--frames", "3", "--out", str(video), "--device", "cpu"]) == 0
     assert video.stat().st_size > 500
     record = tmp_path / "metrics.json"
