@@ -38,7 +38,7 @@ class Config:
     camera: str | None = None
     """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed."""
     size: int | None = None
-    """Longer side of the video in pixels; default: as trained."""
+    """Longer side of the video in pixels; default: as prepared (see `avatar prepare --frame`)."""
     frames: int | None = None
     """Stop after this many frames."""
     split: Literal["test", "train"] | None = None
@@ -82,7 +82,7 @@ def main(config: Config) -> None:
     controls.write_timeline()
     audio = speaking.open(out)
     avatar = Avatar.load(run, config.baked, config.renderer, config.device, config.precision)
-    camera = resize(avatar.camera, config.size)
+    camera = resize(avatar.view_camera, config.size)
     if config.split is not None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)
     else:

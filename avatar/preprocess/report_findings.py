@@ -46,7 +46,6 @@ class Measurements:
 
     Attributes:
         fps: Frames per second.
-        size: Side of the frames in pixels.
         segments: Runs without a cut.
         test_start: The first held-out frame.
         found: bool [T], whether there is a face.
@@ -64,7 +63,6 @@ class Measurements:
     """
 
     fps: float
-    size: int
     segments: Segments
     test_start: int
     found: np.ndarray
@@ -101,7 +99,7 @@ def measure(ctx: StageContext) -> Measurements:
     if ingest.has_audio:
         loudness, clipped = frame_loudness(person.audio_path, ingest.num_frames, ingest.fps)
     return Measurements(
-        fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
+        fps=ingest.fps, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
         found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
         covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(),
         residual=person.residual(frames), raw_pose=person.raw_pose(frames), opening=mouth_opening(landmarks) / height,

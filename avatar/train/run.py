@@ -192,6 +192,9 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     if earlier := parts_before(folder):
         place["earlier"] = earlier
     write_json(folder / ENVIRONMENT, place)
+    if (background := data.whole_background_path) is not None:
+        with atomic_file(folder / BACKGROUND) as temporary:
+            shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
 
 
