@@ -12,6 +12,7 @@ import tomli_w
 
 from avatar import log
 from avatar.data.run import (
+    BACKGROUND,
     CHECKPOINT,
     COMMAND,
     CONFIG,
