@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -120,7 +120,8 @@ class PersonInfo:
             return self.source_camera()
         scale = view.scale
         cx, cy = camera.cx * scale + view.x, camera.cy * scale + view.y
-        return Camera.source(camera.focal * scale, cx, cy, view.width, view.height)
+        filming = Camera.source(camera.focal * scale, cx, cy, view.width, view.height)
+        return replace(filming, enlarged=scale)
 
     @staticmethod
     def read(path: Path) -> PersonInfo:
