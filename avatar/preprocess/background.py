@@ -35,6 +35,7 @@ FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
 CLEAR = 0.95  # share of background from which a pixel counts as background ...
 MARGIN = 0.015  # ... this far, in frame sides, from anything that is not
+NEAR_MARGIN = 0.006  # ... where rendering shows a whole frame, in which a wide blurred edge would be seen
 SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
@@ -75,7 +76,8 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
     warps, wide_size, offset = enlarge(warps, size)
     faces = np.flatnonzero(ctx.person.valid(ctx.frames)[:known])
     frames = spread(faces if len(faces) else np.arange(known), FRAMES)
-    background, seen = build_background(part_of(ctx), frames, warps, wide_size)
+    look = part_of(ctx, MARGIN if ingest.frame is None else NEAR_MARGIN)
+    background, seen = build_background(look, frames, warps, wide_size)
     left, top = offset
     central = slice(top, top + size[1]), slice(left, left + size[0])
     write_png(out / stored.IMAGE, background[central])
@@ -311,13 +313,13 @@ def enlarge(warps: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple
 # --- image -------------------------------------------------------------------------------------------------------
 
 
-def part_of(ctx: StageContext) -> Look:
+def part_of(ctx: StageContext, margin: float) -> Look:
     """Read a stored frame, and where it clearly shows background."""
 
     def look(index: int) -> tuple[np.ndarray, np.ndarray]:
         image = ctx.person.frame(index)
         mask = ctx.person.masks(index, (image.shape[1], image.shape[0]))["background"]
-        return image, shrink(mask > CLEAR, MARGIN)
+        return image, shrink(mask > CLEAR, margin)
 
     return look
 
@@ -331,7 +333,8 @@ def whole_of(ctx: StageContext, view: FrameView) -> Look:
     def look(index: int) -> tuple[np.ndarray, np.ndarray]:
         clear = np.ones((view.height, view.width), bool)
         part = clear[top : top + size[1], left : left + size[0]]
-        part[:] = shrink(ctx.person.masks(index, size)["background"] > CLEAR, MARGIN)[: part.shape[0], : part.shape[1]]
+        seen = shrink(ctx.person.masks(index, size)["background"] > CLEAR, NEAR_MARGIN)
+        part[:] = seen[: part.shape[0], : part.shape[1]]
         return ctx.person.whole_frame(index), clear
 
     return look
