@@ -309,7 +309,13 @@ class PersonFolder:
 
         ingest, segments = self.result(IngestResult), self.result(TrackResult).segments
         keyframes = self.result(ParseResult).keyframes
-        return MaskReader(self.stage("parse") / "masks", keyframes, segments, (ingest.width, ingest.height), self.landmarks(mapped=True))
+        return MaskReader(
+            self.stage("parse") / "masks",
+            keyframes,
+            segments,
+            (ingest.width, ingest.height),
+            self.landmarks(mapped=True),
+        )
 
     def masks(self, index: int, size: int | tuple[int, int]) -> dict[str, np.ndarray]:
         """Soft masks of one frame; see :meth:`avatar.data.masks.MaskReader.masks`."""

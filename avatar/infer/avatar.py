@@ -193,7 +193,9 @@ class Avatar:
         if view is None:
             return None
         path, size = self.run / BACKGROUND, (camera.width, camera.height)
-        image = read_rgb(path, f"Copy it from the PERSON folder (background/{WHOLE}{IMAGE}), or train the avatar again.")
+        image = read_rgb(
+            path, f"Copy it from the PERSON folder (background/{WHOLE}{IMAGE}), or train the avatar again."
+        )
         if image.shape[1::-1] != (view.width, view.height):
             raise AvatarError(
                 f"{path} has {image.shape[1]}x{image.shape[0]} pixels, {self.run / PERSON} says "

@@ -35,7 +35,7 @@ FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
 CLEAR = 0.95  # share of background from which a pixel counts as background ...
 MARGIN = 0.015  # ... this far, in frame sides, from anything that is not
-NEAR_MARGIN = 0.006  # ... where rendering shows a whole frame, in which a wide blurred edge would be seen
+NEAR_MARGIN = 0.01  # ... where rendering shows a whole frame, in which a wide blurred edge would be seen
 SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
@@ -102,9 +102,9 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
 
 
 def frames_with_face(ctx: StageContext, some: Sequence[int], known: int) -> np.ndarray:
-    """Choose of ``some`` frames those that are not held out and show the face; all that are not held out where none do.
+    """Choose of ``some`` frames those that are not held out and show the face.
 
-    The first of all where every one is held out.
+    All that are not held out where none shows it, and the first of all where every one is held out.
     """
     allowed = [index for index in some if index < known] or [some[0]]
     valid = ctx.person.valid(ctx.frames)

@@ -78,11 +78,11 @@ def frame_person(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> F
     frame_size = round(frame.width * reduced), round(frame.height * reduced)
     return Framing(
         crop=crop, size=size, frame=frame, frame_size=frame_size,
-        treatments=told(config, frame, frame_size, crop, size, face.height),
+        treatments=frame_treatments(config, frame, frame_size, crop, size, face.height),
     )  # fmt: skip
 
 
-def told(
+def frame_treatments(
     config: PrepareConfig, frame: Rect, frame_size: tuple[int, int], crop: Rect, size: tuple[int, int], face: float
 ) -> tuple[Treatment, ...]:
     """Say what is trained at which size, and warn where the face becomes small.
@@ -127,15 +127,22 @@ def bust(info: VideoInfo, face: LearnedFace) -> Rect:
 
 
 def face_way(face: LearnedFace) -> tuple[float, float, float, float]:
-    """Box around the face over the whole video, rare outliers left out: x0, y0, x1, y1 in pixels of the source."""
+    """Compute the box around the face over the whole video, without rare outliers.
+
+    Returns:
+        x0, y0, x1, y1 in pixels of the source.
+    """
     low, high = np.percentile(face.boxes[:, :2], 2, axis=0), np.percentile(face.boxes[:, 2:], 98, axis=0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def person_box(info: VideoInfo, frame: Rect, face: LearnedFace) -> tuple[float, float, float, float]:
-    """Find the box around the person in all of the video, within ``frame``: x0, y0, x1, y1 in pixels of the source.
+    """Find the box around the person over the whole video, within ``frame``.
 
     Without the segmenter it is guessed: as wide as shoulders and arms, down to the lower edge.
+
+    Returns:
+        x0, y0, x1, y1 in pixels of the source.
     """
     from avatar.preprocess.parse import open_parser, square
 
@@ -177,9 +184,7 @@ def person_mask(share: np.ndarray, frame: Rect, face: LearnedFace) -> np.ndarray
     return np.isin(labels, hers[hers > 0])
 
 
-def blocks(
-    box: tuple[float, float, float, float], frame: Rect, face: float, size: int
-) -> tuple[Rect, tuple[int, int]]:
+def blocks(box: tuple[float, float, float, float], frame: Rect, face: float, size: int) -> tuple[Rect, tuple[int, int]]:
     """Choose the trained part around a box, and the width and height at which it is stored.
 
     Both sides are multiples of 16 pixels, and of one whole number of source pixels: so the scale is the same across

@@ -38,6 +38,7 @@ FULL_SCALE = 32700 / 32768  # from here on samples count as clipped
 MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
+LEAVES_SHARE = 0.02  # of the frames in which the person may reach out of the trained part without a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +279,17 @@ def judge_sync(sync: SyncResult, fps: float) -> list[Finding]:
         return []
     level: Level = "good" if sync.given or not sync.audio_delay_s else "note"
     return [Finding(level=level if sync.trusted else "bad", text=describe(sync, fps))]
+
+
+def judge_frame(leaves: float) -> list[Finding]:
+    """Say where the person reaches out of the part that is trained, given the share of such frames."""
+    if leaves <= LEAVES_SHARE:
+        return []
+    text = (
+        f"The person reaches out of the trained part in {leaves:.0%} of the frames, such as with a hand: what is outside "
+        "is not shown. --frame head shows less, calmer hands help."
+    )
+    return [Finding(level="note" if leaves < 0.1 else "bad", text=text)]
 
 
 def soft_frames(data: Measurements) -> np.ndarray:

@@ -98,7 +98,7 @@ def chosen_face(ingest: IngestResult) -> Place | None:
 
 
 def head_window(ingest: IngestResult) -> tuple[int, int, int, int]:
-    """Where the face is looked for in the stored frames, x0, y0, x1, y1: a small face escapes in a large image."""
+    """Compute where in the stored frames the face is looked for, x0, y0, x1, y1; elsewhere a small one escapes."""
     if ingest.head is None:
         return 0, 0, ingest.width, ingest.height
     x, y, side = ingest.head

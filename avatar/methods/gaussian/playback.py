@@ -50,7 +50,13 @@ class CpuFrames:
         """Draw one frame, uint8 RGB [H, W, 3]; arguments as for `Method.draw`."""
         model = self._model
         radii, means2d, depths, conics, opacities, colors = animate_gaussians(
-            self._gaussians, self._frame(motion, index), camera.viewmat, camera.K, camera.width, camera.height, camera.eps2d
+            self._gaussians,
+            self._frame(motion, index),
+            camera.viewmat,
+            camera.K,
+            camera.width,
+            camera.height,
+            camera.eps2d,
         )
         width, height = camera.width, camera.height
         if background is not None and background.shape[:2] == (height, width):

@@ -79,7 +79,13 @@ def project(splats: Splats, camera: Camera, backend: RendererName = "native") ->
     """Project Gaussians into the image plane of a camera."""
     return Projected(
         *renderer(backend).project_gaussians(
-            splats.means, splats.quats, splats.scales, camera.viewmat, camera.K, camera.width, camera.height,
+            splats.means,
+            splats.quats,
+            splats.scales,
+            camera.viewmat,
+            camera.K,
+            camera.width,
+            camera.height,
             camera.eps2d,
         )  # fmt: skip
     )
