@@ -31,8 +31,8 @@ BAKED = "baked.safetensors"
 TRAINING = "training.json"  # the last that is written: the run is finished
 FILES = frozenset(
     (
-        CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING, HEADMOTION, BAKED,
-        TRAINING,
+        CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING,
+        HEADMOTION, BAKED, TRAINING,
     )
 )  # fmt: skip
 PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.backends import RendererName
-from avatar.data.person import PersonInfo
 from avatar.data.background import IMAGE, WHOLE
+from avatar.data.person import PersonInfo
 from avatar.data.run import BACKGROUND, MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError

@@ -185,9 +185,9 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     written, whole = write_frames(info, framing, out)
     return IngestResult(
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
-        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=tuple(framing.crop),
+        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=framing.crop,
         width=framing.size[0], height=framing.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
-        frame=None if framing.frame is None else tuple(framing.frame), frame_size=framing.frame_size, whole=whole,
+        frame=framing.frame, frame_size=framing.frame_size, whole=whole,
         face_height=round(face.height, 1), test_start=test_start, face=face.place,
         recording=[*info.treatments, *heard, *face.treatments, *framing.treatments],
     )  # fmt: skip

@@ -82,7 +82,7 @@ def test_a_face_that_becomes_small_is_said_and_a_smaller_one_refused(caplog: pyt
     sizes = (frame, (1920, 1080), Rect(0, 0, 1020, 1080), (510, 540))
     assert [t.kind for t in framing.frame_treatments(FULL, *sizes, face=250)] == ["frame"]
     assert [t.kind for t in framing.frame_treatments(FULL, *sizes, face=180)] == ["frame", "small-face"]
-    with pytest.raises(AvatarError, match="60 pixels high.*--frame bust or --frame head, or a larger --size"):
+    with pytest.raises(AvatarError, match=r"60 pixels high.*--frame bust or --frame head, or a larger --size"):
         framing.frame_treatments(FULL, *sizes, face=120)
 
 
