@@ -286,8 +286,8 @@ def judge_frame(leaves: float) -> list[Finding]:
     if leaves <= LEAVES_SHARE:
         return []
     text = (
-        f"The person reaches out of the trained part in {leaves:.0%} of the frames, such as with a hand; what is "
-        "outside is not shown. --frame head shows less, and calmer hands help."
+        f"The person reaches out of the trained part in {leaves:.0%} of the frames, with a hand, or because something "
+        "behind was taken for clothes; what is outside is shown as background."
     )
     return [Finding(level="note" if leaves < 0.1 else "bad", text=text)]
 
