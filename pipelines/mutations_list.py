@@ -858,6 +858,22 @@ PICTURES = (
         "A turned avatar is torn into needles.",
     ),
     Mutation(
+        "whole frame without its placement",
+        "avatar/data/person.py",
+        "cx, cy = camera.cx * scale + view.x, camera.cy * scale + view.y",
+        "cx, cy = camera.cx * scale, camera.cy * scale",
+        ("tests/unit/test_framing.py::test_the_placement_comes_back_and_the_two_cameras_agree",),
+        "The person stands beside the place where she was filmed.",
+    ),
+    Mutation(
+        "enlarged frames with gaps between Gaussians",
+        "avatar/geometry/cameras.py",
+        "return EPS2D * max(1.0, self.enlarged) ** 2",
+        "return EPS2D",
+        ("tests/unit/test_framing.py::test_the_placement_comes_back_and_the_two_cameras_agree",),
+        "Eyes and brows of a large frame are speckled.",
+    ),
+    Mutation(
         "background of a moving camera",
         "avatar/methods/gaussian/playback.py",
         "behind = background[y0:y1, x0:x1].float() / 255",
