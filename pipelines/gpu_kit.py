@@ -188,6 +188,7 @@ def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
     from avatar.io import video
     from avatar.paths import file_sha256
     from avatar.preprocess import ingest
+    from avatar.preprocess.framing import Framing, Rect
 
     with tarfile.open(kit / "persons" / f"{person['name']}.tar.xz") as tar:
         tar.extractall(out, filter="data")
@@ -198,8 +199,12 @@ def unpack_person(person: dict[str, Any], kit: Path, out: Path) -> bool:
         return True
     result = PersonFolder(out).result(IngestResult)
     info = video.read_info(kit / "persons" / person["video"])
-    (out / "ingest" / "frames").mkdir(parents=True)
-    ingest.write_frames(info, ingest.Crop(*result.crop), result.size, out / "ingest" / "frames")
+    (out / "ingest").mkdir(exist_ok=True)
+    framing = Framing(
+        crop=Rect(*result.crop), size=(result.width, result.height),
+        frame=None if result.frame is None else Rect(*result.frame), frame_size=result.frame_size,
+    )  # fmt: skip
+    ingest.write_frames(info, framing, out / "ingest")
     if result.has_audio:
         ingest.write_audio(info, out / "ingest" / "audio.wav")
     return all(file_sha256(out / "ingest" / "frames" / name) == sha for name, sha in person["frames"].items())

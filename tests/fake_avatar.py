@@ -22,7 +22,7 @@ class FakeAvatar:
     """Shows the jaw as brightness; its run folder is real."""
 
     fps, pivot = FPS, torch.tensor([0.0, 0.0, 50.0])
-    camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
+    camera = view_camera = Camera.source(100.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 
     info: ClassVar = {"gaussians": 12}
     device = torch.device("cpu")
@@ -36,6 +36,9 @@ class FakeAvatar:
 
     def coverage(self, motion: Motion, index: int) -> float:
         return 1.0
+
+    def view_background(self, camera: Camera) -> None:
+        return None
 
     def render(self, camera: Camera, motion: Motion, index: int, background=None) -> torch.Tensor:
         self.views.append(camera)

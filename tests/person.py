@@ -47,7 +47,9 @@ def person_info(**changes: Any) -> PersonInfo:
 
 def ingest_result(**changes: Any) -> IngestResult:
     """What the stage `ingest` says about somebody; the fields that matter to a test are given."""
-    usual = {"size": 96, "fps": 25.0, "num_frames": 100, "source_size": (96, 96), "crop": (0, 0, 96)}
+    usual: dict[str, Any] = {
+        "width": 96, "height": 96, "fps": 25.0, "num_frames": 100, "source_size": (96, 96), "crop": (0, 0, 96, 96)
+    }  # fmt: skip
     return IngestResult(**usual | changes)
 
 
@@ -91,7 +93,7 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     tone = 0.2 * np.sin(2 * np.pi * 220 * np.arange(int(16000 * frames / fps)) / 16000)
     write_wav(folder / "ingest/audio.wav", tone.astype(np.float32))
     results: tuple[StageResult, ...] = (
-        ingest_result(size=size, fps=fps, num_frames=frames),
+        ingest_result(width=size, height=size, crop=(0, 0, size, size), fps=fps, num_frames=frames),
         TrackResult(segments=[(0, frames)]),
         ParseResult(keyframes=list(range(frames)), method="drawn"),
     )
@@ -99,7 +101,8 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
         write_result(folder, result)
     person_info(
         width=size, height=size, fps=fps, num_frames=frames, test_start=int(frames * 0.9), segments=((0, frames),),
-        camera=Intrinsics(focal=camera.focal, cx=camera.cx, cy=camera.cy), source="drawn", crop=(0, 0, size),
+        camera=Intrinsics(focal=camera.focal, cx=camera.cx, cy=camera.cy), source="drawn",
+        crop=(0, 0, size, size),
     ).write(folder / "person.json")  # fmt: skip
     return folder
 

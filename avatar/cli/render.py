@@ -39,7 +39,7 @@ class Config:
     """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed. A view
     that this avatar is not good for stops at its limit, and a line says so; see --beyond."""
     size: int | None = None
-    """Longer side of the video in pixels; default: as trained."""
+    """Longer side of the video in pixels; default: as prepared (see `avatar prepare --frame`)."""
     frames: int | None = None
     """Stop after this many frames."""
     split: Literal["test", "train"] | None = None
@@ -84,7 +84,7 @@ def main(config: Config) -> None:
     audio = speaking.open(out)
     avatar = Avatar.load(run, config.baked, config.renderer, config.device, config.precision)
     path = jobs.limited_path(avatar, path, controls.beyond, config.camera)
-    camera = resize(avatar.camera, config.size)
+    camera = resize(avatar.view_camera, config.size)
     if config.split is not None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)
     else:

@@ -15,6 +15,7 @@ IMAGE = "background.png"  # as the camera sees it at rest
 WIDE = "wide.png"  # with a border around it, where the camera moves
 WARP = "warp.npy"
 COVERAGE = "coverage.png"  # where the background was seen at all
+WHOLE = "whole_"  # before these names: the same of the whole frame that rendering shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +31,22 @@ class Background:
     warp: np.ndarray | None
 
     @staticmethod
-    def read(folder: Path, frames: int | None = None) -> Background:
+    def read(folder: Path, frames: int | None = None, *, whole: bool = False) -> Background:
         """Read the folder of the stage `background`.
 
         Args:
             folder: The folder.
             frames: Number of frames expected, where it is known.
+            whole: That of the whole frame, of which the stored frames are a part.
 
         Raises:
             AvatarError: A file is missing or damaged, or belongs to another number of frames.
         """
+        part = WHOLE if whole else ""
         moving = (folder / WARP).is_file()
         return Background(
-            image=read_rgb(folder / (WIDE if moving else IMAGE), REDO),
-            warp=load_array(folder / WARP, f"{'T' if frames is None else frames} 2 3") if moving else None,
+            image=read_rgb(folder / (part + (WIDE if moving else IMAGE)), REDO),
+            warp=load_array(folder / (part + WARP), f"{'T' if frames is None else frames} 2 3") if moving else None,
         )
 
     def frame(self, index: int, width: int, height: int) -> np.ndarray:

@@ -115,6 +115,22 @@ class PersonDataset:
         """The background behind the person in frame ``index``, uint8 RGB [H, W, 3]."""
         return self._background.frame(index, self.width, self.height)
 
+    @functools.cached_property
+    def _whole_background(self) -> Background:
+        return self._files.background(self.num_frames, whole=True)
+
+    @functools.cached_property
+    def whole_background_path(self) -> Path | None:
+        """File of the background that rendering shows, as a camera at rest sees it; None where frames are enough."""
+        return None if self.info.view is None else self._need(f"background/{stored.WHOLE}{stored.IMAGE}")
+
+    def whole_background(self, index: int) -> np.ndarray:
+        """The background of frame ``index`` as rendering shows it, uint8 RGB [h, w, 3]: see `PersonInfo.view`."""
+        view = self.info.view
+        if view is None:
+            return self.background(index)
+        return self._whole_background.frame(index, view.width, view.height)
+
     def steady_motion(self, motion: Motion) -> Motion:
         """Convert a motion of this person to what a camera at rest would have seen.
 

@@ -50,7 +50,7 @@ class MaskReader:
         folder: Holds the masks of the key frames.
         keyframes: Frames that have a mask, in order.
         segments: [start, end) of each part without a cut.
-        side: Side of the frames in pixels.
+        frame: Width and height of the frames in pixels.
         landmarks: [T, 478, 3] pixels.
 
     Raises:
@@ -58,10 +58,10 @@ class MaskReader:
     """
 
     def __init__(
-        self, folder: Path, keyframes: list[int], segments: Segments, side: int, landmarks: np.ndarray
+        self, folder: Path, keyframes: list[int], segments: Segments, frame: tuple[int, int], landmarks: np.ndarray
     ) -> None:
         self.folder, self.keyframes, self.segments = folder, keyframes, segments
-        self.side, self.landmarks = float(side), landmarks
+        self.frame, self.landmarks = np.array(frame, np.float32), landmarks
         last = len(landmarks)
         if not keyframes or keyframes != sorted(set(keyframes)) or keyframes[-1] >= last or self.segments[-1][1] > last:
             raise AvatarError(f"{folder.parent} does not say which frames have masks.", fix=REDO)
@@ -84,7 +84,7 @@ class MaskReader:
         if not 0 <= index < len(self.landmarks):
             raise AvatarError(f"There is no frame {index}.", why=f"The video has {len(self.landmarks)}.")
         hair, skin, clothes, background = np.moveaxis(resize(self.classes(index), size), -1, 0)
-        points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.side)
+        points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.frame)
         above = above_jaw(points, size)
         inner, outer = polygon(points[list(LIPS_INNER)], size), polygon(points[list(LIPS_OUTER)], size)
         eyes = np.maximum(polygon(points[list(EYE_LEFT)], size), polygon(points[list(EYE_RIGHT)], size))
@@ -111,15 +111,16 @@ class MaskReader:
         import cv2
 
         mask = read_mask(self.folder / f"{source:06d}.png")
-        scale = SIZE / self.side
-        there, here = (np.asarray(self.landmarks[i, :, :2]) * scale for i in (source, target))
+        across, down = SIZE / self.frame
+        there, here = (np.asarray(self.landmarks[i, :, :2]) for i in (source, target))
         motion = similarity(here[list(STEADY)], there[list(STEADY)])  # from the target back to the source
         y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
-        moved = np.stack([motion[i, 0] * x + motion[i, 1] * y + motion[i, 2] for i in (0, 1)])
+        rest = np.stack([x / across, y / down])  # pixels of the frame, which the mask may show stretched
+        moved = np.einsum("ij,jyx->iyx", motion[:, :2], rest) + motion[:, 2, None, None]
         chin, brow = here[152, 1], here[10, 1]
-        stay = ((y - chin) / max(0.5 * (chin - brow), 1.0)).clip(0, 1)  # the body below the neck stays
-        rest = np.stack([x, y])
-        map_x, map_y = rest + (moved - rest) * (1 - stay) * OUTLINE - 0.5
+        stay = ((rest[1] - chin) / max(0.5 * (chin - brow), 1.0)).clip(0, 1)  # the body below the neck stays
+        at = rest + (moved - rest) * (1 - stay) * OUTLINE
+        map_x, map_y = (at * np.array([across, down])[:, None, None] - 0.5).astype(np.float32)
         return cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

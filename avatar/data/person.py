@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -17,6 +17,7 @@ from avatar.checks import MOST_FRAMES, SIDES, Record, image_size, whole
 from avatar.data.results import (
     FAR,
     REDO,
+    FrameView,
     IngestResult,
     Intrinsics,
     Number,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from avatar.motion.motion import Motion
 
 FILE = "person.json"  # in a PERSON folder, and a copy of it in a RUN folder
-FORMAT = "avatar-person-3"
+FORMAT = "avatar-person-4"
 MOTION = "motion.safetensors"
 MARKER = "prepare.json"  # which video the folder belongs to
 STAGE_FILE = "stage.json"  # in the folder of each finished stage
@@ -78,7 +79,8 @@ class PersonInfo:
         has_audio: Whether there is an audio.wav.
         audio_delay_s: Offset between audio and video in seconds; positive: audio after video.
         source: Path of the video or dataset; empty where it is not known.
-        crop: x, y and side of the frames in the source, pixels; None where there is no source.
+        crop: x, y, width and height of the frames in the source, pixels; None where there is no source.
+        view: What rendering shows around the stored frames; None where it shows no more than them.
         quality: How well the face was tracked, for people to read.
         recording: What was done to the recording, for people to read.
     """
@@ -93,7 +95,8 @@ class PersonInfo:
     has_audio: bool
     audio_delay_s: float = 0.0
     source: str = ""
-    crop: tuple[int, int, int] | None = None
+    crop: tuple[int, int, int, int] | None = None
+    view: FrameView | None = None
     quality: TrackingQuality | None = None
     recording: tuple[Treatment, ...] = ()
 
@@ -107,6 +110,18 @@ class PersonInfo:
         from avatar.geometry.cameras import Camera
 
         return Camera.source(self.camera.focal, self.camera.cx, self.camera.cy, self.width, self.height)
+
+    def view_camera(self) -> Camera:
+        """The camera that filmed the person, at the size of what rendering shows."""
+        from avatar.geometry.cameras import Camera
+
+        camera, view = self.camera, self.view
+        if view is None:
+            return self.source_camera()
+        scale = view.scale
+        cx, cy = camera.cx * scale + view.x, camera.cy * scale + view.y
+        filming = Camera.source(camera.focal * scale, cx, cy, view.width, view.height)
+        return replace(filming, enlarged=scale)
 
     @staticmethod
     def read(path: Path) -> PersonInfo:
@@ -132,6 +147,7 @@ class PersonInfo:
             camera=Intrinsics.parse(data.record("camera")), has_audio=data.flag("has_audio"),
             audio_delay_s=data.number("audio_delay_s", -FAR, FAR, 0.0), source=data.text("source", ""),
             crop=_crop(data) if "crop" in data.data else None,
+            view=FrameView.parse(data.record("view")) if "view" in data.data else None,
             quality=TrackingQuality.parse(data.record("quality")) if "quality" in data.data else None,
             recording=tuple(read_treatments(data, "recording")) if "recording" in data.data else (),
         )  # fmt: skip
@@ -142,12 +158,12 @@ class PersonInfo:
         write_json(path, {"format": FORMAT} | fields)
 
 
-def _crop(data: Record) -> tuple[int, int, int]:
+def _crop(data: Record) -> tuple[int, int, int, int]:
     place, values = data.place("crop"), data.list("crop")
-    if len(values) != 3:
-        raise AvatarError(f"{place} is not [x, y, side].")
-    x, y, side = (whole(value, place, 0, SIDES[1]) for value in values)
-    return x, y, side
+    if len(values) != 4:
+        raise AvatarError(f"{place} is not [x, y, width, height].")
+    x, y, width, height = (whole(value, place, 0, SIDES[1]) for value in values)
+    return x, y, width, height
 
 
 class PersonFolder:
@@ -211,6 +227,12 @@ class PersonFolder:
         from avatar.io.images import read_rgb
 
         return read_rgb(self.frame_path(index), REDO)
+
+    def whole_frame(self, index: int) -> np.ndarray:
+        """Frame ``index`` as rendering shows it, uint8 RGB [h, w, 3]; only of `IngestResult.whole`."""
+        from avatar.io.images import read_rgb
+
+        return read_rgb(self.stage("ingest") / "whole" / f"{index:06d}.jpg", REDO)
 
     def grey_frame(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 grey [H, W]."""
@@ -285,19 +307,25 @@ class PersonFolder:
     def _mask_reader(self) -> MaskReader:
         from avatar.data.masks import MaskReader
 
-        size, segments = self.result(IngestResult).size, self.result(TrackResult).segments
+        ingest, segments = self.result(IngestResult), self.result(TrackResult).segments
         keyframes = self.result(ParseResult).keyframes
-        return MaskReader(self.stage("parse") / "masks", keyframes, segments, size, self.landmarks(mapped=True))
+        return MaskReader(
+            self.stage("parse") / "masks",
+            keyframes,
+            segments,
+            (ingest.width, ingest.height),
+            self.landmarks(mapped=True),
+        )
 
     def masks(self, index: int, size: int | tuple[int, int]) -> dict[str, np.ndarray]:
         """Soft masks of one frame; see :meth:`avatar.data.masks.MaskReader.masks`."""
         return self._mask_reader.masks(index, (size, size) if isinstance(size, int) else size)
 
-    def background(self, frames: int | None = None) -> Background:
-        """The background without the person, and how the camera moves over it."""
+    def background(self, frames: int | None = None, *, whole: bool = False) -> Background:
+        """The background without the person, and how the camera moves over it; ``whole``: as rendering shows it."""
         from avatar.data.background import Background
 
-        return Background.read(self.stage("background"), frames)
+        return Background.read(self.stage("background"), frames, whole=whole)
 
     def _array(self, name: str, shape: str, *, finite: bool = True, mapped: bool = False) -> np.ndarray:
         from avatar.io.arrays import load_array

@@ -161,11 +161,28 @@ class StageResult(Parsed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameView(Parsed):
+    """What rendering shows, where that is more than the stored frames.
+
+    Attributes:
+        width, height: Size of it in pixels.
+        x, y: Where the upper left corner of the stored frames lies in it, pixels.
+        scale: Pixels of it per pixel of the stored frames.
+    """
+
+    width: Annotated[int, _whole(*SIDES)]
+    height: Annotated[int, _whole(*SIDES)]
+    x: Number
+    y: Number
+    scale: Annotated[float, _number(1 / 64, 64)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestResult(StageResult):
     """What `ingest` found about the source.
 
     Attributes:
-        size: Side of the stored frames in pixels.
+        width, height: Size of the stored frames in pixels.
         fps: Frames per second.
         num_frames: Number of stored frames.
         has_audio: Whether audio.wav was written.
@@ -173,7 +190,12 @@ class IngestResult(StageResult):
         source_size: Width and height of the source in pixels, upright.
         rotation: Clockwise rotation in degrees that a player applies to the source.
         variable_rate: Whether the frames of the source are not evenly spaced.
-        crop: x, y and side of the square in the source, pixels.
+        crop: x, y, width and height of the part of the source that is stored, pixels. It may reach over the right and
+            the lower edge of the source by less than 2 % of a side; edge pixels are repeated there.
+        head: x, y and side of the square around the head in the source, in which the face is looked for, pixels.
+        frame: x, y, width and height of what rendering shows of the source, pixels; None where it shows the crop.
+        frame_size: Width and height of what rendering shows, pixels.
+        whole: Frames that are stored as rendering shows them as well, for the background.
         face_height: Median height of the face in the source, pixels.
         test_start: First held-out frame, where a dataset names one.
         face: x, y and height of the face to learn in the source, pixels; None where it was alone.
@@ -181,7 +203,8 @@ class IngestResult(StageResult):
     """
 
     STAGE: ClassVar[str] = "ingest"
-    size: Annotated[int, _whole(*SIDES)]
+    width: Annotated[int, _whole(*SIDES)]
+    height: Annotated[int, _whole(*SIDES)]
     fps: Annotated[float, lambda data, name: data.frame_rate(name)]
     num_frames: Annotated[int, _whole(1, MOST_FRAMES)]
     has_audio: Flag = True
@@ -189,11 +212,30 @@ class IngestResult(StageResult):
     source_size: Annotated[tuple[int, int], _wholes(2, *SIDES)]
     rotation: Annotated[int, _whole(0, 270)] = 0
     variable_rate: Flag = False
-    crop: Annotated[tuple[int, int, int], _wholes(3, 0, SIDES[1])]
+    crop: Annotated[tuple[int, int, int, int], _wholes(4, 0, SIDES[1])]
+    head: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
+    frame: Annotated[tuple[int, int, int, int] | None, _wholes(4, 0, SIDES[1])] = None
+    frame_size: Annotated[tuple[int, int] | None, _wholes(2, *SIDES)] = None
+    whole: Annotated[list[int], _frames] = dataclasses.field(default_factory=list[int])
     face_height: Number = 0.0
     test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
     face: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     recording: Annotated[list[Treatment], read_treatments] = dataclasses.field(default_factory=list[Treatment])
+
+    @property
+    def scale(self) -> float:
+        """Pixels of a stored frame per pixel of the source."""
+        return self.width / self.crop[2]
+
+    def view(self) -> FrameView | None:
+        """What rendering shows; None where it shows the stored frames."""
+        if self.frame is None or self.frame_size is None:
+            return None
+        enlarged = self.frame_size[0] / self.frame[2]
+        return FrameView(
+            width=self.frame_size[0], height=self.frame_size[1], x=(self.crop[0] - self.frame[0]) * enlarged,
+            y=(self.crop[1] - self.frame[1]) * enlarged, scale=enlarged / self.scale,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +279,7 @@ class ParseResult(StageResult):
         stride: Frames between them.
         method: What made the masks.
         covered: [start, end) of the spans in which something is before the mouth.
+        leaves: Share of the key frames in which the person reaches out of the stored part, inside the whole frame.
     """
 
     STAGE: ClassVar[str] = "parse"
@@ -244,6 +287,7 @@ class ParseResult(StageResult):
     stride: Annotated[int, _whole(1, MOST_FRAMES)] = 1
     method: Text = ""
     covered: Annotated[list[tuple[int, int]], _spans] = dataclasses.field(default_factory=list[tuple[int, int]])
+    leaves: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

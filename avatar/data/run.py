@@ -20,6 +20,7 @@ CONFIG = "config.toml"  # the first that is written, and the last that --overwri
 ENVIRONMENT = "environment.json"
 COMMAND = "command.txt"
 MODEL = "model.safetensors"
+BACKGROUND = "background.png"  # of the whole frame, where rendering shows more of it than is trained
 TRACKING = "tracking.safetensors"  # motion of the whole video, head poses as training corrected them
 MOTION = "motion.safetensors"  # its training part, as a camera at rest would see it
 PERSONAL = "personal.safetensors"
@@ -31,8 +32,8 @@ VIEW_CONE = "view_cone.json"  # from where it looks right
 TRAINING = "training.json"  # the last that is written: the run is finished
 FILES = frozenset(
     (
-        CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, TRACKING, MOTION, PERSONAL, SHARED, STREAMING, HEADMOTION, BAKED,
-        VIEW_CONE, TRAINING,
+        CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING,
+        HEADMOTION, BAKED, VIEW_CONE, TRAINING,
     )
 )  # fmt: skip
 PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes

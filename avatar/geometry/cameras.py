@@ -23,6 +23,7 @@ MEDIAPIPE_TO_HEAD = torch.tensor([1.0, -1.0, -1.0])
 # mean offset of its eyes, nose and mouth from the canonical face's. And its unit, in centimetres.
 NERF_ORIGIN = torch.tensor([0.0, 0.5, -2.1])
 NERF_UNIT = 100.0
+EPS2D = 0.3  # square pixels, as gsplat has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Camera:
         cx, cy: Principal point in pixels.
         width, height: Image size in pixels.
         viewmat: World to camera, [4, 4] float32.
+        enlarged: Pixels of it, without zoom, per pixel of the images that an avatar was trained on, across.
     """
 
     focal: float
@@ -42,6 +44,7 @@ class Camera:
     width: int
     height: int
     viewmat: Float[Tensor, "4 4"]
+    enlarged: float = 1.0
 
     @staticmethod
     def source(focal: float, cx: float, cy: float, width: int, height: int) -> Camera:
@@ -56,6 +59,15 @@ class Camera:
             return K.to(self.viewmat.device, non_blocking=True)
 
     @property
+    def eps2d(self) -> float:
+        """What is added to the diagonal of a projected Gaussian's 2D covariance, square pixels.
+
+        It is that of the training images, as large as there: the same small value in an enlarged image would leave
+        gaps between Gaussians that were trained to touch (Yu et al. 2024, Mip-Splatting).
+        """
+        return EPS2D * max(1.0, self.enlarged) ** 2
+
+    @property
     def position(self) -> Float[Tensor, 3]:
         """Where it is in the world, [3] centimetres."""
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
@@ -68,7 +80,7 @@ class Camera:
         """The same view at another size; the width sets the scale."""
         s = width / self.width
         return replace(self, focal=self.focal * s, cx=self.cx * s, cy=self.cy * height / self.height,
-                       width=width, height=height)  # fmt: skip
+                       width=width, height=height, enlarged=self.enlarged * s)  # fmt: skip
 
     def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""

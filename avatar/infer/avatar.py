@@ -12,12 +12,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.backends import RendererName
+from avatar.data.background import IMAGE, WHOLE
 from avatar.data.person import PersonInfo
-from avatar.data.run import MODEL, MOTION, PERSON, RunInfo, require_run
+from avatar.data.run import BACKGROUND, MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.view_cone import ViewCone
+from avatar.io.images import read_rgb, resize
 from avatar.methods.base import Method, check_output
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
@@ -57,7 +59,9 @@ class Avatar:
     Attributes:
         run: The RUN folder.
         model: The trained model, of any method.
-        camera: The camera that filmed the person.
+        camera: The camera that filmed the person, at the size of what was trained.
+        view_camera: The same camera at the size of what `avatar render` shows: more than ``camera``, where the person
+            was prepared with --frame bust or full. It goes with :meth:`view_background`.
         fps: Frame rate of the source video.
         device: Where it renders.
         pivot: World point [3] inside the head; free view turns around it.
@@ -77,6 +81,7 @@ class Avatar:
         self.person = person
         self.info = info
         self.camera = person.source_camera()
+        self.view_camera = person.view_camera()
         self.fps = person.fps
         self.device = model.device
         self.pivot = model.pivot.cpu()
@@ -133,6 +138,7 @@ class Avatar:
         audio: Path | str | Iterable[np.ndarray],
         controls: Controls | None = None,
         camera: Camera | None = None,
+        background: UInt8[np.ndarray, "H W 3"] | None = None,
     ) -> Iterator[UInt8[Tensor, "H W 3"]]:
         """Frames, uint8 RGB [H, W, 3] on the CPU at ``self.fps``, of an avatar saying something, in constant memory.
 
@@ -140,7 +146,8 @@ class Avatar:
             audio: A file, anything that FFmpeg reads. Or audio that is still being spoken, in chunks of 16 kHz mono
                 float32: a frame comes as soon as 0.2 s of audio after its time are there. See `Session` for a clock.
             controls: How it does so: ``Controls(emotion=("happy:0.7",), pose=("still",))``.
-            camera: Where from; by default as filmed.
+            camera: Where from; by default as filmed, of what was trained.
+            background: uint8 RGB [H, W, 3] behind the person; by default that of what was trained.
 
         Raises:
             AvatarError: The audio cannot be read, the speech network is not available, or a control is not understood.
@@ -150,6 +157,7 @@ class Avatar:
         from avatar.infer.sources import AudioFile, checked_samples
 
         view, how = camera or self.camera, controls or Controls()
+        behind = None if background is None else torch.from_numpy(background)
         if isinstance(audio, str | Path):
             chunks = AudioFile(audio)
             frames = chunks.frames(self.fps)
@@ -159,7 +167,7 @@ class Avatar:
         plan = plan_motion(self, how, frames=frames, camera=lambda _: view.position)
         for block in checked_motion(self, plan.stream(chunks)):
             for index in range(len(block)):
-                yield self.render(view, block, index).cpu()
+                yield self.render(view, block, index, behind).cpu()
 
     def view(self, azimuth: float, elevation: float = 0.0, zoom: float = 1.0, beyond: bool = False) -> Camera:
         """The filming camera turned around the head, stopped where the avatar does not look right any more.
@@ -184,6 +192,32 @@ class Avatar:
         if self.device.type != "cpu" or not runs_native(self.model.background):
             return 1
         return min(MOST_AT_ONCE, torch.get_num_threads())
+
+    def view_background(self, camera: Camera) -> UInt8[np.ndarray, "H W 3"] | None:
+        """Read the background of the whole frame, to be given to :meth:`render` with ``view_camera``.
+
+        Args:
+            camera: ``view_camera``, or that at another size.
+
+        Returns:
+            uint8 RGB [H, W, 3]; None where `avatar render` shows no more than was trained.
+
+        Raises:
+            AvatarError: Its file is missing, damaged, or of another size.
+        """
+        view = self.person.view
+        if view is None:
+            return None
+        path, size = self.run / BACKGROUND, (camera.width, camera.height)
+        image = read_rgb(
+            path, f"Copy it from the PERSON folder (background/{WHOLE}{IMAGE}), or train the avatar again."
+        )
+        if image.shape[1::-1] != (view.width, view.height):
+            raise AvatarError(
+                f"{path} has {image.shape[1]}x{image.shape[0]} pixels, {self.run / PERSON} says "
+                f"{view.width}x{view.height}.", fix=f"Copy it from the PERSON folder (background/{WHOLE}{IMAGE}).",
+            )  # fmt: skip
+        return image if image.shape[1::-1] == size else resize(image, size)
 
     @torch.inference_mode()
     def render(

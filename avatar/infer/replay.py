@@ -51,7 +51,7 @@ def replay_job(
     return Job(
         motions=motions, frames=last - first, audio=data.audio_path if has_audio else None,
         audio_start=audio_second(data, first) if has_audio else 0.0,
-        background=(lambda n: data.background(first + n)) if data.camera_moves else None,
+        background=(lambda n: data.whole_background(first + n)) if data.camera_moves else None,
     )  # fmt: skip
 
 

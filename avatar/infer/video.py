@@ -106,12 +106,21 @@ def render_video(
 def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path) -> Timing:
     """Render a job into an mp4, with progress, and say how fast it was.
 
+    Args:
+        avatar: Draws the frames.
+        job: What to render.
+        camera: ``avatar.view_camera``, or that at another size: what is around the trained part is shown as well.
+        path: Camera path over time.
+        out: The file.
+
     Raises:
         AvatarError: There is no frame, or the file cannot be written.
     """
     from avatar.io.video_writer import VideoWriter
 
     size = camera.width, camera.height
+    if job.background is None and (behind := avatar.view_background(camera)) is not None:
+        job = replace(job, background=lambda _: behind)
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.frames, info="")
         with VideoWriter(out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track) as writer:

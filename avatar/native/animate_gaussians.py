@@ -9,23 +9,25 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.checks import check_tensor, float_tensor, image_size
+from avatar.native.checks import check_tensor, float_tensor, image_size, number
 from avatar.native.frames import CanonicalGaussians, FrameMotion
 from avatar.native.library import runs_native
 from avatar.native.operators import Kernels, operator
 
-EPS2D, NEAR_PLANE = 0.3, 0.01  # as project_gaussians by default
+NEAR_PLANE = 0.01  # as project_gaussians by default
 
 
 def animate_gaussians(
-    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int,
+    eps2d: float = 0.3,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Deform, skin, activate and project canonical Gaussians, for playback: there is no gradient.
 
     Args:
         gaussians: N of them. Their indices are not checked: one out of range reads the last vertex.
         motion: Of the frame.
         viewmat, K, width, height: As in :func:`avatar.native.project_gaussians`, and not looked at.
+        eps2d: As there.
 
     Returns:
         radii, means2d, depths and conics as :func:`avatar.native.project_gaussians` gives them; opacities [N] and
@@ -35,6 +37,7 @@ def animate_gaussians(
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for.
     """
     image_size(width, height)
+    number("eps2d", eps2d, 0)
     means = float_tensor("means", gaussians.means, ("N", 3))
     n, arguments = len(means), [means]
     for name, size in (("quats", 4), ("scales", 3), ("opacities", 1), ("colors", 3), ("weights", 1)):
@@ -51,8 +54,8 @@ def animate_gaussians(
                           fix="Use skin_gaussians and project_gaussians.")  # fmt: skip
     if not runs_native(means):
         canonical, frame = CanonicalGaussians._make(arguments[:8]), FrameMotion._make(arguments[8:14])
-        return reference.animate_gaussians(canonical, frame, arguments[14], arguments[15], width, height)
-    return _animate(*arguments, width, height)
+        return reference.animate_gaussians(canonical, frame, arguments[14], arguments[15], width, height, eps2d)
+    return _animate(*arguments, width, height, eps2d)
 
 
 def _motion(motion: FrameMotion, means: Tensor) -> list[Tensor]:
@@ -88,6 +91,7 @@ def _animated(
     K: Tensor,
     width: int,
     height: int,
+    eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """radii, means2d, depths, conics, opacities, colors."""
     n, new = means.shape[0], means.new_empty
@@ -95,12 +99,12 @@ def _animated(
 
 
 def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
-    changes, vertices, transforms, transform_quats, warp, warp_frame, viewmat, K, width, height = inputs[8:]
+    changes, vertices, transforms, transform_quats, warp, warp_frame, viewmat, K, width, height, eps2d = inputs[8:]
     results = _animated(*inputs)
     native.call(
         *("animate", inputs[0], *inputs[:8], len(inputs[0]), changes, len(changes), vertices, len(vertices)),
         *(transforms, transform_quats, warp, *warp.shape[:2], warp_frame, viewmat, K, width, height),
-        *(EPS2D, NEAR_PLANE, *results),
+        *(eps2d, NEAR_PLANE, *results),
     )
     return results
 

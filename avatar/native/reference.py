@@ -132,8 +132,9 @@ def project_gaussians(
 
 
 def animate_gaussians(
-    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gaussians: CanonicalGaussians, motion: FrameMotion, viewmat: Tensor, K: Tensor, width: int, height: int,
+    eps2d: float = 0.3,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Deformation, skinning, activations and projection; see :func:`avatar.native.animate_gaussians`."""
     g = gaussians
     rest = len(g.means) - len(motion.changes)
@@ -142,7 +143,7 @@ def animate_gaussians(
     means = g.means + displacements + changes[0]
     offsets = _warp(means, motion.warp, motion.warp_frame)
     means, quats = skin_gaussians(means, g.quats, g.weights[:, 0], offsets, motion.transforms, motion.transform_quats)
-    projected = project_gaussians(means, quats, (g.scales + changes[1]).exp(), viewmat, K, width, height)
+    projected = project_gaussians(means, quats, (g.scales + changes[1]).exp(), viewmat, K, width, height, eps2d)
     return *projected, torch.sigmoid(g.opacities + changes[2])[:, 0], g.colors + changes[3]
 
 

@@ -10,6 +10,7 @@ Only frames that show the face are looked at: a black screen or a title says not
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from avatar import log
 from avatar.data import background as stored
 from avatar.data.background import warp_affine
 from avatar.data.masks import read_mask, similarity
-from avatar.data.results import BackgroundResult, IngestResult, ParseResult, Segments, TrackResult
+from avatar.data.results import BackgroundResult, FrameView, IngestResult, ParseResult, Segments, TrackResult
 from avatar.geometry.mesh import STEADY
 from avatar.io.images import write_png
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
@@ -28,12 +29,13 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 5
+VERSION = 6
 
 FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
 CLEAR = 0.95  # share of background from which a pixel counts as background ...
 MARGIN = 0.015  # ... this far, in frame sides, from anything that is not
+NEAR_MARGIN = 0.01  # ... where rendering shows a whole frame, in which a wide blurred edge would be seen
 SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
@@ -41,6 +43,10 @@ SEARCH = 0.08  # of the frame's side: how far off the places are where a search 
 ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the image
 MOST_ROLL = 0.1  # radians that a zoomed image is turned, at most
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
+
+
+# Frame index -> image uint8 RGB [H, W, 3], and where it clearly shows background, bool [H, W].
+Look = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 class CameraMotion(NamedTuple):
@@ -57,8 +63,12 @@ def options(ctx: StageContext) -> dict[str, Any]:
 
 
 def run(ctx: StageContext, out: Path) -> BackgroundResult:
-    """Write background.png and coverage.png; where the camera moves also wide.png, warp.npy and shift.npy."""
-    size = ctx.person.result(IngestResult).size
+    """Write background.png and coverage.png; where the camera moves also wide.png, warp.npy and shift.npy.
+
+    Where rendering shows more than the stored frames, the same of that, with whole_ before the names.
+    """
+    ingest = ctx.person.result(IngestResult)
+    size = ingest.width, ingest.height
     known = max(1, ctx.test_start)  # the rest is held out from everything that is trained
     always = always_background(ctx, size)
     motion, found = measure_motion(ctx, always)
@@ -66,15 +76,18 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
     warps, wide_size, offset = enlarge(warps, size)
     faces = np.flatnonzero(ctx.person.valid(ctx.frames)[:known])
     frames = spread(faces if len(faces) else np.arange(known), FRAMES)
-    background, seen = build_background(ctx, frames, warps, wide_size)
+    look = part_of(ctx, MARGIN if ingest.frame is None else NEAR_MARGIN)
+    background, seen = build_background(look, frames, warps, wide_size)
     left, top = offset
-    central = slice(top, top + size), slice(left, left + size)
+    central = slice(top, top + size[1]), slice(left, left + size[0])
     write_png(out / stored.IMAGE, background[central])
     write_png(out / stored.COVERAGE, seen[central].astype(np.uint8) * 255)
+    if (view := ingest.view()) is not None:
+        write_whole(ctx, view, motion, frames_with_face(ctx, ingest.whole, known), out)
     if motion is not None:
         write_png(out / stored.WIDE, background)
         np.save(out / stored.WARP, warps.astype(np.float32))
-        middle = np.array([size / 2, size / 2])
+        middle = np.array(size) / 2
         # Where the background's middle is in each frame, less where it is at rest: the plain shift, to the frame.
         inverse = np.linalg.inv(warps[:, :, :2])
         there = np.einsum("tij,tj->ti", inverse, middle + offset - warps[:, :, 2])
@@ -86,6 +99,39 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
     return BackgroundResult(
         seen=round(float(seen[central].mean()), 4), moves=motion is not None, num_frames=len(frames), **found._asdict()
     )
+
+
+def frames_with_face(ctx: StageContext, some: Sequence[int], known: int) -> np.ndarray:
+    """Choose of ``some`` frames those that are not held out and show the face.
+
+    All that are not held out where none shows it, and the first of all where every one is held out.
+    """
+    allowed = [index for index in some if index < known] or [some[0]]
+    valid = ctx.person.valid(ctx.frames)
+    return np.array([index for index in allowed if valid[index]] or allowed)
+
+
+def write_whole(ctx: StageContext, view: FrameView, motion: np.ndarray | None, frames: np.ndarray, out: Path) -> None:
+    """Write the background of what rendering shows, as :func:`run` does that of the stored frames.
+
+    Args:
+        ctx: The person.
+        view: What rendering shows.
+        motion: [T, 2, 3] similarities, pixels of each stored frame to steady coordinates; None: a still camera.
+        frames: Frames to look at, stored as rendering shows them.
+        out: Folder of the stage.
+    """
+    size = view.width, view.height
+    warps = np.tile(np.eye(2, 3), (ctx.frames, 1, 1))
+    if motion is not None:
+        to_view = np.array([[view.scale, 0, view.x], [0, view.scale, view.y]])
+        warps = compose(compose(to_view, motion), invert(to_view))
+    warps, wide_size, (left, top) = enlarge(warps, size)
+    background, _ = build_background(whole_of(ctx, view), frames, warps, wide_size)
+    write_png(out / (stored.WHOLE + stored.IMAGE), background[top : top + size[1], left : left + size[0]])
+    if motion is not None:
+        write_png(out / (stored.WHOLE + stored.WIDE), background)
+        np.save(out / (stored.WHOLE + stored.WARP), warps.astype(np.float32))
 
 
 def spread(indices: np.ndarray, count: int) -> np.ndarray:
@@ -102,21 +148,21 @@ def keyframes_with_face(ctx: StageContext) -> list[int]:
 # --- motion ------------------------------------------------------------------------------------------------------
 
 
-def always_background(ctx: StageContext, size: int) -> np.ndarray:
-    """Find the pixels that the person never covers, bool [size, size]."""
+def always_background(ctx: StageContext, size: tuple[int, int]) -> np.ndarray:
+    """Find the pixels that the person never covers, bool [height, width] of ``size`` (width, height)."""
     import cv2
 
     keyframes = keyframes_with_face(ctx)
     some = keyframes[:: max(1, len(keyframes) // 150)]
     least = np.min([read_mask(ctx.person.stage("parse") / "masks" / f"{k:06d}.png")[..., 3] for k in some], 0)
-    return shrink(cv2.resize(least, (size, size)) > CLEAR, MARGIN)
+    return shrink(cv2.resize(least, size) > CLEAR, MARGIN)
 
 
 def shrink(mask: np.ndarray, share: float) -> np.ndarray:
     """Shrink a boolean mask by ``share`` of its side, but not at the image's border."""
     import cv2
 
-    reach = max(1, round(share * mask.shape[0]))
+    reach = max(1, round(share * max(mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     return cv2.erode(mask.astype(np.uint8), disc, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
 
@@ -243,19 +289,19 @@ def fill_between(matrices: dict[int, np.ndarray], segments: Segments, count: int
     return result
 
 
-def enlarge(warps: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+def enlarge(warps: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
     """Shift steady coordinates so that all frames lie on an image that starts at 0.
 
     Args:
         warps: [T, 2, 3], pixels of each frame to steady coordinates.
-        size: Side of the frames.
+        size: Width and height of the frames.
 
     Returns:
         The shifted warps, (width, height) of the image, and (x, y) of the frame at rest in it.
     """
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64)
     there = np.einsum("tij,nj->tni", warps[:, :, :2], corners) + warps[:, None, :, 2]
-    limit = WIDEST * size
+    limit = WIDEST * np.array(size)
     low = np.floor(there.min((0, 1)).clip(-limit, 0)).astype(int)
     high = np.ceil(there.max((0, 1)).clip(size, size + limit) - 1e-6).astype(int)
     shifted = warps.copy()
@@ -267,13 +313,40 @@ def enlarge(warps: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int], 
 # --- image -------------------------------------------------------------------------------------------------------
 
 
+def part_of(ctx: StageContext, margin: float) -> Look:
+    """Read a stored frame, and where it clearly shows background."""
+
+    def look(index: int) -> tuple[np.ndarray, np.ndarray]:
+        image = ctx.person.frame(index)
+        mask = ctx.person.masks(index, (image.shape[1], image.shape[0]))["background"]
+        return image, shrink(mask > CLEAR, margin)
+
+    return look
+
+
+def whole_of(ctx: StageContext, view: FrameView) -> Look:
+    """Read a frame as rendering shows it, and where it clearly shows background: all around the stored frames."""
+    ingest = ctx.person.result(IngestResult)
+    size = round(ingest.width * view.scale), round(ingest.height * view.scale)
+    left, top = round(view.x), round(view.y)
+
+    def look(index: int) -> tuple[np.ndarray, np.ndarray]:
+        clear = np.ones((view.height, view.width), bool)
+        part = clear[top : top + size[1], left : left + size[0]]
+        seen = shrink(ctx.person.masks(index, size)["background"] > CLEAR, NEAR_MARGIN)
+        part[:] = seen[: part.shape[0], : part.shape[1]]
+        return ctx.person.whole_frame(index), clear
+
+    return look
+
+
 def build_background(
-    ctx: StageContext, frames: np.ndarray, warps: np.ndarray, size: tuple[int, int]
+    look: Look, frames: np.ndarray, warps: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the median of what is seen of the background.
 
     Args:
-        ctx: The person.
+        look: Reads a frame, and where it clearly shows background.
         frames: Indices of the frames to look at.
         warps: [T, 2, 3], pixels of a frame to pixels of the result.
         size: Width and height of the result.
@@ -285,9 +358,8 @@ def build_background(
     colours = np.empty((len(frames), height, width, 3), np.uint8)
     visible = np.empty((len(frames), height, width), bool)
     for k, index in enumerate(log.track(frames, "background")):
-        image = ctx.person.frame(index)
-        mask = ctx.person.masks(int(index), (image.shape[1], image.shape[0]))["background"]
-        clear = shrink(mask > CLEAR, MARGIN).astype(np.uint8) * 255
+        image, seen = look(int(index))
+        clear = seen.astype(np.uint8) * 255
         back = invert(warps[index])
         colours[k] = warp_affine(image, back, size)
         visible[k] = warp_affine(clear, back, size, outside=0) == 255

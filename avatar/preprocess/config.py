@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import tyro
 
@@ -12,6 +12,7 @@ from avatar.errors import AvatarError
 
 MOST_DELAY = 600.0  # seconds between audio and video
 SMALLEST = 64  # pixels
+FrameName = Literal["head", "bust", "full"]
 AutoSeconds = Annotated[float | Literal["auto"], tyro.conf.arg(metavar="SECONDS|auto")]
 _WHOLE = re.compile("[0-9]{1,6}")
 
@@ -38,6 +39,10 @@ class SourceOptions:
     crop: Annotated[str | None, tyro.conf.arg(metavar="X,Y,SIDE")] = None
     """Square to cut out, as X,Y,SIDE in pixels of the upright frame, X,Y being its upper left corner. The whole face
     must be inside. Default: chosen around the head."""
+
+    frame: FrameName = "head"
+    """What rendering shows: a square around the head, the bust with its background, or the full frame as filmed. Of
+    the last two, only the part with the person is trained."""
 
     @property
     def wanted_face(self) -> int | tuple[int, int] | None:
@@ -88,7 +93,8 @@ class PrepareConfig(SourceOptions):
 
     size: int = 512
     """Side of the stored square frames in pixels. The crop around the head is never enlarged: the side is the smaller
-    of this and the crop's, rounded down to a multiple of 16."""
+    of this and the crop's, rounded down to a multiple of 16. With --frame bust or full, the part with the person has
+    about as many pixels, or up to twice as many where the face is small."""
     audio: bool = True
     """--no-audio: prepare a video without audio. Its avatar can be shown and moved, but it cannot talk."""
     audio_delay_s: AutoSeconds = "auto"
@@ -108,6 +114,13 @@ def check(config: PrepareConfig) -> None:
     """
     if config.size < SMALLEST:
         raise AvatarError(f"--size {config.size} is too small.", fix=f"Give at least {SMALLEST}; 512 is usual.")
+    if config.frame not in get_args(FrameName):
+        raise AvatarError(f"--frame {config.frame} is not known.", fix=f"Choose {', '.join(get_args(FrameName))}.")
+    if config.frame != "head" and config.crop is not None:
+        raise AvatarError(
+            f"--crop and --frame {config.frame} exclude each other.", why="--crop is the square around the head.",
+            fix="Leave one of them out.",
+        )  # fmt: skip
     if config.mask_stride < 0:
         raise AvatarError(f"--mask-stride {config.mask_stride} is negative.", fix="Give 1 or more, or 0 to choose.")
     for kind, track in (("audio", config.audio_track), ("video", config.video_track)):

@@ -1,4 +1,4 @@
-"""Stage: the video becomes square frames around the head at a constant frame rate, and 16 kHz mono audio.
+"""Stage: the video becomes frames around the head or the person at a constant frame rate, and 16 kHz mono audio.
 
 A dataset folder in the layout of ER-NeRF is read like a video, by :mod:`avatar.data.ernerf`.
 
@@ -28,12 +28,13 @@ from avatar.io.media import Treatment
 from avatar.io.video import VideoInfo
 from avatar.paths import file_sha256
 from avatar.preprocess.config import SOURCE_OPTIONS, PrepareConfig
+from avatar.preprocess.framing import Framing, Rect, frame_person
 from avatar.preprocess.learned_face import LearnedFace, learned_face, reader
 from avatar.preprocess.stage import StageContext, content_hash
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 2
+VERSION = 3
 
 MIN_SECONDS = 5.0
 MIN_RATE = 5  # frames per second: with fewer, no movement of lips is seen
@@ -43,6 +44,7 @@ CROP_FACES = 2.5  # side of the crop in face heights (forehead to chin)
 WHOLE_FACES = 2.9  # a nearly square frame up to this size is kept whole
 HEADROOM = 0.45  # the middle of the face lies this far down the crop
 MULTIPLE = 16
+WHOLE_FRAMES = 56  # that are stored as rendering shows them, for the background
 
 
 @dataclass(frozen=True)
@@ -178,15 +180,25 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     audio = out / "audio.wav"
     heard = write_audio(info, audio, config.audio_track) if config.audio else []
     face = learned_face(info, config, lambda: load_audio(audio) if config.audio else np.zeros(0, np.float32))
-    whole = choose_crop(info, face, config)
-    size, crop = working_size(whole, config.size)
-    (out / "frames").mkdir()
-    written = write_frames(info, crop, size, out / "frames")
+    head = choose_crop(info, face, config)
+    framing = frame_head_only(head, config) if config.frame == "head" else frame_person(info, face, config)
+    written, whole = write_frames(info, framing, out)
     return IngestResult(
         source=str(ctx.video.resolve()), source_size=(info.width, info.height), rotation=info.rotation,
-        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=(crop.x, crop.y, crop.side),
-        size=size, has_audio=config.audio, face_height=round(face.height, 1), test_start=test_start,
-        face=face.place, recording=[*info.treatments, *heard, *face.treatments, *crop_treatments(crop, size, config)],
+        variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=framing.crop,
+        width=framing.size[0], height=framing.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
+        frame=framing.frame, frame_size=framing.frame_size, whole=whole,
+        face_height=round(face.height, 1), test_start=test_start, face=face.place,
+        recording=[*info.treatments, *heard, *face.treatments, *framing.treatments],
+    )  # fmt: skip
+
+
+def frame_head_only(head: Crop, config: PrepareConfig) -> Framing:
+    """Train and show the square around the head, and nothing else."""
+    size, crop = working_size(head, config.size)
+    return Framing(
+        crop=Rect(crop.x, crop.y, crop.side, crop.side), size=(size, size),
+        treatments=crop_treatments(crop, size, config),
     )  # fmt: skip
 
 
@@ -294,28 +306,37 @@ def working_size(crop: Crop, size: int) -> tuple[int, Crop]:
     return side, Crop(crop.x + trim // 2, crop.y + trim // 2, side)
 
 
-def write_frames(info: VideoInfo, crop: Crop, size: int, folder: Path) -> int:
-    """Write the cropped, resized frames as JPEG; returns how many."""
+def write_frames(info: VideoInfo, framing: Framing, out: Path) -> tuple[int, list[int]]:
+    """Write frames/ as JPEG, and some of them into whole/ as rendering shows them; returns how many, and which."""
+    whole: list[int] = []
+    (out / "frames").mkdir()
+    if framing.frame is not None:
+        whole = np.unique(np.linspace(0, info.num_frames - 1, WHOLE_FRAMES).round().astype(int)).tolist()
+        (out / "whole").mkdir()
+    wanted = set(whole)
     pending: list[Future[None]] = []
     count = 0
     frames = reader(info.path).read_frames(info)
     with ThreadPoolExecutor(2) as pool:
         for index, frame in enumerate(log.track(frames, "reading frames", info.num_frames)):
-            part = frame[crop.y : crop.y + crop.side, crop.x : crop.x + crop.side]
-            pending.append(pool.submit(_write_frame, folder / f"{index:06d}.jpg", part, size))
+            name = f"{index:06d}.jpg"
+            pending.append(pool.submit(_write_frame, out / "frames" / name, framing.crop.cut(frame), framing.size))
+            if framing.frame is not None and framing.frame_size is not None and index in wanted:
+                shown = framing.frame.cut(frame)
+                pending.append(pool.submit(_write_frame, out / "whole" / name, shown, framing.frame_size))
             if len(pending) > 8:
                 pending.pop(0).result()
             count += 1
         for future in pending:
             future.result()
-    return count
+    return count, [index for index in whole if index < count]
 
 
-def _write_frame(path: Path, image: np.ndarray, size: int) -> None:
+def _write_frame(path: Path, image: np.ndarray, size: tuple[int, int]) -> None:
     import cv2
 
-    if image.shape[0] != size:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    if image.shape[1::-1] != size:
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     write_jpeg(path, image)
 
 

@@ -25,10 +25,11 @@ from avatar.preprocess.unusable import covered_frames, runs
 
 NAME = "parse"
 INPUTS = ("ingest", "track")
-VERSION = 4
+VERSION = 5
 
 KEYFRAMES = 600  # aimed at, where the stride is not given
 LONGEST_STRIDE = 0.25  # seconds
+LEAVES, EDGE = 0.7, 0.02  # share of the person of a pixel, and of such pixels on an edge, that count as leaving
 _AT_ONCE = 4  # masks at most; each thread holds the network anew
 
 # (image [S, S, 3], points [478, 2]) -> shares [4, S, S] that sum to 1, and how much of the mouth is seen, 0 to 1
@@ -48,16 +49,19 @@ def run(ctx: StageContext, out: Path) -> ParseResult:
     stride = ctx.config.mask_stride or choose_stride(ctx.frames, ctx.person.result(IngestResult).fps)
     keyframes = choose_keyframes(segments, stride)
     landmarks = ctx.person.landmarks(ctx.frames)[:, :, :2]
+    edges, leaving = inner_edges(ctx.person.result(IngestResult)), list[bool]()
     (out / "masks").mkdir()
 
     def parse(index: int) -> float:
         image = ctx.person.frame(index)
-        points = landmarks[index] * (SIZE / np.array(image.shape[1::-1], np.float32))
+        part, restore = square(image)
         parser = free.get()
         try:
-            shares, seen = parser(resize(image, (SIZE, SIZE)), points)
+            shares, seen = parser(part, landmarks[index] * (SIZE / max(image.shape[:2])))
         finally:
             free.put(parser)
+        shares = restore(shares)
+        leaving.append(bool(leaves(shares, edges)))
         save_mask(out / "masks" / f"{index:06d}.png", shares)
         return seen
 
@@ -68,7 +72,44 @@ def run(ctx: StageContext, out: Path) -> ParseResult:
         with ThreadPoolExecutor(len(parsers), "masks") as pool:
             seen = list(log.track(pool.map(parse, keyframes), "masks", len(keyframes)))
     covered = covered_frames(keyframes, seen, ctx.frames) & ctx.person.valid(ctx.frames)
-    return ParseResult(stride=stride, keyframes=keyframes, method=method, covered=runs(covered))
+    return ParseResult(stride=stride, keyframes=keyframes, method=method, covered=runs(covered),
+                       leaves=round(float(np.mean(leaving)), 4))  # fmt: skip
+
+
+def square(image: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Scale an image [H, W, 3] into a square of the segmenter's size, which knows no stretched people.
+
+    Returns:
+        uint8 [S, S, 3], the image at its upper left and edge pixels repeated beside it; and what stretches masks
+        [C, S, S] of that square to the image alone.
+    """
+    height, width = image.shape[:2]
+    if height == width:
+        return resize(image, (SIZE, SIZE)), lambda masks: masks
+    shrink = SIZE / max(height, width)
+    inner = max(1, round(width * shrink)), max(1, round(height * shrink))
+    small = resize(image, inner)
+    padded = np.pad(small, ((0, SIZE - inner[1]), (0, SIZE - inner[0]), (0, 0)), mode="edge")
+
+    def restore(masks: np.ndarray) -> np.ndarray:
+        return np.stack([resize(np.ascontiguousarray(mask[: inner[1], : inner[0]]), (SIZE, SIZE)) for mask in masks])
+
+    return padded, restore
+
+
+def inner_edges(ingest: IngestResult) -> tuple[bool, bool, bool, bool]:
+    """Which edges of the stored frames (left, top, right, bottom) lie inside of what rendering shows."""
+    if ingest.frame is None:
+        return False, False, False, False
+    (x, y, width, height), (left, top, across, down) = ingest.crop, ingest.frame
+    return x > left, y > top, x + width < left + across, y + height < top + down
+
+
+def leaves(shares: np.ndarray, edges: tuple[bool, bool, bool, bool]) -> bool:
+    """Whether the person of masks [4, S, S] touches one of the edges that lie inside of what rendering shows."""
+    person = shares[3] < 1 - LEAVES
+    lines = person[:, 0], person[0], person[:, -1], person[-1]
+    return any(inner and line.mean() > EDGE for inner, line in zip(edges, lines, strict=True))
 
 
 def choose_stride(frames: int, fps: float) -> int:

@@ -151,8 +151,9 @@ def assemble(ctx: StageContext) -> None:
         distance_cm=refine.distance_cm, rotation_range_deg=refine.rotation_range_deg,
     )  # fmt: skip
     PersonInfo(
-        width=ingest.size, height=ingest.size, fps=ingest.fps, num_frames=ingest.num_frames,
+        width=ingest.width, height=ingest.height, fps=ingest.fps, num_frames=ingest.num_frames,
         test_start=ctx.test_start, segments=tuple(track.segments), camera=refine.camera, has_audio=ingest.has_audio,
-        audio_delay_s=delay, source=ingest.source, crop=ingest.crop, quality=quality,
+        audio_delay_s=delay, source=ingest.source, crop=ingest.crop,
+        view=ingest.view(), quality=quality,
         recording=tuple(ingest.recording),
     ).write(person.info_path)  # fmt: skip

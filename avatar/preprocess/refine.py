@@ -51,7 +51,7 @@ def run(ctx: StageContext, out: Path) -> RefineResult:
     canonical = canonical_in_head_axes(canonical_face()[0])
     centre = principal_point(ingest)
     log.info("fitting one camera, one face shape and the head pose")
-    fit = fit_head(landmarks, valid, segments, canonical, centre, ingest.size)
+    fit = fit_head(landmarks, valid, segments, canonical, centre, max(ingest.width, ingest.height))
     before = pose_jitter(fit.raw_pose[:, :3], segments)
     fit = fit_texture(ctx, fit, landmarks, valid, segments, centre)
     poses = fit.solution
@@ -95,9 +95,8 @@ def check_moves(video: Path, moving: np.ndarray, still: np.ndarray, fps: float) 
 
 def principal_point(ingest: IngestResult) -> np.ndarray:
     """Compute the middle of the source frame, in pixels of the stored crop: where a lens looks straight ahead."""
-    x, y, side = ingest.crop
     width, height = ingest.source_size
-    return (np.array([width / 2, height / 2]) - [x, y]) * ingest.size / side
+    return (np.array([width / 2, height / 2]) - ingest.crop[:2]) * ingest.scale
 
 
 def fit_texture(

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from avatar import log
-from avatar.data.results import IngestResult, Level, ReportResult, SyncResult
-from avatar.preprocess.report_findings import count_blinks, flag_spans, judge, judge_sync, measure
+from avatar.data.results import IngestResult, Level, ParseResult, ReportResult, SyncResult
+from avatar.preprocess.report_findings import count_blinks, flag_spans, judge, judge_frame, judge_sync, measure
 from avatar.preprocess.report_page import page
 from avatar.preprocess.stage import StageContext
 
 NAME = "report"
 INPUTS = ("ingest", "track", "refine", "parse", "sync")
-VERSION = 3
+VERSION = 4
 
 PAGE = "report.html"
 MARKS: dict[Level, tuple[str, str]] = {"good": ("+", "green"), "note": ("o", "yellow"), "bad": ("-", "red")}
@@ -31,6 +31,7 @@ def run(ctx: StageContext, out: Path) -> ReportResult:
     """Write report.html; returns the findings, which :func:`tell` says in the terminal."""
     data = measure(ctx)
     findings = judge(data) + judge_sync(ctx.person.result(SyncResult), data.fps)
+    findings += judge_frame(ctx.person.result(ParseResult).leaves)
     flags = flag_spans(data)
     (out / PAGE).write_text(page(ctx, data, findings, flags), encoding="utf-8")
     return ReportResult(findings=findings, flagged=flags, blinks=count_blinks(data.motion.arkit.numpy()))

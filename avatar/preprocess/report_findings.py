@@ -38,6 +38,7 @@ FULL_SCALE = 32700 / 32768  # from here on samples count as clipped
 MENTIONED = 0.4  # seconds of a covered mouth from which it is told in words
 ZOOM = 1.1  # a face that is this many times as large in another part of the video counts as zoomed
 MAX_SPANS = 40
+LEAVES_SHARE = 0.02  # of the frames in which the person may reach out of the trained part without a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,6 @@ class Measurements:
 
     Attributes:
         fps: Frames per second.
-        size: Side of the frames in pixels.
         segments: Runs without a cut.
         test_start: The first held-out frame.
         found: bool [T], whether there is a face.
@@ -64,7 +64,6 @@ class Measurements:
     """
 
     fps: float
-    size: int
     segments: Segments
     test_start: int
     found: np.ndarray
@@ -101,7 +100,7 @@ def measure(ctx: StageContext) -> Measurements:
     if ingest.has_audio:
         loudness, clipped = frame_loudness(person.audio_path, ingest.num_frames, ingest.fps)
     return Measurements(
-        fps=ingest.fps, size=ingest.size, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
+        fps=ingest.fps, segments=person.result(TrackResult).segments, test_start=ctx.test_start,
         found=person.valid(frames), still=within(person.result(RefineResult).still, frames),
         covered=within(person.result(ParseResult).covered, frames), motion=person.face_motion(),
         residual=person.residual(frames), raw_pose=person.raw_pose(frames), opening=mouth_opening(landmarks) / height,
@@ -280,6 +279,17 @@ def judge_sync(sync: SyncResult, fps: float) -> list[Finding]:
         return []
     level: Level = "good" if sync.given or not sync.audio_delay_s else "note"
     return [Finding(level=level if sync.trusted else "bad", text=describe(sync, fps))]
+
+
+def judge_frame(leaves: float) -> list[Finding]:
+    """Say where the person reaches out of the part that is trained, given the share of such frames."""
+    if leaves <= LEAVES_SHARE:
+        return []
+    text = (
+        f"The person reaches out of the trained part in {leaves:.0%} of the frames, with a hand, or because something "
+        "behind was taken for clothes; what is outside is shown as background."
+    )
+    return [Finding(level="note" if leaves < 0.1 else "bad", text=text)]
 
 
 def soft_frames(data: Measurements) -> np.ndarray:

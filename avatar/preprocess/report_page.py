@@ -85,7 +85,7 @@ def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
     return {
         "Video": f"{Path(ingest.source).name}, {ingest.source_size[0]}x{ingest.source_size[1]}"
         + (", variable frame rate" if ingest.variable_rate else ""),
-        "Used": f"{ingest.size}x{ingest.size}, {ingest.fps:.3g} frames/s, {ingest.num_frames} frames, "
+        "Used": f"{ingest.width}x{ingest.height}, {ingest.fps:.3g} frames/s, {ingest.num_frames} frames, "
         f"{len(data.segments)} segments",
         "Camera": f"focal length {refine.camera.focal:.0f} px, face {refine.distance_cm:.0f} cm away "
         "(a single video shows this only roughly)",
@@ -127,18 +127,20 @@ def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """Scale an image to `SAMPLE_SIDE` pixels."""
+    """Scale an image to a height of `SAMPLE_SIDE` pixels."""
     import cv2
 
-    return cv2.resize(image, (SAMPLE_SIDE, SAMPLE_SIDE), interpolation=cv2.INTER_AREA)
+    width = round(SAMPLE_SIDE * image.shape[1] / image.shape[0])
+    return cv2.resize(image, (width, SAMPLE_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def draw_face(image: np.ndarray, landmarks: np.ndarray, state: bundle.Solution, centre: np.ndarray) -> np.ndarray:
-    """Draw landmarks green, the posed rigid face red, the head's axes, on an image of `SAMPLE_SIDE` pixels."""
+    """Draw landmarks green, the posed rigid face red, the head's axes, on an image `SAMPLE_SIDE` pixels high."""
     import cv2
 
     scale = 2 * SAMPLE_SIDE / image.shape[0]  # drawn at twice the size, so that the dots stay apart
-    canvas = cv2.resize(image, (2 * SAMPLE_SIDE, 2 * SAMPLE_SIDE), interpolation=cv2.INTER_CUBIC)
+    size = round(scale * image.shape[1]), 2 * SAMPLE_SIDE
+    canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     for points, colour in ((landmarks, (40, 230, 60)), (bundle.project(state, centre)[0], (230, 40, 40))):
         for x, y in points * scale:
             cv2.circle(canvas, (int(x), int(y)), 1, colour, -1, cv2.LINE_AA)

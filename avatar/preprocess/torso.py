@@ -63,8 +63,8 @@ def run(ctx: StageContext, out: Path) -> TorsoResult:
     matrices, tracked, main, gain = track_clothes(ctx)
     if not tracked.any():
         log.warn("The clothes show too little to follow the upper body; it will stand still.")
-        size = ctx.person.result(IngestResult).size
-        pivot = back_project(np.array([size / 2, 0.9 * size]), principal, camera.focal, depth)
+        ingest = ctx.person.result(IngestResult)
+        pivot = back_project(np.array([ingest.width / 2, 0.9 * ingest.height]), principal, camera.focal, depth)
         np.save(out / "torso.npy", np.zeros((ctx.frames, 6 + WIDTH), np.float32))
         return TorsoResult(pivot=pivot.tolist(), warp_box=[[-1, -1], [1, 1]])
     rest = middle_matrix(matrices[tracked], main.centre)

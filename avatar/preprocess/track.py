@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,13 @@ from avatar import log
 from avatar.data.results import IngestResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import STEADY
+from avatar.preprocess.faces import moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
 NAME = "track"
 INPUTS = ("ingest",)
-VERSION = 3
+VERSION = 4
 
 MIN_VALID_SHARE = 0.5
 THUMBNAIL = 64  # pixels; frames are compared at this size to find cuts
@@ -45,13 +47,16 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
     arkit = np.zeros((count, 52), np.float32)
     change = ImageChange()
     sharpness = np.zeros(count, np.float32)
-    main: Face | Place | None = chosen_face(ctx.person.result(IngestResult))
+    ingest = ctx.person.result(IngestResult)
+    main: Face | Place | None = chosen_face(ingest)
+    left, top, right, bottom = head_window(ingest)
     with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
         for index, image in enumerate(log.track(ctx.person.frames(count), "tracking the face", count)):
             change.add(image)
-            face = pick_face(main, single.detect(image))
+            window = image[top:bottom, left:right]
+            face = pick_face(main, [moved_face(face, left, top) for face in single.detect(window)])
             if face is None:
-                face = pick_face(main, several.detect(image))
+                face = pick_face(main, [moved_face(face, left, top) for face in several.detect(window)])
             if face is not None:
                 face = single.look_again(image, face)
                 landmarks[index], arkit[index] = face.landmarks, face.arkit
@@ -87,9 +92,22 @@ def chosen_face(ingest: IngestResult) -> Place | None:
     if ingest.face is None:
         return None
     x, y, height = ingest.face
-    left, top, side = ingest.crop
-    scale = ingest.size / side
+    left, top = ingest.crop[:2]
+    scale = ingest.scale
     return Place(centre=np.array([x - left, y - top]) * scale, height=height * scale)
+
+
+def head_window(ingest: IngestResult) -> tuple[int, int, int, int]:
+    """Compute where in the stored frames the face is looked for, x0, y0, x1, y1; elsewhere a small one escapes."""
+    if ingest.head is None:
+        return 0, 0, ingest.width, ingest.height
+    x, y, side = ingest.head
+    left, top = (x - ingest.crop[0]) * ingest.scale, (y - ingest.crop[1]) * ingest.scale
+    right, bottom = left + side * ingest.scale, top + side * ingest.scale
+    return (
+        max(0, math.floor(left)), max(0, math.floor(top)),
+        min(ingest.width, math.ceil(right)), min(ingest.height, math.ceil(bottom)),
+    )  # fmt: skip
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -103,8 +121,7 @@ def face_sharpness(image: np.ndarray, face: Face) -> float:
     """Standard deviation of the Laplacian over the face: small where it is blurred."""
     import cv2
 
-    size = image.shape[0]
-    x0, y0, x1, y1 = np.clip(face.box, 0, size).astype(int)
+    x0, y0, x1, y1 = np.clip(face.box, 0, [*image.shape[1::-1]] * 2).astype(int)
     part = image[y0:y1, x0:x1]
     return float(cv2.Laplacian(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if part.size else 0.0
 

@@ -13,6 +13,7 @@ import tomli_w
 from avatar import log
 from avatar.data import yaw
 from avatar.data.run import (
+    BACKGROUND,
     CHECKPOINT,
     COMMAND,
     CONFIG,
@@ -219,6 +220,9 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     if earlier := parts_before(folder):
         place["earlier"] = earlier
     write_json(folder / ENVIRONMENT, place)
+    if (background := data.whole_background_path) is not None:
+        with atomic_file(folder / BACKGROUND) as temporary:
+            shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
 
 

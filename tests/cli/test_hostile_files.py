@@ -175,8 +175,8 @@ _PERSON: list[tuple[str, Any]] = [
     ("num_frames", "HUGE"), ("num_frames", -1), ("test_start", 1e400), ("segments", [[0, 10**9]]), ("segments", []),
     ("segments", [[5, 2]]), ("segments", [1, 2]), ("camera", []), ("camera", {"focal": 0, "cx": 1, "cy": 1}),
     ("camera", {"focal": 100}), ("has_audio", 1), ("audio_delay_s", "late"), ("source", 5),
-    ("crop", [0, 0]), ("crop", [0, 0, -1]), ("quality", {"valid_share": 2}), ("format", "avatar-person-1"),
-    ("format", [1]),
+    ("crop", [0, 0]), ("crop", [0, 0, 9, -1]), ("view", {"width": 4}), ("quality", {"valid_share": 2}),
+    ("format", "avatar-person-1"), ("format", [1]),
 ]  # fmt: skip
 
 

@@ -264,7 +264,7 @@ def test_the_person_is_found_again(run: Path, tmp_path: Path) -> None:
         open_person(run, None)
     folder = tmp_path / "anna"
     folder.mkdir()
-    (folder / "person.json").write_text('{"format": "avatar-person-3", "width": 4}')
+    (folder / "person.json").write_text('{"format": "avatar-person-4", "width": 4}')
     with pytest.raises(AvatarError, match=r"person\.json lacks height"):  # found beside the run, and opened
         open_person(run, None)
 

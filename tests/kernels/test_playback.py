@@ -126,5 +126,5 @@ def test_bytes_of_no_gaussians_are_the_background():
 
 def test_operator_contracts():
     gaussians, motion, *camera = animated(9, 4)
-    torch.library.opcheck(_animate, (*gaussians, *motion, *camera))
+    torch.library.opcheck(_animate, (*gaussians, *motion, *camera, 0.3))
     torch.library.opcheck(_draw, _with_whole_radii(*_projected(torch.float64), None))

@@ -125,7 +125,9 @@ class Person:
         translation = np.tile(np.array([0, 0, DEPTH - 3], np.float32), (self.frames, 1))
         save_file({"head_translation": translation}, str(self.folder / "refine" / "motion.safetensors"))
         camera = Intrinsics(focal=FOCAL, cx=SIZE / 2, cy=SIZE / 2)
-        ingest = ingest_result(num_frames=self.frames, size=SIZE, has_audio=False)
+        ingest = ingest_result(
+            num_frames=self.frames, width=SIZE, height=SIZE, crop=(0, 0, SIZE, SIZE), has_audio=False
+        )
         for result in (ingest, TrackResult(segments=self.segments), RefineResult(camera=camera)):
             write_result(self.folder, result)
 

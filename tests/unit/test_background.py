@@ -71,7 +71,9 @@ def test_held_out_frames_do_not_reach_the_background(tmp_path):
     warps = np.tile(np.eye(2, 3), (20, 1, 1))
     run_stage(background, person.context)
     image = Background.read(person.folder / "background").image
-    without, _ = background.build_background(person.context, np.arange(first), warps, (SIZE, SIZE))
+    without, _ = background.build_background(
+        background.part_of(person.context, background.MARGIN), np.arange(first), warps, (SIZE, SIZE)
+    )
     np.testing.assert_array_equal(image, without)
 
 

@@ -20,7 +20,14 @@ from tests.person import make_person
 def person(tmp_path) -> Path:
     folder = make_person(tmp_path / "mia", frames=6, size=64)
     result = IngestResult(
-        size=64, fps=25.0, num_frames=6, source="gone.mp4", source_size=(64, 64), crop=(0, 0, 64), has_audio=False
+        width=64,
+        height=64,
+        fps=25.0,
+        num_frames=6,
+        source="gone.mp4",
+        source_size=(64, 64),
+        crop=(0, 0, 64, 64),
+        has_audio=False,
     )
     (folder / "ingest" / "stage.json").write_text(json.dumps({"result": result.to_json()}))
     (folder / "report").mkdir()

@@ -262,10 +262,10 @@ def test_a_dataset_has_no_tracks_to_choose(tmp_path: Path, name: str) -> None:
 def test_options_that_choose_from_the_recording_are_part_of_the_key(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [numbered(k) for k in range(3)], None, 25.0)
     keys = set()
-    for options in ({}, {"audio_track": 1}, {"video_track": 1}, {"face": "1"}, {"crop": "0,0,64"}):
+    for options in ({}, {"audio_track": 1}, {"video_track": 1}, {"face": "1"}, {"crop": "0,0,64"}, {"frame": "full"}):
         ctx = StageContext(person=PersonFolder(tmp_path), video=path, config=PrepareConfig(**options))
         keys.add(stage_record(ingest, ctx)["key"])
-    assert len(keys) == 5
+    assert len(keys) == 6
 
 
 def test_frames_are_written_upright_and_nearly_lossless(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_frames_are_written_upright_and_nearly_lossless(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [smooth] * 10, None, 25.0)
     info = read_info(path)
     source = next(read_frames(info))
-    (tmp_path / "frames").mkdir()
-    assert ingest.write_frames(info, Crop(16, 0, 64), 64, tmp_path / "frames") == 10
+    framing = ingest.frame_head_only(Crop(16, 0, 64), PrepareConfig(size=64))
+    assert ingest.write_frames(info, framing, tmp_path) == (10, [])
     written = cv2.imread(str(tmp_path / "frames" / "000003.jpg"))[..., ::-1]
     assert written.shape == (64, 64, 3)
     assert np.abs(written.astype(int) - source[:, 16:80]).mean() < 1.5

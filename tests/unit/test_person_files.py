@@ -47,7 +47,7 @@ def test_person_json_comes_back(tmp_path: Path) -> None:
     )  # fmt: skip
     segments, told = ((0, 40), (40, 100)), (Treatment("mirrored", "The picture was mirrored."),)
     written = person_info(
-        segments=segments, audio_delay_s=0.2, source="me.mp4", crop=(1, 2, 96), quality=quality, recording=told
+        segments=segments, audio_delay_s=0.2, source="me.mp4", crop=(1, 2, 96, 96), quality=quality, recording=told
     )
     written.write(tmp_path / "person.json")
     assert PersonInfo.read(tmp_path / "person.json") == written == PersonFolder(tmp_path).info()

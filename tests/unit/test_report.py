@@ -36,7 +36,7 @@ def good_video() -> Measurements:
     )
     raw = np.concatenate([rotation + np.radians(0.1) * rng.standard_normal((FRAMES, 3)), np.zeros((FRAMES, 3))], 1)
     return Measurements(
-        fps=25.0, size=512, segments=[(0, FRAMES)], test_start=FRAMES * 9 // 10, motion=motion,
+        fps=25.0, segments=[(0, FRAMES)], test_start=FRAMES * 9 // 10, motion=motion,
         found=np.ones(FRAMES, bool), still=np.zeros(FRAMES, bool), covered=np.zeros(FRAMES, bool),
         residual=np.full(FRAMES, 0.6), raw_pose=raw,
         opening=np.abs(np.sin(4 * time)) * 0.06, face_height=np.full(FRAMES, 250.0),

@@ -90,7 +90,7 @@ def test_main_face_is_followed() -> None:
 def test_the_chosen_face_is_followed_from_the_start_beside_a_larger_one() -> None:
     """The crop is a part of the frame, and stored at half its size."""
     assert track.chosen_face(ingest_result()) is None
-    found = track.chosen_face(ingest_result(face=(700, 300, 160), crop=(400, 100, 600), size=300))
+    found = track.chosen_face(ingest_result(face=(700, 300, 160), crop=(400, 100, 600, 600), width=300, height=300))
     assert found is not None and found.centre.tolist() == [150, 100] and found.height == 80
     shape = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3))
     shape[:2] = [[-0.5, -0.5, 0], [0.5, 0.5, 0]]

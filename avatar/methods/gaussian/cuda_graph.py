@@ -119,7 +119,8 @@ class FrameGraphs:
             if read[0] is not self._read[0] or read[1] is not self._read[1]:
                 self._graphs.clear()
                 self._read = read
-            key = (camera.width, camera.height, None if background is None else (background.dtype, background.shape))
+            behind = None if background is None else (background.dtype, background.shape)
+            key = (camera.width, camera.height, camera.eps2d, behind)
             graph = self._graphs.pop(key, None)
             if graph is None:
                 pairs = PAIRS_PER_GAUSSIAN * len(self._model.gaussians)

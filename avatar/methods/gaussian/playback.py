@@ -18,10 +18,12 @@ from avatar.geometry.warp import COLUMNS, ROWS
 from avatar.methods.base import resized
 from avatar.motion import Motion
 from avatar.native import CanonicalGaussians, FrameMotion, animate_gaussians, draw
+from avatar.native.bin_gaussians import TILE
 
 if TYPE_CHECKING:
     from avatar.methods.gaussian.model import GaussianModel
 
+REACH = 1.12  # times its radius, at least: alpha falls below 1/255, and drawing ends, at 3.33 standard deviations
 Matrix = list[list[float]]
 Quaternion = tuple[float, float, float, float]
 
@@ -48,10 +50,27 @@ class CpuFrames:
         """Draw one frame, uint8 RGB [H, W, 3]; arguments as for `Method.draw`."""
         model = self._model
         radii, means2d, depths, conics, opacities, colors = animate_gaussians(
-            self._gaussians, self._frame(motion, index), camera.viewmat, camera.K, camera.width, camera.height
+            self._gaussians,
+            self._frame(motion, index),
+            camera.viewmat,
+            camera.K,
+            camera.width,
+            camera.height,
+            camera.eps2d,
         )
+        width, height = camera.width, camera.height
+        if background is not None and background.shape[:2] == (height, width):
+            box = touched(means2d, radii, width, height)
+            if box is None:
+                return background.clone()
+            x0, y0, x1, y1 = box
+            behind = background[y0:y1, x0:x1].float() / 255
+            shifted = means2d - torch.tensor([x0, y0], dtype=means2d.dtype)
+            image = background.clone()
+            image[y0:y1, x0:x1] = draw(shifted, conics, colors, opacities, depths, radii, x1 - x0, y1 - y0, behind)
+            return image
         behind = model.background_at(camera) if background is None else resized(background.float() / 255, camera)
-        return draw(means2d, conics, colors, opacities, depths, radii, camera.width, camera.height, behind)
+        return draw(means2d, conics, colors, opacities, depths, radii, width, height, behind)
 
     def _frame(self, motion: Motion, index: int) -> FrameMotion:
         model = self._model
@@ -79,6 +98,28 @@ class CpuFrames:
         if sum(a * b for a, b in zip(q_head, q_torso, strict=True)) < 0:
             q_head = tuple(-x for x in q_head)
         return torch.tensor([head, torso]), torch.tensor([q_head, q_torso])
+
+
+def touched(means2d: Tensor, radii: Tensor, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Bound all pixels that projected Gaussians reach: the rest of a large image is background, and only copied.
+
+    Args:
+        means2d: [N, 2] pixels.
+        radii: int32 [N], three standard deviations in pixels; 0: not seen.
+        width, height: Of the image.
+
+    Returns:
+        x0, y0, x1, y1 in the image, the first two multiples of a tile; None where nothing is seen.
+    """
+    reach = radii[:, None] * REACH + 1
+    low = torch.where(reach > 1, means2d - reach, torch.inf).amin(0).tolist()
+    high = torch.where(reach > 1, means2d + reach, -torch.inf).amax(0).tolist()
+    x0, y0 = (max(0, math.floor(value / TILE) * TILE) if math.isfinite(value) else 0 for value in low)
+    x1, y1 = (
+        min(end, math.ceil(value)) if math.isfinite(value) else 0
+        for value, end in zip(high, (width, height), strict=True)
+    )
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def rotation_matrix(axis_angle: list[float]) -> Matrix:

@@ -77,9 +77,10 @@ class Projected(NamedTuple):
 
 def project(splats: Splats, camera: Camera, backend: RendererName = "native") -> Projected:
     """Project Gaussians into the image plane of a camera."""
+    gaussians = splats.means, splats.quats, splats.scales
     return Projected(
         *renderer(backend).project_gaussians(
-            splats.means, splats.quats, splats.scales, camera.viewmat, camera.K, camera.width, camera.height
+            *gaussians, camera.viewmat, camera.K, camera.width, camera.height, camera.eps2d
         )
     )
 
