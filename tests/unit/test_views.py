@@ -118,6 +118,12 @@ def test_the_small_form_is_small_and_a_method_may_not_know_what_was_seen(data, m
     assert "identity" not in found.result["groups"]["azimuth_30"]  # slow
 
 
+def test_a_method_that_says_of_other_pixels_what_was_seen_is_refused(data, monkeypatch) -> None:
+    monkeypatch.setattr(Ball, "seen", lambda *_: torch.zeros(3, 4))
+    with pytest.raises(AvatarError, match=r"says of \[3, 4\] pixels what was seen"):
+        measured(data, quick=True)
+
+
 def test_a_method_without_depth_is_measured_by_its_silhouette(data, monkeypatch) -> None:
     draw = Ball.__call__
 
