@@ -195,7 +195,7 @@ def test_tables_and_pictures_show_it(full: ViewMeasurement) -> None:
     shown = console.export_text()
     assert "…" not in shown, shown  # nothing is cut off in a terminal of usual width
     words = " ".join(shown.split())
-    assert all(w in words for w in ("holes", "torn edges", "±30", "27.80", "29.00", "-2.00", "turned - frontal"))
+    assert all(w in words for w in ("holes", "torn edges", "±30", "27.80", "29.00", "-2.00 ±0.60", "turned - frontal"))
     page = view_tables.in_html(result)
     assert "azimuth ±30" in page and "<small>-2.60 to -1.40</small>" in page and "16.80" in page
     sheet, geometry = view_sheets.view_sheet(full), view_sheets.geometry_sheet(full)
