@@ -31,7 +31,9 @@ from avatar.methods.gaussian.reference import (
     no_seeds,
 )  # fmt: skip
 
-_GRAZING = 0.3  # cosine between a surface's normal and the view: below it the reference frame shows too little
+_GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
+_STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
+_SPREAD = 0.7  # standard deviation of a hidden Gaussian, of the distance to the next
 _AROUND = (3.2, 2.4, 2.1)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
@@ -145,7 +147,13 @@ def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: i
     # Spacing between neighbours in pixels, from the sampling density.
     local = density[flat] / density.sum() * count
     sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
+    sigma *= np.clip(1 / np.sqrt(np.maximum(_facing(points, normals), 1e-3)), 1, _STRETCH)
     return _placed(reference, points, normals, np.clip(sigma, 0.02, 0.8), reference.colors(pixels, kind), 0.8, kind)
+
+
+def _facing(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Cosine [N] between unit normals and the direction to the filming camera."""
+    return -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
 
 
 def _placed(
@@ -181,7 +189,7 @@ def _hidden(
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
         shows, within = reference.shown(kinds, world)
-        grazing = -(normals @ part.rotation.T * world).sum(1) / np.linalg.norm(world, axis=1) < _GRAZING
+        grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
         if part.kind == HEAD:
             side = np.maximum(np.where(angle > 0, *bust.hair_below), _EARLOBE)
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
@@ -197,7 +205,7 @@ def _hidden(
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
     return _placed(
-        reference, world, part.normals(y, angle), np.full(len(y), 0.65 * np.sqrt(area)),
+        reference, world, part.normals(y, angle), np.full(len(y), _SPREAD * np.sqrt(area)),
         _continued(reference, part, seen, known, y, angle), 0.97, np.full(len(y), part.kind),
     )  # fmt: skip
 
