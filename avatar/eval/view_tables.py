@@ -166,11 +166,17 @@ def terminal(views: dict[str, Any]) -> list[Table]:
         for key in rows(named):
             if views["quick"] and named.metrics is FAULTS and key not in SHORT:
                 continue
-            table.add_row(
-                named.metrics[key][0], *(number(named, key, column.get(key)) for column in named.columns.values())
-            )
+            table.add_row(named.metrics[key][0], *(_text(named, key, column) for column in named.columns.values()))
         out.append(table)
     return out
+
+
+def _text(table: Named, key: str, column: dict[str, Any]) -> str:
+    """A number for the terminal, with half of its interval where the table has room for it."""
+    text, interval = number(table, key, column.get(key)), column.get("intervals", {}).get(key)
+    if table.metrics is not HELD_OUT or interval is None:
+        return text
+    return f"{text} ±{number(table, key, (interval[1] - interval[0]) / 2)}"
 
 
 def in_html(views: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from avatar import log
+from avatar.errors import AvatarError
 from avatar.eval import bootstrap, identity, view_colors, view_geometry, view_quality
 from avatar.eval.bootstrap import Bootstrap
 from avatar.eval.view_colors import Surface
@@ -210,6 +211,9 @@ class Observer:
         rgb, alpha = out.rgb.clamp(0, 1).cpu().numpy(), out.alpha[..., 0].cpu().numpy()
         depth = None if out.depth is None else out.depth[..., 0].cpu().numpy()
         seen = model.seen(motion, 0, camera)
+        if seen is not None and seen.shape != alpha.shape:
+            raise AvatarError(f"The method {model.name!r} says of {list(seen.shape)} pixels what was seen, not of "
+                              f"{list(alpha.shape)}.", fix="Report it to those who wrote the method.")  # fmt: skip
         image = (rgb * 255 + 0.5).astype(np.uint8)
         own = view_colors.uncomposited(rgb, alpha, GREY)
         return own, Look(image, alpha, depth), None if seen is None else seen.cpu().numpy()

@@ -54,6 +54,10 @@ class Skinning(nn.Module):
         """Canonical positions of points [..., 3] in head axes."""
         return head_points @ axis_angle_to_matrix(self.head_rotation).T + self.head_translation
 
+    def directions_to_canonical(self, head_directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Canonical directions of directions [..., 3] in head axes."""
+        return head_directions @ axis_angle_to_matrix(self.head_rotation).T
+
     def to_head(self, canonical: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Head-frame positions of canonical points [..., 3]."""
         return (canonical - self.head_translation) @ axis_angle_to_matrix(self.head_rotation)

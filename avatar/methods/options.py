@@ -55,7 +55,7 @@ class OptimConfig:
 
     final: float = 0.05
     """Learning rates end at this share of their start."""
-    poses: float = 0.5
+    poses: float = 4.0
     """Typical step of a head-pose correction, in milliradians and tenths of a millimetre."""
     poses_start: float = 0.2
     """Share of the training after which head poses are corrected."""

@@ -31,6 +31,7 @@ from avatar.motion.face_channels import NUM_LANDMARKS
 from avatar.sync.judge import FORMAT, RATE, REACH, ROWS, SyncNet, at_windows, mel_energies, mouth_motion
 from avatar.synth import acting as performance
 from avatar.synth import speech
+from avatar.synth.appearance import Appearance
 from avatar.synth.body import Body, build_body
 from avatar.synth.make import SCRIPT
 from avatar.synth.subject import canonical_mesh
@@ -152,7 +153,7 @@ def act(coefficients: np.ndarray, fps: float, rng: np.random.Generator) -> np.nd
 
 @functools.cache
 def _face(seed: int) -> Body:
-    return build_body(*canonical_mesh(), seed)
+    return build_body(*canonical_mesh(), seed, Appearance())
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

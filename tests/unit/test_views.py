@@ -118,6 +118,12 @@ def test_the_small_form_is_small_and_a_method_may_not_know_what_was_seen(data, m
     assert "identity" not in found.result["groups"]["azimuth_30"]  # slow
 
 
+def test_a_method_that_says_of_other_pixels_what_was_seen_is_refused(data, monkeypatch) -> None:
+    monkeypatch.setattr(Ball, "seen", lambda *_: torch.zeros(3, 4))
+    with pytest.raises(AvatarError, match=r"says of \[3, 4\] pixels what was seen"):
+        measured(data, quick=True)
+
+
 def test_a_method_without_depth_is_measured_by_its_silhouette(data, monkeypatch) -> None:
     draw = Ball.__call__
 
@@ -189,7 +195,7 @@ def test_tables_and_pictures_show_it(full: ViewMeasurement) -> None:
     shown = console.export_text()
     assert "…" not in shown, shown  # nothing is cut off in a terminal of usual width
     words = " ".join(shown.split())
-    assert all(w in words for w in ("holes", "torn edges", "±30", "27.80", "29.00", "-2.00", "turned - frontal"))
+    assert all(w in words for w in ("holes", "torn edges", "±30", "27.80", "29.00", "-2.00 ±0.60", "turned - frontal"))
     page = view_tables.in_html(result)
     assert "azimuth ±30" in page and "<small>-2.60 to -1.40</small>" in page and "16.80" in page
     sheet, geometry = view_sheets.view_sheet(full), view_sheets.geometry_sheet(full)

@@ -10,6 +10,7 @@ Axes are a head's: x to the person's left, y down, z away from the camera, centi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,10 @@ SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
+
+
+# From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
+Keep = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,9 @@ class Sweep:
         normal = np.cross(down, along)
         return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
 
-    def sample(self, count: int, rng: np.random.Generator, keep) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def sample(
+        self, count: int, rng: np.random.Generator, keep: Keep
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """About ``count`` points evenly over the part of the surface that ``keep(y, angle, points, normals)`` chooses.
 
         Returns:
@@ -177,8 +184,17 @@ def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
 
 
+def _masks(data: PersonDataset, index: int, size: int) -> dict[str, np.ndarray]:
+    """The masks of a frame, [size, size]: outlines need no more."""
+    import cv2
+
+    return {
+        name: cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) for name, mask in data.masks(index).items()
+    }
+
+
 def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
-    masks = data._files.masks(index, (size, size))
+    masks = _masks(data, index, size)
     at = _plane_points(data, index, size)
     rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
     towards = rotation.T @ np.array([0.0, 0, 1])
@@ -220,7 +236,7 @@ def _supports(outlines: list[_Outline], side: str) -> tuple[np.ndarray, np.ndarr
         if seen.sum() < max(3, 0.3 * len(outlines)):
             continue
         e, w = extents[seen, k], yaw[seen]
-        weight = np.ones(len(e))
+        weight, a, z = np.ones(len(e)), 0.0, 0.0
         for _ in range(4):
             # noise of 0.3 cm; the outline lies within 2 cm of the middle's depth
             design = np.stack([np.cos(w), -np.sin(w)], 1)
@@ -304,7 +320,7 @@ def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
 
 def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Sweep, float]:
     """Neck and torso in one frame, world axes from the head's origin."""
-    masks = data._files.masks(frame, (size, size))
+    masks = _masks(data, frame, size)
     camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
     rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
     chin = float((rotation @ data.shape[152].astype(float))[1])

@@ -21,10 +21,11 @@ from avatar.methods.gaussian import bake
 from avatar.methods.gaussian.config import GaussianConfig, read_config
 from avatar.methods.gaussian.cuda_graph import FrameGraphs
 from avatar.methods.gaussian.densify import Densification
-from avatar.methods.gaussian.init import reference_frame, seeds
+from avatar.methods.gaussian.init import seeds
 from avatar.methods.gaussian.model import GaussianModel, make_encoding
 from avatar.methods.gaussian.playback import CpuFrames
 from avatar.methods.gaussian.presets import PRESETS
+from avatar.methods.gaussian.reference import Reference, reference_frame
 from avatar.methods.gaussian.synthetic import synthetic_parts
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
@@ -70,7 +71,9 @@ class GaussianAvatar(GaussianModel):
             data.camera,
         )
         basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape), motion.gaze[frame])
-        gaussians = Gaussians(seeds(data, skinning, frame, config.initial_gaussians, rng), config.embedding)
+        gaussians = Gaussians(
+            seeds(Reference.of(data, skinning, frame), config.initial_gaussians, rng), config.embedding
+        )
         means = gaussians.means.detach()
         margin = 2.0
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])

@@ -86,11 +86,11 @@ def _look(data: PersonDataset, index: int, size: tuple[int, int]) -> _Look:
 
 
 def _one_pass(reference: _Look, guess: np.ndarray, change: np.ndarray, known: np.ndarray, looks: list[_Look]) -> Depth:
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     errors, slopes, weights = [], [], []
     for look in looks:
         here, deeper = (_projected(reference, look, guess + change + d) for d in (0.0, STEP_CM))
-        found = flow.calc(reference.image, _at(look.image, here), None)
+        found = flow.calc(reference.image, _at(look.image, here), None)  # pyright: ignore[reportCallIssue, reportArgumentType]
         grid = _grid(guess.shape) + found
         landed = np.stack([_at(np.ascontiguousarray(here[..., axis], np.float32), grid) for axis in (0, 1)], -1)
         within = (_at(look.mask, landed) > 0.5) & known
@@ -144,13 +144,13 @@ def _triangulate(errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, kn
     power = (slopes**2).sum(-1)
     noise = NOISE * scale
     robust = weights
-    change = np.zeros(known.shape)
+    change = strength = np.zeros(known.shape)
     reach = SMOOTH * known.shape[1]
     smooth = lambda values: gaussian_filter(values, reach, mode="nearest")  # noqa: E731
+    share = np.maximum(smooth(known.astype(float)), 1e-3)
     for _ in range(4):
         votes = smooth((robust * along).sum(0) * known) / noise**2
         strength = smooth((robust * power).sum(0) * known) / noise**2
-        share = np.maximum(smooth(known.astype(float)), 1e-3)
         change = votes / share / (strength / share + 1 / PRIOR**2)
         off = np.abs(along - power * change) / np.sqrt(np.maximum(power, 1e-9))  # pixels along the epipolar line
         robust = weights / np.maximum(off / (1.5 * noise), 1)

@@ -1,0 +1,269 @@
+"""First guess of all that the face mesh does not cover: hair, ears, neck, shoulders, also where no frame shows them.
+
+Pixels of the reference frame are lifted onto the surfaces of `avatar.methods.gaussian.bust`, the head's corrected by
+what `avatar.methods.gaussian.parallax` measures. What this frame does not show of the surfaces (sides, back, under the
+jaw, below the picture) is there as well, in the colours of the nearest place that is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import KDTree
+
+from avatar.fields.gaussians import REGIONS, Seeds
+from avatar.geometry.mesh import FACE_OVAL
+from avatar.methods.gaussian.bust import Bust, Sweep, fit_bust
+from avatar.methods.gaussian.parallax import measure_depth
+from avatar.methods.gaussian.reference import (
+    CLOTHES,
+    HEAD,
+    NECK,
+    REGION_OF,
+    Reference,
+    filled,
+    make_seeds,
+    nearest_true,
+    no_seeds,
+)  # fmt: skip
+
+_GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
+_STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
+_SPREAD = 0.7  # standard deviation of a hidden Gaussian, of the distance to the next
+_AROUND = (3.2, 2.4, 2.1)  # radians around head, neck and torso up to which there are Gaussians
+_SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
+_OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
+_BEHIND_EAR = 1.6  # radians: from there on it is hair ...
+_EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
+_HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
+_RADIUS = 9.0  # of a head, centimetres: from radians to distances on it
+_JAW = FACE_OVAL[10:27]  # from ear to ear under the chin
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One surface: its axes in canonical space (rotation and origin), and the kind of pixel that shows it."""
+
+    sweep: Sweep
+    rotation: np.ndarray
+    origin: np.ndarray
+    kind: int
+
+    def canonical(self, points: np.ndarray) -> np.ndarray:
+        return points @ self.rotation.T + self.origin
+
+    def local(self, points: np.ndarray) -> np.ndarray:
+        return (points - self.origin) @ self.rotation
+
+    def meet(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where rays from the filming camera meet the front: canonical points and normals, [N, 3]."""
+        start, along = -self.origin @ self.rotation, rays @ self.rotation
+        depth = np.full(len(rays), self.origin[2])
+        for _ in range(6):
+            at = start + along * depth[:, None]
+            depth = depth + 0.8 * (self.sweep.front_depth(at[:, 0], at[:, 1]) - at[:, 2]) / along[:, 2]
+        at = start + along * depth[:, None]
+        return self.canonical(at), self.normals(at[:, 1], self.sweep.angle(at[:, 0], at[:, 1]))
+
+    def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
+        return self.sweep.normals(y, angle) @ self.rotation.T
+
+
+def surroundings(reference: Reference, count: int, rng: np.random.Generator) -> list[Seeds]:
+    """About ``count`` Gaussians around the face."""
+    bust = fit_bust(reference.data, reference.frame)
+    parts = _parts(reference, bust)
+    deeper = _measured(reference, parts[HEAD])
+    seen = _seen(reference, parts, deeper, int(count * 0.71), rng)
+    return [
+        seen,
+        _under_jaw(reference, seen, int(count * 0.03), rng),
+        *(_hidden(reference, bust, part, deeper, seen, int(count * 0.26), rng) for part in parts),
+    ]
+
+
+def _parts(reference: Reference, bust: Bust) -> list[_Part]:
+    skinning = reference.skinning
+    origin = skinning.to_canonical(torch.zeros(3)).numpy().astype(float)
+    turn = skinning.to_canonical(torch.eye(3)).numpy().T.astype(float) - origin[:, None]
+    upright = np.eye(3)
+    return [
+        _Part(bust.head, turn, origin, HEAD), _Part(bust.neck, upright, origin, NECK),
+        _Part(bust.torso, upright, origin, CLOTHES),
+    ]  # fmt: skip
+
+
+def _measured(reference: Reference, head: _Part) -> np.ndarray:
+    """Centimetres [H, W] by which the head beside the face is deeper than the surface; further away, the nearest."""
+    guess = head_depth(reference, head)
+    around = np.isfinite(guess) & ~reference.on_face
+    if not around.any():
+        return np.zeros(guess.shape)
+    change = measure_depth(reference.data, reference.frame, guess).change
+    row, column = nearest_true(around)
+    return change[row, column]
+
+
+def head_depth(reference: Reference, head: _Part) -> np.ndarray:
+    """Depth [H, W] of the face mesh and of the head's surface around it; NaN where no head is."""
+    mesh = reference.skinning.to_canonical(torch.from_numpy(reference.data.shape[:468])).numpy()
+    pixels = reference.pixels(mesh)
+    shape = reference.image.shape[:2]
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    inside = filled(pixels[list(FACE_OVAL)], shape)
+    depth = np.where(inside, LinearNDInterpolator(pixels, mesh[:, 2])(x, y), np.nan)
+    around = ~inside & (reference.masks["background"] < 0.5) & (reference.kinds == HEAD)
+    row, column = np.nonzero(around)
+    points, _ = head.meet(reference.rays(np.stack([column, row], -1) + 0.5))
+    depth[row, column] = points[:, 2]
+    return depth
+
+
+def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: int, rng: np.random.Generator) -> Seeds:
+    """What the reference frame shows beside the face."""
+    image, person = reference.image, 1 - reference.masks["background"]
+    weight = person * ~reference.on_face * (person > 0.4)
+    # Half of the points on strong edges and texture, half evenly: shirts and hair need detail where it is.
+    grey = cv2.GaussianBlur(image.mean(-1), (0, 0), 1.5)
+    edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    edges = edges / max(float(edges[weight > 0].mean()) if (weight > 0).any() else 1.0, 1e-6)
+    density = (weight * (0.5 + 0.5 * np.minimum(edges, 4))).ravel()
+    if density.sum() <= 0:
+        return no_seeds()
+    flat = rng.choice(density.size, count, p=density / density.sum())
+    rows, columns = np.divmod(flat, image.shape[1])
+    pixels = np.stack([columns, rows], -1) + rng.uniform(0, 1, (count, 2))
+    kind, rays = reference.kinds[rows, columns], reference.rays(pixels)
+    points, normals = np.zeros((count, 3)), np.zeros((count, 3))
+    for part in parts:
+        chosen = kind == part.kind
+        points[chosen], normals[chosen] = part.meet(rays[chosen])
+    # The filming camera is the origin: along its ray a place keeps its pixel.
+    points *= 1 + (np.where(kind == HEAD, deeper[rows, columns], 0) / points[:, 2])[:, None]
+    # Spacing between neighbours in pixels, from the sampling density.
+    local = density[flat] / density.sum() * count
+    sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
+    sigma *= np.clip(1 / np.sqrt(np.maximum(_facing(points, normals), 1e-3)), 1, _STRETCH)
+    return _placed(reference, points, normals, np.clip(sigma, 0.02, 0.8), reference.colors(pixels, kind), 0.8, kind)
+
+
+def _facing(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Cosine [N] between unit normals and the direction to the filming camera."""
+    return -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
+
+
+def _placed(
+    reference: Reference, points: np.ndarray, normals: np.ndarray, sigma: np.ndarray, colors: np.ndarray,
+    opacity: float, kind: np.ndarray,
+) -> Seeds:  # fmt: skip
+    """Seeds on the surfaces at canonical points [N, 3], as the reference frame shows them."""
+    skinning, motion, frame = reference.skinning, reference.data.motion, reference.frame
+    shown = torch.from_numpy(points).float()
+    height = skinning.to_head(shown)[:, 1].numpy()
+    chin = float(reference.data.shape[152, 1])
+    neck = np.clip((height - (chin - 2)) / 9.0, 0, 1)  # 0 at the jaw, 1 at the collar
+    share = np.select([kind == HEAD, kind == NECK], [0.99, 0.97 - 0.9 * neck], 0.02)
+    # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
+    rest = skinning.torso_at_rest(
+        shown, motion.torso_rotation[frame], motion.torso_translation[frame], motion.torso_warp[frame]
+    )
+    result = make_seeds(
+        means=torch.lerp(rest, shown, torch.from_numpy(share).float()[:, None]), sigma=sigma, colors=colors,
+        opacity=opacity, skinning_weight=share, region="hair", normals=normals,
+    )  # fmt: skip
+    table = torch.tensor([REGIONS.index(name) for name in REGION_OF], dtype=torch.uint8)
+    return result._replace(region=table[torch.from_numpy(kind)])
+
+
+def _hidden(
+    reference: Reference, bust: Bust, part: _Part, deeper: np.ndarray, seen: Seeds, count: int,
+    rng: np.random.Generator,
+) -> Seeds:  # fmt: skip
+    """What the reference frame does not show of a surface."""
+    kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
+
+    def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        world, turn = part.canonical(points), np.abs(angle)
+        shows, within = reference.shown(kinds, world)
+        grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
+        if part.kind == HEAD:
+            side = np.maximum(np.where(angle > 0, *bust.hair_below), _EARLOBE)
+            hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
+            return (grazing & hangs & (turn > 0.9)).astype(float)
+        beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
+        return ((grazing | beside) & (turn < _AROUND[part.kind])).astype(float)
+
+    y, angle, points, area = part.sweep.sample(int(count * _SHARES[part.kind]), rng, keep)
+    known = np.flatnonzero((seen.region == REGIONS.index(REGION_OF[part.kind])).numpy())
+    if len(known) == 0 or len(points) == 0:
+        return no_seeds()
+    world = part.canonical(points)
+    if part.kind == HEAD:  # joins the measured front, and is the guess at the back
+        world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
+    return _placed(
+        reference, world, part.normals(y, angle), np.full(len(y), _SPREAD * np.sqrt(area)),
+        _continued(reference, part, seen, known, y, angle), 0.97, np.full(len(y), part.kind),
+    )  # fmt: skip
+
+
+def _continued(
+    reference: Reference, part: _Part, seen: Seeds, known: np.ndarray, y: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
+    """Colours [N, 3] at heights and angles of a surface, from those that are seen of it: ``known`` of ``seen``."""
+    means = seen.means[known].numpy()
+    local = part.local(means)
+    place = np.stack([local[:, 1], _RADIUS * part.sweep.angle(local[:, 0], local[:, 1])], -1)
+    # Beyond the outline the surface looks like its mirror image before it.
+    turn = np.abs(angle)
+    mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, 0.7), turn) * np.sign(angle)
+    wanted = np.stack([y, _RADIUS * mirrored], -1)
+    near = max(len(place) // 20, 1) if part.kind == CLOTHES else 3  # strands keep their texture, clothes go on plainly
+    chosen = _nearest(place, wanted, near)
+    if part.kind == HEAD:
+        hair, within = reference.shown(reference.masks["hair"], means)
+        strands = np.flatnonzero(within & (hair > 0.7))
+        if len(strands) > _HAIR * len(known):
+            behind = (turn > np.where(y < _EAR, _OUTLINE, _BEHIND_EAR)) & (y < _EARLOBE)
+            chosen[behind] = strands[_nearest(place[strands], wanted[behind], near)]
+    return seen.colors.numpy()[known][chosen].mean(1)
+
+
+def _nearest(places: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
+    """Indices [N, K] of the nearest places to each wanted one."""
+    count = min(count, len(places))
+    return np.asarray(KDTree(places).query(wanted, k=count)[1]).reshape(len(wanted), count)
+
+
+def _under_jaw(reference: Reference, seen: Seeds, count: int, rng: np.random.Generator) -> Seeds:
+    """The floor of the mouth: from the jaw line back to the neck, coloured like the neck, moved with the jaw."""
+    known = np.flatnonzero((seen.region == REGIONS.index("neck")).numpy())
+    if len(known) == 0:
+        return no_seeds()
+    border, shape = np.array(_JAW), reference.data.shape.astype(float)
+    position, depth = rng.uniform(0, len(border) - 1.001, count), rng.uniform(0, 1, count)
+    index = position.astype(int)
+    mix = (position - index)[:, None]
+    rim = shape[border[index]] * (1 - mix) + shape[border[index + 1]] * mix
+    deep = np.stack([rim[:, 0] * 0.7, rim[:, 1] - 1.0, np.full(count, 4.5)], -1)
+    points = rim + (deep - rim) * depth[:, None]
+    normal = np.cross(shape[border[index + 1]] - shape[border[index]], deep - rim)
+    normal *= np.sign((normal * (points - [0, 3.0, 1.0])).sum(1, keepdims=True))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    skinning = reference.skinning
+    canonical = skinning.to_canonical(torch.from_numpy(points).float())
+    nearest = known[_nearest(seen.means[known].numpy(), canonical.numpy(), 1)[:, 0]]
+    return make_seeds(
+        means=canonical,
+        sigma=np.full(count, 0.35),
+        colors=seen.colors.numpy()[nearest],
+        opacity=0.9,
+        skinning_weight=np.full(count, 0.99),
+        region="face",
+        bind_index=border[np.stack([index, index + 1, index], -1)],
+        bind_weight=((1 - depth)[:, None] * np.concatenate([1 - mix, mix, 0 * mix], 1)).astype(np.float32),
+        normals=skinning.directions_to_canonical(torch.from_numpy(normal).float()).numpy(),
+    )
