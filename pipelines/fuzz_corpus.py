@@ -60,8 +60,6 @@ def corpus(folder: Path, ready: Path, kinds: set[str]) -> list[Target]:
 
 def build(folder: Path) -> None:
     """Write all files of the corpus."""
-    from avatar.data.run import VIEW_CONE
-    from avatar.infer.view_measure import measure_cone
     from avatar.motion import arkit_files
     from avatar.motion.timeline import FORMAT
     from tests.person import make_person, small_config, train
@@ -70,7 +68,6 @@ def build(folder: Path) -> None:
     person, run = make_person(folder / "person", frames=FRAMES, size=SIZE), folder / "run"
     trainer = train(small_config(person, run, steps=2))
     trainer.model.eval().bake(run, Motion.load(run / "motion.safetensors"), 3)
-    measure_cone(trainer.model, trainer.data.camera, Motion.load(run / "motion.safetensors")).write(run / VIEW_CONE)
     write_json(run / "training.json", {"steps": 2, "seconds": 1.0, "psnr": 20.0})
     _build_speech(run)
     tables = folder / "tables"
@@ -250,10 +247,9 @@ def _models(folder: Path) -> list[Target]:
     from avatar.audio2motion.personal import PersonalSpeech
     from avatar.audio2motion.shared import SharedPrior, SharedSpeech
     from avatar.data import PersonDataset
-    from avatar.data.run import VIEW_CONE, RunInfo, open_person
+    from avatar.data.run import RunInfo, open_person
     from avatar.headmotion.generator import MotionGenerator
     from avatar.infer.avatar import Avatar, checked_motion
-    from avatar.infer.view_cone import ViewCone
     from avatar.train.trainer import Trainer
     from tests.person import small_config
 
@@ -287,12 +283,6 @@ def _models(folder: Path) -> list[Target]:
         prior = SharedPrior.load(path)
         all_of([motion_of(prior.person(Motion.cat([motion] * 4), 25.0), voice)])
 
-    def cone(path: Path) -> None:
-        read = ViewCone.read(path)
-        limited, change = read.limit_head(Motion.load(run / "motion.safetensors"))
-        finite_motion(limited)
-        finite([change, *read.limits(), *read.clamped(50.0, -20.0), read.confidence(10.0, 5.0)], "a limit")
-
     def person_of(_: Path) -> None:
         open_person(run, None)
 
@@ -307,7 +297,6 @@ def _models(folder: Path) -> list[Target]:
         _target("generator", run / "headmotion.safetensors", generator),
         _target("checkpoint", run / "checkpoints" / "last" / "state.safetensors", checkpoint),
         _target("config", run / "config.toml", person_of),
-        _target("view cone", run / VIEW_CONE, cone),
         _target("training", run / "training.json", lambda path: finite(
             [v for v in RunInfo.read(run).training().values() if isinstance(v, float)], "the record")),
     ]  # fmt: skip
