@@ -15,8 +15,8 @@ from avatar.preprocess.report_page import page
 from avatar.preprocess.stage import StageContext
 
 NAME = "report"
-INPUTS = ("ingest", "track", "refine", "parse", "sync")
-VERSION = 3
+INPUTS = ("ingest", "track", "refine", "parse", "pose", "sync")
+VERSION = 4
 
 PAGE = "report.html"
 MARKS: dict[Level, tuple[str, str]] = {"good": ("+", "green"), "note": ("o", "yellow"), "bad": ("-", "red")}

@@ -1,7 +1,7 @@
 """First guess of the Gaussians: the tracked face mesh, and a coarse 3-D proxy for all that the mesh does not cover.
 
 One reference frame near the person's mean pose gives all colours. The face is sampled on the mesh and bound to its
-triangles. Hair, ears, neck and clothes come from the masks, lifted onto the surfaces of `avatar.methods.gaussian.bust`.
+triangles. Hair, ears, neck and clothes come from the masks, lifted onto the surfaces of `avatar.preprocess.bust`.
 What the reference frame does not show of these surfaces (sides, back, under the jaw, below the picture) is there as
 well, in the colours of the nearest place that is seen.
 """
@@ -21,8 +21,8 @@ from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
-from avatar.methods.gaussian.bust import Bust, Sweep, fit_bust
-from avatar.methods.gaussian.parallax import measure_depth
+from avatar.preprocess.bust import Bust, Sweep, fit_bust
+from avatar.preprocess.parallax import measure_depth
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER, mouth_opening
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from avatar.data import PersonDataset
+from avatar.data.footage import Footage
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 
@@ -128,7 +128,7 @@ class Bust:
     collar: float
 
 
-def fit_bust(data: PersonDataset, frame: int) -> Bust:
+def fit_bust(data: Footage, frame: int) -> Bust:
     """Fit the surfaces to a person.
 
     Args:
@@ -142,7 +142,7 @@ def fit_bust(data: PersonDataset, frame: int) -> Bust:
     return Bust(head, neck, torso, below, collar)
 
 
-def _turned_frames(data: PersonDataset) -> np.ndarray:
+def _turned_frames(data: Footage) -> np.ndarray:
     """Training frames, evenly over the yaw that the head shows."""
     frames = data.train_frames
     yaw = data.motion.head_rotation[frames, 1].numpy()
@@ -169,7 +169,7 @@ class _Outline:
 ROWS = np.arange(-18.0, 30.0, STEP)
 
 
-def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
+def _plane_points(data: Footage, index: int, size: int) -> np.ndarray:
     """Head coordinates [S, S, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
     camera = data.camera
     scale = data.width / size
@@ -181,8 +181,8 @@ def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
 
 
-def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
-    masks = data._files.masks(index, (size, size))
+def _outline(data: Footage, index: int, size: int = 256) -> _Outline:
+    masks = data.masks(index, size)
     at = _plane_points(data, index, size)
     rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
     towards = rotation.T @ np.array([0.0, 0, 1])
@@ -249,20 +249,19 @@ def _fill(values: np.ndarray, default: np.ndarray, smooth: float = 1.5) -> np.nd
     return gaussian_filter1d(default + shift * np.exp(-away / 4.0), smooth, mode="nearest")
 
 
-def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
+def _head(data: Footage, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
     y = ROWS
     chin = float(data.shape[152, 1])
     top = float(np.nanmedian([o.top for o in outlines]))
     top = np.clip(top, -17.0, -9.5) if np.isfinite(top) else -13.0
     rise = np.sqrt(np.clip(1 - (np.minimum(y + 5.0, 0) / (top + 5.0)) ** 2, 0, 1))  # of the skull above the brow
     skull = SKULL_WIDTH * rise * (1 - 0.25 * _smoothstep(y, 0, chin))
-    sides, depths, below, inner = {}, [], [], []
+    sides, depths, below = {}, [], []
     for side in ("left", "right"):
         width, depth = _supports(outlines, side)
         hair = np.flatnonzero(np.isfinite(width) & (y > chin - 2.5))
         runs = hair if len(hair) and y[hair[0]] < chin else hair[:0]
         below.append(float(y[runs[-1]]) if len(runs) > 3 else -np.inf)
-        inner.append(np.nanmedian(np.stack([getattr(o, f"inner_{side}") for o in outlines]), 0))
         depths.append(np.where(np.isfinite(width), depth, 0))
         sides[side] = np.maximum(_fill(width, skull), 0.05)
         sides[side] = np.where(y < top, 0.05, sides[side])
@@ -279,7 +278,7 @@ def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[f
     return _cut(sweep, kept), (below[0], below[1])
 
 
-def _front(data: PersonDataset, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
+def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
            chin: float) -> np.ndarray:  # fmt: skip
     """Half depths before the middle, so that the surface passes through the border of the face mesh."""
     border = data.shape[list(FACE_OVAL)]
@@ -310,9 +309,9 @@ def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
     return replace(sweep, **{name: getattr(sweep, name)[rows] for name in names})
 
 
-def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Sweep, float]:
+def _body(data: Footage, frame: int, size: int = 256) -> tuple[Sweep, Sweep, float]:
     """Neck and torso in one frame, world axes from the head's origin."""
-    masks = data._files.masks(frame, (size, size))
+    masks = data.masks(frame, size)
     camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
     rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
     chin = float((rotation @ data.shape[152].astype(float))[1])

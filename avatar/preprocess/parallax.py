@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from avatar.data import PersonDataset
+from avatar.data.footage import Footage
 from avatar.geometry.se3 import axis_angle_to_matrix
 
 FRAMES = 32  # looked at
@@ -38,28 +38,29 @@ class Depth(NamedTuple):
     trust: np.ndarray
 
 
-def measure_depth(data: PersonDataset, frame: int, guess: np.ndarray) -> Depth:
+def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRAMES) -> Depth:
     """Correct a guessed depth of the head.
 
     Args:
         data: The person; only training frames are looked at.
         frame: Reference frame.
         guess: [H, W] depth of the head's surface in that frame, centimetres; NaN where there is none.
+        looks: Frames to look at.
     """
-    frames = _frames(data, frame)
+    frames = _frames(data, frame, looks)
     known = np.isfinite(guess)
     if len(frames) == 0 or not known.any():
         return Depth(np.zeros_like(guess), np.zeros_like(guess))
     filled = np.where(known, guess, np.nanmedian(guess))
-    looks = [(int(other), _grey(data, other), _head_mask(data, other)) for other in frames]
+    seen = [(int(other), _grey(data, other), _head_mask(data, other)) for other in frames]
     found = Depth(np.zeros(guess.shape), np.zeros(guess.shape))
     for _ in range(PASSES):
-        found = _one_pass(data, frame, filled, found.change, known, looks)
+        found = _one_pass(data, frame, filled, found.change, known, seen)
     return found
 
 
 def _one_pass(
-    data: PersonDataset, frame: int, guess: np.ndarray, change: np.ndarray, known: np.ndarray,
+    data: Footage, frame: int, guess: np.ndarray, change: np.ndarray, known: np.ndarray,
     looks: list[tuple[int, np.ndarray, np.ndarray]],
 ) -> Depth:  # fmt: skip
     reference = _grey(data, frame)
@@ -80,14 +81,14 @@ def _one_pass(
     return _triangulate(np.stack(errors), np.stack(slopes), np.stack(weights), known)
 
 
-def _frames(data: PersonDataset, frame: int) -> np.ndarray:
+def _frames(data: Footage, frame: int, count: int) -> np.ndarray:
     """Training frames whose head is turned differently, evenly over yaw and pitch."""
     frames = data.train_frames
     turn = (data.motion.head_rotation[frames] - data.motion.head_rotation[frame]).numpy()
     picked = []
     for axis in (1, 0):
         order = np.argsort(turn[:, axis])
-        share = np.linspace(0, 1, FRAMES * (3 if axis else 1) // 4)
+        share = np.linspace(0, 1, count * (3 if axis else 1) // 4)
         # the ends show most: half of the looks go to the outer quarters
         share = 0.5 + 0.5 * np.sign(share - 0.5) * np.sqrt(np.abs(2 * share - 1))
         picked.append(order[(share * (len(order) - 1)).astype(int)])
@@ -96,11 +97,11 @@ def _frames(data: PersonDataset, frame: int) -> np.ndarray:
     return frames[chosen[far]]
 
 
-def _grey(data: PersonDataset, index: int) -> np.ndarray:
+def _grey(data: Footage, index: int) -> np.ndarray:
     return cv2.cvtColor(data.image(index), cv2.COLOR_RGB2GRAY)
 
 
-def _head_mask(data: PersonDataset, index: int) -> np.ndarray:
+def _head_mask(data: Footage, index: int) -> np.ndarray:
     masks = data.masks(index)
     return np.ascontiguousarray(masks["hair"] + masks["face"], np.float32)
 
@@ -115,7 +116,7 @@ def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _projected(data: PersonDataset, frame: int, other: int, depth: np.ndarray) -> np.ndarray:
+def _projected(data: Footage, frame: int, other: int, depth: np.ndarray) -> np.ndarray:
     """Where another frame shows what the reference frame shows at a depth [H, W]: pixels [H, W, 2], from 0."""
     camera = data.camera
     x, y = np.moveaxis(_grid(depth.shape) + 0.5, -1, 0)
