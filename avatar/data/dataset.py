@@ -93,9 +93,12 @@ class PersonDataset:
             )  # fmt: skip
         return image
 
-    def masks(self, index: int) -> dict[str, np.ndarray]:
-        """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background."""
-        return self._files.masks(index, (self.width, self.height))
+    def masks(self, index: int, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """Soft masks, float32 0..1 [H, W]: hair, face, lips, mouth, eyes, neck, clothes, background.
+
+        With ``size`` they have that width and height.
+        """
+        return self._files.masks(index, (self.width, self.height) if size is None else size)
 
     @functools.cached_property
     def background_image(self) -> np.ndarray:

@@ -277,17 +277,23 @@ class PersonFolder:
         """Mean change of the image from each frame to the next, grey levels, float32 [T - 1]."""
         return self._array("track/change.npy", _size(None if frames is None else frames - 1), finite=False)
 
-    # --- refine, torso ---
+    # --- refine, pose, torso ---
 
     def shape(self) -> np.ndarray:
         """The neutral face [478, 3] float32, head axes, centimetres."""
         return self._array("refine/shape.npy", "478 3")
 
-    def face_motion(self) -> Motion:
-        """The motion of head and face, torso at rest."""
+    def tracked_motion(self) -> Motion:
+        """The motion of head and face as landmarks and texture say, torso at rest."""
         from avatar.motion.motion import Motion
 
         return Motion.load(self.stage("refine") / MOTION)
+
+    def face_motion(self) -> Motion:
+        """The motion of head and face with aligned head poses, torso at rest."""
+        from avatar.motion.motion import Motion
+
+        return Motion.load(self.stage("pose") / MOTION)
 
     def residual(self, frames: int | None = None) -> np.ndarray:
         """Reprojection error of the rigid points in pixels, float32 [T]."""

@@ -291,6 +291,28 @@ class ParseResult(StageResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoseResult(StageResult):
+    """What `pose` found: how the aligned head poses differ from the tracked ones.
+
+    Attributes:
+        aligned_share: Share of the alignments that can be believed; the others keep the tracked pose.
+        residual_before_px, residual_after_px: Median length of the flow that the pose does not explain, pixels.
+        pitch_gain: How many times larger nods are than tracked.
+        change_deg, change_cm: Standard deviation of the change per axis of the head.
+        jitter_deg: Jitter of the aligned head rotation, degrees.
+    """
+
+    STAGE: ClassVar[str] = "pose"
+    aligned_share: Share = 0.0
+    residual_before_px: Number = 0.0
+    residual_after_px: Number = 0.0
+    pitch_gain: Number = 1.0
+    change_deg: Annotated[list[float], numbers(3)] = dataclasses.field(default_factory=lambda: [0.0] * 3)
+    change_cm: Annotated[list[float], numbers(3)] = dataclasses.field(default_factory=lambda: [0.0] * 3)
+    jitter_deg: Number = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackgroundResult(StageResult):
     """What `background` found.
 
@@ -393,6 +415,7 @@ class ReportResult(StageResult):
 RESULTS: dict[str, type[StageResult]] = {
     kind.STAGE: kind
     for kind in (
-        IngestResult, TrackResult, RefineResult, ParseResult, BackgroundResult, TorsoResult, SyncResult, ReportResult,
+        IngestResult, TrackResult, RefineResult, ParseResult, PoseResult, BackgroundResult, TorsoResult, SyncResult,
+        ReportResult,
     )
 }  # fmt: skip

@@ -20,7 +20,7 @@ from avatar.preprocess.held_out import check_length, held_out_text
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
 from avatar.writing import contents, one_writer
 
-STAGES = ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")
+STAGES = ("ingest", "track", "refine", "parse", "pose", "background", "torso", "sync", "report")
 
 
 def prepare(
@@ -137,7 +137,7 @@ def assemble(ctx: StageContext) -> None:
     person = ctx.person
     ingest, track, refine = person.result(IngestResult), person.result(TrackResult), person.result(RefineResult)
     delay = person.result(SyncResult).audio_delay_s if is_finished(SyncResult.STAGE, ctx) else 0.0
-    motion = person.face_motion()
+    motion = person.face_motion() if is_finished("pose", ctx) else person.tracked_motion()
     if is_finished(ParseResult.STAGE, ctx):
         covered = within(person.result(ParseResult).covered, ctx.frames)
         motion = motion.map(valid=torch.from_numpy(teaching(motion.valid.numpy(), covered)))

@@ -15,7 +15,7 @@ from avatar.preprocess.report_page import page
 from avatar.preprocess.stage import StageContext
 
 NAME = "report"
-INPUTS = ("ingest", "track", "refine", "parse", "sync")
+INPUTS = ("ingest", "track", "refine", "parse", "pose", "sync")
 VERSION = 4
 
 PAGE = "report.html"

@@ -90,10 +90,10 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
 
 
 def _tracked_motion(data: PersonDataset) -> Motion:
-    """The motion as refined, torso left out; where there is none, that of the PERSON folder."""
+    """The motion of head and face, torso left out; where there is none, that of the PERSON folder."""
     from avatar.data import person
     from avatar.motion import Motion
 
     folder = person.PersonFolder(data.folder)
-    refined = folder.stage("refine") / person.MOTION
-    return Motion.load(refined if refined.is_file() else folder.motion_path)
+    tracked = folder.stage("pose") / person.MOTION
+    return Motion.load(tracked if tracked.is_file() else folder.motion_path)

@@ -10,11 +10,11 @@ from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.se3 import quat_to_matrix
 from avatar.methods.gaussian import coverage, losses
-from avatar.methods.gaussian.bust import Sweep, fit_bust
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
-from avatar.methods.gaussian.parallax import measure_depth
 from avatar.methods.gaussian.reference import reference_frame
+from avatar.preprocess.bust import Sweep, fit_bust
+from avatar.preprocess.parallax import measure_depth
 from tests.person import make_person
 from tests.turning import DEPTH, turning_head
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Seeds
 from avatar.fields.skinning import Skinning
-from avatar.geometry.mesh import FACE_OVAL
 from avatar.motion.face_channels import mouth_opening
+from avatar.preprocess.head_depth import inside_face
 
 HEAD, NECK, CLOTHES = 0, 1, 2  # what a pixel shows; the head with its hair
 REGION_OF = ("hair", "neck", "torso")  # of each; the face mesh has a region of its own
@@ -70,7 +70,7 @@ class Reference:
     @functools.cached_property
     def on_face(self) -> np.ndarray:
         """[H, W] whether a pixel lies within the outline of the face mesh."""
-        return filled(np.asarray(self.data.landmarks[self.frame])[list(FACE_OVAL), :2], self.image.shape[:2])
+        return inside_face(self.data, self.frame)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixels [N, 2] that show canonical points [N, 3]."""
@@ -108,13 +108,6 @@ class Reference:
                 y, x = nearest_true(sure)[:, row[chosen], column[chosen]]
                 colors[chosen] = self.image[y, x]
         return colors
-
-
-def filled(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[H, W] whether pixels lie within an outline [N, 2]."""
-    inside = np.zeros(shape, np.uint8)
-    cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
-    return inside > 0
 
 
 def nearest_true(mask: np.ndarray) -> np.ndarray:

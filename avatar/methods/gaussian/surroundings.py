@@ -1,7 +1,7 @@
 """First guess of all that the face mesh does not cover: hair, ears, neck, shoulders, also where no frame shows them.
 
-Pixels of the reference frame are lifted onto the surfaces of `avatar.methods.gaussian.bust`, the head's corrected by
-what `avatar.methods.gaussian.parallax` measures. What this frame does not show of the surfaces (sides, back, under the
+Pixels of the reference frame are lifted onto the surfaces of `avatar.preprocess.bust`, the head's corrected by
+what `avatar.preprocess.parallax` measures. What this frame does not show of the surfaces (sides, back, under the
 jaw, below the picture) is there as well, in the colours of the nearest place that is seen.
 """
 
@@ -12,24 +12,23 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import KDTree
 
 from avatar.fields.gaussians import REGIONS, Seeds
 from avatar.geometry.mesh import FACE_OVAL
-from avatar.methods.gaussian.bust import Bust, Sweep, fit_bust
-from avatar.methods.gaussian.parallax import measure_depth
 from avatar.methods.gaussian.reference import (
     CLOTHES,
     HEAD,
     NECK,
     REGION_OF,
     Reference,
-    filled,
     make_seeds,
     nearest_true,
     no_seeds,
 )  # fmt: skip
+from avatar.preprocess.bust import Bust, Sweep, fit_bust
+from avatar.preprocess.head_depth import head_depth
+from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
@@ -77,7 +76,7 @@ def surroundings(reference: Reference, count: int, rng: np.random.Generator) -> 
     """About ``count`` Gaussians around the face."""
     bust = fit_bust(reference.data, reference.frame)
     parts = _parts(reference, bust)
-    deeper = _measured(reference, parts[HEAD])
+    deeper = _measured(reference, bust)
     seen = _seen(reference, parts, deeper, int(count * 0.71), rng)
     return [
         seen,
@@ -97,30 +96,15 @@ def _parts(reference: Reference, bust: Bust) -> list[_Part]:
     ]  # fmt: skip
 
 
-def _measured(reference: Reference, head: _Part) -> np.ndarray:
+def _measured(reference: Reference, bust: Bust) -> np.ndarray:
     """Centimetres [H, W] by which the head beside the face is deeper than the surface; further away, the nearest."""
-    guess = head_depth(reference, head)
+    guess = head_depth(reference.data, bust, reference.frame)
     around = np.isfinite(guess) & ~reference.on_face
     if not around.any():
         return np.zeros(guess.shape)
     change = measure_depth(reference.data, reference.frame, guess).change
     row, column = nearest_true(around)
     return change[row, column]
-
-
-def head_depth(reference: Reference, head: _Part) -> np.ndarray:
-    """Depth [H, W] of the face mesh and of the head's surface around it; NaN where no head is."""
-    mesh = reference.skinning.to_canonical(torch.from_numpy(reference.data.shape[:468])).numpy()
-    pixels = reference.pixels(mesh)
-    shape = reference.image.shape[:2]
-    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
-    inside = filled(pixels[list(FACE_OVAL)], shape)
-    depth = np.where(inside, LinearNDInterpolator(pixels, mesh[:, 2])(x, y), np.nan)
-    around = ~inside & (reference.masks["background"] < 0.5) & (reference.kinds == HEAD)
-    row, column = np.nonzero(around)
-    points, _ = head.meet(reference.rays(np.stack([column, row], -1) + 0.5))
-    depth[row, column] = points[:, 2]
-    return depth
 
 
 def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: int, rng: np.random.Generator) -> Seeds:

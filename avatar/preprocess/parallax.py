@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from avatar.data import PersonDataset
+from avatar.data.footage import Footage
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 
@@ -40,15 +40,16 @@ class Depth(NamedTuple):
     trust: np.ndarray
 
 
-def measure_depth(data: PersonDataset, frame: int, guess: np.ndarray) -> Depth:
+def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRAMES) -> Depth:
     """Correct a guessed depth of the head.
 
     Args:
         data: The person; only training frames are looked at.
         frame: Reference frame.
         guess: [H, W] depth of the head's surface in that frame, centimetres; NaN where there is none.
+        looks: Frames to look at.
     """
-    frames = _frames(data, frame)
+    frames = _frames(data, frame, looks)
     size = guess.shape[1], guess.shape[0]
     shrink = max(1, round(max(size) / SIDE))
     small = size[0] // shrink, size[1] // shrink
@@ -56,11 +57,11 @@ def measure_depth(data: PersonDataset, frame: int, guess: np.ndarray) -> Depth:
     if len(frames) == 0 or not known.any():
         return Depth(np.zeros_like(guess), np.zeros_like(guess))
     filled = cv2.resize(np.where(np.isfinite(guess), guess, np.nanmedian(guess)), small, interpolation=cv2.INTER_AREA)
-    looks = [_look(data, int(other), small) for other in frames]
+    others = [_look(data, int(other), small) for other in frames]
     reference = _look(data, frame, small)
     found = Depth(np.zeros(filled.shape), np.zeros(filled.shape))
     for _ in range(PASSES):
-        found = _one_pass(reference, filled, found.change, known, looks)
+        found = _one_pass(reference, filled, found.change, known, others)
     large = (cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in found)
     return Depth(*(np.where(np.isfinite(guess), part, 0) for part in large))
 
@@ -75,7 +76,7 @@ class _Look(NamedTuple):
     shift: np.ndarray
 
 
-def _look(data: PersonDataset, index: int, size: tuple[int, int]) -> _Look:
+def _look(data: Footage, index: int, size: tuple[int, int]) -> _Look:
     masks = data.masks(index)
     small = lambda image: cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # noqa: E731
     return _Look(
@@ -102,14 +103,14 @@ def _one_pass(reference: _Look, guess: np.ndarray, change: np.ndarray, known: np
     return _triangulate(np.stack(errors), np.stack(slopes), np.stack(weights), known)
 
 
-def _frames(data: PersonDataset, frame: int) -> np.ndarray:
+def _frames(data: Footage, frame: int, count: int) -> np.ndarray:
     """Training frames whose head is turned differently, evenly over yaw and pitch."""
     frames = data.train_frames
     turn = (data.motion.head_rotation[frames] - data.motion.head_rotation[frame]).numpy()
     picked = []
     for axis in (1, 0):
         order = np.argsort(turn[:, axis])
-        share = np.linspace(0, 1, FRAMES * (3 if axis else 1) // 4)
+        share = np.linspace(0, 1, count * (3 if axis else 1) // 4)
         # the ends show most: half of the looks go to the outer quarters
         share = 0.5 + 0.5 * np.sign(share - 0.5) * np.sqrt(np.abs(2 * share - 1))
         picked.append(order[(share * (len(order) - 1)).astype(int)])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from avatar.data import PersonDataset
+from avatar.data.footage import Footage
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 
@@ -35,6 +35,7 @@ SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
+SIDE = 256  # pixels of the longer side of their masks
 
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
@@ -133,7 +134,7 @@ class Bust:
     collar: float
 
 
-def fit_bust(data: PersonDataset, frame: int) -> Bust:
+def fit_bust(data: Footage, frame: int) -> Bust:
     """Fit the surfaces to a person.
 
     Args:
@@ -147,7 +148,7 @@ def fit_bust(data: PersonDataset, frame: int) -> Bust:
     return Bust(head, neck, torso, below, collar)
 
 
-def _turned_frames(data: PersonDataset) -> np.ndarray:
+def _turned_frames(data: Footage) -> np.ndarray:
     """Training frames, evenly over the yaw that the head shows."""
     frames = data.train_frames
     yaw = data.motion.head_rotation[frames, 1].numpy()
@@ -172,11 +173,16 @@ class _Outline:
 ROWS = np.arange(-18.0, 30.0, STEP)
 
 
-def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
-    """Head coordinates [S, S, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
+def _centres(data: Footage, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of a mask's pixels are in the frame: x and y, [H, W]."""
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    return x * (data.width / shape[1]), y * (data.height / shape[0])
+
+
+def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Head coordinates [H, W, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
     camera = data.camera
-    scale = data.width / size
-    y, x = (np.mgrid[:size, :size] + 0.5) * scale
+    x, y = _centres(data, shape)
     rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
     translation = data.motion.head_translation[index].double().numpy()
     middle = rotation @ np.array([0, 0, SKULL_MIDDLE]) + translation
@@ -184,18 +190,15 @@ def _plane_points(data: PersonDataset, index: int, size: int) -> np.ndarray:
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
 
 
-def _masks(data: PersonDataset, index: int, size: int) -> dict[str, np.ndarray]:
-    """The masks of a frame, [size, size]: outlines need no more."""
-    import cv2
-
-    return {
-        name: cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) for name, mask in data.masks(index).items()
-    }
+def _masks(data: Footage, index: int) -> dict[str, np.ndarray]:
+    """The masks of a frame, small: outlines need no more."""
+    shrink = min(1.0, SIDE / max(data.width, data.height))
+    return data.masks(index, (round(data.width * shrink), round(data.height * shrink)))
 
 
-def _outline(data: PersonDataset, index: int, size: int = 256) -> _Outline:
-    masks = _masks(data, index, size)
-    at = _plane_points(data, index, size)
+def _outline(data: Footage, index: int) -> _Outline:
+    masks = _masks(data, index)
+    at = _plane_points(data, index, masks["hair"].shape)
     rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
     towards = rotation.T @ np.array([0.0, 0, 1])
     yaw = float(np.arctan2(towards[0], towards[2]))
@@ -258,7 +261,7 @@ def _fill(values: np.ndarray, default: np.ndarray, smooth: float = 1.5) -> np.nd
     return gaussian_filter1d(default + shift * np.exp(-away / 4.0), smooth, mode="nearest")
 
 
-def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
+def _head(data: Footage, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, float]]:
     y = ROWS
     chin = float(data.shape[152, 1])
     tops = [o.top for o in outlines if np.isfinite(o.top)]
@@ -287,7 +290,7 @@ def _head(data: PersonDataset, outlines: list[_Outline]) -> tuple[Sweep, tuple[f
     return _cut(sweep, kept), (below[0], below[1])
 
 
-def _front(data: PersonDataset, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
+def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
            chin: float) -> np.ndarray:  # fmt: skip
     """Half depths before the middle, so that the surface passes through the border of the face mesh."""
     border = data.shape[list(FACE_OVAL)]
@@ -318,15 +321,15 @@ def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
     return replace(sweep, **{name: getattr(sweep, name)[rows] for name in names})
 
 
-def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Sweep, float]:
+def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep, float]:
     """Neck and torso in one frame, world axes from the head's origin."""
-    masks = _masks(data, frame, size)
+    masks = _masks(data, frame)
     camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
     rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
     chin = float((rotation @ data.shape[152].astype(float))[1])
-    scale = data.width / size
-    row, column = np.mgrid[:size, :size]
-    at = [((v + 0.5) * scale - c) / camera.focal for v, c in ((column, camera.cx), (row, camera.cy))]
+    shape = masks["clothes"].shape
+    column = np.arange(shape[1])[None].repeat(shape[0], 0)
+    at = [(v - c) / camera.focal for v, c in zip(_centres(data, shape), (camera.cx, camera.cy), strict=True)]
     x, y = (a * (origin[2] + TORSO_MIDDLE) - o for a, o in zip(at, origin[:2], strict=True))
     heights = np.arange(chin - 7, float(y.max()) + BELOW, STEP)
     neck, clothes = masks["neck"] > 0.5, masks["clothes"] > 0.5
@@ -341,7 +344,7 @@ def _body(data: PersonDataset, frame: int, size: int = 256) -> tuple[Sweep, Swee
     default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * _smoothstep(heights, collar - 2, collar + 8) ** 0.8,
                          SHOULDERS)  # fmt: skip
     sides = {}
-    inside = (column > 1) & (column < size - 2)
+    inside = (column > 1) & (column < shape[1] - 2)
     for side, sign in (("left", 1), ("right", -1)):
         width = np.full(len(heights), np.nan)
         for k, height in enumerate(heights):

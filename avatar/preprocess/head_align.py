@@ -1,0 +1,237 @@
+"""Head poses from the look of the whole head: dense alignment with a reference frame whose depth is known.
+
+A landmark network leans with the head, so that a nod reads as too small a turn and a change of distance. The head's
+surface says otherwise: hair and ears lie far behind the face, and move against it with every nod. So each frame is
+warped onto the reference as its pose says, and the optical flow that is left is explained by a change of the pose
+(Gauss-Newton with the flow's structure tensor as weight, as in Lucas and Kanade 1981, and robust weights).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from avatar.data.footage import Footage
+from avatar.data.results import Segments
+from avatar.preprocess.bust import fit_bust
+from avatar.preprocess.head_depth import head_depth, inside_face, pose_at
+from avatar.preprocess.parallax import measure_depth
+
+EVERY = 4  # frames between two alignments
+PASSES = 1  # each frame starts from what the one before it found
+LOOKS = 16  # frames from which the depth beside the face is measured
+STRIDE = 2  # every n-th pixel of every n-th row is looked at
+ROBUST = 0.5  # pixels of 512 by which a flow may be off
+UNLIKE = 2.0  # pixels of 512; flows that the pose leaves over count as no longer when poses are compared
+LONGEST = 12.0  # pixels of 512; longer flows are mistakes
+TENSOR = 4.0  # pixels of 512: neighbours whose texture says how sure a flow is
+# How much more the tracked pitch, yaw and roll count than the flow. Where the eyes are tells yaw and roll well, and
+# flow over smooth skin only pulls them to the reference.
+HOLD = (0.0, 1.0, 100.0)
+WORSE = 1.02  # an alignment that leaves more flow than this many times what was there is a mistake
+LEAST_SEEN = 0.3  # share of the reference's head that must be seen
+MOST_TURN, MOST_MOVE = 0.12, 0.04  # radians, and share of the distance: a larger change is a mistake
+SMOOTH = 1.0  # standard deviation over time, in alignments
+_MARGIN = 24  # pixels around the head
+_EYES = ((33, 133), (263, 362))
+
+Pose = tuple[np.ndarray, np.ndarray]  # rotation [3, 3] and translation [3]
+
+
+class Aligned(NamedTuple):
+    """What the alignment of a frame found.
+
+    Attributes:
+        change: [6] change of the tracked pose in the head's own axes: turn (axis-angle) and shift (centimetres).
+        before, after: Mean length of the flow that the pose does not explain, over what has texture, pixels.
+        good: Whether it can be believed.
+    """
+
+    change: np.ndarray
+    before: float
+    after: float
+    good: bool
+
+
+class Reference:
+    """A frame with the depth of its head, that others are aligned with.
+
+    Args:
+        data: The person.
+        frame: Index of the frame.
+        depth: [H, W] depth of the head, NaN where it is not.
+        rigid: Bool [H, W], where the head is rigid.
+    """
+
+    def __init__(self, data: Footage, frame: int, depth: np.ndarray, rigid: np.ndarray) -> None:
+        rows, columns = (np.flatnonzero(rigid.any(axis)) for axis in (1, 0))
+        box = tuple(slice(max(0, int(place[0]) - _MARGIN), int(place[-1]) + 1 + _MARGIN) for place in (rows, columns))
+        self.camera, self.scale = data.camera, data.width / 512
+        y, x = np.mgrid[: data.height, : data.width][(slice(None), *box)] + 0.5
+        z = np.where(np.isfinite(depth), depth, np.nanmedian(depth))[box]
+        rotation, translation = pose_at(data, frame)
+        world = np.stack(
+            [(x - self.camera.cx) / self.camera.focal * z, (y - self.camera.cy) / self.camera.focal * z, z]
+        )
+        self.points = np.moveaxis(world, 0, -1) - translation
+        self.points = (self.points @ rotation).astype(np.float32)  # head axes
+        self.image = np.ascontiguousarray(_grey(data.image(frame))[box])
+        chosen = np.zeros_like(rigid)
+        chosen[::STRIDE, ::STRIDE] = True
+        self.places = np.nonzero((chosen & rigid)[box])
+        self.tensors = _structure(self.image, TENSOR * self.scale)[self.places]
+        self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def align(self, image: np.ndarray, head: np.ndarray, pose: Pose, start: np.ndarray) -> Aligned:
+        """Align a frame.
+
+        Args:
+            image: uint8 RGB [H, W, 3].
+            head: float32 [H, W], 1 where the frame shows the head.
+            pose: Tracked pose.
+            start: Change of it to start from, [6].
+        """
+        grey, (tracked, origin) = _grey(image), pose
+        rotation, translation = _changed(pose, start)
+        before = after = 0.0
+        for number in range(PASSES):
+            local, where = self._projected(rotation, translation)
+            flow = self.flow.calc(self.image, _at(grey, where), None)  # type: ignore[call-overload]
+            flows = flow[self.places]
+            landed = _at(where, np.stack(self.places[::-1], -1)[None].astype(np.float32) + flows[None])[0]
+            seen = (_at(head, landed[None])[0] > 0.5) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
+            if seen.mean() < LEAST_SEEN:
+                return Aligned(np.zeros(6), 0.0, 0.0, False)
+            error = (landed - where[self.places])[seen].astype(np.float64)
+            so_far = Rotation.from_matrix(rotation @ tracked.T).as_rotvec()
+            step, length, after = self._step(local[self.places][seen], error, seen, translation, so_far)
+            before = before if number else length
+            rotation, translation = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation, translation + step[3:]
+        change = np.concatenate(
+            [Rotation.from_matrix(tracked.T @ rotation).as_rotvec(), tracked.T @ (translation - origin)]
+        )
+        good = np.linalg.norm(change[:3]) < MOST_TURN and np.abs(change[3:]).max() < MOST_MOVE * origin[2]
+        return Aligned(change, before, after, bool(good and after < WORSE * before))
+
+    def _projected(self, rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turned points [h, w, 3], and the pixels [h, w, 2], from 0, at which a pose shows them."""
+        local = self.points @ rotation.T.astype(np.float32)
+        at = local + translation.astype(np.float32)
+        centre = np.array([self.camera.cx - 0.5, self.camera.cy - 0.5], np.float32)
+        return local, at[..., :2] * (np.float32(self.camera.focal) / at[..., 2:]) + centre
+
+    def _step(
+        self, local: np.ndarray, error: np.ndarray, seen: np.ndarray, translation: np.ndarray, so_far: np.ndarray
+    ) -> tuple[np.ndarray, float, float]:
+        """Change of the pose [6] that explains flows [N, 2]; mean length of the flows, and of what is left."""
+        local = local.astype(np.float64)
+        at = local + translation
+        by_point = np.zeros((len(at), 2, 3))
+        scale = self.camera.focal / at[:, 2]
+        by_point[:, 0, 0] = by_point[:, 1, 1] = scale
+        by_point[:, :, 2] = -at[:, :2] / at[:, 2:] * scale[:, None]
+        jacobian = np.concatenate([np.cross(local[:, None], by_point), by_point], -1)
+        weighted = self.tensors[seen] @ jacobian
+        flat, weighted = jacobian.reshape(-1, 6), weighted.reshape(-1, 6)
+        robust, step, left = np.ones(len(error)), np.zeros(6), error
+        for _ in range(5):
+            both = weighted * np.repeat(robust, 2)[:, None]
+            normal, right = both.T @ flat, both.T @ error.reshape(-1)
+            normal[np.diag_indices(6)] *= 1 + 1e-6
+            held = np.array(HOLD) * normal[np.diag_indices(3)]
+            normal[np.diag_indices(3)] += held
+            right[:3] -= held * so_far
+            step = np.linalg.solve(normal, right)
+            left = np.linalg.norm(error - (flat @ step).reshape(-1, 2), axis=1)
+            robust = 1 / np.maximum(left / (ROBUST * self.scale), 1) ** 2
+        texture = np.trace(self.tensors[seen], axis1=1, axis2=2)
+        texture = texture / max(texture.sum(), 1e-9)
+        longest = UNLIKE * self.scale
+        before = np.linalg.norm(error, axis=1)
+        return step, float(texture @ before.clip(max=longest)), float(texture @ left.clip(max=longest))
+
+
+def make_reference(data: Footage) -> Reference:
+    """Choose a frame, and measure how deep its head lies."""
+    frame = _middle_frame(data)
+    depth = head_depth(data, fit_bust(data, frame), frame)
+    face = inside_face(data, frame)
+    depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS).change)
+    return Reference(data, frame, depth, np.isfinite(depth) & ~_moves(data, frame, face))
+
+
+def _middle_frame(data: Footage) -> int:
+    """The frame nearest to the median pose, whose eyes are open and that is not blurred by motion."""
+    frames = data.train_frames
+    motion = data.motion[frames]
+    rotation, translation = motion.head_rotation.numpy(), motion.head_translation.numpy()
+    off = np.linalg.norm(rotation - np.median(rotation, 0), axis=1) * 10
+    off += np.linalg.norm(translation - np.median(translation, 0), axis=1) / 3
+    speed = np.linalg.norm(np.diff(rotation, axis=0, prepend=rotation[:1]), axis=1)
+    return int(frames[(off + 20 * speed + 3 * motion.arkit[:, [0, 7]].mean(-1).numpy()).argmin()])
+
+
+def _moves(data: Footage, frame: int, face: np.ndarray) -> np.ndarray:
+    """Bool [H, W], what moves with the expression: the face below the nose, and the eyes."""
+    points = np.asarray(data.landmarks[frame])[:, :2]
+    y, x = np.mgrid[: data.height, : data.width] + 0.5
+    moving = face & (y > points[2, 1])
+    for corners in _EYES:
+        middle, reach = points[list(corners)].mean(0), 0.75 * np.linalg.norm(np.subtract(*points[list(corners)]))
+        moving |= (x - middle[0]) ** 2 + ((y - middle[1]) * 1.2) ** 2 < reach**2
+    return moving
+
+
+def knots(segments: Segments, valid: np.ndarray) -> list[np.ndarray]:
+    """Frames to align in each segment: every n-th and the last one, measured ones only."""
+    every = [np.unique([*range(start, end, EVERY), end - 1]) for start, end in segments if end > start]
+    return [frames[valid[frames]] for frames in every]
+
+
+def spread(changes: list[np.ndarray], frames: list[np.ndarray], segments: Segments, count: int) -> np.ndarray:
+    """Changes of all frames [T, 6] from those at some frames of each segment: smoothed, and linear in between.
+
+    Args:
+        changes: Per segment [K, 6].
+        frames: Per segment [K]; where it is empty the segment's changes are zero.
+        segments: [start, end) of each segment.
+        count: T.
+    """
+    result = np.zeros((count, 6))
+    for change, at, (start, end) in zip(changes, frames, segments, strict=True):
+        if len(at):
+            smooth = gaussian_filter1d(change, SMOOTH, axis=0, mode="nearest")
+            now = np.arange(start, end)
+            result[start:end] = np.stack([np.interp(now, at, part) for part in smooth.T], -1)
+    return result
+
+
+def moved(rotation: np.ndarray, translation: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Poses, axis-angle [T, 3] and [T, 3], after changes [T, 6] in the head's own axes."""
+    turn = Rotation.from_rotvec(rotation)
+    return (turn * Rotation.from_rotvec(change[:, :3])).as_rotvec(), translation + turn.apply(change[:, 3:])
+
+
+def _changed(pose: Pose, change: np.ndarray) -> Pose:
+    rotation, translation = pose
+    return rotation @ Rotation.from_rotvec(change[:3]).as_matrix(), translation + rotation @ change[3:]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _structure(image: np.ndarray, reach: float) -> np.ndarray:
+    """Structure tensor [h, w, 2, 2]."""
+    grey = image.astype(np.float32)
+    x, y = cv2.Sobel(grey, -1, 1, 0) / 8, cv2.Sobel(grey, -1, 0, 1) / 8
+    xx, xy, yy = (cv2.GaussianBlur(part, (0, 0), reach) for part in (x * x, x * y, y * y))
+    return np.stack([xx, xy, xy, yy], -1).reshape(*image.shape, 2, 2).astype(np.float64)
+
+
+def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
