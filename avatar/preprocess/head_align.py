@@ -84,7 +84,7 @@ class Reference:
         chosen[::STRIDE, ::STRIDE] = True
         self.places = np.nonzero((chosen & rigid)[box])
         self.tensors = _structure(self.image, TENSOR * self.scale)[self.places]
-        self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def align(self, image: np.ndarray, head: np.ndarray, pose: Pose, start: np.ndarray) -> Aligned:
         """Align a frame.
