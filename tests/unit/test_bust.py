@@ -108,7 +108,8 @@ def test_leaving_the_surface_costs_and_moving_along_it_does_not(model):
 
 def test_what_no_frame_shows_is_known_and_put_back(data, model):
     motion = data.motion[data.train_frames]
-    visible = coverage.measure(model, motion, data.camera)
+    pose = lambda index: model.splats(motion, index)  # noqa: E731
+    visible = coverage.measure(pose, motion.head_rotation, data.camera, "native")
     depth = model.skinning.to_head(model.gaussians.means)[:, 2]
     hair = model.gaussians.region == REGIONS.index("hair")
     assert visible[hair & (depth > 9)].median() < 0.03  # the back of the head

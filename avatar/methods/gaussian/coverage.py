@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from avatar.backends import RendererName
 from avatar.fields.gaussians import Gaussians
 from avatar.geometry.cameras import Camera
-from avatar.methods.gaussian.splats import project, rasterize
-from avatar.motion import Motion
-
-if TYPE_CHECKING:
-    from avatar.methods.gaussian.model import GaussianModel
+from avatar.methods.gaussian.splats import Splats, project, rasterize
 
 FRAMES = 32  # looked at, evenly over the yaw of the head
 HIDDEN = 0.01  # share of a Gaussian's footprint that a frame shows; with less in every frame it is hidden ...
@@ -24,33 +21,36 @@ _SOLID = 0.9  # least opacity of a hidden Gaussian
 
 
 @torch.enable_grad()
-def measure(model: GaussianModel, motion: Motion, camera: Camera) -> Tensor:
+def measure(pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, renderer: RendererName) -> Tensor:
     """How much of each Gaussian the frame shows that shows most of it.
 
     A Gaussian's share of an image is the derivative of the image's sum by its color.
 
     Args:
-        model: The model, trained.
-        motion: [T] training frames, on the model's device.
+        pose: Gives the posed Gaussians of a training frame.
+        rotation: [T, 3] of the head in these frames.
         camera: The filming camera.
+        renderer: What draws.
 
     Returns:
         [N] share of its footprint, 0..1.
     """
-    order = motion.head_rotation[:, 1].argsort()
+    order = rotation[:, 1].argsort()
     chosen = order[torch.linspace(0, len(order) - 1, min(FRAMES, len(order))).long()]
-    best = torch.zeros(len(model.gaussians), device=model.device)
+    best: Tensor | None = None
     for index in chosen.tolist():
         with torch.no_grad():
-            splats = model.splats(motion, index)
-            projected = project(splats, camera, model.config.renderer)
-        colors = torch.ones(len(best), 1, device=model.device, requires_grad=True)
-        image, _, _ = rasterize(replace(splats, colors=colors), projected, camera, None, model.config.renderer)
+            splats = pose(index)
+            projected = project(splats, camera, renderer)
+        colors = torch.ones(len(splats), 1, device=splats.means.device, requires_grad=True)
+        image, _, _ = rasterize(replace(splats, colors=colors), projected, camera, None, renderer)
         (drawn,) = torch.autograd.grad(image.sum(), colors)
         conics = projected.conics
         area = 2 * math.pi / (conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2).clamp_min(1e-9).sqrt()
         share = drawn[:, 0] / (area * splats.opacities).clamp_min(1e-6)
-        best = torch.maximum(best, torch.where(projected.radii > 0, share, 0).clamp(0, 1))
+        share = torch.where(projected.radii > 0, share, 0).clamp(0, 1)
+        best = share if best is None else torch.maximum(best, share)
+    assert best is not None
     return best
 
 

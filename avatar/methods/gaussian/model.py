@@ -176,7 +176,9 @@ class GaussianModel(Method):
         return image[..., 0] / alpha[..., 0].clamp_min(1e-6)
 
     def finish(self, motion: Motion, camera: Camera) -> None:
-        visible = coverage.measure(self, motion, camera)
+        visible = coverage.measure(
+            lambda index: self.splats(motion, index), motion.head_rotation, camera, self.config.renderer
+        )
         coverage.keep_hidden(self.gaussians, visible < coverage.HIDDEN)
         self.gaussians.seen = (visible / coverage.WELL).clamp(0, 1).mul(255).round().to(torch.uint8)
 
