@@ -1,4 +1,4 @@
-"""Training frames: which one at which step, and its image, weights and masks, decoded ahead in a thread."""
+"""Training frames: which one at which step; its image, weights and masks, decoded ahead in a thread; its loss."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from avatar.data import PersonDataset
 from avatar.methods.batch import Batch
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
+from avatar.native import l1_ssim
 
 
 class FrameSampler:
@@ -99,3 +101,13 @@ def prefetch(data: PersonDataset, sampler: Callable[[int], int], sizes: list[tup
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def image_loss(rgb: Tensor, batch: Batch, ssim: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 and SSIM of an image, or L1 of single pixels; the loss, and what it consists of."""
+    if batch.pixels is None:
+        image = l1_ssim(rgb, batch.image, ssim, batch.weight)
+        return image.loss, {"l1": image.l1, "ssim": image.ssim, "mse": image.mse}
+    difference = rgb - batch.image
+    l1 = (difference.abs() * batch.weight).mean()
+    return l1, {"l1": l1.detach(), "mse": difference.detach().square().mean()}

@@ -25,8 +25,7 @@ from avatar.methods.base import Method, RenderOutput, TrainState, check_output
 from avatar.methods.batch import Batch
 from avatar.methods.registry import method, save_model
 from avatar.motion import Motion
-from avatar.native import l1_ssim
-from avatar.train.batches import FrameSampler, prefetch
+from avatar.train.batches import FrameSampler, image_loss, prefetch
 from avatar.train.config import TrainConfig, changes_text, settings
 from avatar.train.finite import all_finite, check_learnt
 from avatar.train.poses import PoseCorrection
@@ -133,7 +132,7 @@ class Trainer:
 
     def _loss(self, out: RenderOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        loss, parts = _image_loss(out.rgb, batch, weights.ssim)
+        loss, parts = image_loss(out.rgb, batch, weights.ssim)
         # Uncertain mask edges say nothing about coverage: only confident pixels count.
         sure = ((batch.person - 0.5).abs() * 2).square()
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
@@ -436,16 +435,6 @@ class Trainer:
             self.load_state(tensors)
         self.step, self.psnr, self.seconds = step, about.number("psnr", -1e3, 1e3), about.number("seconds", 0, 1e9)
         self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
-
-
-def _image_loss(rgb: Tensor, batch: Batch, ssim: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 and SSIM of an image, or L1 of single pixels; the loss, and what it consists of."""
-    if batch.pixels is None:
-        image = l1_ssim(rgb, batch.image, ssim, batch.weight)
-        return image.loss, {"l1": image.l1, "ssim": image.ssim, "mse": image.mse}
-    difference = rgb - batch.image
-    l1 = (difference.abs() * batch.weight).mean()
-    return l1, {"l1": l1.detach(), "mse": difference.detach().square().mean()}
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

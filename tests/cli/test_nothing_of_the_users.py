@@ -88,7 +88,7 @@ def test_a_run_may_be_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_record_of_the_machine_does_not_stop_a_resume(tmp_path: Path, content: object) -> None:
     write_json(tmp_path / "environment.json", content)
     assert isinstance(parts_before(tmp_path), list)
-    data = type("Data", (), {"info": person_info()})
+    data = type("Data", (), {"info": person_info(), "whole_background_path": None})
     describe(tmp_path, small_config(tmp_path / "person", tmp_path), data)
 
 

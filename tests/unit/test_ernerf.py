@@ -427,7 +427,8 @@ def test_prepare_takes_a_dataset(tmp_path: Path, capfd: pytest.CaptureFixture[st
     command = ["prepare", str(folder), "--out", str(tmp_path / "p"), "--stages", "ingest"]
     assert main(command) == 0
     result = json.loads((tmp_path / "p/ingest/stage.json").read_text())["result"]
-    assert (result["num_frames"], result["fps"], result["test_start"], result["size"]) == (130, 25.0, 100, 256)
+    assert (result["num_frames"], result["fps"], result["test_start"]) == (130, 25.0, 100)
+    assert (result["width"], result["height"]) == (256, 256)
     person = PersonFolder(tmp_path / "p")
     assert StageContext(person=person, video=folder, config=PrepareConfig()).test_start == 100
     stored = cv2.imread(str(tmp_path / "p/ingest/frames/000007.jpg")).astype(int)

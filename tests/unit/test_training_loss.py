@@ -26,7 +26,7 @@ from tests.person import make_person, small_config
 FRAME, SIZE = 5, 128
 FULL, HALF = (SIZE, SIZE), (SIZE // 2, SIZE // 2)
 NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, lpips=0)
-FREE = RegularizerConfig(deformation=0, color_prior=0, scale_reg=0, smoothness=0)
+FREE = RegularizerConfig(deformation=0, color_prior=0, scale_reg=0, smoothness=0, surface=0, thickness=0)
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,11 @@ def test_every_other_term_counts_with_its_weight(data, tmp_path) -> None:
         g = trainer.model.gaussians
         g.colors += 0.05
         g.scales[g.region >= 4] += 2
+        g.means += 0.3 * g.normal
         for parameter in trainer.model.field.parameters():
             parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     plain = loss_of(trainer, batch)[0]
-    for name in ("alpha", "deformation", "color_prior", "scale_reg", "smoothness"):
+    for name in ("alpha", "deformation", "color_prior", "scale_reg", "surface", "thickness", "smoothness"):
         added = []
         for weight in (1.0, 4.0):
             if name == "alpha":

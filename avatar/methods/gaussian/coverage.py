@@ -35,7 +35,7 @@ def measure(pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, ren
     Returns:
         [N] share of its footprint, 0..1.
     """
-    order = rotation[:, 1].argsort()
+    order = rotation[:, 1].cpu().argsort()
     chosen = order[torch.linspace(0, len(order) - 1, min(FRAMES, len(order))).long()]
     best: Tensor | None = None
     for index in chosen.tolist():

@@ -40,12 +40,11 @@ def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
     return (excess * (gaussians.region >= REGIONS.index("neck"))[:, None]).square().mean()
 
 
-def surface_distance(gaussians: Gaussians, slack_cm: float) -> Tensor:
-    """Mean squared excess of the distance from the tangent plane at the anchor, weighted by `HELD` per region."""
+def surface_distance(gaussians: Gaussians, held: Tensor, slack_cm: float) -> Tensor:
+    """Mean squared excess of the distance from the tangent plane at the anchor, weighted by region (`HELD`)."""
     away = ((gaussians.means - gaussians.anchor) * gaussians.normal).sum(-1).abs()
-    held = torch.tensor(HELD, device=away.device)[gaussians.region.long()]
     excess = (away - slack_cm).clamp(min=0)
-    return (held * excess.square()).mean()
+    return (held[gaussians.region.long()] * excess.square()).mean()
 
 
 def thickness(gaussians: Gaussians, most_cm: float) -> Tensor:

@@ -44,6 +44,7 @@ class GaussianModel(Method):
     Config = GaussianConfig
     parts: ClassVar[frozenset[str]] = frozenset({"head", "person"})
     config: GaussianConfig
+    held: Tensor
     _code: Tensor | None
 
     def __init__(
@@ -58,6 +59,7 @@ class GaussianModel(Method):
         self.field = DeformationField(
             encoding, conditioner.width, config.hidden, embedding=config.embedding, deforms=config.deforms
         )
+        self.register_buffer("held", torch.tensor(losses.HELD), persistent=False)
         self.baked: BakedField | None = None  # set for playback only
         self.code_dtype = torch.float32  # of the cached spatial code; bfloat16 is for playback
         self._code = None
@@ -126,7 +128,9 @@ class GaussianModel(Method):
         if weights.scale_reg:
             terms["scale_reg"] = weights.scale_reg * losses.oversize(self.gaussians, weights.max_scale_cm)
         if weights.surface:
-            terms["surface"] = weights.surface * losses.surface_distance(self.gaussians, weights.surface_slack_cm)
+            terms["surface"] = weights.surface * losses.surface_distance(
+                self.gaussians, self.held, weights.surface_slack_cm
+            )
         if weights.thickness:
             terms["thickness"] = weights.thickness * losses.thickness(self.gaussians, weights.max_thickness_cm)
         if weights.smoothness:
