@@ -29,13 +29,14 @@ ROBUST = 0.5  # pixels of 512 by which a flow may be off
 UNLIKE = 2.0  # pixels of 512; flows that the pose leaves over count as no longer when poses are compared
 LONGEST = 12.0  # pixels of 512; longer flows are mistakes
 TENSOR = 4.0  # pixels of 512: neighbours whose texture says how sure a flow is
-# How much more the tracked pitch, yaw and roll count than the flow. Where the eyes are tells yaw and roll well, and
-# flow over smooth skin only pulls them to the reference.
-HOLD = (0.0, 1.0, 100.0)
-WORSE = 1.02  # an alignment that leaves more flow than this many times what was there is a mistake
+# How many times what the flow says the tracked pitch, yaw, roll, x, y and z count. Where the eyes are tells yaw, roll
+# and x well, and flow over smooth skin only pulls them to the reference.
+HOLD = (0.0, 1.0, 100.0, 1.0, 0.0, 0.0)
+WORSE = 0.03  # pixels of 512; an alignment that leaves as much more flow than there was is a mistake
 LEAST_SEEN = 0.3  # share of the reference's head that must be seen
+LEAST_LIKE = 0.5  # correlation of the aligned frame with the reference
 MOST_TURN, MOST_MOVE = 0.12, 0.04  # radians, and share of the distance: a larger change is a mistake
-SMOOTH = 1.0  # standard deviation over time, in alignments
+SMOOTH = 0.6  # standard deviation over time, in alignments; more would take a quick nod for noise
 _MARGIN = 24  # pixels around the head
 _EYES = ((33, 133), (263, 362))
 
@@ -69,14 +70,14 @@ class Reference:
 
     def __init__(self, data: Footage, frame: int, depth: np.ndarray, rigid: np.ndarray) -> None:
         rows, columns = (np.flatnonzero(rigid.any(axis)) for axis in (1, 0))
-        box = tuple(
-            slice(max(0, int(place[0]) - _MARGIN), int(place[-1]) + 1 + _MARGIN) for place in (rows, columns)
-        )
+        box = tuple(slice(max(0, int(place[0]) - _MARGIN), int(place[-1]) + 1 + _MARGIN) for place in (rows, columns))
         self.camera, self.scale = data.camera, data.width / 512
         y, x = np.mgrid[: data.height, : data.width][(slice(None), *box)] + 0.5
         z = np.where(np.isfinite(depth), depth, np.nanmedian(depth))[box]
         rotation, translation = pose_at(data, frame)
-        world = np.stack([(x - self.camera.cx) / self.camera.focal * z, (y - self.camera.cy) / self.camera.focal * z, z])
+        world = np.stack(
+            [(x - self.camera.cx) / self.camera.focal * z, (y - self.camera.cy) / self.camera.focal * z, z]
+        )
         self.points = np.moveaxis(world, 0, -1) - translation
         self.points = (self.points @ rotation).astype(np.float32)  # head axes
         self.image = np.ascontiguousarray(_grey(data.image(frame))[box])
@@ -84,7 +85,7 @@ class Reference:
         chosen[::STRIDE, ::STRIDE] = True
         self.places = np.nonzero((chosen & rigid)[box])
         self.tensors = _structure(self.image, TENSOR * self.scale)[self.places]
-        self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def align(self, image: np.ndarray, head: np.ndarray, pose: Pose, start: np.ndarray) -> Aligned:
         """Align a frame.
@@ -107,7 +108,7 @@ class Reference:
             if seen.mean() < LEAST_SEEN:
                 return Aligned(np.zeros(6), 0.0, 0.0, False)
             error = (landed - where[self.places])[seen].astype(np.float64)
-            so_far = Rotation.from_matrix(rotation @ tracked.T).as_rotvec()
+            so_far = np.concatenate([Rotation.from_matrix(rotation @ tracked.T).as_rotvec(), translation - origin])
             step, length, after = self._step(local[self.places][seen], error, seen, translation, so_far)
             before = before if number else length
             rotation, translation = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation, translation + step[3:]
@@ -115,7 +116,20 @@ class Reference:
             [Rotation.from_matrix(tracked.T @ rotation).as_rotvec(), tracked.T @ (translation - origin)]
         )
         good = np.linalg.norm(change[:3]) < MOST_TURN and np.abs(change[3:]).max() < MOST_MOVE * origin[2]
-        return Aligned(change, before, after, bool(good and after < WORSE * before))
+        good = (
+            good
+            and after < before + WORSE * self.scale
+            and self._likeness(grey, head, rotation, translation) > LEAST_LIKE
+        )
+        return Aligned(change, before, after, bool(good))
+
+    def _likeness(self, grey: np.ndarray, head: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> float:
+        """Correlation of a frame with the reference, over what both show of the head."""
+        where = self._projected(rotation, translation)[1][self.places][None]
+        seen = _at(head, where)[0] > 0.5
+        both = self.image[self.places][seen].astype(np.float64), _at(grey, where)[0][seen].astype(np.float64)
+        a, b = (values - values.mean() for values in both)
+        return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-9)) if seen.any() else 0.0
 
     def _projected(self, rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turned points [h, w, 3], and the pixels [h, w, 2], from 0, at which a pose shows them."""
@@ -141,10 +155,9 @@ class Reference:
         for _ in range(5):
             both = weighted * np.repeat(robust, 2)[:, None]
             normal, right = both.T @ flat, both.T @ error.reshape(-1)
-            normal[np.diag_indices(6)] *= 1 + 1e-6
-            held = np.array(HOLD) * normal[np.diag_indices(3)]
-            normal[np.diag_indices(3)] += held
-            right[:3] -= held * so_far
+            held = np.array(HOLD) * normal.diagonal()
+            normal[np.diag_indices(6)] += held + 1e-9 * np.trace(normal) + 1e-12
+            right -= held * so_far
             step = np.linalg.solve(normal, right)
             left = np.linalg.norm(error - (flat @ step).reshape(-1, 2), axis=1)
             robust = 1 / np.maximum(left / (ROBUST * self.scale), 1) ** 2
@@ -234,6 +247,4 @@ def _structure(image: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return cv2.remap(
-        image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

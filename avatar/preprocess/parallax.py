@@ -64,7 +64,7 @@ def _one_pass(
     looks: list[tuple[int, np.ndarray, np.ndarray]],
 ) -> Depth:  # fmt: skip
     reference = _grey(data, frame)
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     errors, slopes, weights = [], [], []
     for other, image, mask in looks:
         here, deeper = (_projected(data, frame, other, guess + change + d) for d in (0.0, STEP_CM))
@@ -138,6 +138,7 @@ def _triangulate(errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, kn
     noise = NOISE * scale
     robust = weights
     change = np.zeros(known.shape)
+    strength = share = np.ones(known.shape)
     reach = SMOOTH * known.shape[1]
     smooth = lambda values: gaussian_filter(values, reach, mode="nearest")  # noqa: E731
     for _ in range(4):
