@@ -69,7 +69,7 @@ def _one_pass(
     for other, image, mask in looks:
         here, deeper = (_projected(data, frame, other, guess + change + d) for d in (0.0, STEP_CM))
         warped = _at(image, here)
-        found = flow.calc(reference, warped, None)
+        found = flow.calc(reference, warped, None)  # type: ignore[call-overload]
         grid = _grid(guess.shape) + found
         landed = np.stack([_at(np.ascontiguousarray(here[..., axis], np.float32), grid) for axis in (0, 1)], -1)
         within = (_at(mask, landed) > 0.5) & known

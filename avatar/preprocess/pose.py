@@ -24,7 +24,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "pose"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 1
+VERSION = 2
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
