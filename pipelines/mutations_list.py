@@ -293,6 +293,22 @@ HELD_OUT = (
         "Head poses of the test part are played back in it.",
     ),
     Mutation(
+        "head poses that are tracked only",
+        "avatar/preprocess/head_align.py",
+        "HOLD = (0.0, 1.0,",
+        "HOLD = (100.0, 1.0,",
+        ("tests/unit/test_pose.py::test_nods_and_distance_are_read_from_the_whole_head",),
+        "A nod is read too small, and the head wobbles when it is seen from aside.",
+    ),
+    Mutation(
+        "alignment with what is no head",
+        "avatar/preprocess/head_align.py",
+        "> LEAST_LIKE",
+        "> -1",
+        ("tests/unit/test_pose.py::test_frames_without_an_alignment_keep_their_pose",),
+        "A hand or a black frame turns the head.",
+    ),
+    Mutation(
         "a covered mouth is learnt",
         "avatar/preprocess/unusable.py",
         "bad[before] | bad[after]",

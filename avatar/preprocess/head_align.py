@@ -24,7 +24,7 @@ from avatar.preprocess.parallax import measure_depth
 EVERY = 4  # frames between two alignments
 PASSES = 1  # each frame starts from what the one before it found
 LOOKS = 16  # frames from which the depth beside the face is measured
-STRIDE = 2  # every n-th pixel of every n-th row is looked at
+STRIDE = 3  # every n-th pixel of every n-th row is looked at
 ROBUST = 0.5  # pixels of 512 by which a flow may be off
 UNLIKE = 2.0  # pixels of 512; flows that the pose leaves over count as no longer when poses are compared
 LONGEST = 12.0  # pixels of 512; longer flows are mistakes
@@ -92,7 +92,7 @@ class Reference:
 
         Args:
             image: uint8 RGB [H, W, 3].
-            head: float32 [H, W], 1 where the frame shows the head.
+            head: float32 [S, S], 1 where the frame shows the head.
             pose: Tracked pose.
             start: Change of it to start from, [6].
         """
@@ -104,7 +104,7 @@ class Reference:
             flow = self.flow.calc(self.image, _at(grey, where), None)  # type: ignore[call-overload]
             flows = flow[self.places]
             landed = _at(where, np.stack(self.places[::-1], -1)[None].astype(np.float32) + flows[None])[0]
-            seen = (_at(head, landed[None])[0] > 0.5) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
+            seen = self._shows(head, landed) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
             if seen.mean() < LEAST_SEEN:
                 return Aligned(np.zeros(6), 0.0, 0.0, False)
             error = (landed - where[self.places])[seen].astype(np.float64)
@@ -123,10 +123,14 @@ class Reference:
         )
         return Aligned(change, before, after, bool(good))
 
+    def _shows(self, head: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Bool [N], whether a mask of any size shows the head at pixels [N, 2] of the frame, from 0."""
+        return _at(head, ((where + 0.5) * (head.shape[0] / self.camera.height) - 0.5).astype(np.float32)[None])[0] > 0.5
+
     def _likeness(self, grey: np.ndarray, head: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> float:
         """Correlation of a frame with the reference, over what both show of the head."""
         where = self._projected(rotation, translation)[1][self.places][None]
-        seen = _at(head, where)[0] > 0.5
+        seen = self._shows(head, where[0])
         both = self.image[self.places][seen].astype(np.float64), _at(grey, where)[0][seen].astype(np.float64)
         a, b = (values - values.mean() for values in both)
         return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-9)) if seen.any() else 0.0

@@ -13,6 +13,7 @@ import numpy as np
 
 from avatar import log
 from avatar.data.footage import Footage, PreparedFootage
+from avatar.data.masks import SIZE
 from avatar.data.person import MOTION
 from avatar.data.results import PoseResult, RefineResult, Segments, TrackResult
 from avatar.preprocess.bundle import Solution
@@ -24,7 +25,7 @@ from avatar.preprocess.stage import StageContext
 
 NAME = "pose"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 2
+VERSION = 3
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def measure(
     start, before = np.zeros(6), -1
     pairs = [(number, int(index)) for number, at in enumerate(frames) for index in at]
     for number, index in log.track(pairs, "aligning the head", total):
-        masks = data.masks(index)
+        masks = data.masks(index, SIZE)
         start = start if number == before else np.zeros(6)
         found = reference.align(data.image(index), masks["hair"] + masks["face"], pose_at(data, index), start)
         start, before = found.change if found.good else start / 2, number
