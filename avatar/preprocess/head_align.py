@@ -33,6 +33,7 @@ TENSOR = 4.0  # pixels of 512: neighbours whose texture says how sure a flow is
 # and x well, and flow over smooth skin only pulls them to the reference.
 HOLD = (0.0, 1.0, 100.0, 1.0, 0.0, 0.0)
 WORSE = 0.03  # pixels of 512; an alignment that leaves as much more flow than there was is a mistake
+LEAST_PIXELS = 400  # of a head, to align anything with it
 LEAST_SEEN = 0.3  # share of the reference's head that must be seen
 LEAST_LIKE = 0.5  # correlation of the aligned frame with the reference
 MOST_TURN, MOST_MOVE = 0.12, 0.04  # radians, and share of the distance: a larger change is a mistake
@@ -172,13 +173,14 @@ class Reference:
         return step, float(texture @ before.clip(max=longest)), float(texture @ left.clip(max=longest))
 
 
-def make_reference(data: Footage) -> Reference:
-    """Choose a frame, and measure how deep its head lies."""
+def make_reference(data: Footage) -> Reference | None:
+    """Choose a frame, and measure how deep its head lies; None where too little of a head shows."""
     frame = _middle_frame(data)
     depth = head_depth(data, fit_bust(data, frame), frame)
     face = inside_face(data, frame)
     depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS).change)
-    return Reference(data, frame, depth, np.isfinite(depth) & ~_moves(data, frame, face))
+    rigid = np.isfinite(depth) & ~_moves(data, frame, face)
+    return Reference(data, frame, depth, rigid) if rigid.sum() > LEAST_PIXELS else None
 
 
 def _middle_frame(data: Footage) -> int:

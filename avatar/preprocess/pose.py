@@ -62,14 +62,14 @@ def run(ctx: StageContext, out: Path) -> PoseResult:
 
 
 def measure(
-    data: Footage, segments: Segments, reference_of: Callable[[Footage], Reference]
+    data: Footage, segments: Segments, reference_of: Callable[[Footage], Reference | None]
 ) -> tuple[np.ndarray, tuple[float, float], float]:
     """Changes [T, 6] of all poses in the head's axes; flow left before and after, pixels; share of good alignments."""
     frames = knots(segments, data.motion.valid.numpy())
     total = sum(len(at) for at in frames)
-    if not total:
+    reference = reference_of(data) if total else None
+    if reference is None:
         return np.zeros((len(data.motion), 6)), (0.0, 0.0), 0.0
-    reference = reference_of(data)
     changes, kept = [np.zeros((0, 6))] * len(frames), [np.zeros(0, int)] * len(frames)
     lengths: list[tuple[float, float]] = []
     start, before = np.zeros(6), -1

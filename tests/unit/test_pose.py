@@ -133,6 +133,10 @@ def test_nothing_is_measured_where_no_frame_is_valid():
     assert not measure(egg, [(0, FRAMES)], never)[0].any()
 
 
+def test_nothing_changes_without_a_head_to_align_with():
+    assert not measure(Egg(gain=0.7), [(0, FRAMES)], lambda data: None)[0].any()
+
+
 def test_changes_do_not_cross_a_cut():
     segments = [(0, 10), (10, 20)]
     frames = knots(segments, np.ones(20, bool))
