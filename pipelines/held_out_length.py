@@ -42,7 +42,7 @@ class Config:
 
 def openings(folder: Path, prior: SharedPrior) -> tuple[np.ndarray, np.ndarray, float]:
     """Said and tracked opening [T] of what comes after the known seconds, and frames per second."""
-    motion = Motion.load(folder / "refine" / "motion.safetensors")
+    motion = Motion.load(folder / "pose" / "motion.safetensors")
     shift = round(PersonInfo.read(folder / "person.json").audio_delay_s * SAMPLE_RATE)
     audio = load_audio(folder / "ingest" / "audio.wav")
     audio = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))

@@ -48,7 +48,7 @@ LOADED = (  # before the forks: what the commands import
     "avatar.audio2motion.personal_training", "avatar.audio2motion.shared_training",
     "avatar.synth.make", "avatar.methods.gaussian.method", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
-      ("ingest", "track", "refine", "parse", "background", "torso", "sync", "report")),
+      ("ingest", "track", "refine", "parse", "pose", "background", "torso", "sync", "report")),
 )  # fmt: skip
 AGAIN = 0.25  # share of the cases in which the second run is killed as well
 

@@ -131,7 +131,7 @@ TRAINING = (
     ),
     Mutation(
         "weights of pixels not used",
-        "avatar/train/trainer.py",
+        "avatar/train/batches.py",
         "l1_ssim(rgb, batch.image, ssim, batch.weight)",
         "l1_ssim(rgb, batch.image, ssim)",
         (f"{_LOSS}::test_pixels_of_large_weight_decide",),
@@ -291,6 +291,22 @@ HELD_OUT = (
         "data.steady_motion(motion).save",
         (f"{_HELD_OUT}::test_the_motion_that_a_run_speaks_with_ends_with_the_training_part",),
         "Head poses of the test part are played back in it.",
+    ),
+    Mutation(
+        "head poses that are tracked only",
+        "avatar/preprocess/head_align.py",
+        "HOLD = (0.0, 1.0,",
+        "HOLD = (100.0, 1.0,",
+        ("tests/unit/test_pose.py::test_nods_and_distance_are_read_from_the_whole_head",),
+        "A nod is read too small, and the head wobbles when it is seen from aside.",
+    ),
+    Mutation(
+        "alignment with what is no head",
+        "avatar/preprocess/head_align.py",
+        "> LEAST_LIKE",
+        "> -1",
+        ("tests/unit/test_pose.py::test_frames_without_an_alignment_keep_their_pose",),
+        "A hand or a black frame turns the head.",
     ),
     Mutation(
         "a covered mouth is learnt",

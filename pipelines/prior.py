@@ -225,7 +225,7 @@ def _drawn(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
 def _adaptation(prior: SharedPrior, person: Path, run: Path) -> dict[str, Any]:
     """Opening on the held-out part: the prior as it is, adapted to seconds and to all, the run's own network, both."""
     about = PersonInfo.read(person / "person.json")
-    motion = Motion.load(person / "refine" / "motion.safetensors")
+    motion = Motion.load(person / "pose" / "motion.safetensors")
     audio, delay, end = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train, held_out = motion[:end], motion[end:]
     start = round((end + delay) / motion.fps * SAMPLE_RATE)

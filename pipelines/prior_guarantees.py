@@ -137,7 +137,7 @@ def main(config: Config) -> None:
 
 def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     about = PersonInfo.read(person / "person.json")
-    motion = Motion.load(person / "refine" / "motion.safetensors")
+    motion = Motion.load(person / "pose" / "motion.safetensors")
     audio, delay, test = load_audio(person / "ingest" / "audio.wav"), about.audio_delay_frames, about.test_start
     train = motion[:test]
     plain = prior.person(train, motion.fps)

@@ -74,7 +74,7 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     motion = Motion.zeros(frames, fps).map(
         head_rotation=rotation, head_translation=translation, face=torch.from_numpy(encode(displacement))
     )
-    for name in ("ingest/frames", "track", "refine", "parse/masks", "background"):
+    for name in ("ingest/frames", "track", "refine", "pose", "parse/masks", "background"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     background = np.full((size, size, 3), (40, 90, 140), np.uint8)
     cv2.imwrite(str(folder / "background/background.png"), background[..., ::-1])
@@ -89,6 +89,7 @@ def make_person(folder: Path, *, frames: int = 40, size: int = 96, fps: float = 
     np.save(folder / "track/valid.npy", np.ones(frames, bool))
     np.save(folder / "refine/shape.npy", shape)
     motion.save(folder / "refine/motion.safetensors")
+    motion.save(folder / "pose/motion.safetensors")
     motion.save(folder / "motion.safetensors")
     tone = 0.2 * np.sin(2 * np.pi * 220 * np.arange(int(16000 * frames / fps)) / 16000)
     write_wav(folder / "ingest/audio.wav", tone.astype(np.float32))

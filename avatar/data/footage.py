@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from avatar.data.masks import SIZE
 from avatar.data.person import PersonFolder
 from avatar.data.results import IngestResult, RefineResult
 from avatar.geometry.cameras import Camera
@@ -79,3 +80,9 @@ class PreparedFootage:
     def masks(self, index: int, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """Soft masks of a frame; see :meth:`Footage.masks`."""
         return self._person.masks(index, (self.width, self.height) if size is None else size)
+
+
+def small_masks(data: Footage, index: int, side: int = SIZE) -> dict[str, np.ndarray]:
+    """Masks of a frame whose longer side has at most ``side`` pixels: outlines need no more."""
+    shrink = min(1.0, side / max(data.width, data.height))
+    return data.masks(index, (round(data.width * shrink), round(data.height * shrink)))

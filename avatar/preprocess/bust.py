@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from avatar.data.footage import Footage
+from avatar.data.footage import Footage, small_masks
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 
@@ -35,7 +35,6 @@ SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
-SIDE = 256  # pixels of the longer side of their masks
 
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
@@ -190,14 +189,8 @@ def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarr
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
 
 
-def _masks(data: Footage, index: int) -> dict[str, np.ndarray]:
-    """The masks of a frame, small: outlines need no more."""
-    shrink = min(1.0, SIDE / max(data.width, data.height))
-    return data.masks(index, (round(data.width * shrink), round(data.height * shrink)))
-
-
 def _outline(data: Footage, index: int) -> _Outline:
-    masks = _masks(data, index)
+    masks = small_masks(data, index)
     at = _plane_points(data, index, masks["hair"].shape)
     rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
     towards = rotation.T @ np.array([0.0, 0, 1])
@@ -323,7 +316,7 @@ def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
 
 def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep, float]:
     """Neck and torso in one frame, world axes from the head's origin."""
-    masks = _masks(data, frame)
+    masks = small_masks(data, frame)
     camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
     rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
     chin = float((rotation @ data.shape[152].astype(float))[1])

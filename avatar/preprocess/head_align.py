@@ -24,18 +24,20 @@ from avatar.preprocess.parallax import measure_depth
 EVERY = 4  # frames between two alignments
 PASSES = 1  # each frame starts from what the one before it found
 LOOKS = 16  # frames from which the depth beside the face is measured
-STRIDE = 2  # every n-th pixel of every n-th row is looked at
+STRIDE = 3  # every n-th pixel of every n-th row is looked at
 ROBUST = 0.5  # pixels of 512 by which a flow may be off
 UNLIKE = 2.0  # pixels of 512; flows that the pose leaves over count as no longer when poses are compared
 LONGEST = 12.0  # pixels of 512; longer flows are mistakes
 TENSOR = 4.0  # pixels of 512: neighbours whose texture says how sure a flow is
-# How much more the tracked pitch, yaw and roll count than the flow. Where the eyes are tells yaw and roll well, and
-# flow over smooth skin only pulls them to the reference.
-HOLD = (0.0, 1.0, 100.0)
-WORSE = 1.02  # an alignment that leaves more flow than this many times what was there is a mistake
+# How many times what the flow says the tracked pitch, yaw, roll, x, y and z count. Where the eyes are tells yaw, roll
+# and x well, and flow over smooth skin only pulls them to the reference.
+HOLD = (0.0, 1.0, 100.0, 1.0, 0.0, 0.0)
+WORSE = 0.03  # pixels of 512; an alignment that leaves as much more flow than there was is a mistake
+LEAST_PIXELS = 400  # of a head, to align anything with it
 LEAST_SEEN = 0.3  # share of the reference's head that must be seen
+LEAST_LIKE = 0.5  # correlation of the aligned frame with the reference
 MOST_TURN, MOST_MOVE = 0.12, 0.04  # radians, and share of the distance: a larger change is a mistake
-SMOOTH = 1.0  # standard deviation over time, in alignments
+SMOOTH = 0.6  # standard deviation over time, in alignments; more would take a quick nod for noise
 _MARGIN = 24  # pixels around the head
 _EYES = ((33, 133), (263, 362))
 
@@ -91,7 +93,7 @@ class Reference:
 
         Args:
             image: uint8 RGB [H, W, 3].
-            head: float32 [H, W], 1 where the frame shows the head.
+            head: float32 [h, w] of the frame's aspect, 1 where it shows the head.
             pose: Tracked pose.
             start: Change of it to start from, [6].
         """
@@ -103,11 +105,11 @@ class Reference:
             flow = self.flow.calc(self.image, _at(grey, where), None)  # type: ignore[call-overload]
             flows = flow[self.places]
             landed = _at(where, np.stack(self.places[::-1], -1)[None].astype(np.float32) + flows[None])[0]
-            seen = (_at(head, landed[None])[0] > 0.5) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
+            seen = self._shows(head, landed) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
             if seen.mean() < LEAST_SEEN:
                 return Aligned(np.zeros(6), 0.0, 0.0, False)
             error = (landed - where[self.places])[seen].astype(np.float64)
-            so_far = Rotation.from_matrix(rotation @ tracked.T).as_rotvec()
+            so_far = np.concatenate([Rotation.from_matrix(rotation @ tracked.T).as_rotvec(), translation - origin])
             step, length, after = self._step(local[self.places][seen], error, seen, translation, so_far)
             before = before if number else length
             rotation, translation = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation, translation + step[3:]
@@ -115,7 +117,24 @@ class Reference:
             [Rotation.from_matrix(tracked.T @ rotation).as_rotvec(), tracked.T @ (translation - origin)]
         )
         good = np.linalg.norm(change[:3]) < MOST_TURN and np.abs(change[3:]).max() < MOST_MOVE * origin[2]
-        return Aligned(change, before, after, bool(good and after < WORSE * before))
+        good = (
+            good
+            and after < before + WORSE * self.scale
+            and self._likeness(grey, head, rotation, translation) > LEAST_LIKE
+        )
+        return Aligned(change, before, after, bool(good))
+
+    def _shows(self, head: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Bool [N], whether a mask of any size shows the head at pixels [N, 2] of the frame, from 0."""
+        return _at(head, ((where + 0.5) * (head.shape[0] / self.camera.height) - 0.5).astype(np.float32)[None])[0] > 0.5
+
+    def _likeness(self, grey: np.ndarray, head: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> float:
+        """Correlation of a frame with the reference, over what both show of the head."""
+        where = self._projected(rotation, translation)[1][self.places][None]
+        seen = self._shows(head, where[0])
+        both = self.image[self.places][seen].astype(np.float64), _at(grey, where)[0][seen].astype(np.float64)
+        a, b = (values - values.mean() for values in both)
+        return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-9)) if seen.any() else 0.0
 
     def _projected(self, rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turned points [h, w, 3], and the pixels [h, w, 2], from 0, at which a pose shows them."""
@@ -141,10 +160,9 @@ class Reference:
         for _ in range(5):
             both = weighted * np.repeat(robust, 2)[:, None]
             normal, right = both.T @ flat, both.T @ error.reshape(-1)
-            normal[np.diag_indices(6)] *= 1 + 1e-6
-            held = np.array(HOLD) * normal[np.diag_indices(3)]
-            normal[np.diag_indices(3)] += held
-            right[:3] -= held * so_far
+            held = np.array(HOLD) * normal.diagonal()
+            normal[np.diag_indices(6)] += held + 1e-9 * np.trace(normal) + 1e-12
+            right -= held * so_far
             step = np.linalg.solve(normal, right)
             left = np.linalg.norm(error - (flat @ step).reshape(-1, 2), axis=1)
             robust = 1 / np.maximum(left / (ROBUST * self.scale), 1) ** 2
@@ -155,13 +173,14 @@ class Reference:
         return step, float(texture @ before.clip(max=longest)), float(texture @ left.clip(max=longest))
 
 
-def make_reference(data: Footage) -> Reference:
-    """Choose a frame, and measure how deep its head lies."""
+def make_reference(data: Footage) -> Reference | None:
+    """Choose a frame, and measure how deep its head lies; None where too little of a head shows."""
     frame = _middle_frame(data)
     depth = head_depth(data, fit_bust(data, frame), frame)
     face = inside_face(data, frame)
     depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS).change)
-    return Reference(data, frame, depth, np.isfinite(depth) & ~_moves(data, frame, face))
+    rigid = np.isfinite(depth) & ~_moves(data, frame, face)
+    return Reference(data, frame, depth, rigid) if rigid.sum() > LEAST_PIXELS else None
 
 
 def _middle_frame(data: Footage) -> int:

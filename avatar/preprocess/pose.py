@@ -5,25 +5,26 @@ Landmarks read a nod as too small, and as a change of distance instead; see :mod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avatar import log
-from avatar.data.footage import Footage, PreparedFootage
+from avatar.data.footage import Footage, PreparedFootage, small_masks
 from avatar.data.person import MOTION
 from avatar.data.results import PoseResult, RefineResult, Segments, TrackResult
 from avatar.preprocess.bundle import Solution
 from avatar.preprocess.face_motion import make_motion
-from avatar.preprocess.head_align import knots, make_reference, moved, spread
+from avatar.preprocess.head_align import Reference, knots, make_reference, moved, spread
 from avatar.preprocess.head_depth import pose_at
 from avatar.preprocess.refine import pose_jitter
 from avatar.preprocess.stage import StageContext
 
 NAME = "pose"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 1
+VERSION = 3
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run(ctx: StageContext, out: Path) -> PoseResult:
     data = PreparedFootage(person, ctx.test_start)
     tracked = data.motion
     rotation, translation = (part.double().numpy() for part in (tracked.head_rotation, tracked.head_translation))
-    change, residual, share = measure(data, segments)
+    change, residual, share = measure(data, segments, make_reference)
     new_rotation, new_translation = moved(rotation, translation, change)
     poses = Solution(focal=camera.focal, shape=data.shape, rotation=new_rotation, translation=new_translation)
     motion = make_motion(
@@ -59,22 +60,24 @@ def run(ctx: StageContext, out: Path) -> PoseResult:
     )
 
 
-def measure(data: Footage, segments: Segments) -> tuple[np.ndarray, tuple[float, float], float]:
+def measure(
+    data: Footage, segments: Segments, reference_of: Callable[[Footage], Reference | None]
+) -> tuple[np.ndarray, tuple[float, float], float]:
     """Changes [T, 6] of all poses in the head's axes; flow left before and after, pixels; share of good alignments."""
     frames = knots(segments, data.motion.valid.numpy())
     total = sum(len(at) for at in frames)
-    if not total:
+    reference = reference_of(data) if total else None
+    if reference is None:
         return np.zeros((len(data.motion), 6)), (0.0, 0.0), 0.0
-    reference = make_reference(data)
     changes, kept = [np.zeros((0, 6))] * len(frames), [np.zeros(0, int)] * len(frames)
     lengths: list[tuple[float, float]] = []
     start, before = np.zeros(6), -1
     pairs = [(number, int(index)) for number, at in enumerate(frames) for index in at]
     for number, index in log.track(pairs, "aligning the head", total):
-        masks = data.masks(index)
+        masks = small_masks(data, index)
         start = start if number == before else np.zeros(6)
         found = reference.align(data.image(index), masks["hair"] + masks["face"], pose_at(data, index), start)
-        start, before = found.change if found.good else np.zeros(6), number
+        start, before = found.change if found.good else start / 2, number
         if found.good:
             changes[number] = np.concatenate([changes[number], found.change[None]])
             kept[number] = np.append(kept[number], index)

@@ -165,7 +165,7 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> No
 def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m) -> Path:
     voice, opening = voice_and_mouth()
     write_wav(folder / "ingest" / "audio.wav", voice)
-    change(track_of(opening)).save(folder / "refine" / "motion.safetensors")
+    change(track_of(opening)).save(folder / "pose" / "motion.safetensors")
     person_info(num_frames=1000, test_start=900).write(folder / "person.json")
     return folder
 
