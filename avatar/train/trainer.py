@@ -78,6 +78,7 @@ class Trainer:
         self._snapshot: dict[str, Tensor] | None = None
         self._snapshot_step = 0
         self._rollbacks = 0
+        self.finished = False  # whether the method has looked back
         self._banned: set[int] = set()
         self._cameras: dict[tuple[int, int], Camera] = {}
         self._launched: list[tuple[int, int, dict[str, Tensor]]] = []  # step, frame and terms of what is not settled
@@ -245,7 +246,8 @@ class Trainer:
                     self._roll_back(bad)
         if not interrupted:
             check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
-            self._finish()
+            if not self.finished:
+                self._finish()
         self.save(folder)
         writer.close()
         if interrupted:
@@ -254,10 +256,10 @@ class Trainer:
     def _finish(self) -> None:
         """Let the method look back at the training frames."""
         frames = torch.from_numpy(self.data.train_frames).to(self.device)
-        motion = self.poses.corrected(self.motion)[frames]
         self.model.eval()
-        self.model.finish(motion, self.data.camera.to(self.device))
+        self.model.finish(self.poses.corrected(self.motion)[frames], self.data.camera.to(self.device))
         self.model.train()
+        self.finished = True
 
     def _snapshot_due(self) -> bool:
         return self._snapshot is None or self.step - self._snapshot_step >= _SNAPSHOT_EVERY
@@ -404,7 +406,7 @@ class Trainer:
         with atomic_dir((folder / CHECKPOINT).parent) as temporary:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
-                "rollbacks": self._rollbacks, "settings": settings(self.config),
+                "rollbacks": self._rollbacks, "finished": self.finished, "settings": settings(self.config),
             }  # fmt: skip
             save_tensors(temporary / CHECKPOINT.name, self.state(), meta)
         self.save_model(folder / MODEL)
@@ -434,6 +436,7 @@ class Trainer:
         with reading(path, "a checkpoint of this training", "Train again with --overwrite."):
             self.load_state(tensors)
         self.step, self.psnr, self.seconds = step, about.number("psnr", -1e3, 1e3), about.number("seconds", 0, 1e9)
+        self.finished = about.flag("finished")
         self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
 
 

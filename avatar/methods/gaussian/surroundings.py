@@ -7,7 +7,7 @@ jaw, below the picture) is there as well, in the colours of the nearest place th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -32,8 +32,9 @@ from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
+_INSET = 0.5  # centimetres that the hidden surface lies inside the outline
 _SPREAD = 0.7  # standard deviation of a hidden Gaussian, of the distance to the next
-_AROUND = (3.2, 2.4, 2.1)  # radians around head, neck and torso up to which there are Gaussians
+_AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
 _BEHIND_EAR = 1.6  # radians: from there on it is hair ...
@@ -169,17 +170,20 @@ def _hidden(
 ) -> Seeds:  # fmt: skip
     """What the reference frame does not show of a surface."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
+    # At the outline it would show before the background, and training would take away what it can reach.
+    part = replace(part, sweep=part.sweep.narrowed(_INSET))
 
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
         shows, within = reference.shown(kinds, world)
+        covered = ~within | (shows >= 0)
         grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
         if part.kind == HEAD:
             side = np.maximum(np.where(angle > 0, *bust.hair_below), _EARLOBE)
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
-            return (grazing & hangs & (turn > 0.9)).astype(float)
+            return (grazing & hangs & covered & (turn > 0.9)).astype(float)
         beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
-        return ((grazing | beside) & (turn < _AROUND[part.kind])).astype(float)
+        return ((grazing | beside) & covered & (turn < _AROUND[part.kind])).astype(float)
 
     y, angle, points, area = part.sweep.sample(int(count * _SHARES[part.kind]), rng, keep)
     known = np.flatnonzero((seen.region == REGIONS.index(REGION_OF[part.kind])).numpy())
