@@ -34,6 +34,7 @@ _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the r
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
 _INSET = 0.5  # centimetres that the hidden surface lies inside the outline
 _SPREAD = 0.7  # standard deviation of a hidden Gaussian, of the distance to the next
+_WIDEST = 1.2  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
@@ -193,7 +194,7 @@ def _hidden(
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
     return _placed(
-        reference, world, part.normals(y, angle), np.full(len(y), _SPREAD * np.sqrt(area)),
+        reference, world, part.normals(y, angle), np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
         _continued(reference, part, seen, known, y, angle), 0.97, np.full(len(y), part.kind),
     )  # fmt: skip
 
