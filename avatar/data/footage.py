@@ -10,6 +10,7 @@ from avatar.data.masks import SIZE
 from avatar.data.person import PersonFolder
 from avatar.data.results import IngestResult, RefineResult
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion import Motion
 
 
@@ -86,3 +87,12 @@ def small_masks(data: Footage, index: int, side: int = SIZE) -> dict[str, np.nda
     """Masks of a frame whose longer side has at most ``side`` pixels: outlines need no more."""
     shrink = min(1.0, side / max(data.width, data.height))
     return data.masks(index, (round(data.width * shrink), round(data.height * shrink)))
+
+
+def pose_at(data: Footage, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation [3, 3] and translation [3] of the head in one frame, float64."""
+    motion = data.motion
+    return (
+        axis_angle_to_matrix(motion.head_rotation[index].double()).numpy(),
+        motion.head_translation[index].double().numpy(),
+    )

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from avatar.data.footage import Footage, small_masks
+from avatar.data.footage import Footage, pose_at, small_masks
 from avatar.geometry.mesh import FACE_OVAL
-from avatar.geometry.se3 import axis_angle_to_matrix
 
 # An average adult, where a person's own silhouettes do not say: skulls vary by 5 to 8 %.
 STEP = 0.5  # centimetres between two cross-sections
@@ -70,6 +69,14 @@ class Sweep:
         left, right, centre, middle, front = self._rows(y, "left", "right", "centre", "middle", "front")
         share = np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3)
         return middle - front * np.sqrt(np.clip(1 - share**self.power, 0, 1))
+
+    def meet(self, start: np.ndarray, along: np.ndarray, depth: float) -> np.ndarray:
+        """Factors [N] on directions [N, 3] from a place [3] to the front; ``depth`` is the first guess."""
+        found = np.full(len(along), depth)
+        for _ in range(6):
+            at = start + along * found[:, None]
+            found = found + 0.8 * (self.front_depth(at[:, 0], at[:, 1]) - at[:, 2]) / along[:, 2]
+        return found
 
     def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Angle around the axis, -pi/2 to pi/2, of places on the front."""
@@ -127,14 +134,12 @@ class Bust:
         head: Hair and skull, head axes.
         hair_below: [2] height down to which hair hangs on the person's left and right; above the jaw where it is short.
         neck, torso: World axes, from the head's origin in the reference frame.
-        collar: Height of the collar.
     """
 
     head: Sweep
     neck: Sweep
     torso: Sweep
     hair_below: tuple[float, float]
-    collar: float
 
 
 def fit_bust(data: Footage, frame: int) -> Bust:
@@ -147,8 +152,8 @@ def fit_bust(data: Footage, frame: int) -> Bust:
     frames = _turned_frames(data)
     outlines = [_outline(data, int(index)) for index in frames]
     head, below = _head(data, outlines)
-    neck, torso, collar = _body(data, frame)
-    return Bust(head, neck, torso, below, collar)
+    neck, torso = _body(data, frame)
+    return Bust(head, neck, torso, below)
 
 
 def _turned_frames(data: Footage) -> np.ndarray:
@@ -186,8 +191,7 @@ def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarr
     """Head coordinates [H, W, 3] of the centres of a mask's pixels, on the plane through the head's middle."""
     camera = data.camera
     x, y = _centres(data, shape)
-    rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
-    translation = data.motion.head_translation[index].double().numpy()
+    rotation, translation = pose_at(data, index)
     middle = rotation @ np.array([0, 0, SKULL_MIDDLE]) + translation
     world = np.stack([(x - camera.cx) / camera.focal, (y - camera.cy) / camera.focal, np.ones_like(x)], -1) * middle[2]
     return (world - translation) @ rotation - np.array([0, 0, SKULL_MIDDLE])
@@ -196,7 +200,7 @@ def _plane_points(data: Footage, index: int, shape: tuple[int, ...]) -> np.ndarr
 def _outline(data: Footage, index: int) -> _Outline:
     masks = small_masks(data, index)
     at = _plane_points(data, index, masks["hair"].shape)
-    rotation = axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy()
+    rotation, _ = pose_at(data, index)
     towards = rotation.T @ np.array([0.0, 0, 1])
     yaw = float(np.arctan2(towards[0], towards[2]))
     reach = np.sign(at[..., 0]) * np.hypot(at[..., 0], at[..., 2])
@@ -318,11 +322,10 @@ def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
     return replace(sweep, **{name: getattr(sweep, name)[rows] for name in names})
 
 
-def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep, float]:
+def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     """Neck and torso in one frame, world axes from the head's origin."""
     masks = small_masks(data, frame)
-    camera, origin = data.camera, data.motion.head_translation[frame].double().numpy()
-    rotation = axis_angle_to_matrix(data.motion.head_rotation[frame].double()).numpy()
+    camera, (rotation, origin) = data.camera, pose_at(data, frame)
     chin = float((rotation @ data.shape[152].astype(float))[1])
     shape = masks["clothes"].shape
     column = np.arange(shape[1])[None].repeat(shape[0], 0)
@@ -359,7 +362,7 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep, float]:
     round_ = np.full(len(heights), radius)
     cylinder = Sweep(heights, round_, round_, np.full(len(heights), centre), middle, round_ * NECK_FLAT,
                      round_ * NECK_FLAT)  # fmt: skip
-    return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6), collar)
+    return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6))
 
 
 def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -15,11 +15,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from avatar.data.footage import Footage
+from avatar.data.footage import Footage, pose_at
 from avatar.data.results import Segments
 from avatar.preprocess.bust import fit_bust
-from avatar.preprocess.head_depth import head_depth, inside_face, pose_at
-from avatar.preprocess.parallax import measure_depth
+from avatar.preprocess.head_depth import head_depth, inside_face
+from avatar.preprocess.parallax import brightness, measure_depth, sampled
 
 EVERY = 4  # frames between two alignments
 PASSES = 1  # each frame starts from what the one before it found
@@ -81,7 +81,7 @@ class Reference:
         )
         self.points = np.moveaxis(world, 0, -1) - translation
         self.points = (self.points @ rotation).astype(np.float32)  # head axes
-        self.image = np.ascontiguousarray(_grey(data.image(frame))[box])
+        self.image = np.ascontiguousarray(brightness(data.image(frame))[box])
         chosen = np.zeros_like(rigid)
         chosen[::STRIDE, ::STRIDE] = True
         self.places = np.nonzero((chosen & rigid)[box])
@@ -97,14 +97,14 @@ class Reference:
             pose: Tracked pose.
             start: Change of it to start from, [6].
         """
-        grey, (tracked, origin) = _grey(image), pose
+        grey, (tracked, origin) = brightness(image), pose
         rotation, translation = _changed(pose, start)
         before = after = 0.0
         for number in range(PASSES):
             local, where = self._projected(rotation, translation)
-            flow = self.flow.calc(self.image, _at(grey, where), None)  # type: ignore[call-overload]
+            flow = self.flow.calc(self.image, sampled(grey, where), None)  # type: ignore[call-overload]
             flows = flow[self.places]
-            landed = _at(where, np.stack(self.places[::-1], -1)[None].astype(np.float32) + flows[None])[0]
+            landed = sampled(where, np.stack(self.places[::-1], -1)[None].astype(np.float32) + flows[None])[0]
             seen = self._shows(head, landed) & (np.linalg.norm(flows, axis=1) < LONGEST * self.scale)
             if seen.mean() < LEAST_SEEN:
                 return Aligned(np.zeros(6), 0.0, 0.0, False)
@@ -126,13 +126,14 @@ class Reference:
 
     def _shows(self, head: np.ndarray, where: np.ndarray) -> np.ndarray:
         """Bool [N], whether a mask of any size shows the head at pixels [N, 2] of the frame, from 0."""
-        return _at(head, ((where + 0.5) * (head.shape[0] / self.camera.height) - 0.5).astype(np.float32)[None])[0] > 0.5
+        at = ((where + 0.5) * (head.shape[0] / self.camera.height) - 0.5).astype(np.float32)
+        return sampled(head, at[None])[0] > 0.5
 
     def _likeness(self, grey: np.ndarray, head: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> float:
         """Correlation of a frame with the reference, over what both show of the head."""
         where = self._projected(rotation, translation)[1][self.places][None]
         seen = self._shows(head, where[0])
-        both = self.image[self.places][seen].astype(np.float64), _at(grey, where)[0][seen].astype(np.float64)
+        both = self.image[self.places][seen].astype(np.float64), sampled(grey, where)[0][seen].astype(np.float64)
         a, b = (values - values.mean() for values in both)
         return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-9)) if seen.any() else 0.0
 
@@ -178,7 +179,7 @@ def make_reference(data: Footage) -> Reference | None:
     frame = _middle_frame(data)
     depth = head_depth(data, fit_bust(data, frame), frame)
     face = inside_face(data, frame)
-    depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS).change)
+    depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS))
     rigid = np.isfinite(depth) & ~_moves(data, frame, face)
     return Reference(data, frame, depth, rigid) if rigid.sum() > LEAST_PIXELS else None
 
@@ -240,17 +241,9 @@ def _changed(pose: Pose, change: np.ndarray) -> Pose:
     return rotation @ Rotation.from_rotvec(change[:3]).as_matrix(), translation + rotation @ change[3:]
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-
-
 def _structure(image: np.ndarray, reach: float) -> np.ndarray:
     """Structure tensor [h, w, 2, 2]."""
     grey = image.astype(np.float32)
     x, y = cv2.Sobel(grey, -1, 1, 0) / 8, cv2.Sobel(grey, -1, 0, 1) / 8
     xx, xy, yy = (cv2.GaussianBlur(part, (0, 0), reach) for part in (x * x, x * y, y * y))
     return np.stack([xx, xy, xy, yy], -1).reshape(*image.shape, 2, 2).astype(np.float64)
-
-
-def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from avatar.data.footage import Footage
+from avatar.data.footage import Footage, pose_at
 from avatar.geometry.cameras import Camera
-from avatar.geometry.se3 import axis_angle_to_matrix
 
 FRAMES = 20  # looked at
 STEP_CM = 0.5  # for the derivative of a place in the image by its depth
@@ -28,19 +27,7 @@ LONGEST = 0.03  # of the image's width: longer flows are mistakes
 SIDE = 512  # pixels that the longer side of the images has at least
 
 
-class Depth(NamedTuple):
-    """Depth correction in the reference frame.
-
-    Attributes:
-        change: [H, W] centimetres along the camera's axis to add to the guess.
-        trust: [H, W] 0..1, how much of it the video shows.
-    """
-
-    change: np.ndarray
-    trust: np.ndarray
-
-
-def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRAMES) -> Depth:
+def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRAMES) -> np.ndarray:
     """Correct a guessed depth of the head.
 
     Args:
@@ -48,6 +35,9 @@ def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRA
         frame: Reference frame.
         guess: [H, W] depth of the head's surface in that frame, centimetres; NaN where there is none.
         looks: Frames to look at.
+
+    Returns:
+        [H, W] centimetres along the camera's axis to add to the guess; 0 where there is none.
     """
     frames = _frames(data, frame, looks)
     size = guess.shape[1], guess.shape[0]
@@ -55,15 +45,14 @@ def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRA
     small = size[0] // shrink, size[1] // shrink
     known = cv2.resize(np.isfinite(guess).astype(np.uint8), small, interpolation=cv2.INTER_NEAREST) > 0
     if len(frames) == 0 or not known.any():
-        return Depth(np.zeros_like(guess), np.zeros_like(guess))
+        return np.zeros_like(guess)
     filled = cv2.resize(np.where(np.isfinite(guess), guess, np.nanmedian(guess)), small, interpolation=cv2.INTER_AREA)
     others = [_look(data, int(other), small) for other in frames]
     reference = _look(data, frame, small)
-    found = Depth(np.zeros(filled.shape), np.zeros(filled.shape))
+    change = np.zeros(filled.shape)
     for _ in range(PASSES):
-        found = _one_pass(reference, filled, found.change, known, others)
-    large = (cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in found)
-    return Depth(*(np.where(np.isfinite(guess), part, 0) for part in large))
+        change = _one_pass(reference, filled, change, known, others)
+    return np.where(np.isfinite(guess), cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), 0)
 
 
 class _Look(NamedTuple):
@@ -80,21 +69,22 @@ def _look(data: Footage, index: int, size: tuple[int, int]) -> _Look:
     masks = data.masks(index)
     small = lambda image: cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # noqa: E731
     return _Look(
-        small(cv2.cvtColor(data.image(index), cv2.COLOR_RGB2GRAY)), small(masks["hair"] + masks["face"]),
-        data.camera.resized(*size), axis_angle_to_matrix(data.motion.head_rotation[index].double()).numpy(),
-        data.motion.head_translation[index].double().numpy(),
+        small(brightness(data.image(index))), small(masks["hair"] + masks["face"]), data.camera.resized(*size),
+        *pose_at(data, index),
     )  # fmt: skip
 
 
-def _one_pass(reference: _Look, guess: np.ndarray, change: np.ndarray, known: np.ndarray, looks: list[_Look]) -> Depth:
+def _one_pass(
+    reference: _Look, guess: np.ndarray, change: np.ndarray, known: np.ndarray, looks: list[_Look]
+) -> np.ndarray:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     errors, slopes, weights = [], [], []
     for look in looks:
         here, deeper = (_projected(reference, look, guess + change + d) for d in (0.0, STEP_CM))
-        found = flow.calc(reference.image, _at(look.image, here), None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        found = flow.calc(reference.image, sampled(look.image, here), None)  # pyright: ignore[reportCallIssue, reportArgumentType]
         grid = _grid(guess.shape) + found
-        landed = np.stack([_at(np.ascontiguousarray(here[..., axis], np.float32), grid) for axis in (0, 1)], -1)
-        within = (_at(look.mask, landed) > 0.5) & known
+        landed = np.stack([sampled(np.ascontiguousarray(here[..., axis], np.float32), grid) for axis in (0, 1)], -1)
+        within = (sampled(look.mask, landed) > 0.5) & known
         within &= (landed > 1).all(-1) & (landed < np.array(guess.shape[::-1]) - 2).all(-1)
         within &= np.linalg.norm(found, axis=-1) < LONGEST * guess.shape[1]
         slopes.append((deeper - here) / STEP_CM)
@@ -124,8 +114,17 @@ def _grid(shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([x, y], -1)
 
 
-def _at(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    where = where.astype(np.float32)
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Brightness [H, W] of an image, uint8 RGB [H, W, 3]."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def sampled(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Bilinear values [h, w, ...] of an image at pixels [h, w, 2], counted from 0.
+
+    Beyond the border it has the values of the border.
+    """
+    where = where.astype(np.float32, copy=False)
     return cv2.remap(image, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -138,14 +137,14 @@ def _projected(reference: _Look, look: _Look, depth: np.ndarray) -> np.ndarray:
     return there[..., :2] / there[..., 2:] * camera.focal + (camera.cx - 0.5, camera.cy - 0.5)
 
 
-def _triangulate(errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, known: np.ndarray) -> Depth:
+def _triangulate(errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Depth changes that explain flows [F, H, W, 2], given what a centimetre does to each place."""
     scale = known.shape[1] / 512
     along = (errors * slopes).sum(-1)
     power = (slopes**2).sum(-1)
     noise = NOISE * scale
     robust = weights
-    change = strength = np.zeros(known.shape)
+    change = np.zeros(known.shape)
     reach = SMOOTH * known.shape[1]
     smooth = lambda values: gaussian_filter(values, reach, mode="nearest")  # noqa: E731
     share = np.maximum(smooth(known.astype(float)), 1e-3)
@@ -155,5 +154,4 @@ def _triangulate(errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, kn
         change = votes / share / (strength / share + 1 / PRIOR**2)
         off = np.abs(along - power * change) / np.sqrt(np.maximum(power, 1e-9))  # pixels along the epipolar line
         robust = weights / np.maximum(off / (1.5 * noise), 1)
-    trust = (strength / share) / (strength / share + 1 / PRIOR**2)
-    return Depth(np.where(known, np.clip(change, -MOST, MOST), 0), np.where(known, trust, 0))
+    return np.where(known, np.clip(change, -MOST, MOST), 0)

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from avatar import log
-from avatar.data.footage import Footage, PreparedFootage, small_masks
+from avatar.data.footage import Footage, PreparedFootage, pose_at, small_masks
 from avatar.data.person import MOTION
 from avatar.data.results import PoseResult, RefineResult, Segments, TrackResult
 from avatar.preprocess.bundle import Solution
 from avatar.preprocess.face_motion import make_motion
 from avatar.preprocess.head_align import Reference, knots, make_reference, moved, spread
-from avatar.preprocess.head_depth import pose_at
 from avatar.preprocess.refine import pose_jitter
 from avatar.preprocess.stage import StageContext
 

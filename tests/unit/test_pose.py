@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.data.footage import Footage
+from avatar.data.footage import Footage, pose_at
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.preprocess.head_align import Reference, knots, moved, spread
-from avatar.preprocess.head_depth import pose_at
 from avatar.preprocess.pose import measure
 
 SIDE, FRAMES = 256, 32

@@ -15,7 +15,7 @@ from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.motion.face_channels import mouth_opening
-from avatar.preprocess.head_depth import inside_face
+from avatar.preprocess.head_depth import inside_face, shown
 
 HEAD, NECK, CLOTHES = 0, 1, 2  # what a pixel shows; the head with its hair
 REGION_OF = ("hair", "neck", "torso")  # of each; the face mesh has a region of its own
@@ -64,8 +64,7 @@ class Reference:
     @functools.cached_property
     def kinds(self) -> np.ndarray:
         """[H, W] what each pixel of the person shows: `HEAD`, `NECK` or `CLOTHES`."""
-        masks = self.masks
-        return np.stack([masks["hair"] + masks["face"], masks["neck"], masks["clothes"]]).argmax(0)
+        return shown(self.masks)
 
     @functools.cached_property
     def on_face(self) -> np.ndarray:

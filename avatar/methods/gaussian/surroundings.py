@@ -63,11 +63,7 @@ class _Part:
     def meet(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where rays from the filming camera meet the front: canonical points and normals, [N, 3]."""
         start, along = -self.origin @ self.rotation, rays @ self.rotation
-        depth = np.full(len(rays), self.origin[2])
-        for _ in range(6):
-            at = start + along * depth[:, None]
-            depth = depth + 0.8 * (self.sweep.front_depth(at[:, 0], at[:, 1]) - at[:, 2]) / along[:, 2]
-        at = start + along * depth[:, None]
+        at = start + along * self.sweep.meet(start, along, self.origin[2])[:, None]
         return self.canonical(at), self.normals(at[:, 1], self.sweep.angle(at[:, 0], at[:, 1]))
 
     def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -104,7 +100,7 @@ def _measured(reference: Reference, bust: Bust) -> np.ndarray:
     around = np.isfinite(guess) & ~reference.on_face
     if not around.any():
         return np.zeros(guess.shape)
-    change = measure_depth(reference.data, reference.frame, guess).change
+    change = measure_depth(reference.data, reference.frame, guess)
     row, column = nearest_true(around)
     return change[row, column]
 
