@@ -111,6 +111,15 @@ def test_a_cloud_where_nobody_is_is_a_halo(folder):
     assert row["halo"] > 0.02 and row["missing"] < 1e-4 and row["psnr"] < 30 and row["psnr_face"] > 60
 
 
+def test_pixels_that_are_half_covered_count_on_neither_side():
+    grey, alpha = np.full((16, 16, 3), 0.5, np.float32), np.zeros((16, 16), np.float32)
+    alpha[:, :8], alpha[:, 8] = 1, 0.5
+    for drawn in (9, 8):  # columns of the rendering: with and without the half-covered one
+        row = compare(Drawn(grey, np.where(np.arange(16) < drawn, 1, 0) * np.ones((16, 1)), None),
+                      Drawn(grey, alpha, None), (alpha > 0).astype(np.uint8), None)  # fmt: skip
+        assert row["iou"] == 1 and row["halo"] == row["missing"] == 0
+
+
 def test_what_does_not_belong_together_is_refused(folder, tmp_path):
     with pytest.raises(AvatarError, match="holds no truth"):
         measure(SimpleNamespace(), SimpleNamespace(), tmp_path)
