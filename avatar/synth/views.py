@@ -130,7 +130,7 @@ def _reduced(canvas: np.ndarray, depth: np.ndarray, region: np.ndarray, width: i
     share = np.stack([small(region == k) for k in range(1, len(REGIONS))])
     total = small(np.where(covered, depth, 0))
     return View(
-        rgb=small(canvas),
+        rgb=np.clip(small(canvas), 0, 1),  # bright hair shines beyond white; a video ends there as well
         depth=np.where(alpha > 0, total / np.maximum(alpha, 1e-6), 0).astype(np.float32),
         region=np.where(alpha >= 0.5, share.argmax(0) + 1, 0).astype(np.uint8),
         alpha=alpha,

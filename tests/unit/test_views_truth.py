@@ -60,6 +60,15 @@ def test_the_front_is_what_the_video_shows(subject, shot):
     assert -10 * np.log10(np.square(view.rgb - filmed).mean()) > 36
 
 
+def test_what_shines_is_white_as_in_a_video(subject, shot, monkeypatch):
+    from avatar.synth.views import draw_view
+
+    light = type(subject).light
+    monkeypatch.setattr(type(subject), "light", lambda *args: 3 * light(*args))
+    rgb = draw_view(subject, shot, CAMERA).rgb
+    assert (rgb == 1).mean() > 0.05 and rgb.max() == 1
+
+
 def test_regions_lie_where_they_are(subject, shot):
     from avatar.synth.views import draw_view
 
