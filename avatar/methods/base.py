@@ -59,6 +59,7 @@ class ParamGroup:
         lr: Learning rate at the start of the training.
         final: Share of ``lr`` at the end of the training; by default that of ``--optim.final``.
         warmup: Steps over which the rate rises from zero.
+        eps: Adam's; parameters whose gradients are smaller move in shorter steps.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ParamGroup:
     lr: float
     final: float | None = None
     warmup: int = 0
+    eps: float = 1e-15
 
 
 @dataclass(frozen=True)

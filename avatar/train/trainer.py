@@ -67,7 +67,7 @@ class Trainer:
         model = model or method(config.method).from_person(data, config.model, config.seed)
         self.model = model.to(self.device).train()
         self.motion = data.motion.to(self.device)
-        self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
+        self.optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=True)
         self.callbacks = self.model.callbacks()
         self.poses = PoseCorrection(data.num_frames, data.segments).to(self.device)
         self.sampler = FrameSampler(data, config.seed)
@@ -88,7 +88,8 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         return [
             {"name": group.name, "params": list(group.params), "lr": group.lr, "start": group.lr,
-             "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup}
+             "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup,
+             "eps": group.eps}
             for group in self.model.param_groups()
         ]  # fmt: skip
 
@@ -369,7 +370,7 @@ class Trainer:
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of :meth:`state`; the model may have other sizes than the current one."""
         self.model.load_train_state(_below("model.", tensors))
-        self.optimizer = torch.optim.Adam(self._groups(), eps=1e-15, betas=(0.9, 0.99), fused=True)
+        self.optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=True)
         for group in self.optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
                 found = _below(f"optimizer.{group['name']}.{i}.", tensors)

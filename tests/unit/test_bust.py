@@ -80,6 +80,17 @@ def test_from_the_side_there_is_a_head_and_no_hole(data, model):
         assert (last - first).mean() / 192 > 0.18, azimuth
 
 
+def test_the_back_of_the_head_has_the_color_of_hair_not_of_skin(model):
+    gaussians = model.gaussians
+    at = model.skinning.to_head(gaussians.means.detach())
+    hair, color = gaussians.region == REGIONS.index("hair"), gaussians.colors.detach()
+    front = color[hair & (at[:, 2] < 2) & (at[:, 1] < -6)].mean(0)
+    back = color[hair & (at[:, 2] > 7) & (at[:, 1] < 3)]
+    assert len(back) > 50 and (back - front).norm(dim=-1).median() < 0.1
+    assert (back.mean(0) - front).norm() < 0.1
+    assert (color[gaussians.region == REGIONS.index("face")].mean(0) - front).norm() > 0.4
+
+
 def test_gaussians_are_flat_along_their_surface(model):
     gaussians = model.gaussians
     on = gaussians.normal.norm(dim=-1) > 0.5
@@ -89,18 +100,25 @@ def test_gaussians_are_flat_along_their_surface(model):
     assert (gaussians.scales[on, 2] < gaussians.scales[on, 0] - 1).all()
 
 
-def test_leaving_the_surface_costs_and_moving_along_it_does_not(model):
+def test_leaving_the_surface_costs_and_so_does_moving_far_along_it(model):
     gaussians = GaussianAvatar.blank(GaussianConfig(), count=4, width=8, height=8).gaussians
     gaussians.normal[:] = torch.tensor([0.0, 0, -1])
     held = torch.tensor(losses.HELD)
     gaussians.region[:] = REGIONS.index("torso")
     with torch.no_grad():
-        gaussians.means[:, 0] += 5
+        gaussians.means[:, 0] += 0.45
         assert losses.surface_distance(gaussians, held, 0.1) == 0
+        gaussians.means[:, 0] += 0.55
+        far = losses.surface_distance(gaussians, held, 0.1)
+        assert far == pytest.approx(losses.HELD[5] * 0.25, rel=0.01)
+        gaussians.means[:, 0] -= 0.55
         gaussians.means[0, 2] += 0.6
         one = losses.surface_distance(gaussians, held, 0.1)
         gaussians.region[:] = REGIONS.index("mouth_upper")
-        assert one == pytest.approx(losses.HELD[5] * 0.25 / 4) and losses.surface_distance(gaussians, held, 0.1) == 0
+        assert (
+            one == pytest.approx(losses.HELD[5] * 0.25 / 4, rel=0.01)
+            and losses.surface_distance(gaussians, held, 0.1) == 0
+        )
         gaussians.scales[:] = torch.tensor([0.0, 0.0, -5.0]).exp().log()
         assert losses.thickness(gaussians, 0.08) == 0
         gaussians.quats[:] = torch.tensor([0.5**0.5, 0.5**0.5, 0, 0])  # on edge

@@ -196,6 +196,21 @@ def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_p
             assert trainer.optimizer.state[parameter]["exp_avg"].shape == parameter.shape
 
 
+def test_what_hardly_any_frame_shows_hardly_moves(person, tmp_path):
+    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=2))
+    gaussians = trainer.model.gaussians
+    before = {name: getattr(gaussians, name).detach().clone() for name in ("means", "scales", "quats", "colors")}
+    for name in before:  # gradients as they are in a training, of Gaussians that frames show and that they do not
+        gradient = torch.full_like(before[name], 5e-6)
+        gradient[::2] = 5e-9
+        getattr(gaussians, name).grad = gradient
+    for _ in range(5):
+        trainer.optimizer.step()
+    for name, value in before.items():
+        moved = (getattr(gaussians, name).detach() - value).abs()
+        assert 0 < moved[::2].max() < 0.1 * moved[1::2].min(), name
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_a_short_training_that_gives_no_numbers_is_no_success(person, tmp_path, monkeypatch, steps):
     """As many steps as frames may be left out: each of them is, and nothing is learnt."""

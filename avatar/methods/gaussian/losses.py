@@ -17,6 +17,7 @@ from avatar.geometry.se3 import quat_to_matrix
 # How strongly a Gaussian of each region is held to its surface. A turning head shows how deep its parts are, a torso
 # that only sways does not.
 HELD = (0.5, 0.0, 0.0, 0.5, 2.0, 4.0)
+ALONG = 0.4  # centimetres
 NEIGHBOURS = 4  # of a Gaussian, whose deformations are compared with its own
 
 
@@ -41,10 +42,16 @@ def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
 
 
 def surface_distance(gaussians: Gaussians, held: Tensor, slack_cm: float) -> Tensor:
-    """Mean squared excess of the distance from the tangent plane at the anchor, weighted by region (`HELD`)."""
-    away = ((gaussians.means - gaussians.anchor) * gaussians.normal).sum(-1).abs()
-    excess = (away - slack_cm).clamp(min=0)
-    return (held[gaussians.region.long()] * excess.square()).mean()
+    """Mean squared excess of the distance from the place on the surface, weighted by region (`HELD`).
+
+    Along the surface Gaussians may go `ALONG` further than away from it: they crowd where there is texture. What few
+    frames show would else leave gaps behind the outline, and spikes beside them.
+    """
+    offset = gaussians.means - gaussians.anchor
+    away = (offset * gaussians.normal).sum(-1, keepdim=True)
+    along = ((offset - away * gaussians.normal).square().sum(-1) + 1e-8).sqrt()
+    excess = (away[:, 0].abs() - slack_cm).clamp(min=0).square() + (along - slack_cm - ALONG).clamp(min=0).square()
+    return (held[gaussians.region.long()] * excess).mean()
 
 
 def thickness(gaussians: Gaussians, most_cm: float) -> Tensor:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 MEANS_FINAL = 0.01  # share of their learning rate that means end with
 NETWORK_WARMUP = 100  # steps
+# Gradients below which Gaussians move in shorter steps: a tenth of the usual ones. Adam would else move and stretch
+# what no frame shows as fast as what all frames show, and spikes come out of the surface where nobody has looked.
+STILL = {"means": 5e-7, "scales": 1.5e-7, "quats": 1.5e-7, "opacities": 2e-8, "colors": 4e-7, "skinning_weight": 5e-9}
 BESIDE = ("color_prior", "anchor", "normal")  # of the Gaussians: what only training needs
 
 
@@ -107,7 +110,7 @@ class GaussianModel(Method):
         lr = self.config.lr
         groups = [
             ParamGroup(f"gaussians.{name}", [getattr(self.gaussians, name)], getattr(lr, name),
-                       final=MEANS_FINAL if name == "means" else None)
+                       final=MEANS_FINAL if name == "means" else None, eps=STILL.get(name, 1e-15))
             for name in self.gaussians.learned
         ]  # fmt: skip
         if self.field.encoding is not None:

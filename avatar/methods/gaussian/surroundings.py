@@ -38,8 +38,10 @@ _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
+_TEMPLE = 1.0  # radians: further in front is the hairline, whose colours are not those of the back
 _BEHIND_EAR = 1.6  # radians: from there on it is hair ...
 _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
+_INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
 _RADIUS = 9.0  # of a head, centimetres: from radians to distances on it
 _JAW = FACE_OVAL[10:27]  # from ear to ear under the chin
@@ -204,17 +206,23 @@ def _continued(
     place = np.stack([local[:, 1], _RADIUS * part.sweep.angle(local[:, 0], local[:, 1])], -1)
     # Beyond the outline the surface looks like its mirror image before it.
     turn = np.abs(angle)
-    mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, 0.7), turn) * np.sign(angle)
+    mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, _TEMPLE), turn) * np.sign(angle)
     wanted = np.stack([y, _RADIUS * mirrored], -1)
     near = max(len(place) // 20, 1) if part.kind == CLOTHES else 3  # strands keep their texture, clothes go on plainly
     chosen = _nearest(place, wanted, near)
     if part.kind == HEAD:
-        hair, within = reference.shown(reference.masks["hair"], means)
+        hair, within = reference.shown(_inner(reference.masks["hair"]), means)
         strands = np.flatnonzero(within & (hair > 0.7))
         if len(strands) > _HAIR * len(known):
             behind = (turn > np.where(y < _EAR, _OUTLINE, _BEHIND_EAR)) & (y < _EARLOBE)
             chosen[behind] = strands[_nearest(place[strands], wanted[behind], near)]
     return seen.colors.numpy()[known][chosen].mean(1)
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    """A mask [H, W] without its border."""
+    reach = max(round(_INSIDE * mask.shape[1]), 1)
+    return cv2.erode(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
 
 
 def _nearest(places: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
