@@ -122,10 +122,16 @@ def _checked_box(box: Sequence[Sequence[float]] | Tensor) -> list[float]:
     if isinstance(box, Tensor):
         check_tensor("box", box, (2, 3))
         box = box.tolist()
-    corners = [float(x) for corner in box for x in corner]
-    if len(corners) != 6 or not all(low < high for low, high in zip(corners[:3], corners[3:], strict=True)):
-        raise AvatarError(f"box is {list(box)};", why="expected its lower and its upper corner, [2, 3].")
-    return corners
+    try:
+        low, high = ([float(x) for x in corner] for corner in box)
+        good = len(low) == len(high) == 3 and all(
+            a < b and math.isfinite(b - a) for a, b in zip(low, high, strict=True)
+        )
+    except (TypeError, ValueError):
+        good, low, high = False, [], []
+    if not good:
+        raise AvatarError(f"box is {box};", why="expected its lower and its upper corner, [2, 3].")
+    return [*low, *high]
 
 
 # ---- which intervals -----------------------------------------------------------------------------------------------

@@ -18,20 +18,26 @@ inline bool good_ray_samples(int64_t rays, int32_t max_samples) {
   return good_count(rays) && good_size(max_samples, kMaxSteps) && rays * max_samples <= INT32_MAX;
 }
 
-inline int32_t check_ray_samples(avatar_call* call, int64_t rays, int32_t max_samples, const double* box,
-                                 const OccupancySizes& s, double step, int64_t budget) {
+inline int32_t check_ray_samples(avatar_call* call, int64_t rays, int32_t max_samples, double step) {
   if (!good_ray_samples(rays, max_samples))
-    return fail(call, AVATAR_BAD_ARGUMENT, "rays, max_samples are %lld, %d; expected 1 to %d samples, fewer than 2^31 in all",
+    return fail(call, AVATAR_BAD_ARGUMENT,
+                "rays, max_samples are %lld, %d; expected 1 to %d samples, fewer than 2^31 in all",
                 static_cast<long long>(rays), int(max_samples), int(kMaxSteps));
+  if (!(step > 0.0)) return fail(call, AVATAR_BAD_ARGUMENT, "step is %g; expected more than 0", step);
+  return AVATAR_OK;
+}
+
+inline int32_t check_occupancy(avatar_call* call, const double* box, const OccupancySizes& s, int64_t budget) {
   if (!good_size(s.depth, kMaxCells) || !good_size(s.height, kMaxCells) || !good_size(s.bytes, kMaxCells))
-    return fail(call, AVATAR_BAD_ARGUMENT, "the occupancy grid is [%d, %d, %d] bytes; expected 1 to %d each", int(s.depth),
+    return fail(call, AVATAR_BAD_ARGUMENT, "depth, height, bytes are %d, %d, %d; expected 1 to %d each", int(s.depth),
                 int(s.height), int(s.bytes), int(kMaxCells));
+  if (budget < 1)
+    return fail(call, AVATAR_BAD_ARGUMENT, "budget is %lld; expected at least 1", static_cast<long long>(budget));
   if (box == nullptr) return fail(call, AVATAR_BAD_ARGUMENT, "box is null; expected an array");
-  for (int i = 0; i < 3; ++i)
-    if (!(box[i] < box[3 + i])) return fail(call, AVATAR_BAD_ARGUMENT, "box is empty along axis %d", i);
-  if (!(step > 0.0) || budget < 1)
-    return fail(call, AVATAR_BAD_ARGUMENT, "step, budget are %g, %lld; expected more than 0, at least 1", step,
-                static_cast<long long>(budget));
+  for (int axis = 0; axis < 3; ++axis)
+    if (!(box[axis] < box[3 + axis]))
+      return fail(call, AVATAR_BAD_ARGUMENT, "box is %g to %g along axis %d; expected a lower and an upper corner",
+                  box[axis], box[3 + axis], axis);
   return AVATAR_OK;
 }
 

@@ -55,7 +55,8 @@ int32_t avatar_sample_rays_count(avatar_call* call, const void* origins, const v
   int32_t isa;
   const avatar::OccupancySizes sizes = {depth, height, bytes};
   AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
-  AVATAR_RETURN_IF_BAD(avatar::check_ray_samples(call, rays, max_samples, box, sizes, step, budget));
+  AVATAR_RETURN_IF_BAD(avatar::check_ray_samples(call, rays, max_samples, step));
+  AVATAR_RETURN_IF_BAD(avatar::check_occupancy(call, box, sizes, budget));
   AVATAR_REQUIRE(occupancy, offsets, totals);
   AVATAR_REQUIRE_IF(rays, origins, directions, workspace);
   DISPATCH(K::sample_rays_count<T>(threads_of(call), in<T>(origins), in<T>(directions), in<T>(limits), in<T>(jitter),
@@ -67,6 +68,7 @@ int32_t avatar_sample_rays_fill(avatar_call* call, int64_t rays, double step, in
                                 const int32_t* offsets, void* starts, void* ends, void* workspace) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(avatar::check_ray_samples(call, rays, max_samples, step));
   AVATAR_REQUIRE_IF(rays, offsets, workspace);
   DISPATCH(K::sample_rays_fill<T>(threads_of(call), rays, step, max_samples, offsets, out<T>(starts), out<T>(ends),
                                   workspace));
