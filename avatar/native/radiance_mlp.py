@@ -11,7 +11,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import operators, reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import runs_native
+from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.native.operators import Kernels, operator
 
 # Networks that the CUDA kernels are compiled for, the second in float32 only: inputs, attention, gates, hidden,
@@ -97,7 +97,10 @@ def radiance_mlp(
     sizes = (inputs, *(len(weight) for weight, _ in (attention, gate, base, density, color)))
     if not runs_native(features) or not _has_kernel(features, sizes):
         return reference.radiance_mlp(features, *parameters)
-    return _radiance(features, torch.cat([x.flatten() for x in parameters]), sizes)
+    flat = torch.cat([x.flatten() for x in parameters])
+    if bfloat16 and features.device.type == "cpu" and features.dtype == torch.float32 and multiplies_bfloat16():
+        return _radiance_bfloat16(features, flat, sizes)
+    return _radiance(features, flat, sizes)
 
 
 def _has_kernel(features: Tensor, sizes: Sequence[int]) -> bool:
@@ -117,6 +120,15 @@ def _compute(native: Kernels, features: Tensor, parameters: Tensor, sizes: Seque
     results = _samples(features, parameters, sizes)
     work = () if native.cuda else (native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes),)
     native.call("radiance_mlp", features, features, len(features), *sizes, parameters, *results, *work)
+    return results
+
+
+def _compute_bfloat16(
+    native: Kernels, features: Tensor, parameters: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, ...]:
+    results = _samples(features, parameters, sizes)
+    work = native.workspace("radiance_mlp_bf16_workspace", features, *native.threads, *sizes)
+    native.call("radiance_mlp_bf16", features, features, len(features), *sizes, parameters, *results, work)
     return results
 
 
@@ -174,6 +186,7 @@ def _gradients_by_cublas(
 
 
 _radiance = operator("radiance_mlp", _samples, _compute)
+_radiance_bfloat16 = operator("radiance_mlp_bfloat16", _samples, _compute_bfloat16)
 _radiance_backward = operator("radiance_mlp_backward", _gradients, _compute_gradients)
 
 

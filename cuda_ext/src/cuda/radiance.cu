@@ -12,9 +12,9 @@ namespace AVATAR_ISA {
 namespace {
 
 #if defined(AVATAR_CUDA_EMULATED)
-#define AVATAR_UNROLL_TWICE
+#define AVATAR_ONE_BY_ONE
 #else
-#define AVATAR_UNROLL_TWICE _Pragma("unroll 2")  // more units at once would not fit into the registers
+#define AVATAR_ONE_BY_ONE _Pragma("unroll 1")  // more units at once would not fit into the registers
 #endif
 
 constexpr int kThreads = 128;
@@ -83,14 +83,14 @@ struct alignas(4 * sizeof(T)) Four {
 template <int kCount, typename T>
 __device__ __forceinline__ T dot(const T (&row)[kCount], const T (&x)[kCount]) {
   const Four<T>* four = reinterpret_cast<const Four<T>*>(row);
-  T sum = T(0);
+  T sum[2] = {T(0), T(0)};  // neither waits for the other
   AVATAR_UNROLL
   for (int k = 0; k < kCount / 4; ++k) {
     const Four<T> w = four[k];
     AVATAR_UNROLL
-    for (int i = 0; i < 4; ++i) sum += w.value[i] * x[4 * k + i];
+    for (int i = 0; i < 4; ++i) sum[i % 2] += w.value[i] * x[4 * k + i];
   }
-  return sum;
+  return sum[0] + sum[1];
 }
 
 // sum += factor row
@@ -143,7 +143,7 @@ struct Sample {
     for (int k = 0; k < kInputs; ++k) features[k] = from[k];
     AVATAR_UNROLL
     for (int g = 0; g < kPadded; ++g) gates[g] = w.gate_bias[g];
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kAttention; ++unit) {
       const T active = rectified(w.attention_bias[unit] + dot(w.attention[unit], features));
       layers.set(unit, active);
@@ -157,7 +157,7 @@ struct Sample {
     gates[kGates] = T(0);
     AVATAR_UNROLL
     for (int o = 0; o < kOutputs; ++o) out[o] = w.density_bias[o];
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kHidden; ++unit) {
       const T active =
           rectified(w.base_bias[unit] + dot(w.base[unit], features) + dot(w.condition[unit], gates));
@@ -170,7 +170,7 @@ struct Sample {
     for (int o = 0; o < kOutputs; ++o) layers.set(U::kOutputsAt + o, out[o]);
     AVATAR_UNROLL
     for (int c = 0; c < kPadded; ++c) rgb[c] = w.rgb_bias[c];
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kColor; ++unit) {
       const T active = rectified(w.color_bias[unit] + dot(w.color[unit], out));
       layers.set(U::kColorAt + unit, active);
@@ -192,7 +192,7 @@ struct Sample {
     }
     AVATAR_UNROLL
     for (int o = 0; o < kOutputs; ++o) v_out[o] = T(0);
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kColor; ++unit) {
       const T v_color = layers.get(U::kColorAt + unit) > T(0) ? dot(w.rgb[unit], v_rgb) : T(0);
       v.set(U::kColorAt + unit, v_color);
@@ -201,7 +201,7 @@ struct Sample {
     v_out[0] = v_density * density;
     AVATAR_UNROLL
     for (int o = 0; o < kOutputs; ++o) v.set(U::kOutputsAt + o, v_out[o]);
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kHidden; ++unit) {
       const T v_hidden = layers.get(U::kHiddenAt + unit) > T(0) ? dot(w.density[unit], v_out) : T(0);
       v.set(U::kHiddenAt + unit, v_hidden);
@@ -213,7 +213,7 @@ struct Sample {
       v.set(U::kGatesAt + g, v_gates[g]);
     }
     v_gates[kGates] = T(0);
-    AVATAR_UNROLL_TWICE
+    AVATAR_ONE_BY_ONE
     for (int unit = 0; unit < kAttention; ++unit)
       v.set(unit, layers.get(unit) > T(0) ? dot(w.gate[unit], v_gates) : T(0));
   }
