@@ -294,13 +294,9 @@ def sample_rays(scene: Scene) -> Case:
     occupancy = native.pack_occupancy((x / 0.6) ** 2 + (y / 0.8) ** 2 + (z / 0.65) ** 2 < 1).to(scene.device)
     origins = torch.tensor([0.0, 0.0, -60.0]).expand(rays, 3).contiguous()
     directions = torch.nn.functional.normalize(torch.cat([8 * torch.randn(rays, 2, generator=g), -origins[:, 2:]], 1))
-    lines, box = (origins.to(scene.device), directions.to(scene.device)), [-12.0] * 3 + [12.0] * 3
+    lines, box = (origins.to(scene.device), directions.to(scene.device)), [[-12.0] * 3, [12.0] * 3]
 
-    def sample(module: Any) -> tuple[Tensor, ...]:
-        corners = [box[:3], box[3:]] if module is native else box
-        return (module.sample_rays(*lines, corners, occupancy, 0.15, 16)[3],)
-
-    return Case("sample_rays", _each(sample, ()))
+    return Case("sample_rays", _each(lambda module: (module.sample_rays(*lines, box, occupancy, 0.15, 16)[3],), ()))
 
 
 def whole_frame(scene: Scene) -> Case:

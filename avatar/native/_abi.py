@@ -52,15 +52,6 @@ FUNCTIONS = {
             ctypes.c_void_p,  # out
         ],
     ),
-    "avatar_triplane_workspace": (
-        ctypes.c_int64,
-        [
-            ctypes.c_int32,  # dtype
-            ctypes.c_int64,  # n
-            ctypes.c_int32,  # levels
-            ctypes.c_int32,  # features
-        ],
-    ),
     "avatar_triplane_encode_backward": (
         ctypes.c_int32,
         [
@@ -75,7 +66,6 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_out
             ctypes.c_void_p,  # v_points
             ctypes.c_void_p,  # v_table
-            ctypes.c_void_p,  # workspace
         ],
     ),
     "avatar_project": (

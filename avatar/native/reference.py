@@ -344,7 +344,7 @@ def radiance_mlp(
 def sample_rays(
     origins: Tensor,
     directions: Tensor,
-    box: Sequence[float],
+    box: Sequence[float] | Sequence[Sequence[float]],
     occupancy: Tensor,
     step: float,
     max_samples: int,

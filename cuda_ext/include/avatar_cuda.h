@@ -30,7 +30,7 @@ AVATAR_API int32_t avatar_cuda_triplane_encode(avatar_call* call, const void* po
                                                const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
                                                int32_t features, void* out, void* stream);
 
-/* As avatar_triplane_encode_backward, without a workspace. */
+/* As avatar_triplane_encode_backward. */
 AVATAR_API int32_t avatar_cuda_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
                                                         const int32_t* resolutions, int64_t n, int32_t levels,
                                                         int64_t rows, int32_t features, const void* v_out,

@@ -54,14 +54,11 @@ AVATAR_API int32_t avatar_triplane_encode(avatar_call* call, const void* points,
                                           const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
                                           int32_t features, void* out);
 
-/* Bytes of workspace of avatar_triplane_encode_backward. */
-AVATAR_API int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features);
-
 /* v_points [n,3] and v_table (shape of table) may each be null. */
 AVATAR_API int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
                                                    const int32_t* resolutions, int64_t n, int32_t levels,
                                                    int64_t rows, int32_t features, const void* v_out, void* v_points,
-                                                   void* v_table, void* workspace);
+                                                   void* v_table);
 
 /* means [n,3], quats [n,4] wxyz of any length, scales [n,3], viewmat [4,4] world to camera, K [3,3]
  * -> radii [n] pixels (0: culled, other outputs zero), means2d [n,2], depths [n], conics [n,3]. */

@@ -497,6 +497,9 @@ def test_the_c_abi_refuses_bfloat16_that_it_cannot_multiply(isa, dtype, tmp_path
     status = handle.avatar_deform_code_bf16(ctypes.byref(call), None, 0, 4, 2, *[None] * 8)
     assert status == _abi.UNSUPPORTED and "AVX512_BF16" in call.message.decode()
     assert handle.avatar_deform_code_bf16_workspace(_abi.FLOAT64, 1, 4, 2) == -1
+    status = handle.avatar_radiance_mlp_bf16(ctypes.byref(call), None, 0, *NETWORK.values(), *[None] * 5)
+    assert status == _abi.UNSUPPORTED and "AVX512_BF16" in call.message.decode()
+    assert handle.avatar_radiance_mlp_bf16_workspace(_abi.FLOAT64, 1, *NETWORK.values()) == -1
 
 
 def test_every_function_is_in_the_tables():

@@ -6,7 +6,8 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import reference
-from avatar.native.radiance_mlp import _radiance
+from avatar.native.library import multiplies_bfloat16
+from avatar.native.radiance_mlp import _radiance, _radiance_bfloat16
 from tests.kernels.compare import assert_same, values_and_gradients
 from tests.kernels.scenes import radiance_network
 
@@ -106,6 +107,51 @@ def test_operator_contract():
     features, *parameters = radiance_network(20, 3, 4, 2, 5, 3, 4)
     flat = torch.cat([x.flatten() for x in parameters])
     torch.library.opcheck(_radiance, (features.requires_grad_(), flat.requires_grad_(), (3, 4, 2, 5, 4, 4)))
+    if multiplies_bfloat16():
+        torch.library.opcheck(
+            _radiance_bfloat16, (features.detach().float(), flat.detach().float(), (3, 4, 2, 5, 4, 4))
+        )
+
+
+def _in_bfloat16(*leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The network as AVX512_BF16 computes it: factors rounded, sums not."""
+    x = [leaf.double() for leaf in leaves]
+
+    def linear(values: torch.Tensor, weight: int) -> torch.Tensor:
+        return values.bfloat16().double() @ x[weight].bfloat16().double().T + x[weight + 1]
+
+    gates = torch.sigmoid(linear(torch.relu(linear(x[0], 1)), 3))
+    logits, geometry = linear(torch.relu(linear(x[0], 5) + gates @ x[7]), 8).split([1, len(x[8]) - 1], 1)
+    colors = torch.sigmoid(linear(torch.relu(linear(geometry, 10)), 12))
+    return logits[:, 0].clamp(max=11).exp(), colors, gates
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("shape", [*SHAPES, (12, *DRAFT), (193, *STANDARD)])
+def test_bfloat16_rounds_factors_and_nothing_else(shape):
+    leaves = radiance_network(*shape, torch.float32)
+    got = native.radiance_mlp(*leaves, bfloat16=True)
+    if not multiplies_bfloat16():
+        assert all(torch.equal(x, y) for x, y in zip(got, native.radiance_mlp(*leaves), strict=True))
+        return
+    for values, expected in zip(got, _in_bfloat16(*leaves), strict=True):
+        assert values.dtype == torch.float32 and values.shape == expected.shape
+        error = (values.double() / expected - 1).abs()
+        # A sum within rounding of the middle between two bfloat16 may be rounded to the other.
+        assert (error > 1e-5).double().sum() <= 0.3 * error.numel() and (error < 2e-2).all()
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_bfloat16_is_the_same_bits_for_any_thread_count_and_keeps_nan_in_its_sample(any_threads):
+    leaves = radiance_network(1000, *DRAFT, torch.float32)
+    leaves[0][17, 5] = float("nan")
+    results = []
+    for threads in (1, 2, 7):
+        any_threads(threads)
+        results.append(native.radiance_mlp(*leaves, bfloat16=True))
+    for values, *others in zip(*results, strict=True):
+        assert values.isnan().view(1000, -1).any(1).nonzero().tolist() == [[17]]
+        assert all(torch.equal(values.nan_to_num(), other.nan_to_num()) for other in others)
 
 
 def test_bfloat16_refuses_gradients():

@@ -31,8 +31,7 @@ def test_double_is_the_reference(rays, case):
     origins, directions, box, occupancy = rays_at_a_head(rays)
     options = _options(case, rays)
     got = native.sample_rays(origins, directions, box, occupancy, STEP, 12, **options)
-    flat = [x for corner in box for x in corner]
-    expected = reference.sample_rays(origins, directions, flat, occupancy, STEP, 12, **options)
+    expected = reference.sample_rays(origins, directions, box, occupancy, STEP, 12, **options)
     assert got.rays == expected[-1] and torch.equal(got.offsets, expected[3])
     for x, y in zip(got[:3], expected[:3], strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-10)
@@ -70,7 +69,7 @@ def test_a_ray_by_hand():
 def test_rays_that_do_not_fit_have_no_samples(module):
     """Three rays of 4 samples, one beside the box, another one: only so many as the budget takes whole."""
     occupancy = torch.full((2, 2, 1), 255, dtype=torch.uint8)
-    box = [[0, 0, 0], [8, 2, 2]] if module is native else [0, 0, 0, 8, 2, 2]
+    box = [[0, 0, 0], [8, 2, 2]]
     origins = torch.tensor([[-1.0, 1.5, 1.5]]).repeat(5, 1)
     origins[3, 1] = 7.0
     arguments = (origins, torch.tensor([[1.0, 0, 0]]).repeat(5, 1), box, occupancy, 2.0, 4)
@@ -87,7 +86,7 @@ def test_rays_that_do_not_fit_have_no_samples(module):
 @pytest.mark.parametrize("module", [native, reference], ids=["native", "reference"])
 def test_broken_rays_have_no_samples(module, dtype):
     occupancy = torch.full((2, 2, 1), 255, dtype=torch.uint8)
-    box = [[0, 0, 0], [8, 2, 2]] if module is native else [0, 0, 0, 8, 2, 2]
+    box = [[0, 0, 0], [8, 2, 2]]
     origins = torch.tensor([[-1.0, 0.5, 0.5]], dtype=dtype).repeat(8, 1)
     directions = torch.tensor([[1.0, 0.0, 0.0]], dtype=dtype).repeat(8, 1)
     limits, jitter = torch.tensor([[0.0, 100.0]], dtype=dtype).repeat(8, 1), torch.zeros(8, dtype=dtype)
@@ -120,7 +119,7 @@ def test_positions_are_differentiable_in_the_rays():
     s = native.sample_rays(*leaves, box, occupancy, STEP, 5)
     fixed = (s.offsets, s.starts, s.ends)
     assert torch.autograd.gradcheck(lambda o, d: _points(*fixed, o, d), leaves)
-    expected = reference.sample_rays(*leaves, [x for corner in box for x in corner], occupancy, STEP, 5)[0]
+    expected = reference.sample_rays(*leaves, box, occupancy, STEP, 5)[0]
     weight = torch.rand(expected.shape, dtype=torch.float64)
     for got, want in zip(
         torch.autograd.grad(s.positions, leaves, weight), torch.autograd.grad(expected, leaves, weight), strict=True
