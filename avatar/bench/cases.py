@@ -286,7 +286,7 @@ def _radiance_network(device: torch.device, width: int) -> list[Tensor]:
 
 
 def sample_rays(scene: Scene) -> Case:
-    """Rays through an occupancy grid of 64 x 64 x 64 cells, a head of which is set: one per 8 Gaussians."""
+    """Samples of N/8 rays through an occupancy grid of 64^3 cells, of which a head is set."""
     rays = max(len(scene.means) // 8, 1)
     g = torch.Generator().manual_seed(10)
     cells = (torch.arange(64) - 31.5) / 32

@@ -91,7 +91,10 @@ def sample_rays(
 
 
 def pack_occupancy(occupied: Tensor) -> Tensor:
-    """Pack an occupancy grid, bool [Z, Y, X], into bits, uint8 [Z, Y, X/8]: cell x is bit x % 8 of byte x // 8.
+    """Pack an occupancy grid, bool [Z, Y, X], into bits.
+
+    Returns:
+        uint8 [Z, Y, X/8]; cell x is bit x % 8 of byte x // 8.
 
     Raises:
         AvatarError: Not bool, or X is no multiple of 8.
