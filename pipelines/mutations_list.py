@@ -1301,6 +1301,25 @@ HOSTILE = (
     ),
 )
 
+RADIANCE = (
+    Mutation(
+        "a density that is cut has no gradient",
+        "avatar/native/reference.py",
+        "(logits - LOG_DENSITY_MAX).clamp_min(0).detach()",
+        "(logits - LOG_DENSITY_MAX).clamp_min(0)",
+        ("tests/kernels/test_radiance.py::test_a_density_that_is_cut_still_has_a_gradient",),
+        "A sample that overshot stays opaque for ever.",
+    ),
+    Mutation(
+        "no budget of samples",
+        "avatar/native/sample_rays.py",
+        "INT32_MAX if budget is None else budget",
+        "INT32_MAX",
+        ("tests/kernels/test_rays.py::test_rays_that_do_not_fit_have_no_samples",),
+        "A training step takes as much time and memory as its rays happen to meet.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *TRAINING,
     *HELD_OUT,
@@ -1313,4 +1332,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *GUESTS,
     *WRITING,
     *HOSTILE,
+    *RADIANCE,
 )

@@ -232,6 +232,73 @@ def march_rays(scene: Scene) -> Case:
     return Case("march_rays", runs)
 
 
+def radiance_mlp(scene: Scene) -> Case:
+    """The radiance network, 32 wide, on features of N samples."""
+    g = torch.Generator().manual_seed(7)
+    features = (0.3 * torch.randn(len(scene.means), 36, generator=g)).to(scene.device).requires_grad_()
+    leaves = (features, *_radiance_network(scene.device, 32))
+    return Case("radiance_mlp", _each(lambda module: module.radiance_mlp(*leaves), leaves))
+
+
+def radiance_mlp_bfloat16(scene: Scene) -> Case:
+    """The same of a rendered frame; the processor may multiply in bfloat16."""
+    g = torch.Generator().manual_seed(7)
+    features = (0.3 * torch.randn(len(scene.means), 36, generator=g)).to(scene.device)
+    layers = [x.detach() for x in _radiance_network(scene.device, 32)]
+    runs = {
+        "native": Run(lambda: native.radiance_mlp(features, *layers, bfloat16=True), ()),
+        "reference": Run(lambda: reference.radiance_mlp(features, *layers), ()),
+    }
+    return Case("radiance_mlp, bfloat16", runs)
+
+
+def radiance_samples(scene: Scene) -> Case:
+    """The radiance field's path of N samples, 8 per ray: tri-plane, network 32 wide, marching; trained as in a step."""
+    each, device = 8, scene.device
+    rays = max(len(scene.means) // each, 1)
+    g = torch.Generator().manual_seed(8)
+    across = 1.6 * torch.rand(rays, 1, 2, generator=g) - 0.8
+    along = 0.8 * torch.rand(rays, 1, 1, generator=g) - 0.4 + torch.arange(each)[:, None] * (0.15 / 12)
+    points = torch.cat([across + 0.1 * along, along.expand(rays, each, 1)], -1).view(-1, 3).to(device)
+    table = (0.1 * torch.randn(3, 12, 2**14, 1, generator=g)).to(device).requires_grad_()
+    resolutions = [round(64 * 8 ** (level / 11)) for level in range(12)]
+    network = _radiance_network(device, 32)
+    starts = (torch.arange(rays * each, device=device) % each) * 0.15
+    offsets = torch.arange(rays + 1, dtype=torch.int32, device=device) * each
+
+    def path(module: Any) -> tuple[Tensor, ...]:
+        features = module.triplane_encode(points, table, resolutions)
+        densities, colors, _ = module.radiance_mlp(features, *network)
+        return module.march_rays(offsets, starts, starts + 0.15, densities, colors)[:2]
+
+    return Case("radiance samples", _each(path, (table, *network)))
+
+
+def _radiance_network(device: torch.device, width: int) -> list[Tensor]:
+    """Layers of the radiance network as it is trained: 36 features, 3 gates, so many units."""
+    g = torch.Generator().manual_seed(9)
+    outputs = width // 2
+    shapes = [
+        *((16, 36), (16,), (3, 16), (3,), (width, 36), (width,), (3, width), (outputs, width), (outputs,)),
+        *((width, outputs - 1), (width,), (3, width), (3,)),
+    ]
+    return [(0.3 * torch.randn(shape, generator=g)).to(device).requires_grad_() for shape in shapes]
+
+
+def sample_rays(scene: Scene) -> Case:
+    """Samples of N/8 rays through an occupancy grid of 64^3 cells, of which a head is set."""
+    rays = max(len(scene.means) // 8, 1)
+    g = torch.Generator().manual_seed(10)
+    cells = (torch.arange(64) - 31.5) / 32
+    z, y, x = torch.meshgrid(cells, cells, cells, indexing="ij")
+    occupancy = native.pack_occupancy((x / 0.6) ** 2 + (y / 0.8) ** 2 + (z / 0.65) ** 2 < 1).to(scene.device)
+    origins = torch.tensor([0.0, 0.0, -60.0]).expand(rays, 3).contiguous()
+    directions = torch.nn.functional.normalize(torch.cat([8 * torch.randn(rays, 2, generator=g), -origins[:, 2:]], 1))
+    lines, box = (origins.to(scene.device), directions.to(scene.device)), [[-12.0] * 3, [12.0] * 3]
+
+    return Case("sample_rays", _each(lambda module: (module.sample_rays(*lines, box, occupancy, 0.15, 16)[3],), ()))
+
+
 def whole_frame(scene: Scene) -> Case:
     """Project, rasterise, and the image loss."""
     leaves = (scene.means, scene.quats, scene.scales, scene.colors, scene.opacities)
@@ -274,6 +341,10 @@ CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     deform_code_bfloat16: ("gaussians",),
     adam_step: ("gaussians",),
     march_rays: ("gaussians",),
+    radiance_mlp: ("gaussians",),
+    radiance_mlp_bfloat16: ("gaussians",),
+    radiance_samples: ("gaussians",),
+    sample_rays: ("gaussians",),
     whole_frame: ("gaussians", "size"),
     rendered_frame: ("gaussians", "size"),
 }

@@ -77,14 +77,10 @@ def _compute_gradients(
 ) -> tuple[Tensor, Tensor]:
     v_points, v_table = _gradients(v_out, points, table, resolutions, need_points, need_table)
     _, levels, rows, features = table.shape
-    work = ()
-    if not native.cuda:
-        size = len(points) if need_table else 0
-        work = (native.workspace("triplane_workspace", points, size, levels, features),)
     native.call(
         *("triplane_encode_backward", points, points, table),
         *(torch.tensor(resolutions, dtype=torch.int32, device="cpu"), len(points), levels, rows, features, v_out),
-        *(address(v_points, need_points), address(v_table, need_table), *work),
+        *(address(v_points, need_points), address(v_table, need_table)),
     )
     return v_points, v_table
 

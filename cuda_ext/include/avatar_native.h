@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 8
+#define AVATAR_ABI_VERSION 9
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -54,14 +54,11 @@ AVATAR_API int32_t avatar_triplane_encode(avatar_call* call, const void* points,
                                           const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
                                           int32_t features, void* out);
 
-/* Bytes of workspace of avatar_triplane_encode_backward. */
-AVATAR_API int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features);
-
 /* v_points [n,3] and v_table (shape of table) may each be null. */
 AVATAR_API int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
                                                    const int32_t* resolutions, int64_t n, int32_t levels,
                                                    int64_t rows, int32_t features, const void* v_out, void* v_points,
-                                                   void* v_table, void* workspace);
+                                                   void* v_table);
 
 /* means [n,3], quats [n,4] wxyz of any length, scales [n,3], viewmat [4,4] world to camera, K [3,3]
  * -> radii [n] pixels (0: culled, other outputs zero), means2d [n,2], depths [n], conics [n,3]. */
@@ -219,6 +216,70 @@ AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, 
                                            int32_t outputs, const void* condition, const void* middle_weight,
                                            const void* middle_bias, const void* head_weight, const void* head_bias,
                                            const void* scale, void* out, void* workspace);
+
+/* Bytes of workspace of avatar_radiance_mlp and avatar_radiance_mlp_backward. */
+AVATAR_API int64_t avatar_radiance_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t attention,
+                                                 int32_t gates, int32_t hidden, int32_t outputs, int32_t color);
+
+/* The radiance network -> densities [n], colors [n,3], gates [n,gates]:
+ *   gates = sigmoid(relu(features attention_weight^T + attention_bias) gate_weight^T + gate_bias)
+ *   hidden = relu(features base_weight^T + base_bias + gates conditions)
+ *   [logit, geometry] = hidden density_weight^T + density_bias, density = exp(min(logit, 11))
+ *   colors = sigmoid(relu(geometry color_weight^T + color_bias) rgb_weight^T + rgb_bias)
+ * features [n,inputs]; parameters: attention_weight [attention,inputs], attention_bias, gate_weight [gates,attention],
+ * gate_bias, base_weight [hidden,inputs], base_bias, conditions [gates,hidden], density_weight [outputs,hidden],
+ * density_bias, color_weight [color,outputs-1], color_bias, rgb_weight [3,color], rgb_bias, one after the other. */
+AVATAR_API int32_t avatar_radiance_mlp(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                       int32_t attention, int32_t gates, int32_t hidden, int32_t outputs, int32_t color,
+                                       const void* parameters, void* densities, void* colors, void* gate_values,
+                                       void* workspace);
+
+/* Cotangents of features and parameters; that of the density does not vanish where its logit is cut. */
+AVATAR_API int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                                int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                                int32_t color, const void* parameters, const void* v_densities,
+                                                const void* v_colors, const void* v_gates, void* v_features,
+                                                void* v_parameters, void* workspace);
+
+/* Bytes of workspace of avatar_radiance_mlp_bf16; dtype is float32. */
+AVATAR_API int64_t avatar_radiance_mlp_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t inputs,
+                                                      int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                                      int32_t color);
+
+/* avatar_radiance_mlp with features, weights and activations rounded to bfloat16; all else is float. Instruction sets
+ * before AVATAR_ISA_AVX512_BF16 are AVATAR_UNSUPPORTED. */
+AVATAR_API int32_t avatar_radiance_mlp_bf16(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                            int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                            int32_t color, const void* parameters, void* densities, void* colors,
+                                            void* gate_values, void* workspace);
+
+/* Bytes of workspace of avatar_sample_rays_count, to be handed on unchanged to avatar_sample_rays_fill. */
+AVATAR_API int64_t avatar_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples);
+
+/* Find the samples of rays: origins, directions [rays,3]; limits [rays,2] (nearest and farthest distance) and jitter
+ * [rays] (in steps) may be null; box [6] of double: lower and upper corner; occupancy [depth,height,bytes], one bit per
+ * cell, x fastest, the first cell lowest. From first = max(0, limit, box) + jitter step, interval k is
+ * [first + k step, first + (k + 1) step], k below 4096. It is a sample where its middle lies before the exit and in a
+ * cell that is set, up to max_samples of a ray. Writes offsets [rays+1] and totals [2]: samples, and rays from the first
+ * on whose samples fit into the budget (1 or more); rays behind them have none. */
+AVATAR_API int32_t avatar_sample_rays_count(avatar_call* call, const void* origins, const void* directions,
+                                            const void* limits, const void* jitter, int64_t rays, const double* box,
+                                            const uint8_t* occupancy, int32_t depth, int32_t height, int32_t bytes,
+                                            double step, int32_t max_samples, int64_t budget, int32_t* offsets,
+                                            int32_t* totals, void* workspace);
+
+/* Write starts and ends of the samples. */
+AVATAR_API int32_t avatar_sample_rays_fill(avatar_call* call, int64_t rays, double step, int32_t max_samples,
+                                           const int32_t* offsets, void* starts, void* ends, void* workspace);
+
+/* Points of samples in the middle of their intervals: points [samples,3] = origin + middle direction of their ray. */
+AVATAR_API int32_t avatar_ray_points(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                                     const void* origins, const void* directions, int64_t rays, void* points);
+
+/* Cotangents of origins and directions. */
+AVATAR_API int32_t avatar_ray_points_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+                                              const void* ends, const void* v_points, int64_t rays, void* v_origins,
+                                              void* v_directions);
 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
  * color [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and

@@ -55,9 +55,8 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   const auto points = uniform<T>(n * 3, -1.2, 1.2), table = uniform<T>(3 * levels * rows * features, -1, 1);
   std::vector<T> encoded(n * 3 * levels * features), v_points(n * 3), v_table(table.size());
   RUN(avatar_triplane_encode, points.data(), table.data(), resolutions, n, levels, rows, features, encoded.data());
-  auto workspace = bytes(avatar_triplane_workspace(dtype, n, levels, features));
   RUN(avatar_triplane_encode_backward, points.data(), table.data(), resolutions, n, levels, rows, features,
-      encoded.data(), v_points.data(), v_table.data(), workspace.data());
+      encoded.data(), v_points.data(), v_table.data());
   log.add(encoded);
   log.add(v_points);
   log.add(v_table);
@@ -78,7 +77,7 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   RUN(avatar_skin, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
       posed_means.data(), posed_quats.data());
   std::vector<T> v_transforms(24), v_transform_quats(8);
-  workspace = bytes(avatar_skin_workspace(dtype, n));
+  auto workspace = bytes(avatar_skin_workspace(dtype, n));
   RUN(avatar_skin_backward, means.data(), quats.data(), weights.data(), skin_offsets.data(), transforms.data(), transform_quats.data(), n,
       posed_means.data(), posed_quats.data(), v_posed.data(), v_turned.data(), v_weights.data(), v_offsets.data(),
       v_transforms.data(), v_transform_quats.data(), workspace.data());
@@ -224,6 +223,48 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
   log.add(ray_depth);
   log.add(v_densities);
   log.add(v_ray_colors);
+
+  // A box around the rays' start, half of whose cells are set.
+  const double box[6] = {-1, -1, -1, 1, 1, 1};
+  const auto origins = uniform<T>(3 * n, -1, 1), directions = uniform<T>(3 * n, -1, 1);
+  std::vector<uint8_t> occupancy(8 * 8);
+  for (size_t i = 0; i < occupancy.size(); ++i) occupancy[i] = static_cast<uint8_t>(37 * i);
+  std::vector<int32_t> sample_offsets(n + 1), totals(2);
+  workspace = bytes(avatar_sample_rays_workspace(dtype, n, 8));
+  RUN(avatar_sample_rays_count, origins.data(), directions.data(), nullptr, opacities.data(), n, box, occupancy.data(), 8,
+      8, 1, 0.05, 8, 5 * n + 1, sample_offsets.data(), totals.data(), workspace.data());
+  const int64_t samples = totals[0];
+  std::vector<T> starts(samples), stops(samples), points(3 * samples), v_origins(3 * n), v_directions(3 * n);
+  RUN(avatar_sample_rays_fill, n, 0.05, 8, sample_offsets.data(), starts.data(), stops.data(), workspace.data());
+  RUN(avatar_ray_points, sample_offsets.data(), starts.data(), stops.data(), origins.data(), directions.data(), n,
+      points.data());
+  RUN(avatar_ray_points_backward, sample_offsets.data(), starts.data(), stops.data(), points.data(), n,
+      v_origins.data(), v_directions.data());
+  log.add(starts);
+  log.add(points);
+  log.add(v_directions);
+
+  const int32_t in = 7, attention = 5, gates = 3, wide = 18, last = 9, color = 21;
+  const int64_t count = attention * (in + 1) + gates * (attention + 1) + wide * (in + 1) + gates * wide +
+                        last * (wide + 1) + color * last + 3 * (color + 1);
+  const auto layers = uniform<T>(count, -0.5, 0.5), sampled = uniform<T>(n * in, -1, 1);
+  std::vector<T> densities(n), radiance(3 * n), gate_values(gates * n), v_sampled(n * in), v_layers(count);
+  workspace = bytes(avatar_radiance_mlp_workspace(dtype, threads, in, attention, gates, wide, last, color));
+  RUN(avatar_radiance_mlp, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(), densities.data(),
+      radiance.data(), gate_values.data(), workspace.data());
+  log.add(densities);
+  log.add(radiance);
+  RUN(avatar_radiance_mlp_backward, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(),
+      densities.data(), radiance.data(), gate_values.data(), v_sampled.data(), v_layers.data(), workspace.data());
+  log.add(v_sampled);
+  log.add(v_layers);
+  if (dtype == AVATAR_FLOAT32 && isa == AVATAR_ISA_AVX512_BF16) {
+    workspace = bytes(avatar_radiance_mlp_bf16_workspace(dtype, threads, in, attention, gates, wide, last, color));
+    RUN(avatar_radiance_mlp_bf16, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(),
+        densities.data(), radiance.data(), gate_values.data(), workspace.data());
+    log.add(densities);
+    log.add(radiance);
+  }
 
   std::vector<T> param = colors, first(colors.size()), second(colors.size());
   RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,

@@ -18,24 +18,16 @@ int32_t avatar_triplane_encode(avatar_call* call, const void* points, const void
                                  out<T>(encoded)));
 }
 
-int64_t avatar_triplane_workspace(int32_t dtype, int64_t n, int32_t levels, int32_t features) {
-  if (!avatar::good_count(n) || !avatar::good_grid(levels, features)) return -1;
-  return BY_DTYPE(triplane_workspace, n, levels, features);
-}
-
 int32_t avatar_triplane_encode_backward(avatar_call* call, const void* points, const void* table,
                                         const int32_t* resolutions, int64_t n, int32_t levels, int64_t rows,
-                                        int32_t features, const void* v_out, void* v_points, void* v_table,
-                                        void* workspace) {
+                                        int32_t features, const void* v_out, void* v_points, void* v_table) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
   AVATAR_RETURN_IF_BAD(check_grid(call, resolutions, levels, rows, features));
   AVATAR_REQUIRE(table);
   AVATAR_REQUIRE_IF(n, points, v_out);
-  if (v_table != nullptr) AVATAR_REQUIRE_IF(n, workspace);
   DISPATCH(K::triplane_encode_backward<T>(threads_of(call), in<T>(points), in<T>(table), resolutions, n, levels, rows,
-                                          features, in<T>(v_out), out<T>(v_points), out<T>(v_table),
-                                          out<T>(workspace)));
+                                          features, in<T>(v_out), out<T>(v_points), out<T>(v_table)));
 }
 
 int32_t avatar_project(avatar_call* call, const void* means, const void* quats, const void* scales,

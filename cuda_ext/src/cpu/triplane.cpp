@@ -14,6 +14,7 @@ namespace AVATAR_ISA {
 namespace {
 
 constexpr int kBlock = 1024;
+constexpr int kSlicePoints = 512;  // of the table gradient: their cotangents stay in cache from slice to slice
 constexpr int kMaxFeatures = 16;
 constexpr int kAxes[3][2] = {{0, 1}, {1, 2}, {0, 2}};  // xy, yz, xz
 
@@ -226,14 +227,9 @@ void triplane_encode(int threads, const T* points, const T* table, const int32_t
 }
 
 template <typename T>
-int64_t triplane_workspace(int64_t n, int levels, int features) {
-  return n * 3 * levels * features * static_cast<int64_t>(sizeof(T));
-}
-
-template <typename T>
 void triplane_encode_backward(int threads, const T* points, const T* table, const int32_t* resolutions, int64_t n,
-                              int levels, int64_t rows, int features, const T* v_out, T* v_points, T* v_table,
-                              T* workspace) {
+                              int levels, int64_t rows, int features, const T* v_out, T* v_points,
+                              T* v_table) {
   const int64_t width = int64_t(3) * levels * features;
   if (v_points != nullptr) {
     for_blocks(threads, n, [&](int64_t begin, int count) {
@@ -258,36 +254,34 @@ void triplane_encode_backward(int threads, const T* points, const T* table, cons
   }
   if (v_table == nullptr) return;
 
-  // Slice-major copy of the cotangent, so that a slice reads it densely.
-  for_blocks(threads, n, [&](int64_t begin, int count) {
-    for (int64_t k = 0; k < width; ++k) {
-      T* to = workspace + (k / features * n + begin) * features + k % features;
-      const T* from = v_out + begin * width + k;
-      for (int i = 0; i < count; ++i) to[i * features] = from[i * width];
-    }
-  });
-  parallel_for(threads, 3 * levels, [&](int64_t k, int) {
-    const Slice slice(k, resolutions, levels, rows);
-    T* v_grid = v_table + k * rows * features;
-    for (int64_t i = 0; i < rows * features; ++i) v_grid[i] = T(0);
+  const int64_t slices = 3 * levels;
+  const int64_t group = slices >= 4 * threads ? slices / (4 * threads) : 1;  // slices that a thread takes at a time
+  parallel_blocks(threads, slices, group, [&](int64_t first, int64_t last) {
+    for (int64_t i = first * rows * features; i < last * rows * features; ++i) v_table[i] = T(0);
     Points<T> block;
     Cells<T> cells;
-    for (int64_t begin = 0; begin < n; begin += kBlock) {
-      const int count = static_cast<int>(n - begin < kBlock ? n - begin : kBlock);
+    T v_slice[kSlicePoints * kMaxFeatures];
+    for (int64_t begin = 0; begin < n; begin += kSlicePoints) {
+      const int count = static_cast<int>(n - begin < kSlicePoints ? n - begin : kSlicePoints);
       block.load(points + 3 * begin, count);
-      cells.find(block, slice, count);
-      specialised(features, slice.dense, [&](auto number, auto dense) {
-        scatter<T, number(), dense()>(cells, slice, count, features, workspace + (k * n + begin) * features, v_grid);
-      });
+      for (int64_t k = first; k < last; ++k) {
+        const Slice slice(k, resolutions, levels, rows);
+        cells.find(block, slice, count);
+        const T* from = v_out + begin * width + k * features;
+        for (int i = 0; i < count; ++i)
+          for (int f = 0; f < features; ++f) v_slice[i * features + f] = from[i * width + f];
+        specialised(features, slice.dense, [&](auto number, auto dense) {
+          scatter<T, number(), dense()>(cells, slice, count, features, v_slice, v_table + k * rows * features);
+        });
+      }
     }
   });
 }
 
 #define INSTANTIATE(T)                                                                                                \
   template void triplane_encode<T>(int, const T*, const T*, const int32_t*, int64_t, int, int64_t, int, T*);          \
-  template int64_t triplane_workspace<T>(int64_t, int, int);                                                          \
   template void triplane_encode_backward<T>(int, const T*, const T*, const int32_t*, int64_t, int, int64_t, int,      \
-                                            const T*, T*, T*, T*);
+                                            const T*, T*, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 
