@@ -235,11 +235,12 @@ class Method(nn.Module, ABC):
         """
         return frame
 
-    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+    def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Weighted loss terms beside the image losses.
 
         Args:
             out: The training frame.
+            batch: What it is compared with.
             progress: Share of the training that is done, 0..1.
         """
         return {}

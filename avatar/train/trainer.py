@@ -139,7 +139,7 @@ class Trainer:
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
         loss = loss + weights.alpha * coverage
         parts["alpha"] = coverage.detach()
-        for name, term in self.model.regularizers(out, self.step / self.steps).items():
+        for name, term in self.model.regularizers(out, batch, self.step / self.steps).items():
             loss = loss + term
             parts[name] = term.detach()
         late = self.step >= weights.lpips_start * self.steps

@@ -17,6 +17,7 @@ from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
+from avatar.methods.batch import Batch
 from avatar.methods.condition import Conditioner
 from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
@@ -120,7 +121,7 @@ class GaussianModel(Method):
     def condition_width(self) -> int:
         return self.conditioner.width
 
-    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+    def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         weights, change = self.config.loss, out.aux["deformation"]
         terms = {"deformation": weights.deformation * losses.deformation_size(change)}
         if weights.color_prior:
