@@ -10,7 +10,9 @@ from avatar.native.l1_ssim import ImageLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays
 from avatar.native.project_gaussians import project_gaussians
+from avatar.native.radiance_mlp import radiance_mlp
 from avatar.native.rasterize import draw, rasterize
+from avatar.native.sample_rays import RaySamples, pack_occupancy, sample_rays
 from avatar.native.skin_gaussians import skin_gaussians
 from avatar.native.ssim import ssim
 from avatar.native.triplane_encode import triplane_encode
@@ -19,6 +21,7 @@ __all__ = [
     "CanonicalGaussians",
     "FrameMotion",
     "ImageLoss",
+    "RaySamples",
     "adam_step",
     "animate_gaussians",
     "cuda_status",
@@ -29,9 +32,12 @@ __all__ = [
     "library_status",
     "march_rays",
     "num_threads",
+    "pack_occupancy",
     "pair_capacity",
     "project_gaussians",
+    "radiance_mlp",
     "rasterize",
+    "sample_rays",
     "set_num_threads",
     "skin_gaussians",
     "ssim",

@@ -34,6 +34,8 @@ SIZES = {
     "I": (1, 1024),  # inputs, hidden units and outputs of a network
     "U": (1, 1024),
     "O": (1, 1024),
+    "1+K": (2, 1024),  # density and geometry features
+    "B": (1, 1024),  # cells or bytes along a side of an occupancy grid
 }
 
 

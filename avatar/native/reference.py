@@ -21,6 +21,9 @@ ALPHA_MAX = 0.999
 TRANSMITTANCE_MIN = 1e-4
 TILE = 16
 PLANES = ((0, 1), (1, 2), (0, 2))  # xy, yz, xz
+LOG_DENSITY_MAX = 11.0  # a density of 60,000 per centimetre
+RAYS_AT_ONCE = 4096
+STEPS_MAX = 4096  # across the box
 
 
 def grid_rows(x: Tensor, y: Tensor, resolution: int, rows: int) -> Tensor:
@@ -309,3 +312,78 @@ def march_rays(
     sums = columns.new_zeros(rays, columns.shape[1]).index_add(0, ray, columns)
     color, opacity, depth = sums[:, :-2], sums[:, -2], sums[:, -1]
     return color, opacity, depth / opacity.clamp_min(eps)
+
+
+def radiance_mlp(
+    features: Tensor,
+    attention_weight: Tensor,
+    attention_bias: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor,
+    base_weight: Tensor,
+    base_bias: Tensor,
+    conditions: Tensor,
+    density_weight: Tensor,
+    density_bias: Tensor,
+    color_weight: Tensor,
+    color_bias: Tensor,
+    rgb_weight: Tensor,
+    rgb_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Density, color and gates of samples; see :func:`avatar.native.radiance_mlp`."""
+    attention = F.relu(F.linear(features, attention_weight, attention_bias))
+    gates = torch.sigmoid(F.linear(attention, gate_weight, gate_bias))
+    hidden = F.relu(F.linear(features, base_weight, base_bias) + gates @ conditions)
+    logits, geometry = F.linear(hidden, density_weight, density_bias).split([1, len(density_weight) - 1], dim=1)
+    # The value stops at LOG_DENSITY_MAX, the slope does not vanish there: what overshoots finds back.
+    densities = torch.exp(logits - (logits - LOG_DENSITY_MAX).clamp_min(0).detach())[:, 0]
+    colors = torch.sigmoid(F.linear(F.relu(F.linear(geometry, color_weight, color_bias)), rgb_weight, rgb_bias))
+    return densities, colors, gates
+
+
+def sample_rays(
+    origins: Tensor,
+    directions: Tensor,
+    box: Sequence[float],
+    occupancy: Tensor,
+    step: float,
+    max_samples: int,
+    limits: Tensor | None = None,
+    jitter: Tensor | None = None,
+    budget: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Positions, starts, ends, offsets and complete rays; see :func:`avatar.native.sample_rays`."""
+    found = []
+    for part in (slice(i, i + RAYS_AT_ONCE) for i in range(0, max(len(origins), 1), RAYS_AT_ONCE)):
+        rays = [None if x is None else x[part].detach() for x in (origins, directions, limits, jitter)]
+        found.append(_intervals(*rays, origins.new_tensor(box).view(2, 3), occupancy, step, max_samples))
+    counts, starts, ends = (torch.cat(x) for x in zip(*found, strict=True))
+    sums = F.pad(counts.cumsum(0), (1, 0))
+    complete = len(origins) if budget is None else int((sums[1:] <= budget).sum())
+    offsets = sums.clamp_max(sums[complete]).to(torch.int32)
+    starts, ends = starts[: offsets[-1]], ends[: offsets[-1]]
+    ray = torch.repeat_interleave(torch.arange(complete, device=origins.device), counts[:complete])
+    return origins[ray] + (0.5 * (starts + ends))[:, None] * directions[ray], starts, ends, offsets, complete
+
+
+def _intervals(
+    origins: Tensor, directions: Tensor, limits: Tensor | None, jitter: Tensor | None, box: Tensor, occupancy: Tensor,
+    step: float, max_samples: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Number of samples of each ray, their starts and their ends: every interval of the box is looked up."""
+    # Along an axis that a ray does not follow, the distances to both faces are infinite.
+    faces = (box[:, None] - origins) / directions
+    enter, leave = faces.amin(0).amax(1).clamp_min(0), faces.amax(0).amin(1)
+    if limits is not None:
+        enter, leave = torch.maximum(enter, limits[:, 0]), torch.minimum(leave, limits[:, 1])
+    most = ((leave - enter) / step).nan_to_num(0).clamp(0, STEPS_MAX).max().ceil() if len(origins) else 0
+    place = torch.arange(int(most), device=origins.device) + (0 if jitter is None else jitter[:, None])
+    starts, ends = (enter[:, None] + (place + i) * step for i in (0, 1))
+    middles = 0.5 * (starts + ends)
+    depth, height, width = occupancy.shape
+    cells = torch.tensor([8 * width, height, depth], device=origins.device)
+    inside = (origins[:, None] + middles[:, :, None] * directions[:, None] - box[0]) / (box[1] - box[0])
+    x, y, z = (inside * cells).nan_to_num(0).clamp_min(0).long().minimum(cells - 1).unbind(-1)
+    kept = (middles < leave[:, None]) & (occupancy[z, y, x >> 3].long() >> (x & 7) & 1).bool()
+    kept &= kept.cumsum(1) <= max_samples
+    return kept.sum(1), starts[kept], ends[kept]

@@ -1,0 +1,87 @@
+"""The radiance network as a torch operator: gates, density and color of samples in one pass, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avatar.errors import AvatarError
+from avatar.native import reference
+from avatar.native.checks import float_tensor
+
+
+def radiance_mlp(
+    features: Tensor,
+    attention_weight: Tensor,
+    attention_bias: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor,
+    base_weight: Tensor,
+    base_bias: Tensor,
+    conditions: Tensor,
+    density_weight: Tensor,
+    density_bias: Tensor,
+    color_weight: Tensor,
+    color_bias: Tensor,
+    rgb_weight: Tensor,
+    rgb_bias: Tensor,
+    *,
+    bfloat16: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Density and color of samples from their features, for one condition; the network of ER-NeRF (Li et al. 2023).
+
+    Region attention decides where each of G groups of the condition acts:
+
+    - gates = sigmoid(relu(features @ attention_weight.T + attention_bias) @ gate_weight.T + gate_bias)
+    - hidden = relu(features @ base_weight.T + base_bias + gates @ conditions)
+    - [logit, geometry] = hidden @ density_weight.T + density_bias
+    - density = exp(min(logit, 11)), colors = sigmoid(relu(geometry @ color_weight.T + color_bias) @ rgb_weight.T +
+      rgb_bias)
+
+    The condition of a frame is the same for all samples, so it enters as vectors that the caller computes:
+    ``conditions`` before the density, and ``color_bias`` for what changes color alone (head direction, exposure).
+    As in torch-ngp's ``trunc_exp``, the gradient of the density does not vanish where the logit is cut.
+
+    Args:
+        features: [N, I].
+        attention_weight: [A, I].
+        attention_bias: [A].
+        gate_weight: [G, A].
+        gate_bias: [G]; G is 1 to 16.
+        base_weight: [H, I].
+        base_bias: [H].
+        conditions: [G, H], one vector per group.
+        density_weight: [1 + K, H]; the row of the logit, then those of geometry features.
+        density_bias: [1 + K].
+        color_weight: [C, K].
+        color_bias: [C].
+        rgb_weight: [3, C].
+        rgb_bias: [3].
+        bfloat16: For inference: round features, weights and activations, though no sum, to bfloat16 where the
+            processor multiplies that (AVX512_BF16); elsewhere nothing changes.
+
+    Returns:
+        densities [N], per centimetre; colors [N, 3], 0 to 1; gates [N, G], 0 to 1. Differentiable in everything.
+
+    Raises:
+        AvatarError: Wrong shapes or dtypes, or a gradient is asked for in bfloat16.
+    """
+    features = float_tensor("features", features, ("N", "I"))
+    inputs = features.shape[1]
+
+    def layer(name: str, weight: Tensor, bias: Tensor, rows: int | str, columns: int) -> tuple[Tensor, Tensor]:
+        weight = float_tensor(f"{name}_weight", weight, (rows, columns), like=features)
+        return weight, float_tensor(f"{name}_bias", bias, (len(weight),), like=features)
+
+    attention = layer("attention", attention_weight, attention_bias, "U", inputs)
+    gate = layer("gate", gate_weight, gate_bias, "F", len(attention[0]))
+    base = layer("base", base_weight, base_bias, "U", inputs)
+    hidden = len(base[0])
+    conditions = float_tensor("conditions", conditions, (len(gate[0]), hidden), like=features)
+    density = layer("density", density_weight, density_bias, "1+K", hidden)
+    color = layer("color", color_weight, color_bias, "U", len(density[0]) - 1)
+    rgb = layer("rgb", rgb_weight, rgb_bias, 3, len(color[0]))
+    arguments = (features, *attention, *gate, *base, conditions, *density, *color, *rgb)
+    if bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in arguments):
+        raise AvatarError("radiance_mlp has no gradient in bfloat16;", why="an argument requires one.")
+    return reference.radiance_mlp(*arguments)
