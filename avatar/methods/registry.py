@@ -24,11 +24,17 @@ GROUP = "avatar.methods"  # entry-point group of other packages
 _REGISTRY: Registry[Method] = Registry(
     "method",
     GROUP,
-    {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"},
+    {
+        "gaussian": "avatar.methods.gaussian.method:GaussianAvatar",
+        "nerf": "avatar.methods.nerf.method:NerfAvatar",
+    },
     ("Config", "presets", "from_person", "from_checkpoint", "param_groups", "forward", "reference_motion"),
 )
 # Presets of built-in methods that can be read without torch, for a quick `avatar train --help`.
-PRESETS = {"gaussian": "avatar.methods.gaussian.presets:PRESETS"}
+PRESETS = {
+    "gaussian": "avatar.methods.gaussian.presets:PRESETS",
+    "nerf": "avatar.methods.nerf.presets:PRESETS",
+}
 M = TypeVar("M", bound="type[Method]")
 
 

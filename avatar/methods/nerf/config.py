@@ -41,8 +41,8 @@ class RegularizerConfig:
     """Weight of the entropy of the head's opacity: a pixel shows it or does not, which leaves no haze."""
     distortion: float = 1e-3
     """Weight of the variance of the samples' depth along a ray, square centimetres: one thin surface, and no haze."""
-    outside: float = 0.05
-    """Weight of the head's opacity where the image shows no head."""
+    head: float = 0.05
+    """Weight of the head's opacity's difference from the mask of face and hair."""
     random_background: float = 0.1
     """Share of the rays with a random background color, which haze would not match."""
 

@@ -1,0 +1,123 @@
+"""The occupancy grid: which cells of the head's box hold something under some condition of the training.
+
+As in Instant-NGP (Mueller et al. 2022), a decaying maximum of the density decides. Each refresh looks at random cells
+under the conditions of random training frames, so what only some frames show, such as an open mouth, stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avatar.methods.base import TrainCallback, TrainState
+from avatar.methods.nerf.head_shape import CELLS, HeadShape, cell_centres
+from avatar.native import pack_occupancy
+
+if TYPE_CHECKING:
+    from avatar.methods.nerf.model import NerfModel
+
+EVERY = 16  # steps between two refreshes
+SHARE = 8  # a refresh looks at one of so many cells
+DECAY = 0.95
+EMPTY = 0.1  # density per centimetre below which a cell is left out
+DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
+CONDITIONS = 4  # of training frames, in a refresh
+
+
+class Occupancy(nn.Module):
+    """Cells of the head's box that hold something.
+
+    Attributes:
+        box: [2, 3] corners, head axes, centimetres.
+        neck: [2] the plane below which the head ends; see `HeadShape`.
+        bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
+        density: [Z, Y, X] decaying maximum, per centimetre; training only.
+        hull: bool [Z, Y, X] cells that may ever be sampled; training only.
+    """
+
+    box: Tensor
+    neck: Tensor
+    bits: Tensor
+    density: Tensor
+    hull: Tensor
+
+    def __init__(self, head: HeadShape) -> None:
+        super().__init__()
+        self.register_buffer("box", head.box)
+        self.register_buffer("neck", head.neck)
+        self.register_buffer("bits", pack_occupancy(head.first))
+        self.register_buffer("density", head.first.float() * DENSE, persistent=False)
+        self.register_buffer("hull", head.hull, persistent=False)
+        self._corners: list[list[float]] | None = None
+
+    @staticmethod
+    def empty() -> Occupancy:
+        """One of the right shapes, to load a checkpoint into."""
+        none = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
+        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, torch.zeros(2)))
+
+    @property
+    def corners(self) -> list[list[float]]:
+        """The box on the host: reading it off a GPU would wait for it."""
+        if self._corners is None:
+            self._corners = self.box.tolist()
+        return self._corners
+
+    def candidates(self) -> Tensor:
+        """Indices of the cells that a refresh chooses from: those that are sampled, and neighbours of dense ones."""
+        near = nn.functional.max_pool3d(self.density[None], 3, 1, 1)[0] > DENSE
+        return ((near | (self.density > EMPTY)) & self.hull).view(-1).nonzero()[:, 0]
+
+    def update(self, cells: Tensor, density: Float[Tensor, " N"]) -> None:
+        """Enter the density that was found in cells, and mark what holds something."""
+        flat = self.density.view(-1)
+        flat[cells] = torch.maximum(flat[cells] * DECAY, density)
+        self.bits = pack_occupancy((self.density > EMPTY) & self.hull)
+
+    def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Points in cells, head axes; ``jitter`` [N, 3] is from -0.5 to 0.5."""
+        size = (self.box[1] - self.box[0]) / CELLS
+        return cell_centres(self.box)[cells] + jitter * size
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self._corners = None
+
+
+class OccupancyRefresh(TrainCallback):
+    """Keeps the occupancy grid of a model up to date."""
+
+    name = "occupancy"
+
+    def __init__(self, model: NerfModel) -> None:
+        self.model = model
+
+    def due(self, step: int, steps: int) -> bool:
+        return step > 0 and step % EVERY == 0
+
+    @torch.no_grad()
+    def after_step(self, state: TrainState) -> None:
+        grid = self.model.occupancy
+        generator = torch.Generator().manual_seed(state.seed * 1_000_003 + state.step)
+        cells = grid.candidates()
+        cells = cells[torch.randperm(len(cells), generator=generator)[: -(-len(cells) // SHARE)].to(cells.device)]
+        jitter = (torch.rand(len(cells), 3, generator=generator) - 0.5).to(grid.box.device)
+        points = grid.places(cells, jitter)
+        known = self.model.filmed
+        chosen = torch.randint(len(known), (CONDITIONS,), generator=generator).tolist()
+        parts = points.chunk(CONDITIONS)
+        found = [
+            self.model.density(part, known[frame]) for part, frame in zip(parts, chosen[: len(parts)], strict=True)
+        ]
+        grid.update(cells, torch.cat(found))
+
+    def state(self) -> dict[str, Tensor]:
+        grid = self.model.occupancy
+        return {"density": grid.density, "hull": grid.hull}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        grid = self.model.occupancy
+        grid.density, grid.hull = (tensors[name].to(grid.box.device, copy=True) for name in ("density", "hull"))
