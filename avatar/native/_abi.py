@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -488,6 +488,59 @@ FUNCTIONS = {
             ctypes.c_void_p,  # head_bias
             ctypes.c_void_p,  # scale
             ctypes.c_void_p,  # out
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_radiance_mlp_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+        ],
+    ),
+    "avatar_radiance_mlp": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # gate_values
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_radiance_mlp_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # v_densities
+            ctypes.c_void_p,  # v_colors
+            ctypes.c_void_p,  # v_gates
+            ctypes.c_void_p,  # v_features
+            ctypes.c_void_p,  # v_parameters
             ctypes.c_void_p,  # workspace
         ],
     ),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, operator
 
 
 def radiance_mlp(
@@ -81,7 +86,60 @@ def radiance_mlp(
     density = layer("density", density_weight, density_bias, "1+K", hidden)
     color = layer("color", color_weight, color_bias, "U", len(density[0]) - 1)
     rgb = layer("rgb", rgb_weight, rgb_bias, 3, len(color[0]))
-    arguments = (features, *attention, *gate, *base, conditions, *density, *color, *rgb)
-    if bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in arguments):
+    parameters = (*attention, *gate, *base, conditions, *density, *color, *rgb)
+    if bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in (features, *parameters)):
         raise AvatarError("radiance_mlp has no gradient in bfloat16;", why="an argument requires one.")
-    return reference.radiance_mlp(*arguments)
+    if not runs_native(features):
+        return reference.radiance_mlp(features, *parameters)
+    sizes = (inputs, *(len(weight) for weight, _ in (attention, gate, base, density, color)))
+    return _radiance(features, torch.cat([x.flatten() for x in parameters]), sizes)
+
+
+def _samples(features: Tensor, parameters: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """densities [N], colors [N, 3], gates [N, G]; sizes: inputs, attention, gates, hidden, outputs, color."""
+    n = features.shape[0]
+    return features.new_empty(n), features.new_empty(n, 3), features.new_empty(n, sizes[2])
+
+
+def _compute(native: Kernels, features: Tensor, parameters: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    results = _samples(features, parameters, sizes)
+    work = native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes)
+    native.call("radiance_mlp", features, features, len(features), *sizes, parameters, *results, work)
+    return results
+
+
+def _gradients(
+    v_densities: Tensor, v_colors: Tensor, v_gates: Tensor, features: Tensor, parameters: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(features), torch.empty_like(parameters)
+
+
+def _compute_gradients(
+    native: Kernels, v_densities: Tensor, v_colors: Tensor, v_gates: Tensor, features: Tensor, parameters: Tensor,
+    sizes: Sequence[int],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    cotangents = (v_densities, v_colors, v_gates)
+    v_features, v_parameters = _gradients(*cotangents, features, parameters, sizes)
+    work = native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes)
+    native.call(
+        *("radiance_mlp_backward", features, features, len(features), *sizes, parameters, *cotangents),
+        *(v_features, v_parameters, work),
+    )
+    return v_features, v_parameters
+
+
+_radiance = operator("radiance_mlp", _samples, _compute)
+_radiance_backward = operator("radiance_mlp_backward", _gradients, _compute_gradients)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    features, parameters, ctx.sizes = inputs
+    ctx.save_for_backward(features, parameters)
+
+
+def _vjp(ctx: Any, v_densities: Tensor, v_colors: Tensor, v_gates: Tensor) -> tuple[Tensor | None, ...]:
+    cotangents = (v_densities.contiguous(), v_colors.contiguous(), v_gates.contiguous())
+    return *_radiance_backward(*cotangents, *ctx.saved_tensors, ctx.sizes), None
+
+
+_radiance.register_autograd(_vjp, setup_context=_setup)

@@ -23,7 +23,7 @@ extern "C" {
 #define AVATAR_API __attribute__((visibility("default")))
 #endif
 
-#define AVATAR_ABI_VERSION 8
+#define AVATAR_ABI_VERSION 9
 
 enum avatar_status { AVATAR_OK = 0, AVATAR_BAD_ARGUMENT = 1, AVATAR_UNSUPPORTED = 2 };
 enum avatar_dtype { AVATAR_FLOAT32 = 0, AVATAR_FLOAT64 = 1 };
@@ -219,6 +219,30 @@ AVATAR_API int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, 
                                            int32_t outputs, const void* condition, const void* middle_weight,
                                            const void* middle_bias, const void* head_weight, const void* head_bias,
                                            const void* scale, void* out, void* workspace);
+
+/* Bytes of workspace of avatar_radiance_mlp and avatar_radiance_mlp_backward. */
+AVATAR_API int64_t avatar_radiance_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t attention,
+                                                 int32_t gates, int32_t hidden, int32_t outputs, int32_t color);
+
+/* The radiance network -> densities [n], colors [n,3], gates [n,gates]:
+ *   gates = sigmoid(relu(features attention_weight^T + attention_bias) gate_weight^T + gate_bias)
+ *   hidden = relu(features base_weight^T + base_bias + gates conditions)
+ *   [logit, geometry] = hidden density_weight^T + density_bias, density = exp(min(logit, 11))
+ *   colors = sigmoid(relu(geometry color_weight^T + color_bias) rgb_weight^T + rgb_bias)
+ * features [n,inputs]; parameters: attention_weight [attention,inputs], attention_bias, gate_weight [gates,attention],
+ * gate_bias, base_weight [hidden,inputs], base_bias, conditions [gates,hidden], density_weight [outputs,hidden],
+ * density_bias, color_weight [color,outputs-1], color_bias, rgb_weight [3,color], rgb_bias, one after the other. */
+AVATAR_API int32_t avatar_radiance_mlp(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                       int32_t attention, int32_t gates, int32_t hidden, int32_t outputs, int32_t color,
+                                       const void* parameters, void* densities, void* colors, void* gate_values,
+                                       void* workspace);
+
+/* Cotangents of features and parameters; that of the density does not vanish where its logit is cut. */
+AVATAR_API int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                                int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                                int32_t color, const void* parameters, const void* v_densities,
+                                                const void* v_colors, const void* v_gates, void* v_features,
+                                                void* v_parameters, void* workspace);
 
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
  * color [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and

@@ -6,9 +6,8 @@
 //
 // The backward pass computes the layers of a block again. Weight gradients are summed within a fixed number of chunks
 // of points and then over the chunks, so results do not depend on the number of threads.
-#include <type_traits>
-
 #include "common.h"
+#include "matrix.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
@@ -16,79 +15,6 @@ namespace {
 
 constexpr int kPoints = 48;  // points per block: a multiple of the rows of a register tile
 constexpr int kChunks = 16;
-
-template <typename T>
-constexpr int64_t padded(int64_t size) {
-  return (size + Lanes<T>::kCount - 1) / Lanes<T>::kCount * Lanes<T>::kCount;
-}
-
-// A matrix whose element (r, k) is at data[r * row + k * column].
-template <typename T>
-struct View {
-  const T* data;
-  int64_t row, column;
-};
-
-// kRows x kColumns registers of c (+)= a b.
-template <int kRows, int kColumns, typename T>
-AVATAR_HD void multiply_tile(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int depth, bool add) {
-  using V = Lanes<T>;
-  V sum[kRows][kColumns];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < kColumns; ++j) sum[r][j] = add ? V::load(c + r * c_stride + j * V::kCount) : V(0.0);
-  for (int k = 0; k < depth; ++k) {
-    V line[kColumns];
-#pragma GCC unroll 4
-    for (int j = 0; j < kColumns; ++j) line[j] = V::load(b + k * b_stride + j * V::kCount);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const V factor(a.data[r * a.row + k * a.column]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kColumns; ++j) sum[r][j] = sum[r][j] + factor * line[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < kColumns; ++j) sum[r][j].store(c + r * c_stride + j * V::kCount);
-}
-
-template <int kColumns, typename T>
-void multiply_columns(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int depth, bool add) {
-  int r = 0;
-  const auto step = [&](auto tile) {
-    constexpr int kRows = tile();
-    for (; r + kRows <= rows; r += kRows)
-      multiply_tile<kRows, kColumns>(View<T>{a.data + r * a.row, a.row, a.column}, b, b_stride, c + r * c_stride,
-                                     c_stride, depth, add);
-  };
-  step(std::integral_constant<int, 6>());
-  step(std::integral_constant<int, 4>());
-  step(std::integral_constant<int, 2>());
-  step(std::integral_constant<int, 1>());
-}
-
-// c [rows, columns] (+)= a [rows, depth] b [depth, columns]; `columns` counts whole registers' worth of padding.
-template <typename T>
-void multiply(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int64_t columns, int depth,
-              bool add) {
-  constexpr int kMost = sizeof(typename Vector<T>::values) == 64 ? 4 : 2;  // registers: 32 of AVX-512, else 16
-  for (int64_t j = 0; j < columns;) {
-    const int64_t left = (columns - j) / Lanes<T>::kCount;
-    const int width = static_cast<int>(left < kMost ? left : kMost);
-    if (width == 4)
-      multiply_columns<4>(a, b + j, b_stride, c + j, c_stride, rows, depth, add);
-    else if (width == 3)
-      multiply_columns<3>(a, b + j, b_stride, c + j, c_stride, rows, depth, add);
-    else if (width == 2)
-      multiply_columns<2>(a, b + j, b_stride, c + j, c_stride, rows, depth, add);
-    else
-      multiply_columns<1>(a, b + j, b_stride, c + j, c_stride, rows, depth, add);
-    j += width * Lanes<T>::kCount;
-  }
-}
 
 // Sizes, and the same rounded up to whole registers.
 template <typename T>
@@ -99,17 +25,6 @@ struct Shape {
   Shape(int in, int middle, int out)
       : inputs(in), hidden(middle), outputs(out), wide_inputs(padded<T>(in)), wide_hidden(padded<T>(middle)),
         wide_outputs(padded<T>(out)) {}
-};
-
-// Hands out consecutive arrays.
-template <typename T>
-struct Memory {
-  T* next;
-  T* take(int64_t size) {
-    T* here = next;
-    next += size;
-    return here;
-  }
 };
 
 // Weights as the products need them: rows padded with zeros, and for the forward pass transposed.
@@ -256,16 +171,6 @@ struct WeightGradients {
     head_bias = memory.take(s.wide_outputs);
   }
 };
-
-template <typename T>
-AVATAR_HD void add_rows(const T* rows, int count, int64_t width, T* sum) {
-  using V = Lanes<T>;
-  for (int64_t j = 0; j < width; j += V::kCount) {
-    V total = V::load(sum + j);
-    for (int p = 0; p < count; ++p) total = total + V::load(rows + p * width + j);
-    total.store(sum + j);
-  }
-}
 
 template <typename T>
 void backward_block(const Shape<T>& s, const Weights<T>& w, Block<T>& b, int count, const T* v_out, T* v_features,
