@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -13,15 +14,16 @@ from avatar.errors import AvatarError
 from avatar.fields.radiance import RadianceField
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.methods.base import Method, ParamGroup, RenderOutput
-from avatar.methods.batch import Batch
+from avatar.methods.base import Method, ParamGroup, RenderOutput, Volume
+from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
+from avatar.methods.nerf.coverage import measure_seen
 from avatar.methods.nerf.head_shape import neck_fade
 from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.torso import DRAWN
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, UPPER_CHANNELS
-from avatar.native import sample_rays
+from avatar.native import RaySamples, sample_rays
 
 if TYPE_CHECKING:
     from avatar.fields.radiance import Encoding
@@ -191,6 +193,29 @@ class NerfModel(Method):
         found = self.field(points, self.field.under(condition))[0]
         return found * neck_fade(points, self.occupancy.neck)
 
+    def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
+        head = self._head_image(motion, index, camera, draw=self._draw_seen)
+        behind = self.torso(motion, index, camera, part="person").alpha[..., 0]
+        through = 1 - head.alpha[..., 0]
+        total = head.alpha[..., 0] + through * behind
+        known = head.rgb[..., 0] + through * behind * self.torso.seen(motion, index, camera)
+        return known / total.clamp_min(1e-6)
+
+    def finish(self, motion: Motion, camera: Camera) -> None:
+        with torch.no_grad():
+            self.occupancy.seen = measure_seen(self, motion, camera)
+        self.torso.finish(motion, camera, lambda index: 1 - self._head_image(motion, index, camera).alpha)
+
+    def volume(self, motion: Motion, index: int) -> Volume:
+        conditions = self._condition(motion, index, None)
+        grid = self.occupancy
+
+        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
+            density, color, _ = self.field(points, conditions)
+            return density * neck_fade(points, grid.neck) * grid.holds(points), color
+
+        return Volume(grid.box, evaluate)
+
     def reference_motion(self, fps: float) -> Motion:
         return self.torso.reference_motion(fps)
 
@@ -211,7 +236,8 @@ class NerfModel(Method):
         origins = ((origin - place) @ turn).expand(len(pixels), 3)
         return Rays(origins, directions @ turn / length[:, None], 1 / length, (place - origin).norm().detach())
 
-    def _draw_head(self, rays: Rays, conditions: Tensor) -> Drawn:
+    def _samples(self, rays: Rays, conditions: Tensor) -> tuple[RaySamples, Tensor, Tensor]:
+        """Samples of rays, their densities [S] and colors [S, 3]."""
         config, grid = self.config, self.occupancy
         jitter = None
         if self.training:
@@ -224,9 +250,12 @@ class NerfModel(Method):
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
         densities, colors, _ = self.field(samples.positions, conditions)
-        densities = densities * neck_fade(samples.positions, grid.neck)
-        along = 0.5 * (samples.starts + samples.ends) - rays.middle
+        return samples, densities * neck_fade(samples.positions, grid.neck), colors
+
+    def _draw_head(self, rays: Rays, conditions: Tensor) -> Drawn:
+        samples, densities, colors = self._samples(rays, conditions)
         if self.training:  # the moments of the depth go along as colors
+            along = 0.5 * (samples.starts + samples.ends) - rays.middle
             colors = torch.cat([colors, along[:, None], along.square()[:, None]], 1)
         image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, colors)
         spread = torch.zeros_like(alpha)
@@ -235,17 +264,43 @@ class NerfModel(Method):
             spread = (second - first.square() / alpha.clamp_min(1e-3)).clamp(min=0)
         return Drawn(image[:, :3], alpha, depth * rays.slope, spread)
 
-    def _head_image(self, motion: Motion, index: int, camera: Camera, noise: Tensor | None) -> RenderOutput:
+    def _draw_seen(self, rays: Rays, conditions: Tensor) -> Drawn:
+        """How well training frames showed what is on rays: in each of the colors."""
+        samples, densities, colors = self._samples(rays, conditions)
+        known = self.occupancy.seen.view(-1)[self.occupancy.cells_of_seen(samples.positions)].float() / 255
+        values = known[:, None].expand_as(colors).contiguous()
+        image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+        return Drawn(image, alpha, depth * rays.slope, torch.zeros_like(alpha))
+
+    def shares(self, motion: Motion, index: int, camera: Camera) -> Iterator[tuple[Tensor, Tensor]]:
+        """Share [S] of an image, in pixels, that each sample has, and the cell [S] of `Occupancy.seen` that it is in.
+
+        Args:
+            motion, index, camera: As for :meth:`forward`.
+        """
+        pixels = self._pixels(self._reach(motion, index, camera), camera)
+        conditions = self._condition(motion, index, None)
+        for part in pixels.split(RAYS_AT_ONCE):
+            samples, densities, colors = self._samples(self._rays(motion, index, camera, part), conditions)
+            with torch.enable_grad():
+                values = torch.ones_like(colors[:, :1]).requires_grad_()
+                image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+                (weights,) = torch.autograd.grad(image.sum(), values)
+            yield self.occupancy.cells_of_seen(samples.positions), weights[:, 0]
+
+    def _head_image(
+        self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
+        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+    ) -> RenderOutput:  # fmt: skip
         """The head alone; ``aux`` holds depth and spread."""
+        draw = draw or self._draw_head
         height, width = camera.height, camera.width
-        x0, y0, x1, y1 = self._reach(motion, index, camera)
-        device = camera.viewmat.device
-        y, x = torch.meshgrid(torch.arange(y0, y1, device=device), torch.arange(x0, x1, device=device), indexing="ij")
-        pixels = torch.stack([x, y], -1).view(-1, 2)
+        x0, y0, x1, y1 = box = self._reach(motion, index, camera)
+        pixels = self._pixels(box, camera)
         conditions = self._condition(motion, index, noise)
         step = len(pixels) if torch.is_grad_enabled() else RAYS_AT_ONCE
         parts = [
-            self._draw_head(self._rays(motion, index, camera, part), conditions)
+            draw(self._rays(motion, index, camera, part), conditions)
             for part in (pixels.split(step) if len(pixels) else [pixels])
         ]
         around = (0, 0, x0, width - x1, y0, height - y1)
@@ -255,8 +310,15 @@ class NerfModel(Method):
         )
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
 
-    def _reach(self, motion: Motion, index: int, camera: Camera) -> tuple[int, int, int, int]:
-        """The part of an image, x0, y0, x1, y1, that the head's box can show in."""
+    def _pixels(self, box: Box, camera: Camera) -> Tensor:
+        """Pixels [N, 2] of a part of an image."""
+        x0, y0, x1, y1 = box
+        device = camera.viewmat.device
+        y, x = torch.meshgrid(torch.arange(y0, y1, device=device), torch.arange(x0, x1, device=device), indexing="ij")
+        return torch.stack([x, y], -1).view(-1, 2)
+
+    def _reach(self, motion: Motion, index: int, camera: Camera) -> Box:
+        """The part of an image that the head's box can show in."""
         whole = (0, 0, camera.width, camera.height)
         with torch.no_grad():
             ends = torch.tensor(self.occupancy.corners)

@@ -19,6 +19,7 @@ from avatar.native import pack_occupancy
 if TYPE_CHECKING:
     from avatar.methods.nerf.model import NerfModel
 
+SEEN = 32  # cells along each axis of what training frames showed
 EVERY = 16  # steps between two refreshes
 SHARE = 8  # a refresh looks at one of so many cells
 DECAY = 0.95
@@ -34,6 +35,7 @@ class Occupancy(nn.Module):
         box: [2, 3] corners, head axes, centimetres.
         neck: [2] the plane below which the head ends; see `HeadShape`.
         bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
+        seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known once training is over.
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
         hull: bool [Z, Y, X] cells that may ever be sampled; training only.
     """
@@ -41,6 +43,7 @@ class Occupancy(nn.Module):
     box: Tensor
     neck: Tensor
     bits: Tensor
+    seen: Tensor
     density: Tensor
     hull: Tensor
 
@@ -49,6 +52,7 @@ class Occupancy(nn.Module):
         self.register_buffer("box", head.box)
         self.register_buffer("neck", head.neck)
         self.register_buffer("bits", pack_occupancy(head.first))
+        self.register_buffer("seen", torch.full((SEEN,) * 3, 255, dtype=torch.uint8))
         self.register_buffer("density", head.first.float() * DENSE, persistent=False)
         self.register_buffer("hull", head.hull, persistent=False)
         self._corners: list[list[float]] | None = None
@@ -65,6 +69,21 @@ class Occupancy(nn.Module):
         if self._corners is None:
             self._corners = self.box.tolist()
         return self._corners
+
+    def holds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """1 for points [N, 3] in cells that are sampled, else 0; head axes."""
+        at = self._cells(points, CELLS)
+        inside = ((at >= 0) & (at < CELLS)).all(-1)
+        x, y, z = at.clamp(0, CELLS - 1).unbind(-1)
+        return (inside & (self.bits[z, y, x >> 3].long() >> (x & 7) & 1).bool()).float()
+
+    def cells_of_seen(self, points: Float[Tensor, "N 3"]) -> Tensor:
+        """Indices [N] into the cells of ``seen``, flat, that points [N, 3] in head axes are in or next to."""
+        x, y, z = self._cells(points, SEEN).clamp(0, SEEN - 1).unbind(-1)
+        return (z * SEEN + y) * SEEN + x
+
+    def _cells(self, points: Tensor, count: int) -> Tensor:
+        return ((points - self.box[0]) / (self.box[1] - self.box[0]) * count).floor().long()
 
     def candidates(self) -> Tensor:
         """Indices of the cells that a refresh chooses from: those that are sampled, and neighbours of dense ones."""

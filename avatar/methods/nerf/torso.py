@@ -11,7 +11,7 @@ from torch import Tensor
 from avatar.data.person import PersonInfo
 from avatar.data.run import MODEL, PERSON, require_run
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import REGIONS
+from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.methods.base import RenderOutput, TrainCallback, TrainState
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from avatar.methods.nerf.config import NerfConfig
 
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
+_AVERTED = 0.25  # cosine between a surface's normal and the view
 _WHOLE = 1.6  # times as many are made: more than half of them are of the head, and go
 
 
@@ -42,8 +43,18 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
         whole = _of_run(config.torso, data, config)
     g, neck = whole.gaussians, torch.tensor(neck_plane(data.shape))
     low = below_neck(whole.skinning.to_head(g.means.detach()), neck) > 0
-    g.keep(((g.region >= REGIONS.index("neck")) | low).nonzero()[:, 0])
+    g.keep(((g.region >= REGIONS.index("neck")) | low | _averted(g)).nonzero()[:, 0])
     return whole
+
+
+def _averted(gaussians: Gaussians) -> Tensor:
+    """[N] whether Gaussians are on the sides and the back of the head, where a camera from the front sees no surface.
+
+    The field learns nothing there. In canonical space the filming camera is the origin.
+    """
+    means = gaussians.means.detach()
+    facing = -(gaussians.normal * means).sum(-1) / means.norm(dim=-1).clamp_min(1e-6)
+    return (gaussians.region == REGIONS.index("hair")) & (facing < _AVERTED)
 
 
 def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvatar:
