@@ -544,6 +544,75 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_sample_rays_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # max_samples
+        ],
+    ),
+    "avatar_sample_rays_count": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # origins
+            ctypes.c_void_p,  # directions
+            ctypes.c_void_p,  # limits
+            ctypes.c_void_p,  # jitter
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # box
+            ctypes.c_void_p,  # occupancy
+            ctypes.c_int32,  # depth
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # bytes
+            ctypes.c_double,  # step
+            ctypes.c_int32,  # max_samples
+            ctypes.c_int64,  # budget
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # totals
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_sample_rays_fill": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_int64,  # rays
+            ctypes.c_double,  # step
+            ctypes.c_int32,  # max_samples
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_ray_points": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # origins
+            ctypes.c_void_p,  # directions
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # points
+        ],
+    ),
+    "avatar_ray_points_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # v_points
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # v_origins
+            ctypes.c_void_p,  # v_directions
+        ],
+    ),
     "avatar_march_rays": (
         ctypes.c_int32,
         [

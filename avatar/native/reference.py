@@ -377,7 +377,9 @@ def _intervals(
     if limits is not None:
         enter, leave = torch.maximum(enter, limits[:, 0]), torch.minimum(leave, limits[:, 1])
     most = ((leave - enter) / step).nan_to_num(0).clamp(0, STEPS_MAX).max().ceil() if len(origins) else 0
-    place = torch.arange(int(most), device=origins.device) + (0 if jitter is None else jitter[:, None])
+    place = torch.arange(int(most), device=origins.device, dtype=origins.dtype) + (
+        0 if jitter is None else jitter[:, None]
+    )
     starts, ends = (enter[:, None] + (place + i) * step for i in (0, 1))
     middles = 0.5 * (starts + ends)
     depth, height, width = occupancy.shape

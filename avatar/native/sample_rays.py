@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import INT32_MAX, check_tensor, float_tensor, number
+from avatar.native.library import runs_native
+from avatar.native.operators import Kernels, operator
 
 
 class RaySamples(NamedTuple):
@@ -60,7 +62,7 @@ def sample_rays(
         budget: Most samples of all rays together. The first ray that does not fit, and all after it, get none.
 
     Returns:
-        The samples, in the order of the rays. A ray with NaN or without length has none. Differentiable, through the
+        The samples, in the order of the rays. A ray with NaN has none. Differentiable, through the
         positions, in origins and directions.
 
     Raises:
@@ -79,11 +81,13 @@ def sample_rays(
     for name, value, most in (("max_samples", max_samples, reference.STEPS_MAX), ("budget", budget, INT32_MAX)):
         if value is not None and not (isinstance(value, int) and 1 <= value <= most):
             raise AvatarError(f"{name} is {value};", why=f"expected a whole number from 1 to {most}.")
-    return RaySamples(
-        *reference.sample_rays(
-            origins, directions, corners, occupancy, step, max_samples, limits, jitter, budget
-        )
-    )  # fmt: skip
+    if rays * max_samples > INT32_MAX:
+        raise AvatarError(f"{rays} rays of {max_samples} samples:", why="expected fewer than 2^31 samples in all.")
+    places = (corners, occupancy, step, max_samples, limits, jitter, budget)
+    if not runs_native(origins):
+        return RaySamples(*reference.sample_rays(origins, directions, *places))
+    starts, ends, offsets, totals = _sample(origins.detach(), directions.detach(), *places)
+    return RaySamples(_points(offsets, starts, ends, origins, directions), starts, ends, offsets, int(totals[1]))
 
 
 def pack_occupancy(occupied: Tensor) -> Tensor:
@@ -118,7 +122,105 @@ def _checked_box(box: Sequence[Sequence[float]] | Tensor) -> list[float]:
     if isinstance(box, Tensor):
         check_tensor("box", box, (2, 3))
         box = box.tolist()
-    corners = [float(x) for corner in box for x in corner]
-    if len(corners) != 6 or not all(low < high for low, high in zip(corners[:3], corners[3:], strict=True)):
-        raise AvatarError(f"box is {list(box)};", why="expected its lower and its upper corner, [2, 3].")
-    return corners
+    try:
+        low, high = ([float(x) for x in corner] for corner in box)
+        good = len(low) == len(high) == 3 and all(
+            a < b and math.isfinite(b - a) for a, b in zip(low, high, strict=True)
+        )
+    except (TypeError, ValueError):
+        good, low, high = False, [], []
+    if not good:
+        raise AvatarError(f"box is {box};", why="expected its lower and its upper corner, [2, 3].")
+    return [*low, *high]
+
+
+# ---- which intervals -----------------------------------------------------------------------------------------------
+
+
+def _intervals(
+    origins: Tensor,
+    directions: Tensor,
+    box: Sequence[float],
+    occupancy: Tensor,
+    step: float,
+    max_samples: int,
+    limits: Tensor | None,
+    jitter: Tensor | None,
+    budget: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """starts [S], ends [S], offsets [R+1], totals [2] on the CPU: samples and complete rays."""
+    starts = origins.new_empty(torch.library.get_ctx().new_dynamic_size())
+    offsets = origins.new_empty(origins.shape[0] + 1, dtype=torch.int32)
+    return starts, torch.empty_like(starts), offsets, torch.empty(2, dtype=torch.int32)
+
+
+def _compute(
+    native: Kernels,
+    origins: Tensor,
+    directions: Tensor,
+    box: Sequence[float],
+    occupancy: Tensor,
+    step: float,
+    max_samples: int,
+    limits: Tensor | None,
+    jitter: Tensor | None,
+    budget: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rays = len(origins)
+    offsets, totals = origins.new_empty(rays + 1, dtype=torch.int32), origins.new_empty(2, dtype=torch.int32)
+    work = native.workspace("sample_rays_workspace", origins, rays, max_samples)
+    corners = torch.tensor(box, dtype=torch.float64, device="cpu")
+    native.call(
+        *("sample_rays_count", origins, origins, directions, limits, jitter, rays, corners, occupancy),
+        *(*occupancy.shape, step, max_samples, INT32_MAX if budget is None else budget, offsets, totals, work),
+    )
+    totals = totals.cpu()
+    starts = origins.new_empty(int(totals[0]))
+    ends = torch.empty_like(starts)
+    native.call("sample_rays_fill", origins, rays, step, max_samples, offsets, starts, ends, work)
+    return starts, ends, offsets, totals
+
+
+_sample = operator("sample_rays", _intervals, _compute)
+
+
+# ---- where they are ------------------------------------------------------------------------------------------------
+
+
+def _middles(offsets: Tensor, starts: Tensor, ends: Tensor, origins: Tensor, directions: Tensor) -> Tensor:
+    return starts.new_empty(starts.shape[0], 3)
+
+
+def _compute_middles(native: Kernels, *inputs: Tensor) -> Tensor:
+    points, origins = _middles(*inputs), inputs[3]
+    native.call("ray_points", origins, *inputs, len(origins), points)
+    return points
+
+
+def _gradients(
+    v_points: Tensor, offsets: Tensor, starts: Tensor, ends: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(origins), torch.empty_like(origins)
+
+
+def _compute_gradients(
+    native: Kernels, v_points: Tensor, offsets: Tensor, starts: Tensor, ends: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor]:
+    gradients = _gradients(v_points, offsets, starts, ends, origins)
+    native.call("ray_points_backward", origins, offsets, starts, ends, v_points, len(origins), *gradients)
+    return gradients
+
+
+_points = operator("ray_points", _middles, _compute_middles)
+_points_backward = operator("ray_points_backward", _gradients, _compute_gradients)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _vjp(ctx: Any, v_points: Tensor) -> tuple[Tensor | None, ...]:
+    return None, None, None, *_points_backward(v_points.contiguous(), *ctx.saved_tensors)
+
+
+_points.register_autograd(_vjp, setup_context=_setup)

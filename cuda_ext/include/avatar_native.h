@@ -244,6 +244,34 @@ AVATAR_API int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* f
                                                 const void* v_colors, const void* v_gates, void* v_features,
                                                 void* v_parameters, void* workspace);
 
+/* Bytes of workspace of avatar_sample_rays_count, to be handed on unchanged to avatar_sample_rays_fill. */
+AVATAR_API int64_t avatar_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples);
+
+/* Find the samples of rays: origins, directions [rays,3]; limits [rays,2] (nearest and farthest distance) and jitter
+ * [rays] (in steps) may be null; box [6] of double: lower and upper corner; occupancy [depth,height,bytes], one bit per
+ * cell, x fastest, the first cell lowest. From first = max(0, limit, box) + jitter step, interval k is
+ * [first + k step, first + (k + 1) step], k below 4096. It is a sample where its middle lies before the exit and in a
+ * cell that is set, up to max_samples of a ray. Writes offsets [rays+1] and totals [2]: samples, and rays from the first
+ * on whose samples fit into the budget (1 or more); rays behind them have none. */
+AVATAR_API int32_t avatar_sample_rays_count(avatar_call* call, const void* origins, const void* directions,
+                                            const void* limits, const void* jitter, int64_t rays, const double* box,
+                                            const uint8_t* occupancy, int32_t depth, int32_t height, int32_t bytes,
+                                            double step, int32_t max_samples, int64_t budget, int32_t* offsets,
+                                            int32_t* totals, void* workspace);
+
+/* Write starts and ends of the samples. */
+AVATAR_API int32_t avatar_sample_rays_fill(avatar_call* call, int64_t rays, double step, int32_t max_samples,
+                                           const int32_t* offsets, void* starts, void* ends, void* workspace);
+
+/* Points of samples in the middle of their intervals: points [samples,3] = origin + middle direction of their ray. */
+AVATAR_API int32_t avatar_ray_points(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                                     const void* origins, const void* directions, int64_t rays, void* points);
+
+/* Cotangents of origins and directions. */
+AVATAR_API int32_t avatar_ray_points_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+                                              const void* ends, const void* v_points, int64_t rays, void* v_origins,
+                                              void* v_directions);
+
 /* Volume rendering: ray r owns the samples offsets[r] to offsets[r+1], intervals [starts, ends] of constant density and
  * color [channels] -> color [rays,channels], opacity [rays], depth [rays] (mean of the middles by weight), and
  * transmittance before each sample. offsets [rays+1] must not go down. */

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from avatar.native import CanonicalGaussians, FrameMotion
+from avatar.native import CanonicalGaussians, FrameMotion, pack_occupancy
 
 
 class Scene(NamedTuple):
@@ -103,3 +103,31 @@ def animated(
         CanonicalGaussians(*map(cast, gaussians)), FrameMotion(*map(cast, motion)), cast(view), cast(scene.K),
         scene.width, scene.height,
     )  # fmt: skip
+
+
+def radiance_network(
+    n: int, inputs: int, attention: int, gates: int, hidden: int, geometry: int, color: int,
+    dtype: torch.dtype = torch.float64,
+) -> list[Tensor]:  # fmt: skip
+    """Arguments of `radiance_mlp`: features of n samples and the layers of so many units."""
+    g = torch.Generator().manual_seed(0)
+    shapes = [
+        *((n, inputs), (attention, inputs), (attention,), (gates, attention), (gates,), (hidden, inputs), (hidden,)),
+        *((gates, hidden), (1 + geometry, hidden), (1 + geometry,), (color, geometry), (color,), (3, color), (3,)),
+    ]
+    return [0.4 * torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def rays_at_a_head(rays: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, list[list[float]], Tensor]:
+    """Rays from 30 cm at a sphere of 9 cm, some past it: origins, directions, box, occupancy."""
+    g = torch.Generator().manual_seed(5)
+    box = [[-10.0, -11.0, -12.0], [11.0, 10.0, 9.5]]
+    low, high = torch.tensor(box, dtype=torch.float64)
+    counts = torch.tensor([48, 40, 32])  # x, y, z
+    places = [low[k] + (torch.arange(int(counts[k])) + 0.5) * (high[k] - low[k]) / counts[k] for k in range(3)]
+    x, y, z = torch.meshgrid(*places, indexing="ij")
+    occupancy = pack_occupancy((x * x + y * y + z * z < 81).permute(2, 1, 0))
+    origins = torch.randn(rays, 3, generator=g, dtype=torch.float64) - torch.tensor([0.0, 0.0, 30.0])
+    aims = 7 * torch.randn(rays, 3, generator=g, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(aims - origins, dim=1)
+    return origins.to(dtype), directions.to(dtype), box, occupancy

@@ -31,6 +31,11 @@ def _good() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "condition": torch.rand(4), "middle_weight": torch.rand(4, 4), "middle_bias": torch.rand(4),
         "head_weight": torch.rand(2, 4), "head_bias": torch.rand(2), "scale": torch.rand(2),
     }  # fmt: skip
+    sizes = {
+        "attention_weight": (4, 3), "attention_bias": (4,), "gate_weight": (2, 4), "gate_bias": (2,),
+        "base_weight": (6, 3), "base_bias": (6,), "conditions": (2, 6), "density_weight": (5, 6),
+        "density_bias": (5,), "color_weight": (7, 4), "color_bias": (7,), "rgb_weight": (3, 7), "rgb_bias": (3,),
+    }  # fmt: skip
     return {
         "triplane_encode": (
             native.triplane_encode,
@@ -74,6 +79,19 @@ def _good() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             },
         ),
         "deform_code": (native.deform_code, {"code": torch.rand(5, 8), **layers}),
+        "radiance_mlp": (
+            native.radiance_mlp,
+            {"features": torch.rand(5, 3), **{name: torch.rand(size) for name, size in sizes.items()}},
+        ),
+        "sample_rays": (
+            native.sample_rays,
+            {
+                "origins": torch.tensor([[0.0, 0.0, -5.0]]).repeat(5, 1),
+                "directions": torch.tensor([[0.0, 0.1, 1.0]]).repeat(5, 1), "box": [[-1, -1, -1], [1, 1, 1]],
+                "occupancy": torch.full((3, 4, 2), 255, dtype=torch.uint8), "step": 0.2, "max_samples": 4,
+                "limits": torch.tensor([[3.0, 7.0]]).repeat(5, 1), "jitter": flat, "budget": 12,
+            },
+        ),
         "march_rays": (
             native.march_rays,
             {
@@ -99,6 +117,8 @@ FREE = {
     "triplane_encode": {("points", 0), ("table", 2), ("table", 3)},
     "deform_mlp": {("features", 0)},
     "deform_code": {("code", 0)},
+    "radiance_mlp": {("features", 0)},
+    "sample_rays": {("occupancy", d) for d in range(3)},
     "march_rays": {("colors", 1)},
 }
 
@@ -137,7 +157,7 @@ def test_shapes(op, name):
 @pytest.mark.parametrize("kind", ["list", "None", "float16", "int64", "other float", "complex", "sparse", "meta"])
 def test_types(op, name, kind):
     good = _good()[op][1][name]
-    if (kind, name) in {("None", "background"), ("None", "weight"), ("int64", "radii")}:
+    if (kind, name) in {("None", x) for x in ("background", "weight", "limits", "jitter")} | {("int64", "radii")}:
         return  # optional, or taken
     bad = {
         "list": lambda: good.tolist(),
@@ -150,7 +170,18 @@ def test_types(op, name, kind):
         "meta": lambda: good.to("meta"),
     }[kind]()
     others = r"[a-zA-Z_0-9]+"  # the first argument sets the type that the others must share
-    first = name in ("points", "means", "means2d", "a", "image", "features", "middle_weight", "colors", "param")
+    first = name in (
+        "points",
+        "means",
+        "means2d",
+        "a",
+        "image",
+        "features",
+        "middle_weight",
+        "colors",
+        "param",
+        "origins",
+    )
     _refused(op, rf"^{others if kind == 'other float' and first else name} (is|has)", **{name: bad})
 
 
@@ -196,6 +227,27 @@ def test_types(op, name, kind):
         ("deform_mlp", {"middle_weight": torch.zeros(1).expand(2**20, 2**20)}, "U from 1 to 1024"),
         ("deform_mlp", {"head_weight": torch.zeros(1).expand(2**31, 4)}, "O from 1 to 1024"),
         ("deform_code", {"code": torch.zeros(1).expand(MANY, 8)}, "code has shape"),
+        ("radiance_mlp", {"features": torch.zeros(1).expand(MANY, 3)}, "features has shape"),
+        ("radiance_mlp", {"features": torch.zeros(1).expand(5, 2**31)}, "I from 1 to 1024"),
+        ("radiance_mlp", {"gate_weight": torch.zeros(17, 4)}, "F from 1 to 16"),
+        ("radiance_mlp", {"density_weight": torch.zeros(1, 6)}, r"1\+K from 2 to 1024"),
+        ("radiance_mlp", {"color_weight": torch.zeros(1).expand(2**31, 4)}, "U from 1 to 1024"),
+        ("sample_rays", {"origins": torch.zeros(1).expand(MANY, 3)}, "origins has shape.*N from 0 to 16777216"),
+        ("sample_rays", {"occupancy": torch.zeros(1, 1, 1025, dtype=torch.uint8)}, "B from 1 to 1024"),
+        ("sample_rays", {"occupancy": torch.ones(4, 4, 4, dtype=torch.bool)}, "torch.bool.*pack_occupancy"),
+        ("sample_rays", {"box": [[-1, -1, 1], [1, 1, 1]]}, "box is .* expected its lower and its upper corner"),
+        ("sample_rays", {"box": [[-1, -1], [1, 1]]}, "box is"),
+        ("sample_rays", {"box": [[-1, -1, NAN], [1, 1, 1]]}, "box is"),
+        ("sample_rays", {"box": [[-1, -1, -INF], [1, 1, 1]]}, "box is"),
+        ("sample_rays", {"box": torch.ones(3, 2)}, r"box has shape \[3, 2\]"),
+        ("sample_rays", {"box": 4}, "box is 4"),
+        ("sample_rays", {"step": 1e-4}, "step is 0.0001; expected a finite number from 0.000845"),
+        ("sample_rays", {"step": NAN}, "step is nan"),
+        ("sample_rays", {"max_samples": 0}, "max_samples is 0; expected a whole number from 1 to 4096"),
+        ("sample_rays", {"max_samples": 4097}, "max_samples is 4097"),
+        ("sample_rays", {"max_samples": 2.5}, "max_samples is 2.5"),
+        ("sample_rays", {"budget": 0}, "budget is 0"),
+        ("sample_rays", {"budget": 2**31}, "budget is 2147483648"),
         ("march_rays", {"colors": torch.zeros(1).expand(2**31, 3)}, "colors has shape.*S from 0 to 2147483647"),
         (
             "march_rays",
@@ -311,6 +363,7 @@ def test_nan_in_colours_reaches_the_picture(module, name):
         *(("skin_gaussians", name) for name in _good()["skin_gaussians"][1]),
         *(("ssim", name) for name in ("a", "b")),
         *(("l1_ssim", name) for name in ("image", "target", "weight")),
+        *(("radiance_mlp", name) for name in _good()["radiance_mlp"][1]),
         *(("march_rays", name) for name in ("starts", "ends", "densities", "colors")),
         *(("adam_step", name) for name in ("grad", "exp_avg", "exp_avg_sq")),
     ],
@@ -341,6 +394,8 @@ SIZES = {
     "channels": (3, (0, -1, 33, 2**31 - 1)), "levels": (1, (0, -1, 65, 2**31 - 1)),
     "rows": (16, (-1, 3, 2**31, 2**62)), "features": (2, (0, -1, 17, 2**31 - 1)),
     "inputs": (3, (0, 1025, 2**31 - 1)), "hidden": (64, (0, 1025, 2**31 - 1)), "outputs": (2, (0, 1025, 2**31 - 1)),
+    "attention": (2, (0, 1025)), "gates": (2, (0, -1, 17)), "color": (2, (0, 1025)), "max_samples": (2, (0, -1, 4097)),
+    "depth": (2, (0, -1, 1025)), "bytes": (2, (0, -1, 1025)), "budget": (1, (0, -1)),
     "changed": (0, (-1, 4, 2**62)), "num_vertices": (1, (0, -1, 2**31 - 1)),
     "warp_rows": (2, (1, -1, 1025, 2**31 - 1)), "warp_columns": (2, (1, -1, 1025, 2**31 - 1)),
     "step": (1, (0, -1)), "num_threads": (1, (0, -1)), "background_stride": (0, ()), "dtype": (0, ()),

@@ -1,6 +1,7 @@
 // The C ABI: the radiance field.
 #include "api.h"
 #include "avatar_radiance.h"
+#include "avatar_rays.h"
 
 using avatar::RadianceSizes;
 
@@ -41,6 +42,54 @@ int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* features, in
   DISPATCH(K::radiance_mlp_backward<T>(threads_of(call), in<T>(features), n, sizes, in<T>(parameters),
                                        in<T>(v_densities), in<T>(v_colors), in<T>(v_gates), out<T>(v_features),
                                        out<T>(v_parameters), out<T>(workspace)));
+}
+
+int64_t avatar_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples) {
+  return avatar::good_ray_samples(rays, max_samples) ? BY_DTYPE(sample_rays_workspace, rays, max_samples) : -1;
+}
+
+int32_t avatar_sample_rays_count(avatar_call* call, const void* origins, const void* directions, const void* limits,
+                                 const void* jitter, int64_t rays, const double* box, const uint8_t* occupancy,
+                                 int32_t depth, int32_t height, int32_t bytes, double step, int32_t max_samples,
+                                 int64_t budget, int32_t* offsets, int32_t* totals, void* workspace) {
+  int32_t isa;
+  const avatar::OccupancySizes sizes = {depth, height, bytes};
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(avatar::check_ray_samples(call, rays, max_samples, step));
+  AVATAR_RETURN_IF_BAD(avatar::check_occupancy(call, box, sizes, budget));
+  AVATAR_REQUIRE(occupancy, offsets, totals);
+  AVATAR_REQUIRE_IF(rays, origins, directions, workspace);
+  DISPATCH(K::sample_rays_count<T>(threads_of(call), in<T>(origins), in<T>(directions), in<T>(limits), in<T>(jitter),
+                                   rays, box, occupancy, sizes, step, max_samples, budget, offsets, totals,
+                                   workspace));
+}
+
+int32_t avatar_sample_rays_fill(avatar_call* call, int64_t rays, double step, int32_t max_samples,
+                                const int32_t* offsets, void* starts, void* ends, void* workspace) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_RETURN_IF_BAD(avatar::check_ray_samples(call, rays, max_samples, step));
+  AVATAR_REQUIRE_IF(rays, offsets, workspace);
+  DISPATCH(K::sample_rays_fill<T>(threads_of(call), rays, step, max_samples, offsets, out<T>(starts), out<T>(ends),
+                                  workspace));
+}
+
+int32_t avatar_ray_points(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                          const void* origins, const void* directions, int64_t rays, void* points) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_REQUIRE_IF(rays, offsets, origins, directions);
+  DISPATCH(K::ray_points<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(origins), in<T>(directions),
+                            rays, out<T>(points)));
+}
+
+int32_t avatar_ray_points_backward(avatar_call* call, const int32_t* offsets, const void* starts, const void* ends,
+                                   const void* v_points, int64_t rays, void* v_origins, void* v_directions) {
+  int32_t isa;
+  AVATAR_RETURN_IF_BAD(check(call, rays, &isa));
+  AVATAR_REQUIRE_IF(rays, offsets, v_origins, v_directions);
+  DISPATCH(K::ray_points_backward<T>(threads_of(call), offsets, in<T>(starts), in<T>(ends), in<T>(v_points), rays,
+                                     out<T>(v_origins), out<T>(v_directions)));
 }
 
 }  // extern "C"

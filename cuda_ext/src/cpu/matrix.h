@@ -13,20 +13,25 @@ constexpr int64_t padded(int64_t size) {
   return (size + Lanes<T>::kCount - 1) / Lanes<T>::kCount * Lanes<T>::kCount;
 }
 
-// A matrix whose element (r, k) is at data[r * row + k * column].
-template <typename T>
+// A matrix whose rows are `stride` apart; kTransposed: whose columns are.
+template <typename T, bool kTransposed = false>
 struct View {
   const T* data;
-  int64_t row, column;
+  int64_t stride;
+
+  AVATAR_HD T at(int64_t r, int64_t k) const { return data[kTransposed ? k * stride + r : r * stride + k]; }
+  AVATAR_HD View below(int64_t r) const { return {data + (kTransposed ? r : r * stride), stride}; }
 };
+template <typename T>
+using Transposed = View<T, true>;
 
 // kRows x kColumns registers of c = first + a b; `first` null: 0.
-template <int kRows, int kColumns, typename T>
-AVATAR_HD void multiply_tile(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int depth, const T* first,
+template <int kRows, int kColumns, typename A, typename T>
+AVATAR_HD void multiply_tile(A a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int depth, const T* first,
                              int64_t first_stride) {
   using V = Lanes<T>;
   V sum[kRows][kColumns];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < kColumns; ++j) sum[r][j] = first != nullptr ? V::load(first + r * first_stride + j * V::kCount) : V(0.0);
@@ -34,30 +39,35 @@ AVATAR_HD void multiply_tile(View<T> a, const T* b, int64_t b_stride, T* c, int6
     V line[kColumns];
 #pragma GCC unroll 4
     for (int j = 0; j < kColumns; ++j) line[j] = V::load(b + k * b_stride + j * V::kCount);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const V factor(a.data[r * a.row + k * a.column]);
+      const V factor(a.at(r, k));
 #pragma GCC unroll 4
       for (int j = 0; j < kColumns; ++j) sum[r][j] = sum[r][j] + factor * line[j];
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < kColumns; ++j) sum[r][j].store(c + r * c_stride + j * V::kCount);
 }
 
-template <int kColumns, typename T>
-void multiply_columns(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int depth,
+template <typename T>
+constexpr int kMostSums = sizeof(typename Vector<T>::values) == 64 ? 24 : 12;  // registers: 32 of AVX-512, else 16
+
+template <int kColumns, typename A, typename T>
+void multiply_columns(A a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int depth,
                       const T* first, int64_t first_stride) {
   int r = 0;
   const auto step = [&](auto tile) {
     constexpr int kRows = tile();
     for (; r + kRows <= rows; r += kRows)
-      multiply_tile<kRows, kColumns>(View<T>{a.data + r * a.row, a.row, a.column}, b, b_stride, c + r * c_stride,
+      multiply_tile<kRows, kColumns>(a.below(r), b, b_stride, c + r * c_stride,
                                      c_stride, depth, first == nullptr ? first : first + r * first_stride,
                                      first_stride);
   };
+  // Narrow tiles have more rows: each sum must wait for its last addition, so enough of them have to be on their way.
+  if constexpr (kColumns * 12 <= kMostSums<T>) step(std::integral_constant<int, 12>());
   step(std::integral_constant<int, 6>());
   step(std::integral_constant<int, 4>());
   step(std::integral_constant<int, 2>());
@@ -66,10 +76,10 @@ void multiply_columns(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_s
 
 // c [rows, columns] = first + a [rows, depth] b [depth, columns]; `columns` counts whole registers' worth of padding.
 // `first` is a matrix of rows `first_stride` apart (0: the same one), or null: 0.
-template <typename T>
-void multiply(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int64_t columns, int depth,
+template <typename A, typename T>
+void multiply(A a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int64_t columns, int depth,
               const T* first, int64_t first_stride) {
-  constexpr int kMost = sizeof(typename Vector<T>::values) == 64 ? 4 : 2;  // registers: 32 of AVX-512, else 16
+  constexpr int kMost = kMostSums<T> / 6;
   for (int64_t j = 0; j < columns;) {
     const int64_t left = (columns - j) / Lanes<T>::kCount;
     const int width = static_cast<int>(left < kMost ? left : kMost);
@@ -87,8 +97,8 @@ void multiply(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, i
 }
 
 // c (+)= a b.
-template <typename T>
-void multiply(View<T> a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int64_t columns, int depth,
+template <typename A, typename T>
+void multiply(A a, const T* b, int64_t b_stride, T* c, int64_t c_stride, int rows, int64_t columns, int depth,
               bool add) {
   multiply(a, b, b_stride, c, c_stride, rows, columns, depth, add ? c : nullptr, c_stride);
 }

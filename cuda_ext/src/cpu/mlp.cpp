@@ -103,7 +103,7 @@ struct Block {
     for (int p = 0; p < count; ++p)
       for (int j = 0; j < s.inputs; ++j) features[p * s.wide_inputs + j] = from[int64_t(p) * s.inputs + j];
     const int64_t width = 2 * s.wide_hidden;
-    multiply(View<T>{features, s.wide_inputs, 1}, w.spatial, width, code, width, count, width, s.inputs, false);
+    multiply(View<T>{features, s.wide_inputs}, w.spatial, width, code, width, count, width, s.inputs, false);
     for (int p = 0; p < count; ++p)
       for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
         T* base = code + p * width + j;
@@ -133,7 +133,7 @@ struct Block {
         const V sum = V::load(base) + V::load(base + s.wide_hidden) * V::load(w.condition + j);
         rectified(sum).store(first + p * s.wide_hidden + j);
       }
-    multiply(View<T>{first, s.wide_hidden, 1}, w.middle, s.wide_hidden, second, s.wide_hidden, count, s.wide_hidden,
+    multiply(View<T>{first, s.wide_hidden}, w.middle, s.wide_hidden, second, s.wide_hidden, count, s.wide_hidden,
              s.hidden, false);
     for (int p = 0; p < count; ++p)
       for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
@@ -143,7 +143,7 @@ struct Block {
   }
 
   void outputs(const Shape<T>& s, const Weights<T>& w, int count, T* to) {
-    multiply(View<T>{second, s.wide_hidden, 1}, w.head, s.wide_outputs, out, s.wide_outputs, count, s.wide_outputs,
+    multiply(View<T>{second, s.wide_hidden}, w.head, s.wide_outputs, out, s.wide_outputs, count, s.wide_outputs,
              s.hidden, false);
     for (int p = 0; p < count; ++p)
       for (int j = 0; j < s.outputs; ++j)
@@ -180,19 +180,19 @@ void backward_block(const Shape<T>& s, const Weights<T>& w, Block<T>& b, int cou
   for (int p = 0; p < count; ++p)
     for (int j = 0; j < s.outputs; ++j)
       b.v_out[p * s.wide_outputs + j] = v_out[int64_t(p) * s.outputs + j] * w.scale[j];
-  multiply(View<T>{b.v_out, 1, s.wide_outputs}, b.second, s.wide_hidden, v.head, s.wide_hidden, s.outputs,
+  multiply(Transposed<T>{b.v_out, s.wide_outputs}, b.second, s.wide_hidden, v.head, s.wide_hidden, s.outputs,
            s.wide_hidden, count, true);
   add_rows(b.v_out, count, s.wide_outputs, v.head_bias);
 
-  multiply(View<T>{b.v_out, s.wide_outputs, 1}, w.head_rows, s.wide_hidden, b.v_second, s.wide_hidden, count,
+  multiply(View<T>{b.v_out, s.wide_outputs}, w.head_rows, s.wide_hidden, b.v_second, s.wide_hidden, count,
            s.wide_hidden, s.outputs, false);
   for (int64_t i = 0; i < count * s.wide_hidden; i += V::kCount)
     keep(V::load(b.second + i) > zero, V::load(b.v_second + i)).store(b.v_second + i);
-  multiply(View<T>{b.v_second, 1, s.wide_hidden}, b.first, s.wide_hidden, v.middle, s.wide_hidden, s.hidden,
+  multiply(Transposed<T>{b.v_second, s.wide_hidden}, b.first, s.wide_hidden, v.middle, s.wide_hidden, s.hidden,
            s.wide_hidden, count, true);
   add_rows(b.v_second, count, s.wide_hidden, v.middle_bias);
 
-  multiply(View<T>{b.v_second, s.wide_hidden, 1}, w.middle_rows, s.wide_hidden, b.v_first, s.wide_hidden, count,
+  multiply(View<T>{b.v_second, s.wide_hidden}, w.middle_rows, s.wide_hidden, b.v_first, s.wide_hidden, count,
            s.wide_hidden, s.hidden, false);
   for (int64_t j = 0; j < s.wide_hidden; j += V::kCount) {
     V v_condition = V::load(v.condition + j);
@@ -208,11 +208,11 @@ void backward_block(const Shape<T>& s, const Weights<T>& w, Block<T>& b, int cou
     v_condition.store(v.condition + j);
   }
   for (int half = 0; half < 2; ++half)
-    multiply(View<T>{b.v_code + half * s.wide_hidden, 1, 2 * s.wide_hidden}, b.features, s.wide_inputs,
+    multiply(Transposed<T>{b.v_code + half * s.wide_hidden, 2 * s.wide_hidden}, b.features, s.wide_inputs,
              v.spatial + half * s.hidden * s.wide_inputs, s.wide_inputs, s.hidden, s.wide_inputs, count, true);
   add_rows(b.v_code, count, 2 * s.wide_hidden, v.spatial_bias);
   for (int half = 0; half < 2; ++half)
-    multiply(View<T>{b.v_code + half * s.wide_hidden, 2 * s.wide_hidden, 1},
+    multiply(View<T>{b.v_code + half * s.wide_hidden, 2 * s.wide_hidden},
              w.spatial_rows + half * s.hidden * s.wide_inputs, s.wide_inputs, b.v_features, s.wide_inputs, count,
              s.wide_inputs, s.hidden, half == 1);
   for (int p = 0; p < count; ++p)

@@ -43,15 +43,15 @@ struct Layer {
     bias[to] = offset;
   }
   void forward(const T* in, int64_t in_stride, T* out, int64_t out_stride, int count) const {
-    multiply(View<T>{in, in_stride, 1}, weight, wide_out, out, out_stride, count, wide_out, inputs, bias, 0);
+    multiply(View<T>{in, in_stride}, weight, wide_out, out, out_stride, count, wide_out, inputs, bias, 0);
   }
   void backward(const T* v_out, int64_t v_stride, T* v_in, int64_t in_stride, int count) const {
-    multiply(View<T>{v_out, v_stride, 1}, rows, wide_in, v_in, in_stride, count, wide_in, outputs, false);
+    multiply(View<T>{v_out, v_stride}, rows, wide_in, v_in, in_stride, count, wide_in, outputs, false);
   }
   // Add to the gradients of the weights and of the bias.
   void add_gradient(const T* v_out, int64_t v_stride, const T* in, int64_t in_stride, int count, T* gradient) const {
     using V = Lanes<T>;
-    multiply(View<T>{v_out, 1, v_stride}, in, in_stride, gradient, wide_in, outputs, wide_in, count, true);
+    multiply(Transposed<T>{v_out, v_stride}, in, in_stride, gradient, wide_in, outputs, wide_in, count, true);
     T* sums = gradient + outputs * wide_in;
     for (int64_t j = 0; j < wide_out; j += V::kCount) {
       V total = V::load(sums + j);
@@ -188,9 +188,12 @@ struct Block {
     densities = memory.take(kSamples);
   }
 
-  void forward(const T* from, int count) {
+  // `next`: samples behind these whose features are fetched ahead.
+  void forward(const T* from, int count, int64_t next) {
     using V = Lanes<T>;
     const int inputs = net.first.inputs;
+    const char* ahead = reinterpret_cast<const char*>(from + int64_t(count) * inputs);
+    for (int64_t byte = 0; byte < next * inputs * int64_t(sizeof(T)); byte += 64) __builtin_prefetch(ahead + byte);
     const int64_t hidden = net.wide_hidden;
     const auto relu = [](V x) { return rectified(x); };
     const auto squash = [](V x) { return sigmoid(x); };
@@ -200,7 +203,7 @@ struct Block {
     map_rows(code + hidden, wide_code, count, wide_code - hidden, relu);
     net.gate.forward(code + hidden, wide_code, gates, wide_gates, count);
     map_rows(gates, wide_gates, count, wide_gates, squash);
-    multiply(View<T>{gates, wide_gates, 1}, net.condition.weight, hidden, code, wide_code, count, hidden,
+    multiply(View<T>{gates, wide_gates}, net.condition.weight, hidden, code, wide_code, count, hidden,
              net.condition.inputs, true);
     map_rows(code, wide_code, count, hidden, relu);
     net.density.forward(code, wide_code, out, wide_out, count);
@@ -240,7 +243,7 @@ struct Block {
     net.density.add_gradient(v_out, wide_out, code, wide_code, count, v.density);
     net.density.backward(v_out, wide_out, v_code, wide_code, count);
     keep_positive(code, v_code, wide_code, count, hidden);
-    multiply(View<T>{gates, 1, wide_gates}, v_code, wide_code, v.condition, hidden, number, hidden, count, true);
+    multiply(Transposed<T>{gates, wide_gates}, v_code, wide_code, v.condition, hidden, number, hidden, count, true);
     net.condition.backward(v_code, wide_code, v_gates, wide_gates, count);
     for (int p = 0; p < count; ++p)
       for (int g = 0; g < number; ++g) v_gates[p * wide_gates + g] += v_to_gates[p * number + g];
@@ -303,7 +306,7 @@ void radiance_mlp(int threads, const T* features, int64_t n, const RadianceSizes
     const int64_t end = (item + 1) * kItem < n ? (item + 1) * kItem : n;
     for (int64_t p = item * kItem; p < end; p += kSamples) {
       const int count = static_cast<int>(end - p < kSamples ? end - p : kSamples);
-      block.forward(features + p * sizes.inputs, count);
+      block.forward(features + p * sizes.inputs, count, end - p - count < kSamples ? end - p - count : kSamples);
       block.store(count, densities + p, colors + p * kColors, gates + p * sizes.gates);
     }
   });
@@ -327,7 +330,7 @@ void radiance_mlp_backward(int threads, const T* features, int64_t n, const Radi
     const int64_t end = (chunk + 1) * chunk_size < n ? (chunk + 1) * chunk_size : n;
     for (int64_t p = chunk * chunk_size; p < end; p += kSamples) {
       const int count = static_cast<int>(end - p < kSamples ? end - p : kSamples);
-      block.forward(features + p * sizes.inputs, count);
+      block.forward(features + p * sizes.inputs, count, end - p - count < kSamples ? end - p - count : kSamples);
       block.backward(count, v_densities + p, v_colors + p * kColors, v_gates + p * sizes.gates,
                      v_features + p * sizes.inputs, v);
     }
