@@ -50,7 +50,7 @@ class HeadMesh:
         number(self.level, "--level", 1e-3, 1e3)
         if find_spec("skimage") is None:
             raise AvatarError("--format mesh needs scikit-image,", why="which is not installed.",
-                              fix="Install it: pip install scikit-image")  # fmt: skip
+                              fix="Install it: pip install 'avatar-toolkit[mesh]'")  # fmt: skip
         model = source.avatar.model
         with torch.inference_mode():
             volume = model.volume(model.reference_motion(source.avatar.fps).to(model.device), 0)

@@ -181,9 +181,7 @@ class GaussianModel(Method):
                                     self.config.renderer)  # fmt: skip
         return image[..., 0] / alpha[..., 0].clamp_min(1e-6)
 
-    def finish(
-        self, motion: Motion, camera: Camera, before: Callable[[int], Tensor] | None = None
-    ) -> None:
+    def finish(self, motion: Motion, camera: Camera, before: Callable[[int], Tensor] | None = None) -> None:
         """Look back once training is over; see `Method.finish`.
 
         Args:

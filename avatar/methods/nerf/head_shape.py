@@ -1,4 +1,4 @@
-"""Where a head can be, in its own axes: near the face mesh in all its shapes, near hair and skull, and not in the neck."""
+"""Where a head can be, in its own axes: near the face mesh in all its shapes, near hair and skull, not in the neck."""
 
 from __future__ import annotations
 

@@ -19,12 +19,11 @@ from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.nerf import sampling
 from avatar.methods.nerf.config import NerfConfig, read_config
 from avatar.methods.nerf.head_shape import measure_head
-from avatar.methods.nerf.model import NerfModel, checkpoint_of
+from avatar.methods.nerf.model import BELOW, Filmed, NerfModel, checkpoint_of
 from avatar.methods.nerf.occupancy import Occupancy, OccupancyRefresh
 from avatar.methods.nerf.presets import PRESETS
 from avatar.methods.nerf.torso import TorsoCallback, make_torso
 from avatar.methods.options import TrainPreset
-from avatar.motion import Motion
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,8 +54,7 @@ class NerfAvatar(NerfModel):
         reference = int(train[(motion.head_rotation[train] - pose.head_rotation).norm(dim=-1).argmin()])
         head = measure_head(data, reference, torso.basis)
         frames = train[np.linspace(0, len(train) - 1, min(FILMED, len(train))).astype(int)]
-        with torch.no_grad():
-            filmed = torch.stack([torso.condition(motion, int(frame)) for frame in frames])
+        filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
         return cls(config, torso, Occupancy(head), make_encoding(config, head.box), filmed)
 
@@ -65,17 +63,15 @@ class NerfAvatar(NerfModel):
         path, tensors = checkpoint.path, checkpoint.tensors
         config = read_config(checkpoint.config.record("field"), tensors, checkpoint.renderer)
         require(config.encoding, path.parent)
-        below = "torso."
-        behind = {name[len(below) :]: value for name, value in tensors.items() if name.startswith(below)}
+        behind = {name[len(BELOW) :]: value for name, value in tensors.items() if name.startswith(BELOW)}
         behind["background"] = tensors["background"]
         torso = GaussianAvatar.from_checkpoint(
             replace(checkpoint, tensors=behind, config=checkpoint.config.record("torso"))
         )
         box = torch.tensor([[-1.0] * 3, [1.0] * 3])
-        none = torch.zeros(0, torso.condition_width)
-        model = cls(config, torso, Occupancy.empty(), make_encoding(config, box), none)
-        state = {name: value for name, value in model.state_dict().items() if name.startswith(below)}
-        load_state(model, {k: v for k, v in tensors.items() if not k.startswith(below)} | state, path)
+        model = cls(config, torso, Occupancy.empty(), make_encoding(config, box))
+        state = {name: value for name, value in model.state_dict().items() if name.startswith(BELOW)}
+        load_state(model, {k: v for k, v in tensors.items() if not k.startswith(BELOW)} | state, path)
         return model
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -13,22 +14,25 @@ from avatar.backends import marcher
 from avatar.errors import AvatarError
 from avatar.fields.radiance import RadianceField
 from avatar.geometry.cameras import Camera
-from avatar.geometry.se3 import axis_angle_to_matrix
-from avatar.methods.base import Method, ParamGroup, RenderOutput, Volume
+from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.coverage import measure_seen
 from avatar.methods.nerf.head_shape import neck_fade
-from avatar.methods.nerf.occupancy import Occupancy
+from avatar.methods.nerf.occupancy import SEEN, Occupancy
+from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
 from avatar.methods.nerf.torso import DRAWN
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, UPPER_CHANNELS
 from avatar.native import RaySamples, sample_rays
+from avatar.native.library import multiplies_bfloat16
 
 if TYPE_CHECKING:
+    from avatar.device import Precision
     from avatar.fields.radiance import Encoding
     from avatar.methods.gaussian.method import GaussianAvatar
 
+BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
 RAYS_AT_ONCE = 32_768  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
@@ -37,19 +41,17 @@ GROUPS = (LIP_CHANNELS, (*UPPER_CHANNELS, _GAZE, _GAZE + 1), (_POSE, _POSE + 1, 
 ALPHA, SPREAD = "head_alpha", "spread"  # names in `RenderOutput.aux`
 
 
-class Rays(NamedTuple):
-    """Rays in head axes.
+@dataclass(frozen=True)
+class Filmed:
+    """Some training frames, as the tracker saw them.
 
     Attributes:
-        origins, directions: [N, 3], the latter of length 1.
-        slope: [N] part of a direction along the camera's axis.
-        middle: [] distance from the camera to the head's origin, centimetres.
+        motion: Their motion.
+        camera: What filmed them.
     """
 
-    origins: Tensor
-    directions: Tensor
-    slope: Tensor
-    middle: Tensor
+    motion: Motion
+    camera: Camera
 
 
 class Drawn(NamedTuple):
@@ -77,25 +79,26 @@ class NerfModel(Method):
         field: The head.
         occupancy: Where there is something of it.
         torso: All else of the person.
-        filmed: [K, condition] conditions of training frames; training only.
+        filmed: Training frames that the occupancy grid is refreshed with; None in a model that is only drawn.
     """
 
     Config = NerfConfig
     parts: ClassVar[frozenset[str]] = frozenset({"head", "person"})
     config: NerfConfig
-    filmed: Tensor
 
     def __init__(
-        self, config: NerfConfig, torso: GaussianAvatar, occupancy: Occupancy, encoding: Encoding, filmed: Tensor
-    ) -> None:
+        self, config: NerfConfig, torso: GaussianAvatar, occupancy: Occupancy, encoding: Encoding,
+        filmed: Filmed | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(config, torso.background)
         self.torso = torso
         self.occupancy = occupancy
         self.field = RadianceField(encoding, GROUPS, config.hidden, config.geometry)
-        self.register_buffer("filmed", filmed, persistent=False)
+        self.filmed = filmed
         self.march = marcher(config.marcher)
         self.drawn = 0  # times that rays were drawn in training: what their jitter follows from
         self.per_ray = float(config.max_samples) / 2  # samples, a running mean
+        self.bfloat16 = False  # of the networks, in playback only
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -132,16 +135,18 @@ class NerfModel(Method):
         return self.torso.stats()
 
     def train_state(self) -> dict[str, Tensor]:
-        whole = {f"torso.{name}": value for name, value in self.torso.train_state().items()}
+        whole = {f"{BELOW}{name}": value for name, value in self.torso.train_state().items()}
         pace = torch.tensor([self.drawn, self.per_ray], dtype=torch.float64)
-        return dict(self.state_dict()) | whole | {"pace": pace}
+        state = dict(self.state_dict()) | whole | {"pace": pace}
+        del state[f"{BELOW}background"]  # is the model's own
+        return state
 
     def load_train_state(self, tensors: dict[str, Tensor]) -> None:
-        below = "torso."
-        self.torso.load_train_state({k[len(below) :]: v for k, v in tensors.items() if k.startswith(below)})
-        own = {k: v for k, v in tensors.items() if not k.startswith(below) and k != "pace"}
+        behind = {k[len(BELOW) :]: v for k, v in tensors.items() if k.startswith(BELOW)}
+        self.torso.load_train_state(behind | {"background": tensors["background"]})
+        own = {k: v for k, v in tensors.items() if not k.startswith(BELOW) and k != "pace"}
         missing, unknown = self.load_state_dict(own, strict=False)
-        if unknown or any(not name.startswith(below) for name in missing):
+        if unknown or any(not name.startswith(BELOW) for name in missing):
             raise KeyError(*unknown, *missing)
         drawn, self.per_ray = tensors["pace"].tolist()
         self.drawn = int(drawn)
@@ -160,9 +165,7 @@ class NerfModel(Method):
             return RenderOutput(rgb, alpha)
         if part is None and background is None:
             background = self.background_at(camera)
-        behind = self.torso(
-            motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part
-        )
+        behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
         through = 1 - alpha
         depth = None
         if with_depth and behind.depth is not None:
@@ -175,7 +178,7 @@ class NerfModel(Method):
         self, motion: Motion, index: int, camera: Camera, pixels: Tensor, *, noise: Tensor | None = None,
         background: Tensor | None = None,
     ) -> RenderOutput:  # fmt: skip
-        head = self._draw_head(self._rays(motion, index, camera, pixels), self._condition(motion, index, noise))
+        head = self._draw_head(head_rays(motion, index, camera, pixels), self._condition(motion, index, noise))
         with torch.no_grad():  # parts of frames train it
             behind = self.torso(motion, index, camera, noise=noise, part="person")
         x, y = pixels.unbind(-1)
@@ -202,9 +205,30 @@ class NerfModel(Method):
         return known / total.clamp_min(1e-6)
 
     def finish(self, motion: Motion, camera: Camera) -> None:
-        with torch.no_grad():
-            self.occupancy.seen = measure_seen(self, motion, camera)
-        self.torso.finish(motion, camera, lambda index: 1 - self._head_image(motion, index, camera).alpha)
+        self.occupancy.seen = measure_seen(self, motion, camera)
+
+        @torch.no_grad()
+        def before(index: int) -> Tensor:
+            return 1 - self._head_image(motion, index, camera).alpha
+
+        self.torso.finish(motion, camera, before)
+
+    def playback(self, precision: Precision = "auto") -> Playback:
+        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
+        behind = self.torso.playback(precision)
+        gains = self.device.type == "cpu" and multiplies_bfloat16()
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and gains)
+
+        @torch.inference_mode()
+        def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+            image = behind(camera, motion, index, background)
+            (x0, y0, x1, y1), (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            part = image[y0:y1, x0:x1]
+            mixed = 255 * rgb + (1 - alpha) * part.float()
+            part.copy_(mixed.add_(0.5).clamp_(0, 255).to(torch.uint8))
+            return image
+
+        return draw
 
     def volume(self, motion: Motion, index: int) -> Volume:
         conditions = self._condition(motion, index, None)
@@ -228,14 +252,6 @@ class NerfModel(Method):
     def _condition(self, motion: Motion, index: int, noise: Tensor | None) -> Tensor:
         return self.field.under(self.torso.condition(motion, index, noise))
 
-    def _rays(self, motion: Motion, index: int, camera: Camera, pixels: Tensor) -> Rays:
-        """Rays through pixels [N, 2], in head axes; gradients reach the head's pose."""
-        origin, directions = camera.rays(pixels)
-        turn, place = axis_angle_to_matrix(motion.head_rotation[index]), motion.head_translation[index]
-        length = directions.norm(dim=-1)
-        origins = ((origin - place) @ turn).expand(len(pixels), 3)
-        return Rays(origins, directions @ turn / length[:, None], 1 / length, (place - origin).norm().detach())
-
     def _samples(self, rays: Rays, conditions: Tensor) -> tuple[RaySamples, Tensor, Tensor]:
         """Samples of rays, their densities [S] and colors [S, 3]."""
         config, grid = self.config, self.occupancy
@@ -249,7 +265,8 @@ class NerfModel(Method):
         )
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
-        densities, colors, _ = self.field(samples.positions, conditions)
+        half = self.bfloat16 and not torch.is_grad_enabled()
+        densities, colors, _ = self.field(samples.positions, conditions, bfloat16=half)
         return samples, densities * neck_fade(samples.positions, grid.neck), colors
 
     def _draw_head(self, rays: Rays, conditions: Tensor) -> Drawn:
@@ -267,80 +284,55 @@ class NerfModel(Method):
     def _draw_seen(self, rays: Rays, conditions: Tensor) -> Drawn:
         """How well training frames showed what is on rays: in each of the colors."""
         samples, densities, colors = self._samples(rays, conditions)
-        known = self.occupancy.seen.view(-1)[self.occupancy.cells_of_seen(samples.positions)].float() / 255
+        known = self.occupancy.seen.view(-1)[self.occupancy.cells(samples.positions, SEEN)].float() / 255
         values = known[:, None].expand_as(colors).contiguous()
         image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
         return Drawn(image, alpha, depth * rays.slope, torch.zeros_like(alpha))
 
-    def shares(self, motion: Motion, index: int, camera: Camera) -> Iterator[tuple[Tensor, Tensor]]:
-        """Share [S] of an image, in pixels, that each sample has, and the cell [S] of `Occupancy.seen` that it is in.
+    @torch.no_grad()
+    def shares(self, motion: Motion, index: int, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of pixels [N, 2] that each sample on their rays has: places [S, 3] in head axes, and shares [S].
 
-        Args:
-            motion, index, camera: As for :meth:`forward`.
+        It is the derivative of the image's sum by the sample's color.
         """
-        pixels = self._pixels(self._reach(motion, index, camera), camera)
-        conditions = self._condition(motion, index, None)
-        for part in pixels.split(RAYS_AT_ONCE):
-            samples, densities, colors = self._samples(self._rays(motion, index, camera, part), conditions)
-            with torch.enable_grad():
-                values = torch.ones_like(colors[:, :1]).requires_grad_()
-                image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
-                (weights,) = torch.autograd.grad(image.sum(), values)
-            yield self.occupancy.cells_of_seen(samples.positions), weights[:, 0]
+        rays = head_rays(motion, index, camera, pixels)
+        samples, densities, colors = self._samples(rays, self._condition(motion, index, None))
+        with torch.enable_grad():
+            values = torch.ones_like(colors[:, :1]).requires_grad_()
+            image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+            (shares,) = torch.autograd.grad(image.sum(), values)
+        return samples.positions, shares[:, 0]
+
+    def _head_part(
+        self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
+        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+    ) -> tuple[Box, list[Tensor]]:  # fmt: skip
+        """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C]."""
+        draw = draw or self._draw_head
+        x0, y0, x1, y1 = box = shown_in(self.occupancy.corners, motion, index, camera)
+        pixels = pixels_in(box, camera)
+        conditions = self._condition(motion, index, noise)
+        step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
+        parts = [draw(head_rays(motion, index, camera, part), conditions) for part in pixels.split(step)]
+        columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
+        return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
 
     def _head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
         draw: Callable[[Rays, Tensor], Drawn] | None = None,
     ) -> RenderOutput:  # fmt: skip
         """The head alone; ``aux`` holds depth and spread."""
-        draw = draw or self._draw_head
-        height, width = camera.height, camera.width
-        x0, y0, x1, y1 = box = self._reach(motion, index, camera)
-        pixels = self._pixels(box, camera)
-        conditions = self._condition(motion, index, noise)
-        step = len(pixels) if torch.is_grad_enabled() else RAYS_AT_ONCE
-        parts = [
-            draw(self._rays(motion, index, camera, part), conditions)
-            for part in (pixels.split(step) if len(pixels) else [pixels])
-        ]
-        around = (0, 0, x0, width - x1, y0, height - y1)
-        rgb, alpha, depth, spread = (
-            torch.nn.functional.pad(torch.cat(values).view(y1 - y0, x1 - x0, channels), around)
-            for channels, values in zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
-        )
+        (x0, y0, x1, y1), parts = self._head_part(motion, index, camera, noise, draw)
+        around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
+        rgb, alpha, depth, spread = (torch.nn.functional.pad(part, around) for part in parts)
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
-
-    def _pixels(self, box: Box, camera: Camera) -> Tensor:
-        """Pixels [N, 2] of a part of an image."""
-        x0, y0, x1, y1 = box
-        device = camera.viewmat.device
-        y, x = torch.meshgrid(torch.arange(y0, y1, device=device), torch.arange(x0, x1, device=device), indexing="ij")
-        return torch.stack([x, y], -1).view(-1, 2)
-
-    def _reach(self, motion: Motion, index: int, camera: Camera) -> Box:
-        """The part of an image that the head's box can show in."""
-        whole = (0, 0, camera.width, camera.height)
-        with torch.no_grad():
-            ends = torch.tensor(self.occupancy.corners)
-            corners = torch.stack(torch.meshgrid(*ends.unbind(1), indexing="ij"), -1).view(-1, 3)
-            turn = axis_angle_to_matrix(motion.head_rotation[index]).cpu()
-            world = corners @ turn.T + motion.head_translation[index].cpu()
-            viewmat = camera.viewmat.cpu()
-            local = world @ viewmat[:3, :3].T + viewmat[:3, 3]
-            if float(local[:, 2].min()) < 1.0 or not bool(torch.isfinite(local).all()):
-                return whole
-            pixels = local[:, :2] / local[:, 2:] * camera.focal + torch.tensor([camera.cx, camera.cy])
-            low, high = pixels.amin(0).floor().tolist(), pixels.amax(0).ceil().tolist()
-        x0, y0 = (int(min(max(v, 0), n)) for v, n in zip(low, whole[2:], strict=True))
-        x1, y1 = (int(min(max(v, a), n)) for v, a, n in zip(high, (x0, y0), whole[2:], strict=True))
-        return x0, y0, x1, y1
 
 
 def checkpoint_of(model: NerfModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and options of a model file; see `Method.checkpoint`."""
     torso, shape = model.torso.checkpoint()
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("torso.")}
-    state |= {f"torso.{name}": value for name, value in torso.items() if name != "background"}
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(BELOW)}
+    state |= {f"{BELOW}{name}": value for name, value in torso.items() if name != "background"}
     if "field.encoding.table" in state:  # other encodings keep theirs as it is
         state["field.encoding.table"] = state["field.encoding.table"].half()
     return state, {"field": model.config.shape(), "torso": shape}

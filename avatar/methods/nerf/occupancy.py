@@ -6,6 +6,7 @@ under the conditions of random training frames, so what only some frames show, s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from avatar.methods.base import TrainCallback, TrainState
 from avatar.methods.nerf.head_shape import CELLS, HeadShape, cell_centres
+from avatar.methods.nerf.rays import shown_in
 from avatar.native import pack_occupancy
 
 if TYPE_CHECKING:
@@ -23,8 +25,12 @@ SEEN = 32  # cells along each axis of what training frames showed
 EVERY = 16  # steps between two refreshes
 SHARE = 8  # a refresh looks at one of so many cells
 DECAY = 0.95
+FORGET = 0.97  # a cell that no frame shows is left out after some 150 looks
+HIDDEN = 0.01  # share of a pixel below which a cell is not shown
+LOOKS = 1024  # rays of a frame that are looked along
 EMPTY = 0.1  # density per centimetre below which a cell is left out
 DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
+TRAINING = ("density", "shown", "hull")  # tensors that only training needs
 CONDITIONS = 4  # of training frames, in a refresh
 
 
@@ -35,8 +41,9 @@ class Occupancy(nn.Module):
         box: [2, 3] corners, head axes, centimetres.
         neck: [2] the plane below which the head ends; see `HeadShape`.
         bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
-        seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known once training is over.
+        seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known after training.
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
+        shown: [Z, Y, X] decaying maximum of a cell's share of a pixel; training only.
         hull: bool [Z, Y, X] cells that may ever be sampled; training only.
     """
 
@@ -45,6 +52,7 @@ class Occupancy(nn.Module):
     bits: Tensor
     seen: Tensor
     density: Tensor
+    shown: Tensor
     hull: Tensor
 
     def __init__(self, head: HeadShape) -> None:
@@ -55,6 +63,7 @@ class Occupancy(nn.Module):
         self.register_buffer("seen", torch.full((SEEN,) * 3, 255, dtype=torch.uint8))
         self.register_buffer("density", head.first.float() * DENSE, persistent=False)
         self.register_buffer("hull", head.hull, persistent=False)
+        self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
         self._corners: list[list[float]] | None = None
 
     @staticmethod
@@ -72,17 +81,17 @@ class Occupancy(nn.Module):
 
     def holds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """1 for points [N, 3] in cells that are sampled, else 0; head axes."""
-        at = self._cells(points, CELLS)
+        at = self._places(points, CELLS)
         inside = ((at >= 0) & (at < CELLS)).all(-1)
         x, y, z = at.clamp(0, CELLS - 1).unbind(-1)
         return (inside & (self.bits[z, y, x >> 3].long() >> (x & 7) & 1).bool()).float()
 
-    def cells_of_seen(self, points: Float[Tensor, "N 3"]) -> Tensor:
-        """Indices [N] into the cells of ``seen``, flat, that points [N, 3] in head axes are in or next to."""
-        x, y, z = self._cells(points, SEEN).clamp(0, SEEN - 1).unbind(-1)
-        return (z * SEEN + y) * SEEN + x
+    def cells(self, points: Float[Tensor, "N 3"], count: int = CELLS) -> Tensor:
+        """Flat indices [N] of the cells, ``count`` along each axis, that points [N, 3] in head axes are in."""
+        x, y, z = self._places(points, count).clamp(0, count - 1).unbind(-1)
+        return (z * count + y) * count + x
 
-    def _cells(self, points: Tensor, count: int) -> Tensor:
+    def _places(self, points: Tensor, count: int) -> Tensor:
         return ((points - self.box[0]) / (self.box[1] - self.box[0]) * count).floor().long()
 
     def candidates(self) -> Tensor:
@@ -91,10 +100,23 @@ class Occupancy(nn.Module):
         return ((near | (self.density > EMPTY)) & self.hull).view(-1).nonzero()[:, 0]
 
     def update(self, cells: Tensor, density: Float[Tensor, " N"]) -> None:
-        """Enter the density that was found in cells, and mark what holds something."""
+        """Enter the density [N] that was found in cells [N], and mark what holds something."""
         flat = self.density.view(-1)
         flat[cells] = torch.maximum(flat[cells] * DECAY, density)
-        self.bits = pack_occupancy((self.density > EMPTY) & self.hull)
+        self._mark()
+
+    def look(self, points: Float[Tensor, "N 3"], shares: Float[Tensor, " N"]) -> None:
+        """Enter the shares [N] that points [N, 3] in head axes have of a pixel, and leave out what no frame shows.
+
+        What lies behind a surface is never learnt, so its density would stay, and cost most of the samples.
+        """
+        self.shown *= FORGET
+        self.shown.view(-1).scatter_reduce_(0, self.cells(points), shares, "amax")
+        self._mark()
+
+    def _mark(self) -> None:
+        near = nn.functional.max_pool3d(self.shown[None], 3, 1, 1)[0] > HIDDEN
+        self.bits = pack_occupancy((self.density > EMPTY) & self.hull & near)
 
     def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Points in cells, head axes; ``jitter`` [N, 3] is from -0.5 to 0.5."""
@@ -113,6 +135,10 @@ class OccupancyRefresh(TrainCallback):
 
     def __init__(self, model: NerfModel) -> None:
         self.model = model
+        assert model.filmed is not None, "a model that is trained further was made of a person"
+        self.filmed = replace(
+            model.filmed, motion=model.filmed.motion.to(model.device), camera=model.filmed.camera.to(model.device)
+        )
 
     def due(self, step: int, steps: int) -> bool:
         return step > 0 and step % EVERY == 0
@@ -125,18 +151,33 @@ class OccupancyRefresh(TrainCallback):
         cells = cells[torch.randperm(len(cells), generator=generator)[: -(-len(cells) // SHARE)].to(cells.device)]
         jitter = (torch.rand(len(cells), 3, generator=generator) - 0.5).to(grid.box.device)
         points = grid.places(cells, jitter)
-        known = self.model.filmed
-        chosen = torch.randint(len(known), (CONDITIONS,), generator=generator).tolist()
-        parts = points.chunk(CONDITIONS)
+        chosen = torch.randint(len(self.filmed.motion), (CONDITIONS,), generator=generator).tolist()
         found = [
-            self.model.density(part, known[frame]) for part, frame in zip(parts, chosen[: len(parts)], strict=True)
+            self.model.density(part, self.model.torso.condition(self.filmed.motion, frame))
+            for part, frame in zip(points.chunk(CONDITIONS), chosen, strict=False)
         ]
         grid.update(cells, torch.cat(found))
+        self._look(chosen[0], generator)
+
+    def _look(self, frame: int, generator: torch.Generator) -> None:
+        """See what rays of a frame show."""
+        motion, camera = self.filmed.motion, self.filmed.camera
+        x0, y0, x1, y1 = shown_in(self.model.occupancy.corners, motion, frame, camera)
+        if x0 == x1 or y0 == y1:
+            return
+        draw = torch.rand(LOOKS, 2, generator=generator) * torch.tensor([x1 - x0, y1 - y0])
+        pixels = (draw.long() + torch.tensor([x0, y0])).to(self.model.device)
+        training = self.model.training
+        self.model.training = False  # these rays are not the training's
+        points, shares = self.model.shares(motion, frame, camera, pixels)
+        self.model.training = training
+        self.model.occupancy.look(points, shares)
 
     def state(self) -> dict[str, Tensor]:
         grid = self.model.occupancy
-        return {"density": grid.density, "hull": grid.hull}
+        return {name: getattr(grid, name) for name in TRAINING}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         grid = self.model.occupancy
-        grid.density, grid.hull = (tensors[name].to(grid.box.device, copy=True) for name in ("density", "hull"))
+        for name in TRAINING:
+            setattr(grid, name, tensors[name].to(grid.box.device, copy=True))
