@@ -1303,6 +1303,14 @@ HOSTILE = (
 
 FIELD = (
     Mutation(
+        "one method goes on with the run of another",
+        "avatar/train/run.py",
+        "if earlier not in (None, config.method):",
+        "if False:",
+        ("tests/unit/test_nerf.py::test_a_run_of_one_method_is_never_read_by_the_other",),
+        "After minutes of preparing, the user hears of some settings that differ.",
+    ),
+    Mutation(
         "haze may take the background's color",
         "avatar/methods/nerf/sampling.py",
         "return _random_background(_rays(frame, rng, rays), rng, random_background)",

@@ -366,7 +366,8 @@ def test_a_run_of_one_method_is_never_read_by_the_other(person, run, capsys):
     before = (run / "model.safetensors").read_bytes()
     again = ["train", str(person), "--out", str(run), "--resume", "--device", "cpu", "--method", "gaussian"]
     assert main(again) == 2
-    assert "was trained with other settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is a run of the method nerf, not gaussian" in said and "--method nerf" in said
     assert (run / "model.safetensors").read_bytes() == before
 
 

@@ -12,18 +12,22 @@ from torch import Tensor
 
 from avatar.backends import require
 from avatar.fields.triplane import TriplaneHash
+from avatar.geometry.cameras import Camera
 from avatar.io.arrays import load_state
 from avatar.methods.base import Checkpoint, TrainCallback
 from avatar.methods.batch import Batch
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.nerf import sampling
 from avatar.methods.nerf.config import NerfConfig, read_config
+from avatar.methods.nerf.coverage import measure_seen
 from avatar.methods.nerf.head_shape import measure_head
 from avatar.methods.nerf.model import BELOW, Filmed, NerfModel, checkpoint_of
-from avatar.methods.nerf.occupancy import Occupancy, OccupancyRefresh
+from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.presets import PRESETS
+from avatar.methods.nerf.refresh import OccupancyRefresh
 from avatar.methods.nerf.torso import TorsoCallback, make_torso
 from avatar.methods.options import TrainPreset
+from avatar.motion import Motion
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -88,6 +92,15 @@ class NerfAvatar(NerfModel):
 
     def callbacks(self) -> list[TrainCallback]:
         return [OccupancyRefresh(self), *(TorsoCallback(inner) for inner in self.torso.callbacks())]
+
+    def finish(self, motion: Motion, camera: Camera) -> None:
+        self.occupancy.seen = measure_seen(self, motion, camera)
+
+        @torch.no_grad()
+        def before(index: int) -> Tensor:
+            return 1 - self.head_image(motion, index, camera).alpha
+
+        self.torso.finish(motion, camera, before)
 
 
 def make_encoding(config: NerfConfig, box: Tensor) -> Encoding:

@@ -17,7 +17,6 @@ from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
-from avatar.methods.nerf.coverage import measure_seen
 from avatar.methods.nerf.head_shape import neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
 from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
@@ -159,7 +158,7 @@ class NerfModel(Method):
     ) -> RenderOutput:  # fmt: skip
         if part is not None and part not in self.parts:
             raise AvatarError(f"There is no part {part!r}.", fix=f"Known are {', '.join(sorted(self.parts))}.")
-        head = self._head_image(motion, index, camera, noise)
+        head = self.head_image(motion, index, camera, noise)
         rgb, alpha = head.rgb, head.alpha
         if part == "head":
             return RenderOutput(rgb, alpha)
@@ -197,21 +196,12 @@ class NerfModel(Method):
         return found * neck_fade(points, self.occupancy.neck)
 
     def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
-        head = self._head_image(motion, index, camera, draw=self._draw_seen)
+        head = self.head_image(motion, index, camera, draw=self._draw_seen)
         behind = self.torso(motion, index, camera, part="person").alpha[..., 0]
         through = 1 - head.alpha[..., 0]
         total = head.alpha[..., 0] + through * behind
         known = head.rgb[..., 0] + through * behind * self.torso.seen(motion, index, camera)
         return known / total.clamp_min(1e-6)
-
-    def finish(self, motion: Motion, camera: Camera) -> None:
-        self.occupancy.seen = measure_seen(self, motion, camera)
-
-        @torch.no_grad()
-        def before(index: int) -> Tensor:
-            return 1 - self._head_image(motion, index, camera).alpha
-
-        self.torso.finish(motion, camera, before)
 
     def playback(self, precision: Precision = "auto") -> Playback:
         """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
@@ -317,7 +307,7 @@ class NerfModel(Method):
         columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
         return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
 
-    def _head_image(
+    def head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
         draw: Callable[[Rays, Tensor], Drawn] | None = None,
     ) -> RenderOutput:  # fmt: skip

@@ -6,32 +6,20 @@ under the conditions of random training frames, so what only some frames show, s
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from avatar.methods.base import TrainCallback, TrainState
 from avatar.methods.nerf.head_shape import CELLS, HeadShape, cell_centres
-from avatar.methods.nerf.rays import shown_in
 from avatar.native import pack_occupancy
 
-if TYPE_CHECKING:
-    from avatar.methods.nerf.model import NerfModel
-
 SEEN = 32  # cells along each axis of what training frames showed
-EVERY = 16  # steps between two refreshes
-SHARE = 8  # a refresh looks at one of so many cells
 DECAY = 0.95
 FORGET = 0.97  # a cell that no frame shows is left out after some 150 looks
 HIDDEN = 0.01  # share of a pixel below which a cell is not shown
-LOOKS = 1024  # rays of a frame that are looked along
 EMPTY = 0.1  # density per centimetre below which a cell is left out
 DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
 TRAINING = ("density", "shown", "hull")  # tensors that only training needs
-CONDITIONS = 4  # of training frames, in a refresh
 
 
 class Occupancy(nn.Module):
@@ -126,58 +114,3 @@ class Occupancy(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
         self._corners = None
-
-
-class OccupancyRefresh(TrainCallback):
-    """Keeps the occupancy grid of a model up to date."""
-
-    name = "occupancy"
-
-    def __init__(self, model: NerfModel) -> None:
-        self.model = model
-        assert model.filmed is not None, "a model that is trained further was made of a person"
-        self.filmed = replace(
-            model.filmed, motion=model.filmed.motion.to(model.device), camera=model.filmed.camera.to(model.device)
-        )
-
-    def due(self, step: int, steps: int) -> bool:
-        return step > 0 and step % EVERY == 0
-
-    @torch.no_grad()
-    def after_step(self, state: TrainState) -> None:
-        grid = self.model.occupancy
-        generator = torch.Generator().manual_seed(state.seed * 1_000_003 + state.step)
-        cells = grid.candidates()
-        cells = cells[torch.randperm(len(cells), generator=generator)[: -(-len(cells) // SHARE)].to(cells.device)]
-        jitter = (torch.rand(len(cells), 3, generator=generator) - 0.5).to(grid.box.device)
-        points = grid.places(cells, jitter)
-        chosen = torch.randint(len(self.filmed.motion), (CONDITIONS,), generator=generator).tolist()
-        found = [
-            self.model.density(part, self.model.torso.condition(self.filmed.motion, frame))
-            for part, frame in zip(points.chunk(CONDITIONS), chosen, strict=False)
-        ]
-        grid.update(cells, torch.cat(found))
-        self._look(chosen[0], generator)
-
-    def _look(self, frame: int, generator: torch.Generator) -> None:
-        """See what rays of a frame show."""
-        motion, camera = self.filmed.motion, self.filmed.camera
-        x0, y0, x1, y1 = shown_in(self.model.occupancy.corners, motion, frame, camera)
-        if x0 == x1 or y0 == y1:
-            return
-        draw = torch.rand(LOOKS, 2, generator=generator) * torch.tensor([x1 - x0, y1 - y0])
-        pixels = (draw.long() + torch.tensor([x0, y0])).to(self.model.device)
-        training = self.model.training
-        self.model.training = False  # these rays are not the training's
-        points, shares = self.model.shares(motion, frame, camera, pixels)
-        self.model.training = training
-        self.model.occupancy.look(points, shares)
-
-    def state(self) -> dict[str, Tensor]:
-        grid = self.model.occupancy
-        return {name: getattr(grid, name) for name in TRAINING}
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        grid = self.model.occupancy
-        for name in TRAINING:
-            setattr(grid, name, tensors[name].to(grid.box.device, copy=True))
