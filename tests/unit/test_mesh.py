@@ -1,4 +1,4 @@
-"""`avatar export --format mesh`: the surface of a density, its colors, the file, and who has none."""
+"""The surface of a density and its colors. The file and its refusals are in `test_nerf`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.export import mesh
 from avatar.methods.base import Volume
-from tests.nerf import nerf_config
-from tests.person import make_person, small_config, train
 
 pytest.importorskip("skimage")
 BOX = torch.tensor([[-6.0, -5.0, -7.0], [6.0, 7.0, 5.0]])
@@ -56,25 +53,3 @@ def test_no_density_is_no_mesh():
 
     with pytest.raises(AvatarError, match="as dense as --level 5"):
         mesh.head_surface(Volume(BOX, nothing), 16, 5.0)
-
-
-def test_a_run_of_a_field_is_written_and_one_of_gaussians_refused(tmp_path, capsys, monkeypatch):
-    person = make_person(tmp_path / "person", frames=16)
-    field, gaussian, out = tmp_path / "field", tmp_path / "gaussian", tmp_path / "head.ply"
-    train(nerf_config(person, field, 2))
-    train(small_config(person, gaussian, 2))
-    for run in (field, gaussian):
-        (run / "training.json").write_text("{}")
-    export = ["export", str(field), "--format", "mesh", "--out", str(out), "--device", "cpu"]
-    assert main([*export, "--resolution", "24", "--level", "0.5"]) == 0
-    header, _, body = out.read_bytes().partition(b"end_header\n")
-    vertices, faces = (int(line.split()[-1]) for line in header.decode().splitlines() if line.startswith("element"))
-    assert vertices > 100 and faces > 100 and len(body) == 15 * vertices + 13 * faces
-    rows = np.frombuffer(body[: 15 * vertices], [("place", "<f4", 3), ("color", "u1", 3)])
-    assert np.abs(rows["place"]).max() < 30  # centimetres
-    capsys.readouterr()
-    assert main(["export", str(gaussian), "--format", "mesh", "--out", str(tmp_path / "x.ply"), "--device", "cpu"]) == 2
-    assert "gaussian has no density" in capsys.readouterr().err
-    monkeypatch.setattr(mesh, "find_spec", lambda name: None)
-    assert main(export) == 2
-    assert "needs scikit-image" in capsys.readouterr().err

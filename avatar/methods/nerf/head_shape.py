@@ -35,13 +35,13 @@ class HeadShape:
         box: [2, 3] its corners, head axes, centimetres.
         first: bool [Z, Y, X] cells that the field begins in.
         hull: bool [Z, Y, X] cells that it may ever reach.
-        neck: [2] height, at depth 0, of the plane through chin and earlobes, and its slope over depth.
+        neck: [3] where it ends; see `neck_plane`.
     """
 
     box: Float[Tensor, "2 3"]
     first: Bool[Tensor, "Z Y X"]
     hull: Bool[Tensor, "Z Y X"]
-    neck: Float[Tensor, 2]
+    neck: Float[Tensor, 3]
 
 
 def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadShape:
@@ -56,37 +56,41 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
     face = _face_points(data, basis)
     hair = _hair_points(fit_bust(data, frame).head, data.shape)
     surface = np.concatenate([face, hair])
-    surface = surface[_below(surface, neck) < _FADE]
+    surface = surface[_in_head(surface, neck)]
     low, high = surface.min(0) - NEAR - _MARGIN, surface.max(0) + NEAR + _MARGIN
     centres = cell_centres(torch.from_numpy(np.stack([low, high])).float()).numpy()
     away = np.asarray(KDTree(surface).query(centres, distance_upper_bound=FAR)[0])
-    allowed = (_below(centres, neck) < _FADE) & (centres[:, 2] < high[2] - _MARGIN)
+    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN)
     cavity = _in_cavity(centres, data.shape)
     grid = (CELLS,) * 3
     return HeadShape(
         torch.from_numpy(np.stack([low, high])).float(),
         torch.from_numpy(((away < NEAR) | cavity) & allowed).view(grid),
         torch.from_numpy(((away < FAR) | cavity) & allowed).view(grid),
-        torch.tensor(neck, dtype=torch.float32),
+        neck,
     )
 
 
-def neck_plane(shape: np.ndarray) -> tuple[float, float]:
-    """The plane through the chin and the earlobes of a neutral face [478, 3]: its height at depth 0, and its slope."""
+def neck_plane(shape: np.ndarray) -> Float[Tensor, 3]:
+    """Where the neck begins, below the chin and the earlobes of a neutral face [478, 3].
+
+    Returns:
+        [3] height at the chin, the chin's depth, and the slope of the height over the depth behind it; head axes,
+        centimetres.
+    """
     chin = shape[152]
     depth, height = _EARLOBE
     low = float(chin[1]) + _BELOW_CHIN
-    slope = (height - low) / (depth - float(chin[2]))
-    return low - slope * float(chin[2]), slope
+    return torch.tensor([low, float(chin[2]), (height - low) / (depth - float(chin[2]))])
 
 
-def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, 2]) -> Float[Tensor, " N"]:
-    """How far points lie below the plane of :func:`neck_plane`, along the height, centimetres."""
-    return points[:, 1] - neck[0] - neck[1] * points[:, 2]
+def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+    """How far points lie below where the neck begins, along the height, centimetres; ``neck`` as from `neck_plane`."""
+    return points[:, 1] - neck[0] - neck[2] * (points[:, 2] - neck[1]).clamp(min=0)
 
 
-def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, 2]) -> Float[Tensor, " N"]:
-    """Share of the head in points: 1 above the plane, 0 from `_FADE` below it on, where the neck moves on its own."""
+def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+    """Share of the head in points: 1 above the neck, 0 from `_FADE` on, where the neck moves on its own."""
     t = (below_neck(points, neck) / _FADE).clamp(0, 1)
     return 1 - t * t * (3 - 2 * t)
 
@@ -98,8 +102,9 @@ def cell_centres(box: Float[Tensor, "2 3"]) -> Float[Tensor, "N 3"]:
     return box[0] + torch.stack([x, y, z], -1).view(-1, 3) * (box[1] - box[0])
 
 
-def _below(points: np.ndarray, neck: tuple[float, float]) -> np.ndarray:
-    return points[:, 1] - neck[0] - neck[1] * points[:, 2]
+def _in_head(points: np.ndarray, neck: Tensor) -> np.ndarray:
+    """Whether points lie above where the field has faded out."""
+    return (below_neck(torch.from_numpy(points).float(), neck) < _FADE).numpy()
 
 
 def _face_points(data: PersonDataset, basis: LandmarkBasis) -> np.ndarray:

@@ -27,7 +27,7 @@ class Occupancy(nn.Module):
 
     Attributes:
         box: [2, 3] corners, head axes, centimetres.
-        neck: [2] the plane below which the head ends; see `HeadShape`.
+        neck: [3] where the head ends; see `avatar.methods.nerf.head_shape.neck_plane`.
         bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
         seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known after training.
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
@@ -58,7 +58,7 @@ class Occupancy(nn.Module):
     def empty() -> Occupancy:
         """One of the right shapes, to load a checkpoint into."""
         none = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
-        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, torch.zeros(2)))
+        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, torch.zeros(3)))
 
     @property
     def corners(self) -> list[list[float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from avatar.data.person import PersonInfo
@@ -41,7 +40,7 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
         whole = GaussianAvatar.from_person(data, shape, seed)
     else:
         whole = _of_run(config.torso, data, config)
-    g, neck = whole.gaussians, torch.tensor(neck_plane(data.shape))
+    g, neck = whole.gaussians, neck_plane(data.shape)
     low = below_neck(whole.skinning.to_head(g.means.detach()), neck) > 0
     g.keep(((g.region >= REGIONS.index("neck")) | low | _averted(g)).nonzero()[:, 0])
     return whole
