@@ -81,7 +81,7 @@ def build(record: Record) -> None:
 
 def tests(record: Record) -> None:
     """The CUDA kernels against the references and the CPU's, and what else needs a GPU."""
-    files = ["tests/kernels/test_cuda.py", "tests/backends/test_marching.py"]
+    files = ["tests/kernels/test_cuda.py", "tests/kernels/test_cuda_radiance.py", "tests/backends/test_marching.py"]
     command = [
         sys.executable,
         "-m",

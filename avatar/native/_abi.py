@@ -544,6 +544,38 @@ FUNCTIONS = {
             ctypes.c_void_p,  # workspace
         ],
     ),
+    "avatar_radiance_mlp_bf16_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+        ],
+    ),
+    "avatar_radiance_mlp_bf16": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # gate_values
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
     "avatar_sample_rays_workspace": (
         ctypes.c_int64,
         [

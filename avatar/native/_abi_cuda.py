@@ -4,7 +4,7 @@ import ctypes
 
 from avatar.native._abi import Call
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 
 # name: (result, arguments)
 FUNCTIONS = {
@@ -420,6 +420,119 @@ FUNCTIONS = {
             ctypes.c_int32,  # hidden
             ctypes.c_int32,  # outputs
             ctypes.c_void_p,  # out
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_radiance_mlp": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # densities
+            ctypes.c_void_p,  # colors
+            ctypes.c_void_p,  # gate_values
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_radiance_mlp_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # features
+            ctypes.c_int64,  # n
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # v_densities
+            ctypes.c_void_p,  # v_colors
+            ctypes.c_void_p,  # v_gates
+            ctypes.c_void_p,  # layers
+            ctypes.c_void_p,  # v_layers
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_sample_rays_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int64,  # rays
+            ctypes.c_int32,  # max_samples
+        ],
+    ),
+    "avatar_cuda_sample_rays_count": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # origins
+            ctypes.c_void_p,  # directions
+            ctypes.c_void_p,  # limits
+            ctypes.c_void_p,  # jitter
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # box
+            ctypes.c_void_p,  # occupancy
+            ctypes.c_int32,  # depth
+            ctypes.c_int32,  # height
+            ctypes.c_int32,  # bytes
+            ctypes.c_double,  # step
+            ctypes.c_int32,  # max_samples
+            ctypes.c_int64,  # budget
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # totals
+            ctypes.c_void_p,  # workspace
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_sample_rays_fill": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_int64,  # rays
+            ctypes.c_double,  # step
+            ctypes.c_int32,  # max_samples
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # workspace
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_ray_points": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # origins
+            ctypes.c_void_p,  # directions
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # points
+            ctypes.c_void_p,  # stream
+        ],
+    ),
+    "avatar_cuda_ray_points_backward": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # offsets
+            ctypes.c_void_p,  # starts
+            ctypes.c_void_p,  # ends
+            ctypes.c_void_p,  # v_points
+            ctypes.c_int64,  # rays
+            ctypes.c_void_p,  # v_origins
+            ctypes.c_void_p,  # v_directions
             ctypes.c_void_p,  # stream
         ],
     ),

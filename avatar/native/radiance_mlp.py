@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from avatar.errors import AvatarError
-from avatar.native import reference
+from avatar.native import operators, reference
 from avatar.native.checks import float_tensor
-from avatar.native.library import runs_native
+from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.native.operators import Kernels, operator
+
+# Networks that the CUDA kernels are compiled for, the second in float32 only: inputs, attention, gates, hidden,
+# outputs, color.
+DRAFT, STANDARD = (36, 16, 3, 32, 16, 32), (36, 16, 3, 64, 32, 64)
+SAMPLES_AT_ONCE = 2**17  # whose layers are in a GPU's memory while their gradients are computed
 
 
 def radiance_mlp(
@@ -89,10 +94,20 @@ def radiance_mlp(
     parameters = (*attention, *gate, *base, conditions, *density, *color, *rgb)
     if bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in (features, *parameters)):
         raise AvatarError("radiance_mlp has no gradient in bfloat16;", why="an argument requires one.")
-    if not runs_native(features):
-        return reference.radiance_mlp(features, *parameters)
     sizes = (inputs, *(len(weight) for weight, _ in (attention, gate, base, density, color)))
-    return _radiance(features, torch.cat([x.flatten() for x in parameters]), sizes)
+    if not runs_native(features) or not _has_kernel(features, sizes):
+        return reference.radiance_mlp(features, *parameters)
+    flat = torch.cat([x.flatten() for x in parameters])
+    if bfloat16 and features.device.type == "cpu" and features.dtype == torch.float32 and multiplies_bfloat16():
+        return _radiance_bfloat16(features, flat, sizes)
+    return _radiance(features, flat, sizes)
+
+
+def _has_kernel(features: Tensor, sizes: Sequence[int]) -> bool:
+    """Whether the library is compiled for this network; on a GPU, others go by cuBLAS."""
+    if not operators.kernels(features.device).cuda:
+        return True
+    return sizes == DRAFT or (sizes == STANDARD and features.dtype == torch.float32)
 
 
 def _samples(features: Tensor, parameters: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,8 +118,17 @@ def _samples(features: Tensor, parameters: Tensor, sizes: Sequence[int]) -> tupl
 
 def _compute(native: Kernels, features: Tensor, parameters: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     results = _samples(features, parameters, sizes)
-    work = native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes)
-    native.call("radiance_mlp", features, features, len(features), *sizes, parameters, *results, work)
+    work = () if native.cuda else (native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes),)
+    native.call("radiance_mlp", features, features, len(features), *sizes, parameters, *results, *work)
+    return results
+
+
+def _compute_bfloat16(
+    native: Kernels, features: Tensor, parameters: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, ...]:
+    results = _samples(features, parameters, sizes)
+    work = native.workspace("radiance_mlp_bf16_workspace", features, *native.threads, *sizes)
+    native.call("radiance_mlp_bf16", features, features, len(features), *sizes, parameters, *results, work)
     return results
 
 
@@ -119,6 +143,8 @@ def _compute_gradients(
     sizes: Sequence[int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     cotangents = (v_densities, v_colors, v_gates)
+    if native.cuda:
+        return _gradients_by_cublas(native, cotangents, features, parameters, sizes)
     v_features, v_parameters = _gradients(*cotangents, features, parameters, sizes)
     work = native.workspace("radiance_mlp_workspace", features, *native.threads, *sizes)
     native.call(
@@ -128,7 +154,39 @@ def _compute_gradients(
     return v_features, v_parameters
 
 
+def _gradients_by_cublas(
+    native: Kernels, cotangents: tuple[Tensor, ...], features: Tensor, parameters: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """A kernel computes the layers and their cotangents again; the rest is products of them over the samples."""
+    inputs, attention, gates, hidden, outputs, color = sizes
+    names = [attention, hidden, gates, outputs, color]
+    attention_weight = parameters[: attention * inputs].view(attention, inputs)
+    base_at = attention * (inputs + 1) + gates * (attention + 1)
+    base_weight = parameters[base_at : base_at + hidden * inputs].view(hidden, inputs)
+    v_features, v_parameters = torch.empty_like(features), torch.zeros_like(parameters)
+    for part in range(0, len(features), SAMPLES_AT_ONCE):
+        at = slice(part, part + SAMPLES_AT_ONCE)
+        chunk = features[at]
+        layers, v_layers = (features.new_empty(sum(names) + more, len(chunk)) for more in (0, 3))
+        native.call(
+            *("radiance_mlp_backward", features, chunk, len(chunk), *sizes, parameters),
+            *(*(x[at] for x in cotangents), layers, v_layers),
+        )
+        units, v_units = layers.split(names), v_layers.split([*names, 3])
+        v_first = v_layers[: attention + hidden]
+        torch.mm(v_first.T, torch.cat([attention_weight, base_weight]), out=v_features[at])
+        v_weight, v_bias = v_first @ chunk, v_layers.sum(1).split([*names, 3])
+        gradients = [
+            *(v_weight[:attention], v_bias[0], v_units[2] @ units[0].T, v_bias[2], v_weight[attention:], v_bias[1]),
+            *(units[2] @ v_units[1].T, v_units[3] @ units[1].T, v_bias[3], v_units[4] @ units[3][1:].T, v_bias[4]),
+            *(v_units[5] @ units[4].T, v_bias[5]),
+        ]
+        v_parameters += torch.cat([x.flatten() for x in gradients])
+    return v_features, v_parameters
+
+
 _radiance = operator("radiance_mlp", _samples, _compute)
+_radiance_bfloat16 = operator("radiance_mlp_bfloat16", _samples, _compute_bfloat16)
 _radiance_backward = operator("radiance_mlp_backward", _gradients, _compute_gradients)
 
 

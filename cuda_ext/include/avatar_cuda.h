@@ -1,6 +1,6 @@
 /* C ABI of the CUDA library.
  *
- * The rules of avatar_native.h, with device pointers (but for `call` and `resolutions`) and a stream (cudaStream_t) as
+ * The rules of avatar_native.h, with device pointers (but for `call`, `resolutions` and `box`) and a stream (cudaStream_t) as
  * the last argument. Every function only launches: nothing is allocated, nothing synchronises, no memory is copied
  * between host and device; so calls can be captured in a CUDA graph. Work space starts at a multiple of 256 bytes.
  *
@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define AVATAR_CUDA_ABI_VERSION 5
+#define AVATAR_CUDA_ABI_VERSION 6
 
 AVATAR_API int32_t avatar_cuda_abi_version(void);
 
@@ -168,6 +168,48 @@ AVATAR_API int32_t avatar_cuda_deform_code(avatar_call* call, const void* code, 
                                            const void* middle_weight, const void* middle_bias, const void* head_weight,
                                            const void* head_bias, const void* scale, int64_t n, int32_t hidden,
                                            int32_t outputs, void* out, void* stream);
+
+/* As avatar_radiance_mlp, for inputs, attention, gates, hidden, outputs, color of 36, 16, 3, 32, 16, 32 and, in float32,
+ * 36, 16, 3, 64, 32, 64; others are AVATAR_UNSUPPORTED. */
+AVATAR_API int32_t avatar_cuda_radiance_mlp(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                            int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                            int32_t color, const void* parameters, void* densities, void* colors,
+                                            void* gate_values, void* stream);
+
+/* What the gradients of the radiance network are products of, one row of n samples per unit. layers: attention, hidden,
+ * gates, outputs (geometry; the row of the logit is zero), color. v_layers, cotangents before the activation:
+ * attention, hidden, gates, outputs, color, rgb. */
+AVATAR_API int32_t avatar_cuda_radiance_mlp_backward(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                                     int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                                     int32_t color, const void* parameters, const void* v_densities,
+                                                     const void* v_colors, const void* v_gates, void* layers,
+                                                     void* v_layers, void* stream);
+
+/* Bytes of workspace of avatar_cuda_sample_rays_count, to be handed on unchanged to avatar_cuda_sample_rays_fill. */
+AVATAR_API int64_t avatar_cuda_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples);
+
+/* As avatar_sample_rays_count; box is a host array. */
+AVATAR_API int32_t avatar_cuda_sample_rays_count(avatar_call* call, const void* origins, const void* directions,
+                                                 const void* limits, const void* jitter, int64_t rays,
+                                                 const double* box, const uint8_t* occupancy, int32_t depth,
+                                                 int32_t height, int32_t bytes, double step, int32_t max_samples,
+                                                 int64_t budget, int32_t* offsets, int32_t* totals, void* workspace,
+                                                 void* stream);
+
+/* As avatar_sample_rays_fill. */
+AVATAR_API int32_t avatar_cuda_sample_rays_fill(avatar_call* call, int64_t rays, double step, int32_t max_samples,
+                                                const int32_t* offsets, void* starts, void* ends, void* workspace,
+                                                void* stream);
+
+/* As avatar_ray_points. */
+AVATAR_API int32_t avatar_cuda_ray_points(avatar_call* call, const int32_t* offsets, const void* starts,
+                                          const void* ends, const void* origins, const void* directions, int64_t rays,
+                                          void* points, void* stream);
+
+/* As avatar_ray_points_backward. */
+AVATAR_API int32_t avatar_cuda_ray_points_backward(avatar_call* call, const int32_t* offsets, const void* starts,
+                                                   const void* ends, const void* v_points, int64_t rays,
+                                                   void* v_origins, void* v_directions, void* stream);
 
 /* Volume rendering of packed samples (Max 1995; nerfacc's `rendering` without background): ray r owns the samples
  * [offsets[r], offsets[r+1]), ordered along the ray, of interval [starts, ends] and constant density in it.

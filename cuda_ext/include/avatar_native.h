@@ -244,6 +244,18 @@ AVATAR_API int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* f
                                                 const void* v_colors, const void* v_gates, void* v_features,
                                                 void* v_parameters, void* workspace);
 
+/* Bytes of workspace of avatar_radiance_mlp_bf16; dtype is float32. */
+AVATAR_API int64_t avatar_radiance_mlp_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t inputs,
+                                                      int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                                      int32_t color);
+
+/* avatar_radiance_mlp with features, weights and activations rounded to bfloat16; all else is float. Instruction sets
+ * before AVATAR_ISA_AVX512_BF16 are AVATAR_UNSUPPORTED. */
+AVATAR_API int32_t avatar_radiance_mlp_bf16(avatar_call* call, const void* features, int64_t n, int32_t inputs,
+                                            int32_t attention, int32_t gates, int32_t hidden, int32_t outputs,
+                                            int32_t color, const void* parameters, void* densities, void* colors,
+                                            void* gate_values, void* workspace);
+
 /* Bytes of workspace of avatar_sample_rays_count, to be handed on unchanged to avatar_sample_rays_fill. */
 AVATAR_API int64_t avatar_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples);
 

@@ -104,3 +104,27 @@ class Backend:
             yield
         finally:
             set_order(0)
+
+
+def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    """Compare tensors, each relative to its largest value."""
+    for x, y in zip(got, expected, strict=True):
+        assert x.shape == y.shape
+        scale = y.abs().max().item() if y.numel() else 1.0
+        torch.testing.assert_close(x, y.to(x.dtype), rtol=0, atol=tolerance * max(scale, 1e-3))
+
+
+def compare(backend: Backend, ours: Function, theirs: Function, inputs: list[Tensor], tolerance: float) -> None:
+    """Outputs and gradients of ``ours`` on the backend next to those of ``theirs`` on the CPU."""
+    assert_close(backend.values_and_gradients(ours, inputs), values_and_gradients(theirs, inputs), tolerance)
+
+
+def same_in_every_order(backend: Backend, function: Function, inputs: list[Tensor]) -> None:
+    """The bits do not depend on the order of threads and blocks, as they would if a barrier were missing."""
+    results = []
+    for order in (0, 1, 2, 3, 7):
+        with backend.order(order):
+            results.append(backend.values_and_gradients(function, inputs))
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            assert torch.equal(x, y)

@@ -401,6 +401,9 @@ SIZES = {
     "step": (1, (0, -1)), "num_threads": (1, (0, -1)), "background_stride": (0, ()), "dtype": (0, ()),
 }  # fmt: skip
 
+# The one network that the CUDA kernels take in both number types.
+NETWORK = {"inputs": 36, "attention": 16, "gates": 3, "hidden": 32, "outputs": 16, "color": 32}
+
 
 def _functions(which: str) -> dict[str, list[tuple[str, bool]]]:
     """Function to its parameters after the call: name, and whether it is an array."""
@@ -427,7 +430,7 @@ def _handle(which: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
 def _call(handle: ctypes.CDLL, name: str, parameters: list[tuple[str, bool]], **sizes: int) -> tuple[int, str]:
     """Status and message of a call with good sizes but for ``sizes``, resolutions of 2, and no other array at all."""
     resolutions = (ctypes.c_int32 * 64)(*[2] * 64)
-    arguments = []
+    arguments, sizes = [], {**(NETWORK if "cuda_radiance" in name else {}), **sizes}
     for parameter, is_array in parameters:
         if is_array:
             arguments.append(ctypes.addressof(resolutions) if parameter == "resolutions" else None)

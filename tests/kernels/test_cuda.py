@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,59 +21,12 @@ from avatar.native.library import runs_native
 from avatar.native.march_rays import _march as march_operator
 from avatar.native.rasterize import _blend
 from tests.kernels.compare import Function, values_and_gradients
-from tests.kernels.cuda_backends import CUDA_EXT, Backend, build_emulation
+from tests.kernels.cuda_backends import CUDA_EXT, assert_close, compare, same_in_every_order
 from tests.kernels.scenes import animated, packed_rays, random_scene, skinned
 
 pytestmark = pytest.mark.usefixtures("needs_native")  # the CPU kernels are what is compared with
 
 RESOLUTIONS = [1, 4, 9, 40, 200]  # with 128 rows, the last two are hashed
-
-
-@pytest.fixture(scope="session")
-def emulation(tmp_path_factory) -> Backend:
-    if sys.platform != "linux":
-        pytest.skip("the emulation of CUDA runs on Linux only")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base  # xdist's workers build it once
-    loaded = cuda.open_library(build_emulation(shared))
-    assert isinstance(loaded, cuda.CudaLibrary), loaded
-    return Backend("emulated", loaded)
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def backend(request) -> Backend:
-    if request.param == "emulated":
-        return request.getfixturevalue("emulation")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    loaded = cuda.cuda_library()
-    if loaded is None:
-        pytest.skip(f"CUDA library {cuda.cuda_status()}")
-    return Backend("gpu", loaded)
-
-
-def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    """Compare tensors, each relative to its largest value."""
-    for x, y in zip(got, expected, strict=True):
-        assert x.shape == y.shape
-        scale = y.abs().max().item() if y.numel() else 1.0
-        torch.testing.assert_close(x, y.to(x.dtype), rtol=0, atol=tolerance * max(scale, 1e-3))
-
-
-def compare(backend: Backend, ours: Function, theirs: Function, inputs: list[Tensor], tolerance: float) -> None:
-    """Outputs and gradients of ``ours`` on the backend next to those of ``theirs`` on the CPU."""
-    assert_close(backend.values_and_gradients(ours, inputs), values_and_gradients(theirs, inputs), tolerance)
-
-
-def same_in_every_order(backend: Backend, function: Function, inputs: list[Tensor]) -> None:
-    """The bits do not depend on the order of threads and blocks, as they would if a barrier were missing."""
-    results = []
-    for order in (0, 1, 2, 3, 7):
-        with backend.order(order):
-            results.append(backend.values_and_gradients(function, inputs))
-    for other in results[1:]:
-        for x, y in zip(results[0], other, strict=True):
-            assert torch.equal(x, y)
 
 
 # ---- projection ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@
 #endif
 #if defined(AVATAR_WITH_BF16)
 #include "mlp_bf16.h"
+#include "radiance_bf16.h"
 #endif
 
 namespace {
@@ -39,6 +40,13 @@ int32_t best_isa() {
   if (v3) return AVATAR_ISA_AVX2;
 #endif
   return AVATAR_ISA_BASELINE;
+}
+
+// Refuse what only AVX512_BF16 multiplies.
+[[maybe_unused]] int32_t check_bf16(avatar_call* call, int32_t isa) {
+  if (isa >= AVATAR_ISA_AVX512_BF16 && call->dtype == AVATAR_FLOAT32) return AVATAR_OK;
+  return avatar::fail(call, AVATAR_UNSUPPORTED, "isa, dtype are %d, %d; expected %d (AVX512_BF16) and float32 (0)",
+                      int(isa), int(call->dtype), int(AVATAR_ISA_AVX512_BF16));
 }
 
 // Common checks; on success `*isa` is the instruction set to use.

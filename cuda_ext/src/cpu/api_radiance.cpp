@@ -44,6 +44,34 @@ int32_t avatar_radiance_mlp_backward(avatar_call* call, const void* features, in
                                        out<T>(v_parameters), out<T>(workspace)));
 }
 
+int64_t avatar_radiance_mlp_bf16_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t attention,
+                                           int32_t gates, int32_t hidden, int32_t outputs, int32_t color) {
+  const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
+  if (dtype != AVATAR_FLOAT32 || num_threads < 1 || !avatar::good_radiance(sizes)) return -1;
+#if defined(AVATAR_WITH_BF16)
+  return avatar::avx512_bf16::radiance_mlp_bf16_workspace(at_most_threads(num_threads), sizes);
+#else
+  return 0;
+#endif
+}
+
+int32_t avatar_radiance_mlp_bf16(avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t attention,
+                                 int32_t gates, int32_t hidden, int32_t outputs, int32_t color, const void* parameters,
+                                 void* densities, void* colors, void* gate_values, void* workspace) {
+  int32_t isa;
+  const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
+  AVATAR_RETURN_IF_BAD(check(call, n, &isa));
+  AVATAR_RETURN_IF_BAD(check_bf16(call, isa));
+  AVATAR_RETURN_IF_BAD(avatar::check_radiance(call, sizes));
+  AVATAR_REQUIRE(parameters, workspace);
+  AVATAR_REQUIRE_IF(n, features, densities, colors, gate_values);
+#if defined(AVATAR_WITH_BF16)
+  avatar::avx512_bf16::radiance_mlp_bf16(threads_of(call), in<float>(features), n, sizes, in<float>(parameters),
+                                         out<float>(densities), out<float>(colors), out<float>(gate_values), workspace);
+#endif
+  return AVATAR_OK;
+}
+
 int64_t avatar_sample_rays_workspace(int32_t dtype, int64_t rays, int32_t max_samples) {
   return avatar::good_ray_samples(rays, max_samples) ? BY_DTYPE(sample_rays_workspace, rays, max_samples) : -1;
 }

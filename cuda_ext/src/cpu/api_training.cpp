@@ -104,9 +104,7 @@ int32_t avatar_deform_code_bf16(avatar_call* call, const void* code, int64_t n, 
                                 void* workspace) {
   int32_t isa;
   AVATAR_RETURN_IF_BAD(check(call, n, &isa));
-  if (isa < AVATAR_ISA_AVX512_BF16 || call->dtype != AVATAR_FLOAT32)
-    return fail(call, AVATAR_UNSUPPORTED, "isa, dtype are %d, %d; expected %d (AVX512_BF16) and float32 (0)", int(isa),
-                int(call->dtype), int(AVATAR_ISA_AVX512_BF16));
+  AVATAR_RETURN_IF_BAD(check_bf16(call, isa));
   AVATAR_RETURN_IF_BAD(check_network(call, 1, hidden, outputs));
   AVATAR_REQUIRE(condition, middle_weight, middle_bias, head_weight, head_bias, scale, workspace);
   AVATAR_REQUIRE_IF(n, code, result);

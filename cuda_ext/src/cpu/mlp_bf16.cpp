@@ -2,22 +2,16 @@
 //
 // One instruction multiplies pairs of neighbouring bfloat16 and adds both products to a float: the rows of points are
 // read as pairs, and the weights are stored as [pair][output].
+#include "matrix_bf16.h"
 #include "mlp_bf16.h"
-
-#include <immintrin.h>
-
-#include "common.h"
 
 namespace avatar {
 namespace avx512_bf16 {
 namespace {
 
-constexpr int kRows = 12;            // points of a register tile
 constexpr int kPoints = 4 * kRows;   // points whose layers are kept at a time
 constexpr int kStep = 32;            // bfloat16 in a register
 constexpr int kItem = 4 * kPoints;   // points handed to a thread at a time
-
-int64_t padded(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
 struct Shape {
   int hidden, outputs;
@@ -27,13 +21,6 @@ struct Shape {
       : hidden(middle), outputs(last), wide_hidden(padded(middle, kStep)), wide_outputs(padded(last, 16)) {}
   int64_t pairs() const { return wide_hidden / 2; }
 };
-
-// To the nearest bfloat16, ties to even; NaN stays NaN.
-uint32_t rounded(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof(bits));
-  return x == x ? (bits + 0x7fff + ((bits >> 16) & 1)) >> 16 : 0x7fc0;
-}
 
 // Weights as the products need them, padded with zeros.
 struct Weights {
@@ -71,8 +58,6 @@ struct Weights {
   }
 };
 
-AVATAR_HD __m512 rectified(__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }  // NaN stays NaN
-
 AVATAR_HD __m512i narrowed(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 
 // relu(base + attention condition) of one point.
@@ -92,31 +77,10 @@ void first_layer(const Shape& s, const Weights& w, const uint16_t* code, uint32_
   }
 }
 
-// kRows rows of pairs times kColumns registers of weights, plus the bias.
-template <int kColumns>
-AVATAR_HD void multiply(const uint32_t* rows, int64_t pairs, const uint32_t* weights, int64_t width, const float* bias,
-                        __m512 (&sum)[kRows][kColumns]) {
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-    for (int j = 0; j < kColumns; ++j) sum[r][j] = _mm512_loadu_ps(bias + 16 * j);
-  for (int64_t k = 0; k < pairs; ++k) {
-    __m512bh line[kColumns];
-#pragma GCC unroll 2
-    for (int j = 0; j < kColumns; ++j) line[j] = (__m512bh)_mm512_loadu_si512(weights + k * width + 16 * j);
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh pair = (__m512bh)_mm512_set1_epi32(static_cast<int>(rows[r * pairs + k]));
-#pragma GCC unroll 2
-      for (int j = 0; j < kColumns; ++j) sum[r][j] = _mm512_dpbf16_ps(sum[r][j], pair, line[j]);
-    }
-  }
-}
-
 void second_layer(const Shape& s, const Weights& w, const uint32_t* first, uint32_t* to) {
   for (int64_t j = 0; j < s.wide_hidden; j += kStep) {
     __m512 sum[kRows][2];
-    multiply(first, s.pairs(), w.middle + j, s.wide_hidden, w.middle_bias + j, sum);
+    multiply(first, s.pairs(), s.pairs(), w.middle + j, s.wide_hidden, w.middle_bias + j, sum);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r)
       _mm512_storeu_si512(to + r * s.pairs() + j / 2, narrowed(rectified(sum[r][0]), rectified(sum[r][1])));
@@ -126,7 +90,7 @@ void second_layer(const Shape& s, const Weights& w, const uint32_t* first, uint3
 void last_layer(const Shape& s, const Weights& w, const uint32_t* second, int count, float* out) {
   for (int64_t j = 0; j < s.outputs; j += 16) {
     __m512 sum[kRows][1];
-    multiply(second, s.pairs(), w.head + j, s.wide_outputs, w.head_bias + j, sum);
+    multiply(second, s.pairs(), s.pairs(), w.head + j, s.wide_outputs, w.head_bias + j, sum);
     const __mmask16 mask = static_cast<__mmask16>(s.outputs - j < 16 ? (1u << (s.outputs - j)) - 1u : 0xffffu);
     for (int r = 0; r < count; ++r)
       _mm512_mask_storeu_ps(out + r * int64_t(s.outputs) + j, mask,

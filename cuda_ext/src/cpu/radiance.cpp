@@ -121,13 +121,6 @@ struct Gradients {
   }
 };
 
-template <typename T>
-AVATAR_HD Lanes<T> sigmoid(Lanes<T> x) {
-  using V = Lanes<T>;
-  const V other = exp2_approximate(at_most(x * V(-1.44269504088896341), V(120.0)));
-  return select(x <= x, reciprocal(V(1.0) + other), x);  // NaN stays NaN
-}
-
 // Each register of a block of rows becomes function(register).
 template <typename T, typename Function>
 AVATAR_HD void map_rows(T* rows, int64_t stride, int count, int64_t width, const Function& function) {

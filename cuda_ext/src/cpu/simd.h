@@ -305,6 +305,14 @@ AVATAR_HD Lanes<float> exp2_approximate(Lanes<float> x) {
 #endif
 }
 
+// 1 / (1 + e^-x) to 1e-6; NaN stays NaN.
+template <typename T>
+AVATAR_HD Lanes<T> sigmoid(Lanes<T> x) {
+  using V = Lanes<T>;
+  const V other = exp2_approximate(at_most(x * V(-1.44269504088896341), V(120.0)));
+  return select(x <= x, reciprocal(V(1.0) + other), x);
+}
+
 AVATAR_HD Lanes<double> exponential(Lanes<double> x) {
   return map_lanes(x, [](double value) { return ::exp(value); });
 }
