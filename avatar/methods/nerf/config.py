@@ -75,7 +75,7 @@ class NerfConfig(MethodConfig):
     """Side of the square image parts trained on, pixels, for a frame 256 wide; it grows with the frame."""
     gaussians: int = 6_000
     """Gaussians of neck, clothes and hanging hair behind the head, about."""
-    torso: Path | None = None
+    torso: Annotated[Path | None, tyro.conf.arg(aliases=["--torso"])] = None
     """RUN folder of the method gaussian whose neck and clothes to take; default: train them with the head."""
     marcher: Annotated[MarcherName, tyro.conf.arg(aliases=["--marcher"])] = "native"
     """Backend of volume rendering: nerfacc computes the same image, on a CUDA GPU."""

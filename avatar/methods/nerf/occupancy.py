@@ -94,9 +94,13 @@ class Occupancy(nn.Module):
         self._mark()
 
     def look(self, points: Float[Tensor, "N 3"], shares: Float[Tensor, " N"]) -> None:
-        """Enter the shares [N] that points [N, 3] in head axes have of a pixel, and leave out what no frame shows.
+        """Leave out what no frame shows.
 
         What lies behind a surface is never learnt, so its density would stay, and cost most of the samples.
+
+        Args:
+            points: [N, 3] head axes.
+            shares: [N] that they have of a pixel.
         """
         self.shown *= FORGET
         self.shown.view(-1).scatter_reduce_(0, self.cells(points), shares, "amax")

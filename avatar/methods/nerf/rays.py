@@ -1,4 +1,4 @@
-"""Rays from a camera's pixels into head axes, and the part of an image that a box around the head shows in."""
+"""Rays from pixels into head axes, and the part of an image that a box around the head shows in."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
 
 
 def _averted(gaussians: Gaussians) -> Tensor:
-    """[N] whether Gaussians are on the sides and the back of the head, where a camera from the front sees no surface.
+    """[N] whether Gaussians are on the sides and the back of the head, averted from the camera.
 
     The field learns nothing there. In canonical space the filming camera is the origin.
     """
@@ -60,11 +60,11 @@ def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvata
     require_run(run)
     model, about = load_model(run / MODEL, config.renderer)
     if not isinstance(model, GaussianAvatar):
-        raise AvatarError(f"--model.torso {run} is a run of the method {model.name}.", why="It must be gaussian.",
+        raise AvatarError(f"--torso {run} is a run of the method {model.name}.", why="It must be gaussian.",
                           fix="Train one: avatar train PERSON --method gaussian --out RUN")  # fmt: skip
     person = PersonInfo.read(run / PERSON)
     if (about["width"], about["height"]) != (data.width, data.height) or person != data.info:
-        raise AvatarError(f"--model.torso {run} was trained on another person or size.",
+        raise AvatarError(f"--torso {run} was trained on another person or size.",
                           fix="Train both on one PERSON folder.")  # fmt: skip
     return model
 
