@@ -73,7 +73,7 @@ class NerfConfig(MethodConfig):
     """Samples of a training step, about; the number of rays follows from it."""
     patch: int = 48
     """Side of the square image parts trained on, pixels, for a frame 256 wide; it grows with the frame."""
-    gaussians: int = 6_000
+    gaussians: int = 5_000
     """Gaussians of neck, clothes and hanging hair behind the head, about."""
     torso: Annotated[Path | None, tyro.conf.arg(aliases=["--torso"])] = None
     """RUN folder of the method gaussian whose neck and clothes to take; default: train them with the head."""

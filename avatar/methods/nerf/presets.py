@@ -12,7 +12,7 @@ def draft() -> TrainPreset:
     """Half an hour: networks 32 wide."""
     return TrainPreset(
         model=NerfConfig(hidden=32, geometry=15),
-        schedule=Schedule(steps=20_000, half_until=0.0),
+        schedule=Schedule(steps=30_000, half_until=0.0),
         loss=LossConfig(lpips_start=_LPIPS_FROM),
     )
 
