@@ -14,8 +14,8 @@ from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.methods.base import RenderOutput, TrainCallback, TrainState
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
-from avatar.methods.nerf.head_shape import below_neck, neck_plane
 from avatar.methods.model_file import read_model
+from avatar.methods.nerf.head_shape import below_neck, neck_plane
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
