@@ -281,9 +281,14 @@ class NerfModel(Method):
 
     @torch.no_grad()
     def shares(self, motion: Motion, index: int, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of pixels [N, 2] that each sample on their rays has: places [S, 3] in head axes, and shares [S].
+        """Share of the samples on rays in the image: the derivative of its sum by a sample's color.
 
-        It is the derivative of the image's sum by the sample's color.
+        Args:
+            motion, index, camera: As for :meth:`forward`.
+            pixels: [N, 2] x, y.
+
+        Returns:
+            Places [S, 3] in head axes, and shares [S] of a pixel.
         """
         rays = head_rays(motion, index, camera, pixels)
         samples, densities, colors = self._samples(rays, self._condition(motion, index, None))
