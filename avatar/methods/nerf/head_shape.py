@@ -90,7 +90,7 @@ def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Te
 
 
 def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
-    """Share of the head in points: 1 above the neck, 0 from `_FADE` on, where the neck moves on its own."""
+    """Share of the head in points: 1 above the neck, 0 where the neck moves on its own."""
     t = (below_neck(points, neck) / _FADE).clamp(0, 1)
     return 1 - t * t * (3 - 2 * t)
 
