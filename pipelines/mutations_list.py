@@ -1320,7 +1320,43 @@ RADIANCE = (
     ),
 )
 
+FIELD = (
+    Mutation(
+        "one method goes on with the run of another",
+        "avatar/train/run.py",
+        "if earlier not in (None, config.method):",
+        "if False:",
+        ("tests/unit/test_nerf.py::test_a_run_of_one_method_is_never_read_by_the_other",),
+        "After minutes of preparing, the user hears of some settings that differ.",
+    ),
+    Mutation(
+        "haze may take the background's color",
+        "avatar/methods/nerf/sampling.py",
+        "return _random_background(_rays(frame, rng, rays), rng, random_background)",
+        "return _rays(frame, rng, rays)",
+        ("tests/unit/test_nerf.py::test_rays_go_to_the_head_and_a_random_background_stays_behind_it",),
+        "Air in front of the wall learns the wall's color, and shows in front of another one.",
+    ),
+    Mutation(
+        "the head goes on into the neck",
+        "avatar/methods/nerf/model.py",
+        "return samples, densities * neck_fade(samples.positions, grid.neck), colors",
+        "return samples, densities, colors",
+        ("tests/unit/test_nerf.py::test_the_head_fades_out_where_the_neck_begins",),
+        "A neck that is drawn twice, once with the head and once with the torso, is a double chin.",
+    ),
+    Mutation(
+        "lips that some frames open are forgotten",
+        "avatar/methods/nerf/occupancy.py",
+        "flat[cells] = torch.maximum(flat[cells] * DECAY, density)",
+        "flat[cells] = density",
+        ("tests/unit/test_nerf.py::test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show",),
+        "The grid holds the lips of the last frame that was looked at, and others are cut off.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
+    *FIELD,
     *TRAINING,
     *HELD_OUT,
     *EVALUATION,

@@ -26,7 +26,7 @@ class Config(SourceOptions):
     quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
     """Preset of the training: draft takes minutes, standard half an hour, high hours."""
     method: str = DEFAULT
-    """Renderer to train: gaussian, or a method of an installed package."""
+    """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     size: int = 512
     """Longest side of the working images in pixels; the video is never enlarged."""
     audio_delay_s: AutoSeconds = "auto"

@@ -49,11 +49,13 @@ class RunInfo:
         folder: The RUN folder.
         person: PERSON folder that the run was trained from, as it was given; None where the run does not say.
         finished: Whether training went to its end.
+        method: Name of the method that it is trained by; None where the run does not say.
     """
 
     folder: Path
     person: Path | None = None
     finished: bool = False
+    method: str | None = None
 
     @staticmethod
     def read(folder: Path) -> RunInfo:
@@ -71,7 +73,8 @@ class RunInfo:
                 fix=f"Train the avatar again: avatar train PERSON --out {folder} --overwrite",
             )
         person = None if config.value("person", None) is None else Path(config.text("person"))
-        return RunInfo(folder=folder, person=person, finished=(folder / TRAINING).is_file())
+        method = None if config.value("method", None) is None else config.text("method")
+        return RunInfo(folder=folder, person=person, finished=(folder / TRAINING).is_file(), method=method)
 
     def training(self) -> dict[str, Any]:
         """What the training came to, and when, where and from which commit; ``earlier`` are parts before a resume.

@@ -17,6 +17,7 @@ EXPORTERS: Registry[Exporter] = Registry(
         "baked": "avatar.export.baked:BakedBasis",
         "dataset": "avatar.export.dataset:ErNerfDataset",
         "live-link": "avatar.export.motion_files:LiveLink",
+        "mesh": "avatar.export.mesh:HeadMesh",
         "motion": "avatar.export.motion_files:MotionFile",
     },
     ("suffixes", "default", "needs", "write"),

@@ -128,6 +128,17 @@ class Gaussians(nn.Module):
             self._counted = region, region._version, int((region < REGIONS.index("torso")).sum())
         return self._counted[2]
 
+    def keep(self, index: Tensor) -> None:
+        """Keep some Gaussians, and let go of all others.
+
+        Args:
+            index: [M] int64, ascending; of those that stay.
+        """
+        for name in self.learned:
+            setattr(self, name, nn.Parameter(getattr(self, name).detach()[index]))
+        for name, rows in list(self.named_buffers()):
+            setattr(self, name, rows[index])
+
     def displacement(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "N 3"]:
         """What the face mesh does to each Gaussian: [N, 3] from landmark displacements [V, 3]."""
         return F.embedding_bag(self.bind_index, vertices, mode="sum", per_sample_weights=self.bind_weight)

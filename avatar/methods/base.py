@@ -134,6 +134,23 @@ class Checkpoint:
     renderer: RendererName = "native"
 
 
+@dataclass(frozen=True)
+class Volume:
+    """Density and color of the head in one frame, of a method that has them. Call it with points.
+
+    Attributes:
+        box: [2, 3] corners of what it covers, head axes, centimetres.
+        evaluate: From points [N, 3] in head axes to densities [N] per centimetre and colors [N, 3] RGB 0..1.
+    """
+
+    box: Float[Tensor, "2 3"]
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    def __call__(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """Densities [N] and colors [N, 3] at points [N, 3], moved to the device of ``box``."""
+        return self.evaluate(points.to(self.box.device))
+
+
 class Playback(Protocol):
     """Draws frames for viewing; see :meth:`Method.draw` for the arguments."""
 
@@ -237,11 +254,12 @@ class Method(nn.Module, ABC):
         """
         return frame
 
-    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+    def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Weighted loss terms beside the image losses.
 
         Args:
             out: The training frame.
+            batch: What it is compared with.
             progress: Share of the training that is done, 0..1.
         """
         return {}
@@ -311,6 +329,20 @@ class Method(nn.Module, ABC):
             several surfaces blend, their mean weighted as in the image, divided by the coverage.
         """
         return None
+
+    def volume(self, motion: Motion, index: int) -> Volume:
+        """Give density and color of the head in one frame.
+
+        Args:
+            motion, index: As for :meth:`forward`.
+
+        Raises:
+            AvatarError: The method has none.
+        """
+        raise AvatarError(
+            f"The method {self.name} has no density that a mesh could be made of.",
+            fix="Train the person with --method nerf, and export that run.",
+        )
 
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:

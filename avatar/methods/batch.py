@@ -18,6 +18,7 @@ class Batch(NamedTuple):
         image: [H, W, 3] RGB 0..1.
         weight: [H, W, 1] weight of L1, mean 1 over the frame.
         person: [H, W, 1] coverage by the person, 0..1.
+        head: [H, W, 1] coverage by the head with its hair, 0..1.
         background: [H, W, 3] RGB behind the person.
         face_box: Around the face, in pixels of ``image``.
         box: Part of the frame that this is; None: all of it.
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     image: Tensor
     weight: Tensor
     person: Tensor
+    head: Tensor
     background: Tensor
     face_box: Box
     box: Box | None = None
@@ -59,4 +61,4 @@ class Batch(NamedTuple):
         return self._replace(**{name: getattr(self, name).to(device, non_blocking=True) for name in _IMAGES})
 
 
-_IMAGES = ("image", "weight", "person", "background")
+_IMAGES = ("image", "weight", "person", "head", "background")

@@ -1,4 +1,4 @@
-"""Methods by name, and model files, which say by which method they were written."""
+"""Methods by name, and the models of files, which say by which method they were written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from avatar.checks import Record, image_size
 from avatar.errors import AvatarError
 from avatar.methods.options import MethodConfig
 from avatar.registry import Registry
@@ -18,17 +17,22 @@ if TYPE_CHECKING:
     from avatar.methods.base import Method
     from avatar.methods.options import TrainPreset
 
-FORMAT = "avatar-model-6"
 DEFAULT = "gaussian"
 GROUP = "avatar.methods"  # entry-point group of other packages
 _REGISTRY: Registry[Method] = Registry(
     "method",
     GROUP,
-    {"gaussian": "avatar.methods.gaussian.method:GaussianAvatar"},
+    {
+        "gaussian": "avatar.methods.gaussian.method:GaussianAvatar",
+        "nerf": "avatar.methods.nerf.method:NerfAvatar",
+    },
     ("Config", "presets", "from_person", "from_checkpoint", "param_groups", "forward", "reference_motion"),
 )
 # Presets of built-in methods that can be read without torch, for a quick `avatar train --help`.
-PRESETS = {"gaussian": "avatar.methods.gaussian.presets:PRESETS"}
+PRESETS = {
+    "gaussian": "avatar.methods.gaussian.presets:PRESETS",
+    "nerf": "avatar.methods.nerf.presets:PRESETS",
+}
 M = TypeVar("M", bound="type[Method]")
 
 
@@ -91,27 +95,6 @@ def preset(name: str, quality: str) -> TrainPreset:
     return presets[quality]()
 
 
-def save_model(path: Path, model: Method, width: int, height: int, steps: int) -> None:
-    """Write a model file: what rendering needs, and by which method.
-
-    Args:
-        path: The file.
-        model: The model.
-        width, height: Size of the training frames, pixels.
-        steps: Training steps that were done.
-    """
-    import torch
-
-    from avatar.io.checkpoint import save_tensors
-
-    tensors, config = model.checkpoint()
-    tensors = tensors | {"background": (model.background * 255).round().to(torch.uint8)}
-    meta = {
-        "format": FORMAT, "method": model.name, "config": config, "width": width, "height": height, "steps": steps,
-    }  # fmt: skip
-    save_tensors(path, tensors, meta)
-
-
 def load_model(path: Path, renderer: RendererName = "native") -> tuple[Method, dict[str, Any]]:
     """Read a model file.
 
@@ -126,22 +109,12 @@ def load_model(path: Path, renderer: RendererName = "native") -> tuple[Method, d
         AvatarError: The file is missing, damaged or of another version; its method is not installed; a tensor does not
             fit the others; or a backend that it needs is not available.
     """
-    from avatar.io.arrays import check_tensors
-    from avatar.io.checkpoint import load_tensors
-    from avatar.methods.base import Checkpoint
+    from avatar.methods.model_file import read_model
 
-    tensors, meta = load_tensors(path)
-    if meta.get("format") != FORMAT:
-        raise AvatarError(f"{path} was written by another version of the toolkit.", fix="Train it again.")
-    about = Record(meta, path)
-    name = about.text("method")
-    if name not in method_names():
+    found = read_model(path, renderer)
+    if found.method not in method_names():
         raise AvatarError(
-            f"{path} is a model of the method {name!r}, which is not installed.",
+            f"{path} is a model of the method {found.method!r}, which is not installed.",
             why=f"Installed are {', '.join(method_names())}.", fix="Install the package that brings it.",
         )  # fmt: skip
-    sizes = check_tensors(tensors, path, {"background": "H W 3"}, {"background": 256})
-    width, height = image_size(sizes["W"], sizes["H"], f"{path}: background")
-    tensors["background"] = tensors["background"].float() / 255
-    model = method(name).from_checkpoint(Checkpoint(path, tensors, about.record("config"), width, height, renderer))
-    return model, meta | {"width": width, "height": height}
+    return method(found.method).from_checkpoint(found.checkpoint), found.meta

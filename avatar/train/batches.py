@@ -49,7 +49,7 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
     if size != (data.width, data.height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
-        masks = {k: cv2.resize(masks[k], size, interpolation=cv2.INTER_AREA) for k in ("background", "face")}
+        masks = {k: cv2.resize(masks[k], size, interpolation=cv2.INTER_AREA) for k in ("background", "face", "hair")}
     weight = 1 + loss.face * masks["face"]
     width = np.ptp(points[:, 0])
     lips = points[list(LIPS_OUTER)]
@@ -65,6 +65,7 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
         torch.from_numpy(image).float() / 255,
         torch.from_numpy(weight / weight.mean()).float()[..., None],
         torch.from_numpy(1 - masks["background"]).float()[..., None],
+        torch.from_numpy(masks["face"] + masks["hair"]).float()[..., None].clamp(max=1),
         torch.from_numpy(background).float() / 255,
         box,
     )

@@ -39,7 +39,7 @@ class TrainConfig:
     quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
     """Preset of all options below: draft takes minutes, standard half an hour, high hours."""
     method: str = DEFAULT
-    """Renderer to train: gaussian, or a method of an installed package."""
+    """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     resume: bool = False
     """Continue from the last checkpoint in the RUN folder."""
     overwrite: bool = False

@@ -155,7 +155,13 @@ def open_run(config: TrainConfig) -> Path:
     settle(folder)
     begun = (folder / CONFIG).is_file()
     if config.resume:
-        RunInfo.read(folder)
+        earlier = RunInfo.read(folder).method
+        if earlier not in (None, config.method):
+            raise AvatarError(
+                f"{folder} is a run of the method {earlier}, not {config.method}.",
+                why="One method cannot go on with what another has learnt.",
+                fix=f"Give --method {earlier}, or choose another --out.",
+            )
         if (folder / CHECKPOINT).is_file():
             return folder
         if not begun:

@@ -23,7 +23,8 @@ from avatar.io.images import write_jpeg
 from avatar.losses.lpips import LPIPS
 from avatar.methods.base import Method, RenderOutput, TrainState, check_output
 from avatar.methods.batch import Batch
-from avatar.methods.registry import method, save_model
+from avatar.methods.model_file import save_model
+from avatar.methods.registry import method
 from avatar.motion import Motion
 from avatar.train.batches import FrameSampler, image_loss, prefetch
 from avatar.train.config import TrainConfig, changes_text, settings
@@ -71,8 +72,7 @@ class Trainer:
         self.callbacks = self.model.callbacks()
         self.poses = PoseCorrection(data.num_frames, data.segments).to(self.device)
         self.sampler = FrameSampler(data, config.seed)
-        self.psnr = 0.0
-        self.seconds = 0.0
+        self.psnr = self.seconds = 0.0
         self._lpips: LPIPS | None = None
         self._perceptual_wanted = config.loss.lpips > 0
         self._snapshot: dict[str, Tensor] | None = None
@@ -140,7 +140,7 @@ class Trainer:
         coverage = ((out.alpha - batch.person).abs() * sure).mean()
         loss = loss + weights.alpha * coverage
         parts["alpha"] = coverage.detach()
-        for name, term in self.model.regularizers(out, self.step / self.steps).items():
+        for name, term in self.model.regularizers(out, batch, self.step / self.steps).items():
             loss = loss + term
             parts[name] = term.detach()
         late = self.step >= weights.lpips_start * self.steps

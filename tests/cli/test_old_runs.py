@@ -10,7 +10,7 @@ import torch
 from avatar.cli.main import main
 from avatar.data.run import CONFIG, FORMAT, MODEL, PERSON
 from avatar.io.checkpoint import save_tensors
-from avatar.methods import registry
+from avatar.methods import model_file
 from tests.person import make_person, person_info
 
 
@@ -41,7 +41,7 @@ def old_run(folder: Path, config: str, model: str) -> dict[Path, bytes]:
 )  # fmt: skip
 def test_an_old_run_is_one_sentence(person: Path, tmp_path: Path, capsys, command: str) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
-    before = old_run(run, "avatar-run-1", registry.FORMAT)
+    before = old_run(run, "avatar-run-1", model_file.FORMAT)
     assert main(command.format(run=run, out=out, person=person).split()) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "was written by another version" in said and "avatar train" in said and "Traceback" not in said
@@ -64,7 +64,7 @@ def test_an_old_model_alone_is_one_as_well(tmp_path: Path, capsys) -> None:
 )
 def test_one_folder_in_place_of_the_other(person: Path, tmp_path: Path, capsys, command: str, says: str) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
-    old_run(run, FORMAT, registry.FORMAT)
+    old_run(run, FORMAT, model_file.FORMAT)
     assert main(command.format(run=run, out=out, person=person).split()) == 2
     assert says in " ".join(capsys.readouterr().err.split()) and not out.exists()
 

@@ -83,7 +83,7 @@ class Cloud(Method):
             return frame.cropped(x, y, x + 16, y + 16)
         return frame.at(torch.from_numpy(rng.integers(0, (width, height), (self.config.rays, 2))))
 
-    def regularizers(self, out, progress):
+    def regularizers(self, out, batch, progress):
         return {"entropy": 0.001 * (out.alpha * (1 - out.alpha)).mean()}
 
     @staticmethod

@@ -43,7 +43,7 @@ def installed(monkeypatch):
 
 @pytest.mark.parametrize("name", ["dummy", "gaussian"])
 def test_two_steps_of_every_method(person, tmp_path, name):
-    assert methods.method_names() == ["dummy", "gaussian"]
+    assert methods.method_names() == ["dummy", "gaussian", "nerf"]
     config = from_preset(name, "draft", person=person, out=tmp_path / "run", device="cpu")
     config = replace(config, schedule=replace(config.schedule, steps=2))
     trainer = Trainer(PersonDataset(person), config)
@@ -116,12 +116,12 @@ def test_a_model_of_a_method_that_is_not_installed_is_one_sentence(person, tmp_p
     Trainer(PersonDataset(person), config).save_model(path)
     tensors, meta = load_tensors(path)
     save_tensors(path, tensors, meta | {"method": "voxels"})
-    with pytest.raises(AvatarError, match=r"'voxels', which is not installed\. Installed are dummy, gaussian\."):
+    with pytest.raises(AvatarError, match=r"'voxels', which is not installed\. Installed are dummy, gaussian, nerf\."):
         methods.load_model(path)
     save_tensors(path, tensors, meta | {"format": "avatar-model-4"})
     with pytest.raises(AvatarError, match="another version"):
         methods.load_model(path)
-    with pytest.raises(AvatarError, match=r"no method 'voxels'\. Known are dummy, gaussian"):
+    with pytest.raises(AvatarError, match=r"no method 'voxels'\. Known are dummy, gaussian, nerf"):
         methods.method("voxels")
     with pytest.raises(AvatarError, match=r"--quality best is not known\. Choose one of draft, standard, high"):
         from_preset("dummy", "best", person=person, out=tmp_path)

@@ -21,7 +21,10 @@ _SOLID = 0.9  # least opacity of a hidden Gaussian
 
 
 @torch.enable_grad()
-def measure(pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, renderer: RendererName) -> Tensor:
+def measure(
+    pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, renderer: RendererName,
+    before: Callable[[int], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """How much of each Gaussian the frame shows that shows most of it.
 
     A Gaussian's share of an image is the derivative of the image's sum by its color.
@@ -31,20 +34,20 @@ def measure(pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, ren
         rotation: [T, 3] of the head in these frames.
         camera: The filming camera.
         renderer: What draws.
+        before: Gives [H, W, 1] of a frame, how much of the light what is before the Gaussians lets through.
 
     Returns:
         [N] share of its footprint, 0..1.
     """
-    order = rotation[:, 1].cpu().argsort()
-    chosen = order[torch.linspace(0, len(order) - 1, min(FRAMES, len(order))).long()]
     best: Tensor | None = None
-    for index in chosen.tolist():
+    for index in over_yaw(rotation):
         with torch.no_grad():
             splats = pose(index)
             projected = project(splats, camera, renderer)
         colors = torch.ones(len(splats), 1, device=splats.means.device, requires_grad=True)
         image, _, _ = rasterize(replace(splats, colors=colors), projected, camera, None, renderer)
-        (drawn,) = torch.autograd.grad(image.sum(), colors)
+        shown = image if before is None else image * before(index)
+        (drawn,) = torch.autograd.grad(shown.sum(), colors)
         conics = projected.conics
         area = 2 * math.pi / (conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2).clamp_min(1e-9).sqrt()
         share = drawn[:, 0] / (area * splats.opacities).clamp_min(1e-6)
@@ -52,6 +55,12 @@ def measure(pose: Callable[[int], Splats], rotation: Tensor, camera: Camera, ren
         best = share if best is None else torch.maximum(best, share)
     assert best is not None
     return best
+
+
+def over_yaw(rotation: Tensor) -> list[int]:
+    """Choose `FRAMES` frames evenly over the yaw of the head; ``rotation`` is [T, 3]."""
+    order = rotation[:, 1].cpu().argsort()
+    return order[torch.linspace(0, len(order) - 1, min(FRAMES, len(order))).long()].tolist()
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
+from avatar.methods.batch import Batch
 from avatar.methods.condition import Conditioner
 from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
@@ -123,7 +125,7 @@ class GaussianModel(Method):
     def condition_width(self) -> int:
         return self.conditioner.width
 
-    def regularizers(self, out: RenderOutput, progress: float) -> dict[str, Tensor]:
+    def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         weights, change = self.config.loss, out.aux["deformation"]
         terms = {"deformation": weights.deformation * losses.deformation_size(change)}
         if weights.color_prior:
@@ -182,9 +184,15 @@ class GaussianModel(Method):
                                     self.config.renderer)  # fmt: skip
         return image[..., 0] / alpha[..., 0].clamp_min(1e-6)
 
-    def finish(self, motion: Motion, camera: Camera) -> None:
+    def finish(self, motion: Motion, camera: Camera, before: Callable[[int], Tensor] | None = None) -> None:
+        """Look back once training is over; see `Method.finish`.
+
+        Args:
+            motion, camera: As there.
+            before: Gives [H, W, 1] of a frame, how much of the light what is before the Gaussians lets through.
+        """
         visible = coverage.measure(
-            lambda index: self.splats(motion, index), motion.head_rotation, camera, self.config.renderer
+            lambda index: self.splats(motion, index), motion.head_rotation, camera, self.config.renderer, before
         )
         coverage.keep_hidden(self.gaussians, visible < coverage.HIDDEN)
         self.gaussians.seen = (visible / coverage.WELL).clamp(0, 1).mul(255).round().to(torch.uint8)

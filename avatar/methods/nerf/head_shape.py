@@ -1,0 +1,147 @@
+"""Where a head can be, in its own axes: near the face mesh in all its shapes, near hair and skull, not in the neck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from avatar.data import PersonDataset
+from avatar.fields.skinning import LandmarkBasis
+from avatar.geometry.mesh import FACE_OVAL, face_triangles
+from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
+from avatar.preprocess.bust import Sweep, fit_bust
+
+CELLS = 64  # of the occupancy grid along each axis
+NEAR = 1.2  # centimetres from the first surfaces that the field begins in ...
+FAR = 2.5  # ... and that it may grow to
+CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
+_SHAPES = 24  # of the training frames, from the least to the most open jaw
+_MARGIN = 1.0  # centimetres of the box around them
+_EARLOBE = (7.5, 5.2)  # depth and height, centimetres: hair and skin below it are the neck's
+_BELOW_CHIN = 0.4  # centimetres: a beard is the head's
+_FADE = 1.6  # centimetres over which the field fades out below that
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """Cells of a grid over the head.
+
+    Attributes:
+        box: [2, 3] its corners, head axes, centimetres.
+        first: bool [Z, Y, X] cells that the field begins in.
+        hull: bool [Z, Y, X] cells that it may ever reach.
+        neck: [3] where it ends; see `neck_plane`.
+    """
+
+    box: Float[Tensor, "2 3"]
+    first: Bool[Tensor, "Z Y X"]
+    hull: Bool[Tensor, "Z Y X"]
+    neck: Float[Tensor, 3]
+
+
+def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadShape:
+    """Find where the head of a person can be.
+
+    Args:
+        data: The person; training frames only.
+        frame: The reference frame.
+        basis: Face mesh of any motion.
+    """
+    neck = neck_plane(data.shape)
+    face = _face_points(data, basis)
+    hair = _hair_points(fit_bust(data, frame).head, data.shape)
+    surface = np.concatenate([face, hair])
+    surface = surface[_in_head(surface, neck)]
+    low, high = surface.min(0) - NEAR - _MARGIN, surface.max(0) + NEAR + _MARGIN
+    centres = cell_centres(torch.from_numpy(np.stack([low, high])).float()).numpy()
+    away = np.asarray(KDTree(surface).query(centres, distance_upper_bound=FAR)[0])
+    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN)
+    cavity = _in_cavity(centres, data.shape)
+    grid = (CELLS,) * 3
+    return HeadShape(
+        torch.from_numpy(np.stack([low, high])).float(),
+        torch.from_numpy(((away < NEAR) | cavity) & allowed).view(grid),
+        torch.from_numpy(((away < FAR) | cavity) & allowed).view(grid),
+        neck,
+    )
+
+
+def neck_plane(shape: np.ndarray) -> Float[Tensor, 3]:
+    """Where the neck begins, below the chin and the earlobes of a neutral face [478, 3].
+
+    Returns:
+        [3] height at the chin, the chin's depth, and the slope of the height over the depth behind it; head axes,
+        centimetres.
+    """
+    chin = shape[152]
+    depth, height = _EARLOBE
+    low = float(chin[1]) + _BELOW_CHIN
+    return torch.tensor([low, float(chin[2]), (height - low) / (depth - float(chin[2]))])
+
+
+def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+    """How far points lie below where the neck begins, along the height, centimetres; ``neck`` as from `neck_plane`."""
+    return points[:, 1] - neck[0] - neck[2] * (points[:, 2] - neck[1]).clamp(min=0)
+
+
+def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+    """Share of the head in points: 1 above the neck, 0 where the neck moves on its own."""
+    t = (below_neck(points, neck) / _FADE).clamp(0, 1)
+    return 1 - t * t * (3 - 2 * t)
+
+
+def cell_centres(box: Float[Tensor, "2 3"]) -> Float[Tensor, "N 3"]:
+    """Centres of the grid's cells, x fastest."""
+    axes = [torch.linspace(0.5 / CELLS, 1 - 0.5 / CELLS, CELLS, device=box.device)] * 3
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    return box[0] + torch.stack([x, y, z], -1).view(-1, 3) * (box[1] - box[0])
+
+
+def _in_head(points: np.ndarray, neck: Tensor) -> np.ndarray:
+    """Whether points lie above where the field has faded out."""
+    return (below_neck(torch.from_numpy(points).float(), neck) < _FADE).numpy()
+
+
+def _face_points(data: PersonDataset, basis: LandmarkBasis) -> np.ndarray:
+    """Vertices and centres of triangles of the face mesh in training frames, head axes."""
+    motion, train = data.motion, data.train_frames
+    jaw = motion.face[train, CHANNEL_INDEX["jaw_y"]].numpy()
+    order = train[np.argsort(jaw)]
+    chosen = order[np.linspace(0, len(order) - 1, min(_SHAPES, len(order))).astype(int)]
+    triangles = face_triangles()
+    found = []
+    for index in chosen.tolist():
+        mesh = data.shape + basis(motion.face[index], motion.gaze[index]).numpy()
+        found += [mesh[:468], mesh[triangles].mean(1)]
+    return np.concatenate(found)
+
+
+def _hair_points(head: Sweep, shape: np.ndarray) -> np.ndarray:
+    """Points on hair and skull, without what would lie before the face."""
+    y, angle = np.meshgrid(
+        np.arange(head.y[0], head.y[-1], 0.4), np.linspace(-np.pi, np.pi, 120, endpoint=False), indexing="ij"
+    )
+    points = head.points(y.ravel(), angle.ravel())
+    front = np.abs(angle.ravel()) < np.pi / 2
+    return points[~(front & _in_oval(points, shape))]
+
+
+def _in_oval(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Whether points lie behind or before the face, seen from the front."""
+    import cv2
+
+    oval = shape[list(FACE_OVAL), :2].astype(np.float32)
+    return np.array([cv2.pointPolygonTest(oval, (float(x), float(y)), False) >= 0 for x, y in points[:, :2]])
+
+
+def _in_cavity(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Whether points lie in the mouth, behind the lips."""
+    lips = shape[list(LIPS_INNER)]
+    middle, half = lips.mean(0), np.ptp(lips[:, 0]) / 2
+    x, y, z = (points - middle).T
+    return (np.abs(x) < half) & (y > -1.2) & (y < 2.2) & (z > -NEAR) & (z < CAVITY + 1.2 * (x / half) ** 2)

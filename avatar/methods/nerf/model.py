@@ -1,0 +1,333 @@
+"""The model of method ``nerf``: a radiance field in head axes, composited over the Gaussians of neck and clothes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avatar.backends import marcher
+from avatar.errors import AvatarError
+from avatar.fields.radiance import RadianceField
+from avatar.geometry.cameras import Camera
+from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
+from avatar.methods.batch import Batch, Box
+from avatar.methods.nerf.config import NerfConfig
+from avatar.methods.nerf.head_shape import neck_fade
+from avatar.methods.nerf.occupancy import SEEN, Occupancy
+from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
+from avatar.methods.nerf.torso import DRAWN
+from avatar.motion import Motion
+from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, UPPER_CHANNELS
+from avatar.native import RaySamples, sample_rays
+from avatar.native.library import multiplies_bfloat16
+
+if TYPE_CHECKING:
+    from avatar.device import Precision
+    from avatar.fields.radiance import Encoding
+    from avatar.methods.gaussian.method import GaussianAvatar
+
+BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
+RAYS_AT_ONCE = 32_768  # of an image that is not trained on
+WARMUP = 100  # steps of the networks and the encoding
+# Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
+_GAZE, _POSE = len(CHANNELS), len(CHANNELS) + 2
+GROUPS = (LIP_CHANNELS, (*UPPER_CHANNELS, _GAZE, _GAZE + 1), (_POSE, _POSE + 1, _POSE + 2))
+ALPHA, SPREAD = "head_alpha", "spread"  # names in `RenderOutput.aux`
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """Some training frames, as the tracker saw them.
+
+    Attributes:
+        motion: Their motion.
+        camera: What filmed them.
+    """
+
+    motion: Motion
+    camera: Camera
+
+
+class Drawn(NamedTuple):
+    """What the field alone shows on N rays.
+
+    Attributes:
+        rgb: [N, 3] premultiplied.
+        alpha: [N].
+        depth: [N] along the camera's axis, centimetres.
+        spread: [N] variance of the depth of what is shown, times alpha, square centimetres; in training only.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    spread: Tensor
+
+
+class NerfModel(Method):
+    """One person as a radiance field of the head over Gaussians: what is learned, and how it is drawn.
+
+    `avatar.methods.nerf.method.NerfAvatar` adds what needs it whole: making, sampling, callbacks, files.
+
+    Attributes:
+        field: The head.
+        occupancy: Where there is something of it.
+        torso: All else of the person.
+        filmed: Training frames that the occupancy grid is refreshed with; None in a model that is only drawn.
+    """
+
+    Config = NerfConfig
+    parts: ClassVar[frozenset[str]] = frozenset({"head", "person"})
+    config: NerfConfig
+
+    def __init__(
+        self, config: NerfConfig, torso: GaussianAvatar, occupancy: Occupancy, encoding: Encoding,
+        filmed: Filmed | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, torso.background)
+        self.torso = torso
+        self.occupancy = occupancy
+        self.field = RadianceField(encoding, GROUPS, config.hidden, config.geometry)
+        self.filmed = filmed
+        self.march = marcher(config.marcher)
+        self.drawn = 0  # times that rays were drawn in training: what their jitter follows from
+        self.per_ray = float(config.max_samples) / 2  # samples, a running mean
+        self.bfloat16 = False  # of the networks, in playback only
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def param_groups(self) -> list[ParamGroup]:
+        lr = self.config.lr
+        encoding = list(self.field.encoding.parameters())
+        network = [p for name, p in self.field.named_parameters() if not name.startswith("encoding.")]
+        return [
+            ParamGroup("field.encoding", encoding, lr.encoding, warmup=WARMUP),
+            ParamGroup("field.network", network, lr.network, warmup=WARMUP),
+            *self.torso.param_groups(),
+        ]
+
+    @property
+    def condition_width(self) -> int:
+        return self.torso.condition_width
+
+    def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
+        weights = self.config.loss
+        alpha = out.aux[ALPHA]
+        inside = alpha.clamp(1e-5, 1 - 1e-5)
+        entropy = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
+        sure = ((batch.head - 0.5).abs() * 2).square()
+        terms = {
+            "entropy": weights.entropy * entropy.mean(),
+            "distortion": weights.distortion * out.aux[SPREAD].mean(),
+            "head": weights.head * ((alpha - batch.head).abs() * sure).mean(),
+        }
+        if DRAWN in out.aux:
+            terms |= self.torso.regularizers(out.aux[DRAWN], batch, progress)
+        return terms
+
+    def stats(self) -> dict[str, int | float]:
+        return self.torso.stats()
+
+    def train_state(self) -> dict[str, Tensor]:
+        whole = {f"{BELOW}{name}": value for name, value in self.torso.train_state().items()}
+        pace = torch.tensor([self.drawn, self.per_ray], dtype=torch.float64)
+        state = dict(self.state_dict()) | whole | {"pace": pace}
+        del state[f"{BELOW}background"]  # is the model's own
+        return state
+
+    def load_train_state(self, tensors: dict[str, Tensor]) -> None:
+        behind = {k[len(BELOW) :]: v for k, v in tensors.items() if k.startswith(BELOW)}
+        self.torso.load_train_state(behind | {"background": tensors["background"]})
+        own = {k: v for k, v in tensors.items() if not k.startswith(BELOW) and k != "pace"}
+        missing, unknown = self.load_state_dict(own, strict=False)
+        if unknown or any(not name.startswith(BELOW) for name in missing):
+            raise KeyError(*unknown, *missing)
+        drawn, self.per_ray = tensors["pace"].tolist()
+        self.drawn = int(drawn)
+
+    # -- rendering ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, motion: Motion, index: int, camera: Camera, *, noise: Tensor | None = None,
+        background: Tensor | None = None, with_depth: bool = False, part: str | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        if part is not None and part not in self.parts:
+            raise AvatarError(f"There is no part {part!r}.", fix=f"Known are {', '.join(sorted(self.parts))}.")
+        head = self.head_image(motion, index, camera, noise)
+        rgb, alpha = head.rgb, head.alpha
+        if part == "head":
+            return RenderOutput(rgb, alpha)
+        if part is None and background is None:
+            background = self.background_at(camera)
+        behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
+        through = 1 - alpha
+        depth = None
+        if with_depth and behind.depth is not None:
+            hidden = through * behind.alpha
+            depth = (alpha * head.aux["depth"] + hidden * behind.depth) / (alpha + hidden).clamp_min(1e-6)
+        aux = {ALPHA: alpha, SPREAD: head.aux[SPREAD], DRAWN: behind}
+        return RenderOutput(rgb + through * behind.rgb, alpha + through * behind.alpha, depth, aux)
+
+    def forward_pixels(
+        self, motion: Motion, index: int, camera: Camera, pixels: Tensor, *, noise: Tensor | None = None,
+        background: Tensor | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        head = self._draw_head(head_rays(motion, index, camera, pixels), self._condition(motion, index, noise))
+        with torch.no_grad():  # parts of frames train it
+            behind = self.torso(motion, index, camera, noise=noise, part="person")
+        x, y = pixels.unbind(-1)
+        torso_alpha = behind.alpha[y, x]
+        rgb = behind.rgb[y, x]
+        if background is not None:
+            rgb = rgb + (1 - torso_alpha) * background
+        alpha = head.alpha[:, None]
+        through = 1 - alpha
+        aux = {ALPHA: alpha, SPREAD: head.spread[:, None]}
+        return RenderOutput(head.rgb + through * rgb, alpha + through * torso_alpha, head.depth[:, None], aux)
+
+    def density(self, points: Float[Tensor, "N 3"], condition: Float[Tensor, " C"]) -> Float[Tensor, " N"]:
+        """Density [N] per centimetre of points [N, 3] in head axes under a condition [C]."""
+        found = self.field(points, self.field.under(condition))[0]
+        return found * neck_fade(points, self.occupancy.neck)
+
+    def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
+        head = self.head_image(motion, index, camera, draw=self._draw_seen)
+        behind = self.torso(motion, index, camera, part="person").alpha[..., 0]
+        through = 1 - head.alpha[..., 0]
+        total = head.alpha[..., 0] + through * behind
+        known = head.rgb[..., 0] + through * behind * self.torso.seen(motion, index, camera)
+        return known / total.clamp_min(1e-6)
+
+    def playback(self, precision: Precision = "auto") -> Playback:
+        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
+        behind = self.torso.playback(precision)
+        gains = self.device.type == "cpu" and multiplies_bfloat16()
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and gains)
+
+        @torch.inference_mode()
+        def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+            image = behind(camera, motion, index, background)
+            (x0, y0, x1, y1), (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            part = image[y0:y1, x0:x1]
+            mixed = 255 * rgb + (1 - alpha) * part.float()
+            part.copy_(mixed.add_(0.5).clamp_(0, 255).to(torch.uint8))
+            return image
+
+        return draw
+
+    def volume(self, motion: Motion, index: int) -> Volume:
+        conditions = self._condition(motion, index, None)
+        grid = self.occupancy
+
+        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
+            density, color, _ = self.field(points, conditions)
+            return density * neck_fade(points, grid.neck) * grid.holds(points), color
+
+        return Volume(grid.box, evaluate)
+
+    def reference_motion(self, fps: float) -> Motion:
+        return self.torso.reference_motion(fps)
+
+    @property
+    def pivot(self) -> Tensor:
+        return self.torso.pivot
+
+    # -- the head ----------------------------------------------------------------------------------------------------
+
+    def _condition(self, motion: Motion, index: int, noise: Tensor | None) -> Tensor:
+        return self.field.under(self.torso.condition(motion, index, noise))
+
+    def _samples(self, rays: Rays, conditions: Tensor) -> tuple[RaySamples, Tensor, Tensor]:
+        """Samples of rays, their densities [S] and colors [S, 3]."""
+        config, grid = self.config, self.occupancy
+        jitter = None
+        if self.training:
+            generator = torch.Generator().manual_seed(self.drawn)
+            jitter = torch.rand(len(rays.origins), generator=generator).to(rays.origins.device)
+            self.drawn += 1
+        samples = sample_rays(
+            rays.origins, rays.directions, grid.corners, grid.bits, config.step_cm, config.max_samples, jitter=jitter
+        )
+        if self.training and len(rays.origins):
+            self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
+        half = self.bfloat16 and not torch.is_grad_enabled()
+        densities, colors, _ = self.field(samples.positions, conditions, bfloat16=half)
+        return samples, densities * neck_fade(samples.positions, grid.neck), colors
+
+    def _draw_head(self, rays: Rays, conditions: Tensor) -> Drawn:
+        samples, densities, colors = self._samples(rays, conditions)
+        if self.training:  # the moments of the depth go along as colors
+            along = 0.5 * (samples.starts + samples.ends) - rays.middle
+            colors = torch.cat([colors, along[:, None], along.square()[:, None]], 1)
+        image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, colors)
+        spread = torch.zeros_like(alpha)
+        if self.training:
+            first, second = image[:, 3], image[:, 4]
+            spread = (second - first.square() / alpha.clamp_min(1e-3)).clamp(min=0)
+        return Drawn(image[:, :3], alpha, depth * rays.slope, spread)
+
+    def _draw_seen(self, rays: Rays, conditions: Tensor) -> Drawn:
+        """How well training frames showed what is on rays: in each of the colors."""
+        samples, densities, colors = self._samples(rays, conditions)
+        known = self.occupancy.seen.view(-1)[self.occupancy.cells(samples.positions, SEEN)].float() / 255
+        values = known[:, None].expand_as(colors).contiguous()
+        image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+        return Drawn(image, alpha, depth * rays.slope, torch.zeros_like(alpha))
+
+    @torch.no_grad()
+    def shares(self, motion: Motion, index: int, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of the samples on rays in the image: the derivative of its sum by a sample's color.
+
+        Args:
+            motion, index, camera: As for :meth:`forward`.
+            pixels: [N, 2] x, y.
+
+        Returns:
+            Places [S, 3] in head axes, and shares [S] of a pixel.
+        """
+        rays = head_rays(motion, index, camera, pixels)
+        samples, densities, colors = self._samples(rays, self._condition(motion, index, None))
+        with torch.enable_grad():
+            values = torch.ones_like(colors[:, :1]).requires_grad_()
+            image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+            (shares,) = torch.autograd.grad(image.sum(), values)
+        return samples.positions, shares[:, 0]
+
+    def _head_part(
+        self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
+        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+    ) -> tuple[Box, list[Tensor]]:  # fmt: skip
+        """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C]."""
+        draw = draw or self._draw_head
+        x0, y0, x1, y1 = box = shown_in(self.occupancy.corners, motion, index, camera)
+        pixels = pixels_in(box, camera)
+        conditions = self._condition(motion, index, noise)
+        step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
+        parts = [draw(head_rays(motion, index, camera, part), conditions) for part in pixels.split(step)]
+        columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
+        return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
+
+    def head_image(
+        self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
+        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+    ) -> RenderOutput:  # fmt: skip
+        """The head alone; ``aux`` holds depth and spread."""
+        (x0, y0, x1, y1), parts = self._head_part(motion, index, camera, noise, draw)
+        around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
+        rgb, alpha, depth, spread = (torch.nn.functional.pad(part, around) for part in parts)
+        return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
+
+
+def checkpoint_of(model: NerfModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and options of a model file; see `Method.checkpoint`."""
+    torso, shape = model.torso.checkpoint()
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(BELOW)}
+    state |= {f"{BELOW}{name}": value for name, value in torso.items() if name != "background"}
+    if "field.encoding.table" in state:  # other encodings keep theirs as it is
+        state["field.encoding.table"] = state["field.encoding.table"].half()
+    return state, {"field": model.config.shape(), "torso": shape}

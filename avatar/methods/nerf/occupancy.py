@@ -1,0 +1,120 @@
+"""The occupancy grid: which cells of the head's box hold something under some condition of the training.
+
+As in Instant-NGP (Mueller et al. 2022), a decaying maximum of the density decides. Each refresh looks at random cells
+under the conditions of random training frames, so what only some frames show, such as an open mouth, stays.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avatar.methods.nerf.head_shape import CELLS, HeadShape, cell_centres
+from avatar.native import pack_occupancy
+
+SEEN = 32  # cells along each axis of what training frames showed
+DECAY = 0.95
+FORGET = 0.97  # a cell that no frame shows is left out after some 150 looks
+HIDDEN = 0.01  # share of a pixel below which a cell is not shown
+EMPTY = 0.1  # density per centimetre below which a cell is left out
+DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
+TRAINING = ("density", "shown", "hull")  # tensors that only training needs
+
+
+class Occupancy(nn.Module):
+    """Cells of the head's box that hold something.
+
+    Attributes:
+        box: [2, 3] corners, head axes, centimetres.
+        neck: [3] where the head ends; see `avatar.methods.nerf.head_shape.neck_plane`.
+        bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
+        seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known after training.
+        density: [Z, Y, X] decaying maximum, per centimetre; training only.
+        shown: [Z, Y, X] decaying maximum of a cell's share of a pixel; training only.
+        hull: bool [Z, Y, X] cells that may ever be sampled; training only.
+    """
+
+    box: Tensor
+    neck: Tensor
+    bits: Tensor
+    seen: Tensor
+    density: Tensor
+    shown: Tensor
+    hull: Tensor
+
+    def __init__(self, head: HeadShape) -> None:
+        super().__init__()
+        self.register_buffer("box", head.box)
+        self.register_buffer("neck", head.neck)
+        self.register_buffer("bits", pack_occupancy(head.first))
+        self.register_buffer("seen", torch.full((SEEN,) * 3, 255, dtype=torch.uint8))
+        self.register_buffer("density", head.first.float() * DENSE, persistent=False)
+        self.register_buffer("hull", head.hull, persistent=False)
+        self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
+        self._corners: list[list[float]] | None = None
+
+    @staticmethod
+    def empty() -> Occupancy:
+        """One of the right shapes, to load a checkpoint into."""
+        none = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
+        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, torch.zeros(3)))
+
+    @property
+    def corners(self) -> list[list[float]]:
+        """The box on the host: reading it off a GPU would wait for it."""
+        if self._corners is None:
+            self._corners = self.box.tolist()
+        return self._corners
+
+    def holds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """1 for points [N, 3] in cells that are sampled, else 0; head axes."""
+        at = self._places(points, CELLS)
+        inside = ((at >= 0) & (at < CELLS)).all(-1)
+        x, y, z = at.clamp(0, CELLS - 1).unbind(-1)
+        return (inside & (self.bits[z, y, x >> 3].long() >> (x & 7) & 1).bool()).float()
+
+    def cells(self, points: Float[Tensor, "N 3"], count: int = CELLS) -> Tensor:
+        """Flat indices [N] of the cells, ``count`` along each axis, that points [N, 3] in head axes are in."""
+        x, y, z = self._places(points, count).clamp(0, count - 1).unbind(-1)
+        return (z * count + y) * count + x
+
+    def _places(self, points: Tensor, count: int) -> Tensor:
+        return ((points - self.box[0]) / (self.box[1] - self.box[0]) * count).floor().long()
+
+    def candidates(self) -> Tensor:
+        """Indices of the cells that a refresh chooses from: those that are sampled, and neighbours of dense ones."""
+        near = nn.functional.max_pool3d(self.density[None], 3, 1, 1)[0] > DENSE
+        return ((near | (self.density > EMPTY)) & self.hull).view(-1).nonzero()[:, 0]
+
+    def update(self, cells: Tensor, density: Float[Tensor, " N"]) -> None:
+        """Enter the density [N] that was found in cells [N], and mark what holds something."""
+        flat = self.density.view(-1)
+        flat[cells] = torch.maximum(flat[cells] * DECAY, density)
+        self._mark()
+
+    def look(self, points: Float[Tensor, "N 3"], shares: Float[Tensor, " N"]) -> None:
+        """Leave out what no frame shows.
+
+        What lies behind a surface is never learnt, so its density would stay, and cost most of the samples.
+
+        Args:
+            points: [N, 3] head axes.
+            shares: [N] that they have of a pixel.
+        """
+        self.shown *= FORGET
+        self.shown.view(-1).scatter_reduce_(0, self.cells(points), shares, "amax")
+        self._mark()
+
+    def _mark(self) -> None:
+        near = nn.functional.max_pool3d(self.shown[None], 3, 1, 1)[0] > HIDDEN
+        self.bits = pack_occupancy((self.density > EMPTY) & self.hull & near)
+
+    def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Points in cells, head axes; ``jitter`` [N, 3] is from -0.5 to 0.5."""
+        size = (self.box[1] - self.box[0]) / CELLS
+        return cell_centres(self.box)[cells] + jitter * size
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self._corners = None

@@ -1,0 +1,451 @@
+"""The radiance field of the head: training, poses, occupancy, composite, what is behind it, files and refusals."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avatar.cli.main import main
+from avatar.data import PersonDataset
+from avatar.errors import AvatarError
+from avatar.export import mesh
+from avatar.fields.gaussians import REGIONS
+from avatar.geometry.cameras import Camera
+from avatar.io.checkpoint import load_tensors
+from avatar.methods.base import TrainState
+from avatar.methods.nerf import sampling
+from avatar.methods.nerf.head_shape import below_neck, cell_centres
+from avatar.methods.nerf.method import NerfAvatar
+from avatar.methods.nerf.model import GROUPS
+from avatar.methods.nerf.rays import head_rays, pixels_in
+from avatar.methods.registry import load_model
+from avatar.motion import Motion
+from avatar.motion.face_channels import CHANNEL_INDEX
+from avatar.train import run as training
+from avatar.train.batches import load
+from avatar.train.trainer import Trainer
+from tests.nerf import nerf_config, nerf_trainer
+from tests.person import make_person, small_config, train
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_person(tmp_path_factory.mktemp("person"), frames=20)
+
+
+@pytest.fixture(scope="module")
+def run(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of a few steps."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train(nerf_config(person, folder, 6))
+    (folder / "training.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gaussian_run(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of the other method."""
+    folder = tmp_path_factory.mktemp("gaussian") / "run"
+    train(small_config(person, folder, 2))
+    (folder / "training.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(person: Path) -> NerfAvatar:
+    """An untrained model, which no test changes."""
+    return NerfAvatar.from_person(PersonDataset(person), nerf_config(person, Path()).model, 0)
+
+
+@pytest.fixture
+def model(made: NerfAvatar) -> NerfAvatar:
+    """An untrained model."""
+    return copy.deepcopy(made)
+
+
+def condition_of(model: NerfAvatar, frame: int = 0) -> torch.Tensor:
+    """The condition of a training frame."""
+    assert model.filmed is not None
+    return model.torso.condition(model.filmed.motion, frame)
+
+
+def frame_of(trainer: Trainer, index: int = 3):
+    data = trainer.data
+    return load(data, index, (data.width, data.height), trainer.config.loss)
+
+
+def test_two_steps_train_field_and_gaussians(person, model, tmp_path, monkeypatch):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    before = {name: value.clone() for name, value in trainer.state().items()}
+    monkeypatch.setattr(sampling, "BODY", 0.0)
+    rays = trainer.train_step(frame_of(trainer))
+    after_rays = {name: value.clone() for name, value in trainer.state().items()}
+    trainer.step = 1
+    monkeypatch.setattr(sampling, "BODY", 1.0)
+    part = trainer.train_step(frame_of(trainer, 5))
+    after = trainer.state()
+
+    def changed(name, first, second):
+        return not torch.equal(first[name], second[name])
+
+    field, gaussians = "model.field.encoding.table", "model.torso.gaussians.colors"
+    assert rays is not None and "ssim" not in rays and {"entropy", "distortion", "head"} <= rays.keys()
+    assert changed(field, before, after_rays) and not changed(gaussians, before, after_rays)
+    assert part is not None and {"ssim", "surface"} <= part.keys()
+    assert changed(field, after_rays, after) and changed(gaussians, after_rays, after)
+
+
+def test_gradients_reach_the_head_pose_through_rays_and_through_the_image(person, model):
+    data = PersonDataset(person)
+    for draw in ("pixels", "image"):
+        pose = data.motion.head_translation[3:4].clone().requires_grad_()
+        motion = data.motion[3:4].map(head_translation=pose)
+        if draw == "pixels":
+            pixels = torch.stack(torch.meshgrid(torch.arange(30, 60), torch.arange(30, 60), indexing="xy"), -1)
+            out = model.forward_pixels(motion, 0, data.camera, pixels.view(-1, 2), background=torch.zeros(900, 3))
+        else:
+            out = model(motion, 0, data.camera)
+        out.rgb.square().sum().backward()
+        assert pose.grad is not None and pose.grad.abs().min() > 0
+
+
+def test_pixels_are_those_of_the_image(person, model):
+    data = PersonDataset(person)
+    model.eval()
+    background = torch.rand(data.height, data.width, 3)
+    pixels = torch.tensor([[48, 40], [20, 70], [50, 60], [2, 3]])
+    x, y = pixels.unbind(-1)
+    with torch.no_grad():
+        image = model(data.motion, 3, data.camera, background=background, with_depth=True)
+        some = model.forward_pixels(data.motion, 3, data.camera, pixels, background=background[y, x])
+    assert torch.allclose(some.rgb, image.rgb[y, x], atol=1e-5)
+    assert torch.allclose(some.alpha, image.alpha[y, x], atol=1e-5)
+    assert image.depth is not None and 50 < float(image.depth[40, 48]) < 70
+
+
+def test_the_head_is_composited_over_what_is_behind_it(person, model):
+    data = PersonDataset(person)
+    model.eval()
+    with torch.no_grad():
+        head = model(data.motion, 3, data.camera, part="head")
+        whole = model(data.motion, 3, data.camera)
+        person_alone = model(data.motion, 3, data.camera, part="person")
+        behind = model.torso(data.motion, 3, data.camera)
+    assert torch.allclose(whole.rgb, head.rgb + (1 - head.alpha) * behind.rgb, atol=1e-6)
+    assert torch.allclose(whole.alpha, head.alpha + (1 - head.alpha) * behind.alpha, atol=1e-6)
+    background = model.background_at(data.camera)
+    assert torch.allclose(whole.rgb, person_alone.rgb + (1 - whole.alpha) * background, atol=1e-5)
+    with pytest.raises(AvatarError, match="no part 'nose'"):
+        model(data.motion, 3, data.camera, part="nose")
+
+
+def test_the_head_moves_rigidly_with_its_pose(person, model):
+    """A camera that moves along sees the same."""
+    data = PersonDataset(person)
+    model.eval()
+    motion, index = data.motion, 3
+    world = torch.eye(4)
+    world[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -0.1, 0.2], [0.1, 0, -0.05], [-0.2, 0.05, 0]]))
+    world[:3, 3] = torch.tensor([2.0, -1.0, 5.0])
+    from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+
+    turn = world[:3, :3] @ axis_angle_to_matrix(motion.head_rotation[index])
+    moved = motion.map(
+        head_rotation=matrix_to_axis_angle(turn)[None].expand(len(motion), 3),
+        head_translation=(world[:3, :3] @ motion.head_translation[index] + world[:3, 3])[None].expand(len(motion), 3),
+    )
+    camera = replace(data.camera, viewmat=data.camera.viewmat @ torch.linalg.inv(world))
+    condition = model.torso.condition(motion, index)
+    model.torso.condition = lambda *_: condition  # of the same face: a turned head has another one
+    with torch.no_grad():
+        one = model(motion, index, data.camera, part="head")
+        other = model(moved, index, camera, part="head")
+    assert one.alpha.sum() > 100 and (one.rgb - other.rgb).abs().mean() < 1e-3
+
+
+def test_each_group_of_the_condition_has_its_channels():
+    mouth, eyes, pose = GROUPS
+    assert CHANNEL_INDEX["jaw_y"] in mouth and CHANNEL_INDEX["eye_left_open"] in eyes and len(pose) == 3
+    assert sorted([*mouth, *eyes, *pose]) == list(range(len(CHANNEL_INDEX) + 5))
+
+
+def test_the_field_begins_at_the_face_and_ends_above_the_neck(person, model):
+    grid = model.occupancy
+    points = cell_centres(grid.box)
+    held = grid.holds(points) > 0
+    shape = torch.from_numpy(PersonDataset(person).shape)
+    away = torch.cdist(shape[:468], points[held]).amin(1)
+    assert float(away.quantile(0.98)) < 0.5  # centimetres: a cell is next to every landmark
+    assert below_neck(points[held], grid.neck).max() < 1.6
+    low = torch.tensor([[0.0, 25.0, 5.0]])
+    with torch.no_grad():
+        assert float(model.density(low, condition_of(model))[0]) == 0.0
+    kept = model.torso.gaussians
+    assert 50 < len(kept) < 480 and REGIONS.index("neck") in kept.region.tolist()
+
+
+def test_the_head_fades_out_where_the_neck_begins(person, model):
+    """No density below the plane through chin and earlobes, whatever the field says: the neck moves on its own."""
+    model.eval()
+    grid = model.occupancy
+    grid.bits.fill_(255)  # every cell of the box is sampled
+    with torch.no_grad():
+        model.field.density.bias[0] = 4.0  # and full
+        points = cell_centres(grid.box)
+        density = model.density(points, condition_of(model))
+    below = below_neck(points, grid.neck)
+    assert (density[below > 1.6] == 0).all() and (density[below < 0] > 10).all()
+    data = PersonDataset(person)
+    rays = head_rays(data.motion, 3, data.camera, pixels_in((0, 0, data.width, data.height), data.camera))
+    with torch.no_grad():
+        samples, densities, _ = model._samples(rays, model.field.under(condition_of(model)))
+    below = below_neck(samples.positions, grid.neck)
+    assert (densities[below > 1.6] == 0).all() and (densities[below < 0] > 10).all() and (below > 1.6).any()
+
+
+def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(person, model, tmp_path):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    grid = model.occupancy
+    points = cell_centres(grid.box)
+    lower = points[:, 1] > float(points[:, 1].mean())
+    grid.density *= torch.where(lower, 1, 0.104).view_as(grid.density)
+    assert model.filmed is not None
+    conditions = torch.stack([condition_of(model, frame) for frame in range(len(model.filmed.motion))])
+    opened = conditions[:, CHANNEL_INDEX["jaw_y"]] > 0
+    assert 0 < int(opened.sum()) < len(opened)
+
+    def density(at, condition):  # the lower half is there while the mouth is open, the upper half never
+        there = (at[:, 1] > float(points[:, 1].mean())) & bool(condition[CHANNEL_INDEX["jaw_y"]] > 0)
+        return there.float() * 3
+
+    model.density = density  # pyright: ignore[reportAttributeAccessIssue]
+    (refresh, *_) = model.callbacks()
+    refresh._look = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]  # another test's
+    assert refresh.due(16, 100) and not refresh.due(17, 100)
+    began = grid.holds(points).bool()
+    for step in range(16, 16 * 90, 16):
+        refresh.after_step(TrainState(step, 10_000, 0, trainer.optimizer))
+    left = grid.holds(points).bool()
+    assert not (left & ~lower).any() and (left & lower).sum() > 0.9 * (began & lower).sum()
+    assert not (left & ~grid.hull.view(-1)).any()
+
+
+def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
+    """Behind a solid surface nothing is learnt; the surface itself stays."""
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    grid = model.occupancy
+    with torch.no_grad():
+        model.field.density.bias[0] = 3.0  # solid everywhere
+    (refresh, *_) = model.callbacks()
+    began = int(grid.holds(cell_centres(grid.box)).sum())
+    grid.shown.fill_(0.015)
+    model.eval()
+    with torch.no_grad():
+        before = model(trainer.data.motion, 3, trainer.data.camera, part="head").alpha
+    for step in range(16, 16 * 30, 16):
+        refresh.after_step(TrainState(step, 10_000, 0, trainer.optimizer))
+    with torch.no_grad():
+        after = model(trainer.data.motion, 3, trainer.data.camera, part="head").alpha
+    left = grid.holds(cell_centres(grid.box))
+    assert int(left.sum()) < 0.8 * began
+    assert (after[before > 0.9] > 0.8).float().mean() > 0.97
+
+
+def test_rays_go_to_the_head_and_a_random_background_stays_behind_it(person, model, tmp_path):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    frame = frame_of(trainer)
+    batch = sampling.choose(frame, 0.0, np.random.default_rng(5), rays=4000, patch=48, random_background=0.5)
+    assert batch.pixels is not None and len(batch.pixels) == 4000
+    assert float((batch.head > 0.05).float().mean()) > 0.8
+    x, y = batch.pixels.unbind(-1)
+    changed = (batch.background != frame.background[y, x]).any(-1)
+    assert 0.4 < float(changed.float().mean()) < 0.6
+    expected = frame.image[y, x] + (1 - batch.person) * (batch.background - frame.background[y, x])
+    assert torch.allclose(batch.image, expected)
+    # Weights undo how often pixels are drawn: their mean error is that of all pixels that are drawn from.
+    assert float((frame.weight[y, x] / batch.weight).max()) > 1.5
+    values = torch.rand(frame.weight.shape[:2], generator=torch.Generator().manual_seed(1))
+    wide = sampling._dilated(frame.head[..., 0], 3) > 0.05
+    every = (frame.weight[..., 0] * values)[wide].mean()
+    assert float((batch.weight[:, 0] * values[y, x]).mean()) == pytest.approx(float(every), rel=0.1)
+
+
+def test_parts_of_the_face_are_trained_on_late_only(person, model, tmp_path):
+    frame = frame_of(nerf_trainer(person, tmp_path / "run", model))
+
+    def kinds(progress):
+        made = [
+            sampling.choose(frame, progress, np.random.default_rng(i), rays=64, patch=64, random_background=0.0)
+            for i in range(60)
+        ]
+        faces = [part for part in made if part.pixels is None and part.head.mean() > 0.5]
+        return sum(part.pixels is None for part in made), len(faces)
+
+    early, late = kinds(0.1), kinds(0.9)
+    assert 0 < early[0] < 20 and early[1] < late[1] and late[0] > early[0] + 5
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit(person, tmp_path):
+    whole = Trainer(PersonDataset(person), nerf_config(person, tmp_path / "whole", 17))
+    whole.run(training.open_run(whole.config))
+    config = nerf_config(person, tmp_path / "parts", 17)
+    first = Trainer(PersonDataset(person), replace(config, save_every=16))
+    folder = training.open_run(config)
+    first.save = lambda at: None if first.step != 16 else Trainer.save(first, at)  # pyright: ignore[reportAttributeAccessIssue]
+    first.run(folder)
+    second = Trainer(PersonDataset(person), config)
+    second.resume(folder)
+    assert second.step == 16
+    second.run(folder)
+    expected = whole.state()
+    assert expected.keys() == second.state().keys()
+    assert all(torch.equal(value, second.state()[name]) for name, value in expected.items())
+
+
+def test_a_model_file_draws_what_was_trained(person, run):
+    model, about = load_model(run / "model.safetensors")
+    assert isinstance(model, NerfAvatar) and about["method"] == "nerf"
+    data = PersonDataset(person)
+    trained = nerf_trainer(person, run, steps=6)
+    trained.resume(run)
+    model.eval(), trained.model.eval()
+    with torch.no_grad():
+        one, other = (m(data.motion, 2, data.camera).rgb for m in (model, trained.model))
+    assert (one - other).abs().max() < 0.01  # the hash grids are stored as half floats
+    assert (run / "model.safetensors").stat().st_size < 0.65e6
+    assert "torso.background" not in load_tensors(run / "model.safetensors")[0]
+
+
+def test_what_was_never_filmed_is_known(person, run):
+    model, _ = load_model(run / "model.safetensors")
+    data = PersonDataset(person)
+    model.eval()
+    reference = model.reference_motion(25.0)
+    with torch.no_grad():
+        front = model.seen(reference, 0, data.camera)
+        side = model.seen(reference, 0, data.camera.orbit(model.pivot, 75, 0))
+        alpha = model(reference, 0, data.camera).alpha[..., 0] > 0.5
+        side_alpha = model(reference, 0, data.camera.orbit(model.pivot, 75, 0)).alpha[..., 0] > 0.5
+    assert front is not None and side is not None
+    assert float(front[alpha].mean()) > 0.7 > float(side[side_alpha].mean())
+    assert float(front.min()) >= 0 and float(front.max()) <= 1 + 1e-5
+
+
+def test_a_head_that_is_outside_of_the_image_is_no_error(person, model):
+    data = PersonDataset(person)
+    model.eval()
+    for place in ([300.0, 0.0, 62.0], [0.0, 0.0, 0.0], [0.0, 0.0, -80.0]):
+        motion = data.motion.map(head_translation=torch.tensor(place).expand(len(data.motion), 3))
+        with torch.no_grad():
+            out = model(motion, 0, data.camera, with_depth=True)
+        assert torch.isfinite(out.rgb).all() and out.rgb.shape == (data.height, data.width, 3)
+
+
+def test_playback_draws_what_the_model_draws(person, run):
+    model, _ = load_model(run / "model.safetensors")
+    data = PersonDataset(person)
+    model.eval()
+    wall = torch.randint(0, 255, (data.height, data.width, 3), dtype=torch.uint8)
+    view = data.camera.orbit(model.pivot, 10, 0)
+    for precision, most in (("float32", 1), ("bfloat16", 12)):
+        play = model.playback(precision)
+        for camera, background in ((data.camera, wall), (view, None), (view.resized(50, 50), wall[:50, :50])):
+            fast, slow = (draw(camera, data.motion, 3, background).int() for draw in (play, model.draw))
+            assert fast.shape == slow.shape and (fast - slow).abs().max() <= most
+    assert torch.equal(model.playback("float32")(data.camera, data.motion, 3, wall)[0, 0], wall[0, 0])
+
+
+def test_the_torso_of_a_gaussian_run_is_taken(person, run, gaussian_run, tmp_path):
+    gaussian = gaussian_run
+    model = nerf_trainer(person, tmp_path / "run", torso=gaussian).model
+    assert isinstance(model, NerfAvatar)
+    trained = load_tensors(gaussian / "model.safetensors")[0]["gaussians.means"]
+    means = model.torso.gaussians.means
+    assert len(means) < len(trained) and all((trained == mean).all(1).any() for mean in means[:5])
+    with pytest.raises(AvatarError, match="is a run of the method nerf"):
+        nerf_trainer(person, tmp_path / "run", torso=run)
+    other = make_person(tmp_path / "other", frames=16)
+    with pytest.raises(AvatarError, match="another person"):
+        nerf_trainer(other, tmp_path / "run", torso=gaussian)
+
+
+def test_a_run_of_one_method_is_never_read_by_the_other(person, run, capsys):
+    before = (run / "model.safetensors").read_bytes()
+    again = ["train", str(person), "--out", str(run), "--resume", "--device", "cpu", "--method", "gaussian"]
+    assert main(again) == 2
+    said = capsys.readouterr().err
+    assert "is a run of the method nerf, not gaussian" in said and "--method nerf" in said
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_backends_that_cannot_run_say_so(person, tmp_path, capsys):
+    for option in (["--marcher", "nerfacc"], ["--encoding", "tinycudann"], ["--renderer", "gsplat"]):
+        assert main(["train", str(person), "--out", str(tmp_path / "x"), "--method", "nerf", *option]) == 2
+        said = capsys.readouterr().err
+        assert " ".join(option) in said and "CUDA" in said and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("hidden", 32, "of the shape"), ("coarsest", 128, "larger than finest"), ("encoding", "other", "not known")],
+)
+def test_a_model_file_with_wrong_options_is_refused(run, tmp_path, name, value, said):
+    from avatar.io.checkpoint import save_tensors
+
+    tensors, meta = load_tensors(run / "model.safetensors")
+    meta["config"]["field"][name] = value
+    save_tensors(tmp_path / "model.safetensors", tensors, meta)
+    with pytest.raises(AvatarError, match=said):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_options_out_of_range_are_refused(person, tmp_path, capsys):
+    for option in (["--model.hidden", "0"], ["--model.step-cm", "0"], ["--model.samples", "1"]):
+        assert main(["train", str(person), "--out", str(tmp_path / "x"), "--method", "nerf", *option]) == 2
+        assert option[0] in capsys.readouterr().err
+
+
+def test_a_camera_from_anywhere_draws_finite_images(person, run):
+    model, _ = load_model(run / "model.safetensors")
+    data, motion = PersonDataset(person), Motion.zeros(1, 25.0)
+    model.eval()
+    camera = Camera.source(120.0, 20.0, 30.0, 40, 56)
+    with torch.no_grad():
+        for azimuth in (0, 90, 180):
+            view = camera.orbit(model.pivot, azimuth, 20)
+            image = model.draw(view, model.reference_motion(25.0), 0)
+            assert image.shape == (56, 40, 3) and image.dtype == torch.uint8
+        assert torch.isfinite(model(motion, 0, data.camera).rgb).all()
+
+
+def test_both_protocols_measure_a_run(run, tmp_path):
+    record = tmp_path / "metrics.json"
+    few = ["--frames", "3", "--drive", "tracked", "--no-ablations", "--device", "cpu"]
+    assert main(["eval", str(run), "--json", str(record), *few]) == 0
+    found = json.loads(record.read_text())
+    assert found["full_frame"]["tracked"]["psnr"] > 5 and found["head_only"]["tracked"]["psnr"] > 5
+
+
+def test_a_mesh_is_written_of_a_field_and_refused_of_gaussians(run, gaussian_run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("skimage")
+    out = tmp_path / "head.ply"
+    export = ["export", str(run), "--format", "mesh", "--out", str(out), "--device", "cpu"]
+    assert main([*export, "--resolution", "24", "--level", "0.5"]) == 0
+    header, _, body = out.read_bytes().partition(b"end_header\n")
+    vertices, faces = (int(line.split()[-1]) for line in header.decode().splitlines() if line.startswith("element"))
+    assert vertices > 100 and faces > 100 and len(body) == 15 * vertices + 13 * faces
+    rows = np.frombuffer(body[: 15 * vertices], [("place", "<f4", 3), ("color", "u1", 3)])
+    assert np.abs(rows["place"]).max() < 30  # centimetres
+    capsys.readouterr()
+    refused = ["export", str(gaussian_run), "--format", "mesh", "--out", str(tmp_path / "x.ply"), "--device", "cpu"]
+    assert main(refused) == 2
+    assert "gaussian has no density" in capsys.readouterr().err
+    monkeypatch.setattr(mesh, "find_spec", lambda name: None)
+    assert main(export) == 2
+    assert "needs scikit-image" in capsys.readouterr().err
