@@ -64,9 +64,10 @@ class _Connection:
         hello = self._guest.hello()
         codec = self._encoder.string(hello["width"], hello["height"])
         await self._socket.send_json(hello | {"door": "websocket", "codec": codec})
-        tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
+        work = self._send(), self._receive(), self._guest.over.wait()
+        tasks: list[asyncio.Task[object]] = [asyncio.create_task(one) for one in work]
         try:
-            await asyncio.wait([*tasks, asyncio.create_task(self._guest.over.wait())], return_when="FIRST_COMPLETED")
+            await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
         finally:
             for task in tasks:
                 task.cancel()

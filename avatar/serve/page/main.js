@@ -97,7 +97,7 @@ function lost(sentence) {
   connection = null;
   state.door = "";
   setEcho(false);
-  for (const id of ["video", "canvas", "listen", "dial"]) get(id).hidden = true;
+  for (const id of ["video", "canvas", "listen", "dial"]) get(id).setAttribute("hidden", "");
   get("waiting").hidden = false;
   get("waiting").firstElementChild.textContent = "Not connected";
   get("door").textContent = "not connected";

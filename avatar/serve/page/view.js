@@ -28,7 +28,7 @@ export class View {
     this.dial.querySelector("#border").setAttribute("d",
       `M${right} 0A${right} ${up} 0 0 0 0 ${-up}A${left} ${up} 0 0 0 ${-left} 0` +
       `A${left} ${down} 0 0 0 0 ${down}A${right} ${down} 0 0 0 ${right} 0Z`);
-    this.dial.hidden = false;
+    this.dial.removeAttribute("hidden"); // SVG has no property of that name
     this.show();
   }
 
