@@ -40,7 +40,9 @@ class Beeps:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, avatar: Any = None, controls: Controls | None = None, **settings: Any) -> AsyncIterator[Any]:
+async def served(
+    folder: Path, avatar: Any = None, controls: Controls | None = None, **settings: Any
+) -> AsyncIterator[Any]:
     """A test client of a service with one avatar named "someone", listening on a free port."""
     from aiohttp.test_utils import TestClient, TestServer
 

@@ -40,7 +40,9 @@ def make_app(hub: Hub) -> web.Application:
     """Make the application; aiohttp runs it."""
     app = web.Application(middlewares=[_guard], client_max_size=MOST_FILE_BYTES)
     app[HUB], app[PEERS] = hub, Peers(hub)
-    pages = {name.name: name.read_bytes() for name in files("avatar.serve").joinpath("page").iterdir() if name.is_file()}
+    pages = {
+        name.name: name.read_bytes() for name in files("avatar.serve").joinpath("page").iterdir() if name.is_file()
+    }
 
     async def page(request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")
@@ -56,7 +58,7 @@ def make_app(hub: Hub) -> web.Application:
     app.router.add_get("/openapi.json", _openapi)
     app.router.add_get("/api/avatars", _avatars)
     app.router.add_get("/api/ice", _ice)
-    app.router.add_get("/ws", lambda request: serve_websocket(request, hub))
+    app.router.add_get("/ws", _websocket)
     app.router.add_post("/api/offer", _offer)
     app.router.add_patch("/api/offer", _candidates)
     app.router.add_post("/api/sessions/{session}/audio", _audio)
@@ -95,6 +97,10 @@ async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
 
 def _error(sentence: str, status: int) -> web.Response:
     return web.json_response({"error": sentence}, status=status, headers=SECURITY)
+
+
+async def _websocket(request: web.Request) -> web.WebSocketResponse:
+    return await serve_websocket(request, request.app[HUB])
 
 
 async def _health(request: web.Request) -> web.Response:

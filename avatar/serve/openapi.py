@@ -8,7 +8,11 @@ from avatar import __version__
 
 _SESSION = {"name": "session", "in": "path", "required": True, "schema": {"type": "string"},
             "description": "Name of the session, from its `hello` message or the answer to its offer."}  # fmt: skip
-_SEGMENT = {"type": "string", "maxLength": 64, "description": "Name of the segment; a second one of it changes nothing."}
+_SEGMENT = {
+    "type": "string",
+    "maxLength": 64,
+    "description": "Name of the segment; a second one of it changes nothing.",
+}
 
 
 def description() -> dict[str, Any]:

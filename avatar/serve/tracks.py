@@ -142,7 +142,7 @@ async def microphone_samples(track: MediaStreamTrack) -> AsyncIterator[np.ndarra
     """Audio of a remote track as float32, 16 kHz mono, until it ends."""
     import av
 
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
     while True:
         try:
             frame = await track.recv()
@@ -150,4 +150,4 @@ async def microphone_samples(track: MediaStreamTrack) -> AsyncIterator[np.ndarra
             return
         if isinstance(frame, av.AudioFrame):
             for out in resampler.resample(frame):
-                yield out.to_ndarray()[0].clip(-1, 1).astype(np.float32)
+                yield out.to_ndarray().mean(0).clip(-1, 1).astype(np.float32)

@@ -86,14 +86,16 @@ def _decoded(content: bytes, most_seconds: float) -> Iterator[np.ndarray]:
     import av
 
     left, silent = round(most_seconds * SAMPLE_RATE), 0
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
     try:
         with av.open(io.BytesIO(content), options=_OPTIONS) as container:
             stream = next(iter(container.streams.audio), None)
             if stream is None:
                 return
             for packet in container.demux(stream):
-                pieces = [out.to_ndarray()[0] for frame in packet.decode() for out in resampler.resample(frame)]
+                frames = [*packet.decode(), *([None] if packet.dts is None and packet.size == 0 else [])]
+                # The mean of the channels: FFmpeg's own mix is louder than the channels.
+                pieces = [out.to_ndarray().mean(0) for frame in frames for out in resampler.resample(frame)]
                 silent = 0 if pieces else silent + 1
                 if silent > MOST_SILENT_PACKETS:
                     return

@@ -129,7 +129,7 @@ def test_a_file_is_spoken_and_an_interruption_says_what_was_played(tmp_path: Pat
         async with client.ws_connect("/ws") as socket:
             page = Page(socket)
             session = (await page.read(lambda: page.said("hello")))["session"]
-            answer = await client.post(f"/api/sessions/{session}/audio?segment=file", data=wav(30.0))
+            answer = await client.post(f"/api/sessions/{session}/audio?segment=file", data=io.BytesIO(wav(30.0)))
             assert answer.status == 200 and (await answer.json())["segment"] == "file"
             await page.read(lambda: page.said("segment.started"))
             await page.read(lambda: any(samples.any() for _, samples in page.audio))
@@ -296,19 +296,24 @@ def test_what_is_too_large_or_unreadable_is_refused(tmp_path: Path):
         async with client.ws_connect("/ws") as socket:
             session = (await socket.receive_json())["session"]
             path = f"/api/sessions/{session}/audio"
-            assert (await client.post(path, data=bytes((20 << 20) + 1))).status == 413
+            assert (await client.post(path, data=io.BytesIO(bytes((20 << 20) + 1)))).status == 413
 
             async def endless() -> Any:
                 for _ in range(400):
                     yield bytes(1 << 16)
 
             assert (await client.post(path, data=endless())).status == 413
-            for body in (b"", b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n", bytes(5000)):
+            for body in (
+                b"",
+                b"#EXTM3U\nfile:///etc/passwd\n",
+                b"ffconcat version 1.0\nfile /etc/passwd\n",
+                bytes(5000),
+            ):
                 answer = await client.post(path, data=body)
                 assert answer.status == 422 and "error" in await answer.json()
-            assert (await client.post("/api/sessions/nobody/audio", data=wav(1))).status == 404
+            assert (await client.post("/api/sessions/nobody/audio", data=io.BytesIO(wav(1)))).status == 404
             assert (await client.post(f"/api/sessions/{session}/text", data=b"[" * 9)).status == 422
-            assert (await client.post("/api/offer", data=bytes((1 << 20) + 1))).status == 413
+            assert (await client.post("/api/offer", data=io.BytesIO(bytes((1 << 20) + 1)))).status == 413
             for sdp in ("", "v=0", "x" * 10000, "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"):
                 answer = await client.post("/api/offer", json={"sdp": sdp, "type": "offer"})
                 assert answer.status == 422 and "offer" in (await answer.json())["error"]
