@@ -68,7 +68,7 @@ class Encoder:
         packets = self._context.encode(frame)
         return Packet(b"".join(bytes(packet) for packet in packets), any(packet.is_keyframe for packet in packets))
 
-    def _open(self, width: int, height: int):  # noqa: ANN202  # PyAV's type
+    def _open(self, width: int, height: int):  # PyAV's type
         import av
         from av.video.codeccontext import VideoCodecContext
 

@@ -69,7 +69,7 @@ class SpeechTrack(MediaStreamTrack):
         for delay in delays:
             self._hold += HOLD_SHARE * (min(delay, MOST_HOLD_SECONDS) - self._hold)
 
-    async def recv(self):  # noqa: ANN201  # PyAV's type
+    async def recv(self):  # PyAV's type
         """The next 20 ms, when their time has come."""
         import av
 
@@ -116,7 +116,7 @@ class ImageTrack(MediaStreamTrack):
         self._part = part
         self._event.set()
 
-    async def recv(self):  # noqa: ANN201  # PyAV's type
+    async def recv(self):  # PyAV's type
         """The next image; aiortc encodes it."""
         import av
 

@@ -1,9 +1,14 @@
 """The WebSocket door: encoded images and plain audio in binary messages, all else in JSON.
 
-A binary message begins with 24 bytes, little-endian: kind (uint8: 1 audio, 2 image), flags (uint8: 1 key frame,
-2 speaking), 6 bytes of zero, pts (float64, second of the session at which it begins), and the server's time of that frame (float64,
-milliseconds). Audio is 16 kHz mono int16, an image one packet of the codec that ``hello`` names. A page sends its
-microphone as binary messages of 16 kHz mono int16 alone.
+A binary message begins with 24 bytes, little-endian:
+
+- kind (uint8): 1 audio, 2 image
+- flags (uint8): 1 key frame, 2 speaking; and 6 bytes of zero
+- pts (float64): second of the session at which it begins
+- the server's time of that frame (float64): milliseconds since 1970
+
+Audio is 16 kHz mono int16, an image one packet of the codec that ``hello`` names. A page sends its microphone as binary
+messages of 16 kHz mono int16 alone.
 """
 
 from __future__ import annotations

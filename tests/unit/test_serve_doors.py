@@ -17,19 +17,19 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
 
-from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError  # noqa: E402
+from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
-from avatar.errors import AvatarError  # noqa: E402
-from avatar.io.audio import SAMPLE_RATE  # noqa: E402
-from avatar.serve import websocket  # noqa: E402
-from avatar.serve.access import check_settings  # noqa: E402
-from avatar.serve.encoder import Encoder  # noqa: E402
-from avatar.serve.hub import Settings  # noqa: E402
-from avatar.serve.messages import Message  # noqa: E402
-from avatar.serve.voice import decode  # noqa: E402
-from avatar.serve.websocket import AUDIO, HEADER, IMAGE, KEY_FRAME  # noqa: E402
-from tests.fake_avatar import FPS, FRAME, SIZE  # noqa: E402
-from tests.serving import TOKEN, served, until  # noqa: E402
+from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE
+from avatar.serve import websocket
+from avatar.serve.access import check_settings
+from avatar.serve.encoder import Encoder
+from avatar.serve.hub import Settings
+from avatar.serve.messages import Message
+from avatar.serve.voice import decode
+from avatar.serve.websocket import AUDIO, HEADER, IMAGE, KEY_FRAME
+from tests.fake_avatar import FPS, FRAME, SIZE
+from tests.serving import TOKEN, served, until
 
 Test = Callable[[Any], Coroutine[Any, Any, None]]
 
@@ -271,7 +271,8 @@ GARBAGE = [
     '{"type": "controls", "emotion": "happy:9"}', '{"type": "controls", "gaze": [1]}', '{"type": "echo", "on": 1}',
     '{"type": "controls", "gaze": {"a": 1}}', '{"type": "controls", "emotion": ["happy"]}',
     '{"type": "interrupt", "segment": 5}', '{"type": "say", "text": "' + "a" * 3000 + '"}',
-    '{"type": "say", "text": "?!", "segment": "\\u0000"}', '{"type": "say", "text": "\\ud800"}', '{"type": "ping", "at": true}',
+    '{"type": "say", "text": "?!", "segment": "\\u0000"}', '{"type": "say", "text": "\\ud800"}',
+    '{"type": "ping", "at": true}',
 ]  # fmt: skip
 
 

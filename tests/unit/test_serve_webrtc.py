@@ -15,14 +15,14 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
 
-import av  # noqa: E402
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription  # noqa: E402
-from aiortc.codecs import h264, vpx  # noqa: E402
+import av
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs import h264, vpx
 
-from avatar.io.audio import SAMPLE_RATE  # noqa: E402
-from avatar.serve.outbox import AudioPart  # noqa: E402
-from avatar.serve.tracks import MOST_HOLD_SECONDS, PACKET, SpeechTrack  # noqa: E402
-from tests.serving import served, until  # noqa: E402
+from avatar.io.audio import SAMPLE_RATE
+from avatar.serve.outbox import AudioPart
+from avatar.serve.tracks import MOST_HOLD_SECONDS, PACKET, SpeechTrack
+from tests.serving import served, until
 
 
 class Tone(MediaStreamTrack):
