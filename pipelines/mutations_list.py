@@ -1317,7 +1317,9 @@ SERVING = (
         "avatar/serve/segments.py",
         "            if name in self._known:\n                return False\n",
         "",
-        ("tests/unit/test_serve_listener.py::test_an_interruption_drops_the_rest_with_a_fade_and_says_what_was_played",),
+        (
+            "tests/unit/test_serve_listener.py::test_an_interruption_drops_the_rest_with_a_fade_and_says_what_was_played",
+        ),
         "The avatar says a text again after a request was repeated.",
     ),
     Mutation(

@@ -21,7 +21,7 @@ from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
 from avatar.serve.segments import Interruption, Segments
 
-MICROPHONE = "microphone"  # segment of what a microphone says
+MICROPHONE = "microphone"  # segment of what a microphone says; no other may have this name
 MICROPHONE_PAUSE_SECONDS = 0.3  # without audio of the microphone end its segment
 
 

@@ -11,6 +11,7 @@ from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS
 from avatar.infer.controls import Controls
 from avatar.motion.emotion import EMOTIONS
+from avatar.serve.listener import MICROPHONE
 
 MOST_MESSAGE_BYTES = 64 << 10
 MOST_NAME = 64  # characters
@@ -135,6 +136,8 @@ def _name(content: dict[str, Any], field: str) -> str:
     value = content.get(field, "")
     if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
         raise AvatarError(f'The field "{field}" is no name of at most {MOST_NAME} characters.')
+    if value == MICROPHONE:
+        raise AvatarError(f'A segment of the name "{value}" is the microphone.', fix="Choose another name.")
     return value
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.infer.session import Session
+from avatar.io.audio import SAMPLE_RATE
 
 MOST_WAITING = 16  # segments
 MOST_REMEMBERED = 256  # names of segments
@@ -53,9 +54,10 @@ class Segments:
         self._waiting: deque[_Segment] = deque()
         self._known: OrderedDict[str, Interruption | None] = OrderedDict()
         self._numbers: dict[int, str] = {}  # utterance to the name of its segment
+        self._lengths: dict[str, int] = {}  # samples of segments that were pushed as a whole
         self._last = 0  # number of the last utterance that was ended or interrupted
         self._open = ""  # name of what is pushed now
-        self._pushed = False  # anything of it
+        self._pushed = 0  # samples of it
         self._epoch, self._closed = 0, False
         self._thread = threading.Thread(target=self._run, name="avatar-segments", daemon=True)
         self._thread.start()
@@ -85,7 +87,7 @@ class Segments:
             if self._open != name:
                 if self._open or self._waiting:
                     return 0  # something else is being said
-                self._open, self._pushed = name, False
+                self._open, self._pushed = name, 0
             return self._push(samples)
 
     def end(self, name: str) -> None:
@@ -111,14 +113,15 @@ class Segments:
             played = self._session.interrupt()
             number = self._last + 1
             names = self._numbers | ({number: self._open} if self._open and self._pushed else {})
-            self._last += bool(self._open and self._pushed)
+            self._last += bool(self._open and self._pushed > 0)
             spoken = names.get(played.utterance, "") if played.utterance else ""
             found = Interruption(spoken, round(1000 * played.seconds))
             for dropped in {*names.values(), self._open, *self._known} - {""}:
                 if self._known.get(dropped, found) is None:
                     self._known[dropped] = found if dropped == spoken else Interruption(dropped, 0)
             self._numbers.clear()
-            self._open, self._pushed = "", False
+            self._lengths.clear()
+            self._open, self._pushed = "", 0
             self._ready.notify_all()
         return found
 
@@ -127,8 +130,9 @@ class Segments:
         for number in numbers:
             with self._ready:
                 name = self._numbers.pop(number, "")
+                samples = self._lengths.pop(name, 0)
                 if name in self._known:
-                    self._known[name] = Interruption(name, 0)
+                    self._known[name] = Interruption(name, round(1000 * samples / SAMPLE_RATE))
             if name:
                 self._tell({"type": "segment.done", "segment": name})
 
@@ -147,7 +151,7 @@ class Segments:
 
     def _push(self, samples: np.ndarray) -> int:
         count = self._session.push_audio(samples)
-        self._pushed = self._pushed or count > 0
+        self._pushed += count
         return count
 
     def _end(self) -> None:
@@ -155,7 +159,8 @@ class Segments:
         if self._pushed:
             self._last = number
             self._numbers[number] = self._open
-        self._open, self._pushed = "", False
+            self._lengths[self._open] = self._pushed
+        self._open, self._pushed = "", 0
         self._ready.notify_all()
 
     def _run(self) -> None:
@@ -165,7 +170,7 @@ class Segments:
                 if self._closed:
                     return
                 segment, epoch = self._waiting.popleft(), self._epoch
-                self._open, self._pushed = segment.name, False
+                self._open, self._pushed = segment.name, 0
             try:
                 self._say(segment, epoch)
             except AvatarError as error:
@@ -196,9 +201,9 @@ class Segments:
                 if epoch != self._epoch:
                     return False
                 first = not self._pushed
-                room = max(0, round((AHEAD_SECONDS - self._session.waiting_seconds) * 16000))
+                room = max(0, round((AHEAD_SECONDS - self._session.waiting_seconds) * SAMPLE_RATE))
                 count = self._push(piece[:room]) if room else 0
-                started = first and self._pushed
+                started = first and self._pushed > 0
             if started:
                 self._tell({"type": "segment.started", "segment": segment.name})
             piece = piece[count:]

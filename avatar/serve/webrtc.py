@@ -21,7 +21,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.codecs import h264, vpx
-from aiortc.sdp import candidate_from_sdp
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from avatar import log
 from avatar.errors import AvatarError
@@ -76,6 +76,7 @@ class Peers:
         """
         if not isinstance(content, dict) or not isinstance(content.get("sdp"), str) or content.get("type") != "offer":
             raise AvatarError('The body is no offer with "sdp" and "type".')
+        _check_sdp(content["sdp"])  # before a session is made for it
         peer = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
         if peer is not None and not content.get("restart_pc"):
             async with peer.lock:
@@ -211,6 +212,15 @@ def _open(settings: Settings, guest: Guest) -> _Peer:
     connection.on("datachannel", on_channel)
     connection.on("track", on_track)
     return peer
+
+
+def _check_sdp(sdp: str) -> None:
+    try:
+        media = SessionDescription.parse(sdp).media
+    except Exception:  # aiortc raises whatever a line of garbage leads to
+        media = []
+    if not media:
+        raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.")
 
 
 async def _answer(peer: _Peer, sdp: str) -> dict[str, str]:

@@ -315,9 +315,10 @@ def test_what_is_too_large_or_unreadable_is_refused(tmp_path: Path):
             assert (await client.post("/api/sessions/nobody/audio", data=io.BytesIO(wav(1)))).status == 404
             assert (await client.post(f"/api/sessions/{session}/text", data=b"[" * 9)).status == 422
             assert (await client.post("/api/offer", data=io.BytesIO(bytes((1 << 20) + 1)))).status == 413
-            for sdp in ("", "v=0", "x" * 10000, "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"):
+            for sdp in ("", "v=0", "v=0\r\nm=\r\n", "x" * 10000, "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"):
                 answer = await client.post("/api/offer", json={"sdp": sdp, "type": "offer"})
                 assert answer.status == 422 and "offer" in (await answer.json())["error"]
+            assert client.hub.metrics.value("sessions_total") == 2  # the last offer had the look of one
             answer = await client.patch("/api/offer", json={"pc_id": "x", "candidates": [{"candidate": "x"}]})
             assert answer.status == 422
             await until(lambda: len(client.hub.guests) == 1)

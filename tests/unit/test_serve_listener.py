@@ -118,7 +118,7 @@ def test_an_interruption_of_what_is_over_leaves_what_is_said_alone(listener: Lis
     run(listener, 0, 10)
     listener.say("second", one(noise(1.0)))
     wait_for(lambda: listener.session.waiting_seconds >= 1.0)
-    listener.interrupt("first")
+    assert listener.interrupt("first").played_ms == 200
     assert listener.session.waiting_seconds >= 1.0
     run(listener, 10, 20)
     assert listener.interrupt("second").played_ms > 0
