@@ -47,7 +47,8 @@ async def served(
     from aiohttp.test_utils import TestClient, TestServer
 
     from avatar.serve.app import HUB, make_app
-    from avatar.serve.hub import Character, Hub, Settings
+    from avatar.serve.character import Character
+    from avatar.serve.hub import Hub, Settings
     from avatar.serve.voice import Voice
 
     fake_session(folder)

@@ -17,7 +17,7 @@ from avatar.serve.messages import Message, controls_of
 from avatar.serve.voice import decode
 
 if TYPE_CHECKING:
-    from avatar.serve.hub import Character
+    from avatar.serve.character import Character
     from avatar.serve.listener import Listener
     from avatar.serve.metrics import Metrics
     from avatar.serve.voice import Voice

@@ -1,4 +1,4 @@
-"""What a listener's avatar is to say, one segment after the other; each has a name, so that no message counts twice."""
+"""What an avatar is to say, one segment after the other; by its name, each counts once."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from avatar.errors import AvatarError
 if TYPE_CHECKING:
     from avatar.device import DeviceName
     from avatar.infer.controls import Controls
-    from avatar.serve.hub import Character, Settings
+    from avatar.serve.character import Character
+    from avatar.serve.hub import Settings
     from avatar.serve.voice import Voice
 
 SHUTDOWN_SECONDS = 5.0  # for what still runs when the server is stopped
@@ -102,7 +103,7 @@ def load_characters(
     """
     from avatar.infer.avatar import Avatar
     from avatar.infer.planner import refuse_beforehand, speech_of
-    from avatar.serve.hub import Character, named
+    from avatar.serve.character import Character, named
 
     controls.check()
     refuse_beforehand(controls)

@@ -66,7 +66,7 @@ class Voice:
 
 
 def decode(content: bytes, most_seconds: float = MOST_FILE_SECONDS) -> Iterator[np.ndarray]:
-    """Pieces of float32, 16 kHz mono, of an audio or video file in memory; it is decoded as it is read.
+    """Decode an audio or video file in memory into pieces of float32, 16 kHz mono, as they are read.
 
     Args:
         content: The file.
