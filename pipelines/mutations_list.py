@@ -1355,6 +1355,45 @@ FIELD = (
     ),
 )
 
+_DOORS = "tests/unit/test_serve_doors.py"
+
+SERVING = (
+    Mutation(
+        "a request without its token",
+        "avatar/serve/access.py",
+        "if settings.token and not hmac.compare_digest(",
+        "if False and not hmac.compare_digest(",
+        (f"{_DOORS}::test_with_a_token_nothing_is_done_without_it",),
+        "Whoever reaches the port speaks through the avatar.",
+    ),
+    Mutation(
+        "a message that is sent twice counts twice",
+        "avatar/serve/segments.py",
+        "            if name in self._known:\n                return False\n",
+        "",
+        (
+            "tests/unit/test_serve_listener.py::test_an_interruption_drops_the_rest_with_a_fade_and_says_what_was_played",
+        ),
+        "The avatar says a text again after a request was repeated.",
+    ),
+    Mutation(
+        "audio that waits has no limit",
+        "avatar/serve/outbox.py",
+        "self._overrun = self.seconds > MOST_AUDIO_SECONDS or self._words > MOST_WORDS",
+        "self._overrun = False",
+        ("tests/unit/test_serve_listener.py::test_so_few_images_wait_and_a_slow_reader_is_noticed",),
+        "A page that does not read fills the memory.",
+    ),
+    Mutation(
+        "another codec than was asked for",
+        "avatar/serve/webrtc.py",
+        "    image.setCodecPreferences(",
+        "    print(",
+        ("tests/unit/test_serve_webrtc.py::test_the_codec_that_is_asked_for_is_negotiated",),
+        "A phone that decodes H.264 in hardware gets VP8.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1366,6 +1405,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *FILES,
     *VIEWER,
     *GUESTS,
+    *SERVING,
     *WRITING,
     *HOSTILE,
     *RADIANCE,

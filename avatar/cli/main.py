@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
     "export": ("avatar.cli.export", "write an avatar, what it does or its person for other programs"),
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
+    "serve": ("avatar.cli.serve", "serve live avatars to browsers and programs (loopback only by default)"),
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),
     "assets": ("avatar.cli.assets", "show, fetch and verify the pretrained parts"),

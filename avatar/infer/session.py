@@ -80,6 +80,18 @@ class _Due(NamedTuple):
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
 
 
+@dataclass(frozen=True, eq=False)
+class Undrawn:
+    """A frame whose audio is out, and whose image was not drawn yet: a `Frame` without it."""
+
+    pts: float
+    audio: Float32[np.ndarray, " N"]
+    speaking: bool
+    utterance: int
+    ended: tuple[int, ...]
+    due: _Due
+
+
 class Session:
     """A live avatar for one listener.
 
@@ -114,7 +126,7 @@ class Session:
         speech = speech or speech_of(avatar, controls.speech, live=True)
         self._rest = PersonMotion.of(avatar).stats.rest
         self._poses: dict[str, PoseSource] = {}
-        self._setting, self._stepping = threading.Lock(), threading.Lock()
+        self._setting, self._stepping, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
         self._layers = self._wanted = self._build(controls, self._poses)
         self._old: MotionLayers | None = None
         self._changing = 0  # frames that old controls still have a share in
@@ -180,9 +192,28 @@ class Session:
         Raises:
             AvatarError: ``now`` is infinite or no number.
         """
-        if not math.isfinite(now):
-            raise AvatarError(f"A session cannot step to second {now}.", fix="Give the seconds of a clock.")
-        return self._step(now)
+        return self._step(_checked_second(now))
+
+    def take(self, now: float) -> list[Undrawn]:
+        """Take the audio of the frames that are due, for a sender whose audio must not wait for rendering.
+
+        Another thread draws them with :meth:`draw`, and may leave out any image. Audio that was taken counts as shown.
+
+        Args:
+            now: Seconds, as for :meth:`step`; a session is either stepped or taken from.
+
+        Returns:
+            No frame, one, or two. When more are late, the newest alone with the audio of all of them.
+
+        Raises:
+            AvatarError: ``now`` is infinite or no number.
+        """
+        with self._stepping:
+            return [self._without_image(due) for due in self._due(_checked_second(now), False)]
+
+    def draw(self, frame: Undrawn) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw the image of a frame, uint8 RGB [H, W, 3]. Frames are drawn in order, from one thread at a time."""
+        return self._image(frame.due)
 
     def frames(self) -> Iterator[Frame]:
         """Frames until all audio that was pushed is over, as fast as they can be drawn. For use without a clock."""
@@ -194,13 +225,17 @@ class Session:
 
     def _step(self, now: float, at_once: bool = False) -> list[Frame]:
         with self._stepping:
-            self._began = now if self._began is None else self._began
-            due = int((now - self._began) * self.fps + 1e-6) + 1 - self._count - self._skipped
-            if due > PAUSE_SECONDS * self.fps:
-                self._skipped += due - 1
-                due = 1
-            frames = [self._take(now, at_once) for _ in range(due)]
-            return [self._draw(frames)] if due > 1 + LATE_FRAMES else [self._draw([frame]) for frame in frames]
+            return [self._frame(due) for due in self._due(now, at_once)]
+
+    def _due(self, now: float, at_once: bool) -> list[list[_Due]]:
+        """The frames that are due, in groups of which only the last one is drawn."""
+        self._began = now if self._began is None else self._began
+        count = int((now - self._began) * self.fps + 1e-6) + 1 - self._count - self._skipped
+        if count > PAUSE_SECONDS * self.fps:
+            self._skipped += count - 1
+            count = 1
+        frames = [self._take(now, at_once) for _ in range(count)]
+        return [frames] if count > 1 + LATE_FRAMES else [[frame] for frame in frames]
 
     def _build(self, controls: Controls, poses: dict[str, PoseSource]) -> MotionLayers:
         controls.check()
@@ -213,22 +248,30 @@ class Session:
         taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now, at_once)
         return _Due(taken, *self._mouth.move(taken), index)
 
-    def _draw(self, due: list[_Due]) -> Frame:
-        """Draw the last of some frames; it has the audio of all of them."""
-        newest, self._view = due[-1], self._camera
-        motion = self._compose(newest.lips, newest.index, torch.tensor([newest.waiting]))
-        image = self.avatar.render(self._view, motion, 0).cpu().numpy()
-        shown, audio = [], []
+    def _frame(self, due: list[_Due]) -> Frame:
+        image = self._image(due[-1])
+        frame = self._without_image(due)  # after that: what was interrupted meanwhile is silent
+        return Frame(image, frame.pts, frame.audio, frame.speaking, frame.utterance, frame.ended)
+
+    def _image(self, due: _Due) -> np.ndarray:
+        with self._drawing:
+            self._view = self._camera
+            motion = self._compose(due.lips, due.index, torch.tensor([due.waiting]))
+            return self.avatar.render(self._view, motion, 0).cpu().numpy()
+
+    def _without_image(self, due: list[_Due]) -> Undrawn:
+        """The last of some frames; it has the audio of all of them."""
+        newest, shown, audio = due[-1], [], []
         for taken in (frame.taken for frame in due):
             if not self._utterances.shown(taken):  # interrupted meanwhile
                 taken = Taken(None, np.zeros_like(taken.audio), 0, 0, taken.epoch)
             audio.append(self._fades.apply(taken.audio, taken.utterance if taken.real else 0, taken.ended))
             shown.append(taken)
         said = [taken for taken in shown if taken.real]
-        return Frame(
-            image=image, pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
+        return Undrawn(
+            pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
             speaking=any(taken.lips is not None for taken in said), utterance=said[-1].utterance if said else 0,
-            ended=tuple(number for taken in shown for number in taken.ended),
+            ended=tuple(number for taken in shown for number in taken.ended), due=newest,
         )  # fmt: skip
 
     def _compose(self, lips: Motion, index: int, waiting: torch.Tensor) -> Motion:
@@ -245,6 +288,12 @@ class Session:
         else:
             self._old = None
         return motion
+
+
+def _checked_second(now: float) -> float:
+    if not math.isfinite(now):
+        raise AvatarError(f"A session cannot step to second {now}.", fix="Give the seconds of a clock.")
+    return now
 
 
 class _Mouth:

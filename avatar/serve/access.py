@@ -1,0 +1,81 @@
+"""Who gets in: requests under this server's own name, from its own page, with the token where there is one.
+
+Any page that is open in a browser can send requests to servers on the same machine, and under a name that it resolves
+anew (DNS rebinding) it can read their answers. So every request is checked before anything is done for it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from avatar.errors import AvatarError
+from avatar.serve.hub import Settings
+
+OPEN = ("/", "/healthz", "/openapi.json")  # and what is below /page/: the same for everybody, and no secret
+LEAST_TOKEN = 16  # characters
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::[0-9]{1,5})?")
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse to listen to other machines without a token.
+
+    Raises:
+        AvatarError: The address is not loopback and there is no token, or the token is too short.
+    """
+    if settings.token and (len(settings.token) < LEAST_TOKEN or not settings.token.isascii()):
+        raise AvatarError(
+            f"--token is shorter than {LEAST_TOKEN} characters, or not ASCII.",
+            fix="Make one: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
+        )
+    if not settings.token and not is_loopback(settings.host):
+        raise AvatarError(
+            f"Other machines can reach --host {settings.host}, so a --token is needed.",
+            fix="Make one: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | None:
+    """Status and reason why a request may not come in; None where it may.
+
+    Without a token, only a request for a loopback name is one for this server: another name may be resolved by somebody
+    else. With a token no page can guess it, so the name does not matter.
+    """
+    hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
+    match = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+    if match is None or (not settings.token and not is_loopback(match["v6"] or match["name"])):
+        return 403, "This request is for another server."
+    if len(origins) > 1 or (origins and not _own(origins[0], hosts[0], settings)):
+        return 403, "This request comes from another page."
+    if request.path in OPEN or request.path.startswith("/page/"):
+        return None
+    if settings.token and not hmac.compare_digest(_given(request).encode(), settings.token.encode()):
+        return 401, "The token is missing or wrong. Open the whole address that `avatar serve` printed."
+    return None
+
+
+def _own(origin: str, host: str, settings: Settings) -> bool:
+    """Whether a page belongs to this server; a proxy in front of it may add TLS."""
+    if origin.lower() in (known.lower() for known in settings.origins):
+        return True
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+
+def _given(request: web.BaseRequest) -> str:
+    header = request.headers.get("Authorization", "")
+    if header.startswith("Bearer "):
+        return header.removeprefix("Bearer ").strip()
+    return request.query.get("access_token", "")  # a browser's WebSocket can send no header

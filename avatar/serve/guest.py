@@ -1,0 +1,154 @@
+"""One listener as the doors see it: messages in, messages out, whatever they travel by."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from avatar.errors import AvatarError
+from avatar.headmotion.loop import LOOPS
+from avatar.infer.renderer import counts_text
+from avatar.infer.video import resize
+from avatar.io.audio import SAMPLE_RATE
+from avatar.motion.emotion import EMOTIONS
+from avatar.serve.messages import Message, controls_of
+from avatar.serve.voice import decode
+
+if TYPE_CHECKING:
+    from avatar.serve.character import Character
+    from avatar.serve.listener import Listener
+    from avatar.serve.metrics import Metrics
+    from avatar.serve.voice import Voice
+
+MOST_MESSAGES = 200  # a second, before the others are dropped
+CHANGES_SECONDS = 0.1  # between two changes of controls
+
+
+class Guest:
+    """A listener who was let in.
+
+    Args:
+        name: Of the session; random, because who knows it may speak through it.
+        listener: Its avatar.
+        character: Which avatar it is.
+        voice: Says texts.
+        metrics: Gets what the page reports.
+
+    Attributes:
+        began, active: Seconds of the monotonic clock: when it came, and when something last came from it.
+        over: Set once the session is to end.
+        reason: Why it ends; empty where the listener left.
+    """
+
+    def __init__(self, name: str, listener: Listener, character: Character, voice: Voice, metrics: Metrics) -> None:
+        self.name, self.listener, self.character = name, listener, character
+        self._voice, self._metrics = voice, metrics
+        self.began = self.active = time.monotonic()
+        self.over, self.reason = asyncio.Event(), ""
+        self._changing = asyncio.Lock()
+        self._newest = 0  # change of controls
+        self._second, self._messages = 0, 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def end(self, reason: str = "") -> None:
+        """Ask the door to end the session, and say why."""
+        if not self.over.is_set():
+            self.reason = reason
+            self.over.set()
+            self.listener.outbox.close()
+
+    def hello(self, **more: Any) -> dict[str, Any]:
+        """What a page has to know: the first message to it."""
+        avatar = self.character.avatar
+        limits = avatar.cone.limits()
+        camera = resize(avatar.camera, self.character.size)
+        return {
+            "type": "hello", "session": self.name, "avatar": self.character.name, "about": counts_text(avatar.info),
+            "fps": avatar.fps, "width": camera.width, "height": camera.height, "sample_rate": SAMPLE_RATE,
+            "limits": {name: round(value, 1) for name, value in limits._asdict().items()},
+            "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(LOOPS),
+            "text": self._voice.available, **more,
+        }  # fmt: skip
+
+    async def handle(self, text: str | bytes) -> dict[str, Any] | None:
+        """Act on a message, and return the answer if there is one; a mistake is answered in words."""
+        self.active = time.monotonic()
+        if int(self.active) != self._second:
+            self._second, self._messages = int(self.active), 0
+        self._messages += 1
+        if self._messages > MOST_MESSAGES:
+            return None
+        try:
+            return await self._act(Message.parse(text))
+        except AvatarError as error:
+            return {"type": "error", "message": str(error)}
+
+    async def _act(self, message: Message) -> dict[str, Any] | None:
+        fields = message.fields
+        match message.kind:
+            case "say":
+                return self.say(fields["text"], fields["segment"])
+            case "interrupt":
+                return self.interrupt(fields["segment"])
+            case "echo":
+                self.listener.echo(fields["on"])
+            case "view":
+                self.look(fields["azimuth"], fields["elevation"], fields["zoom"])
+            case "controls":
+                task = asyncio.create_task(self._change(fields))  # it takes a moment, and audio must not wait
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case "ping":
+                return {"type": "pong", "at": fields["at"], "server": 1000 * time.time()}
+            case _:
+                self._metrics.time("audio_delay", fields["audio_delay"])
+        return None
+
+    def say(self, text: str, segment: str = "") -> dict[str, Any]:
+        """Say a text.
+
+        Raises:
+            AvatarError: It cannot be said, or too much waits.
+        """
+        segment = segment or secrets.token_hex(6)
+        new = self.listener.say(segment, self._voice.say(text))
+        return {"type": "segment.queued", "segment": segment, "new": new}
+
+    async def play(self, content: bytes, segment: str = "") -> dict[str, Any]:
+        """Say an audio file.
+
+        Raises:
+            AvatarError: It cannot be read, or too much waits.
+        """
+        self.active = time.monotonic()
+        segment = segment or secrets.token_hex(6)
+        pieces = await asyncio.to_thread(decode, content)
+        return {"type": "segment.queued", "segment": segment, "new": self.listener.say(segment, pieces)}
+
+    def interrupt(self, segment: str = "") -> dict[str, Any]:
+        """Stop what is said; the answer tells what was played."""
+        found = self.listener.interrupt(segment)
+        unsent = round(1000 * self.listener.outbox.drop_audio() / SAMPLE_RATE)
+        return {"type": "interrupted", "segment": found.segment, "played_ms": max(0, found.played_ms - unsent)}
+
+    def look(self, azimuth: float, elevation: float, zoom: float) -> None:
+        """Move the camera, stopped softly at the view limits unless the command line lets it go beyond."""
+        avatar, character = self.character.avatar, self.character
+        if not character.controls.beyond:
+            azimuth, elevation = avatar.cone.clamped(azimuth, elevation)
+        camera = avatar.camera.orbit(avatar.pivot, azimuth, elevation, zoom)
+        self.listener.set(camera=resize(camera, character.size))
+
+    async def _change(self, fields: dict[str, Any]) -> None:
+        """Change the controls. Of several changes at once only the newest one is made."""
+        self._newest = newest = self._newest + 1
+        async with self._changing:
+            if newest != self._newest:
+                return
+            try:
+                await asyncio.to_thread(self.listener.set, controls_of(fields, self.character.controls))
+            except AvatarError as error:
+                self.listener.outbox.put({"type": "error", "message": str(error)})
+            await asyncio.sleep(CHANGES_SECONDS)

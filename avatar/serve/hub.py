@@ -1,0 +1,146 @@
+"""Who is served: so many listeners at once, each with a session of its own, for so long."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from avatar.errors import AvatarError
+from avatar.serve.character import Character
+from avatar.serve.encoder import Codec
+from avatar.serve.guest import Guest
+from avatar.serve.listener import Listener
+from avatar.serve.metrics import Metrics
+from avatar.serve.voice import Voice
+
+RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the service runs.
+
+    Attributes:
+        sessions: Listeners at once.
+        session_seconds: A session ends after that.
+        idle_seconds: A session ends after that long without a message or audio from its listener.
+        codec: Video codec of the WebSocket; None: H.264. WebRTC uses VP8 unless H.264 is asked for.
+        bits_per_second: Of the video.
+        token: What a request has to carry; empty: nothing.
+        host: Address that is listened on.
+        ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
+        origins: Other origins whose pages may connect.
+    """
+
+    sessions: int = 4
+    session_seconds: float = 3600.0
+    idle_seconds: float = 900.0
+    codec: Codec | None = None
+    bits_per_second: int = 1_500_000
+    token: str = ""
+    host: str = "127.0.0.1"
+    ice_servers: tuple[dict[str, str], ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+class Full(AvatarError):
+    """All places are taken."""
+
+
+class Hub:
+    """Lets listeners in, and ends their sessions.
+
+    Args:
+        characters: The avatars; the first one is the default.
+        voice: Says texts.
+        settings: How the service runs.
+
+    Attributes:
+        metrics: Counts and times of all sessions.
+        guests: Those that are served, by the names of their sessions.
+    """
+
+    def __init__(self, characters: list[Character], voice: Voice, settings: Settings) -> None:
+        self.characters = {character.name: character for character in characters}
+        self.voice, self.settings, self.metrics = voice, settings, Metrics()
+        self.guests: dict[str, Guest] = {}
+        self._taken = 0
+        self._making = asyncio.Semaphore(1)  # sessions are made one at a time, so that those that run are not late
+        self.closing = False
+
+    def character(self, name: str) -> Character:
+        """Find an avatar by its name; an empty one is the default.
+
+        Raises:
+            AvatarError: There is none of this name.
+        """
+        if not name:
+            return next(iter(self.characters.values()))
+        if name not in self.characters:
+            raise AvatarError(f"There is no avatar {name[:64]!r} here.", fix=f"There is {', '.join(self.characters)}.")
+        return self.characters[name]
+
+    def check_room(self) -> None:
+        """Refuse a listener where all places are taken.
+
+        Raises:
+            Full: They are.
+        """
+        if self.closing:
+            raise Full("The server is shutting down.")
+        if self._taken >= self.settings.sessions:
+            raise Full(
+                f"The server is full: {self.settings.sessions} people talk with it now.", fix="Try again in a moment."
+            )
+
+    @asynccontextmanager
+    async def admit(self, name: str = "") -> AsyncGenerator[Guest]:
+        """Serve a listener as long as the context lasts.
+
+        Raises:
+            Full: All places are taken.
+            AvatarError: There is no avatar of this name, or no session can be made.
+        """
+        character = self.character(name)
+        self.check_room()
+        self._taken += 1
+        guest: Guest | None = None
+        try:
+            async with self._making:
+                session = await asyncio.to_thread(character.open)
+            listener = Listener(session, self.metrics)
+            guest = Guest(secrets.token_urlsafe(18), listener, character, self.voice, self.metrics)
+            self.guests[guest.name] = guest
+            self.metrics.count("sessions_total")
+            listener.start()
+            yield guest
+        finally:
+            self._taken -= 1
+            if guest is not None:
+                del self.guests[guest.name]
+                await asyncio.shield(asyncio.to_thread(guest.listener.stop))
+
+    async def watch(self) -> None:
+        """End sessions whose time is over, and keep the gauges; runs until it is cancelled."""
+        while True:
+            now = time.monotonic()
+            for guest in list(self.guests.values()):
+                if now - guest.began > self.settings.session_seconds:
+                    guest.end("The time of this session is over. Load the page again.")
+                elif now - guest.active > self.settings.idle_seconds:
+                    guest.end("Nothing came from you for a long time, so the session ended. Load the page again.")
+            listeners = [guest.listener for guest in self.guests.values()]
+            self.metrics.gauge("sessions", len(listeners))
+            self.metrics.gauge("queued_audio_seconds", sum(one.session.waiting_seconds for one in listeners))
+            self.metrics.gauge("queued_images", sum(one.outbox.images for one in listeners))
+            await asyncio.sleep(1.0)
+
+    def close(self) -> None:
+        """Let nobody in any more, and end all sessions."""
+        self.closing = True
+        for guest in list(self.guests.values()):
+            guest.end("The server is shutting down.")

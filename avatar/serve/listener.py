@@ -1,0 +1,162 @@
+"""One listener: a `Session`, a thread that takes its audio by the clock, and a thread that draws its images.
+
+Audio and images have one timeline, that of the session. Audio leaves as soon as its time has come; the image follows
+when it is drawn. Where rendering is too slow, images are left out and audio is not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from avatar import log
+from avatar.geometry.cameras import Camera
+from avatar.infer.controls import Controls
+from avatar.infer.session import Session, Undrawn
+from avatar.io.audio import SAMPLE_RATE
+from avatar.serve.metrics import Metrics
+from avatar.serve.outbox import AudioPart, ImagePart, Outbox
+from avatar.serve.segments import Interruption, Segments
+
+MICROPHONE = "microphone"  # segment of what a microphone says; no other may have this name
+MICROPHONE_PAUSE_SECONDS = 0.3  # without audio of the microphone end its segment
+
+
+class Listener:
+    """A live avatar for one listener.
+
+    Args:
+        session: The session; nobody else steps it. It must not end utterances by itself (``flush_seconds=None``).
+        metrics: Gets times and counts.
+        clock: Seconds that do not go backwards.
+
+    Attributes:
+        outbox: What waits to be sent.
+        failed: Why it stopped by itself; empty while it runs.
+    """
+
+    def __init__(self, session: Session, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.session, self._metrics, self._clock = session, metrics, clock
+        self.outbox = Outbox()
+        self.failed = ""
+        self._segments = Segments(session, self.outbox.put)
+        self._undrawn: tuple[Undrawn, float] | None = None
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._echo = False
+        self._microphone_at: float | None = None
+        self._skipped = 0
+
+    def start(self) -> None:
+        """Begin to take and to draw; images come from now on, also while nothing is said."""
+        for target, name in ((self._take_on, "take"), (self._draw_on, "draw")):
+            thread = threading.Thread(target=self._guarded, args=(target,), name=f"avatar-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, wait: bool = True) -> None:
+        """End it, once; with ``wait``, after the frame that is being drawn."""
+        self._stopped.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._segments.close()
+        self.outbox.close()
+        for thread in self._threads if wait else ():
+            if thread is not threading.current_thread():
+                thread.join(timeout=10)
+
+    # --- from the listener ----------------------------------------------------------------------------------------
+
+    def say(self, segment: str, pieces: Iterable[np.ndarray]) -> bool:
+        """Queue a segment; see `Segments.say`."""
+        return self._segments.say(segment, pieces)
+
+    def interrupt(self, segment: str = "") -> Interruption:
+        """Drop everything that was not sent, and close the mouth; see `Segments.interrupt`."""
+        found = self._segments.interrupt(segment)
+        self._metrics.count("interruptions_total")
+        return found
+
+    def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
+        """Change how it behaves or where from; see `Session.set`."""
+        self.session.set(controls, camera)
+
+    def echo(self, on: bool) -> None:
+        """Say what the microphone says, or stop doing so."""
+        self._echo = on
+        if not on:
+            self._segments.end(MICROPHONE)
+            self._microphone_at = None
+
+    def push_microphone(self, samples: np.ndarray) -> None:
+        """Take audio of the listener's microphone, 16 kHz mono float32; it is dropped unless it is echoed."""
+        if self._echo and len(samples):
+            self._microphone_at = self._clock()
+            self._segments.push(MICROPHONE, samples)
+
+    # --- its two threads ------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> None:
+        """Take what is due at second ``now`` of the clock: its audio goes out, its image is to be drawn."""
+        last = self._microphone_at
+        if last is not None and now - last > MICROPHONE_PAUSE_SECONDS:
+            self._microphone_at = None
+            self._segments.end(MICROPHONE)
+        began = time.perf_counter()
+        frames = self.session.take(now)
+        if not frames:
+            return
+        self._metrics.time("take", time.perf_counter() - began)
+        for frame in frames:
+            self._metrics.count("frames_total")
+            start = frame.pts + 1 / self.session.fps - len(frame.audio) / SAMPLE_RATE
+            self.outbox.put(AudioPart(max(0.0, start), frame.audio, frame.speaking, now))
+            self._segments.over(frame.ended)
+        with self._changed:
+            if self._undrawn is not None:
+                self._skipped += 1
+            self._skipped += len(frames) - 1
+            self._undrawn = frames[-1], now
+            self._changed.notify_all()
+
+    def draw(self) -> bool:
+        """Draw the newest frame that was not drawn; False where there is none."""
+        with self._changed:
+            undrawn, self._undrawn = self._undrawn, None
+            skipped, self._skipped = self._skipped, 0
+        if skipped:
+            self._metrics.count("images_skipped_total", skipped)
+        if undrawn is None:
+            return False
+        frame, made = undrawn
+        began = time.perf_counter()
+        image = self.session.draw(frame)
+        self._metrics.time("draw", time.perf_counter() - began)
+        self.outbox.put(ImagePart(frame.pts, image, made))
+        return True
+
+    def _take_on(self) -> None:
+        start = now = self._clock()
+        while not self._stopped.is_set():
+            self.take(now)
+            frame = int((now - start) * self.session.fps + 1e-6) + 1  # the next one
+            self._stopped.wait(max(0.0, start + frame / self.session.fps - self._clock()))
+            now = max(self._clock(), start + frame / self.session.fps)
+
+    def _draw_on(self) -> None:
+        while not self._stopped.is_set():
+            if not self.draw():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopped.is_set() or self._undrawn is not None)
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except Exception as error:  # one listener's fault is not another's
+            log.warn(f"A session ended by itself: {type(error).__name__}: {error}")
+            self.failed = "The avatar cannot be drawn any more; the server's log says why. Load the page again."
+            self.stop(wait=False)

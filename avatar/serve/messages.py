@@ -1,0 +1,164 @@
+"""The messages that a page or a program sends, checked field by field before anything acts on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from avatar.errors import AvatarError
+from avatar.headmotion.loop import LOOPS
+from avatar.infer.controls import Controls
+from avatar.motion.emotion import EMOTIONS
+from avatar.serve.listener import MICROPHONE
+
+MOST_MESSAGE_BYTES = 64 << 10
+MOST_NAME = 64  # characters
+ZOOM = (0.5, 3.0)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A checked message.
+
+    Attributes:
+        kind: One of `KINDS`.
+        fields: What it says; every number is finite and in range.
+    """
+
+    kind: str
+    fields: dict[str, Any]
+
+    KINDS: ClassVar = ("say", "interrupt", "controls", "view", "echo", "ping", "shown")
+
+    @staticmethod
+    def parse(text: str | bytes) -> Message:
+        """Read a message.
+
+        Raises:
+            AvatarError: It is no JSON, of no known type, or a field is missing or out of range.
+        """
+        if len(text) > MOST_MESSAGE_BYTES:
+            raise AvatarError(f"A message has more than {MOST_MESSAGE_BYTES >> 10} KiB.")
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            raise AvatarError("A message is no JSON.") from None
+        return Message.of(content)
+
+    @staticmethod
+    def of(content: Any) -> Message:
+        """Check a message that was decoded; see :meth:`parse`."""
+        if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+            raise AvatarError('A message is no object with a "type".')
+        kind = content["type"]
+        if kind not in Message.KINDS:
+            raise AvatarError(f"There is no message of type {kind[:MOST_NAME]!r}.", fix=f"Send {_list(Message.KINDS)}.")
+        return Message(kind, _READERS[kind](content))
+
+
+def controls_of(fields: dict[str, Any], given: Controls) -> Controls:
+    """The controls of a message of type ``controls``, over those that were given on the command line."""
+    added: dict[str, tuple[str, ...]] = {}
+    if fields["emotion"]:
+        added["emotion"] = (f"{fields['emotion']}:{fields['strength']:g}",)
+    if fields["gaze"] is not None:
+        added["gaze"] = (fields["gaze"],)
+    if fields["pose"]:
+        added["pose"] = (fields["pose"],)
+    for name in ("pose_scale", "lip_scale"):
+        if fields[name] != 1:
+            added[name] = (f"{fields[name]:g}",)
+    return replace(given, **{name: (*getattr(given, name), *values) for name, values in added.items()})
+
+
+def _say(content: dict[str, Any]) -> dict[str, Any]:
+    return {"text": _text(content, "text"), "segment": _name(content, "segment")}
+
+
+def _interrupt(content: dict[str, Any]) -> dict[str, Any]:
+    return {"segment": _name(content, "segment")}
+
+
+def _controls(content: dict[str, Any]) -> dict[str, Any]:
+    gaze = content.get("gaze")
+    if isinstance(gaze, list) and len(gaze) == 2:
+        x, y = (_finite(value, "gaze", -45, 45) for value in gaze)
+        gaze = f"{x:g},{y:g}"
+    elif gaze not in (None, "camera", "free"):
+        raise AvatarError('The field "gaze" is not understood.', fix='Send "camera", "free" or [x, y] in degrees.')
+    return {
+        "emotion": _one_of(content, "emotion", ("", *EMOTIONS)), "strength": _number(content, "strength", 0, 1.5, 0.7),
+        "pose": _one_of(content, "pose", ("", *LOOPS)), "gaze": gaze,
+        "pose_scale": _number(content, "pose_scale", 0, 3, 1), "lip_scale": _number(content, "lip_scale", 0, 3, 1),
+    }  # fmt: skip
+
+
+def _view(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "azimuth": _number(content, "azimuth", -180, 180, 0), "elevation": _number(content, "elevation", -90, 90, 0),
+        "zoom": _number(content, "zoom", *ZOOM, 1),
+    }  # fmt: skip
+
+
+def _echo(content: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(content.get("on"), bool):
+        raise AvatarError('The field "on" is neither true nor false.')
+    return {"on": content["on"]}
+
+
+def _ping(content: dict[str, Any]) -> dict[str, Any]:
+    return {"at": _number(content, "at", 0, 1e18, 0)}
+
+
+def _shown(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "pts": _number(content, "pts", 0, 1e9, 0), "audio_delay": _number(content, "audio_delay", -10, 10, 0),
+        "sent": _number(content, "sent", 0, 1e18, 0),
+    }  # fmt: skip
+
+
+_READERS = {
+    "say": _say, "interrupt": _interrupt, "controls": _controls, "view": _view, "echo": _echo, "ping": _ping,
+    "shown": _shown,
+}  # fmt: skip
+
+
+def _text(content: dict[str, Any], field: str) -> str:
+    value = content.get(field)
+    if not isinstance(value, str):
+        raise AvatarError(f'The field "{field}" is missing, or no text.')
+    return value.encode("utf-8", "replace").decode()
+
+
+def _name(content: dict[str, Any], field: str) -> str:
+    value = content.get(field, "")
+    if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
+        raise AvatarError(f'The field "{field}" is no name of at most {MOST_NAME} characters.')
+    if value == MICROPHONE:
+        raise AvatarError(f'A segment of the name "{value}" is the microphone.', fix="Choose another name.")
+    return value
+
+
+def _one_of(content: dict[str, Any], field: str, known: tuple[str, ...]) -> str:
+    value = content.get(field, "")
+    if value not in known:
+        raise AvatarError(f'The field "{field}" is not understood.', fix=f"Send {_list(known[1:])}, or nothing.")
+    return value
+
+
+def _number(content: dict[str, Any], field: str, low: float, high: float, default: float) -> float:
+    return _finite(content.get(field, default), field, low, high)
+
+
+def _finite(value: Any, field: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AvatarError(f'The field "{field}" is no number.')
+    if not low <= value <= high:
+        raise AvatarError(f'The field "{field}" is out of range.', fix=f"It goes from {low:g} to {high:g}.")
+    return float(value)
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,204 @@
+// The page: connects by WebRTC, or by the WebSocket where no image comes that way, and wires the controls to it.
+
+import { connectRtc } from "./rtc.js";
+import { connectSocket } from "./socket.js";
+import { openMicrophone, watchLevel } from "./microphone.js";
+import { ask, wantedDoor } from "./place.js";
+import { View } from "./view.js";
+
+const get = (id) => document.getElementById(id);
+const MOST_FILE_BYTES = 20 * 1024 * 1024;
+const CONTROLS = ["emotion", "strength", "gaze", "pose", "pose_scale", "lip_scale"];
+let connection = null, session = "", microphone = null, stopLevel = () => {};
+const pageLoaded = performance.now();
+// What tests and curious people read in the console.
+const state = { door: "", frames: 0, segments: [], firstImageMs: null, stats: null, hello: null };
+window.avatarState = state;
+
+const view = new View(get("stage"), get("dial"), (words) => connection?.send(words));
+
+function notice(sentence, wrong = false) {
+  const line = document.createElement("p");
+  line.textContent = sentence;
+  line.className = wrong ? "wrong" : "";
+  get("notices").replaceChildren(line);
+}
+
+function take(words) {
+  if (words.type === "hello") {
+    session = words.session;
+    state.hello = words;
+    get("name").textContent = words.avatar;
+    get("stage").style.aspectRatio = `${words.width} / ${words.height}`;
+    fill("emotion", words.emotions);
+    fill("pose", words.poses);
+    view.allow(words.limits);
+    get("speak").disabled = get("text").disabled = !words.text;
+    if (!words.text) get("text").placeholder = "This server has no text to speech; send an audio file.";
+  } else if (words.type === "error" || words.type === "goodbye") {
+    notice(words.message, true);
+  } else if (words.type === "segment.failed") {
+    notice(words.message, true);
+  } else if (words.type === "interrupted") {
+    connection?.interrupted();
+    state.interrupted = words;
+    notice(words.played_ms ? `Stopped after ${(words.played_ms / 1000).toFixed(1)} s.` : "Nothing was being said.");
+  } else if (words.type === "segment.queued") {
+    notice("Preparing to speak …");
+  } else if (words.type === "segment.started") {
+    notice("Speaking …");
+  } else if (words.type === "segment.done") {
+    notice("Done.");
+  }
+  if (words.segment) state.segments.push(words);
+}
+
+function fill(id, names) {
+  const list = get(id);
+  while (list.options.length > 1) list.remove(1);
+  for (const name of names) list.add(new Option(name, name));
+}
+
+async function connect() {
+  get("again").hidden = true;
+  get("waiting").hidden = false;
+  get("waiting").firstElementChild.textContent = "Connecting …";
+  const handlers = { message: take, lost };
+  try {
+    connection = await open(handlers);
+  } catch (error) {
+    return lost(error.message);
+  }
+  state.door = connection.door;
+  state.firstImageMs = performance.now() - pageLoaded;
+  get("door").textContent = connection.door;
+  const rtc = connection.door === "WebRTC";
+  get("video").hidden = !rtc;
+  get("canvas").hidden = rtc;
+  get("waiting").hidden = true;
+  get("listen").hidden = false;
+  if (navigator.userActivation?.hasBeenActive) listen();
+}
+
+async function open(handlers) {
+  if (wantedDoor !== "websocket") {
+    try {
+      return await connectRtc(get("video"), handlers);
+    } catch (error) {
+      if (wantedDoor === "webrtc" || error.status) throw error; // the server said no: the other door would, too
+      get("waiting").firstElementChild.textContent = "WebRTC does not get through; trying a WebSocket …";
+    }
+  }
+  return connectSocket(get("canvas"), handlers);
+}
+
+function lost(sentence) {
+  connection?.close();
+  connection = null;
+  state.door = "";
+  setEcho(false);
+  for (const id of ["video", "canvas", "listen", "dial"]) get(id).setAttribute("hidden", "");
+  get("waiting").hidden = false;
+  get("waiting").firstElementChild.textContent = "Not connected";
+  get("door").textContent = "not connected";
+  get("rate").textContent = get("latency").textContent = "";
+  get("again").hidden = false;
+  notice(sentence, true);
+}
+
+async function listen() {
+  if (!connection || get("listen").hidden) return;
+  try {
+    await connection.listen();
+    get("listen").hidden = true;
+  } catch (error) {
+    notice(error.message, true);
+  }
+}
+
+async function say(event) {
+  event?.preventDefault();
+  const text = get("text").value.trim();
+  if (!text) return notice("Type a text first.", true);
+  if (!connection) return notice("Not connected.", true);
+  connection.send({ type: "say", text, segment: crypto.randomUUID?.() || `${Math.random()}` });
+}
+
+async function sendFile(file) {
+  if (!file) return;
+  if (!connection) return notice("Not connected.", true);
+  if (file.size > MOST_FILE_BYTES) return notice(`${file.name} has more than 20 MB. Send it as mp3, m4a or opus.`, true);
+  notice(`Sending ${file.name} …`);
+  try {
+    take(await ask(`api/sessions/${session}/audio`, { method: "POST", body: file }));
+  } catch (error) {
+    notice(`${file.name}: ${error.message}`, true);
+  }
+}
+
+async function setEcho(on) {
+  if (on === Boolean(microphone)) return;
+  if (!on) {
+    connection?.send({ type: "echo", on: false });
+    await connection?.microphone(null);
+    stopLevel();
+    microphone.getTracks().forEach((track) => track.stop());
+    microphone = null;
+  } else {
+    if (!connection) return notice("Not connected.", true);
+    try {
+      microphone = await openMicrophone();
+    } catch (error) {
+      return notice(error.message, true);
+    }
+    microphone.getTracks()[0].onended = () => { notice("The microphone is gone.", true); setEcho(false); };
+    stopLevel = watchLevel(microphone, (level) => { get("level").value = level; });
+    await connection.microphone(microphone);
+    connection.send({ type: "echo", on: true });
+    notice("The avatar repeats what the microphone hears. Headphones keep it from hearing itself.");
+  }
+  get("echo").setAttribute("aria-pressed", String(on));
+  get("level").hidden = !on;
+}
+
+function sendControls() {
+  const value = Object.fromEntries(CONTROLS.map((id) => [id, get(id).value]));
+  const gaze = value.gaze.includes(",") ? value.gaze.split(",").map(Number) : value.gaze || null;
+  connection?.send({
+    type: "controls", emotion: value.emotion, pose: value.pose, gaze, strength: Number(value.strength),
+    pose_scale: Number(value.pose_scale), lip_scale: Number(value.lip_scale),
+  });
+}
+
+async function showStats() {
+  const stats = await connection?.stats().catch(() => null);
+  if (!stats) return;
+  state.stats = stats;
+  state.frames = stats.frames;
+  (state.history ||= []).push(stats);
+  if (state.history.length > 4000) state.history.shift();
+  get("rate").textContent = `${stats.rate.toFixed(0)} frames/s`;
+  get("latency").textContent = `${stats.latency.toFixed(0)} ms behind the server`;
+  if (stats.audioDelay !== null) connection?.send({ type: "shown", audio_delay: Math.max(-10, Math.min(10, stats.audioDelay)) });
+}
+
+get("say").addEventListener("submit", say);
+get("text").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) say(event); });
+get("stop").addEventListener("click", () => connection?.send({ type: "interrupt" }));
+get("echo").addEventListener("click", () => setEcho(!microphone));
+get("listen").addEventListener("click", listen);
+get("again").addEventListener("click", connect);
+get("file").addEventListener("change", (event) => { sendFile(event.target.files[0]); event.target.value = ""; });
+for (const id of CONTROLS) get(id).addEventListener("input", sendControls);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") connection?.send({ type: "interrupt" }); });
+for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, listen);
+document.addEventListener("dragover", (event) => { event.preventDefault(); get("drop").hidden = false; });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) get("drop").hidden = true; });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  get("drop").hidden = true;
+  sendFile(event.dataTransfer.files[0]);
+});
+window.addEventListener("pagehide", () => connection?.close());
+setInterval(showStats, 1000);
+connect();

@@ -1,0 +1,102 @@
+// The viewpoint: dragged or moved with the arrow keys, inside the views that are good.
+
+const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, BEYOND = 1.25, SEND_MS = 40, ZOOM = [0.5, 3];
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
+export class View {
+  constructor(stage, dial, send) {
+    this.stage = stage;
+    this.dial = dial;
+    this.send = send;
+    this.limits = { left: 20, right: 20, up: 10, down: 10 };
+    this.reset(false);
+    stage.addEventListener("pointerdown", (event) => this.grab(event));
+    stage.addEventListener("pointermove", (event) => this.drag(event));
+    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, () => { this.held = null; });
+    stage.addEventListener("dblclick", () => this.reset());
+    stage.addEventListener("keydown", (event) => this.key(event));
+    stage.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !event.shiftKey) return; // the page must scroll
+      event.preventDefault();
+      this.zoomBy(Math.exp(-event.deltaY / 500));
+    }, { passive: false });
+  }
+
+  allow(limits) {
+    this.limits = limits;
+    const { left, right, up, down } = limits;
+    this.dial.querySelector("#border").setAttribute("d",
+      `M${right} 0A${right} ${up} 0 0 0 0 ${-up}A${left} ${up} 0 0 0 ${-left} 0` +
+      `A${left} ${down} 0 0 0 0 ${down}A${right} ${down} 0 0 0 ${right} 0Z`);
+    this.dial.removeAttribute("hidden"); // SVG has no property of that name
+    this.show();
+  }
+
+  reset(tell = true) {
+    [this.azimuth, this.elevation, this.zoom, this.held] = [0, 0, 1, null];
+    this.show();
+    if (tell) this.tell();
+  }
+
+  grab(event) {
+    if (event.target.closest("button")) return;
+    this.held = [event.clientX, event.clientY];
+    this.stage.setPointerCapture(event.pointerId);
+  }
+
+  drag(event) {
+    if (!this.held) return;
+    const [x, y] = this.held;
+    this.held = [event.clientX, event.clientY];
+    const tall = event.pointerType === "touch" ? 0 : event.clientY - y; // a finger that moves up scrolls the page
+    this.turn(-(event.clientX - x) * DEGREES_PER_PIXEL, tall * DEGREES_PER_PIXEL);
+  }
+
+  key(event) {
+    if (event.target !== this.stage) return;
+    if (event.key in KEYS) this.turn(...KEYS[event.key].map((steps) => steps * KEY_DEGREES));
+    else if (event.key === "0") this.reset();
+    else if (event.key === "+" || event.key === "-") this.zoomBy(event.key === "+" ? 1.1 : 1 / 1.1);
+    else return;
+    event.preventDefault();
+  }
+
+  zoomBy(factor) {
+    this.zoom = Math.min(ZOOM[1], Math.max(ZOOM[0], this.zoom * factor));
+    this.tell();
+  }
+
+  /** How far the view is from the centre: 1 on the border. */
+  ratio() {
+    const { left, right, up, down } = this.limits;
+    return Math.hypot(this.azimuth / (this.azimuth > 0 ? right : left), this.elevation / (this.elevation > 0 ? up : down));
+  }
+
+  turn(azimuth, elevation) {
+    this.azimuth += azimuth;
+    this.elevation += elevation;
+    const ratio = this.ratio();
+    if (ratio > BEYOND) { // the server stops softly there; asking for more would make dragging back feel stuck
+      this.azimuth *= BEYOND / ratio;
+      this.elevation *= BEYOND / ratio;
+    }
+    this.show();
+    this.tell();
+  }
+
+  show() {
+    const ratio = Math.max(1, this.ratio()), dot = this.dial.querySelector("#dot");
+    dot.setAttribute("cx", this.azimuth / ratio);
+    dot.setAttribute("cy", -this.elevation / ratio);
+    this.dial.classList.toggle("limit", this.ratio() > 0.97);
+    this.dial.setAttribute("aria-label", `View: ${Math.round(this.azimuth)} degrees to the side, ${Math.round(this.elevation)} up`);
+  }
+
+  tell() {
+    if (this.timer) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.send({ type: "view", azimuth: this.azimuth, elevation: this.elevation, zoom: this.zoom });
+    }, SEND_MS);
+  }
+}

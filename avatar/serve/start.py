@@ -1,0 +1,165 @@
+"""Start the service: check what is asked for, load the avatars, listen until it is stopped."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from avatar import log
+from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    from avatar.device import DeviceName
+    from avatar.infer.controls import Controls
+    from avatar.serve.character import Character
+    from avatar.serve.hub import Settings
+    from avatar.serve.voice import Voice
+
+SHUTDOWN_SECONDS = 5.0  # for what still runs when the server is stopped
+MOST_SESSIONS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the service listens.
+
+    Attributes:
+        host: Address.
+        port: Port; 0 lets the system choose.
+        certificate, key: Files of TLS in PEM; None: it is not encrypted.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def url(self, port: int, token: str) -> str:
+        """The address to open; the token is in its fragment, which no browser sends."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        host = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self.certificate else ''}://{host}:{port}/" + (f"#token={quote(token)}" if token else "")
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context, if there is one.
+
+        Raises:
+            AvatarError: The files cannot be used.
+        """
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ValueError) as error:
+            raise AvatarError(
+                f"The TLS files {self.certificate} and {self.key or 'no key'} cannot be used:", why=f"{error}.",
+                fix="Give a certificate and its key in PEM with --tls-certificate and --tls-key.",
+            ) from None  # fmt: skip
+        return context
+
+    def listen(self) -> socket.socket:
+        """Listen on the port.
+
+        Raises:
+            AvatarError: The address is not one of this machine, or the port is taken.
+        """
+        try:
+            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((self.host, self.port), family=family)
+        except (OSError, ValueError, OverflowError) as error:
+            raise AvatarError(
+                f"Cannot listen on {self.host}:{self.port}:", why=f"{error}.", fix="Choose another --host or --port."
+            ) from None
+
+
+def require_packages() -> None:
+    """Refuse to start without the packages of the extra ``serve``.
+
+    Raises:
+        AvatarError: One is missing.
+    """
+    for name in ("aiohttp", "aiortc"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise AvatarError(
+                f"`avatar serve` needs the package {name}.", fix="Run `pip install 'avatar-toolkit[serve]'`."
+            ) from None
+
+
+def load_characters(
+    runs: tuple[Path, ...], controls: Controls, *, size: int | None = None, device: DeviceName = "auto"
+) -> list[Character]:
+    """Load avatars with their speech networks.
+
+    Raises:
+        AvatarError: One cannot be loaded, cannot speak, or a control needs to know the audio beforehand.
+    """
+    from avatar.infer.avatar import Avatar
+    from avatar.infer.planner import refuse_beforehand, speech_of
+    from avatar.serve.character import Character, named
+
+    controls.check()
+    refuse_beforehand(controls)
+    found: list[Character] = []
+    for run in runs:
+        avatar = Avatar.load(run, device=device)
+        speech = speech_of(avatar, controls.speech, live=True)
+        found.append(Character(run.resolve().name, avatar, speech, controls, size))
+    return named(found)
+
+
+def load_voice(engine: str, voice: str | None, language: str) -> Voice:
+    """Load text to speech; without it the service goes on, and says so."""
+    from avatar.io.text_to_speech import open_tts
+    from avatar.serve.voice import Voice
+
+    try:
+        return Voice(open_tts(engine, voice, language))
+    except AvatarError as error:
+        log.warn(f"Texts cannot be said: {error}")
+        return Voice(None, str(error))
+
+
+def serve(characters: list[Character], voice: Voice, settings: Settings, place: Place) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        AvatarError: The settings are unsafe, or nothing can be listened on.
+    """
+    from aiohttp import web
+
+    from avatar.serve.access import check_settings, is_loopback
+    from avatar.serve.app import make_app
+    from avatar.serve.hub import Hub
+
+    check_settings(settings)
+    context = place.tls()
+    listening = place.listen()
+    port: int = listening.getsockname()[1]
+    hub_url = place.url(port, settings.token)
+
+    async def app() -> web.Application:
+        return make_app(Hub(characters, voice, settings))
+
+    def announce(*_: Any) -> None:
+        log.info(f"Open {hub_url} in a browser. Ctrl-C stops.")
+        if not is_loopback(place.host) and context is None:
+            log.warn(
+                "nothing is encrypted, and browsers give a microphone only to encrypted pages of other machines: "
+                "give --tls-certificate and --tls-key, or put a proxy in front."
+            )
+
+    try:
+        web.run_app(
+            app(), sock=listening, ssl_context=context, print=announce, access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS, handler_cancellation=True,
+        )  # fmt: skip
+    finally:
+        listening.close()

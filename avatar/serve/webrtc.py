@@ -1,0 +1,317 @@
+"""The WebRTC door, signalled as pipecat's SmallWebRTC transport does it: ``POST`` and ``PATCH /api/offer``.
+
+Messages travel in JSON over a data channel that the page opens. Both tracks carry the time stamps of the session. Audio
+is held back for as long as images take to be drawn, so that both leave at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.codecs import h264, vpx
+from aiortc.sdp import SessionDescription, candidate_from_sdp
+
+from avatar import log
+from avatar.errors import AvatarError
+from avatar.serve.hub import Hub, Settings
+from avatar.serve.outbox import AudioPart, ImagePart, Part
+from avatar.serve.tracks import ImageTrack, SpeechTrack, microphone_samples
+
+if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack
+
+    from avatar.serve.guest import Guest
+
+CONNECT_SECONDS = 20.0  # in which a peer has to be connected
+LOST_SECONDS = 10.0  # without a connection end a session
+MOST_CANDIDATES = 64  # in a message
+MOST_BUFFERED = 1 << 20  # bytes that wait in a data channel, before words are dropped
+MOST_BITS_PER_SECOND = 10_000_000
+
+
+@dataclass(eq=False)
+class _Peer:
+    """A listener at a peer connection."""
+
+    connection: RTCPeerConnection
+    audio: SpeechTrack
+    image: ImageTrack
+    guest: Guest | None = None
+    channels: list[RTCDataChannel] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Peers:
+    """All peer connections of a server.
+
+    Args:
+        hub: Lets listeners in.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._peers: dict[str, _Peer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        set_bitrate(hub.settings.bits_per_second)
+
+    async def offer(self, content: Any) -> dict[str, str]:
+        """Answer an offer ``{sdp, type, pc_id?, restart_pc?, request_data?}`` with ``{sdp, type, pc_id}``.
+
+        Raises:
+            AvatarError: It is not understood.
+            Full: All places are taken.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("sdp"), str) or content.get("type") != "offer":
+            raise AvatarError('The body is no offer with "sdp" and "type".')
+        _check_sdp(content["sdp"])  # before a session is made for it
+        peer = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
+        if peer is not None and not content.get("restart_pc"):
+            async with peer.lock:
+                return await _answer(peer, content["sdp"])
+        if peer is not None and peer.guest is not None:
+            peer.guest.end()
+        request = content.get("request_data")
+        name = request.get("avatar", "") if isinstance(request, dict) else ""
+        if not isinstance(name, str):
+            raise AvatarError('The field "avatar" is no name.')
+        self._hub.character(name)
+        self._hub.check_room()
+        ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._serve(name, content["sdp"], ready))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await ready
+
+    async def candidates(self, content: Any) -> dict[str, str]:
+        """Add ICE candidates ``{pc_id, candidates: [{candidate, sdp_mid, sdp_mline_index}]}``; an empty one is the end.
+
+        Raises:
+            AvatarError: They are not understood, or there is no such peer.
+        """
+        found = content.get("candidates") if isinstance(content, dict) else None
+        if not isinstance(found, list) or len(found) > MOST_CANDIDATES or not isinstance(content.get("pc_id"), str):
+            raise AvatarError(f'The body is no "pc_id" with at most {MOST_CANDIDATES} "candidates".')
+        peer = self._peers.get(content["pc_id"])
+        if peer is None:
+            raise AvatarError("There is no such session, or it is over.", fix="Send an offer.")
+        for one in found:
+            await _add_candidate(peer, one)
+        return {"status": "success"}
+
+    async def close(self) -> None:
+        """End all connections."""
+        for peer in list(self._peers.values()):
+            if peer.guest is not None:
+                peer.guest.end("The server is shutting down.")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    async def _serve(self, name: str, sdp: str, ready: asyncio.Future[dict[str, str]]) -> None:
+        """Serve one listener until one of both ends it; the answer to its offer goes to ``ready``."""
+        peer: _Peer | None = None
+        try:
+            async with self._hub.admit(name) as guest:
+                peer = _open(self._hub.settings, guest)
+                peer.guest = guest
+                self._peers[guest.name] = peer
+                answer = await _answer(peer, sdp)
+                if not ready.done():
+                    ready.set_result(answer)
+                await self._run(peer, guest)
+        except Exception as error:
+            if not ready.done():
+                ready.set_exception(error)
+            elif not isinstance(error, ConnectionError):
+                log.warn(f"A WebRTC session ended by itself: {type(error).__name__}: {error}")
+        finally:
+            if peer is not None:
+                if peer.guest is not None:
+                    self._peers.pop(peer.guest.name, None)
+                for task in [*peer.tasks]:
+                    task.cancel()
+                peer.audio.stop()
+                peer.image.stop()
+                with suppress(Exception):
+                    await asyncio.wait_for(peer.connection.close(), 5)
+
+    async def _run(self, peer: _Peer, guest: Guest) -> None:
+        pump = asyncio.create_task(self._pump(peer, guest))
+        watch = asyncio.create_task(_watch(peer.connection))
+        over = asyncio.create_task(guest.over.wait())
+        try:
+            await asyncio.wait([pump, watch, over], return_when="FIRST_COMPLETED")
+        finally:
+            for reason in (guest.reason or guest.listener.failed,):
+                if reason:
+                    _tell(peer, {"type": "goodbye", "message": reason})
+                    await asyncio.sleep(0.1)
+            for task in (pump, watch, over):
+                task.cancel()
+            await asyncio.gather(pump, watch, over, return_exceptions=True)
+
+    async def _pump(self, peer: _Peer, guest: Guest) -> None:
+        """Hand what the listener gives to the tracks and to the data channel."""
+        metrics, outbox, skipped = self._hub.metrics, guest.listener.outbox, 0
+        while parts := await outbox.get():
+            for part in parts:
+                _hand_on(peer, part)
+            more = outbox.skipped + peer.image.skipped - skipped
+            if more:
+                skipped += more
+                metrics.count("images_skipped_total", more)
+            if peer.image.out:
+                metrics.count("images_total", len(peer.image.out))
+                for seconds in peer.image.out:
+                    metrics.time("out", seconds)
+                peer.audio.hold_for(peer.image.out)
+                peer.image.out.clear()
+
+
+def set_bitrate(bits_per_second: int) -> None:
+    """Set the bit rates of aiortc's encoders, which are constants of its modules."""
+    for module in (vpx, h264):
+        module.DEFAULT_BITRATE = bits_per_second  # pyright: ignore[reportAttributeAccessIssue]
+        module.MAX_BITRATE = max(MOST_BITS_PER_SECOND, bits_per_second)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _open(settings: Settings, guest: Guest) -> _Peer:
+    """A connection with its tracks; codecs are chosen before the offer is read, because aiortc heeds them only then."""
+    servers = [RTCIceServer(**server) for server in settings.ice_servers]
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    peer = _Peer(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps))
+    connection.addTransceiver(peer.audio, "sendrecv")
+    image = connection.addTransceiver(peer.image, "sendonly")
+    wanted = f"video/{settings.codec or 'vp8'}".lower()
+    codecs = RTCRtpSender.getCapabilities("video").codecs
+    first = [codec for codec in codecs if codec.mimeType.lower() == wanted]
+    image.setCodecPreferences(first + [codec for codec in codecs if codec not in first])
+
+    def on_channel(channel: RTCDataChannel) -> None:
+        if len(peer.channels) < 4:
+            peer.channels.append(channel)
+            channel.on("message", lambda text: _keep(peer, _handle(peer, guest, channel, text)))
+            _tell(peer, guest.hello(door="webrtc"))
+
+    def on_track(track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            _keep(peer, _listen(track, guest))
+
+    connection.on("datachannel", on_channel)
+    connection.on("track", on_track)
+    return peer
+
+
+def _check_sdp(sdp: str) -> None:
+    try:
+        media = SessionDescription.parse(sdp).media
+    except Exception:  # aiortc raises whatever a line of garbage leads to
+        media = []
+    if not media:
+        raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.")
+
+
+async def _answer(peer: _Peer, sdp: str) -> dict[str, str]:
+    connection = peer.connection
+    try:
+        await connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        await connection.setLocalDescription(await connection.createAnswer())
+    except Exception as error:  # aiortc raises whatever a line of garbage leads to
+        log.warn(f"An offer could not be answered: {type(error).__name__}: {error}")
+        raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.") from None
+    assert peer.guest is not None
+    local = connection.localDescription
+    return {"sdp": local.sdp, "type": local.type, "pc_id": peer.guest.name}
+
+
+async def _add_candidate(peer: _Peer, content: Any) -> None:
+    text = content.get("candidate") if isinstance(content, dict) else None
+    if not isinstance(text, str):
+        raise AvatarError("A candidate is not understood.")
+    if not text.strip():
+        return
+    try:
+        candidate = candidate_from_sdp(text.removeprefix("candidate:"))
+        candidate.sdpMid = str(content.get("sdp_mid") or "0")
+        candidate.sdpMLineIndex = int(content.get("sdp_mline_index") or 0)
+        await peer.connection.addIceCandidate(candidate)
+    except Exception:
+        raise AvatarError("A candidate is not understood.") from None
+
+
+async def _watch(connection: RTCPeerConnection) -> None:
+    """Return when the connection does not come about, or is lost."""
+    loop = asyncio.get_running_loop()
+    since, connected = loop.time(), False
+    while connection.connectionState not in ("failed", "closed"):
+        if connection.connectionState == "connected":
+            since, connected = loop.time(), True
+        elif loop.time() - since > (LOST_SECONDS if connected else CONNECT_SECONDS):
+            return
+        await asyncio.sleep(0.25)
+
+
+def _hand_on(peer: _Peer, part: Part) -> None:
+    if isinstance(part, AudioPart):
+        peer.audio.put(part)
+    elif isinstance(part, ImagePart):
+        peer.image.put(part)
+    else:
+        if part["type"] == "interrupted":
+            peer.audio.flush()
+        _tell(peer, part)
+
+
+def _tell(peer: _Peer, words: dict[str, Any]) -> None:
+    for channel in peer.channels:
+        if channel.readyState == "open" and channel.bufferedAmount < MOST_BUFFERED:
+            channel.send(json.dumps(words))
+
+
+async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
+    if isinstance(text, str) and text.startswith("ping"):  # of pipecat's client, to keep the channel alive
+        return
+    if isinstance(text, str) and '"rtvi-ai"' in text[:200]:
+        _answer_rtvi(channel, text)
+        return
+    answer = await guest.handle(text)
+    if answer is not None:
+        guest.listener.outbox.put(answer)
+
+
+def _answer_rtvi(channel: RTCDataChannel, text: str) -> None:
+    """Tell pipecat's client that the other side is ready; it waits for that."""
+    with suppress(ValueError, AttributeError):
+        message = json.loads(text)
+        if message.get("type") == "client-ready":
+            about = {"version": "1.0.0", "about": {"library": "avatar"}}
+            answer = {"label": "rtvi-ai", "type": "bot-ready", "id": str(message.get("id", "")), "data": about}
+            channel.send(json.dumps(answer))
+
+
+async def _listen(track: MediaStreamTrack, guest: Guest) -> None:
+    """Pass the microphone on; it is read even where nobody needs it, because aiortc keeps what is not read."""
+    async for samples in microphone_samples(track):
+        guest.listener.push_microphone(samples)
+
+
+def _keep(peer: _Peer, work: Any) -> None:
+    """Run something as long as the peer is there."""
+    if len(peer.tasks) < 64:
+        task = asyncio.ensure_future(work)
+        peer.tasks.add(task)
+        task.add_done_callback(peer.tasks.discard)
+    else:
+        work.close()

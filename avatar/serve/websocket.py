@@ -1,0 +1,140 @@
+"""The WebSocket door: encoded images and plain audio in binary messages, all else in JSON.
+
+A binary message begins with 24 bytes, little-endian:
+
+- kind (uint8): 1 audio, 2 image
+- flags (uint8): 1 key frame, 2 speaking; and 6 bytes of zero
+- pts (float64): second of the session at which it begins
+- the server's time of that frame (float64): milliseconds since 1970
+
+Audio is 16 kHz mono int16, an image one packet of the codec that ``hello`` names. A page sends its microphone as binary
+messages of 16 kHz mono int16 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+from aiohttp import WSMsgType, web
+
+from avatar.errors import AvatarError
+from avatar.serve.encoder import Encoder
+from avatar.serve.hub import Full, Hub
+from avatar.serve.outbox import AudioPart, ImagePart, Part
+
+if TYPE_CHECKING:
+    from avatar.serve.guest import Guest
+
+HEADER = struct.Struct("<BB6xdd")
+AUDIO, IMAGE = 1, 2
+KEY_FRAME, SPEAKING = 1, 2
+MOST_MESSAGE_BYTES = 128 << 10  # from a page: 4 s of a microphone
+SEND_SECONDS = 10.0  # in which a page has to take a message
+HEARTBEAT_SECONDS = 15.0
+TRY_AGAIN_LATER, TOO_SLOW = 1013, 4008  # status of a closed WebSocket
+
+
+async def serve_websocket(request: web.Request, hub: Hub) -> web.WebSocketResponse:
+    """Serve one listener until one of both ends it."""
+    hub.check_room()  # an HTTP answer says more than a closed WebSocket
+    hub.character(request.query.get("avatar", ""))
+    socket = web.WebSocketResponse(max_msg_size=MOST_MESSAGE_BYTES, heartbeat=HEARTBEAT_SECONDS, compress=False)
+    await socket.prepare(request)
+    try:
+        async with hub.admit(request.query.get("avatar", "")) as guest:
+            await _Connection(socket, guest, hub).run()
+    except Full as error:
+        await _say_goodbye(socket, str(error), TRY_AGAIN_LATER)
+    except AvatarError as error:
+        await _say_goodbye(socket, str(error), 1011)
+    return socket
+
+
+class _Connection:
+    """A listener at a WebSocket: one task sends, one receives."""
+
+    def __init__(self, socket: web.WebSocketResponse, guest: Guest, hub: Hub) -> None:
+        self._socket, self._guest, self._hub = socket, guest, hub
+        settings = hub.settings
+        self._encoder = Encoder(settings.codec or "h264", guest.character.avatar.fps, settings.bits_per_second)
+        self._skipped = 0
+        self._size = (0, 0)
+
+    async def run(self) -> None:
+        hello = self._guest.hello()
+        codec = self._encoder.string(hello["width"], hello["height"])
+        await self._socket.send_json(hello | {"door": "websocket", "codec": codec})
+        work = self._send(), self._receive(), self._guest.over.wait()
+        tasks: list[asyncio.Task[object]] = [asyncio.create_task(one) for one in work]
+        try:
+            await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception) and not isinstance(result, ConnectionError | TimeoutError):
+                    raise result
+            outbox = self._guest.listener.outbox
+            if outbox.overrun or any(isinstance(result, TimeoutError) for result in results):
+                self._hub.metrics.count("slow_listeners_total")
+                await _say_goodbye(self._socket, "The connection is too slow for audio and video.", TOO_SLOW)
+            else:
+                reason = self._guest.reason or self._guest.listener.failed
+                await _say_goodbye(self._socket, reason, 1001 if reason else 1000)
+
+    async def _send(self) -> None:
+        outbox = self._guest.listener.outbox
+        while parts := await outbox.get():
+            if outbox.overrun:
+                return
+            for part in parts:
+                await asyncio.wait_for(self._send_part(part), SEND_SECONDS)
+            if outbox.skipped > self._skipped:
+                self._hub.metrics.count("images_skipped_total", outbox.skipped - self._skipped)
+                self._skipped = outbox.skipped
+
+    async def _send_part(self, part: Part) -> None:
+        if isinstance(part, AudioPart):
+            samples = np.rint(part.samples * 32767).astype("<i2").tobytes()
+            flags = SPEAKING if part.speaking else 0
+            await self._socket.send_bytes(HEADER.pack(AUDIO, flags, part.start, _epoch_ms(part.made)) + samples)
+        elif isinstance(part, ImagePart):
+            began = time.perf_counter()
+            packet = await asyncio.to_thread(self._encoder.encode, part.image)
+            metrics = self._hub.metrics
+            metrics.time("encode", time.perf_counter() - began)
+            head = HEADER.pack(IMAGE, KEY_FRAME if packet.key else 0, part.pts, _epoch_ms(part.made))
+            await self._socket.send_bytes(head + packet.data)
+            metrics.time("out", time.monotonic() - part.made)
+            metrics.count("images_total")
+        else:
+            await self._socket.send_json(part)
+
+    async def _receive(self) -> None:
+        listener = self._guest.listener
+        async for message in self._socket:
+            if message.type is WSMsgType.TEXT:
+                answer = await self._guest.handle(message.data)
+                if answer is not None:
+                    listener.outbox.put(answer)
+            elif message.type is WSMsgType.BINARY and len(message.data) % 2 == 0:
+                self._guest.active = time.monotonic()
+                listener.push_microphone(np.frombuffer(message.data, "<i2").astype(np.float32) / 32768)
+
+
+def _epoch_ms(made: float) -> float:
+    """A second of the monotonic clock as milliseconds since 1970, which a page on the same machine can compare."""
+    return 1000 * (time.time() - time.monotonic() + made)
+
+
+async def _say_goodbye(socket: web.WebSocketResponse, reason: str, code: int) -> None:
+    with suppress(ConnectionError, TimeoutError, RuntimeError):
+        if reason and not socket.closed:
+            await asyncio.wait_for(socket.send_json({"type": "goodbye", "message": reason}), 2.0)
+        await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
