@@ -76,7 +76,6 @@ class Peers:
         """
         if not isinstance(content, dict) or not isinstance(content.get("sdp"), str) or content.get("type") != "offer":
             raise AvatarError('The body is no offer with "sdp" and "type".')
-        _check_sdp(content["sdp"])  # before a session is made for it
         peer = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
         if peer is not None and not content.get("restart_pc"):
             async with peer.lock:
@@ -89,6 +88,7 @@ class Peers:
             raise AvatarError('The field "avatar" is no name.')
         self._hub.character(name)
         self._hub.check_room()
+        _check_sdp(content["sdp"])  # before a session is made for it
         ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._serve(name, content["sdp"], ready))
         self._tasks.add(task)
