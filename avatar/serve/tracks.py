@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from fractions import Fraction
 
 import numpy as np
@@ -64,7 +64,7 @@ class SpeechTrack(MediaStreamTrack):
             self._packets[n] = at, start, silent
         self._rest = np.zeros_like(self._rest)
 
-    def hold_for(self, delays: list[float]) -> None:
+    def hold_for(self, delays: Iterable[float]) -> None:
         """Follow the delays of images, seconds from the time of a frame to its image."""
         for delay in delays:
             self._hold += HOLD_SHARE * (min(delay, MOST_HOLD_SECONDS) - self._hold)
