@@ -87,9 +87,8 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         return [
-            {"name": group.name, "params": list(group.params), "lr": group.lr, "start": group.lr,
-             "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup,
-             "eps": group.eps}
+            {"name": group.name, "params": list(group.params), "lr": group.lr, "start": group.lr, "eps": group.eps,
+             "final": self.config.optim.final if group.final is None else group.final, "warmup": group.warmup}
             for group in self.model.param_groups()
         ]  # fmt: skip
 

@@ -36,7 +36,7 @@ from tests.person import make_person, small_config, train
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_person(tmp_path_factory.mktemp("person"), frames=20)
+    return make_person(tmp_path_factory.mktemp("person"), frames=40)
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ class NerfModel(Method):
         self.march = marcher(config.marcher)
         self.drawn = 0  # times that rays were drawn in training: what their jitter follows from
         self.per_ray = float(config.max_samples) / 2  # samples, a running mean
-        self.bfloat16 = False  # of the networks, in playback only
+        self.half_weights = False  # of the networks, in playback only
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class NerfModel(Method):
         """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
         behind = self.torso.playback(precision)
         gains = self.device.type == "cpu" and multiplies_bfloat16()
-        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and gains)
+        self.half_weights = precision == "bfloat16" or (precision == "auto" and gains)
 
         @torch.inference_mode()
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
@@ -255,7 +255,7 @@ class NerfModel(Method):
         )
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
-        half = self.bfloat16 and not torch.is_grad_enabled()
+        half = self.half_weights and not torch.is_grad_enabled()
         densities, colors, _ = self.field(samples.positions, conditions, bfloat16=half)
         return samples, densities * neck_fade(samples.positions, grid.neck), colors
 
