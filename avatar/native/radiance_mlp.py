@@ -54,19 +54,15 @@ def radiance_mlp(
 
     Args:
         features: [N, I].
-        attention_weight: [A, I].
-        attention_bias: [A].
-        gate_weight: [G, A].
-        gate_bias: [G]; G is 1 to 16.
-        base_weight: [H, I].
-        base_bias: [H].
+        attention_weight, attention_bias: [A, I] and [A].
+        gate_weight, gate_bias: [G, A] and [G]; G is 1 to 16.
+        base_weight, base_bias: [H, I] and [H].
         conditions: [G, H], one vector per group.
         density_weight: [1 + K, H]; the row of the logit, then those of geometry features.
         density_bias: [1 + K].
         color_weight: [C, K].
         color_bias: [C].
-        rgb_weight: [3, C].
-        rgb_bias: [3].
+        rgb_weight, rgb_bias: [3, C] and [3].
         bfloat16: For inference: round features, weights and activations, though no sum, to bfloat16 where the
             processor multiplies that (AVX512_BF16); elsewhere nothing changes.
 
@@ -76,6 +72,16 @@ def radiance_mlp(
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for in bfloat16.
     """
+    attention = (attention_weight, attention_bias, gate_weight, gate_bias)
+    density = (density_weight, density_bias, color_weight, color_bias, rgb_weight, rgb_bias)
+    return _run(features, *attention, base_weight, base_bias, conditions, *density, bfloat16)
+
+
+def _run(
+    features: Tensor, attention_weight: Tensor, attention_bias: Tensor, gate_weight: Tensor, gate_bias: Tensor,
+    base_weight: Tensor, base_bias: Tensor, conditions: Tensor, density_weight: Tensor, density_bias: Tensor,
+    color_weight: Tensor, color_bias: Tensor, rgb_weight: Tensor, rgb_bias: Tensor, bfloat16: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     features = float_tensor("features", features, ("N", "I"))
     inputs = features.shape[1]
 
