@@ -41,8 +41,6 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
 
     bones = [(20, 3), (20, 4), (20,), (20, 3), (2, 3, 4), (2, 4)]
     layers = [(20, 12), (32, 12), (32,), (16,), (16, 16), (16,), (10, 16), (10,)]
-    radiance = [(20, 36), (16, 36), (16,), (3, 16), (3,), (32, 36), (32,), (3, 32), (16, 32), (16,), (32, 15), (32,),
-                (3, 32), (3,)]  # fmt: skip
     conics = torch.tensor([0.05, 0.0, 0.08]).repeat(12, 1) + uniform(12, 3, low=-0.01, high=0.01)
     cases = {
         "triplane_encode": (_encode, [uniform(20, 3, low=-0.95, high=0.95), uniform(3, 3, 64, 2)]),
@@ -75,8 +73,7 @@ def operator_cases() -> dict[str, tuple[Function, Function, list[Tensor]]]:
         "ssim": (_similarity, [uniform(16, 20, 3), uniform(16, 20, 3)]),
         "l1_ssim": (_loss, [uniform(16, 20, 3)]),
         "deform_mlp": (_network, [uniform(*shape, low=-0.5, high=0.5) for shape in layers]),
-        "radiance_mlp": (_radiance, [uniform(*shape, low=-0.5, high=0.5) for shape in radiance]),
-        "sample_rays": (_sample, [uniform(6, 3, low=-0.2, high=0.2) - torch.tensor([0, 0, 3.0])]),
+        **_radiance_cases(uniform),
         "march_rays": (_march, [5 * uniform(20), uniform(20, 3)]),
         "adam_step": (_adam, [uniform(50), uniform(50)]),
     }
@@ -145,6 +142,33 @@ def _network(module: Any) -> Function:
 
     scale = torch.linspace(0.5, 1, 10)
     return lambda *layers: (module.deform_mlp(*layers, scale),)
+
+
+def _radiance_cases(uniform: Any) -> dict[str, tuple[Any, list[Tensor]]]:
+    import torch
+
+    radiance = [
+        *(
+            (20, 36),
+            (16, 36),
+            (16,),
+            (3, 16),
+            (3,),
+            (32, 36),
+            (32,),
+            (3, 32),
+            (16, 32),
+            (16,),
+            (32, 15),
+            (32,),
+            (3, 32),
+        ),
+        (3,),
+    ]
+    return {
+        "radiance_mlp": (_radiance, [uniform(*shape, low=-0.5, high=0.5) for shape in radiance]),
+        "sample_rays": (_sample, [uniform(6, 3, low=-0.2, high=0.2) - torch.tensor([0, 0, 3.0])]),
+    }
 
 
 def _radiance(module: Any) -> Function:

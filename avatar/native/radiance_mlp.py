@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +21,23 @@ SAMPLES_AT_ONCE = 2**17  # whose layers are in a GPU's memory while their gradie
 
 
 def radiance_mlp(
-    features: Tensor, attention_weight: Tensor, attention_bias: Tensor, gate_weight: Tensor, gate_bias: Tensor,
-    base_weight: Tensor, base_bias: Tensor, conditions: Tensor, density_weight: Tensor, density_bias: Tensor,
-    color_weight: Tensor, color_bias: Tensor, rgb_weight: Tensor, rgb_bias: Tensor, *, bfloat16: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    features: Tensor,
+    attention_weight: Tensor,
+    attention_bias: Tensor,
+    gate_weight: Tensor,
+    gate_bias: Tensor,
+    base_weight: Tensor,
+    base_bias: Tensor,
+    conditions: Tensor,
+    density_weight: Tensor,
+    density_bias: Tensor,
+    color_weight: Tensor,
+    color_bias: Tensor,
+    rgb_weight: Tensor,
+    rgb_bias: Tensor,
+    *,
+    bfloat16: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Density and color of samples from their features, for one condition; the network of ER-NeRF (Li et al. 2023).
 
     Region attention decides where each of G groups of the condition acts:
@@ -46,8 +58,10 @@ def radiance_mlp(
         gate_weight, gate_bias: [G, A] and [G]; G is 1 to 16.
         base_weight, base_bias: [H, I] and [H].
         conditions: [G, H], one vector per group.
-        density_weight, density_bias: [1 + K, H] and [1 + K]; the row of the logit, then those of geometry features.
-        color_weight, color_bias: [C, K] and [C].
+        density_weight: [1 + K, H]; the row of the logit, then those of geometry features.
+        density_bias: [1 + K].
+        color_weight: [C, K].
+        color_bias: [C].
         rgb_weight, rgb_bias: [3, C] and [3].
         bfloat16: For inference: round features, weights and activations, though no sum, to bfloat16 where the
             processor multiplies that (AVX512_BF16); elsewhere nothing changes.
@@ -58,10 +72,23 @@ def radiance_mlp(
     Raises:
         AvatarError: Wrong shapes or dtypes, or a gradient is asked for in bfloat16.
     """
+    attention = (attention_weight, attention_bias, gate_weight, gate_bias)
+    density = (density_weight, density_bias, color_weight, color_bias, rgb_weight, rgb_bias)
+    return _run(features, *attention, base_weight, base_bias, conditions, *density, bfloat16)
+
+
+def _run(
+    features: Tensor, attention_weight: Tensor, attention_bias: Tensor, gate_weight: Tensor, gate_bias: Tensor,
+    base_weight: Tensor, base_bias: Tensor, conditions: Tensor, density_weight: Tensor, density_bias: Tensor,
+    color_weight: Tensor, color_bias: Tensor, rgb_weight: Tensor, rgb_bias: Tensor, bfloat16: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     features = float_tensor("features", features, ("N", "I"))
     inputs = features.shape[1]
 
-    layer = partial(_layer, features)
+    def layer(name: str, weight: Tensor, bias: Tensor, rows: int | str, columns: int) -> tuple[Tensor, Tensor]:
+        weight = float_tensor(f"{name}_weight", weight, (rows, columns), like=features)
+        return weight, float_tensor(f"{name}_bias", bias, (len(weight),), like=features)
+
     attention = layer("attention", attention_weight, attention_bias, "U", inputs)
     gate = layer("gate", gate_weight, gate_bias, "F", len(attention[0]))
     base = layer("base", base_weight, base_bias, "U", inputs)
@@ -80,13 +107,6 @@ def radiance_mlp(
     if bfloat16 and features.device.type == "cpu" and features.dtype == torch.float32 and multiplies_bfloat16():
         return _radiance_bfloat16(features, flat, sizes)
     return _radiance(features, flat, sizes)
-
-
-def _layer(
-    like: Tensor, name: str, weight: Tensor, bias: Tensor, rows: int | str, columns: int
-) -> tuple[Tensor, Tensor]:
-    weight = float_tensor(f"{name}_weight", weight, (rows, columns), like=like)
-    return weight, float_tensor(f"{name}_bias", bias, (len(weight),), like=like)
 
 
 def _has_kernel(features: Tensor, sizes: Sequence[int]) -> bool:

@@ -355,10 +355,9 @@ def sample_rays(
     """Positions, starts, ends, offsets and complete rays; see :func:`avatar.native.sample_rays`."""
     found = []
     for part in (slice(i, i + RAYS_AT_ONCE) for i in range(0, max(len(origins), 1), RAYS_AT_ONCE)):
-        window, start = (None if x is None else x[part].detach() for x in (limits, jitter))
-        bounds = origins.new_tensor(box).view(2, 3)
-        rays = origins[part].detach(), directions[part].detach()
-        found.append(_intervals(*rays, window, start, bounds, occupancy, step, max_samples))
+        rays = (origins[part].detach(), directions[part].detach())
+        some = (None if limits is None else limits[part], None if jitter is None else jitter[part])
+        found.append(_intervals(*rays, *some, origins.new_tensor(box).view(2, 3), occupancy, step, max_samples))
     counts, starts, ends = (torch.cat(x) for x in zip(*found, strict=True))
     sums = F.pad(counts.cumsum(0), (1, 0))
     complete = len(origins) if budget is None else int((sums[1:] <= budget).sum())

@@ -226,43 +226,43 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
 
   // A box around the rays' start, half of whose cells are set.
   const double box[6] = {-1, -1, -1, 1, 1, 1};
-  const auto origins = uniform<T>(3 * n, -1, 1), directions = uniform<T>(3 * n, -1, 1);
+  const auto ray_origins = uniform<T>(3 * n, -1, 1), ray_directions = uniform<T>(3 * n, -1, 1);
   std::vector<uint8_t> occupancy(8 * 8);
   for (size_t i = 0; i < occupancy.size(); ++i) occupancy[i] = static_cast<uint8_t>(37 * i);
   std::vector<int32_t> sample_offsets(n + 1), totals(2);
   workspace = bytes(avatar_sample_rays_workspace(dtype, n, 8));
-  RUN(avatar_sample_rays_count, origins.data(), directions.data(), nullptr, opacities.data(), n, box, occupancy.data(), 8,
+  RUN(avatar_sample_rays_count, ray_origins.data(), ray_directions.data(), nullptr, opacities.data(), n, box, occupancy.data(), 8,
       8, 1, 0.05, 8, 5 * n + 1, sample_offsets.data(), totals.data(), workspace.data());
-  const int64_t samples = totals[0];
-  std::vector<T> starts(samples), stops(samples), points(3 * samples), v_origins(3 * n), v_directions(3 * n);
-  RUN(avatar_sample_rays_fill, n, 0.05, 8, sample_offsets.data(), starts.data(), stops.data(), workspace.data());
-  RUN(avatar_ray_points, sample_offsets.data(), starts.data(), stops.data(), origins.data(), directions.data(), n,
-      points.data());
-  RUN(avatar_ray_points_backward, sample_offsets.data(), starts.data(), stops.data(), points.data(), n,
+  const int64_t kept = totals[0];
+  std::vector<T> begins(kept), stops(kept), middles(3 * kept), v_origins(3 * n), v_directions(3 * n);
+  RUN(avatar_sample_rays_fill, n, 0.05, 8, sample_offsets.data(), begins.data(), stops.data(), workspace.data());
+  RUN(avatar_ray_points, sample_offsets.data(), begins.data(), stops.data(), ray_origins.data(), ray_directions.data(), n,
+      middles.data());
+  RUN(avatar_ray_points_backward, sample_offsets.data(), begins.data(), stops.data(), middles.data(), n,
       v_origins.data(), v_directions.data());
-  log.add(starts);
-  log.add(points);
+  log.add(begins);
+  log.add(middles);
   log.add(v_directions);
 
-  const int32_t in = 7, attention = 5, gates = 3, wide = 18, last = 9, color = 21;
-  const int64_t count = attention * (in + 1) + gates * (attention + 1) + wide * (in + 1) + gates * wide +
-                        last * (wide + 1) + color * last + 3 * (color + 1);
-  const auto layers = uniform<T>(count, -0.5, 0.5), sampled = uniform<T>(n * in, -1, 1);
-  std::vector<T> densities(n), radiance(3 * n), gate_values(gates * n), v_sampled(n * in), v_layers(count);
-  workspace = bytes(avatar_radiance_mlp_workspace(dtype, threads, in, attention, gates, wide, last, color));
-  RUN(avatar_radiance_mlp, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(), densities.data(),
+  const int32_t width_in = 7, attention = 5, gates = 3, wide = 18, results = 9, color = 21;
+  const int64_t numbers = attention * (width_in + 1) + gates * (attention + 1) + wide * (width_in + 1) + gates * wide +
+                        results * (wide + 1) + color * results + 3 * (color + 1);
+  const auto network = uniform<T>(numbers, -0.5, 0.5), sampled = uniform<T>(n * width_in, -1, 1);
+  std::vector<T> sampled_densities(n), radiance(3 * n), gate_values(gates * n), v_sampled(n * width_in), v_layers(numbers);
+  workspace = bytes(avatar_radiance_mlp_workspace(dtype, threads, width_in, attention, gates, wide, results, color));
+  RUN(avatar_radiance_mlp, sampled.data(), n, width_in, attention, gates, wide, results, color, network.data(), sampled_densities.data(),
       radiance.data(), gate_values.data(), workspace.data());
-  log.add(densities);
+  log.add(sampled_densities);
   log.add(radiance);
-  RUN(avatar_radiance_mlp_backward, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(),
-      densities.data(), radiance.data(), gate_values.data(), v_sampled.data(), v_layers.data(), workspace.data());
+  RUN(avatar_radiance_mlp_backward, sampled.data(), n, width_in, attention, gates, wide, results, color, network.data(),
+      sampled_densities.data(), radiance.data(), gate_values.data(), v_sampled.data(), v_layers.data(), workspace.data());
   log.add(v_sampled);
   log.add(v_layers);
   if (dtype == AVATAR_FLOAT32 && isa == AVATAR_ISA_AVX512_BF16) {
-    workspace = bytes(avatar_radiance_mlp_bf16_workspace(dtype, threads, in, attention, gates, wide, last, color));
-    RUN(avatar_radiance_mlp_bf16, sampled.data(), n, in, attention, gates, wide, last, color, layers.data(),
-        densities.data(), radiance.data(), gate_values.data(), workspace.data());
-    log.add(densities);
+    workspace = bytes(avatar_radiance_mlp_bf16_workspace(dtype, threads, width_in, attention, gates, wide, results, color));
+    RUN(avatar_radiance_mlp_bf16, sampled.data(), n, width_in, attention, gates, wide, results, color, network.data(),
+        sampled_densities.data(), radiance.data(), gate_values.data(), workspace.data());
+    log.add(sampled_densities);
     log.add(radiance);
   }
 
