@@ -18,10 +18,11 @@ from avatar.synth.make import Flaws, make_subject
 
 TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest": 48, "hidden": 32}
 
-# dB of the frame and of the face, 1.2 below what 60 steps of the tiny preset came to.
+# dB of the frame and of the face, 1.2 below what 60 steps of the tiny preset came to. The head-only frame comes to 21.3
+# or to 23.4: with the noise of the video's coding, hair beside the neck counts as head or as neck.
 FLOORS = {
     "full_frame": {"tracked": (22.3, 21.1), "audio": (22.1, 20.2), "shuffled": (22.0, 19.9)},
-    "head_only": {"tracked": (21.5, 20.9), "audio": (21.4, 20.1), "shuffled": (21.3, 19.8)},
+    "head_only": {"tracked": (20.1, 20.9), "audio": (20.0, 20.1), "shuffled": (19.9, 19.8)},
 }
 
 
