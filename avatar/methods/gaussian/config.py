@@ -52,9 +52,9 @@ class RegularizerConfig:
     max_scale_cm: float = 0.6
     """Standard deviation, in centimetres, up to which `scale_reg` adds nothing."""
     surface: float = 0.02
-    """Weight of the squared distance of Gaussians from the surface that they began on, square centimetres."""
+    """Weight of the squared distance, square centimetres, of Gaussians from the place on a surface where they began."""
     surface_slack_cm: float = 0.1
-    """Distance, in centimetres, up to which `surface` adds nothing."""
+    """Distance from the surface, in centimetres, up to which `surface` adds nothing; along it, 0.4 more."""
     thickness: float = 0.05
     """Weight of the squared excess of the Gaussians' thickness along the normal of their surface."""
     max_thickness_cm: float = 0.08
