@@ -45,7 +45,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Open the page and render until Ctrl-C."""
-    from avatar.viewer.door import is_loopback
+    from avatar.io.hosts import is_loopback
     from avatar.viewer.start import open_viewer
 
     viewer = open_viewer(

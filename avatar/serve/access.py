@@ -7,18 +7,16 @@ anew (DNS rebinding) it can read their answers. So every request is checked befo
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import re
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from avatar.errors import AvatarError
+from avatar.io.hosts import HOST, is_loopback
 from avatar.serve.hub import Settings
 
 OPEN = ("/", "/healthz", "/openapi.json")  # and what is below /page/: the same for everybody, and no secret
 LEAST_TOKEN = 16  # characters
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::[0-9]{1,5})?")
 
 
 def check_settings(settings: Settings) -> None:
@@ -39,14 +37,6 @@ def check_settings(settings: Settings) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | None:
     """Status and reason why a request may not come in; None where it may.
 
@@ -54,7 +44,7 @@ def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | N
     else. With a token no page can guess it, so the name does not matter.
     """
     hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
-    match = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+    match = HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
     if match is None or (not settings.token and not is_loopback(match["v6"] or match["name"])):
         return 403, "This request is for another server."
     if len(origins) > 1 or (origins and not _own(origins[0], hosts[0], settings)):

@@ -135,7 +135,8 @@ def serve(characters: list[Character], voice: Voice, settings: Settings, place: 
     """
     from aiohttp import web
 
-    from avatar.serve.access import check_settings, is_loopback
+    from avatar.io.hosts import is_loopback
+    from avatar.serve.access import check_settings
     from avatar.serve.app import make_app
     from avatar.serve.hub import Hub
 

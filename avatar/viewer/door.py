@@ -15,7 +15,6 @@ import http
 import inspect
 import ipaddress
 import logging
-import re
 import secrets
 import socket
 import threading
@@ -31,13 +30,13 @@ from websockets.http11 import Request, Response
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.io.hosts import HOST, address_of, is_loopback
 from avatar.viewer.messages import MESSAGE_BYTES, CheckedConnection, Uploads
 
 MOST_WINDOWS = 8  # at once; images are rendered for each of them
 PORTS_TRIED = 1000
 CLOSING_SECONDS = 1.0  # a page that does not answer must not hold up the end
 TRY_AGAIN_LATER = 1013  # websocket status
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
 _starting = threading.Lock()  # `websockets.asyncio.server.serve` is another one while a viewer starts
 
 # The connection whose messages the running task handles: how a client of viser finds its connection.
@@ -96,14 +95,14 @@ class Door:
 
     def _is_here(self, host: str) -> bool:
         """Whether a Host header names this server. A name that is not its own may be resolved by somebody else."""
-        match = _HOST.fullmatch(host)
+        match = HOST.fullmatch(host)
         if match is None or int(match["port"] or 80) != self.port:
             return False
         name = match["v6"] or match["name"]
         if name in self._names:
             return True
         if self._everywhere:
-            return name == "localhost" or _address(name) is not None
+            return name == "localhost" or address_of(name) is not None
         return self._loopback and is_loopback(name)
 
     @contextmanager
@@ -189,12 +188,6 @@ class Door:
         return f"The viewer is open in {MOST_WINDOWS} windows, which is all it can draw for. Close one of them."
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    address = _address(host)
-    return host.lower() == "localhost" if address is None else address.is_loopback
-
-
 @contextmanager
 def unprinted() -> Generator[None]:
     """Keep viser from printing: its address lacks the token."""
@@ -217,13 +210,6 @@ def _listen(host: str, port: int) -> socket.socket:
             if port >= last or error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             port += 1
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _answer(status: int, sentence: str) -> Response:

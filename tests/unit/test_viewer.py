@@ -24,11 +24,11 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.infer.controls import Controls
+from avatar.io.hosts import is_loopback
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER, LIPS_OUTER
 from avatar.viewer.controls import Sliders, apply_controls
-from avatar.viewer.door import is_loopback
 from avatar.viewer.start import open_viewer
 from avatar.viewer.visitor import Visitor
 from tests.page import FPS, HEIGHT, WIDTH, DrawnAvatar, Page, viewing, wait_for
