@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from avatar.backends import require
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import Gaussians
 from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
-from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
 from avatar.methods.batch import Batch
 from avatar.methods.condition import Conditioner
+from avatar.methods.encoding import make_triplane
 from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.init import head_weights
@@ -112,7 +111,7 @@ class GaussianModel(Method):
         lr = self.config.lr
         groups = [
             ParamGroup(f"gaussians.{name}", [getattr(self.gaussians, name)], getattr(lr, name),
-                       final=MEANS_FINAL if name == "means" else None, eps=STILL.get(name, 1e-15))
+                       final=MEANS_FINAL if name == "means" else None, eps=STILL.get(name, ParamGroup.eps))
             for name in self.gaussians.learned
         ]  # fmt: skip
         if self.field.encoding is not None:
@@ -291,11 +290,4 @@ def make_encoding(config: GaussianConfig, bounds: Tensor) -> Encoding | None:
                 fix="Give --model.levels or --model.embedding.",
             )
         return None
-    kind = TriplaneHash
-    if config.encoding == "tinycudann":
-        require(config.encoding)
-        from avatar.backends.tinycudann import TinyCudaTriplane as kind
-    return kind(
-        bounds, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
-        log2_table=config.log2_table,
-    )  # fmt: skip
+    return make_triplane(config, bounds)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from avatar.backends import require
-from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.io.arrays import load_state
 from avatar.methods.base import Checkpoint, TrainCallback
 from avatar.methods.batch import Batch
+from avatar.methods.encoding import make_triplane
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.nerf import sampling
 from avatar.methods.nerf.config import NerfConfig, read_config
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from avatar.data import PersonDataset
-    from avatar.fields.radiance import Encoding
 
 FILMED = 256  # training frames whose conditions the occupancy grid is refreshed under
 FEWEST_RAYS, MOST_RAYS = 64, 65_536
@@ -60,7 +59,7 @@ class NerfAvatar(NerfModel):
         frames = train[np.linspace(0, len(train) - 1, min(FILMED, len(train))).astype(int)]
         filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
-        return cls(config, torso, Occupancy(head), make_encoding(config, head.box), filmed)
+        return cls(config, torso, Occupancy(head), make_triplane(config, head.box), filmed)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
@@ -73,7 +72,7 @@ class NerfAvatar(NerfModel):
             replace(checkpoint, tensors=behind, config=checkpoint.config.record("torso"))
         )
         box = torch.tensor([[-1.0] * 3, [1.0] * 3])
-        model = cls(config, torso, Occupancy.empty(), make_encoding(config, box))
+        model = cls(config, torso, Occupancy.empty(), make_triplane(config, box))
         state = {name: value for name, value in model.state_dict().items() if name.startswith(BELOW)}
         load_state(model, {k: v for k, v in tensors.items() if not k.startswith(BELOW)} | state, path)
         return model
@@ -101,19 +100,3 @@ class NerfAvatar(NerfModel):
             return 1 - self.head_image(motion, index, camera).alpha
 
         self.torso.finish(motion, camera, before)
-
-
-def make_encoding(config: NerfConfig, box: Tensor) -> Encoding:
-    """Make the encoding of points inside ``box`` [2, 3].
-
-    Raises:
-        AvatarError: Its backend cannot run here.
-    """
-    kind = TriplaneHash
-    if config.encoding == "tinycudann":
-        require(config.encoding)
-        from avatar.backends.tinycudann import TinyCudaTriplane as kind
-    return kind(
-        box, levels=config.levels, features=config.features, coarsest=config.coarsest, finest=config.finest,
-        log2_table=config.log2_table,
-    )  # fmt: skip
