@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 # Learned, one row per Gaussian. Names and parametrisation are gsplat's where gsplat has one; colours are plain RGB.
 ATTRIBUTES = {"means": 3, "quats": 4, "scales": 3, "opacities": 1, "colors": 3, "skinning_weight": 1}
-REGIONS = ("face", "mouth_upper", "mouth_lower", "hair", "neck", "torso")
+REGIONS = ("face", "lid", "mouth_upper", "mouth_lower", "eye", "hair", "neck", "torso")  # lids with the skin around
 
 
 class Seeds(NamedTuple):
@@ -97,7 +97,7 @@ class Gaussians(nn.Module):
         self.register_buffer("bind_weight", seeds.bind_weight)
         self.register_buffer("region", seeds.region)
         self.register_buffer("seen", torch.full((n,), 255, dtype=torch.uint8))
-        self._counted: tuple[Tensor, int, int] | None = None  # regions, their version, and what `before_torso` said
+        self._ends: tuple[Tensor, int, list[int]] | None = None  # regions, their version, where each region ends
 
     @staticmethod
     def empty(count: int, embedding: int = 0) -> Gaussians:
@@ -123,10 +123,16 @@ class Gaussians(nn.Module):
     @property
     def before_torso(self) -> int:
         """How many do not belong to the torso; these come first."""
-        region = self.region
-        if self._counted is None or self._counted[0] is not region or self._counted[1] != region._version:
-            self._counted = region, region._version, int((region < REGIONS.index("torso")).sum())
-        return self._counted[2]
+        return self.rows("torso").start
+
+    def rows(self, region: str) -> slice:
+        """Find the Gaussians of a region, which stand together."""
+        regions = self.region
+        if self._ends is None or self._ends[0] is not regions or self._ends[1] != regions._version:
+            count = torch.bincount(regions.long(), minlength=len(REGIONS))
+            self._ends = regions, regions._version, [0, *count.cumsum(0).tolist()]
+        number = REGIONS.index(region)
+        return slice(*self._ends[2][number : number + 2])
 
     def keep(self, index: Tensor) -> None:
         """Keep some Gaussians, and let go of all others.

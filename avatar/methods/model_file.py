@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from avatar.backends import RendererName
     from avatar.methods.base import Method
 
-FORMAT = "avatar-model-6"
+FORMAT = "avatar-model-7"
 
 
 @dataclass(frozen=True)

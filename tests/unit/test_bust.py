@@ -103,26 +103,35 @@ def test_gaussians_are_flat_along_their_surface(model):
 def test_leaving_the_surface_costs_and_so_does_moving_far_along_it(model):
     gaussians = GaussianAvatar.blank(GaussianConfig(), count=4, width=8, height=8).gaussians
     gaussians.normal[:] = torch.tensor([0.0, 0, -1])
-    held = torch.tensor(losses.HELD)
+    held, torso = torch.tensor([losses.HELD, losses.ALONG]), losses.HELD[REGIONS.index("torso")]
     gaussians.region[:] = REGIONS.index("torso")
     with torch.no_grad():
         gaussians.means[:, 0] += 0.45
         assert losses.surface_distance(gaussians, held, 0.1) == 0
         gaussians.means[:, 0] += 0.55
         far = losses.surface_distance(gaussians, held, 0.1)
-        assert far == pytest.approx(losses.HELD[5] * 0.25, rel=0.01)
+        assert far == pytest.approx(torso * 0.25, rel=0.01)
         gaussians.means[:, 0] -= 0.55
         gaussians.means[0, 2] += 0.6
         one = losses.surface_distance(gaussians, held, 0.1)
         gaussians.region[:] = REGIONS.index("mouth_upper")
-        assert (
-            one == pytest.approx(losses.HELD[5] * 0.25 / 4, rel=0.01)
-            and losses.surface_distance(gaussians, held, 0.1) == 0
-        )
+        assert one == pytest.approx(torso * 0.25 / 4, rel=0.01) and losses.surface_distance(gaussians, held, 0.1) == 0
         gaussians.scales[:] = torch.tensor([0.0, 0.0, -5.0]).exp().log()
         assert losses.thickness(gaussians, 0.08) == 0
         gaussians.quats[:] = torch.tensor([0.5**0.5, 0.5**0.5, 0, 0])  # on edge
         assert losses.thickness(gaussians, 0.08) == pytest.approx(0.92**2, rel=0.01)
+
+
+def test_lids_and_eyes_are_held_closer_than_the_face_around_them():
+    gaussians = GaussianAvatar.blank(GaussianConfig(), count=1, width=8, height=8).gaussians
+    held, cost = torch.tensor([losses.HELD, losses.ALONG]), {}
+    with torch.no_grad():
+        gaussians.means[:, 0] += 0.3  # centimetres along the surface
+        gaussians.normal[:] = torch.tensor([0.0, 0, -1])
+        for name in ("face", "lid", "eye"):
+            gaussians.region[:] = REGIONS.index(name)
+            cost[name] = float(losses.surface_distance(gaussians, held, 0.1))
+    assert cost["face"] == 0 < cost["lid"] < cost["eye"]
 
 
 def test_what_no_frame_shows_is_known_and_put_back(data, model):

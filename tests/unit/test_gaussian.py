@@ -14,7 +14,9 @@ from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.infer.avatar import Avatar
 from avatar.methods.gaussian.config import RegularizerConfig
+from avatar.methods.gaussian.init import blink_frame
 from avatar.methods.gaussian.losses import oversize, roughness
+from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.motion.face_channels import CHANNELS, IRIS
 from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
@@ -183,6 +185,30 @@ def test_irises_turn_with_the_gaze_and_nothing_else_does(person, tmp_path):
     bound = irises & (g.bind_weight.sum(1) > 0.9)
     assert bound.any() and torch.allclose(shift[bound], moved[-1].expand(int(bound.sum()), 3))
     assert not shift[~bound].any()
+
+
+def test_eyes_turn_as_they_are_and_the_field_moves_the_lids_before_them(person, tmp_path):
+    trainer = train(small_config(person, tmp_path / "run", steps=12))
+    model = trainer.model.eval()
+    eye, lid = (model.gaussians.rows(name) for name in ("eye", "lid"))
+    assert eye.stop - eye.start > 8 and lid.stop - lid.start > 8
+    with torch.no_grad():
+        condition = model.condition(trainer.motion, 3)
+        drawn, trained = model.changes(condition), torch.cat(model.train().deformation(condition), -1)
+    for changes in (drawn, trained):
+        assert not changes[eye].any() and changes[lid].abs().amax(0).all()
+
+
+def test_lids_have_gaussians_enough_to_cover_the_eye_when_they_close(person, tmp_path):
+    data, config = PersonDataset(person), small_config(person, tmp_path / "run", initial_gaussians=6000).model
+    frame, count = blink_frame(data), []
+    for closed in (False, True):
+        data.landmarks = np.array(data.landmarks)
+        for upper, lower in ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373)) if closed else ():
+            data.landmarks[frame, upper] = data.landmarks[frame, lower]
+        lids = GaussianAvatar.from_person(data, config, 0).gaussians.rows("lid")
+        count.append(lids.stop - lids.start)
+    assert count[1] > 1.04 * count[0]
 
 
 def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):

@@ -54,7 +54,7 @@ class RegularizerConfig:
     surface: float = 0.02
     """Weight of the squared distance, square centimetres, of Gaussians from the place on a surface where they began."""
     surface_slack_cm: float = 0.1
-    """Distance from the surface, in centimetres, up to which `surface` adds nothing; along it, 0.4 more."""
+    """Distance from the surface, in centimetres, up to which `surface` adds nothing. Along it there is more room."""
     thickness: float = 0.05
     """Weight of the squared excess of the Gaussians' thickness along the normal of their surface."""
     max_thickness_cm: float = 0.08

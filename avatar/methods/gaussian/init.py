@@ -12,6 +12,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
@@ -55,7 +56,7 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
         triangles = triangles[~np.isin(triangles, opening).all(1)]
     shape = data.shape
     corners = shape[triangles]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    area = _area(corners)
     # Lips and eyes are small, and what people look at: four times the density.
     centre = corners.mean(1)
     lips = np.linalg.norm(centre - shape[[13, 14]].mean(0), axis=1) < 3.2
@@ -66,6 +67,8 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
         )
         < 2.2
     )
+    # A lid is several times as large when it is closed, and must still cover the eye.
+    area = np.where(eyes, np.maximum(area, _area(_lifted(reference, blink_frame(data))[triangles])), area)
     density = area * np.where(lips | eyes, 4.0, 1.0)
     picked = rng.choice(len(triangles), count, p=density / density.sum())
     weight = rng.dirichlet((1.0, 1.0, 1.0), count).astype(np.float32)
@@ -73,7 +76,7 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     points = np.einsum("nk,nkd->nd", weight, shape[index])
     pixels = np.einsum("nk,nkd->nd", weight, np.asarray(data.landmarks[reference.frame])[index, :2])
     spacing = np.sqrt(area[picked] / (density[picked] / density.sum() * count))
-    return make_seeds(
+    seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
         sigma=spacing * 0.6,
         colors=reference.colors(pixels, np.full(count, HEAD)),
@@ -84,6 +87,13 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
         bind_weight=weight,
         normals=_face_normals(skinning, corners)[picked],
     )
+    seeds.region[torch.from_numpy(eyes[picked])] = REGIONS.index("lid")
+    return seeds
+
+
+def _area(corners: np.ndarray) -> np.ndarray:
+    """Areas [F] of triangles [F, 3, 3]."""
+    return np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
 
 
 def _face_normals(skinning: Skinning, corners: np.ndarray) -> np.ndarray:
@@ -94,14 +104,25 @@ def _face_normals(skinning: Skinning, corners: np.ndarray) -> np.ndarray:
     return skinning.directions_to_canonical(torch.from_numpy(normal).float()).numpy()
 
 
+def _lifted(reference: Reference, frame: int) -> np.ndarray:
+    """Landmarks [V, 3] of a frame in head axes, centimetres."""
+    data, motion = reference.data, reference.data.motion[frame : frame + 1]
+    pixels = torch.from_numpy(np.array(data.landmarks[frame, :, :2]))[None]
+    shape = torch.from_numpy(data.shape)
+    return landmarks_to_head(pixels, shape, motion.head_rotation, motion.head_translation, data.camera)[0].numpy()
+
+
+def blink_frame(data: PersonDataset) -> int:
+    """The training frame in which the eyes are most closed."""
+    frames = data.train_frames
+    return int(frames[data.motion[frames].arkit[:, [0, 7]].mean(-1).argmax()])
+
+
 def _eye(reference: Reference, side: str, count: int, rng: np.random.Generator) -> Seeds:
     """An iris that turns with the gaze, before the white of the eye, both behind the lids."""
     data, skinning, frame = reference.data, reference.skinning, reference.frame
     pixels = np.array(data.landmarks[frame, :, :2])
-    points = landmarks_to_head(
-        torch.from_numpy(pixels)[None], torch.from_numpy(data.shape), data.motion.head_rotation[frame][None],
-        data.motion.head_translation[frame][None], data.camera,
-    )[0].numpy()  # fmt: skip
+    points = _lifted(reference, frame)
     rim, (centre, *outline) = list(EYE_RIM[side]), IRIS[side]
     radius = max(np.linalg.norm(points[outline, :2] - points[centre, :2], axis=1).mean(), _LEAST_IRIS)
     low, high = points[rim, :2].min(0), points[rim, :2].max(0)
@@ -132,7 +153,7 @@ def _eye(reference: Reference, side: str, count: int, rng: np.random.Generator) 
                 colors=colors,
                 opacity=0.98,  # what is behind the iris must not learn to look like it
                 skinning_weight=np.full(len(where), 0.99),
-                region="face",
+                region="eye",
                 bind_index=np.full((len(where), 3), centre),
                 bind_weight=np.full((len(where), 3), 1 / 3 if moves else 0.0, np.float32),
             )

@@ -14,10 +14,10 @@ from avatar.fields.deformation import Deformation
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.geometry.se3 import quat_to_matrix
 
-# How strongly a Gaussian of each region is held to its surface. A turning head shows how deep its parts are, a torso
-# that only sways does not.
-HELD = (0.5, 0.0, 0.0, 0.5, 2.0, 4.0)
-ALONG = 0.4  # centimetres
+# How strongly a Gaussian of each region (`REGIONS`) is held to its surface. A turning head shows how deep its parts
+# are, a torso that only sways does not. Lids that wander paint the iris, which then stays behind when the eye turns.
+HELD = (0.5, 50.0, 0.0, 0.0, 100.0, 0.5, 2.0, 4.0)
+ALONG = (0.5, 0.08, 0.5, 0.5, 0.03, 0.5, 0.5, 0.5)  # centimetres that each may go along it
 NEIGHBOURS = 4  # of a Gaussian, whose deformations are compared with its own
 
 
@@ -42,16 +42,22 @@ def oversize(gaussians: Gaussians, max_scale_cm: float) -> Tensor:
 
 
 def surface_distance(gaussians: Gaussians, held: Tensor, slack_cm: float) -> Tensor:
-    """Mean squared excess of the distance from the place on the surface, weighted by region (`HELD`).
+    """Mean squared excess of the distance from the place on the surface.
 
-    Along the surface Gaussians may go `ALONG` further than away from it: they crowd where there is texture. What few
-    frames show would else leave gaps behind the outline, and spikes beside them.
+    Along the surface Gaussians of most regions may go further than away from it: they crowd where there is texture.
+    What few frames show would else leave gaps behind the outline, and spikes beside them.
+
+    Args:
+        gaussians: All of them.
+        held: [2, R] weight, and way along the surface in centimetres, of each region: `HELD`, `ALONG`.
+        slack_cm: Way off the surface that costs nothing.
     """
+    weight, reach = held[:, gaussians.region.long()]
     offset = gaussians.means - gaussians.anchor
     away = (offset * gaussians.normal).sum(-1, keepdim=True)
     along = ((offset - away * gaussians.normal).square().sum(-1) + 1e-8).sqrt()
-    excess = (away[:, 0].abs() - slack_cm).clamp(min=0).square() + (along - slack_cm - ALONG).clamp(min=0).square()
-    return (held[gaussians.region.long()] * excess).mean()
+    excess = (away[:, 0].abs() - slack_cm).clamp(min=0).square() + (along - reach).clamp(min=0).square()
+    return (weight * excess).mean()
 
 
 def thickness(gaussians: Gaussians, most_cm: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avatar.errors import AvatarError
 from avatar.fields.baked_basis import BakedField
 from avatar.fields.deformation import Deformation, DeformationField
-from avatar.fields.gaussians import Gaussians
+from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
@@ -63,7 +63,7 @@ class GaussianModel(Method):
         self.field = DeformationField(
             encoding, conditioner.width, config.hidden, embedding=config.embedding, deforms=config.deforms
         )
-        self.register_buffer("held", torch.tensor(losses.HELD), persistent=False)
+        self.register_buffer("held", torch.tensor([losses.HELD, losses.ALONG]), persistent=False)
         self.baked: BakedField | None = None  # set for playback only
         self.code_dtype = torch.float32  # of the cached spatial code; bfloat16 is for playback
         self._code = None
@@ -244,17 +244,21 @@ class GaussianModel(Method):
             change = self.baked(self.field, self.spatial_code(), condition)
         else:
             change = self.field.from_code(self.spatial_code(), condition)
+        deforms = self.gaussians.region[: len(change.means), None] != REGIONS.index("eye")  # eyes turn, as they are
+        change = Deformation(*(part * deforms for part in change))
         still = len(self.gaussians) - len(change.means)
         return Deformation(*(nn.functional.pad(part, (0, 0, 0, still)) for part in change)) if still else change
 
     def changes(self, condition: Tensor) -> Tensor:
         """Changes [M, 10] of the Gaussians that may deform, the first M, as :meth:`deformation` without gradients."""
         code = self.spatial_code()
-        return (
+        changes = (
             self.field.changes(code, condition)
             if self.baked is None
             else self.baked.changes(self.field, code, condition)
         )
+        changes[self.gaussians.rows("eye")] = 0
+        return changes
 
     def _deformed(self) -> tuple[Tensor, Tensor]:
         """Positions and embeddings of the Gaussians that the field may change: the first ones."""
