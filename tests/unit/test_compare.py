@@ -1,0 +1,71 @@
+"""Methods side by side: what is kept, what is on the page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from avatar.data.run import TRAINING
+from avatar.errors import AvatarError
+from avatar.paths import write_json
+from avatar.train.run import save_tracking
+from pipelines import compare
+from tests.person import make_person, small_config, train
+
+METRICS = {"full_frame": {"tracked": {"psnr": 31.25}}, "model": {"bytes": 2_500_000}}
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """A comparison whose commands are quick stand-ins, and the list of those that ran."""
+    config = compare.Config(person=make_person(tmp_path / "person"), out=tmp_path / "out", methods=("gaussian",))
+    ran = []
+
+    def command(*words):
+        ran.append([str(word) for word in words])
+        if words[0] == "train":
+            run = config.out / "gaussian"
+            write_json(run / TRAINING, save_tracking(train(small_config(config.person, run, steps=2)), run))
+        else:
+            (config.out / "gaussian.metrics.json").write_text(json.dumps(METRICS))
+        return {"seconds": 1.0, "cpu_seconds": 90.0, "peak_memory_bytes": 5e8}
+
+    monkeypatch.setattr(compare, "command", command)
+    return config, ran
+
+
+def test_page_shows_numbers_and_images_and_finished_steps_are_kept(asked):
+    config, ran = asked
+    compare.main(config)
+    compare.main(config)
+    assert [words[0] for words in ran] == ["train", "eval"]
+    assert {"--method", "gaussian", "--views"} <= {word for words in ran for word in words}
+    rows = json.loads((config.out / "compare.json").read_text())["methods"]["gaussian"]
+    assert rows["tracked lips: PSNR, dB"] == 31.25 and rows["model, MB"] == 2.5
+    assert rows["training, speech included, minutes of processor time"] == 1.5
+    page = (config.out / "index.html").read_text()
+    assert "<td>31.25</td>" in page and all((config.out / name).is_file() for name in ("frames.jpg", "views.jpg"))
+    assert "head-only, lips from audio: PSNR, dB" not in page  # nobody measured it
+
+
+def test_interrupted_training_is_resumed_and_its_time_added(asked):
+    config, ran = asked
+    (config.out / "gaussian").mkdir(parents=True)
+    (config.out / "gaussian" / "config.toml").write_text("")
+    (config.out / "gaussian.cost.json").write_text('{"cpu_seconds": 30.0}')
+    with pytest.raises(AvatarError):  # the stand-in does not resume
+        compare.measured(config, "gaussian")
+    assert "--resume" in ran[0] and "--method" not in ran[0]
+
+
+def test_unknown_method_is_refused_before_anything_is_done(asked):
+    config, ran = asked
+    with pytest.raises(AvatarError, match="no method 'mesh'"):
+        compare.main(compare.Config(person=config.person, out=config.out, methods=("mesh",)))
+    assert not ran and not config.out.exists()
+
+
+def test_failed_command_ends_the_comparison():
+    with pytest.raises(AvatarError, match="avatar train failed"):
+        compare.command("train", "--no-such-option")
