@@ -182,6 +182,11 @@ class Session:
             self._camera = camera
 
     @property
+    def camera(self) -> Camera:
+        """Where from: that of the next frame."""
+        return self._camera
+
+    @property
     def waiting_seconds(self) -> float:
         """Seconds of audio that were pushed and not shown yet."""
         return self._utterances.waiting / SAMPLE_RATE

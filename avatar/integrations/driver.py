@@ -140,7 +140,12 @@ class Driver:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    async def push(self, samples: np.ndarray, sample_rate: int) -> bool:
+    @property
+    def over(self) -> bool:
+        """Whether it was stopped or failed: nothing is taken any more."""
+        return self._over
+
+    async def push(self, samples: np.ndarray, sample_rate: int) -> int:
         """Queue audio; wait while too much of it waits.
 
         Args:
@@ -148,7 +153,7 @@ class Driver:
             sample_rate: Hertz.
 
         Returns:
-            False where it was interrupted meanwhile, or the avatar failed: the rest was not taken.
+            How many samples were taken: all of them, unless it was interrupted or is over.
 
         Raises:
             AvatarError: The rate or the samples cannot be used.
@@ -159,12 +164,12 @@ class Driver:
                 await asyncio.sleep(POLL_SECONDS)
             with self._lock:
                 if epoch != self._epoch or self._over:
-                    return False
+                    return i
                 speeches = self._queue.speeches
                 if not speeches or speeches[-1].closed:
                     speeches.append(Speech(self.sample_rate))
                 self.session.push_audio(speeches[-1].add(samples[i : i + step], sample_rate))
-        return True
+        return len(samples)
 
     def end_speech(self) -> None:
         """The speech is complete: its last frames come at once, and further audio begins another one."""
@@ -175,9 +180,9 @@ class Driver:
                 self.session.end_utterance()
 
     def mark(self, what: Any) -> bool:
-        """Let ``what`` come out after all audio that was pushed before; False where too many wait."""
+        """Let ``what`` come out after all audio that was pushed before; False where too many wait, or it is over."""
         with self._lock:
-            if len(self._queue.marks) >= MOST_MARKS:
+            if len(self._queue.marks) >= MOST_MARKS or self._over:
                 return False
             self._queue.marks.append((self._queue.end, what))
         return True
@@ -213,8 +218,12 @@ class Driver:
             ahead = sum(len(part.audio) for part in (*self._slots, *self._ready))
             return (ahead + self._queue.end - self._queue.position) / self.sample_rate
 
-    async def get(self) -> Unit | None:
-        """Wait for the next unit; None once it stopped and no unit is left."""
+    async def get(self, timeout: float | None = None) -> Unit | None:
+        """Wait for the next unit; None once it is over and no unit is left.
+
+        Raises:
+            asyncio.TimeoutError: None came within ``timeout`` seconds.
+        """
         self._loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -223,7 +232,7 @@ class Driver:
                     return self._ready.popleft()
             if self._over:
                 return None
-            await self._changed.wait()
+            await asyncio.wait_for(self._changed.wait(), timeout)
 
     def rest(self) -> list[Unit]:
         """Take what nobody will get any more, once it stopped: audio in order, with the marks after it."""
@@ -253,7 +262,7 @@ class Driver:
             with self._lock:
                 self._hand_out()
             self._wake()
-        self._threads.wake()
+            self._threads.wake()
 
     def draw(self) -> bool:
         """Draw the newest frame that was not drawn; False where there is none. Older ones are left out."""

@@ -59,7 +59,9 @@ class Speech:
             AvatarError: The rate or the samples cannot be used.
         """
         if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
-            raise AvatarError(f"Audio has {sample_rate} samples per second.", fix=f"Give {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]}.")
+            raise AvatarError(
+                f"Audio has {sample_rate} samples per second.", fix=f"Give {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]}."
+            )
         if samples.dtype != np.int16 or samples.ndim not in (1, 2):
             raise AvatarError(f"Audio is {samples.dtype} {list(samples.shape)}.", fix="Give int16 [N] or [N, C].")
         if samples.ndim == 2:
@@ -115,6 +117,14 @@ class Speech:
             lips = self._to_lips.resample_chunk(lips, last=last).clip(-1, 1)
         self._lips_in += len(lips)
         return lips
+
+
+def converted(samples: np.ndarray, sample_rate: int, to: int) -> Int16[np.ndarray, " N"]:
+    """Audio as one channel of another rate; see `Speech.add`."""
+    speech = Speech(to)
+    speech.add(samples, sample_rate)
+    speech.close()
+    return speech.take(1 << 60)[0]
 
 
 def _stream(rate: int, to: int) -> soxr.ResampleStream:
