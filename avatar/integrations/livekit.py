@@ -12,6 +12,10 @@ Images come all the time, audio only while something is said: its position is th
 ends with one `AudioSegmentEnd`, also where it was interrupted. An avatar that breaks leaves the audio, without images.
 """
 
+# The package is not installed everywhere, and where it is not, its types are unknown.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false, reportUnknownParameterType=false
+# pyright: reportAttributeAccessIssue=false, reportInvalidTypeForm=false
+
 from __future__ import annotations
 
 import asyncio
@@ -116,7 +120,7 @@ class AvatarGenerator(VideoGenerator):
         if taken < len(samples) and driver.over:  # or it was interrupted
             await self._through.put(self._audio(converted(samples[taken:], frame.sample_rate, driver.sample_rate)))
 
-    def clear_buffer(self) -> None | Coroutine[Any, Any, None]:
+    def clear_buffer(self) -> Coroutine[Any, Any, None] | None:
         """Drop what was not played, and close the mouth. A second call changes nothing.
 
         Returns:

@@ -4,8 +4,8 @@
     Pipeline([transport.input(), stt, llm, tts, avatar, transport.output()])
 
 The transport has to send video: ``TransportParams(video_out_enabled=True, video_out_width=width,
-video_out_height=height)`` with the ``image_size`` of the service, and without ``video_out_is_live``, which shows no image
-that belongs to audio.
+video_out_height=height)`` with the ``image_size`` of the service, and without ``video_out_is_live``, which shows no
+image that belongs to audio.
 
 What goes in, and what comes out of it:
 
@@ -16,6 +16,9 @@ What goes in, and what comes out of it:
 - ``EndFrame`` waits until all was spoken, but not for ever. ``CancelFrame`` ends at once.
 - An avatar that cannot start or breaks is one ``ErrorFrame`` upstream. Then audio passes through without images.
 """
+
+# The package is not installed everywhere, and where it is not, its types are unknown.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false, reportUnknownParameterType=false
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a voice agent says, twice: in full quality for whoever listens, and at 16 kHz for the lips.
 
-A session takes 16 kHz and gives back how much of it was shown. The same share of the original audio is played then, so a
+A session takes 16 kHz and tells how much of it was shown. The same share of the original audio is played then. So a
 voice of 24 kHz stays one of 24 kHz, and audio that comes at the rate of the output goes through bit by bit.
 """
 
@@ -82,7 +82,7 @@ class Speech:
         return lips
 
     def take(self, shown: int) -> tuple[Int16[np.ndarray, " N"], int]:
-        """Take what belongs to ``shown`` samples of the lips; return it, and how many of them are of the next speech."""
+        """Take the audio of ``shown`` samples of the lips; return it, and how many of them are of the next speech."""
         count = min(shown, self._lips_in - self._lips_out)
         self._lips_out += count
         until = round(self._lips_out * self._rate / SAMPLE_RATE)
