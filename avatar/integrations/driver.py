@@ -249,7 +249,7 @@ class Driver:
     # --- its two threads ------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> None:
-        """Take the frames that are due at second ``now`` of the clock, and hand out the units whose time has come."""
+        """Take the frames that are due at second ``now``, and hand out the units whose time has come."""
         self._start = now if self._start is None else self._start
         frames = int((now - self._start) * self.session.fps + 1e-6) + 1 - self._due
         self._due += frames

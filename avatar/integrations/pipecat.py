@@ -179,9 +179,10 @@ class AvatarVideoService(AIService):
     async def _keep(self, frame: Frame) -> None:
         """Let a frame wait for the audio before it; one that has a time of its own does not."""
         if (driver := self._driver) is not None:
-            if isinstance(frame, TTSStoppedFrame):
+            stopped = isinstance(frame, TTSStoppedFrame)
+            if stopped:
                 driver.end_speech()
-            if not frame.pts and not driver.quiet and driver.mark(frame):
+            if (stopped or not frame.pts) and not driver.quiet and driver.mark(frame):
                 return
         await self._pass(frame)
 

@@ -82,7 +82,7 @@ class Speech:
         return lips
 
     def take(self, shown: int) -> tuple[Int16[np.ndarray, " N"], int]:
-        """Take the audio of ``shown`` samples of the lips; return it, and how many of them are of the next speech."""
+        """Take the audio of ``shown`` samples of lips; return it, and those that are of the next speech."""
         count = min(shown, self._lips_in - self._lips_out)
         self._lips_out += count
         until = round(self._lips_out * self._rate / SAMPLE_RATE)

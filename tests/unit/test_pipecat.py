@@ -59,7 +59,9 @@ def noise(seconds: float, rate: int = RATE, seed: int = 1) -> np.ndarray:
 def spoken(samples: np.ndarray, rate: int = RATE, parts: int = 1) -> list[Frame]:
     pieces = np.array_split(samples, parts)
     audio = [TTSAudioRawFrame(piece.tobytes(), rate, 1) for piece in pieces]
-    return [TTSStartedFrame(), *audio, TTSStoppedFrame()]
+    stopped = TTSStoppedFrame()
+    stopped.pts = 1  # as services that time their words have it
+    return [TTSStartedFrame(), *audio, stopped]
 
 
 def run(frames: Sequence[Frame], **options: Any) -> tuple[list[Frame], list[Frame]]:
