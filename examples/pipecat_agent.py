@@ -36,7 +36,8 @@ from avatar.io.text_to_speech import open_tts
 
 SYSTEM = "You are a friendly person in a video call. Answer in one or two short sentences of plain text."
 PAGE = """<!doctype html><meta charset="utf-8"><title>Avatar</title>
-<style>body { font: 16px sans-serif; margin: 2rem auto; max-width: 32rem; text-align: center } video { width: 100% }</style>
+<style>body { font: 16px sans-serif; max-width: 32rem; margin: 2rem auto; text-align: center }
+video { width: 100% }</style>
 <video id="video" autoplay playsinline></video>
 <form><input id="text" size="40" autofocus placeholder="Say something"><button>Send</button>
 <button type="button" id="hush">Stop</button></form>
