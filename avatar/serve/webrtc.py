@@ -281,7 +281,8 @@ def _tell(peer: _Peer, words: dict[str, Any]) -> None:
 
 
 async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
-    if isinstance(text, str) and text.startswith("ping"):  # of pipecat's client, to keep the channel alive
+    # Of pipecat's client: what keeps the channel alive, and which tracks it sends.
+    if isinstance(text, str) and text.startswith(("ping", '{"type":"signalling"')):
         return
     if isinstance(text, str) and '"rtvi-ai"' in text[:200]:
         _answer_rtvi(channel, text)
