@@ -162,6 +162,7 @@ def test_a_speech_after_an_interruption_is_complete_though_frames_are_being_take
     push(driver, noise(1.0))
     run(driver, 0, 10)
     reply, take = noise(0.2, seed=2), driver.session.take
+    reply[FRAME : 2 * FRAME] = 0  # the lips shut in the second frame
 
     def interrupted(now: float) -> object:
         frames = take(now)
@@ -172,7 +173,9 @@ def test_a_speech_after_an_interruption_is_complete_though_frames_are_being_take
         return frames
 
     driver.session.take = interrupted  # type: ignore[method-assign,assignment]
-    np.testing.assert_array_equal(audio(run(driver, 10, 30)), reply)
+    spoken = [unit for unit in run(driver, 10, 30) if len(unit.audio)]
+    np.testing.assert_array_equal(audio(spoken), reply)
+    assert level(spoken[1]) < level(spoken[2]) - 20
 
 
 def test_where_rendering_is_slow_images_are_left_out_and_audio_is_not(driver: Driver):
