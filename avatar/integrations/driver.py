@@ -98,6 +98,19 @@ class _Queue:
             marks.append(self.marks.popleft()[1])
         return audio, marks
 
+    def rest(self) -> list[Unit]:
+        """All audio, cut where marks are."""
+        found: list[np.ndarray] = [np.zeros(0, np.int16)]
+        for speech in self.speeches:
+            speech.closed = True
+            found.append(speech.take(1 << 60)[0])
+        audio, at = np.concatenate(found), self.position
+        units: list[Unit] = []
+        for position, mark in self.marks:
+            units.append(Unit(None, audio[: max(0, position - at)], (mark,)))
+            audio, at = audio[len(units[-1].audio) :], at + len(units[-1].audio)
+        return [*units, Unit(None, audio)]
+
 
 class Driver:
     """Drives a session for one listener of a voice agent.
@@ -238,11 +251,7 @@ class Driver:
         """Take what nobody will get any more, once it stopped: audio in order, with the marks after it."""
         with self._lock:
             units = [Unit(None, part.audio, tuple(part.marks)) for part in (*self._ready, *self._slots)]
-            while self._queue.speeches:
-                speech = self._queue.speeches[0]
-                speech.closed = True
-                units.append(Unit(None, *_tupled(self._queue.take(1 << 60))))
-            units.append(Unit(None, np.zeros(0, np.int16), tuple(mark for _, mark in self._queue.marks)))
+            units += self._queue.rest()
             self._ready, self._slots, self._queue = deque(), deque(), _Queue()
         return [unit for unit in units if len(unit.audio) or unit.marks]
 
@@ -309,7 +318,3 @@ class Driver:
     def _wake(self) -> None:
         if (loop := self._loop) is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._changed.set)
-
-
-def _tupled(taken: tuple[np.ndarray, list[Any]]) -> tuple[np.ndarray, tuple[Any, ...]]:
-    return taken[0], tuple(taken[1])

@@ -256,6 +256,7 @@ def test_an_avatar_that_breaks_says_so_and_gives_back_what_was_not_played(driver
 
     said = noise(0.5)
     push(driver, said)
+    driver.end_speech()
     driver.mark("after")
     push(driver, said)
     driver.session.draw = broken  # type: ignore[method-assign]
@@ -266,6 +267,8 @@ def test_an_avatar_that_breaks_says_so_and_gives_back_what_was_not_played(driver
     rest = got(driver) + driver.rest()
     np.testing.assert_array_equal(audio(rest), np.concatenate([said, said]))
     assert marks(rest) == ["after"] and driver.quiet
+    at = next(i for i, unit in enumerate(rest) if unit.marks)
+    np.testing.assert_array_equal(audio(rest[: at + 1]), said)
     assert asyncio.run(driver.get()) is None
 
 
