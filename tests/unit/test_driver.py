@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,6 +294,16 @@ def test_threads_run_and_end(tmp_path: Path):
             pass
 
     asyncio.run(asyncio.wait_for(listen(), 20))
+
+
+@pytest.mark.parametrize("package", ["pipecat", "livekit"])
+def test_without_its_package_a_plug_in_says_what_to_install(monkeypatch: pytest.MonkeyPatch, package: str):
+    monkeypatch.delitem(sys.modules, f"avatar.integrations.{package}", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(AvatarError, match=rf"pip install 'avatar-toolkit\[{package}\]'"):
+        importlib.import_module(f"avatar.integrations.{package}")
 
 
 def test_audio_that_cannot_be_used_is_refused_in_words():
