@@ -89,10 +89,10 @@ async def talk(connection: SmallWebRTCConnection, avatar: Avatar, options: argpa
         ),
     )  # fmt: skip
     if options.llm:
-        settings = OpenAILLMService.Settings(model=options.model)
+        settings = OpenAILLMService.Settings(model=options.model, system_instruction=SYSTEM)
         key = os.environ.get("OPENAI_API_KEY", "none")
         llm = OpenAILLMService(base_url=options.llm, api_key=key, settings=settings)
-        context = LLMContextAggregatorPair(LLMContext([{"role": "system", "content": SYSTEM}]))
+        context = LLMContextAggregatorPair(LLMContext())
         brain, memory = [context.user(), llm], [context.assistant()]
     else:
         brain, memory = [], []
