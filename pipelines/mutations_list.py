@@ -1355,6 +1355,27 @@ FIELD = (
     ),
 )
 
+_DRIVER = "tests/unit/test_driver.py"
+
+VOICE_AGENTS = (
+    Mutation(
+        "frames of an interrupted speech take audio of the next one",
+        "avatar/integrations/driver.py",
+        "valid = frame.utterance > self._dropped or not frame.utterance",
+        "valid = True",
+        (f"{_DRIVER}::test_a_speech_after_an_interruption_is_complete_though_frames_are_being_taken",),
+        "The answer after a barge-in begins before its lips.",
+    ),
+    Mutation(
+        "the end of a speech is told before it was spoken",
+        "avatar/integrations/driver.py",
+        "while self.marks and self.marks[0][0] <= self.position:",
+        "while self.marks:",
+        (f"{_DRIVER}::test_speeches_and_what_is_marked_between_them_keep_their_order",),
+        "A voice agent believes that all was said, and listens while the avatar still talks.",
+    ),
+)
+
 _DOORS = "tests/unit/test_serve_doors.py"
 
 SERVING = (
@@ -1404,6 +1425,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *PICTURES,
     *FILES,
     *VIEWER,
+    *VOICE_AGENTS,
     *GUESTS,
     *SERVING,
     *WRITING,

@@ -26,6 +26,26 @@ def fake_session(folder: Path, avatar: Any = None) -> Session:
     return Session(avatar or FakeAvatar(folder), speech=LoudnessSpeech(), flush_seconds=None)  # type: ignore[arg-type]
 
 
+def in_step(session: Session) -> Session:
+    """Let no frame be taken before the one before it was drawn, so that a busy machine leaves out no image."""
+    take, draw, drawn = session.take, session.draw, threading.Event()
+    drawn.set()
+
+    def take_next(now: float) -> Any:
+        drawn.wait(0.5)  # no longer: the one that draws may have been stopped
+        drawn.clear()
+        return take(now)
+
+    def draw_it(frame: Any) -> np.ndarray:
+        try:
+            return draw(frame)
+        finally:
+            drawn.set()
+
+    session.take, session.draw = take_next, draw_it  # type: ignore[method-assign]
+    return session
+
+
 class Beeps:
     """Text to speech that is instant: a tone as long as the text."""
 

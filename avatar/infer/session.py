@@ -82,13 +82,19 @@ class _Due(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Undrawn:
-    """A frame whose audio is out, and whose image was not drawn yet: a `Frame` without it."""
+    """A frame whose audio is out, and whose image was not drawn yet: a `Frame` without it.
+
+    Attributes:
+        pushed: How many of its samples were pushed; the others are silence or a fade, and come after them in a frame
+            that stands for itself alone.
+    """
 
     pts: float
     audio: Float32[np.ndarray, " N"]
     speaking: bool
     utterance: int
     ended: tuple[int, ...]
+    pushed: int
     due: _Due
 
 
@@ -174,6 +180,11 @@ class Session:
                 self._poses = poses
         if camera is not None:
             self._camera = camera
+
+    @property
+    def camera(self) -> Camera:
+        """Where from: that of the next frame."""
+        return self._camera
 
     @property
     def waiting_seconds(self) -> float:
@@ -271,7 +282,8 @@ class Session:
         return Undrawn(
             pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
             speaking=any(taken.lips is not None for taken in said), utterance=said[-1].utterance if said else 0,
-            ended=tuple(number for taken in shown for number in taken.ended), due=newest,
+            ended=tuple(number for taken in shown for number in taken.ended),
+            pushed=sum(taken.real for taken in shown), due=newest,
         )  # fmt: skip
 
     def _compose(self, lips: Motion, index: int, waiting: torch.Tensor) -> Motion:

@@ -56,9 +56,25 @@ def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | N
     return None
 
 
+def cross_origin(request: web.BaseRequest, settings: Settings) -> dict[str, str]:
+    """Headers that let a page of another origin read the answer: of those that ``--origin`` allows, and no other."""
+    origin = request.headers.get("Origin", "")
+    if not _allowed(origin, settings):
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Max-Age": "600",
+        "Access-Control-Allow-Methods": "GET, POST, PATCH",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    }  # fmt: skip
+
+
+def _allowed(origin: str, settings: Settings) -> bool:
+    return origin.lower() in (known.lower().rstrip("/") for known in settings.origins)
+
+
 def _own(origin: str, host: str, settings: Settings) -> bool:
     """Whether a page belongs to this server; a proxy in front of it may add TLS."""
-    if origin.lower() in (known.lower() for known in settings.origins):
+    if _allowed(origin, settings):
         return True
     parts = urlsplit(origin)
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from avatar import log
 from avatar.errors import AvatarError
-from avatar.serve.access import refusal
+from avatar.serve.access import cross_origin, refusal
 from avatar.serve.guest import Guest
 from avatar.serve.hub import RETRY_SECONDS, Full, Hub
 from avatar.serve.messages import MOST_MESSAGE_BYTES, Message
@@ -72,9 +72,12 @@ def make_app(hub: Hub) -> web.Application:
 async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     """Check a request before anything is done for it, and answer mistakes in one sentence."""
     hub = request.app[HUB]
+    allowed = cross_origin(request, hub.settings)
+    if request.method == "OPTIONS" and allowed:
+        return web.Response(status=204, headers=SECURITY | allowed)  # a browser asks before it sends the token
     if (refused := refusal(request, hub.settings)) is not None:
         hub.metrics.count("refused_total")
-        return _error(refused[1], refused[0])
+        return _error(refused[1], refused[0], allowed)
     try:
         response = await handler(request)
     except Full as error:
@@ -91,12 +94,12 @@ async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
         log.warn(f"A request failed: {type(error).__name__}: {error}")
         response = _error("The server failed at this request; its log says why.", 500)
     if not response.prepared:
-        response.headers.update(SECURITY)
+        response.headers.update(SECURITY | allowed)
     return response
 
 
-def _error(sentence: str, status: int) -> web.Response:
-    return web.json_response({"error": sentence}, status=status, headers=SECURITY)
+def _error(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": sentence}, status=status, headers={**SECURITY, **(headers or {})})
 
 
 async def _websocket(request: web.Request) -> web.WebSocketResponse:

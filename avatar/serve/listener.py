@@ -17,6 +17,7 @@ from avatar.geometry.cameras import Camera
 from avatar.infer.controls import Controls
 from avatar.infer.session import Session, Undrawn
 from avatar.io.audio import SAMPLE_RATE
+from avatar.serve.frame_threads import FrameThreads
 from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
 from avatar.serve.segments import Interruption, Segments
@@ -44,30 +45,21 @@ class Listener:
         self.failed = ""
         self._segments = Segments(session, self.outbox.put)
         self._undrawn: tuple[Undrawn, float] | None = None
-        self._changed = threading.Condition()
-        self._stopped = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock)
         self._echo = False
         self._microphone_at: float | None = None
         self._skipped = 0
 
     def start(self) -> None:
         """Begin to take and to draw; images come from now on, also while nothing is said."""
-        for target, name in ((self._take_on, "take"), (self._draw_on, "draw")):
-            thread = threading.Thread(target=self._guarded, args=(target,), name=f"avatar-{name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._threads.start()
 
     def stop(self, wait: bool = True) -> None:
         """End it, once; with ``wait``, after the frame that is being drawn."""
-        self._stopped.set()
-        with self._changed:
-            self._changed.notify_all()
         self._segments.close()
         self.outbox.close()
-        for thread in self._threads if wait else ():
-            if thread is not threading.current_thread():
-                thread.join(timeout=10)
+        self._threads.stop(wait)
 
     # --- from the listener ----------------------------------------------------------------------------------------
 
@@ -116,16 +108,16 @@ class Listener:
             start = frame.pts + 1 / self.session.fps - len(frame.audio) / SAMPLE_RATE
             self.outbox.put(AudioPart(max(0.0, start), frame.audio, frame.speaking, now))
             self._segments.over(frame.ended)
-        with self._changed:
+        with self._lock:
             if self._undrawn is not None:
                 self._skipped += 1
             self._skipped += len(frames) - 1
             self._undrawn = frames[-1], now
-            self._changed.notify_all()
+        self._threads.wake()
 
     def draw(self) -> bool:
         """Draw the newest frame that was not drawn; False where there is none."""
-        with self._changed:
+        with self._lock:
             undrawn, self._undrawn = self._undrawn, None
             skipped, self._skipped = self._skipped, 0
         if skipped:
@@ -139,24 +131,7 @@ class Listener:
         self.outbox.put(ImagePart(frame.pts, image, made))
         return True
 
-    def _take_on(self) -> None:
-        start = now = self._clock()
-        while not self._stopped.is_set():
-            self.take(now)
-            frame = int((now - start) * self.session.fps + 1e-6) + 1  # the next one
-            self._stopped.wait(max(0.0, start + frame / self.session.fps - self._clock()))
-            now = max(self._clock(), start + frame / self.session.fps)
-
-    def _draw_on(self) -> None:
-        while not self._stopped.is_set():
-            if not self.draw():
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopped.is_set() or self._undrawn is not None)
-
-    def _guarded(self, target: Callable[[], None]) -> None:
-        try:
-            target()
-        except Exception as error:  # one listener's fault is not another's
-            log.warn(f"A session ended by itself: {type(error).__name__}: {error}")
-            self.failed = "The avatar cannot be drawn any more; the server's log says why. Load the page again."
-            self.stop(wait=False)
+    def _fail(self, error: Exception) -> None:
+        log.warn(f"A session ended by itself: {type(error).__name__}: {error}")
+        self.failed = "The avatar cannot be drawn any more; the server's log says why. Load the page again."
+        self.stop(wait=False)

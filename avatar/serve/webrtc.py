@@ -283,7 +283,7 @@ def _tell(peer: _Peer, words: dict[str, Any]) -> None:
 async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
     if isinstance(text, str) and text.startswith("ping"):  # of pipecat's client, to keep the channel alive
         return
-    if isinstance(text, str) and '"rtvi-ai"' in text[:200]:
+    if isinstance(text, str) and any(kind in text[:200] for kind in ('"rtvi-ai"', '"signalling"')):
         _answer_rtvi(channel, text)
         return
     answer = await guest.handle(text)
@@ -292,7 +292,7 @@ async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str 
 
 
 def _answer_rtvi(channel: RTCDataChannel, text: str) -> None:
-    """Tell pipecat's client that the other side is ready; it waits for that."""
+    """Tell pipecat's client that the other side is ready; it waits for that. All else it may say has no answer."""
     with suppress(ValueError, AttributeError):
         message = json.loads(text)
         if message.get("type") == "client-ready":

@@ -17,7 +17,7 @@ LAYERS = (
     {"audio2motion", "headmotion", "fields", "synth", "sync", "preprocess"},
     {"methods"},
     {"train", "infer"},
-    {"export", "viewer", "serve", "eval", "bench", "corpus", "doctor"},
+    {"export", "viewer", "serve", "integrations", "eval", "bench", "corpus", "doctor"},
     {"create"},
     {"demo"},
     {"cli", "__main__"},

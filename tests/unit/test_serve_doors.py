@@ -205,6 +205,26 @@ def test_without_a_token_only_this_machine_s_own_pages_get_in(tmp_path: Path):
     serve(tmp_path, test)
 
 
+def test_a_page_of_an_origin_that_is_allowed_may_read_answers_and_no_other_page(tmp_path: Path):
+    allowed = {"Origin": "https://pages.example"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+    async def test(client: Any) -> None:
+        asks = await client.options("/api/offer", headers=allowed | asked)
+        assert asks.status == 204 and asks.headers["Access-Control-Allow-Origin"] == allowed["Origin"]
+        assert "PATCH" in asks.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in asks.headers["Access-Control-Allow-Headers"]
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        for headers, status in ((token, 422), ({}, 401)):
+            answer = await client.post("/api/offer", json={}, headers=allowed | headers)
+            assert answer.status == status and answer.headers["Access-Control-Allow-Origin"] == allowed["Origin"]
+        for headers in (OTHER, {}):
+            answer = await client.options("/api/offer", headers=headers | asked)
+            assert answer.status >= 400 and "Access-Control-Allow-Origin" not in answer.headers
+
+    serve(tmp_path, test, origins=("https://pages.example",), token=TOKEN)
+
+
 def test_with_a_token_nothing_is_done_without_it(tmp_path: Path):
     async def test(client: Any) -> None:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):

@@ -207,7 +207,7 @@ def test_threads_run_and_end(tmp_path: Path):
     listener.start()
     wait_for(lambda: listener.outbox.images)
     listener.stop()
-    assert not any(thread.is_alive() for thread in listener._threads) and not listener.failed
+    assert not listener._threads.alive and not listener.failed
 
 
 def test_an_avatar_that_cannot_be_drawn_any_more_ends_its_own_session_in_words(tmp_path: Path):

@@ -148,6 +148,7 @@ def test_a_client_of_pipecat_is_answered(tmp_path: Path):
     async def test(client: Any, caller: Caller, sdp: str) -> None:
         await until(lambda: caller.said("hello"))
         caller.channel.send("ping: 1234")
+        caller.channel.send('{"type":"signalling","message":{"type":"trackStatus","receiver_index":0,"enabled":true}}')
         caller.send(label="rtvi-ai", type="client-ready", id="7", data={})
         ready = await until(lambda: caller.said("bot-ready"))
         assert (ready["label"], ready["id"]) == ("rtvi-ai", "7")
