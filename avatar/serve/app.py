@@ -62,7 +62,7 @@ def make_app(hub: Hub) -> web.Application:
     app.router.add_post("/api/offer", _offer)
     app.router.add_patch("/api/offer", _candidates)
     app.router.add_post("/api/sessions/{session}/audio", _audio)
-    app.router.add_post("/api/sessions/{session}/{kind:text|interrupt|controls|view}", _message)
+    app.router.add_post("/api/sessions/{session}/{kind:text|ask|interrupt|controls|view}", _message)
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_shut_down)
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,15 @@ class Listener:
     Attributes:
         outbox: What waits to be sent.
         failed: Why it stopped by itself; empty while it runs.
+        told: Gets what happens to segments as well, in whatever thread it happens.
     """
 
     def __init__(self, session: Session, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.session, self._metrics, self._clock = session, metrics, clock
         self.outbox = Outbox()
         self.failed = ""
-        self._segments = Segments(session, self.outbox.put)
+        self.told: Callable[[dict[str, Any]], None] = lambda _: None
+        self._segments = Segments(session, self._tell)
         self._undrawn: tuple[Undrawn, float] | None = None
         self._changed = threading.Condition()
         self._stopped = threading.Event()
@@ -81,6 +84,11 @@ class Listener:
         self._metrics.count("interruptions_total")
         return found
 
+    @property
+    def interruptions(self) -> int:
+        """How often something was dropped."""
+        return self._segments.interruptions
+
     def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
         """Change how it behaves or where from; see `Session.set`."""
         self.session.set(controls, camera)
@@ -97,6 +105,10 @@ class Listener:
         if self._echo and len(samples):
             self._microphone_at = self._clock()
             self._segments.push(MICROPHONE, samples)
+
+    def _tell(self, words: dict[str, Any]) -> None:
+        self.outbox.put(words)
+        self.told(words)
 
     # --- its two threads ------------------------------------------------------------------------------------------
 

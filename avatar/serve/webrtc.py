@@ -304,7 +304,7 @@ def _answer_rtvi(channel: RTCDataChannel, text: str) -> None:
 async def _listen(track: MediaStreamTrack, guest: Guest) -> None:
     """Pass the microphone on; it is read even where nobody needs it, because aiortc keeps what is not read."""
     async for samples in microphone_samples(track):
-        guest.listener.push_microphone(samples)
+        guest.hear(samples)
 
 
 def _keep(peer: _Peer, work: Any) -> None:
