@@ -1,4 +1,4 @@
-"""A stand-in for an OpenAI-compatible server: chat completions, transcriptions, a realtime endpoint, and their faults."""
+"""A stand-in for an OpenAI-compatible server, and its faults: chat completions, transcriptions, a realtime endpoint."""
 
 from __future__ import annotations
 

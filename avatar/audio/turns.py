@@ -79,6 +79,10 @@ class TurnDetector:
         events = (self._step(frame, float(level)) for frame, level in zip(frames, levels))
         return [event for event in events if event is not None]
 
+    def finish(self) -> TurnEvent | None:
+        """End the turn that is under way now; None where there is none."""
+        return self._stop() if self.speaking else None
+
     def clear(self) -> None:
         """Forget the turn that is under way, and what was heard before it; the background stays known."""
         self.speaking, self._silent = False, 0
@@ -103,9 +107,12 @@ class TurnDetector:
         self._silent = 0 if speech else self._silent + 1
         if self._silent < self._hangover and len(self._turn) * FRAME < LONGEST_SECONDS * SAMPLE_RATE:
             return None
+        return self._stop()
+
+    def _stop(self) -> TurnEvent:
         audio = np.concatenate(self._turn)
         self.clear()
-        return TurnEvent("stopped", second, audio)
+        return TurnEvent("stopped", self._count * FRAME / SAMPLE_RATE, audio)
 
     def _floor(self, level: float) -> float:
         """The background, dB relative to full scale."""

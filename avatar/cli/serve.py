@@ -65,8 +65,8 @@ class Config:
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
     agent: str = ""
-    """Address of an OpenAI-compatible server that answers, such as http://localhost:11434/v1, or of a realtime endpoint,
-    wss://HOST/v1/realtime. Its API key is read from the environment variable AVATAR_AGENT_KEY."""
+    """Address of an OpenAI-compatible server that answers, such as http://localhost:11434/v1, or of a realtime
+    endpoint, wss://HOST/v1/realtime. The environment variable AVATAR_AGENT_KEY holds its API key."""
     agent_model: str = ""
     """Model of --agent that answers."""
     agent_transcriber: str = ""

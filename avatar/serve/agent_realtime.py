@@ -12,7 +12,7 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
@@ -20,6 +20,9 @@ import soxr
 
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.agent import KEY_VARIABLE, AgentError, AgentSettings, Heard, Piece, Sound, Turn, Words, reason_of
+
+if TYPE_CHECKING:
+    Socket = aiohttp.ClientWebSocketResponse[bool]
 
 RATE = 24000  # of PCM16 in realtime events
 CHUNK = RATE  # samples of an event that appends audio
@@ -46,12 +49,12 @@ class RealtimeAgent:
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: Socket | None = None
         self._item = ""  # of the last answer
         self._open = False  # whether an answer is under way at the other side
         self._past: set[str] = set()  # answers that are over or were stopped
         self._unseen = 0  # answers that were stopped before their name was known
-        self._messages: asyncio.Queue[aiohttp.WSMessage | None] = asyncio.Queue(MOST_WAITING)
+        self._messages: asyncio.Queue[Any] = asyncio.Queue(MOST_WAITING)
         self._reader: asyncio.Task[None] | None = None
 
     async def reply(self, turns: Sequence[Turn], instructions: str = "") -> AsyncGenerator[Piece]:
@@ -118,14 +121,14 @@ class RealtimeAgent:
         if self._session is not None:
             await self._session.close()
 
-    async def _connected(self) -> aiohttp.ClientWebSocketResponse:
+    async def _connected(self) -> Socket:
         if self._socket is not None and not self._socket.closed:
             return self._socket
         settings = self._settings
         if self._session is None:
             self._session = aiohttp.ClientSession()
         try:
-            self._socket = await asyncio.wait_for(
+            socket = await asyncio.wait_for(
                 self._session.ws_connect(
                     settings.url, params={"model": settings.model} if settings.model else None,
                     headers=settings.headers, max_msg_size=MOST_MESSAGE_BYTES, heartbeat=20.0,
@@ -142,23 +145,24 @@ class RealtimeAgent:
                 "The agent cannot be reached:", why=f"{type(error).__name__}.",
                 fix="Check that its server runs, and that --agent is its address.",
             ) from None  # fmt: skip
+        self._socket = socket
         self._past, self._unseen = set(), 0
         self._messages = asyncio.Queue(MOST_WAITING)
-        self._reader = asyncio.create_task(self._read(self._socket, self._messages))
+        self._reader = asyncio.create_task(self._read(socket, self._messages))
         form = {"type": "audio/pcm", "rate": RATE}
         heard: dict[str, Any] = {"format": form, "turn_detection": None}
         if settings.transcriber:
             heard["transcription"] = {"model": settings.transcriber}
-        await self._send(self._socket, {
+        await self._send(socket, {
             "type": "session.update",
             "session": {
                 "type": "realtime", "instructions": settings.instructions, "output_modalities": ["audio"],
                 "audio": {"input": heard, "output": {"format": form}},
             },
         })  # fmt: skip
-        return self._socket
+        return socket
 
-    async def _send(self, socket: aiohttp.ClientWebSocketResponse, *events: dict[str, Any]) -> None:
+    async def _send(self, socket: Socket, *events: dict[str, Any]) -> None:
         try:
             for event in events:
                 await asyncio.wait_for(socket.send_json(event), self._settings.seconds)
@@ -166,7 +170,7 @@ class RealtimeAgent:
             await socket.close()
             raise AgentError("The agent's connection was lost.", fix="Say it again.") from None
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    async def _receive(self, socket: Socket) -> dict[str, Any]:
         seconds = self._settings.seconds
         try:
             message = await asyncio.wait_for(self._messages.get(), seconds)
@@ -188,9 +192,7 @@ class RealtimeAgent:
             raise AgentError(NONSENSE)
         return event
 
-    async def _read(
-        self, socket: aiohttp.ClientWebSocketResponse, messages: asyncio.Queue[aiohttp.WSMessage | None]
-    ) -> None:
+    async def _read(self, socket: Socket, messages: asyncio.Queue[Any]) -> None:
         """Read on while nothing is asked, too: else pings stay unanswered. What comes then is dropped."""
         async for message in socket:
             if self._open or self._unseen:
@@ -198,7 +200,7 @@ class RealtimeAgent:
         with suppress(asyncio.QueueFull):
             messages.put_nowait(None)
 
-    async def _cancel(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _cancel(self, socket: Socket) -> None:
         if not socket.closed:
             await self._send(socket, {"type": "response.cancel"})
 

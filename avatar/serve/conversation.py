@@ -5,6 +5,7 @@ The listener gets these messages in JSON:
 - ``state {state}``: one of `STATES`
 - ``heard {text, segment}``: what was typed or, in words, spoken
 - ``answer {segment, text}``: the next characters of the answer
+- ``answer.done {segment, stopped}``: it was said to its end, or there was none, or it was stopped
 - ``agent.failed {segment, message}``: there is no answer, or it broke off; the conversation goes on
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +23,7 @@ import numpy as np
 from avatar import log
 from avatar.audio.turns import TurnDetector
 from avatar.errors import AvatarError
-from avatar.io.audio import SAMPLE_RATE
-from avatar.serve.agent import Agent, AgentError, Heard, Sound, Turn, Words
+from avatar.serve.agent import Agent, AgentError, Echo, Heard, Piece, Sound, Turn, Words
 from avatar.serve.answer import Answer, Sentences
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class Conversation:
         state: What the avatar does now.
     """
 
-    def __init__(
-        self, agent: Agent, listener: Listener, voice: Voice, metrics: Metrics, interrupt: Interrupt
-    ) -> None:
+    def __init__(self, agent: Agent, listener: Listener, voice: Voice, metrics: Metrics, interrupt: Interrupt) -> None:
         self.state: State = "idle"
         self._agent, self._listener, self._voice, self._metrics = agent, listener, voice, metrics
         self._interrupt = interrupt
@@ -66,6 +64,7 @@ class Conversation:
         self._speaking: set[str] = set()  # segments
         self._asked: list[str] = []  # segments that were asked for
         self._reply: _Reply | None = None
+        self._last: _Reply | None = None  # that was over or stopped last
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -78,8 +77,21 @@ class Conversation:
         """Segment of the answer that is under way; empty: none is."""
         return self._reply.segment if self._reply is not None else ""
 
-    def ask(self, turns: Sequence[Turn], segment: str = "", instructions: str = "") -> str:
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to interrupt."""
+        return self._reply is not None or bool(self._speaking)
+
+    def ask(
+        self, turns: Sequence[Turn], segment: str = "", instructions: str = "", verbatim: bool = False
+    ) -> str:  # fmt: skip
         """Let the agent answer; what is said now is interrupted. A segment that was asked for before changes nothing.
+
+        Args:
+            turns: What was said.
+            segment: Name of the answer.
+            instructions: For this answer, instead of the usual ones.
+            verbatim: Say the turns themselves.
 
         Returns:
             The name of the answer's segment.
@@ -93,13 +105,14 @@ class Conversation:
             return segment
         segment = segment or secrets.token_hex(6)
         self._asked = [*self._asked[-MOST_REMEMBERED:], segment]
-        if self._reply is not None or self._speaking:
+        if self.busy:
             self._listener.outbox.put(self._interrupt())
         for turn in turns:
             if turn.text and turn.role == "user":
                 self._tell({"type": "heard", "segment": segment, "text": turn.text})
         self._reply = reply = _Reply(segment, Answer(self._voice))
-        self._task = asyncio.create_task(self._run(reply, turns, instructions, self._task))
+        pieces = (Echo() if verbatim else self._agent).reply(turns, instructions)
+        self._task = asyncio.create_task(self._run(reply, pieces, self._task))
         self._update()
         return segment
 
@@ -125,7 +138,7 @@ class Conversation:
             self._listening = event.kind == "started"
             if event.kind == "stopped":
                 self.ask([Turn(audio=event.audio)])
-            elif self._reply is not None or self._speaking:
+            elif self.busy:
                 self._listener.outbox.put(self._interrupt())
             self._update()
 
@@ -136,16 +149,23 @@ class Conversation:
 
     def interrupted(self, segment: str, played_ms: int) -> None:
         """Note that what was said was stopped, after ``played_ms`` of ``segment``."""
-        if self._reply is not None or self._speaking:
+        if self.busy:
             self._interrupted_until = time.monotonic() + INTERRUPTED_SECONDS
             self._loop.call_later(INTERRUPTED_SECONDS + 0.01, self._update)
         self._speaking.clear()
         if (reply := self._reply) is not None:
-            self._reply = None
+            self._reply, self._last = None, reply
             reply.stop(played_ms if reply.segment == segment else 0)
             if self._task is not None and not reply.complete:
                 self._task.cancel()
+            self._tell({"type": "answer.done", "segment": reply.segment, "stopped": True})
         self._update()
+
+    async def truncate(self, segment: str, played_ms: int) -> None:
+        """Note how much of the last answer the listener's own player had played."""
+        if self._last is not None and self._last.segment == segment and self._last.answered:
+            with suppress(AgentError):
+                await self._agent.played(self._last.answer.heard(played_ms), played_ms)
 
     def words(self, words: dict[str, Any]) -> None:
         """Take a message about segments, from any thread."""
@@ -190,17 +210,15 @@ class Conversation:
         self._listener.outbox.put(words)
 
     async def _run(
-        self, reply: _Reply, turns: Sequence[Turn], instructions: str, before: asyncio.Task[None] | None
-    ) -> None:
+        self, reply: _Reply, given: AsyncGenerator[Piece], before: asyncio.Task[None] | None
+    ) -> None:  # fmt: skip
         """One answer, from the turn to the last word; ``before`` is that of the turn before, which was stopped."""
         if before is not None:
             await asyncio.gather(before, return_exceptions=True)
         try:
-            await self._answer(reply, turns, instructions)
-            if not reply.begun:
-                self._finish(reply)
-                return
-            await reply.over.wait()
+            await self._answer(reply, given)
+            if reply.begun:
+                await reply.over.wait()
         except AvatarError as error:
             self._fail(reply, str(error))
             await reply.over.wait()
@@ -215,10 +233,10 @@ class Conversation:
                     await self._agent.played(reply.answer.heard(reply.played_ms), reply.played_ms)
             self._finish(reply)
 
-    async def _answer(self, reply: _Reply, turns: Sequence[Turn], instructions: str) -> None:
+    async def _answer(self, reply: _Reply, given: AsyncGenerator[Piece]) -> None:
         """Pass on what the agent gives."""
         sentences, began, silent = Sentences(), time.monotonic(), False
-        async with aclosing(self._agent.reply(turns, instructions)) as pieces:
+        async with aclosing(given) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Heard):
                     silent = not piece.text
@@ -262,8 +280,9 @@ class Conversation:
 
     def _finish(self, reply: _Reply) -> None:
         if self._reply is reply:
-            self._reply = None
+            self._reply, self._last = None, reply
             self._update()
+            self._tell({"type": "answer.done", "segment": reply.segment, "stopped": False})
 
 
 class _Reply:

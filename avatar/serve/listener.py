@@ -18,6 +18,7 @@ from avatar.geometry.cameras import Camera
 from avatar.infer.controls import Controls
 from avatar.infer.session import Session, Undrawn
 from avatar.io.audio import SAMPLE_RATE
+from avatar.motion import Motion
 from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
 from avatar.serve.segments import Interruption, Segments
@@ -37,6 +38,8 @@ class Listener:
     Attributes:
         outbox: What waits to be sent.
         failed: Why it stopped by itself; empty while it runs.
+        images: Whether images are drawn at all.
+        shapes: Whether audio comes with ARKit coefficients.
         told: Gets what happens to segments as well, in whatever thread it happens.
     """
 
@@ -46,7 +49,8 @@ class Listener:
         self.failed = ""
         self.told: Callable[[dict[str, Any]], None] = lambda _: None
         self._segments = Segments(session, self._tell)
-        self._undrawn: tuple[Undrawn, float] | None = None
+        self.images, self.shapes = True, False
+        self._undrawn: tuple[Undrawn, float, Motion | None] | None = None
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -119,20 +123,25 @@ class Listener:
             self._microphone_at = None
             self._segments.end(MICROPHONE)
         began = time.perf_counter()
-        frames = self.session.take(now)
+        frames, motion = self.session.take(now), None
         if not frames:
             return
         self._metrics.time("take", time.perf_counter() - began)
         for frame in frames:
             self._metrics.count("frames_total")
             start = frame.pts + 1 / self.session.fps - len(frame.audio) / SAMPLE_RATE
-            self.outbox.put(AudioPart(max(0.0, start), frame.audio, frame.speaking, now))
+            motion = self.session.pose(frame) if self.shapes else None
+            shapes = None if motion is None else motion.arkit[0].numpy()
+            part = AudioPart(max(0.0, start), frame.audio, frame.speaking, now, frame.utterance, shapes)
+            self.outbox.put(part)
             self._segments.over(frame.ended)
+        if not self.images:
+            return
         with self._changed:
             if self._undrawn is not None:
                 self._skipped += 1
             self._skipped += len(frames) - 1
-            self._undrawn = frames[-1], now
+            self._undrawn = frames[-1], now, motion
             self._changed.notify_all()
 
     def draw(self) -> bool:
@@ -144,9 +153,9 @@ class Listener:
             self._metrics.count("images_skipped_total", skipped)
         if undrawn is None:
             return False
-        frame, made = undrawn
+        frame, made, motion = undrawn
         began = time.perf_counter()
-        image = self.session.draw(frame)
+        image = self.session.draw(frame, motion)
         self._metrics.time("draw", time.perf_counter() - began)
         self.outbox.put(ImagePart(frame.pts, image, made))
         return True

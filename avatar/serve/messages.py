@@ -120,8 +120,8 @@ def _shown(content: dict[str, Any]) -> dict[str, Any]:
 
 
 _READERS = {
-    "say": _say, "ask": _say, "listen": _echo, "interrupt": _interrupt, "controls": _controls, "view": _view, "echo": _echo, "ping": _ping,
-    "shown": _shown,
+    "say": _say, "ask": _say, "listen": _echo, "interrupt": _interrupt, "controls": _controls, "view": _view,
+    "echo": _echo, "ping": _ping, "shown": _shown,
 }  # fmt: skip
 
 

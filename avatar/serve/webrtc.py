@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aiortc import MediaStreamTrack
 
     from avatar.serve.guest import Guest
+    from avatar.serve.metrics import Metrics
 
 CONNECT_SECONDS = 20.0  # in which a peer has to be connected
 LOST_SECONDS = 10.0  # without a connection end a session
@@ -42,13 +43,13 @@ MOST_BITS_PER_SECOND = 10_000_000
 
 
 @dataclass(eq=False)
-class _Peer:
+class Peer:
     """A listener at a peer connection."""
 
     connection: RTCPeerConnection
     audio: SpeechTrack
     image: ImageTrack
-    guest: Guest | None = None
+    guest: Guest
     channels: list[RTCDataChannel] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -63,7 +64,7 @@ class Peers:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         set_bitrate(hub.settings.bits_per_second)
 
@@ -79,8 +80,8 @@ class Peers:
         peer = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
         if peer is not None and not content.get("restart_pc"):
             async with peer.lock:
-                return await _answer(peer, content["sdp"])
-        if peer is not None and peer.guest is not None:
+                return await answer_offer(peer, content["sdp"])
+        if peer is not None:
             peer.guest.end()
         request = content.get("request_data")
         name = request.get("avatar", "") if isinstance(request, dict) else ""
@@ -88,7 +89,7 @@ class Peers:
             raise AvatarError('The field "avatar" is no name.')
         self._hub.character(name)
         self._hub.check_room()
-        _check_sdp(content["sdp"])  # before a session is made for it
+        check_sdp(content["sdp"])  # before a session is made for it
         ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._serve(name, content["sdp"], ready))
         self._tasks.add(task)
@@ -114,20 +115,18 @@ class Peers:
     async def close(self) -> None:
         """End all connections."""
         for peer in list(self._peers.values()):
-            if peer.guest is not None:
-                peer.guest.end("The server is shutting down.")
+            peer.guest.end("The server is shutting down.")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
     async def _serve(self, name: str, sdp: str, ready: asyncio.Future[dict[str, str]]) -> None:
         """Serve one listener until one of both ends it; the answer to its offer goes to ``ready``."""
-        peer: _Peer | None = None
+        peer: Peer | None = None
         try:
             async with self._hub.admit(name) as guest:
-                peer = _open(self._hub.settings, guest)
-                peer.guest = guest
+                peer = open_peer(self._hub.settings, guest)
                 self._peers[guest.name] = peer
-                answer = await _answer(peer, sdp)
+                answer = await answer_offer(peer, sdp)
                 if not ready.done():
                     ready.set_result(answer)
                 await self._run(peer, guest)
@@ -138,18 +137,12 @@ class Peers:
                 log.warn(f"A WebRTC session ended by itself: {type(error).__name__}: {error}")
         finally:
             if peer is not None:
-                if peer.guest is not None:
-                    self._peers.pop(peer.guest.name, None)
-                for task in [*peer.tasks]:
-                    task.cancel()
-                peer.audio.stop()
-                peer.image.stop()
-                with suppress(Exception):
-                    await asyncio.wait_for(peer.connection.close(), 5)
+                self._peers.pop(peer.guest.name, None)
+                await close_peer(peer)
 
-    async def _run(self, peer: _Peer, guest: Guest) -> None:
+    async def _run(self, peer: Peer, guest: Guest) -> None:
         pump = asyncio.create_task(self._pump(peer, guest))
-        watch = asyncio.create_task(_watch(peer.connection))
+        watch = asyncio.create_task(until_lost(peer.connection))
         over = asyncio.create_task(guest.over.wait())
         try:
             await asyncio.wait([pump, watch, over], return_when="FIRST_COMPLETED")
@@ -162,22 +155,17 @@ class Peers:
                 task.cancel()
             await asyncio.gather(pump, watch, over, return_exceptions=True)
 
-    async def _pump(self, peer: _Peer, guest: Guest) -> None:
+    async def _pump(self, peer: Peer, guest: Guest) -> None:
         """Hand what the listener gives to the tracks and to the data channel."""
         metrics, outbox, skipped = self._hub.metrics, guest.listener.outbox, 0
         while parts := await outbox.get():
             for part in parts:
-                _hand_on(peer, part)
+                hand_on(peer, part)
             more = outbox.skipped + peer.image.skipped - skipped
             if more:
                 skipped += more
                 metrics.count("images_skipped_total", more)
-            if peer.image.out:
-                metrics.count("images_total", len(peer.image.out))
-                for seconds in peer.image.out:
-                    metrics.time("out", seconds)
-                peer.audio.hold_for(peer.image.out)
-                peer.image.out.clear()
+            settle(peer, metrics)
 
 
 def set_bitrate(bits_per_second: int) -> None:
@@ -187,11 +175,11 @@ def set_bitrate(bits_per_second: int) -> None:
         module.MAX_BITRATE = max(MOST_BITS_PER_SECOND, bits_per_second)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _open(settings: Settings, guest: Guest) -> _Peer:
+def open_peer(settings: Settings, guest: Guest) -> Peer:
     """A connection with its tracks; codecs are chosen before the offer is read, because aiortc heeds them only then."""
     servers = [RTCIceServer(**server) for server in settings.ice_servers]
     connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-    peer = _Peer(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps))
+    peer = Peer(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps), guest)
     connection.addTransceiver(peer.audio, "sendrecv")
     image = connection.addTransceiver(peer.image, "sendonly")
     wanted = f"video/{settings.codec or 'vp8'}".lower()
@@ -214,7 +202,31 @@ def _open(settings: Settings, guest: Guest) -> _Peer:
     return peer
 
 
-def _check_sdp(sdp: str) -> None:
+def settle(peer: Peer, metrics: Metrics) -> None:
+    """Note the images that left, and hold audio back for as long as they took."""
+    metrics.count("images_total", len(peer.image.out))
+    for seconds in peer.image.out:
+        metrics.time("out", seconds)
+    peer.audio.hold_for(peer.image.out)
+    peer.image.out.clear()
+
+
+async def close_peer(peer: Peer) -> None:
+    """End a connection."""
+    for task in [*peer.tasks]:
+        task.cancel()
+    peer.audio.stop()
+    peer.image.stop()
+    with suppress(Exception):
+        await asyncio.wait_for(peer.connection.close(), 5)
+
+
+def check_sdp(sdp: str) -> None:
+    """Refuse an offer that is none.
+
+    Raises:
+        AvatarError: It is not understood, or has no media.
+    """
     try:
         media = SessionDescription.parse(sdp).media
     except Exception:  # aiortc raises whatever a line of garbage leads to
@@ -223,7 +235,12 @@ def _check_sdp(sdp: str) -> None:
         raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.")
 
 
-async def _answer(peer: _Peer, sdp: str) -> dict[str, str]:
+async def answer_offer(peer: Peer, sdp: str) -> dict[str, str]:
+    """Answer an offer with ``{sdp, type, pc_id}``.
+
+    Raises:
+        AvatarError: It is not understood.
+    """
     connection = peer.connection
     try:
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
@@ -231,12 +248,11 @@ async def _answer(peer: _Peer, sdp: str) -> dict[str, str]:
     except Exception as error:  # aiortc raises whatever a line of garbage leads to
         log.warn(f"An offer could not be answered: {type(error).__name__}: {error}")
         raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.") from None
-    assert peer.guest is not None
     local = connection.localDescription
     return {"sdp": local.sdp, "type": local.type, "pc_id": peer.guest.name}
 
 
-async def _add_candidate(peer: _Peer, content: Any) -> None:
+async def _add_candidate(peer: Peer, content: Any) -> None:
     text = content.get("candidate") if isinstance(content, dict) else None
     if not isinstance(text, str):
         raise AvatarError("A candidate is not understood.")
@@ -251,7 +267,7 @@ async def _add_candidate(peer: _Peer, content: Any) -> None:
         raise AvatarError("A candidate is not understood.") from None
 
 
-async def _watch(connection: RTCPeerConnection) -> None:
+async def until_lost(connection: RTCPeerConnection) -> None:
     """Return when the connection does not come about, or is lost."""
     loop = asyncio.get_running_loop()
     since, connected = loop.time(), False
@@ -263,7 +279,8 @@ async def _watch(connection: RTCPeerConnection) -> None:
         await asyncio.sleep(0.25)
 
 
-def _hand_on(peer: _Peer, part: Part) -> None:
+def hand_on(peer: Peer, part: Part) -> None:
+    """Give a part to the track or the data channel that it belongs to."""
     if isinstance(part, AudioPart):
         peer.audio.put(part)
     elif isinstance(part, ImagePart):
@@ -274,13 +291,13 @@ def _hand_on(peer: _Peer, part: Part) -> None:
         _tell(peer, part)
 
 
-def _tell(peer: _Peer, words: dict[str, Any]) -> None:
+def _tell(peer: Peer, words: dict[str, Any]) -> None:
     for channel in peer.channels:
         if channel.readyState == "open" and channel.bufferedAmount < MOST_BUFFERED:
             channel.send(json.dumps(words))
 
 
-async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
+async def _handle(peer: Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
     if isinstance(text, str) and text.startswith("ping"):  # of pipecat's client, to keep the channel alive
         return
     if isinstance(text, str) and '"rtvi-ai"' in text[:200]:
@@ -307,7 +324,7 @@ async def _listen(track: MediaStreamTrack, guest: Guest) -> None:
         guest.hear(samples)
 
 
-def _keep(peer: _Peer, work: Any) -> None:
+def _keep(peer: Peer, work: Any) -> None:
     """Run something as long as the peer is there."""
     if len(peer.tasks) < 64:
         task = asyncio.ensure_future(work)
