@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -44,7 +44,7 @@ class Turn:
     role: str = "user"
 
 
-class Heard(NamedTuple):
+class Transcript(NamedTuple):
     """What the listener's audio said, in words."""
 
     text: str
@@ -62,13 +62,13 @@ class Words(NamedTuple):
     aloud: bool = True
 
 
-class Sound(NamedTuple):
+class AudioPiece(NamedTuple):
     """Audio of the answer, float32 [N], 16 kHz mono."""
 
     samples: np.ndarray
 
 
-Piece = Heard | Words | Sound
+Piece = Transcript | Words | AudioPiece
 
 
 class Agent(Protocol):
@@ -112,7 +112,7 @@ class Echo:
         said = [turn for turn in turns if turn.role != "system"]
         for turn in said:
             if turn.audio is not None:
-                yield Sound(turn.audio)
+                yield AudioPiece(turn.audio)
             elif turn.text.strip():
                 yield Words(turn.text + "\n")
         if not said and instructions.strip():
@@ -194,19 +194,3 @@ def reason_of(message: object, key: str) -> str:
         return ""
     message = message.replace(key, "[key]") if key else message
     return " ".join(message.split())[:200]
-
-
-AgentMaker = Callable[[], Agent]  # one for each listener
-
-
-def agent_maker(settings: AgentSettings | None) -> AgentMaker:
-    """What makes the agents of listeners; `Echo` where there are no settings."""
-    if settings is None:
-        return Echo
-    if settings.realtime:
-        from avatar.serve.agent_realtime import RealtimeAgent
-
-        return lambda: RealtimeAgent(settings)
-    from avatar.serve.agent_chat import ChatAgent
-
-    return lambda: ChatAgent(settings)

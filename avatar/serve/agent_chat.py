@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 
 from avatar.io.audio import SAMPLE_RATE
-from avatar.serve.agent import KEY_VARIABLE, AgentError, AgentSettings, Heard, Piece, Turn, Words, reason_of
+from avatar.serve.agent import KEY_VARIABLE, AgentError, AgentSettings, Piece, Transcript, Turn, Words, reason_of
 
 MOST_TURNS = 40  # that are remembered
 MOST_CHARACTERS = 24_000  # of them together
@@ -54,7 +54,7 @@ class ChatAgent:
             turn = self._new[0]
             text = turn.text if turn.audio is None else await self._transcribed(turn.audio)
             if turn.audio is not None:
-                yield Heard(text)
+                yield Transcript(text)
             self._new = self._new[1:]
             self._remember(turn.role, text)
             said |= bool(text.strip())

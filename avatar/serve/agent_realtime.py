@@ -19,7 +19,17 @@ import numpy as np
 import soxr
 
 from avatar.io.audio import SAMPLE_RATE
-from avatar.serve.agent import KEY_VARIABLE, AgentError, AgentSettings, Heard, Piece, Sound, Turn, Words, reason_of
+from avatar.serve.agent import (
+    KEY_VARIABLE,
+    AgentError,
+    AgentSettings,
+    AudioPiece,
+    Piece,
+    Transcript,
+    Turn,
+    Words,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     Socket = aiohttp.ClientWebSocketResponse[bool]
@@ -81,13 +91,13 @@ class RealtimeAgent:
                 if kind in _AUDIO:
                     piece = stream.resample_chunk(_decoded(event.get("delta")))
                     samples += len(piece)
-                    yield Sound(piece)
+                    yield AudioPiece(piece)
                     if samples > MOST_ANSWER_SECONDS * SAMPLE_RATE:
                         return
                 elif kind in _TEXT or kind in _ONLY_TEXT:
                     yield Words(_string(event.get("delta")), aloud=kind in _ONLY_TEXT)
                 elif kind == _HEARD:
-                    yield Heard(_string(event.get("transcript")).strip())
+                    yield Transcript(_string(event.get("transcript")).strip())
                 elif kind == "error" and _code(event) not in _HARMLESS:
                     message = reason_of((event.get("error") or {}).get("message"), self._settings.key)
                     raise AgentError("The agent refuses:", why=message or "it does not say why.")
@@ -95,7 +105,7 @@ class RealtimeAgent:
                     self._open = False
                     _check_done(event)
                     break
-            yield Sound(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            yield AudioPiece(stream.resample_chunk(np.zeros(0, np.float32), last=True))
         finally:
             self._past |= {current} - {""}
             if self._open:

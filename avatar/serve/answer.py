@@ -114,7 +114,7 @@ class Answer:
             if self._closed.is_set():
                 return
 
-    def heard(self, milliseconds: int) -> str:
+    def played_text(self, milliseconds: int) -> str:
         """Text of what was played in that time: sentences that had begun, or a share of the captions."""
         samples = milliseconds * SAMPLE_RATE / 1000
         if samples <= 0:

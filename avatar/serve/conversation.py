@@ -23,7 +23,7 @@ import numpy as np
 from avatar import log
 from avatar.audio.turns import TurnDetector
 from avatar.errors import AvatarError
-from avatar.serve.agent import Agent, AgentError, Echo, Heard, Piece, Sound, Turn, Words
+from avatar.serve.agent import Agent, AgentError, AudioPiece, Echo, Piece, Transcript, Turn, Words
 from avatar.serve.answer import Answer, Sentences
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Conversation:
         """Note how much of the last answer the listener's own player had played."""
         if self._last is not None and self._last.segment == segment and self._last.answered:
             with suppress(AgentError):
-                await self._agent.played(self._last.answer.heard(played_ms), played_ms)
+                await self._agent.played(self._last.answer.played_text(played_ms), played_ms)
 
     def words(self, words: dict[str, Any]) -> None:
         """Take a message about segments, from any thread."""
@@ -230,7 +230,7 @@ class Conversation:
             reply.answer.end()
             if reply.played_ms is not None and reply.answered:
                 with suppress(AgentError):
-                    await self._agent.played(reply.answer.heard(reply.played_ms), reply.played_ms)
+                    await self._agent.played(reply.answer.played_text(reply.played_ms), reply.played_ms)
             self._finish(reply)
 
     async def _answer(self, reply: _Reply, given: AsyncGenerator[Piece]) -> None:
@@ -238,13 +238,13 @@ class Conversation:
         sentences, began, silent = Sentences(), time.monotonic(), False
         async with aclosing(given) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Heard):
+                if isinstance(piece, Transcript):
                     silent = not piece.text
                     if piece.text:
                         self._tell({"type": "heard", "segment": reply.segment, "text": piece.text})
                     continue
                 reply.answered = True
-                if isinstance(piece, Sound):
+                if isinstance(piece, AudioPiece):
                     self._say(reply, piece.samples)
                 elif isinstance(piece, Words):
                     self._tell({"type": "answer", "segment": reply.segment, "text": piece.text})

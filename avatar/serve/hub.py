@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from avatar.errors import AvatarError
-from avatar.serve.agent import AgentSettings, agent_maker
+from avatar.serve.agent import AgentSettings
+from avatar.serve.agents import agent_maker
 from avatar.serve.character import Character
 from avatar.serve.encoder import Codec
 from avatar.serve.guest import Guest

@@ -25,7 +25,16 @@ from avatar.serve.realtime_events import MOST_EVENT_BYTES, NEWER_ONLY, OLDER, Ev
 from avatar.serve.realtime_input import RealtimeInput
 from avatar.serve.realtime_response import RealtimeResponse
 from avatar.serve.realtime_session import RealtimeSession
-from avatar.serve.webrtc import Peer, answer_offer, check_sdp, close_peer, hand_on, open_peer, settle, until_lost
+from avatar.serve.webrtc import (
+    RtcClient,
+    answer_offer,
+    check_sdp,
+    close_client,
+    hand_on,
+    open_client,
+    settle,
+    until_lost,
+)
 from avatar.serve.websocket import HEARTBEAT_SECONDS, SEND_SECONDS, TOO_SLOW, TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
@@ -73,7 +82,7 @@ class _Connection:
         self._input = RealtimeInput(self._session, self._put)
         self._responses: dict[str, RealtimeResponse] = {}  # that are under way: one, and others that were just stopped
         self._said: RealtimeResponse | None = None  # to which the audio belongs that comes
-        self._peer: Peer | None = None
+        self._peer: RtcClient | None = None
         self._watch: asyncio.Task[None] | None = None
         self._encoder: Encoder | None = None
         self._skipped = 0
@@ -164,7 +173,7 @@ class _Connection:
         if response is None:
             return
         if kind == "heard":
-            events = response.heard(words["text"])
+            events = response.transcribed(words["text"])
         elif kind == "answer":
             events = response.text(words["text"])
         elif kind == "segment.started":
@@ -290,11 +299,11 @@ class _Connection:
         sdp, wrapped = _sdp_of(fields.get("client_sdp"))
         check_sdp(sdp)
         await self._drop_peer()
-        peer = open_peer(self._hub.settings, self._guest)
+        peer = open_client(self._hub.settings, self._guest)
         try:
             answer = await answer_offer(peer, sdp)
         except AvatarError:
-            await close_peer(peer)
+            await close_client(peer)
             raise Mistake("The offer is not understood.", param="client_sdp") from None
         self._peer, self._guest.listener.images = peer, True
         self._watch = asyncio.create_task(self._watch_peer(peer))
@@ -302,18 +311,18 @@ class _Connection:
         server_sdp = base64.b64encode(text.encode()).decode() if wrapped else answer["sdp"]
         self._put({"type": "session.avatar.connecting", "server_sdp": server_sdp})
 
-    async def _watch_peer(self, peer: Peer) -> None:
+    async def _watch_peer(self, peer: RtcClient) -> None:
         await until_lost(peer.connection)
         if self._peer is peer:
             self._peer, self._guest.listener.images = None, self._session.video
-            await close_peer(peer)
+            await close_client(peer)
 
     async def _drop_peer(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
         peer, self._peer = self._peer, None
         if peer is not None:
-            await close_peer(peer)
+            await close_client(peer)
 
 
 def _sdp_of(text: Any) -> tuple[str, bool]:

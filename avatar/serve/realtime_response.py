@@ -60,7 +60,7 @@ class RealtimeResponse:
             "usage": _NO_TOKENS if done else None,
         }  # fmt: skip
 
-    def heard(self, text: str) -> list[dict[str, Any]]:
+    def transcribed(self, text: str) -> list[dict[str, Any]]:
         """Tell what the client's audio said; typed text the client knows."""
         if not self._unheard:
             return []

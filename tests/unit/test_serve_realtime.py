@@ -214,7 +214,7 @@ def test_without_turn_detection_the_client_commits(tmp_path: Path):
         await client.send("input_audio_buffer.commit")
         await client.send("response.create")
         await client.until("response.done")
-        assert np.abs(client.audio()).max() == pytest.approx(8192, abs=300)
+        assert np.median(client.audio()[client.audio() != 0]) == pytest.approx(8192, abs=100)
         assert np.count_nonzero(client.audio()) / RATE == pytest.approx(0.5, abs=0.06)
 
     connect(tmp_path, test)
