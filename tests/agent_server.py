@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 KEY = "sk-of-the-tests"
-Mode = Literal["normal", "hang", "die", "nonsense", "refuse", "empty", "late"]
+Mode = Literal["normal", "hang", "die", "nonsense", "refuse", "empty", "late", "comments"]
 
 
 class AgentServer:
@@ -57,6 +57,9 @@ class AgentServer:
         if self.mode == "nonsense":
             await response.write(b"data: {]\n\n")
             return response
+        while self.mode == "comments":
+            await response.write(b": wait\n\n")
+            await asyncio.sleep(0.05)
         for i, delta in enumerate(self.answer if self.mode != "empty" else []):
             if i == 2:
                 if self.mode == "hang":

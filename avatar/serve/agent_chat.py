@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
@@ -20,6 +21,8 @@ MOST_TURNS = 40  # that are remembered
 MOST_CHARACTERS = 24_000  # of them together
 MOST_NEW = 8  # turns that wait to be transcribed
 MOST_ANSWER = 8000  # characters of an answer; the rest is not said
+MOST_SECONDS = 120.0  # in which an answer has to be complete
+NONSENSE = "The agent answered something that is no chat completion."
 MOST_LINE = 1 << 18  # bytes of a line of the stream
 
 
@@ -116,25 +119,42 @@ class ChatAgent:
                 content = _parsed(await self._read(response), "chat completion")
                 yield _text_of(content, "message")
                 return
-            finished = False
-            async for line in _lines(response.content):
-                if not line.startswith(b"data:"):
-                    if line.startswith((b":", b"event:", b"id:", b"retry:")) or not line.strip():
+            finished, began = False, time.monotonic()
+            last = began
+            async for lines in _lines(response.content):
+                answer = ""
+                for line in lines:
+                    delta = self._delta(line)
+                    if delta is None:
                         continue
-                    raise AgentError("The agent answered something that is no chat completion.")
-                data = line[5:].strip()
-                if data == b"[DONE]":
-                    return
-                content = _parsed(data, "chat completion")
-                if isinstance(content, dict) and content.get("error"):
-                    raise AgentError("The agent broke off its answer with an error:", why=self._reason(content))
-                choices = content.get("choices") if isinstance(content, dict) else None
-                if choices == []:  # the usage, at the end
-                    continue
-                yield _text_of(content, "delta")
-                finished |= bool(choices and choices[0].get("finish_reason"))
+                    answer += delta.text
+                    finished |= delta.finished
+                    last = time.monotonic()
+                if answer:
+                    yield answer
+                now = time.monotonic()
+                if not finished and (now - last > self._settings.seconds or now - began > MOST_SECONDS):
+                    raise AgentError(f"The agent did not answer within {now - began:.0f} seconds.")
             if not finished:
                 raise AgentError("The agent broke off in the middle of its answer.")
+
+    def _delta(self, line: bytes) -> _Delta | None:
+        """What a line of the stream adds; None for a comment or an empty line."""
+        if not line.startswith(b"data:"):
+            if line.strip() and not line.startswith((b":", b"event:", b"id:", b"retry:")):
+                raise AgentError(NONSENSE)
+            return None
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            return _Delta("", True)
+        content = _parsed(data, "chat completion")
+        if isinstance(content, dict) and content.get("error"):
+            raise AgentError("The agent broke off its answer with an error:", why=self._reason(content))
+        choices = content.get("choices") if isinstance(content, dict) else None
+        if choices == []:  # the usage, at the end
+            return _Delta("", False)
+        text = _text_of(content, "delta")
+        return _Delta(text, bool(choices and choices[0].get("finish_reason")))
 
     @asynccontextmanager
     async def _post(self, path: str, purpose: str, **body: Any) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -197,16 +217,23 @@ class ChatAgent:
             self._history.pop(0)
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+class _Delta(NamedTuple):
+    """Text that a line adds, and whether the answer is complete with it."""
+
+    text: str
+    finished: bool
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
+    """Lines of a body, as many at once as have come."""
     rest = b""
     async for part in content.iter_any():
         *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line
+        yield lines
         if len(rest) > MOST_LINE:
-            raise AgentError("The agent answered something that is no chat completion.")
+            raise AgentError(NONSENSE)
     if rest.strip():
-        yield rest
+        yield [rest]
 
 
 def _parsed(content: bytes, what: str) -> Any:
@@ -223,7 +250,7 @@ def _text_of(content: Any, field: str) -> str:
     except (KeyError, IndexError, TypeError, AttributeError):
         text = 0
     if text is not None and not isinstance(text, str):
-        raise AgentError("The agent answered something that is no chat completion.")
+        raise AgentError(NONSENSE)
     return text or ""
 
 

@@ -126,9 +126,13 @@ class Conversation:
             raise AvatarError(
                 "This agent cannot hear.", fix="Type instead, or start the server with --agent-transcriber MODEL."
             )
-        self._on = on
+        event = self._turns.finish()
         self._turns.clear()
-        self.listening(False)
+        self._listening = False
+        if event is not None and self._on and not on:  # what was said so far is the turn
+            self.ask([Turn(audio=event.audio)])
+        self._on = on
+        self._update()
 
     def hear(self, samples: np.ndarray) -> None:
         """Take audio of the microphone, float32, 16 kHz mono; a turn that begins interrupts, one that ends is asked."""
@@ -252,6 +256,7 @@ class Conversation:
                         self._say(reply, sentence)
                     if not piece.aloud:
                         reply.answer.caption(piece.text)
+                await asyncio.sleep(0)  # what was told is sent before more is
                 if reply.begun and began:
                     self._metrics.time("agent", time.monotonic() - began)
                     began = 0.0
@@ -267,8 +272,9 @@ class Conversation:
     def _say(self, reply: _Reply, piece: str | np.ndarray) -> None:
         reply.answer.add(piece)
         if not reply.begun:
+            if not self._listener.say(reply.segment, reply.answer.pieces()):
+                raise AgentError("The answer has the name of a segment that was said before.", fix="Choose another.")
             reply.begun = True
-            self._listener.say(reply.segment, reply.answer.pieces())
 
     def _fail(self, reply: _Reply, message: str) -> None:
         self._metrics.count("agent_failures_total")

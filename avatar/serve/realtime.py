@@ -204,6 +204,7 @@ class _Connection:
             count += 1
             if count > MOST_EVENTS:
                 await asyncio.sleep(1.0)
+            await asyncio.sleep(0)  # answers are sent before more are made
             event: Event | None = None
             try:
                 if message.type is not WSMsgType.TEXT:

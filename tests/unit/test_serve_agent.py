@@ -153,7 +153,9 @@ def test_nothing_that_was_heard_is_no_turn(tmp_path: Path):
     async def test(page: Page, server: AgentServer, client: Any) -> None:
         server.transcript = " "
         await page.socket.send_json({"type": "listen", "on": True})
-        await speak(page, 1.0)
+        await speak(page, 1.0, pause=0)
+        await page.read(lambda: states(page) == ["listening"])
+        await page.socket.send_json({"type": "listen", "on": False})  # this ends the turn, too
         await page.read(lambda: states(page) == ["listening", "thinking", "idle"])
         assert not server.asked and not page.said("heard") and not page.said("agent.failed")
 
@@ -172,7 +174,7 @@ def test_an_agent_that_cannot_hear_says_so(tmp_path: Path):
 FAULTS: list[tuple[Mode, bool, str]] = [
     ("hang", False, "within 0.5 seconds"), ("hang", True, "within 0.5 seconds"), ("die", False, "broke off"),
     ("die", True, "broke off"), ("nonsense", False, "no chat completion"), ("nonsense", True, "no realtime event"),
-    ("refuse", False, "Wrong key: [key]"), ("empty", False, "empty"),
+    ("comments", False, "within 1 seconds"), ("refuse", False, "Wrong key: [key]"), ("empty", False, "empty"),
 ]  # fmt: skip
 
 
