@@ -109,12 +109,13 @@ class Echo:
 
     async def reply(self, turns: Sequence[Turn], instructions: str = "") -> AsyncGenerator[Piece]:
         """Give back the turns; where there are none, the instructions are what is said."""
-        said = [turn for turn in turns if turn.role != "system"]
+        said, between = [turn for turn in turns if turn.role != "system"], ""
         for turn in said:
             if turn.audio is not None:
                 yield AudioPiece(turn.audio)
             elif turn.text.strip():
-                yield Words(turn.text + "\n")
+                yield Words(between + turn.text)
+                between = "\n"
         if not said and instructions.strip():
             yield Words(instructions)
 

@@ -14,6 +14,7 @@ pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
 pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
 
 from avatar.audio.turns import HANGOVER_SECONDS, TurnDetector
+from avatar.cli.serve import Config, agent_settings
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve import agent_chat
@@ -279,3 +280,11 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], word: s
     with pytest.raises(AvatarError, match=word):
         AgentSettings(**settings).check()
     assert KEY not in repr(AgentSettings(url="ws://host/v1", key=KEY))
+
+
+def test_the_key_comes_from_the_environment_and_options_need_an_agent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AVATAR_AGENT_KEY", KEY)
+    found = agent_settings(Config(runs=(), agent="https://host/v1", agent_model="m"))
+    assert found is not None and found.key == KEY and not found.realtime and agent_settings(Config(runs=())) is None
+    with pytest.raises(AvatarError, match="--agent"):
+        agent_settings(Config(runs=(), agent_model="m"))
