@@ -1377,6 +1377,8 @@ VOICE_AGENTS = (
 )
 
 _DOORS = "tests/unit/test_serve_doors.py"
+_AGENT = "tests/unit/test_serve_agent.py"
+_REALTIME = "tests/unit/test_serve_realtime.py"
 
 SERVING = (
     Mutation(
@@ -1412,6 +1414,30 @@ SERVING = (
         "    print(",
         ("tests/unit/test_serve_webrtc.py::test_the_codec_that_is_asked_for_is_negotiated",),
         "A phone that decodes H.264 in hardware gets VP8.",
+    ),
+    Mutation(
+        "an interrupted answer is remembered as a whole",
+        "avatar/serve/answer.py",
+        "for said in self._said if said.start < samples)",
+        "for said in self._said)",
+        (f"{_AGENT}::test_the_microphone_takes_turns_and_barges_in",),
+        "The agent goes on as if everything had been heard.",
+    ),
+    Mutation(
+        "an agent that hangs is waited for",
+        "avatar/serve/agent_chat.py",
+        "sock_read=seconds)",
+        "sock_read=None)",
+        (f"{_AGENT}::test_an_agent_that_fails_is_said_in_words_and_the_conversation_goes_on",),
+        "The avatar thinks for ever.",
+    ),
+    Mutation(
+        "a second response cuts the first one off",
+        "avatar/serve/realtime.py",
+        "        if self._guest.conversation.segment:\n",
+        "        if False:\n",
+        (f"{_REALTIME}::test_a_cancelled_response_is_silent_at_once_and_the_next_one_is_spoken",),
+        "A client that asks too early loses the answer that it waits for.",
     ),
 )
 

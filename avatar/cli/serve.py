@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,12 +17,16 @@ from avatar.device import DeviceName
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 
+if TYPE_CHECKING:
+    from avatar.serve.agent import AgentSettings
+
 GROUPS = {
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("words", "timeline", "print_timeline", "seed"),
     "who may connect": ("host", "port", "token", "origin", "tls_certificate", "tls_key", "sessions", "session_minutes"),
     "video and network": ("size", "codec", "bitrate", "ice_server", "device"),
+    "conversation": ("agent", "agent_model", "agent_transcriber", "agent_instructions"),
     "text to speech": ("tts", "voice", "language"),
 }
 
@@ -60,6 +64,15 @@ class Config:
     again."""
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
+    agent: str = ""
+    """Address of an OpenAI-compatible server that answers, such as http://localhost:11434/v1, or of a realtime
+    endpoint, wss://HOST/v1/realtime. The environment variable AVATAR_AGENT_KEY holds its API key."""
+    agent_model: str = ""
+    """Model of --agent that answers."""
+    agent_transcriber: str = ""
+    """Model of --agent that transcribes the microphone, such as whisper-1. Without it the agent is asked in writing."""
+    agent_instructions: str = ""
+    """System prompt of --agent. Default: to answer in short spoken sentences."""
     tts: str = "hibari"
     """Text-to-speech engine: hibari, or that of an installed package."""
     voice: str | None = None
@@ -86,10 +99,11 @@ def main(config: Config) -> None:
             raise AvatarError(f"--{name} {value:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
     if not config.runs:
         raise AvatarError("There is no RUN to serve.", fix="Give one: avatar serve runs/me")
+    agent = agent_settings(config)
     settings = Settings(
         sessions=config.sessions, session_seconds=60 * config.session_minutes, codec=config.codec,
         bits_per_second=round(1e6 * config.bitrate), token=config.token, host=config.host,
-        ice_servers=tuple(map(ice_server, config.ice_server)), origins=config.origin,
+        ice_servers=tuple(map(ice_server, config.ice_server)), origins=config.origin, agent=agent,
     )  # fmt: skip
     check_settings(settings)
     place = Place(host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key)
@@ -97,6 +111,23 @@ def main(config: Config) -> None:
     characters = load_characters(config.runs, config.controls, size=config.size, device=config.device)
     serve(characters, load_voice(config.tts, config.voice, config.language), settings, place)
     log.info("Stopped.")
+
+
+def agent_settings(config: Config) -> AgentSettings | None:
+    """Which agent answers, if one does."""
+    from avatar.serve.agent import INSTRUCTIONS, AgentSettings, key_of_environment
+
+    if not config.agent:
+        for name in ("model", "transcriber", "instructions"):
+            if getattr(config, f"agent_{name}"):
+                raise AvatarError(f"--agent-{name} needs an agent.", fix="Give its address with --agent.")
+        return None
+    agent = AgentSettings(
+        url=config.agent, model=config.agent_model, transcriber=config.agent_transcriber,
+        instructions=config.agent_instructions or INSTRUCTIONS, key=key_of_environment(),
+    )  # fmt: skip
+    agent.check()
+    return agent
 
 
 def ice_server(text: str) -> dict[str, str]:

@@ -142,6 +142,7 @@ class Session:
         self._mouth = _Mouth(self._rest, self.fps)
         self._began: float | None = None
         self._count = self._skipped = 0  # frames of motion, and frames that the time line jumped over
+        self._posed = 0  # newest frame whose motion was composed
         # What is slow at the first frame happens now; nobody waits for it yet.
         avatar.render(self._camera, self._layers.compose(self._rest, 0, torch.ones(1)), 0).cpu()
 
@@ -222,9 +223,19 @@ class Session:
         with self._stepping:
             return [self._without_image(due) for due in self._due(_checked_second(now), False)]
 
-    def draw(self, frame: Undrawn) -> UInt8[np.ndarray, "H W 3"]:
-        """Draw the image of a frame, uint8 RGB [H, W, 3]. Frames are drawn in order, from one thread at a time."""
-        return self._image(frame.due)
+    def pose(self, frame: Undrawn) -> Motion:
+        """Compose the motion [1] of a frame, for whoever animates another face with it. Frames are posed in order."""
+        with self._drawing:
+            return self._pose(frame.due)
+
+    def draw(self, frame: Undrawn, motion: Motion | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw the image of a frame, uint8 RGB [H, W, 3]. Frames are drawn in order, from one thread at a time.
+
+        Args:
+            frame: The frame.
+            motion: What :meth:`pose` gave for it, where it was called.
+        """
+        return self._image(frame.due, motion)
 
     def frames(self) -> Iterator[Frame]:
         """Frames until all audio that was pushed is over, as fast as they can be drawn. For use without a clock."""
@@ -264,10 +275,14 @@ class Session:
         frame = self._without_image(due)  # after that: what was interrupted meanwhile is silent
         return Frame(image, frame.pts, frame.audio, frame.speaking, frame.utterance, frame.ended)
 
-    def _image(self, due: _Due) -> np.ndarray:
+    def _pose(self, due: _Due) -> Motion:
+        self._view = self._camera
+        self._posed = max(self._posed, due.index)  # motion is read forwards only
+        return self._compose(due.lips, self._posed, torch.tensor([due.waiting]))
+
+    def _image(self, due: _Due, motion: Motion | None = None) -> np.ndarray:
         with self._drawing:
-            self._view = self._camera
-            motion = self._compose(due.lips, due.index, torch.tensor([due.waiting]))
+            motion = self._pose(due) if motion is None else motion
             return self.avatar.render(self._view, motion, 0).cpu().numpy()
 
     def _without_image(self, due: list[_Due]) -> Undrawn:

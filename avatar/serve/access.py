@@ -17,6 +17,7 @@ from avatar.serve.hub import Settings
 
 OPEN = ("/", "/healthz", "/openapi.json")  # and what is below /page/: the same for everybody, and no secret
 LEAST_TOKEN = 16  # characters
+KEY_PROTOCOL = "openai-insecure-api-key."  # before the token, where it travels as a subprotocol
 
 
 def check_settings(settings: Settings) -> None:
@@ -84,4 +85,10 @@ def _given(request: web.BaseRequest) -> str:
     header = request.headers.get("Authorization", "")
     if header.startswith("Bearer "):
         return header.removeprefix("Bearer ").strip()
-    return request.query.get("access_token", "")  # a browser's WebSocket can send no header
+    if key := request.headers.get("api-key", ""):  # of Azure's clients
+        return key.strip()
+    # A browser's WebSocket can send no header. OpenAI's clients there send the key as a subprotocol.
+    for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if protocol.strip().startswith(KEY_PROTOCOL):
+            return protocol.strip().removeprefix(KEY_PROTOCOL)
+    return request.query.get("access_token", "")

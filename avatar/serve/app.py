@@ -18,6 +18,8 @@ from avatar.serve.guest import Guest
 from avatar.serve.hub import RETRY_SECONDS, Full, Hub
 from avatar.serve.messages import MOST_MESSAGE_BYTES, Message
 from avatar.serve.openapi import description
+from avatar.serve.realtime import PATHS as REALTIME_PATHS
+from avatar.serve.realtime import serve_realtime
 from avatar.serve.voice import MOST_FILE_BYTES
 from avatar.serve.webrtc import Peers
 from avatar.serve.websocket import serve_websocket
@@ -59,10 +61,12 @@ def make_app(hub: Hub) -> web.Application:
     app.router.add_get("/api/avatars", _avatars)
     app.router.add_get("/api/ice", _ice)
     app.router.add_get("/ws", _websocket)
+    for path in REALTIME_PATHS:
+        app.router.add_get(path, _realtime)
     app.router.add_post("/api/offer", _offer)
     app.router.add_patch("/api/offer", _candidates)
     app.router.add_post("/api/sessions/{session}/audio", _audio)
-    app.router.add_post("/api/sessions/{session}/{kind:text|interrupt|controls|view}", _message)
+    app.router.add_post("/api/sessions/{session}/{kind:text|ask|interrupt|controls|view}", _message)
     app.cleanup_ctx.append(_running)
     app.on_shutdown.append(_shut_down)
     return app
@@ -104,6 +108,10 @@ def _error(sentence: str, status: int, headers: Mapping[str, str] | None = None)
 
 async def _websocket(request: web.Request) -> web.WebSocketResponse:
     return await serve_websocket(request, request.app[HUB])
+
+
+async def _realtime(request: web.Request) -> web.WebSocketResponse:
+    return await serve_realtime(request, request.app[HUB])
 
 
 async def _health(request: web.Request) -> web.Response:

@@ -13,10 +13,15 @@ from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion.emotion import EMOTIONS
+from avatar.serve.agent import Echo, Turn
+from avatar.serve.conversation import Conversation
 from avatar.serve.messages import Message, controls_of
 from avatar.serve.voice import decode
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from avatar.serve.agent import Agent
     from avatar.serve.character import Character
     from avatar.serve.listener import Listener
     from avatar.serve.metrics import Metrics
@@ -35,18 +40,27 @@ class Guest:
         character: Which avatar it is.
         voice: Says texts.
         metrics: Gets what the page reports.
+        agent: Answers what is asked.
+        answers: Whether somebody answers, and not only `Echo`.
 
     Attributes:
+        conversation: Turns of the listener and the agent.
         began, active: Seconds of the monotonic clock: when it came, and when something last came from it.
         over: Set once the session is to end.
         reason: Why it ends; empty where the listener left.
     """
 
-    def __init__(self, name: str, listener: Listener, character: Character, voice: Voice, metrics: Metrics) -> None:
+    def __init__(
+        self, name: str, listener: Listener, character: Character, voice: Voice, metrics: Metrics,
+        agent: Agent | None = None, answers: bool = False,
+    ) -> None:  # fmt: skip
         self.name, self.listener, self.character = name, listener, character
         self._voice, self._metrics = voice, metrics
         self.began = self.active = time.monotonic()
         self.over, self.reason = asyncio.Event(), ""
+        self.conversation = Conversation(agent or Echo(), listener, voice, metrics, self.interrupt)
+        listener.told = self.conversation.words
+        self._answers = answers
         self._changing = asyncio.Lock()
         self._newest = 0  # change of controls
         self._second, self._messages = 0, 0
@@ -69,7 +83,8 @@ class Guest:
             "fps": avatar.fps, "width": camera.width, "height": camera.height, "sample_rate": SAMPLE_RATE,
             "limits": {name: round(value, 1) for name, value in limits._asdict().items()},
             "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(LOOPS),
-            "text": self._voice.available, **more,
+            "text": self._voice.available, "agent": self._answers,
+            "hears": self._answers and self.conversation.hears, **more,
         }  # fmt: skip
 
     async def handle(self, text: str | bytes) -> dict[str, Any] | None:
@@ -90,6 +105,10 @@ class Guest:
         match message.kind:
             case "say":
                 return self.say(fields["text"], fields["segment"])
+            case "ask":
+                self.conversation.ask([Turn(_with_words(fields["text"]))], fields["segment"])
+            case "listen":
+                self.conversation.listen(fields["on"])
             case "interrupt":
                 return self.interrupt(fields["segment"])
             case "echo":
@@ -129,9 +148,22 @@ class Guest:
 
     def interrupt(self, segment: str = "") -> dict[str, Any]:
         """Stop what is said; the answer tells what was played."""
+        if segment and segment == self.conversation.segment:
+            segment = ""  # the answer, also while the agent still thinks
+        before = self.listener.interruptions
         found = self.listener.interrupt(segment)
         unsent = round(1000 * self.listener.outbox.drop_audio() / SAMPLE_RATE)
-        return {"type": "interrupted", "segment": found.segment, "played_ms": max(0, found.played_ms - unsent)}
+        played_ms = max(0, found.played_ms - unsent)
+        if self.listener.interruptions != before:
+            self.conversation.interrupted(found.segment, played_ms)
+        return {"type": "interrupted", "segment": found.segment, "played_ms": played_ms}
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Take audio of the listener's microphone, float32, 16 kHz mono."""
+        self.listener.push_microphone(samples)
+        self.conversation.hear(samples)
+        if self.conversation.state == "listening":
+            self.active = time.monotonic()
 
     def look(self, azimuth: float, elevation: float, zoom: float) -> None:
         """Move the camera, stopped softly at the view limits unless the command line lets it go beyond."""
@@ -152,3 +184,9 @@ class Guest:
             except AvatarError as error:
                 self.listener.outbox.put({"type": "error", "message": str(error)})
             await asyncio.sleep(CHANGES_SECONDS)
+
+
+def _with_words(text: str) -> str:
+    if not any(c.isalnum() for c in text):
+        raise AvatarError("The text has nothing to answer.", fix="Send at least one word.")
+    return text

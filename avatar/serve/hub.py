@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from avatar.errors import AvatarError
+from avatar.serve.agent import AgentSettings
+from avatar.serve.agents import agent_maker
 from avatar.serve.character import Character
 from avatar.serve.encoder import Codec
 from avatar.serve.guest import Guest
@@ -34,6 +36,7 @@ class Settings:
         host: Address that is listened on.
         ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
         origins: Other origins whose pages may connect.
+        agent: Who answers; None: nobody, and the avatar says what it is told.
     """
 
     sessions: int = 4
@@ -45,6 +48,7 @@ class Settings:
     host: str = "127.0.0.1"
     ice_servers: tuple[dict[str, str], ...] = ()
     origins: tuple[str, ...] = ()
+    agent: AgentSettings | None = None
 
 
 class Full(AvatarError):
@@ -68,6 +72,7 @@ class Hub:
         self.characters = {character.name: character for character in characters}
         self.voice, self.settings, self.metrics = voice, settings, Metrics()
         self.guests: dict[str, Guest] = {}
+        self._agent = agent_maker(settings.agent)
         self._taken = 0
         self._making = asyncio.Semaphore(1)  # sessions are made one at a time, so that those that run are not late
         self.closing = False
@@ -113,7 +118,8 @@ class Hub:
             async with self._making:
                 session = await asyncio.to_thread(character.open)
             listener = Listener(session, self.metrics)
-            guest = Guest(secrets.token_urlsafe(18), listener, character, self.voice, self.metrics)
+            name, answers = secrets.token_urlsafe(18), self.settings.agent is not None
+            guest = Guest(name, listener, character, self.voice, self.metrics, self._agent(), answers)
             self.guests[guest.name] = guest
             self.metrics.count("sessions_total")
             listener.start()
@@ -122,6 +128,7 @@ class Hub:
             self._taken -= 1
             if guest is not None:
                 del self.guests[guest.name]
+                await guest.conversation.close()
                 await asyncio.shield(asyncio.to_thread(guest.listener.stop))
 
     async def watch(self) -> None:

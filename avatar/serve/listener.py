@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from avatar.geometry.cameras import Camera
 from avatar.infer.controls import Controls
 from avatar.infer.session import Session, Undrawn
 from avatar.io.audio import SAMPLE_RATE
+from avatar.motion import Motion
 from avatar.serve.frame_threads import FrameThreads
 from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
@@ -37,14 +39,19 @@ class Listener:
     Attributes:
         outbox: What waits to be sent.
         failed: Why it stopped by itself; empty while it runs.
+        images: Whether images are drawn at all.
+        shapes: Whether audio comes with ARKit coefficients.
+        told: Gets what happens to segments as well, in whatever thread it happens.
     """
 
     def __init__(self, session: Session, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.session, self._metrics, self._clock = session, metrics, clock
         self.outbox = Outbox()
         self.failed = ""
-        self._segments = Segments(session, self.outbox.put)
-        self._undrawn: tuple[Undrawn, float] | None = None
+        self.told: Callable[[dict[str, Any]], None] = lambda _: None
+        self._segments = Segments(session, self._tell)
+        self.images, self.shapes = True, False
+        self._undrawn: tuple[Undrawn, float, Motion | None] | None = None
         self._lock = threading.Lock()
         self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock)
         self._echo = False
@@ -73,6 +80,11 @@ class Listener:
         self._metrics.count("interruptions_total")
         return found
 
+    @property
+    def interruptions(self) -> int:
+        """How often something was dropped."""
+        return self._segments.interruptions
+
     def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
         """Change how it behaves or where from; see `Session.set`."""
         self.session.set(controls, camera)
@@ -90,6 +102,10 @@ class Listener:
             self._microphone_at = self._clock()
             self._segments.push(MICROPHONE, samples)
 
+    def _tell(self, words: dict[str, Any]) -> None:
+        self.outbox.put(words)
+        self.told(words)
+
     # --- its two threads ------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> None:
@@ -99,20 +115,25 @@ class Listener:
             self._microphone_at = None
             self._segments.end(MICROPHONE)
         began = time.perf_counter()
-        frames = self.session.take(now)
+        frames, motion = self.session.take(now), None
         if not frames:
             return
         self._metrics.time("take", time.perf_counter() - began)
         for frame in frames:
             self._metrics.count("frames_total")
             start = frame.pts + 1 / self.session.fps - len(frame.audio) / SAMPLE_RATE
-            self.outbox.put(AudioPart(max(0.0, start), frame.audio, frame.speaking, now))
+            motion = self.session.pose(frame) if self.shapes else None
+            shapes = None if motion is None else motion.arkit[0].numpy()
+            part = AudioPart(max(0.0, start), frame.audio, frame.speaking, now, frame.utterance, shapes)
+            self.outbox.put(part)
             self._segments.over(frame.ended)
+        if not self.images:
+            return
         with self._lock:
             if self._undrawn is not None:
                 self._skipped += 1
             self._skipped += len(frames) - 1
-            self._undrawn = frames[-1], now
+            self._undrawn = frames[-1], now, motion
         self._threads.wake()
 
     def draw(self) -> bool:
@@ -124,9 +145,9 @@ class Listener:
             self._metrics.count("images_skipped_total", skipped)
         if undrawn is None:
             return False
-        frame, made = undrawn
+        frame, made, motion = undrawn
         began = time.perf_counter()
-        image = self.session.draw(frame)
+        image = self.session.draw(frame, motion)
         self._metrics.time("draw", time.perf_counter() - began)
         self.outbox.put(ImagePart(frame.pts, image, made))
         return True

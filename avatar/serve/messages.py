@@ -30,7 +30,7 @@ class Message:
     kind: str
     fields: dict[str, Any]
 
-    KINDS: ClassVar = ("say", "interrupt", "controls", "view", "echo", "ping", "shown")
+    KINDS: ClassVar = ("say", "ask", "listen", "interrupt", "controls", "view", "echo", "ping", "shown")
 
     @staticmethod
     def parse(text: str | bytes) -> Message:
@@ -120,8 +120,8 @@ def _shown(content: dict[str, Any]) -> dict[str, Any]:
 
 
 _READERS = {
-    "say": _say, "interrupt": _interrupt, "controls": _controls, "view": _view, "echo": _echo, "ping": _ping,
-    "shown": _shown,
+    "say": _say, "ask": _say, "listen": _echo, "interrupt": _interrupt, "controls": _controls, "view": _view,
+    "echo": _echo, "ping": _ping, "shown": _shown,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ STAGES = {
     "encode": "Seconds to encode a frame",
     "out": "Seconds from the time of a frame to the moment its image is handed to the network",
     "shown": "Seconds from the time of a frame to the page that shows it, as pages report it",
+    "agent": "Seconds from the end of a turn to the first words of the agent's answer",
     "audio_delay": "Seconds by which audio comes after its image on the page (> 0: audio after video)",
 }
 COUNTERS = {
@@ -25,6 +26,7 @@ COUNTERS = {
     "images_skipped_total": "Images that were left out because rendering or the network was too slow",
     "slow_listeners_total": "Listeners that were let go because they read too slowly",
     "interruptions_total": "Interruptions",
+    "agent_failures_total": "Turns that the agent did not answer, or not to the end",
 }
 GAUGES = {
     "sessions": "Listeners now",

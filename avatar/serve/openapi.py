@@ -44,6 +44,7 @@ def description() -> dict[str, Any]:
                 "patch": _operation("Add ICE candidates to a session.", _json(candidates)),
             },
             f"{session}/text": {"post": _operation("Say a text.", _json(say), _SESSION)},
+            f"{session}/ask": {"post": _operation("Ask the agent in writing.", _json(say), _SESSION)},
             f"{session}/audio": {"post": _operation("Say an audio file of at most 20 MiB.", audio, _SESSION, query)},
             f"{session}/interrupt": {
                 "post": _operation("Stop what is said; tells what was played.", _json({"segment": _SEGMENT}), _SESSION)

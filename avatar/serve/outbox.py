@@ -25,12 +25,16 @@ class AudioPart:
         samples: float32 [N], 16 kHz mono.
         speaking: Whether the lips speak.
         made: Second of the monotonic clock at which it was taken.
+        utterance: Number of the utterance that it belongs to; 0: none.
+        shapes: ARKit coefficients [52] at its end; None where nobody asked for them.
     """
 
     start: float
     samples: Float32[np.ndarray, " N"]
     speaking: bool
     made: float
+    utterance: int = 0
+    shapes: Float32[np.ndarray, 52] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Segments:
         tell: Gets a message for the listener: ``{"type": "segment.started" | "segment.done" | "segment.failed", ...}``.
     """
 
-    def __init__(self, session: Session, tell: Callable[[dict[str, object]], None]) -> None:
+    def __init__(self, session: Session, tell: Callable[[dict[str, Any]], None]) -> None:
         self._session, self._tell = session, tell
         self._ready = threading.Condition()
         self._waiting: deque[_Segment] = deque()
@@ -124,6 +124,11 @@ class Segments:
             self._open, self._pushed = "", 0
             self._ready.notify_all()
         return found
+
+    @property
+    def interruptions(self) -> int:
+        """How often something was dropped."""
+        return self._epoch
 
     def over(self, numbers: Iterable[int]) -> None:
         """Note utterances whose audio is over."""

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from aiortc import MediaStreamTrack
 
     from avatar.serve.guest import Guest
+    from avatar.serve.metrics import Metrics
 
-CONNECT_SECONDS = 20.0  # in which a peer has to be connected
+CONNECT_SECONDS = 20.0  # in which a peer connection has to come about
 LOST_SECONDS = 10.0  # without a connection end a session
 MOST_CANDIDATES = 64  # in a message
 MOST_BUFFERED = 1 << 20  # bytes that wait in a data channel, before words are dropped
@@ -42,13 +43,13 @@ MOST_BITS_PER_SECOND = 10_000_000
 
 
 @dataclass(eq=False)
-class _Peer:
+class RtcClient:
     """A listener at a peer connection."""
 
     connection: RTCPeerConnection
     audio: SpeechTrack
     image: ImageTrack
-    guest: Guest | None = None
+    guest: Guest
     channels: list[RTCDataChannel] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -63,7 +64,7 @@ class Peers:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, RtcClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         set_bitrate(hub.settings.bits_per_second)
 
@@ -76,19 +77,19 @@ class Peers:
         """
         if not isinstance(content, dict) or not isinstance(content.get("sdp"), str) or content.get("type") != "offer":
             raise AvatarError('The body is no offer with "sdp" and "type".')
-        peer = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
-        if peer is not None and not content.get("restart_pc"):
-            async with peer.lock:
-                return await _answer(peer, content["sdp"])
-        if peer is not None and peer.guest is not None:
-            peer.guest.end()
+        client = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
+        if client is not None and not content.get("restart_pc"):
+            async with client.lock:
+                return await answer_offer(client, content["sdp"])
+        if client is not None:
+            client.guest.end()
         request = content.get("request_data")
         name = request.get("avatar", "") if isinstance(request, dict) else ""
         if not isinstance(name, str):
             raise AvatarError('The field "avatar" is no name.')
         self._hub.character(name)
         self._hub.check_room()
-        _check_sdp(content["sdp"])  # before a session is made for it
+        check_sdp(content["sdp"])  # before a session is made for it
         ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._serve(name, content["sdp"], ready))
         self._tasks.add(task)
@@ -99,85 +100,72 @@ class Peers:
         """Add ICE candidates ``{pc_id, candidates: [{candidate, sdp_mid, sdp_mline_index}]}``; an empty one is the end.
 
         Raises:
-            AvatarError: They are not understood, or there is no such peer.
+            AvatarError: They are not understood, or there is no such session.
         """
         found = content.get("candidates") if isinstance(content, dict) else None
         if not isinstance(found, list) or len(found) > MOST_CANDIDATES or not isinstance(content.get("pc_id"), str):
             raise AvatarError(f'The body is no "pc_id" with at most {MOST_CANDIDATES} "candidates".')
-        peer = self._peers.get(content["pc_id"])
-        if peer is None:
+        client = self._peers.get(content["pc_id"])
+        if client is None:
             raise AvatarError("There is no such session, or it is over.", fix="Send an offer.")
         for one in found:
-            await _add_candidate(peer, one)
+            await _add_candidate(client, one)
         return {"status": "success"}
 
     async def close(self) -> None:
         """End all connections."""
-        for peer in list(self._peers.values()):
-            if peer.guest is not None:
-                peer.guest.end("The server is shutting down.")
+        for client in list(self._peers.values()):
+            client.guest.end("The server is shutting down.")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
     async def _serve(self, name: str, sdp: str, ready: asyncio.Future[dict[str, str]]) -> None:
         """Serve one listener until one of both ends it; the answer to its offer goes to ``ready``."""
-        peer: _Peer | None = None
+        client: RtcClient | None = None
         try:
             async with self._hub.admit(name) as guest:
-                peer = _open(self._hub.settings, guest)
-                peer.guest = guest
-                self._peers[guest.name] = peer
-                answer = await _answer(peer, sdp)
+                client = open_client(self._hub.settings, guest)
+                self._peers[guest.name] = client
+                answer = await answer_offer(client, sdp)
                 if not ready.done():
                     ready.set_result(answer)
-                await self._run(peer, guest)
+                await self._run(client, guest)
         except Exception as error:
             if not ready.done():
                 ready.set_exception(error)
             elif not isinstance(error, ConnectionError):
                 log.warn(f"A WebRTC session ended by itself: {type(error).__name__}: {error}")
         finally:
-            if peer is not None:
-                if peer.guest is not None:
-                    self._peers.pop(peer.guest.name, None)
-                for task in [*peer.tasks]:
-                    task.cancel()
-                peer.audio.stop()
-                peer.image.stop()
-                with suppress(Exception):
-                    await asyncio.wait_for(peer.connection.close(), 5)
+            if client is not None:
+                self._peers.pop(client.guest.name, None)
+                await close_client(client)
 
-    async def _run(self, peer: _Peer, guest: Guest) -> None:
-        pump = asyncio.create_task(self._pump(peer, guest))
-        watch = asyncio.create_task(_watch(peer.connection))
+    async def _run(self, client: RtcClient, guest: Guest) -> None:
+        pump = asyncio.create_task(self._pump(client, guest))
+        watch = asyncio.create_task(until_lost(client.connection))
         over = asyncio.create_task(guest.over.wait())
         try:
             await asyncio.wait([pump, watch, over], return_when="FIRST_COMPLETED")
         finally:
             for reason in (guest.reason or guest.listener.failed,):
                 if reason:
-                    _tell(peer, {"type": "goodbye", "message": reason})
+                    _tell(client, {"type": "goodbye", "message": reason})
                     await asyncio.sleep(0.1)
             for task in (pump, watch, over):
                 task.cancel()
             await asyncio.gather(pump, watch, over, return_exceptions=True)
 
-    async def _pump(self, peer: _Peer, guest: Guest) -> None:
+    async def _pump(self, client: RtcClient, guest: Guest) -> None:
         """Hand what the listener gives to the tracks and to the data channel."""
         metrics, outbox, skipped = self._hub.metrics, guest.listener.outbox, 0
         while parts := await outbox.get():
             for part in parts:
-                _hand_on(peer, part)
-            more = outbox.skipped + peer.image.skipped - skipped
+                hand_on(client, part)
+            more = outbox.skipped + client.image.skipped - skipped
             if more:
                 skipped += more
                 metrics.count("images_skipped_total", more)
-            if peer.image.out:
-                metrics.count("images_total", len(peer.image.out))
-                for seconds in peer.image.out:
-                    metrics.time("out", seconds)
-                peer.audio.hold_for(peer.image.out)
-                peer.image.out.clear()
+            settle(client, metrics)
 
 
 def set_bitrate(bits_per_second: int) -> None:
@@ -187,34 +175,58 @@ def set_bitrate(bits_per_second: int) -> None:
         module.MAX_BITRATE = max(MOST_BITS_PER_SECOND, bits_per_second)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _open(settings: Settings, guest: Guest) -> _Peer:
+def open_client(settings: Settings, guest: Guest) -> RtcClient:
     """A connection with its tracks; codecs are chosen before the offer is read, because aiortc heeds them only then."""
     servers = [RTCIceServer(**server) for server in settings.ice_servers]
     connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-    peer = _Peer(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps))
-    connection.addTransceiver(peer.audio, "sendrecv")
-    image = connection.addTransceiver(peer.image, "sendonly")
+    client = RtcClient(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps), guest)
+    connection.addTransceiver(client.audio, "sendrecv")
+    image = connection.addTransceiver(client.image, "sendonly")
     wanted = f"video/{settings.codec or 'vp8'}".lower()
     codecs = RTCRtpSender.getCapabilities("video").codecs
     first = [codec for codec in codecs if codec.mimeType.lower() == wanted]
     image.setCodecPreferences(first + [codec for codec in codecs if codec not in first])
 
     def on_channel(channel: RTCDataChannel) -> None:
-        if len(peer.channels) < 4:
-            peer.channels.append(channel)
-            channel.on("message", lambda text: _keep(peer, _handle(peer, guest, channel, text)))
-            _tell(peer, guest.hello(door="webrtc"))
+        if len(client.channels) < 4:
+            client.channels.append(channel)
+            channel.on("message", lambda text: _keep(client, _handle(client, guest, channel, text)))
+            _tell(client, guest.hello(door="webrtc"))
 
     def on_track(track: MediaStreamTrack) -> None:
         if track.kind == "audio":
-            _keep(peer, _listen(track, guest))
+            _keep(client, _listen(track, guest))
 
     connection.on("datachannel", on_channel)
     connection.on("track", on_track)
-    return peer
+    return client
 
 
-def _check_sdp(sdp: str) -> None:
+def settle(client: RtcClient, metrics: Metrics) -> None:
+    """Note the images that left, and hold audio back for as long as they took."""
+    metrics.count("images_total", len(client.image.out))
+    for seconds in client.image.out:
+        metrics.time("out", seconds)
+    client.audio.hold_for(client.image.out)
+    client.image.out.clear()
+
+
+async def close_client(client: RtcClient) -> None:
+    """End a connection."""
+    for task in [*client.tasks]:
+        task.cancel()
+    client.audio.stop()
+    client.image.stop()
+    with suppress(Exception):
+        await asyncio.wait_for(client.connection.close(), 5)
+
+
+def check_sdp(sdp: str) -> None:
+    """Refuse an offer that is none.
+
+    Raises:
+        AvatarError: It is not understood, or has no media.
+    """
     try:
         media = SessionDescription.parse(sdp).media
     except Exception:  # aiortc raises whatever a line of garbage leads to
@@ -223,20 +235,24 @@ def _check_sdp(sdp: str) -> None:
         raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.")
 
 
-async def _answer(peer: _Peer, sdp: str) -> dict[str, str]:
-    connection = peer.connection
+async def answer_offer(client: RtcClient, sdp: str) -> dict[str, str]:
+    """Answer an offer with ``{sdp, type, pc_id}``.
+
+    Raises:
+        AvatarError: It is not understood.
+    """
+    connection = client.connection
     try:
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
     except Exception as error:  # aiortc raises whatever a line of garbage leads to
         log.warn(f"An offer could not be answered: {type(error).__name__}: {error}")
         raise AvatarError("The offer is not understood.", fix="Send the SDP of a browser's offer.") from None
-    assert peer.guest is not None
     local = connection.localDescription
-    return {"sdp": local.sdp, "type": local.type, "pc_id": peer.guest.name}
+    return {"sdp": local.sdp, "type": local.type, "pc_id": client.guest.name}
 
 
-async def _add_candidate(peer: _Peer, content: Any) -> None:
+async def _add_candidate(client: RtcClient, content: Any) -> None:
     text = content.get("candidate") if isinstance(content, dict) else None
     if not isinstance(text, str):
         raise AvatarError("A candidate is not understood.")
@@ -246,12 +262,12 @@ async def _add_candidate(peer: _Peer, content: Any) -> None:
         candidate = candidate_from_sdp(text.removeprefix("candidate:"))
         candidate.sdpMid = str(content.get("sdp_mid") or "0")
         candidate.sdpMLineIndex = int(content.get("sdp_mline_index") or 0)
-        await peer.connection.addIceCandidate(candidate)
+        await client.connection.addIceCandidate(candidate)
     except Exception:
         raise AvatarError("A candidate is not understood.") from None
 
 
-async def _watch(connection: RTCPeerConnection) -> None:
+async def until_lost(connection: RTCPeerConnection) -> None:
     """Return when the connection does not come about, or is lost."""
     loop = asyncio.get_running_loop()
     since, connected = loop.time(), False
@@ -263,24 +279,25 @@ async def _watch(connection: RTCPeerConnection) -> None:
         await asyncio.sleep(0.25)
 
 
-def _hand_on(peer: _Peer, part: Part) -> None:
+def hand_on(client: RtcClient, part: Part) -> None:
+    """Give a part to the track or the data channel that it belongs to."""
     if isinstance(part, AudioPart):
-        peer.audio.put(part)
+        client.audio.put(part)
     elif isinstance(part, ImagePart):
-        peer.image.put(part)
+        client.image.put(part)
     else:
         if part["type"] == "interrupted":
-            peer.audio.flush()
-        _tell(peer, part)
+            client.audio.flush()
+        _tell(client, part)
 
 
-def _tell(peer: _Peer, words: dict[str, Any]) -> None:
-    for channel in peer.channels:
+def _tell(client: RtcClient, words: dict[str, Any]) -> None:
+    for channel in client.channels:
         if channel.readyState == "open" and channel.bufferedAmount < MOST_BUFFERED:
             channel.send(json.dumps(words))
 
 
-async def _handle(peer: _Peer, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
+async def _handle(client: RtcClient, guest: Guest, channel: RTCDataChannel, text: str | bytes) -> None:
     if isinstance(text, str) and text.startswith("ping"):  # of pipecat's client, to keep the channel alive
         return
     if isinstance(text, str) and any(kind in text[:200] for kind in ('"rtvi-ai"', '"signalling"')):
@@ -304,14 +321,14 @@ def _answer_rtvi(channel: RTCDataChannel, text: str) -> None:
 async def _listen(track: MediaStreamTrack, guest: Guest) -> None:
     """Pass the microphone on; it is read even where nobody needs it, because aiortc keeps what is not read."""
     async for samples in microphone_samples(track):
-        guest.listener.push_microphone(samples)
+        guest.hear(samples)
 
 
-def _keep(peer: _Peer, work: Any) -> None:
-    """Run something as long as the peer is there."""
-    if len(peer.tasks) < 64:
+def _keep(client: RtcClient, work: Any) -> None:
+    """Run something as long as the client is there."""
+    if len(client.tasks) < 64:
         task = asyncio.ensure_future(work)
-        peer.tasks.add(task)
-        task.add_done_callback(peer.tasks.discard)
+        client.tasks.add(task)
+        task.add_done_callback(client.tasks.discard)
     else:
         work.close()

@@ -125,7 +125,7 @@ class _Connection:
                     listener.outbox.put(answer)
             elif message.type is WSMsgType.BINARY and len(message.data) % 2 == 0:
                 self._guest.active = time.monotonic()
-                listener.push_microphone(np.frombuffer(message.data, "<i2").astype(np.float32) / 32768)
+                self._guest.hear(np.frombuffer(message.data, "<i2").astype(np.float32) / 32768)
 
 
 def _epoch_ms(made: float) -> float:

@@ -214,7 +214,7 @@ def test_an_avatar_that_cannot_be_drawn_any_more_ends_its_own_session_in_words(t
     session = fake_session(tmp_path)
     listener = Listener(session, Metrics())
 
-    def broken(_: object) -> np.ndarray:
+    def broken(*_: object) -> np.ndarray:
         raise RuntimeError("no memory")
 
     session.draw = broken  # type: ignore[method-assign]

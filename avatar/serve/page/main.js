@@ -9,10 +9,19 @@ import { View } from "./view.js";
 const get = (id) => document.getElementById(id);
 const MOST_FILE_BYTES = 20 * 1024 * 1024;
 const CONTROLS = ["emotion", "strength", "gaze", "pose", "pose_scale", "lip_scale"];
-let connection = null, session = "", microphone = null, stopLevel = () => {};
+const STATES = {
+  idle: "Waiting", listening: "Listening", thinking: "Thinking …", speaking: "Speaking", interrupted: "Interrupted",
+};
+// What the microphone is for, by the buttons that turn it on: messages to the server, and words about it.
+const USES = {
+  talk: { type: "listen", notice: "Talk: the avatar answers when you pause. You can interrupt it." },
+  echo: { type: "echo", notice: "The avatar repeats what the microphone hears. Headphones keep it from hearing itself." },
+};
+const MOST_LOG = 60; // entries of the conversation
+let connection = null, session = "", microphone = null, use = "", stopLevel = () => {};
 const pageLoaded = performance.now();
 // What tests and curious people read in the console.
-const state = { door: "", frames: 0, segments: [], firstImageMs: null, stats: null, hello: null };
+const state = { door: "", frames: 0, segments: [], states: [], firstImageMs: null, stats: null, hello: null };
 window.avatarState = state;
 
 const view = new View(get("stage"), get("dial"), (words) => connection?.send(words));
@@ -33,8 +42,21 @@ function take(words) {
     fill("emotion", words.emotions);
     fill("pose", words.poses);
     view.allow(words.limits);
-    get("speak").disabled = get("text").disabled = !words.text;
-    if (!words.text) get("text").placeholder = "This server has no text to speech; send an audio file.";
+    get("speak").disabled = !words.text;
+    get("text").disabled = !words.text && !words.agent;
+    if (get("text").disabled) get("text").placeholder = "This server has no text to speech; send an audio file.";
+    offerAgent(words);
+    showState("idle");
+  } else if (words.type === "state") {
+    showState(words.state);
+  } else if (words.type === "heard") {
+    write("You", words.text, words.segment);
+  } else if (words.type === "answer") {
+    write("Avatar", words.text, words.segment);
+  } else if (words.type === "answer.done") {
+    if (words.stopped) mark(words.segment);
+  } else if (words.type === "agent.failed") {
+    notice(words.message, true);
   } else if (words.type === "error" || words.type === "goodbye") {
     notice(words.message, true);
   } else if (words.type === "segment.failed") {
@@ -42,15 +64,56 @@ function take(words) {
   } else if (words.type === "interrupted") {
     connection?.interrupted();
     state.interrupted = words;
-    notice(words.played_ms ? `Stopped after ${(words.played_ms / 1000).toFixed(1)} s.` : "Nothing was being said.");
+    if (words.played_ms) notice(`Stopped after ${(words.played_ms / 1000).toFixed(1)} s.`);
+    else if (use !== "talk") notice("Nothing was being said.");
   } else if (words.type === "segment.queued") {
     notice("Preparing to speak …");
-  } else if (words.type === "segment.started") {
-    notice("Speaking …");
-  } else if (words.type === "segment.done") {
-    notice("Done.");
+  } else if (words.type === "segment.started" && get("notices").textContent === "Preparing to speak …") {
+    get("notices").replaceChildren(); // the state says the rest
   }
-  if (words.segment) state.segments.push(words);
+  if (words.segment && words.type !== "answer") state.segments.push(words);
+}
+
+/** Show what there is to do where an agent answers, and what it can. */
+function offerAgent(words) {
+  const asked = Boolean(words.agent);
+  get("ask").hidden = get("log").hidden = !asked;
+  get("talk").hidden = !words.hears;
+  get("speak").classList.toggle("main", !asked);
+  get("text_label").textContent = asked ? "Your question, or a text to say" : "Text to say";
+  get("text").placeholder = asked ? "Type something; Ctrl+Enter asks it" : get("text").placeholder;
+}
+
+function showState(name) {
+  get("state").hidden = false;
+  get("state").className = name;
+  get("state").textContent = STATES[name];
+  state.states.push(name);
+  if (state.states.length > 1000) state.states.shift();
+}
+
+/** Note that an answer was not said to its end. */
+function mark(segment) {
+  const entry = [...get("log").children].find((one) => one.dataset.id === `Avatar ${segment}`);
+  if (entry) entry.firstElementChild.textContent = "Avatar, interrupted";
+}
+
+/** Add to the conversation; further pieces of one answer go to its entry. */
+function write(who, text, segment) {
+  const log = get("log"), id = `${who} ${segment}`;
+  let entry = [...log.children].find((one) => one.dataset.id === id && who !== "You");
+  if (!entry) {
+    entry = document.createElement("li");
+    entry.dataset.id = id;
+    entry.className = who === "You" ? "you" : "";
+    const name = document.createElement("b");
+    name.textContent = who;
+    entry.append(name, document.createElement("span"));
+    log.append(entry);
+    while (log.children.length > MOST_LOG) log.firstElementChild.remove();
+  }
+  entry.lastElementChild.textContent += text;
+  log.scrollTop = log.scrollHeight;
 }
 
 function fill(id, names) {
@@ -96,8 +159,8 @@ function lost(sentence) {
   connection?.close();
   connection = null;
   state.door = "";
-  setEcho(false);
-  for (const id of ["video", "canvas", "listen", "dial"]) get(id).setAttribute("hidden", "");
+  setMicrophone("");
+  for (const id of ["video", "canvas", "listen", "dial", "state"]) get(id).setAttribute("hidden", "");
   get("waiting").hidden = false;
   get("waiting").firstElementChild.textContent = "Not connected";
   get("door").textContent = "not connected";
@@ -121,7 +184,10 @@ async function say(event) {
   const text = get("text").value.trim();
   if (!text) return notice("Type a text first.", true);
   if (!connection) return notice("Not connected.", true);
-  connection.send({ type: "say", text, segment: crypto.randomUUID?.() || `${Math.random()}` });
+  const asked = !get("ask").hidden && event?.submitter !== get("speak");
+  connection.send({ type: asked ? "ask" : "say", text, segment: crypto.randomUUID?.() || `${Math.random()}` });
+  if (asked) get("text").value = "";
+  get("notices").replaceChildren();
 }
 
 async function sendFile(file) {
@@ -136,29 +202,38 @@ async function sendFile(file) {
   }
 }
 
-async function setEcho(on) {
-  if (on === Boolean(microphone)) return;
-  if (!on) {
-    connection?.send({ type: "echo", on: false });
+/** Open the microphone for one of `USES`, or close it. */
+async function setMicrophone(wanted) {
+  if (wanted === use) return;
+  if (use) connection?.send({ type: USES[use].type, on: false });
+  use = wanted;
+  if (!wanted) {
     await connection?.microphone(null);
     stopLevel();
-    microphone.getTracks().forEach((track) => track.stop());
+    microphone?.getTracks().forEach((track) => track.stop());
     microphone = null;
+  } else if (!connection) {
+    use = "";
+    notice("Not connected.", true);
   } else {
-    if (!connection) return notice("Not connected.", true);
     try {
-      microphone = await openMicrophone();
+      if (!microphone) await startMicrophone();
+      connection.send({ type: USES[wanted].type, on: true });
+      notice(USES[wanted].notice);
     } catch (error) {
-      return notice(error.message, true);
+      use = "";
+      notice(error.message, true);
     }
-    microphone.getTracks()[0].onended = () => { notice("The microphone is gone.", true); setEcho(false); };
-    stopLevel = watchLevel(microphone, (level) => { get("level").value = level; });
-    await connection.microphone(microphone);
-    connection.send({ type: "echo", on: true });
-    notice("The avatar repeats what the microphone hears. Headphones keep it from hearing itself.");
   }
-  get("echo").setAttribute("aria-pressed", String(on));
-  get("level").hidden = !on;
+  for (const id of Object.keys(USES)) get(id).setAttribute("aria-pressed", String(use === id));
+  get("level").hidden = !use;
+}
+
+async function startMicrophone() {
+  microphone = await openMicrophone();
+  microphone.getTracks()[0].onended = () => { notice("The microphone is gone.", true); setMicrophone(""); };
+  stopLevel = watchLevel(microphone, (level) => { get("level").value = level; });
+  await connection.microphone(microphone);
 }
 
 function sendControls() {
@@ -185,7 +260,7 @@ async function showStats() {
 get("say").addEventListener("submit", say);
 get("text").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) say(event); });
 get("stop").addEventListener("click", () => connection?.send({ type: "interrupt" }));
-get("echo").addEventListener("click", () => setEcho(!microphone));
+for (const id of Object.keys(USES)) get(id).addEventListener("click", () => setMicrophone(use === id ? "" : id));
 get("listen").addEventListener("click", listen);
 get("again").addEventListener("click", connect);
 get("file").addEventListener("change", (event) => { sendFile(event.target.files[0]); event.target.value = ""; });

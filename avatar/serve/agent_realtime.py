@@ -1,0 +1,260 @@
+"""An agent behind a realtime endpoint: the listener's audio is piped in, and the audio that comes back is spoken.
+
+It speaks OpenAI Realtime events, under their present names and the older ones. Turns are detected here, so the other
+side is told not to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import numpy as np
+import soxr
+
+from avatar.io.audio import SAMPLE_RATE
+from avatar.serve.agent import (
+    KEY_VARIABLE,
+    AgentError,
+    AgentSettings,
+    AudioPiece,
+    Piece,
+    Transcript,
+    Turn,
+    Words,
+    reason_of,
+)
+
+if TYPE_CHECKING:
+    Socket = aiohttp.ClientWebSocketResponse[bool]
+
+RATE = 24000  # of PCM16 in realtime events
+CHUNK = RATE  # samples of an event that appends audio
+MOST_MESSAGE_BYTES = 8 << 20
+MOST_WAITING = 1000  # messages; then the other side has to wait
+MOST_ANSWER_SECONDS = 300.0  # of an answer; the rest is not said
+NONSENSE = "The agent answered something that is no realtime event."
+_AUDIO = ("response.output_audio.delta", "response.audio.delta")
+_TEXT = ("response.output_audio_transcript.delta", "response.audio_transcript.delta")
+_ONLY_TEXT = ("response.output_text.delta", "response.text.delta")  # an answer without audio: said here
+_HEARD = "conversation.item.input_audio_transcription.completed"
+_HARMLESS = ("response_cancel_not_active", "invalid_value")  # after an interruption: nothing was left to stop
+
+
+class RealtimeAgent:
+    """Answers through one WebSocket, which is opened with the first turn and again where it was lost.
+
+    Args:
+        settings: Where it is.
+    """
+
+    hears = True
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: Socket | None = None
+        self._item = ""  # of the last answer
+        self._open = False  # whether an answer is under way at the other side
+        self._past: set[str] = set()  # answers that are over or were stopped
+        self._unseen = 0  # answers that were stopped before their name was known
+        self._messages: asyncio.Queue[Any] = asyncio.Queue(MOST_WAITING)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def reply(self, turns: Sequence[Turn], instructions: str = "") -> AsyncGenerator[Piece]:
+        """Answer; see `Agent.reply`. What is remembered is at the other side."""
+        socket = await self._connected()
+        options = {"instructions": instructions} if instructions else {}
+        events = [event for turn in turns for event in _turn_events(turn)]
+        self._open, self._item, current = True, "", ""
+        await self._send(socket, *events, {"type": "response.create", "response": options})
+        stream = soxr.ResampleStream(RATE, SAMPLE_RATE, 1, dtype="float32")
+        samples = 0
+        try:
+            while True:
+                event = await self._receive(socket)
+                kind, response = event["type"], _response_of(event)
+                if kind == "response.created" and self._unseen:
+                    self._unseen -= 1
+                    self._past.add(response)
+                if response in self._past:
+                    continue
+                current = response or current
+                if event.get("item_id") and kind.startswith("response."):
+                    self._item = str(event["item_id"])
+                if kind in _AUDIO:
+                    piece = stream.resample_chunk(_decoded(event.get("delta")))
+                    samples += len(piece)
+                    yield AudioPiece(piece)
+                    if samples > MOST_ANSWER_SECONDS * SAMPLE_RATE:
+                        return
+                elif kind in _TEXT or kind in _ONLY_TEXT:
+                    yield Words(_string(event.get("delta")), aloud=kind in _ONLY_TEXT)
+                elif kind == _HEARD:
+                    yield Transcript(_string(event.get("transcript")).strip())
+                elif kind == "error" and _code(event) not in _HARMLESS:
+                    message = reason_of((event.get("error") or {}).get("message"), self._settings.key)
+                    raise AgentError("The agent refuses:", why=message or "it does not say why.")
+                elif kind == "response.done":
+                    self._open = False
+                    _check_done(event)
+                    break
+            yield AudioPiece(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        finally:
+            self._past |= {current} - {""}
+            if self._open:
+                self._open = False
+                self._unseen += not current
+                await self._cancel(socket)
+
+    async def played(self, text: str, milliseconds: int) -> None:
+        """Tell the other side how much of its answer was heard."""
+        if self._item and self._socket is not None and not self._socket.closed:
+            await self._send(self._socket, {
+                "type": "conversation.item.truncate", "item_id": self._item, "content_index": 0,
+                "audio_end_ms": milliseconds,
+            })  # fmt: skip
+            self._item = ""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._socket is not None:
+            await self._socket.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _connected(self) -> Socket:
+        if self._socket is not None and not self._socket.closed:
+            return self._socket
+        settings = self._settings
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        try:
+            socket = await asyncio.wait_for(
+                self._session.ws_connect(
+                    settings.url, params={"model": settings.model} if settings.model else None,
+                    headers=settings.headers, max_msg_size=MOST_MESSAGE_BYTES, heartbeat=20.0,
+                ),
+                settings.seconds,
+            )  # fmt: skip
+        except aiohttp.WSServerHandshakeError as error:
+            fix = f"Set the API key in {KEY_VARIABLE} and start anew." if error.status in (401, 403) else ""
+            raise AgentError(f"The agent refuses with the status {error.status}.", fix=fix) from None
+        except asyncio.TimeoutError:
+            raise AgentError(f"The agent did not answer within {settings.seconds:g} seconds.") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise AgentError(
+                "The agent cannot be reached:", why=f"{type(error).__name__}.",
+                fix="Check that its server runs, and that --agent is its address.",
+            ) from None  # fmt: skip
+        self._socket = socket
+        self._past, self._unseen = set(), 0
+        self._messages = asyncio.Queue(MOST_WAITING)
+        self._reader = asyncio.create_task(self._read(socket, self._messages))
+        form = {"type": "audio/pcm", "rate": RATE}
+        heard: dict[str, Any] = {"format": form, "turn_detection": None}
+        if settings.transcriber:
+            heard["transcription"] = {"model": settings.transcriber}
+        await self._send(socket, {
+            "type": "session.update",
+            "session": {
+                "type": "realtime", "instructions": settings.instructions, "output_modalities": ["audio"],
+                "audio": {"input": heard, "output": {"format": form}},
+            },
+        })  # fmt: skip
+        return socket
+
+    async def _send(self, socket: Socket, *events: dict[str, Any]) -> None:
+        try:
+            for event in events:
+                await asyncio.wait_for(socket.send_json(event), self._settings.seconds)
+        except (aiohttp.ClientError, OSError, RuntimeError, asyncio.TimeoutError):
+            await socket.close()
+            raise AgentError("The agent's connection was lost.", fix="Say it again.") from None
+
+    async def _receive(self, socket: Socket) -> dict[str, Any]:
+        seconds = self._settings.seconds
+        try:
+            message = await asyncio.wait_for(self._messages.get(), seconds)
+        except asyncio.TimeoutError:
+            await socket.close()
+            raise AgentError(f"The agent did not answer within {seconds:g} seconds.") from None
+        if message is None:
+            await socket.close()
+            raise AgentError("The agent broke off in the middle of its answer.")
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            await socket.close()
+            raise AgentError(NONSENSE)
+        try:
+            event = json.loads(message.data)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            await socket.close()
+            raise AgentError(NONSENSE)
+        return event
+
+    async def _read(self, socket: Socket, messages: asyncio.Queue[Any]) -> None:
+        """Read on while nothing is asked, too: else pings stay unanswered. What comes then is dropped."""
+        async for message in socket:
+            if self._open or self._unseen:
+                await messages.put(message)
+        with suppress(asyncio.QueueFull):
+            messages.put_nowait(None)
+
+    async def _cancel(self, socket: Socket) -> None:
+        if not socket.closed:
+            await self._send(socket, {"type": "response.cancel"})
+
+
+def _turn_events(turn: Turn) -> list[dict[str, Any]]:
+    if turn.audio is None:
+        kind = "input_text" if turn.role != "assistant" else "output_text"
+        content = [{"type": kind, "text": turn.text}]
+        return [
+            {"type": "conversation.item.create", "item": {"type": "message", "role": turn.role, "content": content}}
+        ]
+    samples = soxr.resample(turn.audio, SAMPLE_RATE, RATE)
+    data = np.rint(samples.clip(-1, 1) * 32767).astype("<i2")
+    chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
+    appended = [{"type": "input_audio_buffer.append", "audio": base64.b64encode(c.tobytes()).decode()} for c in chunks]
+    return [{"type": "input_audio_buffer.clear"}, *appended, {"type": "input_audio_buffer.commit"}]
+
+
+def _response_of(event: dict[str, Any]) -> str:
+    response = event.get("response")
+    found = response.get("id") if isinstance(response, dict) else event.get("response_id")
+    return found if isinstance(found, str) else ""
+
+
+def _check_done(event: dict[str, Any]) -> None:
+    response = event.get("response")
+    if isinstance(response, dict) and response.get("status") in ("failed", "incomplete"):
+        raise AgentError(f"The agent's answer is {response['status']}.")
+
+
+def _decoded(delta: Any) -> np.ndarray:
+    try:
+        data = base64.b64decode(_string(delta), validate=True)
+    except (binascii.Error, ValueError):
+        raise AgentError(NONSENSE) from None
+    return np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 32768
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise AgentError(NONSENSE)
+    return value
+
+
+def _code(event: dict[str, Any]) -> str:
+    error = event.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else ""
