@@ -11,12 +11,12 @@ from typing import Any
 from avatar.errors import AvatarError
 
 LOCAL = "local"  # address of a cluster that is started here, and ends with the command
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS: tuple[str, ...] = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @contextmanager
 def connected(
-    address: str, processors: int | None = None, variables: Mapping[str, str] | None = None
+    address: str, processors: int | None = None, variables: Mapping[str, str] | None = None, *, logs: bool = False
 ) -> Generator[Any]:
     """Give the module ``ray``, connected to a cluster while the block runs.
 
@@ -24,6 +24,7 @@ def connected(
         address: Of the cluster; ``auto``: the one that runs on this machine; ``local``: a new one here.
         processors: Of a new one; None: those of this machine.
         variables: Of the environment of its processes.
+        logs: Show what they print.
 
     Raises:
         AvatarError: Ray is not installed, or there is no such cluster.
@@ -37,10 +38,12 @@ def connected(
     try:
         ray.init(
             LOCAL if address == LOCAL else address, runtime_env={"env_vars": dict(variables or {})},
-            log_to_driver=False, logging_level=logging.WARNING, **where,
+            log_to_driver=logs, logging_level=logging.WARNING, **where,
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise AvatarError(f"There is no Ray cluster at {address}:", why=f"{error}.", fix="Check --ray.") from None
+    except Exception as error:  # Ray raises plain ones as well
+        what = "Ray cannot be started here:" if address == LOCAL else f"There is no Ray cluster at {address}:"
+        ray.shutdown()
+        raise AvatarError(what, why=f"{str(error).rstrip('.')}.", fix="Check --ray.") from None
     try:
         yield ray
     finally:

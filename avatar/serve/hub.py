@@ -34,6 +34,7 @@ class Settings:
         host: Address that is listened on.
         ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
         origins: Other origins whose pages may connect.
+        prefix: What the names of sessions begin with; it tells a front where a session is.
     """
 
     sessions: int = 4
@@ -45,6 +46,7 @@ class Settings:
     host: str = "127.0.0.1"
     ice_servers: tuple[dict[str, str], ...] = ()
     origins: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 class Full(AvatarError):
@@ -113,7 +115,8 @@ class Hub:
             async with self._making:
                 session = await asyncio.to_thread(character.open)
             listener = Listener(session, self.metrics)
-            guest = Guest(secrets.token_urlsafe(18), listener, character, self.voice, self.metrics)
+            name_of_session = self.settings.prefix + secrets.token_urlsafe(18)
+            guest = Guest(name_of_session, listener, character, self.voice, self.metrics)
             self.guests[guest.name] = guest
             self.metrics.count("sessions_total")
             listener.start()
