@@ -34,7 +34,9 @@ class Waiting:
         return sum(map(len, self._left.values()))
 
     def take(self, loaded: Path | None, busy: set[Path]) -> Task | None:
-        """Take a job: of the avatar that is loaded, else of one that nobody works at, else of that with the most.
+        """Take a job, of the avatar that is loaded where there is one.
+
+        Else it is one of an avatar that nobody works at, or of that with the most jobs.
 
         Args:
             loaded: RUN of the avatar that the worker has.

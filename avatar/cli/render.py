@@ -59,11 +59,11 @@ class Config:
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
     batch: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
-    """Render many: a CSV with the columns out, run, and audio or text; camera, size, emotion, pose, gaze, seed and
-    others are optional. Other options are the defaults of its lines. Run again to go on after an interruption."""
+    """Render the jobs of a CSV with the columns out, run, and audio or text. Columns such as camera, size, emotion,
+    pose, gaze and seed are optional. Options are the defaults of its lines. After an interruption, run it again."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """With --batch: render on a Ray cluster: its address, auto for the one on this machine, or local for --workers
-    processes here. --device cuda gives each worker a GPU."""
+    """With --batch: address of a Ray cluster to render on. Give auto for the one on this machine, or local for
+    --workers processes here. --device cuda gives each worker a GPU."""
     workers: int | None = None
     """With --ray: how many jobs are rendered at once; default: one per processor."""
     json: Path | None = None

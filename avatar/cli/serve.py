@@ -66,8 +66,8 @@ class Config:
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """Serve from replicas on a Ray cluster: its address, auto for the one on this machine, or local for processes here.
-    --device cuda gives each replica a GPU."""
+    """Address of a Ray cluster whose processes serve. Give auto for the one on this machine, or local for processes
+    here. --device cuda gives each replica a GPU."""
     replicas: int = 2
     """With --ray: how many replicas there are at least."""
     max_replicas: int | None = None
