@@ -123,5 +123,6 @@ def serve_on_ray(cluster: Cluster, cast: Cast, settings: Settings, place: Place)
 
 
 def _why(error: Exception) -> str:
+    """The first sentence of the last line: Ray writes pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return f"{lines[-1].split('. ')[0].rstrip('.')}." if lines else f"{type(error).__name__}."
