@@ -1392,6 +1392,22 @@ SERVING = (
         ("tests/unit/test_serve_webrtc.py::test_the_codec_that_is_asked_for_is_negotiated",),
         "A phone that decodes H.264 in hardware gets VP8.",
     ),
+    Mutation(
+        "requests of a session go to any replica",
+        "avatar/serve/replicas.py",
+        'return self._running.get(session.partition(".")[0]) if "." in session else None',
+        "return next(iter(self._running.values()), None)",
+        ("tests/unit/test_serve_front.py::test_listeners_are_spread_and_each_stays_where_it_is",),
+        "A text is said to somebody else, or to nobody.",
+    ),
+    Mutation(
+        "a video has no mark of its job",
+        "avatar/io/video_writer.py",
+        '                output.metadata["comment"] = comment\n',
+        "                pass\n",
+        ("tests/unit/test_batch.py::test_killed_in_the_middle_it_does_the_rest_and_nothing_twice",),
+        "A batch that was killed renders everything again.",
+    ),
 )
 
 MUTATIONS: tuple[Mutation, ...] = (

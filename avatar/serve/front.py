@@ -102,6 +102,8 @@ class Front:
                 running.free = 0
                 continue
             if response.status != 503 or own is not None:
+                if own is None and response.status == 200:
+                    self.replicas.give(running)
                 return response
             running.free = 0
         raise self._full()
@@ -157,7 +159,7 @@ class Front:
             except (ClientError, ConnectionError, asyncio.TimeoutError):
                 running.free = 0
             else:
-                running.free -= 1
+                self.replicas.give(running)
                 async with inner:
                     return await _relay(request, inner)
         raise self._full()

@@ -66,6 +66,7 @@ class Running:
         avatars: Names of those it serves.
         answered: Second of the monotonic clock at which it last answered.
         used: The same, at which it last had a listener.
+        turn: Number of the listener that it was given last; of replicas with the same room, the lowest is next.
         stopping: Whether it was asked to end.
     """
 
@@ -77,6 +78,7 @@ class Running:
     answered: float
     used: float
     avatars: tuple[str, ...] = ()
+    turn: int = 0
     stopping: bool = False
 
 
@@ -98,6 +100,7 @@ class Replicas:
         self._backend, self._least, self._most, self._sessions = backend, least, most, sessions
         self._ask, self._clock = ask, clock
         self._names = map("r{}".format, itertools.count(1))
+        self._turns = itertools.count(1)
         self._running: dict[str, Running] = {}
         self._kept: dict[str, asyncio.Task[None]] = {}
         self._unborn = 0  # replicas that died before they listened
@@ -141,7 +144,12 @@ class Replicas:
 
     def by_room(self) -> list[Running]:
         """Those that take listeners, the one with most free places first."""
-        return sorted((one for one in self.running if not one.stopping), key=lambda one: -one.free)
+        return sorted((one for one in self.running if not one.stopping), key=lambda one: (-one.free, one.turn))
+
+    def give(self, running: Running) -> None:
+        """Note that a replica was given a listener; it says so itself only later."""
+        running.free -= 1
+        running.turn = next(self._turns)
 
     def _add(self) -> None:
         name = next(self._names)

@@ -32,12 +32,11 @@ from avatar.serve.front import make_front
 from avatar.serve.hub import Hub, Settings
 from avatar.serve.metrics import merged
 from avatar.serve.on_ray import Cluster, RayBackend
-from avatar.serve.replica import Cast
 from avatar.serve.replicas import ReplicaDied, Replicas, Running
 from avatar.serve.voice import Voice
 from tests.docs_text import ROOT
 from tests.fake_avatar import FakeAvatar, LoudnessSpeech
-from tests.serving import TOKEN, Beeps, fake_session, until
+from tests.serving import TOKEN, Beeps, FakeCast, fake_session, until
 
 INNER = "token-between-front-and-replicas"
 Test = Callable[[Any, Any], Coroutine[Any, Any, None]]
@@ -335,14 +334,6 @@ def test_metrics_of_several_are_one_text():
         '# HELP a_x About.\n# TYPE a_x gauge\na_x{replica="r1"} 1\na_x{replica="r2"} 5\n'
         '# HELP a_s S.\n# TYPE a_s gauge\n# take: T.\na_s{replica="r1",q="1"} 2\na_s{replica="r2",q="1"} 2\n'
     )
-
-
-class FakeCast(Cast):
-    """Serves an avatar that is drawn at once, and named after its process."""
-
-    def load(self) -> Any:
-        fake_session(self.folder)
-        return [Character(str(os.getpid()), FakeAvatar(self.folder), LoudnessSpeech(), Controls())], Voice(Beeps())  # type: ignore
 
 
 def test_on_ray_a_killed_replica_takes_only_its_own_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
