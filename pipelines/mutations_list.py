@@ -1438,6 +1438,20 @@ SERVING = (
         "        if False:\n",
         (f"{_REALTIME}::test_a_cancelled_response_is_silent_at_once_and_the_next_one_is_spoken",),
         "A client that asks too early loses the answer that it waits for.",
+        "requests of a session go to any replica",
+        "avatar/serve/replicas.py",
+        'return self._running.get(session.partition(".")[0]) if "." in session else None',
+        "return next(iter(self._running.values()), None)",
+        ("tests/unit/test_serve_front.py::test_listeners_are_spread_and_each_stays_where_it_is",),
+        "A text is said to somebody else, or to nobody.",
+    ),
+    Mutation(
+        "a video has no mark of its job",
+        "avatar/io/video_writer.py",
+        '                output.metadata["comment"] = comment\n',
+        "                pass\n",
+        ("tests/unit/test_batch.py::test_killed_in_the_middle_it_does_the_rest_and_nothing_twice",),
+        "A batch that was killed renders everything again.",
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from avatar.infer.controls import Controls
 from avatar.infer.session import Session
+from avatar.serve.replica import Cast
 from tests.fake_avatar import FakeAvatar, LoudnessSpeech
 from tests.talking import talking
 
@@ -57,6 +59,19 @@ class Beeps:
                 raise RuntimeError("the engine broke")
             count = 2400 * len(word)
             yield (0.3 * np.sin(np.arange(count) * 0.1)).astype(np.float32)
+
+
+class FakeCast(Cast):
+    """Serves an avatar that is drawn at once, and named after its process."""
+
+    def load(self) -> Any:
+        from avatar.serve.character import Character
+        from avatar.serve.voice import Voice
+
+        fake_session(self.folder)
+        avatar: Any = FakeAvatar(self.folder)
+        speech: Any = LoudnessSpeech()
+        return [Character(str(os.getpid()), avatar, speech, Controls())], Voice(Beeps())
 
 
 @contextlib.asynccontextmanager

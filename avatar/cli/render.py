@@ -12,11 +12,13 @@ from avatar import log
 from avatar.backends import RendererName, require
 from avatar.data.run import require_run
 from avatar.device import DeviceName, Precision, choose_device
+from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
 
 GROUPS = {
+    "render many": ("batch", "ray", "workers"),
     "say it differently": ("audio_track", "tts", "voice", "language", "speech", "words"),
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
@@ -30,11 +32,11 @@ GROUPS = {
 class Config:
     """Render an avatar to a video."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """RUN folder of `avatar create` or `avatar train`."""
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """RUN folder of `avatar create` or `avatar train`. With --batch: of the jobs that name none."""
     speaking: tyro.conf.OmitArgPrefixes[Speaking] = field(default_factory=Speaking)
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The mp4 to write; default: named after the input, in the RUN folder."""
+    """The mp4 to write; default: named after the input, in the RUN folder. With --batch: the folder of all videos."""
     camera: str | None = None
     """orbit, "azimuth,elevation[,zoom]" in degrees around the head, or a .json of keyframes; default: as filmed. A view
     that this avatar is not good for stops at its limit, and a line says so; see --beyond."""
@@ -56,6 +58,14 @@ class Config:
     """Backend that draws: gsplat draws the same image, on a CUDA GPU."""
     device: DeviceName = "auto"
     """Where to render: auto takes a GPU where there is one and the CUDA library is built."""
+    batch: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
+    """Render the jobs of a CSV with the columns out, run, and audio or text. Columns such as camera, size, emotion,
+    pose, gaze and seed are optional. Options are the defaults of its lines. After an interruption, run it again."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """With --batch: address of a Ray cluster to render on. Give auto for the one on this machine, or local for
+    --workers processes here. --device cuda gives each worker a GPU."""
+    workers: int | None = None
+    """With --ray: how many jobs are rendered at once; default: one per processor."""
     json: Path | None = None
     """Write frames, seconds and speed, with the hardware and the commit, to this file."""
     controls: tyro.conf.OmitArgPrefixes[Controls] = field(default_factory=Controls)
@@ -70,7 +80,14 @@ def main(config: Config) -> None:
     from avatar.infer.replay import replay_job
     from avatar.infer.video import render_file, resize
 
-    run, speaking, controls = Path(config.run), config.speaking, config.controls
+    if config.batch is not None:
+        _batch(config, config.batch)
+        return
+    if config.run is None:
+        raise AvatarError("There is no RUN to render.", fix="Give one: avatar render runs/me --audio speech.wav")
+    if config.ray is not None or config.workers is not None:
+        raise AvatarError("--ray and --workers belong to --batch.")
+    run, speaking, controls = config.run, config.speaking, config.controls
     require_run(run)
     jobs.check_source(speaking, controls, config.split, config.drive)
     jobs.check_extent(config.size, config.frames)
@@ -93,3 +110,34 @@ def main(config: Config) -> None:
     if config.json is not None:
         write_json(config.json, jobs.record(avatar, camera, timing, config.baked))
     log.next_command(f"avatar view {log.word(run)}")
+
+
+def _batch(config: Config, table: Path) -> None:
+    """Render the jobs of a table."""
+    from avatar.batch.run import render_batch
+    from avatar.batch.table import Defaults
+    from avatar.batch.task import Loading
+
+    alone = {
+        "split": config.split, "person": config.person, "json": config.json,
+        "print-timeline": config.controls.print_timeline, "drive": config.drive if config.drive != "tracked" else None,
+    }  # fmt: skip
+    if named := [name for name, value in alone.items() if value is not None]:
+        raise AvatarError(f"--{named[0]} does not go with --batch.")
+    if config.out is None:
+        raise AvatarError("--batch needs a folder for the videos.", fix="Name it with --out.")
+    if config.workers is not None and config.ray is None:
+        raise AvatarError("--workers belongs to --ray.", fix="For processes of this machine, add --ray local.")
+    if config.workers is not None and config.workers < 1:
+        raise AvatarError(f"--workers {config.workers} is too few.", fix="Give 1 or more.")
+    if config.ray is None:  # else it is for the machines of the cluster to have
+        require(config.renderer)
+        choose_device(config.device)
+    defaults = Defaults(
+        run=config.run, speaking=config.speaking, controls=config.controls, camera=config.camera, size=config.size,
+        frames=config.frames,
+    )  # fmt: skip
+    loading = Loading(
+        baked=config.baked, renderer=config.renderer, device=config.device, precision=config.precision
+    )  # fmt: skip
+    render_batch(table, config.out, defaults, loading, ray=config.ray, workers=config.workers)

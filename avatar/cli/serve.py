@@ -19,6 +19,8 @@ from avatar.infer.controls import Controls
 
 if TYPE_CHECKING:
     from avatar.serve.agent import AgentSettings
+    from avatar.serve.hub import Settings
+    from avatar.serve.start import Place
 
 GROUPS = {
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
@@ -27,6 +29,7 @@ GROUPS = {
     "who may connect": ("host", "port", "token", "origin", "tls_certificate", "tls_key", "sessions", "session_minutes"),
     "video and network": ("size", "codec", "bitrate", "ice_server", "device"),
     "conversation": ("agent", "agent_model", "agent_transcriber", "agent_instructions"),
+    "several processes or machines": ("ray", "replicas", "max_replicas", "replica_cpus"),
     "text to speech": ("tts", "voice", "language"),
 }
 
@@ -50,7 +53,7 @@ class Config:
     tls_key: Path | None = None
     """Key of --tls-certificate in PEM."""
     sessions: int = 4
-    """Listeners at once; more are answered 503."""
+    """Listeners at once, of each replica with --ray; more are answered 503."""
     session_minutes: float = 60.0
     """A session ends after that."""
     size: int | None = None
@@ -73,6 +76,15 @@ class Config:
     """Model of --agent that transcribes the microphone, such as whisper-1. Without it the agent is asked in writing."""
     agent_instructions: str = ""
     """System prompt of --agent. Default: to answer in short spoken sentences."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Address of a Ray cluster whose processes serve. Give auto for the one on this machine, or local for processes
+    here. --device cuda gives each replica a GPU."""
+    replicas: int = 2
+    """With --ray: how many replicas there are at least."""
+    max_replicas: int | None = None
+    """With --ray: how many there are at most; one more starts before all places are taken. Default: --replicas."""
+    replica_cpus: int = 1
+    """With --ray: processors of each replica."""
     tts: str = "hibari"
     """Text-to-speech engine: hibari, or that of an installed package."""
     voice: str | None = None
@@ -108,6 +120,9 @@ def main(config: Config) -> None:
     check_settings(settings)
     place = Place(host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key)
     place.tls()
+    if config.ray is not None:
+        _serve_on_ray(config, config.ray, settings, place)
+        return
     characters = load_characters(config.runs, config.controls, size=config.size, device=config.device)
     serve(characters, load_voice(config.tts, config.voice, config.language), settings, place)
     log.info("Stopped.")
@@ -128,6 +143,21 @@ def agent_settings(config: Config) -> AgentSettings | None:
     )  # fmt: skip
     agent.check()
     return agent
+
+
+def _serve_on_ray(config: Config, address: str, settings: Settings, place: Place) -> None:
+    """Serve from replicas until Ctrl-C."""
+    from avatar.serve.on_ray import Cluster, serve_on_ray
+    from avatar.serve.replica import Cast
+
+    most = config.replicas if config.max_replicas is None else config.max_replicas
+    cluster = Cluster(address=address, least=config.replicas, most=most, processors=config.replica_cpus)
+    cast = Cast(
+        folder=Path.cwd(), runs=config.runs, controls=config.controls, size=config.size, device=config.device,
+        tts=config.tts, voice=config.voice, language=config.language,
+    )  # fmt: skip
+    serve_on_ray(cluster, cast, settings, place)
+    log.info("Stopped.")
 
 
 def ice_server(text: str) -> dict[str, str]:

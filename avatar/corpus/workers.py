@@ -3,7 +3,6 @@ been told to keep to one thread."""
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -11,14 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from avatar.cluster import THREADS, connected, processors_of
 from avatar.errors import AvatarError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _AHEAD = 4  # tasks per processor that Ray is given before results are waited for
 
 
@@ -79,7 +78,7 @@ def _in_processes(task: Callable[[T], R], items: Sequence[T], workers: int) -> I
 
 def _begin() -> None:
     """In a new process: one thread each, leave interruption to the parent, and do not outlive it."""
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -92,30 +91,15 @@ def _begin() -> None:
 
 
 def _on_ray(task: Callable[[T], R], items: Sequence[T], workers: int, address: str) -> Iterator[R]:
-    try:
-        importlib.import_module("ray.exceptions")  # a mere folder of the name would be imported as well
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise AvatarError("--ray needs Ray, which is not installed.", fix="pip install 'avatar-toolkit[ray]'") from None
-    variables = {"env_vars": dict.fromkeys(_THREADS, "1")}
-    where: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(None if address == "local" else address, runtime_env=variables, log_to_driver=False, **where)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise AvatarError(f"There is no Ray cluster at {address}:", why=f"{error}.", fix="Check --ray.") from None
-    try:
-        remote = ray.remote(num_cpus=1)(lambda item: task(item))
-        left = iter(items)
-        running = [remote.remote(item) for _, item in zip(range(_AHEAD * _processors(ray)), left, strict=False)]
-        while running:
-            ready, running = ray.wait(running)
-            running += [remote.remote(item) for _, item in zip(ready, left, strict=False)]
-            yield from ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    finally:
-        ray.shutdown()
-
-
-def _processors(ray: Any) -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    with connected(address, workers, dict.fromkeys(THREADS, "1")) as ray:
+        try:
+            remote = ray.remote(num_cpus=1)(lambda item: task(item))
+            left = iter(items)
+            ahead = _AHEAD * processors_of(ray)
+            running = [remote.remote(item) for _, item in zip(range(ahead), left, strict=False)]
+            while running:
+                ready, running = ray.wait(running)
+                running += [remote.remote(item) for _, item in zip(ready, left, strict=False)]
+                yield from ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None

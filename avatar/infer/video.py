@@ -103,7 +103,9 @@ def render_video(
     return Timing(count, rendering / at_once, time.perf_counter() - began)
 
 
-def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path) -> Timing:
+def render_file(
+    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path, comment: str = ""
+) -> Timing:  # fmt: skip
     """Render a job into an mp4, with progress, and say how fast it was.
 
     Args:
@@ -112,6 +114,7 @@ def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out:
         camera: ``avatar.view_camera``, or that at another size: what is around the trained part is shown as well.
         path: Camera path over time.
         out: The file.
+        comment: Metadata of the file.
 
     Raises:
         AvatarError: There is no frame, or the file cannot be written.
@@ -123,7 +126,9 @@ def render_file(avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out:
         job = replace(job, background=lambda _: behind)
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.frames, info="")
-        with VideoWriter(out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track) as writer:
+        with VideoWriter(
+            out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track, comment=comment
+        ) as writer:
             timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
     if timing.frames == 0:
         raise AvatarError("There is nothing to render:", why="the input has no frames.")

@@ -45,6 +45,7 @@ class VideoWriter:
         preset: x264's speed preset.
         threads: Encoder threads; 0 lets x264 choose.
         audio_track: Number of the audio track of ``audio``, from 1; None: the one that all readers choose.
+        comment: Metadata of the file; empty: none.
 
     Raises:
         AvatarError: The audio cannot be read, or the output cannot be written.
@@ -62,6 +63,7 @@ class VideoWriter:
         preset: str = "veryfast",
         threads: int = 1,
         audio_track: int | None = None,
+        comment: str = "",
     ) -> None:
         self.path = Path(path)
         self.width, self.height = width, height
@@ -74,6 +76,8 @@ class VideoWriter:
             self._new = NewFile(self.path)
             output = av.open(f"file:{self._new.path}", "w", format="mp4", options={"movflags": "+faststart"})
             self._output = output
+            if comment:
+                output.metadata["comment"] = comment
             self._video = output.add_stream("libx264", rate=self._rate)
             self._video.width, self._video.height = width + width % 2, height + height % 2
             self._video.pix_fmt = "yuv420p"

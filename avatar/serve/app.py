@@ -15,8 +15,9 @@ from avatar import log
 from avatar.errors import AvatarError
 from avatar.serve.access import cross_origin, refusal
 from avatar.serve.guest import Guest
-from avatar.serve.hub import RETRY_SECONDS, Full, Hub
+from avatar.serve.hub import RETRY_SECONDS, Full, Hub, Settings
 from avatar.serve.messages import MOST_MESSAGE_BYTES, Message
+from avatar.serve.metrics import Metrics
 from avatar.serve.openapi import description
 from avatar.serve.realtime import PATHS as REALTIME_PATHS
 from avatar.serve.realtime import serve_realtime
@@ -40,21 +41,9 @@ SECURITY = {
 
 def make_app(hub: Hub) -> web.Application:
     """Make the application; aiohttp runs it."""
-    app = web.Application(middlewares=[_guard], client_max_size=MOST_FILE_BYTES)
+    app = web.Application(middlewares=[guard(hub.settings, hub.metrics)], client_max_size=MOST_FILE_BYTES)
     app[HUB], app[PEERS] = hub, Peers(hub)
-    pages = {
-        name.name: name.read_bytes() for name in files("avatar.serve").joinpath("page").iterdir() if name.is_file()
-    }
-
-    async def page(request: web.Request) -> web.Response:
-        name = request.match_info.get("name", "index.html")
-        if name not in pages:  # a name from a request never becomes a path
-            raise web.HTTPNotFound(text="There is no such page.")
-        kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
-        return web.Response(body=pages[name], content_type=kind, charset="utf-8" if "/" in kind else None)
-
-    app.router.add_get("/", page)
-    app.router.add_get("/page/{name}", page)
+    add_pages(app)
     app.router.add_get("/healthz", _health)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/openapi.json", _openapi)
@@ -72,37 +61,58 @@ def make_app(hub: Hub) -> web.Application:
     return app
 
 
-@web.middleware
-async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Check a request before anything is done for it, and answer mistakes in one sentence."""
-    hub = request.app[HUB]
-    allowed = cross_origin(request, hub.settings)
-    if request.method == "OPTIONS" and allowed:
-        return web.Response(status=204, headers=SECURITY | allowed)  # a browser asks before it sends the token
-    if (refused := refusal(request, hub.settings)) is not None:
-        hub.metrics.count("refused_total")
-        return _error(refused[1], refused[0], allowed)
-    try:
-        response = await handler(request)
-    except Full as error:
-        hub.metrics.count("refused_total")
-        response = _error(str(error), 503)
-        response.headers["Retry-After"] = str(RETRY_SECONDS)
-    except AvatarError as error:
-        response = _error(str(error), 422)
-    except web.HTTPException as error:
-        response = _error(error.text or error.reason, error.status)
-    except (asyncio.TimeoutError, ConnectionError):
-        response = _error("The request did not arrive in time.", 408)
-    except Exception as error:
-        log.warn(f"A request failed: {type(error).__name__}: {error}")
-        response = _error("The server failed at this request; its log says why.", 500)
-    if not response.prepared:
-        response.headers.update(SECURITY | allowed)
-    return response
+def add_pages(app: web.Application) -> None:
+    """Serve the page and its modules."""
+    pages = {
+        name.name: name.read_bytes() for name in files("avatar.serve").joinpath("page").iterdir() if name.is_file()
+    }
+
+    async def page(request: web.Request) -> web.Response:
+        name = request.match_info.get("name", "index.html")
+        if name not in pages:  # a name from a request never becomes a path
+            raise web.HTTPNotFound(text="There is no such page.")
+        kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+        return web.Response(body=pages[name], content_type=kind, charset="utf-8" if "/" in kind else None)
+
+    app.router.add_get("/", page)
+    app.router.add_get("/page/{name}", page)
 
 
-def _error(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+def guard(settings: Settings, metrics: Metrics) -> Any:
+    """Make the middleware that checks each request before anything is done for it, and answers mistakes in words."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Any) -> web.StreamResponse:
+        allowed = cross_origin(request, settings)
+        if request.method == "OPTIONS" and allowed:
+            return web.Response(status=204, headers=SECURITY | allowed)  # a browser asks before it sends the token
+        if (refused := refusal(request, settings)) is not None:
+            metrics.count("refused_total")
+            return error_response(refused[1], refused[0], allowed)
+        try:
+            response = await handler(request)
+        except Full as error:
+            metrics.count("refused_total")
+            response = error_response(str(error), 503)
+            response.headers["Retry-After"] = str(RETRY_SECONDS)
+        except AvatarError as error:
+            response = error_response(str(error), 422)
+        except web.HTTPException as error:
+            response = error_response(error.text or error.reason, error.status)
+        except (asyncio.TimeoutError, ConnectionError):
+            response = error_response("The request did not arrive in time.", 408)
+        except Exception as error:
+            log.warn(f"A request failed: {type(error).__name__}: {error}")
+            response = error_response("The server failed at this request; its log says why.", 500)
+        if not response.prepared:
+            response.headers.update(SECURITY | allowed)
+        return response
+
+    return check
+
+
+def error_response(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with a sentence in JSON."""
     return web.json_response({"error": sentence}, status=status, headers={**SECURITY, **(headers or {})})
 
 
@@ -147,7 +157,7 @@ async def _candidates(request: web.Request) -> web.Response:
 async def _audio(request: web.Request) -> web.Response:
     guest = _guest(request)
     segment = Message.of({"type": "interrupt", "segment": request.query.get("segment", "")}).fields["segment"]
-    return web.json_response(await guest.play(await _body(request, MOST_FILE_BYTES), segment))
+    return web.json_response(await guest.play(await read_body(request, MOST_FILE_BYTES), segment))
 
 
 async def _message(request: web.Request) -> web.Response:
@@ -169,13 +179,17 @@ def _guest(request: web.Request) -> Guest:
 
 async def _json(request: web.Request, most: int) -> Any:
     try:
-        return json.loads(await _body(request, most))
+        return json.loads(await read_body(request, most))
     except (ValueError, RecursionError):
         raise AvatarError("The body is no JSON.") from None
 
 
-async def _body(request: web.Request, most: int) -> bytes:
-    """Read a body of at most ``most`` bytes."""
+async def read_body(request: web.Request, most: int) -> bytes:
+    """Read a body of at most ``most`` bytes.
+
+    Raises:
+        aiohttp.web.HTTPRequestEntityTooLarge: It has more.
+    """
     sentence = f"The body has more than {most >> 10} KiB."
     if (request.content_length or 0) > most:
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0, text=sentence)

@@ -37,6 +37,7 @@ class Settings:
         ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
         origins: Other origins whose pages may connect.
         agent: Who answers; None: nobody, and the avatar says what it is told.
+        prefix: What the names of sessions begin with; it tells a front where a session is.
     """
 
     sessions: int = 4
@@ -49,6 +50,7 @@ class Settings:
     ice_servers: tuple[dict[str, str], ...] = ()
     origins: tuple[str, ...] = ()
     agent: AgentSettings | None = None
+    prefix: str = ""
 
 
 class Full(AvatarError):
@@ -118,7 +120,7 @@ class Hub:
             async with self._making:
                 session = await asyncio.to_thread(character.open)
             listener = Listener(session, self.metrics)
-            name, answers = secrets.token_urlsafe(18), self.settings.agent is not None
+            name, answers = self.settings.prefix + secrets.token_urlsafe(18), self.settings.agent is not None
             guest = Guest(name, listener, character, self.voice, self.metrics, self._agent(), answers)
             self.guests[guest.name] = guest
             self.metrics.count("sessions_total")

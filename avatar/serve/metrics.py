@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -85,3 +86,27 @@ class Metrics:
                 if value == value:
                     lines.append(f'avatar_stage_seconds{{stage="{stage}",quantile="{share:g}"}} {value:.6f}')
         return "\n".join(lines) + "\n"
+
+
+def merged(texts: Mapping[str, str]) -> str:
+    """Join Prometheus texts into one, in which each value has the name of its text as the label ``replica``.
+
+    Args:
+        texts: What `Metrics.text` gives, by name.
+    """
+    heads: dict[str, list[str]] = {}  # by metric: what is said about it, and its values
+    values: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        metric = ""
+        for line in text.splitlines():
+            if line.startswith("#"):
+                if line.startswith("# HELP "):
+                    metric = line.split()[2]
+                said = heads.setdefault(metric, [])
+                said += [line] if line not in said else []
+            elif line:
+                label, value = line.rsplit(" ", 1)
+                plain, _, rest = label.partition("{")
+                label = f'{plain}{{replica="{name}"' + (f",{rest}" if rest else "}")
+                values.setdefault(plain, []).append(f"{label} {value}")
+    return "".join(f"{line}\n" for metric, said in heads.items() for line in [*said, *values.get(metric, ())])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import socket
 import ssl
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from avatar import log
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from avatar.device import DeviceName
     from avatar.infer.controls import Controls
     from avatar.serve.character import Character
@@ -133,21 +136,36 @@ def serve(characters: list[Character], voice: Voice, settings: Settings, place: 
     Raises:
         AvatarError: The settings are unsafe, or nothing can be listened on.
     """
+    from avatar.serve.app import make_app
+    from avatar.serve.hub import Hub
+
+    async def app() -> web.Application:
+        return make_app(Hub(characters, voice, settings))
+
+    run(app, settings, place)
+
+
+def run(app: Callable[[], Coroutine[Any, Any, web.Application]], settings: Settings, place: Place) -> None:
+    """Run an application until Ctrl-C or SIGTERM.
+
+    Args:
+        app: Makes it, in the event loop that it runs in.
+        settings: Its settings.
+        place: Where it listens.
+
+    Raises:
+        AvatarError: The settings are unsafe, or nothing can be listened on.
+    """
     from aiohttp import web
 
     from avatar.io.hosts import is_loopback
     from avatar.serve.access import check_settings
-    from avatar.serve.app import make_app
-    from avatar.serve.hub import Hub
 
     check_settings(settings)
     context = place.tls()
     listening = place.listen()
     port: int = listening.getsockname()[1]
     hub_url = place.url(port, settings.token)
-
-    async def app() -> web.Application:
-        return make_app(Hub(characters, voice, settings))
 
     def announce(*_: Any) -> None:
         log.info(f"Open {hub_url} in a browser. Ctrl-C stops.")

@@ -10,14 +10,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
 # A module may import only from its own layer and the layers before it (docs/architecture.md). Every part is in one.
 LAYERS = (
-    {"errors", "log", "paths", "environment", "checks", "writing", "registry"},
+    {"errors", "log", "paths", "environment", "checks", "writing", "registry", "cluster"},
     {"native", "geometry", "io", "assets", "device", "backends"},
     {"audio", "motion", "losses"},
     {"data"},
     {"audio2motion", "headmotion", "fields", "synth", "sync", "preprocess"},
     {"methods"},
     {"train", "infer"},
-    {"export", "viewer", "serve", "integrations", "eval", "bench", "corpus", "doctor"},
+    {"export", "viewer", "serve", "batch", "integrations", "eval", "bench", "corpus", "doctor"},
     {"create"},
     {"demo"},
     {"cli", "__main__"},
