@@ -1438,6 +1438,8 @@ SERVING = (
         "        if False:\n",
         (f"{_REALTIME}::test_a_cancelled_response_is_silent_at_once_and_the_next_one_is_spoken",),
         "A client that asks too early loses the answer that it waits for.",
+    ),
+    Mutation(
         "requests of a session go to any replica",
         "avatar/serve/replicas.py",
         'return self._running.get(session.partition(".")[0]) if "." in session else None',
