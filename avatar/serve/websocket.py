@@ -78,10 +78,10 @@ class _Connection:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             for result in results:
-                if isinstance(result, Exception) and not isinstance(result, ConnectionError | TimeoutError):
+                if isinstance(result, Exception) and not isinstance(result, (ConnectionError, asyncio.TimeoutError)):
                     raise result
             outbox = self._guest.listener.outbox
-            if outbox.overrun or any(isinstance(result, TimeoutError) for result in results):
+            if outbox.overrun or any(isinstance(result, asyncio.TimeoutError) for result in results):
                 self._hub.metrics.count("slow_listeners_total")
                 await _say_goodbye(self._socket, "The connection is too slow for audio and video.", TOO_SLOW)
             else:
@@ -134,7 +134,7 @@ def _epoch_ms(made: float) -> float:
 
 
 async def _say_goodbye(socket: web.WebSocketResponse, reason: str, code: int) -> None:
-    with suppress(ConnectionError, TimeoutError, RuntimeError):
+    with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
         if reason and not socket.closed:
             await asyncio.wait_for(socket.send_json({"type": "goodbye", "message": reason}), 2.0)
         await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
