@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Browser:
             self._waiting.pop(number, None)
 
     @asynccontextmanager
-    async def started(self, *flags: str) -> AsyncIterator[str]:
+    async def started(self, *flags: str) -> AsyncGenerator[str]:
         """A browser of its own, with more flags."""
         found = await self.ask("launch", args=[*FLAGS, *flags])
         self.version = found["version"]
@@ -119,7 +119,7 @@ class Browser:
                 await self.ask("quit", browser=found["id"])
 
     @asynccontextmanager
-    async def page(self, browser: str, url: str, **options: Any) -> AsyncIterator[Page]:
+    async def page(self, browser: str, url: str, **options: Any) -> AsyncGenerator[Page]:
         """A page that is loaded; it is closed at the end."""
         found = await self.ask("open", browser=browser, url=url, **options)
         try:
@@ -138,7 +138,7 @@ class Browser:
             if "error" in content:
                 future.set_exception(RuntimeError(content["error"]))
             else:
-                future.set_result(content["result"])
+                future.set_result(content.get("result"))  # nothing came back: it has none
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(RuntimeError("The driver of the browser ended."))
@@ -232,7 +232,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(run: Path, log: Path, *options: str, token: str = "") -> AsyncIterator[Server]:
+async def serving(run: Path, log: Path, *options: str, token: str = "") -> AsyncGenerator[Server]:
     """A server of marked images that answers.
 
     Raises:
@@ -296,7 +296,7 @@ class Feeder:
 
 
 @contextmanager
-def busy_cores() -> Iterator[None]:
+def busy_cores() -> Generator[None]:
     """Keep every core busy with a process of normal priority."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
@@ -305,8 +305,3 @@ def busy_cores() -> Iterator[None]:
         for other in others:
             other.kill()
             other.wait()
-
-
-def trace(record: Any, name: str) -> list[float]:
-    """A field of some records that have it."""
-    return [one[name] for one in record if one and one.get(name) is not None]

@@ -2,8 +2,8 @@
 
     python -m pipelines.live_check --run runs/me --playwright node_modules/playwright-core --json live.json
 
-Needs Node.js, playwright-core and Chromium. Each step has a server of its own, a process beside this one, and a time-out;
-what was measured stays in the record where a later step fails. Images carry the number of their frame in a corner
+Needs Node.js, playwright-core and Chromium. Each step has a time-out, and a server in a process of its own. What was
+measured stays in the record where a later step fails. Images carry the number of their frame in a corner
 (`pipelines.live_server`), so that the page can tell which one it shows. docs/notes/live.md says what each number is.
 Run it on a quiet machine; the load is kept with the numbers.
 """
@@ -29,7 +29,7 @@ from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.paths import write_json
-from pipelines import live_faults, live_steps
+from pipelines import live_faults, live_film, live_sessions, live_steps
 from pipelines.live_browser import Browser, Tools
 from pipelines.live_steps import Bench
 
@@ -45,8 +45,8 @@ STEPS: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
     "busy-cores": live_steps.busy,
     "no-udp": live_steps.no_udp,
     "faults": live_faults.faults,
-    "conversation": live_faults.conversation,
-    "sessions": live_faults.sessions,
+    "conversation": live_film.conversation,
+    "sessions": live_sessions.sessions,
     "hour": live_steps.hour,
 }
 TEXT = (

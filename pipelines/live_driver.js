@@ -15,14 +15,14 @@ const commands = {
     browsers.set(id, browser);
     return { id, version: browser.version() };
   },
-  async open({ browser, url, width = 1000, height = 900, keep = false, dark = false }) {
+  async open({ browser, url, width = 1000, height = 900, keep = false, noUdp = false, dark = false }) {
     const context = await browsers.get(browser).newContext({
       viewport: { width, height }, colorScheme: dark ? "dark" : "light", permissions: ["microphone"],
     });
     const page = await context.newPage(), words = [];
     page.on("console", (message) => { if (message.type() !== "log") words.push(`${message.type()}: ${message.text()}`); });
     page.on("pageerror", (error) => words.push(`error: ${error.message}`));
-    await page.addInitScript(`${probe}; window.liveProbe.keep = ${keep};`);
+    await page.addInitScript(`${probe}; Object.assign(window.liveProbe, { keep: ${keep}, noUdp: ${noUdp} });`);
     const id = `page${count += 1}`;
     pages.set(id, { page, context, words, frames: [] });
     await page.goto(url, { waitUntil: "commit" });

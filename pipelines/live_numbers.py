@@ -112,12 +112,9 @@ def stamp_offsets(
 
 
 def silence_after(levels: Sequence[Sequence[float]], at: float, until: float) -> float | None:
-    """Milliseconds from ``at`` to the last loud piece before ``until``; None where it was silent already at ``at``."""
-    loud = [when for when, db in levels if at <= when < until and db > LOUD_DB]
-    before = [db for when, db in levels if at - 60 <= when < at]
-    if not before or max(before) <= LOUD_DB:
-        return None
-    return round(max(loud) - at, 1) if loud else 0.0
+    """Milliseconds from ``at`` to the end of the last loud piece before ``until``; None where it was silent already."""
+    loud = [when for when, db in levels if at - 60 <= when < until and db > LOUD_DB]
+    return round(max(0.0, max(loud) - at), 1) if loud else None
 
 
 def closed_after(shown: Sequence[tuple[float, Sequence[Any]]], at: float, rest: float, until: float) -> float | None:

@@ -4,7 +4,8 @@
 (() => {
   const CELLS = 26, MOST = 20000;
   const probe = window.liveProbe = {
-    images: [], levels: [], sync: [], peers: [], contexts: [], samples: [], keep: false, unread: 0, tapped: false,
+    images: [], levels: [], sync: [], peers: [], contexts: [], samples: [], keep: false, noUdp: false, unread: 0,
+    tapped: false,
   };
   const limited = (list, one) => { list.push(one); if (list.length > MOST) list.splice(0, MOST / 4); };
   const epoch = (ms) => performance.timeOrigin + ms;
@@ -62,8 +63,8 @@
 
   const Peer = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends Peer {
-    constructor(...options) {
-      super(...options);
+    constructor(settings, ...rest) {
+      super(probe.noUdp ? { ...settings, iceTransportPolicy: "relay" } : settings, ...rest); // and there is no relay
       probe.peers.push(this);
       this.addEventListener("track", ({ track, receiver }) => { if (track.kind === "audio") probe.receiver = receiver; });
     }

@@ -1,9 +1,9 @@
 """Serve as `avatar serve` does, with a number drawn into every image and a record of what it shows.
 
-Only `python -m pipelines.live_check` starts this; the command line of users has no such thing. Sessions are those of the
-service, but for a row of black and white cells in the upper left corner of each image: the number of the frame in 16
-bits, and a check in 8. A page that reads it knows which frame it shows. Below ``/live-check/`` are the record of frames,
-a door for audio in pieces, and the audio worklet that measures loudness.
+Only `python -m pipelines.live_check` starts this; the command line of users has no such thing. Sessions are those of
+the service, but for a row of black and white cells in the upper left corner of each image. The cells are the number of
+the frame in 16 bits, and a check in 8. A page that reads it knows which frame it shows. Below ``/live-check/`` are the
+record of frames, a door for audio in pieces, and the audio worklet that measures loudness.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from avatar.infer.session import Session, Undrawn
 from avatar.infer.utterances import Played, Taken, Utterances
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.serve import app as service
-from avatar.serve import character, tracks
+from avatar.serve import character, tracks, webrtc
 
 CELLS, BITS, CHECK_BITS = 26, 16, 8  # white, black, number, check
 LEAST_CELL, CELLS_IN_WIDTH = 8, 32  # pixels; a cell is a 32nd of the width
@@ -152,6 +152,7 @@ class CountedTrack(tracks.SpeechTrack):
         frame = await super().recv()
         if not self._begun:
             self._begun = True
+            assert frame.pts is not None and frame.time_base is not None
             FIRST_AUDIO.append(float(frame.pts * frame.time_base))
         return frame
 
@@ -211,9 +212,7 @@ def install() -> None:
     service.make_app = with_probes
     sessions.Utterances = CountedUtterances
     character.Session = MarkedSession
-    # `avatar.serve.webrtc` takes its tracks by name from here, so this comes before it is imported anew.
-    for module in (tracks, sys.modules["avatar.serve.webrtc"]):
-        module.SpeechTrack = CountedTrack  # pyright: ignore[reportAttributeAccessIssue]
+    webrtc.SpeechTrack = CountedTrack
     rtcrtpsender.random32 = random32
 
 

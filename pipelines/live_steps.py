@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +69,7 @@ class Bench:
         return serving(self.run, self.folder / f"{name}.log", *self.options, *options, token=token)
 
     @asynccontextmanager
-    async def page(self, door: str, *flags: str, **options: Any) -> AsyncIterator[tuple[Server, Page]]:
+    async def page(self, door: str, *flags: str, **options: Any) -> AsyncGenerator[tuple[Server, Page]]:
         """A server, and a page that shows its avatar."""
         async with self.server() as server, self.browser.started(*flags) as browser:
             async with self.browser.page(browser, server.page(door), **options) as page:
@@ -124,7 +124,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(server: Server, page: Page) -> AsyncIterator[Watch]:
+async def watching(server: Server, page: Page) -> AsyncGenerator[Watch]:
     """Watch a page as long as the context lasts."""
     watch = Watch(server, page)
     async with aiohttp.ClientSession() as client:
@@ -148,7 +148,7 @@ async def watching(server: Server, page: Page) -> AsyncIterator[Watch]:
 
 
 @contextmanager
-def cores(server: Server, found: dict[str, Any], name: str) -> Iterator[None]:
+def cores(server: Server, found: dict[str, Any], name: str) -> Generator[None]:
     """Note how many cores the server uses meanwhile."""
     began, used = time.monotonic(), server.processor_seconds()
     yield
@@ -219,7 +219,7 @@ def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -
         worst = [1000 * one["worstDelay"] for one in pages if one.get("worstDelay") is not None]
         found["lips_ms"] = of_offsets(means) | ({"worst": round(max(worst), 1)} if worst else {})
         page = pages[-1] if pages else {}
-        early = (before.get("page") or {})
+        early = before.get("page") or {}
         found |= {name: page.get(name, 0) - early.get(name, 0) for name in ("freezes", "underruns", "skipped")}
         found["audio_buffer_ms"] = round(1000 * page.get("buffer", 0), 1)
     return found
@@ -345,10 +345,12 @@ async def hour(bench: Bench) -> dict[str, Any]:
 
 
 async def no_udp(bench: Bench) -> dict[str, Any]:
-    """A browser that may not use UDP: the page comes in by the WebSocket without being told."""
-    flag = "--force-webrtc-ip-handling-policy=disable_non_proxied_udp"
-    async with bench.server() as server, bench.browser.started(flag) as browser:
-        async with bench.browser.page(browser, server.page()) as page:
+    """A browser that may use relays only, where there is none: the page comes in by the WebSocket without being told.
+
+    Chromium's policy ``disable_non_proxied_udp`` does not do: between two programs of one machine it lets UDP through.
+    """
+    async with bench.server() as server, bench.browser.started() as browser:
+        async with bench.browser.page(browser, server.page(), noUdp=True) as page:
             await asyncio.sleep(2)
             await page.shot(bench.folder / "no-udp-waiting.png")
             door = await page.connected()
