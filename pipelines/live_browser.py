@@ -77,7 +77,7 @@ class Browser:
     async def __aenter__(self) -> Browser:
         self._process = await asyncio.create_subprocess_exec(
             self._tools.node, str(HERE / "live_driver.js"), self._tools.playwright, self._tools.chromium,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28, start_new_session=True,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
         return self
@@ -241,7 +241,10 @@ async def serving(run: Path, log: Path, *options: str, token: str = "") -> Async
     port = free_port()
     command = [sys.executable, "-m", "pipelines.live_server", str(run), "--port", str(port), *options]
     with log.open("wb") as file:
-        process = subprocess.Popen(command + (["--token", token] if token else []), stdout=file, stderr=file)
+        # Linux shares the cores between sessions first: server and browser are two, as where people start them.
+        process = subprocess.Popen(
+            command + (["--token", token] if token else []), stdout=file, stderr=file, start_new_session=True
+        )
     server = Server(process, port, log, token)
     try:
         await _answering(server)
@@ -298,7 +301,8 @@ class Feeder:
 @contextmanager
 def busy_cores() -> Generator[None]:
     """Keep every core busy with a process of normal priority."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command, start_new_session=True) for _ in range(os.cpu_count() or 1)]
     try:
         yield
     finally:

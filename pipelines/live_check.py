@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -106,6 +107,9 @@ def seconds_of(name: str, config: Config) -> float:
 
 async def measure(config: Config, folder: Path, record: dict[str, Any], keep: Callable[[], None]) -> None:
     """Make the steps one after the other, and keep the record after each."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # servers and browsers end with it
     tools = Tools(config.chromium, config.playwright)
     speech, wav = speech_of(config.audio, folder), folder / "speech.wav"
     write_wav(wav, np.tile(speech, 1 + round(60 * SAMPLE_RATE) // len(speech)))

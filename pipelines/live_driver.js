@@ -72,7 +72,9 @@ process.stdin.on("data", (data) => {
       .then((answer) => process.stdout.write(`${JSON.stringify(answer)}\n`));
   }
 });
-process.stdin.on("end", async () => {
+async function leave() {
   for (const browser of browsers.values()) await browser.close().catch(() => {});
   process.exit(0);
-});
+}
+process.stdin.on("end", leave);
+process.stdout.on("error", leave); // nobody listens any more

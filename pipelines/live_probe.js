@@ -70,13 +70,13 @@
     }
   };
 
-  async function tap(context, source) {
+  async function tap(context, source, heard = () => true) {
     await context.audioWorklet.addModule("live-check/live_tap.js");
     const node = new AudioWorkletNode(context, "live-tap", { numberOfOutputs: 0, processorOptions: { keep: probe.keep } });
     node.port.onmessage = ({ data }) => {
       const out = context.getOutputTimestamp();
       const at = epoch(out.performanceTime + 1000 * (data.at - out.contextTime));
-      limited(probe.levels, [at, 10 * Math.log10(data.power + 1e-12)]);
+      limited(probe.levels, [at, heard() ? 10 * Math.log10(data.power + 1e-12) : -120]);
       if (data.samples) probe.samples.push([at, context.sampleRate, data.samples]);
     };
     connect.call(source, node);
@@ -94,7 +94,7 @@
     const video = document.getElementById("video");
     if (window.avatarState?.door !== "WebRTC" || probe.tapped) return;
     const context = new AudioContext({ latencyHint: "interactive" });
-    await tap(context, context.createMediaStreamSource(video.srcObject));
+    await tap(context, context.createMediaStreamSource(video.srcObject), () => !video.muted);
     await context.resume();
   };
 

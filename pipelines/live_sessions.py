@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from pipelines import live_numbers as numbers
+from pipelines.live_browser import serving
 from pipelines.live_clients import Listener, listening
 from pipelines.live_steps import Bench
 
@@ -23,7 +24,8 @@ async def sessions(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for size in SIZES:
         options = ("--sessions", str(bench.most_sessions), "--size", str(size))
-        async with bench.server(*options, name=f"sessions-{size}") as server, aiohttp.ClientSession() as client:
+        log = bench.folder / f"sessions-{size}.log"
+        async with serving(bench.run, log, *options) as server, aiohttp.ClientSession() as client:
             tried: list[dict[str, Any]] = []
             for count in range(1, bench.most_sessions + 1):
                 async with AsyncExitStack() as stack:
