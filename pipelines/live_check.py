@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import aiohttp
 import numpy as np
 import tyro
 
@@ -119,20 +120,25 @@ async def measure(config: Config, folder: Path, record: dict[str, Any], keep: Ca
             run=config.run, options=options, speech=speech, wav=wav, browser=browser, folder=folder,
             seconds=config.seconds, minutes=config.minutes, times=config.times, most_sessions=config.most_sessions,
         )  # fmt: skip
-        for name in config.steps:
-            print(f"{name} ...", flush=True)
-            began, load = time.monotonic(), round(os.getloadavg()[0], 2)
-            try:
-                found = await asyncio.wait_for(STEPS[name](bench), seconds_of(name, config))
-            except asyncio.TimeoutError:
-                found = {"failed": "It took too long."}
-            except (RuntimeError, OSError, AvatarError) as error:
-                found = {"failed": str(error)[-500:]}
-            took = round(time.monotonic() - began, 1)
-            record["steps"][name] = found | {"load_before": load, "took_s": took}
-            record["browser"] = f"Chromium {browser.version}"
-            keep()
-            print(f"{name}: {json.dumps(record['steps'][name])}", flush=True)
+        async with bench.stack:
+            for name in config.steps:
+                print(f"{name} ...", flush=True)
+                record["steps"][name] = await step(name, bench, config)
+                record["browser"] = f"Chromium {browser.version}"
+                keep()
+                print(f"{name}: {json.dumps(record['steps'][name])}", flush=True)
+
+
+async def step(name: str, bench: Bench, config: Config) -> dict[str, Any]:
+    """What a step measured, or why it failed."""
+    began, load = time.monotonic(), round(os.getloadavg()[0], 2)
+    try:
+        found = await asyncio.wait_for(STEPS[name](bench), seconds_of(name, config))
+    except asyncio.TimeoutError:
+        found = {"failed": "It took too long."}
+    except (RuntimeError, OSError, aiohttp.ClientError, AvatarError) as error:
+        found = {"failed": str(error)[-500:]}
+    return found | {"load_before": load, "took_s": round(time.monotonic() - began, 1)}
 
 
 def gaussians_of(run: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,13 +13,13 @@ from typing import Any
 
 import aiohttp
 
-from pipelines.live_browser import Server
+from pipelines.live_browser import Server, serving
 from pipelines.live_clients import Listener, listening
 from pipelines.live_steps import Bench
 
 TOKEN = "a-token-of-the-measurement"
 AT_ONCE = 100  # connects
-SLOW_SECONDS = 40.0  # for a reader who does not read to be let go
+SLOW_SECONDS = 50.0  # for a reader who does not read to be let go
 REQUEST_SECONDS = 60.0
 Fault = Callable[[aiohttp.ClientSession, Server], Awaitable[Any]]
 
@@ -26,7 +27,8 @@ Fault = Callable[[aiohttp.ClientSession, Server], Awaitable[Any]]
 async def faults(bench: Bench) -> dict[str, Any]:
     """Each fault beside a listener who is well: does the server stay, are its frames unharmed, what is said."""
     found: dict[str, Any] = {}
-    async with bench.server("--sessions", "4", token=TOKEN, name="faults") as server:
+    log = bench.folder / "faults.log"
+    async with serving(bench.run, log, *bench.options, "--sessions", "4", token=TOKEN) as server:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=timeout) as client:
             async with listening(client, server) as well:
@@ -138,7 +140,10 @@ async def oversized_upload(client: aiohttp.ClientSession, server: Server) -> Any
 
 async def slow_reader(client: aiohttp.ClientSession, server: Server) -> Any:
     """A client that is let in and reads nothing."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what it does not read waits at the server
+    connection.connect(("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
     key = "AAAAAAAAAAAAAAAAAAAAAA=="
     writer.write(
         f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {TOKEN}\r\nUpgrade: websocket\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Bench:
         minutes: Of the step ``hour``.
         times: Loads of the page, and interruptions.
         most_sessions: Sessions at once that are tried.
+        stack: Ends the server that steps share.
     """
 
     run: Path
@@ -63,10 +64,17 @@ class Bench:
     minutes: float
     times: int
     most_sessions: int
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _shared: Server | None = field(default=None, init=False)
 
-    def server(self, *options: str, token: str = "", name: str = "server"):
-        """Start a server; see `serving`."""
-        return serving(self.run, self.folder / f"{name}.log", *self.options, *options, token=token)
+    @asynccontextmanager
+    async def server(self) -> AsyncGenerator[Server]:
+        """The server that steps share; it is started where there is none, or none any more."""
+        if self._shared is None or self._shared.process.poll() is not None:
+            await self.stack.aclose()
+            starting = serving(self.run, self.folder / "server.log", *self.options)
+            self._shared = await self.stack.enter_async_context(starting)
+        yield self._shared
 
     @asynccontextmanager
     async def page(self, door: str, *flags: str, **options: Any) -> AsyncGenerator[tuple[Server, Page]]:
