@@ -32,6 +32,7 @@ from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.paths import write_json
 from pipelines import live_faults, live_film, live_sessions, live_steps
+from pipelines.live_bars import table
 from pipelines.live_browser import Browser, Tools
 from pipelines.live_steps import Bench
 
@@ -124,6 +125,7 @@ async def measure(config: Config, folder: Path, record: dict[str, Any], keep: Ca
             for name in config.steps:
                 print(f"{name} ...", flush=True)
                 record["steps"][name] = await step(name, bench, config)
+                record["table"] = table(record["steps"])
                 record["browser"] = f"Chromium {browser.version}"
                 keep()
                 print(f"{name}: {json.dumps(record['steps'][name])}", flush=True)
@@ -164,6 +166,8 @@ def main(config: Config) -> None:
         folder = config.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         asyncio.run(measure(config, folder, record, keep))
+    for row in record.get("table", ()):
+        print(f"{'kept  ' if row['kept'] else 'MISSED'} {row['what']}: {row['measured']} (asked {row['asked']})")
 
 
 if __name__ == "__main__":

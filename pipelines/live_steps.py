@@ -349,6 +349,7 @@ async def hour(bench: Bench) -> dict[str, Any]:
         found["lips_ms_at_begin"], found["lips_ms_at_end"] = round(offsets[0][1], 1), round(offsets[-1][1], 1)
         found["drift_ms_per_hour"] = round(numbers.slope_per_hour(*zip(*offsets)), 1)
         found["drift_frames"] = round((offsets[-1][1] - offsets[0][1]) / 40, 2)
+        found["drift_frames_size"] = abs(found["drift_frames"])
     return found
 
 
@@ -359,8 +360,9 @@ async def no_udp(bench: Bench) -> dict[str, Any]:
     """
     async with bench.server() as server, bench.browser.started() as browser:
         async with bench.browser.page(browser, server.page(), noUdp=True) as page:
-            await asyncio.sleep(2)
-            await page.shot(bench.folder / "no-udp-waiting.png")
+            with suppress(RuntimeError):  # it is seen for a moment only
+                await page.wait("document.getElementById('waiting').innerText.includes('WebSocket')", 30)
+                await page.shot(bench.folder / "no-udp-waiting.png")
             door = await page.connected()
             loaded = await page.run("window.avatarState.firstImageMs")
             await asyncio.sleep(2)

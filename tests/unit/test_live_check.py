@@ -17,7 +17,7 @@ from tests.serving import fake_session
 av = pytest.importorskip("av")
 pytest.importorskip("aiortc")
 
-from pipelines import live_film, live_server  # noqa: E402
+from pipelines import live_bars, live_check, live_film, live_server  # noqa: E402
 
 
 @pytest.mark.parametrize("width", [256, 512])
@@ -96,6 +96,13 @@ def test_rates_and_slopes() -> None:
     assert numbers.summary([]) is None
 
 
+def test_the_table_has_what_was_measured_and_whether_it_is_kept() -> None:
+    steps = {"talk-webrtc": {"latency_ms": {"p50": 310.0}, "frames_per_second": 24.9}, "interruption": {"failed": "no"}}
+    rows = {row["what"]: row["kept"] for row in live_bars.table(steps)}
+    assert rows == {"latency by WebRTC, p50, ms": False, "frames/s by WebRTC": True}
+    assert {bar.path.split()[0] for bar in live_bars.BARS} <= set(live_check.STEPS)
+
+
 def test_a_film_has_the_images_and_the_audio(tmp_path: Path) -> None:
     import base64
 
@@ -133,8 +140,6 @@ def test_a_missing_program_is_said_in_one_sentence(tmp_path: Path, monkeypatch: 
 
 
 def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import live_check
-
     async def good(bench: object) -> dict[str, Any]:
         return {"value": 1}
 
