@@ -37,11 +37,11 @@ from pipelines.live_browser import Browser, Tools
 from pipelines.live_steps import Bench
 
 Step = Literal[
-    "first-picture", "talk-webrtc", "talk-websocket", "interruption", "busy-cores", "hour", "sessions", "faults",
+    "first-image", "talk-webrtc", "talk-websocket", "interruption", "busy-cores", "hour", "sessions", "faults",
     "no-udp", "conversation",
 ]  # fmt: skip
 STEPS: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
-    "first-picture": live_steps.first_picture,
+    "first-image": live_steps.first_image,
     "talk-webrtc": partial(live_steps.talk, door="webrtc"),
     "talk-websocket": partial(live_steps.talk, door="websocket"),
     "interruption": live_steps.interruption,
@@ -165,7 +165,10 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = config.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        asyncio.run(measure(config, folder, record, keep))
+        try:
+            asyncio.run(measure(config, folder, record, keep))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
     for row in record.get("table", ()):
         print(f"{'kept  ' if row['kept'] else 'MISSED'} {row['what']}: {row['measured']} (asked {row['asked']})")
 

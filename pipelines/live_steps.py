@@ -166,7 +166,7 @@ def cores(server: Server, found: dict[str, Any], name: str) -> Generator[None]:
 # --- the steps ------------------------------------------------------------------------------------------------------
 
 
-async def first_picture(bench: Bench) -> dict[str, Any]:
+async def first_image(bench: Bench) -> dict[str, Any]:
     """Page loaded to first image, by both doors."""
     found: dict[str, Any] = {}
     async with bench.server() as server, bench.browser.started() as browser:
@@ -368,4 +368,4 @@ async def no_udp(bench: Bench) -> dict[str, Any]:
             await asyncio.sleep(2)
             await page.shot(bench.folder / "no-udp.png")
             words = await page.words()
-    return {"door": door, "first_picture_ms": round(loaded), "words_of_the_page": words}
+    return {"door": door, "first_image_ms": round(loaded), "words_of_the_page": words}
