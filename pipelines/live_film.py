@@ -57,12 +57,14 @@ def write_film(path: Path, images: list[tuple[float, str]], sound: dict[str, Any
         audio = film.add_stream("aac", rate=sound["rate"], layout="mono") if sound else None
         if sound and isinstance(audio, AudioStream):
             _write_sound(film, audio, sound, begin)
-        shown = 0
+        shown, frame = -1, None
         for n in range(round((images[-1][0] - begin) / 1000 * FILM_FPS)):
-            while shown + 1 < len(images) and images[shown + 1][0] <= begin + 1000 * n / FILM_FPS:
-                shown += 1
-            with av.open(images[shown][1]) as still:
-                frame = next(still.decode(video=0)).reformat(video.width, video.height, "yuv420p")
+            newest = max(0, sum(at <= begin + 1000 * n / FILM_FPS for at, _ in images) - 1)
+            if newest != shown:
+                shown = newest
+                with av.open(images[shown][1]) as still:
+                    frame = next(still.decode(video=0)).reformat(video.width, video.height, "yuv420p")
+            assert frame is not None
             frame.pts, frame.time_base = n, Fraction(1, FILM_FPS)
             film.mux(video.encode(frame))
         film.mux(video.encode(None))
