@@ -163,5 +163,5 @@ def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
     record: dict[str, Any] = {"steps": {}}
     kept: list[int] = []
     asyncio.run(live_check.measure(config, tmp_path, record, lambda: kept.append(len(record["steps"]))))
-    assert record["steps"]["hour"]["failed"] == "the page is gone"
+    assert record["steps"]["hour"]["failed"] == "RuntimeError: the page is gone"
     assert record["steps"]["faults"]["value"] == 1 and kept == [1, 2]
