@@ -197,7 +197,7 @@ async def talk(bench: Bench, door: str) -> dict[str, Any]:
         feeder = Feeder(server, page.session, bench.speech)
         with cores(server, found, "talking_cores"):
             await feeder.run(bench.seconds)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3)
         await page.shot(bench.folder / f"talk-{door}.png")
         await asyncio.sleep(POLL_SECONDS)
     return found | described(watch, feeder, before, door)
