@@ -738,6 +738,14 @@ SOUND = (
         "A click at every interruption.",
     ),
     Mutation(
+        "an interrupted mouth closes as slowly as at an end",
+        "avatar/infer/session.py",
+        "END_SECONDS if taken.epoch == self._epoch else INTERRUPTED_SECONDS",
+        "END_SECONDS",
+        ("tests/unit/test_session.py::test_an_interruption_closes_the_mouth_within_four_frames",),
+        "The avatar goes on moving its lips after it was interrupted.",
+    ),
+    Mutation(
         "the end of an utterance is not told",
         "avatar/infer/utterances.py",
         "            last.final = True\n",

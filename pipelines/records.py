@@ -45,6 +45,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
     ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),
+    ("live-*", (), (*RENDERING, "avatar/serve", "pipelines/live_*")),
     ("busy-machine*", (), (*MODEL, "avatar/bench", "avatar/train", "avatar/losses", "avatar/cli")),
     ("*", (), (*MODEL, "avatar/bench")),
 )

@@ -45,6 +45,7 @@ LIMIT_SECONDS = 60.0  # of audio may wait
 LATE_FRAMES = 1  # more than that, and only the newest frame is drawn
 PAUSE_SECONDS = 1.0  # without a step: the time line jumps, and what waits is said afterwards
 BEGIN_SECONDS, END_SECONDS = 0.12, 0.2  # the lips take from where they are to an utterance, and back to rest
+INTERRUPTED_SECONDS = 0.12  # the lips take back to rest where an utterance was interrupted
 IDLE_SECONDS = 0.4  # from talking to waiting, and back
 CHANGE_SECONDS = 0.4  # from old controls to new ones
 
@@ -329,7 +330,7 @@ class _Mouth:
     def __init__(self, rest: Motion, fps: float) -> None:
         self._rest, self._fps = rest, fps
         self._shown = self._from = rest
-        self._said = 0  # utterance of the last frame
+        self._said = self._epoch = 0  # utterance of the last frame, and interruptions before it
         self._step, self._length = 0, 0
         self._waiting = 1.0
 
@@ -338,8 +339,10 @@ class _Mouth:
         lips = taken.lips
         said = 0 if lips is None else taken.utterance
         if said != self._said:
-            seconds = BEGIN_SECONDS if said else END_SECONDS
+            end = END_SECONDS if taken.epoch == self._epoch else INTERRUPTED_SECONDS
+            seconds = BEGIN_SECONDS if said else end
             self._said, self._from, self._step, self._length = said, self._shown, 0, max(1, round(seconds * self._fps))
+        self._epoch = taken.epoch
         target = self._rest if lips is None else with_lips(self._rest, lips)
         if self._step < self._length:
             self._step += 1

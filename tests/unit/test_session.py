@@ -393,6 +393,17 @@ def test_lips_never_jump(avatar: Any, session: Session):
     assert float(mouth.diff(dim=0).abs().max()) < 0.36 * float(0.9 - rest)
 
 
+def test_an_interruption_closes_the_mouth_within_four_frames(avatar: Any, session: Session):
+    session.push_audio(np.tile(np.array([0.9, -0.9], np.float32), 10 * FRAME))
+    session.end_utterance()
+    steps(session, 0, 0.4)
+    session.interrupt()
+    before = len(avatar.shown)
+    steps(session, 0.4, 1)
+    jaw = Motion.cat(avatar.shown[before:]).arkit[:, JAW] - session._rest.arkit[0, JAW]
+    assert float(jaw[2]) > 0.1 and not jaw[3:].any()
+
+
 def test_idling_moves_and_breathes_with_lips_at_rest(avatar: Any, session: Session):
     frames = steps(session, 0, 8)
     motion = motion_of(avatar, frames)

@@ -3,6 +3,7 @@
 import { ask, wantedAvatar } from "./place.js";
 
 const FIRST_IMAGE_MS = 5000; // without an image by then, the page takes the other door
+const QUIET_MS = 250; // after an interruption: what waits in the browser's buffer is not heard
 
 export async function connectRtc(video, handlers) {
   if (!("RTCPeerConnection" in window)) throw new Error("This browser has no WebRTC.");
@@ -47,7 +48,11 @@ export async function connectRtc(video, handlers) {
     send: (words) => { if (channel.readyState === "open") channel.send(JSON.stringify(words)); },
     microphone: async (stream) => audio.sender.replaceTrack(stream ? stream.getAudioTracks()[0] : null),
     listen: async () => { video.muted = false; await video.play(); },
-    interrupted: () => {},
+    interrupted: () => {
+      if (video.muted) return;
+      video.muted = true;
+      setTimeout(() => { video.muted = false; }, QUIET_MS);
+    },
     stats: () => measure(peer),
     close,
   };

@@ -1,0 +1,371 @@
+"""The steps of `python -m pipelines.live_check` that look at one page in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from pipelines import live_numbers as numbers
+from pipelines.live_browser import Browser, Feeder, Page, Server, busy_cores, serving
+
+POLL_SECONDS = 0.5
+DOORS = {"webrtc": "WebRTC", "websocket": "WebSocket"}
+# Waits in the page until it is loud, presses Escape, and says when.
+INTERRUPT = """new Promise((done) => {
+  const timer = setInterval(() => {
+    const last = window.liveProbe.levels.at(-1);
+    if (!last || last[1] < -35) return;
+    clearInterval(timer);
+    const at = performance.timeOrigin + performance.now();
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+    done(at);
+  }, 5);
+})"""
+LOADED = """(() => {
+  const [page] = performance.getEntriesByType("navigation");
+  const first = window.liveProbe.images[0];
+  return first && { at: first[1] - performance.timeOrigin, load: page.loadEventEnd };
+})()"""
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What the steps share.
+
+    Attributes:
+        run: RUN folder of the avatar.
+        options: Of `avatar serve`.
+        speech: float32 16 kHz mono, said again and again.
+        wav: The same as a file.
+        browser: Drives browsers.
+        folder: Gets photographs, logs and videos.
+        seconds: Of talk in each measurement.
+        minutes: Of the step ``hour``.
+        times: Loads of the page, and interruptions.
+        most_sessions: Sessions at once that are tried.
+        stack: Ends the server that steps share.
+    """
+
+    run: Path
+    options: tuple[str, ...]
+    speech: np.ndarray
+    wav: Path
+    browser: Browser
+    folder: Path
+    seconds: float
+    minutes: float
+    times: int
+    most_sessions: int
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _shared: Server | None = field(default=None, init=False)
+
+    @asynccontextmanager
+    async def server(self) -> AsyncGenerator[Server]:
+        """The server that steps share; it is started where there is none, or none any more."""
+        if self._shared is None or self._shared.process.poll() is not None:
+            await self.stack.aclose()
+            starting = serving(self.run, self.folder / "server.log", *self.options)
+            self._shared = await self.stack.enter_async_context(starting)
+        yield self._shared
+
+    @asynccontextmanager
+    async def page(self, door: str, *flags: str, **options: Any) -> AsyncGenerator[tuple[Server, Page]]:
+        """A server, and a page that shows its avatar."""
+        async with self.server() as server, self.browser.started(*flags) as browser:
+            async with self.browser.page(browser, server.page(door), **options) as page:
+                got = await page.connected()
+                if door and got != DOORS[door]:
+                    raise RuntimeError(f"The page came in by {got}.")
+                yield server, page
+
+
+@dataclass
+class Watch:
+    """Notes what a page shows and what the server drew, twice a second."""
+
+    server: Server
+    page: Page
+    images: list[list[Any]] = field(default_factory=list)
+    rows: list[list[Any]] = field(default_factory=list)
+    levels: list[list[float]] = field(default_factory=list)
+    sync: list[list[float]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    unread: int = 0
+    first_audio: float = 0.0
+    closed: bool = False
+
+    async def look(self, client: aiohttp.ClientSession) -> None:
+        """Take what there is."""
+        found = await self.page.run("window.liveProbe.take()")
+        report = await self.page.run("window.liveProbe.stats()")
+        ahead = report["ahead"] - 0.5  # of the page's clock before the machine's, which counts whole milliseconds
+        self.images += [[n, at - ahead, *rest] for n, at, *rest in found["images"]]
+        self.levels += [[at - ahead, db] for at, db in found["levels"]]
+        self.sync += [[at - ahead, stamp, played - ahead, heard] for at, stamp, played, heard in found["sync"]]
+        self.unread += found["unread"]
+        self.reports.append(report)
+        since = self.rows[-1][1] if self.rows else -1
+        params = {"since": str(since), "access_token": self.server.token}
+        async with client.get(f"{self.server.url}/live-check/frames/{self.page.session}", params=params) as answer:
+            content = await answer.json()
+        self.rows += content["rows"]
+        self.first_audio = content["first_audio"]
+        self.memory.append((time.monotonic(), self.server.memory()))
+
+    @property
+    def shown(self) -> list[tuple[float, Any]]:
+        """Images that were shown, with the server's rows."""
+        return numbers.shown_rows(self.images, self.rows)
+
+    def forget(self) -> None:
+        """Drop what was noted, but not the memory."""
+        self.images, self.levels, self.sync, self.reports, self.rows = [], [], [], [], self.rows[-1:]
+
+
+@asynccontextmanager
+async def watching(server: Server, page: Page) -> AsyncGenerator[Watch]:
+    """Watch a page as long as the context lasts."""
+    watch = Watch(server, page)
+    async with aiohttp.ClientSession() as client:
+        await watch.look(client)
+        watch.forget()
+
+        async def on() -> None:
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                await watch.look(client)
+
+        task = asyncio.create_task(on())
+        try:
+            yield watch
+            if task.done():
+                await task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, RuntimeError, asyncio.TimeoutError):
+                await task
+
+
+@contextmanager
+def cores(server: Server, found: dict[str, Any], name: str) -> Generator[None]:
+    """Note how many cores the server uses meanwhile."""
+    began, used = time.monotonic(), server.processor_seconds()
+    yield
+    found[name] = round((server.processor_seconds() - used) / (time.monotonic() - began), 3)
+
+
+# --- the steps ------------------------------------------------------------------------------------------------------
+
+
+async def first_image(bench: Bench) -> dict[str, Any]:
+    """Page loaded to first image, by both doors."""
+    found: dict[str, Any] = {}
+    async with bench.server() as server, bench.browser.started() as browser:
+        for door in DOORS:
+            times: list[dict[str, float]] = []
+            for _ in range(bench.times):
+                async with bench.browser.page(browser, server.page(door)) as page:
+                    await page.wait("window.liveProbe.images.length > 0", 60)
+                    times.append(await page.run(LOADED))
+                    if len(times) == 1:
+                        await page.shot(bench.folder / f"first-{door}.png")
+                await asyncio.sleep(0.5)
+            found[door] = {
+                "from_load_event_ms": numbers.summary([one["at"] - one["load"] for one in times]),
+                "from_navigation_ms": numbers.summary([one["at"] for one in times]),
+            }
+    return found
+
+
+async def talk(bench: Bench, door: str) -> dict[str, Any]:
+    """Latency, lips against sound, frames per second and freezes while the avatar talks."""
+    found: dict[str, Any] = {"door": door, "seconds": bench.seconds}
+    async with bench.page(door) as (server, page), watching(server, page) as watch:
+        with cores(server, found, "idle_cores"):
+            await asyncio.sleep(min(8.0, bench.seconds / 2))
+        watch.forget()
+        before = (await page.run("window.liveProbe.stats()")) or {}
+        feeder = Feeder(server, page.session, bench.speech)
+        with cores(server, found, "talking_cores"):
+            await feeder.run(bench.seconds)
+        await asyncio.sleep(3)
+        await page.shot(bench.folder / f"talk-{door}.png")
+        await asyncio.sleep(POLL_SECONDS)
+    return found | described(watch, feeder, before, door)
+
+
+def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -> dict[str, Any]:
+    """Numbers of a talk."""
+    shown = [one for one in watch.shown if feeder.sent[0] <= one[0] <= feeder.sent[-1]]
+    spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
+    drawn = numbers.latencies(sorted((row[4], row) for row in watch.rows), feeder.sent, feeder.pushed)
+    found: dict[str, Any] = {
+        "latency_ms": numbers.summary(spans), "of_it_until_drawn_ms": numbers.summary(drawn),
+        "chunks": len(feeder.sent), "chunks_never_shown": len(feeder.sent) - len(spans),
+        "images_shown": len(shown), "images_unread": watch.unread, **numbers.rates([at for at, _ in shown]),
+    }  # fmt: skip
+    last = watch.reports[-1] if watch.reports else {}
+    if door == "webrtc":
+        found["lips_ms"] = of_offsets(numbers.playout_offsets(watch.reports))
+        found["lips_by_stamps_ms"] = of_offsets(numbers.stamp_offsets(watch.sync, watch.shown, watch.first_audio))
+        for kind, names in COUNTED.items():
+            for name in names:
+                found[name] = (last.get(kind) or {}).get(name, 0) - (before.get(kind) or {}).get(name, 0)
+        found["buffers_ms"] = {kind: held(before.get(kind) or {}, last.get(kind) or {}) for kind in COUNTED}
+    else:
+        pages = [one["page"] for one in watch.reports if one.get("page")]
+        means = [1000 * one["audioDelay"] for one in pages if one.get("audioDelay") is not None]
+        worst = [1000 * one["worstDelay"] for one in pages if one.get("worstDelay") is not None]
+        found["lips_ms"] = of_offsets(means) | ({"worst": round(max(worst), 1)} if worst else {})
+        page = pages[-1] if pages else {}
+        early = before.get("page") or {}
+        found |= {name: page.get(name, 0) - early.get(name, 0) for name in ("freezes", "underruns", "skipped")}
+        found["audio_buffer_ms"] = round(1000 * page.get("buffer", 0), 1)
+    return found
+
+
+COUNTED = {
+    "video": ("freezeCount", "totalFreezesDuration", "framesDropped", "packetsLost", "framesDecoded"),
+    "audio": ("concealedSamples", "silentConcealedSamples", "concealmentEvents", "totalSamplesReceived",
+              "insertedSamplesForDeceleration", "removedSamplesForAcceleration"),
+}  # fmt: skip
+
+
+def held(before: dict[str, Any], after: dict[str, Any]) -> float:
+    """Milliseconds that the browser's jitter buffer held what came out of it."""
+    count = after.get("jitterBufferEmittedCount", 0) - before.get("jitterBufferEmittedCount", 0)
+    seconds = after.get("jitterBufferDelay", 0) - before.get("jitterBufferDelay", 0)
+    return round(1000 * seconds / count, 1) if count else 0.0
+
+
+def of_offsets(values: list[float]) -> dict[str, float]:
+    """Mean, mean of the sizes, and worst of offsets."""
+    if not values:
+        return {}
+    sizes = np.abs(values)
+    return {
+        "mean": round(float(np.mean(values)), 1), "mean_size": round(float(sizes.mean()), 1),
+        "p95_size": round(float(np.quantile(sizes, 0.95)), 1), "worst": round(float(sizes.max()), 1),
+        "count": len(values),
+    }  # fmt: skip
+
+
+async def say_file(server: Server, page: Page, wav: Path) -> None:
+    """Let the avatar say an audio file."""
+    async with aiohttp.ClientSession() as client:
+        address = f"{server.url}/api/sessions/{page.session}/audio"
+        async with client.post(address, data=wav.read_bytes(), params={"access_token": server.token}) as answer:
+            if answer.status != 200:
+                raise RuntimeError(await answer.text())
+
+
+async def interruption(bench: Bench) -> dict[str, Any]:
+    """Interruption to silence and to a closed mouth, by both doors."""
+    found: dict[str, Any] = {}
+    for door in DOORS:
+        silent: list[float] = []
+        closed: list[float] = []
+        async with bench.page(door) as (server, page), watching(server, page) as watch:
+            await asyncio.sleep(2 * POLL_SECONDS)
+            rest = float(np.median([row[5] for row in watch.rows[-20:]]))
+            for n in range(bench.times):
+                watch.forget()
+                await say_file(server, page, bench.wav)
+                await asyncio.sleep(1.2 + 0.37 * (n % 5))
+                at = await asyncio.wait_for(page.run(INTERRUPT), 20)
+                await asyncio.sleep(1.5 + POLL_SECONDS)
+                ahead = watch.reports[-1]["ahead"] - 0.5
+                level = numbers.silence_after(watch.levels, at - ahead, at - ahead + 1500)
+                mouth = numbers.closed_after(watch.shown, at - ahead, rest, at - ahead + 1500)
+                silent += [] if level is None else [level]
+                closed += [] if mouth is None else [mouth]
+        found[door] = {"to_silence_ms": numbers.summary(silent), "to_closed_mouth_ms": numbers.summary(closed),
+                       "interruptions": bench.times}  # fmt: skip
+    return found
+
+
+async def busy(bench: Bench) -> dict[str, Any]:
+    """Both cores taken away for 20 s: is sound interrupted, and what is the latency before, meanwhile, and after."""
+    found: dict[str, Any] = {}
+    for door in DOORS:
+        async with bench.page(door) as (server, page), watching(server, page) as watch:
+            await asyncio.sleep(3)
+            feeder = Feeder(server, page.session, bench.speech)
+            feeding = asyncio.create_task(feeder.run(45))
+            await asyncio.sleep(10)
+            begin, before = 1000 * time.time(), await page.run("window.liveProbe.stats()")
+            with busy_cores():
+                await asyncio.sleep(20)
+            end, after = 1000 * time.time(), await page.run("window.liveProbe.stats()")
+            await feeding
+            await asyncio.sleep(1.5 + POLL_SECONDS)
+        spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
+        part: dict[str, Any] = {}
+        for name, low, high in (("before", 0, begin), ("meanwhile", begin, end), ("from_5_s_after", end + 5000, 1e15)):
+            part[f"latency_{name}_ms"] = numbers.summary(
+                [span for at, span in zip(feeder.sent, spans) if low <= at < high]
+            )
+            shown = [at for at, _ in watch.shown if max(low, feeder.sent[0]) <= at < min(high, feeder.sent[-1])]
+            part[f"frames_per_second_{name}"] = numbers.rates(shown)["frames_per_second"]
+        if door == "webrtc":
+            for name in ("concealedSamples", "silentConcealedSamples", "concealmentEvents", "totalSamplesReceived"):
+                part[name] = (after.get("audio") or {}).get(name, 0) - (before.get("audio") or {}).get(name, 0)
+        else:
+            part["underruns"] = ((after.get("page") or {}).get("underruns", 0)) - (
+                (before.get("page") or {}).get("underruns", 0)
+            )
+        found[door] = part
+    return found
+
+
+async def hour(bench: Bench) -> dict[str, Any]:
+    """Memory of the server and drift of lips against sound while it talks and idles in turns."""
+    found: dict[str, Any] = {"minutes": bench.minutes}
+    offsets: list[tuple[float, float]] = []
+    async with bench.page("webrtc") as (server, page), watching(server, page) as watch:
+        began = time.monotonic()
+        with cores(server, found, "cores"):
+            while time.monotonic() - began < 60 * bench.minutes:
+                watch.forget()
+                await Feeder(server, page.session, bench.speech).run(min(40.0, 30 * bench.minutes))
+                part = numbers.stamp_offsets(watch.sync, watch.shown, watch.first_audio)
+                if part:
+                    offsets.append((time.monotonic() - began, float(np.median(part))))
+                await asyncio.sleep(20)
+    settled = [(at - began, value) for at, value in watch.memory if at - began > 0.2 * 60 * bench.minutes]
+    found["memory_at_begin_mb"] = round(settled[0][1] / 1e6, 1)
+    found["memory_at_end_mb"] = round(settled[-1][1] / 1e6, 1)
+    found["memory_mb_per_hour"] = round(numbers.slope_per_hour(*zip(*settled)) / 1e6, 2)
+    if len(offsets) > 1:
+        found["lips_ms_at_begin"], found["lips_ms_at_end"] = round(offsets[0][1], 1), round(offsets[-1][1], 1)
+        found["drift_ms_per_hour"] = round(numbers.slope_per_hour(*zip(*offsets)), 1)
+        found["drift_frames"] = round((offsets[-1][1] - offsets[0][1]) / 40, 2)
+        found["drift_frames_size"] = abs(found["drift_frames"])
+    return found
+
+
+async def no_udp(bench: Bench) -> dict[str, Any]:
+    """A browser that may use relays only, where there is none: the page comes in by the WebSocket without being told.
+
+    Chromium's policy ``disable_non_proxied_udp`` does not do: between two programs of one machine it lets UDP through.
+    """
+    async with bench.server() as server, bench.browser.started() as browser:
+        async with bench.browser.page(browser, server.page(), noUdp=True) as page:
+            with suppress(RuntimeError):  # it is seen for a moment only
+                await page.wait("document.getElementById('waiting').innerText.includes('WebSocket')", 30)
+                await page.shot(bench.folder / "no-udp-waiting.png")
+            door = await page.connected()
+            loaded = await page.run("window.avatarState.firstImageMs")
+            await asyncio.sleep(2)
+            await page.shot(bench.folder / "no-udp.png")
+            words = await page.words()
+    return {"door": door, "first_image_ms": round(loaded), "words_of_the_page": words}
