@@ -22,7 +22,7 @@ from avatar.methods.base import TrainState
 from avatar.methods.nerf import sampling
 from avatar.methods.nerf.head_shape import below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
-from avatar.methods.nerf.model import GROUPS
+from avatar.methods.nerf.model import GROUPS, Face
 from avatar.methods.nerf.rays import head_rays, pixels_in
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
@@ -69,10 +69,10 @@ def model(made: NerfAvatar) -> NerfAvatar:
     return copy.deepcopy(made)
 
 
-def condition_of(model: NerfAvatar, frame: int = 0) -> torch.Tensor:
-    """The condition of a training frame."""
+def face_of(model: NerfAvatar, frame: int = 0) -> Face:
+    """The face of a training frame."""
     assert model.filmed is not None
-    return model.torso.condition(model.filmed.motion, frame)
+    return model.face(model.filmed.motion, frame)
 
 
 def frame_of(trainer: Trainer, index: int = 3):
@@ -185,7 +185,7 @@ def test_the_field_begins_at_the_face_and_ends_above_the_neck(person, model):
     assert below_neck(points[held], grid.neck).max() < 1.6
     low = torch.tensor([[0.0, 25.0, 5.0]])
     with torch.no_grad():
-        assert float(model.density(low, condition_of(model))[0]) == 0.0
+        assert float(model.evaluate(low, face_of(model))[0][0]) == 0.0
     kept = model.torso.gaussians
     assert 50 < len(kept) < 480 and REGIONS.index("neck") in kept.region.tolist()
 
@@ -198,14 +198,14 @@ def test_the_head_fades_out_where_the_neck_begins(person, model):
     with torch.no_grad():
         model.field.density.bias[0] = 4.0  # and full
         points = cell_centres(grid.box)
-        density = model.density(points, condition_of(model))
-    below = below_neck(points, grid.neck)
+        density, _ = model.evaluate(points, face_of(model))
+    below = below_neck(model.warp.at_rest(points, face_of(model).moved), grid.neck)
     assert (density[below > 1.6] == 0).all() and (density[below < 0] > 10).all()
     data = PersonDataset(person)
     rays = head_rays(data.motion, 3, data.camera, pixels_in((0, 0, data.width, data.height), data.camera))
     with torch.no_grad():
-        samples, densities, _ = model._samples(rays, model.field.under(condition_of(model)))
-    below = below_neck(samples.positions, grid.neck)
+        samples, densities, _ = model.samples(rays, face_of(model))
+    below = below_neck(model.warp.at_rest(samples.positions, face_of(model).moved), grid.neck)
     assert (densities[below > 1.6] == 0).all() and (densities[below < 0] > 10).all() and (below > 1.6).any()
 
 
@@ -216,15 +216,14 @@ def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(p
     lower = points[:, 1] > float(points[:, 1].mean())
     grid.density *= torch.where(lower, 1, 0.104).view_as(grid.density)
     assert model.filmed is not None
-    conditions = torch.stack([condition_of(model, frame) for frame in range(len(model.filmed.motion))])
-    opened = conditions[:, CHANNEL_INDEX["jaw_y"]] > 0
+    opened = model.filmed.motion.face[:, CHANNEL_INDEX["jaw_y"]] > 0
     assert 0 < int(opened.sum()) < len(opened)
+    model.face = lambda motion, frame: bool(opened[frame])  # pyright: ignore[reportAttributeAccessIssue]
 
-    def density(at, condition):  # the lower half is there while the mouth is open, the upper half never
-        there = (at[:, 1] > float(points[:, 1].mean())) & bool(condition[CHANNEL_INDEX["jaw_y"]] > 0)
-        return there.float() * 3
+    def evaluate(at, is_open):  # the lower half is there while the mouth is open, the upper half never
+        return ((at[:, 1] > float(points[:, 1].mean())) & is_open).float() * 3, at
 
-    model.density = density  # pyright: ignore[reportAttributeAccessIssue]
+    model.evaluate = evaluate  # pyright: ignore[reportAttributeAccessIssue]
     (refresh, *_) = model.callbacks()
     refresh._look = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]  # another test's
     assert refresh.due(16, 100) and not refresh.due(17, 100)

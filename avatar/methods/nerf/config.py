@@ -30,7 +30,7 @@ class LearningRates:
     """Learning rates of the field; those of the Gaussians behind it are that method's own."""
 
     encoding: float = 1e-2
-    network: float = 1e-3
+    network: float = 4e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class NerfConfig(MethodConfig):
     """Width of the networks of density and color."""
     geometry: int = 31
     """Features that the density network hands to the color network."""
-    levels: int = 12
+    levels: int = 6
     """Resolutions of the tri-plane."""
-    features: int = 1
+    features: int = 2
     """Features per level and plane."""
-    coarsest: int = 64
+    coarsest: int = 16
     """Cells across the head at the coarsest level."""
     finest: int = 512
     """Cells across the head at the finest level."""

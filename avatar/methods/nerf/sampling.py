@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from avatar.methods.batch import Batch
+from avatar.methods.nerf.head_shape import AROUND
 
 BODY = 0.15  # share of the steps that train on a part of the body ...
 FACE = 0.25  # ... and, from `FACE_FROM` on, on one of the face
 BODY_SIDE = 2.5  # times as wide as a part of the face
 FACE_FROM = 0.67  # share of the training
-AROUND = 0.03  # of the frame's width: how far beyond the head's mask there are rays
 # Shares of the rays, the rest goes evenly over the head: by the loss's weight (mouth, eyes, face), and at the outline.
 BY_WEIGHT, OUTLINE = 0.35, 0.15
+_BLOCK = 4  # pixels along a side of the blocks that masks are widened by: 16 times as fast
 TRAINED = 256  # width of a frame that sizes are given for
 
 
@@ -82,9 +83,12 @@ def _random_background(batch: Batch, rng: np.random.Generator, share: float) -> 
 
 
 def _dilated(mask: Tensor, reach: int) -> Tensor:
-    """The largest value within a distance, [H, W]."""
-    wide = nn.functional.max_pool2d(mask[None, None], (1, 2 * reach + 1), 1, (0, reach))
-    return nn.functional.max_pool2d(wide, (2 * reach + 1, 1), 1, (reach, 0))[0, 0]
+    """The largest value within a distance, rounded up to whole blocks of pixels, [H, W]."""
+    height, width = mask.shape
+    blocks = nn.functional.max_pool2d(mask[None, None], _BLOCK, ceil_mode=True)
+    far = -(-reach // _BLOCK)
+    wide = nn.functional.max_pool2d(blocks, 2 * far + 1, 1, far)[0, 0]
+    return wide.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1)[:height, :width]
 
 
 def _drawn(density: Tensor, rng: np.random.Generator, count: int) -> Tensor:
