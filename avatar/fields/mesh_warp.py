@@ -111,4 +111,3 @@ class MeshWarp(nn.Module):
     def _apply(self, *args: object, **kwargs: object) -> MeshWarp:
         self._fixed = None
         return super()._apply(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-

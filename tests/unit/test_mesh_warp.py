@@ -60,4 +60,3 @@ def test_a_restored_warp_is_the_same():
     other.displacements(basis, channels)
     other.load_state_dict(warp.state_dict())
     assert torch.equal(other.displacements(basis, channels), warp.displacements(basis, channels))
-

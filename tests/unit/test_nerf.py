@@ -17,6 +17,7 @@ from avatar.errors import AvatarError
 from avatar.export import mesh
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
 from avatar.methods.nerf import sampling
@@ -24,6 +25,7 @@ from avatar.methods.nerf.head_shape import below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
 from avatar.methods.nerf.model import GROUPS, Face
 from avatar.methods.nerf.rays import head_rays, pixels_in
+from avatar.methods.nerf.torso import _averted
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNEL_INDEX
@@ -153,8 +155,6 @@ def test_the_head_moves_rigidly_with_its_pose(person, model):
     world = torch.eye(4)
     world[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -0.1, 0.2], [0.1, 0, -0.05], [-0.2, 0.05, 0]]))
     world[:3, 3] = torch.tensor([2.0, -1.0, 5.0])
-    from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
-
     turn = world[:3, :3] @ axis_angle_to_matrix(motion.head_rotation[index])
     moved = motion.map(
         head_rotation=matrix_to_axis_angle(turn)[None].expand(len(motion), 3),
@@ -233,6 +233,44 @@ def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(p
     left = grid.holds(points).bool()
     assert not (left & ~lower).any() and (left & lower).sum() > 0.9 * (began & lower).sum()
     assert not (left & ~grid.hull.view(-1)).any()
+
+
+def test_the_field_reaches_no_farther_than_masks_and_not_before_the_face(person, model):
+    """What no ray is trained on would stay as it began; a flat face near the camera looks the same from the front."""
+    data, grid = PersonDataset(person), model.occupancy
+    points = cell_centres(grid.box)
+    hull = points[grid.hull.view(-1)]
+    assert len(hull) > 1000 and not (grid.cavity & ~grid.hull).any() and grid.cavity.any()
+    motion, camera = data.motion, data.camera
+    inside = torch.zeros(len(hull))
+    frames = data.train_frames[::8].tolist()
+    for index in frames:
+        rotated = hull @ axis_angle_to_matrix(motion.head_rotation[index]).T + motion.head_translation[index]
+        x, y = (rotated[:, :2] / rotated[:, 2:] * camera.focal + torch.tensor([camera.cx, camera.cy])).long().unbind(-1)
+        masks = data.masks(index)
+        head = torch.from_numpy(masks["face"] + masks["hair"])
+        near = sampling._dilated(head, 5) > 0.5
+        there = (x >= 0) & (x < data.width) & (y >= 0) & (y < data.height)
+        inside[there] += near[y[there], x[there]].float()
+        inside[~there] += 1
+    assert float((inside >= 0.4 * len(frames)).float().mean()) > 0.98
+    nose = torch.from_numpy(data.shape[4])
+    before = hull[(hull[:, :2] - nose[:2]).norm(dim=1) < 1]
+    assert float(before[:, 2].min()) > float(nose[2]) - 1.2  # centimetres
+
+
+def test_the_sides_of_the_head_keep_their_colors(person, model, tmp_path, monkeypatch):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    monkeypatch.setattr(sampling, "BODY", 1.0)
+    side = _averted(model.torso.gaussians)
+    assert 5 < int(side.sum()) < len(side)
+    before = model.torso.gaussians.colors.detach().clone()
+    for step in range(2):
+        trainer.step = step
+        trainer.train_step(frame_of(trainer, 5 + step))
+    after = model.torso.gaussians.colors.detach()
+    assert torch.equal(after[side], before[side]) and not torch.equal(after[~side], before[~side])
+    assert float(torch.sigmoid(model.torso.gaussians.opacities.detach()[side]).min()) > 0.8
 
 
 def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
@@ -317,7 +355,7 @@ def test_a_model_file_draws_what_was_trained(person, run):
     with torch.no_grad():
         one, other = (m(data.motion, 2, data.camera).rgb for m in (model, trained.model))
     assert (one - other).abs().max() < 0.01  # the hash grids are stored as half floats
-    assert (run / "model.safetensors").stat().st_size < 0.65e6
+    assert (run / "model.safetensors").stat().st_size < 0.75e6
     assert "torso.background" not in load_tensors(run / "model.safetensors")[0]
 
 
@@ -358,6 +396,25 @@ def test_playback_draws_what_the_model_draws(person, run):
             fast, slow = (draw(camera, data.motion, 3, background).int() for draw in (play, model.draw))
             assert fast.shape == slow.shape and (fast - slow).abs().max() <= most
     assert torch.equal(model.playback("float32")(data.camera, data.motion, 3, wall)[0, 0], wall[0, 0])
+
+
+def test_playback_of_a_large_frame_draws_the_head_as_large_as_it_was_filmed(person, run, monkeypatch):
+    model, _ = load_model(run / "model.safetensors")
+    data = PersonDataset(person)
+    model.eval()
+    camera = data.camera.resized(3 * data.width, 3 * data.height)
+    wall = torch.full((camera.height, camera.width, 3), 90, dtype=torch.uint8)
+    slow = model.draw(camera, data.motion, 3, wall).float()
+    drawn, image = [], model.head_image
+
+    def head_image(motion, index, at):
+        drawn.append(at.width)
+        return image(motion, index, at)
+
+    monkeypatch.setattr(model, "head_image", head_image)
+    fast = model.playback("float32")(camera, data.motion, 3, wall).float()
+    assert drawn == [data.width] and fast.shape == slow.shape
+    assert (fast - slow).abs().mean() < 2 and torch.equal(fast[0, 0], slow[0, 0])
 
 
 def test_the_torso_of_a_gaussian_run_is_taken(person, run, gaussian_run, tmp_path):

@@ -29,8 +29,8 @@ STEP_CM = (0.02, 2.0)
 class LearningRates:
     """Learning rates of the field; those of the Gaussians behind it are that method's own."""
 
-    encoding: float = 1e-2
-    network: float = 4e-3
+    encoding: float = 2e-2
+    network: float = 8e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class RegularizerConfig:
 
     entropy: float = 1e-3
     """Weight of the entropy of the head's opacity: a pixel shows it or does not, which leaves no haze."""
-    distortion: float = 1e-3
+    distortion: float = 5e-3
     """Weight of the variance of the samples' depth along a ray, square centimetres: one thin surface, and no haze."""
     head: float = 0.05
     """Weight of the head's opacity's difference from the mask of face and hair."""

@@ -155,7 +155,8 @@ def _in_masks(points: np.ndarray, data: PersonDataset) -> np.ndarray:
     """
     import cv2
 
-    frames = data.train_frames[np.linspace(0, len(data.train_frames) - 1, min(_MASKS, len(data.train_frames))).astype(int)]
+    train, camera = data.train_frames, data.camera
+    frames = train[np.linspace(0, len(train) - 1, min(_MASKS, len(train))).astype(int)]
     reach = 2 * round(AROUND * data.width) + 1
     inside, shown = np.zeros(len(points)), np.zeros(len(points))
     places = torch.from_numpy(points).float()
@@ -164,7 +165,6 @@ def _in_masks(points: np.ndarray, data: PersonDataset) -> np.ndarray:
         head = cv2.dilate((masks["face"] + masks["hair"] > 0.5).astype(np.uint8), np.ones((reach, reach), np.uint8))
         turn = axis_angle_to_matrix(data.motion.head_rotation[index])
         x, y, z = (places @ turn.T + data.motion.head_translation[index]).unbind(-1)
-        camera = data.camera
         column = (x / z * camera.focal + camera.cx).floor().long().numpy()
         row = (y / z * camera.focal + camera.cy).floor().long().numpy()
         there = (column >= 0) & (column < data.width) & (row >= 0) & (row < data.height)

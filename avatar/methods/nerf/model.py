@@ -17,7 +17,6 @@ from avatar.fields.radiance import RadianceField
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
-from avatar.methods.nerf import guide
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from avatar.methods.gaussian.method import GaussianAvatar
 
 BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
+_ENLARGED = 1.25  # times as wide as training frames are images whose head is drawn smaller
 RAYS_AT_ONCE = 32_768  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
@@ -228,7 +228,10 @@ class NerfModel(Method):
         return known / total.clamp_min(1e-6)
 
     def playback(self, precision: Precision = "auto") -> Playback:
-        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
+        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show.
+
+        A frame larger than those of the training gets a head of their size, enlarged: it has no finer detail.
+        """
         behind = self.torso.playback(precision)
         gains = self.device.type == "cpu" and multiplies_bfloat16()
         self.half_weights = precision == "bfloat16" or (precision == "auto" and gains)
@@ -236,7 +239,7 @@ class NerfModel(Method):
         @torch.inference_mode()
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
             image = behind(camera, motion, index, background)
-            (x0, y0, x1, y1), (rgb, alpha, _, _) = self._head_part(motion, index, camera, guided=True)
+            (x0, y0, x1, y1), rgb, alpha = self._head_as_filmed(motion, index, camera)
             part = image[y0:y1, x0:x1]
             mixed = 255 * rgb + (1 - alpha) * part.float()
             part.copy_(mixed.add_(0.5).clamp_(0, 255).to(torch.uint8))
@@ -271,9 +274,8 @@ class NerfModel(Method):
             jitter = torch.rand(len(rays.origins), generator=generator).to(rays.origins.device)
             self.drawn += 1
         samples = sample_rays(
-            rays.origins, rays.directions, grid.corners, grid.bits, config.step_cm, config.max_samples,
-            limits=rays.limits, jitter=jitter,
-        )  # fmt: skip
+            rays.origins, rays.directions, grid.corners, grid.bits, config.step_cm, config.max_samples, jitter=jitter
+        )
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
         half = self.half_weights and not torch.is_grad_enabled()
@@ -320,26 +322,30 @@ class NerfModel(Method):
 
     def _head_part(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
-        draw: Callable[[Rays, Face], Drawn] | None = None, guided: bool = False,
+        draw: Callable[[Rays, Face], Drawn] | None = None,
     ) -> tuple[Box, list[Tensor]]:  # fmt: skip
-        """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C].
-
-        ``guided``: a few rays tell the others where to take samples.
-        """
+        """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C]."""
         draw = draw or self._draw_head
         x0, y0, x1, y1 = box = shown_in(self.occupancy.corners, motion, index, camera)
         pixels = pixels_in(box, camera)
         face = self.face(motion, index, noise)
         step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
-        at = [None] * -(-max(len(pixels), 1) // step)
-        if guided and len(pixels):
-            at = guide.limits(self, face, motion, index, camera, box).split(step)
-        parts = [
-            draw(head_rays(motion, index, camera, part, limits), face)
-            for part, limits in zip(pixels.split(step), at, strict=True)
-        ]
+        parts = [draw(head_rays(motion, index, camera, part), face) for part in pixels.split(step)]
         columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
         return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
+
+    def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor, Tensor]:
+        """Part of the image, RGB and alpha of the head in it, with no more rays across than a training frame has."""
+        filmed = self.background.shape[1]
+        if camera.width < _ENLARGED * filmed:
+            box, (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            return box, rgb, alpha
+        small = self.head_image(motion, index, camera.resized(filmed, round(camera.height * filmed / camera.width)))
+        both = torch.cat([small.rgb, small.alpha], -1).permute(2, 0, 1)[None]
+        large = torch.nn.functional.interpolate(both, (camera.height, camera.width), mode="bilinear")[0].permute(
+            1, 2, 0
+        )
+        return (0, 0, camera.width, camera.height), large[..., :3], large[..., 3:]
 
     def head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,

@@ -23,24 +23,21 @@ class Rays(NamedTuple):
         origins, directions: [N, 3], the latter of length 1.
         slope: [N] part of a direction along the camera's axis.
         middle: [] distance from the camera to the head's origin, centimetres.
-        limits: [N, 2] nearest and farthest distance of samples, centimetres; None: anywhere.
     """
 
     origins: Tensor
     directions: Tensor
     slope: Tensor
     middle: Tensor
-    limits: Tensor | None = None
 
 
-def head_rays(motion: Motion, index: int, camera: Camera, pixels: Tensor, limits: Tensor | None = None) -> Rays:
+def head_rays(motion: Motion, index: int, camera: Camera, pixels: Tensor) -> Rays:
     """Rays through pixels [N, 2] in head axes; gradients reach the head's pose."""
     origin, directions = camera.rays(pixels)
     turn, place = axis_angle_to_matrix(motion.head_rotation[index]), motion.head_translation[index]
     length = directions.norm(dim=-1)
     origins = ((origin - place) @ turn).expand(len(pixels), 3)
-    middle = (place - origin).norm().detach()
-    return Rays(origins, directions @ turn / length[:, None], 1 / length, middle, limits)
+    return Rays(origins, directions @ turn / length[:, None], 1 / length, (place - origin).norm().detach())
 
 
 def pixels_in(box: Box, camera: Camera) -> Tensor:

@@ -19,7 +19,6 @@ BODY_SIDE = 2.5  # times as wide as a part of the face
 FACE_FROM = 0.67  # share of the training
 # Shares of the rays, the rest goes evenly over the head: by the loss's weight (mouth, eyes, face), and at the outline.
 BY_WEIGHT, OUTLINE = 0.35, 0.15
-_BLOCK = 4  # pixels along a side of the blocks that masks are widened by: 16 times as fast
 TRAINED = 256  # width of a frame that sizes are given for
 
 
@@ -83,12 +82,13 @@ def _random_background(batch: Batch, rng: np.random.Generator, share: float) -> 
 
 
 def _dilated(mask: Tensor, reach: int) -> Tensor:
-    """The largest value within a distance, rounded up to whole blocks of pixels, [H, W]."""
+    """The largest value within a distance, rounded up to blocks of pixels half as wide, [H, W]."""
     height, width = mask.shape
-    blocks = nn.functional.max_pool2d(mask[None, None], _BLOCK, ceil_mode=True)
-    far = -(-reach // _BLOCK)
+    block = max(reach // 2, 1)  # 16 times as fast as pixels, for a frame 256 wide
+    blocks = nn.functional.max_pool2d(mask[None, None], block, ceil_mode=True)
+    far = -(-reach // block)
     wide = nn.functional.max_pool2d(blocks, 2 * far + 1, 1, far)[0, 0]
-    return wide.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1)[:height, :width]
+    return wide.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width]
 
 
 def _drawn(density: Tensor, rng: np.random.Generator, count: int) -> Tensor:

@@ -49,12 +49,12 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
 
 
 def _averted(gaussians: Gaussians) -> Tensor:
-    """[N] whether Gaussians are on the sides and the back of the head, averted from the camera.
+    """[N] whether Gaussians began on the sides and the back of the head, averted from the camera.
 
     The field learns nothing there. In canonical space the filming camera is the origin.
     """
-    means = gaussians.means.detach()
-    facing = -(gaussians.normal * means).sum(-1) / means.norm(dim=-1).clamp_min(1e-6)
+    began = gaussians.anchor
+    facing = -(gaussians.normal * began).sum(-1) / began.norm(dim=-1).clamp_min(1e-6)
     return (gaussians.region == REGIONS.index("hair")) & (facing < _AVERTED)
 
 
