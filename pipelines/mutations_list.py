@@ -1332,7 +1332,7 @@ FIELD = (
     Mutation(
         "haze may take the background's color",
         "avatar/methods/nerf/sampling.py",
-        "return _random_background(_rays(frame, rng, rays), rng, random_background)",
+        "return _random_background(_rays(frame, rng, rays), _surely(frame.person), rng, random_background)",
         "return _rays(frame, rng, rays)",
         ("tests/unit/test_nerf.py::test_rays_go_to_the_head_and_a_random_background_stays_behind_it",),
         "Air in front of the wall learns the wall's color, and shows in front of another one.",

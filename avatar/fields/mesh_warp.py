@@ -100,7 +100,8 @@ class MeshWarp(nn.Module):
     def at_rest(self, points: Float[Tensor, "N 3"], moved: Float[Tensor, "1 3 Z Y X"]) -> Float[Tensor, "N 3"]:
         """Places at rest [N, 3] of points [N, 3]; ``moved`` is from :meth:`displacements`."""
         low, high = self._tables().box
-        unit = 2 * (points - low) / (high - low) - 1
+        scale = 2 / (high - low)
+        unit = torch.addcmul(-1 - low * scale, points, scale)
         found = F.grid_sample(moved, unit.view(1, 1, 1, -1, 3), padding_mode="border", align_corners=True)
         return points - found.view(3, -1).T
 

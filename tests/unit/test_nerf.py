@@ -303,8 +303,9 @@ def test_rays_go_to_the_head_and_a_random_background_stays_behind_it(person, mod
     x, y = batch.pixels.unbind(-1)
     changed = (batch.background != frame.background[y, x]).any(-1)
     assert 0.4 < float(changed.float().mean()) < 0.6
-    expected = frame.image[y, x] + (1 - batch.person) * (batch.background - frame.background[y, x])
-    assert torch.allclose(batch.image, expected)
+    surely = sampling._surely(frame.person)[y, x]
+    assert torch.allclose(batch.image, frame.image[y, x] + (1 - surely) * (batch.background - frame.background[y, x]))
+    assert (surely <= batch.person + 1e-6).all() and 0.02 < float((surely < batch.person - 0.2).float().mean()) < 0.5
     # Weights undo how often pixels are drawn: their mean error is that of all pixels that are drawn from.
     assert float((frame.weight[y, x] / batch.weight).max()) > 1.5
     values = torch.rand(frame.weight.shape[:2], generator=torch.Generator().manual_seed(1))

@@ -43,7 +43,7 @@ class RegularizerConfig:
     """Weight of the variance of the samples' depth along a ray, square centimetres: one thin surface, and no haze."""
     head: float = 0.05
     """Weight of the head's opacity's difference from the mask of face and hair."""
-    random_background: float = 0.1
+    random_background: float = 0.3
     """Share of the rays with a random background color, which haze would not match."""
 
 
