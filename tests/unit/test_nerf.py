@@ -253,7 +253,7 @@ def test_the_field_reaches_no_farther_than_masks_and_not_before_the_face(person,
         there = (x >= 0) & (x < data.width) & (y >= 0) & (y < data.height)
         inside[there] += near[y[there], x[there]].float()
         inside[~there] += 1
-    assert float((inside >= 0.4 * len(frames)).float().mean()) > 0.98
+    assert float((inside >= 0.4 * len(frames)).float().mean()) > 0.999
     nose = torch.from_numpy(data.shape[4])
     before = hull[(hull[:, :2] - nose[:2]).norm(dim=1) < 1]
     assert float(before[:, 2].min()) > float(nose[2]) - 1.2  # centimetres
