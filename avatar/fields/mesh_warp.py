@@ -19,8 +19,7 @@ from avatar.motion.face_channels import CHANNELS, IRIS, NUM_LANDMARKS
 CELLS = (56, 72, 16)  # of the grid of displacements, along x, y and z
 _SKIN = min(IRIS["right"])  # vertices before the irises, which move with the gaze and not with the skin
 _NEIGHBOURS = 4  # whose mean distance is the reach of a vertex
-_REACH = (0.3, 1.2)  # its limits, centimetres
-_DEEP = 2.0  # times as far into the head: what lies behind lips moves with them
+_REACH = (0.3, 1.2)  # its limits, centimetres: teeth are farther behind the lips than these carry
 _AROUND = 2.0  # centimetres of the grid around the mesh
 _FADE = 1.0  # centimetres at the grid's borders over which displacements fade out
 _STILL = 0.01  # weight of no displacement, which counts where no vertex is near
@@ -88,8 +87,8 @@ class MeshWarp(nn.Module):
         moved = ((face - self.face) @ basis.matrix).view(-1, 3)[:_SKIN]
         here = self.rest + moved
         x, y, z = (
-            (-0.5 * ((places - along[:, None]) / (stretch * reach[:, None])).square()).exp()
-            for places, along, stretch in zip(axes, here.unbind(1), (1.0, 1.0, _DEEP), strict=True)
+            (-0.5 * ((places - along[:, None]) / reach[:, None]).square()).exp()
+            for places, along in zip(axes, here.unbind(1), strict=True)
         )
         passed = torch.cat([moved, torch.ones_like(reach)[:, None]], 1) * weight[:, None]
         left = (passed[:, :, None] * z[:, None, :]).flatten(1)

@@ -43,6 +43,21 @@ def test_what_is_far_from_the_mesh_and_what_is_at_rest_stays():
     assert float((warp.at_rest(near, moved) - near)[0, 1]) < -0.95
 
 
+def test_what_is_behind_dense_vertices_stays():
+    """Teeth behind the lips do not stretch with them."""
+    shape = _face()[0].rest / 2  # as close to each other as the vertices of lips
+    warp = MeshWarp(torch.cat([shape, shape[:10]]), torch.zeros(len(CHANNELS)))
+    matrix = torch.zeros(len(CHANNELS), NUM_LANDMARKS, 3)
+    matrix[JAW, :, 1] = 1.0
+    channels = torch.zeros(len(CHANNELS))
+    channels[JAW] = 1.0
+    moved = warp.displacements(LandmarkBasis(matrix.flatten(1), torch.zeros(2)), channels)
+    lip = torch.tensor([[0.0, 1.0, 0.0]])
+    teeth = lip + torch.tensor([0.0, 0.0, 1.5])
+    assert float((warp.at_rest(lip, moved) - lip)[0, 1]) < -0.9
+    assert float((warp.at_rest(teeth, moved) - teeth).norm()) < 0.2
+
+
 def test_gradients_reach_the_points():
     warp, basis = _face()
     channels = torch.zeros(len(CHANNELS))
