@@ -1340,7 +1340,7 @@ FIELD = (
     Mutation(
         "haze may take the background's color",
         "avatar/methods/nerf/sampling.py",
-        "return _random_background(_rays(frame, rng, rays), rng, random_background)",
+        "return _random_background(_rays(frame, rng, rays), _surely(frame.person), rng, random_background)",
         "return _rays(frame, rng, rays)",
         ("tests/unit/test_nerf.py::test_rays_go_to_the_head_and_a_random_background_stays_behind_it",),
         "Air in front of the wall learns the wall's color, and shows in front of another one.",
@@ -1348,8 +1348,8 @@ FIELD = (
     Mutation(
         "the head goes on into the neck",
         "avatar/methods/nerf/model.py",
-        "return samples, densities * neck_fade(samples.positions, grid.neck), colors",
-        "return samples, densities, colors",
+        "return density * neck_fade(rest, self.occupancy.neck), color",
+        "return density, color",
         ("tests/unit/test_nerf.py::test_the_head_fades_out_where_the_neck_begins",),
         "A neck that is drawn twice, once with the head and once with the torso, is a double chin.",
     ),
@@ -1360,6 +1360,22 @@ FIELD = (
         "flat[cells] = density",
         ("tests/unit/test_nerf.py::test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show",),
         "The grid holds the lips of the last frame that was looked at, and others are cut off.",
+    ),
+    Mutation(
+        "the face mesh does not carry the space around it",
+        "avatar/fields/mesh_warp.py",
+        "return points - found.view(3, -1).T",
+        "return points",
+        ("tests/unit/test_mesh_warp.py::test_a_moved_mesh_is_brought_back_to_rest",),
+        "The field has to learn how lips and jaw move: they hardly open, and the face is soft.",
+    ),
+    Mutation(
+        "the head may grow toward the camera",
+        "avatar/methods/nerf/head_shape.py",
+        "(centres[:, 2] < high[2] - _MARGIN) & ~before & _in_masks(centres, data)",
+        "(centres[:, 2] < high[2] - _MARGIN) & _in_masks(centres, data)",
+        ("tests/unit/test_nerf.py::test_the_field_reaches_no_farther_than_masks_and_not_before_the_face",),
+        "From the front a flat mask looks like a head; from 30 degrees the ears stand beside the nose.",
     ),
 )
 

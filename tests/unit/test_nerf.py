@@ -17,13 +17,15 @@ from avatar.errors import AvatarError
 from avatar.export import mesh
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
 from avatar.methods.nerf import sampling
 from avatar.methods.nerf.head_shape import below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
-from avatar.methods.nerf.model import GROUPS
+from avatar.methods.nerf.model import GROUPS, Face
 from avatar.methods.nerf.rays import head_rays, pixels_in
+from avatar.methods.nerf.torso import _averted
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNEL_INDEX
@@ -69,10 +71,10 @@ def model(made: NerfAvatar) -> NerfAvatar:
     return copy.deepcopy(made)
 
 
-def condition_of(model: NerfAvatar, frame: int = 0) -> torch.Tensor:
-    """The condition of a training frame."""
+def face_of(model: NerfAvatar, frame: int = 0) -> Face:
+    """The face of a training frame."""
     assert model.filmed is not None
-    return model.torso.condition(model.filmed.motion, frame)
+    return model.face(model.filmed.motion, frame)
 
 
 def frame_of(trainer: Trainer, index: int = 3):
@@ -153,8 +155,6 @@ def test_the_head_moves_rigidly_with_its_pose(person, model):
     world = torch.eye(4)
     world[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -0.1, 0.2], [0.1, 0, -0.05], [-0.2, 0.05, 0]]))
     world[:3, 3] = torch.tensor([2.0, -1.0, 5.0])
-    from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
-
     turn = world[:3, :3] @ axis_angle_to_matrix(motion.head_rotation[index])
     moved = motion.map(
         head_rotation=matrix_to_axis_angle(turn)[None].expand(len(motion), 3),
@@ -185,7 +185,7 @@ def test_the_field_begins_at_the_face_and_ends_above_the_neck(person, model):
     assert below_neck(points[held], grid.neck).max() < 1.6
     low = torch.tensor([[0.0, 25.0, 5.0]])
     with torch.no_grad():
-        assert float(model.density(low, condition_of(model))[0]) == 0.0
+        assert float(model.evaluate(low, face_of(model))[0][0]) == 0.0
     kept = model.torso.gaussians
     assert 50 < len(kept) < 480 and REGIONS.index("neck") in kept.region.tolist()
 
@@ -198,14 +198,14 @@ def test_the_head_fades_out_where_the_neck_begins(person, model):
     with torch.no_grad():
         model.field.density.bias[0] = 4.0  # and full
         points = cell_centres(grid.box)
-        density = model.density(points, condition_of(model))
-    below = below_neck(points, grid.neck)
+        density, _ = model.evaluate(points, face_of(model))
+    below = below_neck(model.warp.at_rest(points, face_of(model).moved), grid.neck)
     assert (density[below > 1.6] == 0).all() and (density[below < 0] > 10).all()
     data = PersonDataset(person)
     rays = head_rays(data.motion, 3, data.camera, pixels_in((0, 0, data.width, data.height), data.camera))
     with torch.no_grad():
-        samples, densities, _ = model._samples(rays, model.field.under(condition_of(model)))
-    below = below_neck(samples.positions, grid.neck)
+        samples, densities, _ = model.samples(rays, face_of(model))
+    below = below_neck(model.warp.at_rest(samples.positions, face_of(model).moved), grid.neck)
     assert (densities[below > 1.6] == 0).all() and (densities[below < 0] > 10).all() and (below > 1.6).any()
 
 
@@ -216,15 +216,14 @@ def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(p
     lower = points[:, 1] > float(points[:, 1].mean())
     grid.density *= torch.where(lower, 1, 0.104).view_as(grid.density)
     assert model.filmed is not None
-    conditions = torch.stack([condition_of(model, frame) for frame in range(len(model.filmed.motion))])
-    opened = conditions[:, CHANNEL_INDEX["jaw_y"]] > 0
+    opened = model.filmed.motion.face[:, CHANNEL_INDEX["jaw_y"]] > 0
     assert 0 < int(opened.sum()) < len(opened)
+    model.face = lambda motion, frame: bool(opened[frame])  # pyright: ignore[reportAttributeAccessIssue]
 
-    def density(at, condition):  # the lower half is there while the mouth is open, the upper half never
-        there = (at[:, 1] > float(points[:, 1].mean())) & bool(condition[CHANNEL_INDEX["jaw_y"]] > 0)
-        return there.float() * 3
+    def evaluate(at, is_open):  # the lower half is there while the mouth is open, the upper half never
+        return ((at[:, 1] > float(points[:, 1].mean())) & is_open).float() * 3, at
 
-    model.density = density  # pyright: ignore[reportAttributeAccessIssue]
+    model.evaluate = evaluate  # pyright: ignore[reportAttributeAccessIssue]
     (refresh, *_) = model.callbacks()
     refresh._look = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]  # another test's
     assert refresh.due(16, 100) and not refresh.due(17, 100)
@@ -234,6 +233,44 @@ def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(p
     left = grid.holds(points).bool()
     assert not (left & ~lower).any() and (left & lower).sum() > 0.9 * (began & lower).sum()
     assert not (left & ~grid.hull.view(-1)).any()
+
+
+def test_the_field_reaches_no_farther_than_masks_and_not_before_the_face(person, model):
+    """What no ray is trained on would stay as it began; a flat face near the camera looks the same from the front."""
+    data, grid = PersonDataset(person), model.occupancy
+    points = cell_centres(grid.box)
+    hull = points[grid.hull.view(-1)]
+    assert len(hull) > 1000 and not (grid.cavity & ~grid.hull).any() and grid.cavity.any()
+    motion, camera = data.motion, data.camera
+    inside = torch.zeros(len(hull))
+    frames = data.train_frames[::8].tolist()
+    for index in frames:
+        rotated = hull @ axis_angle_to_matrix(motion.head_rotation[index]).T + motion.head_translation[index]
+        x, y = (rotated[:, :2] / rotated[:, 2:] * camera.focal + torch.tensor([camera.cx, camera.cy])).long().unbind(-1)
+        masks = data.masks(index)
+        head = torch.from_numpy(masks["face"] + masks["hair"])
+        near = sampling._dilated(head, 5) > 0.5
+        there = (x >= 0) & (x < data.width) & (y >= 0) & (y < data.height)
+        inside[there] += near[y[there], x[there]].float()
+        inside[~there] += 1
+    assert float((inside >= 0.4 * len(frames)).float().mean()) > 0.999
+    nose = torch.from_numpy(data.shape[4])
+    before = hull[(hull[:, :2] - nose[:2]).norm(dim=1) < 1]
+    assert float(before[:, 2].min()) > float(nose[2]) - 1.2  # centimetres
+
+
+def test_the_sides_of_the_head_keep_their_colors(person, model, tmp_path, monkeypatch):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    monkeypatch.setattr(sampling, "BODY", 1.0)
+    side = _averted(model.torso.gaussians)
+    assert 5 < int(side.sum()) < len(side)
+    before = model.torso.gaussians.colors.detach().clone()
+    for step in range(2):
+        trainer.step = step
+        trainer.train_step(frame_of(trainer, 5 + step))
+    after = model.torso.gaussians.colors.detach()
+    assert torch.equal(after[side], before[side]) and not torch.equal(after[~side], before[~side])
+    assert float(torch.sigmoid(model.torso.gaussians.opacities.detach()[side]).min()) > 0.8
 
 
 def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
@@ -266,8 +303,9 @@ def test_rays_go_to_the_head_and_a_random_background_stays_behind_it(person, mod
     x, y = batch.pixels.unbind(-1)
     changed = (batch.background != frame.background[y, x]).any(-1)
     assert 0.4 < float(changed.float().mean()) < 0.6
-    expected = frame.image[y, x] + (1 - batch.person) * (batch.background - frame.background[y, x])
-    assert torch.allclose(batch.image, expected)
+    surely = sampling._surely(frame.person)[y, x]
+    assert torch.allclose(batch.image, frame.image[y, x] + (1 - surely) * (batch.background - frame.background[y, x]))
+    assert (surely <= batch.person + 1e-6).all() and 0.02 < float((surely < batch.person - 0.2).float().mean()) < 0.5
     # Weights undo how often pixels are drawn: their mean error is that of all pixels that are drawn from.
     assert float((frame.weight[y, x] / batch.weight).max()) > 1.5
     values = torch.rand(frame.weight.shape[:2], generator=torch.Generator().manual_seed(1))
@@ -318,7 +356,7 @@ def test_a_model_file_draws_what_was_trained(person, run):
     with torch.no_grad():
         one, other = (m(data.motion, 2, data.camera).rgb for m in (model, trained.model))
     assert (one - other).abs().max() < 0.01  # the hash grids are stored as half floats
-    assert (run / "model.safetensors").stat().st_size < 0.65e6
+    assert (run / "model.safetensors").stat().st_size < 0.75e6
     assert "torso.background" not in load_tensors(run / "model.safetensors")[0]
 
 
@@ -359,6 +397,25 @@ def test_playback_draws_what_the_model_draws(person, run):
             fast, slow = (draw(camera, data.motion, 3, background).int() for draw in (play, model.draw))
             assert fast.shape == slow.shape and (fast - slow).abs().max() <= most
     assert torch.equal(model.playback("float32")(data.camera, data.motion, 3, wall)[0, 0], wall[0, 0])
+
+
+def test_playback_of_a_large_frame_draws_the_head_as_large_as_it_was_filmed(person, run, monkeypatch):
+    model, _ = load_model(run / "model.safetensors")
+    data = PersonDataset(person)
+    model.eval()
+    camera = data.camera.resized(3 * data.width, 3 * data.height)
+    wall = torch.full((camera.height, camera.width, 3), 90, dtype=torch.uint8)
+    slow = model.draw(camera, data.motion, 3, wall).float()
+    drawn, image = [], model.head_image
+
+    def head_image(motion, index, at):
+        drawn.append(at.width)
+        return image(motion, index, at)
+
+    monkeypatch.setattr(model, "head_image", head_image)
+    fast = model.playback("float32")(camera, data.motion, 3, wall).float()
+    assert drawn == [data.width] and fast.shape == slow.shape
+    assert (fast - slow).abs().mean() < 2 and torch.equal(fast[0, 0], slow[0, 0])
 
 
 def test_the_torso_of_a_gaussian_run_is_taken(person, run, gaussian_run, tmp_path):

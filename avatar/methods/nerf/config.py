@@ -29,8 +29,8 @@ STEP_CM = (0.02, 2.0)
 class LearningRates:
     """Learning rates of the field; those of the Gaussians behind it are that method's own."""
 
-    encoding: float = 1e-2
-    network: float = 1e-3
+    encoding: float = 2e-2
+    network: float = 8e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class RegularizerConfig:
 
     entropy: float = 1e-3
     """Weight of the entropy of the head's opacity: a pixel shows it or does not, which leaves no haze."""
-    distortion: float = 1e-3
+    distortion: float = 5e-3
     """Weight of the variance of the samples' depth along a ray, square centimetres: one thin surface, and no haze."""
     head: float = 0.05
     """Weight of the head's opacity's difference from the mask of face and hair."""
-    random_background: float = 0.1
+    random_background: float = 0.3
     """Share of the rays with a random background color, which haze would not match."""
 
 
@@ -55,11 +55,11 @@ class NerfConfig(MethodConfig):
     """Width of the networks of density and color."""
     geometry: int = 31
     """Features that the density network hands to the color network."""
-    levels: int = 12
+    levels: int = 6
     """Resolutions of the tri-plane."""
-    features: int = 1
+    features: int = 2
     """Features per level and plane."""
-    coarsest: int = 64
+    coarsest: int = 16
     """Cells across the head at the coarsest level."""
     finest: int = 512
     """Cells across the head at the finest level."""

@@ -13,13 +13,18 @@ from torch import Tensor
 from avatar.data import PersonDataset
 from avatar.fields.skinning import LandmarkBasis
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
 from avatar.preprocess.bust import Sweep, fit_bust
 
-CELLS = 64  # of the occupancy grid along each axis
+CELLS = 96  # of the occupancy grid along each axis
 NEAR = 1.2  # centimetres from the first surfaces that the field begins in ...
 FAR = 2.5  # ... and that it may grow to
+FRONT = 0.35  # before them: a video from the front does not tell a flat face that is nearer from a deep one
 CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
+AROUND = 0.03  # of the frame's width: how far beyond the mask of face and hair rays are trained
+_MASKS = 48  # of the training frames that the field is carved by ...
+_MOST = 0.5  # ... and the share of them in which a place must be in the mask
 _SHAPES = 24  # of the training frames, from the least to the most open jaw
 _MARGIN = 1.0  # centimetres of the box around them
 _EARLOBE = (7.5, 5.2)  # depth and height, centimetres: hair and skin below it are the neck's
@@ -35,12 +40,14 @@ class HeadShape:
         box: [2, 3] its corners, head axes, centimetres.
         first: bool [Z, Y, X] cells that the field begins in.
         hull: bool [Z, Y, X] cells that it may ever reach.
+        cavity: bool [Z, Y, X] those in the mouth, which few frames show.
         neck: [3] where it ends; see `neck_plane`.
     """
 
     box: Float[Tensor, "2 3"]
     first: Bool[Tensor, "Z Y X"]
     hull: Bool[Tensor, "Z Y X"]
+    cavity: Bool[Tensor, "Z Y X"]
     neck: Float[Tensor, 3]
 
 
@@ -59,14 +66,16 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
     surface = surface[_in_head(surface, neck)]
     low, high = surface.min(0) - NEAR - _MARGIN, surface.max(0) + NEAR + _MARGIN
     centres = cell_centres(torch.from_numpy(np.stack([low, high])).float()).numpy()
-    away = np.asarray(KDTree(surface).query(centres, distance_upper_bound=FAR)[0])
-    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN)
+    away, nearest = KDTree(surface).query(centres)
+    before = surface[nearest, 2] - centres[:, 2] > FRONT
+    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN) & ~before & _in_masks(centres, data)
     cavity = _in_cavity(centres, data.shape)
     grid = (CELLS,) * 3
     return HeadShape(
         torch.from_numpy(np.stack([low, high])).float(),
         torch.from_numpy(((away < NEAR) | cavity) & allowed).view(grid),
         torch.from_numpy(((away < FAR) | cavity) & allowed).view(grid),
+        torch.from_numpy(cavity & allowed).view(grid),
         neck,
     )
 
@@ -137,6 +146,31 @@ def _in_oval(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
     oval = shape[list(FACE_OVAL), :2].astype(np.float32)
     return np.array([cv2.pointPolygonTest(oval, (float(x), float(y)), False) >= 0 for x, y in points[:, :2]])
+
+
+def _in_masks(points: np.ndarray, data: PersonDataset) -> np.ndarray:
+    """Whether points [N, 3] show in or near the mask of face and hair in most training frames.
+
+    No ray is trained farther away, so what the field held there would stay.
+    """
+    import cv2
+
+    train, camera = data.train_frames, data.camera
+    frames = train[np.linspace(0, len(train) - 1, min(_MASKS, len(train))).astype(int)]
+    reach = 2 * round(AROUND * data.width) + 1
+    inside, shown = np.zeros(len(points)), np.zeros(len(points))
+    places = torch.from_numpy(points).float()
+    for index in frames.tolist():
+        masks = data.masks(index)
+        head = cv2.dilate((masks["face"] + masks["hair"] > 0.5).astype(np.uint8), np.ones((reach, reach), np.uint8))
+        turn = axis_angle_to_matrix(data.motion.head_rotation[index])
+        x, y, z = (places @ turn.T + data.motion.head_translation[index]).unbind(-1)
+        column = (x / z * camera.focal + camera.cx).floor().long().numpy()
+        row = (y / z * camera.focal + camera.cy).floor().long().numpy()
+        there = (column >= 0) & (column < data.width) & (row >= 0) & (row < data.height)
+        shown += there
+        inside[there] += head[row[there], column[there]]
+    return inside >= _MOST * shown
 
 
 def _in_cavity(points: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avatar.backends import require
+from avatar.fields.mesh_warp import MeshWarp
 from avatar.geometry.cameras import Camera
 from avatar.io.arrays import load_state
 from avatar.methods.base import Checkpoint, TrainCallback
@@ -25,7 +26,7 @@ from avatar.methods.nerf.model import BELOW, Filmed, NerfModel, checkpoint_of
 from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.presets import PRESETS
 from avatar.methods.nerf.refresh import OccupancyRefresh
-from avatar.methods.nerf.torso import TorsoCallback, make_torso
+from avatar.methods.nerf.torso import KeepSides, TorsoCallback, make_torso
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
 
@@ -59,7 +60,8 @@ class NerfAvatar(NerfModel):
         frames = train[np.linspace(0, len(train) - 1, min(FILMED, len(train))).astype(int)]
         filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
-        return cls(config, torso, Occupancy(head), make_triplane(config, head.box), filmed)
+        warp = MeshWarp(torch.from_numpy(data.shape).float(), motion.face[train].mean(0))
+        return cls(config, torso, Occupancy(head), warp, make_triplane(config, head.box), filmed)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
@@ -72,7 +74,7 @@ class NerfAvatar(NerfModel):
             replace(checkpoint, tensors=behind, config=checkpoint.config.record("torso"))
         )
         box = torch.tensor([[-1.0] * 3, [1.0] * 3])
-        model = cls(config, torso, Occupancy.empty(), make_triplane(config, box))
+        model = cls(config, torso, Occupancy.empty(), MeshWarp.empty(), make_triplane(config, box))
         state = {name: value for name, value in model.state_dict().items() if name.startswith(BELOW)}
         load_state(model, {k: v for k, v in tensors.items() if not k.startswith(BELOW)} | state, path)
         return model
@@ -90,7 +92,9 @@ class NerfAvatar(NerfModel):
         )
 
     def callbacks(self) -> list[TrainCallback]:
-        return [OccupancyRefresh(self), *(TorsoCallback(inner) for inner in self.torso.callbacks())]
+        sides = [] if self.config.torso else [KeepSides(self.torso)]  # of a run, nobody knows which they are
+        behind = [*self.torso.callbacks(), *sides]
+        return [OccupancyRefresh(self), *map(TorsoCallback, behind)]
 
     def finish(self, motion: Motion, camera: Camera) -> None:
         self.occupancy.seen = measure_seen(self, motion, camera)

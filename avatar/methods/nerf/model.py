@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avatar.backends import marcher
 from avatar.errors import AvatarError
+from avatar.fields.mesh_warp import MeshWarp
 from avatar.fields.radiance import RadianceField
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from avatar.methods.gaussian.method import GaussianAvatar
 
 BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
+_ENLARGED = 1.25  # times as wide as training frames are images whose head is drawn smaller
 RAYS_AT_ONCE = 32_768  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
@@ -51,6 +53,18 @@ class Filmed:
 
     motion: Motion
     camera: Camera
+
+
+class Face(NamedTuple):
+    """What a frame's face does to the field.
+
+    Attributes:
+        conditions: [G, H]; see `RadianceField.under`.
+        moved: Displacements of the space around the face; see `MeshWarp.displacements`.
+    """
+
+    conditions: Tensor
+    moved: Tensor
 
 
 class Drawn(NamedTuple):
@@ -77,6 +91,7 @@ class NerfModel(Method):
     Attributes:
         field: The head.
         occupancy: Where there is something of it.
+        warp: Where points of the moving head are when the face is at rest, where the field is evaluated.
         torso: All else of the person.
         filmed: Training frames that the occupancy grid is refreshed with; None in a model that is only drawn.
     """
@@ -86,12 +101,13 @@ class NerfModel(Method):
     config: NerfConfig
 
     def __init__(
-        self, config: NerfConfig, torso: GaussianAvatar, occupancy: Occupancy, encoding: Encoding,
+        self, config: NerfConfig, torso: GaussianAvatar, occupancy: Occupancy, warp: MeshWarp, encoding: Encoding,
         filmed: Filmed | None = None,
     ) -> None:  # fmt: skip
         super().__init__(config, torso.background)
         self.torso = torso
         self.occupancy = occupancy
+        self.warp = warp
         self.field = RadianceField(encoding, GROUPS, config.hidden, config.geometry)
         self.filmed = filmed
         self.march = marcher(config.marcher)
@@ -177,7 +193,7 @@ class NerfModel(Method):
         self, motion: Motion, index: int, camera: Camera, pixels: Tensor, *, noise: Tensor | None = None,
         background: Tensor | None = None,
     ) -> RenderOutput:  # fmt: skip
-        head = self._draw_head(head_rays(motion, index, camera, pixels), self._condition(motion, index, noise))
+        head = self._draw_head(head_rays(motion, index, camera, pixels), self.face(motion, index, noise))
         with torch.no_grad():  # parts of frames train it
             behind = self.torso(motion, index, camera, noise=noise, part="person")
         x, y = pixels.unbind(-1)
@@ -190,10 +206,18 @@ class NerfModel(Method):
         aux = {ALPHA: alpha, SPREAD: head.spread[:, None]}
         return RenderOutput(head.rgb + through * rgb, alpha + through * torso_alpha, head.depth[:, None], aux)
 
-    def density(self, points: Float[Tensor, "N 3"], condition: Float[Tensor, " C"]) -> Float[Tensor, " N"]:
-        """Density [N] per centimetre of points [N, 3] in head axes under a condition [C]."""
-        found = self.field(points, self.field.under(condition))[0]
-        return found * neck_fade(points, self.occupancy.neck)
+    def face(self, motion: Motion, index: int, noise: Tensor | None = None) -> Face:
+        """What the face of a frame does to the field; arguments as for :meth:`forward`."""
+        conditions = self.field.under(self.torso.condition(motion, index, noise))
+        return Face(conditions, self.warp.displacements(self.torso.basis, motion.face[index]))
+
+    def evaluate(
+        self, points: Float[Tensor, "N 3"], face: Face, *, bfloat16: bool = False
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """Densities [N] per centimetre and colors [N, 3] of points [N, 3] in head axes."""
+        rest = self.warp.at_rest(points, face.moved)
+        density, color, _ = self.field(rest, face.conditions, bfloat16=bfloat16)
+        return density * neck_fade(rest, self.occupancy.neck), color
 
     def seen(self, motion: Motion, index: int, camera: Camera) -> Tensor:
         head = self.head_image(motion, index, camera, draw=self._draw_seen)
@@ -204,7 +228,10 @@ class NerfModel(Method):
         return known / total.clamp_min(1e-6)
 
     def playback(self, precision: Precision = "auto") -> Playback:
-        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show."""
+        """Prepare fast drawing: that of the Gaussians, and over it the head where it can show.
+
+        A frame larger than those of the training gets a head of their size, enlarged: it has no finer detail.
+        """
         behind = self.torso.playback(precision)
         gains = self.device.type == "cpu" and multiplies_bfloat16()
         self.half_weights = precision == "bfloat16" or (precision == "auto" and gains)
@@ -212,7 +239,7 @@ class NerfModel(Method):
         @torch.inference_mode()
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
             image = behind(camera, motion, index, background)
-            (x0, y0, x1, y1), (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            (x0, y0, x1, y1), rgb, alpha = self._head_as_filmed(motion, index, camera)
             part = image[y0:y1, x0:x1]
             mixed = 255 * rgb + (1 - alpha) * part.float()
             part.copy_(mixed.add_(0.5).clamp_(0, 255).to(torch.uint8))
@@ -221,12 +248,11 @@ class NerfModel(Method):
         return draw
 
     def volume(self, motion: Motion, index: int) -> Volume:
-        conditions = self._condition(motion, index, None)
-        grid = self.occupancy
+        face, grid = self.face(motion, index), self.occupancy
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
-            density, color, _ = self.field(points, conditions)
-            return density * neck_fade(points, grid.neck) * grid.holds(points), color
+            density, color = self.evaluate(points, face)
+            return density * grid.holds(points), color
 
         return Volume(grid.box, evaluate)
 
@@ -239,10 +265,7 @@ class NerfModel(Method):
 
     # -- the head ----------------------------------------------------------------------------------------------------
 
-    def _condition(self, motion: Motion, index: int, noise: Tensor | None) -> Tensor:
-        return self.field.under(self.torso.condition(motion, index, noise))
-
-    def _samples(self, rays: Rays, conditions: Tensor) -> tuple[RaySamples, Tensor, Tensor]:
+    def samples(self, rays: Rays, face: Face) -> tuple[RaySamples, Tensor, Tensor]:
         """Samples of rays, their densities [S] and colors [S, 3]."""
         config, grid = self.config, self.occupancy
         jitter = None
@@ -256,11 +279,10 @@ class NerfModel(Method):
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
         half = self.half_weights and not torch.is_grad_enabled()
-        densities, colors, _ = self.field(samples.positions, conditions, bfloat16=half)
-        return samples, densities * neck_fade(samples.positions, grid.neck), colors
+        return samples, *self.evaluate(samples.positions, face, bfloat16=half)
 
-    def _draw_head(self, rays: Rays, conditions: Tensor) -> Drawn:
-        samples, densities, colors = self._samples(rays, conditions)
+    def _draw_head(self, rays: Rays, face: Face) -> Drawn:
+        samples, densities, colors = self.samples(rays, face)
         if self.training:  # the moments of the depth go along as colors
             along = 0.5 * (samples.starts + samples.ends) - rays.middle
             colors = torch.cat([colors, along[:, None], along.square()[:, None]], 1)
@@ -271,9 +293,9 @@ class NerfModel(Method):
             spread = (second - first.square() / alpha.clamp_min(1e-3)).clamp(min=0)
         return Drawn(image[:, :3], alpha, depth * rays.slope, spread)
 
-    def _draw_seen(self, rays: Rays, conditions: Tensor) -> Drawn:
+    def _draw_seen(self, rays: Rays, face: Face) -> Drawn:
         """How well training frames showed what is on rays: in each of the colors."""
-        samples, densities, colors = self._samples(rays, conditions)
+        samples, densities, colors = self.samples(rays, face)
         known = self.occupancy.seen.view(-1)[self.occupancy.cells(samples.positions, SEEN)].float() / 255
         values = known[:, None].expand_as(colors).contiguous()
         image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
@@ -291,7 +313,7 @@ class NerfModel(Method):
             Places [S, 3] in head axes, and shares [S] of a pixel.
         """
         rays = head_rays(motion, index, camera, pixels)
-        samples, densities, colors = self._samples(rays, self._condition(motion, index, None))
+        samples, densities, colors = self.samples(rays, self.face(motion, index))
         with torch.enable_grad():
             values = torch.ones_like(colors[:, :1]).requires_grad_()
             image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
@@ -300,21 +322,34 @@ class NerfModel(Method):
 
     def _head_part(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
-        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+        draw: Callable[[Rays, Face], Drawn] | None = None,
     ) -> tuple[Box, list[Tensor]]:  # fmt: skip
         """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C]."""
         draw = draw or self._draw_head
         x0, y0, x1, y1 = box = shown_in(self.occupancy.corners, motion, index, camera)
         pixels = pixels_in(box, camera)
-        conditions = self._condition(motion, index, noise)
+        face = self.face(motion, index, noise)
         step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
-        parts = [draw(head_rays(motion, index, camera, part), conditions) for part in pixels.split(step)]
+        parts = [draw(head_rays(motion, index, camera, part), face) for part in pixels.split(step)]
         columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
         return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
 
+    def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor, Tensor]:
+        """Part of the image, RGB and alpha of the head in it, with no more rays across than a training frame has."""
+        filmed = self.background.shape[1]
+        if camera.width < _ENLARGED * filmed:
+            box, (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            return box, rgb, alpha
+        small = self.head_image(motion, index, camera.resized(filmed, round(camera.height * filmed / camera.width)))
+        both = torch.cat([small.rgb, small.alpha], -1).permute(2, 0, 1)[None]
+        large = torch.nn.functional.interpolate(both, (camera.height, camera.width), mode="bilinear")[0].permute(
+            1, 2, 0
+        )
+        return (0, 0, camera.width, camera.height), large[..., :3], large[..., 3:]
+
     def head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
-        draw: Callable[[Rays, Tensor], Drawn] | None = None,
+        draw: Callable[[Rays, Face], Drawn] | None = None,
     ) -> RenderOutput:  # fmt: skip
         """The head alone; ``aux`` holds depth and spread."""
         (x0, y0, x1, y1), parts = self._head_part(motion, index, camera, noise, draw)

@@ -15,11 +15,12 @@ from avatar.native import pack_occupancy
 
 SEEN = 32  # cells along each axis of what training frames showed
 DECAY = 0.95
-FORGET = 0.97  # a cell that no frame shows is left out after some 150 looks
+FORGET = 0.92  # a cell that no frame shows is left out after some 55 looks
 HIDDEN = 0.01  # share of a pixel below which a cell is not shown
+_AROUND = (5, 3, 3)  # cells along z, y and x around one that is shown, which stay: deeper, for views from the side
 EMPTY = 0.1  # density per centimetre below which a cell is left out
 DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
-TRAINING = ("density", "shown", "hull")  # tensors that only training needs
+TRAINING = ("density", "shown", "hull", "cavity")  # tensors that only training needs
 
 
 class Occupancy(nn.Module):
@@ -33,6 +34,7 @@ class Occupancy(nn.Module):
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
         shown: [Z, Y, X] decaying maximum of a cell's share of a pixel; training only.
         hull: bool [Z, Y, X] cells that may ever be sampled; training only.
+        cavity: bool [Z, Y, X] cells in the mouth: so few frames show them that looks would miss them; training only.
     """
 
     box: Tensor
@@ -42,6 +44,7 @@ class Occupancy(nn.Module):
     density: Tensor
     shown: Tensor
     hull: Tensor
+    cavity: Tensor
 
     def __init__(self, head: HeadShape) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class Occupancy(nn.Module):
         self.register_buffer("seen", torch.full((SEEN,) * 3, 255, dtype=torch.uint8))
         self.register_buffer("density", head.first.float() * DENSE, persistent=False)
         self.register_buffer("hull", head.hull, persistent=False)
+        self.register_buffer("cavity", head.cavity, persistent=False)
         self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
         self._corners: list[list[float]] | None = None
 
@@ -58,7 +62,7 @@ class Occupancy(nn.Module):
     def empty() -> Occupancy:
         """One of the right shapes, to load a checkpoint into."""
         none = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
-        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, torch.zeros(3)))
+        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, none, torch.zeros(3)))
 
     @property
     def corners(self) -> list[list[float]]:
@@ -107,8 +111,8 @@ class Occupancy(nn.Module):
         self._mark()
 
     def _mark(self) -> None:
-        near = nn.functional.max_pool3d(self.shown[None], 3, 1, 1)[0] > HIDDEN
-        self.bits = pack_occupancy((self.density > EMPTY) & self.hull & near)
+        near = nn.functional.max_pool3d(self.shown[None], _AROUND, 1, [n // 2 for n in _AROUND])[0] > HIDDEN
+        self.bits = pack_occupancy((self.density > EMPTY) & self.hull & (near | self.cavity))
 
     def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Points in cells, head axes; ``jitter`` [N, 3] is from -0.5 to 0.5."""

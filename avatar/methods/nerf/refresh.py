@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EVERY = 16  # steps between two refreshes
 SHARE = 8  # a refresh looks at one of so many cells
 CONDITIONS = 4  # of training frames, in a refresh
-LOOKS = 1024  # rays of a frame that are looked along
+LOOKS = 2048  # rays of a frame that are looked along
 
 
 class OccupancyRefresh(TrainCallback):
@@ -46,7 +46,7 @@ class OccupancyRefresh(TrainCallback):
         points = grid.places(cells, jitter)
         chosen = torch.randint(len(self.filmed.motion), (CONDITIONS,), generator=generator).tolist()
         found = [
-            self.model.density(part, self.model.torso.condition(self.filmed.motion, frame))
+            self.model.evaluate(part, self.model.face(self.filmed.motion, frame))[0]
             for part, frame in zip(points.chunk(CONDITIONS), chosen, strict=False)
         ]
         grid.update(cells, torch.cat(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from avatar.data.person import PersonInfo
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
 _AVERTED = 0.25  # cosine between a surface's normal and the view
+_SOLID = 1.5  # least logit of the opacity of the sides
 _WHOLE = 1.6  # times as many are made: more than half of them are of the head, and go
 
 
@@ -47,12 +49,12 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
 
 
 def _averted(gaussians: Gaussians) -> Tensor:
-    """[N] whether Gaussians are on the sides and the back of the head, averted from the camera.
+    """[N] whether Gaussians began on the sides and the back of the head, averted from the camera.
 
     The field learns nothing there. In canonical space the filming camera is the origin.
     """
-    means = gaussians.means.detach()
-    facing = -(gaussians.normal * means).sum(-1) / means.norm(dim=-1).clamp_min(1e-6)
+    began = gaussians.anchor
+    facing = -(gaussians.normal * began).sum(-1) / began.norm(dim=-1).clamp_min(1e-6)
     return (gaussians.region == REGIONS.index("hair")) & (facing < _AVERTED)
 
 
@@ -67,6 +69,26 @@ def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvata
         raise AvatarError(f"--torso {run} was trained on another person or size.",
                           fix="Train both on one PERSON folder.")  # fmt: skip
     return GaussianAvatar.from_checkpoint(found.checkpoint)
+
+
+class KeepSides(TrainCallback):
+    """Keeps the colors and the opacity that the sides of the head began with.
+
+    From the front little of them shows, before a wall: they would take its color, or vanish, for a view from the front
+    that is hardly better.
+    """
+
+    name = "sides"
+
+    def __init__(self, torso: GaussianAvatar) -> None:
+        self.torso = torso
+
+    @torch.no_grad()
+    def after_backward(self, out: RenderOutput) -> None:
+        g = self.torso.gaussians
+        side = _averted(g)[:, None]
+        g.colors.copy_(torch.where(side, g.color_prior, g.colors))
+        g.opacities.copy_(torch.where(side, g.opacities.clamp_min(_SOLID), g.opacities))
 
 
 class TorsoCallback(TrainCallback):
