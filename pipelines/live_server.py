@@ -24,6 +24,7 @@ from aiortc import rtcrtpsender
 from avatar.infer import session as sessions
 from avatar.infer.session import Session, Undrawn
 from avatar.infer.utterances import Played, Taken, Utterances
+from avatar.motion import Motion
 from avatar.motion.mouth import FACE, opening_weights
 from avatar.serve import app as service
 from avatar.serve import character, tracks, webrtc
@@ -124,8 +125,8 @@ class MarkedSession(Session):
         ROWS[self] = deque(maxlen=KEPT)
         COUNTS[self] = _ALL.pop()
 
-    def draw(self, frame: Undrawn) -> np.ndarray:
-        image = super().draw(frame)
+    def draw(self, frame: Undrawn, motion: Motion | None = None) -> np.ndarray:
+        image = super().draw(frame, motion)
         image = image if image.flags.writeable else image.copy()
         number = frame.due.index % (1 << BITS)
         draw_mark(image, number)

@@ -39,6 +39,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-draft*", TRAINING, EVALUATION),
     ("*-standard*", TRAINING, EVALUATION),
     ("*-high*", TRAINING, EVALUATION),
+    ("free-view-*", TRAINING, (*EVALUATION, "avatar/synth")),
     ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
     ("sync-judge*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/sync_judge.py")),
     ("offsets*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/offsets.py")),
