@@ -10,7 +10,7 @@ import torch
 
 from avatar import native
 from avatar.bench import cases, curves
-from avatar.bench.measure import interleaved
+from avatar.bench.measure import interleaved, quick_collections
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.log import info
@@ -77,7 +77,8 @@ def measure(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     limit = reference_limit if reference else 0
     try:
-        kernels = _kernels(devices, gaussians, sizes, counts, repeats, seconds, limit)
+        with quick_collections():
+            kernels = _kernels(devices, gaussians, sizes, counts, repeats, seconds, limit)
         torch.set_num_threads(max(counts))
         whole = _model(gaussians, sizes, frames, repeats, seconds) if model else {"model": [], "length": []}
     finally:
