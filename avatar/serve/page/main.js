@@ -62,7 +62,7 @@ function take(words) {
   } else if (words.type === "segment.failed") {
     notice(words.message, true);
   } else if (words.type === "interrupted") {
-    connection?.interrupted();
+    connection?.interrupted(); // also where somebody else interrupted, or a turn did
     state.interrupted = words;
     if (words.played_ms) notice(`Stopped after ${(words.played_ms / 1000).toFixed(1)} s.`);
     else if (use !== "talk") notice("Nothing was being said.");
@@ -236,6 +236,11 @@ async function startMicrophone() {
   await connection.microphone(microphone);
 }
 
+function interrupt() {
+  connection?.interrupted(); // at once: the server's answer takes its way
+  connection?.send({ type: "interrupt" });
+}
+
 function sendControls() {
   const value = Object.fromEntries(CONTROLS.map((id) => [id, get(id).value]));
   const gaze = value.gaze.includes(",") ? value.gaze.split(",").map(Number) : value.gaze || null;
@@ -259,13 +264,13 @@ async function showStats() {
 
 get("say").addEventListener("submit", say);
 get("text").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) say(event); });
-get("stop").addEventListener("click", () => connection?.send({ type: "interrupt" }));
+get("stop").addEventListener("click", interrupt);
 for (const id of Object.keys(USES)) get(id).addEventListener("click", () => setMicrophone(use === id ? "" : id));
 get("listen").addEventListener("click", listen);
 get("again").addEventListener("click", connect);
 get("file").addEventListener("change", (event) => { sendFile(event.target.files[0]); event.target.value = ""; });
 for (const id of CONTROLS) get(id).addEventListener("input", sendControls);
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") connection?.send({ type: "interrupt" }); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") interrupt(); });
 for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, listen);
 document.addEventListener("dragover", (event) => { event.preventDefault(); get("drop").hidden = false; });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) get("drop").hidden = true; });

@@ -3,6 +3,7 @@
 const LEAST = 0.05, MOST = 0.4; // seconds of the buffer
 const GROWS = 1.5, SHRINKS = 0.9, CALM = 10; // factors, and seconds without a gap before it shrinks
 const FADE = 160; // samples: 10 ms
+const QUIET = 0.25; // seconds after an interruption: what the server had sent before it knew is not heard
 
 class Speaker extends AudioWorkletProcessor {
   constructor() {
@@ -17,13 +18,20 @@ class Speaker extends AudioWorkletProcessor {
     this.least = Infinity; // fewest samples that waited in the last second
     this.since = 0;
     this.blocks = 0;
+    this.quietUntil = 0;
     this.port.onmessage = ({ data }) => {
       if (data.flush) this.flush();
-      else { this.parts.push({ ...data, at: 0 }); this.queued += data.samples.length; }
+      else {
+        if (currentTime < this.quietUntil) data.samples.fill(0);
+        this.parts.push({ ...data, at: 0 });
+        this.queued += data.samples.length;
+      }
     };
   }
 
   flush() {
+    if (currentTime < this.quietUntil) return; // it is quiet already
+    this.quietUntil = currentTime + QUIET;
     let left = FADE;
     for (const part of this.parts) {
       for (let i = part.at; i < part.samples.length; i += 1) {
