@@ -6,7 +6,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def stopwatch(task: Callable[[], object], device: torch.device) -> float:
 
 
 @contextmanager
-def quick_collections() -> Iterator[None]:
+def quick_collections() -> Generator[None]:
     """Keep what exists now out of garbage collections, of which each memory gauge begins with one."""
     gc.collect()
     gc.freeze()
