@@ -104,7 +104,7 @@ class Watch:
     closed: bool = False
 
     async def look(self, client: aiohttp.ClientSession) -> None:
-        """Take what there is."""
+        """Read the page's measurements and the server's rows of frames since the last call."""
         found = await self.page.run("window.liveProbe.take()")
         report = await self.page.run("window.liveProbe.stats()")
         ahead = report["ahead"] - 0.5  # of the page's clock before the machine's, which counts whole milliseconds

@@ -68,7 +68,7 @@ def render_on_ray(
         workers: How many; None: one per processor.
 
     Raises:
-        AvatarError: Ray or a cluster cannot be had, or no worker starts.
+        AvatarError: Ray is not installed, no cluster is reachable, or no worker starts.
     """
     with connected(address, workers, dict.fromkeys(THREADS, "1")) as ray:
         count = min(len(tasks), workers or processors_of(ray))

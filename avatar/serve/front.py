@@ -23,12 +23,13 @@ from aiohttp import (
 from yarl import URL
 
 from avatar.serve.app import MOST_SDP_BYTES, add_pages, error_response, guard, read_body
+from avatar.serve.farewell import AWAY, NORMAL, SLOW, TOO_SLOW, close, say
 from avatar.serve.hub import Full, Settings
 from avatar.serve.metrics import Metrics, merged
 from avatar.serve.openapi import description
 from avatar.serve.replicas import Backend, Replicas, Running
 from avatar.serve.voice import MOST_FILE_BYTES
-from avatar.serve.websocket import HEARTBEAT_SECONDS, TOO_SLOW
+from avatar.serve.websocket import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
@@ -41,7 +42,7 @@ ANSWER_SECONDS = 120.0  # of a replica: sessions are made one after the other
 ASK_SECONDS = 5.0  # for its free places
 SEND_SECONDS = 20.0  # in which a listener, or a replica, has to take a message; replicas have less patience
 MOST_MESSAGE_BYTES = 16 << 20  # of a WebSocket; replicas allow less
-NORMAL, AWAY, LOST, RESTART = 1000, 1001, 1006, 1012  # status of a closed WebSocket
+LOST, RESTART = 1006, 1012  # status of a closed WebSocket, beside those of `farewell`
 GONE = "The part of the server that you talked with has ended. Load the page again."
 SESSIONS = "/api/sessions/"
 
@@ -227,12 +228,12 @@ async def _relay(request: web.Request, inner: _Inner) -> web.WebSocketResponse:
         if code == LOST:  # the replica died
             code, reason = RESTART, GONE
             if request.path == "/ws":
-                await _say(outer, {"type": "goodbye", "message": GONE})
-        await _close(outer, code, reason)
+                await say(outer, {"type": "goodbye", "message": GONE})
+        await close(outer, code, reason)
     elif isinstance(ended[0], TimeoutError | asyncio.TimeoutError):
-        await _close(outer, TOO_SLOW, "The connection is too slow for audio and video.")
+        await close(outer, TOO_SLOW, SLOW)
     else:
-        await _close(outer, AWAY, "")
+        await close(outer, AWAY, "")
     return outer
 
 
@@ -248,16 +249,6 @@ async def _copy(source: _Socket, sink: _Socket) -> tuple[int, str]:
             return int(message.data or NORMAL), str(message.extra or "")
         else:  # closed without a word
             return LOST, ""
-
-
-async def _say(socket: web.WebSocketResponse, words: dict[str, Any]) -> None:
-    with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(socket.send_json(words), 2.0)
-
-
-async def _close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
-    with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
 
 
 def _url(running: Running, request: web.Request) -> URL:

@@ -106,7 +106,7 @@ def serve_on_ray(cluster: Cluster, cast: Cast, settings: Settings, place: Place)
         place: Where the front listens.
 
     Raises:
-        AvatarError: The settings are unsafe, nothing can be listened on, Ray cannot be had, or no avatar be loaded.
+        AvatarError: The settings are unsafe, the address is taken, Ray or its cluster is missing, or no avatar loads.
     """
     from avatar.serve.start import run
 

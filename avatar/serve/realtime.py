@@ -19,6 +19,7 @@ from aiohttp import WSMsgType, web
 from avatar.errors import AvatarError
 from avatar.infer.video import resize
 from avatar.serve.encoder import Encoder
+from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, Part
 from avatar.serve.realtime_events import MOST_EVENT_BYTES, NEWER_ONLY, OLDER, Event, Mistake, error_event, new_id
@@ -35,7 +36,7 @@ from avatar.serve.webrtc import (
     settle,
     until_lost,
 )
-from avatar.serve.websocket import HEARTBEAT_SECONDS, SEND_SECONDS, TOO_SLOW, TRY_AGAIN_LATER
+from avatar.serve.websocket import HEARTBEAT_SECONDS, SEND_SECONDS
 
 if TYPE_CHECKING:
     from avatar.serve.guest import Guest
@@ -94,21 +95,12 @@ class _Connection:
         try:
             await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._drop_peer()
-            for result in results:
-                if isinstance(result, Exception) and not isinstance(result, (ConnectionError, asyncio.TimeoutError)):
-                    raise result
-            reason, code = self._guest.reason or self._guest.listener.failed, 1001
-            if self._guest.listener.outbox.overrun or any(
-                isinstance(result, asyncio.TimeoutError) for result in results
-            ):
-                self._hub.metrics.count("slow_listeners_total")
-                reason, code = "The connection is too slow for audio and video.", TOO_SLOW
+            try:
+                reason, code = await end_tasks(tasks, self._guest, self._hub.metrics)
+            finally:
+                await self._drop_peer()
             error = error_event(Mistake(reason, "session_expired"), None, "server_error") if reason else None
-            await _close(self._socket, error, code if reason else 1000)
+            await _close(self._socket, error, code)
 
     # --- to the client --------------------------------------------------------------------------------------------
 
@@ -342,11 +334,6 @@ def _sdp_of(text: Any) -> tuple[str, bool]:
 
 
 async def _close(socket: web.WebSocketResponse, error: dict[str, Any] | None, code: int) -> None:
-    try:
-        if error is not None and not socket.closed:
-            event = {"event_id": new_id("event")} | error
-            await asyncio.wait_for(socket.send_json(event), 2.0)
-        reason = error["error"]["message"] if error is not None else ""
-        await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
-    except (ConnectionError, asyncio.TimeoutError, RuntimeError):
-        return
+    if error is not None:
+        await say(socket, {"event_id": new_id("event")} | error)
+    await close(socket, code, error["error"]["message"] if error is not None else "")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from aiohttp import WSMsgType, web
 
 from avatar.errors import AvatarError
 from avatar.serve.encoder import Encoder
+from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, Part
 
@@ -36,7 +36,6 @@ KEY_FRAME, SPEAKING = 1, 2
 MOST_MESSAGE_BYTES = 128 << 10  # from a page: 4 s of a microphone
 SEND_SECONDS = 10.0  # in which a page has to take a message
 HEARTBEAT_SECONDS = 15.0
-TRY_AGAIN_LATER, TOO_SLOW = 1013, 4008  # status of a closed WebSocket
 
 
 async def serve_websocket(request: web.Request, hub: Hub) -> web.WebSocketResponse:
@@ -74,19 +73,7 @@ class _Connection:
         try:
             await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception) and not isinstance(result, (ConnectionError, asyncio.TimeoutError)):
-                    raise result
-            outbox = self._guest.listener.outbox
-            if outbox.overrun or any(isinstance(result, asyncio.TimeoutError) for result in results):
-                self._hub.metrics.count("slow_listeners_total")
-                await _say_goodbye(self._socket, "The connection is too slow for audio and video.", TOO_SLOW)
-            else:
-                reason = self._guest.reason or self._guest.listener.failed
-                await _say_goodbye(self._socket, reason, 1001 if reason else 1000)
+            await _say_goodbye(self._socket, *await end_tasks(tasks, self._guest, self._hub.metrics))
 
     async def _send(self) -> None:
         outbox = self._guest.listener.outbox
@@ -134,7 +121,6 @@ def _epoch_ms(made: float) -> float:
 
 
 async def _say_goodbye(socket: web.WebSocketResponse, reason: str, code: int) -> None:
-    with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
-        if reason and not socket.closed:
-            await asyncio.wait_for(socket.send_json({"type": "goodbye", "message": reason}), 2.0)
-        await asyncio.wait_for(socket.close(code=code, message=reason.encode()[:120]), 5.0)
+    if reason:
+        await say(socket, {"type": "goodbye", "message": reason})
+    await close(socket, code, reason)
