@@ -16,6 +16,7 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
+from avatar.provenance.disclosure import DisclosureOptions
 
 GROUPS = {
     "render many": ("batch", "ray", "workers"),
@@ -23,6 +24,7 @@ GROUPS = {
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("timeline", "print_timeline", "seed"),
+    "made by a program": ("label", "certificate", "key", "no_credentials"),
     "replay the person's video": ("split", "drive", "person"),
     "hardware": ("baked", "precision", "renderer", "device", "json"),
 }
@@ -69,10 +71,12 @@ class Config:
     json: Path | None = None
     """Write frames, seconds and speed, with the hardware and the commit, to this file."""
     controls: tyro.conf.OmitArgPrefixes[Controls] = field(default_factory=Controls)
+    disclosure: tyro.conf.OmitArgPrefixes[DisclosureOptions] = field(default_factory=DisclosureOptions)
 
 
 def main(config: Config) -> None:
     """Render to an mp4."""
+    from avatar.data.consent import consent_hash
     from avatar.data.outputs import refuse_to_overwrite
     from avatar.infer import jobs
     from avatar.infer.avatar import Avatar
@@ -95,6 +99,8 @@ def main(config: Config) -> None:
     out = jobs.video_path(run, config.out, speaking, controls, config.split)
     if config.json is not None:
         refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
+    disclosure = config.disclosure.open(consent_hash(run))
+    disclosure.announce()
     choose_device(config.device)
     path = CameraPath.parse(config.camera)
     controls.write_timeline()
@@ -106,7 +112,7 @@ def main(config: Config) -> None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)
     else:
         job = jobs.speech_job(avatar, controls, audio, path)
-    timing = render_file(avatar, job.limited(config.frames), camera, path, out)
+    timing = render_file(avatar, job.limited(config.frames), camera, path, out, disclosure)
     if config.json is not None:
         write_json(config.json, jobs.record(avatar, camera, timing, config.baked))
     log.next_command(f"avatar view {log.word(run)}")
@@ -130,6 +136,7 @@ def _batch(config: Config, table: Path) -> None:
         raise AvatarError("--workers belongs to --ray.", fix="For processes of this machine, add --ray local.")
     if config.workers is not None and config.workers < 1:
         raise AvatarError(f"--workers {config.workers} is too few.", fix="Give 1 or more.")
+    config.disclosure.open().announce()  # a key that cannot be used is refused before anything is rendered
     if config.ray is None:  # else it is for the machines of the cluster to have
         require(config.renderer)
         choose_device(config.device)
@@ -138,6 +145,7 @@ def _batch(config: Config, table: Path) -> None:
         frames=config.frames,
     )  # fmt: skip
     loading = Loading(
-        baked=config.baked, renderer=config.renderer, device=config.device, precision=config.precision
+        baked=config.baked, renderer=config.renderer, device=config.device, precision=config.precision,
+        disclosure=config.disclosure,
     )  # fmt: skip
     render_batch(table, config.out, defaults, loading, ray=config.ray, workers=config.workers)

@@ -20,6 +20,8 @@ from avatar.io.media import open_media
 from avatar.writing import NewFile, disk_error
 
 if TYPE_CHECKING:
+    from avatar.provenance.disclosure import Disclosure
+
     _Packet = av.Packet[av.AudioStream]
 
 BT709 = 1  # H.264 code of the primaries, the transfer and the matrix of HD video
@@ -46,6 +48,7 @@ class VideoWriter:
         threads: Encoder threads; 0 lets x264 choose.
         audio_track: Number of the audio track of ``audio``, from 1; None: the one that all readers choose.
         comment: Metadata of the file; empty: none.
+        disclosure: How the file says that a program made it; None: a camera did, or it does not matter.
 
     Raises:
         AvatarError: The audio cannot be read, or the output cannot be written.
@@ -64,10 +67,12 @@ class VideoWriter:
         threads: int = 1,
         audio_track: int | None = None,
         comment: str = "",
+        disclosure: Disclosure | None = None,
     ) -> None:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
+        self._disclosure = disclosure
         self._rate = Fraction(fps).limit_denominator(10_000)
         self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track)
         self._output: OutputContainer | None = None
@@ -78,6 +83,8 @@ class VideoWriter:
             self._output = output
             if comment:
                 output.metadata["comment"] = comment
+            if disclosure is not None:
+                output.metadata["description"] = disclosure.comment
             self._video = output.add_stream("libx264", rate=self._rate)
             self._video.width, self._video.height = width + width % 2, height + height % 2
             self._video.pix_fmt = "yuv420p"
@@ -102,6 +109,8 @@ class VideoWriter:
             raise ValueError(f"expected uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
         if self._output is None:
             raise ValueError(f"{self.path} is closed")
+        if self._disclosure is not None:
+            image = self._disclosure.draw(image)
         if self.width % 2 or self.height % 2:
             image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -130,6 +139,8 @@ class VideoWriter:
             self._output.close()
             self._output = None
             if self._new is not None:
+                if self._disclosure is not None:
+                    self._disclosure.finish(self._new.path)
                 self._new.keep()
         except OSError as error:
             raise disk_error(error, self.path) from error

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from avatar.data.consent import BESIDE, SYNTHETIC
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -19,6 +20,7 @@ from avatar.log import track
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode
+from avatar.paths import write_json
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.appearance import Appearance
@@ -155,6 +157,7 @@ def make_subject(
     images = _film(_people(person, flaws, stage, seed), truth, stage, supersample, round(flaws.absent * frames), seed)
     images = images if quiet else track(images, "Filming", frames)
     _write_video(out_dir / video_name, images, stage, fps, said.samples, flaws, frames)
+    write_json((out_dir / video_name).with_suffix(BESIDE), SYNTHETIC.as_json())
     write_truth(out_dir, Truth(person, truth, stage.camera), landmarks, _events(said, closures, cuts))
     return SynthResult(
         video=out_dir / video_name, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
