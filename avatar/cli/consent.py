@@ -29,7 +29,7 @@ class Config:
     folder: Annotated[Path, tyro.conf.Positional]
     """PERSON or RUN folder."""
     state: ConsentOption = None
-    """State it: self if it is you, or a record of consent of somebody who agreed. See docs/trust.md."""
+    """State it: self if it is you, or a record of consent of somebody who agreed. See docs/provenance.md."""
 
 
 def main(config: Config) -> None:

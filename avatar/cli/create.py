@@ -47,7 +47,7 @@ class Config(SourceOptions):
     """Shared audio-to-motion model to adapt to the person, from `avatar prior train`; default: the one that is
     shipped."""
     consent: ConsentOption = None
-    """Consent of the person: self if it is you, or their record (docs/trust.md). Default: asked at a terminal."""
+    """Consent of the person: self if it is you, or their record (docs/provenance.md). Default: asked at a terminal."""
     device: DeviceName = "auto"
     """Where to train and measure: auto takes a GPU where there is one and the CUDA library is built."""
 

@@ -25,7 +25,7 @@ class Config:
     """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
     person: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
     consent: ConsentOption = None
-    """Consent of the person: self if it is you, or their record (docs/trust.md). Default: asked at a terminal."""
+    """Consent of the person: self if it is you, or their record (docs/provenance.md). Default: asked at a terminal."""
     stages: str = "all"
     """Run only these stages, separated by commas (for development)."""
     force: bool = False

@@ -108,7 +108,7 @@ def chosen(value: str) -> Consent:
     if not Path(value).is_file():
         raise AvatarError(
             f"There is no record of consent {value}.",
-            fix="Give self if it is you, or the file that docs/trust.md describes for somebody who agreed.",
+            fix="Give self if it is you, or the file that docs/provenance.md describes for somebody who agreed.",
         )
     return read(Path(value))
 
@@ -138,7 +138,7 @@ def read(path: Path) -> Consent:
     Raises:
         AvatarError: It is damaged, or a field has a value that it cannot have.
     """
-    data = Record(read_json(path, "Write it as docs/trust.md describes."), path)
+    data = Record(read_json(path, "Write it as docs/provenance.md describes."), path)
     if data.value("format", None) != FORMAT:
         raise AvatarError(f"{path} is no record of consent.", why=f"Its format is not {FORMAT}.")
     subject, evidence = data.record("subject", {}), data.record("evidence", {})

@@ -22,7 +22,7 @@ Label = Literal["none", "corner"]
 
 @dataclass(frozen=True, kw_only=True)
 class DisclosureOptions:
-    """How videos and images say that a program made them. See docs/trust.md."""
+    """How videos and images say that a program made them. See docs/provenance.md."""
 
     no_credentials: Annotated[str | None, tyro.conf.arg(metavar="REASON")] = None
     """Write no content credentials (C2PA), and note this reason in the file."""
