@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from avatar import log
 from avatar.backends import RendererName
+from avatar.data.bundle import run_folder
 from avatar.data.person import PersonInfo
 from avatar.data.run import FILES, MODEL, PERSON, RunInfo, require_run
 from avatar.device import Precision
@@ -152,8 +153,9 @@ def mark_of(video: Path) -> str:
 
 
 def run_problem(run: Path) -> str:
-    """Say why a RUN folder holds no avatar; empty where it does."""
+    """Say why a RUN folder or a bundle holds no avatar; empty where it does."""
     try:
+        run = run_folder(run)
         require_run(run)
         if not (run / MODEL).is_file():
             fix = f"Train one: avatar create VIDEO --out {log.word(run)}"

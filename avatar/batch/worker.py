@@ -46,7 +46,7 @@ class Worker:
         with _warnings() as said:
             try:
                 avatar = self._load(task.run)
-                frames = task.render(avatar, mark, self._loading.disclosure.open(consent_hash(task.run)))
+                frames = task.render(avatar, mark, self._loading.disclosure.open(consent_hash(avatar.run)))
             except AvatarError as failure:
                 error = str(failure)
             except Exception as failure:  # a bug must not take the other jobs along

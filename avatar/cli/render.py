@@ -35,7 +35,7 @@ class Config:
     """Render an avatar to a video."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """RUN folder of `avatar create` or `avatar train`. With --batch: of the jobs that name none."""
+    """RUN folder of `avatar create` or `avatar train`, or a bundle. With --batch: of the jobs that name none."""
     speaking: tyro.conf.OmitArgPrefixes[Speaking] = field(default_factory=Speaking)
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The mp4 to write; default: named after the input, in the RUN folder. With --batch: the folder of all videos."""
@@ -76,6 +76,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Render to an mp4."""
+    from avatar.data.bundle import run_folder
     from avatar.data.consent import consent_hash
     from avatar.data.outputs import refuse_to_overwrite
     from avatar.infer import jobs
@@ -91,12 +92,13 @@ def main(config: Config) -> None:
         raise AvatarError("There is no RUN to render.", fix="Give one: avatar render runs/me --audio speech.wav")
     if config.ray is not None or config.workers is not None:
         raise AvatarError("--ray and --workers belong to --batch.")
-    run, speaking, controls = config.run, config.speaking, config.controls
+    run, speaking, controls = run_folder(config.run), config.speaking, config.controls
     require_run(run)
     jobs.check_source(speaking, controls, config.split, config.drive)
     jobs.check_extent(config.size, config.frames)
     require(config.renderer)
-    out = jobs.video_path(run, config.out, speaking, controls, config.split)
+    home = run if config.run.is_dir() else config.run.parent  # a bundle has no room for videos
+    out = jobs.video_path(home, config.out, speaking, controls, config.split)
     if config.json is not None:
         refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
     disclosure = config.disclosure.open(consent_hash(run))
@@ -115,7 +117,7 @@ def main(config: Config) -> None:
     timing = render_file(avatar, job.limited(config.frames), camera, path, out, disclosure)
     if config.json is not None:
         write_json(config.json, jobs.record(avatar, camera, timing, config.baked))
-    log.next_command(f"avatar view {log.word(run)}")
+    log.next_command(f"avatar view {log.word(config.run)}")
 
 
 def _batch(config: Config, table: Path) -> None:

@@ -99,6 +99,7 @@ def main(config: Config) -> None:
     from avatar.serve.start import MOST_SESSIONS, Place, load_characters, load_voice, require_packages, serve
 
     require_packages()
+    from avatar.data.bundle import run_folder
     from avatar.data.consent import require as require_consent
     from avatar.data.run import require_run
     from avatar.io.hosts import is_loopback
@@ -124,7 +125,7 @@ def main(config: Config) -> None:
     place = Place(host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key)
     place.tls()
     if not is_loopback(config.host):
-        for run in config.runs:
+        for run in map(run_folder, config.runs):
             require_run(run)
             require_consent(run, "live", "to be served beyond this machine")
     if config.ray is not None:
