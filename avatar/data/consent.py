@@ -151,7 +151,7 @@ def read(path: Path) -> Consent:
 
 
 def keep(folder: Path, given: Consent | None, video: Path | None = None) -> None:
-    """Write the record of a PERSON folder: the one that was given, that beside the video, or that nothing is stated.
+    """Write the record of a PERSON folder: the one given, that beside the video, or that nothing is stated.
 
     One that is there already is replaced only by one that was given.
 

@@ -157,7 +157,6 @@ def make_subject(
     images = _film(_people(person, flaws, stage, seed), truth, stage, supersample, round(flaws.absent * frames), seed)
     images = images if quiet else track(images, "Filming", frames)
     _write_video(out_dir / video_name, images, stage, fps, said.samples, flaws, frames)
-    write_json((out_dir / video_name).with_suffix(BESIDE), SYNTHETIC.as_json())
     write_truth(out_dir, Truth(person, truth, stage.camera), landmarks, _events(said, closures, cuts))
     return SynthResult(
         video=out_dir / video_name, audio=None if flaws.audio == "none" else audio, truth=truth, landmarks=landmarks,
@@ -415,6 +414,7 @@ def _write_video(
         set_rotation(path, flaws.rotation)
     if audio is not None:
         audio.unlink()
+    write_json(path.with_suffix(BESIDE), SYNTHETIC.as_json())
 
 
 def _events(said: speech.Speech, closures: list[float], cuts: list[int]) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
         with atomic_file(folder / BACKGROUND) as temporary:
             shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
-    of_folder(data.folder).write(folder)
+    of_folder(config.person).write(folder)
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:
