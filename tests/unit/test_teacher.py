@@ -13,6 +13,7 @@ import torch
 
 from avatar.cli.main import main
 from avatar.data.run import FILES, HEADMOTION, MODEL, TEACHER, TRACKING, TRAINING, RunInfo, open_person
+from avatar.data.yaw import KEY, HeldOutYaw
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.infer.view_cone import ViewCone
@@ -92,6 +93,16 @@ def test_images_are_the_teachers_at_its_poses_each_drawn_once(teacher, unfilmed,
     assert np.array_equal(data.image(4), expected) and expected.std() > 5
     data.teacher = None  # pyright: ignore[reportAttributeAccessIssue]  # nobody is there to draw it again
     assert np.array_equal(data.image(4), expected)
+
+
+def test_frames_that_the_teacher_never_saw_are_not_taught(teacher, unfilmed, tmp_path):
+    run = tmp_path / "field"
+    shutil.copytree(teacher, run)
+    held_out = HeldOutYaw(share=0.1, turned=(2, 7), frontal=(4,), yaw=(-20.0, 20.0, 0.0))
+    (run / TRAINING).write_text(json.dumps({KEY: held_out.to_json()}))
+    taught = Teacher.load(run, "gaussian", "cpu")
+    data = taught.person(unfilmed, tmp_path / "student")
+    assert taught.held_out(data) == held_out and {2, 4, 7}.isdisjoint(data.train_frames) and 3 in data.train_frames
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_end(unfilmed, teacher, student, tmp_path, monkeypatch):
