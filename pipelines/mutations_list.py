@@ -1403,8 +1403,33 @@ VOICE_AGENTS = (
 _DOORS = "tests/unit/test_serve_doors.py"
 _AGENT = "tests/unit/test_serve_agent.py"
 _REALTIME = "tests/unit/test_serve_realtime.py"
+_LISTENING = "tests/unit/test_listening.py"
 
 SERVING = (
+    Mutation(
+        "a nod at every word",
+        "avatar/audio/turns.py",
+        "found = self._length >= self._phrase and",
+        "found =",
+        (f"{_LISTENING}::test_a_pause_is_found_after_a_phrase_and_not_after_a_word",),
+        "The avatar nods like a toy while somebody speaks to it.",
+    ),
+    Mutation(
+        "nods as often as there are pauses",
+        "avatar/infer/listening.py",
+        "            if self._frame >= self._rests_until:\n",
+        "            if True:\n",
+        (f"{_LISTENING}::test_nods_follow_the_ends_of_phrases",),
+        "The avatar nods every second.",
+    ),
+    Mutation(
+        "the avatar does not hear who speaks to it",
+        "avatar/serve/conversation.py",
+        "        self._listener.session.hear(samples)\n",
+        "",
+        (f"{_AGENT}::test_the_microphone_takes_turns_and_barges_in",),
+        "It stares while somebody speaks to it.",
+    ),
     Mutation(
         "a request without its token",
         "avatar/serve/access.py",

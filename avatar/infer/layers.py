@@ -194,6 +194,7 @@ class MotionLayers:
         pose_edits: Edits before the idle motion: pose and its scale.
         face_edits: Edits after it: style, limit of the head's turns, lips, emotions, blinks, gaze.
         idle: What waiting adds.
+        still: Whether the head is held still, and so does not nod.
     """
 
     fps: float
@@ -203,6 +204,7 @@ class MotionLayers:
     pose_edits: Sequence[MotionEdit]
     face_edits: Sequence[MotionEdit]
     idle: MotionEdit
+    still: bool = False
 
     @property
     def ready(self) -> float:
@@ -219,13 +221,17 @@ class MotionLayers:
         for source in self.sources:
             source.finish()
 
-    def compose(self, lips: Motion, start: int, waiting: Float[Tensor, " T"] | None = None) -> Motion:
+    def compose(
+        self, lips: Motion, start: int, waiting: Float[Tensor, " T"] | None = None,
+        react: Callable[[Motion], Motion] | None = None,
+    ) -> Motion:  # fmt: skip
         """Lay lips over the head motion and apply the edits.
 
         Args:
             lips: [T] frames; only mouth, jaw and cheeks count, unless there is no ``base``.
             start: Number of the first frame; must not be less than it was before.
             waiting: [T] how much the avatar waits, 0 to 1; None: not at all.
+            react: What listening adds; controls that were given change it, and so it comes before them.
 
         Returns:
             [T] frames.
@@ -239,6 +245,7 @@ class MotionLayers:
             block = edit(block, seconds)
         if waiting is not None and bool(waiting.any()):
             block = block.blend(self.idle(block, seconds), waiting)
+        block = block if react is None else react(block)
         for edit in self.face_edits:
             block = edit(block, seconds)
         return block
@@ -296,6 +303,7 @@ def build_layers(
         fps=fps, lead=lead, base=base, sources=used, pose_edits=_wanted([layers["pose"], layers["pose-scale"]]),
         face_edits=_wanted(face_edits),
         idle=lambda block, seconds: breathe(scale_pose(block, IDLE_POSE, person.stats), seconds),
+        still=base_name == "still",
     )  # fmt: skip
 
 

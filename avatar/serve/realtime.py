@@ -80,7 +80,7 @@ class _Connection:
         self._session = RealtimeSession(
             guest.name, character.name, fps, (camera.width, camera.height), hub.settings.ice_servers, older
         )
-        self._input = RealtimeInput(self._session, self._put)
+        self._input = RealtimeInput(self._session, self._put, guest.listener.session.hear)
         self._responses: dict[str, RealtimeResponse] = {}  # that are under way: one, and others that were just stopped
         self._said: RealtimeResponse | None = None  # to which the audio belongs that comes
         self._peer: RtcClient | None = None
