@@ -1404,8 +1404,25 @@ _DOORS = "tests/unit/test_serve_doors.py"
 _AGENT = "tests/unit/test_serve_agent.py"
 _REALTIME = "tests/unit/test_serve_realtime.py"
 _LISTENING = "tests/unit/test_listening.py"
+_LIVE_POSE = "tests/unit/test_live_pose.py"
 
 SERVING = (
+    Mutation(
+        "a pose in a message is a path",
+        "avatar/serve/messages.py",
+        'if span.control == "pose" and span.value not in POSES:',
+        "if False:",
+        (f"{_LIVE_POSE}::test_what_is_not_understood_is_said_in_one_sentence",),
+        "A page lets the server open files.",
+    ),
+    Mutation(
+        "generated head motion does not know what waits to be said",
+        "avatar/infer/live_pose.py",
+        "self._ahead, self._goes_on = ahead, goes_on",
+        "self._ahead, self._goes_on = ahead[:0], goes_on",
+        (f"{_LIVE_POSE}::test_the_head_follows_audio_that_waits_as_it_follows_a_file",),
+        "The head nods two seconds after the voice.",
+    ),
     Mutation(
         "a nod at every word",
         "avatar/audio/turns.py",

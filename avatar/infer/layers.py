@@ -19,6 +19,7 @@ from avatar.data.run import HEADMOTION, MOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
 from avatar.infer.controls import Controls
+from avatar.infer.live_pose import LiveAudio, LivePose
 from avatar.infer.sources import read_motion
 from avatar.infer.view_cone import ViewCone
 from avatar.io.audio import SAMPLE_RATE
@@ -253,7 +254,7 @@ class MotionLayers:
 
 def build_layers(
     avatar: Person, controls: Controls, camera: CameraAt | None = None, *, lead: int = 0, driven: bool = False,
-    origin: int | None = 0, playing: dict[str, PoseSource] | None = None,
+    origin: int | None = 0, playing: dict[str, PoseSource] | None = None, live: LiveAudio | None = None,
 ) -> MotionLayers:  # fmt: skip
     """Build the layers that controls ask for.
 
@@ -265,6 +266,7 @@ def build_layers(
         driven: The lips come with a whole motion, which needs no head motion under it.
         origin: See `LoopedPose`.
         playing: Head motion by name and seed that plays already and goes on; what is new is added.
+        live: What a session says, for head motion that is generated before all of the audio is known.
 
     Raises:
         AvatarError: Something cannot be read.
@@ -278,7 +280,8 @@ def build_layers(
             if name == "generated":
                 options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise}
                 generator = load_generator(avatar.run)
-                poses_by_key[key] = GeneratedPose(generator.open(fps, lead=lead / fps, seed=controls.seed, **options))
+                stream = generator.open(fps, lead=lead / fps, seed=controls.seed, **options)
+                poses_by_key[key] = GeneratedPose(stream) if live is None else LivePose(stream, live, fps)
             else:
                 poses_by_key[key] = LoopedPose(person, name, fps, controls.seed, origin)
         used.append(poses_by_key[key])

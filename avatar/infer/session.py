@@ -31,7 +31,8 @@ from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
 from avatar.infer.listening import Attention, Attitude, Reactions
-from avatar.infer.planner import refuse_beforehand, speech_of
+from avatar.infer.live_pose import AHEAD_SECONDS, LiveAudio
+from avatar.infer.planner import refuse_driven, speech_of
 from avatar.infer.sources import checked_samples
 from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples
 from avatar.io.audio import SAMPLE_RATE
@@ -118,7 +119,7 @@ class Session:
             that says so and may be slow.
 
     Raises:
-        AvatarError: The avatar cannot speak, or a control needs to know the audio beforehand.
+        AvatarError: The avatar cannot speak, or does not do what a control asks for.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Session:
         speech = speech or speech_of(avatar, controls.speech, live=True)
         self._rest = PersonMotion.of(avatar).stats.rest
         self._poses: dict[str, PoseSource] = {}
+        self._audio = LiveAudio()
         self._setting, self._stepping, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
         self._layers = self._wanted = self._build(controls, self._poses)
         self._old: MotionLayers | None = None
@@ -195,7 +197,7 @@ class Session:
         The speech network stays. A style or a pose from a video is tracked here, which takes its time.
 
         Raises:
-            AvatarError: A control is not understood or needs to know the audio beforehand. Nothing changes then.
+            AvatarError: A control is not understood, or the avatar does not do it. Nothing changes then.
         """
         if controls is not None:
             with self._setting:
@@ -210,6 +212,11 @@ class Session:
     def camera(self) -> Camera:
         """Where from: that of the next frame."""
         return self._camera
+
+    @property
+    def seconds(self) -> float:
+        """Second from which times of timed controls count as from now on."""
+        return self._count / self.fps
 
     @property
     def waiting_seconds(self) -> float:
@@ -285,15 +292,17 @@ class Session:
 
     def _build(self, controls: Controls, poses: dict[str, PoseSource]) -> MotionLayers:
         controls.check()
-        refuse_beforehand(controls)
+        refuse_driven(controls)
         place = lambda _: self._view.position  # noqa: E731
-        return build_layers(self.avatar, controls, place, origin=None, playing=poses)
+        return build_layers(self.avatar, controls, place, origin=None, playing=poses, live=self._audio)
 
     def _take(self, now: float, at_once: bool) -> _Due:
         index, self._count = self._count, self._count + 1
         taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now, at_once)
         interrupted = self._mouth.said > 0 and self._mouth.epoch != taken.epoch
         lips, waiting = self._mouth.move(taken)
+        if self._audio.wanted:
+            self._audio.note(taken.audio, *self._utterances.ahead(round(AHEAD_SECONDS * SAMPLE_RATE)))
         return _Due(taken, lips, waiting, self._attend(taken, interrupted), index)
 
     def _attend(self, taken: Taken, interrupted: bool) -> Attitude:

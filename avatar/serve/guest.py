@@ -7,8 +7,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from avatar.data.run import HEADMOTION
 from avatar.errors import AvatarError
-from avatar.headmotion.loop import LOOPS
+from avatar.headmotion.loop import LOOPS, POSES
 from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
 from avatar.io.audio import SAMPLE_RATE
@@ -78,11 +79,12 @@ class Guest:
         avatar = self.character.avatar
         limits = avatar.cone.limits()
         camera = resize(avatar.camera, self.character.size)
+        poses = POSES if (avatar.run / HEADMOTION).is_file() else LOOPS
         return {
             "type": "hello", "session": self.name, "avatar": self.character.name, "about": counts_text(avatar.info),
             "fps": avatar.fps, "width": camera.width, "height": camera.height, "sample_rate": SAMPLE_RATE,
             "limits": {name: round(value, 1) for name, value in limits._asdict().items()},
-            "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(LOOPS),
+            "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(poses),
             "text": self._voice.available, "agent": self._answers,
             "hears": self._answers and self.conversation.hears, **more,
         }  # fmt: skip
@@ -180,7 +182,8 @@ class Guest:
             if newest != self._newest:
                 return
             try:
-                await asyncio.to_thread(self.listener.set, controls_of(fields, self.character.controls))
+                controls = controls_of(fields, self.character.controls, self.listener.session.seconds)
+                await asyncio.to_thread(self.listener.set, controls)
             except AvatarError as error:
                 self.listener.outbox.put({"type": "error", "message": str(error)})
             await asyncio.sleep(CHANGES_SECONDS)

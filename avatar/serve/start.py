@@ -102,18 +102,20 @@ def load_characters(
     """Load avatars with their speech networks.
 
     Raises:
-        AvatarError: One cannot be loaded, cannot speak, or a control needs to know the audio beforehand.
+        AvatarError: One cannot be loaded, cannot speak, or does not do what a control asks for.
     """
     from avatar.infer.avatar import Avatar
-    from avatar.infer.planner import refuse_beforehand, speech_of
+    from avatar.infer.layers import build_layers
+    from avatar.infer.planner import refuse_driven, speech_of
     from avatar.serve.character import Character, named
 
     controls.check()
-    refuse_beforehand(controls)
+    refuse_driven(controls)
     found: list[Character] = []
     for run in runs:
         avatar = Avatar.load(run, device=device)
         speech = speech_of(avatar, controls.speech, live=True)
+        build_layers(avatar, controls)  # what cannot be read is an error now, not at the first listener
         found.append(Character(run.resolve().name, avatar, speech, controls, size))
     return named(found)
 
