@@ -44,7 +44,7 @@ class TurnEvent(NamedTuple):
 
 
 class SpeechFrames:
-    """Tell frames of 20 ms that are speech from others in a stream; how the stream is cut makes no difference."""
+    """Tell frames of 20 ms that are speech from others; how the stream is cut makes no difference."""
 
     def __init__(self) -> None:
         self._window = np.hanning(FRAME).astype(np.float32)

@@ -27,12 +27,12 @@ PACKAGES = {
     "safetensors": ("safetensors", "models"),
     "matplotlib": ("matplotlib", "reports"),
     "tensorboard": ("tensorboard", "training logs"),
-    "viser": ("viser", "avatar view"),
+    "aiohttp": ("aiohttp", "avatar serve, avatar view"),
     "hibari-tts": ("hibari", "the voice of avatar demo"),
 }
 OPTIONAL = {
     "tensorboard",
-    "viser",
+    "aiohttp",
     "hibari-tts",
     "scikit-image",
 }  # without them one command is missing, not the product

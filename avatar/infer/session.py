@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,7 +107,8 @@ class Undrawn:
 class Session:
     """A live avatar for one listener.
 
-    `push_audio`, `end_utterance`, `interrupt`, `hear`, `think` and `set` may be called from any thread, also while `step` runs.
+    `push_audio`, `end_utterance`, `interrupt`, `hear`, `think` and `set` may be called from any thread, also while
+    `step` runs.
 
     Args:
         avatar: The avatar; several sessions may share it.
@@ -117,6 +118,9 @@ class Session:
         limit_seconds: Seconds of audio that may wait.
         flush_seconds: Seconds without new audio that end an utterance. None: only `end_utterance` does, for a source
             that says so and may be slow.
+
+    Attributes:
+        adjust: Changes the motion of each frame last, where it is set.
 
     Raises:
         AvatarError: The avatar cannot speak, or does not do what a control asks for.
@@ -137,6 +141,7 @@ class Session:
         controls = controls or Controls()
         speech = speech or speech_of(avatar, controls.speech, live=True)
         self._rest = PersonMotion.of(avatar).stats.rest
+        self.adjust: Callable[[Motion], Motion] | None = None
         self._poses: dict[str, PoseSource] = {}
         self._audio = LiveAudio()
         self._setting, self._stepping, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
@@ -319,7 +324,8 @@ class Session:
     def _pose(self, due: _Due) -> Motion:
         self._view = self._camera
         self._posed = max(self._posed, due.index)  # motion is read forwards only
-        return self._compose(due, self._posed)
+        motion = self._compose(due, self._posed)
+        return motion if self.adjust is None else self.adjust(motion)
 
     def _image(self, due: _Due, motion: Motion | None = None) -> np.ndarray:
         with self._drawing:

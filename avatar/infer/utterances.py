@@ -326,6 +326,22 @@ class _Part:
         self._lips = lips if self._lips is None else joined(self._lips, lips)
 
 
+class Speechless:
+    """Stands for the speech network of an avatar that has none: its lips stay at rest.
+
+    Args:
+        rest: [1] frame with the mouth at rest.
+        fps: Frames per second.
+    """
+
+    def __init__(self, rest: Motion, fps: float) -> None:
+        self._rest, self.fps, self.look_ahead = rest, fps, 1 / fps
+
+    def open(self) -> AudioStream:
+        """Begin an utterance."""
+        return _Resting(self._rest, self.fps)
+
+
 class _Resting:
     """An `AudioStream` without a network: lips at rest, as many frames as the samples fill."""
 

@@ -37,6 +37,7 @@ class Settings:
         ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
         origins: Other origins whose pages may connect.
         agent: Who answers; None: nobody, and the avatar says what it is told.
+        face: Whether pages may move the face by hand, and let go of the view limits.
         prefix: What the names of sessions begin with; it tells a front where a session is.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     ice_servers: tuple[dict[str, str], ...] = ()
     origins: tuple[str, ...] = ()
     agent: AgentSettings | None = None
+    face: bool = False
     prefix: str = ""
 
 
@@ -121,7 +123,9 @@ class Hub:
                 session = await asyncio.to_thread(character.open)
             listener = Listener(session, self.metrics)
             name, answers = self.settings.prefix + secrets.token_urlsafe(18), self.settings.agent is not None
-            guest = Guest(name, listener, character, self.voice, self.metrics, self._agent(), answers)
+            guest = Guest(
+                name, listener, character, self.voice, self.metrics, self._agent(), answers, self.settings.face
+            )  # fmt: skip
             self.guests[guest.name] = guest
             self.metrics.count("sessions_total")
             listener.start()

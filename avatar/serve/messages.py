@@ -13,6 +13,7 @@ from avatar.infer.controls import Controls
 from avatar.motion.emotion import EMOTIONS, Mix
 from avatar.motion.timeline import Span, spans_of
 from avatar.serve.listener import MICROPHONE
+from avatar.viewer.controls import RANGES
 
 MOST_MESSAGE_BYTES = 64 << 10
 MOST_NAME = 64  # characters
@@ -32,7 +33,9 @@ class Message:
     kind: str
     fields: dict[str, Any]
 
-    KINDS: ClassVar = ("say", "ask", "listen", "interrupt", "controls", "view", "echo", "ping", "shown")
+    KINDS: ClassVar = (
+        "say", "ask", "listen", "interrupt", "controls", "view", "face", "echo", "attend", "ping", "shown",
+    )  # fmt: skip
 
     @staticmethod
     def parse(text: str | bytes) -> Message:
@@ -75,7 +78,7 @@ class LiveControls(Controls):
         return [*super().spans(), *self.later]
 
 
-def controls_of(fields: dict[str, Any], given: Controls, now: float) -> Controls:
+def controls_of(fields: dict[str, Any], given: Controls, now: float) -> LiveControls:
     """The controls of a message of type ``controls``, over those that were given on the command line.
 
     Args:
@@ -98,7 +101,8 @@ def controls_of(fields: dict[str, Any], given: Controls, now: float) -> Controls
     options: dict[str, Any] = {name: getattr(given, name) for name in given.__dataclass_fields__}
     options |= {name: (*options[name], *values) for name, values in added.items()}
     later = tuple(replace(span, start=max(0.0, span.start) + now, end=span.end + now) for span in fields["timeline"])
-    return LiveControls(**options | {"later": later})
+    kind: Any = LiveControls
+    return kind(**options, later=later)
 
 
 def _say(content: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +121,8 @@ def _controls(content: dict[str, Any]) -> dict[str, Any]:
     elif gaze not in (None, "camera", "free"):
         raise AvatarError('The field "gaze" is not understood.', fix='Send "camera", "free" or [x, y] in degrees.')
     return {
-        "emotion": _emotion(content), "blink": _blink(content), "timeline": _timeline(content), "strength": _number(content, "strength", 0, 1.5, 0.7),
+        "emotion": _emotion(content), "blink": _blink(content), "timeline": _timeline(content),
+        "strength": _number(content, "strength", 0, 1.5, 0.7),
         "pose": _one_of(content, "pose", ("", *POSES)), "gaze": gaze,
         "pose_scale": _number(content, "pose_scale", 0, 3, 1), "lip_scale": _number(content, "lip_scale", 0, 3, 1),
     }  # fmt: skip
@@ -161,6 +166,14 @@ def _view(content: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _face(content: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(content.get("beyond", False), bool):
+        raise AvatarError('The field "beyond" is neither true nor false.')
+    return {name: _number(content, name, *bounds, 0) for name, bounds in RANGES.items()} | {
+        "beyond": content.get("beyond", False)
+    }
+
+
 def _echo(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content.get("on"), bool):
         raise AvatarError('The field "on" is neither true nor false.')
@@ -180,7 +193,7 @@ def _shown(content: dict[str, Any]) -> dict[str, Any]:
 
 _READERS = {
     "say": _say, "ask": _say, "listen": _echo, "interrupt": _interrupt, "controls": _controls, "view": _view,
-    "echo": _echo, "ping": _ping, "shown": _shown,
+    "face": _face, "echo": _echo, "attend": _echo, "ping": _ping, "shown": _shown,
 }  # fmt: skip
 
 
