@@ -29,8 +29,8 @@ ANSWERING_SECONDS, LAST_SECONDS = 8.0, 12.0  # after the question, and after the
 TURNS = (  # what the listener says, and what the agent answers
     (
         "Good morning. I have a question about the weather, and then one about trains. Will it rain here today?",
-        "It will stay dry until noon. After that some clouds come in from the west, and there may be a few drops in the "
-        "evening. Tomorrow looks better, with sun from the morning on, and the day after will be warmer still. Further "
+        "It will stay dry until noon. After that some clouds come in from the west, and there may be a few drops in "
+        "the evening. Tomorrow looks better, with sun from the morning on, and the day after will be warmer. Further "
         "than that nobody can tell, but I would pack a light coat in any case.",
     ),
     ("Wait, that is enough. When does the next train leave?", "The next train leaves at ten past three."),
@@ -58,13 +58,12 @@ async def conversation(bench: Bench) -> dict[str, Any]:
                     await page.act(["click", "#talk"], ["pause", 1000 * seconds])
                     await page.shot(bench.folder / "conversation.png")
                 images = await page.recorded()
-                sounds = [
-                    await page.run(f"window.liveProbe.sound(window.liveProbe.{n})") for n in ("samples", "spoken")
-                ]
+                heard = await page.run("window.liveProbe.sound(window.liveProbe.samples)")
+                spoken = await page.run("window.liveProbe.sound(window.liveProbe.spoken)")
                 words = await page.words()
                 states = await page.run("window.avatarState.states")
     film = bench.folder / "conversation.mp4"
-    write_film(film, images, mixed(*sounds))
+    write_film(film, images, mixed(heard, spoken))
     return {"door": door, "images": len(images), "film": film.name, "words_of_the_page": words, "states": states,
             "turns_heard": agent.heard, "turns_answered": agent.answered, **timed(watch)}  # fmt: skip
 

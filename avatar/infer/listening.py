@@ -1,7 +1,7 @@
 """How an avatar listens and thinks: nods at pauses, raised brows, a slight smile, and where it looks.
 
     attention = Attention(fps, seed)
-    attitude = attention.step(heard, speaking=False)       # one frame; `heard`: audio of whoever speaks to the avatar
+    attitude = attention.step(samples, speaking=False)     # one frame; what somebody said to the avatar meanwhile
     motion = reactions(motion, attitude)                   # laid over what the avatar does anyway
 
 A nod follows a pause of the speaker, as back-channels do (N. Ward and W. Tsukahara, Prosodic features which cue
@@ -87,17 +87,17 @@ class Attention:
         self._turned, self._side = 0, (0.0, 0.0)  # frame at which the eyes change, and where they look meanwhile
         self._startled = -math.inf  # frame of the last interruption
 
-    def step(self, heard: np.ndarray, speaking: bool, thinking: bool = False, interrupted: bool = False) -> Attitude:
+    def step(self, samples: np.ndarray, speaking: bool, thinking: bool = False, interrupted: bool = False) -> Attitude:
         """One frame on.
 
         Args:
-            heard: float32 [n], 16 kHz mono, of whoever speaks to the avatar, since the last frame.
+            samples: float32 [n], 16 kHz mono, of whoever speaks to the avatar, since the last frame.
             speaking: Whether the avatar speaks.
             thinking: Whether it is to answer, and has nothing to say yet.
             interrupted: Whether it was interrupted in this frame.
         """
         self._frame += 1
-        pauses = self._pauses.push(heard)
+        pauses = self._pauses.push(samples)
         self._since = 0.0 if self._pauses.speaking else self._since + 1 / self._fps
         self._thinking = self._thinking + 1 / self._fps if thinking and not speaking else 0.0
         if interrupted:

@@ -312,8 +312,8 @@ class Session:
 
     def _attend(self, taken: Taken, interrupted: bool) -> Attitude:
         """Listen to what was heard since the last frame."""
-        heard = [self._heard.popleft() for _ in range(len(self._heard))]
-        samples = np.concatenate(heard) if heard else np.zeros(0, np.float32)
+        pieces = [self._heard.popleft() for _ in range(len(self._heard))]
+        samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
         return self._attention.step(samples, taken.utterance > 0, self._thinking, interrupted)
 
     def _frame(self, due: list[_Due]) -> Frame:
