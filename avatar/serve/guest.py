@@ -18,7 +18,7 @@ from avatar.motion.emotion import EMOTIONS
 from avatar.serve.agent import Echo, Turn
 from avatar.serve.conversation import Conversation
 from avatar.serve.messages import Message, controls_of
-from avatar.serve.voice import decode
+from avatar.serve.voice import MOST_FILE_BYTES, decode
 from avatar.viewer.controls import RANGES, Sliders, apply_controls
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Guest:
         agent: Answers what is asked.
         answers: Whether somebody answers, and not only `Echo`.
         face: Whether the listener may move the face by hand, and let go of the view limits.
+        file_bytes: Most bytes of an audio file that is sent.
 
     Attributes:
         conversation: Turns of the listener and the agent.
@@ -57,7 +58,7 @@ class Guest:
 
     def __init__(
         self, name: str, listener: Listener, character: Character, voice: Voice, metrics: Metrics,
-        agent: Agent | None = None, answers: bool = False, face: bool = False,
+        agent: Agent | None = None, answers: bool = False, face: bool = False, file_bytes: int = MOST_FILE_BYTES,
     ) -> None:  # fmt: skip
         self.name, self.listener, self.character = name, listener, character
         self._voice, self._metrics = voice, metrics
@@ -65,7 +66,7 @@ class Guest:
         self.over, self.reason = asyncio.Event(), ""
         self.conversation = Conversation(agent or Echo(), listener, voice, metrics, self.interrupt)
         listener.told = self.conversation.words
-        self._answers, self._face = answers, face
+        self._answers, self._face, self._file_bytes = answers, face, file_bytes
         self._beyond = character.controls.beyond
         self._attends = False
         self._view = (0.0, 0.0, 1.0)  # azimuth, elevation, zoom
@@ -95,6 +96,7 @@ class Guest:
             "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(poses),
             "text": self._voice.available and not self.character.speechless,
             "speechless": self.character.speechless, "face": RANGES if self._face else None, "beyond": self._beyond,
+            "file_bytes": self._file_bytes,
             "agent": self._answers,
             "hears": self._answers and self.conversation.hears, **more,
         }  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WINDOWS = 8  # of the page at once
 DAY_SECONDS = 86400.0  # in which a window may stay open
 BITS_PER_SECOND = 6_000_000  # of video: it stays on this machine
+FILE_BYTES = 128 << 20  # of an audio file: ten minutes of stereo without compression
 PORTS = 100  # that are tried
 
 
@@ -40,6 +41,7 @@ def view(
     Raises:
         AvatarError: An option is out of range, the run cannot be loaded, or no port can be had.
     """
+    from avatar.data.run import RunInfo, require_run
     from avatar.serve.start import Place, load_characters, load_voice, require_packages, serve
 
     if not 1 <= port <= 65535:
@@ -48,12 +50,15 @@ def view(
         raise AvatarError(f"--size {size} is out of range.", fix="It goes from 32 to 4096 pixels.")
     if controls.print_timeline is not None:
         raise AvatarError("--print-timeline is not for the viewer.", fix="Use `avatar render`.")
+    controls.check()
+    require_run(run)
+    RunInfo.read(run)
     require_packages("avatar view")
     from avatar.serve.hub import Settings
 
     characters = load_characters((run,), controls, size=size, device=device, speechless=True)
     settings = Settings(
         sessions=WINDOWS, session_seconds=DAY_SECONDS, idle_seconds=DAY_SECONDS, bits_per_second=BITS_PER_SECOND,
-        token=secrets.token_urlsafe(24), host=host, face=True,
+        token=secrets.token_urlsafe(24), host=host, face=True, file_bytes=FILE_BYTES,
     )  # fmt: skip
     serve(characters, load_voice("hibari", None, "en"), settings, Place(host=host, port=port, tries=PORTS))

@@ -233,6 +233,7 @@ def test_the_printed_address_alone_lets_in_and_the_next_port_is_taken(
             assert port < listening.getsockname()[1] < port + 100
     assert seen[0]["speechless"] and settings.face and settings.sessions == 8
     assert len(settings.token) >= 24 and settings.token != other.token and settings.host == "127.0.0.1"
+    assert settings.file_bytes == 128 << 20
     assert f"#token={settings.token}" in place.url(port, settings.token)
 
 

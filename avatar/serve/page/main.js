@@ -7,7 +7,6 @@ import { ask, wantedDoor } from "./place.js";
 import { View } from "./view.js";
 
 const get = (id) => document.getElementById(id);
-const MOST_FILE_BYTES = 20 * 1024 * 1024;
 const FACE = ["jaw", "smile", "blink", "yaw", "pitch", "roll"];
 const CONTROLS = ["emotion", "strength", "gaze", "pose", "pose_scale", "lip_scale"];
 const STATES = {
@@ -208,7 +207,8 @@ async function say(event) {
 async function sendFile(file) {
   if (!file) return;
   if (!connection) return notice("Not connected.", true);
-  if (file.size > MOST_FILE_BYTES) return notice(`${file.name} has more than 20 MB. Send it as mp3, m4a or opus.`, true);
+  const most = state.hello.file_bytes;
+  if (file.size > most) return notice(`${file.name} has more than ${most >> 20} MB. Send it as mp3, m4a or opus.`, true);
   notice(`Sending ${file.name} …`);
   try {
     take(await ask(`api/sessions/${session}/audio`, { method: "POST", body: file }));
