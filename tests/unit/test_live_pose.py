@@ -85,14 +85,14 @@ def test_a_session_generates_head_motion_for_ever_and_without_a_jump(folder: Pat
     session = made(folder, pose=("generated",))
     session.push_audio(tone(3.0))
     session.end_utterance()
-    motion = motions(session, 200)
-    own, again = motions(made(folder), 200), made(folder, pose=("generated",))
+    motion = motions(session, 120)
+    own, again = motions(made(folder), 120), made(folder, pose=("generated",))
     again.push_audio(tone(3.0))
     again.end_utterance()
-    assert len(motion) == 200 and motion.head_rotation.std(0).max() > 0.005
+    assert len(motion) == 120 and motion.head_rotation.std(0).max() > 0.005
     steps = torch.rad2deg(motion.head_rotation.diff(dim=0)).norm(dim=1)
     assert steps.max() < 4 and (motion.head_rotation - own.head_rotation).abs().max() > 0.02
-    torch.testing.assert_close(motions(again, 200).head_rotation, motion.head_rotation, atol=1e-6, rtol=0)
+    torch.testing.assert_close(motions(again, 60).head_rotation, motion.head_rotation[:60], atol=1e-6, rtol=0)
 
 
 def test_generated_motion_can_be_chosen_while_it_runs_and_needs_its_generator(folder: Path, tmp_path: Path):
