@@ -6,8 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -53,9 +52,10 @@ class StandIn:
         self.answered += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for word in self._turn(self.answered - 1)[1].split():
-            delta: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]}
-            await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
-            await asyncio.sleep(WORD_SECONDS)
-        await response.write(b"data: [DONE]\n\n")
+        with suppress(ConnectionError):  # an answer that is interrupted is not read to its end
+            for word in self._turn(self.answered - 1)[1].split():
+                delta = {"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]}
+                await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
+                await asyncio.sleep(WORD_SECONDS)
+            await response.write(b"data: [DONE]\n\n")
         return response

@@ -1392,6 +1392,14 @@ _LIVE_POSE = "tests/unit/test_live_pose.py"
 
 SERVING = (
     Mutation(
+        "the avatar thinks again when it has answered",
+        "avatar/serve/conversation.py",
+        'state = "thinking" if self._reply is not None and not self._reply.over.is_set() else "idle"',
+        'state = "thinking" if self._reply is not None else "idle"',
+        (f"{_AGENT}::test_a_typed_question_is_answered_before_the_answer_is_complete",),
+        "The page says that the avatar thinks, at the end of each answer.",
+    ),
+    Mutation(
         "audio waits for the encoder of images",
         "avatar/serve/websocket.py",
         "                    self._image.put(part)\n",

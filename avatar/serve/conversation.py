@@ -206,7 +206,7 @@ class Conversation:
         elif self._speaking:
             state = "speaking"
         else:
-            state = "thinking" if self._reply is not None else "idle"
+            state = "thinking" if self._reply is not None and not self._reply.over.is_set() else "idle"
         if state != self.state:
             self.state = state
             self._listener.session.think(state == "thinking")

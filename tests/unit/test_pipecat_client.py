@@ -1,7 +1,7 @@
 """Pipecat's own client for browsers connects from another origin, and hears and sees the avatar speak.
 
-It runs where Node.js, Chromium and these packages are found, in ``node_modules`` here or where ``AVATAR_NODE_MODULES``
-says: playwright-core, esbuild, @pipecat-ai/client-js and @pipecat-ai/small-webrtc-transport.
+It runs where Node.js, Chromium, playwright-core, esbuild, @pipecat-ai/client-js and
+@pipecat-ai/small-webrtc-transport are found; see `tests.browser`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from avatar.errors import AvatarError
-from pipelines.live_browser import Browser, Page, Tools
+from pipelines.live_browser import Browser, Page
+from tests.browser import MODULES, found_tools
 from tests.serving import TOKEN, served, until
 
-MODULES = Path(os.environ.get("AVATAR_NODE_MODULES", "node_modules")).resolve()
-NEEDED = ("playwright-core", "esbuild", "@pipecat-ai/client-js", "@pipecat-ai/small-webrtc-transport")
+NEEDED = ("esbuild", "@pipecat-ai/client-js", "@pipecat-ai/small-webrtc-transport")
 CLIENT = """
 import { PipecatClient } from "@pipecat-ai/client-js";
 import { SmallWebRTCTransport, WavMediaManager } from "@pipecat-ai/small-webrtc-transport";
@@ -107,13 +106,7 @@ async def talk(page: Page, endpoint: str, hub: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_client_connects_from_another_origin_and_the_avatar_speaks(tmp_path: Path):
-    missing = [name for name in NEEDED if not (MODULES / name).is_dir()]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not found in {MODULES}; AVATAR_NODE_MODULES says where they are")
-    try:
-        tools = Tools(None, MODULES / "playwright-core")
-    except AvatarError as error:
-        pytest.skip(str(error))
+    tools = found_tools(*NEEDED)
     script = bundle(tmp_path).read_text()
 
     async def html(_: web.Request) -> web.Response:

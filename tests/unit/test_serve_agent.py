@@ -111,6 +111,7 @@ def test_a_typed_question_is_answered_before_the_answer_is_complete(tmp_path: Pa
         server.go.set()
         await page.read(lambda: page.said("segment.done"))
         await page.read(lambda: states(page)[-1] == "idle")
+        assert states(page) == ["thinking", "speaking", "idle"]
         assert answer(page) == "a b c d ee. f g h i jj."
         spoken = np.concatenate([samples for _, samples in page.audio])
         assert np.count_nonzero(spoken) > 0.9 * 0.1 * 14 * SAMPLE_RATE  # a tenth of a second for each letter
