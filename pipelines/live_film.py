@@ -91,13 +91,14 @@ def timed(watch: Watch) -> dict[str, Any]:
     opened = [at for at, row in watch.shown if at > asked and row[5] - rest > OPEN_CM]
     heard = [at for at, db in watch.levels if at > asked and db > LOUD_DB]
     answered = [at for at, db in watch.levels if at > again[1] + 300 and db > LOUD_DB]
+    over = again[1] + 500 * HANGOVER_SECONDS  # before that nothing is answered
     while_listening = [row[5] - rest for at, row in watch.shown if turns[0][0] < at < asked]
     return found | {
         "question_to_sound_ms": round(heard[0] - asked) if heard else None,
         "question_to_open_mouth_ms": round(opened[0] - asked) if opened else None,
         "of_it_the_pause_that_ends_a_turn_ms": round(1000 * HANGOVER_SECONDS),
-        "interruption_to_silence_ms": numbers.silence_after(watch.levels, again[0], again[0] + 3000),
-        "interruption_to_closed_mouth_ms": numbers.closed_after(watch.shown, again[0], rest, again[0] + 3000),
+        "interruption_to_silence_ms": numbers.silence_after(watch.levels, again[0], over),
+        "interruption_to_closed_mouth_ms": numbers.closed_after(watch.shown, again[0], rest, over),
         "second_question_to_sound_ms": round(answered[0] - again[1]) if answered else None,
         "lips_while_listening_cm": round(max(map(abs, while_listening)), 3) if while_listening else None,
         **numbers.rates([at for at, _ in watch.shown]),

@@ -94,6 +94,24 @@ def test_turns_are_what_is_loud_between_long_pauses() -> None:
     assert numbers.loud_spans(levels) == [(0, 1400), (4000, 4200)]
 
 
+def test_a_conversation_is_timed_from_the_end_of_the_question() -> None:
+    from pipelines.live_steps import Watch
+
+    nobody: Any = None
+    voice = [[float(at), -20.0 if 1000 <= at <= 3000 or 8000 <= at <= 9000 else -90.0] for at in range(0, 16000, 20)]
+    levels = [[float(at), -20.0 if 4200 <= at <= 8060 or at >= 10500 else -90.0] for at in range(0, 16000, 20)]
+    rows = [row(n, 0, 40 * n, opening=0.5 if 4240 <= 40 * n <= 8160 else 0.0) for n in range(300)]
+    watch = Watch(
+        nobody, nobody, images=[[n, 40 * n + 10.0] for n in range(300)], rows=rows, levels=levels, voice=voice
+    )
+    found = live_film.timed(watch)
+    assert found["question_to_sound_ms"] == 1200 and found["question_to_open_mouth_ms"] == 1250
+    assert found["interruption_to_silence_ms"] == 60 and found["interruption_to_closed_mouth_ms"] == 210
+    assert found["second_question_to_sound_ms"] == 1500 and found["lips_while_listening_cm"] == 0
+    watch.voice = watch.voice[:300]
+    assert live_film.timed(watch) == {"turns_of_the_microphone": 1}
+
+
 def test_sounds_are_mixed_each_from_where_it_begins() -> None:
     import base64
 
