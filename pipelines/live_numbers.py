@@ -129,6 +129,18 @@ def closed_after(shown: Sequence[tuple[float, Sequence[Any]]], at: float, rest: 
     return round(after[first][0] - at, 1) if first < len(after) else None
 
 
+def loud_spans(levels: Sequence[Sequence[float]], pause: float = 1000.0) -> list[tuple[float, float]]:
+    """Begins and ends of what is louder than silence, milliseconds, with pauses of less than ``pause`` in them."""
+    loud = [at for at, db in levels if db > LOUD_DB]
+    spans: list[tuple[float, float]] = []
+    for at in loud:
+        if spans and at - spans[-1][1] < pause:
+            spans[-1] = (spans[-1][0], at)
+        else:
+            spans.append((at, at))
+    return spans
+
+
 def slope_per_hour(times: Sequence[float], values: Sequence[float]) -> float:
     """Slope of a line through values, per hour, times in seconds."""
     if len(times) < 2:

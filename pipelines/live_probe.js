@@ -4,7 +4,7 @@
 (() => {
   const CELLS = 26, MOST = 20000;
   const probe = window.liveProbe = {
-    images: [], levels: [], sync: [], peers: [], contexts: [], samples: [], keep: false, noUdp: false, unread: 0,
+    images: [], levels: [], voice: [], spoken: [], sync: [], peers: [], contexts: [], samples: [], keep: false, noUdp: false, unread: 0,
     tapped: false,
   };
   const limited = (list, one) => { list.push(one); if (list.length > MOST) list.splice(0, MOST / 4); };
@@ -83,6 +83,24 @@
     probe.tapped = true;
   }
 
+  // Where samples are kept, so are those of the microphone.
+  const media = navigator.mediaDevices, open = media?.getUserMedia?.bind(media);
+  if (open) media.getUserMedia = async (wanted) => {
+    const stream = await open(wanted);
+    if (probe.keep) {
+      const context = new AudioContext({ latencyHint: "interactive" });
+      await context.audioWorklet.addModule("live-check/live_tap.js");
+      const node = new AudioWorkletNode(context, "live-tap", { numberOfOutputs: 0, processorOptions: { keep: true } });
+      node.port.onmessage = ({ data }) => {
+        const at = epoch(performance.now());
+        limited(probe.voice, [at, 10 * Math.log10(data.power + 1e-12)]);
+        probe.spoken.push([at, context.sampleRate, data.samples]);
+      };
+      connect.call(context.createMediaStreamSource(stream), node);
+    }
+    return stream;
+  };
+
   const connect = AudioNode.prototype.connect;
   AudioNode.prototype.connect = function (to, ...rest) {
     if (to instanceof AudioDestinationNode) tap(this.context, this).catch(() => {});
@@ -110,16 +128,16 @@
 
   /** Take what was noted since the last time. */
   probe.take = () => {
-    const found = { images: probe.images, levels: probe.levels, sync: probe.sync, unread: probe.unread };
-    probe.images = []; probe.levels = []; probe.sync = []; probe.unread = 0;
+    const found = { images: probe.images, levels: probe.levels, voice: probe.voice, sync: probe.sync, unread: probe.unread };
+    probe.images = []; probe.levels = []; probe.voice = []; probe.sync = []; probe.unread = 0;
     return found;
   };
 
-  /** The samples that were kept, as 16 bits in base64, and when they begin. */
-  probe.sound = () => {
-    if (!probe.samples.length) return null;
-    const [[begin, rate]] = probe.samples;
-    const all = Int16Array.from(probe.samples.flatMap((one) => [...one[2]]), (v) => 32767 * Math.max(-1, Math.min(1, v)));
+  /** The samples that were kept of what is heard, or of the microphone, as 16 bits in base64, and when they begin. */
+  probe.sound = (kept = probe.samples) => {
+    if (!kept.length) return null;
+    const [[begin, rate]] = kept;
+    const all = Int16Array.from(kept.flatMap((one) => [...one[2]]), (v) => 32767 * Math.max(-1, Math.min(1, v)));
     const bytes = new Uint8Array(all.buffer);
     let text = "";
     for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));

@@ -96,6 +96,7 @@ class Watch:
     images: list[list[Any]] = field(default_factory=list)
     rows: list[list[Any]] = field(default_factory=list)
     levels: list[list[float]] = field(default_factory=list)
+    voice: list[list[float]] = field(default_factory=list)
     sync: list[list[float]] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
@@ -110,6 +111,7 @@ class Watch:
         ahead = report["ahead"] - 0.5  # of the page's clock before the machine's, which counts whole milliseconds
         self.images += [[n, at - ahead, *rest] for n, at, *rest in found["images"]]
         self.levels += [[at - ahead, db] for at, db in found["levels"]]
+        self.voice += [[at - ahead, db] for at, db in found["voice"]]
         self.sync += [[at - ahead, stamp, played - ahead, heard] for at, stamp, played, heard in found["sync"]]
         self.unread += found["unread"]
         self.reports.append(report)

@@ -758,7 +758,7 @@ SOUND = (
     Mutation(
         "an interrupted mouth closes as slowly as at an end",
         "avatar/infer/session.py",
-        "END_SECONDS if taken.epoch == self._epoch else INTERRUPTED_SECONDS",
+        "END_SECONDS if taken.epoch == self.epoch else INTERRUPTED_SECONDS",
         "END_SECONDS",
         ("tests/unit/test_session.py::test_an_interruption_closes_the_mouth_within_four_frames",),
         "The avatar goes on moving its lips after it was interrupted.",
@@ -1117,6 +1117,30 @@ FILES = (
 
 VIEWER = (
     Mutation(
+        "view limits: the page goes anywhere",
+        "avatar/serve/guest.py",
+        "        if not self._beyond:\n",
+        "        if False:\n",
+        ("tests/unit/test_viewer.py::test_dragging_stops_at_the_limits_unless_they_are_let_go",),
+        "The viewer shows what was never filmed, without a word.",
+    ),
+    Mutation(
+        "any server lets a page move the face",
+        "avatar/serve/guest.py",
+        "        if not self._face:\n",
+        "        if False:\n",
+        ("tests/unit/test_viewer.py::test_a_server_for_others_has_no_sliders",),
+        "A guest of a public avatar lets it make faces.",
+    ),
+    Mutation(
+        "viewer: no token",
+        "avatar/viewer/start.py",
+        "token=secrets.token_urlsafe(24), ",
+        "",
+        ("tests/unit/test_viewer.py::test_the_printed_address_alone_lets_in_and_the_next_port_is_taken",),
+        "Whoever knows the port uses the viewer.",
+    ),
+    Mutation(
         "limits of the sliders",
         "avatar/viewer/controls.py",
         "arkit=coefficients.clamp(0, 1)",
@@ -1174,46 +1198,6 @@ GUESTS = (
         "path",
         ("tests/cli/test_render_views.py::test_a_view_beyond_the_limits_is_limited_and_said",),
         "A video shows what was never filmed, without a word.",
-    ),
-    Mutation(
-        "view limits: the page goes anywhere",
-        "avatar/viewer/server.py",
-        "if not visitor.beyond:",
-        "if visitor.beyond:",
-        ("tests/unit/test_viewer_limits.py::test_a_page_is_stopped_softly_and_may_go_beyond",),
-        "The viewer shows what was never filmed, without a word.",
-    ),
-    Mutation(
-        "viewer: no token",
-        "avatar/viewer/door.py",
-        "if not given or not hmac.compare_digest(",
-        "if False and not hmac.compare_digest(",
-        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
-        "Whoever knows the port uses the viewer.",
-    ),
-    Mutation(
-        "viewer: any origin",
-        "avatar/viewer/door.py",
-        "if origins and [origin",
-        "if False and [origin",
-        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
-        "Any page that is open in the browser uses the viewer.",
-    ),
-    Mutation(
-        "viewer: any host",
-        "avatar/viewer/door.py",
-        "if len(hosts) != 1 or not self._is_here(hosts[0].lower()):",
-        "if False:",
-        ("tests/unit/test_viewer_door.py::test_everything_else_is_refused_before_viser_sees_it",),
-        "A name that is resolved anew (DNS rebinding) reads the answers.",
-    ),
-    Mutation(
-        "viewer: sound without an end",
-        "avatar/viewer/visitor.py",
-        "load_audio(path, most_seconds=MAX_SECONDS)",
-        "load_audio(path)",
-        ("tests/unit/test_viewer.py::test_a_sound_is_decoded_as_far_as_the_limit",),
-        "A small file of hours of silence fills the memory.",
     ),
     Mutation(
         "playlists are followed",
@@ -1421,8 +1405,66 @@ VOICE_AGENTS = (
 _DOORS = "tests/unit/test_serve_doors.py"
 _AGENT = "tests/unit/test_serve_agent.py"
 _REALTIME = "tests/unit/test_serve_realtime.py"
+_LISTENING = "tests/unit/test_listening.py"
+_LIVE_POSE = "tests/unit/test_live_pose.py"
 
 SERVING = (
+    Mutation(
+        "the avatar thinks again when it has answered",
+        "avatar/serve/conversation.py",
+        'state = "thinking" if self._reply is not None and not self._reply.over.is_set() else "idle"',
+        'state = "thinking" if self._reply is not None else "idle"',
+        (f"{_AGENT}::test_a_typed_question_is_answered_before_the_answer_is_complete",),
+        "The page says that the avatar thinks, at the end of each answer.",
+    ),
+    Mutation(
+        "audio waits for the encoder of images",
+        "avatar/serve/websocket.py",
+        "                    self._image.put(part)\n",
+        "                    await asyncio.to_thread(self._encoder.encode, part.image)\n",
+        (f"{_DOORS}::test_audio_does_not_wait_for_the_encoder_of_images",),
+        "On a busy machine the voice breaks off.",
+    ),
+    Mutation(
+        "a pose in a message is a path",
+        "avatar/serve/messages.py",
+        'if span.control == "pose" and span.value not in POSES:',
+        "if False:",
+        (f"{_LIVE_POSE}::test_what_is_not_understood_is_said_in_one_sentence",),
+        "A page lets the server open files.",
+    ),
+    Mutation(
+        "generated head motion does not know what waits to be said",
+        "avatar/infer/live_pose.py",
+        "self._ahead, self._goes_on = ahead, goes_on",
+        "self._ahead, self._goes_on = ahead[:0], goes_on",
+        (f"{_LIVE_POSE}::test_the_head_follows_audio_that_waits_as_it_follows_a_file",),
+        "The head nods two seconds after the voice.",
+    ),
+    Mutation(
+        "a nod at every word",
+        "avatar/audio/turns.py",
+        "found = self._length >= self._phrase and",
+        "found =",
+        (f"{_LISTENING}::test_a_pause_is_found_after_a_phrase_and_not_after_a_word",),
+        "The avatar nods like a toy while somebody speaks to it.",
+    ),
+    Mutation(
+        "nods as often as there are pauses",
+        "avatar/infer/listening.py",
+        "            if self._frame >= self._rests_until:\n",
+        "            if True:\n",
+        (f"{_LISTENING}::test_nods_follow_the_ends_of_phrases",),
+        "The avatar nods every second.",
+    ),
+    Mutation(
+        "the avatar does not hear who speaks to it",
+        "avatar/serve/conversation.py",
+        "        self._listener.session.hear(samples)\n",
+        "",
+        (f"{_AGENT}::test_the_microphone_takes_turns_and_barges_in",),
+        "It stares while somebody speaks to it.",
+    ),
     Mutation(
         "a request without its token",
         "avatar/serve/access.py",

@@ -76,7 +76,7 @@ class FakeCast(Cast):
 
 @contextlib.asynccontextmanager
 async def served(
-    folder: Path, avatar: Any = None, controls: Controls | None = None, **settings: Any
+    folder: Path, avatar: Any = None, controls: Controls | None = None, speechless: str = "", **settings: Any
 ) -> AsyncIterator[Any]:
     """A test client of a service with one avatar named "someone", listening on a free port."""
     from aiohttp.test_utils import TestClient, TestServer
@@ -87,7 +87,9 @@ async def served(
     from avatar.serve.voice import Voice
 
     fake_session(folder)
-    character = Character("someone", avatar or FakeAvatar(folder), LoudnessSpeech(), controls or Controls())  # type: ignore[arg-type]
+    someone: Any = avatar or FakeAvatar(folder)
+    speech: Any = LoudnessSpeech()
+    character = Character("someone", someone, speech, controls or Controls(), None, speechless)
     app = make_app(Hub([character], Voice(Beeps()), Settings(**settings)))  # type: ignore[arg-type]
     async with TestClient(TestServer(app)) as client:
         client.hub = app[HUB]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Turn detection: when somebody begins to speak into a microphone, and when they have finished.
+"""Turn detection: when somebody begins to speak into a microphone, pauses, and has finished.
 
 A frame of 20 ms counts as speech where its energy between 200 and 4000 Hz is clearly above the background. The
 background is the least energy of the last seconds (minimum statistics), so it follows a room that becomes louder, and
@@ -25,6 +25,8 @@ _LEAST_DB = -55.0  # dB relative to full scale: softer is never speech
 _FLOOR_SECONDS = 4.0  # over which the background is the minimum ...
 _FLOOR_BLOCKS = 8  # ... taken in so many blocks
 _WINDOW, _NEEDED = 12, 8  # of so many frames so many must be speech before a turn begins: clicks and coughs are none
+PAUSE_SECONDS, PHRASE_SECONDS = 0.2, 0.7  # a pause is so long at least, and the speech before it
+_PHRASE_SHARE = 0.5  # of the frames of a phrase are speech at least
 
 
 class TurnEvent(NamedTuple):
@@ -41,6 +43,77 @@ class TurnEvent(NamedTuple):
     audio: Float[np.ndarray, " N"]
 
 
+class SpeechFrames:
+    """Tell frames of 20 ms that are speech from others; how the stream is cut makes no difference."""
+
+    def __init__(self) -> None:
+        self._window = np.hanning(FRAME).astype(np.float32)
+        frequencies = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
+        self._band = (frequencies >= _BAND[0]) & (frequencies <= _BAND[1])
+        self._rest = np.zeros(0, np.float32)
+        self._count = 0  # frames that were judged
+        self._block = round(_FLOOR_SECONDS * SAMPLE_RATE / FRAME / _FLOOR_BLOCKS)
+        self._floors: deque[float] = deque(maxlen=_FLOOR_BLOCKS)
+        self._least = np.inf  # of the block that is under way
+
+    def push(self, samples: Float[np.ndarray, " N"]) -> list[tuple[np.ndarray, bool]]:
+        """Take samples [N], 16 kHz mono float32; return each frame that they complete, and whether it is speech."""
+        samples = np.concatenate([self._rest, samples.astype(np.float32, copy=False)])
+        count = len(samples) // FRAME
+        self._rest = samples[count * FRAME :]
+        frames = samples[: count * FRAME].reshape(count, FRAME)
+        power = np.square(np.abs(np.fft.rfft(frames * self._window))[:, self._band]).sum(1)
+        levels = 10 * np.log10(power / (FRAME * float(np.square(self._window).sum()) / 2) + 1e-12)
+        return [(frame, self._speech(float(level))) for frame, level in zip(frames, levels)]
+
+    def _speech(self, level: float) -> bool:
+        self._count += 1
+        return level > max(_LEAST_DB, self._floor(level) + _ABOVE_FLOOR)
+
+    def _floor(self, level: float) -> float:
+        """The background, dB relative to full scale."""
+        self._least = min(self._least, level)
+        floor = min([*self._floors, self._least])
+        if self._count % self._block == 0:
+            self._floors.append(self._least)
+            self._least = np.inf
+        return floor
+
+
+class PauseDetector:
+    """Find pauses in what somebody says: 0.2 s without speech after a phrase of 0.7 s or more.
+
+    Attributes:
+        speaking: Whether a phrase is under way: somebody speaks, or paused for less than a pause.
+    """
+
+    def __init__(self) -> None:
+        self._frames = SpeechFrames()
+        self._pause = round(PAUSE_SECONDS * SAMPLE_RATE / FRAME)
+        self._phrase = round(PHRASE_SECONDS * SAMPLE_RATE / FRAME)
+        self._speech = self._length = self._silent = 0  # frames: of speech in the phrase, of all of it, since the last
+
+    @property
+    def speaking(self) -> bool:
+        return self._speech >= _NEEDED
+
+    def push(self, samples: Float[np.ndarray, " N"]) -> int:
+        """Take samples [N], 16 kHz mono float32; return how many pauses were found in them."""
+        return sum(self._step(speech) for _, speech in self._frames.push(samples))
+
+    def _step(self, speech: bool) -> bool:
+        if speech:
+            self._length += 1 + self._silent
+            self._speech, self._silent = self._speech + 1, 0
+            return False
+        self._silent += self._speech > 0
+        if self._silent < self._pause:
+            return False
+        found = self._length >= self._phrase and self._speech >= _PHRASE_SHARE * self._length
+        self._speech = self._length = self._silent = 0
+        return found
+
+
 class TurnDetector:
     """Find the turns in a stream; how the stream is cut makes no difference.
 
@@ -55,14 +128,8 @@ class TurnDetector:
     def __init__(self, hangover: float = HANGOVER_SECONDS, padding: float = PADDING_SECONDS) -> None:
         self.speaking = False
         self._hangover = max(1, round(hangover * SAMPLE_RATE / FRAME))
-        self._window = np.hanning(FRAME).astype(np.float32)
-        frequencies = np.fft.rfftfreq(FRAME, 1 / SAMPLE_RATE)
-        self._band = (frequencies >= _BAND[0]) & (frequencies <= _BAND[1])
-        self._rest = np.zeros(0, np.float32)
+        self._frames = SpeechFrames()
         self._count = 0  # frames that were judged
-        self._block = round(_FLOOR_SECONDS * SAMPLE_RATE / FRAME / _FLOOR_BLOCKS)
-        self._floors: deque[float] = deque(maxlen=_FLOOR_BLOCKS)
-        self._least = np.inf  # of the block that is under way
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._silent = 0  # frames since the last one of speech
         self._before: deque[np.ndarray] = deque(maxlen=round(padding * SAMPLE_RATE / FRAME) + _WINDOW)
@@ -70,13 +137,7 @@ class TurnDetector:
 
     def push(self, samples: Float[np.ndarray, " N"]) -> list[TurnEvent]:
         """Take samples [N], 16 kHz mono float32; return what began or ended in them."""
-        samples = np.concatenate([self._rest, samples.astype(np.float32, copy=False)])
-        count = len(samples) // FRAME
-        self._rest = samples[count * FRAME :]
-        frames = samples[: count * FRAME].reshape(count, FRAME)
-        power = np.square(np.abs(np.fft.rfft(frames * self._window))[:, self._band]).sum(1)
-        levels = 10 * np.log10(power / (FRAME * float(np.square(self._window).sum()) / 2) + 1e-12)
-        events = (self._step(frame, float(level)) for frame, level in zip(frames, levels))
+        events = (self._step(frame, speech) for frame, speech in self._frames.push(samples))
         return [event for event in events if event is not None]
 
     def finish(self) -> TurnEvent | None:
@@ -90,9 +151,8 @@ class TurnDetector:
         self._before.clear()
         self._turn = []
 
-    def _step(self, frame: np.ndarray, level: float) -> TurnEvent | None:
+    def _step(self, frame: np.ndarray, speech: bool) -> TurnEvent | None:
         self._count += 1
-        speech = level > max(_LEAST_DB, self._floor(level) + _ABOVE_FLOOR)
         second = self._count * FRAME / SAMPLE_RATE
         if not self.speaking:
             self._recent.append(speech)
@@ -113,12 +173,3 @@ class TurnDetector:
         audio = np.concatenate(self._turn)
         self.clear()
         return TurnEvent("stopped", self._count * FRAME / SAMPLE_RATE, audio)
-
-    def _floor(self, level: float) -> float:
-        """The background, dB relative to full scale."""
-        self._least = min(self._least, level)
-        floor = min([*self._floors, self._least])
-        if self._count % self._block == 0:
-            self._floors.append(self._least)
-            self._least = np.inf
-        return floor

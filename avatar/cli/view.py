@@ -1,7 +1,7 @@
-"""Look at an avatar in the browser: orbit, zoom, move its face by hand, let it speak.
+"""Look at an avatar in the browser: turn, zoom, move its face by hand, speak through it.
 
-An option that ends in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds of the
-audio, `1.5@4-` until its end, `1.5@please` for a word of --words.
+An option that ends in a metavariable VALUE[@TIME] can be given again for other times: `1.5@2.0-3.5` in seconds since
+the page was opened, `1.5@4-` until it is closed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Free view of an avatar in the browser."""
+    """Free view of a live avatar in the browser."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar create` or `avatar train`."""
@@ -45,29 +45,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Open the page and render until Ctrl-C."""
-    from avatar.data.bundle import run_folder
-    from avatar.data.consent import require as require_consent
-    from avatar.data.run import require_run
-    from avatar.io.hosts import is_loopback
-    from avatar.viewer.start import open_viewer
+    from avatar.viewer.start import view
 
-    if not is_loopback(config.host):
-        run = run_folder(config.run)
-        require_run(run)
-        require_consent(run, "live", "to be shown beyond this machine")
-    viewer = open_viewer(
-        config.run, config.controls, host=config.host, port=config.port, size=config.size, device=config.device
-    )
-    log.info(f"Open {viewer.url} in a browser. Ctrl-C stops.")
-    if not is_loopback(config.host):
-        log.warn(
-            f"port {viewer.port} can be reached from other machines. Who has this address can make the avatar speak; "
-            "it is sent unencrypted. From there, put the name or address of this machine into it."
-        )
-    try:
-        viewer.serve()
-    except KeyboardInterrupt:
-        log.info("\nStopped.")
-    finally:
-        viewer.stop()
+    view(config.run, config.controls, host=config.host, port=config.port, size=config.size, device=config.device)
+    log.info("Stopped.")
     log.next_command(f"avatar render {log.word(config.run)} --audio SPEECH.wav --camera orbit")

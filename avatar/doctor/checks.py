@@ -27,12 +27,15 @@ PACKAGES = {
     "safetensors": ("safetensors", "models"),
     "matplotlib": ("matplotlib", "reports"),
     "tensorboard": ("tensorboard", "training logs"),
-    "viser": ("viser", "avatar view"),
+    "aiohttp": ("aiohttp", "avatar serve, avatar view"),
+    "aiortc": ("aiortc", "avatar serve, avatar view"),
+    "c2pa-python": ("c2pa", "content credentials"),
     "hibari-tts": ("hibari", "the voice of avatar demo"),
 }
 OPTIONAL = {
     "tensorboard",
-    "viser",
+    "aiohttp",
+    "aiortc",
     "hibari-tts",
     "scikit-image",
 }  # without them one command is missing, not the product

@@ -56,7 +56,8 @@ class Controls:
     style: Path | None = None
     """Move lips, brows and head as far as the person of another RUN, motion file or video does."""
     idle: float = 0.0
-    """Seconds that the avatar waits, breathes and blinks before and after the audio; alone: how long it waits."""
+    """Seconds that the avatar waits, breathes and blinks before and after the audio; alone: how long it waits. A live
+    avatar does so whenever nothing is said."""
     words: Path | None = None
     """JSON of word times, {"unit": "seconds", "words": [[start, end, word], ...]}, for @WORD."""
     timeline: Path | None = None

@@ -19,6 +19,7 @@ from avatar.data.run import HEADMOTION, MOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES, Unrolled, endless_pose
 from avatar.infer.controls import Controls
+from avatar.infer.live_pose import LiveAudio, LivePose
 from avatar.infer.sources import read_motion
 from avatar.infer.view_cone import ViewCone
 from avatar.io.audio import SAMPLE_RATE
@@ -194,6 +195,7 @@ class MotionLayers:
         pose_edits: Edits before the idle motion: pose and its scale.
         face_edits: Edits after it: style, limit of the head's turns, lips, emotions, blinks, gaze.
         idle: What waiting adds.
+        still: Whether the head is held still, and so does not nod.
     """
 
     fps: float
@@ -203,6 +205,7 @@ class MotionLayers:
     pose_edits: Sequence[MotionEdit]
     face_edits: Sequence[MotionEdit]
     idle: MotionEdit
+    still: bool = False
 
     @property
     def ready(self) -> float:
@@ -219,13 +222,17 @@ class MotionLayers:
         for source in self.sources:
             source.finish()
 
-    def compose(self, lips: Motion, start: int, waiting: Float[Tensor, " T"] | None = None) -> Motion:
+    def compose(
+        self, lips: Motion, start: int, waiting: Float[Tensor, " T"] | None = None,
+        react: Callable[[Motion], Motion] | None = None,
+    ) -> Motion:  # fmt: skip
         """Lay lips over the head motion and apply the edits.
 
         Args:
             lips: [T] frames; only mouth, jaw and cheeks count, unless there is no ``base``.
             start: Number of the first frame; must not be less than it was before.
             waiting: [T] how much the avatar waits, 0 to 1; None: not at all.
+            react: What listening adds; controls that were given change it, and so it comes before them.
 
         Returns:
             [T] frames.
@@ -239,6 +246,7 @@ class MotionLayers:
             block = edit(block, seconds)
         if waiting is not None and bool(waiting.any()):
             block = block.blend(self.idle(block, seconds), waiting)
+        block = block if react is None else react(block)
         for edit in self.face_edits:
             block = edit(block, seconds)
         return block
@@ -246,7 +254,7 @@ class MotionLayers:
 
 def build_layers(
     avatar: Person, controls: Controls, camera: CameraAt | None = None, *, lead: int = 0, driven: bool = False,
-    origin: int | None = 0, playing: dict[str, PoseSource] | None = None,
+    origin: int | None = 0, playing: dict[str, PoseSource] | None = None, live: LiveAudio | None = None,
 ) -> MotionLayers:  # fmt: skip
     """Build the layers that controls ask for.
 
@@ -258,6 +266,7 @@ def build_layers(
         driven: The lips come with a whole motion, which needs no head motion under it.
         origin: See `LoopedPose`.
         playing: Head motion by name and seed that plays already and goes on; what is new is added.
+        live: What a session says, for head motion that is generated before all of the audio is known.
 
     Raises:
         AvatarError: Something cannot be read.
@@ -271,7 +280,8 @@ def build_layers(
             if name == "generated":
                 options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise}
                 generator = load_generator(avatar.run)
-                poses_by_key[key] = GeneratedPose(generator.open(fps, lead=lead / fps, seed=controls.seed, **options))
+                stream = generator.open(fps, lead=lead / fps, seed=controls.seed, **options)
+                poses_by_key[key] = GeneratedPose(stream) if live is None else LivePose(stream, live, fps)
             else:
                 poses_by_key[key] = LoopedPose(person, name, fps, controls.seed, origin)
         used.append(poses_by_key[key])
@@ -296,6 +306,7 @@ def build_layers(
         fps=fps, lead=lead, base=base, sources=used, pose_edits=_wanted([layers["pose"], layers["pose-scale"]]),
         face_edits=_wanted(face_edits),
         idle=lambda block, seconds: breathe(scale_pose(block, IDLE_POSE, person.stats), seconds),
+        still=base_name == "still",
     )  # fmt: skip
 
 

@@ -156,6 +156,19 @@ def refuse_beforehand(controls: Controls) -> None:
         )
 
 
+def refuse_driven(controls: Controls) -> None:
+    """Refuse a whole motion where a session is to say what it is told.
+
+    Raises:
+        AvatarError: There is one.
+    """
+    if controls.motion is not None:
+        raise AvatarError(
+            "--motion gives the lips a motion of their own, and a live avatar says what it is told.",
+            fix=f"Give its head motion with --pose {controls.motion}.",
+        )
+
+
 def speech_of(avatar: Person, which: str, live: bool) -> AudioToMotion:
     """The speech network of an avatar, loaded once.
 

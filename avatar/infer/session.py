@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,7 +30,9 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
-from avatar.infer.planner import refuse_beforehand, speech_of
+from avatar.infer.listening import Attention, Attitude, Reactions
+from avatar.infer.live_pose import AHEAD_SECONDS, LiveAudio
+from avatar.infer.planner import refuse_driven, speech_of
 from avatar.infer.sources import checked_samples
 from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples
 from avatar.io.audio import SAMPLE_RATE
@@ -47,6 +50,7 @@ PAUSE_SECONDS = 1.0  # without a step: the time line jumps, and what waits is sa
 BEGIN_SECONDS, END_SECONDS = 0.12, 0.2  # the lips take from where they are to an utterance, and back to rest
 INTERRUPTED_SECONDS = 0.12  # the lips take back to rest where an utterance was interrupted
 IDLE_SECONDS = 0.4  # from talking to waiting, and back
+HEARD_PIECES = 200  # of what is said to the avatar wait for the next frame: 4 s of pieces of 20 ms
 CHANGE_SECONDS = 0.4  # from old controls to new ones
 
 
@@ -73,11 +77,12 @@ class Frame:
 
 
 class _Due(NamedTuple):
-    """A frame whose time has come: what was taken for it, its lips, how much the avatar waits, and its number."""
+    """A frame whose time has come: what was taken for it, its lips, how much it waits and listens, and its number."""
 
     taken: Taken
     lips: Motion
     waiting: float
+    attitude: Attitude
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
 
 
@@ -102,7 +107,8 @@ class Undrawn:
 class Session:
     """A live avatar for one listener.
 
-    `push_audio`, `end_utterance`, `interrupt` and `set` may be called from any thread, also while `step` runs.
+    `push_audio`, `end_utterance`, `interrupt`, `hear`, `think` and `set` may be called from any thread, also while
+    `step` runs.
 
     Args:
         avatar: The avatar; several sessions may share it.
@@ -113,8 +119,11 @@ class Session:
         flush_seconds: Seconds without new audio that end an utterance. None: only `end_utterance` does, for a source
             that says so and may be slow.
 
+    Attributes:
+        adjust: Changes the motion of each frame last, where it is set.
+
     Raises:
-        AvatarError: The avatar cannot speak, or a control needs to know the audio beforehand.
+        AvatarError: The avatar cannot speak, or does not do what a control asks for.
     """
 
     def __init__(
@@ -132,7 +141,9 @@ class Session:
         controls = controls or Controls()
         speech = speech or speech_of(avatar, controls.speech, live=True)
         self._rest = PersonMotion.of(avatar).stats.rest
+        self.adjust: Callable[[Motion], Motion] | None = None
         self._poses: dict[str, PoseSource] = {}
+        self._audio = LiveAudio()
         self._setting, self._stepping, self._drawing = threading.Lock(), threading.Lock(), threading.Lock()
         self._layers = self._wanted = self._build(controls, self._poses)
         self._old: MotionLayers | None = None
@@ -141,6 +152,10 @@ class Session:
         self._utterances = Utterances(speech, self.fps, self._rest, limit, flush_seconds)
         self._fades = Fades()
         self._mouth = _Mouth(self._rest, self.fps)
+        self._attention = Attention(self.fps, controls.seed)
+        self._reactions = Reactions(PersonMotion.of(avatar).stats, lambda: self._view.position)
+        self._heard: deque[np.ndarray] = deque(maxlen=HEARD_PIECES)
+        self._thinking = False
         self._began: float | None = None
         self._count = self._skipped = 0  # frames of motion, and frames that the time line jumped over
         self._posed = 0  # newest frame whose motion was composed
@@ -166,13 +181,28 @@ class Session:
         """Drop all audio that was not shown; the lips close. Return what was shown of the current utterance."""
         return self._utterances.interrupt()
 
+    def hear(self, samples: np.ndarray) -> None:
+        """Let the avatar listen to somebody: samples [N], 16 kHz mono float32, as they come. It nods at pauses.
+
+        It says nothing of it, and does not listen while it speaks. Never blocks; of many pieces at once the newest
+        count.
+
+        Raises:
+            AvatarError: They are no mono float samples.
+        """
+        self._heard.append(checked_samples(samples)[-SAMPLE_RATE:])
+
+    def think(self, on: bool) -> None:
+        """Let the avatar look as if it thinks, until it speaks or this is called with False."""
+        self._thinking = on
+
     def set(self, controls: Controls | None = None, camera: Camera | None = None) -> None:
         """Change controls or camera while the session runs. New controls fade in; None leaves a thing as it is.
 
         The speech network stays. A style or a pose from a video is tracked here, which takes its time.
 
         Raises:
-            AvatarError: A control is not understood or needs to know the audio beforehand. Nothing changes then.
+            AvatarError: A control is not understood, or the avatar does not do it. Nothing changes then.
         """
         if controls is not None:
             with self._setting:
@@ -187,6 +217,11 @@ class Session:
     def camera(self) -> Camera:
         """Where from: that of the next frame."""
         return self._camera
+
+    @property
+    def seconds(self) -> float:
+        """Second from which times of timed controls count as from now on."""
+        return self._count / self.fps
 
     @property
     def waiting_seconds(self) -> float:
@@ -262,14 +297,24 @@ class Session:
 
     def _build(self, controls: Controls, poses: dict[str, PoseSource]) -> MotionLayers:
         controls.check()
-        refuse_beforehand(controls)
+        refuse_driven(controls)
         place = lambda _: self._view.position  # noqa: E731
-        return build_layers(self.avatar, controls, place, origin=None, playing=poses)
+        return build_layers(self.avatar, controls, place, origin=None, playing=poses, live=self._audio)
 
     def _take(self, now: float, at_once: bool) -> _Due:
         index, self._count = self._count, self._count + 1
         taken = self._utterances.take(frame_samples(index + self._skipped, self.fps), now, at_once)
-        return _Due(taken, *self._mouth.move(taken), index)
+        interrupted = self._mouth.said > 0 and self._mouth.epoch != taken.epoch
+        lips, waiting = self._mouth.move(taken)
+        if self._audio.wanted:
+            self._audio.note(taken.audio, *self._utterances.ahead(round(AHEAD_SECONDS * SAMPLE_RATE)))
+        return _Due(taken, lips, waiting, self._attend(taken, interrupted), index)
+
+    def _attend(self, taken: Taken, interrupted: bool) -> Attitude:
+        """Listen to what was heard since the last frame."""
+        pieces = [self._heard.popleft() for _ in range(len(self._heard))]
+        samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        return self._attention.step(samples, taken.utterance > 0, self._thinking, interrupted)
 
     def _frame(self, due: list[_Due]) -> Frame:
         image = self._image(due[-1])
@@ -279,7 +324,8 @@ class Session:
     def _pose(self, due: _Due) -> Motion:
         self._view = self._camera
         self._posed = max(self._posed, due.index)  # motion is read forwards only
-        return self._compose(due.lips, self._posed, torch.tensor([due.waiting]))
+        motion = self._compose(due, self._posed)
+        return motion if self.adjust is None else self.adjust(motion)
 
     def _image(self, due: _Due, motion: Motion | None = None) -> np.ndarray:
         with self._drawing:
@@ -302,20 +348,26 @@ class Session:
             pushed=sum(taken.real for taken in shown), due=newest,
         )  # fmt: skip
 
-    def _compose(self, lips: Motion, index: int, waiting: torch.Tensor) -> Motion:
+    def _compose(self, due: _Due, index: int) -> Motion:
         """Lay the lips over what the controls say; new controls fade in."""
         frames = max(1, round(CHANGE_SECONDS * self.fps))
         if self._wanted is not self._layers and not self._changing:
             self._old, self._layers, self._changing = self._layers, self._wanted, frames
-        motion = self._layers.compose(lips, index, waiting)
+        motion = self._laid(self._layers, due, index)
         if self._changing and self._old is not None:
-            old = self._old.compose(lips, index, waiting)
+            old = self._laid(self._old, due, index)
             t = self._changing / (frames + 1)
             motion = motion.blend(old, torch.tensor([t * t * (3 - 2 * t)]))
             self._changing -= 1
         else:
             self._old = None
         return motion
+
+    def _laid(self, layers: MotionLayers, due: _Due, index: int) -> Motion:
+        attitude = due.attitude._replace(nod=0.0) if layers.still else due.attitude
+        return layers.compose(
+            due.lips, index, torch.tensor([due.waiting]), lambda block: self._reactions(block, attitude)
+        )
 
 
 def _checked_second(now: float) -> float:
@@ -330,7 +382,7 @@ class _Mouth:
     def __init__(self, rest: Motion, fps: float) -> None:
         self._rest, self._fps = rest, fps
         self._shown = self._from = rest
-        self._said = self._epoch = 0  # utterance of the last frame, and interruptions before it
+        self.said = self.epoch = 0  # utterance of the last frame, and interruptions before it
         self._step, self._length = 0, 0
         self._waiting = 1.0
 
@@ -338,11 +390,11 @@ class _Mouth:
         """One frame of lips [1], and how much the avatar waits, 0 to 1."""
         lips = taken.lips
         said = 0 if lips is None else taken.utterance
-        if said != self._said:
-            end = END_SECONDS if taken.epoch == self._epoch else INTERRUPTED_SECONDS
+        if said != self.said:
+            end = END_SECONDS if taken.epoch == self.epoch else INTERRUPTED_SECONDS
             seconds = BEGIN_SECONDS if said else end
-            self._said, self._from, self._step, self._length = said, self._shown, 0, max(1, round(seconds * self._fps))
-        self._epoch = taken.epoch
+            self.said, self._from, self._step, self._length = said, self._shown, 0, max(1, round(seconds * self._fps))
+        self.epoch = taken.epoch
         target = self._rest if lips is None else with_lips(self._rest, lips)
         if self._step < self._length:
             self._step += 1

@@ -157,6 +157,20 @@ class Utterances:
         ended, self._ended = tuple(self._ended), []
         return Taken(lips, padded, len(audio), utterance, epoch, ended)
 
+    def ahead(self, most: int) -> tuple[np.ndarray, bool]:
+        """Samples that wait, ``most`` at most, and whether their speaker goes on; for the thread that takes."""
+        pieces = [part.audio for part in self._parts]
+        count = sum(map(len, pieces))
+        with self._lock:
+            for entry in self._inbox:
+                if count >= most:
+                    break
+                if entry is not None:
+                    pieces.append(entry[1])
+                    count += len(entry[1])
+            goes_on = not self._over
+        return np.concatenate([np.zeros(0, np.float32), *pieces])[:most], goes_on
+
     def shown(self, taken: Taken) -> bool:
         """Note that a frame was shown; False if it was interrupted meanwhile and its audio must not be played."""
         with self._lock:
@@ -310,6 +324,22 @@ class _Part:
 
     def _keep(self, lips: Motion) -> None:
         self._lips = lips if self._lips is None else joined(self._lips, lips)
+
+
+class Speechless:
+    """Stands for the speech network of an avatar that has none: its lips stay at rest.
+
+    Args:
+        rest: [1] frame with the mouth at rest.
+        fps: Frames per second.
+    """
+
+    def __init__(self, rest: Motion, fps: float) -> None:
+        self._rest, self.fps, self.look_ahead = rest, fps, 1 / fps
+
+    def open(self) -> AudioStream:
+        """Begin an utterance."""
+        return _Resting(self._rest, self.fps)
 
 
 class _Resting:

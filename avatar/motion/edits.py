@@ -165,6 +165,10 @@ class Gaze:
             assert self._camera is not None
             place = torch.stack([self._camera(t) for t in seconds.tolist()])
             wanted = gaze_to(block, place)
+        return self.look(block, wanted)
+
+    def look(self, block: Motion, wanted: Float[Tensor, "T 2"]) -> Motion:
+        """The block with eyes turned to yaw and pitch in the head, radians, as far as eyes turn."""
         wanted = torch.stack([wanted[:, i].clamp(-limit, limit) for i, limit in enumerate(GAZE_LIMITS)], 1)
         moved = (wanted - block.gaze) @ self._follow
         arkit, face = block.arkit.clone(), block.face.clone()

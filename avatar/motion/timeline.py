@@ -154,9 +154,18 @@ def load(path: Path) -> list[Span]:
     content = read_json(path, "Correct the file or its path.")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("spans"), list):
         raise AvatarError(f"{path} is not a timeline.", fix=f'It is {{"format": "{FORMAT}", "spans": [...]}}.')
-    spans = []
-    for i, entry in enumerate(content["spans"]):
-        where = f"{path}, span {i}"
+    return spans_of(content["spans"], str(path))
+
+
+def spans_of(entries: Sequence[Any], source: str) -> list[Span]:
+    """The spans of entries as a timeline file holds them; errors name ``source``.
+
+    Raises:
+        AvatarError: An entry is not understood.
+    """
+    spans: list[Span] = []
+    for i, entry in enumerate(entries):
+        where = f"{source}, span {i}"
         if not isinstance(entry, dict):
             raise AvatarError(f"{where} is not an object.", fix='For example {"control": "blink", "value": 20}.')
         unknown = sorted(set(entry) - {"control", "value", "start", "end", "fade"})

@@ -53,7 +53,7 @@ def refusal(request: web.BaseRequest, settings: Settings) -> tuple[int, str] | N
     if request.path in OPEN or request.path.startswith("/page/"):
         return None
     if settings.token and not hmac.compare_digest(_given(request).encode(), settings.token.encode()):
-        return 401, "The token is missing or wrong. Open the whole address that `avatar serve` printed."
+        return 401, "The token is missing or wrong. Open the whole address that was printed."
     return None
 
 

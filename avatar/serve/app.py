@@ -21,7 +21,6 @@ from avatar.serve.metrics import Metrics
 from avatar.serve.openapi import description
 from avatar.serve.realtime import PATHS as REALTIME_PATHS
 from avatar.serve.realtime import serve_realtime
-from avatar.serve.voice import MOST_FILE_BYTES
 from avatar.serve.webrtc import Peers
 from avatar.serve.websocket import serve_websocket
 
@@ -41,7 +40,7 @@ SECURITY = {
 
 def make_app(hub: Hub) -> web.Application:
     """Make the application; aiohttp runs it."""
-    app = web.Application(middlewares=[guard(hub.settings, hub.metrics)], client_max_size=MOST_FILE_BYTES)
+    app = web.Application(middlewares=[guard(hub.settings, hub.metrics)], client_max_size=hub.settings.file_bytes)
     app[HUB], app[PEERS] = hub, Peers(hub)
     add_pages(app)
     app.router.add_get("/healthz", _health)
@@ -157,7 +156,7 @@ async def _candidates(request: web.Request) -> web.Response:
 async def _audio(request: web.Request) -> web.Response:
     guest = _guest(request)
     segment = Message.of({"type": "interrupt", "segment": request.query.get("segment", "")}).fields["segment"]
-    return web.json_response(await guest.play(await read_body(request, MOST_FILE_BYTES), segment))
+    return web.json_response(await guest.play(await read_body(request, request.app[HUB].settings.file_bytes), segment))
 
 
 async def _message(request: web.Request) -> web.Response:

@@ -24,6 +24,7 @@ class Character:
         speech: The speech network of all its sessions.
         controls: Those of the command line.
         size: Longer side of the image in pixels; None: as trained.
+        speechless: Why it cannot speak; empty where it can.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Character:
     speech: AudioToMotion
     controls: Controls
     size: int | None = None
+    speechless: str = ""
 
     def open(self) -> Session:
         """Make a session; it takes a moment."""

@@ -138,6 +138,7 @@ class Conversation:
         """Take audio of the microphone, float32, 16 kHz mono; a turn that begins interrupts, one that ends is asked."""
         if not self._on:
             return
+        self._listener.session.hear(samples)
         for event in self._turns.push(samples):
             self._listening = event.kind == "started"
             if event.kind == "stopped":
@@ -205,9 +206,10 @@ class Conversation:
         elif self._speaking:
             state = "speaking"
         else:
-            state = "thinking" if self._reply is not None else "idle"
+            state = "thinking" if self._reply is not None and not self._reply.over.is_set() else "idle"
         if state != self.state:
             self.state = state
+            self._listener.session.think(state == "thinking")
             self._tell({"type": "state", "state": state})
 
     def _tell(self, words: dict[str, Any]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from avatar.data.run import HEADMOTION
 from avatar.errors import AvatarError
-from avatar.headmotion.loop import LOOPS
+from avatar.headmotion.loop import LOOPS, POSES
 from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
 from avatar.io.audio import SAMPLE_RATE
@@ -16,11 +18,13 @@ from avatar.motion.emotion import EMOTIONS
 from avatar.serve.agent import Echo, Turn
 from avatar.serve.conversation import Conversation
 from avatar.serve.messages import Message, controls_of
-from avatar.serve.voice import decode
+from avatar.serve.voice import MOST_FILE_BYTES, decode
+from avatar.viewer.controls import RANGES, Sliders, apply_controls
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from avatar.motion import Motion
     from avatar.serve.agent import Agent
     from avatar.serve.character import Character
     from avatar.serve.listener import Listener
@@ -42,6 +46,8 @@ class Guest:
         metrics: Gets what the page reports.
         agent: Answers what is asked.
         answers: Whether somebody answers, and not only `Echo`.
+        face: Whether the listener may move the face by hand, and let go of the view limits.
+        file_bytes: Most bytes of an audio file that is sent.
 
     Attributes:
         conversation: Turns of the listener and the agent.
@@ -52,7 +58,7 @@ class Guest:
 
     def __init__(
         self, name: str, listener: Listener, character: Character, voice: Voice, metrics: Metrics,
-        agent: Agent | None = None, answers: bool = False,
+        agent: Agent | None = None, answers: bool = False, face: bool = False, file_bytes: int = MOST_FILE_BYTES,
     ) -> None:  # fmt: skip
         self.name, self.listener, self.character = name, listener, character
         self._voice, self._metrics = voice, metrics
@@ -60,7 +66,11 @@ class Guest:
         self.over, self.reason = asyncio.Event(), ""
         self.conversation = Conversation(agent or Echo(), listener, voice, metrics, self.interrupt)
         listener.told = self.conversation.words
-        self._answers = answers
+        self._answers, self._face, self._file_bytes = answers, face, file_bytes
+        self._beyond = character.controls.beyond
+        self._attends = False
+        self._view = (0.0, 0.0, 1.0)  # azimuth, elevation, zoom
+        self._behaviour: dict[str, Any] | None = None  # fields of the newest change of controls
         self._changing = asyncio.Lock()
         self._newest = 0  # change of controls
         self._second, self._messages = 0, 0
@@ -78,12 +88,16 @@ class Guest:
         avatar = self.character.avatar
         limits = avatar.cone.limits()
         camera = resize(avatar.camera, self.character.size)
+        poses = POSES if (avatar.run / HEADMOTION).is_file() else LOOPS
         return {
             "type": "hello", "session": self.name, "avatar": self.character.name, "about": counts_text(avatar.info),
             "fps": avatar.fps, "width": camera.width, "height": camera.height, "sample_rate": SAMPLE_RATE,
             "limits": {name: round(value, 1) for name, value in limits._asdict().items()},
-            "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(LOOPS),
-            "text": self._voice.available, "agent": self._answers,
+            "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(poses),
+            "text": self._voice.available and not self.character.speechless,
+            "speechless": self.character.speechless, "face": RANGES if self._face else None, "beyond": self._beyond,
+            "file_bytes": self._file_bytes,
+            "agent": self._answers,
             "hears": self._answers and self.conversation.hears, **more,
         }  # fmt: skip
 
@@ -112,13 +126,16 @@ class Guest:
             case "interrupt":
                 return self.interrupt(fields["segment"])
             case "echo":
+                self._check_speech()
                 self.listener.echo(fields["on"])
+            case "attend":
+                self._attends = fields["on"]
+            case "face":
+                self._move(fields)
             case "view":
                 self.look(fields["azimuth"], fields["elevation"], fields["zoom"])
             case "controls":
-                task = asyncio.create_task(self._change(fields))  # it takes a moment, and audio must not wait
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._behave(fields)
             case "ping":
                 return {"type": "pong", "at": fields["at"], "server": 1000 * time.time()}
             case _:
@@ -131,6 +148,7 @@ class Guest:
         Raises:
             AvatarError: It cannot be said, or too much waits.
         """
+        self._check_speech()
         segment = segment or secrets.token_hex(6)
         new = self.listener.say(segment, self._voice.say(text))
         return {"type": "segment.queued", "segment": segment, "new": new}
@@ -141,6 +159,7 @@ class Guest:
         Raises:
             AvatarError: It cannot be read, or too much waits.
         """
+        self._check_speech()
         self.active = time.monotonic()
         segment = segment or secrets.token_hex(6)
         pieces = await asyncio.to_thread(decode, content)
@@ -162,16 +181,52 @@ class Guest:
         """Take audio of the listener's microphone, float32, 16 kHz mono."""
         self.listener.push_microphone(samples)
         self.conversation.hear(samples)
+        if self._attends:
+            self.active = time.monotonic()
+            self.listener.session.hear(samples)
         if self.conversation.state == "listening":
             self.active = time.monotonic()
 
     def look(self, azimuth: float, elevation: float, zoom: float) -> None:
-        """Move the camera, stopped softly at the view limits unless the command line lets it go beyond."""
+        """Move the camera, stopped softly at the view limits unless it may go beyond."""
         avatar, character = self.character.avatar, self.character
-        if not character.controls.beyond:
+        self._view = azimuth, elevation, zoom
+        if not self._beyond:
             azimuth, elevation = avatar.cone.clamped(azimuth, elevation)
         camera = avatar.camera.orbit(avatar.pivot, azimuth, elevation, zoom)
         self.listener.set(camera=resize(camera, character.size))
+
+    def _move(self, fields: dict[str, Any]) -> None:
+        """Move the face by hand, inside of the limits or not.
+
+        Raises:
+            AvatarError: Pages of this server may not.
+        """
+        if not self._face:
+            raise AvatarError("The face is not moved by hand here.", fix="`avatar view` has sliders for it.")
+        beyond = fields["beyond"]
+        sliders = Sliders(**{name: fields[name] for name in RANGES})
+
+        def adjust(motion: Motion) -> Motion:
+            moved = apply_controls(motion, **vars(sliders))
+            return moved if beyond else self.character.avatar.cone.limit_head(moved)[0]
+
+        self.listener.session.adjust = adjust if sliders != Sliders() else None
+        if beyond != self._beyond:
+            self._beyond = beyond
+            self.look(*self._view)
+            self._behave(self._behaviour or Message.of({"type": "controls"}).fields)
+
+    def _check_speech(self) -> None:
+        if self.character.speechless:
+            raise AvatarError(self.character.speechless)
+
+    def _behave(self, fields: dict[str, Any]) -> None:
+        """Change the controls, in the background: it takes a moment, and audio must not wait."""
+        self._behaviour = fields
+        task = asyncio.create_task(self._change(fields))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _change(self, fields: dict[str, Any]) -> None:
         """Change the controls. Of several changes at once only the newest one is made."""
@@ -180,7 +235,9 @@ class Guest:
             if newest != self._newest:
                 return
             try:
-                await asyncio.to_thread(self.listener.set, controls_of(fields, self.character.controls))
+                given = replace(self.character.controls, beyond=self._beyond)
+                controls = controls_of(fields, given, self.listener.session.seconds)
+                await asyncio.to_thread(self.listener.set, controls)
             except AvatarError as error:
                 self.listener.outbox.put({"type": "error", "message": str(error)})
             await asyncio.sleep(CHANGES_SECONDS)

@@ -17,7 +17,7 @@ from avatar.serve.encoder import Codec
 from avatar.serve.guest import Guest
 from avatar.serve.listener import Listener
 from avatar.serve.metrics import Metrics
-from avatar.serve.voice import Voice
+from avatar.serve.voice import MOST_FILE_BYTES, Voice
 
 RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
 
@@ -37,6 +37,8 @@ class Settings:
         ice_servers: STUN and TURN servers, as `RTCPeerConnection` in a browser takes them.
         origins: Other origins whose pages may connect.
         agent: Who answers; None: nobody, and the avatar says what it is told.
+        face: Whether pages may move the face by hand, and let go of the view limits.
+        file_bytes: Most bytes of an audio file that is sent.
         prefix: What the names of sessions begin with; it tells a front where a session is.
     """
 
@@ -50,6 +52,8 @@ class Settings:
     ice_servers: tuple[dict[str, str], ...] = ()
     origins: tuple[str, ...] = ()
     agent: AgentSettings | None = None
+    face: bool = False
+    file_bytes: int = MOST_FILE_BYTES
     prefix: str = ""
 
 
@@ -121,7 +125,10 @@ class Hub:
                 session = await asyncio.to_thread(character.open)
             listener = Listener(session, self.metrics)
             name, answers = self.settings.prefix + secrets.token_urlsafe(18), self.settings.agent is not None
-            guest = Guest(name, listener, character, self.voice, self.metrics, self._agent(), answers)
+            guest = Guest(
+                name, listener, character, self.voice, self.metrics, self._agent(), answers, self.settings.face,
+                self.settings.file_bytes,
+            )  # fmt: skip
             self.guests[guest.name] = guest
             self.metrics.count("sessions_total")
             listener.start()

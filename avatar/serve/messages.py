@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from avatar.errors import AvatarError
-from avatar.headmotion.loop import LOOPS
+from avatar.headmotion.loop import POSES
 from avatar.infer.controls import Controls
-from avatar.motion.emotion import EMOTIONS
+from avatar.motion.emotion import EMOTIONS, Mix
+from avatar.motion.timeline import Span, spans_of
 from avatar.serve.listener import MICROPHONE
+from avatar.viewer.controls import RANGES
 
 MOST_MESSAGE_BYTES = 64 << 10
 MOST_NAME = 64  # characters
+MOST_SPANS = 100  # of a timeline
 ZOOM = (0.5, 3.0)
 
 
@@ -30,7 +33,9 @@ class Message:
     kind: str
     fields: dict[str, Any]
 
-    KINDS: ClassVar = ("say", "ask", "listen", "interrupt", "controls", "view", "echo", "ping", "shown")
+    KINDS: ClassVar = (
+        "say", "ask", "listen", "interrupt", "controls", "view", "face", "echo", "attend", "ping", "shown",
+    )  # fmt: skip
 
     @staticmethod
     def parse(text: str | bytes) -> Message:
@@ -58,19 +63,46 @@ class Message:
         return Message(kind, _READERS[kind](content))
 
 
-def controls_of(fields: dict[str, Any], given: Controls) -> Controls:
-    """The controls of a message of type ``controls``, over those that were given on the command line."""
+@dataclass(frozen=True, kw_only=True)
+class LiveControls(Controls):
+    """Controls of a session.
+
+    Attributes:
+        later: Timed controls over those of the options; seconds of the session.
+    """
+
+    later: tuple[Span, ...] = ()
+
+    def spans(self) -> list[Span]:
+        """All timed controls; see `Controls.spans`."""
+        return [*super().spans(), *self.later]
+
+
+def controls_of(fields: dict[str, Any], given: Controls, now: float) -> LiveControls:
+    """The controls of a message of type ``controls``, over those that were given on the command line.
+
+    Args:
+        fields: Of the message.
+        given: On the command line.
+        now: Second of the session from which the message's timeline counts.
+    """
     added: dict[str, tuple[str, ...]] = {}
     if fields["emotion"]:
-        added["emotion"] = (f"{fields['emotion']}:{fields['strength']:g}",)
+        plain = fields["emotion"] in EMOTIONS
+        added["emotion"] = (f"{fields['emotion']}:{fields['strength']:g}" if plain else fields["emotion"],)
     if fields["gaze"] is not None:
         added["gaze"] = (fields["gaze"],)
-    if fields["pose"]:
-        added["pose"] = (fields["pose"],)
+    for name in ("pose", "blink"):
+        if fields[name]:
+            added[name] = (fields[name],)
     for name in ("pose_scale", "lip_scale"):
         if fields[name] != 1:
             added[name] = (f"{fields[name]:g}",)
-    return replace(given, **{name: (*getattr(given, name), *values) for name, values in added.items()})
+    options: dict[str, Any] = {name: getattr(given, name) for name in given.__dataclass_fields__}
+    options |= {name: (*options[name], *values) for name, values in added.items()}
+    later = tuple(replace(span, start=max(0.0, span.start) + now, end=span.end + now) for span in fields["timeline"])
+    kind: Any = LiveControls
+    return kind(**options, later=later)
 
 
 def _say(content: dict[str, Any]) -> dict[str, Any]:
@@ -89,10 +121,42 @@ def _controls(content: dict[str, Any]) -> dict[str, Any]:
     elif gaze not in (None, "camera", "free"):
         raise AvatarError('The field "gaze" is not understood.', fix='Send "camera", "free" or [x, y] in degrees.')
     return {
-        "emotion": _one_of(content, "emotion", ("", *EMOTIONS)), "strength": _number(content, "strength", 0, 1.5, 0.7),
-        "pose": _one_of(content, "pose", ("", *LOOPS)), "gaze": gaze,
+        "emotion": _emotion(content), "blink": _blink(content), "timeline": _timeline(content),
+        "strength": _number(content, "strength", 0, 1.5, 0.7),
+        "pose": _one_of(content, "pose", ("", *POSES)), "gaze": gaze,
         "pose_scale": _number(content, "pose_scale", 0, 3, 1), "lip_scale": _number(content, "lip_scale", 0, 3, 1),
     }  # fmt: skip
+
+
+def _emotion(content: dict[str, Any]) -> str:
+    """One emotion, or a mix as the option takes it."""
+    value = content.get("emotion", "")
+    if isinstance(value, str) and value in ("", *EMOTIONS):
+        return value
+    if not isinstance(value, str) or len(value) > MOST_NAME or not set(value) & set(":+/"):
+        raise AvatarError('The field "emotion" is not understood.', fix=f"Send {_list(tuple(EMOTIONS))}, or nothing.")
+    Mix.parse(value)
+    return value
+
+
+def _blink(content: dict[str, Any]) -> str:
+    """Blinks per minute, as text; empty: as started."""
+    value = content.get("blink", "")
+    if value in ("", "own", None):
+        return value or ""
+    return f"{_finite(value, 'blink', 0, 60):g}"
+
+
+def _timeline(content: dict[str, Any]) -> list[Span]:
+    """Timed controls, in seconds from now."""
+    entries = content.get("timeline", [])
+    if not isinstance(entries, list) or len(entries) > MOST_SPANS:
+        raise AvatarError(f'The field "timeline" is no list of at most {MOST_SPANS} spans.')
+    spans = spans_of(entries, 'The field "timeline"')
+    for span in spans:
+        if span.control == "pose" and span.value not in POSES:  # a name from a message never becomes a path
+            raise AvatarError('A pose in the field "timeline" is not understood.', fix=f"Send {_list(POSES)}.")
+    return spans
 
 
 def _view(content: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +164,14 @@ def _view(content: dict[str, Any]) -> dict[str, Any]:
         "azimuth": _number(content, "azimuth", -180, 180, 0), "elevation": _number(content, "elevation", -90, 90, 0),
         "zoom": _number(content, "zoom", *ZOOM, 1),
     }  # fmt: skip
+
+
+def _face(content: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(content.get("beyond", False), bool):
+        raise AvatarError('The field "beyond" is neither true nor false.')
+    return {name: _number(content, name, *bounds, 0) for name, bounds in RANGES.items()} | {
+        "beyond": content.get("beyond", False)
+    }
 
 
 def _echo(content: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +193,7 @@ def _shown(content: dict[str, Any]) -> dict[str, Any]:
 
 _READERS = {
     "say": _say, "ask": _say, "listen": _echo, "interrupt": _interrupt, "controls": _controls, "view": _view,
-    "echo": _echo, "ping": _ping, "shown": _shown,
+    "face": _face, "echo": _echo, "attend": _echo, "ping": _ping, "shown": _shown,
 }  # fmt: skip
 
 

@@ -22,7 +22,9 @@ def description() -> dict[str, Any]:
     controls = {
         "emotion": {"type": "string"}, "strength": {"type": "number"}, "pose": {"type": "string"},
         "gaze": {"description": "camera, free, or [x, y] in degrees"}, "pose_scale": {"type": "number"},
-        "lip_scale": {"type": "number"},
+        "lip_scale": {"type": "number"}, "blink": {"description": "blinks per minute, or own"},
+        "timeline": {"type": "array", "items": {"type": "object"},
+                     "description": "timed controls {control, value, start, end, fade}, in seconds from now"},
     }  # fmt: skip
     offer = {name: {"type": "string"} for name in ("sdp", "type", "pc_id")} | {"restart_pc": {"type": "boolean"}}
     candidates = {"pc_id": {"type": "string"}, "candidates": {"type": "array", "items": {"type": "object"}}}

@@ -139,3 +139,30 @@ class Outbox:
     def _wake(self) -> None:
         if (loop := self._loop) is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._event.set)
+
+
+class NewestImage:
+    """The newest image, for a task of its own that encodes: audio must not wait for an encoder.
+
+    Attributes:
+        skipped: Images that were left out for newer ones.
+    """
+
+    def __init__(self) -> None:
+        self._image: ImagePart | None = None
+        self._there = asyncio.Event()
+        self.skipped = 0
+
+    def put(self, part: ImagePart) -> None:
+        """Let an image wait, instead of the one that waits."""
+        self.skipped += self._image is not None
+        self._image = part
+        self._there.set()
+
+    async def get(self) -> ImagePart:
+        """Wait for an image."""
+        while (image := self._image) is None:
+            self._there.clear()
+            await self._there.wait()
+        self._image = None
+        return image

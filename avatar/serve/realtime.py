@@ -21,7 +21,7 @@ from avatar.infer.video import resize
 from avatar.serve.encoder import Encoder
 from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
-from avatar.serve.outbox import AudioPart, ImagePart, Part
+from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Part
 from avatar.serve.realtime_events import MOST_EVENT_BYTES, NEWER_ONLY, OLDER, Event, Mistake, error_event, new_id
 from avatar.serve.realtime_input import RealtimeInput
 from avatar.serve.realtime_response import RealtimeResponse
@@ -80,17 +80,18 @@ class _Connection:
         self._session = RealtimeSession(
             guest.name, character.name, fps, (camera.width, camera.height), hub.settings.ice_servers, older
         )
-        self._input = RealtimeInput(self._session, self._put)
+        self._input = RealtimeInput(self._session, self._put, guest.listener.session.hear)
         self._responses: dict[str, RealtimeResponse] = {}  # that are under way: one, and others that were just stopped
         self._said: RealtimeResponse | None = None  # to which the audio belongs that comes
         self._peer: RtcClient | None = None
         self._watch: asyncio.Task[None] | None = None
         self._encoder: Encoder | None = None
         self._skipped = 0
+        self._image = NewestImage()
 
     async def run(self) -> None:
         await self._tell({"type": "session.created", "session": self._session.shown()})
-        work = self._send(), self._receive(), self._guest.over.wait()
+        work = self._send(), self._send_images(), self._receive(), self._guest.over.wait()
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(one) for one in work]
         try:
             await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
@@ -122,9 +123,14 @@ class _Connection:
                 return
             for part in parts:
                 await self._pass_on(part)
-            if outbox.skipped > self._skipped:
-                self._hub.metrics.count("images_skipped_total", outbox.skipped - self._skipped)
-                self._skipped = outbox.skipped
+            skipped = outbox.skipped + self._image.skipped
+            if skipped > self._skipped:
+                self._hub.metrics.count("images_skipped_total", skipped - self._skipped)
+                self._skipped = skipped
+
+    async def _send_images(self) -> None:
+        while True:
+            await self._tell(await self._video(await self._image.get()))
 
     async def _pass_on(self, part: Part) -> None:
         if self._peer is not None and not (isinstance(part, dict) and part["type"] == "event"):
@@ -137,7 +143,7 @@ class _Connection:
                     await self._tell(event)
         elif isinstance(part, ImagePart):
             if self._session.video and self._peer is None:
-                await self._tell(await self._video(part))
+                self._image.put(part)
         elif part["type"] == "event":
             await self._tell(part["event"])
         else:

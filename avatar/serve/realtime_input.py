@@ -54,10 +54,13 @@ class RealtimeInput:
     Args:
         session: What the client asked for.
         put: Sends an event.
+        hear: Gets the audio as it comes, float32, 16 kHz mono.
     """
 
-    def __init__(self, session: RealtimeSession, put: Callable[[dict[str, Any]], None]) -> None:
-        self._session, self._put = session, put
+    def __init__(
+        self, session: RealtimeSession, put: Callable[[dict[str, Any]], None], hear: Callable[[np.ndarray], None]
+    ) -> None:
+        self._session, self._put, self._hear = session, put, hear
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._waiting: list[Item] = []
         self._texts: dict[str, str] = {}  # of items whose text still streams in
@@ -94,6 +97,7 @@ class RealtimeInput:
         samples = audio_of(text)
         samples = self._stream.resample_chunk(samples) if self._rate != SAMPLE_RATE else samples
         self._heard += len(samples)
+        self._hear(samples)
         if not self._session.vad:
             self._offset += len(samples) / SAMPLE_RATE
             self._add(samples)

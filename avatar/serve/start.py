@@ -17,7 +17,9 @@ from avatar.errors import AvatarError
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from avatar.audio2motion.base import AudioToMotion
     from avatar.device import DeviceName
+    from avatar.infer.avatar import Avatar
     from avatar.infer.controls import Controls
     from avatar.serve.character import Character
     from avatar.serve.hub import Settings
@@ -34,6 +36,7 @@ class Place:
     Attributes:
         host: Address.
         port: Port; 0 lets the system choose.
+        tries: How many ports are tried, from that one on.
         certificate, key: Files of TLS in PEM; None: it is not encrypted.
     """
 
@@ -41,6 +44,7 @@ class Place:
     port: int = 8080
     certificate: Path | None = None
     key: Path | None = None
+    tries: int = 1
 
     def url(self, port: int, token: str) -> str:
         """The address to open; the token is in its fragment, which no browser sends."""
@@ -72,17 +76,20 @@ class Place:
         Raises:
             AvatarError: The address is not one of this machine, or the port is taken.
         """
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((self.host, self.port), family=family)
-        except (OSError, ValueError, OverflowError) as error:
-            raise AvatarError(
-                f"Cannot listen on {self.host}:{self.port}:", why=f"{error}.", fix="Choose another --host or --port."
-            ) from None
+        reason: Exception = OSError("there is no such port")
+        for port in range(self.port, min(65535, self.port + self.tries - 1) + 1):
+            try:
+                family = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)[0][0]
+                return socket.create_server((self.host, port), family=family)
+            except (OSError, ValueError, OverflowError) as error:
+                reason = error
+        raise AvatarError(
+            f"Cannot listen on {self.host}:{self.port}:", why=f"{reason}.", fix="Choose another --host or --port."
+        )
 
 
-def require_packages() -> None:
-    """Refuse to start without the packages of the extra ``serve``.
+def require_packages(command: str = "avatar serve") -> None:
+    """Refuse to start a command without the packages that it needs.
 
     Raises:
         AvatarError: One is missing.
@@ -91,32 +98,55 @@ def require_packages() -> None:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise AvatarError(
-                f"`avatar serve` needs the package {name}.", fix="Run `pip install 'avatar-toolkit[serve]'`."
-            ) from None
+            raise AvatarError(f"`{command}` needs the package {name}.", fix=f"Run `pip install {name}`.") from None
 
 
 def load_characters(
-    runs: tuple[Path, ...], controls: Controls, *, size: int | None = None, device: DeviceName = "auto"
-) -> list[Character]:
+    runs: tuple[Path, ...], controls: Controls, *, size: int | None = None, device: DeviceName = "auto",
+    speechless: bool = False,
+) -> list[Character]:  # fmt: skip
     """Load avatars with their speech networks.
 
+    Args:
+        runs: RUN folders.
+        controls: Of the command line.
+        size: Longer side of the image in pixels; None: as trained.
+        device: Where to render.
+        speechless: Whether an avatar that cannot speak is taken as well, with a warning.
+
     Raises:
-        AvatarError: One cannot be loaded, cannot speak, or a control needs to know the audio beforehand.
+        AvatarError: One cannot be loaded, cannot speak, or does not do what a control asks for.
     """
     from avatar.infer.avatar import Avatar
-    from avatar.infer.planner import refuse_beforehand, speech_of
+    from avatar.infer.layers import build_layers
+    from avatar.infer.planner import refuse_driven
     from avatar.serve.character import Character, named
 
     controls.check()
-    refuse_beforehand(controls)
+    refuse_driven(controls)
     found: list[Character] = []
     for run in runs:
         avatar = Avatar.load(run, device=device)
-        speech = speech_of(avatar, controls.speech, live=True)
+        speech, reason = _speech(avatar, controls.speech, speechless)
+        build_layers(avatar, controls)  # what cannot be read is an error now, not at the first listener
         name = run.stem if run.is_file() else run.resolve().name
-        found.append(Character(name, avatar, speech, controls, size))
+        found.append(Character(name, avatar, speech, controls, size, reason))
     return named(found)
+
+
+def _speech(avatar: Avatar, which: str, speechless: bool) -> tuple[AudioToMotion, str]:
+    """The speech network of an avatar, and why it has none where that is allowed."""
+    from avatar.infer.layers import PersonMotion
+    from avatar.infer.planner import speech_of
+    from avatar.infer.utterances import Speechless
+
+    try:
+        return speech_of(avatar, which, live=True), ""
+    except AvatarError as error:
+        if not speechless:
+            raise
+        log.warn(str(error))
+        return Speechless(PersonMotion.of(avatar).stats.rest, avatar.fps), f"This avatar cannot speak: {error}"
 
 
 def load_voice(engine: str, voice: str | None, language: str) -> Voice:
@@ -171,9 +201,10 @@ def run(app: Callable[[], Coroutine[Any, Any, web.Application]], settings: Setti
     def announce(*_: Any) -> None:
         log.info(f"Open {hub_url} in a browser. Ctrl-C stops.")
         if not is_loopback(place.host) and context is None:
+            fix = "forward the port" if settings.face else "give --tls-certificate and --tls-key"
             log.warn(
                 "nothing is encrypted, and browsers give a microphone only to encrypted pages of other machines: "
-                "give --tls-certificate and --tls-key, or put a proxy in front."
+                f"{fix}, or put a proxy in front."
             )
 
     try:

@@ -25,7 +25,7 @@ from avatar.errors import AvatarError
 from avatar.serve.encoder import Encoder
 from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
-from avatar.serve.outbox import AudioPart, ImagePart, Part
+from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Words
 
 if TYPE_CHECKING:
     from avatar.serve.guest import Guest
@@ -55,20 +55,20 @@ async def serve_websocket(request: web.Request, hub: Hub) -> web.WebSocketRespon
 
 
 class _Connection:
-    """A listener at a WebSocket: one task sends, one receives."""
+    """A listener at a WebSocket: one task sends, one encodes images and sends them, one receives."""
 
     def __init__(self, socket: web.WebSocketResponse, guest: Guest, hub: Hub) -> None:
         self._socket, self._guest, self._hub = socket, guest, hub
         settings = hub.settings
         self._encoder = Encoder(settings.codec or "h264", guest.character.avatar.fps, settings.bits_per_second)
         self._skipped = 0
-        self._size = (0, 0)
+        self._image = NewestImage()
 
     async def run(self) -> None:
         hello = self._guest.hello()
         codec = self._encoder.string(hello["width"], hello["height"])
         await self._socket.send_json(hello | {"door": "websocket", "codec": codec})
-        work = self._send(), self._receive(), self._guest.over.wait()
+        work = self._send(), self._send_images(), self._receive(), self._guest.over.wait()
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(one) for one in work]
         try:
             await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
@@ -81,27 +81,34 @@ class _Connection:
             if outbox.overrun:
                 return
             for part in parts:
-                await asyncio.wait_for(self._send_part(part), SEND_SECONDS)
-            if outbox.skipped > self._skipped:
-                self._hub.metrics.count("images_skipped_total", outbox.skipped - self._skipped)
-                self._skipped = outbox.skipped
+                if isinstance(part, ImagePart):
+                    self._image.put(part)
+                else:
+                    await asyncio.wait_for(self._send_part(part), SEND_SECONDS)
+            skipped = outbox.skipped + self._image.skipped
+            if skipped > self._skipped:
+                self._hub.metrics.count("images_skipped_total", skipped - self._skipped)
+                self._skipped = skipped
 
-    async def _send_part(self, part: Part) -> None:
+    async def _send_part(self, part: AudioPart | Words) -> None:
         if isinstance(part, AudioPart):
             samples = np.rint(part.samples * 32767).astype("<i2").tobytes()
             flags = SPEAKING if part.speaking else 0
             await self._socket.send_bytes(HEADER.pack(AUDIO, flags, part.start, _epoch_ms(part.made)) + samples)
-        elif isinstance(part, ImagePart):
-            began = time.perf_counter()
-            packet = await asyncio.to_thread(self._encoder.encode, part.image)
-            metrics = self._hub.metrics
-            metrics.time("encode", time.perf_counter() - began)
-            head = HEADER.pack(IMAGE, KEY_FRAME if packet.key else 0, part.pts, _epoch_ms(part.made))
-            await self._socket.send_bytes(head + packet.data)
-            metrics.time("out", time.monotonic() - part.made)
-            metrics.count("images_total")
         else:
             await self._socket.send_json(part)
+
+    async def _send_images(self) -> None:
+        metrics = self._hub.metrics
+        while True:
+            part = await self._image.get()
+            began = time.perf_counter()
+            packet = await asyncio.to_thread(self._encoder.encode, part.image)
+            metrics.time("encode", time.perf_counter() - began)
+            head = HEADER.pack(IMAGE, KEY_FRAME if packet.key else 0, part.pts, _epoch_ms(part.made))
+            await asyncio.wait_for(self._socket.send_bytes(head + packet.data), SEND_SECONDS)
+            metrics.time("out", time.monotonic() - part.made)
+            metrics.count("images_total")
 
     async def _receive(self) -> None:
         listener = self._guest.listener

@@ -29,6 +29,8 @@ CORNER_OUT, CORNER_UP, CHEEK_UP = 0.45, 0.5, 0.15
 LID_TRAVEL = 0.9
 ARKIT_AMOUNT = {"jaw": {"jawOpen": 0.7}, "smile": {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8},
                 "blink": {"eyeBlinkLeft": 0.9, "eyeBlinkRight": 0.9}}  # fmt: skip
+RANGES = {"jaw": (0.0, 1.0), "smile": (0.0, 1.0), "blink": (0.0, 1.0),
+          "yaw": (-30.0, 30.0), "pitch": (-20.0, 20.0), "roll": (-20.0, 20.0)}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,6 @@ def test_the_command_is_refused_without_a_token_and_passes_options_on(
     assert given({"AVATAR_TOKEN": "a b$c" * 4}, "/runs/my run", "--size", "256") == [
         "serve", "/runs/my run", "--size", "256", "--host", "0.0.0.0", "--port", "8080", "--token", "a b$c" * 4
     ]  # fmt: skip
-    pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
+    pytest.importorskip("aiortc", reason="it is not installed")
     assert main(given({}, str(tmp_path))) == 2
     assert "--token is needed" in " ".join(capsys.readouterr().err.split())

@@ -16,8 +16,8 @@ from avatar.errors import AvatarError
 from avatar.integrations.driver import HOLD_FRAMES, MOST_READY, Driver, Unit
 from avatar.integrations.speech import Speech
 from tests.fake_avatar import FPS
-from tests.page import wait_for
 from tests.serving import fake_session
+from tests.wait import wait_for
 
 RATE = 24000
 FRAME = round(RATE / FPS)

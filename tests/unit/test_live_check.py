@@ -17,7 +17,7 @@ from tests.serving import fake_session
 av = pytest.importorskip("av")
 pytest.importorskip("aiortc")
 
-from pipelines import live_bars, live_check, live_film, live_server  # noqa: E402
+from pipelines import live_agent, live_bars, live_check, live_film, live_server  # noqa: E402
 
 
 @pytest.mark.parametrize("width", [256, 512])
@@ -87,6 +87,59 @@ def test_offsets_are_positive_where_audio_comes_after_video() -> None:
     shown = [(1000.0, row(50, 0, 900))]  # second 2 of the session
     stamps = [[1000.0, 0.0, 990.0, 48000 * 1.45]]  # second 0.5 + 1.45 was played 10 ms earlier
     assert numbers.stamp_offsets(stamps, shown, 0.5) == pytest.approx([40])
+
+
+def test_turns_are_what_is_loud_between_long_pauses() -> None:
+    levels = [[float(at), -20.0 if at < 500 or 800 <= at < 1500 or at >= 4000 else -90.0] for at in range(0, 4300, 100)]
+    assert numbers.loud_spans(levels) == [(0, 1400), (4000, 4200)]
+
+
+def test_a_conversation_is_timed_from_the_end_of_the_question() -> None:
+    from pipelines.live_steps import Watch
+
+    nobody: Any = None
+    voice = [[float(at), -20.0 if 1000 <= at <= 3000 or 8000 <= at <= 9000 else -90.0] for at in range(0, 16000, 20)]
+    levels = [[float(at), -20.0 if 4200 <= at <= 8060 or at >= 10500 else -90.0] for at in range(0, 16000, 20)]
+    rows = [row(n, 0, 40 * n, opening=0.5 if 4240 <= 40 * n <= 8160 else 0.0) for n in range(300)]
+    watch = Watch(
+        nobody, nobody, images=[[n, 40 * n + 10.0] for n in range(300)], rows=rows, levels=levels, voice=voice
+    )
+    found = live_film.timed(watch)
+    assert found["question_to_sound_ms"] == 1200 and found["question_to_open_mouth_ms"] == 1250
+    assert found["interruption_to_silence_ms"] == 60 and found["interruption_to_closed_mouth_ms"] == 210
+    assert found["second_question_to_sound_ms"] == 1500 and found["lips_while_listening_cm"] == 0
+    watch.voice = watch.voice[:300]
+    assert live_film.timed(watch) == {"turns_of_the_microphone": 1}
+
+
+def test_sounds_are_mixed_each_from_where_it_begins() -> None:
+    import base64
+
+    def sound(begin: float, rate: int) -> dict[str, Any]:
+        data = np.full(rate, 4000, "<i2")  # a second
+        return {"begin": begin, "rate": rate, "data": base64.b64encode(data.tobytes()).decode()}
+
+    both = live_film.mixed(sound(2000, 16000), None, sound(2500, 48000))
+    assert both is not None and (both["begin"], both["rate"]) == (2000, 16000) and live_film.mixed(None) is None
+    samples = np.frombuffer(base64.b64decode(both["data"]), "<i2")
+    assert len(samples) == 24000 and abs(samples[4000] - 4000) < 50 and abs(samples[12000] - 8000) < 50
+
+
+def test_the_stand_in_of_an_agent_answers_turn_by_turn() -> None:
+    from avatar.serve.agent import AgentSettings, Turn, Words
+    from avatar.serve.agent_chat import ChatAgent
+
+    async def run() -> list[str]:
+        async with live_agent.StandIn([("one", "First answer."), ("two", "Second answer.")]).running() as url:
+            agent = ChatAgent(AgentSettings(url=url, model="m", transcriber="t"))
+            said = []
+            for _ in range(3):
+                pieces = [piece async for piece in agent.reply([Turn(audio=np.zeros(3200, np.float32))])]
+                said.append("".join(piece.text for piece in pieces if isinstance(piece, Words)).strip())
+            await agent.close()
+            return said
+
+    assert asyncio.run(run()) == ["First answer.", "Second answer.", "Second answer."]
 
 
 def test_rates_and_slopes() -> None:

@@ -21,8 +21,8 @@ with warnings.catch_warnings():  # what these packages do, not this one
     from avatar.integrations.livekit import AvatarGenerator
 
 from tests.fake_avatar import FPS, SIZE
-from tests.page import wait_for
 from tests.serving import fake_session, in_step, until
+from tests.wait import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -34,8 +34,8 @@ with warnings.catch_warnings():  # what pipecat and its packages do, not this on
     from avatar.integrations.pipecat import AvatarVideoService
 
 from tests.fake_avatar import FPS, SIZE
-from tests.page import wait_for
 from tests.serving import fake_session, in_step
+from tests.wait import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -23,7 +23,7 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("avatar/eval/measure.py", "avatar/train/trainer.py", "avatar/viewer/server.py"):
+        for name in ("avatar/eval/measure.py", "avatar/train/trainer.py", "avatar/viewer/start.py"):
             self.write(name)
         for folder in records.FOLDERS:
             (root / folder).mkdir(parents=True)
@@ -64,7 +64,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_a_record_is_older_where_code_that_it_measures_changed(checkout: Checkout) -> None:
     first = checkout.first
     assert checkout.older(commit=first, training={"commit": first}) == []
-    checkout.write("avatar/viewer/server.py", "nothing that a record measures")
+    checkout.write("avatar/viewer/start.py", "nothing that a record measures")
     second = checkout.commit()
     assert checkout.older(commit=first, training={"commit": first}) == []
     checkout.write("avatar/train/trainer.py", "trains otherwise")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
-pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
+pytest.importorskip("aiohttp", reason="it is not installed")
+pytest.importorskip("aiortc", reason="it is not installed")
 
 from avatar.audio.turns import HANGOVER_SECONDS, TurnDetector
 from avatar.cli.serve import Config, agent_settings
@@ -111,6 +111,7 @@ def test_a_typed_question_is_answered_before_the_answer_is_complete(tmp_path: Pa
         server.go.set()
         await page.read(lambda: page.said("segment.done"))
         await page.read(lambda: states(page)[-1] == "idle")
+        assert states(page) == ["thinking", "speaking", "idle"]
         assert answer(page) == "a b c d ee. f g h i jj."
         spoken = np.concatenate([samples for _, samples in page.audio])
         assert np.count_nonzero(spoken) > 0.9 * 0.1 * 14 * SAMPLE_RATE  # a tenth of a second for each letter
@@ -128,16 +129,22 @@ def test_a_typed_question_is_answered_before_the_answer_is_complete(tmp_path: Pa
 def test_the_microphone_takes_turns_and_barges_in(tmp_path: Path):
     async def test(page: Page, server: AgentServer, client: Any) -> None:
         server.answer = ["A long answer goes on and on. ", "It takes its time to be said. ", "More of it. "]
+        session = next(iter(client.hub.guests.values())).listener.session
+        heard: list[np.ndarray] = []
+        thought: list[bool] = []
+        session.hear, session.think = heard.append, thought.append
         await speak(page, 1.0)  # nobody listens yet
         await page.socket.send_json({"type": "listen", "on": True})
         await speak(page, 1.0)
         await page.read(lambda: page.said("heard"))
+        assert 1.9 < sum(map(len, heard)) / SAMPLE_RATE < 2.1, "the avatar nods at what the listener says"
         assert page.said("heard")["text"] == server.transcript and 1.4 < server.seconds[0] < 2.0  # type: ignore[index]
         await page.read(lambda: any(samples.any() for _, samples in page.audio))
         await speak(page, 1.0, pause=0.1)
         await page.read(lambda: page.said("interrupted"))
         await page.read(lambda: states(page)[-1] == "listening")
         assert states(page) == ["listening", "thinking", "speaking", "interrupted", "listening"]
+        assert thought == [False, True, False, False, False]
         count = len(page.audio)
         await page.read(lambda: len(page.audio) > count + 3)
         assert not any(samples.any() for _, samples in page.audio[-3:])

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import socket
+import threading
 import wave
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
-pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
+pytest.importorskip("aiohttp", reason="it is not installed")
+pytest.importorskip("aiortc", reason="it is not installed")
 
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
@@ -281,6 +282,44 @@ def test_many_connects_at_once_leave_the_server_whole(tmp_path: Path):
         assert (await client.get("/healthz")).status == 200
 
     serve(tmp_path, test, sessions=2)
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_audio_does_not_wait_for_the_encoder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, realtime: bool):
+    encode, go = Encoder.encode, threading.Event()
+
+    def slowly(self: Encoder, image: np.ndarray) -> Any:
+        go.wait(20)
+        return encode(self, image)
+
+    monkeypatch.setattr(Encoder, "encode", slowly)
+
+    async def plain(client: Any) -> None:
+        async with client.ws_connect("/ws") as socket:
+            page = Page(socket)
+            await page.read(lambda: len(page.audio) > 12)
+            assert not page.images
+            go.set()
+            await page.read(lambda: page.images)
+        await until(lambda: "avatar_images_skipped_total" in client.hub.metrics.text())
+
+    async def events(client: Any) -> None:
+        async with client.ws_connect("/v1/realtime") as socket:
+            video = {"type": "realtime", "avatar": {"output_protocol": "websocket"}}
+            await socket.send_json({"type": "session.update", "session": video})
+            await socket.send_json({"type": "response.create", "response": {"instructions": "Hello there everybody"}})
+            kinds: list[str] = []
+            while kinds.count("response.output_audio.delta") < 5:
+                kinds.append((await socket.receive_json(timeout=15))["type"])
+            assert "response.video.delta" not in kinds
+            go.set()
+            while kinds[-1] != "response.video.delta":
+                kinds.append((await socket.receive_json(timeout=15))["type"])
+
+    try:
+        serve(tmp_path, events if realtime else plain)
+    finally:
+        go.set()
 
 
 # --- hostile input -----------------------------------------------------------------------------------------------

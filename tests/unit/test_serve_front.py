@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
-pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
+pytest.importorskip("aiohttp", reason="it is not installed")
+pytest.importorskip("aiortc", reason="it is not installed")
 
 from aiohttp import WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient, TestServer

@@ -18,8 +18,8 @@ from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import MOST_AUDIO_SECONDS, MOST_IMAGES, AudioPart, ImagePart, Outbox, Part
 from avatar.serve.segments import MOST_WAITING, Segments, one
 from tests.fake_avatar import FPS, FRAME
-from tests.page import wait_for
 from tests.serving import fake_session
+from tests.wait import wait_for
 
 
 @pytest.fixture

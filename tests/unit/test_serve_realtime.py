@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra `serve` is not installed")
-pytest.importorskip("aiortc", reason="the extra `serve` is not installed")
+pytest.importorskip("aiohttp", reason="it is not installed")
+pytest.importorskip("aiortc", reason="it is not installed")
 
 from aiohttp import WSMsgType, WSServerHandshakeError
 from aiortc import RTCPeerConnection, RTCSessionDescription

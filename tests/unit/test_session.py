@@ -446,8 +446,6 @@ def test_controls_and_camera_change_while_it_runs(avatar: Any, session: Session)
     looking = motion_of(avatar, steps(session, 6, 6.4))
     assert avatar.views[-1] is turned
     assert float((looking.gaze[-1] - after.gaze[-1]).norm()) > 0.1  # the eyes follow the new camera
-    with pytest.raises(AvatarError, match="--idle"):
-        session.set(controls=Controls(idle=2))
     with pytest.raises(AvatarError, match="no emotion"):
         session.set(controls=Controls(emotion=("furious",)))
     steps(session, 6.4, 7)

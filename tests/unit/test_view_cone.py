@@ -34,7 +34,6 @@ from avatar.methods.base import Method, RenderOutput
 from avatar.methods.options import MethodConfig
 from avatar.motion import Motion
 from avatar.viewer.controls import apply_controls
-from avatar.viewer.dial import dial
 from tests.fake_avatar import FPS, FakeAvatar
 
 LIMITS = Limits(left=30, right=20, down=15, up=10)
@@ -105,7 +104,6 @@ def test_a_view_is_what_orbit_makes_of_it() -> None:
 def test_a_cone_is_kept_in_the_run(tmp_path: Path) -> None:
     nothing = ViewCone.of_run(tmp_path)
     assert not nothing.measured and nothing.limits() == pytest.approx((20, 20, 10, 10), abs=0.01)
-    assert "not measured" in dial(nothing, 0, 0) and "not measured" not in dial(cone_of(head=HEAD), 0, 0)
     cone = cone_of(head_rotation=(0.1, 0.2, 0.3), head_translation=(1, 2, 90), head=HeadLimits(Limits(9, 8, 7, 6), 5))
     cone.write(tmp_path / "view_cone.json")
     again = ViewCone.of_run(tmp_path)
@@ -291,10 +289,3 @@ def test_views_of_an_avatar_are_limited_unless_asked_for(tmp_path: Path) -> None
     for beyond, expected in ((False, 20), (True, 60)):
         camera = Avatar.view(avatar, 60, beyond=beyond)  # type: ignore[arg-type]
         assert view_of(camera, avatar.pivot)[0] == pytest.approx(expected, abs=0.01)
-
-
-def test_the_dial_says_where_the_page_looks_from() -> None:
-    cone = cone_of()
-    assert "12°, -4°<" in dial(cone, 12, -4)
-    assert "20°, 0°: at the view limit" in dial(cone, 20, 0)
-    assert "45°, 3°: beyond what was filmed" in dial(cone, 45, 3)

@@ -7,7 +7,7 @@ import { ask, wantedDoor } from "./place.js";
 import { View } from "./view.js";
 
 const get = (id) => document.getElementById(id);
-const MOST_FILE_BYTES = 20 * 1024 * 1024;
+const FACE = ["jaw", "smile", "blink", "yaw", "pitch", "roll"];
 const CONTROLS = ["emotion", "strength", "gaze", "pose", "pose_scale", "lip_scale"];
 const STATES = {
   idle: "Waiting", listening: "Listening", thinking: "Thinking …", speaking: "Speaking", interrupted: "Interrupted",
@@ -15,6 +15,7 @@ const STATES = {
 // What the microphone is for, by the buttons that turn it on: messages to the server, and words about it.
 const USES = {
   talk: { type: "listen", notice: "Talk: the avatar answers when you pause. You can interrupt it." },
+  attend: { type: "attend", notice: "The avatar listens to your microphone, and nods where you pause." },
   echo: { type: "echo", notice: "The avatar repeats what the microphone hears. Headphones keep it from hearing itself." },
 };
 const MOST_LOG = 60; // entries of the conversation
@@ -41,8 +42,12 @@ function take(words) {
     get("stage").style.aspectRatio = `${words.width} / ${words.height}`;
     fill("emotion", words.emotions);
     fill("pose", words.poses);
-    view.allow(words.limits);
+    view.allow(words.limits, words.measured);
+    offerFace(words);
     get("speak").disabled = !words.text;
+    for (const id of ["echo", "file"]) get(id).disabled = Boolean(words.speechless);
+    get("attend").hidden = Boolean(words.hears);
+    if (words.speechless) notice(words.speechless, true);
     get("text").disabled = !words.text && !words.agent;
     if (get("text").disabled) get("text").placeholder = "This server has no text to speech; send an audio file.";
     offerAgent(words);
@@ -72,6 +77,15 @@ function take(words) {
     get("notices").replaceChildren(); // the state says the rest
   }
   if (words.segment && words.type !== "answer") state.segments.push(words);
+}
+
+/** Show sliders for the face where the server takes them: in `avatar view`. */
+function offerFace(words) {
+  get("face").hidden = !words.face;
+  for (const id of words.face ? FACE : []) [get(id).min, get(id).max] = words.face[id];
+  get("beyond").checked = Boolean(words.beyond);
+  view.free = Boolean(words.beyond);
+  if (words.face) sendFace();
 }
 
 /** Show what there is to do where an agent answers, and what it can. */
@@ -193,7 +207,8 @@ async function say(event) {
 async function sendFile(file) {
   if (!file) return;
   if (!connection) return notice("Not connected.", true);
-  if (file.size > MOST_FILE_BYTES) return notice(`${file.name} has more than 20 MB. Send it as mp3, m4a or opus.`, true);
+  const most = state.hello.file_bytes;
+  if (file.size > most) return notice(`${file.name} has more than ${most >> 20} MB. Send it as mp3, m4a or opus.`, true);
   notice(`Sending ${file.name} …`);
   try {
     take(await ask(`api/sessions/${session}/audio`, { method: "POST", body: file }));
@@ -250,6 +265,19 @@ function sendControls() {
   });
 }
 
+function sendFace() {
+  const values = Object.fromEntries(FACE.map((id) => [id, Number(get(id).value)]));
+  view.free = get("beyond").checked;
+  if (!view.free) view.turn(0, 0); // back to the limits
+  connection?.send({ type: "face", ...values, beyond: view.free });
+}
+
+function reset() {
+  for (const id of FACE) get(id).value = 0;
+  view.reset();
+  sendFace();
+}
+
 async function showStats() {
   const stats = await connection?.stats().catch(() => null);
   if (!stats) return;
@@ -270,6 +298,8 @@ get("listen").addEventListener("click", listen);
 get("again").addEventListener("click", connect);
 get("file").addEventListener("change", (event) => { sendFile(event.target.files[0]); event.target.value = ""; });
 for (const id of CONTROLS) get(id).addEventListener("input", sendControls);
+for (const id of [...FACE, "beyond"]) get(id).addEventListener("input", sendFace);
+get("reset").addEventListener("click", reset);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") interrupt(); });
 for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, listen);
 document.addEventListener("dragover", (event) => { event.preventDefault(); get("drop").hidden = false; });

@@ -1,6 +1,7 @@
 // The viewpoint: dragged or moved with the arrow keys, inside the views that are good.
 
 const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, BEYOND = 1.25, SEND_MS = 40, ZOOM = [0.5, 3];
+const MOST = [180, 85], DIAL = [66, 32]; // degrees that one can go at all, and that the dial shows
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 export class View {
@@ -9,6 +10,8 @@ export class View {
     this.dial = dial;
     this.send = send;
     this.limits = { left: 20, right: 20, up: 10, down: 10 };
+    this.free = false; // whether the user let go of the limits
+    this.measured = true;
     this.reset(false);
     stage.addEventListener("pointerdown", (event) => this.grab(event));
     stage.addEventListener("pointermove", (event) => this.drag(event));
@@ -22,8 +25,9 @@ export class View {
     }, { passive: false });
   }
 
-  allow(limits) {
+  allow(limits, measured = true) {
     this.limits = limits;
+    this.measured = measured;
     const { left, right, up, down } = limits;
     this.dial.querySelector("#border").setAttribute("d",
       `M${right} 0A${right} ${up} 0 0 0 0 ${-up}A${left} ${up} 0 0 0 ${-left} 0` +
@@ -76,7 +80,10 @@ export class View {
     this.azimuth += azimuth;
     this.elevation += elevation;
     const ratio = this.ratio();
-    if (ratio > BEYOND) { // the server stops softly there; asking for more would make dragging back feel stuck
+    if (this.free) {
+      this.azimuth = Math.min(MOST[0], Math.max(-MOST[0], this.azimuth));
+      this.elevation = Math.min(MOST[1], Math.max(-MOST[1], this.elevation));
+    } else if (ratio > BEYOND) { // the server stops softly there; asking for more would make dragging back feel stuck
       this.azimuth *= BEYOND / ratio;
       this.elevation *= BEYOND / ratio;
     }
@@ -85,10 +92,14 @@ export class View {
   }
 
   show() {
-    const ratio = Math.max(1, this.ratio()), dot = this.dial.querySelector("#dot");
-    dot.setAttribute("cx", this.azimuth / ratio);
-    dot.setAttribute("cy", -this.elevation / ratio);
+    const ratio = this.free ? 1 : Math.max(1, this.ratio()), dot = this.dial.querySelector("#dot");
+    const [x, y] = [this.azimuth / ratio, this.elevation / ratio];
+    dot.setAttribute("cx", Math.min(DIAL[0], Math.max(-DIAL[0], x)));
+    dot.setAttribute("cy", -Math.min(DIAL[1], Math.max(-DIAL[1], y)));
     this.dial.classList.toggle("limit", this.ratio() > 0.97);
+    const said = this.ratio() > 1.001 && this.free ? ", beyond what was filmed" : this.ratio() > 0.97 ? ", at the limit" : "";
+    this.dial.querySelector("#place").textContent = `${Math.round(x)}°, ${Math.round(y)}°` +
+      (said || (this.measured ? "" : ", limits were not measured"));
     this.dial.setAttribute("aria-label", `View: ${Math.round(this.azimuth)} degrees to the side, ${Math.round(this.elevation)} up`);
   }
 

@@ -1,0 +1,113 @@
+"""Generated head motion while audio is still being spoken: a second at a time, from what is known by then.
+
+The generator looks two seconds ahead. Of an answer that waits to be said, that is known. Of a microphone it is not:
+there, speech is taken to go on as it was in the last second, and the head follows the voice that much later.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32
+
+from avatar.io.audio import SAMPLE_RATE
+from avatar.motion import Motion
+
+if TYPE_CHECKING:
+    from avatar.headmotion.generator import GeneratorStream
+
+AHEAD_SECONDS = 3.0  # of audio that waits are kept for the generator
+PAST_SECONDS = 4.0
+PIECE = SAMPLE_RATE // 2  # samples that the generator is given at once
+
+
+class LiveAudio:
+    """What a session says about now: what was taken, and what waits. One thread notes it, another reads it.
+
+    Attributes:
+        wanted: Whether anybody reads it.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._lock = threading.Lock()
+        self._past = self._ahead = np.zeros(0, np.float32)
+        self._start = 0  # sample of the session with which the past begins
+        self._goes_on = False
+
+    def note(self, taken: Float32[np.ndarray, " N"], ahead: Float32[np.ndarray, " M"], goes_on: bool) -> None:
+        """Note the audio of a frame.
+
+        Args:
+            taken: Of the frame.
+            ahead: What waits after it.
+            goes_on: Whether the speaker has not finished.
+        """
+        with self._lock:
+            past = np.concatenate([self._past, taken])
+            drop = max(0, len(past) - round(PAST_SECONDS * SAMPLE_RATE))
+            self._past, self._start = past[drop:], self._start + drop
+            self._ahead, self._goes_on = ahead, goes_on
+
+    def read(self, start: int, count: int) -> Float32[np.ndarray, " count"]:
+        """Samples ``start`` to ``start + count`` of the session, guessed where they are not known."""
+        with self._lock:
+            known, first, goes_on = np.concatenate([self._past, self._ahead]), self._start, self._goes_on
+        missing = start + count - first - len(known)
+        if missing > 0:
+            last = known[-SAMPLE_RATE:] if goes_on and len(known) else np.zeros(1, np.float32)
+            known = np.concatenate([known, np.resize(last, missing)])
+        begin = start - first
+        early = np.zeros(min(count, max(0, -begin)), np.float32)  # older than what is kept
+        return np.concatenate([early, known[max(0, begin) : max(0, begin + count)]])
+
+
+class LivePose:
+    """A `PoseSource` that generates head motion from live audio, always ready.
+
+    Args:
+        stream: The opened generator.
+        audio: What is said.
+        fps: Frames per second.
+    """
+
+    ready = math.inf
+
+    def __init__(self, stream: GeneratorStream, audio: LiveAudio, fps: float) -> None:
+        self._stream, self._audio, self._fps = stream, audio, fps
+        audio.wanted = True
+        self._origin: int | None = None
+        self._held, self._first = stream.push(np.zeros(0, np.float32)), 0
+        self._pushed = 0  # samples
+        while not len(self._held):  # the first second comes now, where nobody waits for it
+            self._push(np.zeros(PIECE, np.float32))
+
+    def push(self, samples: np.ndarray) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def forget(self, before: int) -> None:
+        if self._origin is not None:
+            drop = min(before - self._origin - self._first, len(self._held))
+            if drop > 0:
+                self._held, self._first = self._held[drop:], self._first + drop
+
+    def read(self, start: int, count: int) -> Motion:
+        """Frames ``start`` to ``start + count``; the first that is read is the first of the performance."""
+        if self._origin is None:
+            self._origin = start
+        self.forget(start)
+        at = start - self._origin
+        begin = round(self._origin * SAMPLE_RATE / self._fps)
+        while at + count > self._first + len(self._held):
+            self._push(self._audio.read(begin + self._pushed, PIECE))
+            self.forget(start)
+        return self._held[at - self._first : at - self._first + count]
+
+    def _push(self, samples: np.ndarray) -> None:
+        self._pushed += len(samples)
+        made = self._stream.push(samples)
+        self._held = Motion.cat([self._held, made]) if len(made) else self._held
