@@ -114,7 +114,8 @@ async def measure(config: Config, folder: Path, record: dict[str, Any], keep: Ca
     tools = Tools(config.chromium, config.playwright)
     speech, wav = speech_of(config.audio, folder), folder / "speech.wav"
     write_wav(wav, np.tile(speech, 1 + round(60 * SAMPLE_RATE) // len(speech)))
-    options = ("--size", str(config.size)) if config.size else ()
+    options = ("--session-minutes", f"{config.minutes + 60:g}")  # no session may end while it is measured
+    options += ("--size", str(config.size)) if config.size else ()
     async with Browser(tools) as browser:
         bench = Bench(
             run=config.run, options=options, speech=speech, wav=wav, browser=browser, folder=folder,

@@ -119,6 +119,8 @@ class Watch:
         params = {"since": str(since), "access_token": self.server.token}
         async with client.get(f"{self.server.url}/live-check/frames/{self.page.session}", params=params) as answer:
             content = await answer.json()
+            if answer.status != 200:
+                raise RuntimeError(f"The session is gone: {content}")
         self.rows += content["rows"]
         self.first_audio = content["first_audio"]
         self.memory.append((time.monotonic(), self.server.memory()))
@@ -333,17 +335,22 @@ async def hour(bench: Bench) -> dict[str, Any]:
     """Memory of the server and drift of lips against sound while it talks and idles in turns."""
     found: dict[str, Any] = {"minutes": bench.minutes}
     offsets: list[tuple[float, float]] = []
-    async with bench.page("webrtc") as (server, page), watching(server, page) as watch:
-        began = time.monotonic()
-        with cores(server, found, "cores"):
-            while time.monotonic() - began < 60 * bench.minutes:
-                watch.forget()
-                await Feeder(server, page.session, bench.speech).run(min(40.0, 30 * bench.minutes))
-                part = numbers.stamp_offsets(watch.sync, watch.shown, watch.first_audio)
-                if part:
-                    offsets.append((time.monotonic() - began, float(np.median(part))))
-                await asyncio.sleep(20)
-    settled = [(at - began, value) for at, value in watch.memory if at - began > 0.2 * 60 * bench.minutes]
+    began, memory = time.monotonic(), list[tuple[float, int]]()
+    try:
+        async with bench.page("webrtc") as (server, page), watching(server, page) as watch:
+            began, memory = time.monotonic(), watch.memory
+            with cores(server, found, "cores"):
+                while time.monotonic() - began < 60 * bench.minutes:
+                    watch.forget()
+                    await Feeder(server, page.session, bench.speech).run(min(40.0, 30 * bench.minutes))
+                    part = numbers.stamp_offsets(watch.sync, watch.shown, watch.first_audio)
+                    if part:
+                        offsets.append((time.monotonic() - began, float(np.median(part))))
+                    await asyncio.sleep(20)
+    except RuntimeError as error:  # what was measured until then counts
+        found["ended"] = str(error)
+    found["measured_minutes"] = round((time.monotonic() - began) / 60, 1)
+    settled = [(at - began, value) for at, value in memory if at - began > 0.2 * 60 * bench.minutes]
     found["memory_at_begin_mb"] = round(settled[0][1] / 1e6, 1)
     found["memory_at_end_mb"] = round(settled[-1][1] / 1e6, 1)
     found["memory_mb_per_hour"] = round(numbers.slope_per_hour(*zip(*settled)) / 1e6, 2)
