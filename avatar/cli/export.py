@@ -59,7 +59,10 @@ def parse(argv: Sequence[str], prog: str, description: str) -> Any:
             raise AvatarError(f"The export format {named!r} is no dataclass whose fields all have a default.",
                               fix="Report it to those who wrote it.")  # fmt: skip
         needs = kind().needs()
-        shown = {"doing": _Doing if needs & {"motion", "optional-motion"} else None, "place": _Place if "avatar" in needs else None}
+        shown = {
+            "doing": _Doing if needs & {"motion", "optional-motion"} else None,
+            "place": _Place if "avatar" in needs else None,
+        }
         for name, part in (shown | {"exporter": kind}).items():
             if part is not None:
                 parts.append((name, tyro.conf.OmitArgPrefixes[part], field(default_factory=part)))

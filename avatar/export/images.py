@@ -22,6 +22,7 @@ GIF_TICKS = 100.0  # per second: the unit of its delays
 GIF_FPS = 25.0  # most by default; browsers slow down what is faster than 50
 GIF_RATES = (1.0, 50.0)
 WEBP_TICKS = 1000.0
+_PALETTE_FRAMES = 8  # that the colors of a GIF are chosen from
 _HALF = 128  # alpha from which a pixel of a GIF is shown
 
 
@@ -72,7 +73,9 @@ class Gif(View):
         assert source.motion is not None
         low, high = GIF_RATES
         if self.fps is not None and not low <= self.fps <= high:
-            raise AvatarError(f"--fps {self.fps:g} is out of range for a GIF.", fix=f"It goes from {low:g} to {high:g}.")
+            raise AvatarError(
+                f"--fps {self.fps:g} is out of range for a GIF.", fix=f"It goes from {low:g} to {high:g}."
+            )
         fps = min(source.motion.fps, GIF_FPS) if self.fps is None else self.fps
         shots = self.shots(source, GIF_TICKS / max(round(GIF_TICKS / fps), round(GIF_TICKS / high)))
         _write_animation(path, shots, GIF_TICKS, "GIF")
@@ -133,11 +136,21 @@ def _write_animation(path: Path, shots: Shots, ticks: float, kind: str, **option
 
 
 def limited_colors(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Reduce images [H, W, 3 or 4] to what a GIF can show: no half transparent pixels."""
-    if images[0].shape[2] == 3:
-        return images
-    shown = [image[..., 3:] >= _HALF for image in images]
+    """Reduce images [H, W, 3 or 4] to what a GIF can show: 256 colors, and no half transparent pixels.
+
+    All frames share one palette, an octree's: median cut spends its colors on large areas, and lips turn grey.
+    """
+    from PIL import Image
+
+    if images[0].shape[2] == 4:
+        shown = [image[..., 3:] >= _HALF for image in images]
+        return [
+            np.concatenate([image[..., :3] * there, there * np.uint8(255)], -1).astype(np.uint8)
+            for image, there in zip(images, shown, strict=True)
+        ]
+    some = np.concatenate(images[:: max(1, len(images) // _PALETTE_FRAMES)])
+    palette = Image.fromarray(some).quantize(256, method=Image.Quantize.FASTOCTREE)
+    dither = Image.Dither.FLOYDSTEINBERG
     return [
-        np.concatenate([image[..., :3] * there, there * np.uint8(255)], -1).astype(np.uint8)
-        for image, there in zip(images, shown, strict=True)
+        np.asarray(Image.fromarray(image).quantize(palette=palette, dither=dither).convert("RGB")) for image in images
     ]
