@@ -23,7 +23,7 @@ from avatar.infer.avatar import Avatar
 from avatar.motion import Motion
 from tests.person import make_person, small_config, train
 
-FLIP = np.diag([1.0, -1.0, -1.0])
+STRAIGHT, FLIP = np.eye(3), np.diag([1.0, -1.0, -1.0])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def columns(table, name, count):
     return np.stack([table[f"{name}_{i}"] for i in range(count)], 1)
 
 
-def check_ply(path: Path, source, motion=None, index=0, flip=np.eye(3)):
+def check_ply(path: Path, source, motion=None, index=0, flip=STRAIGHT):
     table = read_ply(path)
     splats, means, spread = posed(source, motion, index)
     assert np.allclose(np.stack([table[a] for a in "xyz"], 1), means @ flip, atol=1e-6)
@@ -202,6 +202,21 @@ def test_a_glb_holds_gaussians_and_points(run, source, tmp_path):
     assert np.abs(shown - color.clip(0, 1)).max() < 0.04
 
 
+def test_a_mesh_of_gaussians_is_a_head(run, tmp_path, capsys):
+    pytest.importorskip("skimage")
+    command = ["export", str(run), "--format", "mesh", "--device", "cpu", "--out", str(tmp_path / "a.glb")]
+    assert main([*command, "--resolution", "20"]) == 0
+    document, numbers = read_glb(tmp_path / "a.glb")
+    attributes = document["meshes"][0]["primitives"][0]["attributes"]
+    places, colors = numbers(attributes["POSITION"]), numbers(attributes["COLOR_0"])
+    assert len(places) > 200 and np.ptp(places, axis=0).min() > 0.1 and np.ptp(places, axis=0).max() < 0.4
+    front = colors[places[:, 2] > np.quantile(places[:, 2], 0.9), :3] / 65535
+    assert (front.mean(0)[0] > front.mean(0)[2]) and front.mean() > 0.1  # skin
+    capsys.readouterr()
+    assert main([*command, "--level", "3"]) == 2
+    assert "--level belongs to a density" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -235,7 +250,7 @@ def test_a_full_disk_and_broken_numbers_are_refused(run, source, tmp_path, monke
     full = ExportSource(folder=run, avatar=source.avatar, motion=motion)
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(ply.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(AvatarError, match="need 0.0 GiB"):
+    with pytest.raises(AvatarError, match=r"need 0\.0 GiB"):
         export_avatar(full, "ply-sequence", tmp_path / "s")
     assert not [*tmp_path.iterdir()]
     splats = source.avatar.model.splats(source.avatar.model.reference_motion(25.0), 0)

@@ -181,13 +181,13 @@ def test_mistakes_are_named(source, tmp_path, make: Callable[[ExportSource, Path
 
 def test_too_long_and_a_method_without_alpha_are_refused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MOST_PIXELS", FRAMES * SIZE * SIZE - 1)
-    with pytest.raises(AvatarError, match="too much for a GIF.*--format webm"):
+    with pytest.raises(AvatarError, match=r"too much for a GIF.*--format webm"):
         Gif(size=SIZE).write(source, tmp_path / "a.gif")
     (tmp_path / "a.webp").write_text("older")
     with pytest.raises(AvatarError, match="too much for a WebP"):
         WebP().write(source, tmp_path / "a.webp")
     monkeypatch.setattr(source.avatar.model.__class__, "parts", frozenset({"head"}))
-    with pytest.raises(AvatarError, match="without the background.*--background own"):
+    with pytest.raises(AvatarError, match=r"without the background.*--background own"):
         Frames().write(source, tmp_path / "frames")
     assert [*tmp_path.iterdir()] == [tmp_path / "a.webp"] and (tmp_path / "a.webp").read_text() == "older"
 
