@@ -62,7 +62,7 @@ class Gif(View):
     fps: float | None = None
     """Frames per second, up to 50; default: the avatar's, up to 25. The nearest rate that GIF can say is taken."""
     background: str = OWN
-    """What is behind the person: own (as filmed), a color such as 00b140, or none (hard edges, as GIF has them)."""
+    """What is behind the person: own (as filmed), a color such as 00b140, or none. Without, edges are hard."""
 
     def write(self, source: ExportSource, path: Path) -> None:
         """Write the file.

@@ -31,7 +31,7 @@ class Ply(GaussiansExporter):
     default: ClassVar[str | None] = "head.splat.ply"
 
     up: Up = "-y"
-    """Where up is: -y as INRIA's files have it and most readers expect, +y for readers that do not turn the file."""
+    """Where up is: -y as in INRIA's files, +y for readers that do not turn them."""
     sh_degree: int = 0
     """Degree of the spherical harmonics, 0 to 3. All but degree 0 are zero: some readers refuse files without them."""
 
@@ -57,7 +57,7 @@ class PlySequence:
     fps: float | None = None
     """Frames per second; default: the avatar's."""
     up: Up = "-y"
-    """Where up is: -y as INRIA's files have it and most readers expect, +y for readers that do not turn the files."""
+    """Where up is: -y as in INRIA's files, +y for readers that do not turn them."""
     torso: bool = True
     """Write neck and torso too."""
     sh_degree: int = 0

@@ -18,7 +18,7 @@ FORMAT = "avatar-visemes-1"
 
 @dataclass(frozen=True, kw_only=True)
 class Visemes:
-    """The 15 visemes of Oculus lip sync (OVR) as JSON, for Ready Player Me, Unity and talking characters on the web."""
+    """The 15 visemes of Oculus lip sync (OVR) as JSON, for characters in Unity and on the web."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     default: ClassVar[str | None] = None

@@ -50,8 +50,8 @@ class Vrma:
     fps: float | None = None
     """Frames per second of the file; default: the avatar's."""
     expressions: Literal["presets", "arkit", "both"] = "presets"
-    """presets: aa, ih, ou, ee, oh and blinks, which every VRM model has. arkit: Apple's 52 names, for models with
-    "perfect sync". With both, such a model moves its mouth twice."""
+    """Names of the expressions: presets are aa, ih, ou, ee, oh and blinks, which every VRM model has. arkit is Apple's
+    52, for models with "perfect sync". With both, such a model moves its mouth twice."""
 
     def __post_init__(self) -> None:
         check_rate(self.fps)
@@ -136,7 +136,7 @@ def up_quaternions(rotation: Float[Tensor, "T 3"]) -> Float32[np.ndarray, "T 4"]
 
 
 def gaze_quaternions(gaze: Float[Tensor, "T 2"]) -> Float32[np.ndarray, "T 4"]:
-    """Quaternions xyzw with y up that turn z to where the eyes look in the head: yaw to the left, then pitch up."""
+    """Quaternions xyzw with y up that turn z to where the eyes look: yaw to the left, then pitch up."""
     yaw, pitch = gaze.double().numpy().T / 2
     return np.stack(
         [-np.cos(yaw) * np.sin(pitch), np.sin(yaw) * np.cos(pitch), np.sin(yaw) * np.sin(pitch),

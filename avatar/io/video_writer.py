@@ -30,7 +30,7 @@ _EVEN_SECONDS = 0.02  # by which the time stamps of copied packets may differ fr
 
 @final
 class VideoWriter:
-    """Writes a video frame by frame, optionally with the audio of a file; by default an mp4 in H.264 and yuv420p.
+    """Writes a video frame by frame, optionally with the audio of a file; by default H.264 in an mp4.
 
     Audio is interleaved with the video, so that nothing piles up in memory, and ends with it.
     AAC is copied as it is when it starts at zero and its time stamps are even; everything else becomes AAC (a copied
