@@ -27,6 +27,7 @@ EDGE_CM = 1.5  # difference of depth between neighbours from which a pixel is on
 CELLS = 3  # that the surface of one image is blurred over
 VISIBLE_CM = 0.6  # how far behind the depth of an image a vertex may lie and be seen in it
 FILMED = 0.2  # radians from the filming camera over which images lose weight: further round, less was filmed
+LEAST_FACING = 0.1  # added to the cosine of a view: normals in folds, as around the eyes, are not sure
 GUESSED = 0.02  # weight that is left to images from where nothing was filmed
 SMOOTH = 0.8  # cells that the distances are smoothed over
 MARGIN_CM = 1.0  # around the head
@@ -103,7 +104,7 @@ class Fusion:
             seen = within & sure & (before.abs() < VISIBLE_CM)
             turned = float(torch.acos(shot.camera.viewmat[2, 2].clamp(-1, 1)))
             trust = GUESSED + math.exp(-((turned / FILMED) ** 2))
-            share = torch.where(seen, trust * facing**4, 0.0)[:, None]
+            share = torch.where(seen, trust * (facing + LEAST_FACING) ** 2, 0.0)[:, None]
             total, weight = total + share * color, weight + share
             closer = within & (before.abs() < least)
             nearest, least = torch.where(closer[:, None], color, nearest), torch.where(closer, before.abs(), least)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import av
 import numpy as np
@@ -86,7 +86,7 @@ class VideoWriter:
             self._output = output
             if comment:
                 output.metadata["comment"] = comment
-            self._video = output.add_stream(coding.codec, rate=self._rate)
+            self._video = cast(av.VideoStream, output.add_stream(coding.codec, rate=self._rate))
             self._video.width, self._video.height = width + width % 2, height + height % 2
             self._video.pix_fmt = self._pixels
             self._video.options = dict(coding.options) or {"crf": str(crf), "preset": preset}
@@ -198,7 +198,8 @@ class _AudioTrack:
             rate = self._source.codec_context.sample_rate
             rate = rate if rate in self._coding.rates else self._coding.rates[-1]
             self._layout = "mono" if self._source.codec_context.channels == 1 else "stereo"
-            self._stream = output.add_stream(self._coding.audio, rate=rate, layout=self._layout)
+            stream = output.add_stream(self._coding.audio, rate=rate, layout=self._layout)
+            self._stream = cast(av.AudioStream, stream)
             if not self._coding.audio.startswith("pcm"):
                 self._stream.codec_context.bit_rate = 96_000 if self._layout == "mono" else 160_000
             self._packets = self._encoded(rate)
