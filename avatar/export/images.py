@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ MOST_PIXELS = 150_000_000  # of all frames of an animated image, which is made i
 GIF_TICKS = 100.0  # per second: the unit of its delays
 GIF_FPS = 25.0  # most by default; browsers slow down what is faster than 50
 GIF_RATES = (1.0, 50.0)
+GIF_SIZE = 320  # pixels of the longer side by default: files are large
 WEBP_TICKS = 1000.0
 _PALETTE_FRAMES = 8  # that the colors of a GIF are chosen from
 _HALF = 128  # alpha from which a pixel of a GIF is shown
@@ -57,8 +58,8 @@ class Gif(View):
     suffixes: ClassVar[tuple[str, ...]] = (".gif",)
     default: ClassVar[str | None] = None
 
-    size: int | None = 320
-    """Longer side in pixels."""
+    size: int | None = None
+    """Longer side in pixels; default: as prepared, up to 320."""
     fps: float | None = None
     """Frames per second, up to 50; default: the avatar's, up to 25. The nearest rate that GIF can say is taken."""
     background: str = OWN
@@ -77,7 +78,10 @@ class Gif(View):
                 f"--fps {self.fps:g} is out of range for a GIF.", fix=f"It goes from {low:g} to {high:g}."
             )
         fps = min(source.motion.fps, GIF_FPS) if self.fps is None else self.fps
-        shots = self.shots(source, GIF_TICKS / max(round(GIF_TICKS / fps), round(GIF_TICKS / high)))
+        assert source.avatar is not None
+        prepared = source.avatar.view_camera
+        size = self.size or min(GIF_SIZE, max(prepared.width, prepared.height))
+        shots = replace(self, size=size).shots(source, GIF_TICKS / max(round(GIF_TICKS / fps), round(GIF_TICKS / high)))
         _write_animation(path, shots, GIF_TICKS, "GIF")
 
 

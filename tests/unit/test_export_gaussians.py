@@ -99,7 +99,7 @@ def test_a_moment_of_a_motion_is_in_the_space_of_the_head_at_rest(run, source, t
     options = ["--motion", str(run / "motion.safetensors"), "--at", "0.2", "--device", "cpu"]
     assert main(["export", str(run), "--format", "ply", "--out", str(out), *options]) == 0
     moved = check_ply(out, source, motion, 5)
-    Ply(torso=False).write(source, tmp_path / "head.ply")
+    export_avatar(source, "ply", tmp_path / "head.ply", torso=False)
     head = read_ply(tmp_path / "head.ply")
     assert len(head["x"]) == int((posed(source)[0].region < 6).sum()) < len(moved["x"])
 
