@@ -50,8 +50,8 @@ class Vrma:
     fps: float | None = None
     """Frames per second of the file; default: the avatar's."""
     expressions: Literal["presets", "arkit", "both"] = "presets"
-    """Names of the expressions: presets are aa, ih, ou, ee, oh and blinks, which every VRM model has. arkit is Apple's
-    52, for models with "perfect sync". With both, such a model moves its mouth twice."""
+    """Which expressions are animated. presets are aa, ih, ou, ee, oh and blinks, which every VRM model has. arkit is
+    Apple's 52 names, for models with "perfect sync". With both, such a model moves its mouth twice."""
 
     def __post_init__(self) -> None:
         check_rate(self.fps)
