@@ -24,7 +24,7 @@ from avatar.motion.arkit_files import head_angles
 from avatar.motion.visemes import OVR, PROTOTYPES, ovr_visemes, prototype
 from tests.unit.test_export_gaussians import read_glb
 
-FPS = 25.0
+FPS = 200.0  # fast: packets are sent at this rate
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_packets_hold_what_the_file_of_the_app_holds(source, tmp_path):
     order = [name[0].upper() + name[1:] for name in ARKIT] + names[-9:]
     assert order[15:17] == ["JawLeft", "JawRight"] and names[17:19] == ["JawRight", "JawLeft"]  # unlike in the CSV
     for number, (device, subject, frame, part, numerator, denominator, values) in enumerate(packets):
-        assert (subject, frame, part, numerator, denominator) == ("Ünal", number, 0.0, 25, 1) and len(device) == 36
+        assert (subject, frame, part, numerator, denominator) == ("Ünal", number, 0.0, 200, 1) and len(device) == 36
         expected = dict(zip(names, rows[number % 12], strict=True))
         assert values == pytest.approx([float(expected[name]) for name in order], abs=1e-7)
     assert len({packet[0] for packet in packets}) == 1
@@ -211,8 +211,8 @@ def test_each_prototype_is_its_viseme():
 
 
 def test_visemes_are_written_by_name_and_time(source, motion, tmp_path):
-    Visemes(fps=50).write(source, tmp_path / "a.json")
+    Visemes(fps=100).write(source, tmp_path / "a.json")
     found = json.loads((tmp_path / "a.json").read_text())
-    assert found["format"] == "avatar-visemes-1" and len(found["names"]) == 15 and found["fps"] == 50
-    assert [frame["time"] for frame in found["frames"]] == pytest.approx(np.arange(24) / 50)
-    assert found["frames"][2]["visemes"] == pytest.approx(ovr_visemes(motion.arkit.numpy())[1], abs=1e-4)
+    assert found["format"] == "avatar-visemes-1" and len(found["names"]) == 15 and found["fps"] == 100
+    assert [frame["time"] for frame in found["frames"]] == pytest.approx(np.arange(6) / 100)
+    assert found["frames"][1]["visemes"] == pytest.approx(ovr_visemes(motion.arkit.numpy())[2], abs=1e-4)
