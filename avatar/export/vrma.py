@@ -50,8 +50,8 @@ class Vrma:
     fps: float | None = None
     """Frames per second of the file; default: the avatar's."""
     expressions: Literal["presets", "arkit", "both"] = "presets"
-    """Which expressions are animated: VRM's presets, Apple's 52 names, or both. Presets (aa, ih, ou, ee, oh, blinks) are
-    in every VRM model. Apple's names are for models with "perfect sync"; with both, such a model moves its mouth
+    """Which expressions are animated: VRM's presets, Apple's 52 names, or both. Presets (aa, ih, ou, ee, oh, blinks)
+    are in every VRM model. Apple's names are for models with "perfect sync"; with both, such a model moves its mouth
     twice."""
 
     def __post_init__(self) -> None:
