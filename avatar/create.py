@@ -16,12 +16,16 @@ from avatar.errors import AvatarError
 from avatar.writing import one_writer
 
 if TYPE_CHECKING:
+    from avatar.data.consent import Consent
     from avatar.eval.options import EvalOptions
     from avatar.preprocess.config import PrepareConfig
     from avatar.train.config import TrainConfig
 
 
-def create(video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: EvalOptions | None) -> None:
+def create(
+    video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: EvalOptions | None,
+    consent: Consent | None = None,
+) -> None:  # fmt: skip
     """Make an avatar from a video; finished parts are kept when it is called again.
 
     Args:
@@ -29,10 +33,12 @@ def create(video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: Ev
         prepare: Options of the preprocessing.
         train: Options of the training; its ``person`` and ``out`` are where everything goes.
         evaluate: What to measure at the end; None: nothing.
+        consent: Record of consent; None: that beside the video, or the one that is there.
 
     Raises:
         AvatarError: The video or an option is unsuitable, or one of the folders is in use.
     """
+    from avatar.data.consent import of_folder
     from avatar.preprocess import pipeline
     from avatar.preprocess.config import check
     from avatar.train import run as training
@@ -42,10 +48,12 @@ def create(video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: Ev
     _check(train)
     times = [time.perf_counter()]
     with log.part_of("create"), one_writer(run), one_writer(person):
-        pipeline.prepare(video, person, prepare)
+        pipeline.prepare(video, person, prepare, consent=consent)
         times.append(time.perf_counter())
         if RunInfo.read(run).finished:
             log.info(f"{run} is already trained.")
+            if of_folder(person).stated:
+                of_folder(person).write(run)
         else:
             training.train(replace(train, resume=(run / CONFIG).is_file()))
         times.append(time.perf_counter())

@@ -19,6 +19,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avatar"
 
 
+def config_dir() -> Path:
+    """Per-user settings: ``$AVATAR_CONFIG``, else ``$XDG_CONFIG_HOME/avatar``, else ``~/.config/avatar``."""
+    if explicit := os.environ.get("AVATAR_CONFIG"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "avatar"
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; the file is never held in memory as a whole."""
     digest = hashlib.sha256()

@@ -1505,6 +1505,41 @@ SERVING = (
     ),
 )
 
+PROVENANCE = (
+    Mutation(
+        "a video is not signed",
+        "avatar/io/video_writer.py",
+        "                    self._disclosure.finish(self._new.path)\n",
+        "                    pass\n",
+        ("tests/unit/test_credentials.py::test_a_video_holds_and_shows_what_it_showed_before",),
+        "What is rendered does not say that a program made it.",
+    ),
+    Mutation(
+        "a changed file counts as valid",
+        "avatar/provenance/credentials.py",
+        'state="invalid" if store.get("validation_state") == "Invalid" or faults else "valid"',
+        'state="valid"',
+        ("tests/unit/test_credentials.py::test_one_changed_byte_is_found",),
+        "`avatar verify` says that a changed file is as it was signed.",
+    ),
+    Mutation(
+        "consent does not expire",
+        "avatar/data/consent.py",
+        "scope in self.scope and not self.expired)",
+        "scope in self.scope)",
+        ("tests/unit/test_consent.py::test_what_is_covered",),
+        "A consent that is over still counts.",
+    ),
+    Mutation(
+        "the hashes of a bundle are not checked",
+        "avatar/data/bundle.py",
+        "if hashlib.sha256(data).hexdigest() != digest:",
+        "if False:",
+        ("tests/unit/test_bundle.py::test_hostile_bundles",),
+        "A bundle that was changed is opened.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1521,4 +1556,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *WRITING,
     *HOSTILE,
     *RADIANCE,
+    *PROVENANCE,
 )

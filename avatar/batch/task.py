@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
 from avatar.backends import RendererName
+from avatar.data.bundle import run_folder
 from avatar.data.person import PersonInfo
 from avatar.data.run import FILES, MODEL, PERSON, RunInfo, require_run
 from avatar.device import Precision
@@ -18,9 +19,11 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.speaking import Speaking
 from avatar.paths import file_sha256
+from avatar.provenance.disclosure import DisclosureOptions
 
 if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
+    from avatar.provenance.disclosure import Disclosure
 
 VERSION = 1  # of what is rendered: a higher one renders all jobs anew
 _PREFIX = "avatar-job-"
@@ -28,12 +31,13 @@ _PREFIX = "avatar-job-"
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How avatars are loaded; see `Avatar.load`."""
+    """How avatars are loaded, see `Avatar.load`, and how videos say that a program made them."""
 
     baked: bool = False
     renderer: RendererName = "native"
     device: str = "auto"
     precision: Precision = "auto"
+    disclosure: DisclosureOptions = field(default_factory=DisclosureOptions)
 
     def load(self, run: Path) -> Avatar:
         """Load an avatar.
@@ -111,8 +115,13 @@ class Task:
         }  # fmt: skip
         return _PREFIX + hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def render(self, avatar: Avatar, mark: str) -> int:
+    def render(self, avatar: Avatar, mark: str, disclosure: Disclosure) -> int:
         """Render it; the file appears when it is whole.
+
+        Args:
+            avatar: The avatar of its RUN folder.
+            mark: What `mark` named.
+            disclosure: How the video says that a program made it.
 
         Returns:
             Frames that were rendered.
@@ -128,7 +137,7 @@ class Task:
         audio = self.speaking.open(self.out)
         path = jobs.limited_path(avatar, CameraPath.parse(self.camera), self.controls.beyond, self.camera or "")
         job = jobs.speech_job(avatar, self.controls, audio, path).limited(self.frames)
-        return render_file(avatar, job, resize(avatar.view_camera, self.size), path, self.out, mark).frames
+        return render_file(avatar, job, resize(avatar.view_camera, self.size), path, self.out, disclosure, mark).frames
 
 
 def mark_of(video: Path) -> str:
@@ -144,8 +153,9 @@ def mark_of(video: Path) -> str:
 
 
 def run_problem(run: Path) -> str:
-    """Say why a RUN folder holds no avatar; empty where it does."""
+    """Say why a RUN folder or a bundle holds no avatar; empty where it does."""
     try:
+        run = run_folder(run)
         require_run(run)
         if not (run / MODEL).is_file():
             fix = f"Train one: avatar create VIDEO --out {log.word(run)}"

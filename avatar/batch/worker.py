@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from avatar import log
 from avatar.batch.report import Result
 from avatar.batch.task import Loading, Task
+from avatar.data.consent import consent_hash
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Worker:
         began, frames, error = time.perf_counter(), 0, ""
         with _warnings() as said:
             try:
-                frames = task.render(self._load(task.run), mark)
+                avatar = self._load(task.run)
+                frames = task.render(avatar, mark, self._loading.disclosure.open(consent_hash(avatar.run)))
             except AvatarError as failure:
                 error = str(failure)
             except Exception as failure:  # a bug must not take the other jobs along

@@ -10,6 +10,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import EncodingName, RendererName
+from avatar.cli.consent import ConsentOption, answered
 from avatar.device import DeviceName
 from avatar.methods.registry import DEFAULT
 from avatar.preprocess.config import SOURCE_OPTIONS, AutoSeconds, PrepareConfig, SourceOptions
@@ -45,6 +46,8 @@ class Config(SourceOptions):
     prior: Path | None = None
     """Shared audio-to-motion model to adapt to the person, from `avatar prior train`; default: the one that is
     shipped."""
+    consent: ConsentOption = None
+    """Consent of the person: self if it is you, or their record (docs/provenance.md). Default: asked at a terminal."""
     device: DeviceName = "auto"
     """Where to train and measure: auto takes a GPU where there is one and the CUDA library is built."""
 
@@ -60,6 +63,7 @@ def main(config: Config) -> None:
     from avatar.train import config as options
 
     run = Path(config.out)
+    consent = answered(config.consent, config.video, person_folder(run))
     train = options.from_preset(
         config.method, config.quality, person=person_folder(run), out=run, seed=config.seed, prior=config.prior,
         device=config.device,
@@ -68,5 +72,5 @@ def main(config: Config) -> None:
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
     chosen = {name: getattr(config, name) for name in ("size", "audio_delay_s", "held_out_s", *SOURCE_OPTIONS)}
-    create(config.video, PrepareConfig(**chosen), train, measured if config.eval else None)
+    create(config.video, PrepareConfig(**chosen), train, measured if config.eval else None, consent)
     log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")

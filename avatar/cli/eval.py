@@ -33,9 +33,11 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: See `avatar.eval.run.evaluate`.
     """
+    from avatar.data.bundle import refuse_bundle
     from avatar.eval import report
     from avatar.eval.run import evaluate
 
+    refuse_bundle(config.run, "Measuring")
     options = EvalOptions(**{field.name: getattr(config, field.name) for field in fields(EvalOptions)})
     report.show(*evaluate(config.run, options))
     log.next_command(

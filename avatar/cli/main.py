@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
     "serve": ("avatar.cli.serve", "serve live avatars to browsers and programs (loopback only by default)"),
     "eval": ("avatar.cli.eval", "measure an avatar on the held-out part of its video"),
+    "verify": ("avatar.cli.verify", "say what a video or an image claims about how it was made"),
+    "consent": ("avatar.cli.consent", "show or state the consent of the person"),
     "synth": ("avatar.cli.synth", "make a video of a synthetic subject with exact ground truth"),
     "assets": ("avatar.cli.assets", "show, fetch and verify the pretrained parts"),
     "bench": ("avatar.cli.bench", "time the kernels and the whole frame on this machine"),

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from avatar import log
+from avatar.cli.consent import ConsentOption, answered
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.pipeline import STAGES, prepare
 
@@ -23,6 +24,8 @@ class Config:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
     person: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
+    consent: ConsentOption = None
+    """Consent of the person: self if it is you, or their record (docs/provenance.md). Default: asked at a terminal."""
     stages: str = "all"
     """Run only these stages, separated by commas (for development)."""
     force: bool = False
@@ -36,5 +39,6 @@ def main(config: Config) -> None:
         AvatarError: The video, an option or the output folder is unsuitable, or another process writes to it.
     """
     stages = STAGES if config.stages == "all" else config.stages.split(",")
-    prepare(config.video, config.out, config.person, stages=stages, force=config.force)
+    consent = answered(config.consent, config.video, config.out)
+    prepare(config.video, config.out, config.person, stages=stages, force=config.force, consent=consent)
     log.next_command(f"avatar train {log.word(config.out)} --out {log.word(Path('runs', config.out.name))}")

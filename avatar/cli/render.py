@@ -16,6 +16,7 @@ from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
 from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
+from avatar.provenance.disclosure import DisclosureOptions
 
 GROUPS = {
     "render many": ("batch", "ray", "workers"),
@@ -23,6 +24,7 @@ GROUPS = {
     "move": ("motion", "retarget", "pose", "pose_guidance", "pose_noise", "pose_scale", "idle", "style", "beyond"),
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("timeline", "print_timeline", "seed"),
+    "made by a program": ("label", "certificate", "key", "no_credentials"),
     "replay the person's video": ("split", "drive", "person"),
     "hardware": ("baked", "precision", "renderer", "device", "json"),
 }
@@ -33,7 +35,7 @@ class Config:
     """Render an avatar to a video."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """RUN folder of `avatar create` or `avatar train`. With --batch: of the jobs that name none."""
+    """RUN folder of `avatar create` or `avatar train`, or a bundle. With --batch: of the jobs that name none."""
     speaking: tyro.conf.OmitArgPrefixes[Speaking] = field(default_factory=Speaking)
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The mp4 to write; default: named after the input, in the RUN folder. With --batch: the folder of all videos."""
@@ -69,10 +71,13 @@ class Config:
     json: Path | None = None
     """Write frames, seconds and speed, with the hardware and the commit, to this file."""
     controls: tyro.conf.OmitArgPrefixes[Controls] = field(default_factory=Controls)
+    disclosure: tyro.conf.OmitArgPrefixes[DisclosureOptions] = field(default_factory=DisclosureOptions)
 
 
 def main(config: Config) -> None:
     """Render to an mp4."""
+    from avatar.data.bundle import run_folder
+    from avatar.data.consent import consent_hash
     from avatar.data.outputs import refuse_to_overwrite
     from avatar.infer import jobs
     from avatar.infer.avatar import Avatar
@@ -87,14 +92,17 @@ def main(config: Config) -> None:
         raise AvatarError("There is no RUN to render.", fix="Give one: avatar render runs/me --audio speech.wav")
     if config.ray is not None or config.workers is not None:
         raise AvatarError("--ray and --workers belong to --batch.")
-    run, speaking, controls = config.run, config.speaking, config.controls
+    run, speaking, controls = run_folder(config.run), config.speaking, config.controls
     require_run(run)
     jobs.check_source(speaking, controls, config.split, config.drive)
     jobs.check_extent(config.size, config.frames)
     require(config.renderer)
-    out = jobs.video_path(run, config.out, speaking, controls, config.split)
+    home = run if config.run.is_dir() else config.run.parent  # a bundle has no room for videos
+    out = jobs.video_path(home, config.out, speaking, controls, config.split)
     if config.json is not None:
         refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
+    disclosure = config.disclosure.open(consent_hash(run))
+    disclosure.announce()
     choose_device(config.device)
     path = CameraPath.parse(config.camera)
     controls.write_timeline()
@@ -106,10 +114,10 @@ def main(config: Config) -> None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)
     else:
         job = jobs.speech_job(avatar, controls, audio, path)
-    timing = render_file(avatar, job.limited(config.frames), camera, path, out)
+    timing = render_file(avatar, job.limited(config.frames), camera, path, out, disclosure)
     if config.json is not None:
         write_json(config.json, jobs.record(avatar, camera, timing, config.baked))
-    log.next_command(f"avatar view {log.word(run)}")
+    log.next_command(f"avatar view {log.word(config.run)}")
 
 
 def _batch(config: Config, table: Path) -> None:
@@ -130,6 +138,7 @@ def _batch(config: Config, table: Path) -> None:
         raise AvatarError("--workers belongs to --ray.", fix="For processes of this machine, add --ray local.")
     if config.workers is not None and config.workers < 1:
         raise AvatarError(f"--workers {config.workers} is too few.", fix="Give 1 or more.")
+    config.disclosure.open().announce()  # a key that cannot be used is refused before anything is rendered
     if config.ray is None:  # else it is for the machines of the cluster to have
         require(config.renderer)
         choose_device(config.device)
@@ -138,6 +147,7 @@ def _batch(config: Config, table: Path) -> None:
         frames=config.frames,
     )  # fmt: skip
     loading = Loading(
-        baked=config.baked, renderer=config.renderer, device=config.device, precision=config.precision
+        baked=config.baked, renderer=config.renderer, device=config.device, precision=config.precision,
+        disclosure=config.disclosure,
     )  # fmt: skip
     render_batch(table, config.out, defaults, loading, ray=config.ray, workers=config.workers)

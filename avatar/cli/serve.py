@@ -99,6 +99,10 @@ def main(config: Config) -> None:
     from avatar.serve.start import MOST_SESSIONS, Place, load_characters, load_voice, require_packages, serve
 
     require_packages()
+    from avatar.data.bundle import run_folder
+    from avatar.data.consent import require as require_consent
+    from avatar.data.run import require_run
+    from avatar.io.hosts import is_loopback
     from avatar.serve.access import check_settings
     from avatar.serve.hub import Settings
 
@@ -120,6 +124,10 @@ def main(config: Config) -> None:
     check_settings(settings)
     place = Place(host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key)
     place.tls()
+    if not is_loopback(config.host):
+        for run in map(run_folder, config.runs):
+            require_run(run)
+            require_consent(run, "live", "to be served beyond this machine")
     if config.ray is not None:
         _serve_on_ray(config, config.ray, settings, place)
         return

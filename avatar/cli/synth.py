@@ -43,6 +43,7 @@ def main(config: Config) -> None:
     Raises:
         AvatarError: --out holds something else, an option is out of range, or another process writes there.
     """
+    from avatar.data.consent import BESIDE
     from avatar.log import info, next_command, word
     from avatar.synth.appearance import Appearance
     from avatar.synth.make import make_subject
@@ -67,6 +68,7 @@ def main(config: Config) -> None:
         )  # fmt: skip
         video = result.video
         if single:
+            video.with_suffix(BESIDE).replace(config.out.with_suffix(BESIDE))
             video = video.replace(config.out)
     info(f"{video}: {len(result.truth)} frames of {result.width}x{result.height}, focal length {result.focal:.0f} px;")
     info(f"the truth is in {folder}: truth.safetensors (Motion), truth.json, shape.npy, landmarks.npy, audio.wav.")

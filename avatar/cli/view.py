@@ -45,9 +45,16 @@ class Config:
 
 def main(config: Config) -> None:
     """Open the page and render until Ctrl-C."""
+    from avatar.data.bundle import run_folder
+    from avatar.data.consent import require as require_consent
+    from avatar.data.run import require_run
     from avatar.io.hosts import is_loopback
     from avatar.viewer.start import open_viewer
 
+    if not is_loopback(config.host):
+        run = run_folder(config.run)
+        require_run(run)
+        require_consent(run, "live", "to be shown beyond this machine")
     viewer = open_viewer(
         config.run, config.controls, host=config.host, port=config.port, size=config.size, device=config.device
     )

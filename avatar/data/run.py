@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avatar.checks import Record, number, read_toml
+from avatar.data.consent import FILE as CONSENT
 from avatar.data.person import FILE as PERSON
 from avatar.data.person import PersonInfo
 from avatar.errors import AvatarError
@@ -32,7 +33,7 @@ VIEW_CONE = "view_cone.json"  # from where it looks right
 TRAINING = "training.json"  # the last that is written: the run is finished
 FILES = frozenset(
     (
-        CONFIG, PERSON, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING,
+        CONFIG, PERSON, CONSENT, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING,
         HEADMOTION, BAKED, VIEW_CONE, TRAINING,
     )
 )  # fmt: skip

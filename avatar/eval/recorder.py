@@ -12,6 +12,7 @@ from avatar.eval.images import LABEL_HEIGHT, side_by_side
 
 if TYPE_CHECKING:
     from avatar.io.video_writer import VideoWriter
+    from avatar.provenance.disclosure import Disclosure
 
 
 @final
@@ -24,12 +25,15 @@ class Recorder:
         fps: Frames per second.
         audio: Audio file that goes into all of them, or None.
         start: Second of it that belongs to the first frame.
+        consent: SHA-256 of the person's record of consent, or None.
     """
 
     def __init__(
-        self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, audio: Path | None, start: float
-    ) -> None:
+        self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, audio: Path | None, start: float,
+        consent: str | None = None,
+    ) -> None:  # fmt: skip
         self._files, self._size, self._fps, self._audio, self._start = files, size, fps, audio, start
+        self._consent = consent
         self._stack = ExitStack()
         self._writers: list[tuple[VideoWriter, list[str]]] = []
 
@@ -40,9 +44,20 @@ class Recorder:
         for path, videos in self._files.items():
             several = len(videos) > 1
             size = (width * len(videos), height + LABEL_HEIGHT) if several else (width, height)
-            writer = VideoWriter(path, *size, self._fps, self._audio, self._start)
+            writer = VideoWriter(
+                path, *size, self._fps, self._audio, self._start, disclosure=self._disclosure(videos)
+            )  # fmt: skip
             self._writers.append((self._stack.enter_context(writer), videos))
         return self
+
+    def _disclosure(self, videos: list[str]) -> Disclosure | None:
+        """How a file of these videos says that a program made it; None for what a camera saw alone."""
+        from avatar.provenance.disclosure import DisclosureOptions
+        from avatar.provenance.source_type import COMPOSITE, TRAINED
+
+        if videos == ["real"]:
+            return None
+        return DisclosureOptions().open(self._consent, COMPOSITE if "real" in videos else TRAINED)
 
     def write(self, images: dict[str, np.ndarray]) -> None:
         """Add a frame of each video, uint8 RGB [H, W, 3] by its name."""

@@ -15,6 +15,7 @@ from avatar.export.base import ExportSource
 from avatar.export.sequence import sequence_folder
 from avatar.export.view import OWN, Shots, View
 from avatar.io.images import write_png
+from avatar.provenance.disclosure import Disclosure
 from avatar.writing import atomic_file
 
 MOST_PIXELS = 150_000_000  # of all frames of an animated image, which is made in memory: about a gigabyte
@@ -43,11 +44,14 @@ class Frames(View):
         Raises:
             AvatarError: There is nothing to draw, or the folder is not free.
         """
+        disclosure = self.disclosed(source)
         shots = self.shots(source)
         facts = {"fps": shots.fps, "frames": shots.frames, "width": shots.width, "height": shots.height}
         with sequence_folder(path, self.overwrite, facts) as folder:
             for index, image in enumerate(log.track(shots.images, "writing frames", total=shots.frames)):
-                write_png(folder / f"{index:06d}.png", image)
+                file = folder / f"{index:06d}.png"
+                write_png(file, disclosure.draw(image))
+                disclosure.finish(file)
         log.info(f"{path}: {shots.frames} images of {shots.width}x{shots.height} pixels, {shots.fps:g} per second.")
 
 
@@ -77,12 +81,13 @@ class Gif(View):
             raise AvatarError(
                 f"--fps {self.fps:g} is out of range for a GIF.", fix=f"It goes from {low:g} to {high:g}."
             )
+        disclosure = self.disclosed(source)
         fps = min(source.motion.fps, GIF_FPS) if self.fps is None else self.fps
         assert source.avatar is not None
         prepared = source.avatar.view_camera
         size = self.size or min(GIF_SIZE, max(prepared.width, prepared.height))
         shots = replace(self, size=size).shots(source, GIF_TICKS / max(round(GIF_TICKS / fps), round(GIF_TICKS / high)))
-        _write_animation(path, shots, GIF_TICKS, "GIF")
+        _write_animation(path, shots, GIF_TICKS, "GIF", disclosure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +107,13 @@ class WebP(View):
             AvatarError: There is nothing to draw, it is too long, or an option is out of range.
         """
         whole(self.quality, "--quality", 0, 100)
-        _write_animation(path, self.shots(source), WEBP_TICKS, "WebP", quality=self.quality, method=4)
+        disclosure = self.disclosed(source)
+        _write_animation(path, self.shots(source), WEBP_TICKS, "WebP", disclosure, quality=self.quality, method=4)
 
 
-def _write_animation(path: Path, shots: Shots, ticks: float, kind: str, **options: Any) -> None:
+def _write_animation(
+    path: Path, shots: Shots, ticks: float, kind: str, disclosure: Disclosure, **options: Any
+) -> None:  # fmt: skip
     """Write an animated image with imageio.
 
     Args:
@@ -113,6 +121,7 @@ def _write_animation(path: Path, shots: Shots, ticks: float, kind: str, **option
         shots: The images.
         ticks: Units per second that the format's delays are counted in.
         kind: What messages call the format.
+        disclosure: How it says that a program made it.
         options: Of its encoder.
     """
     import imageio.v3 as iio
@@ -122,7 +131,7 @@ def _write_animation(path: Path, shots: Shots, ticks: float, kind: str, **option
             f"{shots.frames} frames of {shots.width}x{shots.height} pixels are too much for a {kind}.",
             fix="Choose a smaller --size, --fps or --frames, or a video: --format webm.",
         )
-    images = list(log.track(shots.images, "rendering", total=shots.frames))
+    images = list(map(disclosure.draw, log.track(shots.images, "rendering", total=shots.frames)))
     if kind == "GIF":
         images = limited_colors(images)
     ends = np.rint(np.arange(1, len(images) + 1) * (ticks / shots.fps))  # of each frame: rounding does not add up
@@ -132,6 +141,7 @@ def _write_animation(path: Path, shots: Shots, ticks: float, kind: str, **option
             temporary, images, plugin="pillow", extension=path.suffix.lower(), duration=delays.astype(int).tolist(),
             loop=0, **options,
         )  # fmt: skip
+        disclosure.finish(temporary)
         size = temporary.stat().st_size
     log.info(
         f"{path}: {shots.frames} frames of {shots.width}x{shots.height} pixels, {shots.fps:g} per second, "

@@ -15,6 +15,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "arkit-json": "avatar.export.motion_files:ArkitJson",
         "baked": "avatar.export.baked:BakedBasis",
+        "bundle": "avatar.export.bundle:Bundle",
         "dataset": "avatar.export.dataset:ErNerfDataset",
         "frames": "avatar.export.images:Frames",
         "gif": "avatar.export.images:Gif",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avatar.data.bundle import run_folder
 from avatar.data.outputs import check_output, refuse_to_overwrite
 from avatar.data.run import MODEL, open_person, require_run
 from avatar.device import DeviceName
@@ -29,7 +30,7 @@ def export(
 
     Args:
         exporter: The format with its options.
-        folder: RUN folder, or PERSON folder.
+        folder: RUN folder, bundle, or PERSON folder.
         out: The file or folder to write; None: the format's default in the RUN folder.
         speaking: What the avatar says, for formats of motion.
         controls: How it behaves meanwhile.
@@ -39,6 +40,9 @@ def export(
         AvatarError: An option is unsuitable, or something cannot be read or written.
     """
     needs = exporter.needs()
+    if folder.is_file() and out is None and exporter.default is not None:
+        raise AvatarError(f"{folder} is a bundle, and nothing can be written into it.", fix="Name a file with --out.")
+    folder = run_folder(folder)
     path = _target(exporter, folder, out)
     # What goes into the RUN folder belongs to its model, which must not be trained meanwhile.
     inside = out is None and exporter.default != NO_FILE

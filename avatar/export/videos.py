@@ -32,10 +32,11 @@ class _Video(View):
         if self.background == NONE and not self.coding.alpha:
             raise AvatarError(f"{self.suffixes[0][1:]} has no transparency.",
                               fix="Choose --format webm or mov, or another --background.")  # fmt: skip
+        disclosure = self.disclosed(source)
         shots = self.shots(source)
         with VideoWriter(
             path, shots.width, shots.height, shots.fps, source.audio, source.audio_start,
-            audio_track=source.audio_track, coding=self.coding, alpha=self.background == NONE,
+            audio_track=source.audio_track, coding=self.coding, alpha=self.background == NONE, disclosure=disclosure,
         ) as writer, Worker(writer.write) as encoder:  # fmt: skip
             for image in log.track(shots.images, "rendering", total=shots.frames):
                 encoder.put(image)

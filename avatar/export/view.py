@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Set
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from avatar.data.consent import consent_hash
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
@@ -23,6 +25,7 @@ from avatar.infer.avatar import checked_motion
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import in_order
 from avatar.infer.video import resize
+from avatar.provenance.disclosure import Disclosure, DisclosureOptions
 
 NONE, OWN = "none", "own"
 _COLOR = re.compile(r"#?[0-9a-fA-F]{6}")
@@ -61,6 +64,7 @@ class View:
     """Stop after this many frames."""
     background: str = NONE
     """What is behind the person: none (transparent), own (as filmed), or a color such as 00b140."""
+    disclosure: tyro.conf.OmitArgPrefixes[DisclosureOptions] = field(default_factory=DisclosureOptions)
 
     def __post_init__(self) -> None:
         check_rate(self.fps)
@@ -73,6 +77,16 @@ class View:
     def needs(self) -> Set[Need]:
         """An avatar and what it does."""
         return {"avatar", "motion"}
+
+    def disclosed(self, source: ExportSource) -> Disclosure:
+        """How the files say that a program made them.
+
+        Raises:
+            AvatarError: Options contradict each other, or a key cannot be used.
+        """
+        found = self.disclosure.open(consent_hash(source.folder))
+        found.announce()
+        return found
 
     def shots(self, source: ExportSource, fps: float | None = None) -> Shots:
         """Draw what the avatar does.

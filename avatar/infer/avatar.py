@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avatar.backends import RendererName
 from avatar.data.background import IMAGE, WHOLE
+from avatar.data.bundle import run_folder
 from avatar.data.person import PersonInfo
 from avatar.data.run import BACKGROUND, MODEL, MOTION, PERSON, RunInfo, require_run
 from avatar.device import OnDevice, Precision, choose_device
@@ -96,7 +97,7 @@ class Avatar:
         """Open a RUN folder.
 
         Args:
-            run: The folder.
+            run: The folder, or a bundle (`avatar export --format bundle`).
             baked: Play its baked form (`avatar export --format baked`): faster, nearly the same.
             renderer: Backend that draws. All draw the same, so it need not be the one that the run was trained with.
             device: Where to render: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one and the CUDA library
@@ -108,7 +109,7 @@ class Avatar:
             AvatarError: The folder is missing, training has not finished in it, or its method is not installed. Or it
                 is not baked though ``baked`` asks for it. Or the device or a backend is not available or unknown.
         """
-        run = Path(run)
+        run = run_folder(Path(run))
         require_run(run)
         path = run / MODEL
         if not path.is_file():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from avatar.infer.camera_path import CameraPath
     from avatar.io.video_writer import VideoWriter
     from avatar.motion import Motion
+    from avatar.provenance.disclosure import Disclosure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def render_video(
 
 
 def render_file(
-    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path, comment: str = ""
+    avatar: Avatar, job: Job, camera: Camera, path: CameraPath, out: Path, disclosure: Disclosure, comment: str = ""
 ) -> Timing:  # fmt: skip
     """Render a job into an mp4, with progress, and say how fast it was.
 
@@ -114,6 +115,7 @@ def render_file(
         camera: ``avatar.view_camera``, or that at another size: what is around the trained part is shown as well.
         path: Camera path over time.
         out: The file.
+        disclosure: How it says that a program made it.
         comment: Metadata of the file.
 
     Raises:
@@ -127,8 +129,9 @@ def render_file(
     with log.progress() as bar:
         task = bar.add_task("Rendering", total=job.frames, info="")
         with VideoWriter(
-            out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track, comment=comment
-        ) as writer:
+            out, *size, avatar.fps, job.audio, job.audio_start, audio_track=job.audio_track, comment=comment,
+            disclosure=disclosure,
+        ) as writer:  # fmt: skip
             timing = render_video(avatar, job, camera, path, writer, lambda: bar.advance(task), avatar.frames_at_once)
     if timing.frames == 0:
         raise AvatarError("There is nothing to render:", why="the input has no frames.")

@@ -21,6 +21,8 @@ from avatar.io.video_codings import MP4, Coding
 from avatar.writing import NewFile, disk_error
 
 if TYPE_CHECKING:
+    from avatar.provenance.disclosure import Disclosure
+
     _Packet = av.Packet[av.AudioStream]
 
 BT709 = 1  # H.264 code of the primaries, the transfer and the matrix of HD video
@@ -49,6 +51,7 @@ class VideoWriter:
         comment: Metadata of the file; empty: none.
         coding: Container and codecs.
         alpha: Whether frames have a fourth channel, straight (not premultiplied) alpha.
+        disclosure: How the file says that a program made it; None: a camera did, or it does not matter.
 
     Raises:
         AvatarError: The audio cannot be read, or the output cannot be written.
@@ -69,6 +72,7 @@ class VideoWriter:
         comment: str = "",
         coding: Coding = MP4,
         alpha: bool = False,
+        disclosure: Disclosure | None = None,
     ) -> None:
         if alpha and not coding.alpha:
             raise ValueError(f"{coding.container} has no alpha")
@@ -76,6 +80,7 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
+        self._disclosure = disclosure
         self._rate = Fraction(fps).limit_denominator(10_000)
         self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track, coding)
         self._output: OutputContainer | None = None
@@ -86,6 +91,8 @@ class VideoWriter:
             self._output = output
             if comment:
                 output.metadata["comment"] = comment
+            if disclosure is not None:
+                output.metadata["description"] = disclosure.comment
             self._video = cast(av.VideoStream, output.add_stream(coding.codec, rate=self._rate))
             self._video.width, self._video.height = width + width % 2, height + height % 2
             self._video.pix_fmt = self._pixels
@@ -114,6 +121,8 @@ class VideoWriter:
             raise ValueError(f"expected uint8 {shape}, got {image.dtype} {image.shape}")
         if self._output is None:
             raise ValueError(f"{self.path} is closed")
+        if self._disclosure is not None:
+            image = self._disclosure.draw(image)
         if self.width % 2 or self.height % 2:
             image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         kind = "rgb24" if self._channels == 3 else "rgba"
@@ -143,6 +152,8 @@ class VideoWriter:
             self._output.close()
             self._output = None
             if self._new is not None:
+                if self._disclosure is not None:
+                    self._disclosure.finish(self._new.path)
                 self._new.keep()
         except OSError as error:
             raise disk_error(error, self.path) from error

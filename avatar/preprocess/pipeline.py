@@ -11,6 +11,7 @@ from typing import cast
 from avatar import log
 from avatar.checks import Record
 from avatar.data import ernerf
+from avatar.data.consent import Consent, keep
 from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
@@ -30,6 +31,7 @@ def prepare(
     *,
     stages: Sequence[str] = STAGES,
     force: bool = False,
+    consent: Consent | None = None,
 ) -> None:
     """Run the stages that are not done yet.
 
@@ -39,6 +41,7 @@ def prepare(
         config: Options.
         stages: Names of the stages to run.
         force: Run every stage anew, and replace what another video left in the folder.
+        consent: Record of consent to keep; None: that beside the video, or the one that is there.
 
     Raises:
         AvatarError: The video, an option or the folder is unsuitable, or another process writes to it.
@@ -58,6 +61,7 @@ def prepare(
             if [entry.name for entry in contents(out)] == [MARKER]:  # refused at once: leave nothing behind
                 shutil.rmtree(out)
             raise
+        keep(out, consent, Path(video))
         if "report" in stages:
             from avatar.preprocess import report
 

@@ -114,7 +114,8 @@ def load_characters(
     for run in runs:
         avatar = Avatar.load(run, device=device)
         speech = speech_of(avatar, controls.speech, live=True)
-        found.append(Character(run.resolve().name, avatar, speech, controls, size))
+        name = run.stem if run.is_file() else run.resolve().name
+        found.append(Character(name, avatar, speech, controls, size))
     return named(found)
 
 

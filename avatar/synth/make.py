@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from avatar.data.consent import BESIDE, SYNTHETIC
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
@@ -19,6 +20,7 @@ from avatar.log import track
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import encode
+from avatar.paths import write_json
 from avatar.synth import acting as performance
 from avatar.synth import speech
 from avatar.synth.appearance import Appearance
@@ -412,6 +414,7 @@ def _write_video(
         set_rotation(path, flaws.rotation)
     if audio is not None:
         audio.unlink()
+    write_json(path.with_suffix(BESIDE), SYNTHETIC.as_json())
 
 
 def _events(said: speech.Speech, closures: list[float], cuts: list[int]) -> dict[str, Any]:

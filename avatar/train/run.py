@@ -12,6 +12,7 @@ import tomli_w
 
 from avatar import log
 from avatar.data import yaw
+from avatar.data.consent import of_folder
 from avatar.data.run import (
     BACKGROUND,
     CHECKPOINT,
@@ -230,6 +231,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
         with atomic_file(folder / BACKGROUND) as temporary:
             shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
+    of_folder(config.person).write(folder)
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def open_viewer(
     from avatar.viewer.server import Viewer, rest_frame
     from avatar.viewer.visitor import speaker
 
-    rest = rest_frame(Motion.load(run / MOTION))
+    rest = rest_frame(Motion.load(avatar.run / MOTION))
     spoken: Speak | None = None
     try:
         spoken = speaker(avatar, controls)

@@ -320,7 +320,7 @@ def test_a_video_is_the_same_however_many_frames_are_drawn_at_once(
     threads = torch.get_num_threads()
     for count in (1, 3):
         monkeypatch.setattr(FakeAvatar, "frames_at_once", count)
-        arguments = ["render", run, "--motion", drive, "--out", tmp_path / f"{count}.mp4"]
+        arguments = ["render", run, "--motion", drive, "--out", tmp_path / f"{count}.mp4", "--no-credentials", "a test"]
         assert main([str(a) for a in arguments]) == 0
     assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "3.mp4").read_bytes()
     assert torch.get_num_threads() == threads

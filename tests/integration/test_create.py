@@ -48,6 +48,19 @@ def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "draft", preset)
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """The personal network learns for a moment only: nobody listens to it."""
+    from avatar.audio2motion import personal_training
+
+    whole = personal_training._train
+
+    def train(copies, left_out, gap, weight, steps, *rest):
+        return whole(copies, left_out, gap, weight, 10, *rest)
+
+    monkeypatch.setattr(personal_training, "_train", train)
+
+
 def run_eval(command: list[str], path: Path) -> dict:
     """The metrics that a command of `avatar eval` writes."""
     assert main([*command, "--json", str(path)]) == 0
@@ -121,7 +134,7 @@ def killed(monkeypatch, owner, name: str, arguments: list[str]) -> None:
         main(arguments)
 
 
-def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, tmp_path, monkeypatch):
+def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, hasty, tmp_path, monkeypatch):
     from avatar.train.trainer import Trainer
 
     run = tmp_path / "run"
@@ -132,7 +145,7 @@ def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, 
     assert (run / "personal.safetensors").is_file() and (run / "headmotion.safetensors").is_file()
 
 
-def test_killed_while_it_learns_to_speak(subject, tiny, tmp_path, monkeypatch):
+def test_killed_while_it_learns_to_speak(subject, tiny, hasty, tmp_path, monkeypatch):
     from avatar.train import run as command
 
     run = tmp_path / "run"

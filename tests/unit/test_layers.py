@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
 # A module may import only from its own layer and the layers before it (docs/architecture.md). Every part is in one.
 LAYERS = (
     {"errors", "log", "paths", "environment", "checks", "writing", "registry", "cluster"},
-    {"native", "geometry", "io", "assets", "device", "backends"},
+    {"native", "geometry", "io", "provenance", "assets", "device", "backends"},
     {"audio", "motion", "losses"},
     {"data"},
     {"audio2motion", "headmotion", "fields", "synth", "sync", "preprocess"},

@@ -1,0 +1,73 @@
+"""Show or state the consent of the person in a PERSON or a RUN folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from avatar.data import consent
+from avatar.data.consent import Consent
+from avatar.errors import AvatarError
+
+ConsentOption = Annotated[str | None, tyro.conf.arg(metavar="self|FILE")]
+_QUESTION = """Who is in this video?
+  s  I am, and I agree to all uses of my avatar
+  p  a person who does not exist: it was drawn by a program
+  Enter  I do not say now (what leaves this machine will need it)
+For somebody who agreed, answer with the path of their record of consent.
+> """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Show or state the consent of a person."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """PERSON or RUN folder."""
+    state: ConsentOption = None
+    """State it: self if it is you, or a record of consent of somebody who agreed. See docs/provenance.md."""
+
+
+def main(config: Config) -> None:
+    """Write the record where one is given, and show it.
+
+    Raises:
+        AvatarError: The folder is no PERSON or RUN folder, or the record cannot be read.
+    """
+    from avatar.data.person import FILE as PERSON
+    from avatar.writing import one_writer
+
+    if not (config.folder / PERSON).is_file():
+        raise AvatarError(f"{config.folder} is no PERSON and no RUN folder.")
+    if config.state is not None:
+        stated = consent.chosen(config.state)
+        with one_writer(config.folder):
+            stated.write(config.folder)
+    print(f"Consent: {consent.of_folder(config.folder).text}.")
+
+
+def answered(option: str | None, video: Path, person: Path) -> Consent | None:
+    """What an option says, or at a terminal the answer to a question; None: nothing.
+
+    Args:
+        option: Value of ``--consent``.
+        video: The video.
+        person: Its PERSON folder, which may not exist yet; what is stated in it is not asked again.
+
+    Raises:
+        AvatarError: A record cannot be read.
+    """
+    if option is not None:
+        return consent.chosen(option)
+    known = consent.of_folder(person).stated or video.with_suffix(consent.BESIDE).is_file()
+    if known or not video.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    print(_QUESTION, end="", file=sys.stderr, flush=True)
+    said = sys.stdin.readline().strip()
+    if not said:
+        return None
+    return consent.SYNTHETIC if said == "p" else consent.chosen("self" if said in ("s", "self") else said)

@@ -1,0 +1,169 @@
+"""Content credentials: the signed C2PA manifest of a file.
+
+The manifest says that a trained model made the file, with what program, and when. It is bound to every byte of the
+file: any change makes it invalid, and encoding the file again loses it. C2PA specification 2.1; CAWG training and data
+mining assertion 1.1. Nothing is fetched: neither manifests from elsewhere nor the state of certificates.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from avatar import __version__
+from avatar.errors import AvatarError
+from avatar.provenance.source_type import read_source_type
+
+if TYPE_CHECKING:
+    import c2pa
+
+    from avatar.provenance.keys import SigningKey
+
+SUFFIXES = (".mp4", ".mov", ".m4a", ".png", ".webp", ".jpg", ".jpeg", ".gif")  # of what we sign
+CONSENT = "org.avatar.consent"  # label of the assertion with the hash of the consent record
+_ACTIONS = ("c2pa.actions.v2", "c2pa.actions")
+_SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+_UNTRUSTED = "signingCredential.untrusted"  # the signer is unknown: no fault of the file
+_USES = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
+PROGRAM = "avatar-toolkit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What a file says about itself.
+
+    Attributes:
+        state: "valid": it is as it was signed; "invalid": it was changed, or the signature is wrong; "none": it has no
+            content credentials.
+        program: That made it, with its version.
+        signer: Name and organization in the certificate.
+        known_signer: Whether the certificate is one that the reader trusts.
+        made: When, as the program says: ISO 8601.
+        source_type: Digital source type (IPTC) in the manifest.
+        metadata_source_type: The same in the file's metadata, which nobody signs.
+        consent: SHA-256 of the record of consent.
+        faults: What is wrong with it, one code of C2PA each.
+    """
+
+    state: Literal["valid", "invalid", "none"]
+    program: str = ""
+    signer: str = ""
+    known_signer: bool = False
+    made: str = ""
+    source_type: str | None = None
+    metadata_source_type: str | None = None
+    consent: str | None = None
+    faults: list[str] = field(default_factory=list)
+
+
+def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = None) -> None:
+    """Add content credentials to a file, in place.
+
+    Args:
+        path: The file, with an ending out of `SUFFIXES`.
+        key: Signs them.
+        source_type: Digital source type (IPTC).
+        consent: SHA-256 of the record of consent, or None.
+
+    Raises:
+        AvatarError: They cannot be made; the file is as before.
+        OSError: The disk is full.
+    """
+    import c2pa
+
+    temporary = path.with_name(f"{path.stem}.signed{path.suffix}")
+    try:
+        with (
+            _context() as context,
+            c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificates, key.key, None)) as signer,
+            c2pa.Builder(json.dumps(_manifest(source_type, consent)), context) as builder,
+        ):
+            with open(path, "rb") as source, open(temporary, "w+b") as target:
+                builder.sign(signer, _kind(path), source, target)
+        os.replace(temporary, path)
+    except c2pa.C2paError as error:
+        raise AvatarError(f"{path.name} cannot be signed.", why=f"{error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def read(path: Path) -> Claims:
+    """Read and check what a file says about itself.
+
+    Raises:
+        AvatarError: It is missing, or no file of a kind that can hold content credentials.
+    """
+    import c2pa
+
+    if not path.is_file():
+        raise AvatarError(f"There is no file {path}.")
+    said: str | None = None
+    try:
+        said = read_source_type(path)
+        with _context() as context, open(path, "rb") as file, c2pa.Reader(_kind(path), file, context=context) as reader:
+            return _claims(json.loads(reader.json()), said)
+    except c2pa.C2paError as error:
+        kind = str(error).partition(":")[0]
+        if kind == "ManifestNotFound":
+            return Claims(state="none", metadata_source_type=said)
+        if kind == "NotSupported":
+            raise AvatarError(f"{path} is of a kind that holds no content credentials.") from error
+        return Claims(state="invalid", metadata_source_type=said, faults=[str(error)[:200]])
+    except OSError as error:
+        raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
+
+
+def _manifest(source_type: str, consent: str | None) -> dict[str, Any]:
+    agent = {"name": PROGRAM, "version": __version__}
+    created = {
+        "action": "c2pa.created", "digitalSourceType": source_type, "softwareAgent": agent,
+        "when": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }  # fmt: skip
+    assertions: list[dict[str, Any]] = [
+        {"label": _ACTIONS[0], "data": {"actions": [created]}},
+        {
+            "label": "cawg.training-mining",
+            "data": {"entries": {f"cawg.{use}": {"use": "notAllowed"} for use in _USES}},
+        },
+    ]
+    if consent is not None:
+        assertions.append({"label": CONSENT, "data": {"sha256": consent}})
+    return {"claim_generator_info": [agent], "assertions": assertions}
+
+
+def _claims(store: dict[str, Any], said: str | None) -> Claims:
+    active = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    assertions = active.get("assertions", [])
+    actions = [a for each in assertions if each["label"] in _ACTIONS for a in each["data"].get("actions", [])]
+    consents = [each["data"].get("sha256") for each in assertions if each["label"] == CONSENT]
+    generator = next(iter(active.get("claim_generator_info", [])), {})
+    signature = active.get("signature_info", {})
+    codes = [status["code"] for status in store.get("validation_status", [])]
+    faults = [code for code in codes if code != _UNTRUSTED]
+    return Claims(
+        state="invalid" if store.get("validation_state") == "Invalid" or faults else "valid",
+        program=f"{generator.get('name', '')} {generator.get('version', '')}".strip(),
+        signer=", ".join(filter(None, (signature.get("common_name"), signature.get("issuer")))),
+        known_signer=_UNTRUSTED not in codes,
+        made=signature.get("time") or next((action["when"] for action in actions if "when" in action), ""),
+        source_type=next((a["digitalSourceType"] for a in actions if "digitalSourceType" in a), None),
+        metadata_source_type=said, consent=next(iter(consents), None), faults=faults,
+    )  # fmt: skip
+
+
+def _context() -> c2pa.Context:
+    import c2pa
+
+    return c2pa.Context.from_dict(_SETTINGS)
+
+
+def _kind(path: Path) -> str:
+    """Media type of a file, by its ending."""
+    return mimetypes.guess_type(f"x{path.suffix.lower()}")[0] or "application/octet-stream"
