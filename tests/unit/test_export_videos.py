@@ -24,6 +24,8 @@ from avatar.export.videos import Mov, Mp4, WebM
 from avatar.export.view import straight_alpha
 from avatar.infer.avatar import Avatar
 from avatar.motion import Motion
+from avatar.provenance import credentials
+from avatar.provenance.disclosure import DisclosureOptions
 from tests.person import make_person, small_config, train
 
 FRAMES, SIZE = 10, 64
@@ -177,6 +179,16 @@ def test_mistakes_are_named(source, tmp_path, make: Callable[[ExportSource, Path
     with pytest.raises(AvatarError) as error:
         make(source, tmp_path)
     assert words in str(error.value) and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("exporter", [Frames, Gif, WebP, Mov, Mp4])
+def test_files_say_that_a_program_made_them(source, tmp_path, exporter):
+    options = DisclosureOptions(label="corner")
+    path = tmp_path / f"a{''.join(exporter.suffixes)}"
+    exporter(frames=2, size=SIZE, disclosure=options).write(source, path)
+    assert credentials.read(path / "000000.png" if exporter is Frames else path).state == "valid"
+    with pytest.raises(AvatarError, match="needs a reason"):
+        exporter(disclosure=DisclosureOptions(no_credentials=" ")).write(source, tmp_path / "none")
 
 
 def test_too_long_and_a_method_without_alpha_are_refused(source, tmp_path, monkeypatch):
