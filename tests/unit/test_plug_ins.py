@@ -79,7 +79,7 @@ def test_a_text_is_rendered_by_another_engine(run: Path):
     [
         (
             ["--format", "gltf"],
-            "no export format 'gltf'. Known are arkit-json, baked, broken, dataset, frames, gif, glb, jaw",
+            "no export format 'gltf'. Known are arkit-json, baked, broken, bundle, dataset, ",
         ),
         (["--format", "broken"], "tests.unit.no_such_module"),
         ([], "--format is missing. Give one of arkit-json, baked"),
