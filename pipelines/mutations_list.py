@@ -8,7 +8,25 @@ _LOSS = "tests/unit/test_training_loss.py"
 _HELD_OUT = "tests/unit/test_held_out.py"
 _PEER = "tests/unit/test_eval.py::test_head_only_leaves_no_rim_of_the_real_head_and_takes_nothing_far_from_it"
 
+_TEACHER = "tests/unit/test_teacher.py"
+
 TRAINING = (
+    Mutation(
+        "student of the film",
+        "avatar/train/teacher.py",
+        "self.teacher.avatar.render(self.camera, self.motion, index, behind)",
+        "torch.from_numpy(super().image(index))",
+        (f"{_TEACHER}::test_images_are_the_teachers_at_its_poses_each_drawn_once",),
+        "Baking trains a second avatar of the film, and nothing of the teacher.",
+    ),
+    Mutation(
+        "teacher at other poses",
+        "avatar/train/teacher.py",
+        "super().__init__(folder, teacher.run / TRACKING)",
+        "super().__init__(folder)",
+        (f"{_TEACHER}::test_images_are_the_teachers_at_its_poses_each_drawn_once",),
+        "The student is compared on head poses that the teacher did not have.",
+    ),
     Mutation(
         "rays compared with other pixels",
         "avatar/methods/batch.py",

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
 AGAIN = " Run the same command again to go on where it stopped."
-GO_ON = dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN) | {
-    "train": " Run the same command again with --resume to go on where it stopped."
-}  # other commands begin anew
+RESUME = " Run the same command again with --resume to go on where it stopped."
+# Other commands begin anew.
+GO_ON = dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN) | dict.fromkeys(("bake", "train"), RESUME)
 
 
 def exit_code(run: Callable[[], int]) -> int:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("avatar.cli.train", "train an avatar from a PERSON folder"),
     "prior": ("avatar.cli.prior", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
+    "bake": ("avatar.cli.bake", "turn a radiance field into Gaussians that play faster"),
     "export": ("avatar.cli.export", "write an avatar, what it does or its person for other programs"),
     "view": ("avatar.cli.view", "free view in the browser (loopback only by default)"),
     "serve": ("avatar.cli.serve", "serve live avatars to browsers and programs (loopback only by default)"),

@@ -30,16 +30,18 @@ STREAMING = "streaming.safetensors"
 HEADMOTION = "headmotion.safetensors"
 BAKED = "baked.safetensors"
 VIEW_CONE = "view_cone.json"  # from where it looks right
+TEACHER = "teacher.json"  # the run whose images it was trained on, if that was one
 TRAINING = "training.json"  # the last that is written: the run is finished
 FILES = frozenset(
     (
         CONFIG, PERSON, CONSENT, ENVIRONMENT, COMMAND, MODEL, BACKGROUND, TRACKING, MOTION, PERSONAL, SHARED, STREAMING,
-        HEADMOTION, BAKED, VIEW_CONE, TRAINING,
+        HEADMOTION, BAKED, VIEW_CONE, TEACHER, TRAINING,
     )
 )  # fmt: skip
 PERSON_SUFFIX = ".person"  # of the PERSON folder beside a RUN folder that `avatar create` makes
 CHECKPOINT = Path("checkpoints", "last", "state.safetensors")  # what a resumed training goes on from
 FORMAT = "avatar-run-2"  # of config.toml
+_SAID = ("person", "method", "quality", "teacher")  # in config.toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +53,16 @@ class RunInfo:
         person: PERSON folder that the run was trained from, as it was given; None where the run does not say.
         finished: Whether training went to its end.
         method: Name of the method that it is trained by; None where the run does not say.
+        quality: Preset of its training; None where the run does not say.
+        teacher: RUN folder whose images it was trained on, as it was given; None: on the filmed ones.
     """
 
     folder: Path
     person: Path | None = None
     finished: bool = False
     method: str | None = None
+    quality: str | None = None
+    teacher: Path | None = None
 
     @staticmethod
     def read(folder: Path) -> RunInfo:
@@ -73,9 +79,11 @@ class RunInfo:
                 f"{folder} was written by another version of the toolkit; the format of its {CONFIG} is not {FORMAT}.",
                 fix=f"Train the avatar again: avatar train PERSON --out {folder} --overwrite",
             )
-        person = None if config.value("person", None) is None else Path(config.text("person"))
-        method = None if config.value("method", None) is None else config.text("method")
-        return RunInfo(folder=folder, person=person, finished=(folder / TRAINING).is_file(), method=method)
+        said = {name: None if config.value(name, None) is None else config.text(name) for name in _SAID}
+        person, teacher = (None if (path := said[name]) is None else Path(path) for name in ("person", "teacher"))
+        finished = (folder / TRAINING).is_file()
+        return RunInfo(folder=folder, person=person, finished=finished, method=said["method"],
+                       quality=said["quality"], teacher=teacher)  # fmt: skip
 
     def training(self) -> dict[str, Any]:
         """What the training came to, and when, where and from which commit; ``earlier`` are parts before a resume.
@@ -118,17 +126,25 @@ def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     """
     from avatar.data.dataset import PersonDataset
 
+    tracking = Path(run) / TRACKING
+    return PersonDataset(find_person(run, person), tracking if tracking.is_file() else None)
+
+
+def find_person(run: Path, person: Path | None = None) -> Path:
+    """The PERSON folder that a run was trained from; arguments as for :func:`open_person`.
+
+    Raises:
+        AvatarError: It is not found, or the run is of another version.
+    """
     run = Path(os.path.abspath(run))
-    tracking = run / TRACKING
-    motion = tracking if tracking.is_file() else None
     if person is not None:
-        return PersonDataset(person, motion)
+        return person
     candidates = [run.with_name(run.name + PERSON_SUFFIX)]
     if (remembered := RunInfo.read(run).person) is not None:
         candidates = [remembered, run.parent / remembered.name, *candidates]
     for candidate in candidates:
         if (candidate / PERSON).is_file():
-            return PersonDataset(candidate, motion)
+            return candidate
     raise AvatarError(
         f"The person that {run} was trained from is not at {candidates[0]} any more.", fix="Give --person PERSON."
     )

@@ -33,6 +33,8 @@ PRESETS = {
     "gaussian": "avatar.methods.gaussian.presets:PRESETS",
     "nerf": "avatar.methods.nerf.presets:PRESETS",
 }
+# What a run can be baked to, and the method that learns it. The first is the default.
+BAKED = {"gaussians": "gaussian"}
 M = TypeVar("M", bound="type[Method]")
 
 

@@ -25,6 +25,8 @@ _LISTED = 3  # options that an error names
 OF_THE_CALL = ("person", "out", "config", "resume", "overwrite", "print_config")
 # Options that decide what a training step computes; a resumed run must keep them.
 SETTINGS = ("method", "seed", "hold_out_yaw", "model", "loss", "optim", "schedule")
+# Options that a student takes from its teacher.
+FROM_TEACHER = ("prior", "speech_encoder", "hold_out_yaw")
 T = TypeVar("T")
 
 
@@ -59,6 +61,8 @@ class TrainConfig:
     hold_out_yaw: float = 0.0
     """Share of the frames to leave out of training on either side for their head yaw, up to 0.2. As many frontal ones
     are left out; `avatar eval --views` measures on both."""
+    teacher: Path | None = None
+    """RUN folder of another method whose images to train on, in place of the filmed ones; see `avatar bake`."""
     config: Path | None = None
     """TOML file of options, as --print-config prints it; options of the command line override it."""
     print_config: bool = False
@@ -206,10 +210,15 @@ def check(config: TrainConfig) -> None:
     number(config.hold_out_yaw, "--hold-out-yaw", 0, MOST_TURNED)
     whole(config.schedule.steps, "--steps (--schedule.steps)", 1, MOST_STEPS)
     config.model.check()
+    if config.teacher is not None:
+        for name in FROM_TEACHER:
+            if getattr(config, name) != _default(name):
+                raise AvatarError(f"--{name.replace('_', '-')} cannot be given with --teacher.",
+                                  why="That comes from the teacher.", fix="Leave one of them out.")  # fmt: skip
 
 
-def _default(name: str) -> str:
-    return next(f.default for f in fields(TrainConfig) if f.name == name)  # pyright: ignore[reportReturnType]
+def _default(name: str) -> Any:
+    return next(f.default for f in fields(TrainConfig) if f.name == name)
 
 
 def changes_text(earlier: dict[str, Any], now: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from avatar.audio2motion.shared import SharedPrior
     from avatar.data import PersonDataset
     from avatar.data.yaw import HeldOutYaw
+    from avatar.train.teacher import Teacher
     from avatar.train.trainer import Trainer
 
 
@@ -54,29 +56,36 @@ def train(config: TrainConfig) -> None:
     """
     from avatar.audio.encoders.registry import check_encoder
     from avatar.data import PersonDataset
+    from avatar.train.teacher import Teacher
 
     check(config)
     config.model.require()  # before anything is read, or replaced
     choose_device(config.device)
     check_encoder(config.speech_encoder)
-    prior = load_prior(config.prior)
-    data = PersonDataset(config.person)
+    if config.teacher is None:
+        teacher, data, prior = None, PersonDataset(config.person), load_prior(config.prior)
+    else:
+        teacher = Teacher.load(config.teacher, config.method, config.device)
+        data, prior = teacher.person(config.person, config.out), None
+        config = replace(config, optim=replace(config.optim, poses=0.0))  # its images are drawn at these poses
     with one_writer(Path(config.out)):
-        _train(data, config, prior)
+        _train(data, config, prior, teacher)
 
 
-def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) -> None:
+def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, teacher: Teacher | None) -> None:
     """Fill a RUN folder that nobody else writes to."""
     import torch
 
     from avatar.infer.view_measure import measure_cone
     from avatar.motion import Motion
+    from avatar.train.teacher import IMAGES, TaughtPerson, remember
     from avatar.train.trainer import Trainer
 
     folder = open_run(config)
+    remember(folder, teacher)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    held_out = leave_out(data, config.hold_out_yaw)
+    held_out = leave_out(data, config.hold_out_yaw) if teacher is None else teacher.held_out(data)
     trainer = Trainer(data, config)
     if config.resume and (folder / CHECKPOINT).is_file():
         trainer.resume(folder)
@@ -86,25 +95,35 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None) 
     describe(folder, config, data)
     with training_threads():
         try:
+            if isinstance(data, TaughtPerson):
+                data.draw(map(trainer.sampler, range(trainer.step, trainer.steps)))
             trainer.run(folder)
         except KeyboardInterrupt:
             log.info(f"\nStopped at step {trainer.step} and saved. Go on with: {command(config)} --resume")
             raise
-        trainer.align_held_out()
+        if teacher is None:  # else they are known
+            trainer.align_held_out()
     summary = save_tracking(trainer, folder)
-    keep = config.prior is not None
-    train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
-    train_headmotion(data, folder, seed=config.seed)
+    if teacher is None:
+        keep = config.prior is not None
+        train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
+        train_headmotion(data, folder, seed=config.seed)
+    else:
+        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        teacher.hand_over(folder)
+        summary["teacher"] = teacher.about()
     cone = measure_cone(trainer.model, data.camera, Motion.load(folder / MOTION))
     cone.write(folder / VIEW_CONE)
     write_json(folder / TRAINING, summary | ({} if held_out is None else {yaw.KEY: held_out.to_json()}))
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())
+    poses = "Head poses are those of the teacher." if teacher is not None else (
+        f"Head poses were corrected by "
+        f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
+        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after."
+    )  # fmt: skip
     log.info(
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
-        f"{counts}. Head poses were corrected by "
-        f"{summary['head_correction_deg']:.2f} degrees and {summary['head_correction_cm']:.2f} cm on average; jitter "
-        f"{summary['head_jitter_before_deg']:.3f} degrees before, {summary['head_jitter_after_deg']:.3f} after. "
-        f"Views are good from {cone.limits().text}."
+        f"{counts}. {poses} Views are good from {cone.limits().text}."
     )
 
 
@@ -180,7 +199,9 @@ def open_run(config: TrainConfig) -> Path:
                 fix="Go on with --resume, replace it with --overwrite, or choose another --out.",
             )
         refuse_other_files(folder)
-        for name, path in (("The person", config.person), ("The prior", config.prior), ("The file", config.config)):
+        inputs = {"The person": config.person, "The prior": config.prior, "The file": config.config,
+                  "The teacher": config.teacher}  # fmt: skip
+        for name, path in inputs.items():
             if path is not None and Path(path).resolve().is_relative_to(folder.resolve()):
                 raise AvatarError(
                     f"{name} {path} lies in {folder},",
@@ -246,7 +267,7 @@ def parts_before(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def save_tracking(trainer: Trainer, folder: Path) -> dict[str, float]:
+def save_tracking(trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Write the corrected motion: all of it, and the training part as a camera at rest sees it.
 
     Returns:
