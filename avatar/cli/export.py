@@ -19,12 +19,12 @@ from avatar.infer.speaking import Speaking
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Export a RUN folder, or a PERSON folder. `avatar export --format NAME --help` lists the options of a format."""
+    """Export a RUN folder, or a PERSON folder."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar create` or `avatar train`, or PERSON folder of `avatar prepare`."""
     format: str
-    """arkit-json, baked, bundle, dataset, live-link, mesh, motion, or that of an installed package."""
+    """Name of the format; `--format NAME --help` shows its options."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The file or folder to write."""
 
@@ -51,19 +51,24 @@ def parse(argv: Sequence[str], prog: str, description: str) -> Any:
     if named is None and not {"-h", "--help"} & set(argv):
         raise AvatarError("--format is missing.", fix=f"Give one of {', '.join(EXPORTERS.names())}.")
     parts: list[tuple[str, Any, Any]] = []
+    described = f"{description}\n\nFormats: {', '.join(EXPORTERS.names())}."
     if named is not None:
         kind = EXPORTERS.get(named)
+        described = f"{description}\n\n{named}: {kind.__doc__ or ''}"
         if not is_dataclass(kind) or any(MISSING is part.default is part.default_factory for part in fields(kind)):
             raise AvatarError(f"The export format {named!r} is no dataclass whose fields all have a default.",
                               fix="Report it to those who wrote it.")  # fmt: skip
         needs = kind().needs()
-        shown = {"doing": _Doing if "motion" in needs else None, "place": _Place if "avatar" in needs else None}
+        shown = {
+            "doing": _Doing if needs & {"motion", "optional-motion"} else None,
+            "place": _Place if "avatar" in needs else None,
+        }
         for name, part in (shown | {"exporter": kind}).items():
             if part is not None:
                 parts.append((name, tyro.conf.OmitArgPrefixes[part], field(default_factory=part)))
     config = make_dataclass("Config", parts, bases=(Config,), frozen=True, kw_only=True)
     config.__doc__, config.__module__ = Config.__doc__, __name__
-    return options.parse(config, argv, prog=prog, description=description)
+    return options.parse(config, argv, prog=prog, description=described)
 
 
 def main(config: Any) -> None:

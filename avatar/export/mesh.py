@@ -1,4 +1,4 @@
-"""Export the neutral head of a radiance field as a triangle mesh with vertex colors."""
+"""Export the neutral head as a triangle mesh with vertex colors."""
 
 from __future__ import annotations
 
@@ -15,48 +15,72 @@ from avatar import log
 from avatar.checks import number, whole
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
+from avatar.export.fusion import Fusion, look_around
+from avatar.export.gaussians import METRES
+from avatar.export.glb import UNLIT, linear_light
+from avatar.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, TRIANGLES, GlbFile
 from avatar.methods.base import Volume
 from avatar.writing import atomic_file
 
 POINTS_AT_ONCE = 2**18
+LEVEL = 5.0  # density per centimetre of the surface
 INSIDE_CM = 0.1  # how far below the surface a vertex takes its color: before it there is nothing
 TO_UP = np.array([1.0, -1.0, -1.0], np.float32)  # from head axes to y up and z towards the viewer
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadMesh:
-    """The neutral head as a mesh (PLY) in centimetres, y up, from the method nerf; needs scikit-image."""
+    """The neutral head as a mesh with vertex colors (PLY or GLB) in metres, y up; needs scikit-image."""
 
-    suffixes: ClassVar[tuple[str, ...]] = (".ply",)
+    suffixes: ClassVar[tuple[str, ...]] = (".ply", ".glb")
     default: ClassVar[str | None] = "head.ply"
 
     resolution: int = 128
     """Cells along each side of the box around the head, 16 to 512."""
-    level: float = 5.0
-    """Density per centimetre at which the surface lies."""
+    level: float | None = None
+    """Density per centimetre at which the surface lies, of the method nerf; default: 5."""
 
     def needs(self) -> Set[Need]:
         """An avatar."""
         return {"avatar"}
 
     def write(self, source: ExportSource, path: Path) -> None:
-        """Write the surface of the density by marching cubes.
+        """Write the surface by marching cubes: of the density, or of Gaussians as all sides show them.
 
         Raises:
-            AvatarError: scikit-image is missing, the method has no density, or nothing in it reaches ``level``.
+            AvatarError: scikit-image is missing, an option is out of range, or nothing is as dense as ``level``.
         """
         assert source.avatar is not None
         whole(self.resolution, "--resolution", 16, 512)
-        number(self.level, "--level", 1e-3, 1e3)
+        if self.level is not None:
+            number(self.level, "--level", 1e-3, 1e3)
         if find_spec("skimage") is None:
             raise AvatarError("--format mesh needs scikit-image,", why="which is not installed.",
                               fix="Install it: pip install 'avatar-toolkit[mesh]'")  # fmt: skip
         model = source.avatar.model
+        rest = model.reference_motion(source.avatar.fps).to(model.device)
         with torch.inference_mode():
-            volume = model.volume(model.reference_motion(source.avatar.fps).to(model.device), 0)
-            vertices, faces, colors = head_surface(volume, self.resolution, self.level)
-        write_ply(path, vertices * TO_UP, faces, colors)
-        log.info(f"{path}: {len(vertices)} vertices and {len(faces)} triangles, centimetres, y up.")
+            if callable(getattr(model, "splats", None)):
+                if self.level is not None:
+                    raise AvatarError(f"--level belongs to a density, which the method {model.name} has not.",
+                                      fix="Leave it out.")  # fmt: skip
+                vertices, faces, colors = fused_surface(look_around(model, rest, source.avatar.camera), self.resolution)
+            else:
+                level = LEVEL if self.level is None else self.level
+                vertices, faces, colors = head_surface(model.volume(rest, 0), self.resolution, level)
+        vertices = vertices * TO_UP * np.float32(METRES)
+        if path.name.lower().endswith(".glb"):
+            write_glb(path, vertices, faces, colors)
+        else:
+            write_ply(path, vertices, faces, colors)
+        log.info(f"{path}: {len(vertices)} vertices and {len(faces)} triangles, metres, y up.")
+
+
+def fused_surface(fusion: Fusion, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Extract the surface of a head from images with depth; see :func:`head_surface`."""
+    density = fusion.density(resolution)
+    vertices, faces, inward = solid_surface(density, fusion.box.numpy(), 0.5, "Nothing of the head is solid.")
+    return vertices, faces, _bytes(fusion.colors(vertices, -inward))
 
 
 def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,16 +99,39 @@ def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndar
     Raises:
         AvatarError: No cell reaches ``level``.
     """
-    from scipy import ndimage
-    from skimage.measure import marching_cubes
-
     low, high = volume.box.cpu().numpy()
     axes = [np.linspace(low[axis], high[axis], resolution, dtype=np.float32) for axis in range(3)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     density = _evaluate(volume, points)[0].reshape((resolution,) * 3)
+    empty = f"Nothing in the head is as dense as --level {level:g}."
+    vertices, faces, inward = solid_surface(density, np.stack([low, high]), level, empty)
+    colors = _evaluate(volume, (vertices + INSIDE_CM * inward).astype(np.float32))[1]
+    return vertices, faces, _bytes(colors)
+
+
+def solid_surface(
+    density: np.ndarray, box: np.ndarray, level: float, empty: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Extract the closed surface of the largest solid.
+
+    Args:
+        density: [N, N, N] over the box.
+        box: [2, 3] its corners.
+        level: Density of the surface.
+        empty: What the error says where there is none.
+
+    Returns:
+        Vertices float32 [V, 3]; triangles int32 [F, 3]; unit normals [V, 3] that point inwards.
+
+    Raises:
+        AvatarError: No cell reaches ``level``.
+    """
+    from scipy import ndimage
+    from skimage.measure import marching_cubes
+
     parts, count = ndimage.label(density > level)  # pyright: ignore[reportGeneralTypeIssues]
     if count == 0:
-        raise AvatarError(f"Nothing in the head is as dense as --level {level:g}.", fix="Give a lower --level.")
+        raise AvatarError(empty, fix="Give a lower --level." if "--level" in empty else "Train it longer.")
     solid = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     filled = np.asarray(ndimage.binary_fill_holes(solid))
     # Beyond the largest part nothing is left, in hollows everything is full; the surface itself keeps its density.
@@ -92,11 +139,14 @@ def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndar
     density = np.where(filled & ~solid, 2 * level, np.where(near, np.minimum(density, 2 * level), 0))
     density = np.where(near & ~filled, np.minimum(density, 0.99 * level), density)
     edge = np.pad(density, 1)  # closes the surface at the sides of the box
-    cell = (high - low) / (resolution - 1)
+    low, high = box
+    cell = (high - low) / (len(density) - 1)
     vertices, faces, normals, _ = marching_cubes(edge, level, spacing=tuple(cell), gradient_direction="ascent")
-    vertices = (vertices + low - cell).astype(np.float32)
-    colors = _evaluate(volume, (vertices + INSIDE_CM * normals).astype(np.float32))[1]
-    return vertices, faces.astype(np.int32), (colors.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return (vertices + low - cell).astype(np.float32), faces.astype(np.int32), normals
+
+
+def _bytes(colors: np.ndarray) -> np.ndarray:
+    return (colors.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _evaluate(volume: Volume, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,3 +177,20 @@ def write_ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.nd
     corners["count"], corners["corners"] = 3, faces
     with atomic_file(path) as temporary:
         temporary.write_bytes(header.encode() + rows.tobytes() + corners.tobytes())
+
+
+def write_glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> None:
+    """Write a glTF file of an unlit mesh; arguments as for :func:`write_ply`, in metres."""
+    file = GlbFile()
+    light = np.rint(linear_light(np.pad(colors / 255, ((0, 0), (0, 1)), constant_values=1)) * 65535)
+    attributes = {
+        "POSITION": file.accessor(vertices.astype("<f4"), target=ARRAY_BUFFER, limits=True),
+        "COLOR_0": file.accessor(light.astype("<u2"), target=ARRAY_BUFFER, normalized=True),
+    }
+    indices = file.accessor(faces.astype("<u4").ravel(), target=ELEMENT_ARRAY_BUFFER)
+    primitive = {"mode": TRIANGLES, "attributes": attributes, "indices": indices, "material": 0}
+    file.document |= {
+        "extensionsUsed": [UNLIT], "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": "head", "mesh": 0}],
+        "meshes": [{"name": "head", "primitives": [primitive]}], "materials": [{"extensions": {UNLIT: {}}}],
+    }  # fmt: skip
+    file.write(path)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from avatar import log
-from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
+from avatar.export.sequence import check_rate
 from avatar.motion import Motion, arkit_files
-
-FRAME_RATES = (1.0, 240.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +28,7 @@ class _MotionExporter:
     """Frames per second of the file; default: the avatar's."""
 
     def __post_init__(self) -> None:
-        low, high = FRAME_RATES
-        if self.fps is not None and not low <= self.fps <= high:
-            raise AvatarError(f"--fps {self.fps:g} is out of range.", fix=f"It goes from {low:g} to {high:g}.")
+        check_rate(self.fps)
 
     def needs(self) -> Set[Need]:
         """A motion."""

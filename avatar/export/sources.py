@@ -12,7 +12,8 @@ from avatar.data.outputs import check_output, refuse_to_overwrite
 from avatar.data.run import MODEL, open_person, require_run
 from avatar.device import DeviceName
 from avatar.errors import AvatarError
-from avatar.export.base import Exporter, ExportSource, write
+from avatar.export.base import NO_FILE, Exporter, ExportSource, write
+from avatar.export.view import View
 from avatar.writing import one_writer
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ def export(
     folder = run_folder(folder)
     path = _target(exporter, folder, out)
     # What goes into the RUN folder belongs to its model, which must not be trained meanwhile.
-    with one_writer(folder) if out is None and folder.is_dir() else nullcontext():
+    inside = out is None and exporter.default != NO_FILE
+    with one_writer(folder) if inside and folder.is_dir() else nullcontext():
         source = ExportSource(folder=folder)
-        if "motion" in needs:
-            source = _motion(folder, path, speaking, controls, device if "avatar" in needs else "cpu")
+        if "motion" in needs or ("optional-motion" in needs and _asked(speaking, controls)):
+            source = _motion(exporter, folder, path, speaking, controls, device if "avatar" in needs else "cpu")
         elif "avatar" in needs:
             source = replace(source, avatar=_avatar(folder, device))
         if "person" in needs:
@@ -55,7 +57,18 @@ def export(
         write(exporter, source, path)
 
 
+def _asked(speaking: Speaking, controls: Controls) -> bool:
+    """Whether anything is said about what the avatar does."""
+    from avatar.infer.controls import Controls
+
+    return speaking.audio is not None or speaking.text is not None or controls != Controls()
+
+
 def _target(exporter: Exporter, folder: Path, out: Path | None) -> Path:
+    if exporter.default == NO_FILE:
+        if out is not None:
+            raise AvatarError("--out does not belong to this format:", why="it writes no file.", fix="Leave it out.")
+        return folder / "sent"  # its name is for the audio of a text
     if out is None:
         if exporter.default is None:
             raise AvatarError("--out is missing.", fix="Name the file or folder to write.")
@@ -77,18 +90,29 @@ def _avatar(folder: Path, device: DeviceName) -> Avatar:
     return Avatar.load(folder, device=device, precision="float32")
 
 
-def _motion(folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName) -> ExportSource:
+def _motion(
+    exporter: Exporter, folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName
+) -> ExportSource:
+    from avatar.infer.camera_path import CameraPath
     from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
 
     require_run(folder)
-    for path in (out, controls.print_timeline):
+    files = [controls.print_timeline, out if exporter.suffixes else None]
+    for path in files:
         if path is not None:
             refuse_to_overwrite(path, speaking.audio, controls.motion, controls.timeline)
     controls.check()
+    view = CameraPath.parse(exporter.camera if isinstance(exporter, View) else None)
     controls.write_timeline()
     audio = speaking.open(out)
     avatar = _avatar(folder, device)
-    plan = plan_motion(avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps))
+    plan = plan_motion(
+        avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps),
+        camera=lambda t: view.camera(avatar.camera, avatar.pivot, t).position,
+    )  # fmt: skip
     motion = Motion.cat(list(plan.stream(audio or ())))
-    return ExportSource(folder=folder, avatar=avatar, motion=motion, audio=None if audio is None else audio.path)
+    source = ExportSource(folder=folder, avatar=avatar, motion=motion, beyond=controls.beyond)
+    if audio is None:
+        return source
+    return replace(source, audio=audio.path, audio_start=plan.audio_start, audio_track=audio.track)

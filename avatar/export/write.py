@@ -33,7 +33,8 @@ def export_avatar(source: ExportSource, format: str, path: Path | None = None, *
         exporter: Exporter = kind(**options)
     except TypeError as error:
         raise AvatarError(f"The options of the format {format!r} are not understood.", why=f"{error}.") from None
-    if lacking := sorted(need for need in exporter.needs() if getattr(source, need) is None):
+    needed = {need for need in exporter.needs() if need != "optional-motion"}
+    if lacking := sorted(need for need in needed if getattr(source, need) is None):
         raise AvatarError(
             f"The format {format!r} needs {' and '.join(lacking)}.", fix="Give it as a field of ExportSource."
         )

@@ -284,9 +284,32 @@ class Avatar:
         Raises:
             AvatarError: The method cannot; see ``can_render_head``.
         """
-        if not self.can_render_head:
-            raise AvatarError(f"The method {self.model.name} cannot draw the head alone.")
-        out = self.model(self._on_device(motion), index, self._on_device(camera), part="head")
+        return self._render_part("head", camera, motion, index)
+
+    @property
+    def can_render_person(self) -> bool:
+        """Whether the method can draw the person without the background."""
+        return "person" in self.model.parts
+
+    @torch.inference_mode()
+    def render_person(self, camera: Camera, motion: Motion, index: int) -> Float[Tensor, "H W 4"]:
+        """Draw the person without the background.
+
+        Args:
+            camera, motion, index: As for :meth:`render`.
+
+        Returns:
+            float32 [H, W, 4] on ``self.device``: RGB times coverage, and coverage.
+
+        Raises:
+            AvatarError: The method cannot; see ``can_render_person``.
+        """
+        return self._render_part("person", camera, motion, index)
+
+    def _render_part(self, part: str, camera: Camera, motion: Motion, index: int) -> Tensor:
+        if part not in self.model.parts:
+            raise AvatarError(f"The method {self.model.name} cannot draw the {part} alone.")
+        out = self.model(self._on_device(motion), index, self._on_device(camera), part=part)
         return torch.cat([out.rgb, out.alpha], -1)
 
     def bake(self, modes: int) -> tuple[Path, list[float]]:

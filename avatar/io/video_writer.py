@@ -1,4 +1,4 @@
-"""H.264 writing with the user's own audio, in constant memory and under a temporary name until it is whole."""
+"""Video writing with the user's own audio, in constant memory and under a temporary name until it is whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import av
 import numpy as np
@@ -17,6 +17,7 @@ from avatar.io.audio import probe_audio
 from avatar.io.audio_decoder import decode
 from avatar.io.clock import steady_packets
 from avatar.io.media import open_media
+from avatar.io.video_codings import MP4, Coding
 from avatar.writing import NewFile, disk_error
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ _EVEN_SECONDS = 0.02  # by which the time stamps of copied packets may differ fr
 
 @final
 class VideoWriter:
-    """Writes an mp4 frame by frame: H.264, yuv420p, optionally with the audio of a file.
+    """Writes a video frame by frame, optionally with the audio of a file; by default H.264 in an mp4.
 
     Audio is interleaved with the video, so that nothing piles up in memory, and ends with it.
     AAC is copied as it is when it starts at zero and its time stamps are even; everything else becomes AAC (a copied
     MP3 would lose the note of its encoder's delay, which is more than a frame).
 
     Args:
-        path: The mp4 to write. It appears, or replaces an older one, when :meth:`close` succeeds.
+        path: The file to write. It appears, or replaces an older one, when :meth:`close` succeeds.
         width, height: Frame size in pixels. Odd sizes are padded by one repeated row or column.
         fps: Frames per second.
         audio: Anything FFmpeg reads that has an audio track.
@@ -48,6 +49,8 @@ class VideoWriter:
         threads: Encoder threads; 0 lets x264 choose.
         audio_track: Number of the audio track of ``audio``, from 1; None: the one that all readers choose.
         comment: Metadata of the file; empty: none.
+        coding: Container and codecs.
+        alpha: Whether frames have a fourth channel, straight (not premultiplied) alpha.
         disclosure: How the file says that a program made it; None: a camera did, or it does not matter.
 
     Raises:
@@ -67,29 +70,37 @@ class VideoWriter:
         threads: int = 1,
         audio_track: int | None = None,
         comment: str = "",
+        coding: Coding = MP4,
+        alpha: bool = False,
         disclosure: Disclosure | None = None,
     ) -> None:
+        if alpha and not coding.alpha:
+            raise ValueError(f"{coding.container} has no alpha")
+        self._pixels, self._channels = (coding.alpha, 4) if alpha else (coding.pixels, 3)
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
         self._disclosure = disclosure
         self._rate = Fraction(fps).limit_denominator(10_000)
-        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track)
+        self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track, coding)
         self._output: OutputContainer | None = None
         self._new: NewFile | None = None
         try:
             self._new = NewFile(self.path)
-            output = av.open(f"file:{self._new.path}", "w", format="mp4", options={"movflags": "+faststart"})
+            output = av.open(f"file:{self._new.path}", "w", format=coding.container, options=dict(coding.muxing))
             self._output = output
             if comment:
                 output.metadata["comment"] = comment
             if disclosure is not None:
                 output.metadata["description"] = disclosure.comment
-            self._video = output.add_stream("libx264", rate=self._rate)
+            self._video = cast(av.VideoStream, output.add_stream(coding.codec, rate=self._rate))
             self._video.width, self._video.height = width + width % 2, height + height % 2
-            self._video.pix_fmt = "yuv420p"
-            self._video.options = {"crf": str(crf), "preset": preset}
+            self._video.pix_fmt = self._pixels
+            self._video.options = dict(coding.options) or {"crf": str(crf), "preset": preset}
+            if alpha:
+                self._video.metadata["alpha_mode"] = "1"  # of WebM: without it, players ignore the alpha
             context = self._video.codec_context
+            context.bit_rate = 0  # as many as the quality takes
             context.thread_count = threads
             context.time_base = 1 / self._rate
             context.colorspace = context.color_primaries = context.color_trc = BT709
@@ -104,17 +115,19 @@ class VideoWriter:
             raise
 
     def write(self, image: np.ndarray) -> None:
-        """Append one frame, uint8 [height, width, 3] RGB."""
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
-            raise ValueError(f"expected uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
+        """Append one frame, uint8 [height, width, 3] RGB, or [height, width, 4] with alpha."""
+        shape = (self.height, self.width, self._channels)
+        if image.shape != shape or image.dtype != np.uint8:
+            raise ValueError(f"expected uint8 {shape}, got {image.dtype} {image.shape}")
         if self._output is None:
             raise ValueError(f"{self.path} is closed")
         if self._disclosure is not None:
             image = self._disclosure.draw(image)
         if self.width % 2 or self.height % 2:
             image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+        kind = "rgb24" if self._channels == 3 else "rgba"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
+        frame = frame.reformat(format=self._pixels, dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
         frame.pts, frame.time_base = self.frames, 1 / self._rate
         try:
             self._output.mux(self._video.encode(frame))
@@ -171,20 +184,20 @@ class VideoWriter:
 
 
 class _AudioTrack:
-    """The audio track of a file as mp4 packets, produced in step with the video.
+    """The audio track of a file as packets of the output, produced in step with the video.
 
     It is the track that :mod:`avatar.io.audio` hears, with all of its channels.
     """
 
-    def __init__(self, path: Path, start: float, track: int | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path, start: float, track: int | None, coding: Coding) -> None:
+        self._path, self._coding = path, coding
         info = probe_audio(path, track)  # for its errors
         self._choice = info.choice
         # Times count from the first sample, as in `avatar.io.audio`: an MP3's comes after its encoder's delay.
         self._start = info.start + start
         self._input = open_media(path, "audio")
         self._source = self._input.streams.audio[self._choice.index]
-        self._copy = start == 0 and info.start == 0 and _plain_aac(path, self._choice.index)
+        self._copy = coding.copies_aac and start == 0 and info.start == 0 and _plain_aac(path, self._choice.index)
         self._packets: Iterator[tuple[Fraction, _Packet]] = iter(())
         self._pending: tuple[Fraction, _Packet] | None = None
 
@@ -194,10 +207,12 @@ class _AudioTrack:
             self._packets = self._copied()
         else:
             rate = self._source.codec_context.sample_rate
-            rate = rate if rate in (16000, 22050, 24000, 32000, 44100, 48000) else 48000
+            rate = rate if rate in self._coding.rates else self._coding.rates[-1]
             self._layout = "mono" if self._source.codec_context.channels == 1 else "stereo"
-            self._stream = output.add_stream("aac", rate=rate, layout=self._layout)
-            self._stream.codec_context.bit_rate = 96_000 if self._layout == "mono" else 160_000
+            stream = output.add_stream(self._coding.audio, rate=rate, layout=self._layout)
+            self._stream = cast(av.AudioStream, stream)
+            if not self._coding.audio.startswith("pcm"):
+                self._stream.codec_context.bit_rate = 96_000 if self._layout == "mono" else 160_000
             self._packets = self._encoded(rate)
         self._pending = next(self._packets, None)
         self._end = Fraction(0)

@@ -57,19 +57,30 @@ def save(track: Motion, path: Path) -> None:
         AvatarError: The track holds numbers that are not finite.
     """
     track.check_finite()
-    angles = np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
     if path.suffix.lower() == ".json":
+        angles = _angles(track)
         numbers = zip(track.arkit.numpy().astype(float).round(5).tolist(), angles.round(4).tolist(), strict=True)
         frames = [{"time": round(i / track.fps, 6), "arkit": a, "angles": b} for i, (a, b) in enumerate(numbers)]
         content = {"format": FORMAT, "fps": track.fps, "names": ARKIT, "angles": ANGLES, "unit": UNIT}
         return write_json(path, content | {"frames": frames})
     order = [INDEX[name] for name in _live_link_order()]
-    turns = [np.zeros(len(track)) if t is None else t[1] * np.radians(angles[:, t[0]]) for t in _RADIANS.values()]
-    values = np.concatenate([track.arkit.numpy().astype(float)[:, order], np.stack(turns, 1)], 1)
+    values = np.concatenate([track.arkit.numpy().astype(float)[:, order], live_link_angles(track)], 1)
     values = np.round(values, 10) + 0.0  # no negative zeros
     names = ["Timecode", "BlendshapeCount", *map(_pascal, _live_link_order()), *_RADIANS]
     rows = ([time_code(i, track.fps), str(len(row)), *(f"{v:.10f}" for v in row)] for i, row in enumerate(values))
     write_csv(path, names, rows)
+
+
+def live_link_angles(track: Motion) -> Float[np.ndarray, "T 9"]:
+    """Angles of head and eyes in radians, [T, 9], in the order and with the signs of Live Link Face."""
+    angles = _angles(track)
+    turns = [np.zeros(len(track)) if t is None else t[1] * np.radians(angles[:, t[0]]) for t in _RADIANS.values()]
+    return np.stack(turns, 1)
+
+
+def _angles(track: Motion) -> Float[np.ndarray, "T 5"]:
+    """The angles of `ANGLES` in degrees, [T, 5]."""
+    return np.concatenate([head_angles(track.head_rotation), np.degrees(track.gaze.numpy())], 1)
 
 
 def _live_link_order() -> list[str]:

@@ -1,4 +1,4 @@
-"""The surface of a density and its colors. The file and its refusals are in `test_nerf`."""
+"""The surface of a density, or of images with depth, and its colors. Files of a run are in `test_nerf`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 
 from avatar.errors import AvatarError
 from avatar.export import mesh
+from avatar.export.fusion import Fusion, Shot
+from avatar.geometry.cameras import Camera
 from avatar.methods.base import Volume
+from tests.unit.test_export_gaussians import read_glb
 
 pytest.importorskip("skimage")
 BOX = torch.tensor([[-6.0, -5.0, -7.0], [6.0, 7.0, 5.0]])
@@ -53,3 +56,46 @@ def test_no_density_is_no_mesh():
 
     with pytest.raises(AvatarError, match="as dense as --level 5"):
         mesh.head_surface(Volume(BOX, nothing), 16, 5.0)
+
+
+def test_images_with_depth_from_all_sides_make_a_sphere():
+    """A ball, red in front and green behind, seen by cameras around it."""
+    shots = []
+    for azimuth in range(-180, 180, 30):
+        camera = Camera.source(150.0, 48.0, 48.0, 96, 96).orbit(torch.tensor([0.0, 0.0, 40.0]), azimuth, 10)
+        shots.append(_ball_from(camera, torch.tensor([0.0, 0.0, 40.0]), 4.0))
+    box = torch.tensor([[-6.0] * 3, [6.0] * 3])
+    fusion = Fusion(shots, box, torch.eye(3), torch.tensor([0.0, 0.0, 40.0]))
+    vertices, faces, colors = mesh.fused_surface(fusion, 40)
+    radius = np.linalg.norm(vertices, axis=1)
+    seen = np.abs(vertices[:, 1]) < 3.3  # no camera looks from above or below
+    assert np.abs(radius[seen] - 4).max() < 0.35
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    for side, color in ((vertices[:, 2] < -1, [255, 0, 0]), (vertices[:, 2] > 1, [0, 255, 0])):
+        assert np.abs(colors[seen & side].astype(float) - color).mean() < 6
+
+
+def _ball_from(camera: Camera, centre: torch.Tensor, radius: float) -> Shot:
+    pixels = torch.cartesian_prod(torch.arange(96), torch.arange(96)).flip(-1)
+    origin, along = camera.rays(pixels)
+    away = origin - centre
+    a, b, c = (along * along).sum(-1), 2 * (along * away).sum(-1), (away * away).sum() - radius**2
+    inside = b * b - 4 * a * c
+    depth = torch.where(inside > 0, (-b - inside.clamp_min(0).sqrt()) / (2 * a), torch.inf)
+    hit = origin + along * depth.nan_to_num(posinf=0)[:, None]
+    front = (hit[:, 2:] < centre[2]).float()
+    rgb = torch.cat([front, 1 - front, 0 * front], 1).view(96, 96, 3)
+    return Shot(camera, rgb, depth.view(96, 96), torch.ones(96, 96, dtype=torch.bool))
+
+
+def test_a_mesh_as_gltf_has_linear_colors(tmp_path):
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    colors = np.array([[255, 0, 128], [0, 255, 0], [0, 0, 255]], np.uint8)
+    mesh.write_glb(tmp_path / "a.glb", vertices, np.array([[0, 1, 2]], np.int32), colors)
+    document, numbers = read_glb(tmp_path / "a.glb")
+    (primitive,) = document["meshes"][0]["primitives"]
+    assert primitive["mode"] == 4 and numbers(primitive["indices"])[:, 0].tolist() == [0, 1, 2]
+    assert np.allclose(numbers(primitive["attributes"]["POSITION"]), vertices)
+    found = numbers(primitive["attributes"]["COLOR_0"]) / 65535
+    assert found[0] == pytest.approx([1, 0, 0.2158, 1], abs=1e-3)  # 128 of 255 is 22 % of the light

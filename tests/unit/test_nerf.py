@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -489,7 +490,7 @@ def test_both_protocols_measure_a_run(run, tmp_path):
     assert found["full_frame"]["tracked"]["psnr"] > 5 and found["head_only"]["tracked"]["psnr"] > 5
 
 
-def test_a_mesh_is_written_of_a_field_and_refused_of_gaussians(run, gaussian_run, tmp_path, capsys, monkeypatch):
+def test_a_mesh_is_written_of_a_field(run, tmp_path, capsys, monkeypatch):
     pytest.importorskip("skimage")
     out = tmp_path / "head.ply"
     export = ["export", str(run), "--format", "mesh", "--out", str(out), "--device", "cpu"]
@@ -498,11 +499,26 @@ def test_a_mesh_is_written_of_a_field_and_refused_of_gaussians(run, gaussian_run
     vertices, faces = (int(line.split()[-1]) for line in header.decode().splitlines() if line.startswith("element"))
     assert vertices > 100 and faces > 100 and len(body) == 15 * vertices + 13 * faces
     rows = np.frombuffer(body[: 15 * vertices], [("place", "<f4", 3), ("color", "u1", 3)])
-    assert np.abs(rows["place"]).max() < 30  # centimetres
+    assert 0.03 < np.abs(rows["place"]).max() < 0.3  # metres
     capsys.readouterr()
-    refused = ["export", str(gaussian_run), "--format", "mesh", "--out", str(tmp_path / "x.ply"), "--device", "cpu"]
-    assert main(refused) == 2
-    assert "gaussian has no density" in capsys.readouterr().err
     monkeypatch.setattr(mesh, "find_spec", lambda name: None)
     assert main(export) == 2
     assert "needs scikit-image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["ply", "spz", "glb", "ply-sequence"])
+def test_a_field_is_not_exported_as_gaussians(run, tmp_path, capsys, kind):
+    motion = ["--motion", str(run / "motion.safetensors")]
+    out = ["--out", str(tmp_path / f"a.{kind}"), "--device", "cpu"]
+    assert main(["export", str(run), "--format", kind, *motion, *out]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nerf does not draw the person as Gaussians" in said and "--format mesh" in said
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_field_is_exported_as_images_with_alpha(run, tmp_path):
+    motion = ["--motion", str(run / "motion.safetensors"), "--frames", "2"]
+    out = tmp_path / "frames"
+    assert main(["export", str(run), "--format", "frames", *motion, "--out", str(out), "--device", "cpu"]) == 0
+    image = cv2.imread(str(out / "000001.png"), cv2.IMREAD_UNCHANGED)
+    assert image.shape[2] == 4 and image[..., 3].min() == 0 and image[..., 3].max() > 100

@@ -77,7 +77,10 @@ def test_a_text_is_rendered_by_another_engine(run: Path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "gltf"], "no export format 'gltf'. Known are arkit-json, baked, broken, dataset, jaw, live-link"),
+        (
+            ["--format", "gltf"],
+            "no export format 'gltf'. Known are arkit-json, baked, broken, bundle, dataset, ",
+        ),
         (["--format", "broken"], "tests.unit.no_such_module"),
         ([], "--format is missing. Give one of arkit-json, baked"),
         (["--format", "jaw"], "--out is missing"),
