@@ -15,6 +15,7 @@ from avatar.infer.renderer import counts_text
 from avatar.infer.video import resize
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion.emotion import EMOTIONS
+from avatar.provenance.source_type import TRAINED
 from avatar.serve.agent import Echo, Turn
 from avatar.serve.conversation import Conversation
 from avatar.serve.messages import Message, controls_of
@@ -90,7 +91,8 @@ class Guest:
         camera = resize(avatar.camera, self.character.size)
         poses = POSES if (avatar.run / HEADMOTION).is_file() else LOOPS
         return {
-            "type": "hello", "session": self.name, "avatar": self.character.name, "about": counts_text(avatar.info),
+            "type": "hello", "digital_source_type": TRAINED, "session": self.name, "avatar": self.character.name,
+            "about": counts_text(avatar.info),
             "fps": avatar.fps, "width": camera.width, "height": camera.height, "sample_rate": SAMPLE_RATE,
             "limits": {name: round(value, 1) for name, value in limits._asdict().items()},
             "measured": avatar.cone.measured, "emotions": list(EMOTIONS), "poses": list(poses),

@@ -90,6 +90,7 @@ def test_a_page_gets_images_at_once_and_the_audio_of_a_text_on_one_time_line(tmp
         async with client.ws_connect("/ws") as socket:
             page = Page(socket)
             hello = await page.read(lambda: page.said("hello"))
+            assert hello["digital_source_type"].endswith("/trainedAlgorithmicMedia")
             assert (hello["width"], hello["height"], hello["fps"]) == (SIZE, SIZE, FPS) and hello["text"]
             await page.read(lambda: page.images)
             assert page.images[0][1] and not any(samples.any() for _, samples in page.audio)
