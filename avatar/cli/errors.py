@@ -12,7 +12,9 @@ DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobod
 AGAIN = " Run the same command again to go on where it stopped."
 RESUME = " Run the same command again with --resume to go on where it stopped."
 # Other commands begin anew.
-GO_ON = dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN) | dict.fromkeys(("bake", "train"), RESUME)
+GO_ON: dict[str, str] = {
+    **dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN), **dict.fromkeys(("bake", "train"), RESUME),
+}  # fmt: skip
 
 
 def exit_code(run: Callable[[], int]) -> int:
