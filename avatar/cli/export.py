@@ -24,7 +24,7 @@ class Config:
     folder: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar create` or `avatar train`, or PERSON folder of `avatar prepare`."""
     format: str
-    """arkit-json, baked, dataset, live-link, mesh, motion, or that of an installed package."""
+    """arkit-json, baked, dataset, live-link, mesh, motion, web, or that of an installed package."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The file or folder to write."""
 

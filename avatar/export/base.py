@@ -26,6 +26,8 @@ class ExportSource:
         avatar: The avatar.
         motion: What the avatar does, from audio, text or a motion file.
         audio: The file that the avatar speaks; None: nothing is said.
+        audio_start: Second of it that belongs to the first frame; negative where the avatar waits first.
+        audio_track: Number of its audio track, from 1; None: the one that all readers choose.
         person: The prepared video.
     """
 
@@ -33,6 +35,8 @@ class ExportSource:
     avatar: Avatar | None = None
     motion: Motion | None = None
     audio: Path | None = None
+    audio_start: float = 0.0
+    audio_track: int | None = None
     person: PersonDataset | None = None
 
 

@@ -19,6 +19,7 @@ EXPORTERS: Registry[Exporter] = Registry(
         "live-link": "avatar.export.motion_files:LiveLink",
         "mesh": "avatar.export.mesh:HeadMesh",
         "motion": "avatar.export.motion_files:MotionFile",
+        "web": "avatar.export.web.exporter:WebFolder",
     },
     ("suffixes", "default", "needs", "write"),
 )

@@ -87,4 +87,7 @@ def _motion(folder: Path, out: Path, speaking: Speaking, controls: Controls, dev
     avatar = _avatar(folder, device)
     plan = plan_motion(avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps))
     motion = Motion.cat(list(plan.stream(audio or ())))
-    return ExportSource(folder=folder, avatar=avatar, motion=motion, audio=None if audio is None else audio.path)
+    source = ExportSource(folder=folder, avatar=avatar, motion=motion)
+    if audio is None:
+        return source
+    return replace(source, audio=audio.path, audio_start=plan.audio_start, audio_track=audio.track)
