@@ -92,6 +92,12 @@ class Browser:
             await self._process.wait()
         await self._reader
 
+    @property
+    def pid(self) -> int:
+        """Number of the process that drives it."""
+        assert self._process is not None
+        return self._process.pid
+
     async def ask(self, command: str, seconds: float = ANSWER_SECONDS, **options: Any) -> Any:
         """Let the driver do something.
 

@@ -340,10 +340,8 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: The method has none.
         """
-        raise AvatarError(
-            f"The method {self.name} has no density that a mesh could be made of.",
-            fix="Train the person with --method nerf, and export that run.",
-        )
+        raise AvatarError(f"The method {self.name} has no density that a mesh could be made of.",
+                          fix="Train the person with --method nerf, and export that run.")  # fmt: skip
 
     def animated(self) -> AnimatedGaussians:
         """Take the avatar apart into Gaussians at rest and what a motion changes of them, on the CPU.
@@ -351,10 +349,7 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: The method does not consist of Gaussians.
         """
-        raise AvatarError(
-            f"The method {self.name} does not consist of Gaussians, which this format plays.",
-            fix="Train the person with --method gaussian, and export that run.",
-        )
+        raise AvatarError(f"The method {self.name} has no Gaussians to play.", fix="Export a run of --method gaussian.")
 
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:

@@ -132,9 +132,8 @@ class GaussianAvatar(GaussianModel):
     def animated(self) -> AnimatedGaussians:
         g = self.gaussians
         parts = (g.means, g.quats, g.scales, g.opacities[:, 0], g.colors, torch.sigmoid(g.skinning_weight[:, 0]))
-        return AnimatedGaussians(
-            *(part.detach().cpu() for part in parts), g.region.cpu(), copy.deepcopy(self.skinning).cpu(), self.all_changes
-        )  # fmt: skip
+        skinning = copy.deepcopy(self.skinning).cpu()
+        return AnimatedGaussians(*(part.detach().cpu() for part in parts), g.region.cpu(), skinning, self.all_changes)
 
     def bake(self, run: Path, motion: Motion, modes: int) -> Path:
         return bake.save(bake.bake(self, motion, modes), run)

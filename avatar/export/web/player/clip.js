@@ -32,16 +32,15 @@ export class Clock extends EventTarget {
     this.loop = false;
   }
 
-  /** Takes the audio of a clip: files of the same sound, the first that the browser can play. */
-  listen(base, files) {
+  /** Takes the audio of a clip: files of the same sound, of which the first that the browser can play is chosen. */
+  async listen(base, files) {
     this.audio = new Audio();
-    this.audio.preload = "auto";
-    for (const file of files) {
-      const source = document.createElement("source");
-      source.src = new URL(file, base).href;
-      source.type = TYPES_OF_AUDIO[file.split(".").pop()];
-      this.audio.append(source);
-    }
+    const type = (name) => TYPES_OF_AUDIO[name.split(".").pop()];
+    const file = files.find((name) => this.audio.canPlayType(type(name)));
+    if (!file) throw new Error("This browser plays neither Opus nor AAC, which the clip's audio is in.");
+    const url = new URL(file, base);
+    // Of some servers a browser can only jump within what it has loaded; from a blob it always can.
+    this.audio.src = url.protocol === "file:" ? url.href : URL.createObjectURL(new Blob([await readFile(base, file)], { type: type(file) }));
     this.audio.addEventListener("ended", () => this.end());
     for (const name of ["play", "pause"]) this.audio.addEventListener(name, () => this.dispatchEvent(new Event(name)));
   }
@@ -93,6 +92,6 @@ export class Clock extends EventTarget {
 
   close() {
     this.pause();
-    if (this.audio) this.audio.replaceChildren();
+    if (this.audio?.src.startsWith("blob:")) URL.revokeObjectURL(this.audio.src);
   }
 }

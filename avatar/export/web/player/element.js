@@ -50,9 +50,13 @@ export class AvatarPlayer extends HTMLElement {
       await this.choose(this.getAttribute("clip") || engine.manifest.clips[0].name);
       if (this.hasAttribute("autoplay") && !matchMedia("(prefers-reduced-motion: reduce)").matches) await this.play().catch(() => {});
     } catch (error) {
-      this.say(error.message);
-      this.dispatchEvent(new CustomEvent("error", { detail: error }));
+      this.fail(error);
     }
+  }
+
+  fail(error) {
+    this.say(error.message);
+    this.dispatchEvent(new CustomEvent("error", { detail: error }));
   }
 
   /** Fills the element with what the folder holds. */
@@ -84,7 +88,7 @@ export class AvatarPlayer extends HTMLElement {
     try {
       await this.engine.choose(name);
     } catch (error) {
-      return this.say(error.message);
+      return this.fail(error);
     }
     this.say("");
     this.ui.canvas.setAttribute("aria-label", `${this.engine.manifest.name}: ${this.engine.clip.title}`);

@@ -32,10 +32,11 @@ export class Engine extends EventTarget {
     const clip = this.manifest.clips.find((one) => one.name === name);
     if (!clip) throw new Error(`There is no clip ${name}.`);
     const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
+    const clock = new Clock(motion.frames / motion.fps);
+    if (clip.audio.length) await clock.listen(this.base, clip.audio);
+    for (const event of ["play", "pause", "ended"]) clock.addEventListener(event, () => this.dispatchEvent(new Event(event)));
     this.clock.close();
-    this.clock = new Clock(motion.frames / motion.fps);
-    if (clip.audio.length) this.clock.listen(this.base, clip.audio);
-    for (const event of ["play", "pause", "ended"]) this.clock.addEventListener(event, () => this.dispatchEvent(new Event(event)));
+    this.clock = clock;
     Object.assign(this, { clip, motion, frame: -1 });
     this.dispatchEvent(new Event("clip"));
   }
