@@ -2,12 +2,12 @@
 
 window.webCheck = {
   /** Puts the avatar into the corner of an empty page, `size` pixels across, and nothing over it. */
-  async open(size, clip) {
+  async open(size, clip, renderer) {
     document.querySelector("avatar-player")?.remove();
     document.body.innerHTML = "";
     const player = document.createElement("avatar-player");
     Object.assign(player.style, { position: "fixed", left: 0, top: 0, width: `${size}px` });
-    for (const [name, value] of Object.entries({ src: ".", size, clip })) if (value) player.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ src: ".", size, clip, renderer })) if (value) player.setAttribute(name, value);
     document.body.append(player);
     const look = document.createElement("style");
     look.textContent = ".stage { border-radius: 0 !important } .mark, .start { display: none !important }";
@@ -35,10 +35,8 @@ window.webCheck = {
     return { frame: engine.frame, view: engine.view.shown };
   },
 
-  /** Waits for the graphics card. */
   wait() {
-    const { gl } = this.player.engine.painter;
-    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    this.player.engine.painter.wait();
   },
 
   /** Draws frames one after the other, as fast as it goes; `share` of the Gaussians, for avatars that have fewer. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -24,6 +25,7 @@ from avatar.motion.face_channels import opening_change, relative_opening
 from pipelines.live_browser import HERE, Browser, Page
 
 GRAPHICS = ("--enable-unsafe-swiftshader", "--use-angle=swiftshader")  # in software, the same on every machine
+RENDERERS = ("webgl", "cpu")
 SHARES = ((0.0, 0.0), (0.7, 0.0), (-0.5, 0.5))  # cameras: shares of the view limits, before they slow down
 READ_SECONDS = 20  # of audio that is compared
 MOST_LAG = SAMPLE_RATE // 4  # samples
@@ -108,17 +110,22 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 async def images(bench: Bench, page: Page, count: int) -> dict[str, Any]:
-    """Compare screenshots with what `avatar render` shows, from all cameras."""
+    """Compare screenshots with what `avatar render` shows, from all cameras, drawn by WebGL and without it."""
+    return {renderer: await images_by(renderer, bench, page, count) for renderer in RENDERERS}
+
+
+async def images_by(renderer: str, bench: Bench, page: Page, count: int) -> dict[str, Any]:
+    """Compare screenshots of one way of drawing."""
     camera = bench.avatar.view_camera
     size = (camera.width, camera.height)
-    await page.run(f"webCheck.open({size[0]}, {bench.clip!r})")
+    await page.run(f"webCheck.open({size[0]}, {bench.clip!r}, {renderer!r})")
     found: list[list[float]] = []
     for view in bench.views:
         row: list[float] = []
         for frame in np.linspace(0, len(bench.motion) - 1, count).astype(int).tolist():
             answer = await page.run(f"webCheck.show({frame}, {view[0]}, {view[1]})")
             assert answer["frame"] == frame and np.allclose(answer["view"], view, atol=1e-6), answer
-            name = bench.shots / f"{frame:05d}_{view[0]:.0f}_{view[1]:.0f}.png"
+            name = bench.shots / f"{renderer}_{frame:05d}_{view[0]:.0f}_{view[1]:.0f}.png"
             image, exact = await shot(page, name, size), bench.truth(frame, view)
             cv2.imwrite(str(name), cv2.cvtColor(np.concatenate([exact, image], 1), cv2.COLOR_RGB2BGR))
             row.append(psnr(exact, image))
@@ -191,13 +198,13 @@ def lag(exact: np.ndarray, other: np.ndarray) -> int:
 async def speed(bench: Bench, page: Page, browser: Browser, frames: int) -> dict[str, Any]:
     """Draw as fast as it goes, and count the processor time of the whole browser."""
     found: dict[str, Any] = {}
-    for size, share in ((512, 1.0), (384, 0.5)):
-        about = await page.run(f"webCheck.open({size}, {bench.clip!r})")
+    for (size, share), renderer in itertools.product(((512, 1.0), (384, 0.5)), RENDERERS):
+        about = await page.run(f"webCheck.open({size}, {bench.clip!r}, {renderer!r})")
         await page.run(f"webCheck.speed(3, {share})")
         before = processor_seconds(browser.pid)
         answer = await page.run(f"webCheck.speed({frames}, {share})")
         spent = processor_seconds(browser.pid) - before
-        found[str(size)] = {
+        found[f"{renderer} {size}"] = {
             "gaussians": round(about["gaussians"] * share), "processor_ms": round(1000 * spent / frames, 1),
             "script_ms": round(answer["script"], 1), "frames_per_second": round(1000 / answer["milliseconds"], 2),
             "load": round(os.getloadavg()[0], 1),

@@ -43,7 +43,7 @@ def export(
     with one_writer(folder) if out is None and folder.is_dir() else nullcontext():
         source = ExportSource(folder=folder)
         if "motion" in needs:
-            source = _motion(folder, path, speaking, controls, device if "avatar" in needs else "cpu")
+            source = _motion(exporter, folder, path, speaking, controls, device if "avatar" in needs else "cpu")
         elif "avatar" in needs:
             source = replace(source, avatar=_avatar(folder, device))
         if "person" in needs:
@@ -73,12 +73,14 @@ def _avatar(folder: Path, device: DeviceName) -> Avatar:
     return Avatar.load(folder, device=device, precision="float32")
 
 
-def _motion(folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName) -> ExportSource:
+def _motion(
+    exporter: Exporter, folder: Path, out: Path, speaking: Speaking, controls: Controls, device: DeviceName
+) -> ExportSource:
     from avatar.infer.planner import plan_motion
     from avatar.motion import Motion
 
     require_run(folder)
-    for path in (out, controls.print_timeline):
+    for path in (out if exporter.suffixes else None, controls.print_timeline):
         if path is not None:
             refuse_to_overwrite(path, speaking.audio, controls.motion, controls.timeline)
     controls.check()

@@ -18,9 +18,7 @@ from avatar.methods.animated import ROW, AnimatedGaussians
 from avatar.motion import Motion
 
 # One over the change of an attribute that one just sees: centimetres, log scale, opacity logit, color.
-VISIBLE = torch.cat(
-    [torch.full((w,), 1 / u) for w, u in zip(attribute_widths(), (0.02, 0.1, 0.2, 0.02), strict=True)]
-)
+VISIBLE = torch.cat([torch.full((w,), 1 / u) for w, u in zip(attribute_widths(), (0.02, 0.1, 0.2, 0.02), strict=True)])
 STILL = 0.1  # of a change that one just sees: a Gaussian that never changes by more does not move
 LEAST_SHOWN = 0.02  # of the mean share of the image: what shows less counts so much all the same
 

@@ -69,7 +69,9 @@ Arrays = dict[str, np.ndarray]
 
 def pack(arrays: Arrays) -> bytes:
     """The bytes of a `.bin` file; the same arrays always give the same bytes."""
-    return gzip.compress(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}), _GZIP_LEVEL, mtime=0)
+    return gzip.compress(
+        save({name: np.ascontiguousarray(array) for name, array in arrays.items()}), _GZIP_LEVEL, mtime=0
+    )
 
 
 def unpack(path: Path) -> Arrays:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 # In this order they make one module; a name is known to all of them.
-MODULES = ("read", "gaussians", "draw", "clip", "view", "engine", "look", "element")
+MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "look", "element")
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
 PUBLIC = ("AvatarPlayer", "Engine")
 README = """\
@@ -23,7 +23,8 @@ In a page of your own:
     <avatar-player src="{folder}/" controls></avatar-player>
 
 The attributes are `controls`, `loop`, `autoplay` (browsers allow it without sound only), `transparent` (no background),
-`clip="NAME"` and `size="PIXELS"`. From scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
+`clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where there is a graphics card). From
+scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
 elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; events `ready`, `play`, `pause`, `ended`,
 `timeupdate`, `clip` and `error`.
 
@@ -40,7 +41,7 @@ def module() -> str:
 def index(title: str) -> str:
     """The page, with the module inside."""
     text = files("avatar.export.web").joinpath("player/index.html").read_text(encoding="utf-8")
-    return text.replace("{{title}}", html.escape(title)).replace("{{player}}", _code())
+    return text.replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
 
 
 def write_page(folder: Path, name: str, folder_name: str) -> None:

@@ -43,6 +43,16 @@ export class Painter {
     this.prepare();
   }
 
+  get lost() {
+    return this.gl.isContextLost();
+  }
+
+  /** Waits for the graphics card, for measurements. */
+  wait() {
+    const { gl } = this;
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+  }
+
   /** Everything that the graphics card holds; again after it has lost it. */
   prepare() {
     const { gl } = this;

@@ -1,4 +1,4 @@
-// <avatar-player src="folder/" controls loop autoplay transparent clip="name">: the avatar with its stage and controls.
+// <avatar-player src="folder/" controls loop autoplay transparent clip="name" size renderer>: the avatar with its stage and controls.
 
 const FORMAT = "avatar-web-1";
 const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, MOST_ENLARGED = 2;
@@ -41,9 +41,12 @@ export class AvatarPlayer extends HTMLElement {
     this.engine?.close();
     this.engine = null;
     this.say("Loading …");
+    const canvas = this.ui.canvas.cloneNode(); // a canvas keeps the kind of drawing that it was first used with
+    this.ui.canvas.replaceWith(canvas);
+    this.ui.canvas = canvas;
     try {
       const base = new URL(wanted.endsWith("/") ? wanted : `${wanted}/`, document.baseURI).href;
-      const engine = await Engine.load(this.ui.canvas, base);
+      const engine = await Engine.load(canvas, base, this.getAttribute("renderer"));
       if (wanted !== this.getAttribute("src")) return engine.close();
       this.engine = engine;
       this.present(engine, base);
@@ -153,7 +156,7 @@ export class AvatarPlayer extends HTMLElement {
     if (!this.engine) return;
     const { width, height } = this.engine.manifest.camera, { canvas, stage } = this.ui;
     const seen = Number(this.getAttribute("size")) || stage.clientWidth * devicePixelRatio;
-    const across = Math.max(16, Math.round(Math.min(seen, MOST_ENLARGED * width)));
+    const across = Math.max(16, Math.round(Math.min(seen, width * (this.engine.painter instanceof Painter ? MOST_ENLARGED : 1))));
     const down = Math.max(16, Math.round((across * height) / width));
     if (canvas.width === across && canvas.height === down) return;
     Object.assign(canvas, { width: across, height: down });

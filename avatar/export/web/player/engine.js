@@ -1,18 +1,22 @@
 // The avatar in a canvas: what a clip, its clock, controls and a view make of the Gaussians.
 
 export class Engine extends EventTarget {
-  /** Loads the folder at `base` (an absolute URL that ends with a slash). */
-  static async load(canvas, base) {
+  /**
+   * Loads the folder at `base` (an absolute URL that ends with a slash).
+   * @param {"webgl" | "cpu" | null} renderer What draws; by default WebGL where there is a graphics card.
+   */
+  static async load(canvas, base, renderer = null) {
     const manifest = await readJson(base, "avatar.json");
     if (manifest.format !== FORMAT) throw new Error(`This player reads ${FORMAT}, the folder is ${manifest.format}.`);
-    return new Engine(canvas, base, manifest, await readArrays(base, "avatar.bin"));
+    const arrays = await readArrays(base, "avatar.bin"), byCard = renderer ? renderer !== "cpu" : hasGraphics();
+    return new Engine(canvas, base, manifest, arrays, byCard ? Painter : Blender);
   }
 
-  constructor(canvas, base, manifest, arrays) {
+  constructor(canvas, base, manifest, arrays, Drawing) {
     super();
     Object.assign(this, { canvas, base, manifest, clip: null, motion: null, frame: -1, values: {} });
     this.gaussians = new Gaussians(arrays, manifest.skinning);
-    this.painter = new Painter(canvas, this.gaussians.count);
+    this.painter = new Drawing(canvas, this.gaussians.count);
     this.view = new View(manifest);
     this.clock = new Clock(0);
     this.drawn = { frames: 0, milliseconds: 0 };
@@ -49,7 +53,7 @@ export class Engine extends EventTarget {
 
   /** Draws whatever has changed. */
   step() {
-    if (!this.motion || this.painter.gl.isContextLost()) return;
+    if (!this.motion || this.painter.lost) return;
     const frame = Math.min(this.motion.frames - 1, Math.floor(this.clock.seconds * this.motion.fps + 1e-3));
     if (frame !== this.frame) this.dispatchEvent(new Event("frame"));
     if (frame !== this.frame || this.dirty.face || this.dirty.view) this.draw(frame);
