@@ -3,7 +3,7 @@
     python -m pipelines.web_check --run runs/me --audio speech.wav --playwright node_modules/playwright-core
 
 Needs Node.js, playwright-core and Chromium, which draws in software. The folders are exported first, in both sizes. The
-record tells what each number was, and on what; docs/web.md says what they mean.
+record holds what was measured, and on what machine.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Config:
     """The browser. Default: the first one that is found."""
     playwright: Path | None = None
     """Folder of playwright-core. Default: node_modules/playwright-core here."""
+    exported: bool = False
+    """Measure the folders that --out holds already."""
     out: Path | None = None
     """Folder for the web folders and for images, true ones left of the page's. Default: a temporary one."""
     json: Path | None = None
@@ -142,6 +144,8 @@ def folder_bytes(folder: Path) -> int:
 
 def main(config: Config) -> None:
     """Export, measure, print, and write the record."""
+    if config.exported and config.out is None:
+        raise AvatarError("--exported needs the folder of the web folders.", fix="Give --out.")
     tools = Tools(config.chromium, config.playwright)
     avatar = Avatar.load(config.run, device="cpu")
     motion = planned(avatar, config.audio)
@@ -155,7 +159,8 @@ def main(config: Config) -> None:
             shots = folder.with_name(f"{size}-images")
             shots.mkdir(parents=True, exist_ok=True)
             source = ExportSource(folder=config.run, avatar=avatar, motion=motion, audio=config.audio)
-            export_avatar(source, "web", folder, compact=size == "compact", overwrite=True)
+            if not config.exported:
+                export_avatar(source, "web", folder, compact=size == "compact", overwrite=True)
             found: dict[str, Any] = {"bytes": folder_bytes(folder), "avatar_bytes": folder_bytes(folder / "avatar.bin")}
             record["folders"][size] = found
 

@@ -72,7 +72,7 @@ def picked(splats: Splats, keep: Tensor) -> Splats:
 
 @torch.no_grad()
 def draw_splats(splats: Splats, camera: Camera, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Image [H, W, C] and alpha [H, W, 1] of posed Gaussians over a background [H, W, C], or over nothing."""
+    """Draw posed Gaussians over a background [H, W, C], or nothing: image [H, W, C] and alpha [H, W, 1]."""
     image, alpha, _ = rasterize(splats, project(splats, camera), camera, background)
     return image, alpha
 

@@ -29,11 +29,11 @@ def clip_arrays(motion: Motion, coefficients: Float[Tensor, "T M"]) -> Arrays:
     )
     values, warp = coefficients.T.numpy(), motion.torso_warp.T.numpy()
     steps = np.maximum(np.abs(values).max(1, initial=0) / 32767, COEFFICIENT_STEP).astype(np.float32)
-    warp_step = np.float32(max(float(np.abs(warp).max(initial=0)) / 32767, WARP_STEP))
+    warp_step = np.array([max(float(np.abs(warp).max(initial=0)) / 32767, WARP_STEP)], np.float32)
     return {
         "coefficient": differences(np.rint(values / steps[:, None])), "coefficient_step": steps,
         "pose": pose.T.numpy().astype(np.float32),
-        "warp": differences(np.rint(warp / warp_step)), "warp_step": warp_step[None],
+        "warp": differences(np.rint(warp / warp_step)), "warp_step": warp_step,
     }  # fmt: skip
 
 

@@ -51,9 +51,9 @@ def stored(gaussians: AnimatedGaussians, basis: Basis, keep: Tensor, step: float
     arrays: Arrays = {
         "position": np.stack([to_levels(position[:, i], low[i], high[i], 65535) for i in range(3)]).astype(np.uint16),
         "position_range": np.stack([low, high]).astype(np.float32),
-        "scale": to_levels(scale.numpy().T, *SCALES, 255).astype(np.uint8),
+        "scale": to_levels(scale.numpy().T, SCALES[0], SCALES[1], 255).astype(np.uint8),
         "scale_range": np.array(SCALES, np.float32),
-        "color": to_levels(color.T, *color_range, 255).astype(np.uint8),
+        "color": to_levels(color.T, color_range[0], color_range[1], 255).astype(np.uint8),
         "color_range": color_range.astype(np.float32),
         "opacity": np.clip(np.floor(opacity * 256), 0, 255).astype(np.uint8),
         "weight": np.rint(gaussians.weights[order].numpy() * 255).astype(np.uint8),
@@ -85,7 +85,7 @@ def gains(stored_gain: np.ndarray) -> Tensor:
 
 
 def quantised_modes(modes: Float[Tensor, "K 10 M"], step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Modes as i8 [M, 10, K], and the step f32 [M, 10] of each plane; what is never seen becomes zero."""
+    """Quantise modes to i8 [M, 10, K] with a step f32 [M, 10] per plane."""
     planes = modes.permute(2, 1, 0).numpy()
     steps = np.maximum(np.abs(planes).max(-1, initial=0) / 127, step / VISIBLE.numpy())
     whole = np.rint(planes / np.where(steps > 0, steps, 1)[..., None])
@@ -146,8 +146,13 @@ def _restored(arrays: Arrays, gaussians: AnimatedGaussians) -> AnimatedGaussians
     return replace(
         gaussians, means=torch.from_numpy(position), opacities=torch.logit(torch.from_numpy(opacity)),
         quats=torch.from_numpy(arrays["rotation"].T.astype(np.float32)),
-        scales=torch.from_numpy(from_levels(arrays["scale"].T, *arrays["scale_range"], 255)),
-        colors=torch.from_numpy(from_levels(arrays["color"].T, *arrays["color_range"], 255)),
+        scales=torch.from_numpy(_spread(arrays, "scale")),
+        colors=torch.from_numpy(_spread(arrays, "color")),
         weights=torch.from_numpy(arrays["weight"].astype(np.float32) / 255),
         region=torch.zeros(len(opacity), dtype=torch.uint8), changes=lambda motion, index: none,
     )  # fmt: skip
+
+
+def _spread(arrays: Arrays, name: str) -> np.ndarray:
+    low, high = arrays[f"{name}_range"].tolist()
+    return from_levels(arrays[name].T, low, high, 255)

@@ -131,9 +131,14 @@ class GaussianAvatar(GaussianModel):
     @torch.no_grad()
     def animated(self) -> AnimatedGaussians:
         g = self.gaussians
-        parts = (g.means, g.quats, g.scales, g.opacities[:, 0], g.colors, torch.sigmoid(g.skinning_weight[:, 0]))
-        skinning = copy.deepcopy(self.skinning).cpu()
-        return AnimatedGaussians(*(part.detach().cpu() for part in parts), g.region.cpu(), skinning, self.all_changes)
+        means, quats, scales, opacities, colors = (
+            value.detach().cpu() for value in (g.means, g.quats, g.scales, g.opacities[:, 0], g.colors)
+        )
+        return AnimatedGaussians(
+            means, quats, scales, opacities, colors,
+            torch.sigmoid(g.skinning_weight[:, 0]).cpu(), g.region.cpu(), copy.deepcopy(self.skinning).cpu(),
+            self.all_changes,
+        )  # fmt: skip
 
     def bake(self, run: Path, motion: Motion, modes: int) -> Path:
         return bake.save(bake.bake(self, motion, modes), run)
