@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import os
@@ -169,7 +168,9 @@ async def clock(bench: Bench, page: Page, seconds: float) -> dict[str, Any]:
     """Play, and see whether images stay with the audio, and whether files of audio begin where they should."""
     await page.run(f"webCheck.open(256, {bench.clip!r})")
     fps = bench.motion.fps
-    rows = np.array(await asyncio.wait_for(page.run(f"webCheck.play({seconds})"), seconds + 120))
+    await page.run(f"webCheck.play({seconds}).then((rows) => {{ webCheck.rows = rows; }}), null")
+    await page.wait("webCheck.rows", seconds + 120)
+    rows = np.array(await page.run("webCheck.rows"))
     behind = rows[:, 1] * fps - (rows[:, 2] + 0.5)
     edge = min(10.0, seconds / 4)
     early, late = behind[rows[:, 0] < edge], behind[rows[:, 0] > rows[-1, 0] - edge]

@@ -8,7 +8,7 @@ const FALL = Float32Array.from({ length: FALL_STEPS + 2 }, (_, k) => Math.exp((-
 
 export class Blender {
   constructor(canvas, count) {
-    Object.assign(this, { canvas, context: canvas.getContext("2d"), lost: false });
+    Object.assign(this, { canvas, context: canvas.getContext("2d", { willReadFrequently: true }), lost: false });
     this.space = new Uint32Array(8 * count); // of what is drawn, filled from outside, the nearest last
     this.floats = new Float32Array(this.space.buffer);
   }
