@@ -157,9 +157,9 @@ class Page:
         self._browser, self.name = browser, name
         self.session = ""
 
-    async def run(self, code: str) -> Any:
-        """The value of an expression in the page."""
-        return await self._browser.ask("eval", page=self.name, code=code)
+    async def run(self, code: str, seconds: float = ANSWER_SECONDS) -> Any:
+        """The value of an expression in the page, which it has some seconds for."""
+        return await self._browser.ask("eval", seconds, page=self.name, code=code)
 
     async def act(self, *steps: list[Any]) -> None:
         """Do what a person does: keys, clicks, texts."""

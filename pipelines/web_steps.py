@@ -27,6 +27,8 @@ GRAPHICS = ("--enable-unsafe-swiftshader", "--use-angle=swiftshader")  # in soft
 RENDERERS = ("webgl", "cpu")
 SHARES = ((0.0, 0.0), (0.7, 0.0), (-0.5, 0.5))  # cameras: shares of the view limits, before they slow down
 READ_SECONDS = 20  # of audio that is compared
+AT_ONCE = 0.1  # share of the images that certainly came at once
+SPARE_SECONDS = 300.0  # that a busy machine may need
 MOST_LAG = SAMPLE_RATE // 4  # samples
 
 
@@ -168,12 +170,12 @@ async def clock(bench: Bench, page: Page, seconds: float) -> dict[str, Any]:
     """Play, and see whether images stay with the audio, and whether files of audio begin where they should."""
     await page.run(f"webCheck.open(256, {bench.clip!r})")
     fps = bench.motion.fps
-    await page.run(f"webCheck.play({seconds}).then((rows) => {{ webCheck.rows = rows; }}), null")
-    await page.wait("webCheck.rows", seconds + 120)
-    rows = np.array(await page.run("webCheck.rows"))
+    rows = np.array(await page.run(f"webCheck.play({seconds})", seconds + SPARE_SECONDS))
     behind = rows[:, 1] * fps - (rows[:, 2] + 0.5)
     edge = min(10.0, seconds / 4)
-    early, late = behind[rows[:, 0] < edge], behind[rows[:, 0] > rows[-1, 0] - edge]
+    # Of images that came without waiting for a core: how long others wait is no drift.
+    parts = behind[rows[:, 0] < edge], behind[rows[:, 0] > rows[-1, 0] - edge]
+    early, late = (float(np.quantile(part, AT_ONCE)) for part in parts)
     lags: dict[str, float] = {}
     exact = load_audio(bench.audio)[: READ_SECONDS * SAMPLE_RATE]
     for suffix in ("opus", "m4a"):
@@ -183,7 +185,7 @@ async def clock(bench: Bench, page: Page, seconds: float) -> dict[str, Any]:
     return {
         "seconds": round(float(rows[-1, 0]), 2), "audio_seconds": round(float(rows[-1, 1]), 2), "images": len(rows),
         "frames_shown": len(np.unique(rows[:, 2])), "frames_behind": round(float(np.abs(behind).mean()), 3),
-        "drift_frames": round(float(late.mean() - early.mean()), 3), "audio_lag_ms": lags,
+        "drift_frames": round(late - early, 3), "audio_lag_ms": lags,
     }  # fmt: skip
 
 
@@ -203,7 +205,7 @@ async def speed(bench: Bench, page: Page, browser: Browser, frames: int) -> dict
         about = await page.run(f"webCheck.open({size}, {bench.clip!r}, {renderer!r})")
         await page.run(f"webCheck.speed(3, {share})")
         before = processor_seconds(browser.pid)
-        answer = await page.run(f"webCheck.speed({frames}, {share})")
+        answer = await page.run(f"webCheck.speed({frames}, {share})", SPARE_SECONDS)
         spent = processor_seconds(browser.pid) - before
         found[f"{renderer} {size}"] = {
             "gaussians": round(about["gaussians"] * share), "processor_ms": round(1000 * spent / frames, 1),

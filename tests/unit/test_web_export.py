@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from avatar.export.write import export_avatar
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import load_audio, write_wav
 from avatar.methods.animated import draw_splats
+from avatar.methods.base import Method
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
 from tests.web import small_run
@@ -157,26 +161,35 @@ def test_audio_is_cut_or_followed_by_silence():
 
 
 def test_another_clip_is_added_to_the_same_avatar(run, made, motion, tmp_path, capsys):
-    copy = tmp_path / "copy"
-    shutil.copytree(made, copy)
+    other = tmp_path / "copy"
+    shutil.copytree(made, other)
     motion[:4].save(tmp_path / "nod.safetensors")
-    command = ["export", str(run), "--format", "web", "--out", str(copy), "--motion", str(tmp_path / "nod.safetensors")]
+    command = [
+        "export",
+        str(run),
+        "--format",
+        "web",
+        "--out",
+        str(other),
+        "--motion",
+        str(tmp_path / "nod.safetensors"),
+    ]
     assert main([*command, "--add", "--clip", "A nod"]) == 0
-    manifest = json.loads((copy / "avatar.json").read_text())
+    manifest = json.loads((other / "avatar.json").read_text())
     assert [one["name"] for one in manifest["clips"]] == ["hello-you", "A-nod"]
-    assert web.unpack(copy / "clips/A-nod.bin")["pose"].shape == (12, 4)
-    assert (copy / "avatar.bin").read_bytes() == (made / "avatar.bin").read_bytes()
-    assert json.loads((copy / "avatar.json.js").read_text().split(",", 1)[0].split("(")[1]) == "avatar.json"
-    before = sorted(path.name for path in copy.rglob("*"))
+    assert web.unpack(other / "clips/A-nod.bin")["pose"].shape == (12, 4)
+    assert (other / "avatar.bin").read_bytes() == (made / "avatar.bin").read_bytes()
+    assert json.loads((other / "avatar.json.js").read_text().split(",", 1)[0].split("(")[1]) == "avatar.json"
+    before = sorted(path.name for path in other.rglob("*"))
     manifest["model"] = "another"
-    (copy / "avatar.json").write_text(json.dumps(manifest))
+    (other / "avatar.json").write_text(json.dumps(manifest))
     for options, words in (
         (["--add"], "holds another avatar"), ([], "already holds an avatar"),
         (["--add", "--overwrite"], "exclude each other"),
     ):  # fmt: skip
         assert main([*command, *options]) == 2
         assert words in capsys.readouterr().err
-    assert sorted(path.name for path in copy.rglob("*")) == before
+    assert sorted(path.name for path in other.rglob("*")) == before
 
 
 def test_what_cannot_be_written_is_said_in_a_sentence(run, tmp_path, capsys):
@@ -193,17 +206,35 @@ def test_what_cannot_be_written_is_said_in_a_sentence(run, tmp_path, capsys):
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
 
 
+def test_a_whole_frame_is_shown_as_render_shows_it(run, avatar, motion, tmp_path):
+    """A person who was prepared with --frame full: camera and background are larger than what was trained."""
+    whole = copy.copy(avatar)
+    whole.view_camera = avatar.camera.resized(192, 192).cropped(-40, 0, 200, 192)
+    whole.view_background = lambda camera: np.full((192, 240, 3), 50, np.uint8)
+    source = ExportSource(folder=run, avatar=whole, motion=motion[:2])
+    out = export_avatar(source, "web", tmp_path / "whole", compact=True)
+    camera = json.loads((out / "avatar.json").read_text())["camera"]
+    assert (camera["width"], camera["height"], camera["cx"], camera["enlarged"]) == (240, 192, 136.0, 2.0)
+    image = cv2.imread(str(out / "background.webp"))
+    assert image is not None and image.shape == (192, 240, 3) and abs(int(image.mean()) - 50) < 3
+
+
+def test_a_method_without_gaussians_says_so():
+    with pytest.raises(AvatarError, match="The method fog has no Gaussians"):
+        Method.animated(SimpleNamespace(name="fog"))
+
+
 def test_a_damaged_folder_is_refused(run, avatar, motion, made, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(made, copy)
+    other = tmp_path / "copy"
+    shutil.copytree(made, other)
     source = ExportSource(folder=run, avatar=avatar, motion=motion)
     for name, data in (("order.bin", web.pack({"order": np.zeros(3, np.uint32)})), ("avatar.bin", b"no gzip")):
-        (copy / name).write_bytes(data)
+        (other / name).write_bytes(data)
         with pytest.raises(AvatarError, match="damaged"):
-            export_avatar(source, "web", copy, add=True)
-    (copy / "avatar.json").write_text('{"format": "avatar-web-1"}')
+            export_avatar(source, "web", other, add=True)
+    (other / "avatar.json").write_text('{"format": "avatar-web-1"}')
     with pytest.raises(AvatarError, match="damaged"):
-        export_avatar(source, "web", copy, add=True)
+        export_avatar(source, "web", other, add=True)
 
 
 def test_controls_move_what_they_are_named_after(run):

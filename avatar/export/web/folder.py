@@ -129,7 +129,7 @@ def _stored(
     looks = _spread(stats.track, LOOKS // 2) + _spread(motion, LOOKS // 2)
     limits = avatar.cone.limits()
     corners = [(0, 0), (-limits.left, 0), (limits.right, 0), (0, -limits.down), (0, limits.up)]
-    cameras = [small(avatar.view(*corner, beyond=True)) for corner in corners]
+    cameras = [small(avatar.view_camera.orbit(avatar.pivot, *corner)) for corner in corners]
     total, most = shown(gaussians, looks, cameras)
     keep = kept(gaussians, looks, cameras, most) if quality.compact else most >= LEAST
     frames = _spread(stats.track, SAMPLES) + _spread(motion, CLIP_SAMPLES)

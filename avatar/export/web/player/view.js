@@ -1,6 +1,7 @@
 // The viewpoint: turned around the head, stopped softly where the avatar does not look right any more.
 
-const SOFTNESS = 0.25, BEYOND = 1 + SOFTNESS, ZOOM = [0.5, 3];
+const SOFTNESS = 0.25, BEYOND = 1 + SOFTNESS;
+const ZOOM = [1, 3]; // what lies outside the frame is not stored
 
 /** A factor on the way to the border that stops it softly there; see `slowed` in avatar/infer/view_cone.py. */
 function slowed(asked) {
