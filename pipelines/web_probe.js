@@ -27,7 +27,7 @@ window.webCheck = {
     const { engine } = this.player;
     for (const [name, value] of Object.entries(controls)) engine.set(name, value);
     engine.view.set(azimuth, elevation);
-    engine.clock.seek((frame + 0.5) / engine.manifest.fps);
+    engine.seek((frame + 0.5) / engine.manifest.fps);
     engine.dirty = { face: true, view: true };
     engine.step();
     this.wait();
@@ -70,7 +70,7 @@ window.webCheck = {
   /** Plays some seconds, and notes at each image when it was, where the audio was, and which frame was shown. */
   async play(seconds) {
     const { engine } = this.player, rows = [];
-    engine.clock.seek(0);
+    engine.seek(0);
     await this.player.play();
     const began = performance.now();
     while (performance.now() - began < 1000 * seconds && engine.clock.playing) {

@@ -108,14 +108,14 @@ export class AvatarPlayer extends HTMLElement {
   get paused() { return !this.engine?.clock.playing; }
   get duration() { return this.engine?.clock.duration || 0; }
   get currentTime() { return this.engine?.clock.seconds || 0; }
-  set currentTime(seconds) { this.engine?.clock.seek(seconds); }
+  set currentTime(seconds) { this.engine?.seek(seconds); }
   get clips() { return this.engine?.manifest.clips.map(({ name, title }) => ({ name, title })) || []; }
   get controlNames() { return this.engine?.manifest.controls.map(({ name }) => name) || []; }
 
   /** Looks from an azimuth and elevation in degrees; the view stops softly where the avatar is not good any more. */
   look(azimuth, elevation, zoom = 1) {
     this.engine.view.set(azimuth, elevation, zoom);
-    this.engine.dirty.view = true;
+    this.engine.touch("view");
   }
 
   /** Changes the expression: a name of `controlNames`, and a value of -1 to 1. */
@@ -181,7 +181,7 @@ export class AvatarPlayer extends HTMLElement {
     const { stage } = this.ui, change = (act) => {
       if (!this.engine) return;
       act(this.engine.view);
-      this.engine.dirty.view = true;
+      this.engine.touch("view");
     };
     let held = null;
     stage.addEventListener("pointerdown", (event) => {

@@ -22,13 +22,25 @@ export class Engine extends EventTarget {
     this.drawn = { frames: 0, milliseconds: 0 };
     this.dirty = { face: true, view: true };
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => { this.painter.prepare(); this.dirty.view = true; });
+    canvas.addEventListener("webglcontextrestored", () => { this.painter.prepare(); this.touch("view"); });
+  }
+
+  /** Draws when the browser is ready, and goes on while a clip plays. A page that shows nothing new costs nothing. */
+  wake() {
+    if (this.awake) return;
+    this.awake = true;
     const tick = () => {
-      if (this.closed) return;
       this.step();
-      requestAnimationFrame(tick);
+      this.awake = !this.closed && this.clock.playing;
+      if (this.awake) requestAnimationFrame(tick);
     };
     requestAnimationFrame(tick);
+  }
+
+  /** Notes that the view or the face has changed. */
+  touch(part) {
+    this.dirty[part] = true;
+    this.wake();
   }
 
   /** Chooses a clip by its name, and stands at its beginning. */
@@ -38,17 +50,25 @@ export class Engine extends EventTarget {
     const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
     const clock = new Clock(motion.frames / motion.fps);
     if (clip.audio.length) await clock.listen(this.base, clip.audio);
-    for (const event of ["play", "pause", "ended"]) clock.addEventListener(event, () => this.dispatchEvent(new Event(event)));
+    for (const event of ["play", "pause", "ended"]) {
+      clock.addEventListener(event, () => { this.wake(); this.dispatchEvent(new Event(event)); });
+    }
     this.clock.close();
     this.clock = clock;
     Object.assign(this, { clip, motion, frame: -1 });
+    this.wake();
     this.dispatchEvent(new Event("clip"));
   }
 
   /** Sets a control; the face stays changed until it is set again. */
   set(control, value) {
     this.values[control] = value;
-    this.dirty.face = true;
+    this.touch("face");
+  }
+
+  seek(seconds) {
+    this.clock.seek(seconds);
+    this.wake();
   }
 
   /** Draws whatever has changed. */
