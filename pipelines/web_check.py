@@ -124,7 +124,8 @@ def rows_of(size: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         rows += [("opening of the lips, correlation", value, LEAST_LIPS, value >= LEAST_LIPS)]
     if clock := found.get("clock"):
         lag = max((abs(ms) for ms in clock["audio_lag_ms"].values()), default=0.0)
-        rows += [("drift, frames", clock["drift_frames"], MOST_DRIFT, abs(clock["drift_frames"]) < MOST_DRIFT),
+        off = max(clock["most_frames_off"], abs(clock["drift_frames"]))
+        rows += [("image off its audio at most, and drift, frames", off, MOST_DRIFT, off < MOST_DRIFT),
                  ("lag of the audio files, ms", lag, MOST_LAG_MS, lag <= MOST_LAG_MS)]  # fmt: skip
     for how, speed in found.get("speed", {}).items():
         renderer, width = how.split()

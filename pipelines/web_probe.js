@@ -67,17 +67,19 @@ window.webCheck = {
     return { milliseconds: (performance.now() - began) / count, script: script / count };
   },
 
-  /** Plays some seconds, and notes at each image when it was, where the audio was, and which frame was shown. */
+  /** Plays some seconds, and notes of each image when it was, where the audio was before and after, and its frame. */
   async play(seconds) {
-    const { engine } = this.player, rows = [];
+    const { engine } = this.player, rows = [], draw = engine.draw, began = performance.now();
+    engine.draw = function noted(frame) {
+      const before = engine.clock.seconds, now = (performance.now() - began) / 1000;
+      draw.call(engine, frame);
+      rows.push([now, before, frame, engine.clock.seconds]);
+    };
     engine.seek(0);
     await this.player.play();
-    const began = performance.now();
-    while (performance.now() - began < 1000 * seconds && engine.clock.playing) {
-      await new Promise(requestAnimationFrame);
-      rows.push([(performance.now() - began) / 1000, engine.clock.seconds, engine.frame]);
-    }
+    while (performance.now() - began < 1000 * seconds && engine.clock.playing) await new Promise(requestAnimationFrame);
     this.player.pause();
+    engine.draw = draw;
     return rows;
   },
 
