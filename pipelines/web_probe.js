@@ -67,13 +67,13 @@ window.webCheck = {
     return { milliseconds: (performance.now() - began) / count, script: script / count };
   },
 
-  /** Plays some seconds, and notes of each image when it was, where the audio was before and after, and its frame. */
+  /** Plays, and notes of each image when it was, where the audio was, its frame, and how long drawing took. */
   async play(seconds) {
     const { engine } = this.player, rows = [], draw = engine.draw, began = performance.now();
     engine.draw = function noted(frame) {
       const before = engine.clock.seconds, now = (performance.now() - began) / 1000;
       draw.call(engine, frame);
-      rows.push([now, before, frame, engine.clock.seconds]);
+      rows.push([now, before, frame, (performance.now() - began) / 1000 - now]);
     };
     engine.seek(0);
     await this.player.play();
