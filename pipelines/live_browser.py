@@ -92,6 +92,12 @@ class Browser:
             await self._process.wait()
         await self._reader
 
+    @property
+    def pid(self) -> int:
+        """Number of the process that drives it."""
+        assert self._process is not None
+        return self._process.pid
+
     async def ask(self, command: str, seconds: float = ANSWER_SECONDS, **options: Any) -> Any:
         """Let the driver do something.
 
@@ -151,9 +157,9 @@ class Page:
         self._browser, self.name = browser, name
         self.session = ""
 
-    async def run(self, code: str) -> Any:
-        """The value of an expression in the page."""
-        return await self._browser.ask("eval", page=self.name, code=code)
+    async def run(self, code: str, seconds: float = ANSWER_SECONDS) -> Any:
+        """The value of an expression in the page, which it has some seconds for."""
+        return await self._browser.ask("eval", seconds, page=self.name, code=code)
 
     async def act(self, *steps: list[Any]) -> None:
         """Do what a person does: keys, clicks, texts."""

@@ -1600,6 +1600,27 @@ PROVENANCE = (
     ),
 )
 
+_WEB = "tests/unit/test_web_export.py"
+
+WEB_FOLDER = (
+    Mutation(
+        "what is left out of a small web folder opens holes",
+        "avatar/export/web/shown.py",
+        "        if hole(gaussians, frames, cameras, keep) <= HOLE:\n",
+        "        if True:\n",
+        (f"{_WEB}::test_compact_is_smaller_and_opens_no_hole",),
+        "The background shines through the person on the page.",
+    ),
+    Mutation(
+        "the audio of a clip begins with the file",
+        "avatar/export/web/clip.py",
+        "start=info.start + start, rate=AUDIO_RATE",
+        "start=info.start, rate=AUDIO_RATE",
+        (f"{_WEB}::test_the_audio_is_as_long_as_the_motion_and_begins_with_it",),
+        "An avatar that waits first is heard before its lips move.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1617,4 +1638,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *HOSTILE,
     *RADIANCE,
     *PROVENANCE,
+    *WEB_FOLDER,
 )

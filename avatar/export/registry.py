@@ -31,6 +31,7 @@ EXPORTERS: Registry[Exporter] = Registry(
         "spz": "avatar.export.spz:Spz",
         "visemes": "avatar.export.visemes:Visemes",
         "vrma": "avatar.export.vrma:Vrma",
+        "web": "avatar.export.web.exporter:WebFolder",
         "webm": "avatar.export.videos:WebM",
         "webp": "avatar.export.images:WebP",
     },

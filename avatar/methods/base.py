@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from avatar.backends import RendererName
     from avatar.data import PersonDataset
     from avatar.device import Precision
+    from avatar.methods.animated import AnimatedGaussians
 
 _REPORT = "Report it to those who wrote the method."
 PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
@@ -339,10 +340,16 @@ class Method(nn.Module, ABC):
         Raises:
             AvatarError: The method has none.
         """
-        raise AvatarError(
-            f"The method {self.name} has no density that a mesh could be made of.",
-            fix="Train the person with --method nerf, and export that run.",
-        )
+        raise AvatarError(f"The method {self.name} has no density that a mesh could be made of.",
+                          fix="Train the person with --method nerf, and export that run.")  # fmt: skip
+
+    def animated(self) -> AnimatedGaussians:
+        """Take the avatar apart into Gaussians at rest and what a motion changes of them, on the CPU.
+
+        Raises:
+            AvatarError: The method does not consist of Gaussians.
+        """
+        raise AvatarError(f"The method {self.name} has no Gaussians to play.", fix="Export a run of --method gaussian.")
 
     @abstractmethod
     def reference_motion(self, fps: float) -> Motion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -15,6 +16,7 @@ from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.fields.skinning import LandmarkBasis, Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.io.arrays import check_range, check_tensors, load_state
+from avatar.methods.animated import AnimatedGaussians
 from avatar.methods.base import Checkpoint, Playback
 from avatar.methods.condition import Conditioner
 from avatar.methods.gaussian import bake
@@ -125,6 +127,18 @@ class GaussianAvatar(GaussianModel):
         if self.device.type == "cpu" and self.config.renderer == "native" and runs_native(self.background):
             return CpuFrames(self).draw
         return self.draw
+
+    @torch.no_grad()
+    def animated(self) -> AnimatedGaussians:
+        g = self.gaussians
+        means, quats, scales, opacities, colors = (
+            value.detach().cpu() for value in (g.means, g.quats, g.scales, g.opacities[:, 0], g.colors)
+        )
+        return AnimatedGaussians(
+            means, quats, scales, opacities, colors,
+            torch.sigmoid(g.skinning_weight[:, 0]).cpu(), g.region.cpu(), copy.deepcopy(self.skinning).cpu(),
+            self.all_changes,
+        )  # fmt: skip
 
     def bake(self, run: Path, motion: Motion, modes: int) -> Path:
         return bake.save(bake.bake(self, motion, modes), run)

@@ -260,6 +260,15 @@ class GaussianModel(Method):
         changes[self.gaussians.rows("eye")] = 0
         return changes
 
+    @torch.no_grad()
+    def all_changes(self, motion: Motion, index: int) -> Tensor:
+        """Changes [N, 10] of all Gaussians before the skinning, face mesh and field together, on the CPU."""
+        motion = motion[index : index + 1].to(self.device)
+        vertices = self.skinning.rotate_to_canonical(self.basis(motion.face[0], motion.gaze[0]))
+        changes = torch.cat(self.deformation(self.condition(motion, 0)), -1)
+        changes[:, :3] += self.gaussians.displacement(vertices)
+        return changes.cpu()
+
     def _deformed(self) -> tuple[Tensor, Tensor]:
         """Positions and embeddings of the Gaussians that the field may change: the first ones."""
         g = self.gaussians

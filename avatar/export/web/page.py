@@ -1,0 +1,69 @@
+"""The page, the module and the package description of a web folder."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+# In this order they make one module; a name is known to all of them.
+MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "look", "element")
+_IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
+PUBLIC = ("AvatarPlayer", "Engine")
+README = """\
+# {name}
+
+A talking avatar that plays without a server. Open `index.html` by double click, or put this folder on any web server.
+
+In a page of your own:
+
+    <script type="module" src="{folder}/player.js"></script>
+    <avatar-player src="{folder}/" controls></avatar-player>
+
+The attributes are `controls`, `loop`, `autoplay` (browsers allow it without sound only), `transparent` (no background),
+`clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where there is a graphics card). From
+scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
+elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; events `ready`, `play`, `pause`, `ended`,
+`timeupdate`, `clip` and `error`.
+
+Files that end in `.js` and belong to another file are for pages that are opened from disk; a web server needs none of
+them apart from player.js. The voice and the face were made by a model: say so where you show it.
+"""
+
+
+def module() -> str:
+    """The source of player.js: one ES module without imports."""
+    return f"{_code()}\nexport {{ {', '.join(PUBLIC)} }};\n"
+
+
+def index(title: str) -> str:
+    """The page, with the module inside."""
+    text = files("avatar.export.web").joinpath("player/index.html").read_text(encoding="utf-8")
+    return text.replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
+
+
+def write_page(folder: Path, name: str, folder_name: str) -> None:
+    """Write everything that is no data into a web folder."""
+    (folder / "index.html").write_text(index(name), encoding="utf-8")
+    (folder / "player.js").write_text(module(), encoding="utf-8")
+    (folder / "README.md").write_text(README.format(name=name, folder=folder_name), encoding="utf-8")
+    package = {
+        "name": package_name(folder_name), "version": "1.0.0", "private": True,
+        "description": f"The talking avatar {name} as a custom element", "type": "module", "main": "player.js",
+        "exports": {".": "./player.js", "./*": "./*"}, "sideEffects": ["./player.js"],
+        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "clips"],
+    }  # fmt: skip
+    (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
+
+
+def package_name(text: str) -> str:
+    """A name that npm accepts, made from any text."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:200] or "avatar"
+
+
+def _code() -> str:
+    sources = files("avatar.export.web").joinpath("player")
+    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+    return "\n".join(_IMPORT_EXPORT.sub("", part) for part in parts)

@@ -1,0 +1,137 @@
+// The avatar in a canvas: what a clip, its clock, controls and a view make of the Gaussians.
+
+export class Engine extends EventTarget {
+  /**
+   * Loads the folder at `base` (an absolute URL that ends with a slash).
+   * @param {"webgl" | "cpu" | null} renderer What draws; by default WebGL where there is a graphics card.
+   */
+  static async load(canvas, base, renderer = null) {
+    const manifest = await readJson(base, "avatar.json");
+    if (manifest.format !== FORMAT) throw new Error(`This player reads ${FORMAT}, the folder is ${manifest.format}.`);
+    const arrays = await readArrays(base, "avatar.bin"), byCard = renderer ? renderer !== "cpu" : hasGraphics();
+    return new Engine(canvas, base, manifest, arrays, byCard ? Painter : Blender);
+  }
+
+  constructor(canvas, base, manifest, arrays, Drawing) {
+    super();
+    Object.assign(this, { canvas, base, manifest, clip: null, motion: null, frame: -1, values: {} });
+    this.gaussians = new Gaussians(arrays, manifest.skinning);
+    this.painter = new Drawing(canvas, this.gaussians.count);
+    this.view = new View(manifest);
+    this.clock = new Clock(0);
+    this.drawn = { frames: 0, milliseconds: 0 };
+    this.dirty = { face: true, view: true };
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => { this.painter.prepare(); this.touch("view"); });
+  }
+
+  /** Draws when the browser is ready, and goes on while a clip plays. A page that shows nothing new costs nothing. */
+  wake() {
+    if (this.awake) return;
+    this.awake = true;
+    const tick = () => {
+      this.step();
+      this.awake = !this.closed && this.clock.playing;
+      if (this.awake) requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  }
+
+  /** Notes that the view or the face has changed. */
+  touch(part) {
+    this.dirty[part] = true;
+    this.wake();
+  }
+
+  /** Chooses a clip by its name, and stands at its beginning. */
+  async choose(name) {
+    const clip = this.manifest.clips.find((one) => one.name === name);
+    if (!clip) throw new Error(`There is no clip ${name}.`);
+    const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
+    const clock = new Clock(motion.frames / motion.fps);
+    if (clip.audio.length) await clock.listen(this.base, clip.audio);
+    for (const event of ["play", "pause", "ended"]) {
+      clock.addEventListener(event, () => { this.wake(); this.dispatchEvent(new Event(event)); });
+    }
+    this.clock.close();
+    this.clock = clock;
+    Object.assign(this, { clip, motion, frame: -1 });
+    this.wake();
+    this.dispatchEvent(new Event("clip"));
+  }
+
+  /** Sets a control; the face stays changed until it is set again. */
+  set(control, value) {
+    this.values[control] = value;
+    this.touch("face");
+  }
+
+  seek(seconds) {
+    this.clock.seek(seconds);
+    this.wake();
+  }
+
+  /** Draws whatever has changed. */
+  step() {
+    if (!this.motion || this.painter.lost) return;
+    const frame = Math.min(this.motion.frames - 1, Math.floor(this.clock.seconds * this.motion.fps + 1e-3));
+    if (frame !== this.frame) this.dispatchEvent(new Event("frame"));
+    if (frame !== this.frame || this.dirty.face || this.dirty.view) this.draw(frame);
+  }
+
+  /** Draws a frame of the clip now. */
+  draw(frame) {
+    const began = performance.now(), { gaussians, manifest } = this;
+    const { coefficients, pose, warp } = this.motion.at(frame);
+    if (frame !== this.frame || this.dirty.face) {
+      for (const { name, coefficients: change } of manifest.controls) {
+        const value = this.values[name] || 0;
+        if (value) for (let m = 0; m < coefficients.length; m += 1) coefficients[m] += value * change[m];
+      }
+      gaussians.change(coefficients);
+    }
+    const camera = this.view.at(this.canvas.width, this.canvas.height);
+    const count = gaussians.project({ ...rigidMotions(pose, manifest.skinning, camera), warp }, camera, this.painter.space);
+    this.painter.draw(count);
+    Object.assign(this, { frame, dirty: { face: false, view: false } });
+    this.drawn.frames += 1;
+    this.drawn.milliseconds += performance.now() - began;
+  }
+
+  close() {
+    this.closed = true;
+    this.clock.close();
+  }
+}
+
+/** Rigid motions of head and torso from canonical to camera axes, and their quaternions in the world. */
+function rigidMotions(pose, { head_rotation, head_translation, torso_pivot }, camera) {
+  const part = (k) => Array.from(pose.subarray(3 * k, 3 * k + 3));
+  let qHead = product(quaternion(part(0)), quaternion(head_rotation.map((x) => -x)));
+  const qTorso = quaternion(part(2));
+  if (qHead.reduce((sum, value, k) => sum + value * qTorso[k], 0) < 0) qHead = qHead.map((x) => -x);
+  const torsoTo = part(3).map((x, k) => x + torso_pivot[k]);
+  return {
+    head: seen(matrix(qHead), head_translation, part(1), camera), qHead,
+    torso: seen(matrix(qTorso), torso_pivot, torsoTo, camera), qTorso,
+  };
+}
+
+/** Unit quaternion wxyz of axis times angle. */
+function quaternion(axisAngle) {
+  const angle = Math.hypot(...axisAngle), scale = angle > 1e-8 ? Math.sin(angle / 2) / angle : 0.5;
+  return [Math.cos(angle / 2), ...axisAngle.map((x) => x * scale)];
+}
+
+function product([a, b, c, d], [e, f, g, h]) {
+  return [a * e - b * f - c * g - d * h, a * f + b * e + c * h - d * g, a * g - b * h + c * e + d * f, a * h + b * g - c * f + d * e];
+}
+
+/** Rows [3, 4] of turning about a centre, moving it somewhere, and going from the world to the camera. */
+function seen(turn, center, to, { view, translation }) {
+  const shift = [0, 1, 2].map((i) => to[i] - [0, 1, 2].reduce((sum, k) => sum + turn[3 * i + k] * center[k], 0));
+  return [0, 1, 2].flatMap((i) => {
+    const row = [0, 1, 2].map((k) => [0, 1, 2].reduce((sum, j) => sum + view[3 * i + j] * turn[3 * j + k], 0));
+    return [...row, [0, 1, 2].reduce((sum, j) => sum + view[3 * i + j] * shift[j], translation[i])];
+  });
+}
