@@ -46,7 +46,7 @@ class WebFolder:
         """Write the folder, or add a clip to it; it changes only once everything is there.
 
         Raises:
-            AvatarError: Nobody agreed to it, the target is not free or of another avatar, or the method does not consist of
+            AvatarError: Nobody agreed to it, the target is not free or is that of another avatar, or the method has no
                 Gaussians.
         """
         assert source.avatar is not None and source.motion is not None
