@@ -8,7 +8,6 @@ mining assertion 1.1. Nothing is fetched: neither manifests from elsewhere nor t
 from __future__ import annotations
 
 import json
-import mimetypes
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +24,11 @@ if TYPE_CHECKING:
 
     from avatar.provenance.keys import SigningKey
 
-SUFFIXES = (".mp4", ".mov", ".m4a", ".png", ".webp", ".jpg", ".jpeg", ".gif")  # of what we sign
+KINDS = {  # media types of what is signed; Python's own table differs between systems
+    ".mp4": "video/mp4", ".mov": "video/quicktime", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif",
+    ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
+}  # fmt: skip
+SUFFIXES = tuple(KINDS)
 CONSENT = "org.avatar.consent"  # label of the assertion with the hash of the consent record
 _ACTIONS = ("c2pa.actions.v2", "c2pa.actions")
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
@@ -166,4 +169,4 @@ def _context() -> c2pa.Context:
 
 def _kind(path: Path) -> str:
     """Media type of a file, by its ending."""
-    return mimetypes.guess_type(f"x{path.suffix.lower()}")[0] or "application/octet-stream"
+    return KINDS.get(path.suffix.lower(), "application/octet-stream")

@@ -64,7 +64,9 @@ def test_a_video_holds_and_shows_what_it_showed_before(tmp_path, disclosure, cap
     claims = read(video)
     assert claims.state == "valid" and claims.source_type == claims.metadata_source_type == TRAINED
     assert claims.consent == CONSENT and claims.program.startswith(PROGRAM) and not claims.known_signer
-    assert abs(datetime.fromisoformat(claims.made) - datetime.now(timezone.utc)) < timedelta(minutes=1)
+    assert abs(datetime.fromisoformat(claims.made.replace("Z", "+00:00")) - datetime.now(timezone.utc)) < timedelta(
+        minutes=1
+    )
     assert all(np.array_equal(a, b) for a, b in zip(frames_of(video), frames_of(plain), strict=True))
     assert main(["verify", str(video), "--json", str(tmp_path / "found.json")]) == 0
     assert "made by a trained model (AI)" in (text := said(capsys)) and "does not prove who signed" in text
