@@ -63,7 +63,8 @@ def train(config: TrainConfig) -> None:
     choose_device(config.device)
     check_encoder(config.speech_encoder)
     if config.teacher is None:
-        teacher, data, prior = None, PersonDataset(config.person), load_prior(config.prior)
+        teacher, prior = None, load_prior(config.prior)
+        data = PersonDataset(config.person)
     else:
         teacher = Teacher.load(config.teacher, config.method, config.device)
         data, prior = teacher.person(config.person, config.out), None

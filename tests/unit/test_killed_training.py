@@ -99,7 +99,7 @@ def test_create_removes_nothing_that_could_hold_a_training(
     person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """What a kill of an older version left: the model, and the checkpoint under a hidden name."""
-    monkeypatch.setattr("avatar.preprocess.pipeline.prepare", lambda *_: None)
+    monkeypatch.setattr("avatar.preprocess.pipeline.prepare", lambda *_, **__: None)
     make_person(tmp_path / "run.person", frames=20)
     train(small_config(tmp_path / "run.person", tmp_path / "run", steps=1))
     last = tmp_path / "run" / "checkpoints" / "last"
