@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ _END = struct.Struct("<4s4H2LH")  # of a zip: its last record, which has no comm
 _FIX = "Get it again from where it came from."
 
 
-def write_bundle(run: Path, path: Path, *, compact: bool = False) -> dict[str, int]:
+def write_bundle(run: Path, path: Path, *, compact: bool = False) -> None:
     """Write a RUN folder as one file.
 
     Args:
@@ -51,9 +51,6 @@ def write_bundle(run: Path, path: Path, *, compact: bool = False) -> dict[str, i
         path: The bundle.
         compact: Round numbers to 8 and 16 bits, see `avatar.data.packed`, and leave out the baked form, which belongs
             to the exact model.
-
-    Returns:
-        Bytes of each file in it.
 
     Raises:
         AvatarError: A file of the RUN folder is missing or damaged, or the bundle cannot be written.
@@ -67,7 +64,6 @@ def write_bundle(run: Path, path: Path, *, compact: bool = False) -> dict[str, i
     with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {HEADER: json.dumps(header, indent=2).encode(), **contents}.items():
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    return {name: len(data) for name, data in contents.items()}
 
 
 def run_folder(run: Path) -> Path:
@@ -183,6 +179,5 @@ def refuse_bundle(run: Path, doing: str) -> None:
     Raises:
         AvatarError: It is a bundle.
     """
-    with suppress(OSError):
-        if run.is_file():
-            raise AvatarError(f"{doing} needs the RUN folder that {run} was made from.")
+    if run.is_file():
+        raise AvatarError(f"{doing} needs the RUN folder that {run} was made from.")

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from avatar import log
 from avatar.export.base import ExportSource, Need
-from avatar.export.sequence import check_rate
+from avatar.export.sequence import at_rate, check_rate
 from avatar.motion import Motion, arkit_files
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MotionExporter:
-    """A file that holds a motion track.
+class MotionExporter:
+    """What formats of a motion share: their rate, and that they hold one track.
 
     Attributes:
         fps: Frames per second of the file; None: those of the avatar.
@@ -36,8 +36,7 @@ class _MotionExporter:
 
     def write(self, source: ExportSource, path: Path) -> None:
         """Write the track at the frame rate asked for."""
-        assert source.motion is not None
-        track = source.motion if self.fps is None else source.motion.resample(self.fps)
+        track = at_rate(source, self.fps)
         self._save(track, path)
         log.info(f"{path}: {len(track)} frames at {track.fps:g} per second ({len(track) / track.fps:.1f} s).")
 
@@ -46,21 +45,21 @@ class _MotionExporter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiveLink(_MotionExporter):
+class LiveLink(MotionExporter):
     """ARKit coefficients as Live Link Face writes them (CSV)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArkitJson(_MotionExporter):
+class ArkitJson(MotionExporter):
     """ARKit coefficients as JSON."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionFile(_MotionExporter):
+class MotionFile(MotionExporter):
     """Every channel of the motion, for --motion and --pose."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,9 +13,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from avatar import log
-from avatar.export.base import ExportSource, Need
+from avatar.export.base import ExportSource
 from avatar.export.gltf import GlbFile
-from avatar.export.sequence import at_rate, check_rate
+from avatar.export.motion_files import MotionExporter
+from avatar.export.sequence import at_rate
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_quat
 from avatar.motion import Motion
 from avatar.motion.arkit import ARKIT, INDEX
@@ -41,25 +42,15 @@ TO_UP = torch.tensor([1.0, -1.0, -1.0])  # from head axes to y up and z out of t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vrma:
+class Vrma(MotionExporter):
     """A VRM animation: head, gaze and face for VRM models (three-vrm, UniVRM, VRoid Hub)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".vrma",)
-    default: ClassVar[str | None] = None
 
-    fps: float | None = None
-    """Frames per second of the file; default: the avatar's."""
     expressions: Literal["presets", "arkit", "both"] = "presets"
     """Which expressions are animated: VRM's presets, Apple's 52 names, or both. Presets (aa, ih, ou, ee, oh, blinks)
     are in every VRM model. Apple's names are for models with "perfect sync"; with both, such a model moves its mouth
     twice."""
-
-    def __post_init__(self) -> None:
-        check_rate(self.fps)
-
-    def needs(self) -> Set[Need]:
-        """A motion."""
-        return {"motion"}
 
     def write(self, source: ExportSource, path: Path) -> None:
         """Write the file."""

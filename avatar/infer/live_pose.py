@@ -1,4 +1,4 @@
-"""Generated head motion while audio is still being spoken: a second at a time, from what is known by then.
+"""Generated head motion of a live session: a second at a time, from the audio that is known by then.
 
 The generator looks two seconds ahead. Of an answer that waits to be said, that is known. Of a microphone it is not:
 there, speech is taken to go on as it was in the last second, and the head follows the voice that much later.

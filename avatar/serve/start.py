@@ -108,7 +108,7 @@ def load_characters(
     """Load avatars with their speech networks.
 
     Args:
-        runs: RUN folders.
+        runs: RUN folders, or bundles.
         controls: Of the command line.
         size: Longer side of the image in pixels; None: as trained.
         device: Where to render.
@@ -117,6 +117,7 @@ def load_characters(
     Raises:
         AvatarError: One cannot be loaded, cannot speak, or does not do what a control asks for.
     """
+    from avatar.data.bundle import run_folder
     from avatar.infer.avatar import Avatar
     from avatar.infer.layers import build_layers
     from avatar.infer.planner import refuse_driven
@@ -125,12 +126,11 @@ def load_characters(
     controls.check()
     refuse_driven(controls)
     found: list[Character] = []
-    for run in runs:
-        avatar = Avatar.load(run, device=device)
+    for folder in map(run_folder, runs):
+        avatar = Avatar.load(folder, device=device)
         speech, reason = _speech(avatar, controls.speech, speechless)
         build_layers(avatar, controls)  # what cannot be read is an error now, not at the first listener
-        name = run.stem if run.is_file() else run.resolve().name
-        found.append(Character(name, avatar, speech, controls, size, reason))
+        found.append(Character(folder.resolve().name, avatar, speech, controls, size, reason))
     return named(found)
 
 

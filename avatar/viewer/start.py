@@ -62,7 +62,7 @@ def view(
     require_packages("avatar view")
     from avatar.serve.hub import Settings
 
-    characters = load_characters((run,), controls, size=size, device=device, speechless=True)
+    characters = load_characters((folder,), controls, size=size, device=device, speechless=True)
     settings = Settings(
         sessions=WINDOWS, session_seconds=DAY_SECONDS, idle_seconds=DAY_SECONDS, bits_per_second=BITS_PER_SECOND,
         token=secrets.token_urlsafe(24), host=host, face=True, file_bytes=FILE_BYTES,

@@ -1,23 +1,21 @@
 """The player of a web folder in a real browser, where there is one: images, controls, view, and opening from disk.
 
-Needs Node.js, Chromium, and playwright-core in node_modules or in the folder that AVATAR_PLAYWRIGHT names.
+Needs Node.js, Chromium, and playwright-core: see `tests.browser`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avatar.errors import AvatarError
 from avatar.export.base import ExportSource
 from avatar.export.write import export_avatar
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import write_wav
 from avatar.motion import Motion
+from tests.browser import found_tools
 from tests.web import small_run
 
 pytest.importorskip("aiohttp")
@@ -30,11 +28,7 @@ PLAYER = "document.querySelector('avatar-player')"
 
 @pytest.fixture(scope="module")
 def tools() -> Tools:
-    folder = os.environ.get("AVATAR_PLAYWRIGHT")
-    try:
-        return Tools(None, Path(folder) if folder else None)
-    except AvatarError as error:
-        pytest.skip(str(error))
+    return found_tools()
 
 
 @pytest.fixture(scope="module")
