@@ -137,9 +137,10 @@ def measured(config: Config, method: str) -> dict[str, Any]:
     """Train and measure one method; finished steps are kept."""
     run, cost, metrics = (config.out / f"{method}{end}" for end in ("", ".cost.json", ".metrics.json"))
     if not (run / TRAINING).is_file() or not cost.is_file():
-        how = ["--resume"] if (run / CONFIG).is_file() else ["--method", method, "--quality", config.quality]
-        how += [] if config.steps is None or "--resume" in how else ["--steps", str(config.steps)]
-        used = command("train", config.person, "--out", run, "--device", config.device, *how)
+        begun = (run / CONFIG).is_file()
+        how = ["--resume"] if begun else ["--quality", config.quality]
+        how += [] if config.steps is None or begun else ["--steps", str(config.steps)]
+        used = command("train", config.person, "--out", run, "--method", method, "--device", config.device, *how)
         before = read_json(cost) if cost.is_file() else {}
         write_json(cost, used | {"cpu_seconds": used["cpu_seconds"] + before.get("cpu_seconds", 0.0)})
     if not metrics.is_file():
