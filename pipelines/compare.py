@@ -137,10 +137,10 @@ def measured(config: Config, method: str) -> dict[str, Any]:
     """Train and measure one method; finished steps are kept."""
     run, cost, metrics = (config.out / f"{method}{end}" for end in ("", ".cost.json", ".metrics.json"))
     if not (run / TRAINING).is_file() or not cost.is_file():
-        begun = (run / CONFIG).is_file()
-        how = ["--resume"] if begun else ["--quality", config.quality]
-        how += [] if config.steps is None or begun else ["--steps", str(config.steps)]
-        used = command("train", config.person, "--out", run, "--method", method, "--device", config.device, *how)
+        how = ["--method", method, "--quality", config.quality, "--device", config.device]
+        how += [] if config.steps is None else ["--steps", str(config.steps)]
+        how += ["--resume"] if (run / CONFIG).is_file() else []  # which asks for the same options again
+        used = command("train", config.person, "--out", run, *how)
         before = read_json(cost) if cost.is_file() else {}
         write_json(cost, used | {"cpu_seconds": used["cpu_seconds"] + before.get("cpu_seconds", 0.0)})
     if not metrics.is_file():

@@ -56,8 +56,8 @@ def test_interrupted_training_is_resumed_and_its_time_added(asked):
     (config.out / "gaussian.cost.json").write_text('{"cpu_seconds": 30.0}')
     with pytest.raises(AvatarError):  # the stand-in does not resume
         compare.measured(config, "gaussian")
-    assert "--resume" in ran[0] and "--quality" not in ran[0]
-    assert ran[0][ran[0].index("--method") + 1] == "gaussian"  # a run of another method than the default is refused
+    assert "--resume" in ran[0]
+    assert {"--method", "gaussian", "--quality", "draft"} <= set(ran[0])  # other options than before would be refused
 
 
 def test_unknown_method_is_refused_before_anything_is_done(asked):
