@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 # In this order they make one module; a name is known to all of them.
-MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "look", "element")
+MODULES = ("read", "gaussians", "draw", "blend", "clip", "voice", "view", "engine", "look", "speaking", "element")
+SPEECH_MODULES = ("matmul", "stem", "activity", "lips", "worker")  # the same of what runs beside the page
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
 PUBLIC = ("AvatarPlayer", "Engine")
 README = """\
@@ -63,7 +64,12 @@ def package_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:200] or "avatar"
 
 
-def _code() -> str:
-    sources = files("avatar.export.web").joinpath("player")
-    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+def speech_code() -> str:
+    """The source of speech.js: what turns audio into lips, for a worker of the page."""
+    return _code("player/speech", SPEECH_MODULES)
+
+
+def _code(folder: str = "player", modules: tuple[str, ...] = MODULES) -> str:
+    sources = files("avatar.export.web").joinpath(folder)
+    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in modules)
     return "\n".join(_IMPORT_EXPORT.sub("", part) for part in parts)
