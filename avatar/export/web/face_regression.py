@@ -17,7 +17,7 @@ from torch import Tensor
 from avatar.export.web.format import Arrays
 from avatar.motion import Motion
 
-WIDTH = 0.7  # of the kernel, in median distances between examples
+WIDTH = 1.0  # of the kernel, in median distances between examples
 _RIDGE, _NOISE = 1e-3, 1e-3  # of the linear part, per example; of the other
 _ENDS = (0.005, 0.995)  # quantiles of the examples: what is beyond them is not extrapolated by the kernel
 

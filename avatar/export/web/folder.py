@@ -93,7 +93,7 @@ def new_folder(
         _write_background(avatar, folder / web.BACKGROUND, (COMPACT if compact else FULL).background)
         write_page(folder, name, path.resolve().name)
         if speech:
-            manifest["speech"] = write_speech(folder, avatar, stats, reader.coefficients)
+            _write_speech(avatar, folder, stats, reader, gaussians, manifest)
         psnr = _write_clip(source, folder, clip, reader, gaussians, manifest)
         web.write_manifest(folder, manifest)
     return psnr
@@ -119,7 +119,7 @@ def add_clip(
         shutil.copytree(path, folder, dirs_exist_ok=True)
         if speech:
             stats = MotionStats.of(Motion.load(source.avatar.run / MOTION))
-            manifest["speech"] = write_speech(folder, source.avatar, stats, reader.coefficients)
+            _write_speech(source.avatar, folder, stats, reader, gaussians, manifest)
         psnr = _write_clip(source, folder, clip, reader, gaussians, manifest)
         web.write_manifest(folder, manifest)
     return psnr
@@ -218,6 +218,19 @@ def _write_clip(
             "Export it as a folder of its own."
         )
     return psnr
+
+
+def _write_speech(
+    avatar: Avatar, folder: Path, stats: MotionStats, reader: StoredGaussians, gaussians: AnimatedGaussians,
+    manifest: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write what hears and moves the lips, note it in the manifest, and say how exact the face is."""
+    manifest["speech"], motion, coefficients = write_speech(folder, avatar, stats, reader.coefficients)
+    psnr = _psnr(avatar, reader, gaussians, motion, coefficients)
+    how = (
+        f"PSNR of speech in the page to the avatar's images: {sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst."
+    )
+    (log.warn if min(psnr) < LEAST_PSNR else log.info)(how)
 
 
 def _psnr(

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from avatar import log
-from avatar.audio.encoders.whisper import WhisperEncoder, stored_stem
+from avatar.audio.encoders import whisper
 from avatar.audio2motion.lip_closure import LipClosure
 from avatar.audio2motion.load import load_streaming
 from avatar.audio2motion.shared import SILENCE, SharedSpeech
 from avatar.errors import AvatarError
 from avatar.export.web import format as web
 from avatar.export.web.clip import pose_arrays
-from avatar.export.web.face_regression import FaceRegression, face_inputs, fit_face, with_channels
+from avatar.export.web.face_regression import face_inputs, fit_face, with_channels
 from avatar.export.web.page import speech_code
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
@@ -33,7 +33,6 @@ from avatar.motion.statistics import MotionStats
 
 LOOP_SECONDS, FADE_SECONDS = 20.0, 1.2
 EXAMPLES, TRIED = 1000, 24  # frames that the face is fitted to, and others that it is tried on
-LEAST_FIT = 0.97  # of the variance of the coefficients that have to be met there; below it a warning says so
 _MEL_HOP = 0.01  # seconds
 LICENCE = """\
 speech.bin holds the first layers of the speech recogniser Whisper tiny.en:
@@ -57,7 +56,7 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 def write_speech(
     folder: Path, avatar: Avatar, stats: MotionStats, coefficients: Callable[[Motion, int], Tensor]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Motion, Tensor]:
     """Write speech.bin and speech.js.
 
     Args:
@@ -67,7 +66,8 @@ def write_speech(
         coefficients: Gives those of a motion's frame, as the folder stores them.
 
     Returns:
-        ``speech`` of the manifest.
+        ``speech`` of the manifest; motion that nothing was fitted to, and the coefficients [T, M] that the page finds
+        for it.
 
     Raises:
         AvatarError: The run hears with other encoders than Whisper, or the asset ``whisper_front`` is not available.
@@ -75,13 +75,17 @@ def write_speech(
     speech = load_streaming(avatar.run, avatar.fps)
     about, heard = lip_arrays(speech)
     loop, back = base_loop(avatar, stats)
-    face = fitted_face(speech, stats, loop, coefficients)
+    lips = example_lips(speech, stats, EXAMPLES + TRIED)
+    log.info("Fitting the face to speech that is not known yet ...")
+    face = fit_face(coefficients, loop, lips[:EXAMPLES], FACE)
     arrays = stem_arrays() | heard | face.arrays() | pose_arrays(loop) | {"base": face_inputs(loop).T.numpy()}
     web.write_twice(folder, web.SPEECH, web.pack(arrays))
     web.write_twice(folder, web.SPEECH_CODE, speech_code().encode())
     (folder / web.SPEECH_LICENCE).write_text(LICENCE, encoding="utf-8")
-    return {"file": web.SPEECH, "code": web.SPEECH_CODE, "fps": avatar.fps, **about, "width": face.width,
-            "lips": FACE, "frames": len(loop), "back": back}  # fmt: skip
+    manifest = {"file": web.SPEECH, "code": web.SPEECH_CODE, "fps": avatar.fps, **about, "width": face.width,
+                "lips": FACE, "frames": len(loop), "back": back}  # fmt: skip
+    unseen = with_channels(loop[torch.linspace(0, len(loop) - 1, TRIED).long()], lips[EXAMPLES:], FACE)
+    return manifest, unseen, face(face_inputs(unseen))
 
 
 def lip_arrays(speech: SharedSpeech) -> tuple[dict[str, Any], web.Arrays]:
@@ -92,10 +96,10 @@ def lip_arrays(speech: SharedSpeech) -> tuple[dict[str, Any], web.Arrays]:
     """
     prior, lips = speech.prior, len(FACE)
     encoder = prior.encoder.parts[0]
-    whole = isinstance(encoder, WhisperEncoder) and all(
+    whole = isinstance(encoder, whisper.WhisperEncoder) and all(
         abs(seconds / _MEL_HOP / 2 - round(seconds / _MEL_HOP / 2)) < 1e-6 for seconds in (encoder.window, encoder.hop)
     )
-    if not isinstance(encoder, WhisperEncoder) or len(prior.encoder.parts) > 1 or not whole:
+    if not isinstance(encoder, whisper.WhisperEncoder) or len(prior.encoder.parts) > 1 or not whole:
         raise AvatarError(
             f"A web page cannot hear as this run does: by {prior.encoder.name}.",
             why="It hears by whisper alone, in steps of 20 ms.",
@@ -122,7 +126,7 @@ def lip_arrays(speech: SharedSpeech) -> tuple[dict[str, Any], web.Arrays]:
 
 def stem_arrays() -> web.Arrays:
     """Whisper's front as it is stored, with numbers of 16 bits as 32."""
-    stored = stored_stem()
+    stored = whisper.stored_stem()
     return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in stored.items()}
 
 
@@ -159,22 +163,6 @@ class _Silent:
 
     def finish(self) -> Motion:
         return self._rest[torch.zeros(self._count, dtype=torch.long)]
-
-
-def fitted_face(
-    speech: SharedSpeech, stats: MotionStats, base: Motion, coefficients: Callable[[Motion, int], Tensor]
-) -> FaceRegression:
-    """Fit the regression of the face to lips as they were tracked and as the network moves them, and try it."""
-    lips = example_lips(speech, stats, EXAMPLES + TRIED)
-    log.info("Fitting the face to speech that is not known yet ...")
-    face = fit_face(coefficients, base, lips[:EXAMPLES], FACE)
-    rows = torch.linspace(0, len(base) - 1, TRIED).long()
-    motion = with_channels(base[rows], lips[EXAMPLES:], FACE)
-    exact = torch.stack([coefficients(motion, index) for index in range(TRIED)])
-    missed = (face(face_inputs(motion)) - exact).square().sum() / (exact - exact.mean(0)).square().sum()
-    if (fit := 1 - float(missed)) < LEAST_FIT:
-        log.warn(f"Speech in the page moves the face less exactly than a clip: {fit:.0%} of its variance.")
-    return face
 
 
 def example_lips(speech: SharedSpeech, stats: MotionStats, count: int) -> Tensor:
