@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import shutil
 import subprocess
@@ -28,10 +30,17 @@ from avatar.export.write import export_avatar
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.infer.planner import plan_motion
+from avatar.io.audio import load_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.mouth import FACE
 from avatar.motion.statistics import MotionStats
+from tests.browser import found_tools
 from tests.web import babble, small_ears, small_run, small_speech
+
+pytest.importorskip("aiohttp")
+
+from pipelines import web_steps
+from pipelines.live_browser import Browser, Page
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not here")
 # Reads a folder as the page does, and hears as its worker does; frames of lips, and coefficients that they lead to.
@@ -174,6 +183,52 @@ def test_a_folder_learns_to_speak_with_another_clip(made, run, tmp_path):
     assert {path.name for path in mute.glob("speech*")} == names and (mute / "LICENSE-whisper.txt").is_file()
     assert json.loads((mute / "avatar.json").read_text())["speech"]["lips"] == FACE
     assert (mute / "speech.js").read_bytes() == (made / "speech.js").read_bytes()
+
+
+PLAYER = "document.querySelector('avatar-player')"
+
+
+def test_a_browser_speaks_a_file_and_along_with_the_microphone(made, run, tmp_path):
+    tools = found_tools()
+    write_wav(tmp_path / "babble.wav", babble(2.0))
+    content = base64.b64encode((tmp_path / "babble.wav").read_bytes()).decode()
+    exact = motion_of(streaming(run), load_audio(tmp_path / "babble.wav")).face[:, FACE]
+
+    async def look() -> None:
+        async with Browser(tools) as browser, browser.started(*web_steps.GRAPHICS) as chromium:
+            with web_steps.served(made) as url:
+                for address in (url, f"{made.as_uri()}/"):
+                    async with browser.page(chromium, f"{address}index.html") as page:
+                        await page.wait(f"{PLAYER}?.engine?.frame >= 0")
+                        await page.run(
+                            f"{PLAYER}.speak(Uint8Array.from(atob('{content}'), (c) => c.charCodeAt(0)).buffer)"
+                        )
+                        lips = await page.run(f"{PLAYER}.engine.motion.rows.map((row) => Array.from(row))")
+                        np.testing.assert_allclose(lips, exact, atol=1e-3)
+                        await microphone(page)
+                        assert await page.words() == []
+
+    async def microphone(page: Page) -> None:
+        """Listen, refuse what is no sound, and go back to the clip."""
+        await page.run(f"{PLAYER}.listen()")
+        await page.wait(f"{PLAYER}.engine.frame > 5 && {PLAYER}.duration === Infinity")
+        tried = "then(() => '', (error) => error.message)"
+        assert "cannot play that sound" in await page.run(f"{PLAYER}.speak(new ArrayBuffer(100)).{tried}")
+        await page.run(f"{PLAYER}.stop()")
+        assert await page.run(f"[{PLAYER}.paused, {PLAYER}.engine.clip.name, {PLAYER}.ui.stop.hidden]") == [
+            True,
+            "motion",
+            True,
+        ]
+        await page.run(
+            "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }"
+        )
+        await page.run(f"{PLAYER}.ui.microphone.click()")
+        await page.wait(f"{PLAYER}.ui.note.textContent === 'There is no microphone.'")
+        await page.run(f"{PLAYER}.engine.manifest.speech = null")
+        assert "without --speech-input" in await page.run(f"{PLAYER}.speak(new Blob([])).{tried}")
+
+    asyncio.run(asyncio.wait_for(look(), 120))
 
 
 def streaming(run: Path) -> SharedSpeech:

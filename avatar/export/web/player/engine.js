@@ -94,7 +94,7 @@ export class Engine extends EventTarget {
       spoken.add(frames, count);
       const ahead = spoken.frames / spoken.fps - clock.seconds;
       if (this.motion !== spoken || !(spoken.complete || ahead > LEAD_SECONDS)) continue;
-      if (!begun || this.starved) begun = clock.play();
+      if (!begun || this.starved) begun = clock.play().catch((error) => { if (error.name !== "AbortError") throw error; }); // paused already
       this.starved = false;
       await begun;
     }
