@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,17 @@ async def spoken(bench: Bench, page: Page, browser: Browser, audio: Path) -> dic
     content = base64.b64encode(audio.read_bytes()).decode()
     answer = await page.run(f"speechCheck.speak('{content}')", LOADS_SECONDS)
     lips, coefficients = np.array(answer["lips"]), np.array(answer["coefficients"])
-    exact, fitted = motion.face[:, FACE].numpy(), exact_coefficients(bench, motion)
+    exact, alike = motion.face[:, FACE].numpy(), alike_frames(bench)
+    fitted = exact_coefficients(bench, motion[:alike])
+    missed = coefficients[: len(fitted)] - fitted
     before = processor_seconds(browser.pid)
     heard = await page.run(f"speechCheck.hear('{content}')", LOADS_SECONDS)
     spent = processor_seconds(browser.pid) - before
     return {
         "frames": len(lips), "frames_of_render": len(exact), "lips_cm_apart": float(np.abs(lips - exact).max()),
         "opening_correlation": agreement(lips, exact),
-        "coefficients_apart": {"most": round(float(np.abs(coefficients - fitted).max()), 3),
-                               "rms": round(float(np.square(coefficients - fitted).mean() ** 0.5), 4)},
+        "coefficients_apart": {"most": round(float(np.abs(missed).max()), 3), "spread": round(float(fitted.std(0).mean()), 3),
+                               "rms": round(float(np.square(missed).mean() ** 0.5), 4), "frames": len(fitted)},
         "psnr": await psnr(bench, page, motion), "plays_after_ms": round(answer["began"]),
         "processor_per_second": round(spent / heard["seconds"], 3),
         "seconds_per_second": round(heard["milliseconds"] / 1000 / heard["seconds"], 3),
@@ -73,7 +76,7 @@ async def spoken(bench: Bench, page: Page, browser: Browser, audio: Path) -> dic
 async def psnr(bench: Bench, page: Page, motion: Motion) -> dict[str, float]:
     """Compare screenshots of what was spoken with what `avatar render` shows, while the loop has not begun again."""
     camera, values = bench.avatar.view_camera, []
-    last = min(len(motion), round(14 * motion.fps)) - 1
+    last = min(len(motion), alike_frames(bench)) - 1
     for frame in np.linspace(0, last, IMAGES).astype(int).tolist():
         answer = await page.run(f"webCheck.show({frame}, 0, 0)")
         assert answer["frame"] == frame, answer
@@ -82,6 +85,12 @@ async def psnr(bench: Bench, page: Page, motion: Motion) -> dict[str, float]:
         exact = bench.avatar.render(camera, motion, frame, None if behind is None else torch.from_numpy(behind))
         values.append(web_steps.psnr(exact.numpy(), image))
     return {"mean": round(float(np.mean(values)), 2), "worst": round(min(values), 2)}
+
+
+def alike_frames(bench: Bench) -> int:
+    """Frames at the beginning in which the page's loop is what `avatar render` shows under the lips."""
+    about = json.loads((bench.folder / web.MANIFEST).read_text())["speech"]
+    return about["frames"] - about["back"]
 
 
 def exact_coefficients(bench: Bench, motion: Motion) -> np.ndarray:

@@ -36,7 +36,7 @@ class WebFolder:
     add: bool = False
     """Add the clip to a folder that this command wrote."""
     speech_input: bool = False
-    """Add what the page needs to speak sound files and the microphone: 9 MB, and a minute of fitting."""
+    """Add what the page needs to speak sound files and the microphone: 10 MB more."""
     overwrite: bool = False
     """Replace a folder that this command wrote."""
 
@@ -53,6 +53,8 @@ class WebFolder:
         """
         assert source.avatar is not None and source.motion is not None
         require(source.folder, "publish", "to be played in a web page")
+        if self.speech_input:
+            require(source.folder, "live", "to say in a web page whatever its visitors say")
         title = self.clip or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):
             before = check_target(path, self.add, self.overwrite)

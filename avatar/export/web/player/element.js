@@ -98,7 +98,6 @@ export class AvatarPlayer extends HTMLElement {
     this.say("");
     this.ui.canvas.setAttribute("aria-label", `${this.engine.manifest.name}: ${this.engine.clip.title}`);
     this.engine.clock.loop = this.hasAttribute("loop");
-    if (this.engine.clock.audio) this.engine.clock.audio.muted = this.ui.mute.getAttribute("aria-pressed") === "true";
     this.show();
     this.engine.step();
     this.dispatchEvent(new Event("ready"));
@@ -153,6 +152,7 @@ export class AvatarPlayer extends HTMLElement {
     ui.seek.max = Math.min(this.duration, Number.MAX_SAFE_INTEGER);
     this.speaking.show();
     engine.clock.loop = this.hasAttribute("loop");
+    if (engine.clock.audio) engine.clock.audio.muted = ui.mute.getAttribute("aria-pressed") === "true";
     this.showTime();
   }
 

@@ -47,6 +47,7 @@ export class Engine extends EventTarget {
   async choose(name) {
     const clip = this.manifest.clips.find((one) => one.name === name);
     if (!clip) throw new Error(`There is no clip ${name}.`);
+    this.wanted = clip;
     const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
     const clock = new Clock(motion.frames / motion.fps);
     if (clip.audio.length) await clock.listen(this.base, clip.audio);
@@ -74,11 +75,11 @@ export class Engine extends EventTarget {
 
   /** Speaks a sound: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
   async speak(source, title = "Sound") {
-    const file = soundFile(source), voice = await this.voice(), clock = new Clock(0);
+    const file = this.wanted = soundFile(source), voice = await this.voice(), clock = new Clock(0);
     await clock.hear(URL.createObjectURL(file));
     if (clock.duration > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut the sound into parts.`);
     const samples = await samplesOf(file);
-    if (this.closed) return;
+    if (this.closed || this.wanted !== file) return clock.close(); // something else was begun meanwhile
     clock.duration = samples.length / HEARING_RATE;
     const spoken = new Spoken(voice, Math.max(1, Math.ceil(clock.duration * voice.about.fps - 1e-6)));
     this.perform({ name: "", title, audio: [title] }, spoken, clock);
@@ -102,8 +103,8 @@ export class Engine extends EventTarget {
 
   /** Speaks along with a MediaStream, until `perform` is called again. */
   async listen(stream) {
-    const voice = await this.voice(), clock = new LiveClock(), spoken = new Spoken(voice, Infinity), id = voice.utterances += 1;
-    clock.motion = spoken;
+    this.wanted = stream;
+    const voice = await this.voice(), spoken = new Spoken(voice, Infinity), clock = new LiveClock(spoken), id = voice.utterances += 1;
     let waiting = 0; // seconds
     await clock.listen(stream, async (samples, rate) => {
       waiting += samples.length / rate;
@@ -115,6 +116,7 @@ export class Engine extends EventTarget {
       spoken.add(frames, count);
       if (clock === this.clock) this.wake();
     });
+    if (this.closed || this.wanted !== stream) return clock.close();
     this.perform({ name: "", title: "Microphone", audio: [] }, spoken, clock);
   }
 

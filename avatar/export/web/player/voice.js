@@ -3,6 +3,7 @@
 const HEARING_RATE = 16000, PIECE_SECONDS = 0.5, LEAD_SECONDS = 1; // begins, and goes on, once so much is ready
 const MOST_MINUTES = 30; // of a file: it is decoded as a whole
 const KEPT_FRAMES = 1000; // of what a microphone said
+const CATCH_UP = 0.05; // of what an image is later than it has to be, each time that frames come
 const MOST_BEHIND = 2; // seconds of a microphone that wait for the worker
 
 /** Coefficients of a face from its inputs; see `avatar.export.web.face_regression`. */
@@ -155,9 +156,9 @@ const TAP = `registerProcessor("avatar-tap", class extends AudioWorkletProcessor
 
 /** The clock of what is still being said: as near to the microphone as frames come out without a pause. */
 export class LiveClock extends EventTarget {
-  constructor() {
+  constructor(motion) {
     super();
-    Object.assign(this, { duration: Infinity, audio: null, loop: false, playing: true, delay: 0, motion: null, latest: 0 });
+    Object.assign(this, { motion, duration: Infinity, audio: null, loop: false, playing: true, delay: 0, latest: 0 });
   }
 
   /** Takes a stream of a microphone, whose pieces of 20 ms go to a function. */
@@ -181,7 +182,8 @@ export class LiveClock extends EventTarget {
 
   /** Notes that frames from number `first` on have come: those who wait longest say how far the image stays behind. */
   came(first) {
-    this.delay = Math.max(this.heard - first / this.motion.fps, this.delay - 0.002);
+    const needed = this.heard - first / this.motion.fps;
+    this.delay = Math.max(needed, this.delay + CATCH_UP * (needed - this.delay));
   }
 
   get seconds() {
