@@ -65,8 +65,10 @@ async def spoken(bench: Bench, page: Page, browser: Browser, audio: Path) -> dic
     return {
         "frames": len(lips), "frames_of_render": len(exact), "lips_cm_apart": float(np.abs(lips - exact).max()),
         "opening_correlation": agreement(lips, exact),
-        "coefficients_apart": {"most": round(float(np.abs(missed).max()), 3), "spread": round(float(fitted.std(0).mean()), 3),
-                               "rms": round(float(np.square(missed).mean() ** 0.5), 4), "frames": len(fitted)},
+        "coefficients_apart": {
+            "frames": len(fitted), "spread": round(float(fitted.std(0).mean()), 3),
+            "most": round(float(np.abs(missed).max()), 3), "rms": round(float(np.square(missed).mean() ** 0.5), 4),
+        },
         "psnr": await psnr(bench, page, motion), "plays_after_ms": round(answer["began"]),
         "processor_per_second": round(spent / heard["seconds"], 3),
         "seconds_per_second": round(heard["milliseconds"] / 1000 / heard["seconds"], 3),
