@@ -70,6 +70,7 @@ async def spoken(bench: Bench, page: Page, browser: Browser, audio: Path) -> dic
             "most": round(float(np.abs(missed).max()), 3), "rms": round(float(np.square(missed).mean() ** 0.5), 4),
         },
         "psnr": await psnr(bench, page, motion), "plays_after_ms": round(answer["began"]),
+        "lips_made_after_ms": round(answer["all"]),
         "processor_per_second": round(spent / heard["seconds"], 3),
         "seconds_per_second": round(heard["milliseconds"] / 1000 / heard["seconds"], 3),
     }  # fmt: skip

@@ -57,16 +57,19 @@ const page = new Function(fs.readFileSync(`${folder}/page.js`, "utf8") + "; retu
   globalThis.Worker = class { postMessage() {} };
   URL.createObjectURL = () => "";
   const spoken = new page.Spoken(new page.Voice(arrays, about, ""), Infinity), size = Number(length), lips = [];
+  let wait = 0; // seconds of audio after a frame's time, at most
   for (let id = 0; id < 2; id += 1) { // the second utterance knows nothing of the first
     for (let from = 0; from < samples.length; from += size) {
       const piece = samples.slice(from, from + size), final = from + size >= samples.length;
       const { frames, count } = heard.answer({ id, samples: piece, rate: Number(rate), final });
-      if (id) [lips.push(...frames), spoken.add(frames, count)];
+      if (!id) continue;
+      if (count && !final) wait = Math.max(wait, (from + size) / Number(rate) - spoken.frames / about.fps);
+      [lips.push(...frames), spoken.add(frames, count)];
     }
   }
   const faces = Array.from({ length: spoken.frames }, (_, n) => Array.from(spoken.at(n).coefficients));
   const poses = Array.from({ length: spoken.frames }, (_, n) => Array.from(spoken.at(n).pose));
-  console.log(JSON.stringify({ lips, faces, poses, frames: spoken.frames }));
+  console.log(JSON.stringify({ lips, faces, poses, wait, frames: spoken.frames }));
 })();
 """
 
@@ -107,8 +110,11 @@ def test_the_page_moves_the_lips_as_the_streaming_network_does(made, run):
     samples = babble(3.03)
     exact = motion_of(streaming(run), samples).face[:, FACE]
     assert exact.std(0).max() > 0.02 and (exact == exact[0]).all(1).sum() < len(exact) / 2, "the mouth moves"
-    for piece in (777, len(samples)):
-        lips = heard(made, samples, piece=piece)["lips"].reshape(-1, len(FACE))
+    piece, look_ahead = 300, json.loads((made / "avatar.json").read_text())["speech"]["look_ahead"]
+    for length in (piece, len(samples)):
+        found = heard(made, samples, piece=length)
+        assert found["wait"] <= look_ahead + piece / 16000 + 1e-6, "no frame waits longer than it must"
+        lips = found["lips"].reshape(-1, len(FACE))
         assert lips.shape == exact.shape
         np.testing.assert_allclose(lips, exact, atol=1e-4, rtol=0)
 
@@ -222,11 +228,11 @@ def test_a_browser_speaks_a_file_and_along_with_the_microphone(made, run, tmp_pa
                         assert await page.words() == []
 
     async def microphone(page: Page) -> None:
-        """Listen, refuse what is no sound, and go back to the clip."""
+        """Listen, refuse what is no audio, and go back to the clip."""
         await page.run(f"{PLAYER}.listen()")
         await page.wait(f"{PLAYER}.engine.frame > 5 && {PLAYER}.duration === Infinity")
         tried = "then(() => '', (error) => error.message)"
-        assert "cannot play that sound" in await page.run(f"{PLAYER}.speak(new ArrayBuffer(100)).{tried}")
+        assert "cannot play that audio" in await page.run(f"{PLAYER}.speak(new ArrayBuffer(100)).{tried}")
         await page.run(f"{PLAYER}.stop()")
         assert await page.run(f"[{PLAYER}.paused, {PLAYER}.engine.clip.name, {PLAYER}.ui.stop.hidden]") == [
             True,

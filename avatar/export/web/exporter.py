@@ -36,7 +36,7 @@ class WebFolder:
     add: bool = False
     """Add the clip to a folder that this command wrote."""
     speech_input: bool = False
-    """Add what the page needs to speak sound files and the microphone: 10 MB more."""
+    """Add what the page needs to speak audio files and the microphone: 10 MB more."""
     overwrite: bool = False
     """Replace a folder that this command wrote."""
 

@@ -72,7 +72,7 @@ def new_folder(
         name: Of the avatar.
         model: SHA-256 of its model.
         compact: Make it small.
-        speech: Add what speaks sound files and the microphone.
+        speech: Add what speaks audio files and the microphone.
 
     Returns:
         PSNR in dB of some frames to the avatar's own images.

@@ -27,7 +27,7 @@ The attributes are `controls`, `loop`, `autoplay` (browsers allow it without sou
 `clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where there is a graphics card). From
 scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
 elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; where the avatar was exported with `--speech-input`
-also `speak(sound)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`,
+also `speak(audio)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`,
 `timeupdate`, `clip` and `error`.
 
 Files that end in `.js` and belong to another file are for pages that are opened from disk; a web server needs none of

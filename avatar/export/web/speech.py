@@ -1,4 +1,4 @@
-"""What a web folder needs to speak sound files and the microphone: `avatar export --format web --speech-input`.
+"""What a web folder needs to speak audio files and the microphone: `avatar export --format web --speech-input`.
 
 The page hears with the front of Whisper's encoder and moves the lips with the run's streaming network, as
 `avatar render --speech streaming` does. Head and upper face come from a loop of the person's own video.

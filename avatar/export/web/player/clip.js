@@ -38,7 +38,7 @@ export class Clock extends EventTarget {
     this.wire();
     await new Promise((done, fail) => {
       this.audio.addEventListener("loadedmetadata", done);
-      this.audio.addEventListener("error", () => fail(new Error("This browser cannot play that sound. WAV, MP3, M4A, OGG and FLAC usually work.")));
+      this.audio.addEventListener("error", () => fail(new Error("This browser cannot play that audio. WAV, MP3, M4A, OGG and FLAC usually work.")));
     });
     this.duration = this.audio.duration;
   }

@@ -113,7 +113,7 @@ export class AvatarPlayer extends HTMLElement {
   get clips() { return this.engine?.manifest.clips.map(({ name, title }) => ({ name, title })) || []; }
   get controlNames() { return this.engine?.manifest.controls.map(({ name }) => name) || []; }
 
-  /** Speaks a sound, with lips made here: a Blob (a File), an ArrayBuffer or an AudioBuffer. */
+  /** Speaks audio, with lips made here: a Blob (a File), an ArrayBuffer or an AudioBuffer. */
   speak(source, title) { return this.speaking.speak(source, title); }
   /** Speaks along with a MediaStream; by default it asks for the microphone. */
   listen(stream) { return this.speaking.listen(stream); }

@@ -73,11 +73,11 @@ export class Engine extends EventTarget {
     return this.hearing;
   }
 
-  /** Speaks a sound: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
-  async speak(source, title = "Sound") {
-    const file = this.wanted = soundFile(source), voice = await this.voice(), clock = new Clock(0);
+  /** Speaks audio: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
+  async speak(source, title = "Audio") {
+    const file = this.wanted = audioFile(source), voice = await this.voice(), clock = new Clock(0);
     await clock.hear(URL.createObjectURL(file));
-    if (clock.duration > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut the sound into parts.`);
+    if (clock.duration > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut it into parts.`);
     const samples = await samplesOf(file);
     if (this.closed || this.wanted !== file) return clock.close(); // something else was begun meanwhile
     clock.duration = samples.length / HEARING_RATE;
@@ -135,7 +135,7 @@ export class Engine extends EventTarget {
   step() {
     if (!this.motion?.frames || this.painter.lost) return;
     if (this.motion.complete === false && this.clock.audio && this.clock.playing && this.clock.seconds * this.motion.fps > this.motion.frames) {
-      this.starved = true; // the sound waits for the lips
+      this.starved = true; // the audio waits for the lips
       this.clock.pause();
     }
     const frame = Math.min(this.motion.frames - 1, Math.floor(this.clock.seconds * this.motion.fps + 1e-3));

@@ -44,7 +44,7 @@ const PARTS = `<style>${STYLE}</style>
   <select class="clips" aria-label="Clip" hidden></select>
 </div>
 <div class="speech" part="speech" hidden>
-  <button class="choose" type="button">Speak a sound file …</button>
+  <button class="choose" type="button">Speak an audio file …</button>
   <button class="microphone" type="button">Speak with my microphone</button>
   <button class="stop" type="button" hidden>Stop</button>
   <p class="note" role="status"></p>

@@ -1,6 +1,6 @@
-// What people do to make the avatar speak: choose or drop a sound, or allow the microphone. Failures are told in words.
+// What people do to make the avatar speak: choose or drop audio, or allow the microphone. Failures are told in words.
 
-const READY = "A sound file may also be dropped on the avatar. Nothing leaves this page.";
+const READY = "An audio file may also be dropped on the avatar. Nothing leaves this page.";
 const REFUSED = {
   NotAllowedError: "The microphone was not allowed. Allow it beside the page's address, and try again.",
   NotFoundError: "There is no microphone.",
@@ -68,7 +68,7 @@ export class Speaking {
     }
   }
 
-  async speak(source, title = "Sound") {
+  async speak(source, title = "Audio") {
     this.release();
     await this.begin("Listening to it …", (engine, mine) => {
       const heard = engine.speak(source, title);

@@ -104,8 +104,8 @@ export class Voice {
   }
 }
 
-/** Sound as a file that the browser plays: what is one already, its bytes, or an AudioBuffer. */
-export function soundFile(source) {
+/** Audio as a file that the browser plays: what is one already, its bytes, or an AudioBuffer. */
+export function audioFile(source) {
   if (source instanceof Blob) return source;
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Blob([source]);
   if (typeof AudioBuffer !== "undefined" && source instanceof AudioBuffer) return wave(source);
@@ -132,7 +132,7 @@ export async function samplesOf(file) {
   try {
     sound = await new OfflineAudioContext(1, 1, HEARING_RATE).decodeAudioData(await file.arrayBuffer());
   } catch {
-    throw new Error("This browser cannot read that sound. WAV, MP3, M4A, OGG and FLAC usually work.");
+    throw new Error("This browser cannot read that audio. WAV, MP3, M4A, OGG and FLAC usually work.");
   }
   const samples = new Float32Array(sound.length), channels = sound.numberOfChannels;
   for (let channel = 0; channel < channels; channel += 1) {
