@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -137,14 +136,19 @@ def rows_of(size: str, found: dict[str, Any]) -> list[dict[str, Any]]:
                  ("lag of the audio files, ms", lag, MOST_LAG_MS, lag <= MOST_LAG_MS)]  # fmt: skip
     for where in ("http", "file"):
         if about := found.get("speech", {}).get(where):
-            file, late = about["file"], about["microphone"].get("image_behind_audio_s", {}).get("median", math.inf)
+            file, late = about["file"], about["microphone"].get("image_behind_audio_s", {}).get("median")
             apart, opening = file["lips_cm_apart"], file["opening_correlation"]
             work = file["processor_per_second"]
             rows += [
                 (f"lips made in the page ({where}), cm from render's", apart, MOST_APART, apart < MOST_APART),
                 (f"their opening ({where}), correlation", opening, LEAST_OPENING, opening > LEAST_OPENING),
                 (f"processor seconds per second of audio ({where})", work, MOST_WORK, work < MOST_WORK),
-                (f"image behind the microphone ({where}), median seconds", late, MOST_LATE, late < MOST_LATE),
+                (
+                    f"image behind the microphone ({where}), median seconds",
+                    late,
+                    MOST_LATE,
+                    bool(late and late < MOST_LATE),
+                ),
             ]
     for how, speed in found.get("speed", {}).items():
         renderer, width = how.split()
