@@ -1600,7 +1600,7 @@ PROVENANCE = (
     ),
 )
 
-_WEB = "tests/unit/test_web_export.py"
+_WEB, _WEB_SPEECH = "tests/unit/test_web_export.py", "tests/unit/test_web_speech.py"
 
 WEB_FOLDER = (
     Mutation(
@@ -1618,6 +1618,30 @@ WEB_FOLDER = (
         "start=info.start, rate=AUDIO_RATE",
         (f"{_WEB}::test_the_audio_is_as_long_as_the_motion_and_begins_with_it",),
         "An avatar that waits first is heard before its lips move.",
+    ),
+    Mutation(
+        "the page hears every window as loud as itself",
+        "avatar/export/web/player/speech/stem.js",
+        "Math.max(decades[i], most - 8)",
+        "decades[i]",
+        (f"{_WEB_SPEECH}::test_the_page_moves_the_lips_as_the_streaming_network_does",),
+        "The lips of the page are others than those of the streaming network.",
+    ),
+    Mutation(
+        "a second utterance remembers the first",
+        "avatar/export/web/player/speech/stem.js",
+        "    this.held.fill(0);\n",
+        "",
+        (f"{_WEB_SPEECH}::test_the_page_moves_the_lips_as_the_streaming_network_does",),
+        "What was said before moves the lips of what is said now.",
+    ),
+    Mutation(
+        "the loop under the lips begins with a jump",
+        "avatar/export/web/speech.py",
+        "motion[end - fade : end].blend(motion[:fade], weight)",
+        "motion[end - fade : end]",
+        (f"{_WEB_SPEECH}::test_the_loop_begins_as_render_does_and_goes_on_without_a_jump",),
+        "The head of an avatar that speaks for long jumps every 20 s.",
     ),
 )
 

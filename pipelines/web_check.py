@@ -1,4 +1,4 @@
-"""Measure a web folder in a real browser: images against `avatar render`, lips, the clock, and processor time.
+"""Measure a web folder in a real browser: images against `avatar render`, lips, the clock, processor time, speech.
 
     python -m pipelines.web_check --run runs/me --audio speech.wav --playwright node_modules/playwright-core
 
@@ -33,12 +33,15 @@ from avatar.motion import Motion
 from avatar.paths import write_json
 from pipelines import web_steps
 from pipelines.live_browser import Browser, Page, Tools
+from pipelines.web_speech import speech
 from pipelines.web_steps import Bench
 
-Step = Literal["images", "lips", "clock", "speed"]
-STEPS: tuple[Step, ...] = ("images", "lips", "clock", "speed")
+Step = Literal["images", "lips", "clock", "speed", "speech"]
+STEPS: tuple[Step, ...] = ("images", "lips", "clock", "speed", "speech")
 LEAST_PSNR = {"full": (40.0, 36.0), "compact": (36.0, 34.0)}  # dB, mean and worst
 LEAST_LIPS, MOST_DRIFT, MOST_LAG_MS = 0.98, 1.0, 5.0
+# Of speech in the page: centimetres, correlation, processor seconds per second of audio, seconds.
+MOST_APART, LEAST_OPENING, MOST_WORK, MOST_LATE = 1e-3, 0.999, 0.5, 0.3
 CORES = {"webgl": 2, "cpu": 1}  # that a way of drawing uses of two free ones
 MOST_BYTES = {"full": 6e6, "compact": 3e6}
 
@@ -90,19 +93,23 @@ async def measure(config: Config, bench: Bench, tools: Tools, keep: Callable[[st
         with web_steps.served(bench.folder) as url:
             size = (max(512, camera.width), max(512, camera.height))
             async with web_steps.opened(browser, chromium, url, size) as page:
-                steps: dict[Step, Callable[[], Awaitable[dict[str, Any]]]] = {
+                steps: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
                     "images": lambda: web_steps.images(bench, page, config.frames),
                     "lips": lambda: web_steps.lips(bench, page, config.talk),
                     "clock": lambda: web_steps.clock(bench, page, config.seconds),
                     "speed": lambda: web_steps.speed(bench, page, browser, config.turns),
                 }
                 for name in config.steps:
-                    keep(name, await steps[name]())
+                    if name != "speech":
+                        keep(name, await steps[name]())
                 await complaints(page)
         async with browser.page(chromium, (bench.folder / "index.html").as_uri()) as page:
             await page.wait("document.querySelector('avatar-player')?.engine?.frame >= 0")
             keep("from_disk", True)
             await complaints(page)
+    if "speech" in config.steps:
+        async with Browser(tools) as browser:
+            keep("speech", await speech(bench, browser))
 
 
 async def complaints(page: Page) -> None:
@@ -127,6 +134,22 @@ def rows_of(size: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         off = max(clock["most_frames_off"], abs(clock["drift_frames"]))
         rows += [("image off its audio at most, and drift, frames", off, MOST_DRIFT, off < MOST_DRIFT),
                  ("lag of the audio files, ms", lag, MOST_LAG_MS, lag <= MOST_LAG_MS)]  # fmt: skip
+    for where in ("http", "file"):
+        if about := found.get("speech", {}).get(where):
+            file, late = about["file"], about["microphone"].get("image_behind_audio_s", {}).get("median")
+            apart, opening = file["lips_cm_apart"], file["opening_correlation"]
+            work = file["processor_per_second"]
+            rows += [
+                (f"lips made in the page ({where}), cm from render's", apart, MOST_APART, apart < MOST_APART),
+                (f"their opening ({where}), correlation", opening, LEAST_OPENING, opening > LEAST_OPENING),
+                (f"processor seconds per second of audio ({where})", work, MOST_WORK, work < MOST_WORK),
+                (
+                    f"image behind the microphone ({where}), median seconds",
+                    late,
+                    MOST_LATE,
+                    bool(late and late < MOST_LATE),
+                ),
+            ]
     for how, speed in found.get("speed", {}).items():
         renderer, width = how.split()
         asked, cores = {"512": 8.0, "384": 15.0}[width], CORES[renderer]
@@ -161,8 +184,14 @@ def main(config: Config) -> None:
             shots.mkdir(parents=True, exist_ok=True)
             source = ExportSource(folder=config.run, avatar=avatar, motion=motion, audio=config.audio)
             if not config.exported:
-                export_avatar(source, "web", folder, compact=size == "compact", overwrite=True)
-            found: dict[str, Any] = {"bytes": folder_bytes(folder), "avatar_bytes": folder_bytes(folder / "avatar.bin")}
+                options = {"compact": size == "compact", "speech_input": "speech" in config.steps}
+                export_avatar(source, "web", folder, overwrite=True, **options)
+            spoken = sum(path.stat().st_size for path in folder.glob("speech*"))
+            found: dict[str, Any] = {
+                "bytes": folder_bytes(folder) - spoken,
+                "speech_bytes": spoken,
+                "avatar_bytes": folder_bytes(folder / "avatar.bin"),
+            }
             record["folders"][size] = found
 
             def keep(name: str, value: Any, found: dict[str, Any] = found) -> None:

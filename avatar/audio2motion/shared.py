@@ -50,7 +50,7 @@ GAIN = 1.25  # of a prior in units of speech: chosen on the development people, 
 _LIMIT = 6.0  # standard deviations of a feature
 _MOST_ROWS = 1000  # before and after a moment, in what is read
 PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
-_SILENCE = 0.3  # ... and in silence
+SILENCE = 0.3  # ... and in silence
 _STREAMING_GAIN = 1.25  # rows with little look-ahead predict less movement: this restores it
 
 
@@ -133,7 +133,7 @@ class SharedPrior:
 
 def pause_gate(pause: float) -> VoiceActivityDetector:
     """Make the detector that closes the lips after ``pause`` seconds, for rows at `RATE`."""
-    return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=_SILENCE)
+    return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=SILENCE)
 
 
 def project(

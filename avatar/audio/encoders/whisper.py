@@ -80,9 +80,7 @@ class WhisperStem(nn.Module):
         Raises:
             AvatarError: It is not available.
         """
-        from avatar.assets.store import fetch
-
-        stored = load_file(str(fetch("whisper_front")))
+        stored = stored_stem()
         state = {}
         for name, tensor in stored.items():
             if name.endswith(":scale"):
@@ -94,6 +92,17 @@ class WhisperStem(nn.Module):
         stem = WhisperStem(width, layers, positions)
         stem.load_state_dict(state)
         return stem.eval()
+
+
+def stored_stem() -> dict[str, Tensor]:
+    """Read the tensors of the asset ``whisper_front``; whole numbers have a scale per row, under ``NAME:scale``.
+
+    Raises:
+        AvatarError: It is not available.
+    """
+    from avatar.assets.store import fetch
+
+    return load_file(str(fetch("whisper_front")))
 
 
 class WhisperEncoder:

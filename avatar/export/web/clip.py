@@ -24,14 +24,21 @@ AUDIO_FORMATS = (("opus", "libopus", "ogg"), ("m4a", "aac", "ipod"))
 
 def clip_arrays(motion: Motion, coefficients: Float[Tensor, "T M"]) -> Arrays:
     """The arrays of a clip; see `avatar.export.web.format`."""
+    values = coefficients.T.numpy()
+    steps = np.maximum(np.abs(values).max(1, initial=0) / 32767, COEFFICIENT_STEP).astype(np.float32)
+    return {
+        "coefficient": differences(np.rint(values / steps[:, None])), "coefficient_step": steps, **pose_arrays(motion),
+    }  # fmt: skip
+
+
+def pose_arrays(motion: Motion) -> Arrays:
+    """The arrays of head and torso; see `avatar.export.web.format`."""
     pose = torch.cat(
         [motion.head_rotation, motion.head_translation, motion.torso_rotation, motion.torso_translation], 1
     )
-    values, warp = coefficients.T.numpy(), motion.torso_warp.T.numpy()
-    steps = np.maximum(np.abs(values).max(1, initial=0) / 32767, COEFFICIENT_STEP).astype(np.float32)
+    warp = motion.torso_warp.T.numpy()
     warp_step = np.array([max(float(np.abs(warp).max(initial=0)) / 32767, WARP_STEP)], np.float32)
     return {
-        "coefficient": differences(np.rint(values / steps[:, None])), "coefficient_step": steps,
         "pose": pose.T.numpy().astype(np.float32),
         "warp": differences(np.rint(warp / warp_step)), "warp_step": warp_step,
     }  # fmt: skip

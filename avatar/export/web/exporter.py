@@ -35,6 +35,8 @@ class WebFolder:
     """Name of the clip; default: that of the audio file."""
     add: bool = False
     """Add the clip to a folder that this command wrote."""
+    speech_input: bool = False
+    """Add what the page needs to speak audio files and the microphone: 10 MB more."""
     overwrite: bool = False
     """Replace a folder that this command wrote."""
 
@@ -51,18 +53,20 @@ class WebFolder:
         """
         assert source.avatar is not None and source.motion is not None
         require(source.folder, "publish", "to be played in a web page")
+        if self.speech_input:
+            require(source.folder, "live", "to say in a web page whatever its visitors say")
         title = self.clip or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):
             before = check_target(path, self.add, self.overwrite)
             model = file_sha256(source.folder / MODEL)
             if before is None:
                 name = self.title or source.folder.resolve().name
-                psnr = new_folder(source, path, title, name, model, self.compact)
+                psnr = new_folder(source, path, title, name, model, self.compact, self.speech_input)
             else:
                 if before["model"] != model:
                     raise AvatarError(f"{path} holds another avatar,", why="or this one before it was trained again.",
                                       fix=_FIX)  # fmt: skip
-                psnr = add_clip(source, path, title, before)
+                psnr = add_clip(source, path, title, before, self.speech_input)
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
         log.info(
             f"{path}: {megabytes:.1f} MB, clip {clip_name(title)}. PSNR to the avatar's images: "

@@ -24,6 +24,7 @@ from avatar.export.web.clip import clip_arrays, write_audio
 from avatar.export.web.controls import Control, controls_of
 from avatar.export.web.page import write_page
 from avatar.export.web.shown import LEAST, kept, shown, small
+from avatar.export.web.speech import write_speech
 from avatar.export.web.splats import StoredGaussians, stored
 from avatar.geometry.cameras import EPS2D, Camera
 from avatar.geometry.warp import COLUMNS, ROWS
@@ -60,7 +61,7 @@ FULL, COMPACT = Quality(32, 0.1, 92, False), Quality(16, 0.4, 80, True)
 
 
 def new_folder(
-    source: ExportSource, path: Path, clip: str, name: str, model: str, compact: bool
+    source: ExportSource, path: Path, clip: str, name: str, model: str, compact: bool, speech: bool = False
 ) -> list[float]:  # fmt: skip
     """Write a folder with one clip.
 
@@ -71,6 +72,7 @@ def new_folder(
         name: Of the avatar.
         model: SHA-256 of its model.
         compact: Make it small.
+        speech: Add what speaks audio files and the microphone.
 
     Returns:
         PSNR in dB of some frames to the avatar's own images.
@@ -90,12 +92,16 @@ def new_folder(
         (folder / web.ORDER).write_bytes(web.pack({"order": order.numpy().astype(np.uint32)}))
         _write_background(avatar, folder / web.BACKGROUND, (COMPACT if compact else FULL).background)
         write_page(folder, name, path.resolve().name)
+        if speech:
+            _write_speech(avatar, folder, stats, reader, gaussians, manifest)
         psnr = _write_clip(source, folder, clip, reader, gaussians, manifest)
         web.write_manifest(folder, manifest)
     return psnr
 
 
-def add_clip(source: ExportSource, path: Path, clip: str, manifest: dict[str, Any]) -> list[float]:
+def add_clip(
+    source: ExportSource, path: Path, clip: str, manifest: dict[str, Any], speech: bool = False
+) -> list[float]:  # fmt: skip
     """Add a clip to a folder; a clip of the same name is replaced. Arguments and result as for :func:`new_folder`.
 
     Raises:
@@ -111,6 +117,9 @@ def add_clip(source: ExportSource, path: Path, clip: str, manifest: dict[str, An
     reader = StoredGaussians(arrays, torch.from_numpy(order.astype(np.int64)), gaussians)
     with atomic_dir(path) as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
+        if speech:
+            stats = MotionStats.of(Motion.load(source.avatar.run / MOTION))
+            _write_speech(source.avatar, folder, stats, reader, gaussians, manifest)
         psnr = _write_clip(source, folder, clip, reader, gaussians, manifest)
         web.write_manifest(folder, manifest)
     return psnr
@@ -209,6 +218,19 @@ def _write_clip(
             "Export it as a folder of its own."
         )
     return psnr
+
+
+def _write_speech(
+    avatar: Avatar, folder: Path, stats: MotionStats, reader: StoredGaussians, gaussians: AnimatedGaussians,
+    manifest: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write what hears and moves the lips, note it in the manifest, and say how exact the face is."""
+    manifest["speech"], motion, coefficients = write_speech(folder, avatar, stats, reader.coefficients)
+    psnr = _psnr(avatar, reader, gaussians, motion, coefficients)
+    how = (
+        f"PSNR of speech in the page to the avatar's images: {sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst."
+    )
+    (log.warn if min(psnr) < LEAST_PSNR else log.info)(how)
 
 
 def _psnr(

@@ -7,9 +7,12 @@
     background.webp      behind the person
     clips/NAME.bin       what the avatar does in a clip
     clips/NAME.opus|m4a  its audio, if it has any; a browser takes the first one that it can play
+    speech.bin           with `--speech-input`: what hears, and moves the lips; LICENSE-whisper.txt belongs to it
+    speech.js            the code for it, which runs in a worker
     order.bin            for `--add` only: which Gaussian of the model each one is; players do not read it
     package.json         makes the folder an npm package; README.md says how to use it
-    *.json.js, *.bin.js  the same files once more as `avatarFile(name, base64)`: browsers let a page that was opened
+    *.json.js, *.bin.js, speech.js.js
+                         the same files once more as `avatarFile(name, base64)`: browsers let a page that was opened
                          from disk load scripts, images and audio, but fetch nothing
 
 A `.bin` is a gzip of a safetensors file: eight bytes of length, a JSON header, arrays. Planes are channel-major, so
@@ -31,6 +34,16 @@ clips/NAME.bin
     coefficient i16 [M, T], coefficient_step f32 [M] each row is a difference from the frame before; times the step
     pose f32 [12, T]     head rotation (axis-angle), head translation, torso rotation, torso translation
     warp i16 [132, T], warp_step f32 [1]             torso warp as `avatar.geometry.warp` has it, differences as above
+speech.bin                                           C lip channels, I inputs, S examples, L frames
+    conv1.*, conv2.*, position, layers.*             the front of Whisper as `avatar.audio.encoders.whisper` has it
+    input_mean, input_std [F], basis [F, D], weights [R, A], correction [R, C], closure [R, 1], matrix [A, C],
+    bias, rest, gain, direction, opening [C]         `SharedSpeech` and its prior; of the channels, those of the lips
+    base f32 [I, L]                                  face channels, gaze and head rotation under the lips: a loop
+    pose, warp, warp_step                            its head and torso, as in a clip
+    face_unit f32 [4, I]                             mean, scale, low and high: units are (input - mean) * scale
+    face_linear [I + 1, M], face_example [S, I], face_weight [S, M]
+                                                     coefficients: units, 1 times linear, plus the examples' weights
+                                                     times exp(-d^2 / (2 width^2)), d from the units within low, high
 
 avatar.json
     format, name, fps, model (SHA-256 of the model), gaussians
@@ -38,6 +51,8 @@ avatar.json
     pivot [3], limits {left, right, down, up}: the point that views turn around, and the good ones in degrees
     skinning: head_rotation, head_translation, torso_pivot [3], warp_box [2][2], warp_grid [rows, columns]
     background, clips: [{name, title, file, frames, audio: [files]}]
+    speech: {file, code, fps, encoder {window, hop, ahead, rate}, channels, behind, ahead, pause, silence, gap,
+             look_ahead, width, lips [C], frames, back}   lips: which inputs the channels are; back: follows the loop
     controls: [{name, title, low, high, coefficients [M]}]   added to those of a clip, times the slider
 
 What the numbers do, frame by frame, is `avatar.methods.gaussian.playback`: change, warp, skinning, projection, blending
@@ -60,6 +75,7 @@ from avatar.errors import AvatarError
 
 FORMAT = "avatar-web-1"
 MANIFEST, GAUSSIANS, ORDER, BACKGROUND, CLIPS = "avatar.json", "avatar.bin", "order.bin", "background.webp", "clips"
+SPEECH, SPEECH_CODE, SPEECH_LICENCE = "speech.bin", "speech.js", "LICENSE-whisper.txt"
 TWIN = ".js"  # what is added to a file's name for the script that holds it
 _GZIP_LEVEL = 9
 _MOST_BYTES = 2**28  # of a file that is read back, unpacked

@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 # In this order they make one module; a name is known to all of them.
-MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "look", "element")
+MODULES = ("read", "gaussians", "draw", "blend", "clip", "voice", "view", "engine", "look", "speaking", "element")
+SPEECH_MODULES = ("matmul", "stem", "activity", "lips", "worker")  # the same of what runs beside the page
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
 PUBLIC = ("AvatarPlayer", "Engine")
 README = """\
@@ -25,7 +26,8 @@ In a page of your own:
 The attributes are `controls`, `loop`, `autoplay` (browsers allow it without sound only), `transparent` (no background),
 `clip="NAME"`, `size="PIXELS"` and `renderer="webgl"` or `"cpu"` (default: WebGL where there is a graphics card). From
 scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
-elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; events `ready`, `play`, `pause`, `ended`,
+elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; where the avatar was exported with `--speech-input`
+also `speak(audio)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`,
 `timeupdate`, `clip` and `error`.
 
 Files that end in `.js` and belong to another file are for pages that are opened from disk; a web server needs none of
@@ -35,13 +37,13 @@ them apart from player.js. The voice and the face were made by a model: say so w
 
 def module() -> str:
     """The source of player.js: one ES module without imports."""
-    return f"{_code()}\nexport {{ {', '.join(PUBLIC)} }};\n"
+    return f"{code()}\nexport {{ {', '.join(PUBLIC)} }};\n"
 
 
 def index(title: str) -> str:
     """The page, with the module inside."""
     text = files("avatar.export.web").joinpath("player/index.html").read_text(encoding="utf-8")
-    return text.replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
+    return text.replace("{{player}}", code()).replace("{{title}}", html.escape(title))
 
 
 def write_page(folder: Path, name: str, folder_name: str) -> None:
@@ -53,7 +55,7 @@ def write_page(folder: Path, name: str, folder_name: str) -> None:
         "name": package_name(folder_name), "version": "1.0.0", "private": True,
         "description": f"The talking avatar {name} as a custom element", "type": "module", "main": "player.js",
         "exports": {".": "./player.js", "./*": "./*"}, "sideEffects": ["./player.js"],
-        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "clips"],
+        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "*.txt", "clips"],
     }  # fmt: skip
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
 
@@ -63,7 +65,13 @@ def package_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:200] or "avatar"
 
 
-def _code() -> str:
-    sources = files("avatar.export.web").joinpath("player")
-    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+def speech_code() -> str:
+    """The source of speech.js: what turns audio into lips, for a worker of the page."""
+    return code("player/speech", SPEECH_MODULES)
+
+
+def code(folder: str = "player", modules: tuple[str, ...] = MODULES) -> str:
+    """The sources of a folder of this package, one after the other in the order of ``modules``."""
+    sources = files("avatar.export.web").joinpath(folder)
+    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in modules)
     return "\n".join(_IMPORT_EXPORT.sub("", part) for part in parts)

@@ -32,6 +32,17 @@ export class Clock extends EventTarget {
     this.loop = false;
   }
 
+  /** Takes the audio at an address, and its duration. */
+  async hear(address) {
+    this.audio = new Audio(address);
+    this.wire();
+    await new Promise((done, fail) => {
+      this.audio.addEventListener("loadedmetadata", done);
+      this.audio.addEventListener("error", () => fail(new Error("This browser cannot play that audio. WAV, MP3, M4A, OGG and FLAC usually work.")));
+    });
+    this.duration = this.audio.duration;
+  }
+
   /** Takes the audio of a clip: files of the same sound, of which the first that the browser can play is chosen. */
   async listen(base, files) {
     this.audio = new Audio();
@@ -41,6 +52,10 @@ export class Clock extends EventTarget {
     const url = new URL(file, base);
     // Of some servers a browser can only jump within what it has loaded; from a blob it always can.
     this.audio.src = url.protocol === "file:" ? url.href : URL.createObjectURL(new Blob([await readFile(base, file)], { type: type(file) }));
+    this.wire();
+  }
+
+  wire() {
     this.audio.addEventListener("ended", () => this.end());
     for (const name of ["play", "pause"]) this.audio.addEventListener(name, () => this.dispatchEvent(new Event(name)));
   }
@@ -92,6 +107,10 @@ export class Clock extends EventTarget {
 
   close() {
     this.pause();
-    if (this.audio?.src.startsWith("blob:")) URL.revokeObjectURL(this.audio.src);
+    const address = this.audio?.src;
+    if (!address?.startsWith("blob:")) return;
+    this.audio.removeAttribute("src"); // or the browser would go on to ask for it
+    this.audio.load();
+    URL.revokeObjectURL(address);
   }
 }

@@ -12,8 +12,9 @@ export class AvatarPlayer extends HTMLElement {
     super();
     this.attachShadow({ mode: "open" }).innerHTML = PARTS;
     const all = (names) => names.map((name) => [name, this.shadowRoot.querySelector(`.${name}`)]);
-    this.ui = Object.fromEntries(all(["stage", "image", "canvas", "said", "start", "bar", "play", "seek", "time", "mute", "clips", "sliders", "expression"]));
+    this.ui = Object.fromEntries(all(["stage", "image", "canvas", "said", "start", "bar", "play", "seek", "time", "mute", "clips", "sliders", "expression", "speech", "choose", "microphone", "stop", "note", "file"]));
     this.wire();
+    this.speaking = new Speaking(this);
   }
 
   connectedCallback() {
@@ -70,6 +71,7 @@ export class AvatarPlayer extends HTMLElement {
     ui.stage.setAttribute("aria-label", `${manifest.name}, a talking avatar. ${HOW}`);
     ui.clips.replaceChildren(...manifest.clips.map((clip) => new Option(clip.title, clip.name)));
     ui.sliders.replaceChildren(...manifest.controls.map((control) => this.slider(control)));
+    this.speaking.present(engine);
     for (const name of ["play", "pause", "ended", "clip"]) {
       engine.addEventListener(name, () => { this.show(); this.dispatchEvent(new Event(name)); });
     }
@@ -96,7 +98,6 @@ export class AvatarPlayer extends HTMLElement {
     this.say("");
     this.ui.canvas.setAttribute("aria-label", `${this.engine.manifest.name}: ${this.engine.clip.title}`);
     this.engine.clock.loop = this.hasAttribute("loop");
-    if (this.engine.clock.audio) this.engine.clock.audio.muted = this.ui.mute.getAttribute("aria-pressed") === "true";
     this.show();
     this.engine.step();
     this.dispatchEvent(new Event("ready"));
@@ -111,6 +112,13 @@ export class AvatarPlayer extends HTMLElement {
   set currentTime(seconds) { this.engine?.seek(seconds); }
   get clips() { return this.engine?.manifest.clips.map(({ name, title }) => ({ name, title })) || []; }
   get controlNames() { return this.engine?.manifest.controls.map(({ name }) => name) || []; }
+
+  /** Speaks audio, with lips made here: a Blob (a File), an ArrayBuffer or an AudioBuffer. */
+  speak(source, title) { return this.speaking.speak(source, title); }
+  /** Speaks along with a MediaStream; by default it asks for the microphone. */
+  listen(stream) { return this.speaking.listen(stream); }
+  /** Ends what is spoken, and goes back to the clip. */
+  stop() { return this.speaking.stop(); }
 
   /** Looks from an azimuth and elevation in degrees; the view stops softly where the avatar is not good any more. */
   look(azimuth, elevation, zoom = 1) {
@@ -132,6 +140,8 @@ export class AvatarPlayer extends HTMLElement {
   show() {
     const { ui, engine } = this, playing = engine.clock.playing, shown = this.hasAttribute("controls");
     ui.bar.hidden = !shown;
+    ui.speech.hidden = !shown || !engine.manifest.speech;
+    for (const part of [ui.play, ui.seek, ui.time]) part.hidden = this.duration === Infinity;
     ui.expression.hidden = !shown || !engine.manifest.controls.length;
     ui.clips.hidden = engine.manifest.clips.length < 2;
     ui.clips.value = engine.clip?.name;
@@ -139,8 +149,10 @@ export class AvatarPlayer extends HTMLElement {
     ui.image.hidden = this.hasAttribute("transparent");
     ui.play.textContent = playing ? "Pause" : "Play";
     ui.start.hidden = playing || shown;
-    ui.seek.max = this.duration;
+    ui.seek.max = Math.min(this.duration, Number.MAX_SAFE_INTEGER);
+    this.speaking.show();
     engine.clock.loop = this.hasAttribute("loop");
+    if (engine.clock.audio) engine.clock.audio.muted = ui.mute.getAttribute("aria-pressed") === "true";
     this.showTime();
   }
 

@@ -47,17 +47,77 @@ export class Engine extends EventTarget {
   async choose(name) {
     const clip = this.manifest.clips.find((one) => one.name === name);
     if (!clip) throw new Error(`There is no clip ${name}.`);
+    this.wanted = clip;
     const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
     const clock = new Clock(motion.frames / motion.fps);
     if (clip.audio.length) await clock.listen(this.base, clip.audio);
+    this.perform(clip, motion, clock);
+  }
+
+  /** Goes over to another motion, on another clock. */
+  perform(clip, motion, clock) {
     for (const event of ["play", "pause", "ended"]) {
-      clock.addEventListener(event, () => { this.wake(); this.dispatchEvent(new Event(event)); });
+      clock.addEventListener(event, () => { this.wake(); if (clock === this.clock) this.dispatchEvent(new Event(event)); });
     }
     this.clock.close();
-    this.clock = clock;
-    Object.assign(this, { clip, motion, frame: -1 });
+    Object.assign(this, { clip, motion, clock, frame: -1 });
     this.wake();
     this.dispatchEvent(new Event("clip"));
+  }
+
+  /** What hears, loaded once. */
+  voice() {
+    const { speech } = this.manifest;
+    if (!speech) throw new Error("This avatar was exported without --speech-input: it only plays its clips.");
+    this.hearing ||= Voice.load(this.base, speech).catch((error) => { this.hearing = null; throw error; });
+    return this.hearing;
+  }
+
+  /** Speaks audio: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
+  async speak(source, title = "Audio") {
+    const file = this.wanted = audioFile(source), voice = await this.voice(), clock = new Clock(0);
+    await clock.hear(URL.createObjectURL(file));
+    if (clock.duration > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut it into parts.`);
+    const samples = await samplesOf(file);
+    if (this.closed || this.wanted !== file) return clock.close(); // something else was begun meanwhile
+    clock.duration = samples.length / HEARING_RATE;
+    const spoken = new Spoken(voice, Math.max(1, Math.ceil(clock.duration * voice.about.fps - 1e-6)));
+    this.perform({ name: "", title, audio: [title] }, spoken, clock);
+    await this.feed(spoken, clock, samples, voice);
+  }
+
+  /** Lets the lips be made piece by piece, and plays as soon as they are far enough ahead. */
+  async feed(spoken, clock, samples, voice) {
+    const id = voice.utterances += 1, piece = PIECE_SECONDS * HEARING_RATE;
+    let begun = null;
+    for (let from = 0; from < samples.length && this.motion === spoken; from += piece) {
+      const { frames, count } = await voice.hear(id, samples.slice(from, from + piece), HEARING_RATE, from + piece >= samples.length);
+      spoken.add(frames, count);
+      const ahead = spoken.frames / spoken.fps - clock.seconds;
+      if (this.motion !== spoken || !(spoken.complete || ahead > LEAD_SECONDS)) continue;
+      if (!begun || this.starved) begun = clock.play().catch((error) => { if (error.name !== "AbortError") throw error; }); // paused already
+      this.starved = false;
+      await begun;
+    }
+  }
+
+  /** Speaks along with a MediaStream, until `perform` is called again. */
+  async listen(stream) {
+    this.wanted = stream;
+    const voice = await this.voice(), spoken = new Spoken(voice, Infinity), clock = new LiveClock(spoken), id = voice.utterances += 1;
+    let waiting = 0; // seconds
+    await clock.listen(stream, async (samples, rate) => {
+      waiting += samples.length / rate;
+      if (waiting > MOST_BEHIND) return this.dispatchEvent(new Event("slow"));
+      const { frames, count } = await voice.hear(id, samples, rate, false);
+      waiting -= samples.length / rate;
+      if (!count) return;
+      clock.came(spoken.frames);
+      spoken.add(frames, count);
+      if (clock === this.clock) this.wake();
+    });
+    if (this.closed || this.wanted !== stream) return clock.close();
+    this.perform({ name: "", title: "Microphone", audio: [] }, spoken, clock);
   }
 
   /** Sets a control; the face stays changed until it is set again. */
@@ -73,7 +133,11 @@ export class Engine extends EventTarget {
 
   /** Draws whatever has changed. */
   step() {
-    if (!this.motion || this.painter.lost) return;
+    if (!this.motion?.frames || this.painter.lost) return;
+    if (this.motion.complete === false && this.clock.audio && this.clock.playing && this.clock.seconds * this.motion.fps > this.motion.frames) {
+      this.starved = true; // the audio waits for the lips
+      this.clock.pause();
+    }
     const frame = Math.min(this.motion.frames - 1, Math.floor(this.clock.seconds * this.motion.fps + 1e-3));
     if (frame !== this.frame) this.dispatchEvent(new Event("frame"));
     if (frame !== this.frame || this.dirty.face || this.dirty.view) this.draw(frame);
@@ -101,6 +165,7 @@ export class Engine extends EventTarget {
   close() {
     this.closed = true;
     this.clock.close();
+    this.hearing?.then((voice) => voice.close(), () => {});
   }
 }
 

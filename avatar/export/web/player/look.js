@@ -17,11 +17,14 @@ canvas { position: relative; }
 .start { position: absolute; left: 50%; bottom: 1rem; transform: translateX(-50%); border: 0; border-radius: 2rem; padding: .7rem 1.3rem;
   background: var(--strong); color: var(--on-strong); font: inherit; cursor: pointer; box-shadow: 0 2px 12px #0006; }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin-top: .5rem; }
-button.play, button.mute, select { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--line); border-radius: .5rem; min-height: 2.75rem; padding: .4rem .8rem; cursor: pointer; max-width: 100%; }
+button.play, button.mute, .speech button, select { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--line); border-radius: .5rem; min-height: 2.75rem; padding: .4rem .8rem; cursor: pointer; max-width: 100%; }
 .play { min-width: 5.5rem; }
 .seek { flex: 1; min-width: 8rem; }
 .time { font-variant-numeric: tabular-nums; font-size: .875rem; color: var(--soft); }
 input[type=range] { accent-color: var(--strong); }
+.speech { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin-top: .5rem; }
+.speech p { flex: 1 1 12rem; margin: 0; font-size: .875rem; color: var(--soft); }
+.stage.over { outline: 3px dashed var(--strong); outline-offset: -6px; }
 details { margin-top: .5rem; }
 summary { cursor: pointer; padding: .4rem 0; }
 label { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: .5rem; align-items: center; font-size: .875rem; color: var(--soft); min-height: 2rem; }`;
@@ -39,5 +42,12 @@ const PARTS = `<style>${STYLE}</style>
   <span class="time">0:00</span>
   <button class="mute" type="button" aria-pressed="false">Mute</button>
   <select class="clips" aria-label="Clip" hidden></select>
+</div>
+<div class="speech" part="speech" hidden>
+  <button class="choose" type="button">Speak an audio file …</button>
+  <button class="microphone" type="button">Speak with my microphone</button>
+  <button class="stop" type="button" hidden>Stop</button>
+  <p class="note" role="status"></p>
+  <input class="file" type="file" accept="audio/*,video/*" hidden>
 </div>
 <details class="expression" hidden><summary>Expression</summary><div class="sliders"></div></details>`;
