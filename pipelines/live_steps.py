@@ -233,7 +233,8 @@ def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -
         page = pages[-1] if pages else {}
         early = before.get("page") or {}
         found |= {name: page.get(name, 0) - early.get(name, 0) for name in ("freezes", "underruns", "skipped")}
-        found["audio_buffer_ms"] = round(1000 * page.get("buffer", 0), 1)
+        for name in ("buffer", "spare", "output"):
+            found[f"audio_{name}_ms"] = [round(1000 * one.get(name, 0), 1) for one in (early, page)]
     return found
 
 
