@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 STOP_SECONDS = 10.0  # that a thread may need to end
-PATIENCE_SECONDS = 0.02  # that a frame waits at most for a piece of audio that is late
 
 
 class FrameThreads:
@@ -23,8 +22,8 @@ class FrameThreads:
         draw: Draws one frame; False where there is none to draw.
         failed: Gets what either of them raised; then both are over.
         clock: Seconds that do not go backwards.
-        prepare: Does what can be done for the next frame since :meth:`news`, in the thread that takes; True where the
-            frame lacks audio that is about to come. Then it waits a moment longer than until its time.
+        prepare: Does what can be done for the next frame since :meth:`news`, in the thread that takes. Returns the
+            seconds that the frame should wait beyond its time for audio that is about to come.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class FrameThreads:
         draw: Callable[[], bool],
         failed: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
-        prepare: Callable[[], bool] = lambda: False,
+        prepare: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._fps, self._take, self._draw, self._failed, self._clock = fps, take, draw, failed, clock
         self._prepare = prepare
@@ -81,14 +80,14 @@ class FrameThreads:
 
     def _wait(self, due: float) -> None:
         """Wait until a frame is due, and prepare it meanwhile."""
-        lacks = self._prepare()
+        more = self._prepare()
         while not self._stopped.is_set():
-            left = due + (PATIENCE_SECONDS if lacks else 0.0) - self._clock()
+            left = due + more - self._clock()
             if left <= 0:
                 return
             if self._news.wait(left):
                 self._news.clear()
-                lacks = self._prepare()
+                more = self._prepare()
 
     def _draw_on(self) -> None:
         while not self._stopped.is_set():

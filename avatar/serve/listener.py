@@ -25,6 +25,8 @@ from avatar.serve.outbox import AudioPart, ImagePart, Outbox
 from avatar.serve.segments import Interruption, Segments
 
 MICROPHONE = "microphone"  # segment of what a microphone says; no other may have this name
+# A frame waits for a piece of audio that is late: longer where the listener has the pieces before it already.
+PATIENCE_SECONDS, PATIENCE_AHEAD_SECONDS = 0.02, 0.06
 NOTHING = np.zeros(0, np.float32)
 MICROPHONE_PAUSE_SECONDS = 0.3  # without audio of the microphone end its segment
 
@@ -55,7 +57,7 @@ class Listener:
         self.images, self.shapes, self.ahead_seconds = True, False, 0.0
         self._undrawn: tuple[Undrawn, float, Motion | None] | None = None
         self._lock = threading.Lock()
-        self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock, session.prepare)
+        self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock, self.prepare)
         self._arrival = Arrival(session.fps, session.needed_seconds)
         self._echo = False
         self._microphone_at: float | None = None
@@ -113,6 +115,11 @@ class Listener:
         self.told(words)
 
     # --- its two threads ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> float:
+        """Encode for the next frame what came; seconds that it waits beyond its time for a piece that is late."""
+        lacks = self.session.prepare()
+        return (PATIENCE_AHEAD_SECONDS if self.ahead_seconds else PATIENCE_SECONDS) if lacks else 0.0
 
     def take(self, now: float) -> float:
         """Take what is due at second ``now`` of the clock: its audio goes out, its image is to be drawn.
