@@ -19,6 +19,7 @@ from avatar.infer.controls import Controls
 from avatar.infer.session import Session, Undrawn
 from avatar.motion import Motion
 from avatar.serve.arrival import Arrival
+from avatar.serve.catching_up import CatchingUp
 from avatar.serve.frame_threads import FrameThreads
 from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
@@ -59,6 +60,7 @@ class Listener:
         self._lock = threading.Lock()
         self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock, self.prepare)
         self._arrival = Arrival(session.fps, session.needed_seconds)
+        self._catching_up = CatchingUp(session.needed_seconds + 1 / session.fps)
         self._echo = False
         self._microphone_at: float | None = None
         self._skipped = 0
@@ -105,7 +107,10 @@ class Listener:
     def push_microphone(self, samples: np.ndarray) -> None:
         """Take audio of the listener's microphone, 16 kHz mono float32; it is dropped unless it is echoed."""
         if self._echo and len(samples):
+            samples = self._catching_up.kept(samples, self.session.waiting_seconds)
             self._microphone_at = self._clock()
+            if not len(samples):
+                return
             self._arrival.note(self._microphone_at, len(samples))
             self._segments.push(MICROPHONE, samples)
             self._threads.news()

@@ -20,6 +20,7 @@ from avatar.infer.session import Session
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.ahead import AHEAD_SECONDS, Ahead
 from avatar.serve.arrival import MARGIN_SECONDS, Arrival
+from avatar.serve.catching_up import KEPT_SECONDS, CatchingUp
 from avatar.serve.frame_threads import FrameThreads
 from avatar.serve.listener import MICROPHONE, PATIENCE_AHEAD_SECONDS, PATIENCE_SECONDS, Listener
 from avatar.serve.metrics import Metrics
@@ -180,6 +181,33 @@ def test_a_frame_in_which_something_is_said_keeps_its_length(tmp_path: Path):
     assert frame.pts == pytest.approx(0.11) and session.take(0.149) == []
 
 
+def test_pauses_of_a_microphone_that_is_late_are_left_out_until_it_is_on_time():
+    def said(waiting: float) -> np.ndarray:
+        up = CatchingUp(0.2)
+        return np.concatenate([up.kept(piece, waiting) for piece in sound.reshape(-1, PIECE)])
+
+    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    word = (0.3 * np.sin(2 * np.pi * 300 * t)).astype(np.float32)
+    pause = np.random.default_rng(0).normal(0, 1e-3, SAMPLE_RATE).astype(np.float32)
+    sound = np.concatenate([pause, word, pause, word])
+    np.testing.assert_array_equal(said(0.25), sound)
+    late = said(0.5)
+    kept = round(KEPT_SECONDS * SAMPLE_RATE)
+    assert np.count_nonzero(np.abs(late) > 0.01) == np.count_nonzero(np.abs(sound) > 0.01), "no word is shorter"
+    assert len(late) == pytest.approx(2 * (len(word) + kept), abs=4 * PIECE)
+
+
+def test_a_microphone_that_was_held_up_is_on_time_after_its_next_pause(tmp_path: Path):
+    word = (0.3 * np.sin(np.arange(SAMPLE_RATE) * 0.12)).astype(np.float32)
+    sound = np.concatenate([np.zeros(4 * PIECE, np.float32), word, np.zeros(SAMPLE_RATE, np.float32), word])
+    times = [0.2 + 0.02 * n for n in range(len(sound) // PIECE)]
+    times[5:55] = [max(at, times[5] + 0.5) for at in times[5:55]]  # half a second comes at once
+    parts = talk(tmp_path, times, sound, 95)
+    line = np.concatenate([part.samples for part in parts])
+    second = np.nonzero(np.abs(line) > 0.01)[0].max() / SAMPLE_RATE + parts[0].start
+    assert second == pytest.approx(0.2 + len(sound) / SAMPLE_RATE + 0.12, abs=0.1)
+
+
 # --- audio before its time --------------------------------------------------------------------------------------------
 
 
@@ -260,7 +288,8 @@ for (let block = 0; block < scene.blocks; block += 1) {
   heard.push(...out);
   currentTime += 128 / sampleRate;
 }
-console.log(JSON.stringify({ heard, underruns: speaker.underruns, spare: speaker.spare / sampleRate, target: speaker.target }));
+const { underruns, target } = speaker;
+console.log(JSON.stringify({ heard, underruns, target, spare: speaker.spare / sampleRate }));
 """
 
 
