@@ -155,7 +155,7 @@ class TurnDetector:
         return self._hangover * FRAME / SAMPLE_RATE
 
     def continued(self) -> None:
-        """Learn that the turn that began last goes on with the one before: what was between was no end, but a pause."""
+        """Learn that the newest turn continues the one before. What was between was no end, but a pause."""
         self._note(self._gap)
 
     def finish(self) -> TurnEvent | None:

@@ -278,7 +278,7 @@ class Session:
             return self._utterances.ahead(round(seconds * SAMPLE_RATE))[0]
 
     def prepare(self) -> bool:
-        """Encode audio that came since the last :meth:`take`, in the same thread, so that the next one has less to do.
+        """Encode audio that came since the last :meth:`take`, so that the next one has less to do; in its thread.
 
         Returns:
             Whether the next frame of an utterance lacks audio, where the one before did not.
