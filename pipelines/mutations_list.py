@@ -1485,8 +1485,8 @@ SERVING = (
     Mutation(
         "words of a late microphone are left out",
         "avatar/serve/catching_up.py",
-        "silent = not any(speech) and quiet",
-        "silent = quiet",
+        "if any(speech) or quiet",
+        "if quiet",
         (f"{_TIMING}::test_pauses_of_a_microphone_that_is_late_are_left_out_until_it_is_on_time",),
         "The begin of a word after a pause is missing.",
     ),

@@ -60,7 +60,7 @@ class Listener:
         self._lock = threading.Lock()
         self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock, self.prepare)
         self._arrival = Arrival(session.fps, session.needed_seconds)
-        self._catching_up = CatchingUp(session.needed_seconds + 1 / session.fps)
+        self._catching_up = CatchingUp(max(0.0, session.needed_seconds - 1 / session.fps))
         self._echo = False
         self._microphone_at: float | None = None
         self._skipped = 0
@@ -103,6 +103,7 @@ class Listener:
             self._segments.end(MICROPHONE)
             self._microphone_at = None
             self._arrival.clear()
+            self._catching_up.clear()
 
     def push_microphone(self, samples: np.ndarray) -> None:
         """Take audio of the listener's microphone, 16 kHz mono float32; it is dropped unless it is echoed."""
@@ -136,6 +137,7 @@ class Listener:
         if last is not None and now - last > MICROPHONE_PAUSE_SECONDS:
             self._microphone_at = None
             self._arrival.clear()
+            self._catching_up.clear()
             self._segments.end(MICROPHONE)
         began = time.perf_counter()
         frames, motion = self.session.take(now, self._arrival.longer(now)), None
