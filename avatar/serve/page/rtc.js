@@ -3,7 +3,6 @@
 import { ask, wantedAvatar } from "./place.js";
 
 const FIRST_IMAGE_MS = 5000; // without an image by then, the page takes the other door
-const BUFFER_MS = 60; // of audio that the browser holds back at least: a moment without a processor makes no gap
 const QUIET_MS = 250; // after an interruption: what waits in the browser's buffer is not heard
 
 export async function connectRtc(video, handlers) {
@@ -14,10 +13,7 @@ export async function connectRtc(video, handlers) {
   peer.addTransceiver("video", { direction: "recvonly" });
   const stream = new MediaStream();
   video.srcObject = stream;
-  peer.ontrack = ({ track, receiver }) => {
-    if (track.kind === "audio" && "jitterBufferTarget" in receiver) receiver.jitterBufferTarget = BUFFER_MS;
-    stream.addTrack(track);
-  };
+  peer.ontrack = (event) => stream.addTrack(event.track);
   channel.onmessage = (event) => handlers.message(JSON.parse(event.data));
   let closed = false, id = "", waiting = [];
   const close = () => { closed = true; peer.close(); video.srcObject = null; };
