@@ -141,6 +141,17 @@ def test_the_stand_in_of_an_agent_answers_turn_by_turn() -> None:
 
     assert asyncio.run(run()) == ["First answer.", "Second answer.", "Second answer."]
 
+    async def goes_on() -> list[str]:
+        async with live_agent.StandIn([("one", "First answer."), ("two", "Second answer.")]).running() as url:
+            agent, first = ChatAgent(AgentSettings(url=url, model="m", transcriber="t")), np.zeros(3200, np.float32)
+            said: list[str] = []
+            for turn in (Turn(audio=first), Turn(audio=first, before=first)):
+                said += [piece.text async for piece in agent.reply([turn]) if not isinstance(piece, Words)]
+            await agent.close()
+            return [*said, *(one["content"].strip() for one in agent.history)]
+
+    assert asyncio.run(goes_on()) == ["one", "one", "one", "First answer."], "a turn that goes on is one turn"
+
 
 def test_rates_and_slopes() -> None:
     found = numbers.rates([0, 40, 80, 400, 440])
