@@ -56,6 +56,7 @@ async def put_a_face_on(session: AgentSession, room: rtc.Room, avatar: Avatar) -
     runner = AvatarRunner(room, audio_recv=audio, video_gen=generator, options=generator.options)
     await runner.start()
     session.output.audio = audio
+    session.on("agent_state_changed", lambda event: generator.think(event.new_state == "thinking"))
     return runner
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
+WAV_HEADER = 44  # bytes
 WORD_SECONDS = 0.02  # between two words of an answer: 50 tokens a second
 
 
@@ -17,12 +18,14 @@ class StandIn:
     """An OpenAI-compatible server of one conversation.
 
     Args:
-        turns: What each turn of the listener is heard as, and what the answer is; the last one is repeated.
+        turns: What each turn of the listener is heard as, and what the answer is; the last one is repeated. A turn
+            that goes on with the one before, as its audio shows, is the same turn.
     """
 
     def __init__(self, turns: Sequence[tuple[str, str]]) -> None:
         self._turns = list(turns)
         self.heard = self.answered = 0
+        self._turn_now, self._audio = -1, b""  # turn that was heard last, and its audio
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[str]:
@@ -43,17 +46,19 @@ class StandIn:
         return self._turns[min(number, len(self._turns) - 1)]
 
     async def _transcribe(self, request: web.Request) -> web.Response:
-        await request.post()
+        audio = (await request.post())["file"].file.read()[WAV_HEADER:]  # type: ignore[union-attr]
         self.heard += 1
-        return web.json_response({"text": self._turn(self.heard - 1)[0]})
+        goes_on = bool(self._audio) and len(audio) > len(self._audio) and audio.startswith(self._audio)
+        self._turn_now, self._audio = self._turn_now + (not goes_on), audio
+        return web.json_response({"text": self._turn(self._turn_now)[0]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        await request.read()
+        said = sum(message["role"] == "user" for message in (await request.json())["messages"])
         self.answered += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         with suppress(ConnectionError):  # an answer that is interrupted is not read to its end
-            for word in self._turn(self.answered - 1)[1].split():
+            for word in self._turn(said - 1)[1].split():
                 delta = {"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]}
                 await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
                 await asyncio.sleep(WORD_SECONDS)

@@ -305,10 +305,10 @@ class Feeder:
 
 
 @contextmanager
-def busy_cores() -> Generator[None]:
-    """Keep every core busy with a process of normal priority."""
+def busy_processes(count: int = os.cpu_count() or 1) -> Generator[None]:
+    """Keep cores busy with processes of normal priority, each a session of its own; by default one per core."""
     command = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(command, start_new_session=True) for _ in range(os.cpu_count() or 1)]
+    others = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:

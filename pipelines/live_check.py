@@ -36,8 +36,8 @@ from pipelines.live_browser import Browser, Tools
 from pipelines.live_steps import Bench
 
 Step = Literal[
-    "first-image", "talk-webrtc", "talk-websocket", "interruption", "busy-cores", "hour", "sessions", "faults",
-    "no-udp", "conversation",
+    "first-image", "talk-webrtc", "talk-websocket", "interruption", "busy-cores", "loaded", "hour", "sessions",
+    "faults", "no-udp", "conversation",
 ]  # fmt: skip
 STEPS: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
     "first-image": live_steps.first_image,
@@ -45,6 +45,7 @@ STEPS: dict[str, Callable[[Bench], Awaitable[dict[str, Any]]]] = {
     "talk-websocket": partial(live_steps.talk, door="websocket"),
     "interruption": live_steps.interruption,
     "busy-cores": live_steps.busy,
+    "loaded": live_steps.loaded,
     "no-udp": live_steps.no_udp,
     "faults": live_faults.faults,
     "conversation": live_film.conversation,
@@ -75,6 +76,10 @@ class Config:
     """Minutes of the step hour; slopes are given per hour."""
     times: int = 10
     """Loads of the page, and interruptions."""
+    talks: int = 1
+    """Sessions of each step that talks; with several, intervals hold for sessions, too."""
+    rivals: int = 10
+    """Busy processes of the step loaded."""
     most_sessions: int = 8
     """Sessions at once that are tried."""
     audio: Path | None = None
@@ -102,7 +107,14 @@ def speech_of(path: Path | None, folder: Path) -> np.ndarray:
 
 def seconds_of(name: str, config: Config) -> float:
     """When a step is given up."""
-    longer = {"hour": 60 * config.minutes, "sessions": 2 * config.most_sessions * (config.seconds / 4 + 90)}
+    talk = config.talks * (2 * config.seconds + 60)
+    longer = {
+        "talk-webrtc": talk,
+        "talk-websocket": talk,
+        "loaded": 4 * config.seconds + 120,
+        "hour": 60 * config.minutes,
+        "sessions": 2 * config.most_sessions * (config.seconds / 4 + 90),
+    }
     return SHORT_SECONDS + 2 * config.seconds + longer.get(name, 0.0) + 30 * config.times
 
 
@@ -120,6 +132,7 @@ async def measure(config: Config, folder: Path, record: dict[str, Any], keep: Ca
         bench = Bench(
             run=config.run, options=options, speech=speech, wav=wav, browser=browser, folder=folder,
             seconds=config.seconds, minutes=config.minutes, times=config.times, most_sessions=config.most_sessions,
+            talks=config.talks, rivals=config.rivals,
         )  # fmt: skip
         async with bench.stack:
             for name in config.steps:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from avatar.serve.websocket import AUDIO, HEADER, IMAGE
+from avatar.serve.websocket import AUDIO, BEFORE, HEADER, IMAGE
 from pipelines import live_numbers as numbers
 from pipelines.live_browser import CHUNK, Server
 
@@ -51,10 +51,10 @@ class Listener:
             if message.type is aiohttp.WSMsgType.TEXT:
                 self.words.append(message.json())
             elif message.type is aiohttp.WSMsgType.BINARY:
-                kind, _, pts, _ = HEADER.unpack_from(message.data)
+                kind, flags, pts, _ = HEADER.unpack_from(message.data)
                 if kind == IMAGE:
                     self.images.append((1000 * time.time(), pts))
-                elif kind == AUDIO:
+                elif kind == AUDIO and not flags & BEFORE:
                     self.audio += (len(message.data) - HEADER.size) / 32000
         self.closed = self.socket.close_code
 

@@ -13,6 +13,7 @@ CHUNK = 320  # samples of a piece of 20 ms
 CLOCK, AUDIO_CLOCK = 90000, 48000  # ticks a second of RTP time stamps
 LOUD_DB = -50.0  # of the loudness of a piece that is heard
 CLOSED_SHARE = 0.1  # of the opening at which a mouth was interrupted; less is closed
+BLOCK, DRAWS = 250, 1000  # pieces of a block, 5 s, and draws of a bootstrap
 GAP_MS = 200.0  # between two images is a freeze
 
 
@@ -32,6 +33,24 @@ def summary(values: Sequence[float]) -> Summary | None:
     p50, p95 = np.quantile(values, (0.5, 0.95))
     return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "worst": round(float(max(values)), 1),
             "count": len(values)}  # fmt: skip
+
+
+def intervals(sessions: Sequence[Sequence[float]], seed: int = 0) -> dict[str, list[float]]:
+    """95 % intervals of the median and of the 95th percentile, by a bootstrap of sessions, and of blocks in them.
+
+    Values that follow each other are alike, so blocks of `BLOCK` of them are drawn; of one session only those.
+    """
+    rng = np.random.default_rng(seed)
+    blocks = [[one[i : i + BLOCK] for i in range(0, len(one), BLOCK)] for one in sessions if len(one)]
+    if not blocks:
+        return {}
+    found: list[np.ndarray] = []
+    for _ in range(DRAWS):
+        drawn = [blocks[i] for i in rng.integers(0, len(blocks), len(blocks))]
+        values = [block[i] for block in drawn for i in rng.integers(0, len(block), len(block))]
+        found.append(np.quantile(np.concatenate(values), (0.5, 0.95)))
+    low, high = np.quantile(found, (0.025, 0.975), axis=0)
+    return {name: [round(float(low[n]), 1), round(float(high[n]), 1)] for n, name in enumerate(("p50", "p95"))}
 
 
 def shown_rows(images: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> list[tuple[float, Sequence[Any]]]:

@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 
 from pipelines import live_numbers as numbers
-from pipelines.live_browser import Browser, Feeder, Page, Server, busy_cores, serving
+from pipelines.live_browser import Browser, Feeder, Page, Server, busy_processes, serving
 
 POLL_SECONDS = 0.5
 DOORS = {"webrtc": "WebRTC", "websocket": "WebSocket"}
@@ -50,6 +50,8 @@ class Bench:
         seconds: Of talk in each measurement.
         minutes: Of the step ``hour``.
         times: Loads of the page, and interruptions.
+        talks: Sessions of a step that talks.
+        rivals: Busy processes of the step ``loaded``.
         most_sessions: Sessions at once that are tried.
         stack: Ends the server that steps share.
     """
@@ -64,6 +66,8 @@ class Bench:
     minutes: float
     times: int
     most_sessions: int
+    talks: int = 1
+    rivals: int = 10
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _shared: Server | None = field(default=None, init=False)
 
@@ -191,7 +195,29 @@ async def first_image(bench: Bench) -> dict[str, Any]:
 
 
 async def talk(bench: Bench, door: str) -> dict[str, Any]:
-    """Latency, lips against sound, frames per second and freezes while the avatar talks."""
+    """Latency, lips against sound, frames per second and freezes while the avatar talks, in one session or several."""
+    sessions: list[dict[str, Any]] = []
+    spans: list[list[float]] = []
+    for _ in range(bench.talks):
+        found, these = await _talk(bench, door)
+        sessions.append(found)
+        spans.append(these)
+    return together(sessions, spans)
+
+
+async def loaded(bench: Bench) -> dict[str, Any]:
+    """The same beside busy processes of the same priority, by both doors."""
+    found: dict[str, Any] = {"rivals": bench.rivals}
+    for door in DOORS:
+        async with bench.server():  # it begins before the others do
+            with busy_processes(bench.rivals):
+                one, spans = await _talk(bench, door)
+        found[door] = together([one], [spans])
+    return found
+
+
+async def _talk(bench: Bench, door: str) -> tuple[dict[str, Any], list[float]]:
+    """What one session measured, and the latencies of its pieces."""
     found: dict[str, Any] = {"door": door, "seconds": bench.seconds}
     async with bench.page(door) as (server, page), watching(server, page) as watch:
         with cores(server, found, "idle_cores"):
@@ -204,7 +230,35 @@ async def talk(bench: Bench, door: str) -> dict[str, Any]:
         await asyncio.sleep(3)
         await page.shot(bench.folder / f"talk-{door}.png")
         await asyncio.sleep(POLL_SECONDS)
-    return found | described(watch, feeder, before, door)
+    spans = numbers.latencies(watch.shown, feeder.sent, feeder.pushed)
+    return found | described(watch, feeder, before, door), spans
+
+
+def together(sessions: list[dict[str, Any]], spans: list[list[float]]) -> dict[str, Any]:
+    """Several sessions as one: latencies of all pieces, of lips and frames the worst session, sums of faults."""
+    latency = numbers.summary([span for these in spans for span in these])
+    if latency is None:
+        return sessions[0]
+    worst = {
+        name: max((one[name] for one in sessions if one.get(name)), key=lambda lips: lips["worst"])
+        for name in ("lips_ms", "lips_by_stamps_ms") if any(one.get(name) for one in sessions)
+    }  # fmt: skip
+    sums = {name: sum(one[name] for one in sessions) for name in FAULTS if all(name in one for one in sessions)}
+    found: dict[str, Any] = (
+        sessions[0] | worst | sums | {"latency_ms": latency | {"interval_95": numbers.intervals(spans)}}
+    )
+    found["frames_per_second"] = min(one["frames_per_second"] for one in sessions)
+    found["longest_gap_ms"] = max(one["longest_gap_ms"] for one in sessions)
+    if len(sessions) > 1:
+        found["latency_p50_of_sessions_ms"] = [(one["latency_ms"] or {}).get("p50") for one in sessions]
+        found["sessions"] = sessions
+    return found
+
+
+FAULTS = (
+    "chunks", "chunks_never_shown", "images_shown", "images_unread", "gaps_over_200_ms", "freezes", "underruns",
+    "skipped", "freezeCount", "framesDropped", "packetsLost", "concealedSamples", "concealmentEvents",
+)  # fmt: skip
 
 
 def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -> dict[str, Any]:
@@ -233,7 +287,8 @@ def described(watch: Watch, feeder: Feeder, before: dict[str, Any], door: str) -
         page = pages[-1] if pages else {}
         early = before.get("page") or {}
         found |= {name: page.get(name, 0) - early.get(name, 0) for name in ("freezes", "underruns", "skipped")}
-        found["audio_buffer_ms"] = round(1000 * page.get("buffer", 0), 1)
+        for name in ("buffer", "spare", "output"):
+            found[f"audio_{name}_ms"] = [round(1000 * one.get(name, 0), 1) for one in (early, page)]
     return found
 
 
@@ -307,7 +362,7 @@ async def busy(bench: Bench) -> dict[str, Any]:
             feeding = asyncio.create_task(feeder.run(45))
             await asyncio.sleep(10)
             begin, before = 1000 * time.time(), await page.run("window.liveProbe.stats()")
-            with busy_cores():
+            with busy_processes():
                 await asyncio.sleep(20)
             end, after = 1000 * time.time(), await page.run("window.liveProbe.stats()")
             await feeding

@@ -1429,10 +1429,107 @@ VOICE_AGENTS = (
 _DOORS = "tests/unit/test_serve_doors.py"
 _AGENT = "tests/unit/test_serve_agent.py"
 _REALTIME = "tests/unit/test_serve_realtime.py"
+_TIMING = "tests/unit/test_serve_timing.py"
 _LISTENING = "tests/unit/test_listening.py"
 _LIVE_POSE = "tests/unit/test_live_pose.py"
 
 SERVING = (
+    Mutation(
+        "frames do not follow the arrival of audio",
+        "avatar/serve/listener.py",
+        "self.session.take(now, self._arrival.longer(now))",
+        "self.session.take(now)",
+        (f"{_TIMING}::test_the_first_frame_is_taken_when_it_is_ready_however_audio_and_clock_meet",),
+        "The avatar answers up to 40 ms later than it could, by chance.",
+    ),
+    Mutation(
+        "a frame does not wait for a late piece of audio",
+        "avatar/serve/listener.py",
+        "if self.ahead_seconds else PATIENCE_SECONDS) if lacks else 0.0",
+        "if self.ahead_seconds else PATIENCE_SECONDS) if False else 0.0",
+        (f"{_TIMING}::test_a_piece_that_is_late_makes_no_hole_where_the_page_has_audio_for_that_time",),
+        "The voice has a hole at each piece that a network holds up.",
+    ),
+    Mutation(
+        "audio before its time is never taken back",
+        "avatar/serve/ahead.py",
+        "        return not same\n",
+        "        return False\n",
+        (f"{_TIMING}::test_a_page_that_gets_audio_before_its_time_hears_what_the_frames_have",),
+        "An interrupted word comes back.",
+    ),
+    Mutation(
+        "the page keeps what is void",
+        "avatar/serve/page/speaker-worklet.js",
+        "this.end = cut ? Math.max(end, this.next) : Math.max(this.end, end);",
+        "this.end = Math.max(this.end, end);",
+        (f"{_TIMING}::test_the_page_replaces_what_was_sent_before_its_time_and_drops_it_where_it_is_void",),
+        "After an interruption, a piece of the old answer is heard.",
+    ),
+    Mutation(
+        "the page leaves out speech",
+        "avatar/serve/page/speaker-worklet.js",
+        ">= SILENT) return false;",
+        ">= 2) return false;",
+        (f"{_TIMING}::test_the_page_keeps_as_much_waiting_as_it_needs_in_silences",),
+        "Words lose pieces of 8 ms after the network was slow.",
+    ),
+    Mutation(
+        "what went out before its time goes out again",
+        "avatar/serve/tracks.py",
+        "out = max(0, self._next - start)",
+        "out = 0 * max(0, self._next - start)",
+        (f"{_TIMING}::test_a_track_sends_what_was_foreseen_where_a_frame_is_late_and_nothing_twice",),
+        "The voice stutters by WebRTC on a busy machine.",
+    ),
+    Mutation(
+        "words of a late microphone are left out",
+        "avatar/serve/catching_up.py",
+        "if any(speech) or quiet",
+        "if quiet",
+        (f"{_TIMING}::test_pauses_of_a_microphone_that_is_late_are_left_out_until_it_is_on_time",),
+        "The begin of a word after a pause is missing.",
+    ),
+    Mutation(
+        "a microphone that was late stays late",
+        "avatar/serve/listener.py",
+        "samples = self._catching_up.kept(samples, self.session.waiting_seconds)",
+        "samples = self._catching_up.kept(samples, 0.0)",
+        (f"{_TIMING}::test_a_microphone_that_was_held_up_is_on_time_after_its_next_pause",),
+        "The avatar repeats what was said half a second ago.",
+    ),
+    Mutation(
+        "a pause ends a turn for good",
+        "avatar/serve/conversation.py",
+        "            self._goes_on = spoken\n",
+        "            self._goes_on = None\n",
+        (f"{_AGENT}::test_who_goes_on_after_a_pause_is_answered_once_to_all_of_it",),
+        "Half of a question is answered, and then the other half.",
+    ),
+    Mutation(
+        "an answer that was heard is void",
+        "avatar/serve/conversation.py",
+        "GOES_ON_SECONDS and played < GOES_ON_PLAYED_MS",
+        "GOES_ON_SECONDS",
+        (f"{_AGENT}::test_what_is_said_over_an_answer_that_was_heard_is_another_turn",),
+        "The agent forgets what it just said.",
+    ),
+    Mutation(
+        "the first half of a question stays with the agent",
+        "avatar/serve/agent_chat.py",
+        "            self._forget_latest()\n",
+        "            pass\n",
+        (f"{_AGENT}::test_who_goes_on_after_a_pause_is_answered_once_to_all_of_it",),
+        "The agent answers the same words twice.",
+    ),
+    Mutation(
+        "pauses of a speaker teach nothing",
+        "avatar/audio/turns.py",
+        "self._hangover = min(self._longest, max(self._least, round(usual)))",
+        "pass",
+        (f"{_AGENT}::test_the_pause_that_ends_a_turn_grows_with_those_of_the_speaker",),
+        "Who speaks slowly is interrupted at each pause.",
+    ),
     Mutation(
         "the avatar thinks again when it has answered",
         "avatar/serve/conversation.py",

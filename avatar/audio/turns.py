@@ -17,6 +17,8 @@ from avatar.io.audio import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 50  # samples: 20 ms
 HANGOVER_SECONDS = 0.6  # without speech end a turn
+LONGEST_HANGOVER_SECONDS = 1.0  # of somebody who makes long pauses
+_PAUSES, _PAUSE_SHARE, _PAUSE_FACTOR = 8, 0.8, 1.25  # newest pauses of a speaker, their quantile, and what it is times
 PADDING_SECONDS = 0.3  # of audio before the first speech frame belong to the turn: soft beginnings
 LONGEST_SECONDS = 60.0  # of a turn; it is ended then
 _BAND = (200, 4000)  # Hz: the voice, without hum and rumble
@@ -120,14 +122,21 @@ class TurnDetector:
     Args:
         hangover: Seconds without speech that end a turn.
         padding: Seconds before a turn that belong to it.
+        longest: Seconds to which the hangover grows for a speaker who pauses for long. None: it does not.
 
     Attributes:
         speaking: Whether a turn is under way.
     """
 
-    def __init__(self, hangover: float = HANGOVER_SECONDS, padding: float = PADDING_SECONDS) -> None:
+    def __init__(
+        self, hangover: float = HANGOVER_SECONDS, padding: float = PADDING_SECONDS, longest: float | None = None
+    ) -> None:
         self.speaking = False
-        self._hangover = max(1, round(hangover * SAMPLE_RATE / FRAME))
+        self._least = self._hangover = max(1, round(hangover * SAMPLE_RATE / FRAME))
+        self._longest = max(self._least, round((longest or 0.0) * SAMPLE_RATE / FRAME))
+        self._pauses: deque[int] = deque(maxlen=_PAUSES)  # frames, within turns
+        self._gap = 0  # frames without speech between the last turn and this one
+        self._last = -(1 << 30)  # frame of the last speech
         self._frames = SpeechFrames()
         self._count = 0  # frames that were judged
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
@@ -139,6 +148,15 @@ class TurnDetector:
         """Take samples [N], 16 kHz mono float32; return what began or ended in them."""
         events = (self._step(frame, speech) for frame, speech in self._frames.push(samples))
         return [event for event in events if event is not None]
+
+    @property
+    def hangover(self) -> float:
+        """Seconds without speech that end a turn now."""
+        return self._hangover * FRAME / SAMPLE_RATE
+
+    def continued(self) -> None:
+        """Learn that the newest turn continues the one before. What was between was no end, but a pause."""
+        self._note(self._gap)
 
     def finish(self) -> TurnEvent | None:
         """End the turn that is under way now; None where there is none."""
@@ -162,12 +180,24 @@ class TurnDetector:
             self.speaking, self._silent = True, 0
             self._turn = list(self._before)
             first = len(self._recent) - list(self._recent).index(True)
+            self._gap, self._last = self._count - first - self._last, self._count
             return TurnEvent("started", second - first * FRAME / SAMPLE_RATE, np.zeros(0, np.float32))
         self._turn.append(frame)
+        if speech:
+            self._note(self._silent)
+            self._last = self._count
         self._silent = 0 if speech else self._silent + 1
         if self._silent < self._hangover and len(self._turn) * FRAME < LONGEST_SECONDS * SAMPLE_RATE:
             return None
         return self._stop()
+
+    def _note(self, pause: int) -> None:
+        """Learn from a pause of a turn how long this speaker pauses."""
+        if pause * FRAME < PAUSE_SECONDS * SAMPLE_RATE:
+            return
+        self._pauses.append(pause)
+        usual = _PAUSE_FACTOR * float(np.quantile(self._pauses, _PAUSE_SHARE))
+        self._hangover = min(self._longest, max(self._least, round(usual)))
 
     def _stop(self) -> TurnEvent:
         audio = np.concatenate(self._turn)

@@ -24,7 +24,7 @@ from avatar.audio.turns import PAUSE_SECONDS, PauseDetector
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
-from avatar.motion.edits import Gaze, gaze_to
+from avatar.motion.edits import ExtraBlink, Gaze, gaze_to
 from avatar.motion.emotion import Expression, Mix
 from avatar.motion.statistics import MotionStats
 
@@ -39,6 +39,7 @@ LEAN = 0.5  # centimetres towards the camera
 ATTENTIVE_SECONDS, SMILE_SECONDS, LOOK_SECONDS = 0.4, 1.6, 0.16  # from one state to the other
 STILL_LISTENS = 2.5  # seconds after the last words
 HOLDS, LOOKS_AWAY = (4.0, 8.0), (0.7, 1.4)  # seconds that the eyes hold the listener, and that they do not: 85 %
+BLINKS_EVERY, BLINK_SECONDS = (10.0, 30.0), 0.8  # seconds of listening: a fifth more than usual; how long one may last
 THINKS_AFTER = 0.25  # seconds: who answers at once does not look aside
 ASIDE, ASIDE_SECONDS, ASIDE_PAUSE = ((4.0, 8.0), (5.0, 9.0)), (0.6, 1.5), (0.7, 1.4)  # degrees left and up; seconds
 INTERRUPTED_BROWS = 0.2 / 0.8  # of a surprised face
@@ -55,6 +56,7 @@ class Attitude(NamedTuple):
         lean: Centimetres towards the camera.
         look: How much the eyes hold the camera, 0 to 1.
         aside: Degrees to the person's left and up that they look past it.
+        blink: Seconds since one more blink began; 0: none is under way.
     """
 
     nod: float = 0.0
@@ -63,6 +65,7 @@ class Attitude(NamedTuple):
     lean: float = 0.0
     look: float = 0.0
     aside: tuple[float, float] = (0.0, 0.0)
+    blink: float = 0.0
 
 
 class Attention:
@@ -86,6 +89,8 @@ class Attention:
         self._rests_until = 0  # frame before which none begins
         self._turned, self._side = 0, (0.0, 0.0)  # frame at which the eyes change, and where they look meanwhile
         self._startled = -math.inf  # frame of the last interruption
+        self._blinks = np.random.default_rng([seed, 8])
+        self._until_blink = float(self._blinks.uniform(*BLINKS_EVERY))  # seconds of listening
 
     def step(self, samples: np.ndarray, speaking: bool, thinking: bool = False, interrupted: bool = False) -> Attitude:
         """One frame on.
@@ -115,7 +120,16 @@ class Attention:
         nod = self._nodding()
         brows = max(nod[1], INTERRUPTED_BROWS * _bump(startled / BROWS_SECONDS))
         smile = SMILE * self._smile.step(listens) * (0.85 + 0.15 * math.sin(0.7 * self._frame / self._fps))
-        return Attitude(nod[0], brows, smile, LEAN * attentive, attentive * looks[0], looks[1])
+        blink = self._blink(listens)
+        return Attitude(nod[0], brows, smile, LEAN * attentive, attentive * looks[0], looks[1], blink)
+
+    def _blink(self, listens: bool) -> float:
+        """Seconds since one more blink began; 0: none is under way."""
+        if listens or self._until_blink <= 0:
+            self._until_blink -= 1 / self._fps
+        if self._until_blink < -BLINK_SECONDS:
+            self._until_blink = float(self._blinks.uniform(*BLINKS_EVERY))
+        return max(0.0, -self._until_blink)
 
     def _nodding(self) -> tuple[float, float]:
         """Degrees of the nod that is under way, and how far the brows are raised with it."""
@@ -206,6 +220,7 @@ class Reactions:
         face_map = FaceMap.fit(stats.track)
         self._smile = Expression(Mix(strengths={"happy": 1.0}), stats, face_map)
         self._brows = Expression(Mix(strengths={"surprised": 1.0}, region="upper"), stats, face_map)
+        self._blink = ExtraBlink(stats)
         self._gaze = Gaze(stats, None, lambda _: place())
         self._place = place
 
@@ -224,6 +239,8 @@ class Reactions:
         for expression, strength in ((self._smile, attitude.smile), (self._brows, attitude.brows)):
             if strength:
                 block = expression(block, torch.full((len(block),), strength))
+        if attitude.blink:
+            block = self._blink(block, attitude.blink)
         if attitude.look:
             wanted = gaze_to(block, self._place().expand(len(block), 3)) + torch.tensor(attitude.aside).deg2rad()
             block = self._gaze.look(block, torch.lerp(block.gaze, wanted, attitude.look))

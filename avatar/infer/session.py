@@ -19,7 +19,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ from avatar.infer.listening import Attention, Attitude, Reactions
 from avatar.infer.live_pose import AHEAD_SECONDS, LiveAudio
 from avatar.infer.planner import refuse_driven, speech_of
 from avatar.infer.sources import checked_samples
-from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples
+from avatar.infer.utterances import FLUSH_SECONDS, Played, Taken, Utterances, frame_samples, needed_samples
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
 from avatar.motion.mouth import with_lips
@@ -83,6 +83,7 @@ class _Due(NamedTuple):
     lips: Motion
     waiting: float
     attitude: Attitude
+    pts: float  # second of the session
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple's
 
 
@@ -91,11 +92,15 @@ class Undrawn:
     """A frame whose audio is out, and whose image was not drawn yet: a `Frame` without it.
 
     Attributes:
+        start: Second of the session to which its first sample belongs.
+        longer: Seconds that it lasts beyond its share of the clock; less than 0: that it is shorter.
         pushed: How many of its samples were pushed; the others are silence or a fade, and come after them in a frame
             that stands for itself alone.
     """
 
     pts: float
+    start: float
+    longer: float
     audio: Float32[np.ndarray, " N"]
     speaking: bool
     utterance: int
@@ -121,6 +126,7 @@ class Session:
 
     Attributes:
         adjust: Changes the motion of each frame last, where it is set.
+        needed_seconds: Audio that an utterance has when its first frame can be taken.
 
     Raises:
         AvatarError: The avatar cannot speak, or does not do what a control asks for.
@@ -158,9 +164,11 @@ class Session:
         self._thinking = False
         self._began: float | None = None
         self._count = self._skipped = 0  # frames of motion, and frames that the time line jumped over
+        self._longer = 0  # samples by which frames of silence were longer
         self._posed = 0  # newest frame whose motion was composed
         # What is slow at the first frame happens now; nobody waits for it yet.
         avatar.render(self._camera, self._layers.compose(self._rest, 0, torch.ones(1)), 0).cpu()
+        self.needed_seconds = needed_samples(speech) / SAMPLE_RATE
 
     def push_audio(self, samples: np.ndarray) -> int:
         """Queue samples [N], 16 kHz mono float32 in -1 to 1; return how many there was room for. Never blocks.
@@ -242,13 +250,15 @@ class Session:
         """
         return self._step(_checked_second(now))
 
-    def take(self, now: float) -> list[Undrawn]:
+    def take(self, now: float, longer: float = 0.0) -> list[Undrawn]:
         """Take the audio of the frames that are due, for a sender whose audio must not wait for rendering.
 
         Another thread draws them with :meth:`draw`, and may leave out any image. Audio that was taken counts as shown.
 
         Args:
             now: Seconds, as for :meth:`step`; a session is either stepped or taken from.
+            longer: Seconds by which the last of them may last longer, or shorter, where it is silent and nothing is
+                said. All later frames are due so much later.
 
         Returns:
             No frame, one, or two. When more are late, the newest alone with the audio of all of them.
@@ -257,7 +267,24 @@ class Session:
             AvatarError: ``now`` is infinite or no number.
         """
         with self._stepping:
-            return [self._without_image(due) for due in self._due(_checked_second(now), False)]
+            groups = self._due(_checked_second(now), False)
+            if groups and longer:
+                groups[-1][-1] = self._lengthened(groups[-1][-1], longer)
+            return [self._without_image(due) for due in groups]
+
+    def ahead(self, seconds: float) -> Float32[np.ndarray, " N"]:
+        """Samples [N] that wait, so many seconds at most; in the thread that takes. They follow if nothing happens."""
+        with self._stepping:
+            return self._utterances.ahead(round(seconds * SAMPLE_RATE))[0]
+
+    def prepare(self) -> bool:
+        """Encode audio that came since the last :meth:`take`, so that the next one has less to do; in its thread.
+
+        Returns:
+            Whether the next frame of an utterance lacks audio, where the one before did not.
+        """
+        with self._stepping:
+            return self._utterances.prepare()
 
     def pose(self, frame: Undrawn) -> Motion:
         """Compose the motion [1] of a frame, for whoever animates another face with it. Frames are posed in order."""
@@ -308,7 +335,18 @@ class Session:
         lips, waiting = self._mouth.move(taken)
         if self._audio.wanted:
             self._audio.note(taken.audio, *self._utterances.ahead(round(AHEAD_SECONDS * SAMPLE_RATE)))
-        return _Due(taken, lips, waiting, self._attend(taken, interrupted), index)
+        pts = (index + self._skipped) / self.fps + self._longer / SAMPLE_RATE
+        return _Due(taken, lips, waiting, self._attend(taken, interrupted), pts, index)
+
+    def _lengthened(self, due: _Due, seconds: float) -> _Due:
+        """A frame that is so much longer, and the time line with it; one in which something is said stays as it is."""
+        if due.taken.real or self._began is None:
+            return due
+        samples = max(0, len(due.taken.audio) + round(seconds * SAMPLE_RATE))
+        more = samples - len(due.taken.audio)
+        self._longer += more
+        self._began += more / SAMPLE_RATE
+        return due._replace(taken=replace(due.taken, audio=np.zeros(samples, np.float32)))
 
     def _attend(self, taken: Taken, interrupted: bool) -> Attitude:
         """Listen to what was heard since the last frame."""
@@ -341,8 +379,10 @@ class Session:
             audio.append(self._fades.apply(taken.audio, taken.utterance if taken.real else 0, taken.ended))
             shown.append(taken)
         said = [taken for taken in shown if taken.real]
+        samples = np.concatenate(audio)
+        whole = frame_samples(newest.index + self._skipped, self.fps)
         return Undrawn(
-            pts=(newest.index + self._skipped) / self.fps, audio=np.concatenate(audio),
+            pts=newest.pts, start=due[0].pts, longer=(len(newest.taken.audio) - whole) / SAMPLE_RATE, audio=samples,
             speaking=any(taken.lips is not None for taken in said), utterance=said[-1].utterance if said else 0,
             ended=tuple(number for taken in shown for number in taken.ended),
             pushed=sum(taken.real for taken in shown), due=newest,

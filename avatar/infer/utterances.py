@@ -90,6 +90,7 @@ class Utterances:
         self._seen_epoch, self._seen_pushes, self._last_push = 0, 0, 0.0
         self._now: float | None = None  # moment of the last step, ...
         self._left = 0  # ... and samples that may still be encoded in it
+        self._whole = False  # the last frame was one of audio, as a whole
 
     @property
     def waiting(self) -> int:
@@ -151,11 +152,22 @@ class Utterances:
         if self._ready():
             lips, audio = self._fill(samples, now)
             padded[: len(audio)] = audio
+        self._whole = len(audio) == samples
         if self._parts:
             utterance = self._parts[0].utterance
             self._ready()  # notes that the utterance is over with this frame
         ended, self._ended = tuple(self._ended), []
         return Taken(lips, padded, len(audio), utterance, epoch, ended)
+
+    def prepare(self) -> bool:
+        """Encode for the next frame what came since the last one; whether it lacks audio, where the last did not."""
+        with self._lock:
+            interrupted, goes_on = self._epoch != self._seen_epoch, not self._over
+        if self._now is None or interrupted:
+            return False
+        while not self._ready() and (self._left > 0 or self._shows()) and self._feed(self._now):
+            pass
+        return goes_on and self._whole and not self._ready() and self._shows()
 
     def ahead(self, most: int) -> tuple[np.ndarray, bool]:
         """Samples that wait, ``most`` at most, and whether their speaker goes on; for the thread that takes."""
@@ -264,6 +276,17 @@ class Utterances:
         stream = _Resting(self._rest, self._fps) if silent else self._speech.open()
         self._parts.append(_Part(utterance, stream, not silent, self._fps))
         return self._parts[-1]
+
+
+def needed_samples(speech: AudioToMotion) -> int:
+    """Samples, in whole pieces, that an utterance has when its first frame comes out."""
+    stream, samples = speech.open(), 0
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, PIECE).astype(np.float32)
+    while samples < SAMPLE_RATE:
+        samples += PIECE
+        if len(stream.push(sound)):
+            break
+    return samples
 
 
 class _Part:

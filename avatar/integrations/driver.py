@@ -30,6 +30,7 @@ from jaxtyping import Int16, UInt8
 from avatar import log
 from avatar.infer.session import Session, Undrawn
 from avatar.integrations.speech import Speech
+from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.frame_threads import FrameThreads
 
 AHEAD_SECONDS = 20.0  # of audio may wait in the session; then `push` waits
@@ -37,6 +38,7 @@ PIECE_SECONDS = 1.0  # of audio pushed at once
 POLL_SECONDS = 0.02  # between looks whether there is room
 HOLD_FRAMES = 2, 3  # that a unit waits for its image, at least and at most
 DELAY_SHARE = 0.1  # of a new delay of images in their mean
+THINK_SECONDS = 15.0  # that the avatar thinks at most, where no answer comes
 MOST_READY = 8  # units that nobody got, before time stands still
 MOST_MARKS = 1024  # that wait
 PAUSE_SECONDS = 1.0  # without a frame, as in a machine that slept: what is missing is not made up for
@@ -131,6 +133,8 @@ class Driver:
         self.failed = ""
         self._lock = threading.Lock()
         self._queue, self._slots, self._ready = _Queue(), deque[_Slot](), deque[Unit]()
+        self._heard = Speech(SAMPLE_RATE)
+        self._thought: asyncio.TimerHandle | None = None
         self._dropped = 0  # number of the last utterance of the session that was interrupted
         self._epoch = 0  # interruptions
         self._late: np.ndarray | None = None  # image of a unit that went out without it
@@ -181,6 +185,8 @@ class Driver:
                 speeches = self._queue.speeches
                 if not speeches or speeches[-1].closed:
                     speeches.append(Speech(self.sample_rate))
+                if self._thought is not None:
+                    self.think(False)
                 self.session.push_audio(speeches[-1].add(samples[i : i + step], sample_rate))
         return len(samples)
 
@@ -191,6 +197,31 @@ class Driver:
             if speeches and not speeches[-1].closed:
                 self.session.push_audio(speeches[-1].close())
                 self.session.end_utterance()
+
+    def hear(self, samples: np.ndarray, sample_rate: int) -> None:
+        """Let the avatar listen to audio of somebody else as it comes: it nods, and looks attentive.
+
+        Args:
+            samples: int16 [N], or [N, C] with several channels.
+            sample_rate: Hertz.
+
+        Raises:
+            AvatarError: The rate or the samples cannot be used.
+        """
+        heard = self._heard.add(samples, sample_rate)
+        self._heard.forget()
+        if not self._over:
+            self.session.hear(heard)
+
+    def think(self, on: bool) -> None:
+        """Let the avatar look as if it thinks, until it speaks, or this is called with False; not for ever."""
+        self.session.think(on and not self._over)
+        if self._thought is not None:
+            self._thought.cancel()
+            self._thought = None
+        if on and not self._over:
+            later = asyncio.get_running_loop().call_later
+            self._thought = later(THINK_SECONDS, self.session.think, False)
 
     def mark(self, what: Any) -> bool:
         """Let ``what`` come out after all audio that was pushed before; False where too many wait, or it is over."""

@@ -120,6 +120,19 @@ class AvatarGenerator(VideoGenerator):
         if taken < len(samples) and driver.over:  # or it was interrupted
             await self._through.put(self._audio(converted(samples[taken:], frame.sample_rate, driver.sample_rate)))
 
+    def hear(self, frame: rtc.AudioFrame) -> None:
+        """Let the avatar listen to audio of a participant as it comes: it nods, and looks attentive.
+
+        Raises:
+            AvatarError: The audio cannot be used.
+        """
+        samples = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
+        self._driver.hear(samples, frame.sample_rate)
+
+    def think(self, on: bool) -> None:
+        """Let the avatar look as if it thinks, until it speaks: where the state of the agent becomes ``thinking``."""
+        self._driver.think(on)
+
     def clear_buffer(self) -> Coroutine[Any, Any, None] | None:
         """Drop what was not played, and close the mouth. A second call changes nothing.
 

@@ -40,12 +40,15 @@ try:
         CancelFrame,
         EndFrame,
         Frame,
+        InputAudioRawFrame,
         InterruptionFrame,
         OutputImageRawFrame,
         StartFrame,
         SystemFrame,
         TTSAudioRawFrame,
         TTSStoppedFrame,
+        UserStartedSpeakingFrame,
+        UserStoppedSpeakingFrame,
     )
     from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
     from pipecat.services.ai_service import AIService
@@ -148,6 +151,8 @@ class AvatarVideoService(AIService):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Take audio, keep what has to wait for it, and pass on all else."""
         await super().process_frame(frame, direction)
+        if self._driver is not None and self._sending is not None:
+            self._attend(self._driver, frame)
         if isinstance(frame, InterruptionFrame):
             await self._interrupt()
         if direction is FrameDirection.DOWNSTREAM and not isinstance(frame, SystemFrame | EndFrame):
@@ -156,6 +161,13 @@ class AvatarVideoService(AIService):
             await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame):
             await self._begin()
+
+    def _attend(self, driver: Driver, frame: Frame) -> None:
+        """Listen to the user, and think when he has finished."""
+        if isinstance(frame, InputAudioRawFrame):
+            driver.hear(np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels), frame.sample_rate)
+        elif isinstance(frame, UserStartedSpeakingFrame | UserStoppedSpeakingFrame):
+            driver.think(isinstance(frame, UserStoppedSpeakingFrame))
 
     # --- what comes in --------------------------------------------------------------------------------------------
 

@@ -73,6 +73,10 @@ class Speech:
             self._to_output = _stream(sample_rate, self._rate) if sample_rate != self._rate else None
         return self._keep(np.concatenate([flushed, self._resampled(samples)]))
 
+    def forget(self) -> None:
+        """Drop what was added and not taken: only its lips were wanted."""
+        self._pieces.clear()
+
     def close(self) -> np.ndarray:
         """End it; return the last samples for the lips, float32 [M] of 16 kHz."""
         lips = self._keep(self._flush(), last=True)

@@ -121,6 +121,29 @@ class Blinks:
         return torch.from_numpy(out)
 
 
+class ExtraBlink:
+    """One more blink of the person's own shape, over those in the track; eyes that are closed already stay so.
+
+    Args:
+        stats: Of the person.
+    """
+
+    def __init__(self, stats: MotionStats) -> None:
+        shapes = _blink_shapes(stats)
+        self._shape = sorted(shapes, key=len)[len(shapes) // 2]
+        self._fps = stats.track.fps
+
+    def __call__(self, block: Motion, seconds: float) -> Motion:
+        """The block, all of it ``seconds`` after the blink's begin."""
+        at, frames = seconds * self._fps, np.arange(len(self._shape))
+        closing = [np.interp(at, frames, self._shape[:, c], left=0, right=0) for c in range(4)]
+        arkit, face = block.arkit.clone(), block.face.clone()
+        open_share = 1 - arkit[:, EYES].amax(-1, keepdim=True).clamp(0, 1)
+        arkit[:, EYES] = (arkit[:, EYES] + open_share * torch.tensor(closing[:2]).float()).clamp(0, 1)
+        face[:, LIDS] += open_share * torch.tensor(closing[2:]).float()
+        return block.map(arkit=arkit, face=face)
+
+
 def _blink_shapes(stats: MotionStats) -> list[np.ndarray]:
     """[n, 4] each: what the person's blinks add to `EYES` and `LIDS` of the open eye; a drawn one if there is none."""
     shapes = []

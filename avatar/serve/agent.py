@@ -37,17 +37,31 @@ class Turn:
         text: In words; empty where there is only audio.
         audio: float32 [N], 16 kHz mono, of the listener.
         role: Who said it: ``user``, ``assistant`` or ``system``.
+        before: Audio of the turn before, where this one goes on with it: what ended it was only a pause. So that turn
+            and what was answered to it are void.
     """
 
     text: str = ""
     audio: Float32[np.ndarray, " N"] | None = None
     role: str = "user"
+    before: Float32[np.ndarray, " N"] | None = None
+
+    @property
+    def whole(self) -> Float32[np.ndarray, " N"] | None:
+        """All audio, with that of the turn before."""
+        return self.audio if self.audio is None or self.before is None else np.concatenate([self.before, self.audio])
 
 
 class Transcript(NamedTuple):
-    """What the listener's audio said, in words."""
+    """What the listener's audio said, in words.
+
+    Attributes:
+        text: The words.
+        whole: Whether they are those of the turn before, too, where this one goes on with it.
+    """
 
     text: str
+    whole: bool = False
 
 
 class Words(NamedTuple):
@@ -111,8 +125,8 @@ class Echo:
         """Give back the turns; where there are none, the instructions are what is said."""
         said, between = [turn for turn in turns if turn.role != "system"], ""
         for turn in said:
-            if turn.audio is not None:
-                yield AudioPiece(turn.audio)
+            if (audio := turn.whole) is not None:
+                yield AudioPiece(audio)
             elif turn.text.strip():
                 yield Words(between + turn.text)
                 between = "\n"

@@ -36,6 +36,7 @@ class ChatAgent:
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
         self._history: list[dict[str, str]] = []
+        self._latest: list[dict[str, str]] = []  # what is remembered of the last question and answer
         self._new: list[Turn] = []  # what is not in there yet, because it was interrupted before it was transcribed
         self._session: aiohttp.ClientSession | None = None
 
@@ -51,13 +52,17 @@ class ChatAgent:
 
     async def reply(self, turns: Sequence[Turn], instructions: str = "") -> AsyncGenerator[Piece]:
         """Answer; see `Agent.reply`. What came of the answer is remembered, also where it breaks off."""
+        if any(turn.before is not None for turn in turns):
+            self._forget_latest()
+        self._latest = []
         self._new = [*self._new, *turns][-MOST_NEW:]
         said = not turns
         while self._new:
             turn = self._new[0]
-            text = turn.text if turn.audio is None else await self._transcribed(turn.audio)
-            if turn.audio is not None:
-                yield Transcript(text)
+            audio = turn.whole
+            text = turn.text if audio is None else await self._transcribed(audio)
+            if audio is not None:
+                yield Transcript(text, turn.before is not None)
             self._new = self._new[1:]
             self._remember(turn.role, text)
             said |= bool(text.strip())
@@ -210,9 +215,17 @@ class ChatAgent:
         message = error.get("message") if isinstance(error, dict) else error
         return reason_of(message, self._settings.key)
 
+    def _forget_latest(self) -> None:
+        """Forget the last question and its answer: the question was not at its end."""
+        if self._new:
+            self._new.pop()
+        else:
+            self._history = [one for one in self._history if not any(one is other for other in self._latest)]
+
     def _remember(self, role: str, text: str) -> None:
         if text.strip():
             self._history.append({"role": role, "content": text[:MOST_ANSWER]})
+            self._latest.append(self._history[-1])
         while len(self._history) > MOST_TURNS or sum(len(t["content"]) for t in self._history) > MOST_CHARACTERS:
             self._history.pop(0)
 

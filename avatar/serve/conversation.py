@@ -3,7 +3,8 @@
 The listener gets these messages in JSON:
 
 - ``state {state}``: one of `STATES`
-- ``heard {text, segment}``: what was typed or, in words, spoken
+- ``heard {text, segment, continues?}``: what was typed or, in words, spoken. With ``continues``, the name of an earlier
+  segment, it says what that one said, and what came after a pause
 - ``answer {segment, text}``: the next characters of the answer
 - ``answer.done {segment, stopped}``: it was said to its end, or there was none, or it was stopped
 - ``agent.failed {segment, message}``: there is no answer, or it broke off; the conversation goes on
@@ -16,13 +17,14 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from avatar import log
-from avatar.audio.turns import TurnDetector
+from avatar.audio.turns import LONGEST_HANGOVER_SECONDS, LONGEST_SECONDS, TurnDetector, TurnEvent
 from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.agent import Agent, AgentError, AudioPiece, Echo, Piece, Transcript, Turn, Words
 from avatar.serve.answer import Answer, Sentences
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 State = Literal["idle", "listening", "thinking", "speaking", "interrupted"]
 STATES: tuple[State, ...] = ("idle", "listening", "thinking", "speaking", "interrupted")
 INTERRUPTED_SECONDS = 0.25  # in which the mouth closes
+GOES_ON_SECONDS = 1.2  # from the end of a turn: who speaks again by then had only paused, ...
+GOES_ON_PLAYED_MS = 500  # ... unless so much of the answer was heard
 MOST_REMEMBERED = 256  # names of segments
 MOST_TURN_CHARACTERS = 4000  # of typed text
 Interrupt = Callable[[], dict[str, Any]]
@@ -58,7 +62,9 @@ class Conversation:
         self._agent, self._listener, self._voice, self._metrics = agent, listener, voice, metrics
         self._interrupt = interrupt
         self._loop = asyncio.get_running_loop()
-        self._turns = TurnDetector()
+        self._turns = TurnDetector(longest=LONGEST_HANGOVER_SECONDS)
+        self._spoken: _Spoken | None = None  # the last turn, where it was spoken
+        self._goes_on: _Spoken | None = None  # the turn that is continued by what is said now
         self._on = self._listening = False
         self._interrupted_until = 0.0
         self._speaking: set[str] = set()  # segments
@@ -105,16 +111,21 @@ class Conversation:
             return segment
         segment = segment or secrets.token_hex(6)
         self._asked = [*self._asked[-MOST_REMEMBERED:], segment]
+        self._spoken = None
         if self.busy:
             self._listener.outbox.put(self._interrupt())
         for turn in turns:
             if turn.text and turn.role == "user":
                 self._tell({"type": "heard", "segment": segment, "text": turn.text})
+        self._start(turns, segment, instructions, verbatim)
+        return segment
+
+    def _start(self, turns: Sequence[Turn], segment: str, instructions: str = "", verbatim: bool = False) -> _Reply:
         self._reply = reply = _Reply(segment, Answer(self._voice))
         pieces = (Echo() if verbatim else self._agent).reply(turns, instructions)
         self._task = asyncio.create_task(self._run(reply, pieces, self._task))
         self._update()
-        return segment
+        return reply
 
     def listen(self, on: bool) -> None:
         """Take turns with the microphone, or stop doing so.
@@ -130,7 +141,8 @@ class Conversation:
         self._turns.clear()
         self._listening = False
         if event is not None and self._on and not on:  # what was said so far is the turn
-            self.ask([Turn(audio=event.audio)])
+            self._ended(event)
+        self._goes_on = None
         self._on = on
         self._update()
 
@@ -142,10 +154,36 @@ class Conversation:
         for event in self._turns.push(samples):
             self._listening = event.kind == "started"
             if event.kind == "stopped":
-                self.ask([Turn(audio=event.audio)])
-            elif self.busy:
-                self._listener.outbox.put(self._interrupt())
+                self._ended(event)
+            else:
+                self._begun(event)
             self._update()
+
+    def _begun(self, event: TurnEvent) -> None:
+        """The listener speaks: what is said is interrupted, and an answer that nobody heard is void."""
+        spoken, played = self._spoken, 0
+        pending = spoken is not None and self.segment == spoken.segment
+        if self.busy:
+            found = self._interrupt()
+            played = found["played_ms"]
+            self._listener.outbox.put(found)
+        self._goes_on = None
+        if spoken is None or len(spoken.audio) > LONGEST_SECONDS * SAMPLE_RATE:
+            return
+        soon = event.second - spoken.second < GOES_ON_SECONDS and played < GOES_ON_PLAYED_MS
+        if soon or (pending and not played):
+            self._goes_on = spoken
+            self._turns.continued()
+
+    def _ended(self, event: TurnEvent) -> None:
+        """The listener has finished: the agent answers."""
+        before, self._goes_on = self._goes_on, None
+        turn = Turn(audio=event.audio, before=None if before is None else before.audio)
+        segment = secrets.token_hex(6)
+        reply = self._start([turn], segment)
+        reply.continues = "" if before is None else before.segment
+        assert turn.whole is not None
+        self._spoken = _Spoken(segment, turn.whole, event.second)
 
     def listening(self, on: bool) -> None:
         """Note that the listener speaks, or has finished."""
@@ -154,7 +192,7 @@ class Conversation:
 
     def interrupted(self, segment: str, played_ms: int) -> None:
         """Note that what was said was stopped, after ``played_ms`` of ``segment``."""
-        if self.busy:
+        if self._speaking:
             self._interrupted_until = time.monotonic() + INTERRUPTED_SECONDS
             self._loop.call_later(INTERRUPTED_SECONDS + 0.01, self._update)
         self._speaking.clear()
@@ -247,7 +285,8 @@ class Conversation:
                 if isinstance(piece, Transcript):
                     silent = not piece.text
                     if piece.text:
-                        self._tell({"type": "heard", "segment": reply.segment, "text": piece.text})
+                        more = {"continues": reply.continues} if piece.whole and reply.continues else {}
+                        self._tell({"type": "heard", "segment": reply.segment, "text": piece.text, **more})
                     continue
                 reply.answered = True
                 if isinstance(piece, AudioPiece):
@@ -293,6 +332,14 @@ class Conversation:
             self._tell({"type": "answer.done", "segment": reply.segment, "stopped": False})
 
 
+class _Spoken(NamedTuple):
+    """A turn that was spoken: the segment of its answer, its audio, and the second of the stream at which it ended."""
+
+    segment: str
+    audio: np.ndarray
+    second: float
+
+
 class _Reply:
     """An answer that is under way.
 
@@ -302,6 +349,7 @@ class _Reply:
         complete: Whether the agent has finished.
         over: Set when it was said, or stopped.
         played_ms: Where it was stopped; None: it was not.
+        continues: Segment of the turn that the listener went on with; empty: of none.
     """
 
     def __init__(self, segment: str, answer: Answer) -> None:
@@ -309,6 +357,7 @@ class _Reply:
         self.answered = self.begun = self.complete = False
         self.over = asyncio.Event()
         self.played_ms: int | None = None
+        self.continues = ""
 
     def stop(self, played_ms: int) -> None:
         """Stop it; ``played_ms`` of it were played."""

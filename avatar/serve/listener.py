@@ -17,14 +17,18 @@ from avatar import log
 from avatar.geometry.cameras import Camera
 from avatar.infer.controls import Controls
 from avatar.infer.session import Session, Undrawn
-from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
+from avatar.serve.arrival import Arrival
+from avatar.serve.catching_up import CatchingUp
 from avatar.serve.frame_threads import FrameThreads
 from avatar.serve.metrics import Metrics
 from avatar.serve.outbox import AudioPart, ImagePart, Outbox
 from avatar.serve.segments import Interruption, Segments
 
 MICROPHONE = "microphone"  # segment of what a microphone says; no other may have this name
+# A frame waits for a piece of audio that is late: longer where the listener has the pieces before it already.
+PATIENCE_SECONDS, PATIENCE_AHEAD_SECONDS = 0.02, 0.06
+NOTHING = np.zeros(0, np.float32)
 MICROPHONE_PAUSE_SECONDS = 0.3  # without audio of the microphone end its segment
 
 
@@ -41,6 +45,7 @@ class Listener:
         failed: Why it stopped by itself; empty while it runs.
         images: Whether images are drawn at all.
         shapes: Whether audio comes with ARKit coefficients.
+        ahead_seconds: Seconds of audio that come with a part although they are not due yet, while something is said.
         told: Gets what happens to segments as well, in whatever thread it happens.
     """
 
@@ -50,10 +55,12 @@ class Listener:
         self.failed = ""
         self.told: Callable[[dict[str, Any]], None] = lambda _: None
         self._segments = Segments(session, self._tell)
-        self.images, self.shapes = True, False
+        self.images, self.shapes, self.ahead_seconds = True, False, 0.0
         self._undrawn: tuple[Undrawn, float, Motion | None] | None = None
         self._lock = threading.Lock()
-        self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock)
+        self._threads = FrameThreads(session.fps, self.take, self.draw, self._fail, clock, self.prepare)
+        self._arrival = Arrival(session.fps, session.needed_seconds)
+        self._catching_up = CatchingUp(max(0.0, session.needed_seconds - 1 / session.fps))
         self._echo = False
         self._microphone_at: float | None = None
         self._skipped = 0
@@ -95,12 +102,19 @@ class Listener:
         if not on:
             self._segments.end(MICROPHONE)
             self._microphone_at = None
+            self._arrival.clear()
+            self._catching_up.clear()
 
     def push_microphone(self, samples: np.ndarray) -> None:
         """Take audio of the listener's microphone, 16 kHz mono float32; it is dropped unless it is echoed."""
         if self._echo and len(samples):
+            samples = self._catching_up.kept(samples, self.session.waiting_seconds)
             self._microphone_at = self._clock()
+            if not len(samples):
+                return
+            self._arrival.note(self._microphone_at, len(samples))
             self._segments.push(MICROPHONE, samples)
+            self._threads.news()
 
     def _tell(self, words: dict[str, Any]) -> None:
         self.outbox.put(words)
@@ -108,33 +122,52 @@ class Listener:
 
     # --- its two threads ------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> None:
-        """Take what is due at second ``now`` of the clock: its audio goes out, its image is to be drawn."""
+    def prepare(self) -> float:
+        """Encode for the next frame what came; seconds that it waits beyond its time for a piece that is late."""
+        lacks = self.session.prepare()
+        return (PATIENCE_AHEAD_SECONDS if self.ahead_seconds else PATIENCE_SECONDS) if lacks else 0.0
+
+    def take(self, now: float) -> float:
+        """Take what is due at second ``now`` of the clock: its audio goes out, its image is to be drawn.
+
+        Returns:
+            Seconds by which the newest frame lasts longer than its share of the clock.
+        """
         last = self._microphone_at
         if last is not None and now - last > MICROPHONE_PAUSE_SECONDS:
             self._microphone_at = None
+            self._arrival.clear()
+            self._catching_up.clear()
             self._segments.end(MICROPHONE)
         began = time.perf_counter()
-        frames, motion = self.session.take(now), None
+        frames, motion = self.session.take(now, self._arrival.longer(now)), None
         if not frames:
-            return
+            return 0.0
         self._metrics.time("take", time.perf_counter() - began)
         for frame in frames:
             self._metrics.count("frames_total")
-            start = frame.pts + 1 / self.session.fps - len(frame.audio) / SAMPLE_RATE
             motion = self.session.pose(frame) if self.shapes else None
             shapes = None if motion is None else motion.arkit[0].numpy()
-            part = AudioPart(max(0.0, start), frame.audio, frame.speaking, now, frame.utterance, shapes)
+            ahead = self._ahead(frame) if frame is frames[-1] else NOTHING
+            part = AudioPart(frame.start, frame.audio, frame.speaking, now, frame.utterance, shapes, ahead)
             self.outbox.put(part)
             self._segments.over(frame.ended)
+        longer = sum(frame.longer for frame in frames)
         if not self.images:
-            return
+            return longer
         with self._lock:
             if self._undrawn is not None:
                 self._skipped += 1
             self._skipped += len(frames) - 1
             self._undrawn = frames[-1], now, motion
         self._threads.wake()
+        return longer
+
+    def _ahead(self, frame: Undrawn) -> np.ndarray:
+        """Samples that follow a frame, where it is one of an utterance that goes on."""
+        if not self.ahead_seconds or frame.pushed < len(frame.audio) or frame.ended:
+            return NOTHING
+        return self.session.ahead(self.ahead_seconds)
 
     def draw(self) -> bool:
         """Draw the newest frame that was not drawn; False where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class AudioPart:
         made: Second of the monotonic clock at which it was taken.
         utterance: Number of the utterance that it belongs to; 0: none.
         shapes: ARKit coefficients [52] at its end; None where nobody asked for them.
+        ahead: float32 [M]: samples that follow unless something happens; empty where nobody asked for them.
     """
 
     start: float
@@ -35,6 +36,7 @@ class AudioPart:
     made: float
     utterance: int = 0
     shapes: Float32[np.ndarray, 52] | None = None
+    ahead: Float32[np.ndarray, " M"] = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, eq=False)

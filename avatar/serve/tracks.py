@@ -19,18 +19,20 @@ PACKET = SAMPLE_RATE // 50  # samples of an audio packet: 20 ms
 MOST_HOLD_SECONDS = 0.12  # by which audio waits for images: three frames at 25 frames/s
 HOLD_SHARE = 0.05  # of a new delay in the hold
 MOST_AUDIO_SECONDS = 3.0  # that wait, while nobody reads them
+LAGS = 50  # newest frames, of which the one that was least late says when audio leaves
 CLOCK = 90000  # ticks of a second of video
 
 
 class SpeechTrack(MediaStreamTrack):
-    """Audio of the avatar, paced by the session's clock."""
+    """Audio of the avatar, paced by the session's clock. Where a frame is late, what was foreseen of it goes out."""
 
     kind = "audio"
 
     def __init__(self) -> None:
         super().__init__()
-        self._packets: deque[tuple[float, int, np.ndarray]] = deque()  # when it leaves, first sample, samples
-        self._rest, self._next = np.zeros(0, np.float32), 0  # samples of no whole packet, and the first one's number
+        self._next = 0  # number of the first sample that was not handed out
+        self._samples = np.zeros(0, np.float32)  # from it on
+        self._lags: deque[float] = deque(maxlen=LAGS)  # seconds of the clock less those of the session
         self._event = asyncio.Event()
         self._hold = 0.04
 
@@ -40,29 +42,26 @@ class SpeechTrack(MediaStreamTrack):
         return self._hold
 
     def put(self, part: AudioPart) -> None:
-        """Add the audio of a frame. Where the session's time jumped, so do the time stamps."""
+        """Add the audio of a frame, and what follows it. Where the session's time jumped, so do the time stamps."""
         start = round(part.start * SAMPLE_RATE)
-        if start != self._next + len(self._rest):
-            self._next, self._rest = start, np.zeros(0, np.float32)
-        samples = np.concatenate([self._rest, part.samples])
-        for i in range(0, len(samples) - PACKET + 1, PACKET):
-            leaves = part.made + self._hold + i / SAMPLE_RATE
-            self._packets.append((leaves, self._next + i, samples[i : i + PACKET]))
-        kept = len(samples) // PACKET * PACKET
-        self._rest, self._next = samples[kept:], self._next + kept
-        while len(self._packets) > MOST_AUDIO_SECONDS * SAMPLE_RATE / PACKET:
-            self._packets.popleft()
+        if start > self._next + len(self._samples):
+            self._next, self._samples = start, self._samples[:0]
+            self._lags.clear()
+        out = max(0, self._next - start)  # samples of it that went out before their time
+        fresh = np.concatenate([part.samples, part.ahead])[out:]
+        self._samples = np.concatenate([self._samples[: max(0, start - self._next)], fresh])
+        self._lags.append(part.made - part.start)
+        most = round(MOST_AUDIO_SECONDS * SAMPLE_RATE)
+        if (many := len(self._samples) - most) > 0:
+            self._next, self._samples = self._next + many, self._samples[many:]
         self._event.set()
 
     def flush(self) -> None:
         """Make what waits silent but for a fade, after an interruption."""
-        fade = np.linspace(1, 0, PACKET // 2, dtype=np.float32)
-        for n, (at, start, samples) in enumerate(self._packets):
-            silent = np.zeros_like(samples)
-            if n == 0:
-                silent[: len(fade)] = samples[: len(fade)] * fade
-            self._packets[n] = at, start, silent
-        self._rest = np.zeros_like(self._rest)
+        fade = np.linspace(1, 0, PACKET // 2, dtype=np.float32)[: len(self._samples)]
+        silent = np.zeros_like(self._samples)
+        silent[: len(fade)] = self._samples[: len(fade)] * fade
+        self._samples = silent
 
     def hold_for(self, delays: Iterable[float]) -> None:
         """Follow the delays of images, seconds from the time of a frame to its image."""
@@ -73,14 +72,19 @@ class SpeechTrack(MediaStreamTrack):
         """The next 20 ms, when their time has come."""
         import av
 
-        while not self._packets:
-            if self.readyState != "live":
-                raise MediaStreamError
-            self._event.clear()
-            await self._event.wait()
-        at, start, samples = self._packets.popleft()
-        if (wait := at - time.monotonic()) > 0:
+        while True:
+            if len(self._samples) < PACKET:
+                if self.readyState != "live":
+                    raise MediaStreamError
+                self._event.clear()
+                await self._event.wait()
+                continue
+            leaves = min(self._lags) + self._next / SAMPLE_RATE + self._hold
+            if (wait := leaves - time.monotonic()) <= 0:
+                break
             await asyncio.sleep(min(wait, 0.5))
+        start, samples = self._next, self._samples[:PACKET]
+        self._next, self._samples = start + PACKET, self._samples[PACKET:]
         data = np.rint(samples * 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(data, format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)

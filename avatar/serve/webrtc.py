@@ -25,6 +25,7 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.serve.ahead import AHEAD_SECONDS
 from avatar.serve.hub import Hub, Settings
 from avatar.serve.outbox import AudioPart, ImagePart, Part
 from avatar.serve.tracks import ImageTrack, SpeechTrack, microphone_samples
@@ -179,6 +180,7 @@ def open_client(settings: Settings, guest: Guest) -> RtcClient:
     """A connection with its tracks; codecs are chosen before the offer is read, because aiortc heeds them only then."""
     servers = [RTCIceServer(**server) for server in settings.ice_servers]
     connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    guest.listener.ahead_seconds = AHEAD_SECONDS
     client = RtcClient(connection, SpeechTrack(), ImageTrack(guest.character.avatar.fps), guest)
     connection.addTransceiver(client.audio, "sendrecv")
     image = connection.addTransceiver(client.image, "sendonly")

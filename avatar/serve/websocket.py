@@ -3,12 +3,14 @@
 A binary message begins with 24 bytes, little-endian:
 
 - kind (uint8): 1 audio, 2 image
-- flags (uint8): 1 key frame, 2 speaking; and 6 bytes of zero
+- flags (uint8): 1 key frame, 2 speaking, 4 audio before its time, 8 later audio that was sent before is void; and 6
+  bytes of zero
 - pts (float64): second of the session at which it begins
 - the server's time of that frame (float64): milliseconds since 1970
 
-Audio is 16 kHz mono int16, an image one packet of the codec that ``hello`` names. A page sends its microphone as binary
-messages of 16 kHz mono int16 alone.
+Audio is 16 kHz mono int16. While the avatar speaks, up to 0.2 s of it come before their time. The part of each frame
+follows when its time has come, and replaces what was sent for it. An image is one packet of the codec that ``hello``
+names. A page sends its microphone as binary messages of 16 kHz mono int16 alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from avatar.errors import AvatarError
+from avatar.io.audio import SAMPLE_RATE
+from avatar.serve.ahead import AHEAD_SECONDS, Ahead
 from avatar.serve.encoder import Encoder
 from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("<BB6xdd")
 AUDIO, IMAGE = 1, 2
-KEY_FRAME, SPEAKING = 1, 2
+KEY_FRAME, SPEAKING, BEFORE, VOID = 1, 2, 4, 8
 MOST_MESSAGE_BYTES = 128 << 10  # from a page: 4 s of a microphone
 SEND_SECONDS = 10.0  # in which a page has to take a message
 HEARTBEAT_SECONDS = 15.0
@@ -63,6 +67,8 @@ class _Connection:
         self._encoder = Encoder(settings.codec or "h264", guest.character.avatar.fps, settings.bits_per_second)
         self._skipped = 0
         self._image = NewestImage()
+        self._ahead = Ahead()
+        guest.listener.ahead_seconds = AHEAD_SECONDS
 
     async def run(self) -> None:
         hello = self._guest.hello()
@@ -92,11 +98,17 @@ class _Connection:
 
     async def _send_part(self, part: AudioPart | Words) -> None:
         if isinstance(part, AudioPart):
-            samples = np.rint(part.samples * 32767).astype("<i2").tobytes()
-            flags = SPEAKING if part.speaking else 0
-            await self._socket.send_bytes(HEADER.pack(AUDIO, flags, part.start, _epoch_ms(part.made)) + samples)
+            flags = (SPEAKING if part.speaking else 0) | (VOID if self._ahead.confirm(part) else 0)
+            await self._send_audio(flags, part.start, part.samples, part.made)
+            if len(more := self._ahead.more(part)):
+                end = part.start + (len(part.samples) + len(part.ahead) - len(more)) / SAMPLE_RATE
+                await self._send_audio(BEFORE, end, more, part.made)
         else:
             await self._socket.send_json(part)
+
+    async def _send_audio(self, flags: int, start: float, samples: np.ndarray, made: float) -> None:
+        data = np.rint(samples * 32767).astype("<i2").tobytes()
+        await self._socket.send_bytes(HEADER.pack(AUDIO, flags, start, _epoch_ms(made)) + data)
 
     async def _send_images(self) -> None:
         metrics = self._hub.metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,23 @@ def test_eyes_hold_the_listener_most_of_the_time_and_some_nods_raise_the_brows(f
     motion, _ = listened(folder)
     away = (motion.gaze - gaze_to(motion, torch.zeros(len(motion), 3))).norm(dim=1)
     assert (away[50:] < 0.02).float().mean() > 0.6
+
+
+def test_it_blinks_a_little_more_while_it_listens(folder: Path):
+    attention, heard = Attention(FPS, 1), voice(120.0)
+    blinks = [attention.step(heard[i * FRAME : (i + 1) * FRAME], False).blink for i in range(len(heard) // FRAME)]
+    assert 3 <= sum(a == 0 < b for a, b in pairwise(blinks)) <= 12 and min(blinks) == 0
+    idle = Attention(FPS, 1)
+    assert not any(idle.step(heard[:0], False).blink for _ in range(3000))
+    reactions = Session(FakeAvatar(folder), speech=LoudnessSpeech())._reactions  # type: ignore[arg-type]
+    eyes = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
+    rest, shut = talking()[0][:1], []
+    for n in range(21):
+        shut.append(float(reactions(rest, Attitude(blink=0.04 * n)).arkit[0, eyes].max() - rest.arkit[0, eyes].max()))
+    assert max(shut) > 0.3 and abs(shut[0]) < 1e-6 and abs(shut[-1]) < 1e-6
+    closed = rest.map(arkit=rest.arkit.index_fill(1, torch.tensor(eyes), 1.0))
+    for n in range(21):
+        torch.testing.assert_close(reactions(closed, Attitude(blink=0.04 * n)).face, closed.face)
 
 
 def test_a_seed_decides_and_another_one_does_otherwise():

@@ -17,7 +17,7 @@ from tests.serving import fake_session
 av = pytest.importorskip("av")
 pytest.importorskip("aiortc")
 
-from pipelines import live_agent, live_bars, live_check, live_film, live_server  # noqa: E402
+from pipelines import live_agent, live_bars, live_check, live_film, live_server, live_steps  # noqa: E402
 
 
 @pytest.mark.parametrize("width", [256, 512])
@@ -141,12 +141,43 @@ def test_the_stand_in_of_an_agent_answers_turn_by_turn() -> None:
 
     assert asyncio.run(run()) == ["First answer.", "Second answer.", "Second answer."]
 
+    async def goes_on() -> list[str]:
+        async with live_agent.StandIn([("one", "First answer."), ("two", "Second answer.")]).running() as url:
+            agent, first = ChatAgent(AgentSettings(url=url, model="m", transcriber="t")), np.zeros(3200, np.float32)
+            said: list[str] = []
+            for turn in (Turn(audio=first), Turn(audio=first, before=first)):
+                said += [piece.text async for piece in agent.reply([turn]) if not isinstance(piece, Words)]
+            await agent.close()
+            return [*said, *(one["content"].strip() for one in agent.history)]
+
+    assert asyncio.run(goes_on()) == ["one", "one", "one", "First answer."], "a turn that goes on is one turn"
+
 
 def test_rates_and_slopes() -> None:
     found = numbers.rates([0, 40, 80, 400, 440])
     assert found == {"frames_per_second": 9.09, "longest_gap_ms": 320, "gaps_over_200_ms": 1}
     assert numbers.slope_per_hour([0, 1800, 3600], [5, 6, 7]) == pytest.approx(2)
     assert numbers.summary([]) is None
+
+
+def test_intervals_of_latency_hold_for_sessions() -> None:
+    rng = np.random.default_rng(0)
+    sessions = [list(200 + 40 * n + rng.normal(0, 5, 1000)) for n in range(3)]
+    one, all_of_them = numbers.intervals(sessions[:1]), numbers.intervals(sessions)
+    assert 199 < one["p50"][0] < one["p50"][1] < 201 and 207 < one["p95"][0] < one["p95"][1] < 210
+    assert all_of_them["p50"][0] < 205 and all_of_them["p50"][1] > 275, "sessions differ more than pieces of one"
+    assert numbers.intervals([[]]) == {}
+
+
+def test_sessions_are_counted_together_and_the_worst_one_is_not_hidden() -> None:
+    def session(latency: float, worst: float, rate: float) -> dict[str, Any]:
+        return {"latency_ms": numbers.summary([latency] * 10), "lips_ms": {"worst": worst, "mean_size": 1.0},
+                "frames_per_second": rate, "longest_gap_ms": 60.0, "underruns": 1}  # fmt: skip
+
+    found = live_steps.together([session(200, 30, 25), session(260, 20, 24.5)], [[200.0] * 10, [260.0] * 10])
+    assert found["latency_ms"]["p50"] == 230 and found["latency_ms"]["interval_95"]["p50"] == [200, 260]
+    assert found["lips_ms"]["worst"] == 30 and found["frames_per_second"] == 24.5 and found["underruns"] == 2
+    assert found["latency_p50_of_sessions_ms"] == [200, 260] and len(found["sessions"]) == 2
 
 
 def test_the_table_has_what_was_measured_and_whether_it_is_kept() -> None:

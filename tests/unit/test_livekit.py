@@ -112,6 +112,23 @@ def test_200_ms_are_5_images_with_their_audio_and_then_the_end(session: Any):
     assert (image.width, image.height, image.type) == (SIZE, SIZE, rtc.VideoBufferType.RGB24)
 
 
+def test_the_avatar_listens_and_thinks_until_it_answers(session: Any):
+    heard: list[np.ndarray] = []
+    thought: list[bool] = []
+    session.hear, session.think = heard.append, thought.append
+
+    async def test(reader: Reader) -> None:
+        for frame in frames(noise(0.2, 48000), 48000):
+            reader.generator.hear(frame)
+        reader.generator.think(True)
+        await reader.say(noise(0.2))
+        await until(lambda: ends(reader.parts))
+
+    read(session, test)
+    assert sum(map(len, heard)) == pytest.approx(0.2 * 16000, abs=400)
+    assert thought == [True, False]
+
+
 def test_segments_end_once_each_whatever_they_hold(session: Any):
     async def test(reader: Reader) -> None:
         await reader.generator.push_audio(AudioSegmentEnd())  # of nothing

@@ -20,12 +20,15 @@ with warnings.catch_warnings():  # what pipecat and its packages do, not this on
         EndFrame,
         ErrorFrame,
         Frame,
+        InputAudioRawFrame,
         InterruptionFrame,
         LLMFullResponseEndFrame,
         OutputImageRawFrame,
         TTSAudioRawFrame,
         TTSStartedFrame,
         TTSStoppedFrame,
+        UserStartedSpeakingFrame,
+        UserStoppedSpeakingFrame,
     )
     from pipecat.pipeline.worker import PipelineParams
     from pipecat.tests.utils import SleepFrame, run_test
@@ -105,6 +108,18 @@ def test_200_ms_are_5_images_with_their_audio_and_then_the_end():
     assert len(images) > 5  # idle ones too
     assert all(image.sync_with_audio and image.size == (SIZE, SIZE) and image.format == "RGB" for image in images)
     assert all(len(image.image) == SIZE * SIZE * 3 for image in images)
+
+
+def test_the_avatar_listens_to_the_user_and_thinks_until_it_answers(session: Any):
+    heard: list[np.ndarray] = []
+    thought: list[bool] = []
+    session.hear, session.think = heard.append, thought.append
+    user = noise(0.2, 48000)
+    said = [InputAudioRawFrame(piece.tobytes(), 48000, 1) for piece in np.array_split(user, 10)]
+    down, _ = run([SleepFrame(0.3), UserStartedSpeakingFrame(), *said, UserStoppedSpeakingFrame(), *spoken(noise(0.2))])
+    assert sum(map(len, heard)) == pytest.approx(0.2 * 16000, abs=400) and heard[-1].dtype == np.float32
+    assert thought == [False, True, False]
+    assert sum(isinstance(frame, InputAudioRawFrame) for frame in down) == 10, "others may want it, too"
 
 
 def test_two_answers_and_what_follows_them_keep_their_order():

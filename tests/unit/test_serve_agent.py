@@ -139,7 +139,7 @@ def test_the_microphone_takes_turns_and_barges_in(tmp_path: Path):
         await page.read(lambda: page.said("heard"))
         assert 1.9 < sum(map(len, heard)) / SAMPLE_RATE < 2.1, "the avatar nods at what the listener says"
         assert page.said("heard")["text"] == server.transcript and 1.4 < server.seconds[0] < 2.0  # type: ignore[index]
-        await page.read(lambda: any(samples.any() for _, samples in page.audio))
+        await page.read(lambda: sum(samples.any() for _, samples in page.audio) > 18)  # more than half a second of it
         await speak(page, 1.0, pause=0.1)
         await page.read(lambda: page.said("interrupted"))
         await page.read(lambda: states(page)[-1] == "listening")
@@ -155,6 +155,62 @@ def test_the_microphone_takes_turns_and_barges_in(tmp_path: Path):
         assert heard["content"] == server.transcript
 
     talk(tmp_path, test)
+
+
+def test_who_goes_on_after_a_pause_is_answered_once_to_all_of_it(tmp_path: Path):
+    async def test(page: Page, server: AgentServer, client: Any) -> None:
+        server.mode = "late"
+        server.answer = ["", "", "Hello there. "]  # it says nothing yet
+        await page.socket.send_json({"type": "listen", "on": True})
+        await speak(page, 1.0)
+        first = await page.read(lambda: page.said("heard"))
+        await until(lambda: server.asked)
+        server.transcript = "what time is it in Rome"
+        await speak(page, 1.0, pause=1.2)
+        await page.read(lambda: sum(words["type"] == "heard" for words in page.words) == 2)
+        server.go.set()
+        await page.read(lambda: page.said("segment.started"))
+        again = [words for words in page.words if words["type"] == "heard"][-1]
+        assert again["text"] == server.transcript and again["continues"] == first["segment"]
+        assert server.seconds[1] > 2 * server.seconds[0] - 0.5, "the whole of it is transcribed"
+        assert [m["role"] for m in server.asked[-1]["messages"]] == ["system", "user"], "the first part is no turn"
+        assert server.asked[-1]["messages"][-1]["content"] == server.transcript
+        assert "interrupted" not in states(page)
+
+    talk(tmp_path, test)
+
+
+def test_what_is_said_over_an_answer_that_was_heard_is_another_turn(tmp_path: Path):
+    async def test(page: Page, server: AgentServer, client: Any) -> None:
+        server.answer = ["A long answer goes on and on. ", "It takes its time to be said. "]
+        await page.socket.send_json({"type": "listen", "on": True})
+        await speak(page, 1.0)
+        await page.read(lambda: sum(samples.any() for _, samples in page.audio) > 18)
+        await speak(page, 1.0, pause=1.2)
+        await until(lambda: len(server.asked) == 2)
+        assert [m["role"] for m in server.asked[1]["messages"]] == ["system", "user", "assistant", "user"]
+        assert not any("continues" in words for words in page.words)
+
+    talk(tmp_path, test)
+
+
+def test_the_pause_that_ends_a_turn_grows_with_those_of_the_speaker():
+    def turns(pause: float, count: int) -> tuple[float, int]:
+        sound = np.concatenate([np.concatenate([voice(0.8), np.zeros(round(pause * SAMPLE_RATE), np.float32)])] * count)
+        detector = TurnDetector(longest=1.0)
+        events = detector.push(np.concatenate([np.zeros(SAMPLE_RATE, np.float32), sound]))
+        return detector.hangover, sum(event.kind == "started" for event in events)
+
+    assert turns(0.25, 6) == (HANGOVER_SECONDS, 1)
+    hangover, count = turns(0.56, 8)
+    assert 0.64 < hangover <= 0.75 and count == 1
+    assert turns(2.0, 4) == (HANGOVER_SECONDS, 4), "a turn's end is no pause"
+    detector = TurnDetector(longest=1.0)
+    for _ in range(4):  # each end was a pause, as somebody who knows says
+        detector.push(np.concatenate([voice(0.8), np.zeros(round(0.9 * SAMPLE_RATE), np.float32), voice(0.4)]))
+        detector.continued()
+        detector.push(np.zeros(2 * SAMPLE_RATE, np.float32))
+    assert detector.hangover == 1.0
 
 
 def test_nothing_that_was_heard_is_no_turn(tmp_path: Path):

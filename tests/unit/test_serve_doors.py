@@ -28,7 +28,7 @@ from avatar.serve.encoder import Encoder
 from avatar.serve.hub import Settings
 from avatar.serve.messages import Message
 from avatar.serve.voice import decode
-from avatar.serve.websocket import AUDIO, HEADER, IMAGE, KEY_FRAME
+from avatar.serve.websocket import AUDIO, BEFORE, HEADER, IMAGE, KEY_FRAME, VOID
 from tests.fake_avatar import FPS, FRAME, SIZE
 from tests.serving import TOKEN, served, until
 
@@ -61,6 +61,8 @@ class Page:
         self.socket = socket
         self.words: list[dict[str, Any]] = []
         self.audio: list[tuple[float, np.ndarray]] = []
+        self.before: list[tuple[float, np.ndarray]] = []  # audio before its time
+        self.void = 0  # how often such audio was taken back
         self.images: list[tuple[float, bool, bytes]] = []
 
     async def read(self, condition: Callable[[], Any]) -> Any:
@@ -72,8 +74,11 @@ class Page:
             elif message.type is WSMsgType.BINARY:
                 kind, flags, pts, _ = HEADER.unpack(message.data[: HEADER.size])
                 rest = message.data[HEADER.size :]
-                if kind == AUDIO:
+                if kind == AUDIO and flags & BEFORE:
+                    self.before.append((pts, np.frombuffer(rest, "<i2")))
+                elif kind == AUDIO:
                     self.audio.append((pts, np.frombuffer(rest, "<i2")))
+                    self.void += bool(flags & VOID)
                 else:
                     assert kind == IMAGE
                     self.images.append((pts, bool(flags & KEY_FRAME), rest))

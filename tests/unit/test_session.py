@@ -352,12 +352,12 @@ def test_an_utterance_begins_without_a_slow_step(avatar: Any):
     speech = SlowSpeech()
     session = Session(avatar, speech=speech)
     session.push_audio(loud(4.0))
-    heard_before, shares, frames = 0, [], []
+    heard_before, shares, frames = speech.heard, [], []
     for now in np.arange(0, 6, 1 / FPS):
         frames += session.step(float(now))
         shares.append(speech.heard - heard_before)
         heard_before = speech.heard
-        if speech.heard == 4 * SAMPLE_RATE:
+        if sum(shares) == 4 * SAMPLE_RATE:
             break
     assert max(shares) <= 0.08 * SAMPLE_RATE
     assert next(i for i, frame in enumerate(frames) if frame.speaking) == 2
@@ -424,7 +424,7 @@ def test_long_silence_is_heard_but_not_by_the_network(avatar: Any):
         session.push_audio(sound[i : i + 331])
         out += session.step(i / SAMPLE_RATE)
     out += steps(session, len(sound) / SAMPLE_RATE, len(sound) / SAMPLE_RATE + 1)
-    assert speech.opened == 2 and speech.heard < 4.5 * SAMPLE_RATE
+    assert speech.opened == 1 + 2 and speech.heard < 4.5 * SAMPLE_RATE  # once to see how much it needs
     audio = heard(out)
     begins = [np.flatnonzero(audio)[0], np.flatnonzero(audio[6 * SAMPLE_RATE :])[0] + 6 * SAMPLE_RATE]
     assert begins[1] - begins[0] == 5 * SAMPLE_RATE + len(word)  # no sample more or less in between

@@ -55,6 +55,7 @@ function take(words) {
   } else if (words.type === "state") {
     showState(words.state);
   } else if (words.type === "heard") {
+    if (words.continues) remove(words.continues);
     write("You", words.text, words.segment);
   } else if (words.type === "answer") {
     write("Avatar", words.text, words.segment);
@@ -110,6 +111,11 @@ function showState(name) {
 function mark(segment) {
   const entry = [...get("log").children].find((one) => one.dataset.id === `Avatar ${segment}`);
   if (entry) entry.firstElementChild.textContent = "Avatar, interrupted";
+}
+
+/** Take a turn, and the begin of its answer, out of the conversation: it went on after a pause, and is said anew. */
+function remove(segment) {
+  for (const one of [...get("log").children]) if (one.dataset.id.endsWith(` ${segment}`)) one.remove();
 }
 
 /** Add to the conversation; further pieces of one answer go to its entry. */

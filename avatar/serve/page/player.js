@@ -50,9 +50,9 @@ export class Player {
     this.decoder.configure({ codec: this.codec, optimizeForLatency: true });
   }
 
-  audio(pts, samples) {
+  audio(pts, samples, ahead, cut) {
     if (!this.speaker || this.audioContext.state !== "running") return;
-    this.speaker.port.postMessage({ pts, samples: Float32Array.from(samples, (value) => value / 32768) });
+    this.speaker.port.postMessage({ pts, samples: Float32Array.from(samples, (value) => value / 32768), ahead, cut });
   }
 
   image(pts, made, key, data) {
@@ -111,7 +111,8 @@ export class Player {
       audioDelay: delays.length ? delays.reduce((sum, one) => sum + one, 0) / delays.length : null,
       worstDelay: delays.length ? Math.max(...delays.map(Math.abs)) : null,
       frames: shown.frames, skipped: shown.skipped, freezes: shown.freezes,
-      underruns: this.position?.underruns || 0, buffer: this.position?.target || 0,
+      underruns: this.position?.underruns || 0, buffer: this.position?.target || 0, spare: this.position?.spare || 0,
+      output: this.audioContext?.outputLatency || 0,
     };
     shown.latencies = [];
     shown.delays = [];

@@ -4,7 +4,7 @@ import { socketUrl } from "./place.js";
 import { Player } from "./player.js";
 import { MicrophoneReader } from "./microphone.js";
 
-const HEADER = 24, AUDIO = 1, IMAGE = 2, KEY = 1;
+const HEADER = 24, AUDIO = 1, IMAGE = 2, KEY = 1, BEFORE = 4, VOID = 8;
 const FIRST_WORD_MS = 10000;
 
 export async function connectSocket(canvas, handlers) {
@@ -30,7 +30,7 @@ export async function connectSocket(canvas, handlers) {
     if (typeof data === "string") return take(JSON.parse(data));
     const view = new DataView(data);
     const kind = view.getUint8(0), flags = view.getUint8(1), pts = view.getFloat64(8, true);
-    if (kind === AUDIO) player.audio(pts, new Int16Array(data.slice(HEADER)));
+    if (kind === AUDIO) player.audio(pts, new Int16Array(data.slice(HEADER)), Boolean(flags & BEFORE), Boolean(flags & VOID));
     if (kind === IMAGE) player.image(pts, view.getFloat64(16, true), Boolean(flags & KEY), new Uint8Array(data, HEADER));
   };
   await new Promise((done, failed) => {

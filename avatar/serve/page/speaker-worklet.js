@@ -1,49 +1,62 @@
-// Plays audio as it comes, behind a buffer that grows where the network needs it and shrinks in silences.
+// Plays audio on the time line of the session, behind a buffer.
+//
+// Parts come frame by frame. While the avatar speaks, the server also sends what follows before its time has come, so
+// that a moment without a processor makes no gap; a later part replaces what was sent for its time. What matters is how
+// much of the frames still waits when the next one comes at last: the spare. Where it is less than wanted, a silence is
+// made longer, before there is a gap; where it is more, shorter.
 
-const LEAST = 0.05, MOST = 0.4; // seconds of the buffer
+const LEAST = 0.04, MOST = 0.4; // seconds of the spare that is wanted
 const GROWS = 1.5, SHRINKS = 0.9, CALM = 10; // factors, and seconds without a gap before it shrinks
+const WINDOW = 0.5, WINDOWS = 4; // seconds over which the spare is the least, and how many of them it must be too much
+const LINE = 8; // seconds that are kept
 const FADE = 160; // samples: 10 ms
+const SILENT = 2e-3; // samples below it are silence
 const QUIET = 0.25; // seconds after an interruption: what the server had sent before it knew is not heard
 
 class Speaker extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.parts = []; // { pts, samples, at }: at is the first sample that was not played
-    this.queued = 0;
+    this.line = new Float32Array(LINE * sampleRate); // a ring; sample n of the session is at n % length
+    this.next = this.sure = this.end = 0; // samples: played next; after the newest frame; after what was sent ahead
+    this.part = 0; // samples of the last frame
     this.target = LEAST;
     this.playing = false;
     this.underruns = 0;
     this.last = 0; // sample
     this.calm = 0; // samples since the last gap
-    this.least = Infinity; // fewest samples that waited in the last second
-    this.since = 0;
     this.blocks = 0;
     this.quietUntil = 0;
-    this.port.onmessage = ({ data }) => {
-      if (data.flush) this.flush();
-      else {
-        if (currentTime < this.quietUntil) data.samples.fill(0);
-        this.parts.push({ ...data, at: 0 });
-        this.queued += data.samples.length;
-      }
-    };
+    this.spare = 0;
+    this.forget();
+    this.port.onmessage = ({ data }) => { if (data.flush) this.flush(); else this.take(data); };
+  }
+
+  take({ pts, samples, ahead, cut }) {
+    const begin = Math.round(pts * sampleRate), end = begin + samples.length, { line } = this;
+    if (currentTime < this.quietUntil) samples.fill(0);
+    if (begin > this.end + 1 || end < this.next - sampleRate) { // the time line jumped
+      if (ahead) return;
+      if (begin - this.end > 0.5 * sampleRate || this.end <= this.next || begin < this.next) this.next = this.sure = this.end = begin;
+      for (let n = this.end; n < begin; n += 1) line[n % line.length] = 0;
+    }
+    for (let n = Math.max(begin, this.next); n < end; n += 1) line[n % line.length] = samples[n - begin];
+    this.end = cut ? Math.max(end, this.next) : Math.max(this.end, end);
+    this.next = Math.max(this.next, this.end - line.length);
+    if (!ahead) { this.sure = end; this.part = samples.length; }
   }
 
   flush() {
     if (currentTime < this.quietUntil) return; // it is quiet already
     this.quietUntil = currentTime + QUIET;
-    let left = FADE;
-    for (const part of this.parts) {
-      for (let i = part.at; i < part.samples.length; i += 1) {
-        part.samples[i] *= left > 0 ? left / FADE : 0;
-        left -= 1;
-      }
+    for (let n = this.next, left = FADE; n < this.end; n += 1, left -= 1) {
+      this.line[n % this.line.length] *= left > 0 ? left / FADE : 0;
     }
   }
 
   process(_, [[out]]) {
-    if (!this.playing && this.queued >= this.target * sampleRate) this.playing = true;
-    if (this.playing && this.queued < out.length) {
+    const { playing } = this, wanted = this.target * sampleRate;
+    if (!playing && this.sure - this.next >= wanted + this.part) { this.playing = true; this.forget(); }
+    if (playing && this.end - this.next < out.length) {
       this.playing = false;
       this.underruns += 1;
       this.calm = 0;
@@ -54,49 +67,54 @@ class Speaker extends AudioWorkletProcessor {
     if (this.calm > CALM * sampleRate) { this.calm = 0; this.target = Math.max(LEAST, this.target * SHRINKS); }
     this.blocks += 1;
     if (this.blocks % 2 === 0) {
-      const pts = this.parts.length ? this.parts[0].pts + this.parts[0].at / sampleRate : 0;
-      const at = currentTime + out.length / sampleRate;
       this.port.postMessage({
-        pts, at, playing: this.playing && this.parts.length > 0, underruns: this.underruns, target: this.target,
+        pts: this.next / sampleRate, at: currentTime + out.length / sampleRate, playing: this.playing,
+        underruns: this.underruns, target: this.target, spare: this.spare / sampleRate,
       });
     }
     return true;
   }
 
   play(out) {
-    this.copy(out);
-    // What waits beyond the buffer is delay: a silent block is left out for it.
-    this.least = Math.min(this.least, this.queued);
-    this.since += out.length;
-    if (this.since > sampleRate) {
-      this.spare = this.least - (this.target + 0.02) * sampleRate;
-      this.least = Infinity;
-      this.since = 0;
+    const count = out.length;
+    this.least = Math.min(this.least, this.sure - this.next - count);
+    this.since += count;
+    if (this.since >= WINDOW * sampleRate) this.judge();
+    if (this.change >= count && this.silent(this.next, count)) {
+      this.change -= count; // this block is silence, and nothing that waits is used
+      out.fill(0);
+    } else {
+      if (this.change <= -count && this.end - this.next > 3 * count && this.silent(this.next, count)) {
+        this.next += count;
+        this.change += count;
+      }
+      for (let i = 0; i < count; i += 1) out[i] = this.line[(this.next + i) % this.line.length];
+      this.next += count;
     }
-    if (this.spare > out.length && this.queued > 2 * out.length && this.silentAhead(out.length)) {
-      this.copy(new Float32Array(out.length));
-      this.spare -= out.length;
-    }
-    this.last = out[out.length - 1];
+    this.last = out[count - 1];
   }
 
-  silentAhead(count) {
-    const part = this.parts[0];
-    if (!part || part.samples.length - part.at < count) return false;
-    return part.samples.subarray(part.at, part.at + count).every((value) => Math.abs(value) < 1e-3);
+  /** Find how much longer or shorter a silence has to be, from the least that waited lately. */
+  judge() {
+    this.spares = [...this.spares.slice(1 - WINDOWS), this.least];
+    const wanted = this.target * sampleRate, least = Math.min(...this.spares);
+    const known = this.spares.length === WINDOWS && least - wanted >= 128;
+    this.change = this.least < wanted ? wanted - this.least : known ? wanted - least : 0;
+    this.spare = this.least;
+    this.least = Infinity;
+    this.since = 0;
+    if (Math.abs(this.change) >= 128) this.spares = [];
   }
 
-  copy(out) {
-    let filled = 0;
-    while (filled < out.length && this.parts.length) {
-      const part = this.parts[0];
-      const piece = part.samples.subarray(part.at, part.at + out.length - filled);
-      out.set(piece, filled);
-      filled += piece.length;
-      part.at += piece.length;
-      this.queued -= piece.length;
-      if (part.at >= part.samples.length) this.parts.shift();
-    }
+  forget() {
+    this.least = Infinity;
+    this.spares = [];
+    this.since = this.change = 0; // change: samples that a silence is to be longer (> 0) or shorter
+  }
+
+  silent(from, count) {
+    for (let n = from; n < from + count; n += 1) if (Math.abs(this.line[n % this.line.length]) >= SILENT) return false;
+    return true;
   }
 
   fade(out) {
