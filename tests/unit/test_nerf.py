@@ -136,12 +136,16 @@ def test_the_head_is_composited_over_what_is_behind_it(person, model):
     data = PersonDataset(person)
     model.eval()
     with torch.no_grad():
-        head = model(data.motion, 3, data.camera, part="head")
+        head = model.head_image(data.motion, 3, data.camera)
+        with_hair = model(data.motion, 3, data.camera, part="head")
+        hair = model.torso(data.motion, 3, data.camera, part="head")
         whole = model(data.motion, 3, data.camera)
         person_alone = model(data.motion, 3, data.camera, part="person")
         behind = model.torso(data.motion, 3, data.camera)
     assert torch.allclose(whole.rgb, head.rgb + (1 - head.alpha) * behind.rgb, atol=1e-6)
     assert torch.allclose(whole.alpha, head.alpha + (1 - head.alpha) * behind.alpha, atol=1e-6)
+    assert hair.alpha.sum() > 1  # Gaussians of the head's sides and of hanging hair, which the field leaves to them
+    assert torch.allclose(with_hair.rgb, head.rgb + (1 - head.alpha) * hair.rgb, atol=1e-6)
     background = model.background_at(data.camera)
     assert torch.allclose(whole.rgb, person_alone.rgb + (1 - whole.alpha) * background, atol=1e-5)
     with pytest.raises(AvatarError, match="no part 'nose'"):
@@ -165,8 +169,8 @@ def test_the_head_moves_rigidly_with_its_pose(person, model):
     condition = model.torso.condition(motion, index)
     model.torso.condition = lambda *_: condition  # of the same face: a turned head has another one
     with torch.no_grad():
-        one = model(motion, index, data.camera, part="head")
-        other = model(moved, index, camera, part="head")
+        one = model.head_image(motion, index, data.camera)
+        other = model.head_image(moved, index, camera)
     assert one.alpha.sum() > 100 and (one.rgb - other.rgb).abs().mean() < 1e-3
 
 
@@ -285,11 +289,11 @@ def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
     grid.shown.fill_(0.015)
     model.eval()
     with torch.no_grad():
-        before = model(trainer.data.motion, 3, trainer.data.camera, part="head").alpha
+        before = model.head_image(trainer.data.motion, 3, trainer.data.camera).alpha
     for step in range(16, 16 * 30, 16):
         refresh.after_step(TrainState(step, 10_000, 0, trainer.optimizer))
     with torch.no_grad():
-        after = model(trainer.data.motion, 3, trainer.data.camera, part="head").alpha
+        after = model.head_image(trainer.data.motion, 3, trainer.data.camera).alpha
     left = grid.holds(cell_centres(grid.box))
     assert int(left.sum()) < 0.8 * began
     assert (after[before > 0.9] > 0.8).float().mean() > 0.97

@@ -176,8 +176,6 @@ class NerfModel(Method):
             raise AvatarError(f"There is no part {part!r}.", fix=f"Known are {', '.join(sorted(self.parts))}.")
         head = self.head_image(motion, index, camera, noise)
         rgb, alpha = head.rgb, head.alpha
-        if part == "head":
-            return RenderOutput(rgb, alpha)
         if part is None and background is None:
             background = self.background_at(camera)
         behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
