@@ -96,10 +96,14 @@ def test_the_back_of_the_head_has_the_color_of_hair_not_of_skin(model):
 
 def test_no_throat_lies_behind_lips_that_open(data, model):
     gaussians = model.gaussians
-    at = model.skinning.to_head(gaussians.means.detach())[gaussians.region == REGIONS.index("neck")]
+    at, neck = model.skinning.to_head(gaussians.means.detach()), gaussians.region == REGIONS.index("neck")
     mouth, chin = data.shape[13, 1], data.shape[152, 1]
-    assert ((at[:, 2] < 3) & (at[:, 1] < chin)).any()  # it goes on behind the jaw ...
-    assert not ((at[:, 2] < 3) & (at[:, 1] < mouth + 1.5)).any()  # ... and ends below the mouth
+    inside = (at[:, 2] > -2.5) & (at[:, 2] < 3) & (gaussians.region >= REGIONS.index("hair"))
+    assert (inside & neck & (at[:, 1] < chin)).any()  # it goes on behind the jaw, ...
+    above = inside & (at[:, 1] < mouth + 1.5) & (at[:, 1] > mouth - 3)
+    assert not (above & neck).any()  # ... belongs to the head above that, ...
+    assert not (above & (at[:, 0].abs() < 2.5)).any()  # ... and ends beside the mouth
+    assert (above & (at[:, 0].abs() < 6)).any()  # a cheek has something behind it
 
 
 def test_gaussians_are_flat_along_their_surface(model):

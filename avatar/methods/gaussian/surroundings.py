@@ -40,8 +40,8 @@ _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
 _TEMPLE = 1.0  # radians: further in front is the hairline, whose colours are not those of the back
 _BEHIND_EAR = 1.6  # radians: from there on it is hair ...
-_THROAT = 1.5  # centimetres above the chin up to which the throat goes on behind the jaw ...
-_NAPE = 1.9  # ... and radians around the neck from which on it goes up to the hair
+_THROAT = 1.5  # centimetres above the chin: from there on what lies behind the face belongs to the head ...
+_CHEEK = 0.7  # ... and ends at these radians around the neck, because it would shine through lips that open
 _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
 _INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
@@ -182,8 +182,8 @@ def _hidden(
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
             return (grazing & hangs & covered & (turn > 0.9)).astype(float)
         beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
-        if part.kind == NECK:  # what lies behind the face would shine through lips that open
-            covered &= (reference.below_chin(world) > -_THROAT) | (turn > _NAPE)
+        if part.kind == NECK:
+            covered &= (reference.below_chin(world) > -_THROAT) | (turn > _CHEEK)
         return ((grazing | beside) & covered & (turn < _AROUND[part.kind])).astype(float)
 
     y, angle, points, area = part.sweep.sample(int(count * _SHARES[part.kind]), rng, keep)
@@ -193,9 +193,10 @@ def _hidden(
     world = part.canonical(points)
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
+    kind = np.where(reference.below_chin(world) < -_THROAT, HEAD, part.kind)
     return _placed(
         reference, world, part.normals(y, angle), np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
-        _continued(reference, part, seen, known, y, angle), 0.97, np.full(len(y), part.kind),
+        _continued(reference, part, seen, known, y, angle), 0.97, kind,
     )  # fmt: skip
 
 
