@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import KDTree
 
 from avatar.data.footage import Footage, pose_at, small_masks
 from avatar.geometry.mesh import FACE_OVAL
@@ -34,6 +35,7 @@ SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
+EVEN = 8  # rounds that spread points over a surface
 
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
@@ -107,7 +109,9 @@ class Sweep:
     def sample(
         self, count: int, rng: np.random.Generator, keep: Keep
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """About ``count`` points evenly over the part of the surface that ``keep(y, angle, points, normals)`` chooses.
+        """About ``count`` points over the part of the surface that ``keep(y, angle, points, normals)`` chooses.
+
+        They are as far from each other as from the next, so that few cover the surface without a gap (Lloyd 1982).
 
         Returns:
             Heights, angles, points, and the area per point.
@@ -122,7 +126,16 @@ class Sweep:
         total = area.mean() * 2 * np.pi * (self.y[-1] - self.y[0])
         if total <= 0 or count <= 0:
             return y[:0], angle[:0], points[:0], 1.0
-        chosen = rng.choice(tries, min(count, int((area > 0).sum())), replace=False, p=area / area.sum())
+        share = area / area.sum()
+        chosen = rng.choice(tries, min(count, int((area > 0).sum())), replace=False, p=share)
+        around = rng.choice(tries, 20 * len(chosen), p=share)
+        places = KDTree(points[around])
+        for _ in range(EVEN):
+            nearest = KDTree(points[chosen]).query(points[around])[1]
+            cell = np.bincount(nearest, minlength=len(chosen))
+            middle = np.stack([np.bincount(nearest, axis, len(chosen)) for axis in points[around].T], -1)
+            moved = around[places.query(middle / np.maximum(cell, 1)[:, None])[1]]
+            chosen = np.where(cell > 0, moved, chosen)
         return y[chosen], angle[chosen], points[chosen], total / len(chosen)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS
@@ -53,6 +54,8 @@ def test_samples_lie_evenly_on_what_is_asked_for():
     assert area * 2000 == pytest.approx(2 * np.pi * 100 * 0.99, rel=0.05)
     counts = np.histogram(points[:, 1], 4, (-9, 9))[0]  # belts of a ball of equal height have equal areas
     assert counts.min() > 0.85 * counts.max()
+    apart = KDTree(points).query(points, k=2)[0][:, 1]  # of random ones, a tenth are nearer than 0.18
+    assert np.quantile(apart, 0.1) > 0.4 * np.sqrt(area)
 
 
 def test_surfaces_follow_the_person_s_silhouettes(data):
@@ -89,6 +92,18 @@ def test_the_back_of_the_head_has_the_color_of_hair_not_of_skin(model):
     assert len(back) > 50 and (back - front).norm(dim=-1).median() < 0.1
     assert (back.mean(0) - front).norm() < 0.1
     assert (color[gaussians.region == REGIONS.index("face")].mean(0) - front).norm() > 0.4
+
+
+def test_no_throat_lies_behind_lips_that_open(data, model):
+    gaussians = model.gaussians
+    at, neck = model.skinning.to_head(gaussians.means.detach()), gaussians.region == REGIONS.index("neck")
+    mouth, chin = data.shape[13, 1], data.shape[152, 1]
+    inside = (at[:, 2] > -2.5) & (at[:, 2] < 3) & (gaussians.region >= REGIONS.index("hair"))
+    assert (inside & neck & (at[:, 1] < chin)).any()  # it goes on behind the jaw, ...
+    above = inside & (at[:, 1] < mouth + 1.5) & (at[:, 1] > mouth - 3)
+    assert not (above & neck).any()  # ... belongs to the head above that, ...
+    assert not (above & (at[:, 0].abs() < 2.5)).any()  # ... and ends beside the mouth
+    assert (above & (at[:, 0].abs() < 6)).any()  # a cheek has something behind it
 
 
 def test_gaussians_are_flat_along_their_surface(model):
@@ -140,7 +155,7 @@ def test_what_no_frame_shows_is_known_and_put_back(data, model):
     visible = coverage.measure(pose, motion.head_rotation, data.camera, "native")
     depth = model.skinning.to_head(model.gaussians.means)[:, 2]
     hair = model.gaussians.region == REGIONS.index("hair")
-    assert visible[hair & (depth > 9)].median() < 0.03  # the back of the head
+    assert visible[hair & (depth > 9)].median() < 0.05  # the back of the head
     assert visible[hair & (depth < 2)].median() > 0.1
     gaussians = model.gaussians
     before = {name: getattr(gaussians, name).detach().clone() for name in ("means", "colors", "opacities")}
@@ -148,7 +163,7 @@ def test_what_no_frame_shows_is_known_and_put_back(data, model):
         gaussians.means += 0.3 * gaussians.normal
         gaussians.colors += 0.2
         gaussians.opacities -= 6
-    hidden = visible < 0.03
+    hidden = visible < 0.05
     coverage.keep_hidden(gaussians, hidden)
     back = hidden & (gaussians.normal.norm(dim=-1) > 0.5)
     assert 0 < back.sum() < len(back)

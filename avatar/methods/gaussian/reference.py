@@ -21,6 +21,7 @@ HEAD, NECK, CLOTHES = 0, 1, 2  # what a pixel shows; the head with its hair
 REGION_OF = ("hair", "neck", "torso")  # of each; the face mesh has a region of its own
 _SURE = 0.97  # share of a part from which a pixel shows nothing else
 _EDGE = 0.012  # of the image's width: how far inside the outline colours are the person's alone
+_CHIN = 152  # vertex of the face mesh
 _FLAT = 0.3  # thickness of a Gaussian on a surface, of its width
 
 
@@ -70,6 +71,11 @@ class Reference:
     def on_face(self) -> np.ndarray:
         """[H, W] whether a pixel lies within the outline of the face mesh."""
         return inside_face(self.data, self.frame)
+
+    def below_chin(self, points: np.ndarray) -> np.ndarray:
+        """Centimetres [N] by which canonical points [N, 3] are below the chin, along the head's axis."""
+        height = self.skinning.to_head(torch.from_numpy(points).float())[:, 1].numpy()
+        return height - float(self.data.shape[_CHIN, 1])
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixels [N, 2] that show canonical points [N, 3]."""

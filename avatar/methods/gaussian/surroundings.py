@@ -32,14 +32,16 @@ from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
-_INSET = 0.5  # centimetres that the hidden surface lies inside the outline
-_SPREAD = 0.7  # standard deviation of a hidden Gaussian, of the distance to the next
+_INSET = 0.35  # centimetres that the hidden surface lies inside the outline
+_SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
 _OUTLINE = 1.25  # radians around the head up to which a surface is seen well from the front
 _TEMPLE = 1.0  # radians: further in front is the hairline, whose colours are not those of the back
 _BEHIND_EAR = 1.6  # radians: from there on it is hair ...
+_THROAT = 1.5  # centimetres above the chin: from there on what lies behind the face belongs to the head ...
+_CHEEK = 0.7  # ... and ends at these radians around the neck, because it would shine through lips that open
 _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
 _INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
@@ -77,11 +79,11 @@ def surroundings(reference: Reference, count: int, rng: np.random.Generator) -> 
     bust = fit_bust(reference.data, reference.frame)
     parts = _parts(reference, bust)
     deeper = _measured(reference, bust)
-    seen = _seen(reference, parts, deeper, int(count * 0.71), rng)
+    seen = _seen(reference, parts, deeper, int(count * 0.62), rng)
     return [
         seen,
         _under_jaw(reference, seen, int(count * 0.03), rng),
-        *(_hidden(reference, bust, part, deeper, seen, int(count * 0.26), rng) for part in parts),
+        *(_hidden(reference, bust, part, deeper, seen, int(count * 0.35), rng) for part in parts),
     ]
 
 
@@ -147,9 +149,7 @@ def _placed(
     """Seeds on the surfaces at canonical points [N, 3], as the reference frame shows them."""
     skinning, motion, frame = reference.skinning, reference.data.motion, reference.frame
     shown = torch.from_numpy(points).float()
-    height = skinning.to_head(shown)[:, 1].numpy()
-    chin = float(reference.data.shape[152, 1])
-    neck = np.clip((height - (chin - 2)) / 9.0, 0, 1)  # 0 at the jaw, 1 at the collar
+    neck = np.clip((reference.below_chin(points) + 2) / 9.0, 0, 1)  # 0 at the jaw, 1 at the collar
     share = np.select([kind == HEAD, kind == NECK], [0.99, 0.97 - 0.9 * neck], 0.02)
     # The canonical torso is at rest; in the reference frame it was where its own motion had taken it.
     rest = skinning.torso_at_rest(
@@ -182,6 +182,8 @@ def _hidden(
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
             return (grazing & hangs & covered & (turn > 0.9)).astype(float)
         beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
+        if part.kind == NECK:
+            covered &= (reference.below_chin(world) > -_THROAT) | (turn > _CHEEK)
         return ((grazing | beside) & covered & (turn < _AROUND[part.kind])).astype(float)
 
     y, angle, points, area = part.sweep.sample(int(count * _SHARES[part.kind]), rng, keep)
@@ -191,9 +193,10 @@ def _hidden(
     world = part.canonical(points)
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
+    kind = np.where(reference.below_chin(world) < -_THROAT, HEAD, part.kind)
     return _placed(
         reference, world, part.normals(y, angle), np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
-        _continued(reference, part, seen, known, y, angle), 0.97, np.full(len(y), part.kind),
+        _continued(reference, part, seen, known, y, angle), 0.97, kind,
     )  # fmt: skip
 
 
