@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +78,22 @@ def test_the_folder_plays_without_a_server(made):
     package = json.loads((made / "package.json").read_text())
     assert package["name"] == "my-avatar" and package["private"], "a likeness is not published by accident"
     assert (made / "background.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_npm_installs_the_folder_and_node_imports_it(made, tmp_path):
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm")
+    where = {"cwd": tmp_path, "env": os.environ | {"npm_config_cache": str(tmp_path / "cache")}, "check": True}
+    packed = subprocess.run([npm, "pack", "--dry-run", "--json", str(made)], capture_output=True, **where).stdout
+    (tmp_path / "package.json").write_text('{"name": "app", "private": true}')
+    subprocess.run([npm, "install", "--offline", "--no-audit", "--no-fund", str(made)], capture_output=True, **where)
+    names = {one["path"] for one in json.loads(packed)[0]["files"]}
+    assert {"player.js", "three-spark.js", "playcanvas.js", "avatar.json", "avatar.bin", "clips/hello-you.bin"} <= names
+    assert not [name for name in names if name.endswith((".bin.js", ".json.js"))], "they are for pages from disk"
+    code = 'import { Performer } from "my-avatar"; console.log(typeof Performer.load);'
+    said = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, **where).stdout
+    assert said == "function\n", "it can be imported where there is no browser"
 
 
 def test_what_is_stored_is_what_the_avatar_does(made, avatar, motion):

@@ -9,9 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 
 # In this order they make one module; a name is known to all of them.
-MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "look", "element")
+MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "performer", "look", "element")
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
-PUBLIC = ("AvatarPlayer", "Engine")
+PUBLIC = ("AvatarPlayer", "Engine", "Performer")
+ADAPTERS = ("three-spark.js", "playcanvas.js")  # modules of their own: they import what they adapt to
+PEERS = {"three": ">=0.180", "@sparkjsdev/spark": "^2.2.0", "playcanvas": "^2.23.0"}  # which is this
 README = """\
 # {name}
 
@@ -40,20 +42,23 @@ def module() -> str:
 
 def index(title: str) -> str:
     """The page, with the module inside."""
-    text = files("avatar.export.web").joinpath("player/index.html").read_text(encoding="utf-8")
-    return text.replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
+    return _source("index.html").replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
 
 
 def write_page(folder: Path, name: str, folder_name: str) -> None:
     """Write everything that is no data into a web folder."""
     (folder / "index.html").write_text(index(name), encoding="utf-8")
     (folder / "player.js").write_text(module(), encoding="utf-8")
+    for adapter in ADAPTERS:
+        (folder / adapter).write_text(_source(adapter), encoding="utf-8")
     (folder / "README.md").write_text(README.format(name=name, folder=folder_name), encoding="utf-8")
     package = {
         "name": package_name(folder_name), "version": "1.0.0", "private": True,
         "description": f"The talking avatar {name} as a custom element", "type": "module", "main": "player.js",
         "exports": {".": "./player.js", "./*": "./*"}, "sideEffects": ["./player.js"],
-        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "clips"],
+        # What pages need that are opened from disk, and `--add`, is no use in a package.
+        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "clips", "!*.bin.js", "!*.json.js", "!order.bin"],
+        "peerDependencies": PEERS, "peerDependenciesMeta": {name: {"optional": True} for name in PEERS},
     }  # fmt: skip
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
 
@@ -64,6 +69,8 @@ def package_name(text: str) -> str:
 
 
 def _code() -> str:
-    sources = files("avatar.export.web").joinpath("player")
-    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
-    return "\n".join(_IMPORT_EXPORT.sub("", part) for part in parts)
+    return "\n".join(_IMPORT_EXPORT.sub("", _source(f"{name}.js")) for name in MODULES)
+
+
+def _source(name: str) -> str:
+    return files("avatar.export.web").joinpath("player", name).read_text(encoding="utf-8")

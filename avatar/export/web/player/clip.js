@@ -14,6 +14,11 @@ export class Motion {
     this.nodes = warp.shape[0];
   }
 
+  /** The frame that is shown at a second. */
+  frameAt(seconds) {
+    return Math.min(this.frames - 1, Math.floor(seconds * this.fps + 1e-3));
+  }
+
   /** Coefficients, the pose as twelve numbers, and the torso's warp in a frame. */
   at(frame) {
     const column = (data, rows) => Float32Array.from({ length: rows }, (_, row) => data[row * this.frames + frame]);
