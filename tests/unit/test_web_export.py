@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from avatar.cli.main import main
-from avatar.data.consent import SYNTHETIC, Consent
+from avatar.data.consent import SYNTHETIC, Consent, consent_hash
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource
 from avatar.export.web import clip, controls, folder, page, shown, splats
@@ -30,6 +31,8 @@ from avatar.methods.animated import draw_splats
 from avatar.methods.base import Method
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
+from avatar.provenance.folder import read_folder
+from avatar.provenance.source_type import CAPTURED, TRAINED
 from tests.web import small_run
 
 FRAMES = 12
@@ -78,6 +81,30 @@ def test_the_folder_plays_without_a_server(made):
     package = json.loads((made / "package.json").read_text())
     assert package["name"] == "my-avatar" and package["private"], "a likeness is not published by accident"
     assert (made / "background.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_the_folder_says_that_a_model_made_it(made, run, tmp_path, capsys):
+    claims = read_folder(made)
+    assert claims["background.webp"].state == "valid" and claims["background.webp"].source_type == CAPTURED
+    assert claims["background.webp"].consent == consent_hash(run)
+    assert claims["index.html"].metadata_source_type == claims["avatar.json"].metadata_source_type == TRAINED
+    page_text = (made / "index.html").read_text()
+    (said,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', page_text)
+    assert json.loads(said)["name"] == 'A <b>"name"</b>', "no name ends the script"
+    assert json.loads(said)["digitalSourceType"] == "https://schema.org/TrainedAlgorithmicMediaDigitalSource"
+    assert "AI-generated" in page_text
+    assert main(["verify", str(made)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "background.webp: as it was signed; put together from what a camera saw" in lines
+    assert "index.html: no content credentials; says, unsigned: made by a trained model (AI)" in lines
+    copy = shutil.copytree(made, tmp_path / "copy")
+    data = bytearray((copy / "background.webp").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "background.webp").write_bytes(data)
+    assert main(["verify", str(copy)]) == 2
+    assert "not as it was signed: background.webp" in " ".join(capsys.readouterr().err.split())
+    (copy / "background.webp").unlink()
+    assert main(["verify", str(copy)]) == 2, "nothing is signed any more"
 
 
 def test_npm_installs_the_folder_and_node_imports_it(made, tmp_path):

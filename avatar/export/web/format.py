@@ -33,7 +33,7 @@ clips/NAME.bin
     warp i16 [132, T], warp_step f32 [1]             torso warp as `avatar.geometry.warp` has it, differences as above
 
 avatar.json
-    format, name, fps, model (SHA-256 of the model), gaussians
+    format, name, fps, model (SHA-256 of the model), gaussians, digitalSourceType (IPTC: made by a trained model)
     camera: width, height, focal, cx, cy (pixels), eps2d (square pixels)
     pivot [3], limits {left, right, down, up}: the point that views turn around, and the good ones in degrees
     skinning: head_rotation, head_translation, torso_pivot [3], warp_box [2][2], warp_grid [rows, columns]

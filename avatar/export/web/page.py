@@ -8,6 +8,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+from avatar.provenance.source_type import TRAINED, json_ld
+
 # In this order they make one module; a name is known to all of them.
 MODULES = ("read", "gaussians", "draw", "blend", "clip", "view", "engine", "performer", "look", "element")
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
@@ -42,7 +44,8 @@ def module() -> str:
 
 def index(title: str) -> str:
     """The page, with the module inside."""
-    return _source("index.html").replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
+    text = _source("index.html").replace("{{player}}", _code()).replace("{{title}}", html.escape(title))
+    return text.replace("{{said}}", json_ld(title, TRAINED))
 
 
 def write_page(folder: Path, name: str, folder_name: str) -> None:
