@@ -87,7 +87,8 @@ def new_folder(
     reader = StoredGaussians(arrays, order, gaussians)
     manifest = {"format": web.FORMAT, "name": name, "fps": avatar.fps, "model": model, "gaussians": len(order),
                 "compact": compact, "digitalSourceType": TRAINED, **_geometry(avatar, gaussians),
-                "background": web.BACKGROUND, "clips": [], "controls": [_stored_control(reader, stats.rest, c) for c in controls]}  # fmt: skip
+                "background": web.BACKGROUND, "clips": [],
+                "controls": [_stored_control(reader, stats.rest, c) for c in controls]}  # fmt: skip
     with atomic_dir(path) as folder:
         web.write_twice(folder, web.GAUSSIANS, web.pack(arrays))
         (folder / web.ORDER).write_bytes(web.pack({"order": order.numpy().astype(np.uint32)}))
