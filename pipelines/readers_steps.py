@@ -149,7 +149,7 @@ async def vrma(bench: Bench, page: Page) -> dict[str, Any]:
     bench.keep("vrma", answer["shown"])
     track = at_rate(bench.source, None)
     rows = answer["frames"][: len(track)]
-    expected = {name: values.numpy() for name, values in preset_expressions(track).items()}
+    expected = dict(preset_expressions(track))
     expected |= {name: track.arkit[:, index].numpy() for index, name in enumerate(ARKIT)}
     errors = {name: np.abs([row["expressions"][name] for row in rows] - value[: len(rows)]).max()
               for name, value in expected.items()}  # fmt: skip

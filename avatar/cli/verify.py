@@ -1,4 +1,4 @@
-"""Say what a video, an image, or each file of a folder claims about how it was made, and whether that holds.
+"""Say what a file, or each file of a folder, claims about how it was made, and whether that holds.
 
 Exit code 0: all content credentials are valid. 2: some are not, or there are none.
 """

@@ -32,7 +32,7 @@ TO_UP = np.array([1.0, -1.0, -1.0], np.float32)  # from head axes to y up and z 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadMesh:
-    """The neutral head as a mesh in metres, y up: GLB with a texture, or PLY with vertex colors; needs scikit-image."""
+    """The neutral head as a mesh in metres: GLB with a texture, PLY with vertex colors; needs scikit-image."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".ply", ".glb")
     default: ClassVar[str | None] = "head.ply"

@@ -2,6 +2,7 @@
 
     index.html           a page with one <avatar-player>
     player.js            ES module: the element and the engine
+    three-spark.js       the avatar in a scene of three.js with Spark; playcanvas.js in one of PlayCanvas
     avatar.json          manifest, below
     avatar.bin           the Gaussians
     background.webp      behind the person

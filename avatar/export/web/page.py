@@ -32,8 +32,11 @@ scripts: `play()`, `pause()`, `currentTime`, `duration`, `look(azimuth,
 elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; events `ready`, `play`, `pause`, `ended`,
 `timeupdate`, `clip` and `error`.
 
+In a scene of three.js with Spark, or of PlayCanvas, the avatar talks as well: the first lines of `three-spark.js` and
+of `playcanvas.js` say how.
+
 Files that end in `.js` and belong to another file are for pages that are opened from disk; a web server needs none of
-them apart from player.js. The voice and the face were made by a model: say so where you show it.
+them apart from player.js and those two. The voice and the face were made by a model: say so where you show it.
 """
 
 
