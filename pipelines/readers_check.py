@@ -69,7 +69,7 @@ class Config:
     out: Path | None = None
     """Folder for the exported files and for images, true ones first. Default: a temporary one."""
     json: Path | None = None
-    """Write the record here."""
+    """Write the record here. What it holds of steps that are not made now stays, with the commit of its own."""
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ async def measure(config: Config, bench: Bench, tools: Tools, keep: Callable[[st
         if "vrma" in config.steps:
             async with page_of(browser, bench, "vrm") as page:
                 keep("vrma in three-vrm", await readers_steps.vrma(bench, page))
-        keep("browser", f"Chromium {browser.version}, SwiftShader")
+        keep("browser", {"name": f"Chromium {browser.version}, SwiftShader"})
     if "live-link" in config.steps:
         keep("live-link", readers_steps.live_link(bench))
 
@@ -114,7 +114,7 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
     for name, value in found.items():
         if name.startswith("still"):
             rows += [(f"{file} {name}, as trained: PSNR to avatar render", one["as trained"], LEAST_PSNR,
-                      one["as trained"] >= LEAST_PSNR) for file, one in value.items()]  # fmt: skip
+                      one["as trained"] >= LEAST_PSNR) for file, one in value.items() if file != "commit"]  # fmt: skip
         elif name.endswith("as trained"):
             rows.append((f"{name}: PSNR to the web page, worst", value["worst"], LEAST_PSNR,
                          value["worst"] >= LEAST_PSNR))  # fmt: skip
@@ -132,11 +132,11 @@ def main(config: Config) -> None:
     record: dict[str, Any] = environment() | {
         "avatar": config.run.name, "audio": config.audio.name, "clip_seconds": round(len(motion) / motion.fps, 2),
         "readers": {name: read_json(config.modules / name / "package.json")["version"] for name in PACKAGES},
-        "found": {},
+        "found": read_json(config.json)["found"] if config.json is not None and config.json.exists() else {},
     }  # fmt: skip
 
     def keep(name: str, value: Any) -> None:
-        record["found"][name] = value
+        record["found"][name] = value | {"commit": record["commit"]}
         print(f"{name}: {json.dumps(value)}", flush=True)
         if config.json is not None:
             write_json(config.json, record)
@@ -149,7 +149,7 @@ def main(config: Config) -> None:
         bench = Bench(source=source, folder=folder)
         bench.export(config.steps)
         asyncio.run(measure(config, bench, tools, keep))
-    record["table"] = rows_of({name: value for name, value in record["found"].items() if isinstance(value, dict)})
+    record["table"] = rows_of(record["found"])
     if config.json is not None:
         write_json(config.json, record)
     for row in record["table"]:

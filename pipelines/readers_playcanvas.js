@@ -4,7 +4,8 @@ import * as pc from "playcanvas";
 import { AvatarEntity, asTrained } from "./web/playcanvas.js";
 import { Engine } from "./web/player.js";
 
-const FRAMES = 8; // after which the sorter, which is a thread, has answered
+const SAME_FRAMES = 3, MOST_FRAMES = 2000;
+const EMPTY = 20000; // characters of a picture that is black
 
 function black(canvas) {
   const flat = document.createElement("canvas"), context = flat.getContext("2d");
@@ -28,15 +29,19 @@ function stage(size, matched) {
   return { app, canvas, camera };
 }
 
+/** The picture once nothing changes any more: the sorter, which is a thread, shows nothing until it has answered. */
 async function settled({ app, canvas }) {
-  let left = FRAMES;
+  let before = "", same = 0, left = MOST_FRAMES;
   return new Promise((done) => {
-    const count = () => {
-      if ((left -= 1)) return;
-      app.off("frameend", count);
-      done(black(canvas));
+    const look = () => {
+      const now = black(canvas);
+      same = now === before && now.length > EMPTY ? same + 1 : 0;
+      before = now;
+      if (same < SAME_FRAMES && (left -= 1)) return;
+      app.off("frameend", look);
+      done(now);
     };
-    app.on("frameend", count);
+    app.on("frameend", look);
   });
 }
 

@@ -79,4 +79,4 @@ def _code() -> str:
 
 
 def _source(name: str) -> str:
-    return files("avatar.export.web").joinpath("player", name).read_text(encoding="utf-8")
+    return files("avatar.export.web").joinpath(f"player/{name}").read_text(encoding="utf-8")
