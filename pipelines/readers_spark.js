@@ -5,6 +5,7 @@ import { SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
 import { AS_TRAINED, AvatarMesh } from "./web/three-spark.js";
 import { Engine } from "./web/player.js";
 
+const EMPTY = 20000; // characters of a picture that is black
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 /** A canvas before black, as PNG. */
@@ -30,13 +31,13 @@ class Stage {
     this.scene.add(new SparkRenderer({ renderer: this.renderer, ...(matched ? AS_TRAINED : {}) }));
   }
 
-  /** Draws until nothing changes any more: Spark sorts in another thread. */
+  /** Draws until nothing changes any more: Spark sorts in another thread, and shows nothing until that has answered. */
   async draw() {
     let before = "";
-    for (let n = 0, same = 0; n < 30 && same < 3; n += 1) {
+    for (let n = 0, same = 0; n < 200 && same < 3; n += 1) {
       this.renderer.render(this.scene, this.camera);
       const now = picture(this.renderer.domElement);
-      same = now === before ? same + 1 : 0;
+      same = now === before && now.length > EMPTY ? same + 1 : 0;
       before = now;
       await pause(60);
     }
@@ -72,8 +73,6 @@ window.readers = {
     const engine = await Engine.load(canvas, new URL("./web/", location.href).href, "webgl");
     await engine.choose(avatar.performer.clip.name);
     this.state = { avatar, stage, engine, size };
-    avatar.aim(stage.camera, size, size);
-    for (let n = 0; n < 3; n += 1) await stage.draw(); // until the first sort has come back
     return { frames: avatar.performer.motion.frames, limits: avatar.performer.manifest.limits };
   },
 
