@@ -1740,6 +1740,22 @@ WEB_FOLDER = (
         (f"{_WEB_SPEECH}::test_the_loop_begins_as_render_does_and_goes_on_without_a_jump",),
         "The head of an avatar that speaks for long jumps every 20 s.",
     ),
+    Mutation(
+        "a changed file of a folder is not noticed",
+        "avatar/cli/verify.py",
+        'for name, claims in signed.items() if claims.state == "invalid"]',
+        'for name, claims in signed.items() if claims.state == "wrong"]',
+        (f"{_WEB}::test_the_folder_says_that_a_model_made_it",),
+        "avatar verify FOLDER vouches for a background that somebody replaced.",
+    ),
+    Mutation(
+        "a dubbed video says what was filmed",
+        "avatar/infer/replay.py",
+        "yield with_lips(base[at : at + len(block)], block)",
+        "yield base[at : at + len(block)]",
+        ("tests/cli/test_render_errors.py::test_a_dubbed_video_has_new_lips_and_is_the_filmed_one_otherwise",),
+        "The new audio plays over the old lips.",
+    ),
 )
 
 MUTATIONS: tuple[Mutation, ...] = (

@@ -47,6 +47,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
     ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),
     ("web-*", (), (*RENDERING, "avatar/export", "pipelines/web_*")),
+    ("readers-*", (), (*MODEL, "avatar/export", "pipelines/readers_*")),
     ("live-*", (), (*RENDERING, "avatar/serve", "pipelines/live_*")),
     ("busy-machine*", (), (*MODEL, "avatar/bench", "avatar/train", "avatar/losses", "avatar/cli")),
     ("*", (), (*MODEL, "avatar/bench")),

@@ -17,6 +17,7 @@ from avatar.infer.controls import Controls
 from avatar.infer.speaking import Speaking
 from avatar.paths import write_json
 from avatar.provenance.disclosure import DisclosureOptions
+from avatar.provenance.source_type import COMPOSITE, TRAINED
 
 GROUPS = {
     "render many": ("batch", "ray", "workers"),
@@ -25,7 +26,7 @@ GROUPS = {
     "expression": ("emotion", "emotion_limit", "lip_scale", "blink", "gaze"),
     "timeline": ("timeline", "print_timeline", "seed"),
     "made by a program": ("label", "certificate", "key", "no_credentials"),
-    "replay the person's video": ("split", "drive", "person"),
+    "replay the person's video": ("split", "drive", "dub", "person"),
     "hardware": ("baked", "precision", "renderer", "device", "json"),
 }
 
@@ -50,8 +51,11 @@ class Config:
     """Instead of --audio: the held-out or the training frames of the person's own video, with their real poses."""
     drive: Literal["tracked", "audio"] = "tracked"
     """With --split: whether the lips follow the tracked motion or the audio."""
+    dub: bool = False
+    """With --audio or --text: say it in the person's own video. Head, torso, gaze and brows are as filmed, and only
+    the lips are new. The person has to have agreed to dubbing."""
     person: Path | None = None
-    """With --split: the PERSON folder, where it is not the one the avatar was trained from."""
+    """With --split or --dub: the PERSON folder, where it is not the one the avatar was trained from."""
     baked: bool = False
     """Play what `avatar export --format baked` wrote instead of the trained field: faster."""
     precision: Precision = "auto"
@@ -82,7 +86,7 @@ def main(config: Config) -> None:
     from avatar.infer import jobs
     from avatar.infer.avatar import Avatar
     from avatar.infer.camera_path import CameraPath
-    from avatar.infer.replay import replay_job
+    from avatar.infer.replay import dubbing_job, replay_job
     from avatar.infer.video import render_file, resize
 
     if config.batch is not None:
@@ -94,14 +98,14 @@ def main(config: Config) -> None:
         raise AvatarError("--ray and --workers belong to --batch.")
     run, speaking, controls = run_folder(config.run), config.speaking, config.controls
     require_run(run)
-    jobs.check_source(speaking, controls, config.split, config.drive)
+    jobs.check_source(speaking, controls, config.split, config.drive, config.dub)
     jobs.check_extent(config.size, config.frames)
     require(config.renderer)
     home = run if config.run.is_dir() else config.run.parent  # a bundle has no room for videos
     out = jobs.video_path(home, config.out, speaking, controls, config.split)
     if config.json is not None:
         refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
-    disclosure = config.disclosure.open(consent_hash(run))
+    disclosure = config.disclosure.open(consent_hash(run), COMPOSITE if config.dub else TRAINED)
     disclosure.announce()
     choose_device(config.device)
     path = CameraPath.parse(config.camera)
@@ -112,6 +116,9 @@ def main(config: Config) -> None:
     camera = resize(avatar.view_camera, config.size)
     if config.split is not None:
         job = replay_job(avatar, config.split, config.drive, config.person, out)
+    elif config.dub:
+        assert audio is not None  # `check_source`
+        job = dubbing_job(avatar, audio, controls.speech, config.person, out)
     else:
         job = jobs.speech_job(avatar, controls, audio, path)
     timing = render_file(avatar, job.limited(config.frames), camera, path, out, disclosure)
@@ -127,7 +134,7 @@ def _batch(config: Config, table: Path) -> None:
     from avatar.batch.task import Loading
 
     alone = {
-        "split": config.split, "person": config.person, "json": config.json,
+        "dub": config.dub or None, "split": config.split, "person": config.person, "json": config.json,
         "print-timeline": config.controls.print_timeline, "drive": config.drive if config.drive != "tracked" else None,
     }  # fmt: skip
     if named := [name for name, value in alone.items() if value is not None]:

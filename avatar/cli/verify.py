@@ -1,49 +1,51 @@
-"""Say what a video or an image claims about how it was made, and whether that holds.
+"""Say what a file, or each file of a folder, claims about how it was made, and whether that holds.
 
-Exit code 0: its content credentials are valid. 2: they are not, or there are none.
+Exit code 0: all content credentials are valid. 2: some are not, or there are none.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from avatar.errors import AvatarError
+from avatar.provenance.credentials import Claims, read
 
 KINDS = {
     "trainedAlgorithmicMedia": "made by a trained model (AI)",
     "compositeWithTrainedAlgorithmicMedia": "made in part by a trained model (AI)",
+    "compositeCapture": "put together from what a camera saw",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Verify the content credentials of a file."""
+    """Verify the content credentials of a file, or of all files of a folder."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """An mp4, mov, png, webp, gif or jpg."""
+    """An mp4, mov, png, webp, gif or jpg, or a folder, such as one of `avatar export --format web`."""
     json: Path | None = None
     """Write what was found to this file."""
 
 
 def main(config: Config) -> None:
-    """Print what the file claims.
+    """Print what the file claims, or each file of the folder.
 
     Raises:
-        AvatarError: It has no content credentials, they do not hold, or it cannot be read.
+        AvatarError: There are no content credentials, some do not hold, or something cannot be read.
     """
     from avatar.data.outputs import refuse_to_overwrite
-    from avatar.paths import write_json
-    from avatar.provenance.credentials import read
 
     if config.json is not None:
         refuse_to_overwrite(config.json, config.file)
+    if config.file.is_dir():
+        _folder(config.file, config.json)
+        return
     claims = read(config.file)
-    if config.json is not None:
-        write_json(config.json, {"file": str(config.file)} | asdict(claims))
+    _keep(config.json, {"file": str(config.file)} | asdict(claims))
     said = f"Its metadata, which nobody signed, say: {kind(claims.metadata_source_type)}."
     if claims.state == "none":
         raise AvatarError(
@@ -59,6 +61,44 @@ def main(config: Config) -> None:
     print(f"  signed by: {claims.signer}{known}")
     if claims.consent:
         print(f"  record of consent: SHA-256 {claims.consent}")
+
+
+def _folder(folder: Path, json: Path | None) -> None:
+    """Print a line for each file that claims something, or could.
+
+    Raises:
+        AvatarError: No file can hold content credentials, or one has none or not valid ones.
+    """
+    from avatar.provenance.folder import read_folder, signable
+
+    files = read_folder(folder)
+    _keep(json, {"folder": str(folder), "files": {name: asdict(claims) for name, claims in files.items()}})
+    for name, claims in files.items():
+        print(f"{name}: {in_words(claims)}")
+    signed = {name: claims for name, claims in files.items() if signable(name)}
+    if not signed:
+        raise AvatarError(f"{folder} holds no file that could have content credentials.")
+    if changed := [name for name, claims in signed.items() if claims.state == "invalid"]:
+        raise AvatarError(f"{folder} is not as it was signed:", why=f"{', '.join(changed[:5])} was changed.")
+    if lacking := [name for name, claims in signed.items() if claims.state == "none"]:
+        raise AvatarError(f"{folder} is not signed as a whole:", why=f"{', '.join(lacking[:5])} has no credentials.")
+
+
+def in_words(claims: Claims) -> str:
+    """What a file claims, and whether that holds, in a line."""
+    if claims.state == "valid":
+        return f"as it was signed; {kind(claims.source_type)}"
+    if claims.state == "invalid":
+        return f"not as it was signed ({', '.join(claims.faults)[:100]})"
+    said = f"; says, unsigned: {kind(claims.metadata_source_type)}" if claims.metadata_source_type else ""
+    return f"no content credentials{said}"
+
+
+def _keep(path: Path | None, found: dict[str, Any]) -> None:
+    from avatar.paths import write_json
+
+    if path is not None:
+        write_json(path, found)
 
 
 def kind(source_type: str | None) -> str:

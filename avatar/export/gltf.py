@@ -45,12 +45,9 @@ class GlbFile:
         """
         values = np.ascontiguousarray(values)
         width = 1 if values.ndim == 1 else values.shape[1]
-        self._data += bytes(-len(self._data) % 4)
-        view = {"buffer": 0, "byteOffset": len(self._data), "byteLength": values.nbytes}
-        self._views.append(view | ({} if target is None else {"target": target}))
-        self._data += values.tobytes()
+        view = self.data(values.tobytes(), target)
         found = {
-            "bufferView": len(self._views) - 1, "componentType": _COMPONENTS[values.dtype], "count": len(values),
+            "bufferView": view, "componentType": _COMPONENTS[values.dtype], "count": len(values),
             "type": _TYPES[width],
         }  # fmt: skip
         if normalized:
@@ -60,6 +57,14 @@ class GlbFile:
             found |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
         self._accessors.append(found)
         return len(self._accessors) - 1
+
+    def data(self, data: bytes, target: int | None = None) -> int:
+        """Add bytes, such as an image, and return the index of their view."""
+        self._data += bytes(-len(self._data) % 4)
+        view = {"buffer": 0, "byteOffset": len(self._data), "byteLength": len(data)}
+        self._views.append(view | ({} if target is None else {"target": target}))
+        self._data += data
+        return len(self._views) - 1
 
     def write(self, path: Path) -> None:
         """Write the file.

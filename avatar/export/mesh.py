@@ -1,4 +1,4 @@
-"""Export the neutral head as a triangle mesh with vertex colors."""
+"""Export the neutral head as a triangle mesh with a texture, or with vertex colors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int32, UInt8
 
 from avatar import log
 from avatar.checks import number, whole
@@ -19,6 +20,7 @@ from avatar.export.fusion import Fusion, look_around
 from avatar.export.gaussians import METRES
 from avatar.export.glb import UNLIT, linear_light
 from avatar.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, TRIANGLES, GlbFile
+from avatar.export.texture import Color, Unwrapped, bake, unwrap
 from avatar.methods.base import Volume
 from avatar.writing import atomic_file
 
@@ -30,7 +32,7 @@ TO_UP = np.array([1.0, -1.0, -1.0], np.float32)  # from head axes to y up and z 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadMesh:
-    """The neutral head as a mesh with vertex colors (PLY or GLB) in metres, y up; needs scikit-image."""
+    """The neutral head as a mesh in metres: GLB with a texture, PLY with vertex colors; needs scikit-image."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".ply", ".glb")
     default: ClassVar[str | None] = "head.ply"
@@ -39,6 +41,8 @@ class HeadMesh:
     """Cells along each side of the box around the head, 16 to 512."""
     level: float | None = None
     """Density per centimetre at which the surface lies, of the method nerf; default: 5."""
+    texture: int = 1024
+    """Side of the texture of a .glb in pixels, 256 to 4096; 0: vertex colors instead."""
 
     def needs(self) -> Set[Need]:
         """An avatar."""
@@ -52,6 +56,8 @@ class HeadMesh:
         """
         assert source.avatar is not None
         whole(self.resolution, "--resolution", 16, 512)
+        if self.texture:
+            whole(self.texture, "--texture", 256, 4096)
         if self.level is not None:
             number(self.level, "--level", 1e-3, 1e3)
         if find_spec("skimage") is None:
@@ -64,26 +70,55 @@ class HeadMesh:
                 if self.level is not None:
                     raise AvatarError(f"--level belongs to a density, which the method {model.name} has not.",
                                       fix="Leave it out.")  # fmt: skip
-                vertices, faces, colors = fused_surface(look_around(model, rest, source.avatar.camera), self.resolution)
+                surface = fused_surface(look_around(model, rest, source.avatar.camera), self.resolution)
             else:
                 level = LEVEL if self.level is None else self.level
-                vertices, faces, colors = head_surface(model.volume(rest, 0), self.resolution, level)
-        vertices = vertices * TO_UP * np.float32(METRES)
-        if path.name.lower().endswith(".glb"):
-            write_glb(path, vertices, faces, colors)
-        else:
-            write_ply(path, vertices, faces, colors)
-        log.info(f"{path}: {len(vertices)} vertices and {len(faces)} triangles, metres, y up.")
+                surface = head_surface(model.volume(rest, 0), self.resolution, level)
+            if path.name.lower().endswith(".ply"):
+                write_ply(path, surface.exported, surface.faces, surface.colors())
+            elif self.texture:
+                unwrapped = unwrap(surface.vertices, surface.faces, self.texture)
+                image = bake(unwrapped, surface.vertices, surface.outward, surface.color)
+                write_textured(path, surface, unwrapped, image)
+            else:
+                write_glb(path, surface.exported, surface.faces, surface.colors())
+        log.info(f"{path}: {len(surface.vertices)} vertices and {len(surface.faces)} triangles, metres, y up.")
 
 
-def fused_surface(fusion: Fusion, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The surface of a head, head axes, centimetres.
+
+    Attributes:
+        vertices: [V, 3].
+        faces: [F, 3] triangles.
+        outward: [V, 3] unit normals.
+        color: RGB 0..1 of points on it, with their normals.
+    """
+
+    vertices: Float32[np.ndarray, "V 3"]
+    faces: Int32[np.ndarray, "F 3"]
+    outward: Float32[np.ndarray, "V 3"]
+    color: Color
+
+    @property
+    def exported(self) -> Float32[np.ndarray, "V 3"]:
+        """Vertices in metres, y up."""
+        return self.vertices * TO_UP * np.float32(METRES)
+
+    def colors(self) -> UInt8[np.ndarray, "V 3"]:
+        """Colors of the vertices."""
+        return (self.color(self.vertices, self.outward).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def fused_surface(fusion: Fusion, resolution: int) -> Surface:
     """Extract the surface of a head from images with depth; see :func:`head_surface`."""
     density = fusion.density(resolution)
     vertices, faces, inward = solid_surface(density, fusion.box.numpy(), 0.5, "Nothing of the head is solid.")
-    return vertices, faces, _bytes(fusion.colors(vertices, -inward))
+    return Surface(vertices, faces, -inward, fusion.colors)
 
 
-def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def head_surface(volume: Volume, resolution: int, level: float) -> Surface:
     """Extract the surface of a volume by marching cubes (Lorensen and Cline 1987; Lewiner et al. 2003).
 
     Only the largest connected solid is kept, and its hollows are filled: no image shows what is inside.
@@ -92,9 +127,6 @@ def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndar
         volume: Density and color.
         resolution: Cells along each side of its box.
         level: Density of the surface.
-
-    Returns:
-        Vertices float32 [V, 3] in head axes, centimetres; triangles int32 [F, 3]; colors uint8 [V, 3].
 
     Raises:
         AvatarError: No cell reaches ``level``.
@@ -105,8 +137,11 @@ def head_surface(volume: Volume, resolution: int, level: float) -> tuple[np.ndar
     density = _evaluate(volume, points)[0].reshape((resolution,) * 3)
     empty = f"Nothing in the head is as dense as --level {level:g}."
     vertices, faces, inward = solid_surface(density, np.stack([low, high]), level, empty)
-    colors = _evaluate(volume, (vertices + INSIDE_CM * inward).astype(np.float32))[1]
-    return vertices, faces, _bytes(colors)
+
+    def color(points: np.ndarray, outward: np.ndarray) -> np.ndarray:
+        return _evaluate(volume, (points - INSIDE_CM * outward).astype(np.float32))[1]
+
+    return Surface(vertices, faces, -inward, color)
 
 
 def solid_surface(
@@ -145,10 +180,6 @@ def solid_surface(
     return (vertices + low - cell).astype(np.float32), faces.astype(np.int32), normals
 
 
-def _bytes(colors: np.ndarray) -> np.ndarray:
-    return (colors.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-
 def _evaluate(volume: Volume, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Densities [N] and colors [N, 3] at points [N, 3]."""
     found = [volume(part) for part in torch.from_numpy(points).split(POINTS_AT_ONCE)]
@@ -180,17 +211,45 @@ def write_ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.nd
 
 
 def write_glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> None:
-    """Write a glTF file of an unlit mesh; arguments as for :func:`write_ply`, in metres."""
+    """Write a glTF file of an unlit mesh with vertex colors; arguments as for :func:`write_ply`, in metres."""
     file = GlbFile()
     light = np.rint(linear_light(np.pad(colors / 255, ((0, 0), (0, 1)), constant_values=1)) * 65535)
     attributes = {
         "POSITION": file.accessor(vertices.astype("<f4"), target=ARRAY_BUFFER, limits=True),
         "COLOR_0": file.accessor(light.astype("<u2"), target=ARRAY_BUFFER, normalized=True),
     }
+    _finish(file, path, attributes, faces, {"extensions": {UNLIT: {}}})
+
+
+def write_textured(path: Path, surface: Surface, unwrapped: Unwrapped, image: UInt8[np.ndarray, "S S 3"]) -> None:
+    """Write a glTF file of an unlit mesh with its texture inside, as PNG."""
+    import cv2
+
+    file = GlbFile()
+    attributes = {
+        "POSITION": file.accessor(surface.exported[unwrapped.source].astype("<f4"), target=ARRAY_BUFFER, limits=True),
+        "NORMAL": file.accessor((surface.outward * TO_UP)[unwrapped.source].astype("<f4"), target=ARRAY_BUFFER),
+        "TEXCOORD_0": file.accessor((unwrapped.texels / unwrapped.size).astype("<f4"), target=ARRAY_BUFFER),
+    }
+    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    file.document |= {
+        "images": [{"mimeType": "image/png", "bufferView": file.data(data)}], "samplers": [{}],
+        "textures": [{"source": 0, "sampler": 0}],
+    }  # fmt: skip
+    material = {
+        "extensions": {UNLIT: {}}, "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicFactor": 0},
+    }  # fmt: skip
+    _finish(file, path, attributes, unwrapped.faces, material)
+
+
+def _finish(
+    file: GlbFile, path: Path, attributes: dict[str, int], faces: np.ndarray, material: dict[str, Any]
+) -> None:  # fmt: skip
+    """Add triangles and material, and write the file."""
     indices = file.accessor(faces.astype("<u4").ravel(), target=ELEMENT_ARRAY_BUFFER)
     primitive = {"mode": TRIANGLES, "attributes": attributes, "indices": indices, "material": 0}
     file.document |= {
         "extensionsUsed": [UNLIT], "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": "head", "mesh": 0}],
-        "meshes": [{"name": "head", "primitives": [primitive]}], "materials": [{"extensions": {UNLIT: {}}}],
+        "meshes": [{"name": "head", "primitives": [primitive]}], "materials": [material],
     }  # fmt: skip
     file.write(path)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 SIZES = (32, 4096)  # pixels of the longer side of a video
 
 
-def check_source(speaking: Speaking, controls: Controls, split: str | None, drive: Literal["tracked", "audio"]) -> None:
+def check_source(
+    speaking: Speaking, controls: Controls, split: str | None, drive: Literal["tracked", "audio"], dub: bool = False
+) -> None:  # fmt: skip
     """Refuse options that do not say what is to be rendered, or that contradict each other.
 
     Raises:
@@ -39,6 +41,10 @@ def check_source(speaking: Speaking, controls: Controls, split: str | None, driv
         raise AvatarError("Nothing to say:", fix="give --audio FILE, --text, --split test, --motion FILE or --idle.")
     if split is not None and given:
         raise AvatarError(f"--split and --{given[0]} exclude each other.")
+    if dub and (split is not None or given not in (["audio"], ["text"])):
+        raise AvatarError("--dub goes with --audio or --text, and with nothing else that moves the avatar.")
+    if dub and (controls.spans() or controls.style):
+        raise AvatarError("--dub plays the video as it was filmed.", fix="Leave out --dub, or the controls.")
     if split is not None and (controls.spans() or controls.style):
         raise AvatarError("--split replays the video as it is.", fix="Controls go with --audio, --text or --motion.")
     if drive == "audio" and split is None:

@@ -1,4 +1,4 @@
-"""Frames of a person's own video again, with their real poses: as tracked, or with the lips driven by the audio."""
+"""Frames of a person's own video again, with their real poses: as tracked, or with the lips of its audio or another."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from avatar import log
 from avatar.audio2motion.base import drive
 from avatar.audio2motion.load import load_speech
+from avatar.data.consent import require
 from avatar.data.outputs import refuse_to_overwrite
 from avatar.data.run import open_person
 from avatar.infer.video import Job
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from avatar.audio2motion.base import AudioToMotion
     from avatar.data import PersonDataset
     from avatar.infer.avatar import Avatar
+    from avatar.infer.sources import AudioFile
 
 CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network never starts in the middle of a word
 
@@ -53,6 +56,56 @@ def replay_job(
         audio_start=audio_second(data, first) if has_audio else 0.0,
         background=(lambda n: data.whole_background(first + n)) if data.camera_moves else None,
     )  # fmt: skip
+
+
+def dubbing_job(avatar: Avatar, audio: AudioFile, speech: str, person: Path | None, out: Path) -> Job:
+    """Plan to render the person's own video with what another audio says.
+
+    Lips, jaw and cheeks follow the audio; head, torso, gaze, lids and brows are as filmed, and so is the background.
+    All of the person is drawn by the avatar. It lasts as long as the audio, at most as long as the video.
+
+    Args:
+        avatar: The avatar.
+        audio: What is said.
+        speech: Name of the speech network.
+        person: PERSON folder; None: the one that the avatar was trained from.
+        out: The file to write, which must not be the video itself.
+
+    Raises:
+        AvatarError: Nobody agreed to dubbing, or the person cannot be read.
+    """
+    require(avatar.run, "dubbing", "to say in the video what was not said")
+    data = open_person(avatar.run, person)
+    refuse_to_overwrite(out, Path(data.info.source or os.devnull))
+    wanted = audio.frames(avatar.fps)
+    frames = min(wanted, data.num_frames)
+    if frames < wanted:
+        log.warn(f"The video ends after {frames / avatar.fps:.1f} s, the audio after {wanted / avatar.fps:.1f} s: "
+                 "what comes later is cut off.")  # fmt: skip
+    return Job(
+        motions=dubbed(data.motion[:frames], load_speech(avatar.run, avatar.fps, speech), audio), frames=frames,
+        audio=audio.path, audio_track=audio.track,
+        background=data.whole_background if data.camera_moves else None,
+    )  # fmt: skip
+
+
+def dubbed(base: Motion, speech: AudioToMotion, audio: Iterable[np.ndarray]) -> Iterator[Motion]:
+    """A motion with the lips of an audio.
+
+    Args:
+        base: What was filmed.
+        speech: Drives the lips.
+        audio: Chunks of samples; silence where they are shorter than the motion.
+
+    Yields:
+        As many frames as ``base`` has.
+    """
+    at = 0
+    for block in drive(speech, _exactly(audio, round(len(base) / base.fps * SAMPLE_RATE))):
+        block = block[: len(base) - at]
+        if len(block):
+            yield with_lips(base[at : at + len(block)], block)
+        at += len(block)
 
 
 def drive_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last: int) -> Iterator[Motion]:

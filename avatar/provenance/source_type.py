@@ -6,6 +6,7 @@ IPTC NewsCodes, "Digital Source Type".
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -16,6 +17,7 @@ from typing import BinaryIO
 _CODES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED = _CODES + "trainedAlgorithmicMedia"  # made by a trained model
 COMPOSITE = _CODES + "compositeWithTrainedAlgorithmicMedia"  # of such and of what a camera saw
+CAPTURED = _CODES + "compositeCapture"  # put together from what a camera saw
 SUFFIXES = (".mp4", ".mov", ".png", ".webp")  # that `write_source_type` knows
 
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # extended type of the box of an mp4
@@ -23,6 +25,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEY = b"XML:com.adobe.xmp\0\0\0\0\0"  # key, no compression, no language
 _LONGEST = 1 << 20  # bytes of metadata that are read
 _FOUND = re.compile(rb"DigitalSourceType(?:=\"|>)([^\"<]{1,200})")
+PAGES = (".html", ".json")  # that can say it in words: JSON-LD of schema.org, or a key of the same name
+_SCHEMA, _SCHEMA_END = "https://schema.org/", "DigitalSource"
+_SAID = re.compile(rb'"digitalSourceType"\s*:\s*"([^"<]{1,200})"')
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10  # of a webp's VP8X chunk
 
 
@@ -59,6 +64,38 @@ def read_source_type(path: Path) -> str | None:
             if (found := _FOUND.search(content)) is not None:
                 return found.group(1).decode("utf-8", "replace")
     return None
+
+
+def json_ld(name: str, source_type: str) -> str:
+    """What a page says about itself: JSON-LD of schema.org, to stand in a <script>.
+
+    Args:
+        name: Of what is shown.
+        source_type: Digital source type (IPTC), as schema.org has them as well.
+    """
+    code = source_type.removeprefix(_CODES)
+    said = {
+        "@context": _SCHEMA.rstrip("/"), "@type": "CreativeWork", "name": name,
+        "digitalSourceType": f"{_SCHEMA}{code[:1].upper()}{code[1:]}{_SCHEMA_END}",
+    }  # fmt: skip
+    return json.dumps(said).replace("<", "\\u003c")  # no name may end the script
+
+
+def read_said(path: Path) -> str | None:
+    """The digital source type (IPTC) that a page or a JSON file says; None where it says none.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        found = _SAID.search(file.read(_LONGEST))
+    if found is None:
+        return None
+    code = found.group(1).decode("utf-8", "replace")
+    if not code.startswith(_SCHEMA):
+        return code
+    code = code.removeprefix(_SCHEMA).removesuffix(_SCHEMA_END)
+    return f"{_CODES}{code[:1].lower()}{code[1:]}"
 
 
 def _packet(source_type: str) -> bytes:

@@ -18,9 +18,11 @@ import torch
 from avatar.audio2motion import load as speak
 from avatar.audio2motion.ensemble import Ensemble
 from avatar.cli.main import main
+from avatar.data.consent import SYNTHETIC
 from avatar.data.run import FORMAT, open_person
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
+from avatar.infer import replay
 from avatar.infer.camera_path import CameraPath
 from avatar.infer.pipeline import Worker, in_order, prefetch
 from avatar.infer.replay import drive_held_out
@@ -28,6 +30,8 @@ from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.face_channels import CHANNEL_INDEX
 from avatar.motion.mouth import with_lips
+from avatar.provenance import credentials
+from avatar.provenance.source_type import COMPOSITE
 from tests.fake_avatar import FPS, SIZE, FakeAvatar, LoudnessSpeech
 from tests.person import person_info
 
@@ -99,6 +103,10 @@ def test_bad_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--motion", "missing.safetensors"], "missing.safetensors"),
         (["--audio", "a.wav", "--pose", "dancing"], "dancing"),
         (["--nonsense"], "nonsense"),
+        (["--dub"], "--audio"),
+        (["--dub", "--split", "test"], "--dub goes with --audio"),
+        (["--dub", "--audio", "a.wav", "--motion", "b.safetensors"], "--dub goes with --audio"),
+        (["--dub", "--audio", "a.wav", "--emotion", "happy"], "as it was filmed"),
     ],
 )
 def test_bad_options(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], word: str) -> None:
@@ -226,6 +234,40 @@ def test_held_out_sound_meets_its_picture(tmp_path: Path, offset: int) -> None:
     assert np.flatnonzero(jaw > 0.5).tolist() == list(range(10, 20))
     torch.testing.assert_close(track.head_rotation, motion.head_rotation[50:])
     assert float(track.arkit[:, INDEX["eyeBlinkLeft"]].max()) == 0
+
+
+@pytest.mark.parametrize(("spoken", "frames"), [(2.0, 50), (9.0, 100)])
+def test_a_dubbed_video_has_new_lips_and_is_the_filmed_one_otherwise(
+    run: Path, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken: float, frames: int
+) -> None:
+    """The audio is loud in frames 30 to 39; the film's own mouth is wide open all the time."""
+    film = Motion.zeros(100, FPS)
+    film.head_rotation[:, 0] = torch.arange(100) / 1000
+    film.arkit[:, INDEX["jawOpen"]] = 0.9
+    person = SimpleNamespace(motion=film, num_frames=100, camera_moves=False, info=person_info(fps=FPS))
+    monkeypatch.setattr(replay, "open_person", lambda *_: person)
+    monkeypatch.setattr(replay, "load_speech", lambda *_: LoudnessSpeech())
+    drawn: list[Motion] = []
+    monkeypatch.setattr(FakeAvatar, "render", _noting(drawn, FakeAvatar.render))
+    sound = loud_seconds(tmp_path / "new.wav", spoken, [(30 / FPS, 40 / FPS)])
+    out = tmp_path / "dubbed.mp4"
+    assert main(["render", str(run), "--dub", "--audio", str(sound), "--out", str(out)]) == 2, "nobody agreed to it"
+    SYNTHETIC.write(run)
+    assert main(["render", str(run), "--dub", "--audio", str(sound), "--out", str(out)]) == 0
+    track = Motion.cat(drawn)
+    torch.testing.assert_close(track.head_rotation, film.head_rotation[:frames])
+    jaw = track.arkit[:, INDEX["jawOpen"]].numpy()
+    assert np.flatnonzero(jaw > 0.5).tolist() == list(range(30, 40)) and len(jaw) == frames
+    claims = credentials.read(out)
+    assert claims.state == "valid" and claims.source_type == COMPOSITE
+
+
+def _noting(drawn: list[Motion], render: Any) -> Any:
+    def noted(self: FakeAvatar, camera: Any, motion: Motion, index: int, *rest: Any, **named: Any) -> Any:
+        drawn.append(motion[index : index + 1])
+        return render(self, camera, motion, index, *rest, **named)
+
+    return noted
 
 
 def test_the_speech_network_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

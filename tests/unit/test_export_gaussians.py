@@ -204,7 +204,18 @@ def test_a_glb_holds_gaussians_and_points(run, source, tmp_path):
 
 def test_a_mesh_of_gaussians_is_a_head(run, tmp_path, capsys):
     pytest.importorskip("skimage")
-    command = ["export", str(run), "--format", "mesh", "--device", "cpu", "--out", str(tmp_path / "a.glb")]
+    command = [
+        "export",
+        str(run),
+        "--format",
+        "mesh",
+        "--device",
+        "cpu",
+        "--texture",
+        "0",
+        "--out",
+        str(tmp_path / "a.glb"),
+    ]
     assert main([*command, "--resolution", "20"]) == 0
     document, numbers = read_glb(tmp_path / "a.glb")
     attributes = document["meshes"][0]["primitives"][0]["attributes"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from avatar.errors import AvatarError
-from avatar.export import mesh
+from avatar.export import mesh, texture
 from avatar.export.fusion import Fusion, Shot
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Volume
@@ -28,7 +29,8 @@ def ball(points):
 
 
 def test_the_surface_of_a_ball_is_a_closed_sphere():
-    vertices, faces, colors = mesh.head_surface(Volume(BOX, ball), 48, 5.0)
+    surface = mesh.head_surface(Volume(BOX, ball), 48, 5.0)
+    vertices, faces, colors = surface.vertices, surface.faces, surface.colors()
     radius = np.linalg.norm(vertices - CENTRE.numpy(), axis=1)
     assert radius.min() > 3.8 and radius.max() < 4.4  # neither the hollow inside nor the speck
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
@@ -44,7 +46,8 @@ def test_a_surface_at_the_side_of_the_box_is_closed():
     def full(points):
         return torch.full((len(points),), 9.0), torch.zeros(len(points), 3)
 
-    vertices, faces, _ = mesh.head_surface(Volume(BOX, full), 16, 5.0)
+    surface = mesh.head_surface(Volume(BOX, full), 16, 5.0)
+    vertices, faces = surface.vertices, surface.faces
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
     assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
     assert np.allclose(vertices.min(0), BOX[0], atol=0.9) and np.allclose(vertices.max(0), BOX[1], atol=0.9)
@@ -66,7 +69,8 @@ def test_images_with_depth_from_all_sides_make_a_sphere():
         shots.append(_ball_from(camera, torch.tensor([0.0, 0.0, 40.0]), 4.0))
     box = torch.tensor([[-6.0] * 3, [6.0] * 3])
     fusion = Fusion(shots, box, torch.eye(3), torch.tensor([0.0, 0.0, 40.0]))
-    vertices, faces, colors = mesh.fused_surface(fusion, 40)
+    surface = mesh.fused_surface(fusion, 40)
+    vertices, faces, colors = surface.vertices, surface.faces, surface.colors()
     radius = np.linalg.norm(vertices, axis=1)
     seen = np.abs(vertices[:, 1]) < 3.3  # no camera looks from above or below
     assert np.abs(radius[seen] - 4).max() < 0.35
@@ -99,3 +103,65 @@ def test_a_mesh_as_gltf_has_linear_colors(tmp_path):
     assert np.allclose(numbers(primitive["attributes"]["POSITION"]), vertices)
     found = numbers(primitive["attributes"]["COLOR_0"]) / 65535
     assert found[0] == pytest.approx([1, 0, 0.2158, 1], abs=1e-3)  # 128 of 255 is 22 % of the light
+
+
+@pytest.fixture(scope="module")
+def striped() -> mesh.Surface:
+    """A ball of radius 4 with stripes of half a centimetre, as fine as its triangles."""
+    surface = mesh.head_surface(Volume(BOX, ball), 24, 5.0)
+    return mesh.Surface(surface.vertices, surface.faces, surface.outward, stripes)
+
+
+def stripes(points: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.sin(2 * np.pi * points)
+
+
+def test_a_texture_holds_what_lies_between_the_vertices(striped):
+    """Read back as a renderer does, in the middle of each triangle, it has the color of that point."""
+    unwrapped = texture.unwrap(striped.vertices, striped.faces, 512)
+    image = texture.bake(unwrapped, striped.vertices, striped.outward, striped.color)
+    assert image.shape == (512, 512, 3) and unwrapped.texels.min() >= 1 and unwrapped.texels.max() <= 511
+    middle = unwrapped.texels[unwrapped.faces].mean(1)
+    read = _bilinear(image, middle)
+    exact = 255 * stripes(striped.vertices[striped.faces].mean(1), striped.outward)
+    assert np.abs(read - exact).mean() < 4
+    of_vertices = striped.colors()[striped.faces].mean(1)
+    assert np.abs(of_vertices - exact).mean() > 20, "colors of vertices cannot show this"
+    np.testing.assert_array_equal(unwrapped.source[unwrapped.faces], striped.faces)
+
+
+def test_no_two_triangles_share_a_texel(striped):
+    unwrapped = texture.unwrap(striped.vertices, striped.faces, 512)
+    a, b, c = (unwrapped.texels[unwrapped.faces[:, k]] for k in range(3))
+    area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
+    index, *_ = texture._texels(unwrapped, striped.vertices, striped.outward)
+    assert len(np.unique(index)) > 0.97 * len(index) and area.sum() > 0.3 * 512**2, "and the square is used"
+
+
+def test_a_texture_that_is_too_small_is_refused(striped):
+    with pytest.raises(AvatarError, match="larger --texture"):
+        texture.unwrap(striped.vertices, striped.faces, 8)
+
+
+def test_a_textured_mesh_as_gltf(striped, tmp_path):
+    unwrapped = texture.unwrap(striped.vertices, striped.faces, 256)
+    image = texture.bake(unwrapped, striped.vertices, striped.outward, striped.color)
+    mesh.write_textured(tmp_path / "a.glb", striped, unwrapped, image)
+    document, numbers = read_glb(tmp_path / "a.glb")
+    (primitive,) = document["meshes"][0]["primitives"]
+    uv = numbers(primitive["attributes"]["TEXCOORD_0"])
+    assert np.allclose(uv * 256, unwrapped.texels, atol=1e-3)
+    faces = numbers(primitive["indices"])[:, 0].reshape(-1, 3)
+    place = numbers(primitive["attributes"]["POSITION"])
+    assert np.allclose(place[faces], striped.exported[striped.faces])
+    (view,) = [document["bufferViews"][one["bufferView"]] for one in document["images"]]
+    data = (tmp_path / "a.glb").read_bytes()
+    begin = data.index(b"\x89PNG")
+    stored = cv2.imdecode(np.frombuffer(data[begin : begin + view["byteLength"]], np.uint8), cv2.IMREAD_COLOR)
+    assert (cv2.cvtColor(stored, cv2.COLOR_BGR2RGB) == image).all()
+    assert document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] == {"index": 0}
+
+
+def _bilinear(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    x, y = (places - 0.5).astype(np.float32).T
+    return cv2.remap(image, x[:, None], y[:, None], cv2.INTER_LINEAR)[:, 0].astype(float)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +18,7 @@ import pytest
 import torch
 
 from avatar.cli.main import main
-from avatar.data.consent import SYNTHETIC, Consent
+from avatar.data.consent import SYNTHETIC, Consent, consent_hash
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource
 from avatar.export.web import clip, controls, folder, page, shown, splats
@@ -28,6 +31,8 @@ from avatar.methods.animated import draw_splats
 from avatar.methods.base import Method
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
+from avatar.provenance.folder import read_folder
+from avatar.provenance.source_type import CAPTURED, TRAINED
 from tests.web import small_run
 
 FRAMES = 12
@@ -76,6 +81,46 @@ def test_the_folder_plays_without_a_server(made):
     package = json.loads((made / "package.json").read_text())
     assert package["name"] == "my-avatar" and package["private"], "a likeness is not published by accident"
     assert (made / "background.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_the_folder_says_that_a_model_made_it(made, run, tmp_path, capsys):
+    claims = read_folder(made)
+    assert claims["background.webp"].state == "valid" and claims["background.webp"].source_type == CAPTURED
+    assert claims["background.webp"].consent == consent_hash(run)
+    assert claims["index.html"].metadata_source_type == claims["avatar.json"].metadata_source_type == TRAINED
+    page_text = (made / "index.html").read_text()
+    (said,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', page_text)
+    assert json.loads(said)["name"] == 'A <b>"name"</b>', "no name ends the script"
+    assert json.loads(said)["digitalSourceType"] == "https://schema.org/TrainedAlgorithmicMediaDigitalSource"
+    assert "AI-generated" in page_text
+    assert main(["verify", str(made)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "background.webp: as it was signed; put together from what a camera saw" in lines
+    assert "index.html: no content credentials; says, unsigned: made by a trained model (AI)" in lines
+    copy = shutil.copytree(made, tmp_path / "copy")
+    data = bytearray((copy / "background.webp").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "background.webp").write_bytes(data)
+    assert main(["verify", str(copy)]) == 2
+    assert "not as it was signed: background.webp" in " ".join(capsys.readouterr().err.split())
+    (copy / "background.webp").unlink()
+    assert main(["verify", str(copy)]) == 2, "nothing is signed any more"
+
+
+def test_npm_installs_the_folder_and_node_imports_it(made, tmp_path):
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm")
+    where = {"cwd": tmp_path, "env": os.environ | {"npm_config_cache": str(tmp_path / "cache")}, "check": True}
+    packed = subprocess.run([npm, "pack", "--dry-run", "--json", str(made)], capture_output=True, **where).stdout
+    (tmp_path / "package.json").write_text('{"name": "app", "private": true}')
+    subprocess.run([npm, "install", "--offline", "--no-audit", "--no-fund", str(made)], capture_output=True, **where)
+    names = {one["path"] for one in json.loads(packed)[0]["files"]}
+    assert {"player.js", "three-spark.js", "playcanvas.js", "avatar.json", "avatar.bin", "clips/hello-you.bin"} <= names
+    assert not [name for name in names if name.endswith((".bin.js", ".json.js"))], "they are for pages from disk"
+    code = 'import { Performer } from "my-avatar"; console.log(typeof Performer.load);'
+    said = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, **where).stdout
+    assert said == "function\n", "it can be imported where there is no browser"
 
 
 def test_what_is_stored_is_what_the_avatar_does(made, avatar, motion):

@@ -1,11 +1,12 @@
 """The player of a web folder in a real browser, where there is one: images, controls, view, and opening from disk.
 
-Needs Node.js, Chromium, and playwright-core: see `tests.browser`.
+Needs Node.js, Chromium, and playwright-core, some tests three.js, Spark and PlayCanvas: see `tests.browser`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from avatar.export.write import export_avatar
 from avatar.infer.avatar import Avatar
 from avatar.io.audio import write_wav
 from avatar.motion import Motion
-from tests.browser import found_tools
+from tests.browser import MODULES, found_tools
 from tests.web import small_run
 
 pytest.importorskip("aiohttp")
 
-from pipelines import web_steps
+from pipelines import readers_check, readers_steps, web_steps
 from pipelines.live_browser import Browser, Tools
 
 PLAYER = "document.querySelector('avatar-player')"
@@ -80,3 +81,18 @@ async def behave(page: web_steps.Page) -> None:
     assert await page.run(f"Array.from({PLAYER}.engine.gaussians.now.subarray(0, 2000))") != before
     await page.run(f"{PLAYER}.setAttribute('clip', 'nothing')")
     await page.wait(f"{PLAYER}.ui.said.textContent === 'There is no clip nothing.'")
+
+
+@pytest.mark.parametrize("reader", ["spark", "playcanvas"])
+def test_it_talks_in_scenes_of_other_programs(reader, bench, tmp_path):
+    """The adapters show what the page shows, from other sides and in the middle of a clip."""
+    found = found_tools("three", "@sparkjsdev/spark", "playcanvas")
+
+    async def look() -> dict[str, Any]:
+        (tmp_path / "web").symlink_to(bench.folder)
+        (tmp_path / "modules").symlink_to(MODULES)
+        there = readers_steps.Bench(source=ExportSource(folder=bench.avatar.run, avatar=bench.avatar), folder=tmp_path)
+        async with Browser(found) as browser, readers_check.page_of(browser, there, reader) as page:
+            return await readers_steps.talking(there, page, reader, True, 1)
+
+    assert asyncio.run(asyncio.wait_for(look(), 120))["worst"] > 45

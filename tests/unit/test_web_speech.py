@@ -99,7 +99,7 @@ def made(run, tmp_path_factory) -> Iterator[Path]:
 def heard(made: Path, samples: np.ndarray, rate: int = 16000, piece: int = 1000) -> dict[str, np.ndarray]:
     """What the page makes of samples."""
     samples.astype(np.float32).tofile(made / "samples.f32")
-    (made / "page.js").write_text(page.code("player", ("read", "clip", "voice")))
+    (made / "page.js").write_text(page.code(modules=("read", "clip", "voice")))
     command = ["node", "-e", DRIVER, str(made), str(rate), str(piece)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
     return {name: np.array(value, np.float32) for name, value in found.items()}

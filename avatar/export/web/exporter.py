@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import tyro
+
 from avatar import log
-from avatar.data.consent import require
+from avatar.data.consent import consent_hash, require
 from avatar.data.run import MODEL
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
 from avatar.export.web import format as web
 from avatar.export.web.folder import add_clip, clip_name, new_folder
 from avatar.paths import file_sha256, read_json
+from avatar.provenance.disclosure import DisclosureOptions
+from avatar.provenance.source_type import CAPTURED
 from avatar.writing import contents, one_writer
 
 _FIX = "Export it again, with --overwrite."
@@ -39,6 +43,7 @@ class WebFolder:
     """Add what the page needs to speak audio files and the microphone: 10 MB more."""
     overwrite: bool = False
     """Replace a folder that this command wrote."""
+    disclosure: tyro.conf.OmitArgPrefixes[DisclosureOptions] = field(default_factory=DisclosureOptions)
 
     def needs(self) -> Set[Need]:
         """An avatar that does something."""
@@ -55,13 +60,15 @@ class WebFolder:
         require(source.folder, "publish", "to be played in a web page")
         if self.speech_input:
             require(source.folder, "live", "to say in a web page whatever its visitors say")
+        disclosure = self.disclosure.open(consent_hash(source.folder), CAPTURED)
+        disclosure.announce()
         title = self.clip or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):
             before = check_target(path, self.add, self.overwrite)
             model = file_sha256(source.folder / MODEL)
             if before is None:
                 name = self.title or source.folder.resolve().name
-                psnr = new_folder(source, path, title, name, model, self.compact, self.speech_input)
+                psnr = new_folder(source, path, title, name, model, self.compact, disclosure, speech=self.speech_input)
             else:
                 if before["model"] != model:
                     raise AvatarError(f"{path} holds another avatar,", why="or this one before it was trained again.",

@@ -32,6 +32,8 @@ from avatar.infer.avatar import Avatar
 from avatar.methods.animated import AnimatedGaussians, draw_splats
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
+from avatar.provenance.disclosure import Disclosure
+from avatar.provenance.source_type import TRAINED
 from avatar.writing import atomic_dir
 
 SAMPLES, CLIP_SAMPLES = 128, 64  # frames of the person's motion, and of the clip, that the basis is fitted to
@@ -61,7 +63,8 @@ FULL, COMPACT = Quality(32, 0.1, 92, False), Quality(16, 0.4, 80, True)
 
 
 def new_folder(
-    source: ExportSource, path: Path, clip: str, name: str, model: str, compact: bool, speech: bool = False
+    source: ExportSource, path: Path, clip: str, name: str, model: str, compact: bool, disclosure: Disclosure,
+    speech: bool = False,
 ) -> list[float]:  # fmt: skip
     """Write a folder with one clip.
 
@@ -72,6 +75,7 @@ def new_folder(
         name: Of the avatar.
         model: SHA-256 of its model.
         compact: Make it small.
+        disclosure: How the background says where it comes from.
         speech: Add what speaks audio files and the microphone.
 
     Returns:
@@ -85,12 +89,14 @@ def new_folder(
     arrays, order = _stored(avatar, gaussians, motion, stats, controls, COMPACT if compact else FULL)
     reader = StoredGaussians(arrays, order, gaussians)
     manifest = {"format": web.FORMAT, "name": name, "fps": avatar.fps, "model": model, "gaussians": len(order),
-                "compact": compact, **_geometry(avatar, gaussians), "background": web.BACKGROUND,
-                "clips": [], "controls": [_stored_control(reader, stats.rest, c) for c in controls]}  # fmt: skip
+                "compact": compact, "digitalSourceType": TRAINED, **_geometry(avatar, gaussians),
+                "background": web.BACKGROUND, "clips": [],
+                "controls": [_stored_control(reader, stats.rest, c) for c in controls]}  # fmt: skip
     with atomic_dir(path) as folder:
         web.write_twice(folder, web.GAUSSIANS, web.pack(arrays))
         (folder / web.ORDER).write_bytes(web.pack({"order": order.numpy().astype(np.uint32)}))
         _write_background(avatar, folder / web.BACKGROUND, (COMPACT if compact else FULL).background)
+        disclosure.finish(folder / web.BACKGROUND)
         write_page(folder, name, path.resolve().name)
         if speech:
             _write_speech(avatar, folder, stats, reader, gaussians, manifest)

@@ -2,6 +2,7 @@
 
     index.html           a page with one <avatar-player>
     player.js            ES module: the element and the engine
+    three-spark.js       the avatar in a scene of three.js with Spark; playcanvas.js in one of PlayCanvas
     avatar.json          manifest, below
     avatar.bin           the Gaussians
     background.webp      behind the person
@@ -46,7 +47,7 @@ speech.bin                                           C lip channels, I inputs, S
                                                      times exp(-d^2 / (2 width^2)), d from the units within low, high
 
 avatar.json
-    format, name, fps, model (SHA-256 of the model), gaussians
+    format, name, fps, model (SHA-256 of the model), gaussians, digitalSourceType (IPTC: made by a trained model)
     camera: width, height, focal, cx, cy (pixels), eps2d (square pixels)
     pivot [3], limits {left, right, down, up}: the point that views turn around, and the good ones in degrees
     skinning: head_rotation, head_translation, torso_pivot [3], warp_box [2][2], warp_grid [rows, columns]

@@ -8,11 +8,17 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+from avatar.provenance.source_type import TRAINED, json_ld
+
 # In this order they make one module; a name is known to all of them.
-MODULES = ("read", "gaussians", "draw", "blend", "clip", "voice", "view", "engine", "look", "speaking", "element")
+MODULES = (
+    "read", "gaussians", "draw", "blend", "clip", "voice", "view", "engine", "performer", "look", "speaking", "element",
+)  # fmt: skip
 SPEECH_MODULES = ("matmul", "stem", "activity", "lips", "worker")  # the same of what runs beside the page
 _IMPORT_EXPORT = re.compile(r"^export (?=(async )?(class|function|const)\b)", re.MULTILINE)
-PUBLIC = ("AvatarPlayer", "Engine")
+PUBLIC = ("AvatarPlayer", "Engine", "Performer")
+ADAPTERS = ("three-spark.js", "playcanvas.js")  # modules of their own: they import what they adapt to
+PEERS = {"three": ">=0.180", "@sparkjsdev/spark": "^2.2.0", "playcanvas": "^2.23.0"}  # which is this
 README = """\
 # {name}
 
@@ -30,8 +36,11 @@ elevation, zoom)`, `set(control, value)`, `clips`, `controlNames`; where the ava
 also `speak(audio)`, `listen(stream)` and `stop()`; events `ready`, `play`, `pause`, `ended`,
 `timeupdate`, `clip` and `error`.
 
+In a scene of three.js with Spark, or of PlayCanvas, the avatar talks as well: the first lines of `three-spark.js` and
+of `playcanvas.js` say how.
+
 Files that end in `.js` and belong to another file are for pages that are opened from disk; a web server needs none of
-them apart from player.js. The voice and the face were made by a model: say so where you show it.
+them apart from player.js and those two. The voice and the face were made by a model: say so where you show it.
 """
 
 
@@ -42,20 +51,24 @@ def module() -> str:
 
 def index(title: str) -> str:
     """The page, with the module inside."""
-    text = files("avatar.export.web").joinpath("player/index.html").read_text(encoding="utf-8")
-    return text.replace("{{player}}", code()).replace("{{title}}", html.escape(title))
+    text = _source("index.html").replace("{{player}}", code()).replace("{{title}}", html.escape(title))
+    return text.replace("{{said}}", json_ld(title, TRAINED))
 
 
 def write_page(folder: Path, name: str, folder_name: str) -> None:
     """Write everything that is no data into a web folder."""
     (folder / "index.html").write_text(index(name), encoding="utf-8")
     (folder / "player.js").write_text(module(), encoding="utf-8")
+    for adapter in ADAPTERS:
+        (folder / adapter).write_text(_source(adapter), encoding="utf-8")
     (folder / "README.md").write_text(README.format(name=name, folder=folder_name), encoding="utf-8")
     package = {
         "name": package_name(folder_name), "version": "1.0.0", "private": True,
         "description": f"The talking avatar {name} as a custom element", "type": "module", "main": "player.js",
         "exports": {".": "./player.js", "./*": "./*"}, "sideEffects": ["./player.js"],
-        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "*.txt", "clips"],
+        # What pages need that are opened from disk, and `--add`, is no use in a package.
+        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "*.txt", "clips", "!*.bin.js", "!*.json.js", "!order.bin"],
+        "peerDependencies": PEERS, "peerDependenciesMeta": {name: {"optional": True} for name in PEERS},
     }  # fmt: skip
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
 
@@ -67,11 +80,13 @@ def package_name(text: str) -> str:
 
 def speech_code() -> str:
     """The source of speech.js: what turns audio into lips, for a worker of the page."""
-    return code("player/speech", SPEECH_MODULES)
+    return code("speech/", SPEECH_MODULES)
 
 
-def code(folder: str = "player", modules: tuple[str, ...] = MODULES) -> str:
-    """The sources of a folder of this package, one after the other in the order of ``modules``."""
-    sources = files("avatar.export.web").joinpath(folder)
-    parts = (sources.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in modules)
-    return "\n".join(_IMPORT_EXPORT.sub("", part) for part in parts)
+def code(folder: str = "", modules: tuple[str, ...] = MODULES) -> str:
+    """The sources of a folder of the player, one after the other in the order of ``modules``."""
+    return "\n".join(_IMPORT_EXPORT.sub("", _source(f"{folder}{name}.js")) for name in modules)
+
+
+def _source(name: str) -> str:
+    return files("avatar.export.web").joinpath(f"player/{name}").read_text(encoding="utf-8")

@@ -21,6 +21,9 @@ export class Motion {
   }
 }
 
+/** The frame of a motion that is shown at a second. */
+const frameAt = (motion, seconds) => Math.min(motion.frames - 1, Math.floor(seconds * motion.fps + 1e-3));
+
 /** Plays, pauses and jumps; `seconds` says where it is. With audio, that is where the audio is. */
 export class Clock extends EventTarget {
   constructor(duration) {

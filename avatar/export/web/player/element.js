@@ -5,7 +5,7 @@ const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, MOST_ENLARGED = 2;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const HOW = "Drag, or use the arrow keys, to look from another side; 0 goes back, space plays.";
 
-export class AvatarPlayer extends HTMLElement {
+export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.js has none
   static observedAttributes = ["src", "clip", "controls", "transparent", "loop", "size"];
 
   constructor() {
@@ -226,4 +226,4 @@ export class AvatarPlayer extends HTMLElement {
   }
 }
 
-if (!customElements.get("avatar-player")) customElements.define("avatar-player", AvatarPlayer);
+if (globalThis.customElements && !customElements.get("avatar-player")) customElements.define("avatar-player", AvatarPlayer);

@@ -6,9 +6,7 @@ export class Engine extends EventTarget {
    * @param {"webgl" | "cpu" | null} renderer What draws; by default WebGL where there is a graphics card.
    */
   static async load(canvas, base, renderer = null) {
-    const manifest = await readJson(base, "avatar.json");
-    if (manifest.format !== FORMAT) throw new Error(`This player reads ${FORMAT}, the folder is ${manifest.format}.`);
-    const arrays = await readArrays(base, "avatar.bin"), byCard = renderer ? renderer !== "cpu" : hasGraphics();
+    const [manifest, arrays] = await openFolder(base), byCard = renderer ? renderer !== "cpu" : hasGraphics();
     return new Engine(canvas, base, manifest, arrays, byCard ? Painter : Blender);
   }
 
@@ -45,12 +43,8 @@ export class Engine extends EventTarget {
 
   /** Chooses a clip by its name, and stands at its beginning. */
   async choose(name) {
-    const clip = this.manifest.clips.find((one) => one.name === name);
-    if (!clip) throw new Error(`There is no clip ${name}.`);
-    this.wanted = clip;
-    const motion = new Motion(await readArrays(this.base, clip.file), this.manifest.fps);
-    const clock = new Clock(motion.frames / motion.fps);
-    if (clip.audio.length) await clock.listen(this.base, clip.audio);
+    this.wanted = name; // and no more what is being prepared
+    const { clip, motion, clock } = await openClip(this.base, this.manifest, name);
     this.perform(clip, motion, clock);
   }
 
@@ -138,7 +132,7 @@ export class Engine extends EventTarget {
       this.starved = true; // the audio waits for the lips
       this.clock.pause();
     }
-    const frame = Math.min(this.motion.frames - 1, Math.floor(this.clock.seconds * this.motion.fps + 1e-3));
+    const frame = frameAt(this.motion, this.clock.seconds);
     if (frame !== this.frame) this.dispatchEvent(new Event("frame"));
     if (frame !== this.frame || this.dirty.face || this.dirty.view) this.draw(frame);
   }
@@ -148,10 +142,7 @@ export class Engine extends EventTarget {
     const began = performance.now(), { gaussians, manifest } = this;
     const { coefficients, pose, warp } = this.motion.at(frame);
     if (frame !== this.frame || this.dirty.face) {
-      for (const { name, coefficients: change } of manifest.controls) {
-        const value = this.values[name] || 0;
-        if (value) for (let m = 0; m < coefficients.length; m += 1) coefficients[m] += value * change[m];
-      }
+      addControls(coefficients, manifest.controls, this.values);
       gaussians.change(coefficients);
     }
     const camera = this.view.at(this.canvas.width, this.canvas.height);
@@ -166,6 +157,31 @@ export class Engine extends EventTarget {
     this.closed = true;
     this.clock.close();
     this.hearing?.then((voice) => voice.close(), () => {});
+  }
+}
+
+/** The manifest and the Gaussians of a folder. */
+async function openFolder(base) {
+  const manifest = await readJson(base, "avatar.json");
+  if (manifest.format !== FORMAT) throw new Error(`This player reads ${FORMAT}, the folder is ${manifest.format}.`);
+  return [manifest, await readArrays(base, "avatar.bin")];
+}
+
+/** A clip by its name, its motion, and a clock that stands at its beginning. */
+async function openClip(base, manifest, name) {
+  const clip = manifest.clips.find((one) => one.name === name);
+  if (!clip) throw new Error(`There is no clip ${name}.`);
+  const motion = new Motion(await readArrays(base, clip.file), manifest.fps);
+  const clock = new Clock(motion.frames / motion.fps);
+  if (clip.audio.length) await clock.listen(base, clip.audio);
+  return { clip, motion, clock };
+}
+
+/** Adds to a frame's coefficients what controls are set to. */
+function addControls(coefficients, controls, values) {
+  for (const { name, coefficients: change } of controls) {
+    const value = values[name] || 0;
+    if (value) for (let m = 0; m < coefficients.length; m += 1) coefficients[m] += value * change[m];
   }
 }
 

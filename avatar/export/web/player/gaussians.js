@@ -31,7 +31,8 @@ export class Gaussians {
     for (let i = 0; i < 3 * count; i += 1) this.sizes[i] = Math.exp(this.rest[3 * count + i]);
     this.shown = new Float32Array(count);
     for (let i = 0; i < count; i += 1) this.shown[i] = (opacity.data[i] + 0.5) / 256;
-    this.turns = rotations(rotation.data, count);
+    this.quaternions = unitQuaternions(rotation.data, count);
+    this.turns = rotations(this.quaternions, count);
     this.inverse = Float32Array.from(gain.data, (value) => 2 ** ((128 - value) / 16));
     this.planes = usedPlanes(mode.data, arrays.mode_step.data, this.modes, this.moved);
     this.words = new ArrayBuffer(4 * WORDS * count);
@@ -157,14 +158,21 @@ function pair(low, high) {
   return (a | (b << 16)) >>> 0;
 }
 
-/** Rotation matrices of stored quaternions i8 [4, N]: row-major, nine numbers each. */
-function rotations(stored, count) {
+/** Unit quaternions wxyz, one after the other, of stored ones i8 [4, N]. */
+function unitQuaternions(stored, count) {
+  const found = new Float32Array(4 * count);
+  for (let i = 0; i < count; i += 1) found.set(unit([0, 1, 2, 3].map((k) => stored[k * count + i])), 4 * i);
+  return found;
+}
+
+/** Rotation matrices of unit quaternions: row-major, nine numbers each. */
+function rotations(quaternions, count) {
   const turns = new Float32Array(9 * count);
-  for (let i = 0; i < count; i += 1) {
-    turns.set(matrix([0, 1, 2, 3].map((k) => stored[k * count + i])), 9 * i);
-  }
+  for (let i = 0; i < count; i += 1) turns.set(matrix(quaternions.subarray(4 * i, 4 * i + 4)), 9 * i);
   return turns;
 }
+
+const unit = (quaternion) => { const n = Math.hypot(...quaternion); return quaternion.map((x) => (n ? x / n : 0)); };
 
 /** Rotation matrix [3, 3] of a quaternion wxyz of any length. */
 export function matrix([a, b, c, d]) {

@@ -1,0 +1,50 @@
+"""What the files of a folder say about themselves: of a web page, of the images of a video, of a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avatar.errors import AvatarError
+from avatar.provenance import credentials
+from avatar.provenance.credentials import Claims
+from avatar.provenance.source_type import PAGES, read_said
+
+_MOST_FILES = 100_000
+
+
+def signable(name: str) -> bool:
+    """Whether a file of this name can hold content credentials."""
+    return name.lower().endswith(credentials.SUFFIXES)
+
+
+def read_folder(folder: Path) -> dict[str, Claims]:
+    """Read and check the files of a folder that can hold content credentials, and pages that say what they are.
+
+    Args:
+        folder: With all folders in it; what links lead to is left out.
+
+    Returns:
+        By name relative to the folder, in order. Of pages and JSON files that say where they come from,
+        ``metadata_source_type`` is set alone.
+
+    Raises:
+        AvatarError: There are too many files, or one cannot be read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    if len(files) > _MOST_FILES:
+        raise AvatarError(f"{folder} holds {len(files)} files.", fix=f"Name a folder of at most {_MOST_FILES}.")
+    found: dict[str, Claims] = {}
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if signable(name):
+            found[name] = credentials.read(path)
+        elif name.lower().endswith(PAGES) and (said := _said(path)) is not None:
+            found[name] = Claims(state="none", metadata_source_type=said)
+    return found
+
+
+def _said(path: Path) -> str | None:
+    try:
+        return read_said(path)
+    except OSError as error:
+        raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
