@@ -174,7 +174,11 @@ def test_a_basis_with_more_modes_is_closer(avatar, motion):
     assert errors[0] > 1.5 * errors[1] and errors[1] > errors[2]
 
 
-def test_compact_is_smaller_and_opens_no_hole(run, avatar, motion, made, tmp_path):
+def test_compact_is_smaller_and_opens_no_hole(run, motion, made, tmp_path):
+    avatar = Avatar.load(run, device="cpu", precision="float32")
+    faint = torch.arange(40)
+    with torch.no_grad():
+        avatar.model.gaussians.opacities[faint] = -9
     source = ExportSource(folder=run, avatar=avatar, motion=motion)
     small = export_avatar(source, "web", tmp_path / "small", compact=True)
     assert (small / "avatar.bin").stat().st_size < 0.85 * (made / "avatar.bin").stat().st_size
@@ -183,7 +187,7 @@ def test_compact_is_smaller_and_opens_no_hole(run, avatar, motion, made, tmp_pat
     gaussians, frames = avatar.model.animated(), [(motion, 0), (motion, 7)]
     keep = torch.zeros(len(gaussians), dtype=torch.bool)
     keep[torch.from_numpy(web.unpack(small / "order.bin")["order"].astype(np.int64))] = True
-    assert not keep.all() and shown.hole(gaussians, frames, [avatar.camera], keep) <= 1.5 * shown.HOLE
+    assert not keep[faint].any() and shown.hole(gaussians, frames, [avatar.camera], keep) <= 1.5 * shown.HOLE
     _, most = shown.shown(gaussians, frames, [avatar.camera])
     keep[most.topk(len(most) // 3).indices] = False
     assert shown.hole(gaussians, frames, [avatar.camera], keep) > 0.1, "a hole is noticed"

@@ -67,7 +67,9 @@ def write_page(folder: Path, name: str, folder_name: str) -> None:
         "description": f"The talking avatar {name} as a custom element", "type": "module", "main": "player.js",
         "exports": {".": "./player.js", "./*": "./*"}, "sideEffects": ["./player.js"],
         # What pages need that are opened from disk, and `--add`, is no use in a package.
-        "files": ["*.js", "*.json", "*.bin", "*.webp", "*.html", "*.txt", "clips", "!*.bin.js", "!*.json.js", "!order.bin"],
+        "files": [
+            "*.js", "*.json", "*.bin", "*.webp", "*.html", "*.txt", "clips", "!*.*.js", "!order.bin",
+        ],
         "peerDependencies": PEERS, "peerDependenciesMeta": {name: {"optional": True} for name in PEERS},
     }  # fmt: skip
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
