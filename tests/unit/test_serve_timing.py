@@ -344,6 +344,8 @@ def test_the_page_keeps_as_much_waiting_as_it_needs_in_silences(tmp_path: Path):
     assert found["target"] - 0.01 < found["spare"] < found["target"] + 0.02
     talking = [one | {"value": 0.5} for one in burst]
     assert played(tmp_path, talking, 7.9)["spare"] > 0.15, "nothing of speech is left out"
+    breathing = [one | {"value": 0.01 if n % 25 < 8 else 0.5} for n, one in enumerate(burst)]
+    assert played(tmp_path, breathing, 7.9)["spare"] < 0.1, "a room that is heard between words is a silence, too"
 
 
 def test_the_page_is_silent_after_an_interruption(tmp_path: Path):

@@ -10,7 +10,8 @@ const GROWS = 1.5, SHRINKS = 0.9, CALM = 10; // factors, and seconds without a g
 const WINDOW = 0.5, WINDOWS = 4; // seconds over which the spare is the least, and how many of them it must be too much
 const LINE = 8; // seconds that are kept
 const FADE = 160; // samples: 10 ms
-const SILENT = 2e-3; // samples below it are silence
+const SILENT = 2e-3, HUSHED = 0.03; // samples below it are silence, or below this share of the loudest one lately
+const LATELY = 0.998; // what is left of the loudest after a block: half in a second
 const QUIET = 0.25; // seconds after an interruption: what the server had sent before it knew is not heard
 
 class Speaker extends AudioWorkletProcessor {
@@ -27,6 +28,7 @@ class Speaker extends AudioWorkletProcessor {
     this.blocks = 0;
     this.quietUntil = 0;
     this.spare = 0;
+    this.loud = 0;
     this.forget();
     this.port.onmessage = ({ data }) => { if (data.flush) this.flush(); else this.take(data); };
   }
@@ -91,6 +93,8 @@ class Speaker extends AudioWorkletProcessor {
       for (let i = 0; i < count; i += 1) out[i] = this.line[(this.next + i) % this.line.length];
       this.next += count;
     }
+    this.loud *= LATELY;
+    for (const value of out) this.loud = Math.max(this.loud, Math.abs(value));
     this.last = out[count - 1];
   }
 
@@ -99,11 +103,13 @@ class Speaker extends AudioWorkletProcessor {
     this.spares = [...this.spares.slice(1 - WINDOWS), this.least];
     const wanted = this.target * sampleRate, least = Math.min(...this.spares);
     const known = this.spares.length === WINDOWS && least - wanted >= 128;
-    this.change = this.least < wanted ? wanted - this.least : known ? wanted - least : 0;
+    if (this.least < wanted) this.change = wanted - this.least;
+    else if (known) this.change = wanted - least;
+    else this.change = Math.max(Math.min(this.change, 0), wanted - this.least); // no silence has come for it yet
     this.spare = this.least;
     this.least = Infinity;
     this.since = 0;
-    if (Math.abs(this.change) >= 128) this.spares = [];
+    if (known || this.change >= 128) this.spares = [];
   }
 
   forget() {
@@ -113,7 +119,8 @@ class Speaker extends AudioWorkletProcessor {
   }
 
   silent(from, count) {
-    for (let n = from; n < from + count; n += 1) if (Math.abs(this.line[n % this.line.length]) >= SILENT) return false;
+    const most = Math.max(SILENT, HUSHED * this.loud);
+    for (let n = from; n < from + count; n += 1) if (Math.abs(this.line[n % this.line.length]) >= most) return false;
     return true;
   }
 
