@@ -1469,7 +1469,7 @@ SERVING = (
     Mutation(
         "the page leaves out speech",
         "avatar/serve/page/speaker-worklet.js",
-        ">= SILENT) return false;",
+        ">= most) return false;",
         ">= 2) return false;",
         (f"{_TIMING}::test_the_page_keeps_as_much_waiting_as_it_needs_in_silences",),
         "Words lose pieces of 8 ms after the network was slow.",
