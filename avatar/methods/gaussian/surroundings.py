@@ -193,7 +193,9 @@ def _hidden(
     world = part.canonical(points)
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
-    kind = np.where(reference.below_chin(world) < -_THROAT, HEAD, part.kind)
+    kind = np.full(len(y), part.kind)
+    if part.kind == NECK:
+        kind[reference.below_chin(world) < -_THROAT] = HEAD
     return _placed(
         reference, world, part.normals(y, angle), np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
         _continued(reference, part, seen, known, y, angle), 0.97, kind,
