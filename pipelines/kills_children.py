@@ -69,7 +69,8 @@ def run(task: Task, output: Path, moment: Moment = CALM) -> Ended:
             break
         time.sleep(0.002)
     code = os.waitstatus_to_exitcode(ended[1])
-    changes = int(counted.read_text()) if counted.is_file() else 0
+    # The file is empty where the child was killed just before it wrote.
+    changes = int(counted.read_text() or 0) if counted.is_file() else 0
     return Ended(code, time.perf_counter() - began, changes)
 
 
