@@ -27,7 +27,7 @@ from avatar.paths import read_json, write_json
 from pipelines import readers_steps, web_steps
 from pipelines.live_browser import Browser, Page, Tools
 from pipelines.readers_steps import Bench
-from pipelines.web_check import planned
+from pipelines.web_check import finish, planned
 
 Step = Literal["still", "talking", "mesh", "vrma", "live-link"]
 STEPS: tuple[Step, ...] = ("still", "talking", "mesh", "vrma", "live-link")
@@ -150,10 +150,7 @@ def main(config: Config) -> None:
         bench.export(config.steps)
         asyncio.run(measure(config, bench, tools, keep))
     record["table"] = rows_of(record["found"])
-    if config.json is not None:
-        write_json(config.json, record)
-    for row in record["table"]:
-        print(f"{'kept  ' if row['kept'] else 'MISSED'} {row['what']}: {row['measured']} (asked {row['asked']})")
+    finish(record, config.json)
 
 
 if __name__ == "__main__":

@@ -204,8 +204,13 @@ def main(config: Config) -> None:
                           folder=folder, shots=shots)  # fmt: skip
             asyncio.run(measure(config, bench, tools, keep))
             record["table"] += rows_of(size, found)
-    if config.json is not None:
-        write_json(config.json, record)
+    finish(record, config.json)
+
+
+def finish(record: dict[str, Any], path: Path | None) -> None:
+    """Write the record where a path is given, and print its table: what was asked and what was measured."""
+    if path is not None:
+        write_json(path, record)
     for row in record["table"]:
         print(f"{'kept  ' if row['kept'] else 'MISSED'} {row['what']}: {row['measured']} (asked {row['asked']})")
 
