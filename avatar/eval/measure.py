@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from avatar import log
 from avatar.eval import ablations, bootstrap, face_metrics, identity, speech_metrics
 from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.eval.head_only import composite, without_head
+from avatar.eval.helpers import Helpers
 from avatar.eval.image_metrics import ImageMeter, RealFrame, frechet_distance, mouth_gradient_energy
 from avatar.eval.summary import Series, as_real, summarise
 
@@ -87,13 +89,11 @@ class _Video:
         self.arkit.append(arkit)
         return landmarks
 
-    def compare(
-        self, tracker: Tracker, image: np.ndarray, real: RealFrame, recogniser: Recogniser | None,
-        person: np.ndarray | None,
-    ) -> None:  # fmt: skip
-        """Track a rendered frame, and compare it with the real one and the person in it."""
+    def meet(
+        self, tracker: Tracker, image: np.ndarray, recogniser: Recogniser | None, person: np.ndarray | None
+    ) -> None:
+        """Track a rendered frame, and compare who is in it with the person."""
         found = self.look(tracker, image)
-        self.meter.compare(image, real)
         self.identity.append(identity.similarity(_embedding(recogniser, image, found), person))
 
     @property
@@ -139,7 +139,7 @@ def measure_held_out(
     ablated = ablated or {}
     ablated_meters = {name: ImageMeter() for name in ablated}
     samples: dict[int, dict[str, np.ndarray]] = {}
-    with log.progress() as bar:
+    with log.progress() as bar, Helpers() as helpers:
         task = bar.add_task("Measuring", total=last - first, info="")
         for t in range(last - first):
             image, masks = data.image(first + t), data.masks(first + t)
@@ -151,10 +151,12 @@ def measure_held_out(
             background, headless = _behind(data, first + t, image, masks, head_only)
             rendered = _rendered(avatar, driving, t, background, headless)
             for name, drawn in rendered.items():
-                videos[name].compare(tools.tracker, drawn, real, recogniser, person)
+                videos[name].meet(tools.tracker, drawn, recogniser, person)
             images = {"real": image, **rendered}
-            for name, drawn in _rendered(avatar, ablated, t, background, None).items():
-                ablated_meters[name].compare(drawn, real)
+            meters = [(videos[name].meter, drawn) for name, drawn in rendered.items()]
+            with_less = _rendered(avatar, ablated, t, background, None)
+            meters += [(ablated_meters[name], drawn) for name, drawn in with_less.items()]
+            helpers.start([partial(meter.compare, drawn, real) for meter, drawn in meters])
             if tools.recorder is not None:
                 tools.recorder.write(images)
             if t in keep:

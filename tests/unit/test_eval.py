@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +21,7 @@ from avatar.eval import ablations, identity, report, report_html
 from avatar.eval import driving as drives
 from avatar.eval import images as pictures
 from avatar.eval.head_only import composite, without_head
+from avatar.eval.helpers import Helpers
 from avatar.eval.image_metrics import mouth_box
 from avatar.eval.measure import Measurement, Tools, measure_held_out, measure_novel
 from avatar.eval.recorder import Recorder
@@ -453,3 +456,22 @@ def test_with_the_real_tracker_on_a_synthetic_person(tmp_path: Path) -> None:
     assert face_metrics.lag_correlation(opening, truth, [(0, len(points))]).lag in (-1, 0, 1)
     blinks = face_metrics.blink_onsets(face_metrics.eye_openness(points), 25.0, [(0, len(points))])
     assert blinks.sum() == len(subject.blinks)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_helpers_keep_the_order_of_frames_and_pass_errors_on(threads: int, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+
+    def note(name: str, frame: int) -> None:
+        time.sleep(0.002 if name == "a" else 0.0)
+        seen[name].append(frame)
+
+    with Helpers() as helpers:
+        for frame in range(20):
+            helpers.start([partial(note, name, frame) for name in seen])
+    assert seen == {"a": list(range(20)), "b": list(range(20))}
+    with pytest.raises(KeyError), Helpers() as helpers:
+        helpers.start([partial(note, "c", 0)])
+        helpers.start([])

@@ -18,6 +18,7 @@ from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
+from avatar.methods.nerf.front_to_back import evaluate_front_to_back
 from avatar.methods.nerf.head_shape import neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
 from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
@@ -276,8 +277,13 @@ class NerfModel(Method):
         )
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
-        half = self.half_weights and not torch.is_grad_enabled()
-        return samples, *self.evaluate(samples.positions, face, bfloat16=half)
+        if self.training or torch.is_grad_enabled() or rays.origins.device.type != "cpu":  # a GPU would wait for counts
+            return samples, *self.evaluate(samples.positions, face)
+
+        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
+            return self.evaluate(points, face, bfloat16=self.half_weights)
+
+        return samples, *evaluate_front_to_back(samples, evaluate)[:2]
 
     def _draw_head(self, rays: Rays, face: Face) -> Drawn:
         samples, densities, colors = self.samples(rays, face)
