@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.table import Table
+from rich.text import Text
 
 PADDING = 2  # columns of the terminal on both sides of a column of the table
 LEAST_LABEL = 16  # columns of the terminal that a label keeps before the table is parted
@@ -78,5 +79,10 @@ def _table(title: str, labels: Sequence[str], columns: Columns, stacked: bool) -
     for name in columns:
         table.add_column(_heading(name, stacked), justify="right", no_wrap=True)
     for i, label in enumerate(labels):
-        table.add_row(label, *("\n".join(cells[i].lines(stacked)) for cells in columns.values()))
+        table.add_row(label, *(_shown(cells[i], stacked) for cells in columns.values()))
     return table
+
+
+def _shown(cell: Cell, stacked: bool) -> Text:
+    number, *below = cell.lines(stacked)
+    return Text.assemble(number, *(("\n" + line, "dim") for line in below))
