@@ -33,7 +33,7 @@ from avatar.writing import atomic_file
 
 TURNS = (-30.0, -15.0, 0.0, 15.0, 30.0)  # degrees: cameras of the images of free view
 FRAMES = 5
-BETTER = {True: "more is better", False: "less is better", None: "neither"}
+BETTER = {True: "more", False: "less", None: "neither"}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ SHEETS = {  # and what is said over them
     GEOMETRY: view_sheets.LEGEND,
     TRUTH: "The subject drawn from the same cameras, above the avatar.",
 }
+HEADINGS = {"full_frame": "Protocol full-frame", "head_only": "Protocol head-only", "ablations": "Ablations"}
 ALTS = {
     VIEWS: "The avatar from several sides, a column per camera",
     GEOMETRY: "Coverage, depth and surface normals of the same views",
@@ -105,7 +106,7 @@ def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> st
     framed = "Mouths are cut out at the same place and shown at three times their size."
     framed = framed if result["first_frame"] is None else f"Real above rendered. {framed}"
     sections = {"Driven by": driving(result)}
-    sections |= {_sentence(title): section(result, name) for name, title in TABLES.items() if result.get(name)}
+    sections |= {HEADINGS[name]: section(result, name) for name in TABLES if result.get(name)}
     sections |= {
         "Frames": html_page.paragraph(framed)
         + html_page.image("frames.jpg", "Real frames above rendered ones, and their mouths enlarged"),
@@ -117,10 +118,6 @@ def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> st
         "Speed, size, notes": html_page.items(summary_lines(result)),
     }
     return html_page.page(f"{result['run']}: {result['setting']}", lead, sections)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def driving(result: dict[str, Any]) -> str:
@@ -156,7 +153,8 @@ def section(result: dict[str, Any], name: str) -> str:
     shown = columns(result, name)
     interval = f"small print: {CONFIDENCE:.0%} intervals" if has_intervals(shown) else NO_INTERVALS
     why = html_page.paragraph(ABLATIONS) if name == "ablations" else ""
-    return html_page.paragraph(f"{scope(result)}; {interval}.") + why + table(shown, _sentence(TABLES[name]))
+    about = f"{TABLES[name][:1].upper() + TABLES[name][1:]}: {scope(result)}; {interval}."
+    return html_page.paragraph(about) + why + table(shown, HEADINGS[name])
 
 
 def table(shown: dict[str, dict[str, Any]], title: str) -> str:

@@ -41,8 +41,7 @@ def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
     names = {heading: anchor(heading) for heading in sections}
     links = "".join(f'<li><a href="#{names[heading]}">{html.escape(heading)}</a></li>' for heading in sections)
     body = "".join(
-        f'<section aria-labelledby="{names[heading]}"><h2 id="{names[heading]}">{html.escape(heading)}</h2>\n'
-        f"{content}</section>\n"
+        f'<section><h2 id="{names[heading]}">{html.escape(heading)}</h2>\n{content}</section>\n'
         for heading, content in sections.items()
     )
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -129,8 +128,8 @@ def video(source: str, label: str, fps: float) -> str:
         fps: Its frames per second.
     """
     return (
-        f'<figure class="video" data-fps="{fps:.6g}"><video controls playsinline preload="metadata" '
-        f'src="{html.escape(source)}" aria-label="{html.escape(label)}"></video>'
+        f'<figure class="video" data-fps="{fps:.6g}"><div class="wide"><video controls playsinline preload="metadata" '
+        f'src="{html.escape(source)}" aria-label="{html.escape(label)}"></video></div>'
         '<div class="steps" role="group" aria-label="Frame by frame" hidden>'
         '<button type="button" data-step="-1">Back <kbd>,</kbd></button>'
         '<button type="button" data-step="1">Next <kbd>.</kbd></button>'
