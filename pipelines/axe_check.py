@@ -95,13 +95,18 @@ async def check(config: Config, pages: list[Checked], tools: Tools) -> dict[str,
 
 
 async def look_at(tab: Page, scripts: list[str], shot: Path | None) -> dict[str, Any]:
-    """Check a page that is loaded."""
+    """Check a page that is loaded, then what is hidden in it until something happens, then the Tab key."""
     for script in scripts:
         await tab.run(f"{script}; undefined")
     if shot is not None:
         shot.parent.mkdir(parents=True, exist_ok=True)
         await tab.shot(shot)
     result = await tab.run("axeProbe.violations()", 120)
+    await tab.run("axeProbe.reveal()")
+    revealed = await tab.run("axeProbe.violations()", 120)
+    for kind, seen in revealed.items():
+        known = {found["id"] for found in result[kind]}
+        result[kind] += [found | {"revealed": True} for found in seen if found["id"] not in known]
     count = await tab.run("axeProbe.begin()")
     for _ in range(2 * count + 20):  # a video has controls of its own, which take presses of the key
         await tab.act(["key", "Tab"])
@@ -145,7 +150,11 @@ def command(*words: str) -> Generator[str]:
             raise AvatarError(f"avatar {words[0]} prints no address.", why=log.read()[-500:])
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def listed(config: Config) -> list[Checked]:

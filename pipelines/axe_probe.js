@@ -20,6 +20,15 @@ window.axeProbe = {
     return found;
   },
 
+  /** Shows what is hidden until something happens, so that it is checked as well. */
+  reveal(root = document) {
+    for (const element of root.querySelectorAll("*")) {
+      if (element.shadowRoot) this.reveal(element.shadowRoot);
+      if (element.matches("details")) element.open = true;
+      if (element.hidden && !element.matches("video, canvas, input[type=file]")) element.hidden = false;
+    }
+  },
+
   begin() {
     this.reached = new Set();
     document.activeElement?.blur();

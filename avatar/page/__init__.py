@@ -128,7 +128,8 @@ def video(source: str, label: str, fps: float) -> str:
         fps: Its frames per second.
     """
     return (
-        f'<figure class="video" data-fps="{fps:.6g}"><div class="wide"><video controls playsinline preload="metadata" '
+        f'<figure class="video" data-fps="{fps:.6g}"><div class="wide" tabindex="0" role="region" '
+        f'aria-label="{html.escape(label)}, video"><video controls playsinline preload="metadata" '
         f'src="{html.escape(source)}" aria-label="{html.escape(label)}"></video></div>'
         '<div class="steps" role="group" aria-label="Frame by frame" hidden>'
         '<button type="button" data-step="-1">Back <kbd>,</kbd></button>'
