@@ -32,7 +32,7 @@ from pipelines.live_browser import HERE, Browser, Page, Tools, free_port
 from pipelines.web_steps import GRAPHICS, served
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-START_SECONDS = 120.0
+START_SECONDS = 300.0  # a busy machine takes its time
 # Whether a page is done, whichever it is: an avatar that is drawn, a service that is connected, any other page.
 READY = """document.readyState === 'complete'
   && (!document.querySelector('avatar-player') || document.querySelector('avatar-player').engine?.frame >= 0)
