@@ -5,7 +5,6 @@ Only names, sizes and a few short files are read, and no more entries than `MOST
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from avatar.checks import parse_json, read_text, read_toml
+from avatar.errors import AvatarError
 from avatar.provenance.source_type import COMPOSITE, TRAINED, read_source_type
 
 # As in `avatar.data`, whose modules take longer to load than all of this; a test compares them.
@@ -165,16 +166,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             return {}
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            said = json.loads(text)
-        else:
-            try:
-                import tomllib
-            except ImportError:  # Python 3.10
-                import tomli as tomllib
-            said = tomllib.loads(text)
-    except (OSError, ValueError, RecursionError):
+        said = read_toml(path) if path.suffix == ".toml" else parse_json(read_text(path, "JSON"), path)
+    except (AvatarError, OSError):
         return {}
     return said if isinstance(said, dict) else {}
 
