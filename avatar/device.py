@@ -57,11 +57,12 @@ def choose_device(name: str) -> torch.device:
         if torch.version.cuda is None:
             cause = "the torch that is installed is a CPU build."
         fix = "Leave it out to run on the CPU; see `avatar doctor`."
-        raise AvatarError("--device cuda is not available:", why=cause, fix=fix)
+        raise AvatarError("--device cuda is not available:", why=cause, fix=fix, see="no-gpu-is-used")
     if not library and os.environ.get("AVATAR_NATIVE", "") != "reference":
         raise AvatarError(
             "--device cuda needs the CUDA library,", why=f"which is {cuda_status()}",
             fix="With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources, or leave --device out.",
+            see="no-gpu-is-used",
         )  # fmt: skip
     return torch.device("cuda", torch.cuda.current_device())
 

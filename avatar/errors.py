@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+TROUBLESHOOTING = "docs/troubleshooting.md"  # the page, or its address, that errors lead to
 _LONGEST = 1000  # characters of each part of an error: what a broken file holds may be megabytes
 
 
@@ -12,9 +13,11 @@ class AvatarError(Exception):
         what: What happened, naming the file, option or tensor.
         why: The cause, if it is known and not already said by ``what``.
         fix: What the user can do now; a command where there is one.
+        see: Anchor of a heading of the page `TROUBLESHOOTING` that says more; the command line names it.
     """
 
-    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", fix: str = "", see: str = "") -> None:
+        self.see = see
         self.what, self.why, self.fix = (printable(part) for part in (what, why, fix))
         super().__init__(" ".join(part for part in (self.what, self.why, self.fix) if part))
 

@@ -197,6 +197,7 @@ def disk_error(error: OSError, path: Path) -> AvatarError:
         return AvatarError(
             f"The disk is full while writing {path}.",
             fix="Free some space and run the same command again: finished parts are kept.",
+            see="the-disk-is-full",
         )
     return AvatarError(f"Cannot write {path}:", why=f"{error.strerror or error}.", fix="Choose another output folder.")
 
@@ -322,6 +323,7 @@ def _take(lock: Path, what: Path) -> int | None:
             raise AvatarError(
                 f"Another process{f' ({who})' if who else ''} is writing to {what}.",
                 fix="Wait until it has ended, or choose another --out.",
+                see="another-process-is-writing",
             ) from None
         except FileNotFoundError:  # released, and removed, between opening and locking
             continue

@@ -6,7 +6,6 @@ interrupted goes on where it was. All methods get the same person, quality, held
 
 from __future__ import annotations
 
-import html
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 
+from avatar import page as html_page
 from avatar.data import PersonDataset
 from avatar.data.run import CONFIG, TRAINING
 from avatar.environment import environment
@@ -27,12 +27,13 @@ from avatar.eval.images import contact_sheet, pick_frames, save_image, side_by_s
 from avatar.infer.avatar import Avatar
 from avatar.methods.registry import method_names
 from avatar.motion.face_channels import mouth_opening
+from avatar.page import Cell
 from avatar.paths import read_json, write_json
 from avatar.writing import atomic_file
 
 TURNS = (-30.0, -15.0, 0.0, 15.0, 30.0)  # degrees: cameras of the images of free view
 FRAMES = 5
-BETTER = {True: "more is better", False: "less is better", None: ""}
+BETTER = {True: "more", False: "less", None: "neither"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def main(config: Config) -> None:
     write_json(config.out / "compare.json", environment() | {"quality": config.quality, "methods": results})
     for name, text in (("index.html", page(config, results)), ("table.md", markdown(results))):
         with atomic_file(config.out / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     print(markdown(results))
     print(f"Open {config.out / 'index.html'}.")
 
@@ -227,31 +228,22 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def page(config: Config, results: dict[str, dict[str, Any]]) -> str:
     """The page: numbers, frames with mouths, free view."""
-    head = "".join(f"<th>{html.escape(method)}</th>" for method in results)
-    body = "".join(
-        f"<tr><td>{html.escape(row.label)}</td>{''.join(f'<td>{value}</td>' for value in values)}"
-        f"<td class=hint>{BETTER[row.more]}</td></tr>"
-        for row, values in cells(results)
-    )
+    head = ("metric", *results, "better")
+    body = [(row.label, *map(Cell, values), BETTER[row.more]) for row, values in cells(results)]
     where = environment()
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Methods side by side: {html.escape(config.person.name)}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
-body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
-img {{ max-width: 100% }} td, th {{ padding: .1rem .8rem; text-align: right }} td:first-child {{ text-align: left }}
-.hint {{ opacity: .6 }}
-</style>
-<h1>Methods side by side: {html.escape(config.person.name)}</h1>
-<p>Quality {html.escape(config.quality)}, the same person, held-out frames, cameras and machine. {where["date"]}, commit
-{html.escape(str(where["commit"])[:10])}, {html.escape(str(where["hardware"]["cpu"]))}, {where["hardware"]["cores"]}
-cores. "Tracked lips" is an upper bound; papers' numbers are "head-only, lips from audio".</p>
-<table><tr><th></th>{head}<th></th></tr>{body}</table>
-<h2>Held-out frames and mouths</h2><img src="frames.jpg" alt="Real frames above those of each method, then mouths">
-<h2>From the side</h2><img src="views.jpg" alt="Each method from -30 to 30 degrees">
-</html>
-"""
+    lead = html_page.paragraph(
+        f"Quality {config.quality}, the same person, held-out frames, cameras and machine. {where['date']}, commit "
+        f"{str(where['commit'])[:10]}, {where['hardware']['cpu']}, {where['hardware']['cores']} cores. "
+        '"Tracked lips" is an upper bound; papers\' numbers are "head-only, lips from audio".'
+    )
+    sections = {
+        "Numbers": html_page.table("Methods side by side", head, body),
+        "Held-out frames and mouths": html_page.image(
+            "frames.jpg", "Real frames above those of each method, then mouths enlarged"
+        ),
+        "From the side": html_page.image("views.jpg", "A row per method, turned from -30 to 30 degrees"),
+    }
+    return html_page.page(f"Methods side by side: {config.person.name}", lead, sections)
 
 
 if __name__ == "__main__":

@@ -1758,6 +1758,92 @@ WEB_FOLDER = (
     ),
 )
 
+_GREETING, _COMPLETION = "tests/cli/test_greeting.py", "tests/cli/test_completion.py"
+_TABLES, _LINKS = "tests/unit/test_eval_terminal.py", "tests/cli/test_help_links.py"
+
+INTERFACE = (
+    Mutation(
+        "a person is offered who has an avatar",
+        "avatar/cli/greeting.py",
+        "if _place(path) not in trained]",
+        "]",
+        (f"{_GREETING}::test_each_thing_gets_its_next_command",),
+        "The greeting offers to train what is trained.",
+    ),
+    Mutation(
+        "a rendered video is a person",
+        "avatar/cli/greeting.py",
+        " and not _rendered(path)",
+        "",
+        (f"{_GREETING}::test_rendered_videos_are_no_people",),
+        "The greeting offers to learn a person from an avatar.",
+    ),
+    Mutation(
+        "names are no words",
+        "avatar/cli/greeting.py",
+        'return shlex.quote(f"./{text}" if text.startswith("-") else text)',
+        "return text",
+        (f"{_GREETING}::test_names_are_words_of_a_command_line",),
+        "A command that is offered does something else with a name that has blanks.",
+    ),
+    Mutation(
+        "values after an equals sign are not completed",
+        "avatar/cli/completion_scripts.py",
+        "prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
+        ":; fi",
+        (f"{_COMPLETION}::test_bash_completes_values_after_an_equals_sign_and_leaves_files_to_itself",),
+        "--format=gl offers nothing.",
+    ),
+    Mutation(
+        "options of the default method alone are completed",
+        "avatar/cli/completion.py",
+        '{"export": "--format", "train": "--method"}',
+        '{"export": "--format"}',
+        (f"{_COMPLETION}::test_options_of_all_formats_and_methods_are_known",),
+        "Options of other methods are not offered.",
+    ),
+    Mutation(
+        "tables are wider than the terminal",
+        "avatar/eval/terminal.py",
+        "for stacked in (False, True):\n        if label + PADDING + _width(columns, stacked) <= width:",
+        "for stacked in (False,):\n        if True:",
+        (f"{_TABLES}::test_tables_are_as_wide_as_the_terminal_at_most",),
+        "Numbers of `avatar eval` are cut off or broken in 80 columns.",
+    ),
+    Mutation(
+        "errors lead nowhere",
+        "avatar/cli/errors.py",
+        "        if error.see:",
+        "        if False:",
+        (f"{_LINKS}::test_the_command_line_names_the_section",),
+        "Nobody finds the section that says more.",
+    ),
+    Mutation(
+        "an anchor without a heading",
+        "avatar/writing.py",
+        'see="the-disk-is-full"',
+        'see="disk-full"',
+        (f"{_LINKS}::test_every_anchor_is_a_heading_and_every_message_has_one",),
+        "A message names a section that is not there.",
+    ),
+    Mutation(
+        "grey on grey",
+        "avatar/page/report.css",
+        "--soft: #5a5f64",
+        "--soft: #9a9fa4",
+        ("tests/unit/test_report_pages.py::test_text_has_the_contrast_of_wcag_aa",),
+        "Small print of reports cannot be read by many.",
+    ),
+    Mutation(
+        "a file's name is HTML",
+        "avatar/page/__init__.py",
+        "<title>{html.escape(title)}</title>",
+        "<title>{title}</title>",
+        ("tests/unit/test_report_pages.py::test_what_is_text_is_escaped_and_nothing_comes_from_elsewhere",),
+        "The name of a video can put a script into its report.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1776,4 +1862,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *RADIANCE,
     *PROVENANCE,
     *WEB_FOLDER,
+    *INTERFACE,
 )

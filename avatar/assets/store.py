@@ -77,6 +77,7 @@ def fetch(name: str, quiet: bool = False) -> Path:
         why=f"Tried {'; '.join(failures)}.",
         fix=f"Either (1) connect to the internet{f' so that {asset.url} can be reached' if asset.url else ''}, "
         f"or (2) make `{by_hand}` work here, or (3) put {asset.file} into a folder and set AVATAR_ASSETS to it.",
+        see="a-pretrained-part-cannot-be-fetched",
     )
 
 

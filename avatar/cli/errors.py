@@ -45,6 +45,7 @@ def command_code(name: str, run: Callable[[], None]) -> int:
     Returns:
         0 done, 1 a bug, 2 the user's mistake or the machine's, 130 interrupted.
     """
+    from avatar import errors
     from avatar.errors import AvatarError, printable
     from avatar.log import console, on_terminal
 
@@ -56,6 +57,8 @@ def command_code(name: str, run: Callable[[], None]) -> int:
             run()
     except AvatarError as error:
         tell(str(error))
+        if error.see:
+            console.print(f"See: {errors.TROUBLESHOOTING}#{error.see}", style="dim", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print(f"\nInterrupted.{GO_ON.get(name, '')}")

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "assets": ("avatar.cli.assets", "show, fetch and verify the pretrained parts"),
     "bench": ("avatar.cli.bench", "time the kernels and the whole frame on this machine"),
     "doctor": ("avatar.cli.doctor", "check the installation"),
+    "completion": ("avatar.cli.completion", "print what lets bash, zsh or fish complete these commands"),
 }
 
 
@@ -53,7 +54,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv:
+        from avatar.cli.greeting import greeting
+
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # names of files may not be in it
+        print(greeting().encode(encoding, "backslashreplace").decode(encoding))
+        return 0
+    if argv[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
     if argv[0] in ("-V", "--version"):
@@ -82,7 +89,8 @@ def _run(name: str, rest: list[str]) -> int:
 
         config = read_options(module, name, rest)
         check_numbers(config)
-        module.main(config)
+        asks = (COMMANDS, read_options) if name == "completion" else ()  # about all the others
+        module.main(config, *asks)
 
     return command_code(name, run)
 

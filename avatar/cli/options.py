@@ -43,12 +43,39 @@ from avatar.errors import AvatarError
 Groups = Mapping[str, Sequence[str]]
 _DASHED = re.compile(r"-[^-\s=][^\s=]*\.[A-Za-z]\w{1,9}")  # a name with an ending, no option and no number
 _METAVARS = {Path: "PATH", str: "STR", int: "INT", float: "FLOAT"}
+LIST = "--list-options"  # asks parse() which options there are, instead of reading any
 _LARGEST = 2.0**53  # of any number that is an option
 # Of options that mean the same in every command; a command may allow less.
 _RANGES = {
     "fps": (1.0, 1000.0), "size": (2.0, 16_384.0), "seconds": (0.0, 86_400.0), "seed": (0.0, 2.0**32 - 1),
     "threads": (0.0, 1024.0), "workers": (0.0, 1024.0), "steps": (0.0, 1e7),
 }  # fmt: skip
+
+
+class Known(NamedTuple):
+    """An option or a positional argument of a command, for what lists them.
+
+    Attributes:
+        flags: Its names; none where it is positional.
+        choices: Values there are to choose from; empty where they are free.
+        takes: What follows: a file, some other value, or nothing.
+        text: What it is, without the default.
+        subcommand: Where it belongs to one alone.
+    """
+
+    flags: tuple[str, ...]
+    choices: tuple[str, ...]
+    takes: Literal["file", "value", "nothing"]
+    text: str
+    subcommand: str = ""
+
+
+class Listed(Exception):
+    """What :func:`parse` raises where the command line ends with `LIST`: its options."""
+
+    def __init__(self, options: list[Known]) -> None:
+        super().__init__()
+        self.options = options
 
 
 def parse(
@@ -69,7 +96,10 @@ def parse(
 
     Raises:
         SystemExit: With 0 after ``--help``, with 2 where an option is wrong.
+        Listed: The command line ends with `LIST`.
     """
+    if list(argv[-1:]) == [LIST]:
+        raise Listed(listed(config, default))
     description = _wrapped(description)
     union = typing.get_origin(config) in (typing.Union, types.UnionType)
     kinds: dict[type, type] = {}
@@ -81,6 +111,57 @@ def parse(
         hints.append(Annotated[(view, *marks)] if marks else view)
     found = tyro.cli(functools.reduce(lambda a, b: a | b, hints), args=list(argv), prog=prog, description=description)
     return _original(kinds[type(found)], found)
+
+
+def listed(config: Any, default: Any = None, prefix: str = "") -> list[Known]:
+    """List the options of a command, in the order of its fields; arguments as of :func:`parse`."""
+    if typing.get_origin(config) in (typing.Union, types.UnionType):
+        found = []
+        for hint in typing.get_args(config):
+            kind, *marks = typing.get_args(hint)
+            name = next(mark.name for mark in marks if getattr(mark, "name", None))
+            found += [known._replace(subcommand=name) for known in listed(kind)]
+        return found
+    found = []
+    for option in _options(config, default):
+        if (part := _part(option.hint)) is not None:
+            value = None if option.default is MISSING else option.default
+            found += listed(part, value, f"{prefix}{_dashed(option)}.")
+        else:
+            found.append(_known(option, prefix))
+    return found
+
+
+def _dashed(option: _Option) -> str:
+    return option.path[-1].replace("_", "-")
+
+
+def _known(option: _Option, prefix: str) -> Known:
+    hint, *marks = typing.get_args(option.hint) if typing.get_origin(option.hint) is Annotated else (option.hint,)
+    text = reflow(option.text).split("\n")[0]
+    aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
+    flags = (f"--{prefix}{_dashed(option)}", *aliases)
+    if hint is bool and option.default is not MISSING:
+        return Known((*flags, f"--{prefix}no-{_dashed(option)}"), (), "nothing", text)
+    metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), "")
+    choices = metavar[1:-1].split(",") if metavar.startswith("{") and metavar.endswith("}") else _choices(hint)
+    takes = "file" if Path in _kinds(hint) or "FILE" in metavar else "value"
+    return Known(() if tyro.conf.Positional in marks else flags, tuple(choices), takes, text)
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The types within a type: those of a union, a tuple, an annotated one."""
+    inner = () if typing.get_origin(hint) is Literal else typing.get_args(hint)
+    if not inner:
+        yield hint
+    for part in inner:
+        yield from _kinds(part)
+
+
+def _choices(hint: Any) -> list[str]:
+    return [
+        str(value) for kind in _kinds(hint) if typing.get_origin(kind) is Literal for value in typing.get_args(kind)
+    ]
 
 
 def plain_names(argv: Sequence[str]) -> list[str]:

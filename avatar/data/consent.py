@@ -194,6 +194,7 @@ def require(folder: Path, scope: str, use: str) -> Consent:
     raise AvatarError(
         f"{folder} needs a consent to '{scope}' {use}.", why=why,
         fix=f"State it: avatar consent {log.word(folder)} --state self, or --state FILE for somebody who agreed.",
+        see="consent-is-missing",
     )  # fmt: skip
 
 

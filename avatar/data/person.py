@@ -137,6 +137,7 @@ class PersonInfo:
                 f"{path} was written by another version; its format is not {FORMAT}.",
                 why="" if found is None or len(str(found)) > 40 else f"It is {found}.",
                 fix="Run `avatar prepare --force`, and `avatar train` for avatars trained from it.",
+                see="written-by-another-version",
             )
         width, height = image_size(data.value("width"), data.value("height"), path)
         frames = data.whole("num_frames", 1, MOST_FRAMES)

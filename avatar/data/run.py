@@ -78,6 +78,7 @@ class RunInfo:
             raise AvatarError(
                 f"{folder} was written by another version of the toolkit; the format of its {CONFIG} is not {FORMAT}.",
                 fix=f"Train the avatar again: avatar train PERSON --out {folder} --overwrite",
+                see="written-by-another-version",
             )
         said = {name: None if config.value(name, None) is None else config.text(name) for name in _SAID}
         person, teacher = (None if (path := said[name]) is None else Path(path) for name in ("person", "teacher"))

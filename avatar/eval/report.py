@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from avatar import log
-from avatar.eval import ablations, lips, view_tables
+from avatar.eval import ablations, lips, terminal, view_tables
 from avatar.infer.renderer import counts_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ TABLES = {
     "ablations": "everything rendered, with less taken from the held-out frames",
 }
 NO_INTERVALS = "too short for a 95 % interval"
+MARK = "*"  # after numbers of lips that chance explains as well
 ABLATED = ("tracked", "audio")  # motions that the ablations are shown beside
 
 
@@ -140,10 +140,11 @@ def rows(shown: dict[str, dict[str, Any]]) -> list[str]:
     return [key for key in SHOWN if any(values.get(key) is not None for values in shown.values())]
 
 
-def tables(result: dict[str, Any]) -> list[Table]:
+def tables(result: dict[str, Any], width: int) -> list[Table]:
     """Make terminal tables, one per protocol and one of the ablations, with half of the 95 % intervals.
 
-    A table has a column per driving motion, and one for the real video where that has a number.
+    A table has a column per driving motion, and one for the real video where that has a number. It is at most
+    ``width`` characters wide.
     """
     out = []
     for name, title in TABLES.items():
@@ -152,13 +153,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
         shown = columns(result, name)
         interval = "± half of the 95 % interval" if has_intervals(shown) else NO_INTERVALS
         caption = f"{result['setting']}, {title}; {interval}\n{scope(result)}"
-        table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
-        table.add_column("", no_wrap=True)
-        for column in shown:
-            table.add_column(column, justify="right")
-        for key in rows(shown):
-            table.add_row(SHOWN[key].label, *(_cell(key, values) for values in shown.values()))
-        out.append(table)
+        keys = rows(shown)
+        cells = {column: [_cell(key, values) for key in keys] for column, values in shown.items()}
+        if any(cell.mark for column in cells.values() for cell in column):
+            caption += f"\n{MARK} {lips.CHANCE}"
+        out += terminal.tables(caption, [SHOWN[key].label for key in keys], cells, width)
     return out
 
 
@@ -177,7 +176,8 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 
 def show(result: dict[str, Any], numbers: Path, page: Path) -> None:
     """Print the tables and where the files are; takes what `avatar.eval.run.evaluate` returns."""
-    for table in [*tables(result), *view_tables.terminal(result["views"])]:
+    width = log.console.width
+    for table in [*tables(result, width), *view_tables.in_terminal(result["views"], width)]:
         log.console.print(table)
     for line in summary_lines(result):
         log.console.print(line, markup=False)
@@ -196,9 +196,9 @@ def number(key: str, value: float | None) -> str:
     return "-" if value is None else format(value, SHOWN[key].spec)
 
 
-def _cell(key: str, values: dict[str, Any]) -> str:
+def _cell(key: str, values: dict[str, Any]) -> terminal.Cell:
     text, interval, said = number(key, values.get(key)), values["intervals"].get(key), mark(key, values)
     if said == lips.TOO_SHORT:
-        return said  # a number would be read
-    text = text if interval is None else f"{text} ±{number(key, (interval[1] - interval[0]) / 2)}"
-    return f"{text} ({said})" if said else text
+        return terminal.Cell(said)  # a number would be read
+    spread = "" if interval is None else f"±{number(key, (interval[1] - interval[0]) / 2)}"
+    return terminal.Cell(text, spread, MARK if said else "")

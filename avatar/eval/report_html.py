@@ -1,4 +1,4 @@
-"""The report: one folder with an HTML page, its video and its images. No scripts, nothing from the network."""
+"""The report: one folder with an HTML page, its video and its images. Nothing comes from the network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avatar import page as html_page
 from avatar.eval import images, lips, view_sheets, view_tables
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
@@ -22,7 +23,8 @@ from avatar.eval.report import (
     scope,
     summary_lines,
 )
-from avatar.preprocess.report_page import STYLE, figure_url
+from avatar.page import Cell
+from avatar.preprocess.report_page import figure_url
 from avatar.writing import atomic_file
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ SHEETS = {  # and what is said over them
     VIEWS: "The camera turned around the head, in degrees.",
     GEOMETRY: view_sheets.LEGEND,
     TRUTH: "The subject drawn from the same cameras, above the avatar.",
+}
+HEADINGS = {"full_frame": "Protocol full-frame", "head_only": "Protocol head-only", "ablations": "Ablations"}
+ALTS = {
+    VIEWS: "The avatar from several sides, a column per camera",
+    GEOMETRY: "Coverage, depth and surface normals of the same views",
+    TRUTH: "True images of the synthetic subject above those of the avatar, from the same cameras",
 }
 TILE = 450  # pixels: width of a column on the page of frames, so that mouths fit at three times their size
 COLORS = {"real": "0.15", "audio": "tab:orange", "tracked": "tab:blue", "shuffled": "0.7"}
@@ -89,85 +97,79 @@ def write(folder: Path, result: dict[str, Any], measured: Measurement, views: Vi
 
 def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> str:
     """The HTML page; ``sheets`` are those of `SHEETS` that there are."""
-    name = html.escape(f"{result['run']}: {result['setting']}")
-    driving = "".join(
-        f"<li><b>{html.escape(n)}</b>: {html.escape(WORDS[n])}</li>"
-        for n in (*result["full_frame"], "real") if n in WORDS
+    about = f"{result['person']}, {result['width']}x{result['height']} at {result['fps']:.3g} frames/s: "
+    lead = (
+        f"<p>{html.escape(about + scope(result))}. Command: <code>{html.escape(result['command'])}</code>.</p>\n"
+        + "".join(html_page.paragraph(warning, "warning") for warning in result["warnings"])
+        + html_page.video("side_by_side.mp4", "The real video beside what was rendered", result["fps"])
+    )
+    framed = "Mouths are cut out at the same place and shown at three times their size."
+    framed = framed if result["first_frame"] is None else f"Real above rendered. {framed}"
+    sections = {"Driven by": driving(result)}
+    sections |= {HEADINGS[name]: section(result, name) for name in TABLES if result.get(name)}
+    sections |= {
+        "Frames": html_page.paragraph(framed)
+        + html_page.image("frames.jpg", "Real frames above rendered ones, and their mouths enlarged"),
+        "Free view": free_view(result["views"], sheets),
+        "Over time": html_page.image(
+            plots(result, measured), "Plots over time: opening of the mouth, PSNR, jitter of the pose", plot=True
+        ),
+        "What the numbers mean": meanings(result),
+        "Speed, size, notes": html_page.items(summary_lines(result)),
+    }
+    return html_page.page(f"{result['run']}: {result['setting']}", lead, sections)
+
+
+def driving(result: dict[str, Any]) -> str:
+    """What the motions are that the columns of the tables are named after, and what the small print is."""
+    listed = "".join(
+        f"<li><b>{html.escape(name)}</b>: {html.escape(WORDS[name])}</li>\n"
+        for name in (*result["full_frame"], "real") if name in WORDS
     )  # fmt: skip
-    listed = "".join(section(result, name, title) for name, title in TABLES.items() if result.get(name))
+    return f"<ul>{listed}</ul>\n" + html_page.paragraph(
+        f"Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They "
+        "say how much the number would vary over other seconds of the same video; not over people, nor over training "
+        "runs."
+    )
+
+
+def meanings(result: dict[str, Any]) -> str:
+    """What each number of the tables is."""
     shown = {key for name in TABLES if result.get(name) for key in rows(columns(result, name))}
-    meanings = "".join(
-        f"<tr><th>{html.escape(s.label)}</th><td>{html.escape(s.meaning)}</td></tr>"
-        for key, s in SHOWN.items() if key in shown
-    )  # fmt: skip
-    warned = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in result["warnings"])
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(result))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>
-{STYLE} td, th {{ padding-right: 1.4em }} td.n {{ text-align: right; white-space: nowrap }}
-td small {{ color: #777; display: block }} video {{ width: 100% }}
-.warning {{ border-left: 4px solid #c80; padding: .3em .8em; background: #fff6e0 }}
-</style></head><body>
-<h1>{name}</h1>
-<p>{html.escape(result["person"])}, {result["width"]}x{result["height"]} at {result["fps"]:.3g} frames/s:
-{html.escape(scope(result))}. Command: <code>{html.escape(result["command"])}</code>.</p>
-{warned}
-<video controls preload="metadata" src="side_by_side.mp4"></video>
-<p>Driven by</p><ul>{driving}</ul>
-<p>Small print in the tables: {CONFIDENCE:.0%} intervals (bootstrap over blocks of {BLOCK_SECONDS:g} s). They say how
-much the number would vary over other seconds of the same video; not over people, nor over training runs.</p>
-{listed}
-<h2>Frames</h2><p>{"" if result["first_frame"] is None else "Real above rendered. "}Mouths are cut out at the same place
-and shown at three times their size.</p>
-<a href="frames.jpg"><img src="frames.jpg" alt="real and rendered frames"></a>
-{free_view(result["views"], sheets)}
-<h2>Over time</h2><img src="{plots(result, measured)}" alt="plots over time">
-<h2>What the numbers mean</h2><table>{meanings}</table>
-<p>Not measured: FID and FVMD, whose networks are not part of the toolkit.</p>
-<h2>Speed, size, notes</h2><ul>{lines}</ul>
-</body></html>
-"""
+    listed = [(metric.label, metric.meaning) for key, metric in SHOWN.items() if key in shown]
+    missing = "Not measured: FID and FVMD, whose networks are not part of the toolkit."
+    head = ("metric", "meaning")
+    return html_page.table("What the numbers mean", head, listed, sorts=False) + html_page.paragraph(missing)
 
 
 def free_view(views: dict[str, Any], sheets: list[str]) -> str:
-    """Pictures and tables of free view."""
-    shown = "".join(
-        f'<p>{html.escape(SHEETS[name])}</p><a href="{name}"><img src="{name}" alt="turned views"></a>'
-        for name in sheets
-    )
-    return f"<h2>Free view</h2>{shown}{view_tables.in_html(views)}"
+    """Images and tables of free view."""
+    shown = "".join(html_page.paragraph(SHEETS[name]) + html_page.image(name, ALTS[name]) for name in sheets)
+    return shown + view_tables.in_html(views)
 
 
-def section(result: dict[str, Any], name: str, title: str) -> str:
-    """A table under its title, with what was measured and when."""
+def section(result: dict[str, Any], name: str) -> str:
+    """A table, after what was measured and when."""
     shown = columns(result, name)
     interval = f"small print: {CONFIDENCE:.0%} intervals" if has_intervals(shown) else NO_INTERVALS
-    why = f"<p>{html.escape(ABLATIONS)}</p>" if name == "ablations" else ""
-    return (
-        f"<h2>{html.escape(title[:1].upper() + title[1:])}</h2>"
-        f"<p>{html.escape(scope(result))}; {interval}.</p>{why}{table(shown)}"
-    )
+    why = html_page.paragraph(ABLATIONS) if name == "ablations" else ""
+    about = f"{TABLES[name][:1].upper() + TABLES[name][1:]}: {scope(result)}; {interval}."
+    return html_page.paragraph(about) + why + table(shown, HEADINGS[name])
 
 
-def table(shown: dict[str, dict[str, Any]]) -> str:
+def table(shown: dict[str, dict[str, Any]], title: str) -> str:
     """Metrics with their intervals; a column per drive, and one for the real video."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown)
-    body = []
-    for key in rows(shown):
-        cells = []
-        for values in shown.values():
-            cells.append(f'<td class="n">{cell(key, values)}</td>')
-        body.append(f"<tr><th>{html.escape(SHOWN[key].label)}</th>{''.join(cells)}</tr>")
-    return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table>"
+    body = [(SHOWN[key].label, *(cell(key, values) for values in shown.values())) for key in rows(shown)]
+    return html_page.table(title, ("metric", *shown), body)
 
 
-def cell(key: str, values: dict[str, Any]) -> str:
+def cell(key: str, values: dict[str, Any]) -> Cell:
     """A number with its interval and what is to be said of it."""
     interval, said = values["intervals"].get(key), mark(key, values)
     if said == lips.TOO_SHORT:
-        return f"<small>{said}</small>"
-    small = "" if interval is None else f"<small>{number(key, interval[0])} to {number(key, interval[1])}</small>"
-    return number(key, values.get(key)) + small + (f"<small>{said}</small>" if said else "")
+        return Cell("", (said,))
+    small = [] if interval is None else [f"{number(key, interval[0])} to {number(key, interval[1])}"]
+    return Cell(number(key, values.get(key)), (*small, *([said] if said else [])))
 
 
 def plots(result: dict[str, Any], measured: Measurement) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from avatar import page
+from avatar.eval import terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Columns = dict[str, dict[str, Any]]  # metrics by the title of their column
 
@@ -154,29 +157,23 @@ def number(table: Named, key: str, value: float | None) -> str:
     return "-" if value is None else format(value, table.metrics[key][1])
 
 
-def terminal(views: dict[str, Any]) -> list[Table]:
-    """Tables for the terminal; of a small form the main numbers alone."""
+def in_terminal(views: dict[str, Any], width: int) -> list[Table]:
+    """Tables for a terminal of ``width`` columns; of a small form the main numbers alone."""
     out = []
     for named in tables(views):
-        caption = f"{named.title}: {named.about}"
-        table = Table(title=caption, title_justify="left", box=SIMPLE_HEAD)
-        table.add_column("")
-        for column in named.columns:
-            table.add_column(column.replace(" ±", "\n±"), justify="right", no_wrap=True)
-        for key in rows(named):
-            if views["quick"] and named.metrics is FAULTS and key not in SHORT:
-                continue
-            table.add_row(named.metrics[key][0], *(_text(named, key, column) for column in named.columns.values()))
-        out.append(table)
+        keys = [key for key in rows(named) if not views["quick"] or named.metrics is not FAULTS or key in SHORT]
+        cells = {title: [_terminal_cell(named, key, column) for key in keys] for title, column in named.columns.items()}
+        labels = [named.metrics[key][0] for key in keys]
+        out += terminal.tables(f"{named.title}: {named.about}", labels, cells, width)
     return out
 
 
-def _text(table: Named, key: str, column: dict[str, Any]) -> str:
+def _terminal_cell(table: Named, key: str, column: dict[str, Any]) -> terminal.Cell:
     """A number for the terminal, with half of its interval where the table has room for it."""
     text, interval = number(table, key, column.get(key)), column.get("intervals", {}).get(key)
     if table.metrics is not HELD_OUT or interval is None:
-        return text
-    return f"{text} ±{number(table, key, (interval[1] - interval[0]) / 2)}"
+        return terminal.Cell(text)
+    return terminal.Cell(text, f"±{number(table, key, (interval[1] - interval[0]) / 2)}")
 
 
 def in_html(views: dict[str, Any]) -> str:
@@ -185,19 +182,17 @@ def in_html(views: dict[str, Any]) -> str:
 
 
 def _html(table: Named) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-    body = []
-    for key in rows(table):
-        cells = "".join(f'<td class="n">{_cell(table, key, column)}</td>' for column in table.columns.values())
-        label, _, meaning = table.metrics[key]
-        body.append(f"<tr><th>{html.escape(label)}</th>{cells}<td>{html.escape(meaning)}</td></tr>")
-    return (
-        f"<h3>{html.escape(table.title)}</h3><p>{html.escape(table.about[:1].upper() + table.about[1:])}.</p>"
-        f"<table><tr><th></th>{head}<th></th></tr>{''.join(body)}</table>"
-    )
+    head = ("metric", *table.columns, "meaning")
+    body = [
+        (label, *(_cell(table, key, column) for column in table.columns.values()), meaning)
+        for key in rows(table)
+        for label, _, meaning in (table.metrics[key],)
+    ]
+    about = f"{table.about[:1].upper() + table.about[1:]}."
+    return f"<h3>{html.escape(table.title)}</h3>\n{page.paragraph(about)}{page.table(table.title, head, body)}"
 
 
-def _cell(table: Named, key: str, column: dict[str, Any]) -> str:
+def _cell(table: Named, key: str, column: dict[str, Any]) -> page.Cell:
     interval = column.get("intervals", {}).get(key)
-    low_high = "" if interval is None else f"{number(table, key, interval[0])} to {number(table, key, interval[1])}"
-    return number(table, key, column.get(key)) + (f"<small>{low_high}</small>" if low_high else "")
+    small = () if interval is None else (f"{number(table, key, interval[0])} to {number(table, key, interval[1])}",)
+    return page.Cell(number(table, key, column.get(key)), small)

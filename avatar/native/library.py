@@ -108,7 +108,7 @@ def require_library() -> Library:
     """The native library, for code that only runs when there is one."""
     loaded, reason = _load()
     if loaded is None:
-        raise AvatarError("The native library is not loaded:", why=reason)
+        raise AvatarError("The native library is not loaded:", why=reason, see="the-native-library-is-not-loaded")
     return loaded
 
 

@@ -101,6 +101,7 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             f"{info.path} is {info.duration:.1f} s long;",
             why=f"an avatar needs at least {MIN_SECONDS:.0f} s, and 3 to 5 minutes make a good one.",
             fix="Give a longer video.",
+            see="the-video-is-too-short",
         )
     if info.fps < MIN_RATE:
         raise AvatarError(
@@ -113,6 +114,7 @@ def check_source(video: Path, config: PrepareConfig) -> VideoInfo:
             f"{info.path} has no {ernerf.AUDIO if info.path.is_dir() else 'audio track'};",
             why="without the voice an avatar cannot learn to talk.",
             fix="Give a video with audio, or pass --no-audio to learn the looks and the motion only.",
+            see="the-video-has-no-audio",
         )
     return info
 
@@ -365,5 +367,6 @@ def write_audio(info: VideoInfo, path: Path, track: int | None = None) -> list[T
             why="without the voice an avatar cannot learn to talk.",
             fix="Give a video with the voice, choose another track with --audio-track N, or pass --no-audio to learn "
             "the looks and the motion only.",
+            see="the-video-has-no-audio",
         )
     return told

@@ -188,6 +188,7 @@ def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedF
             why=f"(in {len(samples)} frames).",
             fix="The face must be well visible; "
             + ("choose another square." if config.square else "cut a small one out with --crop X,Y,SIDE."),
+            see="no-face-is-found",
         )
     person = Person(views=dict(enumerate(seen)))
     _check_share(info, len(seen), len(samples))
@@ -261,6 +262,7 @@ def _check_share(info: VideoInfo, seen: int, probed: int) -> None:
             f"A face was found in only {seen} of {probed} probed frames of {info.path};",
             why="an avatar needs it in at least half of them.",
             fix="Cut out the parts without the face.",
+            see="no-face-is-found",
         )
 
 
@@ -274,6 +276,7 @@ def _check_height(info: VideoInfo, person: Person, others: Sequence[Person]) -> 
         why=f"at least {MIN_FACE} are needed, and 200 make a good avatar.",
         fix="Give a closer or larger video"
         + (f", or choose {_listed(fit)} with --face {'{},{}'.format(*fit[0].centre)}." if fit else "."),
+        see="the-face-is-small",
     )
 
 

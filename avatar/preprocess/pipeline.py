@@ -100,12 +100,16 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
             raise AvatarError(
                 f"{out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
                 fix="Choose another --out, or pass --force to replace it.",
+                see="the-folder-holds-something-else",
             )
         if not force:
             refuse_other_version(out)
     elif contents(out):
         raise AvatarError(
-            f"{out} exists and is not a PERSON folder.", why="Nothing was changed.", fix="Choose another --out."
+            f"{out} exists and is not a PERSON folder.",
+            why="Nothing was changed.",
+            fix="Choose another --out.",
+            see="the-folder-holds-something-else",
         )
     write_json(marker, {"format": "avatar-prepare-1", "source": str(video), "source_sha256": source})
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avatar import page as html_page
 from avatar.data.person import PersonFolder
 from avatar.data.results import Finding, FlaggedSpan, IngestResult, RefineResult
 from avatar.io.media import Treatment
 from avatar.motion.arkit import INDEX
+from avatar.page import Cell
 from avatar.preprocess import bundle
 from avatar.preprocess.report_findings import Measurements, count_blinks
 from avatar.preprocess.stage import StageContext
@@ -29,54 +31,49 @@ TINTS = {
     "mouth": (255, 40, 40), "lips": (255, 90, 160), "eyes": (60, 230, 230),
 }  # fmt: skip
 
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em }
-table { border-collapse: collapse } th, td { text-align: left; padding: .15em .9em .15em 0; vertical-align: top }
-figure { display: inline-block; margin: .3em; max-width: 100% } figcaption { font-size: 12px; color: #555 }
-img { max-width: 100% }"""
-
 
 def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: list[FlaggedSpan]) -> str:
     """Make the whole HTML page."""
-    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in _facts(ctx, data).items())
-    listed = "".join(f'<li class="{f.level}">{html.escape(f.text)}</li>' for f in findings)
-    table = "".join(
-        f"<tr><td>{s.start / data.fps:.2f}</td><td>{s.end / data.fps:.2f}</td><td>{s.start}-{s.end - 1}</td>"
-        f"<td>{s.reason}</td></tr>"
-        for s in flags
+    sections = {"In words": listed(findings)}
+    if done := recording_list(ctx.person.result(IngestResult).recording):
+        sections["What was done to the recording"] = done
+    said = (
+        "Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes. "
+        "Tints: masks."
     )
-    figures = "".join(
-        f'<figure><img src="{image}" alt=""><figcaption>{html.escape(caption)}</figcaption></figure>'
-        for image, caption in sample_images(ctx, data)
+    figures = "".join(html_page.image(image, alt, caption) for image, caption, alt in sample_images(ctx, data))
+    said_of_plots = "Grey bands are flagged, dotted lines are cuts, the held-out part is shaded blue."
+    drawn = "Plots over time: reprojection error, head pose, shake that was removed, lips, eyes, sharpness, loudness"
+    sections |= {
+        "In numbers": html_page.table("In numbers", ("what", "value"), _facts(ctx, data).items(), sorts=False),
+        "Frames": html_page.paragraph(said) + f'<div class="gallery">{figures}</div>\n',
+        "Over time": html_page.paragraph(said_of_plots) + html_page.image(plots(data, flags), drawn, plot=True),
+        "Spans to look at": spans(flags, data.fps),
+    }
+    return html_page.page(f"{ctx.person.path.name}: quality of the video", "", sections)
+
+
+def listed(findings: Sequence[Finding]) -> str:
+    """Findings with a mark each, which is read aloud as a word."""
+    said = "".join(
+        f'<li class="{f.level}"><span class="hidden">{f.level}: </span>{html.escape(f.text)}</li>\n' for f in findings
     )
-    flagged = (
-        f"<table><tr><th>from s</th><th>to s</th><th>frames</th><th>reason</th></tr>{table}</table>"
-        if flags
-        else "<p>Nothing stands out.</p>"
-    )
-    name = html.escape(ctx.person.path.name)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}: quality of the video</title><style>
-{STYLE} .good::marker {{ content: "+ "; color: #197a33 }}
-.note::marker {{ content: "o "; color: #a76b00 }} .bad::marker {{ content: "- "; color: #b3261e }}
-</style></head><body>
-<h1>{name}</h1>
-<h2>In words</h2><ul>{listed}</ul>
-{recording_list(ctx.person.result(IngestResult).recording)}<h2>In numbers</h2><table>{rows}</table>
-<h2>Frames</h2>
-<p>Green: landmarks of this frame. Red: the one rigid face in this frame's pose. Lines: the head's axes.
-Tints: masks.</p>
-{figures}
-<h2>Over time</h2><p>Grey bands are flagged, dotted lines are cuts, the held-out part is shaded blue.</p>
-<img src="{plots(data, flags)}" alt="plots over time">
-<h2>Spans to look at</h2>{flagged}
-</body></html>
-"""
+    return f'<ul class="findings">{said}</ul>\n'
 
 
 def recording_list(recording: Sequence[Treatment]) -> str:
     """List what was done to the recording; nothing where nothing was done."""
-    done = "".join(f"<li>{html.escape(treatment.text)}</li>" for treatment in recording)
-    return f"<h2>What was done to the recording</h2><ul>{done}</ul>\n" if done else ""
+    return html_page.items(treatment.text for treatment in recording)
+
+
+def spans(flags: Sequence[FlaggedSpan], fps: float) -> str:
+    """The table of spans to look at."""
+    if not flags:
+        return html_page.paragraph("Nothing stands out.")
+    rows = [
+        (f"{s.start / fps:.2f}", Cell(f"{s.end / fps:.2f}"), Cell(f"{s.start} to {s.end - 1}"), s.reason) for s in flags
+    ]
+    return html_page.table("Spans to look at", ("from s", "to s", "frames", "reason"), rows)
 
 
 def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
@@ -96,8 +93,8 @@ def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
     }
 
 
-def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]]:
-    """Draw on frames spread over time and on the extremes; returns data URLs with captions."""
+def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str, str]]:
+    """Draw on frames spread over time and on the extremes; returns data URLs with captions and descriptions."""
     count, valid = len(data.motion), np.flatnonzero(data.valid)
     turn, opening, error = data.turn[valid], data.opening[valid], data.residual[valid]
     wanted = dict.fromkeys(np.linspace(0, count - 1, SAMPLES).astype(int).tolist(), "")
@@ -122,7 +119,8 @@ def sample_images(ctx: StageContext, data: Measurements) -> list[tuple[str, str]
         drawn = draw_face(image, points, state, np.array([camera.cx, camera.cy])) if found else reduced(image)
         name = name if found else "no face"
         caption = f"{index / data.fps:.1f} s" + (f", {name}" if name else "")
-        images.append((data_url(drawn), caption))
+        alt = f"Frame at {index / data.fps:.1f} s" + (" with landmarks, rigid face and masks" if found else ", no face")
+        images.append((data_url(drawn), caption, alt))
     return images
 
 

@@ -184,4 +184,5 @@ def _rivals(people: Sequence[Person], path: Path, which: str) -> AvatarError:
         f"{path} shows {len(people)} faces {which},",
         why=f"and which one to learn is not clear: {', '.join(str(person) for person in people)}.",
         fix=f"Choose with {' or '.join('--face {},{}'.format(*person.centre) for person in people)}.",
+        see="several-faces",
     )

@@ -68,6 +68,7 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
             f"The face was found in only {valid.mean():.0%} of the frames of {ctx.video};",
             why="an avatar needs it in at least half of them.",
             fix="Cut out the parts without the face.",
+            see="no-face-is-found",
         )
     segments = find_segments(change.values, landmarks)
     landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)

@@ -198,6 +198,7 @@ def open_run(config: TrainConfig) -> Path:
             raise AvatarError(
                 f"{folder} already holds a run or other files.",
                 fix="Go on with --resume, replace it with --overwrite, or choose another --out.",
+                see="the-folder-holds-something-else",
             )
         refuse_other_files(folder)
         inputs = {"The person": config.person, "The prior": config.prior, "The file": config.config,

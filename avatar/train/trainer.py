@@ -390,9 +390,9 @@ class Trainer:
         if self._rollbacks > _MAX_ROLLBACKS or self._snapshot is None:
             raise AvatarError(
                 f"Training broke down {self._rollbacks} times: the numbers are no longer finite.",
-                why=f"The last time at step {self.step} on frame {frame}.",
+                why=f"The last time at step {self.step} on frame {frame}.", see="training-breaks-down",
                 fix="Lower the learning rates (see `avatar train --help`) or prepare the video again.",
-            )
+            )  # fmt: skip
         log.warn(
             f"step {self.step}: not a finite number on frame {frame}; back to step {self._snapshot_step}, "
             "and this frame is left out from now on."
@@ -428,9 +428,9 @@ class Trainer:
         if earlier != now:
             raise AvatarError(
                 f"{folder} was trained with other settings{changes_text(earlier, now)}.",
-                why="A resumed run must keep them.",
+                why="A resumed run must keep them.", see="resumed-with-other-settings",
                 fix="Give the same options as before, or choose another --out.",
-            )
+            )  # fmt: skip
         step = about.whole("step", 0, self.steps)
         banned = {whole(frame, about.place("banned"), 0, self.data.num_frames - 1) for frame in about.list("banned")}
         with reading(path, "a checkpoint of this training", "Train again with --overwrite."):

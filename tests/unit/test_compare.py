@@ -45,7 +45,9 @@ def test_page_shows_numbers_and_images_and_finished_steps_are_kept(asked):
     assert rows["tracked lips: PSNR, dB"] == 31.25 and rows["model, MB"] == 2.5
     assert rows["training, speech included, minutes of processor time"] == 1.5
     page = (config.out / "index.html").read_text()
-    assert "<td>31.25</td>" in page and all((config.out / name).is_file() for name in ("frames.jpg", "views.jpg"))
+    assert '<td class="n">31.25</td>' in page and all(
+        (config.out / name).is_file() for name in ("frames.jpg", "views.jpg")
+    )
     assert "head-only, lips from audio: PSNR, dB" not in page  # nobody measured it
 
 

@@ -82,7 +82,7 @@ def test_too_little_speech_is_said_and_its_numbers_are_not_shown(seconds: float,
     }
     assert verdict["too_short"] is short
     shown = report.columns(result, "full_frame")
-    page = report_html.table(shown)
+    page = report_html.table(shown, "Numbers")
     assert page.count("too short") == (4 if short else 0)  # two numbers of lips of two drives
     assert ("2.50" in page) is not short and "30.00" in page
     assert bool(lips.warnings(verdict, result["full_frame"])) is short

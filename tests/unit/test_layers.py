@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "avatar"
 # A module may import only from its own layer and the layers before it (docs/architecture.md). Every part is in one.
 LAYERS = (
-    {"errors", "log", "paths", "environment", "checks", "writing", "registry", "cluster"},
+    {"errors", "log", "paths", "environment", "checks", "writing", "registry", "cluster", "page"},
     {"native", "geometry", "io", "provenance", "assets", "device", "backends"},
     {"audio", "motion", "losses"},
     {"data"},

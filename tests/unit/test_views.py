@@ -190,7 +190,7 @@ def test_tables_and_pictures_show_it(full: ViewMeasurement) -> None:
         "held_out_yaw": held_out, "truth": {"frames": [1], "focal": 1087.0, "true_focal": 1024.0, "groups": truth}
     }  # fmt: skip
     console = Console(record=True, width=80, file=io.StringIO())
-    for table in view_tables.terminal(result):
+    for table in view_tables.in_terminal(result, 80):
         console.print(table)
     shown = console.export_text()
     assert "…" not in shown, shown  # nothing is cut off in a terminal of usual width
@@ -208,7 +208,7 @@ def test_tables_and_pictures_show_it(full: ViewMeasurement) -> None:
 
 
 def quick_rows(result: dict[str, Any]) -> list[list[str]]:
-    table = view_tables.terminal(result | {"quick": True})[0]
+    table = view_tables.in_terminal(result | {"quick": True}, 80)[0]
     return [[str(cell)] for cell in table.columns[0].cells]
 
 

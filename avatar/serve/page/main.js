@@ -92,7 +92,7 @@ function offerFace(words) {
 /** Show what there is to do where an agent answers, and what it can. */
 function offerAgent(words) {
   const asked = Boolean(words.agent);
-  get("ask").hidden = get("log").hidden = !asked;
+  get("ask").hidden = get("conversation").hidden = !asked;
   get("talk").hidden = !words.hears;
   get("speak").classList.toggle("main", !asked);
   get("text_label").textContent = asked ? "Your question, or a text to say" : "Text to say";
@@ -133,7 +133,7 @@ function write(who, text, segment) {
     while (log.children.length > MOST_LOG) log.firstElementChild.remove();
   }
   entry.lastElementChild.textContent += text;
-  log.scrollTop = log.scrollHeight;
+  get("conversation").scrollTop = log.scrollHeight;
 }
 
 function fill(id, names) {

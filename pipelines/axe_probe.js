@@ -1,0 +1,50 @@
+// In a page, for `python -m pipelines.axe_check`: what axe-core finds, and what the Tab key does not reach.
+window.axeProbe = {
+  async violations() {
+    const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+    const found = await axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes: ["violations", "incomplete"] });
+    const short = ({ id, impact, nodes }) => ({ id, impact, nodes: nodes.length, first: String(nodes[0].target), why: nodes[0].failureSummary });
+    return { violations: found.violations.map(short), unsure: found.incomplete.map(short) };
+  },
+
+  /** Everything that a person may want to use and sees, in the page and in the elements' own trees. */
+  usable(root = document) {
+    const found = [];
+    for (const element of root.querySelectorAll("*")) {
+      if (element.shadowRoot) found.push(...this.usable(element.shadowRoot));
+      if (!element.matches("a[href], button, input, select, textarea, summary, video[controls], [tabindex='0']")) continue;
+      if (element.disabled || element.tabIndex < 0 || !element.checkVisibility({ visibilityProperty: true })) continue;
+      if (element.matches("summary") && element.parentElement.firstElementChild !== element) continue;
+      found.push(element);
+    }
+    return found;
+  },
+
+  /** Shows what is hidden until something happens, so that it is checked as well. */
+  reveal(root = document) {
+    for (const element of root.querySelectorAll("*")) {
+      if (element.shadowRoot) this.reveal(element.shadowRoot);
+      if (element.matches("details")) element.open = true;
+      if (element.hidden && !element.matches("video, canvas, input[type=file]")) element.hidden = false;
+    }
+  },
+
+  begin() {
+    this.reached = new Set();
+    document.activeElement?.blur();
+    return this.usable().length;
+  },
+
+  /** Notes what has the focus after a press of Tab. */
+  note() {
+    let element = document.activeElement;
+    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+    if (element && element !== document.body) this.reached.add(element);
+    return this.reached.size;
+  },
+
+  missed() {
+    const name = (element) => `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""} ${element.textContent.trim().slice(0, 30)}`;
+    return this.usable().filter((element) => !this.reached.has(element)).map(name);
+  },
+};
