@@ -30,7 +30,7 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 default_role = "code"  # docstrings write `names` with single quotes
-napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar = True, False, True
 
 html_theme = "furo"
 html_title = f"avatar {release}"

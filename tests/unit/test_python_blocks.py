@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from avatar.errors import AvatarError
 from tests import docs_text
 from tests.docs_text import ROOT
 
@@ -66,7 +67,7 @@ class Reader(ast.NodeVisitor):
             return None
         try:
             return importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, AvatarError) as error:
             if not name.startswith("avatar.integrations"):  # these need other people's packages
                 self.wrong.append(str(error))
             return None
