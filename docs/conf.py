@@ -21,6 +21,7 @@ exclude_patterns = ["_ext"]
 myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 4
 highlight_language = "text"
+smartquotes = False  # -- begins an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -31,9 +32,11 @@ python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 default_role = "code"  # docstrings write `names` with single quotes
 napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar = True, False, True
+napoleon_attr_annotations = False  # signatures have the types, whose shapes may hold an asterisk
 
 html_theme = "furo"
 html_title = f"avatar {release}"
 html_copy_source = False
+html_static_path, html_css_files = ["_static"], ["tables.css"]
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}

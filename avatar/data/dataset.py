@@ -23,7 +23,7 @@ class PersonDataset:
     """A prepared video of one person.
 
     Args:
-        folder: PERSON folder, as `avatar prepare` writes it (layout in docs/file_formats.md).
+        folder: PERSON folder, as `avatar prepare` writes it (layout in docs/architecture.md).
         motion: Motion file to use instead of the folder's.
 
     Attributes:

@@ -1,1 +1,1 @@
-"""From a video to a PERSON folder, in stages that resume; see docs/file_formats.md for what each one writes."""
+"""From a video to a PERSON folder, in stages that resume; see docs/architecture.md for what each one writes."""

@@ -99,6 +99,7 @@ def _groups(kind: type, read: _Read, only: str) -> Iterator[str]:
         simple = [option for option in found if option not in parts]
         for title in ("", *read.groups):
             rows = [_row(option, "") for option in simple if grouped.get(option.path[-1], "") == title]
+            rows.sort(key=lambda row: (row[1] != "required", row[0].startswith("`-")))  # what must be given comes first
             if rows:
                 yield (f"**{title[0].upper()}{title[1:]}**\n\n" if title else "") + _table(rows)
     for option in parts:

@@ -41,7 +41,7 @@ def outside() -> dict[Path, Path]:
 
 
 def _slug(page: Path) -> str:
-    return (page.stem if page.parent == ROOT else page.parent.name).lower()
+    return (page.stem if page.parent == ROOT else f"{page.parent.name}_{page.stem}").lower()
 
 
 def write_places(*_: Any) -> None:
@@ -98,25 +98,21 @@ def target(link: str, origin: Path, page: Path) -> str | None:
     return Path(os.path.relpath(place, page.parent)).as_posix() + hash_ + anchor
 
 
-def sections(index: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Title of each section of an index page, and the pages that its table lists in the first column."""
+def sections(index: Path) -> Iterator[tuple[str, dict[Path, str]]]:
+    """Title of each section of an index page, and the pages in the first column of its table with their names."""
     for section in _SECTION.finditer(index.read_text(encoding="utf-8")):
-        rows = re.findall(r"^\| \[[^\]]+\]\(([^)#\s]+\.md)(?:#[^)]*)?\) \|", section["body"], re.M)
-        pages = [(index.parent / row).resolve() for row in rows]
+        rows = re.findall(r"^\| \[([^\]]+)\]\(([^)#\s]+\.md)(?:#[^)]*)?\) \|", section["body"], re.M)
+        pages = {(index.parent / file).resolve(): name for name, file in reversed(rows)}  # of two names, the first
         if pages:
-            yield section["title"], [outside().get(page, page) for page in dict.fromkeys(pages)]
+            yield section["title"], {outside().get(page, page): name for page, name in reversed(pages.items())}
 
 
 def contents(index: Path) -> str:
     """Tables of contents in Markdown, one per section of an index page."""
-    seen: set[Path] = set()
     blocks = []
     for title, pages in sections(index):
-        names = [page.relative_to(DOCS).with_suffix("").as_posix() for page in pages if page not in seen]
-        seen.update(pages)
-        blocks.append(
-            "\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *(f"/{n}" for n in names), "```"])
-        )
+        entries = [f"{name} </{page.relative_to(DOCS).with_suffix('').as_posix()}>" for page, name in pages.items()]
+        blocks.append("\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *entries, "```"]))
     return "\n\n".join(blocks)
 
 

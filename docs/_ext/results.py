@@ -11,6 +11,7 @@ from docs._ext.pages import DOCS, ROOT
 from pipelines import records
 from pipelines.records import Record
 
+WHEN = "date, commit, hardware"
 METRICS = (
     ("PSNR, dB", "psnr", ".2f"), ("LPIPS", "lpips", ".4f"), ("mouth correlation", "mouth_correlation", ".3f"),
     ("mouth sharpness / real", "mouth_sharpness", ".2f"), ("jitter / real", "pose_jitter_ratio", ".2f"),
@@ -47,13 +48,13 @@ def link(name: str) -> str:
     return f"[{name}]({path}){' †' if _older(name) else ''}"
 
 
-def stamp(name: str) -> tuple[str, str, str]:
+def stamp(name: str) -> str:
     """Date, commit and hardware of a record."""
     record = found()[name]
     machine = record.content.get("hardware") or {}
-    threads = f", threads: {machine['threads']}" if machine.get("threads") else ""
-    where = f"{machine.get('cpu', 'not written down')}, cores: {machine.get('cores', '?')}{threads}" if machine else "-"
-    return str(record.content.get("date", "unknown"))[:10], records.shown(record.measured), where
+    threads = f", {machine['threads']} thread{'s' * (machine['threads'] > 1)}" if machine.get("threads") else ""
+    where = f"{machine.get('cpu', '?')}, {machine.get('cores', '?')} cores{threads}" if machine else "no hardware"
+    return f"{str(record.content.get('date', 'unknown'))[:10]}, {records.shown(record.measured)}, {where}"
 
 
 def number(values: dict[str, Any], metric: str, spec: str) -> str:
@@ -76,9 +77,9 @@ def likeness() -> str:
             for drive in ("audio", "tracked"):
                 values = record.content["full_frame"].get(drive)
                 if values:
-                    yield [link(name), size, drive, *(number(values, m, s) for _, m, s in METRICS), *stamp(name)]
+                    yield [link(name), size, drive, *(number(values, m, s) for _, m, s in METRICS), stamp(name)]
 
-    heads = ["record", "measured on", "lips from", *(title for title, _, _ in METRICS), "date", "commit", "hardware"]
+    heads = ["record", "measured on", "lips from", *(title for title, _, _ in METRICS), WHEN]
     return table(heads, rows())
 
 
@@ -94,10 +95,10 @@ def views() -> str:
                         link(name),
                         angle.split(",")[0],
                         *(number(seen[angle], m, s) for _, m, s in VIEWS),
-                        *stamp(name),
+                        stamp(name),
                     ]
 
-    heads = ["record", "degrees aside", *(title for title, _, _ in VIEWS), "date", "commit", "hardware"]
+    heads = ["record", "degrees aside", *(title for title, _, _ in VIEWS), WHEN]
     return table(heads, rows())
 
 
@@ -113,8 +114,7 @@ def methods() -> str:
             numbers = [cell for cell in cells if isinstance(cell, int | float)]
             if numbers:
                 yield [metric, *(f"{c:.4g}" if isinstance(c, int | float) else "-" for c in cells)]
-        for place, what in enumerate(("date", "commit", "hardware")):
-            yield [what, *(stamp(name)[place] for name, _ in columns)]
+        yield [WHEN, *(stamp(name) for name, _ in columns)]
 
     return table(["what", *(f"{link(name)}: {method}" for name, method in columns)], rows())
 
@@ -129,16 +129,16 @@ def speed() -> str:
             size = f"{content.get('width')}x{content.get('height')}"
             if "frames_per_second" in content:
                 what = f"audio to mp4, {content['frames']} frames{', baked' if content['baked'] else ''}"
-                yield [link(name), size, what, f"{content['frames_per_second']:.1f} frames/s", *stamp(name)]
+                yield [link(name), size, what, f"{content['frames_per_second']:.1f} frames/s", stamp(name)]
             if "seconds" in trained:
                 minutes = f"{trained['seconds'] / 60:.1f} min"
-                yield [link(name), size, f"{trained['steps']} steps of training", minutes, *stamp(name)]
+                yield [link(name), size, f"{trained['steps']} steps of training", minutes, stamp(name)]
             if "end_to_end_fps" in drawn:
                 what = f"{drawn['frames']} frames in `eval`, speech and encoding included"
-                yield [link(name), size, what, f"{drawn['end_to_end_fps']:.1f} frames/s", *stamp(name)]
+                yield [link(name), size, what, f"{drawn['end_to_end_fps']:.1f} frames/s", stamp(name)]
         yield from _medians("busy-machine")
 
-    return table(["record", "size", "what", "measured", "date", "commit", "hardware"], rows())
+    return table(["record", "size", "what", "measured", WHEN], rows())
 
 
 def _medians(name: str) -> Iterator[Sequence[str]]:
@@ -147,7 +147,7 @@ def _medians(name: str) -> Iterator[Sequence[str]]:
     for what, values in content.items():
         if isinstance(values, dict) and "median_ms" in values:
             spread = f"{values['median_ms']} ms ({values['least_ms']} to {values['most_ms']}, {values['turns']} turns)"
-            yield [link(name), size, what.replace("_", " "), spread, *stamp(name)]
+            yield [link(name), size, what.replace("_", " "), spread, stamp(name)]
 
 
 def asked() -> str:
@@ -160,9 +160,9 @@ def asked() -> str:
                 shown = f"{value:.4g}" if isinstance(value, float) else str(value)
                 kept = "met" if row["kept"] else "**missed**"
                 wanted = f"{row['asked']:g}" if isinstance(row["asked"], int | float) else str(row["asked"])
-                yield [link(name), row["what"].replace("sound", "audio"), wanted, shown, kept, *stamp(name)]
+                yield [link(name), row["what"].replace("sound", "audio"), wanted, shown, kept, stamp(name)]
 
-    return table(["record", "what", "asked", "measured", "", "date", "commit", "hardware"], rows())
+    return table(["record", "what", "asked", "measured", "", WHEN], rows())
 
 
 def speech() -> str:
@@ -172,9 +172,9 @@ def speech() -> str:
         for name, part, who in PEOPLE:
             values = found()[name].content[part]
             cells = [f"{values['mean'][key]:.2f}" for _, key in SPEECH]
-            yield [link(name), f"{who} ({len(values['videos'])})", *cells, *stamp(name)]
+            yield [link(name), f"{who} ({len(values['videos'])})", *cells, stamp(name)]
 
-    return table(["record", "people (videos)", *(t for t, _ in SPEECH), "date", "commit", "hardware"], rows())
+    return table(["record", "people (videos)", *(t for t, _ in SPEECH), WHEN], rows())
 
 
 def all_records() -> str:
@@ -183,9 +183,9 @@ def all_records() -> str:
     def rows() -> Iterator[Sequence[str]]:
         for name, record in found().items():
             since = ", ".join(f"`{reason}`" if "/" in reason else reason for reason in _older(name)) or "nothing"
-            yield [link(name), record.frames, *stamp(name), since]
+            yield [link(name), record.frames, stamp(name), since]
 
-    return table(["record", "measured on", "date", "commit", "hardware", "changed since"], rows())
+    return table(["record", "measured on", WHEN, "changed since"], rows())
 
 
 TABLES: dict[str, Callable[[], str]] = {

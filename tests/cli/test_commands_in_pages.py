@@ -24,7 +24,7 @@ from tests import docs_text
 from tests.docs_text import ROOT
 
 # Options of other programs, and those that every program has.
-OF_OTHERS = {"help", "version", "nnodes", "nproc-per-node", "require-hashes", "ignore-scripts", "update"}
+OF_OTHERS = {"help", "version", "nnodes", "nproc-per-node", "require-hashes", "ignore-scripts", "update", "logdir"}
 # Programs whose calls are not checked: those of the system.
 OTHERS = {
     ".",
@@ -43,6 +43,8 @@ OTHERS = {
     "uvx",
     "pipx",
     "sphinx-build",
+    "tensorboard",
+    "jupyter",
 }
 BUILDERS = {"podman", "docker"}
 PACKAGE = ROOT / "pyproject.toml"

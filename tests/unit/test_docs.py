@@ -81,13 +81,6 @@ def test_the_api_page_holds_every_public_name():
     assert sorted(named) == sorted(set(avatar.__all__) - {"__version__"})
 
 
-def test_every_file_format_is_on_its_page():
-    page = (ROOT / "docs/file_formats.md").read_text(encoding="utf-8")
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "avatar").rglob("*.py"))
-    formats = set(re.findall(r"\"(avatar-[a-z0-9-]*[a-z]-\d+)\"", code))
-    assert formats and not formats - set(re.findall(r"`(avatar-[a-z0-9-]+)`", page))
-
-
 def test_pages_that_the_code_names_are_there():
     wrong = [
         f"{path.relative_to(ROOT)}: there is no {name}"

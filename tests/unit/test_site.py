@@ -22,8 +22,9 @@ from docs._ext.pages import DOCS, INDEX, ROOT
         ("[a](../CONTRIBUTING.md)", "docs/README.md", "docs/README.md", "[a](project/contributing.md)"),
         ("[a](../README.md)", "docs/README.md", "docs/README.md", "[a](index.md)"),
         ("[a](docs/architecture.md)", "CONTRIBUTING.md", "docs/project/contributing.md", "[a](../architecture.md)"),
-        ("[a](../../benchmarks/README.md)", "docs/notes/x.md", "docs/notes/x.md", "[a](../project/benchmarks.md)"),
-        ("[a](epyc-2core/x.json)", "benchmarks/README.md", "docs/project/benchmarks.md",
+        ("[a](../../benchmarks/README.md)", "docs/notes/x.md", "docs/notes/x.md",
+         "[a](../project/benchmarks_readme.md)"),
+        ("[a](epyc-2core/x.json)", "benchmarks/README.md", "docs/project/benchmarks_readme.md",
          "[a](../../benchmarks/epyc-2core/x.json)"),
         ("[a](configs/)", "README.md", "docs/index.md", "a"),
         ("[a](https://example.org/x) [b](#c)", "README.md", "docs/index.md", "[a](https://example.org/x) [b](#c)"),
@@ -44,7 +45,8 @@ def test_the_menu_is_the_index():
     assert DOCS / "project/contributing.md" in menu["For developers"]
     places = set(pages.outside().values())
     assert all(page.is_file() or page in places for found in menu.values() for page in found)
-    assert "\n/concepts/motion\n" in pages.contents(INDEX)
+    assert "\nMotion </concepts/motion>\n" in pages.contents(INDEX)
+    assert len(places) == len(pages.outside())
 
 
 def test_every_mark_of_a_page_is_known():
@@ -82,4 +84,7 @@ def test_a_page_that_is_gone_loses_its_place(tmp_path: Path, monkeypatch: pytest
     pages.write_places()
     written = {path.name: path.read_text() for path in tmp_path.glob("*.md")}
     assert "gone.md" not in written and "contributing.md" in written and "index.md" not in written
-    assert written["benchmarks.md"].startswith("<!-- include: ") and written["benchmarks.md"].count("\n") == 1
+    assert (
+        written["benchmarks_readme.md"].startswith("<!-- include: ")
+        and written["benchmarks_readme.md"].count("\n") == 1
+    )
