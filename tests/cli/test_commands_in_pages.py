@@ -27,25 +27,9 @@ from tests.docs_text import ROOT
 OF_OTHERS = {"help", "version", "nnodes", "nproc-per-node", "require-hashes", "ignore-scripts", "update", "logdir"}
 # Programs whose calls are not checked: those of the system.
 OTHERS = {
-    ".",
-    "source",
-    "cd",
-    "export",
-    "git",
-    "apt",
-    "apt-get",
-    "sudo",
-    "npm",
-    "npx",
-    "ssh",
-    "curl",
-    "uv",
-    "uvx",
-    "pipx",
-    "sphinx-build",
-    "tensorboard",
-    "jupyter",
-}
+    ".", "source", "cd", "export", "git", "apt", "apt-get", "sudo", "npm", "npx", "ssh", "curl", "uv", "uvx", "pipx",
+    "sphinx-build", "tensorboard", "jupyter",
+}  # fmt: skip
 BUILDERS = {"podman", "docker"}
 PACKAGE = ROOT / "pyproject.toml"
 ALL = [*docs_text.pages(), *docs_text.notes()]
