@@ -122,6 +122,12 @@ def _command_line() -> str:
     return command_line.markdown()
 
 
+def _python_api() -> str:
+    from docs._ext import python_api
+
+    return python_api.markdown()
+
+
 def _results(name: str) -> Callable[[], str]:
     def table() -> str:
         from docs._ext import results
@@ -133,6 +139,7 @@ def _results(name: str) -> Callable[[], str]:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "command line": _command_line,
+    "python api": _python_api,
     **{
         f"results, {name}": _results(name)
         for name in ("likeness", "views", "methods", "speed", "asked", "speech", "records")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import avatar
 from avatar.cli.main import COMMANDS
-from docs._ext import command_line, pages, results
+from docs._ext import command_line, pages, python_api, results
 from docs._ext.pages import DOCS, INDEX, ROOT
 
 
@@ -61,6 +62,13 @@ def test_the_reference_holds_every_command_and_its_defaults():
     assert "| `--no-eval` |" in text and "| `RUNS` | required |" in text
     assert "### `--format web`" in text and "`--speech-input`" in text
     assert "### train\n" in text  # of `avatar prior`
+
+
+def test_the_reference_of_python_holds_every_public_name_once():
+    text = python_api.markdown()
+    named = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", text, re.MULTILINE)
+    assert sorted(named) == sorted(set(avatar.__all__) - {"__version__"})
+    assert python_api.OTHERS not in python_api.groups(), "docs/_ext/python_api.py: put it into a group"
 
 
 def test_tables_of_results_say_what_the_records_say():
