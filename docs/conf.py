@@ -13,7 +13,8 @@ project = "avatar"
 author = "the authors of avatar-toolkit"
 release = version = re.search(r'__version__ = "(.+)"', (ROOT / "avatar/__init__.py").read_text(encoding="utf-8"))[1]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docs._ext.pages", "docs._ext.docstrings"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["docs._ext.pages", "docs._ext.docstrings", "docs._ext.accessible"]
 root_doc = "index"
 exclude_patterns = ["_ext"]
 
@@ -28,7 +29,6 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
-python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 default_role = "code"  # docstrings write `names` with single quotes
 napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar = True, False, True

@@ -162,7 +162,7 @@ def asked() -> str:
                 wanted = f"{row['asked']:g}" if isinstance(row["asked"], int | float) else str(row["asked"])
                 yield [link(name), row["what"].replace("sound", "audio"), wanted, shown, kept, stamp(name)]
 
-    return table(["record", "what", "asked", "measured", "", WHEN], rows())
+    return table(["record", "what", "asked", "measured", "verdict", WHEN], rows())
 
 
 def speech() -> str:

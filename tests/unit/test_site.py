@@ -9,7 +9,7 @@ import pytest
 
 import avatar
 from avatar.cli.main import COMMANDS
-from docs._ext import command_line, pages, python_api, results
+from docs._ext import accessible, command_line, pages, python_api, results
 from docs._ext.pages import DOCS, INDEX, ROOT
 
 
@@ -96,3 +96,10 @@ def test_a_page_that_is_gone_loses_its_place(tmp_path: Path, monkeypatch: pytest
         written["benchmarks_readme.md"].startswith("<!-- include: ")
         and written["benchmarks_readme.md"].count("\n") == 1
     )
+
+
+def test_code_and_tables_can_be_scrolled_by_keyboard():
+    page = '<pre>a</pre><div class="table-wrapper docutils container">b</div>'
+    mended = accessible.mend(page)
+    assert mended.count('tabindex="0"') == 2
+    assert accessible.mend(mended) == mended
