@@ -163,6 +163,8 @@ def read(app: Any, docname: str, source: list[str]) -> None:
         text += rewrite(source[0][last : match.start()], page, page) + made(match)
         last = match.end()
     text += rewrite(source[0][last:], page, page)
+    if not re.search(r"^# ", text, re.M):  # a table that a recipe wrote
+        text = f"# {page.stem.capitalize()}\n\n{text}"
     listed = {place for _, pages in sections(INDEX) for place in pages}
     if page not in listed and docname != "index":
         text = f"---\norphan: true\n---\n{text}"
