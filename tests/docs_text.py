@@ -1,4 +1,4 @@
-"""Read prose: the sentences of Markdown pages and docstrings, and the links and anchors of pages."""
+"""Read pages: the sentences of Markdown and docstrings, links, anchors, and blocks of code."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_NO_GUIDES = ("notes", "benchmarks", "project")  # folders of docs/: laboratory notes, tables, places made by the site
 
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _COMMENT = re.compile(r"<!--.*?-->")
 _IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]*)[^)]*\)")
+_TARGET = re.compile(r"\]\(\s*<?([^)\s>]*)|\b(?:src|href)=\"([^\"]*)\"")  # of a link, an image, or in HTML
+_BLOCK = re.compile(
+    r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>[^\n`]*)\n(?P<code>.*?)^ *(?P=fence) *$", re.M | re.S
+)
 _CODE = re.compile(r"`+[^`]*`+")
+_CODE_SPAN = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.S)
 _ITEM = re.compile(r"^\s*([-*+]|\d+\.)\s+")
 _RULE = re.compile(r"^[\s|:-]+$")
 _ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|vs|Fig|et al|approx)\.", re.IGNORECASE)
@@ -21,8 +27,10 @@ _ENTRY = re.compile(r"^\s*[\w.*-]+: ")
 
 
 def pages() -> list[Path]:
-    """Pages for users: README.md, CONTRIBUTING.md and docs/*.md, without the laboratory notes."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """Pages for users: README.md, CONTRIBUTING.md and those of docs/, without the laboratory notes."""
+    docs = ROOT / "docs"
+    kept = [path for path in sorted(docs.rglob("*.md")) if path.relative_to(docs).parts[0] not in _NO_GUIDES]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *kept]
 
 
 def notes() -> list[Path]:
@@ -90,13 +98,24 @@ def docstring_blocks(text: str) -> str:
 
 
 def links(text: str) -> Iterator[tuple[int, str]]:
-    """Line and target of all links and images outside of code."""
-    fenced = False
-    for number, row in enumerate(text.splitlines(), 1):
-        if _FENCE.match(row):
-            fenced = not fenced
-        elif not fenced:
-            yield from ((number, match[2]) for match in _LINK.finditer(_CODE.sub("`code`", row)))
+    """Line and target of all links and images outside of code, also of those that go on in the next line."""
+    prose = _CODE_SPAN.sub(_blank, _BLOCK.sub(_blank, text))
+    for match in _TARGET.finditer(prose):
+        yield prose.count("\n", 0, match.start()) + 1, match[1] if match[1] is not None else match[2]
+
+
+def code_blocks(text: str, *languages: str) -> Iterator[tuple[int, str]]:
+    """Line of the first row, and the code, of each fenced block in one of some languages."""
+    for match in _BLOCK.finditer(text):
+        if match["language"].strip() in languages:
+            rows = match["code"].splitlines()
+            indent = len(match["indent"])
+            yield text.count("\n", 0, match.start()) + 2, "\n".join(row[indent:] for row in rows) + "\n"
+
+
+def _blank(match: re.Match[str]) -> str:
+    """As many lines, and nothing on them."""
+    return "\n" * match[0].count("\n")
 
 
 def anchors(text: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -34,9 +35,42 @@ def test_links_lead_somewhere(page: Path):
 def test_the_index_lists_every_page():
     index = ROOT / "docs/README.md"
     listed = {(index.parent / target).resolve() for _, target in docs_text.links(index.read_text(encoding="utf-8"))}
-    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/notes").glob("*.md")]
-    missing = [path.relative_to(ROOT).as_posix() for path in pages if path != index and path not in listed]
+    pages = [*docs_text.pages(), *(ROOT / "docs/notes").glob("*.md")]
+    unlisted = {index, ROOT / "docs/index.md", ROOT / "README.md"}  # itself, and the front page
+    missing = [path.relative_to(ROOT).as_posix() for path in pages if path not in listed | unlisted]
     assert not missing, f"docs/README.md does not list {', '.join(missing)}"
+
+
+def test_links_are_found_as_they_are_written():
+    text = (
+        "[one](a.md) and [two\nlines](b.md#c).\n![image](d.png) `[no](e.md)`\n```\n[no](f.md)\n```\n"
+        '[![badge](g.svg)](h.md)\n<img src="i.jpg" width="3">\n'
+    )
+    assert list(docs_text.links(text)) == [
+        (1, "a.md"), (2, "b.md#c"), (3, "d.png"), (7, "g.svg"), (7, "h.md"), (8, "i.jpg")
+    ]  # fmt: skip
+
+
+def test_external_links_are_well_formed():
+    wrong = []
+    for page in ALL:
+        for line, target in docs_text.links(page.read_text(encoding="utf-8")):
+            parts = urlsplit(target)
+            if parts.scheme and (parts.scheme not in ("https", "http", "mailto") or " " in target):
+                wrong.append(f"{page.relative_to(ROOT)}:{line}: {target}")
+            elif parts.scheme == "https" and "." not in parts.netloc:
+                wrong.append(f"{page.relative_to(ROOT)}:{line}: {target} names no host")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_images_have_a_text_for_those_who_cannot_see_them():
+    wrong = [
+        f"{page.relative_to(ROOT)}: ![{match[1]}]({match[2]})"
+        for page in ALL
+        for match in re.finditer(r"!\[([^\]]*)\]\(([^)]*)\)", page.read_text(encoding="utf-8"))
+        if len(match[1].split()) < 2
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_pages_that_the_code_names_are_there():
