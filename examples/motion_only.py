@@ -29,7 +29,7 @@ def main(run: Positional[Path], audio: Positional[Path], out: Path = Path("speec
     plan = plan_motion(avatar, Controls(gaze=("camera",)), frames=None)  # None: as if it were still being spoken
     motion = Motion.cat(list(plan.stream(stream_audio(audio))))  # blocks come as soon as the audio is there
     jaw = motion.arkit[:, INDEX["jawOpen"]]
-    print(f"{len(motion)} frames at {motion.fps:g} per second; the jaw is most open at {jaw.argmax() / motion.fps:.2f} s")
+    print(f"{len(motion)} frames at {motion.fps:g} per second; the jaw is widest at {jaw.argmax() / motion.fps:.2f} s")
     print(export_avatar(ExportSource(folder=run, motion=motion), "live-link", out, fps=fps))
 
 

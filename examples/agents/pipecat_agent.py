@@ -1,6 +1,6 @@
 """Talk with an avatar in the browser, through a pipecat pipeline on this machine alone.
 
-    pip install 'avatar-toolkit[pipecat,serve]'
+    pip install 'avatar-toolkit[pipecat]'
     python examples/agents/pipecat_agent.py runs/me                   # then open http://127.0.0.1:7860
 
 What you type is said. With a language model it is answered; any OpenAI-compatible server will do, such as Ollama:

@@ -25,9 +25,9 @@ from avatar.io.video import read_info
 from avatar.methods import registry as methods
 from avatar.motion import arkit_files
 from avatar.train import run as training
+from pipelines import readme_film
 from tests.docs_text import ROOT
 from tests.fake_avatar import LoudnessSpeech
-from pipelines import readme_film
 from tests.web import small_run
 
 FOLDER = ROOT / "examples"

@@ -23,8 +23,9 @@ def test_every_format_of_the_code_is_on_the_page_with_its_number():
 
 def test_versions_of_the_kernels_are_on_the_page():
     for header, name, library in (
-        ("avatar_native.h", "AVATAR_ABI_VERSION", "_native_cpu"), ("avatar_cuda.h", "AVATAR_CUDA_ABI_VERSION", "_native_cuda")
-    ):  # fmt: skip
+        ("avatar_native.h", "AVATAR_ABI_VERSION", "_native_cpu"),
+        ("avatar_cuda.h", "AVATAR_CUDA_ABI_VERSION", "_native_cuda"),
+    ):
         text = (ROOT / "cuda_ext/include" / header).read_text(encoding="utf-8")
         number = re.search(rf"#define {name} (\d+)", text)
         row = re.search(rf"`{library}\.so` \| C ABI (\d+) \| `{name}`", PAGE)

@@ -79,10 +79,10 @@ def test_what_cannot_be_released_is_refused(checkout: Path):
         with pytest.raises(AvatarError, match=message):
             release_it(checkout, version)
     git(checkout, "tag", "v0.2.0")
-    with pytest.raises(AvatarError, match="a tag v0.2.0"):
+    with pytest.raises(AvatarError, match=r"a tag v0\.2\.0"):
         release_it(checkout)
     (checkout / "loose.txt").write_text("x")
-    with pytest.raises(AvatarError, match="has changes: loose.txt"):
+    with pytest.raises(AvatarError, match=r"has changes: loose\.txt"):
         release_it(checkout, "0.3.0")
     (checkout / "loose.txt").unlink()
     (checkout / "CITATION.cff").write_text("version: 0.0.9\n")
@@ -94,7 +94,7 @@ def test_what_cannot_be_released_is_refused(checkout: Path):
 
 def test_versions_are_in_the_order_of_releases():
     names = ["0.2.0a1", "0.2.0a2", "0.2.0b1", "0.2.0rc1", "0.2.0", "0.2.1", "0.10.0", "1.0.0"]
-    assert sorted(reversed(names), key=release.order) == names
+    assert sorted(set(names), key=release.order) == names
 
 
 def test_the_project_says_one_version():
