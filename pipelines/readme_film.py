@@ -47,7 +47,7 @@ class Config:
     """Side of the image in pixels."""
     fps: float = 12.5
     """Images per second; the avatar's own rate is divided to come near."""
-    quality: int = 70
+    quality: int = 90
     """Quality of WebP to begin with; it is lowered until the file is small enough."""
     megabytes: float = 3.0
     """Largest size of the file."""
@@ -59,14 +59,15 @@ class Scene(NamedTuple):
     begin: float  # share of the length
     end: float
     caption: str
-    azimuth: float = 0.0  # degrees, reached in the middle, there and back to the other side
+    azimuth: float = 0.0  # degrees, to one side and to the other
+    zoom: float = 1.0  # reached in the middle
     emotion: str = ""
 
 
 SCENES = (
     Scene(0.0, 0.32, "audio in, a talking person out"),
-    Scene(0.32, 0.68, "seen from any side", azimuth=24.0),
-    Scene(0.68, 1.0, "with a smile", emotion="happy:0.9"),
+    Scene(0.32, 0.68, "seen from other sides", azimuth=24.0),
+    Scene(0.68, 1.0, "with a smile", zoom=1.5, emotion="happy:1"),
 )
 
 
@@ -77,6 +78,15 @@ def azimuth_at(share: float) -> float:
             phase = (share - scene.begin) / (scene.end - scene.begin)
             return scene.azimuth * math.sin(2 * math.pi * phase) * math.sin(math.pi * phase) ** 0.5
     return 0.0
+
+
+def zoom_at(share: float) -> float:
+    """Factor on the focal length at a share of the film."""
+    for scene in SCENES:
+        if scene.zoom != 1 and scene.begin <= share < scene.end:
+            phase = (share - scene.begin) / (scene.end - scene.begin)
+            return 1 + (scene.zoom - 1) * math.sin(math.pi * phase) ** 2
+    return 1.0
 
 
 def caption_at(share: float) -> str:
@@ -103,11 +113,11 @@ def images(avatar: Avatar, samples: np.ndarray, config: Config) -> Iterator[Imag
     font, count = _font(15), 0
     levels = np.abs(samples[: frames * (n := round(SAMPLE_RATE / avatar.fps))]).reshape(frames, n).max(1)
     levels /= max(float(levels.max()), 1e-6)
-    for block in plan.stream(chunked(samples)):
+    for block in plan.stream(chunked(samples[: round(frames / avatar.fps * SAMPLE_RATE)])):
         for index in range(len(block)):
             if count % step == 0:
                 share = count / frames
-                camera = avatar.view(azimuth_at(share)).resized(config.size, config.size)
+                camera = avatar.view(azimuth_at(share), zoom=zoom_at(share)).resized(config.size, config.size)
                 yield framed(avatar.render(camera, block, index).cpu().numpy(), levels, share, font)
             count += 1
 
@@ -141,7 +151,7 @@ def encoded(film: list[Image.Image], seconds: float, quality: int) -> bytes:
     """The film as an animated WebP that begins again."""
     data = io.BytesIO()
     film[0].save(data, "WEBP", save_all=True, append_images=film[1:], duration=round(1000 * seconds / len(film)),
-                 loop=0, quality=quality, method=6, minimize_size=True)  # fmt: skip
+                 loop=0, quality=quality, method=4)  # fmt: skip
     return data.getvalue()
 
 

