@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the packages")
     parser.add_argument("--native", action="store_true", help="one wheel, for this machine, with its own compiler")
+    parser.add_argument("--only", choices=PLATFORMS, action="append", help="a processor; can be given again")
     parser.add_argument("--torch", default="torch", help="torch of the trial, such as torch==2.13.0")
     parser.add_argument("--no-trial", action="store_true", help="do not install the wheel")
     options = parser.parse_args(arguments)
@@ -43,11 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sdist = build_sdist(tools, options.out)
         source = unpacked(sdist, work)
         if options.native:
-            wheels = [build_wheel(tools, source, work / "native", options.out, {})]
+            wheels = [kept(build_wheel(tools, source, work / "native", {}), options.out)]
         else:
-            wheels = [linux_wheel(tools, source, work, options.out, processor) for processor in PLATFORMS]
-        for wheel in wheels:
-            print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
+            wheels = [kept(linux_wheel(tools, source, work, name), options.out) for name in options.only or PLATFORMS]
         if not options.no_trial:
             attempt(wheels[0], work / "trial", options.torch)
     return 0
@@ -87,16 +86,22 @@ def unpacked(sdist: Path, work: Path) -> Path:
     return source
 
 
-def build_wheel(python: Path, source: Path, work: Path, out: Path, env: dict[str, str], *settings: str) -> Path:
+def kept(wheel: Path, out: Path) -> Path:
+    """Copy a wheel to where it stays."""
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
+    return Path(shutil.copy(wheel, out))
+
+
+def build_wheel(python: Path, source: Path, work: Path, env: dict[str, str], *settings: str) -> Path:
     """Make a wheel of an unpacked sdist."""
     chosen = [word for setting in settings for word in ("--config-setting", setting)]
     build = ("-m", "build", "--wheel", "--no-isolation", "--outdir", work, *chosen, source)
     run(python, *build, env={"AVATAR_CUDA": "0", "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", **env})
     (wheel,) = work.glob("*.whl")
-    return Path(shutil.copy(wheel, out))
+    return wheel
 
 
-def linux_wheel(python: Path, source: Path, work: Path, out: Path, processor: str) -> Path:
+def linux_wheel(python: Path, source: Path, work: Path, processor: str) -> Path:
     """Make a wheel for an old Linux on a processor, and check what it needs."""
     folder = work / processor
     folder.mkdir()
@@ -105,14 +110,14 @@ def linux_wheel(python: Path, source: Path, work: Path, out: Path, processor: st
     compiler.write_text(f'#!/bin/sh\nexec "{python}" -m ziglang c++ -target {target} "$@"\n')
     compiler.chmod(0o755)
     wheel = build_wheel(
-        python, source, folder, folder, {"CXX": str(compiler), "_PYTHON_HOST_PLATFORM": f"linux-{processor}"},
+        python, source, folder, {"CXX": str(compiler), "_PYTHON_HOST_PLATFORM": f"linux-{processor}"},
         "install.strip=false", "cmake.define.CMAKE_SYSTEM_NAME=Linux",
         f"cmake.define.CMAKE_SYSTEM_PROCESSOR={processor}", "cmake.define.CMAKE_SHARED_LINKER_FLAGS=-s",
     )  # fmt: skip
     run(python, "-m", "auditwheel", "show", wheel)
     run(python, "-m", "auditwheel", "repair", "--plat", PLATFORMS[processor], "--wheel-dir", folder / "good", wheel)
     (good,) = (folder / "good").glob("*.whl")
-    return Path(shutil.copy(good, out))
+    return good
 
 
 def attempt(wheel: Path, folder: Path, torch: str) -> None:

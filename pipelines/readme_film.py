@@ -180,11 +180,12 @@ def main(config: Config) -> None:
     wanted = math.ceil((config.seconds + 1) * SAMPLE_RATE)
     samples = np.tile(samples, -(-wanted // len(samples)))[:wanted]
     film = list(images(avatar, samples, config))
-    for quality in range(config.quality, LEAST_QUALITY - 1, -10):
+    quality = config.quality
+    data = encoded(film, config.seconds, quality)
+    while len(data) > 1e6 * config.megabytes and quality - 10 >= LEAST_QUALITY:
+        quality -= 10
         data = encoded(film, config.seconds, quality)
-        if len(data) <= 1e6 * config.megabytes:
-            break
-    else:
+    if len(data) > 1e6 * config.megabytes:
         raise AvatarError(f"The film has {len(data) / 1e6:.1f} MB.", fix="Choose a smaller --size or --seconds.")
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(config.out) as temporary:

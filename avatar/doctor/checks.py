@@ -37,7 +37,8 @@ OPTIONAL = {
     "hibari-tts",
     "scikit-image",
 }  # without them one command is missing, not the product
-# What OpenCV and MediaPipe load from the system.
+# These packages load libraries of the system.
+OF_THE_SYSTEM = ("cv2", "mediapipe")
 SYSTEM_LIBRARIES = "apt install libgl1 libglib2.0-0 libegl1 libgles2"
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "asimd")  # that the kernels can use
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -115,8 +116,8 @@ def check_packages() -> Iterator[Finding]:
             failure = sentence(error)
         state = GOOD if not failure else NOTE if distribution in OPTIONAL else BROKEN
         fix = f"Needed for {use}: pip install {distribution}" if failure else ""
-        if "cannot open shared object file" in failure:  # the package is there, and what it loads is not
-            fix = f"Needed for {use}. A system library is missing: {SYSTEM_LIBRARIES}"
+        if "cannot open shared object file" in failure and module in OF_THE_SYSTEM:
+            fix = f"Needed for {use}. A library of the system is missing: {SYSTEM_LIBRARIES}"
         yield Finding(part=distribution, state=state, detail=failure or found, fix=fix)
 
 

@@ -15,7 +15,18 @@ from tests import docs_text
 from tests.docs_text import ROOT
 
 # Of other programs, and those that every program has.
-OF_OTHERS = {"help", "version", "nnodes", "nproc-per-node", "require-hashes", "ignore-scripts", "update", "logdir"}
+OF_OTHERS = {
+    "help",
+    "version",
+    "nnodes",
+    "nproc-per-node",
+    "require-hashes",
+    "ignore-scripts",
+    "update",
+    "logdir",
+    "follow-tags",
+    "native",
+}
 _BLOCK = re.compile(r"^ *```(?:sh|bash)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 

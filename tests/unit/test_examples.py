@@ -199,7 +199,9 @@ def test_the_notebook_runs_and_was_executed(place: Path, tmp_path: Path, monkeyp
     display = types.ModuleType("IPython.display")
     display.Image = display.Video = lambda *_, **__: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    program = types.ModuleType("IPython")
+    program.version_info = (9, 0)  # type: ignore[attr-defined]  # matplotlib asks for it
+    monkeypatch.setitem(sys.modules, "IPython", program)
     names: dict[str, Any] = {}
     for cell in cells:
         exec(compile("".join(cell["source"]), "first_avatar.ipynb", "exec"), names)  # this repository's own
