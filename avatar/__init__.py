@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from avatar.infer.avatar import Avatar
     from avatar.infer.camera_path import CameraPath
     from avatar.infer.controls import Controls
+    from avatar.infer.jobs import render_avatar
     from avatar.infer.planner import MotionPlan, plan_motion
     from avatar.infer.renderer import Renderer
     from avatar.infer.session import Frame, Session
@@ -57,6 +58,7 @@ _PUBLIC = {
     "Renderer": "avatar.infer.renderer",
     "Session": "avatar.infer.session",
     "plan_motion": "avatar.infer.planner",
+    "render_avatar": "avatar.infer.jobs",
     # From a video to an avatar, its numbers, and other formats.
     "EvalOptions": "avatar.eval.options",
     "Evaluation": "avatar.eval.run",
@@ -119,6 +121,7 @@ __all__ = [
     "register_exporter",
     "register_method",
     "register_tts",
+    "render_avatar",
     "train_avatar",
     "train_options",
 ]

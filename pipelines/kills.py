@@ -41,7 +41,7 @@ from pipelines.kills_children import Ended, Moment, Task, command, follow_advice
 Command = Literal["prepare", "train", "create", "render", "prior"]
 LOADED = (  # before the forks: what the commands import
     "torch._dynamo", "av", "cv2", "mediapipe", "onnxruntime", "scipy.spatial", "skimage", "matplotlib.figure",
-    "torch.utils.tensorboard", "avatar.cli.main", "avatar.cli.prepare", "avatar.preprocess.pipeline",
+    "avatar.cli.main", "avatar.cli.prepare", "avatar.preprocess.pipeline",
     "avatar.cli.create", "avatar.cli.train", "avatar.train.trainer", "avatar.train.run", "avatar.cli.render",
     "avatar.infer.planner", "avatar.cli.eval", "avatar.eval.measure", "avatar.preprocess.face_tracker",
     "avatar.cli.prior", "avatar.corpus.prepare", "avatar.corpus.recordings", "avatar.headmotion.generator",

@@ -1844,6 +1844,25 @@ INTERFACE = (
     ),
 )
 
+RELEASE = (
+    Mutation(
+        "release of a changed checkout",
+        "pipelines/release.py",
+        'git(config.root, "status", "--porcelain")',
+        'git(config.root, "stash", "list")',
+        ("tests/unit/test_release.py::test_what_cannot_be_released_is_refused",),
+        "A release holds something that nobody committed.",
+    ),
+    Mutation(
+        "curves with a plain checksum",
+        "avatar/train/event_log.py",
+        "((crc >> 15 | crc << 17) + _MASK)",
+        "crc",
+        ("tests/unit/test_event_log.py::test_records_hold_version_step_and_numbers",),
+        "TensorBoard takes the curves of a training for damaged.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1863,4 +1882,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *PROVENANCE,
     *WEB_FOLDER,
     *INTERFACE,
+    *RELEASE,
 )

@@ -26,19 +26,20 @@ PACKAGES = {
     "soxr": ("soxr", "reading audio"),
     "safetensors": ("safetensors", "models"),
     "matplotlib": ("matplotlib", "reports"),
-    "tensorboard": ("tensorboard", "training logs"),
     "aiohttp": ("aiohttp", "avatar serve, avatar view"),
     "aiortc": ("aiortc", "avatar serve, avatar view"),
     "c2pa-python": ("c2pa", "content credentials"),
     "hibari-tts": ("hibari", "the voice of avatar demo"),
 }
 OPTIONAL = {
-    "tensorboard",
     "aiohttp",
     "aiortc",
     "hibari-tts",
     "scikit-image",
 }  # without them one command is missing, not the product
+# These packages load libraries of the system.
+OF_THE_SYSTEM = ("cv2", "mediapipe")
+SYSTEM_LIBRARIES = "apt install libgl1 libglib2.0-0 libegl1 libgles2"
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "asimd")  # that the kernels can use
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -115,6 +116,8 @@ def check_packages() -> Iterator[Finding]:
             failure = sentence(error)
         state = GOOD if not failure else NOTE if distribution in OPTIONAL else BROKEN
         fix = f"Needed for {use}: pip install {distribution}" if failure else ""
+        if "cannot open shared object file" in failure and module in OF_THE_SYSTEM:
+            fix = f"Needed for {use}. A library of the system is missing: {SYSTEM_LIBRARIES}"
         yield Finding(part=distribution, state=state, detail=failure or found, fix=fix)
 
 

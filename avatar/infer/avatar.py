@@ -91,7 +91,7 @@ class Avatar:
 
     @staticmethod
     def load(
-        run: Path, baked: bool = False, renderer: RendererName = "native", device: str = "auto",
+        run: Path | str, baked: bool = False, renderer: RendererName = "native", device: str = "auto",
         precision: Precision = "auto",
     ) -> Avatar:  # fmt: skip
         """Open a RUN folder.

@@ -98,6 +98,44 @@ def speech_job(avatar: Avatar, controls: Controls, audio: AudioFile | None, path
     )  # fmt: skip
 
 
+def render_avatar(
+    avatar: Avatar, audio: Path | str, out: Path | str, controls: Controls | None = None, camera: str | None = None
+) -> Path:  # fmt: skip
+    """Write an mp4 of an avatar that says an audio file, with that audio, as `avatar render` does.
+
+    The file says that a program made it (content credentials). Its size is that of the whole frame.
+
+    Args:
+        avatar: The avatar.
+        audio: Any file with audio that FFmpeg reads, of any length.
+        out: The mp4 to write.
+        controls: How the avatar says it: ``Controls(emotion=("happy:0.7",))``.
+        camera: As for ``--camera``: ``"orbit"``, ``"azimuth,elevation[,zoom]"`` in degrees, or a .json of keyframes;
+            by default as filmed.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        AvatarError: The audio cannot be read, the video cannot be written, or a control is not understood.
+    """
+    from avatar.data.consent import consent_hash
+    from avatar.infer.camera_path import CameraPath
+    from avatar.infer.controls import Controls
+    from avatar.infer.sources import AudioFile
+    from avatar.infer.video import render_file
+    from avatar.provenance.disclosure import DisclosureOptions
+
+    source, target, how = Path(audio), Path(out), controls or Controls()
+    how.check()
+    check_output(target, source, how.motion, how.timeline, suffixes=(".mp4",))
+    path = limited_path(avatar, CameraPath.parse(camera), how.beyond, camera)
+    job = speech_job(avatar, how, AudioFile(source), path)
+    disclosure = DisclosureOptions().open(consent_hash(avatar.run))
+    render_file(avatar, job, avatar.view_camera, path, target, disclosure)
+    return target
+
+
 def limited_path(avatar: Avatar, path: CameraPath, beyond: bool, asked: str | None) -> CameraPath:
     """Keep a camera path within the views of an avatar that are good, and say so where that changes it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +28,10 @@ from avatar.methods.registry import method
 from avatar.motion import Motion
 from avatar.train.batches import FrameSampler, image_loss, prefetch
 from avatar.train.config import TrainConfig, changes_text, settings
+from avatar.train.event_log import EventLog
 from avatar.train.finite import all_finite, check_learnt
 from avatar.train.poses import PoseCorrection
 from avatar.writing import atomic_dir, atomic_file
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _SNAPSHOT_EVERY = 200
 _SETTLE_EVERY = 20  # steps between looks at what a GPU computed
@@ -204,10 +202,8 @@ class Trainer:
 
     def run(self, folder: Path) -> None:
         """Train to the end (or until Ctrl-C, which saves first)."""
-        from torch.utils.tensorboard import SummaryWriter
-
         sizes = self._sizes()
-        writer = SummaryWriter(str(folder / "log"))
+        curves = EventLog(folder / "log")
         began = time.perf_counter()
         before = self.seconds
         interrupted = False
@@ -223,7 +219,7 @@ class Trainer:
                         if parts:
                             self._launched.append((self.step + 1, batch.index, parts))
                         if bad is None and self._settles(self.step + 1):
-                            bad = self._settle(writer)
+                            bad = self._settle(curves)
                         if bad is not None:
                             self._roll_back(bad)
                             bar.update(task, completed=self.step)
@@ -242,14 +238,14 @@ class Trainer:
                             self.save(folder)
             except KeyboardInterrupt:
                 interrupted = True
-                if (bad := self._settle(writer)) is not None:
+                if (bad := self._settle(curves)) is not None:
                     self._roll_back(bad)
         if not interrupted:
             check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
             if not self.finished:
                 self._finish()
         self.save(folder)
-        writer.close()
+        curves.close()
         if interrupted:
             raise KeyboardInterrupt
 
@@ -271,7 +267,7 @@ class Trainer:
         changes = any(callback.due(step, self.steps) for callback in self.callbacks)
         return self.device.type == "cpu" or step == self.steps or changes or any(step % n == 0 for n in every)
 
-    def _settle(self, writer: SummaryWriter) -> int | None:
+    def _settle(self, curves: EventLog) -> int | None:
         """Read and log the losses of the launched steps; the frame of the first that was not finite, or None."""
         launched, self._launched = self._launched, []
         if not launched:
@@ -281,7 +277,7 @@ class Trainer:
             numbers = {name: next(values) for name in parts}
             if not numbers.pop("finite", 1.0):
                 return frame
-            self._report(writer, step, numbers)
+            self._report(curves, step, numbers)
         return None
 
     def _sizes(self) -> list[tuple[int, int]]:
@@ -299,13 +295,12 @@ class Trainer:
         counts = "".join(f"  {value:g} {name}" for name, value in self.model.stats().items())
         return f"PSNR {self.psnr:.2f}{counts}"
 
-    def _report(self, writer: SummaryWriter, step: int, parts: dict[str, float]) -> None:
+    def _report(self, curves: EventLog, step: int, parts: dict[str, float]) -> None:
         psnr = -10 * math.log10(max(parts.pop("mse"), 1e-10))
         self.psnr = psnr if self.psnr == 0 else 0.98 * self.psnr + 0.02 * psnr
         if step % 20 == 0:
-            writer.add_scalar("train/psnr", self.psnr, step)
-            for name, value in (self.model.stats() | parts).items():
-                writer.add_scalar(f"train/{name}", value, step)
+            numbers = {"psnr": self.psnr} | self.model.stats() | parts
+            curves.add({f"train/{name}": value for name, value in numbers.items()}, step)
 
     def preview(self, path: Path) -> None:
         """Real beside rendered, for three training frames of different mouth opening."""

@@ -79,5 +79,5 @@ def test_a_changelog_of_another_form_is_refused(checkout: Path, text: str, messa
 
 def test_the_changelog_and_the_fragments_of_the_project_are_in_order():
     _, unreleased, _ = changelog.split((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
-    assert any(changelog.parse(unreleased).values()) or changelog.fragments(ROOT / "changelog")
-    changelog.fragments(ROOT / "changelog")
+    changelog.parse(unreleased)
+    changelog.fragments(ROOT / "changelog")  # none right after a release

@@ -68,6 +68,21 @@ def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
     assert "libsoxr" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_a_missing_library_of_the_system_is_named(monkeypatch):
+    original = doctor.importlib.import_module
+
+    def fail(name):
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+        return original(name)
+
+    monkeypatch.setattr(doctor, "PACKAGES", {"opencv-contrib-python": ("cv2", "prepare"), "numpy": ("numpy", "all")})
+    monkeypatch.setattr(doctor.importlib, "import_module", fail)
+    broken, fine = doctor.check_packages()
+    assert broken.state == "broken" and "apt install libgl1" in broken.fix and "pip install" not in broken.fix
+    assert fine.state == "ok" and not fine.fix
+
+
 def test_every_kernel_is_compared():
     from avatar import native
     from avatar.native import reference

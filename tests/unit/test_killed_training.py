@@ -25,7 +25,7 @@ ATTACK = """
     import json, random, sys
     from dataclasses import replace
     from pathlib import Path
-    import torch._dynamo, torch.utils.tensorboard, avatar.train.trainer
+    import torch._dynamo, avatar.train.trainer
     from pipelines import kills
     from avatar.train import run as command
     from tests.person import make_person, small_config

@@ -1,11 +1,11 @@
 """Talk with an avatar in the browser, through a pipecat pipeline on this machine alone.
 
-    pip install 'avatar-toolkit[pipecat,serve]'
-    python examples/pipecat_agent.py runs/me                   # then open http://127.0.0.1:7860
+    pip install 'avatar-toolkit[pipecat]'
+    python examples/agents/pipecat_agent.py runs/me                   # then open http://127.0.0.1:7860
 
 What you type is said. With a language model it is answered; any OpenAI-compatible server will do, such as Ollama:
 
-    python examples/pipecat_agent.py runs/me --llm http://127.0.0.1:11434/v1 --model llama3.2
+    python examples/agents/pipecat_agent.py runs/me --llm http://127.0.0.1:11434/v1 --model llama3.2
 
 A voice agent puts speech recognition before the language model. The avatar stays where it is: after text to speech.
 """

@@ -3,7 +3,7 @@
     pip install 'avatar-toolkit[livekit]'
     livekit-server --dev                                       # a server of LiveKit on this machine; see its pages
     export LIVEKIT_URL=ws://127.0.0.1:7880 LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret
-    AVATAR_RUN=runs/me python examples/livekit_agent.py dev    # then join a room, and write into its chat
+    AVATAR_RUN=runs/me python examples/agents/livekit_agent.py dev    # then join a room, and write into its chat
 
 What you write is said. A voice agent is ``AgentSession(stt=..., llm=..., tts=...)`` with models of LiveKit's plug-ins;
 the avatar and all else stay as they are.

