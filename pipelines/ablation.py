@@ -125,7 +125,7 @@ def main(config: Config) -> None:
             write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})
             save_image(folder / "ablation.jpg", picture)
             with atomic_file(folder / "ablation.md") as temporary:
-                temporary.write_text(table(rows))
+                temporary.write_text(f"# Ablation\n\n{table(rows)}")
     print(table(rows))
 
 
