@@ -165,3 +165,13 @@ def slope_per_hour(times: Sequence[float], values: Sequence[float]) -> float:
     if len(times) < 2:
         return 0.0
     return float(np.polyfit(np.asarray(times) / 3600, values, 1)[0])
+
+
+def slope_interval(times: Sequence[float], values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of `slope_per_hour`, by a bootstrap of the points."""
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, len(times), (draws, len(times)))
+    chosen = chosen[np.ptp(chosen, axis=1) > 0]
+    slopes = [slope_per_hour(np.asarray(times)[one].tolist(), np.asarray(values)[one].tolist()) for one in chosen]
+    low, high = np.percentile(slopes, [2.5, 97.5])
+    return float(low), float(high)

@@ -410,10 +410,13 @@ async def hour(bench: Bench) -> dict[str, Any]:
     found["memory_at_end_mb"] = round(settled[-1][1] / 1e6, 1)
     found["memory_mb_per_hour"] = round(numbers.slope_per_hour(*zip(*settled)) / 1e6, 2)
     if len(offsets) > 1:
-        found["lips_ms_at_begin"], found["lips_ms_at_end"] = round(offsets[0][1], 1), round(offsets[-1][1], 1)
-        found["drift_ms_per_hour"] = round(numbers.slope_per_hour(*zip(*offsets)), 1)
-        found["drift_frames"] = round((offsets[-1][1] - offsets[0][1]) / 40, 2)
-        found["drift_frames_size"] = abs(found["drift_frames"])
+        times, lips = zip(*offsets)
+        found["lips_ms_of_turns"] = [[round(at / 60, 1), round(value, 1)] for at, value in offsets]
+        found["drift_ms_per_hour"] = round(numbers.slope_per_hour(times, lips), 1)
+        low, high = numbers.slope_interval(times, lips)
+        found["drift_ms_per_hour_interval_95"] = [round(low, 1), round(high, 1)]
+        # Single turns differ by what the browser's buffers happen to hold, so the first and the last say little.
+        found["drift_frames_size"] = round(abs(found["drift_ms_per_hour"]) * found["measured_minutes"] / 60 / 40, 2)
     return found
 
 

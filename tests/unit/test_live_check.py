@@ -157,6 +157,10 @@ def test_rates_and_slopes() -> None:
     found = numbers.rates([0, 40, 80, 400, 440])
     assert found == {"frames_per_second": 9.09, "longest_gap_ms": 320, "gaps_over_200_ms": 1}
     assert numbers.slope_per_hour([0, 1800, 3600], [5, 6, 7]) == pytest.approx(2)
+    times = list(range(0, 3600, 60))
+    noise = np.random.default_rng(0).normal(0, 5, len(times))
+    low, high = numbers.slope_interval(times, (np.asarray(times) / 300 + noise).tolist())
+    assert 4 < low < 12 < high < 22
     assert numbers.summary([]) is None
 
 
