@@ -52,16 +52,17 @@ def test_a_kernel_that_raises_is_a_line(monkeypatch):
 
 
 def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
-    original = builtins.__import__
+    def failing(original):  # each its own: what __import__ returns for a.b is a, and others are imported meanwhile
+        def fail(name, *args, **kwargs):
+            if name == "soxr":
+                raise ImportError("libsoxr.so.0: cannot open shared object file")
+            return original(name, *args, **kwargs)
 
-    def fail(name, *args, **kwargs):
-        if name == "soxr":
-            raise ImportError("libsoxr.so.0: cannot open shared object file")
-        return original(name, *args, **kwargs)
+        return fail
 
     monkeypatch.delitem(sys.modules, "soxr", raising=False)
-    monkeypatch.setattr(builtins, "__import__", fail)
-    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: fail(name))
+    monkeypatch.setattr(builtins, "__import__", failing(builtins.__import__))
+    monkeypatch.setattr(doctor.importlib, "import_module", failing(doctor.importlib.import_module))
     with pytest.raises(AvatarError) as caught:
         command.main(command.Config())
     assert "soxr" in str(caught.value) and "pip install soxr" in str(caught.value)
