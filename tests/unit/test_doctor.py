@@ -72,10 +72,10 @@ def test_broken_package_exits_with_the_remedy(monkeypatch, capsys):
 def test_a_missing_library_of_the_system_is_named(monkeypatch):
     original = doctor.importlib.import_module
 
-    def fail(name):
+    def fail(name, package=None):
         if name == "cv2":
             raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
-        return original(name)
+        return original(name, package)
 
     monkeypatch.setattr(doctor, "PACKAGES", {"opencv-contrib-python": ("cv2", "prepare"), "numpy": ("numpy", "all")})
     monkeypatch.setattr(doctor.importlib, "import_module", fail)
