@@ -47,8 +47,8 @@ from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.face_motion import make_motion
 from avatar.preprocess.face_tracker import FaceTracker
 from avatar.preprocess.head_fit import rigid_points, solve_track
-from avatar.preprocess.photo import LEAST_FACE, direction
 from avatar.preprocess.landmarker import Landmarker
+from avatar.preprocess.photo import LEAST_FACE, direction
 from avatar.preprocess.pipeline import prepare
 from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer

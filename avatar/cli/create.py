@@ -68,8 +68,8 @@ def main(config: Config) -> None:
     run, photo = Path(config.out), is_photo(config.video)
     consent = answered(config.consent, config.video, person_folder(run))
     train = options.from_preset(
-        config.method, PHOTO if photo else config.quality, person=person_folder(run), out=run, seed=config.seed, prior=config.prior,
-        device=config.device,
+        config.method, PHOTO if photo else config.quality, person=person_folder(run), out=run, seed=config.seed,
+        prior=config.prior, device=config.device,
     )  # fmt: skip
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")

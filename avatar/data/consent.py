@@ -182,7 +182,7 @@ def require_stated(folder: Path, given: Consent | None, photo: Path) -> None:
     Raises:
         AvatarError: Nothing is stated.
     """
-    if given is not None and given.stated or of_folder(folder).stated or photo.with_suffix(BESIDE).is_file():
+    if (given is not None and given.stated) or of_folder(folder).stated or photo.with_suffix(BESIDE).is_file():
         return
     raise AvatarError(
         f"Nobody has stated that the person in {photo} agreed to an avatar.", why="Of a photo none is made without.",

@@ -12,7 +12,7 @@ from avatar.errors import AvatarError
 from avatar.io.images import resize, write_jpeg
 from avatar.io.media import Treatment
 from avatar.paths import file_sha256
-from avatar.preprocess.ingest import Crop, crop_treatments, frame_head, fits, working_size
+from avatar.preprocess.ingest import Crop, crop_treatments, fits, frame_head, working_size
 from avatar.preprocess.photo import choose_face, find_faces
 from avatar.preprocess.stage import StageContext
 

@@ -47,7 +47,9 @@ def judge(ctx: StageContext) -> list[Finding]:
     motion = person.tracked_motion()
     turned = abs(float(np.degrees(motion.head_rotation[0, 1])))
     if turned > TURNED:
-        found.append(Finding(level="note", text=f"The head is turned by {turned:.0f} degrees: its far side is mirrored."))
+        found.append(
+            Finding(level="note", text=f"The head is turned by {turned:.0f} degrees: its far side is mirrored.")
+        )
     if float(motion.arkit[0, [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]].mean()) > SHUT:
         found.append(Finding(level="bad", text="The eyes are closed, so that they cannot be shown open."))
     if float(opening_change(motion.face)[0]) > APART:
@@ -55,7 +57,9 @@ def judge(ctx: StageContext) -> list[Finding]:
     if person.sharpness(1)[0] < SHARP:
         found.append(Finding(level="note", text="The photo is blurred."))
     if person.result(ParseResult).covered:
-        found.append(Finding(level="bad", text="Something is before the mouth or the chin, and will move with the face."))
+        found.append(
+            Finding(level="bad", text="Something is before the mouth or the chin, and will move with the face.")
+        )
     found += [Finding(level="note", text=text) for text in INVENTED]
     limits = f"The head turns by up to {TURN:.0f} degrees to the side and {NOD:.0f} up and down; more is not shown."
     return [*found, Finding(level="note", text=limits)]

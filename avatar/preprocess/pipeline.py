@@ -12,8 +12,8 @@ from avatar import log
 from avatar.checks import Record
 from avatar.data import ernerf
 from avatar.data.consent import Consent, keep, require_stated
-from avatar.data.photo import PhotoInfo
 from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.photo import PhotoInfo
 from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json

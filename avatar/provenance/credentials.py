@@ -69,9 +69,7 @@ class Claims:
     faults: list[str] = field(default_factory=list)
 
 
-def sign(
-    path: Path, key: SigningKey, source_type: str, consent: str | None = None, photo: str | None = None
-) -> None:
+def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = None, photo: str | None = None) -> None:
     """Add content credentials to a file, in place.
 
     Args:

@@ -33,9 +33,7 @@ class DisclosureOptions:
     label: Label = "none"
     """Visible label "AI": none, or corner for the lower right one."""
 
-    def open(
-        self, consent: str | None = None, source_type: str = TRAINED, photo: str | None = None
-    ) -> Disclosure:
+    def open(self, consent: str | None = None, source_type: str = TRAINED, photo: str | None = None) -> Disclosure:
         """Check the options and load the key.
 
         Args:

@@ -16,7 +16,7 @@ from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
-from avatar.geometry.mesh import face_triangles
+from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.methods.gaussian import photo as generic
 from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
 from avatar.methods.gaussian.surroundings import surroundings
@@ -24,6 +24,7 @@ from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
 _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
+_LINING = 0.2  # centimetres behind the skin
 _LEAST_IRIS = 0.3  # centimetres
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
@@ -45,10 +46,20 @@ def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     parts = [
         _face(reference, int(count * 0.35), rng, photo),
         *(_eye(reference, side, int(count * 0.015), rng) for side in EYE_RIM),
-        generic.mouth(reference, rng) if photo else _mouth(reference, int(count * 0.06), rng),
+        *(_invented(reference, int(count * 0.08), rng) if photo else [_mouth(reference, int(count * 0.06), rng)]),
         *surroundings(reference, int(count * 0.56), rng),
     ]
     return Seeds.cat(parts)
+
+
+def _invented(reference: Reference, lining: int, rng: np.random.Generator) -> list[Seeds]:
+    """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
+    skin = _face(reference, lining, rng, photo=True)
+    # Not at the edges of the skin, where it would look out behind it.
+    keep = (skin.region == REGIONS.index("face")) & ~np.isin(skin.bind_index, (*LIPS_INNER, *FACE_OVAL)).any(1)
+    skin = Seeds(*(column[keep] for column in skin))
+    behind = skin.means - _LINING * skin.normal
+    return [generic.mouth(reference, rng), skin._replace(means=behind, opacities=torch.full_like(skin.opacities, 0.98))]
 
 
 def _face(reference: Reference, count: int, rng: np.random.Generator, photo: bool) -> Seeds:
