@@ -3,10 +3,10 @@
     python -m pipelines.photo_check VIDEO... --out FOLDER [--json FILE]
 
 For each video: the photo is its first frame with closed lips, open eyes and a frontal head. `avatar create` makes an
-avatar of it in a process of its own, whose processor time counts. The clip is prepared with the photo's crop; its head
-poses and face channels are those of the photo's face and camera, and the poses are aligned through the finished avatar,
-as `avatar eval` does it with held-out frames. The torso stays at rest. Every frame but the photo is compared, at most
-FRAMES of them, evenly. Sheets of real above rendered frames, of mouths and of turned heads lie in FOLDER.
+avatar of it in a process of its own, whose processor time counts. FRAMES frames of the rest, evenly over 8 s, are cut
+like the photo and tracked one by one, with the photo's face and camera. Their head poses are then aligned through the
+finished avatar, as `avatar eval` does it with held-out frames ("tracked"; "tracker_poses" are those before). The torso
+stays at rest. Sheets of real above rendered frames, of mouths and of turned heads lie in FOLDER.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.data.consent import Consent
-from avatar.data.person import PersonFolder
+from avatar.data.masks import SIZE, MaskReader
 from avatar.data.photo import NOD, TURN
-from avatar.data.results import IngestResult
 from avatar.environment import environment
 from avatar.eval.image_metrics import ImageMeter, RealFrame, mouth_box
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.infer.avatar import Avatar
-from avatar.io.images import write_jpeg, write_png
+from avatar.io.images import resize, write_jpeg, write_png
 from avatar.io.video import read_frames, read_info
 from avatar.losses.lpips import LPIPS
 from avatar.methods.options import PHOTO
 from avatar.motion import Motion
 from avatar.motion.face_channels import relative_opening
 from avatar.preprocess import bundle
-from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.face_motion import make_motion
 from avatar.preprocess.face_tracker import FaceTracker
-from avatar.preprocess.head_fit import rigid_points, solve_track
+from avatar.preprocess.head_fit import rigid_points
 from avatar.preprocess.landmarker import Landmarker
+from avatar.preprocess.parse import open_parser, save_mask, square
 from avatar.preprocess.photo import LEAST_FACE, direction
-from avatar.preprocess.pipeline import prepare
 from avatar.train.config import from_preset
 from avatar.train.trainer import Trainer
 
-FRAMES = 60  # compared
+FRAMES = 40  # compared
 MOST_SECONDS = 8.0  # of a clip
+PASSES = 3  # over the frames, that align their head poses
 CLOSED, OPEN_EYES, FRONTAL = 0.035, 0.35, 10.0  # lips over eye distance; eyeBlink; degrees
 HOLE = 0.5  # coverage below which a pixel of the face is a hole
 VIEWS = ((0, 0), (-TURN, 0), (TURN, 0), (0, -NOD), (0, NOD))  # degrees of head yaw and pitch
@@ -104,52 +103,93 @@ def create(photo: Path, run: Path) -> dict[str, float]:
     return {"processor_s": round(used, 1), "clock_s": round(time.perf_counter() - began, 1)}
 
 
-def clip_of(video: Path, avatar: Avatar, person: PersonDataset, folder: Path, photo: int) -> PersonDataset:
-    """The clip as a person of the photo's crop, face and camera."""
-    x, y, side, _ = avatar.person.crop or (0, 0, 0, 0)
-    config = PrepareConfig(crop=f"{x},{y},{side}", size=avatar.camera.width, audio=False, mask_stride=1)
-    stages = ("ingest", "track", "refine", "parse", "background")
-    prepare(video, folder, config, stages=stages, consent=CONSENT)
-    files = PersonFolder(folder)
-    ingest = files.result(IngestResult)
-    if (ingest.width, ingest.height) != (avatar.camera.width, avatar.camera.height):
-        raise SystemExit(f"{video}: the clip is {ingest.width} pixels wide, the photo {avatar.camera.width}")
-    data = PersonDataset(folder)
-    motion = retracked(data, files, person, photo)
-    motion.save(folder / "retracked.safetensors")
-    data = PersonDataset(folder, folder / "retracked.safetensors")
-    data.shape, data.camera = person.shape, avatar.camera
-    data.test_start = 1
-    return data
+class Clip:
+    """Some frames of the clip as a person of the photo's crop, face and camera: what alignment and metrics read."""
+
+    def __init__(self, video: Path, avatar: Avatar, person: PersonDataset, folder: Path, photo: int) -> None:
+        self.folder, self.camera, self.shape = folder, avatar.camera, person.shape
+        self.width, self.height = avatar.camera.width, avatar.camera.height
+        self.person, info = person, read_info(video)
+        crop = avatar.person.crop or (0, 0, 0, 0)
+        last = min(info.num_frames, round(MOST_SECONDS * float(info.fps)))
+        wanted = {photo, *np.linspace(0, last - 1, FRAMES).astype(int).tolist()}
+        self.images, landmarks, arkit, self.numbers = [], [], [], []
+        with Landmarker(num_faces=1) as landmarker:
+            for index, frame in enumerate(read_frames(info)):
+                if index > max(wanted):
+                    break
+                image = self._cut(frame, crop) if index in wanted else None
+                if image is None or not (faces := landmarker.detect(image)):
+                    continue
+                face = landmarker.look_again(image, faces[0])
+                self.numbers.append(index)
+                self.images.append(image)
+                landmarks.append(face.landmarks)
+                arkit.append(face.arkit)
+        self.landmarks, self.num_frames = np.stack(landmarks), len(landmarks)
+        self.segments = [(k, k + 1) for k in range(self.num_frames)]  # they are far apart: nothing is smoothed
+        self.photo = self.numbers.index(photo)
+        self.motion = self._measured(np.stack(arkit), float(info.fps))
+        self._masks = self._parsed()
+        self.train_frames = np.array([self.photo])
+        self.test_frames = np.array([k for k in range(self.num_frames) if k != self.photo])
+        self.left_out = np.zeros(0, np.int64)
+
+    def _cut(self, frame: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
+        x, y, width, height = crop
+        part = np.ascontiguousarray(frame[y : y + height, x : x + width])
+        return part if width == self.width else resize(part, (self.width, self.height))
+
+    def _measured(self, arkit: np.ndarray, fps: float) -> Motion:
+        """The clip's motion, measured with the photo's face and camera."""
+        shape, camera = self.shape.astype(np.float64), self.camera
+        points, centre = rigid_points(shape), np.array([camera.cx, camera.cy])
+        pixels, valid = self.landmarks[:, points].astype(np.float64), np.ones(self.num_frames, bool)
+        start = bundle.initial(pixels, shape[points], np.ones(len(points)), camera.focal, centre)
+        sigma = np.full(len(points), 0.003 * float(np.ptp(self.landmarks[..., 1], axis=1).mean()))
+        poses = bundle.solve_poses(pixels[..., :2], start, centre, sigma, valid, self.segments, None)
+        motion = make_motion(self.landmarks, arkit, valid, self.segments, poses, shape, centre, fps)
+        # Where eyes look straight is known from the photo alone.
+        return motion.map(gaze=motion.gaze + self.person.motion.gaze[0] - motion.gaze[self.photo])
+
+    def _parsed(self) -> MaskReader:
+        masks = self.folder / "masks"
+        masks.mkdir(parents=True, exist_ok=True)
+        with open_parser() as (parser, _):
+            for index, image in enumerate(self.images):
+                part, restore = square(image)
+                shares = parser(part, self.landmarks[index, :, :2] * (SIZE / max(image.shape[:2])))[0]
+                save_mask(masks / f"{index:06d}.png", restore(shares))
+        return MaskReader(
+            masks, list(range(self.num_frames)), self.segments, (self.width, self.height), self.landmarks
+        )  # fmt: skip
+
+    def image(self, index: int) -> np.ndarray:
+        """Frame, uint8 RGB [H, W, 3]."""
+        return self.images[index]
+
+    def masks(self, index: int) -> dict[str, np.ndarray]:
+        """Soft masks of a frame; see `PersonDataset.masks`."""
+        return self._masks.masks(index, (self.width, self.height))
+
+    def background(self, index: int) -> np.ndarray:
+        """The photo's background, uint8 RGB [H, W, 3]."""
+        return self.person.background_image
 
 
-def retracked(data: PersonDataset, files: PersonFolder, person: PersonDataset, photo: int) -> Motion:
-    """The clip's motion, measured with the photo's face and camera."""
-    landmarks, valid = np.asarray(files.landmarks()), files.valid()
-    shape, camera = person.shape.astype(np.float64), person.camera
-    points, centre = rigid_points(shape), np.array([camera.cx, camera.cy])
-    base, pixels = shape[points], landmarks[:, points].astype(np.float64)
-    start = bundle.initial(pixels, base, np.ones(len(points)), camera.focal, centre)
-    sigma = np.full(len(points), 0.003 * float(np.ptp(landmarks[valid][..., 1], axis=1).mean()))
-    fit = solve_track(pixels[..., :2], start, points, sigma, sigma, valid, data.segments, centre)
-    motion = make_motion(
-        landmarks, files.blendshapes(), valid, data.segments, fit.solution, shape, centre, data.fps
-    )  # fmt: skip
-    # Where eyes look straight is known from the photo alone.
-    return motion.map(gaze=motion.gaze + person.motion.gaze[0] - motion.gaze[photo])
-
-
-def aligned(avatar: Avatar, data: PersonDataset, run: Path) -> Motion:
+def aligned(avatar: Avatar, data: Any, run: Path) -> Motion:
     """The clip's motion, head poses aligned through the avatar."""
     config = from_preset("gaussian", PHOTO, person=data.folder, out=run)
-    config = replace(config, optim=replace(config.optim, poses=4.0), schedule=replace(config.schedule, align_passes=3))
+    config = replace(
+        config, optim=replace(config.optim, poses=4.0), schedule=replace(config.schedule, align_passes=PASSES)
+    )
     trainer = Trainer(data, config, avatar.model)
     trainer.align_held_out()
     avatar.model.eval()
     return trainer.poses.corrected(data.motion)
 
 
-def compare(avatar: Avatar, data: PersonDataset, motion: Motion, frames: list[int], lpips: LPIPS) -> dict[str, float]:
+def compare(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], lpips: LPIPS) -> dict[str, float]:
     """Metrics of rendered against real frames, means over ``frames``."""
     meter = ImageMeter()
     with FaceTracker() as tracker:
@@ -184,7 +224,7 @@ def holes(avatar: Avatar, person: PersonDataset) -> tuple[float, list[np.ndarray
     return worst, images
 
 
-def sheets(avatar: Avatar, data: PersonDataset, motion: Motion, frames: list[int], out: Path) -> None:
+def sheets(avatar: Avatar, data: Clip, motion: Motion, frames: list[int], out: Path) -> None:
     """Real above rendered frames, and mouths three times as large, where the real mouth is widest open and shut."""
     opening = relative_opening(np.asarray(data.landmarks)[frames])
     order = np.array(frames)[np.argsort(opening)]
@@ -208,11 +248,9 @@ def measure(video: Path, out: Path, lpips: LPIPS) -> dict[str, Any]:
     write_png(out / "photo.png", photo.image)
     seconds = {} if (run / "training.json").is_file() else create(out / "photo.png", run)
     avatar, person = Avatar.load(run, precision="float32"), PersonDataset(run.with_name("run.person"))
-    clip = clip_of(video, avatar, person, out / "clip", photo.index)
-    valid = [int(i) for i in np.flatnonzero(clip.motion.valid.numpy()) if i != photo.index]
-    valid = [i for i in valid if i < MOST_SECONDS * clip.fps]
-    frames = sorted({valid[k] for k in np.linspace(0, len(valid) - 1, FRAMES).astype(int)})
-    plain = compare(avatar, clip, clip.motion, frames, lpips)
+    clip = Clip(video, avatar, person, out / "clip", photo.index)
+    frames = [int(k) for k in clip.test_frames]
+    plain = compare(avatar, clip, clip.motion, frames[::3], lpips)
     motion = aligned(avatar, clip, run)
     found = compare(avatar, clip, motion, frames, lpips)
     worst, views = holes(avatar, person)

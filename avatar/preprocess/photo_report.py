@@ -45,7 +45,7 @@ def judge(ctx: StageContext) -> list[Finding]:
         Finding(level="good" if height >= 190 else "note", text=f"The face is {height:.0f} pixels high as stored."),
     ]
     motion = person.tracked_motion()
-    turned = abs(float(np.degrees(motion.head_rotation[0, 1])))
+    turned = abs(float(motion.head_rotation[0, 1].rad2deg()))
     if turned > TURNED:
         found.append(
             Finding(level="note", text=f"The head is turned by {turned:.0f} degrees: its far side is mirrored.")

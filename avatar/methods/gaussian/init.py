@@ -56,10 +56,12 @@ def _invented(reference: Reference, lining: int, rng: np.random.Generator) -> li
     """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
     skin = _face(reference, lining, rng, photo=True)
     # Not at the edges of the skin, where it would look out behind it.
-    keep = (skin.region == REGIONS.index("face")) & ~np.isin(skin.bind_index, (*LIPS_INNER, *FACE_OVAL)).any(1)
-    skin = Seeds(*(column[keep] for column in skin))
+    edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *FACE_OVAL)).any(1)
+    keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges
+    skin = Seeds(*(column[torch.from_numpy(keep)] for column in skin))
     behind = skin.means - _LINING * skin.normal
-    return [generic.mouth(reference, rng), skin._replace(means=behind, opacities=torch.full_like(skin.opacities, 0.98))]
+    lining = skin._replace(means=behind, scales=1.5 * skin.scales, opacities=torch.full_like(skin.opacities, 0.98))
+    return [generic.mouth(reference, rng), lining]
 
 
 def _face(reference: Reference, count: int, rng: np.random.Generator, photo: bool) -> Seeds:
