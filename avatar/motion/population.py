@@ -68,7 +68,7 @@ def talking_mouth(fps: float) -> Motion:
 
 
 def stand_in(shape: np.ndarray, photo: Motion, seed: int = 0, seconds: float = SECONDS) -> Motion:
-    """Motion of a person of whom one frame is known: what the rest of the toolkit takes for the person's own.
+    """Make a motion for a person of whom one frame is known; everything else takes it for the person's own.
 
     Args:
         shape: [478, 3] neutral face, head axes, centimetres.

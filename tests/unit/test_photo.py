@@ -20,6 +20,7 @@ from avatar.data.person import PersonInfo
 from avatar.data.photo import INVENTED, NOD, TURN, PhotoInfo
 from avatar.data.run import photo_hash
 from avatar.errors import AvatarError
+from avatar.headmotion.generator import MotionGenerator
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.motion import Motion
@@ -201,9 +202,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "photo", lambda: small)
+        patch.setattr(MotionGenerator, "fit", _not_fitted)
         assert main(["create", str(folder / "me.jpg"), "--out", str(folder / "run"), "--consent", "self",
                      "--size", "208"]) == 0  # fmt: skip
     return folder / "run"
+
+
+def _not_fitted(*_: object) -> MotionGenerator:
+    raise AvatarError("It takes seconds and is tested elsewhere.")
 
 
 def test_run_is_labelled(made: Path):

@@ -52,9 +52,9 @@ def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     return Seeds.cat(parts)
 
 
-def _invented(reference: Reference, lining: int, rng: np.random.Generator) -> list[Seeds]:
+def _invented(reference: Reference, count: int, rng: np.random.Generator) -> list[Seeds]:
     """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
-    skin = _face(reference, lining, rng, photo=True)
+    skin = _face(reference, count, rng, photo=True)
     # Not at the edges of the skin, where it would look out behind it.
     edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *FACE_OVAL)).any(1)
     keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges

@@ -74,7 +74,7 @@ def better_side(reference: Reference, index: np.ndarray, normals: np.ndarray) ->
 
 
 def mouth(reference: Reference, rng: np.random.Generator) -> Seeds:
-    """Two rows of teeth with gums, a tongue, and the dark behind them; upper ones ride the skull, lower the chin."""
+    """Two rows of teeth with gums, a tongue, and the dark behind them. Lower teeth and tongue ride the chin."""
     shape = reference.data.shape
     lips = shape[list(LIPS_INNER)]
     middle = shape[[13, 14]].mean(0)
