@@ -54,7 +54,7 @@ from avatar.train.trainer import Trainer
 FRAMES = 40  # compared
 MOST_SECONDS = 8.0  # of a clip
 PASSES = 3  # over the frames, that align their head poses
-CLOSED, OPEN_EYES, FRONTAL = 0.035, 0.35, 10.0  # lips over eye distance; eyeBlink; degrees
+CLOSED, OPEN_EYES, FRONTAL = 0.035, 0.35, 6.0  # lips over eye distance; eyeBlink; degrees
 HOLE = 0.5  # coverage below which a pixel of the face is a hole
 VIEWS = ((0, 0), (-TURN, 0), (TURN, 0), (0, -NOD), (0, NOD))  # degrees of head yaw and pitch
 CONSENT = Consent(relation="authorised", statement="A measurement on this machine; nothing of it leaves.")

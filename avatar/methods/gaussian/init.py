@@ -16,10 +16,10 @@ from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
-from avatar.geometry.mesh import FACE_OVAL, face_triangles
+from avatar.geometry.mesh import face_triangles
 from avatar.methods.gaussian import photo as generic
 from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
-from avatar.methods.gaussian.surroundings import surroundings
+from avatar.methods.gaussian.surroundings import JAW, surroundings
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
@@ -55,8 +55,8 @@ def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
 def _invented(reference: Reference, count: int, rng: np.random.Generator) -> list[Seeds]:
     """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
     skin = _face(reference, count, rng, photo=True)
-    # Not at the edges of the skin, where it would look out behind it.
-    edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *FACE_OVAL)).any(1)
+    # Not at lips and jaw, where it would look out behind the skin.
+    edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *JAW)).any(1)
     keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges
     skin = Seeds(*(column[torch.from_numpy(keep)] for column in skin))
     behind = skin.means - _LINING * skin.normal

@@ -18,7 +18,7 @@ from avatar.motion.face_channels import CHANNELS, CHIN, LIPS_INNER
 from avatar.motion.population import eye_openings, landmark_basis
 
 # A small palette, RGB in even light: an enamel that is not too white, gums, a tongue, and the dark behind them.
-ENAMEL, GUM, TONGUE, DARK = (0.80, 0.74, 0.66), (0.58, 0.32, 0.30), (0.56, 0.28, 0.27), (0.10, 0.045, 0.04)
+ENAMEL, GUM, TONGUE, DARK = (0.86, 0.80, 0.72), (0.58, 0.32, 0.30), (0.56, 0.28, 0.27), (0.10, 0.045, 0.04)
 LIT = 0.62  # brightness of skin in even light: teeth of a darker photo are darker
 TEETH = (0.42, 0.34, 0.40, 0.36, 0.36)  # half widths of the upper row, from the middle outwards, centimetres
 LOWER = 0.75  # of them, the lower row's
@@ -100,9 +100,9 @@ def _row(reference: Reference, middle: np.ndarray, light: float, side: float, rn
             x, y = np.meshgrid(np.arange(STEP / 2, width, STEP) / width, np.arange(0, length + 0.45, STEP))
             x, y = x.ravel(), y.ravel()
             gum = y > length - 0.12 * np.sin(np.pi * x)
-            round_ = 0.10 * np.abs(2 * x - 1) ** 3  # corners of a tooth
+            round_ = 0.05 * np.abs(2 * x - 1) ** 3  # corners of a tooth
             keep = y >= round_
-            shade = np.where((x < GAP) | (x > 1 - GAP), 0.72, 1.0) * (1 - 0.12 * k) * (1 - 0.25 * y / length)
+            shade = np.where((x < GAP) | (x > 1 - GAP), 0.86, 1.0) * (1 - 0.10 * k) * (1 - 0.25 * y / length)
             across = sign * (edges[k] + x * width)
             points.append(np.stack([across, biting - side * y, behind + ARCH * across**2 * 0.55], -1)[keep])
             color = np.where(gum[:, None], GUM, ENAMEL) * shade[:, None] * light

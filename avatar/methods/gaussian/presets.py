@@ -38,7 +38,7 @@ def photo() -> TrainPreset:
             densify=DensifyConfig(refine_every=10**7),  # they are dense already
         ),
         schedule=Schedule(steps=200, half_until=0.0, align_passes=0),
-        loss=LossConfig(lpips=0.0),
+        loss=LossConfig(lpips=0.0, alpha=0.3),
         optim=OptimConfig(poses=0.0, condition_noise=0.0, final=0.2),
     )  # fmt: skip
 
