@@ -20,10 +20,10 @@ from avatar.data import PersonDataset
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.io.checkpoint import save_tensors
 from avatar.motion.arkit import MOUTH
-from avatar.motion.face_channels import IRIS, LIP_CHANNELS, encode
+from avatar.motion.face_channels import CHANNELS, IRIS, LIP_CHANNELS, encode
 from avatar.motion.population import FILE, FORMAT
 from avatar.preprocess.head_fit import canonical_in_head_axes
-from avatar.synth.shapes import displacement_fields
+from avatar.synth.shapes import displacement_fields, smoothstep
 
 DESIGNED = 0.02  # share of the weight of the designed fields
 DRAWS = 4000  # mouths drawn from them
@@ -70,7 +70,20 @@ def fit_basis(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
             right = right + weight * channels.T @ values.reshape(len(values), -1)
     gram = np.asarray(gram)
     gram += RIDGE * np.diag(gram.diagonal())  # lids and brows move less than lips, and are worth as much
-    return np.linalg.solve(gram, np.asarray(right))
+    return np.linalg.solve(gram, np.asarray(right)) * reach()
+
+
+def reach() -> np.ndarray:
+    """How far each channel reaches, [38, 478 * 3]: lips and jaw do not move the eyes, lids and brows not the mouth.
+
+    Tracked, they do a little, because head poses lean with the expression.
+    """
+    points = canonical_in_head_axes(canonical_face()[0])
+    height, lid, nose = points[:, 1], points[[145, 374], 1].mean(), points[2, 1]
+    below = smoothstep(height, lid + 0.2, lid + 1.6)
+    above = 1 - smoothstep(height, (lid + nose) / 2, nose)
+    part = np.where(np.isin(np.arange(len(CHANNELS)), LIP_CHANNELS)[:, None], below, above)
+    return np.repeat(part, 3, 1)
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ class Worker:
         with _warnings() as said:
             try:
                 avatar = self._load(task.run)
-                said = {"consent": consent_hash(avatar.run), "photo": photo_hash(avatar.run)}
-                frames = task.render(avatar, mark, self._loading.disclosure.open(**said))
+                options, run = self._loading.disclosure, avatar.run
+                frames = task.render(avatar, mark, options.open(consent_hash(run), photo=photo_hash(run)))
             except AvatarError as failure:
                 error = str(failure)
             except Exception as failure:  # a bug must not take the other jobs along
