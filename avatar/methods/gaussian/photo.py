@@ -18,8 +18,8 @@ from avatar.motion.face_channels import CHANNELS, CHIN, LIPS_INNER
 from avatar.motion.population import eye_openings, landmark_basis
 
 # A small palette, RGB in even light: an enamel that is not too white, gums, a tongue, and the dark behind them.
-ENAMEL, GUM, TONGUE, DARK = (0.86, 0.80, 0.72), (0.58, 0.32, 0.30), (0.56, 0.28, 0.27), (0.10, 0.045, 0.04)
-LIT = 0.62  # brightness of skin in even light: teeth of a darker photo are darker
+ENAMEL, GUM, TONGUE, DARK = (0.76, 0.70, 0.62), (0.58, 0.32, 0.30), (0.56, 0.28, 0.27), (0.10, 0.045, 0.04)
+LIT = 0.72  # brightness of skin in even light: teeth of a darker photo are darker
 TEETH = (0.42, 0.34, 0.40, 0.36, 0.36)  # half widths of the upper row, from the middle outwards, centimetres
 LOWER = 0.75  # of them, the lower row's
 LENGTH = (0.95, 0.85)  # centimetres of an upper and a lower tooth
@@ -79,7 +79,7 @@ def mouth(reference: Reference, rng: np.random.Generator) -> Seeds:
     lips = shape[list(LIPS_INNER)]
     middle = shape[[13, 14]].mean(0)
     skin = reference.sample(np.asarray(reference.data.landmarks[reference.frame])[[50, 280, 101, 330], :2])
-    light = float(np.clip(np.median(skin.max(1)) / LIT, 0.35, 1.15))
+    light = float(np.clip(np.median(skin.max(1)) / LIT, 0.35, 1.0))
     parts = [
         _row(reference, middle, light, 1.0, rng), _row(reference, middle, light, -1.0, rng),
         _tongue(reference, middle, light, rng), _cavity(reference, middle, np.ptp(lips[:, 0]), rng),
