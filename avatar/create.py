@@ -1,4 +1,4 @@
-"""Video in, avatar out: prepare, train and eval, each where it is not done yet."""
+"""Video or photo in, avatar out: prepare, train and eval, each where it is not done yet."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def create(
     video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: EvalOptions | None,
     consent: Consent | None = None,
 ) -> None:  # fmt: skip
-    """Make an avatar from a video; finished parts are kept when it is called again.
+    """Make an avatar from a video, or from one photo; finished parts are kept when it is called again.
 
     Args:
-        video: The video.
+        video: The video, or the photo; of that, ``train`` is of quality "photo" and there is nothing to measure on.
         prepare: Options of the preprocessing.
         train: Options of the training; its ``person`` and ``out`` are where everything goes.
         evaluate: What to measure at the end; None: nothing.

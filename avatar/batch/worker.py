@@ -14,6 +14,7 @@ from avatar import log
 from avatar.batch.report import Result
 from avatar.batch.task import Loading, Task
 from avatar.data.consent import consent_hash
+from avatar.data.run import photo_hash
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Worker:
         with _warnings() as said:
             try:
                 avatar = self._load(task.run)
-                frames = task.render(avatar, mark, self._loading.disclosure.open(consent_hash(avatar.run)))
+                options, run = self._loading.disclosure, avatar.run
+                frames = task.render(avatar, mark, options.open(consent_hash(run), photo=photo_hash(run)))
             except AvatarError as failure:
                 error = str(failure)
             except Exception as failure:  # a bug must not take the other jobs along

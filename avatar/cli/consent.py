@@ -14,7 +14,7 @@ from avatar.data.consent import Consent
 from avatar.errors import AvatarError
 
 ConsentOption = Annotated[str | None, tyro.conf.arg(metavar="self|FILE")]
-_QUESTION = """Who is in this video?
+_QUESTION = """Who is in this {}?
   s  I am, and I agree to all uses of my avatar
   p  a person who does not exist: it was drawn by a program
   Enter  I do not say now (what leaves this machine will need it)
@@ -63,10 +63,12 @@ def answered(option: str | None, video: Path, person: Path) -> Consent | None:
     """
     if option is not None:
         return consent.chosen(option)
+    from avatar.preprocess.photo import is_photo
+
     known = consent.of_folder(person).stated or video.with_suffix(consent.BESIDE).is_file()
     if known or not video.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
-    print(_QUESTION, end="", file=sys.stderr, flush=True)
+    print(_QUESTION.format("photo" if is_photo(video) else "video"), end="", file=sys.stderr, flush=True)
     said = sys.stdin.readline().strip()
     if not said:
         return None

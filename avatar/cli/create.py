@@ -1,4 +1,4 @@
-"""Video in, avatar out: prepare, train and eval in one command. Finished parts are kept when it is run again."""
+"""Video or photo in, avatar out: prepare, train and eval in one command, which keeps what was finished before."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from avatar.preprocess.config import SOURCE_OPTIONS, AutoSeconds, PrepareConfig,
 
 @dataclass(frozen=True, kw_only=True)
 class Config(SourceOptions):
-    """Make an avatar from a video of one person talking."""
+    """Make an avatar from a video of one person talking, or a simpler one from a single photo."""
 
     video: Annotated[Path, tyro.conf.Positional]
-    """Any video that ffmpeg reads: one person, facing the camera, talking, 3 to 5 minutes."""
+    """Any video that ffmpeg reads: one person, facing the camera, talking, 3 to 5 minutes. Or a photo, JPEG or PNG
+    (docs/photo.md)."""
     out: Path
     """RUN folder; the prepared person goes beside it, into RUN.person."""
     quality: Annotated[str, tyro.conf.arg(metavar="{draft,standard,high}")] = "standard"
@@ -60,17 +61,19 @@ def main(config: Config) -> None:
     """
     from avatar.create import create, person_folder
     from avatar.eval.options import EvalOptions
+    from avatar.methods.options import PHOTO
+    from avatar.preprocess.photo import is_photo
     from avatar.train import config as options
 
-    run = Path(config.out)
+    run, photo = Path(config.out), is_photo(config.video)
     consent = answered(config.consent, config.video, person_folder(run))
     train = options.from_preset(
-        config.method, config.quality, person=person_folder(run), out=run, seed=config.seed, prior=config.prior,
-        device=config.device,
+        config.method, PHOTO if photo else config.quality, person=person_folder(run), out=run, seed=config.seed,
+        prior=config.prior, device=config.device,
     )  # fmt: skip
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
     chosen = {name: getattr(config, name) for name in ("size", "audio_delay_s", "held_out_s", *SOURCE_OPTIONS)}
-    create(config.video, PrepareConfig(**chosen), train, measured if config.eval else None, consent)
+    create(config.video, PrepareConfig(**chosen), train, measured if config.eval and not photo else None, consent)
     log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")

@@ -11,6 +11,7 @@ import tyro
 from avatar import log
 from avatar.cli.consent import ConsentOption, answered
 from avatar.preprocess.config import PrepareConfig
+from avatar.preprocess.photo import is_photo
 from avatar.preprocess.pipeline import STAGES, prepare
 
 
@@ -19,8 +20,9 @@ class Config:
     """Prepare a video of one person."""
 
     video: tyro.conf.Positional[Path]
-    """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good. Or a dataset folder of AD-NeRF,
-    RAD-NeRF, ER-NeRF or TalkingGaussian: its images and audio are read, its split is kept, all else is made anew."""
+    """The video: anything FFmpeg reads, one person talking, 3 to 5 minutes are good. Or a photo; or a dataset folder of
+    AD-NeRF, RAD-NeRF, ER-NeRF or TalkingGaussian: its images and audio are read, its split is kept, all else is made
+    anew."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The PERSON folder to write. Run again with the same folder to go on after an interruption."""
     person: tyro.conf.OmitArgPrefixes[PrepareConfig] = field(default_factory=PrepareConfig)
@@ -41,4 +43,5 @@ def main(config: Config) -> None:
     stages = STAGES if config.stages == "all" else config.stages.split(",")
     consent = answered(config.consent, config.video, config.out)
     prepare(config.video, config.out, config.person, stages=stages, force=config.force, consent=consent)
-    log.next_command(f"avatar train {log.word(config.out)} --out {log.word(Path('runs', config.out.name))}")
+    photo = " --quality photo" if is_photo(config.video) else ""
+    log.next_command(f"avatar train {log.word(config.out)} --out {log.word(Path('runs', config.out.name))}{photo}")

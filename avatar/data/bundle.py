@@ -25,6 +25,7 @@ from avatar.data import run as files
 from avatar.data.consent import FILE as CONSENT
 from avatar.data.packed import packed, unpacked
 from avatar.data.person import FILE as PERSON
+from avatar.data.photo import KIND
 from avatar.errors import AvatarError
 from avatar.paths import cache_dir, file_sha256, read_json
 from avatar.writing import atomic_dir, atomic_file
@@ -60,7 +61,8 @@ def write_bundle(run: Path, path: Path, *, compact: bool = False) -> None:
         raise AvatarError(f"{run} lacks {min(missing)}.", fix="Train it to its end: avatar train --resume")
     contents = {name: _content(run / name, compact) for name in names}
     entries = {n: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for n, data in contents.items()}
-    header = {"format": FORMAT, "toolkit": __version__, "compact": compact, "files": entries}
+    label = {} if files.photo_hash(run) is None else {"kind": KIND}
+    header = {"format": FORMAT, "toolkit": __version__, "compact": compact, **label, "files": entries}
     with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {HEADER: json.dumps(header, indent=2).encode(), **contents}.items():
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)

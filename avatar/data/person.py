@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from avatar.checks import MOST_FRAMES, SIDES, Record, image_size, whole
+from avatar.data.photo import KIND, PhotoInfo
 from avatar.data.results import (
     FAR,
     REDO,
@@ -83,6 +84,7 @@ class PersonInfo:
         view: What rendering shows around the stored frames; None where it shows no more than them.
         quality: How well the face was tracked, for people to read.
         recording: What was done to the recording, for people to read.
+        photo: The photo that all of it was made from; None: a video.
     """
 
     width: int
@@ -99,6 +101,16 @@ class PersonInfo:
     view: FrameView | None = None
     quality: TrackingQuality | None = None
     recording: tuple[Treatment, ...] = ()
+    photo: PhotoInfo | None = None
+
+    def motion_segments(self, frames: int) -> list[tuple[int, int]]:
+        """[start, end) of each part without a cut, of the first ``frames`` of a RUN folder's motion.
+
+        That of a photo is generated, and has no cut.
+        """
+        if self.photo is not None:
+            return [(0, frames)]
+        return [(start, min(end, frames)) for start, end in self.segments if start < frames]
 
     @property
     def audio_delay_frames(self) -> float:
@@ -151,12 +163,19 @@ class PersonInfo:
             view=FrameView.parse(data.record("view")) if "view" in data.data else None,
             quality=TrackingQuality.parse(data.record("quality")) if "quality" in data.data else None,
             recording=tuple(read_treatments(data, "recording")) if "recording" in data.data else (),
+            photo=_photo(data),
         )  # fmt: skip
 
     def write(self, path: Path) -> None:
         """Write it as a person.json, atomically."""
         fields = {name: value for name, value in asdict(self).items() if value is not None}
-        write_json(path, {"format": FORMAT} | fields)
+        write_json(path, {"format": FORMAT} | ({} if self.photo is None else {"kind": KIND}) | fields)
+
+
+def _photo(data: Record) -> PhotoInfo | None:
+    if (kind := data.text("kind", "video")) not in (KIND, "video"):
+        raise AvatarError(f"{data.place('kind')} is {kind!r}, neither video nor {KIND}.")
+    return PhotoInfo.parse(data.record("photo")) if kind == KIND or "photo" in data.data else None
 
 
 def _crop(data: Record) -> tuple[int, int, int, int]:

@@ -200,6 +200,7 @@ class IngestResult(StageResult):
         test_start: First held-out frame, where a dataset names one.
         face: x, y and height of the face to learn in the source, pixels; None where it was alone.
         recording: What was done to the recording.
+        photo: SHA-256 of the photo, where the source is one; there is one frame then, and nothing is held out.
     """
 
     STAGE: ClassVar[str] = "ingest"
@@ -221,6 +222,7 @@ class IngestResult(StageResult):
     test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
     face: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     recording: Annotated[list[Treatment], read_treatments] = dataclasses.field(default_factory=list[Treatment])
+    photo: Annotated[str | None, lambda data, name: data.text(name)] = None
 
     @property
     def scale(self) -> float:

@@ -115,6 +115,31 @@ def require_run(run: Path) -> None:
         )
 
 
+def photo_hash(run: Path) -> str | None:
+    """SHA-256 of the photo that a run was made from; None: it was made from a video.
+
+    Raises:
+        AvatarError: Its person.json is damaged.
+    """
+    path = run / PERSON
+    photo = PersonInfo.read(path).photo if path.is_file() else None
+    return None if photo is None else photo.sha256
+
+
+def require_video(run: Path, doing: str) -> None:
+    """Refuse a run of one photo where only a video serves.
+
+    Args:
+        run: RUN folder.
+        doing: What needs a video, for people: "Measuring".
+
+    Raises:
+        AvatarError: It was made from a photo.
+    """
+    if photo_hash(run) is not None:
+        raise AvatarError(f"{doing} needs a video of the person; {run} was made from one photo.")
+
+
 def open_person(run: Path, person: Path | None = None) -> PersonDataset:
     """Open the person that a run was trained from, with the head poses that training corrected.
 

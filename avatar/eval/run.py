@@ -50,7 +50,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     Raises:
         AvatarError: RUN, its person or an option is unsuitable.
     """
-    from avatar.data.run import open_person
+    from avatar.data.run import open_person, require_video
     from avatar.eval import report_html, speech_metrics
     from avatar.eval.settings import held_out, reconstruct, speak
     from avatar.infer.avatar import Avatar
@@ -60,6 +60,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
 
     options.check()
     words = None if options.words is None else speech_metrics.read_words(options.words)
+    require_video(run, "Measuring")
     avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
     data = open_person(run, options.person)
     held_out(avatar, data, options.frames)

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avatar.data.consent import consent_hash
+from avatar.data.run import photo_hash
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
@@ -84,7 +85,7 @@ class View:
         Raises:
             AvatarError: Options contradict each other, or a key cannot be used.
         """
-        found = self.disclosure.open(consent_hash(source.folder))
+        found = self.disclosure.open(consent_hash(source.folder), photo=photo_hash(source.folder))
         found.announce()
         return found
 

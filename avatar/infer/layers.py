@@ -68,7 +68,7 @@ class PersonMotion(NamedTuple):
         """Read it from the RUN folder, once for each avatar."""
         if (known := _people.get(avatar)) is None:
             track = Motion.load(avatar.run / MOTION)
-            segments = [(a, min(b, len(track))) for a, b in avatar.person.segments if a < len(track)]
+            segments = avatar.person.motion_segments(len(track))
             cone = ViewCone.of_run(avatar.run)
             known = _people[avatar] = PersonMotion(track, segments, MotionStats.of(track, segments), cone)
         return known

@@ -14,7 +14,7 @@ from avatar.audio2motion.base import drive
 from avatar.audio2motion.load import load_speech
 from avatar.data.consent import require
 from avatar.data.outputs import refuse_to_overwrite
-from avatar.data.run import open_person
+from avatar.data.run import open_person, require_video
 from avatar.infer.video import Job
 from avatar.io.audio import SAMPLE_RATE, stream_audio
 from avatar.motion import Motion
@@ -44,6 +44,7 @@ def replay_job(
     Raises:
         AvatarError: The person or its audio cannot be read, or ``out`` is its video.
     """
+    require_video(avatar.run, "--split")
     data = open_person(avatar.run, person)
     refuse_to_overwrite(out, Path(data.info.source or os.devnull))
     first, last = (data.test_start, data.num_frames) if split == "test" else (0, data.test_start)
@@ -74,6 +75,7 @@ def dubbing_job(avatar: Avatar, audio: AudioFile, speech: str, person: Path | No
     Raises:
         AvatarError: Nobody agreed to dubbing, or the person cannot be read.
     """
+    require_video(avatar.run, "--dub")
     require(avatar.run, "dubbing", "to say in the video what was not said")
     data = open_person(avatar.run, person)
     refuse_to_overwrite(out, Path(data.info.source or os.devnull))

@@ -12,6 +12,7 @@ from avatar.errors import AvatarError
 JPEG_QUALITY = 95
 _MOST_BYTES = 2**28  # of an image file
 _PNG = b"\x89PNG\r\n\x1a\n"
+PHOTO_MARKS = (b"\xff\xd8\xff", _PNG)  # first bytes of JPEG and PNG
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # of JPEG, those after which the size stands
 _PLAIN_MARKERS = {0x01, *range(0xD0, 0xD9)}  # those without a length
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 QUALITIES = ("draft", "standard", "high")  # that every method offers
+PHOTO = "photo"  # of methods that make an avatar of a single photo
 
 
 @dataclass(frozen=True, kw_only=True)

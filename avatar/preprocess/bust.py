@@ -250,7 +250,7 @@ def _supports(outlines: list[_Outline], side: str) -> tuple[np.ndarray, np.ndarr
     width, depth = np.full(len(ROWS), np.nan), np.zeros(len(ROWS))
     for k in range(len(ROWS)):
         seen = np.isfinite(extents[:, k])
-        if seen.sum() < max(3, 0.3 * len(outlines)):
+        if seen.sum() < max(min(3, len(outlines)), 0.3 * len(outlines)):  # of a photo there is one
             continue
         e, w = extents[seen, k], yaw[seen]
         weight, a, z = np.ones(len(e)), 0.0, 0.0

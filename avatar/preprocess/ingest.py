@@ -237,15 +237,31 @@ def choose_crop(info: VideoInfo, face: LearnedFace, config: PrepareConfig) -> Cr
     """
     if (square := config.square) is None:
         return clear_of(face, frame_head(info.width, info.height, face.boxes, face.height), info)
-    x0, y0, x1, y1 = np.median(face.boxes, axis=0)
+    fits(face.boxes, face.height, config)
+    return Crop(*square)
+
+
+def fits(boxes: np.ndarray, height: float, config: PrepareConfig) -> None:
+    """Refuse a square of the user's that cuts the face off.
+
+    Args:
+        boxes: [N, 4] x0, y0, x1, y1 of the face.
+        height: Of the face, pixels.
+        config: ``crop`` is the square.
+
+    Raises:
+        AvatarError: The face is not whole in it.
+    """
+    square = config.square
+    assert square is not None
+    x0, y0, x1, y1 = np.median(boxes, axis=0)
     out = max(square.x - x0, square.y - y0, x1 - square.x - square.side, y1 - square.y - square.side)
-    if out > OUTSIDE * face.height:
+    if out > OUTSIDE * height:
         raise AvatarError(
             f"The face is not whole in --crop {config.crop}:",
             why=f"it reaches from {x0:.0f},{y0:.0f} to {x1:.0f},{y1:.0f}.",
-            fix=f"Give a square around it; a side of {CROP_FACES * face.height:.0f} shows the shoulders as well.",
+            fix=f"Give a square around it; a side of {CROP_FACES * height:.0f} shows the shoulders as well.",
         )
-    return Crop(*square)
 
 
 def frame_head(width: int, height: int, boxes: np.ndarray, face: float) -> Crop:

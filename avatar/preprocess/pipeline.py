@@ -11,17 +11,22 @@ from typing import cast
 from avatar import log
 from avatar.checks import Record
 from avatar.data import ernerf
-from avatar.data.consent import Consent, keep
+from avatar.data.consent import Consent, keep, require_stated
 from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
+from avatar.data.photo import PhotoInfo
 from avatar.data.results import IngestResult, ParseResult, RefineResult, SyncResult, TrackResult
 from avatar.errors import AvatarError
 from avatar.paths import read_json, write_json
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.held_out import check_length, held_out_text
+from avatar.preprocess.photo import check_photo, is_photo
 from avatar.preprocess.stage import Stage, StageContext, finished_key, is_current, run_stage
 from avatar.writing import contents, one_writer
 
 STAGES = ("ingest", "track", "refine", "parse", "pose", "background", "torso", "sync", "report")
+# Of a photo: it has no motion to align, no torso to follow and no audio. These have modules of their own.
+PHOTO_STAGES = ("ingest", "track", "refine", "parse", "background", "report")
+OF_A_PHOTO = {"ingest": "photo_ingest", "refine": "photo_refine", "report": "photo_report"}
 
 
 def prepare(
@@ -33,10 +38,10 @@ def prepare(
     force: bool = False,
     consent: Consent | None = None,
 ) -> None:
-    """Run the stages that are not done yet.
+    """Run the stages that are not done yet; of a photo those that it has.
 
     Args:
-        video: The video, or a dataset folder.
+        video: The video, a dataset folder, or a photo (JPEG or PNG).
         out: The PERSON folder; finished stages in it are kept.
         config: Options.
         stages: Names of the stages to run.
@@ -44,11 +49,14 @@ def prepare(
         consent: Record of consent to keep; None: that beside the video, or the one that is there.
 
     Raises:
-        AvatarError: The video, an option or the folder is unsuitable, or another process writes to it.
+        AvatarError: The video, an option or the folder is unsuitable, or another process writes to it; or nobody has
+            stated the consent to an avatar of a photo.
     """
     check(config)
-    modules = [load_stage(name) for name in stages]
-    out = Path(out)
+    out, photo = Path(out), is_photo(video)
+    modules = [load_stage(name, photo=photo) for name in stages if not photo or name in PHOTO_STAGES]
+    if photo:
+        require_stated(out, consent, Path(video))
     with one_writer(out):
         claim_folder(video, out, config, force=force)
         ctx = StageContext(person=PersonFolder(out), video=Path(video), config=config)
@@ -65,21 +73,22 @@ def prepare(
         if "report" in stages:
             from avatar.preprocess import report
 
-            report.tell(ctx)
+            report.tell(ctx, "photo" if photo else "video")
             fps = ctx.person.result(IngestResult).fps
             if config.held_out_s == "auto" and (text := held_out_text(ctx.frames, ctx.test_start, fps)):
                 log.info(text)
 
 
-def load_stage(name: str) -> Stage:
-    """Import the module of a stage.
+def load_stage(name: str, *, photo: bool = False) -> Stage:
+    """Import the module of a stage, of a video or of a photo.
 
     Raises:
         AvatarError: There is no such stage.
     """
     if name not in STAGES:
         raise AvatarError(f"There is no stage '{name}'.", fix=f"The stages are {', '.join(STAGES)}.")
-    return cast(Stage, importlib.import_module(f"avatar.preprocess.{name}"))
+    module = OF_A_PHOTO.get(name, name) if photo else name
+    return cast(Stage, importlib.import_module(f"avatar.preprocess.{module}"))
 
 
 def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool = False) -> None:
@@ -91,8 +100,11 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
     from avatar.preprocess import ingest
 
     source = ingest.fingerprint(video)
-    info = ingest.check_source(video, config)  # so that a bad video leaves no folder behind
-    check_length(config.held_out_s, info.duration, ernerf.test_start(info.path) if info.path.is_dir() else None)
+    if is_photo(video):
+        check_photo(Path(video), config)
+    else:
+        info = ingest.check_source(video, config)  # so that a bad video leaves no folder behind
+        check_length(config.held_out_s, info.duration, ernerf.test_start(info.path) if info.path.is_dir() else None)
     marker = out / MARKER
     if marker.exists():
         kept = Record(read_json(marker), marker)
@@ -133,7 +145,8 @@ def refuse_other_version(out: Path) -> None:
 
 def is_finished(name: str, ctx: StageContext) -> bool:
     """Whether a stage has run, with these options and on what its inputs are now."""
-    return finished_key(ctx.person, name) is not None and is_current(load_stage(name), ctx)
+    photo = is_photo(ctx.video)
+    return finished_key(ctx.person, name) is not None and is_current(load_stage(name, photo=photo), ctx)
 
 
 def assemble(ctx: StageContext) -> None:
@@ -163,5 +176,5 @@ def assemble(ctx: StageContext) -> None:
         test_start=ctx.test_start, segments=tuple(track.segments), camera=refine.camera, has_audio=ingest.has_audio,
         audio_delay_s=delay, source=ingest.source, crop=ingest.crop,
         view=ingest.view(), quality=quality,
-        recording=tuple(ingest.recording),
+        recording=tuple(ingest.recording), photo=None if ingest.photo is None else PhotoInfo(sha256=ingest.photo),
     ).write(person.info_path)  # fmt: skip

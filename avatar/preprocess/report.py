@@ -37,15 +37,15 @@ def run(ctx: StageContext, out: Path) -> ReportResult:
     return ReportResult(findings=findings, flagged=flags, blinks=count_blinks(data.motion.arkit.numpy()))
 
 
-def tell(ctx: StageContext) -> None:
-    """Print what was done to the recording, and the findings of a finished report."""
+def tell(ctx: StageContext, kind: str = "video") -> None:
+    """Print what was done to the recording, and the findings of a finished report; ``kind`` is what it is of."""
     result, ingest = ctx.person.result(ReportResult), ctx.person.result(IngestResult)
     fps = ingest.fps
     if ingest.recording:
         log.info("\nWhat was done to the recording:")
         for treatment in ingest.recording:
             log.item(treatment.text, "*", "cyan")
-    log.info("\nThis video:")
+    log.info(f"\nThis {kind}:")
     for level, mark in MARKS.items():
         for finding in result.findings:
             if finding.level == level:

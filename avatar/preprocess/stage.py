@@ -54,9 +54,11 @@ class StageContext:
     def test_start(self) -> int:
         """The first held-out frame: the one that the dataset names, or :func:`first_held_out` of the video.
 
-        It needs the stages ingest and track.
+        Of a photo nothing is held out. It needs the stages ingest and track.
         """
         ingest = self.person.result(IngestResult)
+        if ingest.photo is not None:
+            return self.frames
         if ingest.test_start is not None:
             return min(self.frames - 1, ingest.test_start)
         useful = self.person.valid(self.frames)

@@ -30,11 +30,13 @@ KINDS = {  # media types of what is signed; Python's own table differs between s
 }  # fmt: skip
 SUFFIXES = tuple(KINDS)
 CONSENT = "org.avatar.consent"  # label of the assertion with the hash of the consent record
+PHOTO = "org.avatar.photo"  # label of the assertion that says that the avatar was made from one photo
 _ACTIONS = ("c2pa.actions.v2", "c2pa.actions")
 _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 _UNTRUSTED = "signingCredential.untrusted"  # the signer is unknown: no fault of the file
 _USES = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
 PROGRAM = "avatar-toolkit"
+_PHOTO_SAYS = "Made from one photo: teeth and what the photo does not show are invented."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class Claims:
         source_type: Digital source type (IPTC) in the manifest.
         metadata_source_type: The same in the file's metadata, which nobody signs.
         consent: SHA-256 of the record of consent.
+        photo: SHA-256 of the one photo that the avatar was made from.
         faults: What is wrong with it, one code of C2PA each.
     """
 
@@ -62,10 +65,11 @@ class Claims:
     source_type: str | None = None
     metadata_source_type: str | None = None
     consent: str | None = None
+    photo: str | None = None
     faults: list[str] = field(default_factory=list)
 
 
-def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = None) -> None:
+def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = None, photo: str | None = None) -> None:
     """Add content credentials to a file, in place.
 
     Args:
@@ -73,6 +77,7 @@ def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = No
         key: Signs them.
         source_type: Digital source type (IPTC).
         consent: SHA-256 of the record of consent, or None.
+        photo: SHA-256 of the one photo that the avatar was made from, which is named as an ingredient; or None.
 
     Raises:
         AvatarError: They cannot be made; the file is as before.
@@ -85,7 +90,7 @@ def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = No
         with (
             _context() as context,
             c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificates, key.key, None)) as signer,
-            c2pa.Builder(json.dumps(_manifest(source_type, consent)), context) as builder,
+            c2pa.Builder(json.dumps(_manifest(source_type, consent, photo)), context) as builder,
         ):
             with open(path, "rb") as source, open(temporary, "w+b") as target:
                 builder.sign(signer, _kind(path), source, target)
@@ -123,7 +128,7 @@ def read(path: Path) -> Claims:
         raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
 
 
-def _manifest(source_type: str, consent: str | None) -> dict[str, Any]:
+def _manifest(source_type: str, consent: str | None, photo: str | None) -> dict[str, Any]:
     agent = {"name": PROGRAM, "version": __version__}
     created = {
         "action": "c2pa.created", "digitalSourceType": source_type, "softwareAgent": agent,
@@ -138,14 +143,23 @@ def _manifest(source_type: str, consent: str | None) -> dict[str, Any]:
     ]
     if consent is not None:
         assertions.append({"label": CONSENT, "data": {"sha256": consent}})
-    return {"claim_generator_info": [agent], "assertions": assertions}
+    manifest: dict[str, Any] = {"claim_generator_info": [agent], "assertions": assertions}
+    if photo is not None:
+        assertions.append({"label": PHOTO, "data": {"sha256": photo, "description": _PHOTO_SAYS}})
+        manifest["ingredients"] = [{
+            "title": "the photo that the avatar was made from", "format": "image/jpeg", "relationship": "inputTo",
+            "instance_id": f"sha256:{photo}", "description": _PHOTO_SAYS,
+        }]  # fmt: skip
+    return manifest
 
 
 def _claims(store: dict[str, Any], said: str | None) -> Claims:
     active = store.get("manifests", {}).get(store.get("active_manifest"), {})
     assertions = active.get("assertions", [])
     actions = [a for each in assertions if each["label"] in _ACTIONS for a in each["data"].get("actions", [])]
-    consents = [each["data"].get("sha256") for each in assertions if each["label"] == CONSENT]
+    consents, photos = (
+        [each["data"].get("sha256") for each in assertions if each["label"] == label] for label in (CONSENT, PHOTO)
+    )
     generator = next(iter(active.get("claim_generator_info", [])), {})
     signature = active.get("signature_info", {})
     codes = [status["code"] for status in store.get("validation_status", [])]
@@ -157,7 +171,8 @@ def _claims(store: dict[str, Any], said: str | None) -> Claims:
         known_signer=_UNTRUSTED not in codes,
         made=signature.get("time") or next((action["when"] for action in actions if "when" in action), ""),
         source_type=next((a["digitalSourceType"] for a in actions if "digitalSourceType" in a), None),
-        metadata_source_type=said, consent=next(iter(consents), None), faults=faults,
+        metadata_source_type=said, consent=next(iter(consents), None),
+        photo=next(iter(photos), None), faults=faults,
     )  # fmt: skip
 
 

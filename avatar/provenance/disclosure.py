@@ -33,12 +33,13 @@ class DisclosureOptions:
     label: Label = "none"
     """Visible label "AI": none, or corner for the lower right one."""
 
-    def open(self, consent: str | None = None, source_type: str = TRAINED) -> Disclosure:
+    def open(self, consent: str | None = None, source_type: str = TRAINED, photo: str | None = None) -> Disclosure:
         """Check the options and load the key.
 
         Args:
             consent: SHA-256 of the record of consent, or None.
             source_type: Digital source type (IPTC).
+            photo: SHA-256 of the one photo that the avatar was made from, or None.
 
         Raises:
             AvatarError: Options contradict each other, the reason is empty, or a key cannot be read or does not sign.
@@ -47,13 +48,13 @@ class DisclosureOptions:
             given, missing = ("key", "certificate") if self.certificate is None else ("certificate", "key")
             raise AvatarError(f"--{given} needs --{missing} as well.")
         if self.no_credentials is None:
-            return Disclosure(source_type=source_type, key=self._key(), consent=consent, label=self.label)
+            return Disclosure(source_type=source_type, key=self._key(), consent=consent, photo=photo, label=self.label)
         if self.key is not None:
             raise AvatarError("--no-credentials and --key exclude each other.")
         reason = " ".join(self.no_credentials.split())
         if not reason:
             raise AvatarError("--no-credentials needs a reason.", fix='Such as: --no-credentials "test footage"')
-        return Disclosure(source_type=source_type, without=reason, consent=consent, label=self.label)
+        return Disclosure(source_type=source_type, without=reason, consent=consent, photo=photo, label=self.label)
 
     def _key(self) -> SigningKey:
         from avatar.provenance.keys import installation_key, own_key
@@ -74,6 +75,7 @@ class Disclosure:
         key: Signs the content credentials; None: there are none.
         without: Why there are none.
         consent: SHA-256 of the record of consent, or None.
+        photo: SHA-256 of the one photo that the avatar was made from, or None.
         label: Whether images have a visible label.
     """
 
@@ -81,12 +83,13 @@ class Disclosure:
     key: SigningKey | None = None
     without: str = ""
     consent: str | None = None
+    photo: str | None = None
     label: Label = "none"
 
     @property
     def comment(self) -> str:
         """What stands in the metadata of a file in words."""
-        made = "Made by a program (AI)."
+        made = "Made by a program (AI)." if self.photo is None else "Made by a program (AI) from one photo."
         return made if self.key is not None else f"{made} No content credentials: {self.without}"
 
     def announce(self) -> None:
@@ -111,7 +114,7 @@ class Disclosure:
         write_source_type(path, self.source_type)
         if self.key is not None and path.suffix.lower() in credentials.SUFFIXES:
             try:
-                credentials.sign(path, self.key, self.source_type, self.consent)
+                credentials.sign(path, self.key, self.source_type, self.consent, self.photo)
             except AvatarError as error:
                 log.warn(f"{error} It is written without content credentials.")
 

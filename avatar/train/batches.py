@@ -86,9 +86,16 @@ def prefetch(data: PersonDataset, sampler: Callable[[int], int], sizes: list[tup
     threads = min(8, os.cpu_count() or 1) if gpu else 1
     ahead = 4 * threads
 
+    kept: dict[tuple[int, int], Batch] = {}  # of a photo: by size, the only frame
+
     def get(step: int) -> Batch:
+        if sizes[step] in kept:
+            return kept[sizes[step]]
         batch = load(data, sampler(step), sizes[step], loss)
-        return batch.pinned() if gpu else batch
+        batch = batch.pinned() if gpu else batch
+        if data.num_frames == 1:
+            kept[sizes[step]] = batch
+        return batch
 
     with ThreadPoolExecutor(threads, "frames") as pool:
         steps = range(start, len(sizes))

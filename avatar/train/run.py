@@ -56,6 +56,7 @@ def train(config: TrainConfig) -> None:
     """
     from avatar.audio.encoders.registry import check_encoder
     from avatar.data import PersonDataset
+    from avatar.train import photo
     from avatar.train.teacher import Teacher
 
     check(config)
@@ -69,6 +70,7 @@ def train(config: TrainConfig) -> None:
         teacher = Teacher.load(config.teacher, config.method, config.device)
         data, prior = teacher.person(config.person, config.out), None
         config = replace(config, optim=replace(config.optim, poses=0.0))  # its images are drawn at these poses
+    photo.require_kind(data, config)
     with one_writer(Path(config.out)):
         _train(data, config, prior, teacher)
 
@@ -79,6 +81,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
 
     from avatar.infer.view_measure import measure_cone
     from avatar.motion import Motion
+    from avatar.train import photo
     from avatar.train.teacher import IMAGES, TaughtPerson, remember
     from avatar.train.trainer import Trainer
 
@@ -105,6 +108,8 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
         if teacher is None:  # else they are known
             trainer.align_held_out()
     summary = save_tracking(trainer, folder)
+    if data.info.photo is not None:
+        summary |= photo.finish(data, folder, config.seed)
     if teacher is None:
         keep = config.prior is not None
         train_speech(data, folder, prior, encoder=config.speech_encoder, seed=config.seed, keep=keep)
@@ -113,7 +118,10 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         teacher.hand_over(folder)
         summary["teacher"] = teacher.about()
-    cone = measure_cone(trainer.model, data.camera, Motion.load(folder / MOTION))
+    if data.info.photo is not None:
+        cone = photo.photo_cone(trainer.model, data.fps)
+    else:
+        cone = measure_cone(trainer.model, data.camera, Motion.load(folder / MOTION))
     cone.write(folder / VIEW_CONE)
     write_json(folder / TRAINING, summary | ({} if held_out is None else {yaw.KEY: held_out.to_json()}))
     counts = "".join(f", {value:g} {name}" for name, value in trainer.model.stats().items())

@@ -58,7 +58,8 @@ def train_speech(
     from avatar.motion import Motion
 
     if not data.info.has_audio:
-        log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
+        if data.info.photo is None:
+            log.warn("the video has no audio: the speech network shared by all people will drive this avatar.")
         if keep and prior is not None:
             prior.person(Motion.load(folder / MOTION), data.fps).save(folder / SHARED)
         return
@@ -79,7 +80,7 @@ def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:
     from avatar.motion import Motion
 
     motion = Motion.load(folder / MOTION)
-    segments = [(a, min(b, len(motion))) for a, b in data.segments if a < len(motion)]
+    segments = data.info.motion_segments(len(motion))
     samples = load_audio(data.audio_path) if data.info.has_audio else None
     try:
         generator = MotionGenerator.fit(motion, segments, samples, data.info.audio_delay_s, seed)

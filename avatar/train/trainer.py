@@ -308,7 +308,7 @@ class Trainer:
 
         frames = self.data.train_frames[:: max(1, len(self.data.train_frames) // 200)]
         order = np.argsort(mouth_opening(np.asarray(self.data.landmarks[frames])))
-        picks = frames[order[[len(order) // 10, len(order) // 2, -len(order) // 20 - 1]]]
+        picks = frames[order[[len(order) // 10, len(order) // 2, len(order) - 1 - len(order) // 20]]]
         self.model.eval()
         rows = []
         with torch.no_grad():

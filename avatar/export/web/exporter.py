@@ -11,7 +11,7 @@ import tyro
 
 from avatar import log
 from avatar.data.consent import consent_hash, require
-from avatar.data.run import MODEL
+from avatar.data.run import MODEL, photo_hash
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
 from avatar.export.web import format as web
@@ -60,7 +60,7 @@ class WebFolder:
         require(source.folder, "publish", "to be played in a web page")
         if self.speech_input:
             require(source.folder, "live", "to say in a web page whatever its visitors say")
-        disclosure = self.disclosure.open(consent_hash(source.folder), CAPTURED)
+        disclosure = self.disclosure.open(consent_hash(source.folder), CAPTURED, photo_hash(source.folder))
         disclosure.announce()
         title = self.clip or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):

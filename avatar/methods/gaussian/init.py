@@ -17,12 +17,14 @@ from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
+from avatar.methods.gaussian import photo as generic
 from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
-from avatar.methods.gaussian.surroundings import surroundings
+from avatar.methods.gaussian.surroundings import JAW, surroundings
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
 _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
+_LINING = 0.2  # centimetres behind the skin
 _LEAST_IRIS = 0.3  # centimetres
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
@@ -40,16 +42,29 @@ def head_weights(gaussians: Gaussians) -> Tensor:
 
 def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     """About ``count`` Gaussians that already look like the reference frame."""
+    photo = reference.data.info.photo is not None
     parts = [
-        _face(reference, int(count * 0.35), rng),
+        _face(reference, int(count * 0.35), rng, photo),
         *(_eye(reference, side, int(count * 0.015), rng) for side in EYE_RIM),
-        _mouth(reference, int(count * 0.06), rng),
+        *(_invented(reference, int(count * 0.08), rng) if photo else [_mouth(reference, int(count * 0.06), rng)]),
         *surroundings(reference, int(count * 0.56), rng),
     ]
     return Seeds.cat(parts)
 
 
-def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
+def _invented(reference: Reference, count: int, rng: np.random.Generator) -> list[Seeds]:
+    """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
+    skin = _face(reference, count, rng, photo=True)
+    # Not at lips and jaw, where it would look out behind the skin.
+    edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *JAW)).any(1)
+    keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges
+    skin = Seeds(*(column[torch.from_numpy(keep)] for column in skin))
+    behind = skin.means - _LINING * skin.normal
+    lining = skin._replace(means=behind, scales=1.5 * skin.scales, opacities=torch.full_like(skin.opacities, 0.98))
+    return [generic.mouth(reference, rng), lining]
+
+
+def _face(reference: Reference, count: int, rng: np.random.Generator, photo: bool) -> Seeds:
     data, skinning = reference.data, reference.skinning
     triangles = face_triangles()
     for opening in _OPENINGS:
@@ -68,13 +83,16 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
         < 2.2
     )
     # A lid is several times as large when it is closed, and must still cover the eye.
-    area = np.where(eyes, np.maximum(area, _area(_lifted(reference, blink_frame(data))[triangles])), area)
+    shut = generic.shut_eyes(data) if photo else _lifted(reference, blink_frame(data))
+    area = np.where(eyes, np.maximum(area, _area(shut[triangles])), area)
     density = area * np.where(lips | eyes, 4.0, 1.0)
     picked = rng.choice(len(triangles), count, p=density / density.sum())
     weight = rng.dirichlet((1.0, 1.0, 1.0), count).astype(np.float32)
     index = triangles[picked]
     points = np.einsum("nk,nkd->nd", weight, shape[index])
-    pixels = np.einsum("nk,nkd->nd", weight, np.asarray(data.landmarks[reference.frame])[index, :2])
+    normals = _face_normals(skinning, corners)[picked]
+    looks = generic.better_side(reference, index, normals) if photo else index
+    pixels = np.einsum("nk,nkd->nd", weight, np.asarray(data.landmarks[reference.frame])[looks, :2])
     spacing = np.sqrt(area[picked] / (density[picked] / density.sum() * count))
     seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
@@ -85,7 +103,7 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
         region="face",
         bind_index=index,
         bind_weight=weight,
-        normals=_face_normals(skinning, corners)[picked],
+        normals=normals,
     )
     seeds.region[torch.from_numpy(eyes[picked])] = REGIONS.index("lid")
     return seeds

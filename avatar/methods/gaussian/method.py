@@ -19,7 +19,7 @@ from avatar.io.arrays import check_range, check_tensors, load_state
 from avatar.methods.animated import AnimatedGaussians
 from avatar.methods.base import Checkpoint, Playback
 from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian import bake
+from avatar.methods.gaussian import bake, photo
 from avatar.methods.gaussian.config import GaussianConfig, read_config
 from avatar.methods.gaussian.cuda_graph import FrameGraphs
 from avatar.methods.gaussian.densify import Densification
@@ -32,6 +32,7 @@ from avatar.methods.gaussian.synthetic import synthetic_parts
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
 from avatar.motion.face_channels import NUM_LANDMARKS
+from avatar.motion.population import stand_in
 from avatar.native.library import multiplies_bfloat16, runs_native
 
 if TYPE_CHECKING:
@@ -60,19 +61,12 @@ class GaussianAvatar(GaussianModel):
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         frame = reference_frame(data)
-        motion, train = data.motion, data.train_frames
+        motion = data.motion
         skinning = Skinning(
             motion.head_rotation[frame], motion.head_translation[frame], torch.from_numpy(data.torso_pivot),
             torch.from_numpy(data.warp_box),
         )  # fmt: skip
-        lifted = landmarks_to_head(
-            torch.from_numpy(np.asarray(data.landmarks[train])[..., :2]),
-            torch.from_numpy(data.shape),
-            motion.head_rotation[train],
-            motion.head_translation[train],
-            data.camera,
-        )
-        basis = LandmarkBasis.fit(motion.face[train], lifted - torch.from_numpy(data.shape), motion.gaze[frame])
+        basis, usual = _movement(data, frame)
         gaussians = Gaussians(
             seeds(Reference.of(data, skinning, frame), config.initial_gaussians, rng), config.embedding
         )
@@ -81,8 +75,7 @@ class GaussianAvatar(GaussianModel):
         bounds = torch.stack([means.quantile(0.002, 0) - margin, means.quantile(0.998, 0) + margin])
         encoding = make_encoding(config, bounds)
         background = torch.from_numpy(data.background_image).float() / 255
-        conditioner = Conditioner.fit(motion[train])
-        return cls(config, gaussians, skinning, basis, conditioner, encoding, background)
+        return cls(config, gaussians, skinning, basis, Conditioner.fit(usual), encoding, background)
 
     @classmethod
     def synthetic(cls, count: int, size: int, motion: Motion) -> Self:
@@ -145,3 +138,15 @@ class GaussianAvatar(GaussianModel):
 
     def load_baked(self, run: Path) -> None:
         self.baked = bake.load(run, self).to(self.device)
+
+
+def _movement(data: PersonDataset, frame: int) -> tuple[LandmarkBasis, Motion]:
+    """How this person's landmarks move, and a motion that shows their usual range; of a photo people's in general."""
+    if data.info.photo is not None:
+        return photo.basis_of(data), stand_in(data.shape, data.motion)
+    train = data.motion[data.train_frames]
+    lifted = landmarks_to_head(
+        torch.from_numpy(np.asarray(data.landmarks[data.train_frames])[..., :2]), torch.from_numpy(data.shape),
+        train.head_rotation, train.head_translation, data.camera,
+    )  # fmt: skip
+    return LandmarkBasis.fit(train.face, lifted - torch.from_numpy(data.shape), data.motion.gaze[frame]), train

@@ -46,7 +46,7 @@ _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the
 _INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
 _RADIUS = 9.0  # of a head, centimetres: from radians to distances on it
-_JAW = FACE_OVAL[10:27]  # from ear to ear under the chin
+JAW = FACE_OVAL[10:27]  # from ear to ear under the chin
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +241,7 @@ def _under_jaw(reference: Reference, seen: Seeds, count: int, rng: np.random.Gen
     known = np.flatnonzero((seen.region == REGIONS.index("neck")).numpy())
     if len(known) == 0:
         return no_seeds()
-    border, shape = np.array(_JAW), reference.data.shape.astype(float)
+    border, shape = np.array(JAW), reference.data.shape.astype(float)
     position, depth = rng.uniform(0, len(border) - 1.001, count), rng.uniform(0, 1, count)
     index = position.astype(int)
     mix = (position - index)[:, None]

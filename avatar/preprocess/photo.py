@@ -1,0 +1,154 @@
+"""What a photo is, and whose face in it is learned; each refusal is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avatar.errors import AvatarError
+from avatar.io.images import PHOTO_MARKS, announced_size, read_rgb
+from avatar.preprocess.config import PrepareConfig
+
+if TYPE_CHECKING:
+    from avatar.preprocess.landmarker import Face
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png")
+OTHERS = (".heic", ".heif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jxl")  # of photos that are not read
+LEAST_FACE = 128  # pixels from forehead to chin
+MOST_TURNED = 25.0  # degrees: beyond, one half of the face is not there
+MOST_NODDED = 25.0
+SEARCHED = 1280  # pixels of the longer side at which faces are looked for
+COUNTS = 0.35  # of the largest face's height: smaller ones are bystanders
+FAR = 2.0  # face heights from a given point to the face that it means
+_HEADER = 1 << 24  # bytes before which the size stands, whatever a camera puts before it
+_CONVERT = "Convert it to JPEG or PNG."
+
+
+def is_photo(path: Path) -> bool:
+    """Tell whether a source is a photo rather than a video, by its name or its first bytes."""
+    path = Path(path)
+    if path.is_dir():
+        return False
+    if path.suffix.lower() in (*SUFFIXES, *OTHERS):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(8).startswith(PHOTO_MARKS)
+    except (OSError, ValueError):
+        return False
+
+
+def check_photo(path: Path, config: PrepareConfig) -> tuple[int, int]:
+    """Refuse all that can be refused without decoding the photo.
+
+    Returns:
+        Width and height that its header announces, pixels.
+
+    Raises:
+        AvatarError: It is of another format or has no size, or an option is for videos alone.
+    """
+    if path.suffix.lower() in OTHERS:
+        raise AvatarError(f"{path} is of a kind of image that is not read.", fix=_CONVERT)
+    for name, value in (("audio-track", config.audio_track), ("video-track", config.video_track)):
+        if value is not None:
+            raise AvatarError(f"--{name} chooses a track of a video;", why=f"{path} is a photo.", fix="Leave it out.")
+    if config.frame != "head":
+        raise AvatarError(f"--frame {config.frame} needs a video;", why=f"{path} is a photo.", fix="Leave it out.")
+    with open(path, "rb") as file:
+        size = announced_size(file.read(_HEADER))
+    if size is None:
+        raise AvatarError(f"{path} is damaged, or no JPEG or PNG image.", fix=_CONVERT)
+    return size
+
+
+def find_faces(path: Path) -> tuple[np.ndarray, list[Face]]:
+    """Read a photo and find the faces in it.
+
+    Returns:
+        uint8 RGB [H, W, 3], upright; and the faces, largest first, in its pixels.
+
+    Raises:
+        AvatarError: It is damaged or larger than any photo.
+    """
+    from avatar.io.images import resize
+    from avatar.preprocess.faces import distinct, find_in_tiles, moved_face
+    from avatar.preprocess.landmarker import Landmarker
+
+    image = read_rgb(path, _CONVERT)
+    height, width = image.shape[:2]
+    scale = min(1.0, SEARCHED / max(height, width))
+    small = image if scale == 1 else resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    with Landmarker(num_faces=4) as landmarker:
+        found = distinct(landmarker.detect(small)) or find_in_tiles(landmarker, small)
+    return image, [moved_face(face, 0, 0, scale) for face in found]
+
+
+def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+    """Choose the face to learn, and refuse one that no avatar can be made of.
+
+    Args:
+        path: The photo, for the errors.
+        faces: The faces in it, largest first.
+        config: ``face`` chooses for the user.
+
+    Raises:
+        AvatarError: There is no face, or several could be meant, or it is too small or turned too far.
+    """
+    if not faces:
+        raise AvatarError(f"No face was found in {path}.", fix="Give a photo that shows one face well, from the front.")
+    face = _wanted(path, faces, config)
+    if face.height < LEAST_FACE:
+        raise AvatarError(
+            f"The face in {path} is only {face.height:.0f} pixels high;",
+            why=f"at least {LEAST_FACE} are needed, and 300 make a good avatar.", fix="Give a larger or closer photo.",
+        )  # fmt: skip
+    turned, nodded = direction(face)
+    if abs(turned) > MOST_TURNED or abs(nodded) > MOST_NODDED:
+        way = (
+            f"{abs(turned):.0f} degrees to the side" if abs(turned) > MOST_TURNED else f"{abs(nodded):.0f} degrees "
+            f"{'up' if nodded > 0 else 'down'}"
+        )  # fmt: skip
+        raise AvatarError(
+            f"The face in {path} is turned by {way};", why=f"up to {MOST_TURNED:.0f} can be used.",
+            fix="Give a photo from the front.",
+        )  # fmt: skip
+    return face
+
+
+def _wanted(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:
+    wanted = config.wanted_face
+    in_order = sorted(faces, key=lambda face: tuple(face.centre))
+    listed = ", ".join("one at {:.0f},{:.0f} ({:.0f} pixels high)".format(*f.centre, f.height) for f in in_order)
+    if wanted is None:
+        meant = [face for face in faces if face.height >= COUNTS * faces[0].height]
+        if len(meant) > 1:
+            raise AvatarError(
+                f"There are {len(meant)} faces in {path}.", why=f"From the left: {listed}.",
+                fix="Say whose avatar this is with --face, a point X,Y in it or its number.",
+            )  # fmt: skip
+        return faces[0]
+    if isinstance(wanted, int):
+        if wanted > len(in_order):
+            raise AvatarError(f"There is no face {wanted} in {path}.", why=f"From the left: {listed}.")
+        return in_order[wanted - 1]
+    away = [float(np.linalg.norm(face.centre - wanted)) for face in in_order]
+    nearest = int(np.argmin(away))
+    if away[nearest] > FAR * in_order[nearest].height:
+        raise AvatarError(f"There is no face near {wanted[0]},{wanted[1]} in {path}.", why=f"From the left: {listed}.")
+    return in_order[nearest]
+
+
+def direction(face: Face) -> tuple[float, float]:
+    """Degrees by which a face is turned to the image's right and up, from the depth of its landmarks."""
+    from avatar.assets.canonical_face import canonical_face
+    from avatar.preprocess.bundle import similarity
+    from avatar.preprocess.head_fit import canonical_in_head_axes, rigid_points
+
+    canonical = canonical_in_head_axes(canonical_face()[0])
+    points = rigid_points(canonical)
+    rotation = similarity(canonical[points], face.landmarks[points].astype(np.float64), np.ones(len(points)))[1]
+    x, y, z = rotation @ [0.0, 0.0, -1.0]  # where the face looks; y points down
+    return float(np.degrees(np.arctan2(x, -z))), float(np.degrees(np.arctan2(-y, np.hypot(x, z))))
