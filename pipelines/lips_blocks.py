@@ -8,7 +8,7 @@ docs/notes/audio2motion.md explains the numbers, `avatar.eval.lip_timing` define
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +17,11 @@ import torch
 import tyro
 
 from avatar.audio.encoders.registry import speech_encoder
-from avatar.audio2motion.base import AudioToMotion, motion_of
-from avatar.audio2motion.ensemble import Ensemble
+from avatar.audio.features import FrameFeatures, features_at
+from avatar.audio2motion.base import motion_of
 from avatar.audio2motion.personal_training import train_personal
-from avatar.audio2motion.shared import SharedPrior
-from avatar.audio2motion.shared_adaptation import adapt
+from avatar.audio2motion.shared import RATE, SharedPrior, SharedSpeech
+from avatar.audio2motion.shared_adaptation import adapt_to_features
 from avatar.data.person import PersonInfo
 from avatar.environment import environment
 from avatar.eval.lip_timing import Limits, lip_numbers, second_rendering
@@ -35,8 +35,10 @@ from avatar.train.speech import STREAMING_SECONDS
 
 BLOCKS = 3
 GAP_SECONDS = 0.5  # on either side of a block, not trained on either
-LEAD_SECONDS = 10.0  # of audio before a block, by which the level of the voice is known
-VOICES = ("prior", "adapted", "personal", "ensemble", "streaming", "streaming adapted")
+VOICES = (
+    "prior", "adapted, linear", "adapted", "personal", "ensemble, linear", "ensemble", "streaming",
+    "streaming adapted, linear", "streaming adapted",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +67,19 @@ class Material:
         motion: T frames; those of the block and of its surroundings are not measured, and hold the mean mouth.
         samples: Audio of the whole video.
         delay: Seconds by which it comes after the video.
-        prior: The shared one.
+        priors: The shared one, and the same streaming, with its features of the audio in step with the track.
+        adapted: What was adapted already, by kind.
     """
 
     motion: Motion
     samples: np.ndarray
     delay: float
-    prior: SharedPrior
+    priors: dict[str, tuple[SharedPrior, FrameFeatures]]
+    adapted: dict[str, SharedSpeech] = field(default_factory=dict)
 
 
-Train = Callable[[Material, Mapping[str, AudioToMotion]], AudioToMotion]
+Said = Motion  # of the whole track
+Train = Callable[[Material, Mapping[str, Said]], Said]
 
 
 def main(config: Config) -> None:
@@ -92,26 +97,36 @@ def measure(folder: Path, prior: SharedPrior, config: Config, words: Path | None
     """Rows of one person: by voice, the numbers of each block, of all together, and the mean of the blocks'."""
     motion = Motion.load(folder / "pose" / "motion.safetensors")
     samples, delay = load_audio(folder / "ingest" / "audio.wav"), PersonInfo.read(folder / "person.json").audio_delay_s
+    count = round(len(motion) / motion.fps * SAMPLE_RATE)
+    audio = in_step(samples, delay)[:count]
+    kinds = {"offline": prior} | ({"streaming": prior.streaming()} if any("stream" in n for n in config.only) else {})
+    priors = {kind: (p, features_at(p.encoder, audio, RATE)) for kind, p in kinds.items()}
     edges = np.linspace(0, len(motion), BLOCKS + 1).astype(int)
     spans = [(int(edges[k]), int(edges[k + 1])) for k in config.blocks]
     said: dict[str, list[np.ndarray]] = {name: [] for name in config.only}
     for start, stop in spans:
-        material = Material(without(motion, start, stop), samples, delay, prior)
-        voices: dict[str, AudioToMotion] = {}
+        material = Material(without(motion, start, stop), samples, delay, priors)
+        voices: dict[str, Said] = {}
         for name in VOICES:
             if name in _needed(config.only):
                 voices[name] = TRAINING[name](material, voices)
         for name in config.only:
-            said[name].append(mouth_channels(spoken(voices[name], samples, delay, start, stop, motion.fps)))
+            said[name].append(mouth_channels(voices[name][start:stop]))
         info(f"{folder.name}: frames {start} to {stop} done")
     if words is not None:
-        times = read_words(words)
+        times = list(read_words(words))
         whole = mouth_channels(motion)
         said["the words said elsewhere"] = [second_rendering(whole, times, a, b, motion.fps) for a, b in spans]
     rows = {name: _rows(parts, motion, spans, words) for name, parts in said.items()}
     for name, row in rows.items():
         info(f"{folder.name}, {name}: " + _line(row))
     return {"seconds": len(motion) / motion.fps, "fps": motion.fps, "blocks": spans, "voices": rows}
+
+
+def in_step(samples: np.ndarray, delay: float) -> np.ndarray:
+    """The audio from the first frame on."""
+    shift = round(delay * SAMPLE_RATE)
+    return samples[shift:] if shift >= 0 else np.pad(samples, (-shift, 0))
 
 
 def without(motion: Motion, start: int, stop: int) -> Motion:
@@ -125,45 +140,62 @@ def without(motion: Motion, start: int, stop: int) -> Motion:
     return motion.map(face=face, arkit=coefficients, valid=valid)
 
 
-def spoken(
-    voice: AudioToMotion, samples: np.ndarray, delay: float, start: int, stop: int, fps: float
-) -> Motion:  # fmt: skip
-    """What a voice says in frames ``start`` to ``stop``, after some audio before them."""
-    lead = min(start, round(LEAD_SECONDS * fps))
-    first, last = (round((frame / fps + delay) * SAMPLE_RATE) for frame in (start - lead, stop))
-    audio = np.pad(samples[max(0, first) : max(0, last)], (max(0, -first), 0))
-    motion = motion_of(voice, audio)[lead : lead + stop - start]
-    missing = stop - start - len(motion)
-    return Motion.cat([motion, *[motion[-1:]] * missing]) if missing > 0 else motion
+def _of_length(motion: Motion, frames: int) -> Motion:
+    """The first frames; the last one is repeated where there are fewer."""
+    missing = frames - len(motion)
+    return Motion.cat([motion, *[motion[-1:]] * missing]) if missing > 0 else motion[:frames]
 
 
 # --- what speaks ------------------------------------------------------------------------------------------------------
 
 
-def _adapted(material: Material, _: Mapping[str, AudioToMotion]) -> AudioToMotion:
-    plain = material.prior.person(material.motion, material.motion.fps)
-    return adapt(plain, material.motion, material.samples, material.delay)
+def _person(material: Material, kind: str) -> SharedSpeech:
+    return material.priors[kind][0].person(material.motion, material.motion.fps)
 
 
-def _streaming_adapted(material: Material, _: Mapping[str, AudioToMotion]) -> AudioToMotion:
-    motion = material.motion
-    plain = material.prior.streaming().person(motion, motion.fps)
-    return adapt(plain, first_seconds(motion, STREAMING_SECONDS), material.samples, material.delay)
+def _adapted(material: Material, kind: str) -> SharedSpeech:
+    if kind not in material.adapted:
+        streaming = kind == "streaming"
+        motion = first_seconds(material.motion, STREAMING_SECONDS) if streaming else material.motion
+        material.adapted[kind] = adapt_to_features(_person(material, kind), motion, material.priors[kind][1])
+    return material.adapted[kind]
 
 
-def _personal(material: Material, _: Mapping[str, AudioToMotion]) -> AudioToMotion:
-    return train_personal(material.motion, material.samples, speech_encoder(), material.delay)
+def _said(speech: SharedSpeech, material: Material, kind: str) -> Said:
+    """What the shared network says, gate and lip closure included, of features that are at hand."""
+    return _of_length(speech.of_features(material.priors[kind][1]), len(material.motion))
+
+
+def _personal(material: Material, _: Mapping[str, Said]) -> Said:
+    model = train_personal(material.motion, material.samples, speech_encoder(), material.delay)
+    return _of_length(motion_of(model, in_step(material.samples, material.delay)), len(material.motion))
+
+
+def _ensemble(adapted: str) -> Train:
+    """The mean of the personal network and an adapted one, as `avatar.audio2motion.ensemble` takes it.
+
+    But for the lip closure, which here is the adapted one's and so is halved in the mean.
+    """
+
+    def mean(_: Material, voices: Mapping[str, Said]) -> Said:
+        a, b = voices["personal"], voices[adapted]
+        return a.map(face=(a.face + b.face) / 2, arkit=(a.arkit + b.arkit) / 2)
+
+    return mean
 
 
 TRAINING: dict[str, Train] = {
-    "prior": lambda m, _: m.prior.person(m.motion, m.motion.fps),
-    "adapted": _adapted,
+    "prior": lambda m, _: _said(_person(m, "offline"), m, "offline"),
+    "adapted, linear": lambda m, _: _said(_adapted(m, "offline").linear(), m, "offline"),
+    "adapted": lambda m, _: _said(_adapted(m, "offline"), m, "offline"),
     "personal": _personal,
-    "ensemble": lambda _, voices: Ensemble([voices["personal"], voices["adapted"]]),
-    "streaming": lambda m, _: m.prior.streaming().person(m.motion, m.motion.fps),
-    "streaming adapted": _streaming_adapted,
+    "ensemble, linear": _ensemble("adapted, linear"),
+    "ensemble": _ensemble("adapted"),
+    "streaming": lambda m, _: _said(_person(m, "streaming"), m, "streaming"),
+    "streaming adapted, linear": lambda m, _: _said(_adapted(m, "streaming").linear(), m, "streaming"),
+    "streaming adapted": lambda m, _: _said(_adapted(m, "streaming"), m, "streaming"),
 }
-_PARTS = {"ensemble": ("personal", "adapted")}
+_PARTS = {"ensemble": ("personal", "adapted"), "ensemble, linear": ("personal", "adapted, linear")}
 
 
 def _needed(names: tuple[str, ...]) -> set[str]:

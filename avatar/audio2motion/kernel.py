@@ -12,7 +12,7 @@ modelled as half white, half correlated over `DRIFT_SECONDS`, so that slow chang
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +107,11 @@ def moments_of(inputs: Float[Tensor, "T R"], behind: int, ahead: int) -> Float[T
 
 
 def fit_kernel(
-    moments: Float[Tensor, "T W"], missing: Float[np.ndarray, "T C"], seen: Bool[np.ndarray, " T"], rate: float
+    moments: Float[Tensor, "T W"],
+    missing: Float[np.ndarray, "T C"],
+    seen: Bool[np.ndarray, " T"],
+    rate: float,
+    error_of: Callable[[Float[np.ndarray, "n C"]], float],
 ) -> KernelFit:
     """Fit what the prior misses.
 
@@ -116,6 +120,8 @@ def fit_kernel(
         missing: Channels as tracked minus those of the prior.
         seen: Whether the face was tracked; other rows are left out.
         rate: Rows per second.
+        error_of: Of what is predicted [n, C] for all rows that were seen, by parts that were left out: the noise is
+            chosen by it.
     """
     rows = np.flatnonzero(seen)
     own, target = moments[torch.from_numpy(rows)].double(), missing[rows]
@@ -128,15 +134,13 @@ def fit_kernel(
     edges = np.linspace(0, len(rows), _FOLDS + 1).astype(int)
     pieces = _pieces(edges, rows, round(_GAP_SECONDS * rate))
     sums = [_moments(near[a:b], target[a:b], rows[a:b], rate) for a, b, _ in pieces]
-    # By the spread of what is missing, so that no channel decides alone.
-    spread = target.std(0) + 1e-6
     best: tuple[float, float, np.ndarray] | None = None
     for noise in NOISES:
         unseen = np.zeros_like(target)
         for fold, (start, end) in enumerate(itertools.pairwise(edges)):
             weights = _solve([s for s, (*_, out) in zip(sums, pieces, strict=True) if fold not in out], between, noise)
             unseen[start:end] = near[start:end] @ weights
-        error = float(np.square((unseen - target) / spread).mean())
+        error = error_of(unseen)
         if best is None or error < best[0]:
             best = error, noise, unseen
     assert best is not None

@@ -192,6 +192,13 @@ class SharedSpeech:
         """Begin an utterance whose lips the caller brings together, with :meth:`close`."""
         return SharedParts(self)
 
+    def of_features(self, features: FrameFeatures) -> Motion:
+        """The motion of a whole recording of which features at `RATE` are at hand."""
+        rows, frames = _Mouth(self).rows(features, final=True), LinearResampler(RATE, self.fps)
+        total = max(1, int(np.ceil(len(features) / RATE * self.fps - 1e-6)))
+        spoken = torch.cat([frames.push(rows), frames.finish(total)])
+        return self.close(with_mouth(spoken[:, :CHANNELS], self.fps), spoken[:, CHANNELS])
+
     def close(self, motion: Motion, probability: Float[Tensor, " T"]) -> Motion:
         """Bring the person's lips together by the closure ``probability`` [T]."""
         return LipClosure.of(self.normalizer, self.rest)(motion, probability)

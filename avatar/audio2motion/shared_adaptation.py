@@ -11,7 +11,7 @@ import torch
 
 from avatar.audio.features import FrameFeatures, features_at
 from avatar.audio2motion.kernel import fit_kernel, moments_of
-from avatar.audio2motion.pauses import choose_pause
+from avatar.audio2motion.pauses import choose_pause, mouth_opening
 from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech, pause_gate
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
@@ -56,7 +56,9 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     linear_gain = _gain(fit.real, unseen)
     report: dict[str, Any] = {"seconds": round(len(fit.x) / RATE, 1), "ridge": best}
     moments = moments_of(inputs, speech.prior.behind, speech.prior.ahead)
-    kernel = fit_kernel(moments, real - expected, valid, RATE)
+    kernel = fit_kernel(
+        moments, real - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
+    )  # fmt: skip
     better = expected[valid] + kernel.unseen
     use_kernel = fit.error_of(better) < errors[best]
     gain = _gain(fit.real, better) if use_kernel else linear_gain
@@ -116,8 +118,11 @@ class _Regression:
         return self.error_of(self.left_out(seconds))
 
     def error_of(self, channels: np.ndarray) -> float:
-        """Mean square error of channels [T, CHANNELS], in units of each channel's spread."""
-        return float(np.square((channels - self.real) / self._scale).mean())
+        """Mean square error of channels [T, CHANNELS] and, as much again, of the opening, in units of their spreads."""
+        errors = np.square((channels - self.real) / self._scale).mean()
+        opening = mouth_opening(self.real)
+        missed = np.square(mouth_opening(channels) - opening).mean() / (opening.var() + 1e-6)
+        return float(errors + missed)
 
 
 def _advanced(samples: np.ndarray, seconds: float) -> np.ndarray:
