@@ -1,4 +1,4 @@
-"""How well do lips follow the audio, on speech that was held out? ``python -m pipelines.lips_blocks PERSON ... --json``.
+"""How well do lips follow audio that was held out? ``python -m pipelines.lips_blocks PERSON ... --json FILE``.
 
 A person's video is cut into three blocks. Each is left out in turn, with half a second around it, and everything that
 speaks for the person is trained on the rest. Nothing is rendered: what is said is compared with the track.
@@ -7,6 +7,7 @@ docs/notes/audio2motion.md explains the numbers, `avatar.eval.lip_timing` define
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,7 +230,7 @@ def _rows(
     ends = np.cumsum([0, *(b - a for a, b in spans)])
     everything = np.concatenate(said)
     seen = valid[together] & np.isfinite(everything[:, OPENING])
-    segments = [(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    segments = [(int(a), int(b)) for a, b in itertools.pairwise(ends)]
     pooled = lip_numbers(everything, real[together], seen, limits, motion.fps, segments)
     mean = {name: _mean([row[name]["value"] for row in rows]) for name in rows[0]}
     return {"mean": mean, "pooled": pooled, "blocks": rows}

@@ -162,7 +162,7 @@ def _pieces(edges: np.ndarray, rows: np.ndarray, gap: int) -> list[tuple[int, in
         out = {
             fold
             for fold, (start, end) in enumerate(itertools.pairwise(edges))
-            if a < end and b > start or rows[b - 1] >= rows[start] - gap and rows[a] < rows[end - 1] + 1 + gap
+            if rows[b - 1] >= rows[start] - gap and rows[a] <= rows[end - 1] + gap
         }
         found.append((a, b, out))
     return found

@@ -138,9 +138,9 @@ def lip_numbers(
 def frame_series(
     said: Float[np.ndarray, " T"], real: Float[np.ndarray, " T"], limits: Limits
 ) -> dict[str, Float[np.ndarray, " T"]]:
-    """Whether frames are said to be open and closed: 1 and 0 at the frames that count, NaN at the others, [T] each.
+    """Tell whether frames are said to be open and closed.
 
-    Hits count at frames that are really open (closed), false alarms at those that are really not.
+    Each is [T], 1 or 0 at the frames that count, and NaN at the others. Hits count at frames that are really open (closed), false alarms at those that are really not.
     """
     known = np.isfinite(said) & np.isfinite(real)
     kinds = {
@@ -187,7 +187,7 @@ def second_rendering(
     stop: int,
     fps: float,
 ) -> Float[np.ndarray, "n C"]:
-    """What the person's mouth did elsewhere at the words of a part: what somebody who knew the words could say at best.
+    """Find what the person's mouth did elsewhere, at the words of a part.
 
     Each word is taken from where the same word is said outside the part, with the same neighbours if there is such a
     place, and stretched to its length. Two renderings that differ from the person's mean by chance correlate with each
@@ -205,7 +205,9 @@ def second_rendering(
     out = np.full((stop - start, channels.shape[1]), np.nan)
     spoken = [word for _, _, word in words]
     near = [(spoken[i - 1] if i else "", w, spoken[i + 1] if i + 1 < len(spoken) else "") for i, w in enumerate(spoken)]
-    places = [i for i, (a, b, _) in enumerate(words) if b * fps < start or (a * fps >= stop and b * fps <= len(channels))]
+    places = [
+        i for i, (a, b, _) in enumerate(words) if b * fps < start or (a * fps >= stop and b * fps <= len(channels))
+    ]
     for i, (a, b, word) in enumerate(words):
         frames = np.arange(max(start, int(np.ceil(a * fps))), min(stop, int(np.ceil(b * fps))))
         same = [k for k in places if spoken[k] == word]
