@@ -140,7 +140,8 @@ def frame_series(
 ) -> dict[str, Float[np.ndarray, " T"]]:
     """Tell whether frames are said to be open and closed.
 
-    Each is [T], 1 or 0 at the frames that count, and NaN at the others. Hits count at frames that are really open (closed), false alarms at those that are really not.
+    Each is [T], 1 or 0 at the frames that count, and NaN at the others. Hits count at frames that are really open
+    (closed), false alarms at those that are really not.
     """
     known = np.isfinite(said) & np.isfinite(real)
     kinds = {
