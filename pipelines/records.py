@@ -43,6 +43,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
     ("sync-judge*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/sync_judge.py")),
     ("offsets*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/offsets.py")),
+    ("lips-*", SPEECH, (*SPEECH, "avatar/eval", "pipelines/lips_blocks.py")),
     ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
     ("generator*", SPEECH, (*SPEECH, "pipelines/generator.py")),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avatar.audio2motion.load import load_streaming
 from avatar.export.web import format as web
 from avatar.export.web.splats import StoredGaussians
 from avatar.infer.controls import Controls
@@ -49,9 +50,9 @@ async def speech(bench: Bench, browser: Browser) -> dict[str, Any]:
 
 
 async def spoken(bench: Bench, page: Page, browser: Browser, audio: Path) -> dict[str, Any]:
-    """Compare what the page makes of a file with `avatar render --speech streaming` of the same."""
-    file = AudioFile(audio)
-    plan = plan_motion(bench.avatar, Controls(speech="streaming"), frames=file.frames(bench.avatar.fps))
+    """Compare what the page makes of a file with what the same network, linear, makes of it here."""
+    file, linear = AudioFile(audio), load_streaming(bench.avatar.run, bench.avatar.fps).linear()
+    plan = plan_motion(bench.avatar, Controls(), frames=file.frames(bench.avatar.fps), speech=linear)
     motion = Motion.cat(list(plan.stream(file)))
     content = base64.b64encode(audio.read_bytes()).decode()
     answer = await page.run(f"speechCheck.speak('{content}')", LOADS_SECONDS)

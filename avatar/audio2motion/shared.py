@@ -24,6 +24,7 @@ from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio.features import FrameFeatures, FrameFeatureStream, features_look_ahead
 from avatar.audio.resampling import LinearResampler
 from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio2motion.kernel import AHEAD, BEHIND, KernelRegression, moments_of
 from avatar.audio2motion.lip_closure import LipClosure
 from avatar.audio2motion.pauses import LONGEST_PAUSE, closed_mouth
 from avatar.checks import Record
@@ -161,6 +162,7 @@ class SharedSpeech:
         rest: [CHANNELS] the person's closed mouth.
         gain: [CHANNELS] what restores the movement that a mean lacks.
         correction: [R, CHANNELS] weights added for the person's own speech; None: there is no correction.
+        kernel: What is added instead, where there is one: it follows the person better, and brings its own gain.
         pause: Seconds of a pause after which the lips close.
         report: How well `avatar.audio2motion.shared_adaptation` did on parts that it left out.
     """
@@ -171,6 +173,7 @@ class SharedSpeech:
     rest: Tensor
     gain: Tensor
     correction: Tensor | None = None
+    kernel: KernelRegression | None = None
     pause: float = PAUSES[0]
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -189,6 +192,13 @@ class SharedSpeech:
         """Begin an utterance whose lips the caller brings together, with :meth:`close`."""
         return SharedParts(self)
 
+    def of_features(self, features: FrameFeatures) -> Motion:
+        """The motion of a whole recording of which features at `RATE` are at hand."""
+        rows, frames = _Mouth(self).rows(features, final=True), LinearResampler(RATE, self.fps)
+        total = max(1, int(np.ceil(len(features) / RATE * self.fps - 1e-6)))
+        spoken = torch.cat([frames.push(rows), frames.finish(total)])
+        return self.close(with_mouth(spoken[:, :CHANNELS], self.fps), spoken[:, CHANNELS])
+
     def close(self, motion: Motion, probability: Float[Tensor, " T"]) -> Motion:
         """Bring the person's lips together by the closure ``probability`` [T]."""
         return LipClosure.of(self.normalizer, self.rest)(motion, probability)
@@ -198,15 +208,23 @@ class SharedSpeech:
 
         Adapting the streaming prior to the person follows the person better.
         """
-        return replace(self, prior=self.prior.streaming(), gain=_STREAMING_GAIN * self.gain)
+        kernel = self.kernel and replace(self.kernel, gain=_STREAMING_GAIN * self.kernel.gain)
+        return replace(self, prior=self.prior.streaming(), gain=_STREAMING_GAIN * self.gain, kernel=kernel)
+
+    def linear(self) -> SharedSpeech:
+        """Return this network with the linear correction, which is all that a web page runs."""
+        return replace(self, kernel=None)
 
     def ungated(self, inputs: Float[Tensor, "T R"]) -> Float[Tensor, "T C"]:
         """Channels [T, CHANNELS] of inputs [T, R], with the gain, without the gate."""
-        return self.normalizer.bias + self.gain * (self.predicted(inputs) - self.normalizer.bias)
+        gain = self.gain if self.kernel is None else self.kernel.gain
+        return self.normalizer.bias + gain * (self.predicted(inputs) - self.normalizer.bias)
 
     def predicted(self, inputs: Float[Tensor, "T R"]) -> Float[Tensor, "T C"]:
         """Channels [T, CHANNELS] of inputs [T, R], without the gain."""
         channels = self.normalizer.restore(inputs @ self.prior.weights)
+        if self.kernel is not None:
+            return channels + self.kernel(moments_of(inputs, self.prior.behind, self.prior.ahead))
         return channels if self.correction is None else channels + inputs @ self.correction
 
     def save(self, path: Path | str) -> None:
@@ -218,7 +236,10 @@ class SharedSpeech:
         }
         if self.correction is not None:
             tensors["correction"] = self.correction
-        more = {"fps": self.fps, "pause": self.pause, "report": self.report}
+        more: dict[str, Any] = {"fps": self.fps, "pause": self.pause, "report": self.report}
+        if self.kernel is not None:
+            tensors |= self.kernel.tensors()
+            more["kernel_scale"] = self.kernel.scale
         save_tensors(Path(path), tensors, {"format": SPEECH_FORMAT, **metadata, **more})
 
     @staticmethod
@@ -242,6 +263,11 @@ class SharedSpeech:
         if correction is not None:
             shapes["correction"] = f"{len(prior.weights)} {channels}"
         check_tensors(tensors, path, shapes)
+        kernel = None
+        if "kernel_scale" in metadata:  # files of before have none
+            width = prior.basis.shape[1] * (min(prior.behind, BEHIND) + 1 + min(prior.ahead, AHEAD))
+            scale = about.number("kernel_scale", 1e-9, 1e9)
+            kernel = KernelRegression.unpack(tensors, path, scale, width, CHANNELS)
         return SharedSpeech(
             fps=about.frame_rate(),
             prior=prior,
@@ -251,6 +277,7 @@ class SharedSpeech:
             rest=tensors["rest"],
             gain=tensors["gain"],
             correction=correction,
+            kernel=kernel,
             pause=about.number("pause", 0, LONGEST_PAUSE),
             report=about.record("report").data,
         )

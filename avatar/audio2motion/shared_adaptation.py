@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from avatar.audio.features import features_at
-from avatar.audio2motion.pauses import choose_pause
+from avatar.audio.features import FrameFeatures, features_at
+from avatar.audio2motion.kernel import fit_kernel, moments_of
+from avatar.audio2motion.pauses import choose_pause, mouth_opening
 from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech, pause_gate
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
@@ -23,41 +25,61 @@ _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate w
 def adapt(speech: SharedSpeech, motion: Motion, samples: np.ndarray, audio_delay_s: float = 0.0) -> SharedSpeech:
     """Fit a correction of the shared regression to a person's own speech.
 
-    A ridge regression of what the prior misses. Cross-validation chooses how strongly it is held back; where no
-    strength helps, nothing is corrected.
-
     Args:
         speech: The shared network with the person's mouth.
         motion: T frames, at any rate.
         samples: [N] 16 kHz mono, from frame 0 on; what comes after the track is not used.
         audio_delay_s: Seconds by which the audio comes after the video.
     """
-    track = motion.resample(RATE)
     audio = _advanced(samples, audio_delay_s)[: round(len(motion) / motion.fps * SAMPLE_RATE)]
-    features = features_at(speech.prior.encoder, audio, RATE)
+    return adapt_to_features(speech, motion, features_at(speech.prior.encoder, audio, RATE))
+
+
+def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatures) -> SharedSpeech:
+    """Fit the correction to features of the prior's encoder at `RATE`, in step with the track.
+
+    Two corrections of what the prior misses: a ridge regression, which a web page can run, and a kernel regression,
+    which follows the lips better and speaks everywhere else. Cross-validation chooses how strongly either is held back;
+    where neither helps, nothing is corrected.
+    """
+    track = motion.resample(RATE)
     inputs = speech.prior.inputs(features.features)[: len(track)]
     track = track[: len(inputs)]
     valid = track.valid.numpy()
-    base = replace(speech, correction=None)
-    fit = _Regression(
-        x=inputs.double().numpy()[valid],
-        real=mouth_channels(track)[valid].astype(np.float64),
-        expected=base.predicted(inputs).double().numpy()[valid],
-    )
+    base = replace(speech, correction=None, kernel=None)
+    expected = base.predicted(inputs).double().numpy()
+    real = mouth_channels(track).astype(np.float64)
+    fit = _Regression(inputs.double().numpy()[valid], real[valid], expected[valid])
     errors = {seconds: fit.error(seconds) for seconds in (None, *_RIDGES)}
     best = min(errors, key=lambda key: errors[key])
     unseen = fit.left_out(best)
-    gain = np.clip((fit.real.std(0) / (unseen.std(0) + 1e-6)) ** _GAIN_POWER, 1, _MAX_GAIN)
+    linear_gain = _gain(fit.real, unseen)
+    report: dict[str, Any] = {"seconds": round(len(fit.x) / RATE, 1), "ridge": best}
+    moments = moments_of(inputs, speech.prior.behind, speech.prior.ahead)
+    kernel = fit_kernel(
+        moments, real - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
+    )  # fmt: skip
+    better = expected[valid] + kernel.unseen
+    use_kernel = fit.error_of(better) < errors[best]
+    gain = _gain(fit.real, better) if use_kernel else linear_gain
+    unseen = better if use_kernel else unseen
     middle = speech.normalizer.bias.numpy()
     gates = {pause: pause_gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in PAUSES}
     pause = choose_pause(middle + gain * (unseen - middle), fit.real, speech.rest.numpy(), gates)
+    report["error"] = round(fit.error_of(unseen) / errors[None], 3)
     return replace(
         base,
         correction=None if best is None else torch.from_numpy(fit.solve(np.ones(len(fit.x), bool), best)).float(),
-        gain=torch.from_numpy(gain).float(),
+        gain=torch.from_numpy(linear_gain).float(),
+        kernel=kernel.regression(gain) if use_kernel else None,
         pause=pause,
-        report={"seconds": round(len(fit.x) / RATE, 1), "ridge": best, "error": round(errors[best] / errors[None], 3)},
+        report=report | ({"noise": kernel.noise} if use_kernel else {}),
     )
+
+
+def _gain(real: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """[CHANNELS] what makes predictions of unseen parts move about as much as the person does."""
+    return np.clip((real.std(0) / (unseen.std(0) + 1e-6)) ** _GAIN_POWER, 1, _MAX_GAIN)
 
 
 class _Regression:
@@ -93,7 +115,14 @@ class _Regression:
 
     def error(self, seconds: float | None) -> float:
         """Mean square error on the fifths, in units of each channel's spread."""
-        return float(np.square((self.left_out(seconds) - self.real) / self._scale).mean())
+        return self.error_of(self.left_out(seconds))
+
+    def error_of(self, channels: np.ndarray) -> float:
+        """Mean square error of channels [T, CHANNELS] and, as much again, of the opening, in units of their spreads."""
+        errors = np.square((channels - self.real) / self._scale).mean()
+        opening = mouth_opening(self.real)
+        missed = np.square(mouth_opening(channels) - opening).mean() / (opening.var() + 1e-6)
+        return float(errors + missed)
 
 
 def _advanced(samples: np.ndarray, seconds: float) -> np.ndarray:

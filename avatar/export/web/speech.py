@@ -1,7 +1,8 @@
 """What a web folder needs to speak audio files and the microphone: `avatar export --format web --speech-input`.
 
-The page hears with the front of Whisper's encoder and moves the lips with the run's streaming network, as
-`avatar render --speech streaming` does. Head and upper face come from a loop of the person's own video.
+The page hears with the front of Whisper's encoder and moves the lips with the run's streaming network, with the linear
+correction in place of the kernel regression that `avatar render --speech streaming` takes. Head and upper face come
+from a loop of the person's own video.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def write_speech(
     Raises:
         AvatarError: The run hears with other encoders than Whisper, or the asset ``whisper_front`` is not available.
     """
-    speech = load_streaming(avatar.run, avatar.fps)
+    speech = load_streaming(avatar.run, avatar.fps).linear()
     about, heard = lip_arrays(speech)
     loop, back = base_loop(avatar, stats)
     lips = example_lips(speech, stats, EXAMPLES + TRIED)
