@@ -17,6 +17,7 @@ from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
+from avatar.methods.gaussian.glasses import find_glasses, glasses_seeds, without_glasses
 from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
 from avatar.methods.gaussian.surroundings import surroundings
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
@@ -40,16 +41,18 @@ def head_weights(gaussians: Gaussians) -> Tensor:
 
 def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     """About ``count`` Gaussians that already look like the reference frame."""
+    glasses = find_glasses(reference)
     parts = [
-        _face(reference, int(count * 0.35), rng),
+        _face(reference, glasses, int(count * 0.35), rng),
         *(_eye(reference, side, int(count * 0.015), rng) for side in EYE_RIM),
         _mouth(reference, int(count * 0.06), rng),
         *surroundings(reference, int(count * 0.56), rng),
+        glasses_seeds(reference, glasses, int(count * 0.03), rng),
     ]
     return Seeds.cat(parts)
 
 
-def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
+def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator) -> Seeds:
     data, skinning = reference.data, reference.skinning
     triangles = face_triangles()
     for opening in _OPENINGS:
@@ -79,7 +82,7 @@ def _face(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
         sigma=spacing * 0.6,
-        colors=reference.colors(pixels, np.full(count, HEAD)),
+        colors=without_glasses(reference, glasses, pixels, reference.colors(pixels, np.full(count, HEAD))),
         opacity=0.8,
         skinning_weight=np.full(count, 0.99),
         region="face",
