@@ -28,6 +28,7 @@ SKULL_BACK = 13.8  # of a head 19.3 long
 HAIR_BEHIND, MOST_BEHIND = 0.6, 1.2  # share of the hair's thickness at the sides that it has at the back; centimetres
 NAPE = 9.5
 EAR = (-4.5, 5.5)  # heights between which ears lie
+EAR_REACH = 1.5  # centimetres that there is nothing behind an ear, which stands off by two and is half a one thick
 EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
 NECK_MIDDLE = 5.2
@@ -329,7 +330,8 @@ def _ears(outlines: list[_Outline], y: np.ndarray, wide: np.ndarray) -> np.ndarr
     above = wide[:, (y > low - 3.5) & (y <= low)]
     hair = np.clip(np.median(above, 1, keepdims=True) - SKULL_WIDTH, 0, 4) * (1 - _smoothstep(y, low + 1, low + 7))
     behind = SKULL_WIDTH * (1 - 0.25 * _smoothstep(y, low + 1, high + 1)) + hair
-    return gaussian_filter1d(np.where(bare & (y > low) & (y < high), np.maximum(wide - behind, 0), 0), 1.0)
+    ears = np.where(bare & (y > low) & (y < high), np.clip(wide - behind, 0, EAR_REACH), 0)
+    return gaussian_filter1d(ears, 1.0)
 
 
 def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
