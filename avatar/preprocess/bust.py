@@ -24,13 +24,18 @@ from avatar.geometry.mesh import FACE_OVAL
 STEP = 0.5  # centimetres between two cross-sections
 SKULL_MIDDLE = 4.5  # depth of the widest place of the head
 SKULL_WIDTH = 7.7  # half
-SKULL_BACK = 13.3
+SKULL_BACK = 13.8  # of a head 19.3 long
+HAIR_BEHIND, MOST_BEHIND = 0.6, 1.2  # share of the hair's thickness at the sides that it has at the back; centimetres
 NAPE = 9.5
+EAR = (-4.5, 5.5)  # heights between which ears lie
+EAR_REACH = 1.5  # centimetres that there is nothing behind an ear, which stands off by two and is half a one thick
+EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
 NECK_MIDDLE = 5.2
 TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
-CHEST, COLLAR = 10.5, 6.0  # half the depth of the chest, and of the body at the collar
-CHEST_BELOW = 16.0  # below the collar the chest has its full depth
+CHEST, COLLAR = 11.5, 6.0  # half the depth of the chest, and of the body at the collar
+NOTCH = 8.0  # below the chin: the notch over the breastbone, where no neckline shows it; there the chest begins ...
+BREASTBONE = 0.36  # ... to come forward, by so many centimetres for each one further down (20 degrees)
 SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
@@ -52,6 +57,8 @@ class Sweep:
         middle: [R] depth of the widest place; the centre in x is ``centre`` [R].
         front, back: [R] half depths before and behind it.
         power: Exponent of the front: 2 is an ellipse, more is flatter.
+        tuck: [2, R] centimetres by which the left and right half are narrower behind the widest place: what stands off
+            there are ears.
     """
 
     y: np.ndarray
@@ -62,6 +69,7 @@ class Sweep:
     front: np.ndarray
     back: np.ndarray
     power: float = 2.0
+    tuck: np.ndarray | None = None
 
     def _rows(self, y: np.ndarray, *names: str) -> list[np.ndarray]:
         return [np.interp(y, self.y, getattr(self, name)) for name in names]
@@ -96,7 +104,11 @@ class Sweep:
         sine, cosine = np.sin(angle), np.cos(angle)
         flat = 2 / self.power
         across = np.sign(sine) * np.abs(sine) ** flat
-        x = centre + np.where(sine > 0, left, right) * across
+        wide = np.where(sine > 0, left, right)
+        if self.tuck is not None:
+            tucks = [np.interp(y, self.y, part) for part in self.tuck]
+            wide = wide - np.where(sine > 0, *tucks) * _smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
+        x = centre + wide * across
         return np.stack([x, y, middle - np.where(cosine > 0, front, back) * cosine], -1)
 
     def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -182,13 +194,14 @@ class _Outline:
     """One frame's silhouette in head axes: per height the extent to both sides, from the axis through the head's
     middle, in the plane that faces the camera; NaN where it is not seen.
 
-    ``yaw`` is the camera's, in head axes, radians.
+    ``yaw`` is the camera's, in head axes, radians; ``skin`` [2, R] is 1 where the outline is skin and not hair.
     """
 
     yaw: float
     left: np.ndarray
     right: np.ndarray
     top: float
+    skin: np.ndarray
 
 
 ROWS = np.arange(-18.0, 30.0, STEP)
@@ -225,6 +238,7 @@ def _outline(data: Footage, index: int) -> _Outline:
     inside[2:-2, 2:-2] = True
     row = np.floor((height - ROWS[0]) / STEP + 0.5).astype(int)
     left, right = np.full((2, len(ROWS)), np.nan)
+    skin, bare = np.full((2, len(ROWS)), np.nan), face > hair
     for k in range(len(ROWS)):
         here = row == k
         mask = here & solid
@@ -232,11 +246,11 @@ def _outline(data: Footage, index: int) -> _Outline:
             continue
         e = reach[mask]
         if e.max() > 0.5 and (here & inside & (reach > e.max() + 0.2)).any():
-            left[k] = e.max()
+            left[k], skin[0, k] = e.max(), bare[mask][e.argmax()]
         if e.min() < -0.5 and (here & inside & (reach < e.min() - 0.2)).any():
-            right[k] = -e.min()
+            right[k], skin[1, k] = -e.min(), bare[mask][e.argmin()]
     upper = height[(hair + face > 0.5)]
-    return _Outline(yaw, left, right, float(upper.min()) if len(upper) else np.nan)
+    return _Outline(yaw, left, right, float(upper.min()) if len(upper) else np.nan, skin)
 
 
 def _supports(outlines: list[_Outline], side: str) -> tuple[np.ndarray, np.ndarray]:
@@ -291,17 +305,33 @@ def _head(data: Footage, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, 
         depths.append(np.where(np.isfinite(width), depth, 0))
         sides[side] = np.maximum(_fill(width, skull), 0.05)
         sides[side] = np.where(y < top, 0.05, sides[side])
-    thick = np.clip(np.mean([sides[s] - skull for s in sides], 0), 0, 4)
+    ears = _ears(outlines, y, np.stack([sides["left"], sides["right"]]))
+    thick = np.clip(np.mean([sides["left"], sides["right"]] - ears, 0) - skull, 0, 4)
     crown = thick[(y > -8) & (y < 0)].mean()
     middle = SKULL_MIDDLE + gaussian_filter1d(np.mean(depths, 0), 4.0)
     front = _front(data, y, sides, middle, rise, chin)
     long_hair = max(below) > chin + 1
     behind = SKULL_BACK - (2.5 * _smoothstep(y, 0, 20) if long_hair else (SKULL_BACK - NAPE) * _smoothstep(y, -2, 9))
-    back = np.maximum((behind + min(0.4 * crown, 1.2) - middle) * rise, 0.05)
-    sweep = Sweep(y, sides["left"], sides["right"], np.zeros(len(y)), middle, front, back)
+    back = np.maximum((behind + min(HAIR_BEHIND * crown, MOST_BEHIND) - middle) * rise, 0.05)
+    sweep = Sweep(y, sides["left"], sides["right"], np.zeros(len(y)), middle, front, back, tuck=ears)
     last = max(*below, 6.5)
     kept = (y >= top - STEP) & (y <= last)
     return _cut(sweep, kept), (below[0], below[1])
+
+
+def _ears(outlines: list[_Outline], y: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Centimetres [2, R] that ears stand off the head, which is ``wide`` [2, R] with them.
+
+    Where the outline is skin in most frames, the head behind it narrows from the hair above the ears to the neck.
+    """
+    seen = np.stack([o.skin for o in outlines])  # [F, 2, R]
+    bare = np.nansum(seen, 0) > 0.5 * np.maximum(np.isfinite(seen).sum(0), 1)
+    low, high = EAR
+    above = wide[:, (y > low - 3.5) & (y <= low)]
+    hair = np.clip(np.median(above, 1, keepdims=True) - SKULL_WIDTH, 0, 4) * (1 - _smoothstep(y, low + 1, low + 7))
+    behind = SKULL_WIDTH * (1 - 0.25 * _smoothstep(y, low + 1, high + 1)) + hair
+    ears = np.where(bare & (y > low) & (y < high), np.clip(wide - behind, 0, EAR_REACH), 0)
+    return gaussian_filter1d(ears, 1.0)
 
 
 def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: np.ndarray, rise: np.ndarray,
@@ -332,7 +362,8 @@ def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: n
 
 def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
     names = ("y", "left", "right", "centre", "middle", "front", "back")
-    return replace(sweep, **{name: getattr(sweep, name)[rows] for name in names})
+    tuck = None if sweep.tuck is None else sweep.tuck[:, rows]
+    return replace(sweep, tuck=tuck, **{name: getattr(sweep, name)[rows] for name in names})
 
 
 def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
@@ -353,7 +384,6 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     beside = clothes & (np.abs(x - centre) < radius + 1.5) & (np.abs(x - centre) > 0.7 * radius)
     tops = y[beside]
     collar = float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + 1.0, chin + 9.0))
-    depth_down = _smoothstep(heights, collar - 1.0, collar + CHEST_BELOW)
     default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * _smoothstep(heights, collar - 2, collar + 8) ** 0.8,
                          SHOULDERS)  # fmt: skip
     sides = {}
@@ -368,14 +398,33 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
                 width[k] = reach.max()
         width = np.where(heights > collar - 1, width, np.nan)
         sides[side] = np.maximum(_fill(width, default, 1.0), 0.5)
-    depth = COLLAR + (CHEST - COLLAR) * depth_down
+    notch = _notch(y[neck & (np.abs(x - centre) < 2.0)], chin)
+    depth = np.minimum(COLLAR + BREASTBONE * np.maximum(heights - notch, 0), CHEST)
+    depth = gaussian_filter1d(depth, 1.0 / STEP, mode="nearest")
     torso = Sweep(heights, sides["left"], sides["right"], np.full(len(heights), centre),
                   np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3)  # fmt: skip
     middle = NECK_MIDDLE + 0.08 * (heights - chin)
     round_ = np.full(len(heights), radius)
-    cylinder = Sweep(heights, round_, round_, np.full(len(heights), centre), middle, round_ * NECK_FLAT,
+    cylinder = Sweep(heights, round_, round_, _lean(x, y, neck, heights, chin), middle, round_ * NECK_FLAT,
                      round_ * NECK_FLAT)  # fmt: skip
     return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6))
+
+
+def _notch(skin: np.ndarray, chin: float) -> float:
+    """Height at which the chest begins: where the neck's skin [N], heights in the middle, ends at a neckline."""
+    lowest = float(np.percentile(skin, 98)) if len(skin) > 10 else -np.inf
+    return float(np.clip(lowest, chin + NOTCH - 1, chin + NOTCH + 3)) if lowest > chin + NOTCH - 3 else chin + NOTCH
+
+
+def _lean(x: np.ndarray, y: np.ndarray, neck: np.ndarray, heights: np.ndarray, chin: float) -> np.ndarray:
+    """Middles [R] of the neck at heights: a line through those of its rows, at most 20 degrees from upright."""
+    rows = [h for h in heights if chin + 1.0 < h < chin + 7.0 and (neck & (np.abs(y - h) < STEP / 2)).sum() > 2]
+    ends = np.array([(m.min(), m.max()) for m in (x[neck & (np.abs(y - h) < STEP / 2)] for h in rows)]).reshape(-1, 2)
+    if len(rows) < 5:
+        return np.full(len(heights), float(np.median(x[neck])) if neck.sum() > 20 else 0.0)
+    slope = np.clip(np.polyfit(rows, ends.mean(1), 1)[0], -0.36, 0.36)
+    middle = float(np.median(ends.mean(1)))
+    return middle + slope * np.clip(heights - np.median(rows), -6, 6)
 
 
 def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:

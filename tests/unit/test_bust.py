@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.gaussian.reference import reference_frame
-from avatar.preprocess.bust import Sweep, fit_bust
+from avatar.preprocess import bust
+from avatar.preprocess.bust import ROWS, Sweep, fit_bust
 from avatar.preprocess.parallax import measure_depth
 from tests.person import make_person
 from tests.turning import DEPTH, turning_head
@@ -58,6 +61,42 @@ def test_samples_lie_evenly_on_what_is_asked_for():
     assert np.quantile(apart, 0.1) > 0.4 * np.sqrt(area)
 
 
+def test_an_ear_ends_behind_the_outline_and_the_front_stays():
+    plain = ball()
+    eared = dataclasses.replace(plain, tuck=np.stack([np.full(100, 1.5), np.zeros(100)]))
+    y, angle = np.zeros(400), np.linspace(-3.1, 3.1, 400)
+    change = np.linalg.norm(eared.points(y, angle) - plain.points(y, angle), axis=1)
+    assert change[angle < np.pi / 2].max() == 0  # the front, and the other side
+    behind = angle > np.pi / 2 + bust.EAR_TURN
+    np.testing.assert_allclose(change[behind], 1.5 * np.sin(angle[behind]), atol=1e-9)
+    assert np.abs(np.diff(change)).max() < 0.2  # without a gap
+
+
+def test_ears_are_where_skin_stands_off_the_head():
+    wide = np.full((2, len(ROWS)), bust.SKULL_WIDTH + 0.2)
+    wide[:, (ROWS > -2) & (ROWS < 3)] += 1.5
+    outline = lambda skin: bust._Outline(0.0, wide[0], wide[1], -13.0, np.full((2, len(ROWS)), skin))  # noqa: E731
+    ears = bust._ears([outline(1.0)] * 5, ROWS, wide)
+    assert ears[:, (ROWS > -1) & (ROWS < 2)].min() > 1.3
+    assert ears[:, (bust.EAR[0] - 2 > ROWS) | (bust.EAR[1] + 2 < ROWS)].max() < 0.02
+    assert bust._ears([outline(0.0)] * 5, ROWS, wide).max() == 0  # hair is as wide behind as it looks
+
+
+def test_a_chest_begins_at_the_neckline():
+    chin = 8.0
+    assert bust._notch(np.linspace(9, 18, 50), chin) == pytest.approx(17.8, abs=0.1)
+    assert bust._notch(np.linspace(9, 30, 50), chin) == chin + bust.NOTCH + 3  # deep necklines show the chest
+    assert bust._notch(np.zeros(0), chin) == bust._notch(np.linspace(8, 10, 50), chin) == chin + bust.NOTCH
+
+
+def test_a_neck_leans_with_the_head_over_the_body():
+    x, y = np.meshgrid(np.arange(-12, 12, 0.2), np.arange(0, 20, 0.2))
+    heights = np.arange(5.0, 16.0, bust.STEP)
+    found = bust._lean(x, y, np.abs(x - 0.2 * (y - 11)) < 5, heights, 7.0)
+    np.testing.assert_allclose(found, 0.2 * (heights - 11), atol=0.1)
+    assert (bust._lean(x, y, y < 0, heights, 7.0) == 0).all()
+
+
 def test_surfaces_follow_the_person_s_silhouettes(data):
     bust = fit_bust(data, reference_frame(data))
     border = data.shape[:468]
@@ -92,6 +131,22 @@ def test_the_back_of_the_head_has_the_color_of_hair_not_of_skin(model):
     assert len(back) > 50 and (back - front).norm(dim=-1).median() < 0.1
     assert (back.mean(0) - front).norm() < 0.1
     assert (color[gaussians.region == REGIONS.index("face")].mean(0) - front).norm() > 0.4
+
+
+def test_hidden_surfaces_lie_inside_the_outline_but_not_behind_it(data, model):
+    """Only what a filmed pose could show as a rim has to lie further inside."""
+    gaussians, head = model.gaussians, fit_bust(data, reference_frame(data)).head
+    at = model.skinning.to_head(gaussians.means.detach()).numpy().astype(float)
+    at = at[((gaussians.region == REGIONS.index("hair")) & (gaussians.opacities[:, 0].sigmoid() > 0.95)).numpy()]
+    left, right, middle, back = (
+        np.interp(at[:, 1], head.y, getattr(head, n)) for n in ("left", "right", "middle", "back")
+    )
+    across, deep = at[:, 0] / np.where(at[:, 0] > 0, left, right), (at[:, 2] - middle) / back
+    angle = np.arctan2(np.abs(across), -deep)
+    reach = np.hypot(across, deep)
+    behind = (angle > 2.4) & (angle < 2.9) & (np.abs(at[:, 1] + 4) < 3)  # above the ears
+    assert behind.sum() > 10
+    assert np.median(np.abs(reach[behind] - 1)) < 0.01
 
 
 def test_no_throat_lies_behind_lips_that_open(data, model):

@@ -18,6 +18,7 @@ from avatar.fields.skinning import Skinning
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
 from avatar.methods.gaussian import photo as generic
+from avatar.methods.gaussian.glasses import find_glasses, glasses_seeds, without_glasses
 from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
 from avatar.methods.gaussian.surroundings import JAW, surroundings
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
@@ -42,19 +43,21 @@ def head_weights(gaussians: Gaussians) -> Tensor:
 
 def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     """About ``count`` Gaussians that already look like the reference frame."""
-    photo = reference.data.info.photo is not None
+    photo, glasses = reference.data.info.photo is not None, find_glasses(reference)
+    invented = int(count * 0.08)
     parts = [
-        _face(reference, int(count * 0.35), rng, photo),
+        _face(reference, glasses, int(count * 0.35), rng, photo),
         *(_eye(reference, side, int(count * 0.015), rng) for side in EYE_RIM),
-        *(_invented(reference, int(count * 0.08), rng) if photo else [_mouth(reference, int(count * 0.06), rng)]),
+        *(_invented(reference, glasses, invented, rng) if photo else [_mouth(reference, int(count * 0.06), rng)]),
         *surroundings(reference, int(count * 0.56), rng),
+        glasses_seeds(reference, glasses, int(count * 0.03), rng),
     ]
     return Seeds.cat(parts)
 
 
-def _invented(reference: Reference, count: int, rng: np.random.Generator) -> list[Seeds]:
+def _invented(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator) -> list[Seeds]:
     """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
-    skin = _face(reference, count, rng, photo=True)
+    skin = _face(reference, glasses, count, rng, photo=True)
     # Not at lips and jaw, where it would look out behind the skin.
     edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *JAW)).any(1)
     keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges
@@ -64,7 +67,7 @@ def _invented(reference: Reference, count: int, rng: np.random.Generator) -> lis
     return [generic.mouth(reference, rng), lining]
 
 
-def _face(reference: Reference, count: int, rng: np.random.Generator, photo: bool) -> Seeds:
+def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator, photo: bool) -> Seeds:
     data, skinning = reference.data, reference.skinning
     triangles = face_triangles()
     for opening in _OPENINGS:
@@ -97,7 +100,7 @@ def _face(reference: Reference, count: int, rng: np.random.Generator, photo: boo
     seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
         sigma=spacing * 0.6,
-        colors=reference.colors(pixels, np.full(count, HEAD)),
+        colors=without_glasses(reference, glasses, pixels, reference.colors(pixels, np.full(count, HEAD))),
         opacity=0.8,
         skinning_weight=np.full(count, 0.99),
         region="face",

@@ -32,7 +32,8 @@ from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
-_INSET = 0.35  # centimetres that the hidden surface lies inside the outline
+_INSET = 0.35  # centimetres that the hidden surface lies inside the outline ...
+_INSET_UNTIL = (0.25, 0.75)  # ... and radians behind it between which this ends: few filmed poses turn so far
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
@@ -170,7 +171,7 @@ def _hidden(
     """What the reference frame does not show of a surface."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
-    part = replace(part, sweep=part.sweep.narrowed(_INSET))
+    full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET))
 
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
@@ -182,6 +183,8 @@ def _hidden(
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
             return (grazing & hangs & covered & (turn > 0.9)).astype(float)
         beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
+        if part.kind == CLOTHES:  # where skin shows, no cloth is before it
+            covered &= ~within | (shows == CLOTHES) | (turn > np.pi / 2)
         if part.kind == NECK:
             covered &= (reference.below_chin(world) > -_THROAT) | (turn > _CHEEK)
         return ((grazing | beside) & covered & (turn < _AROUND[part.kind])).astype(float)
@@ -190,7 +193,8 @@ def _hidden(
     known = np.flatnonzero((seen.region == REGIONS.index(REGION_OF[part.kind])).numpy())
     if len(known) == 0 or len(points) == 0:
         return no_seeds()
-    world = part.canonical(points)
+    behind = np.interp(np.abs(angle) - np.pi / 2, _INSET_UNTIL, (0, 1))[:, None]
+    world = part.canonical(points + behind * (full.points(y, angle) - points))
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
     kind = np.full(len(y), part.kind)
