@@ -64,7 +64,8 @@ class KernelRegression:
         """
         shapes = {"points": f"M {width}", "weights": f"M {channels}", "bias": str(channels), "gain": str(channels)}
         check_tensors(tensors, path, {f"kernel.{name}": shape for name, shape in shapes.items()})
-        return KernelRegression(*(tensors[f"kernel.{name}"].float() for name in shapes), scale)
+        points, weights, bias, gain = (tensors[f"kernel.{name}"].float() for name in shapes)
+        return KernelRegression(points, weights, bias, gain, scale)
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, for a file."""

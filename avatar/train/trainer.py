@@ -203,11 +203,10 @@ class Trainer:
     def run(self, folder: Path) -> None:
         """Train to the end (or until Ctrl-C, which saves first)."""
         sizes = self._sizes()
-        curves = EventLog(folder / "log")
         began = time.perf_counter()
         before = self.seconds
         interrupted = False
-        with log.progress() as bar:
+        with EventLog(folder / "log") as curves, log.progress() as bar:
             task = bar.add_task("train", total=self.steps, completed=self.step, info="")
             try:
                 while self.step < self.steps:
@@ -245,7 +244,6 @@ class Trainer:
             if not self.finished:
                 self._finish()
         self.save(folder)
-        curves.close()
         if interrupted:
             raise KeyboardInterrupt
 
