@@ -265,8 +265,8 @@ HELD_OUT = (
     Mutation(
         "the field's condition over all frames",
         "avatar/methods/gaussian/method.py",
-        "Conditioner.fit(motion[train])",
-        "Conditioner.fit(motion)",
+        "data.motion.gaze[frame]), train",
+        "data.motion.gaze[frame]), data.motion",
         (f"{_HELD_OUT}::test_no_picture_or_pose_that_is_held_out_reaches_the_avatar",),
         "The range of held-out motion reaches the model.",
     ),
