@@ -267,7 +267,8 @@ def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(p
     for step in range(16, 16 * 90, 16):
         refresh.after_step(TrainState(step, 10_000, 0, trainer.optimizer))
     left = grid.holds(points).bool()
-    assert not (left & ~lower).any() and (left & lower).sum() > 0.9 * (began & lower).sum()
+    # A cell in a hundred thousand is drawn in none of 89 refreshes.
+    assert (left & ~lower).sum() < 5 and (left & lower).sum() > 0.9 * (began & lower).sum()
     assert not (left & ~grid.hull.view(-1)).any()
 
 
