@@ -1863,6 +1863,49 @@ RELEASE = (
     ),
 )
 
+LATEST = (
+    Mutation(
+        "rays end too early",
+        "avatar/methods/nerf/front_to_back.py",
+        "OPAQUE = 7.0",
+        "OPAQUE = 0.5",
+        ("tests/unit/test_nerf.py::test_what_lies_behind_a_surface_is_not_evaluated",),
+        "A radiance field is played back darker than it is.",
+    ),
+    Mutation(
+        "comparisons overtake each other",
+        "avatar/eval/helpers.py",
+        "        self.wait()\n        if self._pool is None",
+        "        if self._pool is None",
+        ("tests/unit/test_eval.py::test_helpers_keep_the_order_of_frames_and_pass_errors_on",),
+        "Numbers of one frame are those of another.",
+    ),
+    Mutation(
+        "credentials forget the photo",
+        "avatar/provenance/disclosure.py",
+        "credentials.sign(path, self.key, self.source_type, self.consent, self.photo)",
+        "credentials.sign(path, self.key, self.source_type, self.consent)",
+        ("tests/unit/test_photo.py::test_credentials_name_the_photo",),
+        "A video does not say that one photo was all that was known.",
+    ),
+    Mutation(
+        "no glasses are found",
+        "avatar/methods/gaussian/glasses.py",
+        "return worn if crossed and",
+        "return np.zeros_like(worn) if crossed and",
+        ("tests/unit/test_glasses.py::test_glasses_are_found_by_their_bridge",),
+        "Glasses are painted on the face.",
+    ),
+    Mutation(
+        "moods are taken for speech",
+        "avatar/audio2motion/kernel.py",
+        "weighted = _without_drift(near, rows / rate)",
+        "weighted = near",
+        ("tests/unit/test_kernel.py::test_slow_changes_are_not_taken_for_speech",),
+        "Lips follow what was slow in the training part.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1883,4 +1926,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *WEB_FOLDER,
     *INTERFACE,
     *RELEASE,
+    *LATEST,
 )
