@@ -120,6 +120,7 @@ def render_avatar(
         AvatarError: The audio cannot be read, the video cannot be written, or a control is not understood.
     """
     from avatar.data.consent import consent_hash
+    from avatar.data.run import photo_hash
     from avatar.infer.camera_path import CameraPath
     from avatar.infer.controls import Controls
     from avatar.infer.sources import AudioFile
@@ -131,7 +132,7 @@ def render_avatar(
     check_output(target, source, how.motion, how.timeline, suffixes=(".mp4",))
     path = limited_path(avatar, CameraPath.parse(camera), how.beyond, camera)
     job = speech_job(avatar, how, AudioFile(source), path)
-    disclosure = DisclosureOptions().open(consent_hash(avatar.run))
+    disclosure = DisclosureOptions().open(consent_hash(avatar.run), photo=photo_hash(avatar.run))
     render_file(avatar, job, avatar.view_camera, path, target, disclosure)
     return target
 

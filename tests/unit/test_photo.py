@@ -24,6 +24,8 @@ from avatar.errors import AvatarError
 from avatar.headmotion.generator import MotionGenerator
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
+from avatar.infer.jobs import render_avatar
+from avatar.io.audio import write_wav
 from avatar.io.images import read_rgb
 from avatar.methods.base import Method
 from avatar.motion import Motion
@@ -247,6 +249,13 @@ def test_avatar_looks_like_the_photo_and_moves(made: Path):
 def test_avatar_speaks_with_the_shared_model(made: Path):
     tone = 0.3 * np.sin(np.arange(16000) / 8).astype(np.float32)
     assert len(list(Avatar.load(made).speak([tone], Controls(pose=("still",))))) == 25
+
+
+@pytest.mark.skipif(not assets.available("whisper_front"), reason="the asset whisper_front is not here")
+def test_what_python_renders_carries_the_label(made: Path, tmp_path: Path):
+    write_wav(tmp_path / "a.wav", 0.3 * np.sin(np.arange(4800) / 8).astype(np.float32))
+    out = render_avatar(Avatar.load(made), tmp_path / "a.wav", tmp_path / "a.mp4", Controls(pose=("still",)))
+    assert read(out).photo == file_sha256(made.with_name("me.jpg"))
 
 
 @pytest.mark.parametrize("words", [["eval"], ["render", "--split", "test"]])
