@@ -26,7 +26,7 @@ def main(run: Positional[Path], audio: Positional[Path], out: Path = Path("speec
         fps: Frames per second of the CSV.
     """
     avatar = Avatar.load(run)
-    plan = plan_motion(avatar, Controls(gaze=("camera",)), frames=None)  # None: as if it were still being spoken
+    plan = plan_motion(avatar, Controls(gaze=("camera",)), frames=None)  # None: the end of the audio is not known
     motion = Motion.cat(list(plan.stream(stream_audio(audio))))  # blocks come as soon as the audio is there
     jaw = motion.arkit[:, INDEX["jawOpen"]]
     print(f"{len(motion)} frames at {motion.fps:g} per second; the jaw is widest at {jaw.argmax() / motion.fps:.2f} s")

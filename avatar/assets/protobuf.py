@@ -48,10 +48,11 @@ def blobs(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 def delimited(number: int, payload: bytes) -> bytes:
     """A length-delimited field, serialised."""
-    return _varint(number << 3 | _DELIMITED) + _varint(len(payload)) + payload
+    return encoded(number << 3 | _DELIMITED) + encoded(len(payload)) + payload
 
 
-def _varint(value: int) -> bytes:
+def encoded(value: int) -> bytes:
+    """A whole number as a varint: seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from avatar.assets.protobuf import delimited, encoded
+
 VERSION = "brain.Event:2"
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
 _MASK = 0xA282EAD8
@@ -34,7 +36,7 @@ class EventLog:
         self.path = folder / f"events.out.tfevents.{time.time_ns()}.avatar"
         self._file = self.path.open("xb")
         self._flushed = time.monotonic()
-        self._write(_double(1, began) + _bytes(3, VERSION.encode()))
+        self._write(_double(1, began) + delimited(3, VERSION.encode()))
 
     def __enter__(self) -> EventLog:
         return self
@@ -52,9 +54,9 @@ class EventLog:
             step: The step, 0 or more.
         """
         summary = b"".join(
-            _bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in values.items()
+            delimited(1, delimited(1, name.encode()) + _float(2, value)) for name, value in values.items()
         )  # fmt: skip
-        self._write(_double(1, time.time()) + _varint(2, step) + _bytes(5, summary))
+        self._write(_double(1, time.time()) + _varint(2, step) + delimited(5, summary))
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._file.flush()
             self._flushed = time.monotonic()
@@ -91,26 +93,13 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF)
 
 
-def _number(value: int) -> bytes:
-    """A whole number, seven bits a byte, the lowest first."""
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
 def _varint(field: int, value: int) -> bytes:
-    return _number(field << 3) + _number(value)
+    return encoded(field << 3) + encoded(value)
 
 
 def _double(field: int, value: float) -> bytes:
-    return _number(field << 3 | 1) + struct.pack("<d", value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _number(field << 3 | 2) + _number(len(value)) + value
+    return encoded(field << 3 | 1) + struct.pack("<d", value)
 
 
 def _float(field: int, value: float) -> bytes:
-    return _number(field << 3 | 5) + struct.pack("<f", value)
+    return encoded(field << 3 | 5) + struct.pack("<f", value)
