@@ -1,6 +1,6 @@
 """Draw synthetic subjects and their avatars from the side, one above the other.
 
-``python -m pipelines.free_view_images RUN=SUBJECT ... --out docs/images/free_view_subjects.jpg``: for each run the exact
+``python -m pipelines.free_view_images RUN=SUBJECT ... --out views.jpg``: for each run the exact
 truth above the avatar, from -45 to 45 degrees, in the same held-out frame.
 """
 

@@ -19,7 +19,7 @@ def inside_face(data: Footage, frame: int) -> np.ndarray:
 
 
 def still_face(data: Footage, frame: int) -> np.ndarray:
-    """Bool [H, W], what of the face does not move with the expression: all above the tip of the nose but the eyes."""
+    """Bool [H, W], what no expression moves: the face above the tip of the nose, without the eyes."""
     points = np.asarray(data.landmarks[frame])[:, :2]
     y, x = np.mgrid[: data.height, : data.width] + 0.5
     still = inside_face(data, frame) & (y <= points[_NOSE, 1])

@@ -27,9 +27,7 @@ LONGEST = 0.03  # of the image's width: longer flows are mistakes
 SIDE = 512  # pixels that the longer side of the images has at least
 
 
-def measure_depth(
-    data: Footage, frame: int, guess: np.ndarray, right: np.ndarray, looks: int = FRAMES
-) -> np.ndarray:
+def measure_depth(data: Footage, frame: int, guess: np.ndarray, right: np.ndarray, looks: int = FRAMES) -> np.ndarray:
     """Correct a guessed depth of the head.
 
     Args:
