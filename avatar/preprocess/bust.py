@@ -36,6 +36,7 @@ TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
 CHEST, COLLAR = 11.5, 6.0  # half the depth of the chest, and of the body at the collar
 NOTCH = 8.0  # below the chin: the notch over the breastbone, where no neckline shows it; there the chest begins ...
 BREASTBONE = 0.36  # ... to come forward, by so many centimetres for each one further down (20 degrees)
+COLLARBONES, CHEST_FLAT = 1.0, 8.0  # `Sweep.bend` where they lie; centimetres below, where the chest is an ellipse
 SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
@@ -56,7 +57,8 @@ class Sweep:
         left, right: [R] half widths towards +x and -x.
         middle: [R] depth of the widest place; the centre in x is ``centre`` [R].
         front, back: [R] half depths before and behind it.
-        power: Exponent of the front: 2 is an ellipse, more is flatter.
+        power: Exponent of the width: 2 is an ellipse, more is flatter.
+        bend: [R] exponent of the depth: 2 is an ellipse, less falls away from the middle sooner.
         tuck: [2, R] centimetres by which the left and right half are narrower behind the widest place: what stands off
             there are ears.
     """
@@ -69,6 +71,7 @@ class Sweep:
     front: np.ndarray
     back: np.ndarray
     power: float = 2.0
+    bend: np.ndarray | None = None
     tuck: np.ndarray | None = None
 
     def _rows(self, y: np.ndarray, *names: str) -> list[np.ndarray]:
@@ -78,7 +81,10 @@ class Sweep:
         """Depth of the front at places x, y; beside the surface, that of its outline."""
         left, right, centre, middle, front = self._rows(y, "left", "right", "centre", "middle", "front")
         share = np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3)
-        return middle - front * np.sqrt(np.clip(1 - share**self.power, 0, 1))
+        return middle - front * np.clip(1 - share**self.power, 0, 1) ** (1 / self._bend(y))
+
+    def _bend(self, y: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(y), 2.0) if self.bend is None else np.interp(y, self.y, self.bend)
 
     def meet(self, start: np.ndarray, along: np.ndarray, depth: float) -> np.ndarray:
         """Factors [N] on directions [N, 3] from a place [3] to the front; ``depth`` is the first guess."""
@@ -109,7 +115,8 @@ class Sweep:
             tucks = [np.interp(y, self.y, part) for part in self.tuck]
             wide = wide - np.where(sine > 0, *tucks) * _smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
         x = centre + wide * across
-        return np.stack([x, y, middle - np.where(cosine > 0, front, back) * cosine], -1)
+        deep = np.sign(cosine) * np.abs(cosine) ** (2 / self._bend(y))
+        return np.stack([x, y, middle - np.where(cosine > 0, front, back) * deep], -1)
 
     def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
         """Outward unit normals [N, 3] at the same places."""
@@ -363,7 +370,8 @@ def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: n
 def _cut(sweep: Sweep, rows: np.ndarray) -> Sweep:
     names = ("y", "left", "right", "centre", "middle", "front", "back")
     tuck = None if sweep.tuck is None else sweep.tuck[:, rows]
-    return replace(sweep, tuck=tuck, **{name: getattr(sweep, name)[rows] for name in names})
+    bend = None if sweep.bend is None else sweep.bend[rows]
+    return replace(sweep, tuck=tuck, bend=bend, **{name: getattr(sweep, name)[rows] for name in names})
 
 
 def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
@@ -401,8 +409,9 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     notch = _notch(y[neck & (np.abs(x - centre) < 2.0)], chin)
     depth = np.minimum(COLLAR + BREASTBONE * np.maximum(heights - notch, 0), CHEST)
     depth = gaussian_filter1d(depth, 1.0 / STEP, mode="nearest")
+    bend = COLLARBONES + (2 - COLLARBONES) * _smoothstep(heights, notch, notch + CHEST_FLAT)
     torso = Sweep(heights, sides["left"], sides["right"], np.full(len(heights), centre),
-                  np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3)  # fmt: skip
+                  np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3, bend)  # fmt: skip
     middle = NECK_MIDDLE + 0.08 * (heights - chin)
     round_ = np.full(len(heights), radius)
     cylinder = Sweep(heights, round_, round_, _lean(x, y, neck, heights, chin), middle, round_ * NECK_FLAT,

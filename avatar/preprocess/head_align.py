@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from avatar.data.footage import Footage, pose_at
 from avatar.data.results import Segments
 from avatar.preprocess.bust import fit_bust
-from avatar.preprocess.head_depth import head_depth, inside_face
+from avatar.preprocess.head_depth import head_depth, inside_face, still_face
 from avatar.preprocess.parallax import brightness, measure_depth, sampled
 
 EVERY = 4  # frames between two alignments
@@ -39,7 +39,6 @@ LEAST_LIKE = 0.5  # correlation of the aligned frame with the reference
 MOST_TURN, MOST_MOVE = 0.12, 0.04  # radians, and share of the distance: a larger change is a mistake
 SMOOTH = 0.6  # standard deviation over time, in alignments; more would take a quick nod for noise
 _MARGIN = 24  # pixels around the head
-_EYES = ((33, 133), (263, 362))
 
 Pose = tuple[np.ndarray, np.ndarray]  # rotation [3, 3] and translation [3]
 
@@ -179,8 +178,9 @@ def make_reference(data: Footage) -> Reference | None:
     frame = _middle_frame(data)
     depth = head_depth(data, fit_bust(data, frame), frame)
     face = inside_face(data, frame)
-    depth = depth + np.where(face, 0, measure_depth(data, frame, depth, LOOKS))
-    rigid = np.isfinite(depth) & ~_moves(data, frame, face)
+    still = still_face(data, frame)
+    depth = depth + np.where(face, 0, measure_depth(data, frame, depth, still, LOOKS))
+    rigid = np.isfinite(depth) & (~face | still)
     return Reference(data, frame, depth, rigid) if rigid.sum() > LEAST_PIXELS else None
 
 
@@ -193,17 +193,6 @@ def _middle_frame(data: Footage) -> int:
     off += np.linalg.norm(translation - np.median(translation, 0), axis=1) / 3
     speed = np.linalg.norm(np.diff(rotation, axis=0, prepend=rotation[:1]), axis=1)
     return int(frames[(off + 20 * speed + 3 * motion.arkit[:, [0, 7]].mean(-1).numpy()).argmin()])
-
-
-def _moves(data: Footage, frame: int, face: np.ndarray) -> np.ndarray:
-    """Bool [H, W], what moves with the expression: the face below the nose, and the eyes."""
-    points = np.asarray(data.landmarks[frame])[:, :2]
-    y, x = np.mgrid[: data.height, : data.width] + 0.5
-    moving = face & (y > points[2, 1])
-    for corners in _EYES:
-        middle, reach = points[list(corners)].mean(0), 0.75 * np.linalg.norm(np.subtract(*points[list(corners)]))
-        moving |= (x - middle[0]) ** 2 + ((y - middle[1]) * 1.2) ** 2 < reach**2
-    return moving
 
 
 def knots(segments: Segments, valid: np.ndarray) -> list[np.ndarray]:

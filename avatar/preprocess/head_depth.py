@@ -10,10 +10,23 @@ from avatar.data.footage import Footage, pose_at
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.preprocess.bust import Bust
 
+_NOSE, _EYES = 2, ((33, 133), (263, 362))  # vertices of the face mesh: under its tip, and the corners of each eye
+
 
 def inside_face(data: Footage, frame: int) -> np.ndarray:
     """Bool [H, W], true within the outline of the face's landmarks."""
     return _within(np.asarray(data.landmarks[frame])[:, :2], data)
+
+
+def still_face(data: Footage, frame: int) -> np.ndarray:
+    """Bool [H, W], what no expression moves: the face above the tip of the nose, without the eyes."""
+    points = np.asarray(data.landmarks[frame])[:, :2]
+    y, x = np.mgrid[: data.height, : data.width] + 0.5
+    still = inside_face(data, frame) & (y <= points[_NOSE, 1])
+    for corners in _EYES:
+        middle, reach = points[list(corners)].mean(0), 0.75 * np.linalg.norm(np.subtract(*points[list(corners)]))
+        still &= (x - middle[0]) ** 2 + ((y - middle[1]) * 1.2) ** 2 >= reach**2
+    return still
 
 
 def _within(points: np.ndarray, data: Footage) -> np.ndarray:

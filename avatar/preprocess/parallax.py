@@ -27,13 +27,15 @@ LONGEST = 0.03  # of the image's width: longer flows are mistakes
 SIDE = 512  # pixels that the longer side of the images has at least
 
 
-def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRAMES) -> np.ndarray:
+def measure_depth(data: Footage, frame: int, guess: np.ndarray, right: np.ndarray, looks: int = FRAMES) -> np.ndarray:
     """Correct a guessed depth of the head.
 
     Args:
         data: The person; only training frames are looked at.
         frame: Reference frame.
         guess: [H, W] depth of the head's surface in that frame, centimetres; NaN where there is none.
+        right: Bool [H, W], where the guess is right. What moves there is an error of the poses, which moves all that is
+            beside it as well, and is taken away from all.
         looks: Frames to look at.
 
     Returns:
@@ -50,8 +52,11 @@ def measure_depth(data: Footage, frame: int, guess: np.ndarray, looks: int = FRA
     others = [_look(data, int(other), small) for other in frames]
     reference = _look(data, frame, small)
     change = np.zeros(filled.shape)
+    trusted = known & (cv2.resize(right.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST) > 0)
     for _ in range(PASSES):
         change = _one_pass(reference, filled, change, known, others)
+        if trusted.any():
+            change = change - np.median(change[trusted])
     return np.where(np.isfinite(guess), cv2.resize(change, size, interpolation=cv2.INTER_LINEAR), 0)
 
 

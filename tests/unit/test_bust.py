@@ -82,6 +82,22 @@ def test_ears_are_where_skin_stands_off_the_head():
     assert bust._ears([outline(0.0)] * 5, ROWS, wide).max() == 0  # hair is as wide behind as it looks
 
 
+def test_a_bent_front_falls_away_sooner():
+    oval = ball()
+    bent = dataclasses.replace(oval, bend=np.linspace(1.0, 2.0, len(oval.y)))
+    y, x = np.array([-9.8, 0.0, 9.8]), np.array([0.5, 5.0, 0.5])  # of a parabola, in between, of an oval
+    np.testing.assert_allclose(bent.front_depth(0 * x, y), oval.front_depth(0 * x, y))
+    deeper = bent.front_depth(x, y) - oval.front_depth(x, y)
+    assert deeper[0] > 0.03 and deeper[1] > 0.3 and deeper[2] == pytest.approx(0, abs=1e-3)
+    points = bent.points(y, bent.angle(x, y))
+    np.testing.assert_allclose(points, np.stack([x, y, bent.front_depth(x, y)], -1), atol=1e-6)
+
+
+def test_shoulders_fall_away_beside_the_collarbones(data):
+    torso = fit_bust(data, reference_frame(data)).torso
+    assert torso.bend[0] == bust.COLLARBONES and torso.bend[-1] > 1.5 and (np.diff(torso.bend) >= 0).all()
+
+
 def test_a_chest_begins_at_the_neckline():
     chin = 8.0
     assert bust._notch(np.linspace(9, 18, 50), chin) == pytest.approx(17.8, abs=0.1)
@@ -249,9 +265,16 @@ def test_the_model_says_how_much_of_a_view_was_seen(data, model):
 def test_parallax_finds_how_deep_hair_lies(tmp_path):
     """A textured bump beside the face, guessed as flat, is found from how it moves when the head turns."""
     data, guess, truth = turning_head(tmp_path)
-    found = measure_depth(data, 0, guess)
-    known = np.isfinite(guess)
+    known, flat = np.isfinite(guess), np.abs(truth - guess) < 0.02 * DEPTH
+    found = measure_depth(data, 0, guess, flat)
     inner = known & (np.abs(truth - guess) > 0.5 * DEPTH)
     before, after = (np.abs(depth - truth)[inner].mean() for depth in (guess, guess + found))
     assert after < 0.4 * before
     assert (found[~known] == 0).all()
+    # Poses that slide to the side with the yaw look like a whole head that is deeper: what is known tells them apart.
+    slid = data.motion.head_translation.clone()
+    slid[:, 0] -= 1.5 * torch.sin(data.motion.head_rotation[:, 1] - data.motion.head_rotation[0, 1])
+    data.motion = data.motion.map(head_translation=slid)
+    trusting, knowing = (measure_depth(data, 0, guess, right)[inner] for right in (flat & False, flat))
+    assert np.median(np.abs(trusting - found[inner])) > 0.6
+    assert np.median(np.abs(knowing - found[inner])) < 0.25

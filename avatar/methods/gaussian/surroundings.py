@@ -27,7 +27,7 @@ from avatar.methods.gaussian.reference import (
     no_seeds,
 )  # fmt: skip
 from avatar.preprocess.bust import Bust, Sweep, fit_bust
-from avatar.preprocess.head_depth import head_depth
+from avatar.preprocess.head_depth import head_depth, still_face
 from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
@@ -105,7 +105,7 @@ def _measured(reference: Reference, bust: Bust) -> np.ndarray:
     around = np.isfinite(guess) & ~reference.on_face
     if not around.any():
         return np.zeros(guess.shape)
-    change = measure_depth(reference.data, reference.frame, guess)
+    change = measure_depth(reference.data, reference.frame, guess, still_face(reference.data, reference.frame))
     row, column = nearest_true(around)
     return change[row, column]
 
