@@ -110,7 +110,11 @@ class Tools:
         """
         if item.video:
             return self.video(item)
-        return read_take(item.files[0], self._encoder) if item.tracks else self.coefficients(item)
+        if not item.tracks:
+            return self.coefficients(item)
+        mouth, features = read_take(item.files[0], self._encoder)
+        _check_seen(mouth.seen)
+        return mouth, features
 
     def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
         """The mouth in a video, and the features of its audio; after :meth:`load_tracker`.

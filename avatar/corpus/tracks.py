@@ -89,7 +89,7 @@ def write_tracks(folder: Path, takes: Sequence[Take], prior: SharedPrior, about:
 
 
 def without_rest(takes: Sequence[Take]) -> list[Take]:
-    """Take the shape of the lips at rest out: the median over all that was seen; the gap between the lips stays."""
+    """Take out the lips at rest: the median of their shape over all that was seen. The gap between them stays."""
     values = np.concatenate([take.mouth.values[take.mouth.seen] for take in takes])
     rest = np.zeros(values.shape[1], np.float32)
     rest[: len(GEOMETRY)] = np.median(values, 0)[: len(GEOMETRY)]
@@ -114,7 +114,8 @@ def read_take(path: Path, encoder: SpeechEncoder) -> tuple[Mouth, np.ndarray]:
     speech = about.record("speech")
     if speech.value("encoder") != _plain(encoder.config):
         raise AvatarError(
-            "Its speech features are of another encoder than the shared model's.", fix="Give the --base of that model."
+            f"{about.where} has speech features of another encoder than the shared model's.",
+            fix="Give the --base of that model.",
         )
     basis_path = path.with_name(BASIS)
     _check_hash(basis_path, speech.text("sha256"))
@@ -136,7 +137,7 @@ def _about(path: Path) -> Record:
     """What is said about a take, once its statement is found to be one for it."""
     file = path.with_name(ABOUT)
     if not file.is_file():
-        raise AvatarError(f"There is no {ABOUT} beside it, which says who gave the tracks.", fix=_FIX)
+        raise AvatarError(f"{path} has no {ABOUT} beside it, which says who gave the tracks.", fix=_FIX)
     about = Record(read_json(file, _FIX), file)
     if about.value("format", None) != FORMAT:
         raise AvatarError(f"{file} is of another version: its format is not {FORMAT}.", fix="Record the tracks again.")
@@ -151,9 +152,9 @@ def _about(path: Path) -> Record:
 
 def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
-        raise AvatarError(f"{path.name} is missing.", fix=_FIX)
+        raise AvatarError(f"{path} is missing.", fix=_FIX)
     if file_sha256(path) != expected:
-        raise AvatarError(f"{path.name} is not the file that {ABOUT} names: it was changed.", fix=_FIX)
+        raise AvatarError(f"{path} is not the file that {ABOUT} names: it was changed.", fix=_FIX)
 
 
 def _plain(config: Any) -> Any:

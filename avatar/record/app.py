@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 from aiohttp import web
@@ -22,6 +21,7 @@ from avatar.serve.hub import Settings
 from avatar.serve.metrics import Metrics
 
 SESSION: web.AppKey[RecordingSession] = web.AppKey("session", RecordingSession)
+END: web.AppKey[Callable[[], object]] = web.AppKey("end", Callable[[], object])
 SHARED = ("place.js",)  # of the page of `avatar serve`
 MOST_FRAME_BYTES = 4 << 20
 MOST_FRAME_SIDE = 4096  # pixels
@@ -31,10 +31,25 @@ END_SECONDS = 0.5  # after the last answer, so that it arrives
 SUFFIXES = {"video/webm": ".webm", "video/mp4": ".mp4", "video/x-matroska": ".mkv"}
 
 
-def make_app(session: RecordingSession, settings: Settings) -> web.Application:
-    """Make the application; aiohttp runs it."""
+def stop_server() -> None:
+    """Let aiohttp's `run_app` end; called in its loop.
+
+    Raises:
+        aiohttp.web_runner.GracefulExit: Always.
+    """
+    raise GracefulExit
+
+
+def make_app(session: RecordingSession, settings: Settings, end: Callable[[], object] = stop_server) -> web.Application:
+    """Make the application; aiohttp runs it.
+
+    Args:
+        session: What the page shows and does.
+        settings: Who gets in.
+        end: Called once tracks are written or consent is withheld.
+    """
     app = web.Application(middlewares=[guard(settings, Metrics())], client_max_size=MOST_TAKE_BYTES)
-    app[SESSION] = session
+    app[SESSION], app[END] = session, end
     _add_pages(app)
     app.router.add_get("/api/state", _state)
     app.router.add_post("/api/consent", _consent)
@@ -78,7 +93,7 @@ async def _consent(request: web.Request) -> web.Response:
 
 async def _decline(request: web.Request) -> web.Response:
     request.app[SESSION].decline()
-    _end_soon()
+    _end_soon(request.app)
     return web.json_response({"type": "ok"})
 
 
@@ -112,17 +127,13 @@ async def _take(request: web.Request) -> web.Response:
 
 async def _finish(request: web.Request) -> web.Response:
     result = await asyncio.to_thread(request.app[SESSION].finish)
-    _end_soon()
+    _end_soon(request.app)
     return web.json_response(result)
 
 
-def _end_soon() -> None:
-    """Let the server end once the answer is out."""
-
-    def end() -> None:
-        raise GracefulExit
-
-    asyncio.get_running_loop().call_later(END_SECONDS, end)
+def _end_soon(app: web.Application) -> None:
+    """End once the answer is out."""
+    asyncio.get_running_loop().call_later(END_SECONDS, app[END])
 
 
 async def _running(app: web.Application) -> AsyncGenerator[None]:

@@ -1,4 +1,4 @@
-"""Whether a recording will do: one face, large enough, in the light, and a voice that is neither too quiet nor clipped."""
+"""Whether a recording will do: one face, large enough and in the light, and a voice neither too quiet nor clipped."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def hear(samples: np.ndarray) -> list[Finding]:
 
 def _level(loud: float) -> Finding:
     if loud < QUIET_DB:
-        return Finding("level", "bad", f"It is too quiet ({loud:.0f} dB). Come closer to the microphone, or turn it up.",
+        return Finding("level", "bad", f"It is too quiet ({loud:.0f} dB). Come closer to the microphone or turn it up.",
                        loud)  # fmt: skip
     if loud < FAINT_DB:
-        return Finding("level", "note", f"You are rather quiet ({loud:.0f} dB). Closer to the microphone is better.", loud)
+        return Finding("level", "note", f"You are rather quiet ({loud:.0f} dB). Come closer to the microphone.", loud)
     return Finding("level", "good", f"The level is good ({loud:.0f} dB).", loud)
 
 

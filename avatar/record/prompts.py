@@ -10,6 +10,7 @@ from avatar.checks import read_text
 from avatar.errors import AvatarError
 
 Kind = Literal["first", "sentence", "topic", "last"]
+FIRST, LAST = "first", "last"  # names of the text that is read before and after all others
 MOST_SENTENCES = 1000
 MOST_CHARACTERS = 400  # of a sentence: what fits on the prompter
 _CHECKED_CHARACTERS = 110  # about eight seconds, from which audio and video can be put in step by themselves
@@ -94,10 +95,10 @@ def prompts(text: Path | None = None) -> list[Prompt]:
     """
     sentences, checked = (SENTENCES, CHECKED) if text is None else _of_file(text)
     return [
-        Prompt(name="first", kind="first", text=checked),
+        Prompt(name=FIRST, kind="first", text=checked),
         *(Prompt(name=f"s{n}", kind="sentence", text=sentence) for n, sentence in enumerate(sentences, 1)),
         *(Prompt(name=f"t{n}", kind="topic", text=topic) for n, topic in enumerate(TOPICS, 1)),
-        Prompt(name="last", kind="last", text=checked),
+        Prompt(name=LAST, kind="last", text=checked),
     ]
 
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from avatar import __version__, log
-from avatar.corpus.sync import Offset
-from avatar.corpus.tracks import LICENCE, Take, write_tracks
+from avatar.corpus.sync import ALONE, Offset
+from avatar.corpus.tracks import Take, write_tracks
 from avatar.errors import AvatarError
 from avatar.record.checks import Finding
 from avatar.record.examine import Examiner, in_step
-from avatar.record.prompts import Prompt
+from avatar.record.prompts import FIRST, LAST, Prompt
 from avatar.record.recordings import kept_for_now
 from avatar.record.statement import AGREEMENT, STATEMENT, as_agreed
 from avatar.writing import atomic_dir
@@ -137,27 +137,33 @@ class RecordingSession:
             log.warn(f"A recording cannot be tracked: {type(error).__name__}: {error}")
             self._refuse(one, "This recording cannot be read. Say it again.")
         else:
-            doubt = self._doubt(name, take)
             with self._lock:
-                one.state, one.message = ("refused", doubt) if doubt else ("good", "")
-                one.take = None if doubt else take
+                one.state, one.take = "good", take
 
     def _refuse(self, one: Try, message: str) -> None:
         with self._lock:
             one.state, one.message = "refused", message
 
-    def _doubt(self, name: str, take: Take) -> str:
-        """Why audio and video of the first or last text are not in step; the others are judged together at the end."""
-        if self._prompts[name].kind not in ("first", "last"):
-            return ""
-        return in_step({name: take})[name].doubt
+    def _takes(self) -> dict[str, Take]:
+        """What was tracked, by prompt, in their order."""
+        with self._lock:
+            return {n: one.take for n in self._prompts if (one := self._tries.get(n)) and one.take is not None}
+
+    def _doubts(self) -> dict[str, str]:
+        """Takes that are not in step, and why. Short ones are judged together, so they have to be enough for that."""
+        takes = self._takes()
+        short = sum(take.mouth.seconds for take in takes.values() if take.mouth.seconds < ALONE)
+        found = {name: offset.doubt for name, offset in in_step(takes).items() if offset.doubt}
+        few = {name for name in found if takes[name].mouth.seconds < ALONE} if short < ALONE else set[str]()
+        return {name: doubt for name, doubt in found.items() if name not in few or name == FIRST}
 
     # --- what the page shows ---
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows, for JSON."""
         with self._lock:
-            rows = [self._row(prompt) for prompt in self._prompts.values()]
+            doubts = self._doubts()
+            rows = [self._row(prompt, doubts.get(prompt.name, "")) for prompt in self._prompts.values()]
             waiting = sum(one.state == "waiting" for one in self._tries.values())
             return {
                 "statement": [list(part) for part in STATEMENT], "agreement": list(AGREEMENT),
@@ -165,10 +171,10 @@ class RecordingSession:
                 "seconds": round(sum(row["seconds"] for row in rows), 1), "result": self.result,
             }  # fmt: skip
 
-    def _row(self, prompt: Prompt) -> dict[str, Any]:
+    def _row(self, prompt: Prompt, doubt: str) -> dict[str, Any]:
         one = self._tries.get(prompt.name)
-        seconds = one.take.mouth.seconds if one is not None and one.take is not None else 0.0
-        state, message = ("open", "") if one is None else (one.state, one.message)
+        state, message = ("open", "") if one is None else ("refused", doubt) if doubt else (one.state, one.message)
+        seconds = one.take.mouth.seconds if one is not None and one.take is not None and not doubt else 0.0
         return {"name": prompt.name, "kind": prompt.kind, "text": prompt.text, "state": state, "message": message,
                 "seconds": round(seconds, 2)}  # fmt: skip
 
@@ -185,8 +191,7 @@ class RecordingSession:
         """
         self._require_consent()
         self._pool.submit(int).result()  # behind all that waits
-        with self._lock:
-            takes = {n: one.take for n in self._prompts if (one := self._tries.get(n)) and one.take is not None}
+        takes = self._takes()
         placed = in_step(takes) if takes else {}
         used = {name: take for name, take in takes.items() if not placed[name].doubt}
         seconds = sum(take.mouth.seconds for take in used.values())
@@ -223,8 +228,8 @@ class RecordingSession:
 def _sync(takes: dict[str, Take], placed: dict[str, Offset]) -> dict[str, Any]:
     """Delay of the first and the last text, of all others, and what to think of it."""
     delays = {name: round(placed[name].audio_delay_s, 3) for name in takes}
-    between = [delay for name, delay in delays.items() if name not in ("first", "last")]
-    found = {"first_s": delays.get("first"), "last_s": delays.get("last"),
+    between = [delay for name, delay in delays.items() if name not in (FIRST, LAST)]
+    found = {"first_s": delays.get(FIRST), "last_s": delays.get(LAST),
              "others_s": round(float(np.median(between)), 3) if between else None}  # fmt: skip
     known = [value for value in found.values() if value is not None]
     apart = max(known) - min(known)

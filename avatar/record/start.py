@@ -34,9 +34,7 @@ def record_tracks(out: Path, *, text: Path | None = None, language: str = "en", 
     if not re.fullmatch("[a-z]{2,3}", language):
         raise AvatarError(f"--language {language!r} is no language.", fix="Give its two letters, such as de.")
     if out.is_file() or contents(out):
-        raise AvatarError(
-            f"{out} is there already.", why="Nothing was changed.", fix="Give a new folder with --out."
-        )
+        raise AvatarError(f"{out} is there already.", why="Nothing was changed.", fix="Give a new folder with --out.")
     require_packages("avatar prior record")
     with one_writer(out, inside=False):
         _record(out, text, language, Place(port=port, advice="Choose another --port."))

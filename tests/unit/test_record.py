@@ -1,4 +1,4 @@
-"""Giving tracks: consent first, bad recordings refused in a sentence, nothing of face and voice left, numbers that train."""
+"""Giving tracks: consent first, bad recordings refused in words, nothing of face and voice left, numbers that train."""
 
 from __future__ import annotations
 
@@ -172,11 +172,15 @@ def test_training_takes_a_folder_of_tracks(tmp_path: Path, capsys: pytest.Captur
     one.finish()
     one.close()
     (tmp_path / "c/giver" / f"003{SUFFIX}").write_bytes(b"changed")
-    assert main(["prior", "train", str(tmp_path / "c"), "--out", str(tmp_path / "p.safetensors"), "--workers", "1"]) == 0
+    assert (
+        main(["prior", "train", str(tmp_path / "c"), "--out", str(tmp_path / "p.safetensors"), "--workers", "1"]) == 0
+    )
     shown = capsys.readouterr().err
     assert "4 of 5 recordings can be used" in shown and "was changed" in shown
     rows = read_json(tmp_path / "p.report.json")["recordings"]
-    assert {row["speaker"] for row in rows} == {"giver"} and SharedPrior.load(tmp_path / "p.safetensors").about["speakers"]
+    assert {row["speaker"] for row in rows} == {"giver"} and SharedPrior.load(tmp_path / "p.safetensors").about[
+        "speakers"
+    ]
 
 
 def test_the_shape_of_lips_at_rest_is_one_for_all_takes():
@@ -194,7 +198,7 @@ def test_the_shape_of_lips_at_rest_is_one_for_all_takes():
 def test_nothing_is_recorded_without_consent(tmp_path: Path):
     one = session(tmp_path / "gift")
     for agreed, name in ((False, "Me"), (True, " "), (True, "x" * 101), (True, "a\0b")):
-        with pytest.raises(AvatarError, match="consent|name is missing"):
+        with pytest.raises(AvatarError, match=r"consent|name is missing"):
             one.agree(name, agreed)
     for act in (lambda: one.record("first", b"film", ".webm"), lambda: one.look(np.zeros((4, 4, 3))), one.finish):
         with pytest.raises(AvatarError, match="without your consent"):
@@ -265,7 +269,10 @@ def test_a_recording_is_gone_after_its_block_and_nobody_else_reads_it():
 
 
 def test_what_a_killed_command_left_is_deleted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    code = "from avatar.record.recordings import kept_for_now\nwith kept_for_now(b'film', '.webm'):\n  print(1, flush=True)\n  input()"
+    code = (
+        "from avatar.record.recordings import kept_for_now\n"
+        "with kept_for_now(b'film', '.webm'):\n  print(1, flush=True)\n  input()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"1\n"
         process.send_signal(signal.SIGKILL)
@@ -348,7 +355,9 @@ def test_a_real_recording_is_tracked_and_a_bad_one_refused(tmp_path: Path):
 
 def test_sentences_of_a_file_take_the_place_of_the_own_ones(tmp_path: Path):
     path = tmp_path / "deutsch.txt"
-    path.write_text("Guten Tag, wie geht es Ihnen?\n\n  Die  Sonne scheint heute den ganzen Tag.\n" + "Noch ein Satz.\n" * 5)
+    path.write_text(
+        "Guten Tag, wie geht es Ihnen?\n\n  Die  Sonne scheint heute den ganzen Tag.\n" + "Noch ein Satz.\n" * 5
+    )
     found = texts.prompts(path)
     assert [p.text for p in found if p.kind == "sentence"][1] == "Die Sonne scheint heute den ganzen Tag."
     assert found[0].text == found[-1].text and 110 <= len(found[0].text) < 150
@@ -386,10 +395,10 @@ def test_mistakes_at_the_command_line_are_one_sentence(tmp_path: Path, capsys: p
 Test = Callable[[Any, RecordingSession], Coroutine[Any, Any, None]]
 
 
-def serve(out: Path, test: Test) -> None:
+def serve(out: Path, test: Test, end: Callable[[], object] = lambda: None) -> None:
     async def run() -> None:
         one = session(out)
-        async with TestClient(TestServer(make_app(one, Settings(token=TOKEN)))) as client:
+        async with TestClient(TestServer(make_app(one, Settings(token=TOKEN), end=end))) as client:
             await asyncio.wait_for(test(client, one), 60)
 
     asyncio.run(run())
@@ -420,9 +429,95 @@ def test_hostile_bodies_are_answered_in_words(tmp_path: Path):
         answer = await client.post("/api/frame", data=jpeg, headers=HEADERS)
         assert (await answer.json())["findings"][0]["text"] == "One face in 32x24."
         huge = jpeg.replace((24).to_bytes(2, "big") + (32).to_bytes(2, "big"), b"\xff\xff\xff\xff", 1)
-        for path, body in (("frame", b"x"), ("frame", huge), ("frame", jpeg[:200]), ("consent", b"{"), ("consent", b"[]"),
-                           ("consent", b'{"name": 3, "agreed": true}'), ("takes/first", b"x"), ("takes/no", b"x")):  # fmt: skip
+        bodies = (
+            ("frame", b"x"), ("frame", huge), ("frame", jpeg[:200]), ("consent", b"{"), ("consent", b"[]"),
+            ("consent", b'{"name": 3, "agreed": true}'), ("takes/first", b"x"), ("takes/no", b"x"),
+        )  # fmt: skip
+        for path, body in bodies:
             answer = await client.post(f"/api/{path}", data=body, headers=HEADERS)
             assert answer.status == 422 and (await answer.json())["error"], (path, body[:9])
 
     serve(tmp_path / "gift", test)
+
+
+# Sees to it that a take is "said" without a person: Space begins and ends it.
+SAY = [["key", "Space"], ["pause", 1700], ["key", "Space"]]
+
+
+@needs_whisper
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_person_agrees_reads_repeats_and_gives(tmp_path: Path):
+    from pipelines.live_browser import Browser, Page
+
+    tools = found_tools()
+
+    def made(text: str) -> Take:
+        if text == texts.SENTENCES[0] and not tried.count(text):
+            tried.append(text)
+            raise AvatarError("It is too dark. Switch a light on.")
+        return a_take(text, 12.0)
+
+    tried: list[str] = []
+    notice = "document.querySelector('#notices').innerText"
+
+    async def give(page: Page, one: RecordingSession) -> None:
+        state = "window.recordState().state"
+        await page.wait(f"window.recordState && {state}", 40)
+        assert await page.run("!document.querySelector('#consent').hidden && document.querySelector('#studio').hidden")
+        await page.run("window.real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); undefined")
+        gone = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); }"
+        await page.run(f"{gone}; undefined")
+        await page.act(
+            ["fill", "#name", "A Giver"], *(["check", f"#agreement label:nth-child({n}) input"] for n in (1, 2))
+        )
+        await page.act(["click", "#agree .main"])
+        await page.wait(f"{notice}.includes('No camera or no microphone was found')", 20)
+        await page.run("navigator.mediaDevices.getUserMedia = window.real; undefined")
+        await page.act(["click", "#open"])
+        await page.wait("window.recordState().findings.some((one) => one.text.startsWith('One face in'))", 40)
+        await page.act(*SAY)  # the first text
+        await page.wait("window.recordState().current === 's1'", 40)
+        await page.act(*SAY)
+        await page.wait(f"{notice}.includes('Switch a light on')", 40)
+        await page.act(["click", "#repeat"])
+        assert await page.run("document.querySelector('#text').innerText") == texts.SENTENCES[0]
+        await page.act(*SAY, ["click", "label:has(input[value=topic])"])
+        await page.wait(f"{state}.seconds > 20 && window.recordState().current === 't1'", 40)
+        await page.act(*SAY)
+        await page.wait(f"{state}.seconds > 30", 40)
+        await page.act(["click", "#finish"])
+        assert await page.run("window.recordState().current") == "last"
+        await page.act(*SAY)
+        await page.wait(f"{state}.waiting === 0 && {state}.seconds > 45", 40)
+        await page.act(["click", "#finish"])
+        await page.wait("!document.querySelector('#done').hidden", 40)
+        assert "48 s of tracks of 4 recordings" in await page.run("document.querySelector('#done').innerText")
+        given = one.examiner.given  # type: ignore[attr-defined]
+        assert len(given) == 5 and all(film.startswith(b"\x1a\x45\xdf\xa3") and len(film) > 5000 for film in given)
+        assert not [word for word in await page.words() if word.startswith("error")]
+
+    async def run() -> None:
+        one = session(tmp_path / "gift", made)
+        app = make_app(one, Settings(token=TOKEN), end=lambda: None)
+        async with TestClient(TestServer(app)) as client, Browser(tools) as browser, browser.started() as started:
+            async with browser.page(started, f"{client.make_url('/')}#token={TOKEN}") as page:
+                await give(page, one)
+
+    asyncio.run(run())
+    assert read_json(tmp_path / "gift" / ABOUT)["name"] == "A Giver"
+    assert not list((tmp_path / "cache").rglob("*.webm"))
+
+
+def test_who_does_not_agree_ends_the_command(tmp_path: Path):
+    ended: list[int] = []
+
+    async def test(client: Any, one: RecordingSession) -> None:
+        answer = await client.post("/api/decline", headers=HEADERS)
+        assert answer.status == 200 and one.declined
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if ended:
+                return
+
+    serve(tmp_path / "gift", test, lambda: ended.append(1))
+    assert ended and not (tmp_path / "gift").exists()

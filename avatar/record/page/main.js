@@ -13,7 +13,7 @@ const LEADS = {
 const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "" };
 const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
 
-let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0;
+let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "";
 const findings = new Map();
 window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
 
@@ -76,6 +76,9 @@ function drawList() {
 }
 
 function drawFindings() {
+  const shown = JSON.stringify([...findings.values()]);
+  if (shown === drawn) return; // the microphone is measured ten times a second
+  drawn = shown;
   $("findings").replaceChildren(...[...findings.values()].map((one) => {
     const item = document.createElement("li");
     item.className = one.state;
