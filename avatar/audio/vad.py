@@ -21,7 +21,8 @@ _BELOW_VOICE = 38.0  # dB below the voice: not speech, whatever it is
 _ABOVE_FLOOR = 5.0  # dB above the background that speech must have ...
 _CLEAR_RANGE = 20.0  # ... in recordings where voice and background are this far apart
 _STEADY_RANGE = 5.0  # dB; sound that varies less is nobody's voice: speech in noise as loud as it varies by 10
-_EARLY_SECONDS = 0.08  # the lips part before the sound
+EARLY_SECONDS = 0.08  # the lips part before the sound ...
+_RISE_SECONDS = 0.08  # ... and take so long
 HOLD_SECONDS = 0.10  # closures of stops are no pauses
 _RELEASE_SECONDS = 0.15
 
@@ -48,16 +49,23 @@ class VoiceActivityDetector:
         pause: Seconds of pause after which the gate closes; silence may close it sooner.
         ahead: Seconds of look-ahead for the level of the voice; without it the first word is judged by its beginning.
         silence: Seconds of silence after which the gate closes.
+        early: Seconds before the sound at which the gate begins to open.
     """
 
     def __init__(
-        self, fps: float, pause: float = HOLD_SECONDS, ahead: float = AHEAD_SECONDS, silence: float = HOLD_SECONDS
+        self,
+        fps: float,
+        pause: float = HOLD_SECONDS,
+        ahead: float = AHEAD_SECONDS,
+        silence: float = HOLD_SECONDS,
+        early: float = EARLY_SECONDS,
     ) -> None:
         self._fps = fps
         self._silence_hold = round(silence * fps)
         self._pause_hold = round(max(pause, silence) * fps)
         self._ahead = round(ahead * fps)
-        self._early = max(1, round(_EARLY_SECONDS * fps))
+        self._early = max(1, round(early * fps))
+        self._rise = max(1, round(_RISE_SECONDS * fps))
         self._energy = np.zeros(0)  # of rows not yet given back
         self._levels = np.zeros((0, 2))  # voice and background, as of each of these rows
         self._voice, self._floor = -np.inf, np.inf
@@ -112,7 +120,7 @@ class VoiceActivityDetector:
 
     def _step(self, speech: bool, silence: bool) -> float:
         if speech:
-            self._open, self._hold = min(1.0, self._open + 1 / self._early), self._pause_hold
+            self._open, self._hold = min(1.0, self._open + 1 / self._rise), self._pause_hold
             return self._open
         if silence:
             self._hold = min(self._hold, self._silence_hold)

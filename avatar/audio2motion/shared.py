@@ -23,7 +23,7 @@ from avatar.audio.encoders.registry import build_encoder
 from avatar.audio.encoders.whisper import WhisperEncoder
 from avatar.audio.features import FrameFeatures, FrameFeatureStream, features_look_ahead
 from avatar.audio.resampling import LinearResampler
-from avatar.audio.vad import VoiceActivityDetector
+from avatar.audio.vad import EARLY_SECONDS, VoiceActivityDetector
 from avatar.audio2motion.kernel import AHEAD, BEHIND, KernelRegression, moments_of
 from avatar.audio2motion.lip_closure import LipClosure
 from avatar.audio2motion.pauses import LONGEST_PAUSE, closed_mouth
@@ -52,6 +52,8 @@ _LIMIT = 6.0  # standard deviations of a feature
 _MOST_ROWS = 1000  # before and after a moment, in what is read
 PAUSES = (0.4, 0.6)  # seconds after which lips close in a pause; many people breathe in through the open mouth ...
 SILENCE = 0.3  # ... and in silence
+EARLY = 0.16  # seconds before the sound at which lips part after a pause, where that much audio is known ...
+_WAITS = 0.2  # ... because features wait for more than this; 0.2 s before the sound a pause must still be closed
 _STREAMING_GAIN = 1.25  # rows with little look-ahead predict less movement: this restores it
 
 
@@ -114,6 +116,11 @@ class SharedPrior:
         """Inputs of the regression [T, R] for features [T, F] of consecutive rows."""
         return stack(project(features, self.input_mean, self.input_std, self.basis), self.behind, self.ahead)
 
+    def gate(self, pause: float) -> VoiceActivityDetector:
+        """Make the detector that closes the lips after ``pause`` seconds, for rows at `RATE`."""
+        early = EARLY if features_look_ahead(self.encoder, RATE) > _WAITS else EARLY_SECONDS
+        return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=SILENCE, early=early)
+
     def person(self, motion: Motion, fps: float) -> SharedSpeech:
         """Make lips for a person of whom only a motion track is known; no audio is needed.
 
@@ -130,11 +137,6 @@ class SharedPrior:
         rest = torch.from_numpy(closed_mouth(channels, np.ones(len(channels)), valid)).float()
         gain = torch.full((CHANNELS,), self.gain)
         return SharedSpeech(fps=fps, prior=self, normalizer=normalizer, rest=rest, gain=gain)
-
-
-def pause_gate(pause: float) -> VoiceActivityDetector:
-    """Make the detector that closes the lips after ``pause`` seconds, for rows at `RATE`."""
-    return VoiceActivityDetector(RATE, pause, ahead=0.0, silence=SILENCE)
 
 
 def project(
@@ -180,7 +182,7 @@ class SharedSpeech:
     @property
     def look_ahead(self) -> float:
         """Seconds of audio after a frame that it waits for, at most."""
-        rows = max(self.prior.ahead, pause_gate(self.pause).look_ahead)
+        rows = max(self.prior.ahead, self.prior.gate(self.pause).look_ahead)
         between = 0.0 if self.fps == RATE else 1 / RATE
         return features_look_ahead(self.prior.encoder, RATE) + rows / RATE + between
 
@@ -366,7 +368,7 @@ class _Mouth:
 
     def __init__(self, speech: SharedSpeech) -> None:
         self._speech = speech
-        self._activity = pause_gate(speech.pause)
+        self._activity = speech.prior.gate(speech.pause)
         self._features = np.zeros((0, len(speech.prior.input_mean)), np.float32)
         self._gate = np.zeros(0, np.float32)  # from row `_left` of the features on
         self._left = 0  # rows of the features that are context on the left

@@ -12,7 +12,7 @@ import torch
 from avatar.audio.features import FrameFeatures, features_at
 from avatar.audio2motion.kernel import fit_kernel, moments_of
 from avatar.audio2motion.pauses import choose_pause, mouth_opening
-from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech, pause_gate
+from avatar.audio2motion.shared import PAUSES, RATE, SharedSpeech
 from avatar.io.audio import SAMPLE_RATE
 from avatar.motion import Motion
 from avatar.motion.mouth import mouth_channels
@@ -64,7 +64,7 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     gain = _gain(fit.real, better) if use_kernel else linear_gain
     unseen = better if use_kernel else unseen
     middle = speech.normalizer.bias.numpy()
-    gates = {pause: pause_gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in PAUSES}
+    gates = {pause: speech.prior.gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in PAUSES}
     pause = choose_pause(middle + gain * (unseen - middle), fit.real, speech.rest.numpy(), gates)
     report["error"] = round(fit.error_of(unseen) / errors[None], 3)
     return replace(

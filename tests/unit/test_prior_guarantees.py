@@ -24,6 +24,7 @@ from avatar.io.audio import SAMPLE_RATE, chunked, stream_audio, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
 from avatar.motion.mouth import ARTICULATION, FACE, MouthNormalizer, mouth_channels
+from pipelines.prior_free_talk import same_middle
 from tests.unit.test_prior import opened, talking, voice
 
 BANDS, KEPT = 40, 8
@@ -216,6 +217,31 @@ def test_the_gate_waits_in_silence_as_long_as_it_is_told():
         int((VoiceActivityDetector(25.0, 0.4, 0.0, silence=s).judge(energy)[1] > 0.5)[50:].sum()) for s in (0.1, 0.4)
     ]
     assert closes[1] - closes[0] == round(0.3 * 25)
+
+
+def test_lips_part_as_early_as_they_are_told_and_no_earlier():
+    energy = np.full(100, -75.0)
+    energy[:20], energy[60:] = -20 + 6 * np.sin(np.arange(20)), -20 + 6 * np.sin(np.arange(40))
+    for early in (0.08, 0.16):
+        gate = VoiceActivityDetector(25.0, 0.4, 0.0, early=early).judge(energy)[1]
+        first = 60 - round(early * 25)
+        assert not gate[40:first].any()
+        assert gate[first] == 0.5 and (gate[first + 1 :] == 1).all()
+
+
+def test_a_prior_that_waits_for_audio_parts_the_lips_earlier_and_a_streaming_one_waits_no_longer():
+    prior = SharedPrior.load()
+    assert prior.gate(0.4).look_ahead == 4  # 0.16 s: pauses are closed until 0.2 s before the next sound
+    assert prior.streaming().gate(0.4).look_ahead == 2
+
+
+def test_half_a_minute_of_one_person_does_not_move_the_middle_of_all(prior: SharedPrior):
+    random = torch.Generator().manual_seed(0)
+    heard = torch.cat([torch.randn(300, len(prior.weights) - 1, generator=random) + 0.3, torch.ones(300, 1)], 1)
+    other = prior.weights + 0.1 * torch.randn(prior.weights.shape, generator=random)
+    moved = same_middle(other, prior.weights, heard)
+    assert torch.allclose((heard @ moved).mean(0), (heard @ prior.weights).mean(0), atol=1e-4)
+    assert torch.equal(moved[:-1], other[:-1])
 
 
 # --- long, and bad ----------------------------------------------------------------------------------------------------
