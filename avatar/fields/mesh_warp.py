@@ -84,19 +84,24 @@ class MeshWarp(nn.Module):
         Each vertex of the moved mesh passes its displacement on, weighted by a Gaussian of the distance. That is a
         product of three functions of one axis each, so all weights of the grid are one matrix product.
         """
-        _, reach, weight, axes, fade = self._tables()
+        _, reach, weight, _, fade = self._tables()
         moved = ((face - self.face) @ basis.matrix).view(-1, 3)[:_SKIN]
         here = self.rest + moved
-        weights = (
-            (-0.5 * ((places - along[:, None]) / reach[:, None]).square()).exp()
-            for places, along in zip(axes, here.unbind(1), strict=True)
-        )
-        x, y, z = (F.threshold(values, _NOTHING, 0.0) for values in weights)
+        x, y, z = self._weights(here)
         passed = torch.cat([moved, torch.ones_like(reach)[:, None]], 1) * weight[:, None]
         left = (passed[:, :, None] * z[:, None, :]).flatten(1)
         right = (y[:, :, None] * x[:, None, :]).flatten(1)
         total = (left.T @ right).view(4, *CELLS[::-1])
         return (total[:3] * (fade / (total[3] + _STILL)))[None]
+
+    def _weights(self, here: Float[Tensor, "S 3"]) -> list[Tensor]:
+        """Weights [S, X], [S, Y] and [S, Z] that vertices at ``here`` have along each axis of the grid."""
+        tables = self._tables()
+        weights = (
+            (-0.5 * ((places - along[:, None]) / tables.reach[:, None]).square()).exp()
+            for places, along in zip(tables.axes, here.unbind(1), strict=True)
+        )
+        return [F.threshold(values, _NOTHING, 0.0) for values in weights]
 
     def at_rest(self, points: Float[Tensor, "N 3"], moved: Float[Tensor, "1 3 Z Y X"]) -> Float[Tensor, "N 3"]:
         """Places at rest [N, 3] of points [N, 3]; ``moved`` is from :meth:`displacements`."""

@@ -58,6 +58,14 @@ def test_what_is_behind_dense_vertices_stays():
     assert float((warp.at_rest(teeth, moved) - teeth).norm()) < 0.2
 
 
+def test_no_weights_are_so_small_that_their_products_take_ten_times_as_long():
+    warp, _ = _face()
+    x, y, z = warp._weights(warp.rest)
+    least = torch.finfo(torch.float32).tiny  # smaller ones are denormal
+    for products in (y[:, :, None] * x[:, None, :], z[:, :, None] * y[:, None, :]):
+        assert (products == 0).any() and (products[products != 0] > 100 * least).all()
+
+
 def test_gradients_reach_the_points():
     warp, basis = _face()
     channels = torch.zeros(len(CHANNELS))
