@@ -1865,14 +1865,6 @@ RELEASE = (
 
 LATEST = (
     Mutation(
-        "rays end too early",
-        "avatar/methods/nerf/front_to_back.py",
-        "OPAQUE = 7.0",
-        "OPAQUE = 0.5",
-        ("tests/unit/test_nerf.py::test_what_lies_behind_a_surface_is_not_evaluated",),
-        "A radiance field is played back darker than it is.",
-    ),
-    Mutation(
         "comparisons overtake each other",
         "avatar/eval/helpers.py",
         "        self.wait()\n        if self._pool is None",

@@ -108,8 +108,12 @@ class MeshWarp(nn.Module):
         low, high = self._tables().box
         scale = 2 / (high - low)
         unit = torch.addcmul(-1 - low * scale, points, scale)
-        found = F.grid_sample(moved, unit.view(1, 1, 1, -1, 3), padding_mode="border", align_corners=True)
-        return points - found.view(3, -1).T
+        # Torch shares out a batch among threads, not the points of one grid.
+        parts = 1 if torch.is_grad_enabled() or points.is_cuda else torch.get_num_threads()
+        each = -(-len(unit) // parts)
+        unit = F.pad(unit, (0, 0, 0, parts * each - len(unit))).view(parts, 1, 1, each, 3)
+        found = F.grid_sample(moved.expand(parts, -1, -1, -1, -1), unit, padding_mode="border", align_corners=True)
+        return points - found.view(parts, 3, each).transpose(1, 2).reshape(-1, 3)[: len(points)]
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]

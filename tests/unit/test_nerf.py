@@ -22,7 +22,6 @@ from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
 from avatar.methods.nerf import sampling
-from avatar.methods.nerf.front_to_back import evaluate_front_to_back
 from avatar.methods.nerf.head_shape import below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
 from avatar.methods.nerf.model import GROUPS, Face
@@ -31,7 +30,6 @@ from avatar.methods.nerf.torso import _averted
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNEL_INDEX
-from avatar.native import RaySamples, march_rays
 from avatar.train import run as training
 from avatar.train.batches import load
 from avatar.train.trainer import Trainer
@@ -213,36 +211,8 @@ def test_the_head_fades_out_where_the_neck_begins(person, model):
     with torch.no_grad():
         samples, densities, _ = model.samples(rays, face_of(model))
     below = below_neck(model.warp.at_rest(samples.positions, face_of(model).moved), grid.neck)
-    shown = densities > 0  # of those that lie behind, nothing is evaluated
-    assert (below[shown] < 1.6).all() and (densities[shown & (below < 0)] > 10).all()
-    assert (shown & (below < 0)).any() and (below > 1.6).any()
-
-
-@pytest.mark.parametrize("scale", [0.2, 3.0])
-def test_what_lies_behind_a_surface_is_not_evaluated(scale: float):
-    """Rays of one to forty samples, thin and thick: the image is that of all samples, to a thousandth."""
-    counts = torch.tensor([0, 1, 5, 6, 7, 40, 40, 40])
-    ends = counts.cumsum(0)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.long), ends]).int()
-    starts = torch.cat([torch.arange(n) * 0.25 for n in counts.tolist()])
-    generator = torch.Generator().manual_seed(3)
-    values = torch.rand(int(ends[-1]), 4, generator=generator)
-    densities, colors = scale * 4 * values[:, 0], values[:, 1:].contiguous()
-    positions = torch.arange(len(values))[:, None].expand(-1, 3).float()
-    samples = RaySamples(positions, starts, starts + 0.25, offsets, len(counts))
-    asked: list[int] = []
-
-    def evaluate(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        index = points[:, 0].long()
-        asked.extend(index.tolist())
-        return densities[index], colors[index]
-
-    got = evaluate_front_to_back(samples, evaluate)
-    assert len(asked) == len(set(asked)) == got[2]
-    assert (got[2] == len(values)) == (scale < 1)
-    image, alpha, _ = march_rays(offsets, starts, starts + 0.25, densities, colors)
-    fast, fast_alpha, _ = march_rays(offsets, starts, starts + 0.25, *got[:2])
-    assert (image - fast).abs().max() < 1e-3 and (alpha - fast_alpha).abs().max() < 1e-3
+    assert (densities[below > 1.6] == 0).all() and (densities[below < 0] > 10).all()
+    assert (below < 0).any() and (below > 1.6).any()
 
 
 def test_refreshing_empties_what_is_empty_and_keeps_what_only_some_frames_show(person, model, tmp_path):

@@ -18,7 +18,6 @@ from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
-from avatar.methods.nerf.front_to_back import evaluate_front_to_back
 from avatar.methods.nerf.head_shape import neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
 from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
 _ENLARGED = 1.25  # times as wide as training frames are images whose head is drawn smaller
-RAYS_AT_ONCE = 32_768  # of an image that is not trained on
+RAYS_AT_ONCE = 131_072  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
 _GAZE, _POSE = len(CHANNELS), len(CHANNELS) + 2
@@ -277,13 +276,8 @@ class NerfModel(Method):
         )
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
-        if self.training or torch.is_grad_enabled() or rays.origins.device.type != "cpu":  # a GPU would wait for counts
-            return samples, *self.evaluate(samples.positions, face)
-
-        def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
-            return self.evaluate(points, face, bfloat16=self.half_weights)
-
-        return samples, *evaluate_front_to_back(samples, evaluate)[:2]
+        half = self.half_weights and not torch.is_grad_enabled()
+        return samples, *self.evaluate(samples.positions, face, bfloat16=half)
 
     def _draw_head(self, rays: Rays, face: Face) -> Drawn:
         samples, densities, colors = self.samples(rays, face)
