@@ -176,8 +176,8 @@ def _build_tracks(folder: Path, prior: Path, values: np.ndarray) -> None:
     folder.mkdir()
     rows = len(values)
     mouth = Mouth(values=values, seen=np.ones(rows, bool), fps=FPS, rows=rows)
-    face = {"arkit": np.zeros((rows, 52)), "head": np.zeros((rows, 3))}
-    take = Take(mouth=mouth, speech=np.zeros((rows, 4)), text="A text.", **face)
+    arkit, head = np.zeros((rows, 52)), np.zeros((rows, 3))
+    take = Take(mouth=mouth, speech=np.zeros((rows, 4)), arkit=arkit, head=head, text="A text.")
     write_tracks(folder, [take], SharedPrior.load(prior), {"name": "Nobody", "statement": ["I give it."]})
 
 

@@ -113,7 +113,8 @@ def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
 def _item(folder: Path, files: tuple[Path, ...], audio: Path | None, video: bool) -> Item:
     below = files[0].relative_to(folder)
     name = below.as_posix()
-    speaker = below.parent.as_posix() if len(below.parts) > 1 else name
+    alone = name if not name.endswith(tracks.SUFFIX) else folder.resolve().name  # a folder of tracks is one person
+    speaker = below.parent.as_posix() if len(below.parts) > 1 else alone
     return Item(name, speaker, files if video or audio is None else (*files, audio), audio, video)
 
 

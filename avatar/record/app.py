@@ -21,7 +21,7 @@ from avatar.serve.hub import Settings
 from avatar.serve.metrics import Metrics
 
 SESSION: web.AppKey[RecordingSession] = web.AppKey("session", RecordingSession)
-END: web.AppKey[Callable[[], object]] = web.AppKey("end", Callable[[], object])
+END: web.AppKey[Callable[[], object]] = web.AppKey("end")
 SHARED = ("place.js",)  # of the page of `avatar serve`
 MOST_FRAME_BYTES = 4 << 20
 MOST_FRAME_SIDE = 4096  # pixels
@@ -133,7 +133,7 @@ async def _finish(request: web.Request) -> web.Response:
 
 def _end_soon(app: web.Application) -> None:
     """End once the answer is out."""
-    asyncio.get_running_loop().call_later(END_SECONDS, app[END])
+    asyncio.get_running_loop().call_later(END_SECONDS, lambda: app[END]())
 
 
 async def _running(app: web.Application) -> AsyncGenerator[None]:

@@ -70,7 +70,7 @@ def _record(out: Path, text: Path | None, language: str, place: Place) -> None:
                           fix="Start it again.")  # fmt: skip
     minutes = session.result["seconds"] / 60
     log.info(f"{out}: {minutes:.1f} minutes of tracks, given under CC0. The recordings of face and voice are deleted.")
-    log.next_command(f"avatar prior train CORPUS --out my.safetensors, with {log.word(out)} in CORPUS")
+    log.next_command(f"avatar prior train {log.word(out)} --out my.safetensors")
 
 
 def tell_leftovers() -> None:

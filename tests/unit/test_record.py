@@ -26,6 +26,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from avatar.assets import store as assets
 from avatar.audio2motion.shared import SharedPrior
 from avatar.cli.main import main
+from avatar.corpus.find import find
 from avatar.corpus.mouth import Mouth
 from avatar.corpus.prepared import write_prepared
 from avatar.corpus.tracks import ABOUT, BASIS, SUFFIX, Take, read_take, without_rest
@@ -178,6 +179,7 @@ def test_training_takes_a_folder_of_tracks(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().err
     assert "4 of 5 recordings can be used" in shown and "was changed" in shown
     rows = read_json(tmp_path / "p.report.json")["recordings"]
+    assert {item.speaker for item in find(tmp_path / "c/giver")} == {"giver"}, "also where CORPUS is the folder itself"
     assert {row["speaker"] for row in rows} == {"giver"} and SharedPrior.load(tmp_path / "p.safetensors").about[
         "speakers"
     ]
@@ -481,7 +483,7 @@ def test_a_person_agrees_reads_repeats_and_gives(tmp_path: Path):
         await page.wait(f"{notice}.includes('Switch a light on')", 40)
         await page.act(["click", "#repeat"])
         assert await page.run("document.querySelector('#text').innerText") == texts.SENTENCES[0]
-        await page.act(*SAY, ["click", "label:has(input[value=topic])"])
+        await page.act(*SAY, ["click", "[data-kind=topic]"])
         await page.wait(f"{state}.seconds > 20 && window.recordState().current === 't1'", 40)
         await page.act(*SAY)
         await page.wait(f"{state}.seconds > 30", 40)

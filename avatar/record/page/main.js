@@ -13,7 +13,7 @@ const LEADS = {
 const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "" };
 const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
 
-let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "";
+let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "", kind = "sentence";
 const findings = new Map();
 window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
 
@@ -59,7 +59,6 @@ function draw() {
 }
 
 function drawList() {
-  const kind = document.querySelector("input[name=mode]:checked").value;
   const rows = state.prompts.filter((one) => one.kind === kind || one.kind === "first" || one.kind === "last");
   $("prompts").replaceChildren(...rows.map((one) => {
     const item = document.createElement("li"), button = document.createElement("button"), sign = document.createElement("small");
@@ -97,7 +96,6 @@ function choose(name) {
 
 /** Goes to the next text that is still to be said. */
 function advance() {
-  const kind = document.querySelector("input[name=mode]:checked").value;
   const left = state.prompts.filter((one) => one.kind === kind && (one.state === "open" || one.state === "refused"));
   const at = state.prompts.findIndex((one) => one.name === current);
   const next = left.find((one) => state.prompts.indexOf(one) > at) || left.find((one) => one.name !== current);
@@ -245,8 +243,13 @@ async function poll() {
 $("record").addEventListener("click", toggle);
 $("repeat").addEventListener("click", () => choose(last));
 $("skip").addEventListener("click", advance);
-for (const radio of document.querySelectorAll("input[name=mode]")) {
-  radio.addEventListener("change", () => (find("first").state === "good" && !stop ? advance() : draw()));
+for (const button of document.querySelectorAll("#modes button")) {
+  button.addEventListener("click", () => {
+    kind = button.dataset.kind;
+    for (const one of document.querySelectorAll("#modes button")) one.setAttribute("aria-pressed", String(one === button));
+    if (find("first").state === "good" && !stop) advance();
+    else draw();
+  });
 }
 document.addEventListener("keydown", (event) => {
   if (event.key !== " " || event.repeat || $("studio").hidden || event.target.closest("button, input, summary, #list")) return;
