@@ -64,18 +64,16 @@ def _create(video: Path, run: Path, quality: str) -> None:
 
 
 def _speak(run: Path, text: str, seed: int, speech: Path, result: Path) -> None:
-    from avatar.data.consent import consent_hash
+    from avatar.data.disclosed import disclosed
     from avatar.infer.avatar import Avatar
     from avatar.infer.sources import AudioFile
     from avatar.io.video_writer import VideoWriter
-    from avatar.provenance.disclosure import DisclosureOptions
     from avatar.synth.wav import say_into_file
 
     say_into_file(text, seed, speech)
     avatar = Avatar.load(run)
     camera, frames = avatar.camera, AudioFile(speech).frames(avatar.fps)
-    disclosure = DisclosureOptions().open(consent_hash(run))
-    with VideoWriter(result, camera.width, camera.height, avatar.fps, speech, disclosure=disclosure) as writer:
+    with VideoWriter(result, camera.width, camera.height, avatar.fps, speech, disclosure=disclosed(run)) as writer:
         for frame in track(avatar.speak(speech), "Rendering", frames):
             writer.write(frame.numpy())
 

@@ -17,7 +17,7 @@ const commands = {
   },
   async open({ browser, url, width = 1000, height = 900, keep = false, noUdp = false, dark = false }) {
     const context = await browsers.get(browser).newContext({
-      viewport: { width, height }, colorScheme: dark ? "dark" : "light", permissions: ["microphone"],
+      viewport: { width, height }, colorScheme: dark ? "dark" : "light", permissions: ["microphone", "camera"],
     });
     const page = await context.newPage(), words = [];
     page.on("console", (message) => { if (message.type() !== "log") words.push(`${message.type()}: ${message.text()}`); });

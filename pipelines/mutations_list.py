@@ -1906,6 +1906,51 @@ LATEST = (
     ),
 )
 
+_RECORD = "tests/unit/test_record.py"
+
+GIVEN = (
+    Mutation(
+        "recorded without consent",
+        "avatar/record/session.py",
+        '        if not self.name:\n            raise AvatarError("Nothing is recorded without your consent.")',
+        "        pass",
+        (f"{_RECORD}::test_nothing_is_recorded_without_consent",),
+        "A face and a voice are tracked before anybody agreed.",
+    ),
+    Mutation(
+        "recording left on the disk",
+        "avatar/record/recordings.py",
+        "        new.drop()",
+        "        pass",
+        (f"{_RECORD}::test_a_recording_is_gone_after_its_block_and_nobody_else_reads_it",),
+        "The recording of a face and a voice stays on the disk.",
+    ),
+    Mutation(
+        "leftovers of a killed command stay",
+        "avatar/record/recordings.py",
+        "    settle(folder)",
+        "    pass",
+        (f"{_RECORD}::test_what_a_killed_command_left_is_deleted_and_named",),
+        "The recording of a face and a voice stays on the disk after a kill.",
+    ),
+    Mutation(
+        "tracks without a statement",
+        "avatar/corpus/tracks.py",
+        'if about.text("licence") != LICENCE or',
+        "if",
+        (f"{_RECORD}::test_what_was_changed_or_nobody_gave_is_refused",),
+        "Tracks are trained on that nobody gave under CC0.",
+    ),
+    Mutation(
+        "lips at rest are given",
+        "avatar/corpus/tracks.py",
+        "enumerate(without_rest(takes), 1)",
+        "enumerate(takes, 1)",
+        (f"{_RECORD}::test_tracks_come_back_as_training_takes_them",),
+        "The shape of somebody's lips is given away, and was promised not to be.",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *FIELD,
     *TRAINING,
@@ -1927,4 +1972,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *INTERFACE,
     *RELEASE,
     *LATEST,
+    *GIVEN,
 )

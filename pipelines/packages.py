@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PLATFORMS, action="append", help="a processor; can be given again")
     parser.add_argument("--torch", default="torch", help="torch of the trial, such as torch==2.13.0")
     parser.add_argument("--no-trial", action="store_true", help="do not install the wheel")
+    parser.add_argument(
+        "--packages-of", type=Path, metavar="PYTHON", help="try it beside the packages of this Python, and fetch none"
+    )
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="avatar-packages-") as folder:
@@ -47,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wheels = [kept(build_wheel(tools, source, work / "native", {}), options.out)]
         else:
             wheels = [kept(linux_wheel(tools, source, work, name), options.out) for name in options.only or PLATFORMS]
-        if not options.no_trial:
-            attempt(wheels[0], work / "trial", options.torch)
+        mine = [wheel for wheel in wheels if wheel.stem.endswith(platform.machine())]
+        if mine and not options.no_trial:
+            attempt(mine[0], work / "trial", options.torch, options.packages_of)
     return 0
 
 
@@ -120,13 +125,23 @@ def linux_wheel(python: Path, source: Path, work: Path, processor: str) -> Path:
     return good
 
 
-def attempt(wheel: Path, folder: Path, torch: str) -> None:
+def site(python: Path) -> str:
+    """Where the packages of a Python are."""
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def attempt(wheel: Path, folder: Path, torch: str, packages_of: Path | None = None) -> None:
     """Install a wheel where no compiler can be found, and use it."""
     python = environment(folder, ())
-    bare = {"PATH": str(python.parent)}
+    bare = {"PATH": str(python.parent), "PYTHONPATH": ""}
     found = [name for name in COMPILERS if shutil.which(name, path=bare["PATH"])]
     assert not found, f"compilers in the trial: {found}"
-    run(python, "-m", "pip", "install", "--quiet", torch, f"{wheel.resolve()}", env=bare)
+    wanted = [torch, str(wheel.resolve())]
+    if packages_of is not None:
+        Path(site(python), "others.pth").write_text(f"{site(packages_of)}\n")
+        wanted[:1] = ["--no-deps"]
+    run(python, "-m", "pip", "install", "--quiet", *wanted, env=bare)
     avatar = python.parent / "avatar"
     run(avatar, "doctor", env=bare, cwd=folder)
     code = "from avatar.native import library_status as s; print(s()); assert s().startswith('native'), s()"

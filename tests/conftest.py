@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -18,8 +19,40 @@ if _processes > 1:
 _config = tempfile.TemporaryDirectory(prefix="avatar-test-config-")
 os.environ["AVATAR_CONFIG"] = _config.name
 
+# Files that take longest. Begun first, they do not leave one process alone at the end.
+_LONG = (
+    "integration/test_create.py",
+    "unit/test_nerf.py",
+    "kernels/test_cuda.py",
+    "cli/test_hostile_files.py",
+    "unit/test_prior.py",
+    "unit/test_killed_training.py",
+    "kernels/test_bench.py",
+    "unit/test_teacher.py",
+)
+
 # Shapes that annotations state are checked in every test; the packages have to be imported after this.
 install_import_hook(list(PACKAGES), "tests.shapes.check")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(_LONG) if item.path.match(name)), len(_LONG))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one process as a whole: what its tests share is made once. ``--dist`` chooses otherwise."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # keep the order of `pytest_collection_modifyitems`
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

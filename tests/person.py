@@ -16,6 +16,7 @@ from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import write_wav
+from avatar.methods.base import Method
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
 from avatar.methods.options import LossConfig, Schedule
 from avatar.motion import Motion
@@ -158,11 +159,11 @@ def small_config(person: Path, out: Path, steps: int = 4, **model) -> TrainConfi
     )
 
 
-def train(config: TrainConfig) -> Trainer:
-    """Train as `avatar train` does, without its speech network."""
+def train(config: TrainConfig, model: Method | None = None) -> Trainer:
+    """Train as `avatar train` does, without its speech network: ``model``, or a new one."""
     data = PersonDataset(config.person)
     folder = open_run(config)
-    trainer = Trainer(data, config)
+    trainer = Trainer(data, config, model)
     describe(folder, config, data)
     trainer.run(folder)
     save_tracking(trainer, folder)

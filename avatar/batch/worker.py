@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from avatar import log
 from avatar.batch.report import Result
 from avatar.batch.task import Loading, Task
-from avatar.data.consent import consent_hash
-from avatar.data.run import photo_hash
+from avatar.data.disclosed import disclosed
 from avatar.errors import AvatarError
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ class Worker:
         with _warnings() as said:
             try:
                 avatar = self._load(task.run)
-                options, run = self._loading.disclosure, avatar.run
-                frames = task.render(avatar, mark, options.open(consent_hash(run), photo=photo_hash(run)))
+                frames = task.render(avatar, mark, disclosed(avatar.run, self._loading.disclosure))
             except AvatarError as failure:
                 error = str(failure)
             except Exception as failure:  # a bug must not take the other jobs along

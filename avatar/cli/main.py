@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "create": ("avatar.cli.create", "video in, avatar out: prepare + train + eval"),
     "prepare": ("avatar.cli.prepare", "track a video of one person into a PERSON folder"),
     "train": ("avatar.cli.train", "train an avatar from a PERSON folder"),
-    "prior": ("avatar.cli.prior", "train the audio-to-motion prior on your own videos (train), measure it (eval)"),
+    "prior": (
+        "avatar.cli.prior",
+        "train the shared audio-to-motion prior, measure it, or record tracks for it",
+    ),
     "render": ("avatar.cli.render", "let an avatar speak an audio file, from any viewpoint"),
     "bake": ("avatar.cli.bake", "turn a radiance field into Gaussians that play faster"),
     "export": ("avatar.cli.export", "write an avatar, what it does or its person for other programs"),

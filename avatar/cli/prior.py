@@ -1,4 +1,4 @@
-"""Train the audio-to-motion prior that all avatars share on your own videos, or measure it on others."""
+"""Train the audio-to-motion prior that all avatars share on your own videos, measure it, or record tracks for it."""
 
 from __future__ import annotations
 
@@ -49,16 +49,39 @@ class Eval:
     """Processes that prepare videos; default: one per core."""
 
 
-Config = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Eval, tyro.conf.subcommand("eval")]
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Record somebody who gives tracks of mouth, head and speech under CC0. Face and voice are not kept."""
+
+    out: Path
+    """New folder for the tracks, for the CORPUS of `avatar prior train`."""
+    text: Path | None = None
+    """File with a sentence to read in each line, in any language; default: English sentences."""
+    language: str = "en"
+    """Language of the sentences, two letters of ISO 639-1."""
+    port: int = 8080
+    """Port of the page, which this machine alone reaches."""
 
 
-def main(config: Train | Eval) -> None:
-    """Train or measure.
+Config = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
+)
+
+
+def main(config: Train | Eval | Record) -> None:
+    """Train, measure or record.
 
     Raises:
-        AvatarError: See `avatar.corpus.train.train_prior` and `avatar.corpus.evaluate.evaluate_prior`.
+        AvatarError: See `avatar.corpus.train.train_prior`, `avatar.corpus.evaluate.evaluate_prior` and
+            `avatar.record.start.record_tracks`.
     """
-    if isinstance(config, Train):
+    if isinstance(config, Record):
+        from avatar.record.start import record_tracks
+
+        record_tracks(**vars(config))
+    elif isinstance(config, Train):
         from avatar.corpus.train import train_prior
 
         train_prior(**vars(config))

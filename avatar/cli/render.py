@@ -10,7 +10,7 @@ import tyro
 
 from avatar import log
 from avatar.backends import RendererName, require
-from avatar.data.run import photo_hash, require_run
+from avatar.data.run import require_run
 from avatar.device import DeviceName, Precision, choose_device
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
@@ -81,7 +81,7 @@ class Config:
 def main(config: Config) -> None:
     """Render to an mp4."""
     from avatar.data.bundle import run_folder
-    from avatar.data.consent import consent_hash
+    from avatar.data.disclosed import disclosed
     from avatar.data.outputs import refuse_to_overwrite
     from avatar.infer import jobs
     from avatar.infer.avatar import Avatar
@@ -105,7 +105,7 @@ def main(config: Config) -> None:
     out = jobs.video_path(home, config.out, speaking, controls, config.split)
     if config.json is not None:
         refuse_to_overwrite(config.json, speaking.audio, controls.motion, controls.timeline)
-    disclosure = config.disclosure.open(consent_hash(run), COMPOSITE if config.dub else TRAINED, photo_hash(run))
+    disclosure = disclosed(run, config.disclosure, COMPOSITE if config.dub else TRAINED)
     disclosure.announce()
     choose_device(config.device)
     path = CameraPath.parse(config.camera)

@@ -9,22 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from avatar.checks import MOST_FRAMES, Record
+from avatar.checks import Record
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth
+from avatar.corpus.prepared import read_features, read_mouth, write_prepared
 from avatar.errors import AvatarError
-from avatar.io.arrays import check_numbers, check_shape, check_tensors
-from avatar.io.checkpoint import load_tensors, save_tensors
-from avatar.motion.mouth import ARTICULATION
 from avatar.paths import file_sha256, read_json, write_json
-from avatar.sync.judge import REACH
 from avatar.writing import contents
 
 FORMAT = "avatar-corpus-2"  # raise it when the same recording is prepared into other numbers
 MARKER = "cache.json"
-_MOUTH = ("values", "seen", "curve")
 
 
 @dataclass(frozen=True)
@@ -100,10 +95,7 @@ class Cache:
         Raises:
             AvatarError: The disk is full or cannot be written.
         """
-        arrays = {name: array for name in _MOUTH if (array := getattr(mouth, name)) is not None}
-        arrays["features"] = features
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        save_tensors(self._path(key), tensors, {"fps": mouth.fps, "rows": mouth.rows})
+        write_prepared(self._path(key), mouth, features)
 
     def refuse(self, key: str, reason: str, final: bool = True) -> None:
         """Keep why a recording cannot be used; it is tried again next time where that is not final."""
@@ -111,26 +103,11 @@ class Cache:
 
     def mouth(self, key: str) -> Mouth:
         """Raises AvatarError where :meth:`save` did not write it."""
-        path = self._path(key)
-        tensors, metadata = load_tensors(path, _MOUTH, finite=False)
-        about, sizes = Record(metadata, path), {}
-        for name, shape in {"values": f"T {len(ARTICULATION)}", "seen": "T"}.items():
-            if name not in tensors:
-                raise AvatarError(f"{path} lacks the tensor {name}.", fix="Delete it: it is made again.")
-            check_shape(tensors[name], f"{path}: {name}", shape, sizes)
-        check_numbers(tensors["seen"], f"{path}: seen", "bool")
-        if "curve" in tensors:
-            check_tensors(tensors, path, {"curve": f"{2 * REACH + 1}"})
-        rows = about.whole("rows", 0, MOST_FRAMES)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return Mouth(**arrays, fps=about.frame_rate(), rows=rows)
+        return read_mouth(self._path(key))
 
     def features(self, key: str) -> np.ndarray:
         """Raises AvatarError where :meth:`save` did not write them."""
-        path = self._path(key)
-        tensors = load_tensors(path, ("features",))[0]
-        check_tensors(tensors, path, {"features": "R F"})
-        return tensors["features"].numpy()
+        return read_features(self._path(key))
 
     def _refusal(self, key: str) -> dict[str, Any]:
         path = self._path(key).with_suffix(".json")

@@ -1,4 +1,4 @@
-"""Which recordings are there in a folder: videos, and face coefficients with their audio."""
+"""Which recordings are there in a folder: videos, face coefficients with their audio, and tracks that were given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from avatar.corpus import tracks
 from avatar.errors import AvatarError
 from avatar.motion import facegood
 
@@ -25,9 +26,9 @@ class Item:
     Attributes:
         name: Path below the folder, with slashes.
         speaker: Folder below the folder, or the name itself where there is none: whose way of moving it is.
-        files: The video; or coefficients and what belongs to them.
+        files: The video; or coefficients or tracks, and what belongs to them.
         audio: The file with its audio, None where there is none.
-        video: Whether it has images, or else coefficients.
+        video: Whether it has images, or else numbers.
     """
 
     name: str
@@ -36,12 +37,17 @@ class Item:
     audio: Path | None
     video: bool
 
+    @property
+    def tracks(self) -> bool:
+        """Whether it holds tracks that somebody gave (`avatar.corpus.tracks`)."""
+        return self.files[0].name.endswith(tracks.SUFFIX)
+
 
 def find(folder: Path) -> list[Item]:
     """All recordings in a folder and the folders in it, in the order of their names.
 
     A video is known by the ending of its name. Coefficients are FACEGOOD's NAME.bs.npy, and tables NAME.csv or
-    NAME.json of ARKit's; their audio is a file with the same NAME.
+    NAME.json of ARKit's; their audio is a file with the same NAME. Tracks are what `avatar prior record` writes.
 
     Raises:
         AvatarError: There is no such folder, or nothing in it.
@@ -97,6 +103,9 @@ def _items(folder: Path, files: list[Path]) -> Iterator[Item]:
             names = path.with_name(facegood.NAMES_FILE)
             audio = found.get(path.name.removesuffix(facegood.SUFFIX))
             yield _item(folder, (path, names), audio, video=False)
+        elif path.name.endswith(tracks.SUFFIX):
+            about = path.with_name(tracks.ABOUT)
+            yield _item(folder, (path, about) if about.is_file() else (path,), None, video=False)
         elif suffix in (".csv", ".json") and _names_arkit(path):
             yield _item(folder, (path,), found.get(path.stem), video=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from avatar.audio2motion.shared import RATE
 from avatar.corpus.cache import Cache
 from avatar.corpus.find import Item
 from avatar.corpus.mouth import Mouth, of_coefficients, of_face
+from avatar.corpus.tracks import read_take
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE, is_silent, load_audio
 from avatar.io.video import VideoInfo, read_info, sample_frames
 from avatar.motion import arkit_files, facegood
 from avatar.motion.arkit import ARKIT, INDEX
-from avatar.preprocess.face_tracker import FaceTracker, track_video
+from avatar.preprocess.face_tracker import FaceTracker, Track, track_video
 from avatar.preprocess.faces import MIN_FACE
 from avatar.preprocess.head_fit import canonical_in_head_axes
 from avatar.preprocess.landmarker import Landmarker
@@ -55,7 +57,7 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
     if item.video:
         tools.load_tracker()  # that it is not available is not the recording's fault
     try:
-        mouth, features = tools.video(item) if item.video else tools.coefficients(item)
+        mouth, features = tools.measured(item)
     except AvatarError as error:
         cache.refuse(key, str(error))
     except Exception as error:  # a decoder that trips over one file must not stop the others
@@ -66,12 +68,21 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
 
 
 @functools.cache
-def _tools(encoder: str) -> _Tools:
+def _tools(encoder: str) -> Tools:
     """Made once in a process, at the first recording that is new."""
-    return _Tools(build_encoder(json.loads(encoder)))
+    return Tools(build_encoder(json.loads(encoder)))
 
 
-class _Tools:
+class Tools:
+    """What turns recordings into numbers.
+
+    Args:
+        encoder: Makes the speech features.
+
+    Attributes:
+        shape: [478, 3] the face at rest that lips are measured against, once the tracker is loaded.
+    """
+
     def __init__(self, encoder: SpeechEncoder) -> None:
         self._encoder = encoder
         self._judge = SyncJudge.load()
@@ -84,15 +95,42 @@ class _Tools:
             AvatarError: It is not available.
         """
         self._tracker, self._several = FaceTracker(), Landmarker(num_faces=2)
-        self._shape = canonical_in_head_axes(canonical_face()[0])
+        self.shape = canonical_in_head_axes(canonical_face()[0])
 
-    def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """Landmarks and audio of a video; after :meth:`load_tracker`.
+    def close(self) -> None:
+        """Let go of what :meth:`load_tracker` loaded."""
+        self._tracker.close()
+        self._several.close()
+
+    def measured(self, item: Item) -> tuple[Mouth, np.ndarray]:
+        """The mouth of any recording, and the features [mouth.rows, F] of its audio; a video after `load_tracker`.
 
         Raises:
             AvatarError: It cannot be used.
         """
-        info = read_info(item.files[0])
+        if item.video:
+            return self.video(item)
+        if not item.tracks:
+            return self.coefficients(item)
+        mouth, features = read_take(item.files[0], self._encoder)
+        _check_seen(mouth.seen)
+        return mouth, features
+
+    def video(self, item: Item) -> tuple[Mouth, np.ndarray]:
+        """The mouth in a video, and the features of its audio; after :meth:`load_tracker`.
+
+        Raises:
+            AvatarError: It cannot be used.
+        """
+        return self.listen(self.track(item.files[0]))
+
+    def track(self, path: Path) -> Track:
+        """Landmarks and audio of a video that can be used; after :meth:`load_tracker`.
+
+        Raises:
+            AvatarError: It cannot.
+        """
+        info = read_info(path)
         if not info.has_audio:
             raise AvatarError("It has no audio.")
         if float(info.fps) < MIN_FPS:
@@ -102,8 +140,15 @@ class _Tools:
         if is_silent(load_audio(info.path, start=info.start)):
             raise AvatarError("Its audio is silent.")
         self._look_for_one_face(info)
-        track = track_video(info.path, self._tracker)
-        geometry, seen = mouth_motion(track.landmarks, self._shape)
+        return track_video(info.path, self._tracker)
+
+    def listen(self, track: Track) -> tuple[Mouth, np.ndarray]:
+        """The mouth of a track, and the features of its audio; after :meth:`load_tracker`.
+
+        Raises:
+            AvatarError: The face is seen too seldom, or it is too short.
+        """
+        geometry, seen = mouth_motion(track.landmarks, self.shape)
         _check_seen(seen)
         frames = np.arange(len(seen))
         arkit = np.stack([np.interp(frames, frames[seen], c[seen]) for c in track.arkit.T], 1)

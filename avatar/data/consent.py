@@ -23,7 +23,7 @@ FORMAT = "avatar-consent-1"
 SCOPES = ("likeness", "voice", "dubbing", "live", "publish")
 RELATIONS = ("self", "authorised", "synthetic", "not stated")
 _HASH = re.compile("[0-9a-f]{64}")
-_SELF = "I am the person in this video, and I agree to these uses of my avatar."
+_SELF = "This avatar shows me, and I agree to these uses of it."
 
 
 @dataclass(frozen=True, kw_only=True)

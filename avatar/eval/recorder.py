@@ -25,15 +25,15 @@ class Recorder:
         fps: Frames per second.
         audio: Audio file that goes into all of them, or None.
         start: Second of it that belongs to the first frame.
-        consent: SHA-256 of the person's record of consent, or None.
+        run: RUN folder whose avatar is shown, which says who agreed to it.
     """
 
     def __init__(
         self, files: dict[Path, list[str]], size: tuple[int, int], fps: float, audio: Path | None, start: float,
-        consent: str | None = None,
+        run: Path,
     ) -> None:  # fmt: skip
         self._files, self._size, self._fps, self._audio, self._start = files, size, fps, audio, start
-        self._consent = consent
+        self._run = run
         self._stack = ExitStack()
         self._writers: list[tuple[VideoWriter, list[str]]] = []
 
@@ -52,12 +52,12 @@ class Recorder:
 
     def _disclosure(self, videos: list[str]) -> Disclosure | None:
         """How a file of these videos says that a program made it; None for what a camera saw alone."""
-        from avatar.provenance.disclosure import DisclosureOptions
+        from avatar.data.disclosed import disclosed
         from avatar.provenance.source_type import COMPOSITE, TRAINED
 
         if videos == ["real"]:
             return None
-        return DisclosureOptions().open(self._consent, COMPOSITE if "real" in videos else TRAINED)
+        return disclosed(self._run, source_type=COMPOSITE if "real" in videos else TRAINED)
 
     def write(self, images: dict[str, np.ndarray]) -> None:
         """Add a frame of each video, uint8 RGB [H, W, 3] by its name."""

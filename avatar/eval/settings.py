@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar.audio2motion.load import load_speech
-from avatar.data.consent import consent_hash
 from avatar.errors import AvatarError
 from avatar.eval import face_metrics, images
 from avatar.eval.measure import Measurement, Tools, head_only_name, measure_held_out, measure_novel
@@ -151,7 +150,7 @@ def record(
     files = {options.report_folder(run) / f"{name}.mp4": videos for name, videos in beside.items()}
     if options.save_video is not None:
         files |= {options.save_video / f"{name}.mp4": videos for name, videos in (beside | alone).items()}
-    return Recorder(files, (data.width, data.height), data.fps, audio, start, consent_hash(run))
+    return Recorder(files, (data.width, data.height), data.fps, audio, start, run)
 
 
 def held_out_speech(data: PersonDataset, first: int, last: int, words: list[Word] | None) -> Speech | None:

@@ -14,8 +14,7 @@ import tyro
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from avatar.data.consent import consent_hash
-from avatar.data.run import photo_hash
+from avatar.data.disclosed import disclosed
 from avatar.device import cpu_threads
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
@@ -85,7 +84,7 @@ class View:
         Raises:
             AvatarError: Options contradict each other, or a key cannot be used.
         """
-        found = self.disclosure.open(consent_hash(source.folder), photo=photo_hash(source.folder))
+        found = disclosed(source.folder, self.disclosure)
         found.announce()
         return found
 

@@ -23,6 +23,7 @@ _REACH = (0.3, 1.2)  # its limits, centimetres: teeth are farther behind the lip
 _AROUND = 2.0  # centimetres of the grid around the mesh
 _FADE = 1.0  # centimetres at the grid's borders over which displacements fade out
 _STILL = 0.01  # weight of no displacement, which counts where no vertex is near
+_NOTHING = 1e-12  # weight along an axis that counts as none: products of smaller ones are denormal, which is slow
 
 
 class _Tables(NamedTuple):
@@ -86,10 +87,11 @@ class MeshWarp(nn.Module):
         _, reach, weight, axes, fade = self._tables()
         moved = ((face - self.face) @ basis.matrix).view(-1, 3)[:_SKIN]
         here = self.rest + moved
-        x, y, z = (
+        weights = (
             (-0.5 * ((places - along[:, None]) / reach[:, None]).square()).exp()
             for places, along in zip(axes, here.unbind(1), strict=True)
         )
+        x, y, z = (F.threshold(values, _NOTHING, 0.0) for values in weights)
         passed = torch.cat([moved, torch.ones_like(reach)[:, None]], 1) * weight[:, None]
         left = (passed[:, :, None] * z[:, None, :]).flatten(1)
         right = (y[:, :, None] * x[:, None, :]).flatten(1)

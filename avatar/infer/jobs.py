@@ -119,21 +119,18 @@ def render_avatar(
     Raises:
         AvatarError: The audio cannot be read, the video cannot be written, or a control is not understood.
     """
-    from avatar.data.consent import consent_hash
-    from avatar.data.run import photo_hash
+    from avatar.data.disclosed import disclosed
     from avatar.infer.camera_path import CameraPath
     from avatar.infer.controls import Controls
     from avatar.infer.sources import AudioFile
     from avatar.infer.video import render_file
-    from avatar.provenance.disclosure import DisclosureOptions
 
     source, target, how = Path(audio), Path(out), controls or Controls()
     how.check()
     check_output(target, source, how.motion, how.timeline, suffixes=(".mp4",))
     path = limited_path(avatar, CameraPath.parse(camera), how.beyond, camera)
     job = speech_job(avatar, how, AudioFile(source), path)
-    disclosure = DisclosureOptions().open(consent_hash(avatar.run), photo=photo_hash(avatar.run))
-    render_file(avatar, job, avatar.view_camera, path, target, disclosure)
+    render_file(avatar, job, avatar.view_camera, path, target, disclosed(avatar.run))
     return target
 
 

@@ -55,13 +55,17 @@ class FaceTracker:
             return np.full((NUM_LANDMARKS, 2), np.nan, np.float32), np.full(len(ARKIT), np.nan, np.float32)
         return faces[0].landmarks[:, :2], faces[0].arkit
 
+    def close(self) -> None:
+        """Let go of the network."""
+        self._landmarker.close()
+
     def __enter__(self) -> FaceTracker:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._landmarker.close()
+        self.close()
 
 
 @dataclass(frozen=True, kw_only=True)

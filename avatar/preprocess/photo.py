@@ -10,6 +10,7 @@ import numpy as np
 
 from avatar.errors import AvatarError
 from avatar.io.images import PHOTO_MARKS, announced_size, read_rgb
+from avatar.io.media import Treatment
 from avatar.preprocess.config import PrepareConfig
 
 if TYPE_CHECKING:
@@ -64,26 +65,36 @@ def check_photo(path: Path, config: PrepareConfig) -> tuple[int, int]:
     return size
 
 
-def find_faces(path: Path) -> tuple[np.ndarray, list[Face]]:
-    """Read a photo and find the faces in it.
+def read_photo(path: Path) -> tuple[np.ndarray, list[Treatment]]:
+    """Read a photo as sRGB.
 
     Returns:
-        uint8 RGB [H, W, 3], upright; and the faces, largest first, in its pixels.
+        uint8 RGB [H, W, 3], upright, and what was done to its colours.
 
     Raises:
         AvatarError: It is damaged or larger than any photo.
     """
+    from avatar.io.color_profile import read_profile, to_srgb
+
+    image = read_rgb(path, _CONVERT)  # refuses a size that cannot be before anything else looks at it
+    if (profile := read_profile(path)) is None:
+        return image, []
+    image, name = to_srgb(image, profile, path)
+    return image, [] if name is None else [Treatment("profile", f"Colours were converted from {name} to sRGB.")]
+
+
+def find_faces(image: np.ndarray) -> list[Face]:
+    """Find the faces in a photo, uint8 RGB [H, W, 3]: largest first, in its pixels."""
     from avatar.io.images import resize
     from avatar.preprocess.faces import distinct, find_in_tiles, moved_face
     from avatar.preprocess.landmarker import Landmarker
 
-    image = read_rgb(path, _CONVERT)
     height, width = image.shape[:2]
     scale = min(1.0, SEARCHED / max(height, width))
     small = image if scale == 1 else resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     with Landmarker(num_faces=4) as landmarker:
         found = distinct(landmarker.detect(small)) or find_in_tiles(landmarker, small)
-    return image, [moved_face(face, 0, 0, scale) for face in found]
+    return [moved_face(face, 0, 0, scale) for face in found]
 
 
 def choose_face(path: Path, faces: Sequence[Face], config: PrepareConfig) -> Face:

@@ -13,12 +13,12 @@ from avatar.io.images import resize, write_jpeg
 from avatar.io.media import Treatment
 from avatar.paths import file_sha256
 from avatar.preprocess.ingest import Crop, crop_treatments, fits, frame_head, working_size
-from avatar.preprocess.photo import choose_face, find_faces
+from avatar.preprocess.photo import choose_face, find_faces, read_photo
 from avatar.preprocess.stage import StageContext
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 1
+VERSION = 2
 FPS = 25.0  # of what is rendered
 QUALITY = 98
 
@@ -37,9 +37,9 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
             :func:`avatar.preprocess.photo.choose_face`.
     """
     config = ctx.config
-    image, faces = find_faces(ctx.video)
+    image, colours = read_photo(ctx.video)
     height, width = image.shape[:2]
-    face = choose_face(ctx.video, faces, config)
+    face = choose_face(ctx.video, find_faces(image), config)
     if (square := config.square) is not None:
         if square.x + square.side > width or square.y + square.side > height:
             raise AvatarError(
@@ -55,7 +55,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
     (out / "frames").mkdir()
     write_jpeg(out / "frames" / "000000.jpg", part if crop.side == size else resize(part, (size, size)), QUALITY)
     x, y = face.centre
-    told = [Treatment("photo", "The avatar was made from one photo."), *crop_treatments(crop, size, config)]
+    told = [Treatment("photo", "The avatar was made from one photo."), *colours, *crop_treatments(crop, size, config)]
     return IngestResult(
         source=str(ctx.video.resolve()), source_size=(width, height), fps=FPS, num_frames=1, has_audio=False,
         crop=(crop.x, crop.y, crop.side, crop.side), width=size, height=size, head=(crop.x, crop.y, crop.side),

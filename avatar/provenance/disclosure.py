@@ -34,7 +34,7 @@ class DisclosureOptions:
     """Visible label "AI": none, or corner for the lower right one."""
 
     def open(self, consent: str | None = None, source_type: str = TRAINED, photo: str | None = None) -> Disclosure:
-        """Check the options and load the key.
+        """Check the options and load the key. For an avatar, call :func:`avatar.data.disclosed.disclosed`.
 
         Args:
             consent: SHA-256 of the record of consent, or None.

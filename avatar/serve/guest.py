@@ -78,11 +78,11 @@ class Guest:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def end(self, reason: str = "") -> None:
-        """Ask the door to end the session, and say why."""
+        """Ask the door to end the session, and say why. The avatar stops at once, so that goodbyes need not wait."""
         if not self.over.is_set():
             self.reason = reason
             self.over.set()
-            self.listener.outbox.close()
+            self.listener.stop(wait=False)
 
     def hello(self, **more: Any) -> dict[str, Any]:
         """What a page has to know: the first message to it."""

@@ -19,6 +19,7 @@ from avatar.serve.listener import Listener
 from avatar.serve.metrics import Metrics
 from avatar.serve.voice import MOST_FILE_BYTES, Voice
 
+CLOSING = "The server is shutting down."
 RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
 
 
@@ -101,12 +102,15 @@ class Hub:
         Raises:
             Full: They are.
         """
-        if self.closing:
-            raise Full("The server is shutting down.")
+        self._check_open()
         if self._taken >= self.settings.sessions:
             raise Full(
                 f"The server is full: {self.settings.sessions} people talk with it now.", fix="Try again in a moment."
             )
+
+    def _check_open(self) -> None:
+        if self.closing:
+            raise Full(CLOSING)
 
     @asynccontextmanager
     async def admit(self, name: str = "") -> AsyncGenerator[Guest]:
@@ -122,7 +126,9 @@ class Hub:
         guest: Guest | None = None
         try:
             async with self._making:
+                self._check_open()  # the server may have been stopped while this one waited for others
                 session = await asyncio.to_thread(character.open)
+            self._check_open()
             listener = Listener(session, self.metrics)
             name, answers = self.settings.prefix + secrets.token_urlsafe(18), self.settings.agent is not None
             guest = Guest(
@@ -159,4 +165,4 @@ class Hub:
         """Let nobody in any more, and end all sessions."""
         self.closing = True
         for guest in list(self.guests.values()):
-            guest.end("The server is shutting down.")
+            guest.end(CLOSING)

@@ -38,6 +38,7 @@ class Place:
         port: Port; 0 lets the system choose.
         tries: How many ports are tried, from that one on.
         certificate, key: Files of TLS in PEM; None: it is not encrypted.
+        advice: What to do where nothing can be listened on.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +46,7 @@ class Place:
     certificate: Path | None = None
     key: Path | None = None
     tries: int = 1
+    advice: str = "Choose another --host or --port."
 
     def url(self, port: int, token: str) -> str:
         """The address to open; the token is in its fragment, which no browser sends."""
@@ -83,9 +85,7 @@ class Place:
                 return socket.create_server((self.host, port), family=family)
             except (OSError, ValueError, OverflowError) as error:
                 reason = error
-        raise AvatarError(
-            f"Cannot listen on {self.host}:{self.port}:", why=f"{reason}.", fix="Choose another --host or --port."
-        )
+        raise AvatarError(f"Cannot listen on {self.host}:{self.port}:", why=f"{reason}.", fix=self.advice)
 
 
 def require_packages(command: str = "avatar serve") -> None:

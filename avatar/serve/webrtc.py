@@ -26,7 +26,7 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 from avatar import log
 from avatar.errors import AvatarError
 from avatar.serve.ahead import AHEAD_SECONDS
-from avatar.serve.hub import Hub, Settings
+from avatar.serve.hub import CLOSING, Hub, Settings
 from avatar.serve.outbox import AudioPart, ImagePart, Part
 from avatar.serve.tracks import ImageTrack, SpeechTrack, microphone_samples
 
@@ -116,7 +116,7 @@ class Peers:
     async def close(self) -> None:
         """End all connections."""
         for client in list(self._peers.values()):
-            client.guest.end("The server is shutting down.")
+            client.guest.end(CLOSING)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 

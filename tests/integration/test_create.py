@@ -1,4 +1,7 @@
-"""The whole path: a video of the synthetic subject becomes an avatar that speaks, is measured, and resumes."""
+"""The whole path: a video of the synthetic subject becomes an avatar that speaks, is measured, and resumes.
+
+The video is prepared once, and one run goes through all of it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import itertools
 import json
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -14,7 +18,7 @@ from avatar.eval.ablations import TITLES
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
-from avatar.synth.make import Flaws, make_subject
+from avatar.synth.make import make_subject
 
 TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest": 48, "hidden": 32}
 
@@ -24,6 +28,7 @@ FLOORS = {
     "full_frame": {"tracked": (22.3, 21.1), "audio": (22.1, 20.2), "shuffled": (22.0, 19.9)},
     "head_only": {"tracked": (20.1, 20.9), "audio": (20.0, 20.1), "shuffled": (19.9, 19.8)},
 }
+DRAFT = ("--quality", "draft")
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +38,65 @@ def subject(tmp_path_factory):
     )
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """The draft preset, shrunk: what is tested is the path, not the picture."""
+@pytest.fixture(scope="module")
+def tiny():
+    """The draft preset, shrunk, and the rest in proportion: what is tested is the path, not the picture."""
+    from avatar.audio2motion import personal_training
     from avatar.methods.gaussian import presets
     from avatar.methods.gaussian.config import GaussianConfig
     from avatar.methods.options import LossConfig, Schedule, TrainPreset
+    from avatar.preprocess import parse
+
+    whole = personal_training._train
 
     def preset():
         return TrainPreset(
             model=GaussianConfig(**TINY), loss=LossConfig(lpips=0.0), schedule=Schedule(steps=60, half_until=0.0)
         )
 
-    monkeypatch.setitem(presets.PRESETS, "draft", preset)
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """The personal network learns for a moment only: nobody listens to it."""
-    from avatar.audio2motion import personal_training
-
-    whole = personal_training._train
-
     def train(copies, left_out, gap, weight, steps, *rest):
-        return whole(copies, left_out, gap, weight, 10, *rest)
+        return whole(copies, left_out, gap, weight, min(steps, 80), *rest)
 
-    monkeypatch.setattr(personal_training, "_train", train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "draft", preset)
+        patch.setattr(personal_training, "_train", train)
+        patch.setattr(parse, "KEYFRAMES", 50)
+        yield
+
+
+def killed(owner, name: str, arguments: list[str]) -> None:
+    """Run a command that ends without warning where it calls ``owner.name``."""
+
+    def die(*_, **__):
+        raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(owner, name, die)
+        patch.setenv("AVATAR_DEBUG", "1")  # or the command line would make one line of it
+        main(arguments)
+
+
+@pytest.fixture(scope="module")
+def stopped(subject, tiny, tmp_path_factory) -> Path:
+    """A run whose command was killed when its person was prepared, before the first checkpoint."""
+    from avatar.train.trainer import Trainer
+
+    run = tmp_path_factory.mktemp("create") / "run"
+    killed(Trainer, "run", ["create", str(subject.video), "--out", str(run), *DRAFT])
+    assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(subject, stopped) -> Path:
+    """The same run, killed once more while it learned to speak, and finished by giving the command again."""
+    from avatar.train import run as command
+
+    arguments = ["create", str(subject.video), "--out", str(stopped), *DRAFT]
+    killed(command, "train_headmotion", arguments)
+    assert (stopped / "personal.safetensors").is_file() and not (stopped / "headmotion.safetensors").exists()
+    assert main(arguments) == 0
+    return stopped
 
 
 def run_eval(command: list[str], path: Path) -> dict:
@@ -67,10 +105,10 @@ def run_eval(command: list[str], path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft"]) == 0
-    metrics = json.loads((run / "metrics.json").read_text())
+def test_create_goes_on_after_kills_and_measures_the_avatar(made):
+    for name in ("personal.safetensors", "headmotion.safetensors", "training.json"):
+        assert (made / name).is_file(), name
+    metrics = json.loads((made / "metrics.json").read_text())
     assert set(metrics["full_frame"]) == set(metrics["head_only"]) == {"tracked", "audio", "shuffled"}
     for protocol, floors in FLOORS.items():
         for drive, (whole, face) in floors.items():
@@ -83,30 +121,39 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
     assert metrics["training"]["steps"] > 0 and metrics["training"]["hardware"]["cores"] > 0
     assert {"date", "commit", "hardware"} <= metrics["training"].keys() & metrics.keys()
     assert set(metrics["ablations"]) == set(TITLES) and all(v["psnr"] > 15 for v in metrics["ablations"].values())
-    few = ["eval", str(run), "--frames", "4", "--protocol", "full-frame", "--drive", "tracked", "--no-ablations"]
+    assert (made / "report" / "side_by_side.mp4").stat().st_size > 1000
+    assert (made / "report" / "report.html").is_file()
+    for name in ("pred.mp4", "real.mp4", "contact.jpg", "report.html", "frames.jpg", "side_by_side.mp4"):
+        assert (made / "eval" / name).stat().st_size > 1000
+
+
+def test_eval_again_finds_the_same(made, tmp_path):
+    few = ["eval", str(made), "--frames", "4", "--protocol", "full-frame", "--drive", "tracked", "--no-ablations"]
     first, again = (run_eval(few, tmp_path / name) for name in ("first.json", "again.json"))
     assert first["ablations"] == {}
     kept = first.keys() - {"date", "command", "speed", "peak_memory_bytes"}
     assert {k: again[k] for k in kept} == {k: first[k] for k in kept}
-    assert (run / "report" / "side_by_side.mp4").stat().st_size > 1000 and (run / "report" / "report.html").is_file()
+
+
+def test_eval_of_audio_that_was_never_filmed(made, subject, tmp_path):
     words = tmp_path / "words.json"
     words.write_text(json.dumps({"words": [[0.1, 0.5, "bob"]]}))
-    arguments = ["eval", str(run), "--audio", str(subject.audio), "--frames", "8", "--words", str(words)]
-    assert main(arguments) == 0
-    (novel,) = run.glob("metrics_*.json")
+    assert main(["eval", str(made), "--audio", str(subject.audio), "--frames", "8", "--words", str(words)]) == 0
+    (novel,) = made.glob("metrics_*.json")
     said = json.loads(novel.read_text())
     drives = said["full_frame"]
     assert said["frames"] == 8 and drives["audio"]["closure"] is not None and drives["shuffled"]["pose_jitter"] > 0
-    for name in ("pred.mp4", "real.mp4", "contact.jpg", "report.html", "frames.jpg", "side_by_side.mp4"):
-        assert (run / "eval" / name).stat().st_size > 1000
+
+
+def test_render_and_speak(made, subject, tmp_path):
     out = tmp_path / "said.mp4"
-    assert main(["render", str(run), "--audio", str(subject.audio), "--out", str(out), "--frames", "20"]) == 0
+    assert main(["render", str(made), "--audio", str(subject.audio), "--out", str(out), "--frames", "20"]) == 0
     assert out.stat().st_size > 1000
-    frames = list(itertools.islice(Avatar.load(run).speak(subject.audio), 3))
+    frames = list(itertools.islice(Avatar.load(made).speak(subject.audio), 3))
     assert len(frames) == 3 and frames[0].shape == (208, 208, 3)
-    (happy,) = itertools.islice(Avatar.load(run).speak(subject.audio, Controls(emotion=("happy",))), 1)
+    (happy,) = itertools.islice(Avatar.load(made).speak(subject.audio, Controls(emotion=("happy",))), 1)
     assert not torch.equal(happy, frames[0])
-    if (run / "streaming.safetensors").is_file():  # not where the prior's encoder cannot be had
+    if (made / "streaming.safetensors").is_file():  # not where the prior's encoder cannot be had
         heard: list[int] = []
 
         def microphone():
@@ -114,54 +161,33 @@ def test_create_render_and_run_again(subject, tiny, tmp_path, capsys):
                 heard.append(len(chunk))
                 yield chunk
 
-        assert next(Avatar.load(run).speak(microphone())).shape == frames[0].shape
+        assert next(Avatar.load(made).speak(microphone())).shape == frames[0].shape
         assert sum(heard) < 0.3 * SAMPLE_RATE
-    before = (run / "model.safetensors").read_bytes()
-    assert main(["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]) == 0
-    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_create_again_changes_nothing(made, subject, capsys):
+    before = (made / "model.safetensors").read_bytes()
+    assert main(["create", str(subject.video), "--out", str(made), *DRAFT, "--no-eval"]) == 0
+    assert (made / "model.safetensors").read_bytes() == before
     assert "already trained" in capsys.readouterr().err
 
 
-def killed(monkeypatch, owner, name: str, arguments: list[str]) -> None:
-    """Run a command that ends without warning where it calls ``owner.name``."""
-
-    def die(*_, **__):
-        raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(owner, name, die)
-        patch.setenv("AVATAR_DEBUG", "1")  # or the command line would make one line of it
-        main(arguments)
-
-
-def test_create_goes_on_after_a_kill_before_the_first_checkpoint(subject, tiny, hasty, tmp_path, monkeypatch):
-    from avatar.train.trainer import Trainer
-
-    run = tmp_path / "run"
-    arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
-    killed(monkeypatch, Trainer, "run", arguments)
-    assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
-    assert main(arguments) == 0
-    assert (run / "personal.safetensors").is_file() and (run / "headmotion.safetensors").is_file()
-
-
-def test_killed_while_it_learns_to_speak(subject, tiny, hasty, tmp_path, monkeypatch):
-    from avatar.train import run as command
-
-    run = tmp_path / "run"
-    arguments = ["create", str(subject.video), "--out", str(run), "--quality", "draft", "--no-eval"]
-    killed(monkeypatch, command, "train_headmotion", arguments)
-    assert (run / "personal.safetensors").is_file() and not (run / "headmotion.safetensors").exists()
-    assert main(arguments) == 0
-    assert (run / "headmotion.safetensors").is_file() and (run / "training.json").is_file()
+def copied(video: Path, out: Path, *, seconds: float, audio: bool = True) -> Path:
+    """The first seconds of a video, as they are coded, with or without its audio."""
+    with av.open(str(video)) as source, av.open(str(out), "w") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams if audio or s.type == "video"}
+        for packet in source.demux(*(source.streams[i] for i in streams)):
+            if packet.pts is not None and float(packet.pts * packet.time_base) < seconds:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return out
 
 
 def test_another_video_does_not_overwrite(subject, tiny, tmp_path):
     run = tmp_path / "run"
-    person = tmp_path / "run.person"
-    assert main(["prepare", str(subject.video), "--out", str(person), "--stages", "ingest"]) == 0
-    other = make_subject(tmp_path / "other", seconds=5.2, size=192, seed=1, voice="buzz", supersample=1, quiet=True)
-    assert main(["create", str(other.video), "--out", str(run), "--quality", "draft"]) == 2
+    assert main(["prepare", str(subject.video), "--out", str(tmp_path / "run.person"), "--stages", "ingest"]) == 0
+    other = copied(subject.video, tmp_path / "other.mp4", seconds=5.5)
+    assert main(["create", str(other), "--out", str(run), *DRAFT]) == 2
     assert not run.exists()
 
 
@@ -173,9 +199,7 @@ def test_unknown_options_and_presets_exit_with_2(subject, tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_video_without_sound_is_refused_with_a_way_out(tmp_path, capsys):
-    mute = make_subject(
-        tmp_path / "mute", seconds=5.2, size=192, voice="buzz", supersample=1, quiet=True, flaws=Flaws(audio="none")
-    )
-    assert main(["create", str(mute.video), "--out", str(tmp_path / "run")]) == 2
+def test_a_video_without_sound_is_refused_with_a_way_out(subject, tmp_path, capsys):
+    mute = copied(subject.video, tmp_path / "mute.mp4", seconds=6, audio=False)
+    assert main(["create", str(mute), "--out", str(tmp_path / "run")]) == 2
     assert "--no-audio" in capsys.readouterr().err

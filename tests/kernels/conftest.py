@@ -30,9 +30,7 @@ def any_threads():
 def emulation(tmp_path_factory) -> Backend:
     if sys.platform != "linux":
         pytest.skip("the emulation of CUDA runs on Linux only")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base  # xdist's workers build it once
-    loaded = cuda.open_library(build_emulation(shared))
+    loaded = cuda.open_library(build_emulation(tmp_path_factory))
     assert isinstance(loaded, cuda.CudaLibrary), loaded
     return Backend("emulated", loaded)
 

@@ -25,16 +25,30 @@ from tests.kernels.compare import Function, values_and_gradients
 CUDA_EXT = Path(__file__).parents[2] / "cuda_ext"
 
 
-def build_emulation(folder: Path) -> Path:
-    """Compile the emulated library into a folder, unless it is there. Skips the test where it cannot be built."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other test process is in here: what it compiles need not be compiled again."""
+    import fcntl  # not on Windows, nor is the emulation
+
+    with open(folder / "emulation.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build_emulation(factory: pytest.TempPathFactory) -> Path:
+    """Compile the emulated library once in a test run. Skips the test where it cannot be built."""
     if ready := os.environ.get("AVATAR_CUDA_EMULATED"):  # built by CMake with -DAVATAR_TESTS=ON
         return Path(ready)
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         pytest.skip("no C++ compiler: the emulated CUDA library is not built")
+    base = factory.getbasetemp()
+    folder = base.parent if base.name.startswith("popen-") else base  # which the processes of xdist share
     library = folder / "_native_cuda_emulated.so"
-    if not library.exists():
-        unfinished = folder / f"unfinished_{os.getpid()}.so"
+    with _alone(folder):
+        if library.exists():
+            return library
+        unfinished = folder / "unfinished.so"
         emulation = CUDA_EXT / "tests" / "cuda_emulation"
         options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
         options += ["-DAVATAR_CUDA_EMULATED", "-DAVATAR_CUDA_FLOAT64"]
@@ -43,7 +57,7 @@ def build_emulation(folder: Path) -> Path:
         command = [compiler, *options, "-x", "c++", *map(str, sources), "-o", str(unfinished)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        unfinished.replace(library)  # another process may have done the same
+        unfinished.replace(library)
     return library
 
 

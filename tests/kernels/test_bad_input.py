@@ -421,7 +421,7 @@ def _handle(which: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
         if loaded is None:
             pytest.skip(native.library_status())
         return loaded.handle
-    handle = ctypes.CDLL(str(build_emulation(tmp_path_factory.getbasetemp())))
+    handle = ctypes.CDLL(str(build_emulation(tmp_path_factory)))
     for name, (result, arguments) in _abi_cuda.FUNCTIONS.items():
         getattr(handle, name).restype, getattr(handle, name).argtypes = result, arguments
     return handle

@@ -35,6 +35,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path) -> None:
     for written in (AGREED, SYNTHETIC, Consent(), consent.own()):
         written.write(tmp_path)
         assert of_folder(tmp_path) == written
+    assert "video" not in consent.own().statement  # it may be a photo
     assert consent.own().scope == SCOPES and consent.own().given == date.today().isoformat()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import avatar
 from avatar.cli.main import main
 from avatar.errors import AvatarError
 from avatar.io.video_writer import VideoWriter
@@ -25,6 +27,7 @@ from avatar.provenance.keys import FILE, SigningKey, installation_key
 from avatar.provenance.label import labelled
 from avatar.provenance.source_type import COMPOSITE, TRAINED, read_source_type, write_source_type
 from tests.fake_avatar import FPS, FakeAvatar
+from tests.person import person_info
 
 CONSENT = "ab" * 32
 
@@ -258,18 +261,43 @@ def test_render_signs_with_the_consent_of_the_run(tmp_path, monkeypatch, capsys)
 
 
 def test_videos_of_an_evaluation_say_which_part_is_made(tmp_path) -> None:
+    from avatar.data.consent import SYNTHETIC, consent_hash
     from avatar.eval.recorder import Recorder
 
+    run = tmp_path / "run"
+    run.mkdir()
+    SYNTHETIC.write(run)
     files = {
         tmp_path / "pred.mp4": ["audio"],
         tmp_path / "both.mp4": ["real", "audio"],
         tmp_path / "real.mp4": ["real"],
     }
-    with Recorder(files, (64, 64), 25.0, None, 0.0) as recorder:
+    with Recorder(files, (64, 64), 25.0, None, 0.0, run) as recorder:
         for _ in range(3):
             recorder.write({name: np.zeros((64, 64, 3), np.uint8) for name in ("real", "audio")})
-    found = [read(path).source_type for path in files]
-    assert found == [TRAINED, COMPOSITE, None]
+    found = [read(path) for path in files]
+    assert [claims.source_type for claims in found] == [TRAINED, COMPOSITE, None]
+    assert [claims.consent for claims in found] == [*[consent_hash(run)] * 2, None]
+
+
+def test_consent_and_photo_of_a_run_go_into_every_file_together(tmp_path) -> None:
+    from avatar.data.consent import SYNTHETIC, consent_hash
+    from avatar.data.disclosed import disclosed
+    from avatar.data.photo import PhotoInfo
+
+    SYNTHETIC.write(tmp_path)
+    person_info(photo=PhotoInfo(sha256=CONSENT)).write(tmp_path / "person.json")
+    found = disclosed(tmp_path, DisclosureOptions(label="corner"), COMPOSITE)
+    assert (found.consent, found.photo) == (consent_hash(tmp_path), CONSENT)
+    assert (found.label, found.source_type) == ("corner", COMPOSITE)
+    # Nobody asks for one without the other. `render --batch` tries the key before it knows a run.
+    package = Path(avatar.__file__).parent
+    openers = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"(isclosure|Options\(\)\)?)\.open\(", path.read_text())
+    }
+    assert openers == {"disclosed.py", "render.py"}
 
 
 def test_what_is_no_such_file_is_refused(tmp_path, capsys) -> None:

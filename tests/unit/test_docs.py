@@ -41,7 +41,9 @@ def test_the_index_lists_every_page():
     assert not missing, f"docs/README.md does not list {', '.join(missing)}"
 
 
-def test_links_are_found_as_they_are_written():
+def test_links_and_anchors_are_found_as_they_are_written():
+    text = "# A `code` heading, here\n```\n# not one\n```\n## [Linked](x.md) -- twice\n"
+    assert docs_text.anchors(text) == {"a-code-heading-here", "linked----twice"}  # as GitHub makes them
     text = (
         "[one](a.md) and [two\nlines](b.md#c).\n![image](d.png) `[no](e.md)`\n```\n[no](f.md)\n```\n"
         '[![badge](g.svg)](h.md)\n<img src="i.jpg" width="3">\n'
@@ -81,11 +83,6 @@ def test_pages_that_the_code_names_are_there():
         if not (ROOT / name).is_file()
     ]
     assert not wrong, "\n".join(wrong)
-
-
-def test_anchors_are_made_as_github_makes_them():
-    text = "# A `code` heading, here\n```\n# not one\n```\n## [Linked](x.md) -- twice\n"
-    assert docs_text.anchors(text) == {"a-code-heading-here", "linked----twice"}
 
 
 def test_every_metric_of_a_report_is_defined():

@@ -114,7 +114,7 @@ class FakeAvatar:
 def measure(folder: Path, moved: dict[str, Motion], files: dict[Path, list[str]] | None = None, **more) -> Measurement:
     person: Any = FakePerson(folder)
     avatar: Any = FakeAvatar()
-    with Recorder(files or {}, (SIZE, SIZE), FPS, None, 0.0) as recorder:
+    with Recorder(files or {}, (SIZE, SIZE), FPS, None, 0.0, Path()) as recorder:
         tools = Tools(tracker=PictureTracker(), recorder=recorder)
         return measure_held_out(avatar, person, moved, FIRST, FRAMES, tools, **more)
 

@@ -17,7 +17,7 @@ LAYERS = (
     {"audio2motion", "headmotion", "fields", "synth", "sync", "preprocess"},
     {"methods"},
     {"train", "infer"},
-    {"export", "viewer", "serve", "batch", "integrations", "eval", "bench", "corpus", "doctor"},
+    {"export", "viewer", "serve", "batch", "integrations", "eval", "bench", "corpus", "record", "doctor"},
     {"create"},
     {"demo"},
     {"cli", "__main__"},

@@ -45,10 +45,10 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(person: Path, made: NerfAvatar, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training of a few steps."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    train(nerf_config(person, folder, 6))
+    train(nerf_config(person, folder, 6), copy.deepcopy(made))
     (folder / "training.json").write_text("{}")
     return folder
 
@@ -366,15 +366,21 @@ def test_parts_of_the_face_are_trained_on_late_only(person, model, tmp_path):
     assert 0 < early[0] < 20 and early[1] < late[1] and late[0] > early[0] + 5
 
 
-def test_a_resumed_training_is_the_same_bit_for_bit(person, tmp_path):
-    whole = Trainer(PersonDataset(person), nerf_config(person, tmp_path / "whole", 17))
+def test_a_resumed_training_is_the_same_bit_for_bit(person, made, tmp_path):
+    whole = Trainer(PersonDataset(person), nerf_config(person, tmp_path / "whole", 17), copy.deepcopy(made))
     whole.run(training.open_run(whole.config))
     config = nerf_config(person, tmp_path / "parts", 17)
-    first = Trainer(PersonDataset(person), replace(config, save_every=16))
+    first = Trainer(PersonDataset(person), replace(config, save_every=16), copy.deepcopy(made))
     folder = training.open_run(config)
-    first.save = lambda at: None if first.step != 16 else Trainer.save(first, at)  # pyright: ignore[reportAttributeAccessIssue]
-    first.run(folder)
-    second = Trainer(PersonDataset(person), config)
+
+    def killed(at):
+        Trainer.save(first, at)
+        raise RuntimeError("power cut")
+
+    first.save = killed  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(RuntimeError, match="power cut"):
+        first.run(folder)
+    second = Trainer(PersonDataset(person), config, copy.deepcopy(made))
     second.resume(folder)
     assert second.step == 16
     second.run(folder)
@@ -383,11 +389,11 @@ def test_a_resumed_training_is_the_same_bit_for_bit(person, tmp_path):
     assert all(torch.equal(value, second.state()[name]) for name, value in expected.items())
 
 
-def test_a_model_file_draws_what_was_trained(person, run):
+def test_a_model_file_draws_what_was_trained(person, run, model):
+    trained = nerf_trainer(person, run, model, steps=6)
     model, about = load_model(run / "model.safetensors")
     assert isinstance(model, NerfAvatar) and about["method"] == "nerf"
     data = PersonDataset(person)
-    trained = nerf_trainer(person, run, steps=6)
     trained.resume(run)
     model.eval(), trained.model.eval()
     with torch.no_grad():

@@ -454,6 +454,25 @@ def test_a_session_ends_after_its_time_and_when_the_server_stops(tmp_path: Path)
     serve(tmp_path, test, session_seconds=0.5)
 
 
+def test_a_server_that_stops_draws_no_more_and_makes_no_session_for_who_waits(tmp_path: Path):
+    async def test(client: Any) -> None:
+        hub = client.hub
+        async with client.ws_connect("/ws") as first:
+            await Page(first).read(lambda: hub.guests)
+            (guest,) = hub.guests.values()
+            await hub._making.acquire()  # somebody else's session is being made
+            async with client.ws_connect("/ws") as second:
+                await until(lambda: hub._taken == 2)
+                hub.close()
+                await until(lambda: not guest.listener._threads.alive, seconds=3)  # although nobody reads its goodbye
+                hub._making.release()
+                waited = Page(second)
+                words = await waited.read(lambda: waited.said("goodbye"))
+                assert "shutting down" in words["message"] and hub.metrics.value("sessions_total") == 1
+
+    serve(tmp_path, test)
+
+
 def test_metrics_and_description_are_there(tmp_path: Path):
     async def test(client: Any) -> None:
         async with client.ws_connect("/ws") as socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -55,20 +56,25 @@ def test_every_mark_of_a_page_is_known():
     assert {m["name"] for m in marks if m["what"] == "generated"} == set(pages.GENERATED)
 
 
-def test_the_reference_holds_every_command_and_its_defaults():
+@pytest.mark.parametrize(
+    ("written", "heading", "names"),
+    [
+        (command_line.markdown, r"^## avatar (\w+)$", COMMANDS),
+        (python_api.markdown, r"^\.\. auto(?:class|function):: (\w+)$", set(avatar.__all__) - {"__version__"}),
+    ],
+    ids=["commands", "python"],
+)
+def test_a_reference_holds_every_name_once(written: Callable[[], str], heading: str, names: Iterable[str]):
+    assert sorted(re.findall(heading, written(), re.MULTILINE)) == sorted(names)
+
+
+def test_the_references_have_defaults_and_groups():
     text = command_line.markdown()
-    assert re.findall(r"^## avatar (\w+)$", text, re.MULTILINE) == list(COMMANDS)
+    assert python_api.OTHERS not in python_api.groups(), "docs/_ext/python_api.py: put it into a group"
     assert "| `--steps N` | `10000` |" in text.replace("--schedule.steps N`, `--steps`", "--steps N`")
     assert "| `--no-eval` |" in text and "| `RUNS` | required |" in text
     assert "### `--format web`" in text and "`--speech-input`" in text
     assert "### train\n" in text  # of `avatar prior`
-
-
-def test_the_reference_of_python_holds_every_public_name_once():
-    text = python_api.markdown()
-    named = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", text, re.MULTILINE)
-    assert sorted(named) == sorted(set(avatar.__all__) - {"__version__"})
-    assert python_api.OTHERS not in python_api.groups(), "docs/_ext/python_api.py: put it into a group"
 
 
 def test_tables_of_results_say_what_the_records_say():

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import tyro
 
 from avatar import log
-from avatar.data.consent import consent_hash, require
-from avatar.data.run import MODEL, photo_hash
+from avatar.data.consent import require
+from avatar.data.disclosed import disclosed
+from avatar.data.run import MODEL
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
 from avatar.export.web import format as web
@@ -60,7 +61,7 @@ class WebFolder:
         require(source.folder, "publish", "to be played in a web page")
         if self.speech_input:
             require(source.folder, "live", "to say in a web page whatever its visitors say")
-        disclosure = self.disclosure.open(consent_hash(source.folder), CAPTURED, photo_hash(source.folder))
+        disclosure = disclosed(source.folder, self.disclosure, CAPTURED)
         disclosure.announce()
         title = self.clip or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):

@@ -1,0 +1,285 @@
+// The page: consent, camera and checks, the prompter, and the end. The server knows what was recorded; a reload goes on.
+
+import { grab, openCamera, startRecording, watchLevel } from "./camera.js";
+import { ask } from "./place.js";
+
+const $ = (id) => document.getElementById(id);
+const LEADS = {
+  first: "Read this aloud, at your usual pace. It also shows whether audio and video are in step.",
+  sentence: "Read this aloud, as if you told it to a friend.",
+  topic: "Talk freely, for about a minute. Name nobody, and say nothing private.",
+  last: "Read the first text once more: it shows whether audio and video stayed in step.",
+};
+const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "" };
+const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
+
+let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "";
+const findings = new Map();
+window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
+
+function notice(text, wrong = true) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  line.className = wrong ? "wrong" : "";
+  $("notices").replaceChildren(...(text ? [line] : []));
+}
+
+async function request(path, options) {
+  try {
+    const answer = await ask(path, options);
+    if (answer.prompts) { state = answer; draw(); }
+    return answer;
+  } catch (error) {
+    notice(error.message);
+    throw error;
+  }
+}
+
+const post = (path, body, type) => request(path, { method: "POST", body, headers: { "Content-Type": type } });
+const quietly = (work) => work.catch(() => {}); // the notice says it already
+
+// --- what is shown ---
+
+function draw() {
+  for (const [id, shown] of [["consent", !state.agreed], ["studio", state.agreed && !state.result], ["done", Boolean(state.result)]]) {
+    $(id).hidden = !shown;
+  }
+  if (!state.agreed) return;
+  const prompt = find(current), ready = stream && !(current !== "first" && find("first").state !== "good");
+  $("lead").textContent = LEADS[prompt.kind];
+  $("text").textContent = prompt.kind === "topic" ? `Talk about ${prompt.text}.` : prompt.text;
+  $("record").disabled = !ready || (current === "first" && prompt.state === "waiting");
+  $("record").firstChild.textContent = stop ? "Stop " : "Record ";
+  $("repeat").disabled = !last || Boolean(stop);
+  $("skip").disabled = !ready || Boolean(stop) || current === "first";
+  $("finish").disabled = state.seconds < state.least || Boolean(stop);
+  $("progress").value = state.seconds;
+  $("seconds").textContent = `${Math.floor(state.seconds)} s can be used; ${state.least} are needed, 180 make a good gift.`;
+  drawList();
+}
+
+function drawList() {
+  const kind = document.querySelector("input[name=mode]:checked").value;
+  const rows = state.prompts.filter((one) => one.kind === kind || one.kind === "first" || one.kind === "last");
+  $("prompts").replaceChildren(...rows.map((one) => {
+    const item = document.createElement("li"), button = document.createElement("button"), sign = document.createElement("small");
+    item.className = one.state;
+    sign.textContent = one.message || SIGNS[one.state];
+    button.type = "button";
+    button.disabled = Boolean(stop);
+    button.append(one.text, sign);
+    button.setAttribute("aria-current", String(one.name === current));
+    button.addEventListener("click", () => choose(one.name));
+    item.append(button);
+    return item;
+  }));
+}
+
+function drawFindings() {
+  const shown = JSON.stringify([...findings.values()]);
+  if (shown === drawn) return; // the microphone is measured ten times a second
+  drawn = shown;
+  $("findings").replaceChildren(...[...findings.values()].map((one) => {
+    const item = document.createElement("li");
+    item.className = one.state;
+    item.textContent = one.text;
+    return item;
+  }));
+}
+
+const find = (name) => state.prompts.find((one) => one.name === name);
+
+function choose(name) {
+  current = name;
+  draw();
+  document.querySelector("#prompts [aria-current=true]")?.scrollIntoView({ block: "nearest" });
+}
+
+/** Goes to the next text that is still to be said. */
+function advance() {
+  const kind = document.querySelector("input[name=mode]:checked").value;
+  const left = state.prompts.filter((one) => one.kind === kind && (one.state === "open" || one.state === "refused"));
+  const at = state.prompts.findIndex((one) => one.name === current);
+  const next = left.find((one) => state.prompts.indexOf(one) > at) || left.find((one) => one.name !== current);
+  choose(next ? next.name : "last");
+}
+
+// --- consent ---
+
+function drawStatement() {
+  $("statement").replaceChildren(...state.statement.flatMap(([heading, text]) => {
+    const title = document.createElement("h3"), words = document.createElement("p");
+    title.textContent = heading;
+    words.textContent = text;
+    return [title, words];
+  }));
+  $("agreement").replaceChildren(...state.agreement.map((text) => {
+    const label = document.createElement("label"), box = document.createElement("input");
+    box.type = "checkbox";
+    box.required = true;
+    label.append(box, text);
+    return label;
+  }));
+}
+
+$("agree").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const agreed = [...document.querySelectorAll("#agreement input")].every((box) => box.checked);
+  await quietly(post("api/consent", JSON.stringify({ name: $("name").value, agreed }), "application/json").then(() => {
+    notice("");
+    return open();
+  }));
+});
+
+async function leave() {
+  if (stop) await stop();
+  close();
+  await quietly(post("api/decline", "", "application/json").then(() => {
+    for (const id of ["consent", "studio"]) $(id).hidden = true;
+    notice("Nothing is kept, and nothing was written. You can close this page; the program has ended.", false);
+  }));
+}
+
+$("decline").addEventListener("click", leave);
+$("leave").addEventListener("click", leave);
+
+// --- camera ---
+
+async function open() {
+  try {
+    stream = await openCamera();
+  } catch (error) {
+    notice(error.message);
+    return;
+  }
+  notice("");
+  $("video").srcObject = stream;
+  $("open").hidden = true;
+  for (const track of stream.getTracks()) {
+    track.addEventListener("ended", () => {
+      notice("Camera or microphone was taken away. Plug it in, and open them again.");
+      close();
+    });
+  }
+  watchLevel(stream, (level, finding) => {
+    $("level").value = level;
+    findings.set("level", finding);
+    drawFindings();
+  });
+  draw();
+  look();
+}
+
+function close() {
+  for (const track of stream?.getTracks() || []) track.stop();
+  stream = stop = null;
+  clearTimeout(timer);
+  $("stage").classList.remove("recording");
+  $("badge").hidden = true;
+  $("open").hidden = false;
+}
+
+async function look() {
+  if (!stream) return;
+  if (!stop && !document.hidden && $("video").videoWidth && !state.waiting) {
+    try {
+      const answer = await ask("api/frame", { method: "POST", body: await grab($("video")) });
+      for (const one of ["face", "light"]) findings.delete(one);
+      for (const one of answer.findings) findings.set(one.name, one);
+      drawFindings();
+    } catch (error) {
+      notice(error.message);
+    }
+  }
+  setTimeout(look, FRAME_MS);
+}
+
+$("open").addEventListener("click", open);
+
+// --- recording ---
+
+async function toggle() {
+  if ($("record").disabled) return;
+  if (!stop) {
+    notice("");
+    stop = startRecording(stream);
+    since = performance.now();
+    timer = setTimeout(toggle, MOST_MS);
+  } else {
+    const name = current, ended = stop;
+    stop = null;
+    clearTimeout(timer);
+    const recording = await ended();
+    if (performance.now() - since < LEAST_MS) {
+      notice("That was too short. Press Record, say all of it, then press Stop.");
+    } else {
+      await quietly(post(`api/takes/${name}`, recording, recording.type).then(() => {
+        last = name;
+        if (name !== "first") advance();
+        poll();
+      }));
+    }
+  }
+  $("stage").classList.toggle("recording", Boolean(stop));
+  $("badge").hidden = !stop;
+  draw();
+}
+
+/** Asks what came of recordings until none is being tracked. */
+async function poll() {
+  clearTimeout(polling);
+  const before = new Map(state.prompts.map((one) => [one.name, one.state]));
+  try {
+    await request("api/state");
+  } catch {
+    return;
+  }
+  for (const one of state.prompts) {
+    if (before.get(one.name) !== "waiting" || one.state === "waiting") continue;
+    if (one.state === "refused") notice(`“${one.text.length > 44 ? `${one.text.slice(0, 40)} …` : one.text}” cannot be used. ${one.message}`);
+    else if (one.name === "first" && current === "first") { notice("Audio and video are in step.", false); advance(); }
+  }
+  if (state.waiting) polling = setTimeout(poll, POLL_MS);
+}
+
+$("record").addEventListener("click", toggle);
+$("repeat").addEventListener("click", () => choose(last));
+$("skip").addEventListener("click", advance);
+for (const radio of document.querySelectorAll("input[name=mode]")) {
+  radio.addEventListener("change", () => (find("first").state === "good" && !stop ? advance() : draw()));
+}
+document.addEventListener("keydown", (event) => {
+  if (event.key !== " " || event.repeat || $("studio").hidden || event.target.closest("button, input, summary, #list")) return;
+  event.preventDefault();
+  toggle();
+});
+
+// --- the end ---
+
+$("finish").addEventListener("click", async () => {
+  if (find("last").state === "open" && current !== "last") {
+    choose("last");
+    notice("One last thing: read this text again. Or press Finish again to leave it out.", false);
+    return;
+  }
+  $("finish").disabled = true;
+  notice("The tracks are being written …", false);
+  await quietly(post("api/finish", "", "application/json").then((result) => {
+    state.result = result;
+    close();
+    notice("");
+    $("written").textContent = `${Math.round(result.seconds)} s of tracks of ${result.takes} recordings are in ${result.folder}.`;
+    $("notes").replaceChildren(...[result.sync.text, ...result.left_out.map((one) => `Left out: ${one}`)].map((text) => {
+      const item = document.createElement("li");
+      item.textContent = text;
+      return item;
+    }));
+  }));
+  draw();
+});
+
+quietly(request("api/state").then(() => {
+  drawStatement();
+  if (find("first").state === "good") advance();
+  if (state.waiting) poll();
+}));
