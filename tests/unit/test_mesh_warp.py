@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from avatar.fields.mesh_warp import MeshWarp
@@ -74,6 +75,22 @@ def test_gradients_reach_the_points():
     warp.double()
     points = torch.tensor([[0.1, 0.33, 0.2], [1.0, 2.0, -0.4]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda at: warp.at_rest(at, moved), (points,))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_threads_share_the_points(count: int):
+    warp, basis = _face()
+    channels = torch.zeros(len(CHANNELS))
+    channels[JAW] = 1.0
+    points, moved = warp.rest[200 : 200 + count] + 0.1, warp.displacements(basis, channels)
+    alone = warp.at_rest(points, moved)  # with gradients all points are one batch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.no_grad():
+            assert torch.equal(warp.at_rest(points, moved), alone)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_restored_warp_is_the_same():
