@@ -50,6 +50,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("web-*", (), (*RENDERING, "avatar/export", "pipelines/web_*")),
     ("readers-*", (), (*MODEL, "avatar/export", "pipelines/readers_*")),
     ("live-*", (), (*RENDERING, "avatar/serve", "pipelines/live_*")),
+    ("field-rates*", (), (*RENDERING, "pipelines/field_rates.py")),
     ("busy-machine*", (), (*MODEL, "avatar/bench", "avatar/train", "avatar/losses", "avatar/cli")),
     ("*", (), (*MODEL, "avatar/bench")),
 )
