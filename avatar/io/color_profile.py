@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,9 @@ def to_srgb(image: np.ndarray, profile: bytes, path: Path) -> tuple[np.ndarray, 
 
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = " ".join((source.profile.profile_description or "").split()) or "without a name"
-        if source.profile.xcolor_space.strip() != "RGB" or any(word in name.lower() for word in _SRGB):
+        about: Any = source.profile  # of the C library; its type is not published
+        name = " ".join((about.profile_description or "").split()) or "without a name"
+        if about.xcolor_space.strip() != "RGB" or any(word in name.lower() for word in _SRGB):
             return image, None
         converted = ImageCms.profileToProfile(
             Image.fromarray(image), source, ImageCms.createProfile("sRGB"), outputMode="RGB",

@@ -62,9 +62,9 @@ def make_app(session: RecordingSession, settings: Settings, end: Callable[[], ob
 
 
 def _add_pages(app: web.Application) -> None:
-    own = files("avatar.record").joinpath("page")
+    own, served = (files(package) / "page" for package in ("avatar.record", "avatar.serve"))
     pages = {file.name: file.read_bytes() for file in own.iterdir() if file.is_file()}
-    pages |= {name: files("avatar.serve").joinpath("page", name).read_bytes() for name in SHARED}
+    pages |= {name: (served / name).read_bytes() for name in SHARED}
 
     async def page(request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")
