@@ -14,6 +14,7 @@ from avatar.corpus.sync import Offset, offsets
 from avatar.corpus.tracks import Take
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import matrix_to_axis_angle
+from avatar.io.audio import load_audio
 from avatar.io.video import VideoInfo, read_info, sample_frames
 from avatar.preprocess.face_tracker import Track
 from avatar.preprocess.landmarker import Landmarker
@@ -62,13 +63,13 @@ class Examiner:
         if float(info.fps) < MIN_FPS:
             raise AvatarError(f"The camera gave only {float(info.fps):.0f} frames per second.",
                               fix="Close other programs, and give your face more light.")  # fmt: skip
+        if not info.has_audio:
+            raise AvatarError("The microphone gave nothing.")
+        said = hear(load_audio(path, start=info.start))
         seen = self._seen(info)
-        if reason := worst(seen):
+        if reason := worst([*seen, *said]):
             raise AvatarError(reason)
         track = self._tools.track(path)
-        said = hear(track.audio)
-        if reason := worst(said):
-            raise AvatarError(reason)
         mouth, features = self._tools.listen(track)
         prior = self.prior
         speech = project(features, prior.input_mean, prior.input_std, prior.basis).numpy()

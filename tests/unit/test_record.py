@@ -37,6 +37,7 @@ from avatar.motion.mouth import ARTICULATION, GEOMETRY, OPENING
 from avatar.paths import file_sha256, read_json, write_json
 from avatar.preprocess.landmarker import Face
 from avatar.record import prompts as texts
+from avatar.record import recordings
 from avatar.record.app import make_app
 from avatar.record.checks import Finding, hear, look, worst
 from avatar.record.examine import Examiner
@@ -56,8 +57,7 @@ needs_whisper = pytest.mark.skipif(not assets.available("whisper_front"), reason
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings of the tests do not lie among the user's."""
-    monkeypatch.setenv("AVATAR_ASSETS", os.environ.get("AVATAR_ASSETS") or str(assets.cache_dir() / "assets"))
-    monkeypatch.setenv("AVATAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(recordings, "cache_dir", lambda: tmp_path / "cache")
 
 
 def curve(late: float = 0.0, depth: float = 0.4) -> np.ndarray:
@@ -275,7 +275,9 @@ def test_what_a_killed_command_left_is_deleted_and_named(tmp_path: Path, capsys:
         "from avatar.record.recordings import kept_for_now\n"
         "with kept_for_now(b'film', '.webm'):\n  print(1, flush=True)\n  input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = os.environ | {"AVATAR_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == b"1\n"
         process.send_signal(signal.SIGKILL)
     assert len(list(place().rglob("*.webm"))) == 1

@@ -68,7 +68,7 @@ function drawList() {
     button.disabled = Boolean(stop);
     button.append(one.text, sign);
     button.setAttribute("aria-current", String(one.name === current));
-    button.addEventListener("click", () => choose(one.name));
+    button.addEventListener("click", () => { choose(one.name); $("record").focus(); });
     item.append(button);
     return item;
   }));
@@ -213,7 +213,7 @@ async function toggle() {
     } else {
       await quietly(post(`api/takes/${name}`, recording, recording.type).then(() => {
         last = name;
-        if (name !== "first") advance();
+        if (name !== "first" && current === name) advance(); // unless somebody chose another meanwhile
         poll();
       }));
     }
@@ -241,14 +241,16 @@ async function poll() {
 }
 
 $("record").addEventListener("click", toggle);
-$("repeat").addEventListener("click", () => choose(last));
-$("skip").addEventListener("click", advance);
+// Then Space records, and does not press the same button again.
+$("repeat").addEventListener("click", () => { choose(last); $("record").focus(); });
+$("skip").addEventListener("click", () => { advance(); $("record").focus(); });
 for (const button of document.querySelectorAll("#modes button")) {
   button.addEventListener("click", () => {
     kind = button.dataset.kind;
     for (const one of document.querySelectorAll("#modes button")) one.setAttribute("aria-pressed", String(one === button));
     if (find("first").state === "good" && !stop) advance();
     else draw();
+    $("record").focus();
   });
 }
 document.addEventListener("keydown", (event) => {
@@ -263,6 +265,7 @@ $("finish").addEventListener("click", async () => {
   if (find("last").state === "open" && current !== "last") {
     choose("last");
     notice("One last thing: read this text again. Or press Finish again to leave it out.", false);
+    $("record").focus();
     return;
   }
   $("finish").disabled = true;
