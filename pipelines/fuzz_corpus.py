@@ -17,6 +17,7 @@ import torch
 from avatar.motion import Motion
 from avatar.motion.statistics import MotionStats
 from avatar.paths import write_json
+from pipelines.fuzz_tracks import build_tracks, given_tracks
 
 SIZE, FRAMES, FPS = 64, 12, 25.0  # of the person
 _SECOND = 16_000
@@ -165,20 +166,7 @@ def _build_recordings(folder: Path) -> None:
     (folder / "kept").mkdir()
     np.savez(folder / "kept" / f"{_KEPT}.npz", **vars(track))  # pyright: ignore[reportArgumentType]
     (folder / "video.mp4").write_bytes(b"never read")
-    _build_tracks(folder / "tracks", folder.parent / "run" / "prior.safetensors", values)
-
-
-def _build_tracks(folder: Path, prior: Path, values: np.ndarray) -> None:
-    from avatar.audio2motion.shared import SharedPrior
-    from avatar.corpus.mouth import Mouth
-    from avatar.corpus.tracks import Take, write_tracks
-
-    folder.mkdir()
-    rows = len(values)
-    mouth = Mouth(values=values, seen=np.ones(rows, bool), fps=FPS, rows=rows)
-    arkit, head = np.zeros((rows, 52)), np.zeros((rows, 3))
-    take = Take(mouth=mouth, speech=np.zeros((rows, 4)), arkit=arkit, head=head, text="A text.")
-    write_tracks(folder, [take], SharedPrior.load(prior), {"name": "Nobody", "statement": ["I give it."]})
+    build_tracks(folder / "tracks", folder.parent / "run" / "prior.safetensors", values)
 
 
 def _encode(source: Path, target: Path, codec: str) -> None:
@@ -411,12 +399,8 @@ def _media(folder: Path) -> list[Target]:
 
 
 def _recordings(folder: Path) -> list[Target]:
-    from avatar.audio2motion.shared import SharedPrior
-    from avatar.checks import Record
     from avatar.corpus.cache import MARKER, Cache
-    from avatar.corpus.tracks import ABOUT, BASIS, SUFFIX, read_take
     from avatar.motion import facegood
-    from avatar.paths import file_sha256, read_json
     from avatar.preprocess.face_tracker import track_video
 
     recordings = folder / "recordings"
@@ -438,19 +422,6 @@ def _recordings(folder: Path) -> list[Target]:
         track = track_video(recordings / "video.mp4", None, path.parent)  # pyright: ignore[reportArgumentType]
         finite(track.fps, "a rate")
 
-    tracks = recordings / "tracks"
-    take = tracks / f"001{SUFFIX}"
-
-    def given(path: Path) -> None:
-        about = Record(read_json(tracks / ABOUT), tracks / ABOUT)
-        if path.name != ABOUT:  # whoever damages a file may write its hash anew
-            about.record("speech").data["sha256"] = file_sha256(tracks / BASIS)
-            about.records("takes")[0].data["sha256"] = file_sha256(take)
-            write_json(tracks / ABOUT, about.data)
-        found, features = read_take(take, SharedPrior.load(folder / "run" / "prior.safetensors").encoder)
-        finite(found.in_step(-0.1)[0], "a mouth")
-        finite(features, "features")
-
     weights = recordings / f"speech{facegood.SUFFIX}"
     return [
         _target("corpus mouth", cache / _KEY[:2] / f"{_KEY}.safetensors", mouth),
@@ -458,8 +429,6 @@ def _recordings(folder: Path) -> list[Target]:
         _target("corpus cache", cache / MARKER, refusal),
         _target("facegood", weights, lambda path: finite(facegood.load(path), "coefficients")),
         _target("facegood names", recordings / facegood.NAMES_FILE, lambda _: finite(facegood.load(weights), "them")),
-        _target("given take", take, given),
-        _target("given basis", tracks / BASIS, given),
-        _target("given tracks", tracks / ABOUT, given),
+        *(_target(*given) for given in given_tracks(recordings / "tracks", folder / "run" / "prior.safetensors")),
         _target("kept track", recordings / "kept" / f"{_KEPT}.npz", kept),
     ]

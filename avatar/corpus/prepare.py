@@ -57,7 +57,7 @@ def prepare(item: Item, cache: Cache) -> tuple[str, str, bool]:
     if item.video:
         tools.load_tracker()  # that it is not available is not the recording's fault
     try:
-        mouth, features = tools.measured(item)
+        mouth, features = tools.video(item) if item.video else tools.numbers(item)
     except AvatarError as error:
         cache.refuse(key, str(error))
     except Exception as error:  # a decoder that trips over one file must not stop the others
@@ -102,14 +102,12 @@ class Tools:
         self._tracker.close()
         self._several.close()
 
-    def measured(self, item: Item) -> tuple[Mouth, np.ndarray]:
-        """The mouth of any recording, and the features [mouth.rows, F] of its audio; a video after `load_tracker`.
+    def numbers(self, item: Item) -> tuple[Mouth, np.ndarray]:
+        """The mouth of tracks or coefficients, and the features [mouth.rows, F] of their audio.
 
         Raises:
-            AvatarError: It cannot be used.
+            AvatarError: They cannot be used.
         """
-        if item.video:
-            return self.video(item)
         if not item.tracks:
             return self.coefficients(item)
         mouth, features = read_take(item.files[0], self._encoder)
