@@ -50,7 +50,7 @@ ATTACK = """
             (out / "inner").mkdir()
 
     case = kills.Case(name="careless", first=careless, again=careless)
-    print(json.dumps(kills.attack(case, place / "case", 2, random.Random(4))))
+    print(json.dumps(kills.attack(case, place / "case", 6, random.Random(4))))
 """
 
 
