@@ -104,7 +104,6 @@ LONG_ALLOWED: dict[str, str] = {
     "avatar/native/_abi.py": "generated from the C header",
     "avatar/native/_abi_cuda.py": "generated from the C header",
     "pipelines/mutations_list.py": "a list of breaks, an entry each",
-    "pipelines/fuzz_corpus.py": "a list of files and of what reads them, an entry each",
 }
 
 
