@@ -170,7 +170,9 @@ def speech() -> str:
 
     def rows() -> Iterator[Sequence[str]]:
         for name, part, who in PEOPLE:
-            values = found()[name].content[part]
+            values = found()[name].content.get(part)
+            if values is None:  # a record of some people only
+                continue
             cells = [f"{values['mean'][key]:.2f}" for _, key in SPEECH]
             yield [link(name), f"{who} ({len(values['videos'])})", *cells, stamp(name)]
 

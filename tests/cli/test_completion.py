@@ -88,7 +88,7 @@ def test_zsh_and_bash_take_the_scripts(scripts: dict[str, Path]) -> None:
 def test_the_script_of_zsh_says_what_it_should(scripts: dict[str, Path]) -> None:
     text = scripts["zsh"].read_text()
     assert text.startswith("#compdef avatar\n") and text.count("'") % 2 == 0
-    assert "'*--device[Where to render]:value:(auto cpu cuda)'" in text and "inner=(train eval)" in text
+    assert "'*--device[Where to render]:value:(auto cpu cuda)'" in text and "inner=(train eval record)" in text
     assert re.findall(r"^    '(\w+):", text, re.MULTILINE) == list(COMMANDS)
 
 
