@@ -81,6 +81,7 @@ class Tools:
 
     Attributes:
         shape: [478, 3] the face at rest that lips are measured against, once the tracker is loaded.
+        several: Finds up to two faces in an image, once the tracker is loaded.
     """
 
     def __init__(self, encoder: SpeechEncoder) -> None:
@@ -94,13 +95,13 @@ class Tools:
         Raises:
             AvatarError: It is not available.
         """
-        self._tracker, self._several = FaceTracker(), Landmarker(num_faces=2)
+        self._tracker, self.several = FaceTracker(), Landmarker(num_faces=2)
         self.shape = canonical_in_head_axes(canonical_face()[0])
 
     def close(self) -> None:
         """Let go of what :meth:`load_tracker` loaded."""
         self._tracker.close()
-        self._several.close()
+        self.several.close()
 
     def numbers(self, item: Item) -> tuple[Mouth, np.ndarray]:
         """The mouth of tracks or coefficients, and the features [mouth.rows, F] of their audio.
@@ -181,7 +182,7 @@ class Tools:
         return mouth, self._hear(audio, rows)
 
     def _look_for_one_face(self, info: VideoInfo) -> None:
-        found = [faces for frame in sample_frames(info, PROBES) if (faces := self._several.detect(frame))]
+        found = [faces for frame in sample_frames(info, PROBES) if (faces := self.several.detect(frame))]
         if not found:
             raise AvatarError("No face is seen in it.")
         rivals = sum(len(faces) > 1 and faces[1].height >= RIVAL_SIZE * faces[0].height for faces in found)

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
-from importlib.resources import files
 
 import numpy as np
 from aiohttp import web
@@ -16,7 +15,7 @@ from avatar.checks import Record
 from avatar.errors import AvatarError
 from avatar.io.images import announced_size
 from avatar.record.session import RecordingSession
-from avatar.serve.app import TYPES, guard, read_body
+from avatar.serve.app import add_pages, guard, page_files, read_body
 from avatar.serve.hub import Settings
 from avatar.serve.metrics import Metrics
 
@@ -50,7 +49,8 @@ def make_app(session: RecordingSession, settings: Settings, end: Callable[[], ob
     """
     app = web.Application(middlewares=[guard(settings, Metrics())], client_max_size=MOST_TAKE_BYTES)
     app[SESSION], app[END] = session, end
-    _add_pages(app)
+    served = page_files("avatar.serve")
+    add_pages(app, page_files("avatar.record") | {name: served[name] for name in SHARED})
     app.router.add_get("/api/state", _state)
     app.router.add_post("/api/consent", _consent)
     app.router.add_post("/api/decline", _decline)
@@ -59,22 +59,6 @@ def make_app(session: RecordingSession, settings: Settings, end: Callable[[], ob
     app.router.add_post("/api/finish", _finish)
     app.cleanup_ctx.append(_running)
     return app
-
-
-def _add_pages(app: web.Application) -> None:
-    own, served = (files(package) / "page" for package in ("avatar.record", "avatar.serve"))
-    pages = {file.name: file.read_bytes() for file in own.iterdir() if file.is_file()}
-    pages |= {name: (served / name).read_bytes() for name in SHARED}
-
-    async def page(request: web.Request) -> web.Response:
-        name = request.match_info.get("name", "index.html")
-        if name not in pages:  # a name from a request never becomes a path
-            raise web.HTTPNotFound(text="There is no such page.")
-        kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
-        return web.Response(body=pages[name], content_type=kind, charset="utf-8")
-
-    app.router.add_get("/", page)
-    app.router.add_get("/page/{name}", page)
 
 
 async def _state(request: web.Request) -> web.Response:

@@ -17,7 +17,6 @@ from avatar.geometry.se3 import matrix_to_axis_angle
 from avatar.io.audio import load_audio
 from avatar.io.video import VideoInfo, read_info, sample_frames
 from avatar.preprocess.face_tracker import Track
-from avatar.preprocess.landmarker import Landmarker
 from avatar.record.checks import Finding, hear, look, worst
 from avatar.sync.judge import MIN_FPS
 
@@ -38,16 +37,14 @@ class Examiner:
         self.prior = prior
         self._tools = Tools(prior.encoder)
         self._tools.load_tracker()
-        self._several = Landmarker(num_faces=2)
 
     def close(self) -> None:
         """Let go of what was loaded."""
         self._tools.close()
-        self._several.close()
 
     def look(self, image: np.ndarray) -> list[Finding]:
         """Judge one image, uint8 RGB [H, W, 3]."""
-        return look(image, self._several.detect(image))
+        return look(image, self._tools.several.detect(image))
 
     def take(self, path: Path, text: str) -> Take:
         """Track a recording.

@@ -42,7 +42,7 @@ def make_app(hub: Hub) -> web.Application:
     """Make the application; aiohttp runs it."""
     app = web.Application(middlewares=[guard(hub.settings, hub.metrics)], client_max_size=hub.settings.file_bytes)
     app[HUB], app[PEERS] = hub, Peers(hub)
-    add_pages(app)
+    add_pages(app, page_files("avatar.serve"))
     app.router.add_get("/healthz", _health)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/openapi.json", _openapi)
@@ -60,11 +60,13 @@ def make_app(hub: Hub) -> web.Application:
     return app
 
 
-def add_pages(app: web.Application) -> None:
-    """Serve the page and its modules."""
-    pages = {
-        name.name: name.read_bytes() for name in files("avatar.serve").joinpath("page").iterdir() if name.is_file()
-    }
+def page_files(package: str) -> dict[str, bytes]:
+    """The page of a package and its modules: contents by name."""
+    return {name.name: name.read_bytes() for name in (files(package) / "page").iterdir() if name.is_file()}
+
+
+def add_pages(app: web.Application, pages: dict[str, bytes]) -> None:
+    """Serve a page and its modules, contents by name."""
 
     async def page(request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")

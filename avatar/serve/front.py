@@ -22,7 +22,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from avatar.serve.app import MOST_SDP_BYTES, add_pages, error_response, guard, read_body
+from avatar.serve.app import MOST_SDP_BYTES, add_pages, error_response, guard, page_files, read_body
 from avatar.serve.farewell import AWAY, NORMAL, SLOW, TOO_SLOW, close, say
 from avatar.serve.hub import Full, Settings
 from avatar.serve.metrics import Metrics, merged
@@ -197,7 +197,7 @@ async def make_front(backend: Backend, settings: Settings, token: str, least: in
     async def close(_: web.Application) -> None:
         await front.close()
 
-    add_pages(app)
+    add_pages(app, page_files("avatar.serve"))
     app.router.add_get("/healthz", front.health)
     app.router.add_get("/metrics", front.all_metrics)
     app.router.add_get("/openapi.json", openapi)
