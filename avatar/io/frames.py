@@ -182,6 +182,7 @@ class Developer:
         self._pixels = PixelShapes(stream, look.pixel)
         self._colours: ColourGraph | None = None
         self._orientations = Orientations()
+        self._convert: Any = None
 
     def shots(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
         """Take decoded frames as they come, deinterlaced where the video is interlaced: one shot for every frame."""
@@ -211,8 +212,10 @@ class Developer:
 
     def _rgb(self, frame: av.VideoFrame, scaled: dict[str, int]) -> np.ndarray:
         """Convert a frame to uint8 RGB of SDR BT.709, as stored."""
-        from av.video.reformatter import Colorspace
+        from av.video.reformatter import Colorspace, VideoReformatter
 
+        # One for all frames: `VideoFrame.reformat` makes a converter, with its threads, for every frame.
+        self._convert = self._convert or VideoReformatter().reformat
         kind = colour_of(frame)
         matrix = None
         if frame.colorspace == UNTAGGED:
@@ -220,7 +223,7 @@ class Developer:
             high = min(self._look.width, self._look.height) >= 720
             matrix = Colorspace.BT2020 if kind.hdr else Colorspace.ITU709 if high else Colorspace.ITU601
         if kind.plain:
-            return frame.reformat(format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
+            return self._convert(frame, format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
         deep = any(part.bits > 8 for part in frame.format.components)
         rgb = frame.reformat(format="gbrp12le" if deep else "gbrp", src_colorspace=matrix, **scaled)
         if self._colours is None or not self._colours.fits(kind, rgb):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast, final
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.video.reformatter import VideoReformatter
 
 from avatar.io.audio import probe_audio
 from avatar.io.audio_decoder import decode
@@ -80,6 +81,8 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height = width, height
         self.frames = 0
+        # One for the whole file: `VideoFrame.reformat` makes a converter, with its threads, for every frame.
+        self._convert = VideoReformatter().reformat
         self._disclosure = disclosure
         self._rate = Fraction(fps).limit_denominator(10_000)
         self._audio = None if audio is None else _AudioTrack(Path(audio), audio_start, audio_track, coding)
@@ -127,7 +130,7 @@ class VideoWriter:
             image = np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         kind = "rgb24" if self._channels == 3 else "rgba"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
-        frame = frame.reformat(format=self._pixels, dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+        frame = self._convert(frame, format=self._pixels, dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
         frame.pts, frame.time_base = self.frames, 1 / self._rate
         try:
             self._output.mux(self._video.encode(frame))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -40,6 +40,7 @@ class Encoder:
         self._codec, self._fps, self._bits = codec, fps, bits_per_second
         self._matrix = "ITU709" if codec == "h264" else "ITU601"  # what a browser takes VP8 for
         self._context = None
+        self._convert: Any = None
         self._count = 0
         self._key = True
 
@@ -55,12 +56,15 @@ class Encoder:
         """Encode an image; odd sizes lose a row or a column, as 4:2:0 has it."""
         import av
         from av.video.frame import PictureType
+        from av.video.reformatter import VideoReformatter
 
+        # One for all images: `VideoFrame.reformat` makes a converter, with its threads, for every one.
+        self._convert = self._convert or VideoReformatter().reformat
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if self._context is None or (self._context.width, self._context.height) != (width, height):
             self._context, self._count = self._open(width, height), 0
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-        frame = frame.reformat(width=width, height=height, format="yuv420p", dst_colorspace=self._matrix)
+        frame = self._convert(frame, width=width, height=height, format="yuv420p", dst_colorspace=self._matrix)
         frame.pts, frame.time_base = self._count, Fraction(1, round(self._fps))
         key = self._key or self._count % max(1, round(KEY_SECONDS * self._fps)) == 0
         frame.pict_type = PictureType.I if key else PictureType.NONE
