@@ -10,7 +10,7 @@ from avatar.data.footage import Footage, pose_at
 from avatar.geometry.cameras import Camera
 from avatar.motion import Motion
 from avatar.preprocess.head_align import Reference, knots, moved, spread
-from avatar.preprocess.pose import measure
+from avatar.preprocess.pose import measure, steadied
 
 SIDE, FRAMES = 256, 32
 RADII, MIDDLE = np.array([7.5, 10.0, 9.0]), np.array([0.0, -1.0, 6.0])  # of an egg, head axes, centimetres
@@ -148,3 +148,26 @@ def test_changes_do_not_cross_a_cut():
 def test_pose_at_is_the_tracked_pose():
     egg = Egg(gain=1.0)
     assert pose_at(egg, 5)[1] == pytest.approx(egg.translation[5], abs=1e-5)
+
+
+def test_the_distance_is_steadied_but_not_its_movements():
+    rng = np.random.default_rng(0)
+    time = np.arange(200) / 25
+    rotation = np.stack([0.1 * np.sin(2 * np.pi * 1.5 * time), 0.1 * np.cos(3 * time), 0 * time], 1)
+    true = 60 + 0.4 * np.sin(time) + 10 * rotation[:, 0]  # a slow sway, and quick nods about the neck
+    true[100:] += 5  # a cut
+    tracked = np.stack([0.05 * true, -0.02 * true, true + rng.normal(0, 0.2, 200)], 1)
+    segments = [(0, 100), (100, 199)]  # the last frame belongs to none
+    result = steadied(rotation, tracked, segments, 25.0)
+    assert np.abs(result[:199, 2] - true[:199]).std() < 0.5 * np.abs(tracked[:199, 2] - true[:199]).std()
+    assert abs(np.mean(result[95:100, 2] - true[95:100])) < 0.2 > abs(np.mean(result[100:105, 2] - true[100:105]))
+    assert result[:, :2] / result[:, 2:] == pytest.approx(tracked[:, :2] / tracked[:, 2:])  # the same in the image
+    assert (result[199] == tracked[199]).all()
+    lean = np.where(time < 4, 60.0, 50.0)  # in one frame: nothing of it is noise
+    assert steadied(0 * rotation, np.stack([lean, lean, lean], 1), [(0, 200)], 25.0)[:, 2] == pytest.approx(
+        lean, abs=0.35
+    )
+
+
+def test_poses_without_a_head_stay():
+    assert not steadied(np.zeros((3, 3)), np.zeros((3, 3)), [(0, 3), (3, 3)], 25.0).any()
