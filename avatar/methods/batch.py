@@ -52,6 +52,13 @@ class Batch(NamedTuple):
         x, y = pixels.unbind(-1)
         return self._replace(pixels=pixels, **{name: getattr(self, name)[y, x] for name in _IMAGES})
 
+    def before(self, color: Tensor) -> Batch:
+        """The frame as it would look before a color [3]: what is not the person's goes with its background."""
+        # The person's share of each pixel's color is neither negative nor brighter than white.
+        own = torch.minimum((self.image - (1 - self.person) * self.background).clamp(min=0), self.person)
+        background = color.expand_as(self.background).contiguous()
+        return self._replace(image=own + (1 - self.person) * background, background=background)
+
     def pinned(self) -> Batch:
         """Copy it to page-locked memory, which a GPU reads by itself."""
         return self._replace(**{name: getattr(self, name).pin_memory() for name in _IMAGES})

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.spatial import KDTree
 
 from avatar.data.footage import Footage, pose_at, small_masks
+from avatar.geometry.even import candidates, evenly
 from avatar.geometry.mesh import FACE_OVAL
 
 # An average adult, where a person's own silhouettes do not say: skulls vary by 5 to 8 %.
@@ -41,7 +41,6 @@ SHOULDERS = 21.5  # half the width
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
-EVEN = 8  # rounds that spread points over a surface
 
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
@@ -130,7 +129,7 @@ class Sweep:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """About ``count`` points over the part of the surface that ``keep(y, angle, points, normals)`` chooses.
 
-        They are as far from each other as from the next, so that few cover the surface without a gap (Lloyd 1982).
+        They are as far from each other as from the next, so that few cover the surface without a gap.
 
         Returns:
             Heights, angles, points, and the area per point.
@@ -145,16 +144,8 @@ class Sweep:
         total = area.mean() * 2 * np.pi * (self.y[-1] - self.y[0])
         if total <= 0 or count <= 0:
             return y[:0], angle[:0], points[:0], 1.0
-        share = area / area.sum()
-        chosen = rng.choice(tries, min(count, int((area > 0).sum())), replace=False, p=share)
-        around = rng.choice(tries, 20 * len(chosen), p=share)
-        places = KDTree(points[around])
-        for _ in range(EVEN):
-            nearest = KDTree(points[chosen]).query(points[around])[1]
-            cell = np.bincount(nearest, minlength=len(chosen))
-            middle = np.stack([np.bincount(nearest, axis, len(chosen)) for axis in points[around].T], -1)
-            moved = around[places.query(middle / np.maximum(cell, 1)[:, None])[1]]
-            chosen = np.where(cell > 0, moved, chosen)
+        around = rng.choice(tries, candidates(count), p=area / area.sum())
+        chosen = around[evenly(points[around], min(count, int((area > 0).sum())))]
         return y[chosen], angle[chosen], points[chosen], total / len(chosen)
 
 

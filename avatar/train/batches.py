@@ -16,6 +16,7 @@ from avatar.methods.batch import Batch
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
 from avatar.native import l1_ssim
+from avatar.train.matte import refined
 
 
 class FrameSampler:
@@ -50,6 +51,10 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
         masks = {k: cv2.resize(masks[k], size, interpolation=cv2.INTER_AREA) for k in ("background", "face", "hair")}
+    image, background = image.astype(np.float32) / 255, background.astype(np.float32) / 255
+    person = 1 - masks["background"].astype(np.float32)
+    if data.info.photo is None:  # what is behind the person of a photo is a guess
+        person = refined(image, background, person)
     weight = 1 + loss.face * masks["face"]
     width = np.ptp(points[:, 0])
     lips = points[list(LIPS_OUTER)]
@@ -62,11 +67,11 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
     box = (int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1])))
     return Batch(
         index,
-        torch.from_numpy(image).float() / 255,
+        torch.from_numpy(image),
         torch.from_numpy(weight / weight.mean()).float()[..., None],
-        torch.from_numpy(1 - masks["background"]).float()[..., None],
+        torch.from_numpy(person)[..., None],
         torch.from_numpy(masks["face"] + masks["hair"]).float()[..., None].clamp(max=1),
-        torch.from_numpy(background).float() / 255,
+        torch.from_numpy(background),
         box,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from avatar.backends import EncodingName, RendererName, require
-from avatar.checks import Record, whole
+from avatar.checks import Record, number, whole
 from avatar.errors import AvatarError
 from avatar.methods.options import MethodConfig
 
@@ -59,6 +59,8 @@ class RegularizerConfig:
     """Weight of the squared excess of the Gaussians' thickness along the normal of their surface."""
     max_thickness_cm: float = 0.08
     """Standard deviation along the normal, in centimetres, up to which `thickness` adds nothing."""
+    random_background: float = 0.3
+    """Share of the steps before a random background color, which what lies along the outline cannot take on."""
     smoothness: float = 0.0
     """Weight of the squared difference between the deformations of neighbouring Gaussians."""
 
@@ -117,6 +119,7 @@ class GaussianConfig(MethodConfig):
         for name, ends in RANGES.items():
             whole(getattr(self, name), f"--model.{name.replace('_', '-')}", *ends)
         whole(self.densify.refine_every, "--model.densify.refine-every", 1, 10**7)
+        number(self.loss.random_background, "--model.loss.random-background", 0, 1)
 
     def require(self) -> None:
         for backend in (self.renderer, self.encoding):

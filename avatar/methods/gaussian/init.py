@@ -15,6 +15,7 @@ from torch import Tensor
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS, Gaussians, Seeds
 from avatar.fields.skinning import Skinning
+from avatar.geometry.even import candidates, evenly
 from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
 from avatar.methods.gaussian import photo as generic
@@ -89,8 +90,10 @@ def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.
     shut = generic.shut_eyes(data) if photo else _lifted(reference, blink_frame(data))
     area = np.where(eyes, np.maximum(area, _area(shut[triangles])), area)
     density = area * np.where(lips | eyes, 4.0, 1.0)
-    picked = rng.choice(len(triangles), count, p=density / density.sum())
-    weight = rng.dirichlet((1.0, 1.0, 1.0), count).astype(np.float32)
+    picked = rng.choice(len(triangles), candidates(count), p=density / density.sum())
+    weight = rng.dirichlet((1.0, 1.0, 1.0), len(picked)).astype(np.float32)
+    chosen = evenly(np.einsum("nk,nkd->nd", weight, shape[triangles[picked]]), count)
+    picked, weight = picked[chosen], weight[chosen]
     index = triangles[picked]
     points = np.einsum("nk,nkd->nd", weight, shape[index])
     normals = _face_normals(skinning, corners)[picked]
@@ -99,7 +102,7 @@ def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.
     spacing = np.sqrt(area[picked] / (density[picked] / density.sum() * count))
     seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
-        sigma=spacing * 0.6,
+        sigma=spacing * 0.7,
         colors=without_glasses(reference, glasses, pixels, reference.colors(pixels, np.full(count, HEAD))),
         opacity=0.8,
         skinning_weight=np.full(count, 0.99),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,6 +124,12 @@ class GaussianModel(Method):
     @property
     def condition_width(self) -> int:
         return self.conditioner.width
+
+    def sample(self, frame: Batch, progress: float, rng: np.random.Generator) -> Batch:
+        if progress >= 1 or rng.random() >= self.config.loss.random_background:
+            return frame
+        color = torch.from_numpy(rng.random(3, dtype=np.float32))
+        return frame.before(color.to(frame.image.device, non_blocking=True))
 
     def regularizers(self, out: RenderOutput, batch: Batch, progress: float) -> dict[str, Tensor]:
         weights, change = self.config.loss, out.aux["deformation"]

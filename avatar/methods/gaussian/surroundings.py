@@ -15,6 +15,7 @@ import torch
 from scipy.spatial import KDTree
 
 from avatar.fields.gaussians import REGIONS, Seeds
+from avatar.geometry.even import candidates, evenly
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.methods.gaussian.reference import (
     CLOTHES,
@@ -31,6 +32,7 @@ from avatar.preprocess.head_depth import head_depth, still_face
 from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
+_REACH = 0.7  # standard deviation of a Gaussian, of the distance to the next
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
 _INSET = 0.35  # centimetres that the hidden surface lies inside the outline ...
 _INSET_UNTIL = (0.25, 0.75)  # ... and radians behind it between which this ends: few filmed poses turn so far
@@ -121,9 +123,11 @@ def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: i
     density = (weight * (0.5 + 0.5 * np.minimum(edges, 4))).ravel()
     if density.sum() <= 0:
         return no_seeds()
-    flat = rng.choice(density.size, count, p=density / density.sum())
+    flat = rng.choice(density.size, candidates(count), p=density / density.sum())
+    pixels = np.stack(np.divmod(flat, image.shape[1])[::-1], -1) + rng.uniform(0, 1, (len(flat), 2))
+    chosen = evenly(pixels, count)
+    flat, pixels = flat[chosen], pixels[chosen]
     rows, columns = np.divmod(flat, image.shape[1])
-    pixels = np.stack([columns, rows], -1) + rng.uniform(0, 1, (count, 2))
     kind, rays = reference.kinds[rows, columns], reference.rays(pixels)
     points, normals = np.zeros((count, 3)), np.zeros((count, 3))
     for part in parts:
@@ -133,7 +137,7 @@ def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: i
     points *= 1 + (np.where(kind == HEAD, deeper[rows, columns], 0) / points[:, 2])[:, None]
     # Spacing between neighbours in pixels, from the sampling density.
     local = density[flat] / density.sum() * count
-    sigma = 0.6 / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
+    sigma = _REACH / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
     sigma *= np.clip(1 / np.sqrt(np.maximum(_facing(points, normals), 1e-3)), 1, _STRETCH)
     return _placed(reference, points, normals, np.clip(sigma, 0.02, 0.8), reference.colors(pixels, kind), 0.8, kind)
 
