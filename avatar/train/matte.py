@@ -32,7 +32,8 @@ def refined(
     rows, columns = np.nonzero(inside)
     if not len(rows) or not near.any():
         return person
-    nearest = cv2.distanceTransformWithLabels(1 - inside, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    labels = cv2.distanceTransformWithLabels(1 - inside, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    nearest = np.asarray(labels, np.int64)
     where = np.zeros(nearest.max() + 1, np.int64)
     where[nearest[rows, columns]] = rows * person.shape[1] + columns
     own = image.reshape(-1, 3)[where[nearest[near]]]

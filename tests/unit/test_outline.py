@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from avatar.methods.batch import Batch
-from avatar.methods.gaussian.config import RegularizerConfig
+from avatar.methods.gaussian.config import GaussianConfig, RegularizerConfig
 from avatar.methods.gaussian.model import GaussianModel
 from avatar.train.matte import refined
 
@@ -30,7 +30,7 @@ def scene(color: tuple[float, float, float] = (0.5, 0.3, 0.2)) -> tuple[np.ndarr
     wall = np.zeros((SIDE, SIDE, 3), np.float32)
     wall[..., 2], wall[..., 1] = np.linspace(0.9, 0.4, SIDE), np.linspace(0.2, 0.8, SIDE)
     noise = np.random.default_rng(0).normal(0, 0.01, wall.shape).astype(np.float32)
-    return true * np.float32(color) + (1 - true) * wall + noise, wall, true[..., 0]
+    return true * np.array(color, np.float32) + (1 - true) * wall + noise, wall, true[..., 0]
 
 
 @pytest.mark.parametrize("wrong", [-1.0, 0.0, 1.0])
@@ -71,7 +71,7 @@ def test_before_another_color_only_the_person_stays():
 def test_some_steps_have_a_random_background_and_measuring_has_none():
     def sample(share: float, progress: float, seed: int, batch: Batch) -> Batch:
         loss = RegularizerConfig(random_background=share)
-        model = cast(GaussianModel, SimpleNamespace(config=GaussianModel.Config(loss=loss)))
+        model = cast(GaussianModel, SimpleNamespace(config=GaussianConfig(loss=loss)))
         return GaussianModel.sample(model, batch, progress, np.random.default_rng(seed))
 
     def kept(share: float, progress: float) -> list[bool]:

@@ -63,7 +63,7 @@ class Egg:
         grey = self.drawn(index)[0] * (index not in self.dark)
         return np.repeat(grey[..., None], 3, -1).astype(np.uint8)
 
-    def masks(self, index: int, size: int | None = None) -> dict[str, np.ndarray]:
+    def masks(self, index: int, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         face = np.isfinite(self.drawn(index)[1]).astype(np.float32)
         return {"face": face, "hair": np.zeros_like(face)}
 
