@@ -66,7 +66,9 @@ def test_picture_masks_and_background_are_the_frames_own(data: PersonDataset, si
     other = cv2.resize(data.image(FRAME + 3), size, interpolation=cv2.INTER_AREA)
     assert np.abs(batch.image.numpy() * 255 - other).max() > 50
     person = cv2.resize(1 - data.masks(FRAME)["background"], size, interpolation=cv2.INTER_AREA)
-    assert np.abs(batch.person[..., 0].numpy() - person).max() < 1e-3
+    different = np.abs(batch.person[..., 0].numpy() - person) > 1e-3  # at the outline, where colours say more
+    near = cv2.blur((np.abs(person - cv2.blur(person, (5, 5))) > 1e-3).astype(np.float32), (5, 5)) > 0
+    assert not (different & ~near).any() and different.mean() < 0.1
     assert batch.person[at(data, 1, size)] > 0.99 and batch.person[0, 0] == 0  # the nose, and a corner
     assert batch.background[0, 0].tolist() == pytest.approx([40 / 255, 90 / 255, 140 / 255], abs=0.01)
     assert batch.background[0, -1].tolist() == pytest.approx([60 / 255, 30 / 255, 200 / 255], abs=0.01)
