@@ -21,15 +21,18 @@ from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
-from avatar.methods.nerf import sampling
-from avatar.methods.nerf.head_shape import below_neck, cell_centres
+from avatar.methods.nerf import occupancy, sampling
+from avatar.methods.nerf import refresh as refreshing
+from avatar.methods.nerf.head_shape import CELLS, below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
 from avatar.methods.nerf.model import GROUPS, Face
+from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.rays import head_rays, pixels_in
 from avatar.methods.nerf.torso import _averted
 from avatar.methods.registry import load_model
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNEL_INDEX
+from avatar.native import pack_occupancy
 from avatar.train import run as training
 from avatar.train.batches import load
 from avatar.train.trainer import Trainer
@@ -200,6 +203,7 @@ def test_the_head_fades_out_where_the_neck_begins(person, model):
     model.eval()
     grid = model.occupancy
     grid.bits.fill_(255)  # every cell of the box is sampled
+    grid.measure_front()
     with torch.no_grad():
         model.field.density.bias[0] = 4.0  # and full
         points = cell_centres(grid.box)
@@ -299,6 +303,70 @@ def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
     left = grid.holds(cell_centres(grid.box))
     assert int(left.sum()) < 0.8 * began
     assert (after[before > 0.9] > 0.8).float().mean() > 0.97
+
+
+def test_a_field_that_is_solid_ends_in_smaller_steps(model):
+    """Cells hide their steps from the camera that filmed, and from no other."""
+    grid, columns = model.occupancy, range(30, 66)
+    held = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
+    for column in columns:  # a cheek: two cells deeper with each cell across
+        held[2 * column - 50 :, :, column] = True
+    grid.bits = pack_occupancy(held)
+    grid.measure_front()
+    across, depth = torch.linspace(40, 56, 161)[:-1] + 0.05, torch.linspace(20, 70, 2001)
+    z, x = torch.meshgrid(depth, across, indexing="ij")
+    points = grid.box[0] + torch.stack([x, torch.full_like(x, 48.2), z], -1).view(-1, 3) * (
+        (grid.box[1] - grid.box[0]) / CELLS
+    )
+    counts = (grid.behind_front(points) * grid.holds(points)).view(z.shape)
+    assert float(counts.min()) == 0 and float(counts.max()) == 1
+    surface, cells = depth[(counts > 0.5).float().argmax(0)], 2 * across.floor() - 50
+    slope = 2 * across - 51  # what the cells stand for
+    assert float((slope - cells).max()) > 0.85 and float((slope - surface).max()) < 0.35  # cells that stick out
+    assert -0.05 < float((surface - cells).min()) and float((surface - cells).max()) < 0.8  # nothing is added
+
+
+def test_the_front_of_a_model_file_is_that_of_the_training(person, run, model):
+    stored, _ = load_model(run / "model.safetensors")
+    assert "occupancy.front" not in stored.state_dict()
+    front = stored.occupancy.front.clone()
+    stored.occupancy.measure_front()
+    assert torch.equal(front, stored.occupancy.front) and float(front.std()) > 0.1
+
+
+def test_what_stands_before_the_front_is_not_drawn_and_not_exported(person, model):
+    model.eval()
+    data, grid = PersonDataset(person), model.occupancy
+    with torch.no_grad():
+        model.field.density.bias[0] = 4.0
+        rays = head_rays(data.motion, 3, data.camera, pixels_in((0, 0, data.width, data.height), data.camera))
+        grid.front += 0.4  # centimetres
+        samples, densities, _ = model.samples(rays, face_of(model))
+        before = grid.behind_front(samples.positions) == 0
+        assert 0.02 < float(before.float().mean()) < 0.5 and (densities[before] == 0).all()
+        density, _ = model.volume(data.motion, 3).evaluate(samples.positions)
+        assert (density[before] == 0).all() and float(density.max()) > 10
+
+
+def test_the_front_of_a_solid_field_stays_where_it_is(person, model, tmp_path, monkeypatch):
+    """What is cut off the front is looked at no more; the next front must not be cut off what is left."""
+    monkeypatch.setattr(occupancy, "FORGET", 0.3)  # after four looks, not fifty
+    monkeypatch.setattr(refreshing, "SHARE", 64)
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    with torch.no_grad():
+        model.field.density.bias[0] = 5.0
+    model.eval()
+    (refresh, *_) = model.callbacks()
+    with torch.no_grad():
+        began = model.head_image(trainer.data.motion, 3, trainer.data.camera)
+    for step in range(16, 16 * 20, 16):
+        refresh.after_step(TrainState(step, 10_000, 0, trainer.optimizer))
+    with torch.no_grad():
+        after = model.head_image(trainer.data.motion, 3, trainer.data.camera)
+    both = ((began.alpha > 0.9) & (after.alpha > 0.9))[..., 0]
+    moved = (after.depth - began.depth)[..., 0][both]
+    assert float(both.float().sum()) > 0.95 * float((began.alpha > 0.9).sum())
+    assert float(moved.mean()) < 0.05 and float(moved.quantile(0.95)) < 0.15  # centimetres
 
 
 def test_rays_go_to_the_head_and_a_random_background_stays_behind_it(person, model, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,18 @@ def test_dragging_stops_at_the_limits_unless_they_are_let_go(tmp_path: Path) -> 
 
     assert avatar.cone.clamped(60, 0)[0] < 30
     viewing(tmp_path, test, avatar, face=True)
+
+
+def test_the_words_on_the_dial_fit_into_it() -> None:
+    """A browser cuts off what is wider than the drawing."""
+    page = Path(start.__file__).parent / "page"
+    view_js, html, style = ((page / name).read_text() for name in ("view.js", "index.html", "style.css"))
+    (notes,) = re.findall(r"const NOTES = \{(.*)\};", view_js)
+    words = re.findall(r'"(.*?)"', notes)
+    (wide,) = re.findall(r'id="dial" viewBox="\S+ \S+ (\d+) ', html)
+    (high,) = re.findall(r"#dial text \{.*font-size: (\d+)px", style)
+    longest = max((f"-180°, -85°, {note}" for note in words), key=len)
+    assert len(words) == 3 and len(longest) * 0.55 * int(high) < int(wide)  # a sign is about half as wide as high
 
 
 def test_a_server_for_others_has_no_sliders(tmp_path: Path) -> None:

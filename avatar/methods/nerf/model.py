@@ -250,7 +250,7 @@ class NerfModel(Method):
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
             density, color = self.evaluate(points, face)
-            return density * grid.holds(points), color
+            return density * grid.holds(points) * grid.behind_front(points), color
 
         return Volume(grid.box, evaluate)
 
@@ -277,7 +277,8 @@ class NerfModel(Method):
         if self.training and len(rays.origins):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
         half = self.half_weights and not torch.is_grad_enabled()
-        return samples, *self.evaluate(samples.positions, face, bfloat16=half)
+        density, color = self.evaluate(samples.positions, face, bfloat16=half)
+        return samples, density * grid.behind_front(samples.positions), color
 
     def _draw_head(self, rays: Rays, face: Face) -> Drawn:
         samples, densities, colors = self.samples(rays, face)

@@ -21,6 +21,9 @@ _AROUND = (5, 3, 3)  # cells along z, y and x around one that is shown, which st
 EMPTY = 0.1  # density per centimetre below which a cell is left out
 DENSE = 1.0  # density from which the neighbours of a cell are looked at as well
 TRAINING = ("density", "shown", "hull", "cavity")  # tensors that only training needs
+_SMOOTH = 1.5  # cells: standard deviation of the Gaussian that evens out the front of the cells ...
+_BEFORE = 0.5  # ... how far before what comes out it is put, so that little of what was cells is lost ...
+_RISE = 0.5  # ... and within how many cells the density rises behind it
 
 
 class Occupancy(nn.Module):
@@ -30,6 +33,7 @@ class Occupancy(nn.Module):
         box: [2, 3] corners, head axes, centimetres.
         neck: [3] where the head ends; see `avatar.methods.nerf.head_shape.neck_plane`.
         bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
+        front: [Y, X] depth before which cells hold nothing, centimetres; follows from ``bits``, see `measure_front`.
         seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known after training.
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
         shown: [Z, Y, X] decaying maximum of a cell's share of a pixel; training only.
@@ -40,6 +44,7 @@ class Occupancy(nn.Module):
     box: Tensor
     neck: Tensor
     bits: Tensor
+    front: Tensor
     seen: Tensor
     density: Tensor
     shown: Tensor
@@ -57,6 +62,8 @@ class Occupancy(nn.Module):
         self.register_buffer("cavity", head.cavity, persistent=False)
         self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
         self._corners: list[list[float]] | None = None
+        self.register_buffer("front", torch.zeros(CELLS, CELLS), persistent=False)
+        self.measure_front()
 
     @staticmethod
     def empty() -> Occupancy:
@@ -77,6 +84,32 @@ class Occupancy(nn.Module):
         inside = ((at >= 0) & (at < CELLS)).all(-1)
         x, y, z = at.clamp(0, CELLS - 1).unbind(-1)
         return (inside & (self.bits[z, y, x >> 3].long() >> (x & 7) & 1).bool()).float()
+
+    def measure_front(self) -> None:
+        """Even out the front of the cells that are sampled; to be called when ``bits`` changed.
+
+        The field is often opaque from the first cell on, because a video from the front does not tell how deep it is.
+        So its surface has the steps of the cells. A view from the front hides them, and one from aside does not.
+        """
+        bits = self.bits
+        held = (bits[..., None] >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1).flatten(2)
+        from_back = torch.arange(CELLS, 0, -1, dtype=torch.uint8, device=bits.device)
+        first = (held * from_back[:, None, None]).amax(0).float()  # quicker than argmax; 0 where there is no cell
+        there = (first > 0).float()
+        near = _blurred(torch.stack([(CELLS - first) * there, there]))
+        low, size = self.box[0, 2], (self.box[1, 2] - self.box[0, 2]) / CELLS
+        self.front = low + (near[0] / near[1].clamp_min(1e-6) - _BEFORE) * size
+
+    @torch.no_grad()
+    def behind_front(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """How much of the density counts in points [N, 3], head axes: 0 before the front, 1 a little behind it."""
+        low, high = self.box
+        scale = 2 / (high - low)
+        unit = torch.addcmul(-1 - (low * scale)[:2], points[:, :2], scale[:2])
+        front = nn.functional.grid_sample(
+            self.front[None, None], unit[None, None], padding_mode="border", align_corners=False
+        )
+        return ((points[:, 2] - front[0, 0, 0]) * (CELLS / _RISE / (high[2] - low[2]))).clamp(0, 1)
 
     def cells(self, points: Float[Tensor, "N 3"], count: int = CELLS) -> Tensor:
         """Flat indices [N] of the cells, ``count`` along each axis, that points [N, 3] in head axes are in."""
@@ -113,6 +146,7 @@ class Occupancy(nn.Module):
     def _mark(self) -> None:
         near = nn.functional.max_pool3d(self.shown[None], _AROUND, 1, [n // 2 for n in _AROUND])[0] > HIDDEN
         self.bits = pack_occupancy((self.density > EMPTY) & self.hull & (near | self.cavity))
+        self.measure_front()
 
     def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Points in cells, head axes; ``jitter`` [N, 3] is from -0.5 to 0.5."""
@@ -122,3 +156,13 @@ class Occupancy(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
         self._corners = None
+        self.measure_front()
+
+
+def _blurred(images: Float[Tensor, "N Y X"]) -> Float[Tensor, "N Y X"]:
+    """Images, smoothed by a Gaussian; zero beyond their borders."""
+    reach = round(3 * _SMOOTH)
+    weights = torch.arange(-reach, reach + 1, device=images.device).div(_SMOOTH).square().mul(-0.5).exp()
+    weights = weights / weights.sum()
+    along_x = nn.functional.conv2d(images[:, None], weights.view(1, 1, 1, -1), padding=(0, reach))
+    return nn.functional.conv2d(along_x, weights.view(1, 1, -1, 1), padding=(reach, 0))[:, 0]

@@ -2,6 +2,9 @@
 
 const DEGREES_PER_PIXEL = 0.2, KEY_DEGREES = 3, BEYOND = 1.25, SEND_MS = 40, ZOOM = [0.5, 3];
 const MOST = [180, 85], DIAL = [66, 32]; // degrees that one can go at all, and that the dial shows
+// What stands behind the degrees on the dial, where there is room for a few words, and what is read aloud.
+const NOTES = { beyond: "not filmed", limit: "at the limit", unmeasured: "not measured" };
+const ALOUD = { beyond: "beyond what was filmed", limit: "at the limit", unmeasured: "limits were not measured" };
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 export class View {
@@ -97,10 +100,11 @@ export class View {
     dot.setAttribute("cx", Math.min(DIAL[0], Math.max(-DIAL[0], x)));
     dot.setAttribute("cy", -Math.min(DIAL[1], Math.max(-DIAL[1], y)));
     this.dial.classList.toggle("limit", this.ratio() > 0.97);
-    const said = this.ratio() > 1.001 && this.free ? ", beyond what was filmed" : this.ratio() > 0.97 ? ", at the limit" : "";
-    this.dial.querySelector("#place").textContent = `${Math.round(x)}°, ${Math.round(y)}°` +
-      (said || (this.measured ? "" : ", limits were not measured"));
-    this.dial.setAttribute("aria-label", `View: ${Math.round(this.azimuth)} degrees to the side, ${Math.round(this.elevation)} up`);
+    const outside = this.ratio() > 1.001 && this.free;
+    const note = outside ? "beyond" : this.ratio() > 0.97 ? "limit" : this.measured ? "" : "unmeasured";
+    this.dial.querySelector("#place").textContent = `${Math.round(x)}°, ${Math.round(y)}°` + (note && `, ${NOTES[note]}`);
+    this.dial.setAttribute("aria-label",
+      `View: ${Math.round(x)} degrees to the side, ${Math.round(y)} up` + (note && `, ${ALOUD[note]}`));
   }
 
   tell() {
