@@ -1396,6 +1396,14 @@ FIELD = (
         "Air in front of the wall learns the wall's color, and shows in front of another one.",
     ),
     Mutation(
+        "the head ends in the steps of its cells",
+        "avatar/methods/nerf/model.py",
+        "return samples, density * grid.behind_front(samples.positions), color",
+        "return samples, density, color",
+        ("tests/unit/test_nerf.py::test_what_stands_before_the_front_is_not_drawn_and_not_exported",),
+        "From the front the steps are hidden; from aside they are a jagged outline.",
+    ),
+    Mutation(
         "the head goes on into the neck",
         "avatar/methods/nerf/model.py",
         "return density * neck_fade(rest, self.occupancy.neck), color",

@@ -86,7 +86,7 @@ class Occupancy(nn.Module):
         return (inside & (self.bits[z, y, x >> 3].long() >> (x & 7) & 1).bool()).float()
 
     def measure_front(self) -> None:
-        """Even out the front of the cells that are sampled; to be called when ``bits`` changed.
+        """Even out the front of the cells that are sampled; call it when ``bits`` changed.
 
         The field is often opaque from the first cell on, because a video from the front does not tell how deep it is.
         So its surface has the steps of the cells. A view from the front hides them, and one from aside does not.
@@ -102,7 +102,7 @@ class Occupancy(nn.Module):
 
     @torch.no_grad()
     def behind_front(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
-        """How much of the density counts in points [N, 3], head axes: 0 before the front, 1 a little behind it."""
+        """Weight [N] of the density in points [N, 3], head axes: 0 before the front, 1 a little behind it."""
         low, high = self.box
         scale = 2 / (high - low)
         unit = torch.addcmul(-1 - (low * scale)[:2], points[:, :2], scale[:2])
