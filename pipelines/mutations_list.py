@@ -1398,8 +1398,8 @@ FIELD = (
     Mutation(
         "the head ends in the steps of its cells",
         "avatar/methods/nerf/model.py",
-        "return samples, density * grid.behind_front(samples.positions), color",
-        "return samples, density, color",
+        "density = density * grid.behind_front(samples.positions)",
+        "density = density",
         ("tests/unit/test_nerf.py::test_what_stands_before_the_front_is_not_drawn_and_not_exported",),
         "From the front the steps are hidden; from aside they are a jagged outline.",
     ),

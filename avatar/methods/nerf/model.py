@@ -278,7 +278,9 @@ class NerfModel(Method):
             self.per_ray += 0.1 * (max(len(samples.starts) / len(rays.origins), 0.1) - self.per_ray)
         half = self.half_weights and not torch.is_grad_enabled()
         density, color = self.evaluate(samples.positions, face, bfloat16=half)
-        return samples, density * grid.behind_front(samples.positions), color
+        if not self.training:  # a field that trains against its own front might wear it away
+            density = density * grid.behind_front(samples.positions)
+        return samples, density, color
 
     def _draw_head(self, rays: Rays, face: Face) -> Drawn:
         samples, densities, colors = self.samples(rays, face)
