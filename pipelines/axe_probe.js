@@ -20,13 +20,15 @@ window.axeProbe = {
     return found;
   },
 
-  /** Shows what is hidden until something happens, so that it is checked as well. */
+  /** Shows what is hidden until something happens, so that it is checked as well. Returns how much that is. */
   reveal(root = document) {
+    let count = 0;
     for (const element of root.querySelectorAll("*")) {
-      if (element.shadowRoot) this.reveal(element.shadowRoot);
-      if (element.matches("details")) element.open = true;
-      if (element.hidden && !element.matches("video, canvas, input[type=file]")) element.hidden = false;
+      if (element.shadowRoot) count += this.reveal(element.shadowRoot);
+      if (element.matches("details") && !element.open) count += Boolean(element.open = true);
+      if (element.hidden && !element.matches("video, canvas, input[type=file]")) count += !(element.hidden = false);
     }
+    return count;
   },
 
   begin() {
