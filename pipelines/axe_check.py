@@ -10,6 +10,7 @@ can be used. axe-core (MPL-2.0) is a tool of this check: it stays where npm put 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,7 @@ START_SECONDS = 300.0  # a busy machine takes its time
 READY = """document.readyState === 'complete'
   && (!document.querySelector('avatar-player') || document.querySelector('avatar-player').engine?.frame >= 0)
   && (!document.querySelector('#stage #canvas') || Boolean(window.avatarState?.door))"""
+SCHEMES = ("light", "dark")
 SITE_LEFT_OUT = ("_static", "_sources", "_modules")
 
 
@@ -60,6 +62,8 @@ class Config:
     """The browser. Default: the first one that is found."""
     playwright: Path | None = None
     """Folder of playwright-core. Default: node_modules/playwright-core here."""
+    tab: bool = True
+    """Press the Tab key until it has reached everything. Without it, a page takes half the time."""
     shots: Path | None = None
     """Folder for an image of each page."""
     json: Path | None = None
@@ -74,40 +78,58 @@ class Checked:
     url: str
 
 
-async def check(config: Config, pages: list[Checked], tools: Tools) -> dict[str, Any]:
-    """Check each page in light and dark, on a desktop and on a phone; the Tab key in light alone.
+async def check(config: Config, pages: list[Checked], tools: Tools, drawn: bool) -> dict[str, Any]:
+    """Check each page in light and dark, on a desktop and on a phone; the Tab key once at each size.
+
+    Args:
+        config: What to check.
+        pages: The pages.
+        tools: The programs that drive a browser.
+        drawn: Whether they draw an avatar, which needs a graphics processor, or one in software.
 
     Returns:
         By the name of the page and of the look: violations, what axe is not sure of, and what Tab does not reach.
     """
     scripts = [(config.axe / "axe.min.js").read_text(), (HERE / "axe_probe.js").read_text()]
     found: dict[str, Any] = {}
-    async with Browser(tools) as browser, browser.started(*GRAPHICS) as chromium:
+    flags = GRAPHICS if drawn else ("--disable-gpu",)  # which takes a fifth of the processor time
+    async with Browser(tools) as browser, browser.started(*flags) as chromium:
         for page in pages:
-            for size, (width, height) in SIZES.items():
-                for dark in (False, True):
-                    look = f"{size}, {'dark' if dark else 'light'}"
-                    options = {"width": width, "height": height, "dark": dark}
-                    async with browser.page(chromium, page.url, **options) as tab:
-                        await tab.wait(READY)
-                        shot = None if config.shots is None else config.shots / f"{page.name} {look}.png"
-                        found.setdefault(page.name, {})[look] = result = await look_at(tab, scripts, shot)
-                        if not dark:  # its colours are no matter to the Tab key
-                            result |= await tabbed(tab)
-                    print(f"{page.name} ({look}): {told(result)}", flush=True)
+            looks = found.setdefault(page.name, {})
+            width, height = SIZES["desktop"]
+            async with browser.page(chromium, page.url, width=width, height=height) as tab:
+                await tab.wait(READY)
+                for script in scripts:
+                    await tab.run(f"{script}; undefined")
+                for size, scheme in itertools.product(SIZES, SCHEMES):
+                    look = f"{size}, {scheme}"
+                    await tab.act(
+                        ["setViewportSize", dict(zip(("width", "height"), SIZES[size]))],
+                        ["emulateMedia", {"colorScheme": scheme}], ["pause", 500],  # colours may fade
+                    )  # fmt: skip
+                    shot = None if config.shots is None else config.shots / f"{page.name} {look}.png"
+                    looks[look] = await look_at(tab, shot, colours=scheme != SCHEMES[0])
+                    if config.tab and scheme == SCHEMES[-1]:  # the Tab key reaches the same in all colours
+                        looks[look] |= await tabbed(tab)
+                    print(f"{page.name} ({look}): {told(looks[look])}", flush=True)
     return found
 
 
-async def look_at(tab: Page, scripts: list[str], shot: Path | None) -> dict[str, Any]:
-    """Check a page that is loaded, and then what is hidden in it until something happens."""
-    for script in scripts:
-        await tab.run(f"{script}; undefined")
+async def look_at(tab: Page, shot: Path | None, colours: bool) -> dict[str, Any]:
+    """Check a page that is loaded, and then what is hidden in it until something happens.
+
+    Args:
+        tab: The page.
+        shot: Where its image goes.
+        colours: Ask for colours alone: the rest was checked at this size.
+    """
     if shot is not None:
         shot.parent.mkdir(parents=True, exist_ok=True)
         await tab.shot(shot)
-    result = await tab.run("axeProbe.violations()", AXE_SECONDS)
+    probe = f"axeProbe.violations({json.dumps(colours)})"
+    result = await tab.run(probe, AXE_SECONDS)
     if await tab.run("axeProbe.reveal()"):
-        revealed = await tab.run("axeProbe.violations()", AXE_SECONDS)
+        revealed = await tab.run(probe, AXE_SECONDS)
         for kind, seen in revealed.items():
             known = {found["id"] for found in result[kind]}
             result[kind] += [found | {"revealed": True} for found in seen if found["id"] not in known]
@@ -199,13 +221,13 @@ def main(config: Config) -> int:
     if not (config.axe / "axe.min.js").is_file():
         raise AvatarError(f"axe-core is not in {config.axe}.", fix="Run `npm install axe-core` and give --axe.")
     tools = Tools(config.chromium, config.playwright)
-    found = asyncio.run(check(config, listed(config), tools))
+    found = asyncio.run(check(config, listed(config), tools, False))
     if config.web is not None:
         with served(config.web) as url:
-            found |= asyncio.run(check(config, [Checked("web", url + "index.html")], tools))
+            found |= asyncio.run(check(config, [Checked("web", url + "index.html")], tools, True))
     for name in ("serve", "view") if config.run is not None else ():
         with command(name, str(config.run)) as url:
-            found |= asyncio.run(check(config, [Checked(name, url)], tools))
+            found |= asyncio.run(check(config, [Checked(name, url)], tools, True))
     counted = {name: faults(looks) for name, looks in found.items()}
     version = json.loads((config.axe / "package.json").read_text())["version"]
     if config.json is not None:

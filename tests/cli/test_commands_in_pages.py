@@ -166,8 +166,9 @@ def known_options() -> set[str]:
 
 
 def spans() -> Iterator[tuple[Path, str]]:
-    """Pieces of code in the sentences of pages that are no changelog."""
-    for page in [*docs_text.pages(), *(ROOT / "docs/notes").glob("*.md")]:
+    """Pieces of code in the sentences of pages that are no changelog, and of forms."""
+    outside = [ROOT / "SECURITY.md", *(ROOT / ".github").rglob("*.md"), *(ROOT / ".github").rglob("*.yml")]
+    for page in [*docs_text.pages(), *(ROOT / "docs/notes").glob("*.md"), *outside]:
         if not page.name.startswith("new_"):  # these name options that only a plug-in brings
             for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
                 yield page, code

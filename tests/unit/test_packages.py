@@ -81,6 +81,11 @@ def test_workflows_and_forms(path: Path):
         assert any(call.startswith((".ci/run", "python pipelines/packages.py")) for call in calls)
         assert all((ROOT / word).exists() for call in calls for word in re.findall(r"(?:\.ci|pipelines)/\S+", call))
         assert "permissions:\n  contents: read" in text
+        # Those before run on Node 20, which runners no longer have; torch 2.6 and newer has nothing for macOS on x86-64.
+        oldest = {"checkout": 5, "setup-python": 6, "cache": 5, "upload-artifact": 6}
+        used = re.findall(r"uses: actions/([a-z-]+)@v(\d+)", text)
+        assert used and all(int(version) >= oldest[name] for name, version in used)
+        assert not re.search(r"runs-on: macos-(\d+-intel|1[0-4])", text)
     elif path.stem in ("bug", "quality"):
         assert "avatar doctor" in text
 
