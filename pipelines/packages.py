@@ -185,7 +185,7 @@ def attempt(wheel: Path, folder: Path, torch: str, packages_of: Path | None = No
 
 def begin_demo(avatar: Path, folder: Path, env: dict[str, str]) -> None:
     """Let `avatar demo` film its person and track the face: by then the libraries that it brings have been loaded."""
-    command = [str(avatar), "demo", "--out", "demo", "--seconds", "4", "--size", "256"]
+    command = [str(avatar), "demo", "--out", "demo", "--seconds", "6", "--size", "256"]
     filmed, tracked = folder / "demo/subject/video.mp4", folder / "demo/run.person/track/stage.json"
     print("+", *command, "# until the face is tracked", flush=True)
     process = subprocess.Popen(command, env={**os.environ, **env}, cwd=folder)
