@@ -175,7 +175,7 @@ def spans() -> Iterator[tuple[Path, str]]:
 
 
 def test_options_that_pages_name_exist():
-    known = known_options() | OF_OTHERS | {"follow-tags", "packages-of"}
+    known = known_options() | OF_OTHERS | {"follow-tags", "hard", "packages-of"}
     wrong = [
         f"{page.relative_to(ROOT)}: there is no {option}"
         for page, code in spans()
