@@ -1,8 +1,10 @@
 // In a page, for `python -m pipelines.axe_check`: what axe-core finds, and what the Tab key does not reach.
 window.axeProbe = {
-  async violations() {
+  /** What axe-core finds; with `colours`, by the rules that read colours alone. */
+  async violations(colours) {
     const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
-    const found = await axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes: ["violations", "incomplete"] });
+    const runOnly = colours ? { type: "rule", values: ["color-contrast", "link-in-text-block"] } : { type: "tag", values: tags };
+    const found = await axe.run(document, { runOnly, resultTypes: ["violations", "incomplete"] });
     const short = ({ id, impact, nodes }) => ({ id, impact, nodes: nodes.length, first: String(nodes[0].target), why: nodes[0].failureSummary });
     return { violations: found.violations.map(short), unsure: found.incomplete.map(short) };
   },
@@ -20,13 +22,15 @@ window.axeProbe = {
     return found;
   },
 
-  /** Shows what is hidden until something happens, so that it is checked as well. */
+  /** Shows what is hidden until something happens, so that it is checked as well. Returns how much that is. */
   reveal(root = document) {
+    let count = 0;
     for (const element of root.querySelectorAll("*")) {
-      if (element.shadowRoot) this.reveal(element.shadowRoot);
-      if (element.matches("details")) element.open = true;
-      if (element.hidden && !element.matches("video, canvas, input[type=file]")) element.hidden = false;
+      if (element.shadowRoot) count += this.reveal(element.shadowRoot);
+      if (element.matches("details") && !element.open) count += Boolean(element.open = true);
+      if (element.hidden && !element.matches("video, canvas, input[type=file]")) count += !(element.hidden = false);
     }
+    return count;
   },
 
   begin() {

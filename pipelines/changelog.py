@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("added", "changed", "removed", "fixed", "security")
 UNRELEASED = "## Unreleased"
 _VERSION = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")  # newer Pythons read other forms as well
 _NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -103,39 +105,63 @@ def split(text: str) -> tuple[str, str, str]:
     return before, rest[:at], rest[at:]
 
 
+def unreleased(config: Config) -> tuple[str, dict[str, list[str]], str, list[Path]]:
+    """What stands before the entries, the entries, what stands after them, and the fragments among them.
+
+    Raises:
+        AvatarError: The changelog or a fragment is not as it should be.
+    """
+    before, section, after = split((config.root / "CHANGELOG.md").read_text(encoding="utf-8"))
+    entries, found = parse(section), fragments(config.root / "changelog")
+    for kind, entry, _ in found:
+        entries[kind].append(entry)
+    return before, entries, after, [path for _, _, path in found]
+
+
+def released(config: Config, version: str) -> tuple[str, dict[str, list[str]], list[Path]]:
+    """The text of ``CHANGELOG.md`` with what is unreleased as a version, its entries, and the fragments to remove.
+
+    Raises:
+        AvatarError: The changelog, a fragment, the version or the date is not as it should be, or nothing is
+            unreleased.
+    """
+    before, entries, after, found = unreleased(config)
+    if not _VERSION.fullmatch(version):
+        raise AvatarError(f"--version {version} is no version.", fix="Give three numbers, such as 0.2.0.")
+    if re.search(rf"^## \[?{re.escape(version)}\]?( |$)", before + after, re.MULTILINE):
+        raise AvatarError(f"CHANGELOG.md has version {version} already.", fix="Choose another --version.")
+    if not any(entries.values()):
+        raise AvatarError("Nothing is unreleased.", fix="Write a fragment for each change.")
+    date = config.date or datetime.date.today().isoformat()
+    if not _DATE.fullmatch(date):
+        raise AvatarError(f"--date {date} is no date.", fix="Write it as YYYY-MM-DD.")
+    try:
+        datetime.date.fromisoformat(date)
+    except ValueError as error:
+        raise AvatarError(f"--date {date} is no date.", fix="Write it as YYYY-MM-DD.") from error
+    section = f"## {version} - {date}\n\n{written(entries)}"
+    return f"{before}{UNRELEASED}\n\n{section}{chr(10) + after if after else ''}", entries, found
+
+
 def main(config: Config) -> None:
     """Print what is unreleased, or write it as a version and remove the fragments.
 
     Raises:
         AvatarError: The changelog, a fragment, the version or the date is not as it should be.
     """
-    path = config.root / "CHANGELOG.md"
-    text = path.read_text(encoding="utf-8")
-    before, unreleased, after = split(text)
-    entries, found = parse(unreleased), fragments(config.root / "changelog")
-    for kind, entry, _ in found:
-        entries[kind].append(entry)
     if config.version is None:
-        print(written(entries))
+        print(written(unreleased(config)[1]))
         return
-    if not _VERSION.fullmatch(config.version):
-        raise AvatarError(f"--version {config.version} is no version.", fix="Give three numbers, such as 0.2.0.")
-    if re.search(rf"^## \[?{re.escape(config.version)}\]?( |$)", text, re.MULTILINE):
-        raise AvatarError(f"CHANGELOG.md has version {config.version} already.", fix="Choose another --version.")
-    if not any(entries.values()):
-        raise AvatarError("Nothing is unreleased.", fix="Write a fragment for each change.")
-    date = config.date or datetime.date.today().isoformat()
-    try:
-        datetime.date.fromisoformat(date)
-    except ValueError as error:
-        raise AvatarError(f"--date {date} is no date.", fix="Write it as YYYY-MM-DD.") from error
-    released = f"## {config.version} - {date}\n\n{written(entries)}"
+    text, entries, found = released(config, config.version)
+    path = config.root / "CHANGELOG.md"
     with atomic_file(path) as temporary:
-        temporary.write_text(f"{before}{UNRELEASED}\n\n{released}{chr(10) + after if after else ''}", encoding="utf-8")
-    for _, _, fragment in found:
+        temporary.write_text(text, encoding="utf-8")
+    for fragment in found:
         fragment.unlink()
     print(f"{path}: {config.version}, {sum(map(len, entries.values()))} entries.")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    from avatar.cli.errors import command_code
+
+    sys.exit(command_code("changelog", lambda: main(tyro.cli(Config))))

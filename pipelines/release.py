@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ _PLACES = (
     ("README.md", r"(?m)^(  version = \{)[^}]*(\},)$"),
 )
 _DATE = r"(?m)^date-released: \S+\n"
+_YEAR = r"(?m)^(  year += \{)\d{4}(\},)$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,30 +125,56 @@ def write_version(root: Path, version: str, date: str) -> None:
         edit(root / name, lambda text, pattern=pattern: re.sub(pattern, rf"\g<1>{version}\g<2>", text))
     dated = f"version: {version}\ndate-released: {date}\n"
     edit(root / "CITATION.cff", lambda text: re.sub(_DATE, "", text).replace(f"version: {version}\n", dated, 1))
+    edit(root / "README.md", lambda text: re.sub(_YEAR, rf"\g<1>{date[:4]}\g<2>", text))
     edit(root / "CHANGELOG.md", lambda text: text.replace(_UNRELEASED, "", 1))
+
+
+def commit(config: Config, date: str) -> None:
+    """Write the release and commit it; where that fails, the checkout is as it was.
+
+    Raises:
+        AvatarError: git refuses, for example because it knows no author, or a hook does.
+    """
+    try:
+        changelog.main(changelog.Config(version=config.version, date=date, root=config.root))
+        write_version(config.root, config.version, date)
+        git(config.root, "add", "--all", "CHANGELOG.md", "changelog", *(name for name, _ in _PLACES))
+        git(config.root, "commit", "--quiet", "--message", f"Release {config.version}")
+    except BaseException:
+        git(config.root, "reset", "--quiet", "--hard")  # `check` saw that there was nothing to lose
+        raise
 
 
 def main(config: Config) -> None:
     """Make the release, or say what it would be.
 
     Raises:
-        AvatarError: Something is not as it should be; then nothing was changed.
+        AvatarError: Something is not as it should be. Then nothing was changed, unless it says so.
     """
     before, date = check(config), config.date or datetime.date.today().isoformat()
-    found = changelog.fragments(config.root / "changelog")
+    notes = changelog.Config(date=date, root=config.root)
+    _, entries, found = changelog.released(notes, config.version)
+    name = f"v{config.version}"
     if config.dry_run:
         print(f"{before} would become {config.version} of {date}, with {len(found)} fragments of the changelog:\n")
-        changelog.main(changelog.Config(root=config.root))
-        print(f"Commit: Release {config.version}" + (f"\nTag: v{config.version}" if config.tag else ""))
+        print(changelog.written(entries))
+        print(f"Commit: Release {config.version}" + (f"\nTag: {name}" if config.tag else ""))
         return
-    changelog.main(changelog.Config(version=config.version, date=date, root=config.root))
-    write_version(config.root, config.version, date)
-    git(config.root, "add", "--all", "CHANGELOG.md", "changelog", *(name for name, _ in _PLACES))
-    git(config.root, "commit", "--quiet", "--message", f"Release {config.version}")
-    if config.tag:
-        git(config.root, "tag", "--annotate", f"v{config.version}", "--message", f"Version {config.version}")
+    commit(config, date)
+    tag = ("tag", "--annotate", name, "--message", f"Version {config.version}")
+    by_hand = f"git {shlex.join(tag)}"
+    if not config.tag:
+        print(f"Version {config.version} is committed. Look at it with git show, and tag it with: {by_hand}")
+        return
+    try:
+        git(config.root, *tag)
+    except AvatarError as error:
+        raise AvatarError(f"Version {config.version} is committed, but has no tag.", why=str(error),
+                          fix=f"Mend that, then run: {by_hand}") from error  # fmt: skip
     print(f"Version {config.version}. Look at it with git show, and send it with: git push --follow-tags")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    from avatar.cli.errors import command_code
+
+    sys.exit(command_code("release", lambda: main(tyro.cli(Config))))

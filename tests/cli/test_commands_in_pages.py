@@ -166,15 +166,16 @@ def known_options() -> set[str]:
 
 
 def spans() -> Iterator[tuple[Path, str]]:
-    """Pieces of code in the sentences of pages that are no changelog."""
-    for page in [*docs_text.pages(), *(ROOT / "docs/notes").glob("*.md")]:
+    """Pieces of code in the sentences of pages that are no changelog, and of forms."""
+    outside = [ROOT / "SECURITY.md", *(ROOT / ".github").rglob("*.md"), *(ROOT / ".github").rglob("*.yml")]
+    for page in [*docs_text.pages(), *(ROOT / "docs/notes").glob("*.md"), *outside]:
         if not page.name.startswith("new_"):  # these name options that only a plug-in brings
             for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
                 yield page, code
 
 
 def test_options_that_pages_name_exist():
-    known = known_options() | OF_OTHERS | {"follow-tags", "packages-of"}
+    known = known_options() | OF_OTHERS | {"follow-tags", "hard", "packages-of"}
     wrong = [
         f"{page.relative_to(ROOT)}: there is no {option}"
         for page, code in spans()

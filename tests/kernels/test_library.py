@@ -61,6 +61,21 @@ def test_bindings_match_the_header():
 
 
 @pytest.mark.usefixtures("needs_native")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the system does not describe its processor")
+def test_the_best_instruction_set_is_what_the_processor_has():
+    """Whatever compiled it: Zig's runtime library answers `__builtin_cpu_supports` with no, always."""
+    loaded = library()
+    assert loaded is not None
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    expected = _abi.ISA_BASELINE
+    if flags >= {"avx2", "fma", "bmi1", "bmi2", "abm"}:
+        expected = _abi.ISA_AVX2
+        if flags >= {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}:
+            expected = _abi.ISA_AVX512_BF16 if "avx512_bf16" in flags else _abi.ISA_AVX512
+    assert loaded.handle.avatar_best_isa() in (expected, min(expected, _abi.ISA_AVX512))  # old compilers lack bfloat16
+
+
+@pytest.mark.usefixtures("needs_native")
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"])
 def test_every_instruction_set_gives_the_same_picture(isa, reload):
     loaded = library()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import fnmatch
 import re
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -81,6 +85,11 @@ def test_workflows_and_forms(path: Path):
         assert any(call.startswith((".ci/run", "python pipelines/packages.py")) for call in calls)
         assert all((ROOT / word).exists() for call in calls for word in re.findall(r"(?:\.ci|pipelines)/\S+", call))
         assert "permissions:\n  contents: read" in text
+        # Those before run on Node 20, which runners no longer have. No torch from 2.6 on is for macOS on x86-64.
+        oldest = {"checkout": 5, "setup-python": 6, "cache": 5, "upload-artifact": 6}
+        used = re.findall(r"uses: actions/([a-z-]+)@v(\d+)", text)
+        assert used and all(int(version) >= oldest[name] for name, version in used)
+        assert not re.search(r"runs-on: macos-(\d+-intel|1[0-4])", text)
     elif path.stem in ("bug", "quality"):
         assert "avatar doctor" in text
 
@@ -100,3 +109,50 @@ def test_the_script_of_packages_needs_nothing_but_python(tmp_path: Path):
     marker = tmp_path / "env"
     packages.run(sys.executable, "-c", f"import os; open({str(marker)!r}, 'w').write(os.environ['X'])", env={"X": "1"})
     assert marker.read_text() == "1"
+
+
+def test_the_install_page_names_the_wheel_that_is_made():
+    (pattern,) = re.findall(r"pip install (dist/\S+\.whl)", (ROOT / "docs/install.md").read_text(encoding="utf-8"))
+    made = "dist/avatar_toolkit-0.2.0-py3-none-manylinux2014_{0}.manylinux_2_17_{0}.whl"  # as auditwheel names it
+    assert [name for name in packages.PLATFORMS if fnmatch.fnmatch(made.format(name), pattern)] == ["x86_64"]
+
+
+def test_a_trial_refuses_kernels_that_do_not_know_their_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A runtime library that knows of no processor leaves everything to the slowest instruction set."""
+    described, module = tmp_path / "cpuinfo", types.ModuleType("avatar.native")
+    monkeypatch.setitem(sys.modules, "avatar.native", module)
+    monkeypatch.setattr(sys, "argv", ["-c", str(described)])
+    fast, slow, none = (
+        "native, avx2, 1 threads, x.so",
+        "native, baseline, 1 threads, x.so",
+        "torch reference: no library",
+    )
+    modern, plain = "flags : fpu avx2 fma\n", "Features : fp asimd\n"
+    for flags, status, good in (
+        (modern, fast, True),
+        (modern, slow, False),
+        (modern, none, False),
+        (plain, slow, True),
+    ):
+        described.write_text(flags)
+        module.library_status = lambda status=status: status
+        with contextlib.nullcontext() if good else pytest.raises(AssertionError):
+            exec(packages.KERNELS, {})
+
+
+def test_a_trial_ends_when_the_face_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packages.time, "sleep", lambda _, wait=packages.time.sleep: wait(0.02))
+    program = tmp_path / "avatar"
+    makes = "mkdir -p demo/subject demo/run.person/track; touch demo/subject/video.mp4 demo/run.person/track/stage.json"
+    for line, good in ((f"{makes}; exec sleep 60", True), ("exit 3", False)):
+        shutil.rmtree(tmp_path / "demo", ignore_errors=True)
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+        with contextlib.nullcontext() if good else pytest.raises(AssertionError, match="ended with 3"):
+            packages.begin_demo(program, tmp_path, {})
+
+
+def test_kernels_of_another_processor_need_an_emulator(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    packages.emulated(Path("python"), Path("source"), Path("work"), "riscv64")
+    assert "no qemu-riscv64" in capsys.readouterr().out

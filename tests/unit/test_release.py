@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     (tmp_path / "avatar/__init__.py").write_text('"""Docs."""\n\n__version__ = "0.1.0"\n')
     (tmp_path / "CITATION.cff").write_text('cff-version: 1.2.0\ntitle: "x"\nversion: 0.1.0\nlicense: Apache-2.0\n')
-    (tmp_path / "README.md").write_text("@software{x,\n  version = {0.1.0},\n}\n")
+    (tmp_path / "README.md").write_text("@software{x,\n  year    = {2025},\n  version = {0.1.0},\n}\n")
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (tmp_path / "changelog/one.added.md").write_text("Something new.\n")
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
@@ -50,7 +51,7 @@ def test_a_release_is_a_commit_and_a_tag(checkout: Path):
     assert (checkout / "CITATION.cff").read_text() == (
         'cff-version: 1.2.0\ntitle: "x"\nversion: 0.2.0\ndate-released: 2026-02-03\nlicense: Apache-2.0\n'
     )
-    assert "  version = {0.2.0},\n" in (checkout / "README.md").read_text()
+    assert "  year    = {2026},\n  version = {0.2.0},\n" in (checkout / "README.md").read_text()
     text = (checkout / "CHANGELOG.md").read_text()
     assert "## 0.2.0 - 2026-02-03\n\n### Added\n\n- Something new.\n" in text and "Nothing is released" not in text
     assert not (checkout / "changelog/one.added.md").exists()
@@ -81,6 +82,13 @@ def test_what_cannot_be_released_is_refused(checkout: Path):
     git(checkout, "tag", "v0.2.0")
     with pytest.raises(AvatarError, match=r"a tag v0\.2\.0"):
         release_it(checkout)
+    for options, message in (
+        ({"date": "tomorrow"}, "is no date"),
+        ({"date": "20260203"}, "is no date"),
+    ):
+        for dry_run in (True, False):
+            with pytest.raises(AvatarError, match=message):
+                release.main(release.Config(version="0.3.0", root=checkout, dry_run=dry_run, **options))
     (checkout / "loose.txt").write_text("x")
     with pytest.raises(AvatarError, match=r"has changes: loose\.txt"):
         release_it(checkout, "0.3.0")
@@ -90,6 +98,45 @@ def test_what_cannot_be_released_is_refused(checkout: Path):
     with pytest.raises(AvatarError, match="Versions differ"):
         release_it(checkout, "0.3.0")
     assert (checkout / "changelog/one.added.md").is_file()
+
+
+def test_without_news_there_is_no_release(checkout: Path):
+    git(checkout, "rm", "--quiet", "changelog/one.added.md")
+    git(checkout, "commit", "--quiet", "--message", "Nothing")
+    for dry_run in (True, False):
+        with pytest.raises(AvatarError, match="Nothing is unreleased"):
+            release_it(checkout, dry_run=dry_run)
+
+
+def hook(checkout: Path, name: str) -> None:
+    path = checkout / ".git/hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+
+
+def test_where_git_refuses_the_commit_nothing_changes(checkout: Path):
+    head = git(checkout, "rev-parse", "HEAD")
+    hook(checkout, "pre-commit")
+    with pytest.raises(AvatarError, match="git commit failed"):
+        release_it(checkout)
+    assert git(checkout, "status", "--porcelain") == "" and git(checkout, "rev-parse", "HEAD") == head
+    assert (checkout / "changelog/one.added.md").is_file()
+
+
+def test_where_git_refuses_the_tag_it_says_how_to_go_on(checkout: Path):
+    hook(checkout, "reference-transaction")
+    (checkout / ".git/hooks/reference-transaction").write_text("#!/bin/sh\n! grep -q refs/tags/\n")
+    with pytest.raises(AvatarError, match=r"committed, but has no tag.*git tag --annotate v0\.2\.0"):
+        release_it(checkout)
+    assert git(checkout, "log", "-1", "--format=%s") == "Release 0.2.0" and git(checkout, "tag") == ""
+
+
+def test_a_mistake_is_one_sentence(checkout: Path):
+    command = [sys.executable, "-m", "pipelines.release", "--version", "two", "--root", str(checkout)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--version two is no version." in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_versions_are_in_the_order_of_releases():

@@ -5,7 +5,7 @@ extern "C" {
 
 int32_t avatar_abi_version(void) { return AVATAR_ABI_VERSION; }
 
-int32_t avatar_best_isa(void) { return best_isa(); }
+int32_t avatar_best_isa(void) { return avatar::best_isa(); }
 
 int32_t avatar_triplane_encode(avatar_call* call, const void* points, const void* table, const int32_t* resolutions,
                                int64_t n, int32_t levels, int64_t rows, int32_t features, void* encoded) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "avatar_checks.h"
+#include "processor.h"
 
 #define AVATAR_ISA baseline
 #include "kernels.inc"
@@ -25,23 +26,6 @@ namespace {
 
 constexpr int32_t kMaxThreads = 64;
 
-int32_t best_isa() {
-#if defined(AVATAR_WITH_X86)
-  __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                  __builtin_cpu_supports("bmi2");
-  if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
-#if defined(AVATAR_WITH_BF16)
-    if (__builtin_cpu_supports("avx512bf16")) return AVATAR_ISA_AVX512_BF16;
-#endif
-    return AVATAR_ISA_AVX512;
-  }
-  if (v3) return AVATAR_ISA_AVX2;
-#endif
-  return AVATAR_ISA_BASELINE;
-}
-
 // Refuse what only AVX512_BF16 multiplies.
 [[maybe_unused]] int32_t check_bf16(avatar_call* call, int32_t isa) {
   if (isa >= AVATAR_ISA_AVX512_BF16 && call->dtype == AVATAR_FLOAT32) return AVATAR_OK;
@@ -52,7 +36,7 @@ int32_t best_isa() {
 // Common checks; on success `*isa` is the instruction set to use.
 int32_t check(avatar_call* call, int64_t n, int32_t* isa) {
   AVATAR_RETURN_IF_BAD(avatar::check_call(call, n));
-  const int32_t best = best_isa();
+  const int32_t best = avatar::best_isa();
   *isa = call->isa == AVATAR_ISA_AUTO ? best : call->isa;
   if (*isa < AVATAR_ISA_BASELINE || *isa > best)
     return avatar::fail(call, AVATAR_UNSUPPORTED, "isa is %d; this machine or build has 1 to %d", int(call->isa),
