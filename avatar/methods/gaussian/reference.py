@@ -96,6 +96,8 @@ class Reference:
 
     def sample(self, pixels: np.ndarray) -> np.ndarray:
         """Bilinear colours [N, 3] at pixels [N, 2]."""
+        if not len(pixels):  # which OpenCV refuses
+            return np.zeros((0, 3), np.float32)
         at = (pixels - 0.5).astype(np.float32)
         found = cv2.remap(self.image, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return found[0]
