@@ -80,7 +80,7 @@ def test_replayed_frames_are_the_drawn_ones(run, motion, recorded, monkeypatch):
 
 def test_longer_lists_are_recorded_where_a_picture_needs_them(run, motion, recorded, monkeypatch):
     plain = Avatar.load(run, device="cpu", precision="float32")
-    cameras = [plain.camera.orbit(plain.pivot, 0, 0, zoom) for zoom in (8.0, 1.5, 8.0)]  # fewer than 2 pairs each, more than 2
+    cameras = [plain.camera.orbit(plain.pivot, 0, 0, zoom) for zoom in (8.0, 1.5, 8.0)]  # under 2 pairs each, over 2
     expected = [plain.draw(camera, motion, 4) for camera in cameras]
     monkeypatch.setattr(cuda_graph, "PAIRS_PER_GAUSSIAN", 1)
     with pretended(monkeypatch):
