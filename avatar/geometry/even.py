@@ -17,7 +17,7 @@ def candidates(count: int) -> int:
 
 
 def evenly(around: Float[np.ndarray, "M D"], count: int) -> Int[np.ndarray, " N"]:
-    """Choose points, each in the middle of a cell of its own; all cells hold as many candidates (Lloyd 1982).
+    """Choose points, each in the middle of a cell of its own; all cells hold equally many candidates (Lloyd 1982).
 
     Args:
         around: Places drawn at random from the density; more than ``count`` of them, see :func:`candidates`.

@@ -60,7 +60,7 @@ class RegularizerConfig:
     max_thickness_cm: float = 0.08
     """Standard deviation along the normal, in centimetres, up to which `thickness` adds nothing."""
     random_background: float = 0.3
-    """Share of the steps before a random background color, which what lies along the outline cannot take on."""
+    """Share of the steps before a random background color, so that the outline does not learn the real one's."""
     smoothness: float = 0.0
     """Weight of the squared difference between the deformations of neighbouring Gaussians."""
 
