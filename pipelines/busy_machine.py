@@ -24,8 +24,7 @@ import torch
 import tyro
 
 from avatar.device import training_threads
-from avatar.environment import environment
-from avatar.paths import write_json
+from pipelines.record import keep
 
 GAUSSIANS, SIZE, FRAMES = 30_000, 512, 10
 STARTED = {
@@ -122,11 +121,7 @@ def measure(turns: int) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Print the numbers, and write the record."""
-    found = measure(config.turns)
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    if config.json is not None:
-        write_json(config.json, environment() | found)
+    keep(measure(config.turns), config.json)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ import torch
 import tyro
 
 from avatar.data.run import open_person
-from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.eval import bootstrap
 from avatar.infer.avatar import Avatar
-from avatar.paths import write_json
+from pipelines.record import keep
 
 WIDE = 512  # pixels
 WARM = 3  # frames drawn before the first that counts
@@ -77,11 +76,7 @@ def _rates(seconds: list[float]) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Print the numbers, and write the record."""
-    found = measure(config.run, config.frames)
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    if config.json is not None:
-        write_json(config.json, environment() | found)
+    keep(measure(config.run, config.frames), config.json)
 
 
 if __name__ == "__main__":
