@@ -178,11 +178,14 @@ class Developer:
     """Turns the decoded frames of one stream into images; holds on to what that needs."""
 
     def __init__(self, look: Look, stream: Any) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._look, self._stream = look, stream
         self._pixels = PixelShapes(stream, look.pixel)
         self._colours: ColourGraph | None = None
         self._orientations = Orientations()
-        self._convert: Any = None
+        # One for all frames: `VideoFrame.reformat` makes a converter, with its threads, for every frame.
+        self._convert = VideoReformatter().reformat
 
     def shots(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
         """Take decoded frames as they come, deinterlaced where the video is interlaced: one shot for every frame."""
@@ -212,10 +215,8 @@ class Developer:
 
     def _rgb(self, frame: av.VideoFrame, scaled: dict[str, int]) -> np.ndarray:
         """Convert a frame to uint8 RGB of SDR BT.709, as stored."""
-        from av.video.reformatter import Colorspace, VideoReformatter
+        from av.video.reformatter import Colorspace
 
-        # One for all frames: `VideoFrame.reformat` makes a converter, with its threads, for every frame.
-        self._convert = self._convert or VideoReformatter().reformat
         kind = colour_of(frame)
         matrix = None
         if frame.colorspace == UNTAGGED:
@@ -225,7 +226,7 @@ class Developer:
         if kind.plain:
             return self._convert(frame, format="rgb24", src_colorspace=matrix, **scaled).to_ndarray()
         deep = any(part.bits > 8 for part in frame.format.components)
-        rgb = frame.reformat(format="gbrp12le" if deep else "gbrp", src_colorspace=matrix, **scaled)
+        rgb = self._convert(frame, format="gbrp12le" if deep else "gbrp", src_colorspace=matrix, **scaled)
         if self._colours is None or not self._colours.fits(kind, rgb):
             self._colours = ColourGraph(kind, rgb, self._look.white)
         return self._colours.convert(rgb).reformat(format="rgb24").to_ndarray()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -100,7 +100,10 @@ def survey(
     Raises:
         AvatarError: The colours are of a kind that cannot be converted.
     """
+    from av.video.reformatter import VideoReformatter
+
     found = Survey()
+    convert = VideoReformatter().reformat  # one for all frames: `VideoFrame.reformat` makes one for every frame
     pixels = PixelShapes(stream, pixel)
     orientations = Orientations()
     for frames in spans:
@@ -123,7 +126,7 @@ def survey(
                 seen = fields.look(frame)
                 found.fields[seen] += 1
                 found.flagged_fields[seen] += frame.interlaced_frame
-            image = _small(frame)
+            image = _small(frame, convert)
             same = before is not None and before.shape == image.shape
             found.changes.append(change(before, image) if before is not None and same else float("nan"))
             found.times.append(float("nan") if frame.time is None else frame.time)
@@ -131,12 +134,12 @@ def survey(
     return found
 
 
-def _small(frame: av.VideoFrame) -> np.ndarray:
+def _small(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame]) -> np.ndarray:
     from av.video.reformatter import Interpolation
 
     scale = max(1, round(max(frame.width, frame.height) / _CHANGE_SIDE))
-    small = frame.reformat(
-        width=max(_BLOCK, frame.width // scale), height=max(_BLOCK, frame.height // scale), format="gray",
+    small = convert(
+        frame, width=max(_BLOCK, frame.width // scale), height=max(_BLOCK, frame.height // scale), format="gray",
         interpolation=Interpolation.FAST_BILINEAR,
     )  # fmt: skip
     return small.to_ndarray()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,10 +37,13 @@ class Encoder:
     """
 
     def __init__(self, codec: Codec, fps: float, bits_per_second: int) -> None:
+        from av.video.reformatter import Colorspace, VideoReformatter
+
         self._codec, self._fps, self._bits = codec, fps, bits_per_second
-        self._matrix = "ITU709" if codec == "h264" else "ITU601"  # what a browser takes VP8 for
+        self._matrix = Colorspace.ITU709 if codec == "h264" else Colorspace.ITU601  # what a browser takes VP8 for
         self._context = None
-        self._convert: Any = None
+        # One for all images: `VideoFrame.reformat` makes a converter, with its threads, for every one.
+        self._convert = VideoReformatter().reformat
         self._count = 0
         self._key = True
 
@@ -56,10 +59,7 @@ class Encoder:
         """Encode an image; odd sizes lose a row or a column, as 4:2:0 has it."""
         import av
         from av.video.frame import PictureType
-        from av.video.reformatter import VideoReformatter
 
-        # One for all images: `VideoFrame.reformat` makes a converter, with its threads, for every one.
-        self._convert = self._convert or VideoReformatter().reformat
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if self._context is None or (self._context.width, self._context.height) != (width, height):
             self._context, self._count = self._open(width, height), 0

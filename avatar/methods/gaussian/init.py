@@ -20,7 +20,7 @@ from avatar.geometry.landmarks import landmarks_to_head
 from avatar.geometry.mesh import face_triangles
 from avatar.methods.gaussian import photo as generic
 from avatar.methods.gaussian.glasses import find_glasses, glasses_seeds, without_glasses
-from avatar.methods.gaussian.reference import HEAD, Reference, make_seeds
+from avatar.methods.gaussian.reference import HEAD, SPREAD, Reference, make_seeds
 from avatar.methods.gaussian.surroundings import JAW, surroundings
 from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
 
@@ -102,7 +102,7 @@ def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.
     spacing = np.sqrt(area[picked] / (density[picked] / density.sum() * count))
     seeds = make_seeds(
         means=skinning.to_canonical(torch.from_numpy(points).float()),
-        sigma=spacing * 0.7,
+        sigma=spacing * SPREAD,
         colors=without_glasses(reference, glasses, pixels, reference.colors(pixels, np.full(count, HEAD))),
         opacity=0.8,
         skinning_weight=np.full(count, 0.99),

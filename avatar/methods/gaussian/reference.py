@@ -22,6 +22,7 @@ REGION_OF = ("hair", "neck", "torso")  # of each; the face mesh has a region of 
 _SURE = 0.97  # share of a part from which a pixel shows nothing else
 _EDGE = 0.012  # of the image's width: how far inside the outline colours are the person's alone
 _CHIN = 152  # vertex of the face mesh
+SPREAD = 0.7  # standard deviation of a Gaussian on a surface that is seen, of the distance to the next
 _FLAT = 0.3  # thickness of a Gaussian on a surface, of its width
 
 

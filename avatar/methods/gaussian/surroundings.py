@@ -22,6 +22,7 @@ from avatar.methods.gaussian.reference import (
     HEAD,
     NECK,
     REGION_OF,
+    SPREAD,
     Reference,
     make_seeds,
     nearest_true,
@@ -32,7 +33,6 @@ from avatar.preprocess.head_depth import head_depth, still_face
 from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
-_REACH = 0.7  # standard deviation of a Gaussian, of the distance to the next
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
 _INSET = 0.35  # centimetres that the hidden surface lies inside the outline ...
 _INSET_UNTIL = (0.25, 0.75)  # ... and radians behind it between which this ends: few filmed poses turn so far
@@ -137,7 +137,7 @@ def _seen(reference: Reference, parts: list[_Part], deeper: np.ndarray, count: i
     points *= 1 + (np.where(kind == HEAD, deeper[rows, columns], 0) / points[:, 2])[:, None]
     # Spacing between neighbours in pixels, from the sampling density.
     local = density[flat] / density.sum() * count
-    sigma = _REACH / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
+    sigma = SPREAD / np.sqrt(np.maximum(local, 1e-3)) * points[:, 2] / reference.data.camera.focal
     sigma *= np.clip(1 / np.sqrt(np.maximum(_facing(points, normals), 1e-3)), 1, _STRETCH)
     return _placed(reference, points, normals, np.clip(sigma, 0.02, 0.8), reference.colors(pixels, kind), 0.8, kind)
 
