@@ -124,6 +124,22 @@ TRAINING = (
         "A nodding head swims in turned views.",
     ),
     Mutation(
+        "bare shoulders count as neck",
+        "avatar/data/masks.py",
+        "wide = rows[width > max(face, FLARE * float(width.min()))]",
+        "wide = rows[:0]",
+        ("tests/unit/test_parse.py::test_bare_shoulders_are_no_neck",),
+        "Seen from the side, a neck above bare shoulders is torn off.",
+    ),
+    Mutation(
+        "a neck is as wide as the shoulders",
+        "avatar/preprocess/bust.py",
+        "found = beside if len(beside) > 2 else widths(BESIDE_CHIN[1], 5.0)",
+        "found = widths(BESIDE_CHIN[1], 5.0)",
+        ("tests/unit/test_bust.py::test_a_neck_is_as_wide_as_beside_the_chin",),
+        "Seen from the side, a neck has a hole beside its outline.",
+    ),
+    Mutation(
         "Gaussians start where chance puts them",
         "avatar/geometry/even.py",
         "_halves(around, count), count))[1]",

@@ -24,6 +24,11 @@ OVERSAMPLING = 4  # of polygon edges
 # out best with half of the face's motion (a third better than unmoved ones where the head is quick).
 OUTLINE = 0.5
 
+FLARE = 1.25  # times as wide as at its narrowest place, and wider than the face, a neck has become shoulders
+LOOKED_AT = 1.0  # face widths to either side of the chin where skin counts; hands may be farther away
+FADE = 0.1  # face widths over which the neck goes over into bare shoulders
+OVAL = 0.78  # width of a face over its height; a turned face is narrower
+
 JAW = FACE_OVAL[11:26]  # from the angle of the jaw on the person's left to the one on the right
 EYE_RIGHT = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 EYE_LEFT = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
@@ -75,8 +80,9 @@ class MaskReader:
 
         Returns:
             float32 [h, w], 0..1. "hair", "face" (skin above the jaw line, ears included), "neck" (skin below it),
-            "clothes" and "background" sum to 1. "lips" (between the contours), "mouth" (inside the inner one) and
-            "eyes" (between the lids) lie within them and are this frame's exactly.
+            "clothes" (with the skin of bare shoulders and what is below them) and "background" sum to 1. "lips"
+            (between the contours), "mouth" (inside the inner one) and "eyes" (between the lids) lie within them and are
+            this frame's exactly.
 
         Raises:
             AvatarError: There is no such frame, or a stored mask is missing or damaged.
@@ -86,11 +92,13 @@ class MaskReader:
         hair, skin, clothes, background = np.moveaxis(resize(self.classes(index), size), -1, 0)
         points = np.asarray(self.landmarks[index, :, :2]) * (np.array(size, np.float32) / self.frame)
         above = above_jaw(points, size)
+        below = skin * (1 - above)
+        bare = below * bare_shoulders(below, points)
         inner, outer = polygon(points[list(LIPS_INNER)], size), polygon(points[list(LIPS_OUTER)], size)
         eyes = np.maximum(polygon(points[list(EYE_LEFT)], size), polygon(points[list(EYE_RIGHT)], size))
         return {
             "hair": hair, "face": skin * above, "lips": np.maximum(outer - inner, 0), "mouth": inner, "eyes": eyes,
-            "neck": skin * (1 - above), "clothes": clothes, "background": background,
+            "neck": below - bare, "clothes": clothes + bare, "background": background,
         }  # fmt: skip
 
     def classes(self, index: int) -> np.ndarray:
@@ -170,6 +178,35 @@ def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     up = np.array([across[1], -across[0]])
     ring = [left + across + up, left + across, *jaw, right - across, right - across + up]
     return polygon(np.array(ring, np.float32), size)
+
+
+def bare_shoulders(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Say how much of the skin below the jaw belongs to bare shoulders: 0 on the neck, 1 from the shoulders down.
+
+    They move with the torso and lie as deep as it does, like clothes.
+
+    Args:
+        skin: Share of skin below the jaw, [h, w].
+        points: Landmarks [478, 2] in pixels of it.
+
+    Returns:
+        float32 [h, 1].
+    """
+    none = np.zeros((len(skin), 1), np.float32)
+    if not np.isfinite(points).all():
+        return none
+    face = max(float(np.linalg.norm(points[454] - points[234])), OVAL * float(np.linalg.norm(points[152] - points[10])))
+    far = np.abs(np.arange(skin.shape[1]) + 0.5 - points[152, 0]) > LOOKED_AT * face
+    seen = (skin > 0.5) & ~far
+    rows = np.flatnonzero(seen.any(1))
+    if len(rows) == 0:
+        return none
+    width = skin.shape[1] - seen[rows, ::-1].argmax(1) - seen[rows].argmax(1)  # beside the jaw, too
+    wide = rows[width > max(face, FLARE * float(width.min()))]
+    if len(wide) == 0:
+        return none
+    down = ((np.arange(len(skin), dtype=np.float32) - wide[0]) / max(FADE * face, 1)).clip(0, 1)
+    return (down * down * (3 - 2 * down))[:, None]
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -29,8 +29,10 @@ HAIR_BEHIND, MOST_BEHIND = 0.6, 1.2  # share of the hair's thickness at the side
 NAPE = 9.5
 EAR = (-4.5, 5.5)  # heights between which ears lie
 EAR_REACH = 1.5  # centimetres that there is nothing behind an ear, which stands off by two and is half a one thick
+STANDS_OFF = 0.3  # centimetres from which on that is an ear
 EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
+BESIDE_CHIN = (-1.5, 1.0)  # below the chin, heights
 NECK_MIDDLE = 5.2
 TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
 CHEST, COLLAR = 11.5, 6.0  # half the depth of the chest, and of the body at the collar
@@ -99,9 +101,11 @@ class Sweep:
         share = np.clip(np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3), 0, 1)
         return np.sign(x - centre) * np.arcsin(share ** (self.power / 2))
 
-    def narrowed(self, amount: float) -> Sweep:
-        """The same, narrower by centimetres on either side."""
-        return replace(self, left=np.maximum(self.left - amount, 0.05), right=np.maximum(self.right - amount, 0.05))
+    def narrowed(self, amount: float, ears: float) -> Sweep:
+        """The same, narrower by centimetres on either side; by ``ears`` where ears stand off."""
+        less = amount if self.tuck is None else np.where(self.tuck > STANDS_OFF, ears, amount)
+        left, right = np.maximum(np.stack([self.left, self.right]) - less, 0.05)
+        return replace(self, left=left, right=right)
 
     def points(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
         """Points [N, 3] at heights and angles around the axis: 0 is the front, a quarter turn the person's left."""
@@ -377,9 +381,7 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     heights = np.arange(chin - 7, float(y.max()) + BELOW, STEP)
     neck, clothes = masks["neck"] > 0.5, masks["clothes"] > 0.5
     centre = float(np.median(x[neck])) if neck.sum() > 20 else 0.0
-    widths = [np.ptp(x[neck & (np.abs(y - h) < STEP / 2)]) for h in heights if chin + 0.5 < h < chin + 5
-              and (neck & (np.abs(y - h) < STEP / 2)).sum() > 2]  # fmt: skip
-    radius = float(np.clip(max(np.median(widths) / 2 if widths else 0, 0.9 * NECK_RADIUS), 4.5, 8.0))
+    radius = _neck_radius(x, y - chin, neck)
     beside = clothes & (np.abs(x - centre) < radius + 1.5) & (np.abs(x - centre) > 0.7 * radius)
     tops = y[beside]
     collar = float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + 1.0, chin + 9.0))
@@ -408,6 +410,18 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     cylinder = Sweep(heights, round_, round_, _lean(x, y, neck, heights, chin), middle, round_ * NECK_FLAT,
                      round_ * NECK_FLAT)  # fmt: skip
     return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6))
+
+
+def _neck_radius(x: np.ndarray, below_chin: np.ndarray, neck: np.ndarray) -> float:
+    """Half the width of the neck, where both of its edges show: beside the chin, else further down."""
+
+    def widths(low: float, high: float) -> list[float]:
+        rows = (neck & (np.abs(below_chin - h) < STEP / 2) for h in np.arange(low, high, STEP))
+        return [float(np.ptp(x[row])) for row in rows if row.sum() > 2]
+
+    beside = widths(*BESIDE_CHIN)
+    found = beside if len(beside) > 2 else widths(BESIDE_CHIN[1], 5.0)  # there collars and shoulders begin
+    return float(np.clip(max(np.median(found) / 2 if found else 0, 0.9 * NECK_RADIUS), 4.5, 8.0))
 
 
 def _notch(skin: np.ndarray, chin: float) -> float:

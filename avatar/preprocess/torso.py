@@ -28,7 +28,7 @@ from avatar.preprocess.warp import ClothWarp
 
 NAME = "torso"
 INPUTS = ("ingest", "track", "refine", "parse")
-VERSION = 5
+VERSION = 6
 
 BEHIND = 3.0  # centimetres by which the chest is farther away than the head's origin
 CLOTHES = 0.9  # share of clothes from which a pixel counts

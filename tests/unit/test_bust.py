@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from avatar.data import PersonDataset
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.se3 import quat_to_matrix
-from avatar.methods.gaussian import coverage, losses
+from avatar.methods.gaussian import coverage, losses, surroundings
 from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.gaussian.reference import reference_frame
@@ -113,6 +113,14 @@ def test_a_neck_leans_with_the_head_over_the_body():
     assert (bust._lean(x, y, y < 0, heights, 7.0) == 0).all()
 
 
+def test_a_neck_is_as_wide_as_beside_the_chin():
+    x, below = np.meshgrid(np.arange(-12, 12, 0.2), np.arange(-4, 9, 0.2))
+    neck = (np.abs(x) < np.where(below < 1, 6, 10)) & (below > -3)  # below are shoulders
+    assert bust._neck_radius(x, below, neck) == pytest.approx(6, abs=0.15)
+    assert bust._neck_radius(x, below, neck & (below > 1.5)) == 8.0  # hair hides the rest; no neck is wider
+    assert bust._neck_radius(x, below, neck & (below > 99)) == 0.9 * bust.NECK_RADIUS
+
+
 def test_surfaces_follow_the_person_s_silhouettes(data):
     bust = fit_bust(data, reference_frame(data))
     border = data.shape[:468]
@@ -163,6 +171,36 @@ def test_hidden_surfaces_lie_inside_the_outline_but_not_behind_it(data, model):
     behind = (angle > 2.4) & (angle < 2.9) & (np.abs(at[:, 1] + 4) < 3)  # above the ears
     assert behind.sum() > 10
     assert np.median(np.abs(reach[behind] - 1)) < 0.01
+
+
+def test_behind_the_neck_that_is_seen_lies_another_one(model):
+    """Gaps between Gaussians that the front does not show would be holes from the side."""
+    gaussians = model.gaussians
+    means, solid = gaussians.means.detach().numpy(), gaussians.opacities[:, 0].detach().sigmoid() > 0.95
+    front = (gaussians.region == REGIONS.index("neck")) & (gaussians.normal[:, 2] < -0.85)
+    seen, hidden = means[(front & ~solid).numpy()], means[(front & solid).numpy()]
+    away, nearest = KDTree(seen[:, :2]).query(hidden[:, :2])
+    deeper = (hidden[:, 2] - seen[nearest, 2])[away < 0.5]
+    assert len(deeper) > 4
+    assert np.median(deeper) == pytest.approx(surroundings._BACKING, abs=0.35) and deeper.min() > 0.2
+
+
+def test_earrings_do_not_color_the_head_behind_them():
+    hair = np.zeros((64, 64), np.float32)
+    hair[4:20, 10:50] = 1
+    earring = (slice(40, 44), slice(8, 12))
+    hair[earring] = 1
+    worn = surroundings._worn(hair)
+    assert worn[earring].all() and worn.sum() == 16
+    assert surroundings._worn(np.zeros((8, 8), np.float32)).sum() == 0
+
+
+def test_ears_are_thin():
+    tuck = np.zeros((2, 100))
+    tuck[0, 40:60] = 1.5
+    eared = dataclasses.replace(ball(), tuck=tuck).narrowed(0.5, 0.1)
+    less = np.stack([ball().left - eared.left, ball().right - eared.right])
+    np.testing.assert_allclose(less[:, 10:90], np.where(tuck > 0, 0.1, 0.5)[:, 10:90])
 
 
 def test_no_throat_lies_behind_lips_that_open(data, model):

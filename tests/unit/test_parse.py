@@ -10,7 +10,7 @@ import torch
 
 from avatar.assets import store as assets
 from avatar.data.masks import SIZE as MASK_SIZE
-from avatar.data.masks import polygon, read_mask
+from avatar.data.masks import bare_shoulders, polygon, read_mask
 from avatar.data.results import ParseResult
 from avatar.errors import AvatarError
 from avatar.preprocess import parse
@@ -78,6 +78,37 @@ def test_masks_of_every_frame(tmp_path):
         assert masks["face"][int(middle[1]), int(middle[0])] > 0.95
         assert masks["neck"][int(middle[1] + 36), int(middle[0])] > 0.9
         assert masks["face"][int(middle[1] + 36), int(middle[0])] < 0.1
+
+
+def skin_below_the_jaw(neck: float, shoulders: float, collar: float = np.inf) -> np.ndarray:
+    """[SIZE, SIZE] skin of a neck of half a width, that from 35 pixels below the mouth on is as wide as shoulders;
+    below ``collar`` are clothes."""
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5 - HEAD[:, None, None][::-1]
+    half = np.where(y < 50, neck, shoulders)
+    return ((np.abs(x) < half) & (y > 12) & (np.hypot(x / 22, y / 30) > 1) & (y < collar)).astype(np.float32)
+
+
+def test_bare_shoulders_are_no_neck():
+    points = face(np.zeros(2))[:, :2]
+    rows = HEAD[1] + np.array([40, 49, 58, 70])
+    share = bare_shoulders(skin_below_the_jaw(16, 40), points)[rows.astype(int), 0]
+    assert share[:2].max() == 0 and share[2:].min() == 1  # from where the neck widens
+    for skin in (skin_below_the_jaw(16, 16), skin_below_the_jaw(16, 40, collar=50), skin_below_the_jaw(26, 30)):
+        assert bare_shoulders(skin, points).max() == 0  # a neck in a collar, and one as wide as the face
+    hand = skin_below_the_jaw(16, 16)
+    hand[int(HEAD[1]) + 40 :, : int(HEAD[0]) - 62] = 1
+    assert bare_shoulders(hand, points).max() == 0
+    assert bare_shoulders(skin_below_the_jaw(16, 40), np.full((478, 2), np.nan)).max() == 0
+
+
+def test_bare_shoulders_count_as_clothes(tmp_path, monkeypatch):
+    person = Person(tmp_path / "p", frames=2)
+    person.write_masks()
+    before = person.context.person.masks(0, SIZE)
+    monkeypatch.setattr("avatar.data.masks.bare_shoulders", lambda skin, points: np.ones((len(skin), 1), np.float32))
+    after = person.context.person.masks(0, SIZE)
+    assert after["neck"].max() == 0
+    np.testing.assert_allclose(after["clothes"], before["clothes"] + before["neck"], atol=1e-6)
 
 
 def test_masks_between_key_frames_follow_the_head(tmp_path):

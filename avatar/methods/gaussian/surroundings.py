@@ -34,7 +34,9 @@ from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
-_INSET = 0.35  # centimetres that the hidden surface lies inside the outline ...
+_INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie inside the outline; necks bend ...
+_EAR_INSET = 0.1  # the same for ears, which are thin
+_BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
 _INSET_UNTIL = (0.25, 0.75)  # ... and radians behind it between which this ends: few filmed poses turn so far
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _WIDEST = 2.3  # centimetres of it, where there are few
@@ -47,6 +49,7 @@ _THROAT = 1.5  # centimetres above the chin: from there on what lies behind the 
 _CHEEK = 0.7  # ... and ends at these radians around the neck, because it would shine through lips that open
 _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
 _INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
+_PATCH = 0.1  # of the hair: smaller patches beside it are not hair
 _HAIR = 0.1  # share of the head beside the face that is hair, where a person has some
 _RADIUS = 9.0  # of a head, centimetres: from radians to distances on it
 JAW = FACE_OVAL[10:27]  # from ear to ear under the chin
@@ -175,37 +178,43 @@ def _hidden(
     """What the reference frame does not show of a surface."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
-    full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET))
+    full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET[part.kind], _EAR_INSET))
 
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
         shows, within = reference.shown(kinds, world)
         covered = ~within | (shows >= 0)
-        grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
         if part.kind == HEAD:
+            grazing = _facing(world, normals @ part.rotation.T) < _GRAZING
             side = np.maximum(np.where(angle > 0, *bust.hair_below), _EARLOBE)
             hangs = (y < side) | ((turn > np.pi / 2) & (y < max(bust.hair_below)))
             return (grazing & hangs & covered & (turn > 0.9)).astype(float)
-        beside = ~within if part.kind == CLOTHES else ~within | (shows != part.kind)
         if part.kind == CLOTHES:  # where skin shows, no cloth is before it
             covered &= ~within | (shows == CLOTHES) | (turn > np.pi / 2)
         if part.kind == NECK:
             covered &= (reference.below_chin(world) > -_THROAT) | (turn > _CHEEK)
-        return ((grazing | beside) & covered & (turn < _AROUND[part.kind])).astype(float)
+        return (covered & (turn < _AROUND[part.kind])).astype(float)
 
     y, angle, points, area = part.sweep.sample(int(count * _SHARES[part.kind]), rng, keep)
-    known = np.flatnonzero((seen.region == REGIONS.index(REGION_OF[part.kind])).numpy())
+    same = (seen.region == REGIONS.index(REGION_OF[part.kind])).numpy()
+    if part.kind == HEAD:
+        same &= ~reference.shown(_worn(reference.masks["hair"]), seen.means.numpy())[0]
+    known = np.flatnonzero(same)
     if len(known) == 0 or len(points) == 0:
         return no_seeds()
     behind = np.interp(np.abs(angle) - np.pi / 2, _INSET_UNTIL, (0, 1))[:, None]
     world = part.canonical(points + behind * (full.points(y, angle) - points))
+    normals = part.normals(y, angle)
+    kind = np.full(len(y), part.kind)
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
-    kind = np.full(len(y), part.kind)
-    if part.kind == NECK:
-        kind[reference.below_chin(world) < -_THROAT] = HEAD
+    else:  # behind what is seen, where training leaves gaps that show from the side
+        facing = np.clip(_facing(world, normals) / _GRAZING - 1, 0, 1)
+        throat = (reference.below_chin(world) < -_THROAT) if part.kind == NECK else np.zeros(len(y), bool)
+        world = world - (_BACKING * facing * ~throat)[:, None] * normals
+        kind[throat] = HEAD
     return _placed(
-        reference, world, part.normals(y, angle), np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
+        reference, world, normals, np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
         _continued(reference, part, seen, known, y, angle), 0.97, kind,
     )  # fmt: skip
 
@@ -230,6 +239,17 @@ def _continued(
             behind = (turn > np.where(y < _EAR, _OUTLINE, _BEHIND_EAR)) & (y < _EARLOBE)
             chosen[behind] = strands[_nearest(place[strands], wanted[behind], near)]
     return seen.colors.numpy()[known][chosen].mean(1)
+
+
+def _worn(mask: np.ndarray) -> np.ndarray:
+    """Bool [H, W] of small patches of hair [H, W] on their own: earrings, whose colours the head behind has not."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > 0.5).astype(np.uint8))
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    area = stats[:, cv2.CC_STAT_AREA]
+    small = area < _PATCH * area[1:].max()
+    small[0] = False
+    return small[labels]
 
 
 def _inner(mask: np.ndarray) -> np.ndarray:
