@@ -181,9 +181,9 @@ def above_jaw(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 
 def bare_shoulders(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Say how much of the skin below the jaw belongs to bare shoulders: 0 on the neck, 1 from the shoulders down.
+    """Tell bare shoulders from the neck: 0 on the neck, 1 from the shoulders down.
 
-    They move with the torso and lie as deep as it does, like clothes.
+    Shoulders move with the torso and lie as deep as it does, like clothes.
 
     Args:
         skin: Share of skin below the jaw, [h, w].
