@@ -34,10 +34,11 @@ from avatar.preprocess.parallax import measure_depth
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
-_INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie inside the outline; necks bend ...
+_INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie inside the outline; necks bend
 _EAR_INSET = 0.1  # the same for ears, which are thin
 _BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
-_INSET_UNTIL = (0.25, 0.75)  # ... and radians behind it between which this ends: few filmed poses turn so far
+# Radians behind the outline between which this ends: few heads are filmed turned so far, and necks turn less.
+_INSET_UNTIL = ((0.25, 0.75), (0.0, 0.4), (0.25, 0.75))
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
@@ -202,7 +203,7 @@ def _hidden(
     known = np.flatnonzero(same)
     if len(known) == 0 or len(points) == 0:
         return no_seeds()
-    behind = np.interp(np.abs(angle) - np.pi / 2, _INSET_UNTIL, (0, 1))[:, None]
+    behind = np.interp(np.abs(angle) - np.pi / 2, _INSET_UNTIL[part.kind], (0, 1))[:, None]
     world = part.canonical(points + behind * (full.points(y, angle) - points))
     normals = part.normals(y, angle)
     kind = np.full(len(y), part.kind)
