@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -154,5 +156,38 @@ def test_a_trial_ends_when_the_face_is_tracked(tmp_path: Path, monkeypatch: pyte
 
 def test_kernels_of_another_processor_need_an_emulator(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr(packages.shutil, "which", lambda name: None)
-    packages.emulated(Path("python"), Path("source"), Path("work"), "riscv64")
+    packages.emulated(Path("x.whl"), Path("c++"), Path("source"), Path("work"), "riscv64")
     assert "no qemu-riscv64" in capsys.readouterr().out
+
+
+def test_kernels_of_another_processor_are_those_of_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    libraries, called = tmp_path / "libraries", []
+    libraries.mkdir()
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as archive:
+        archive.writestr("avatar/native/_native_cpu.so", "kernels")
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(packages, "Path", lambda path: libraries if str(path).startswith("/usr") else Path(path))
+    monkeypatch.setattr(packages, "run", lambda *command, **_: called.append([str(word) for word in command]))
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", "riscv64")
+    compiled, ran = called
+    library = tmp_path / "work/wheel/avatar/native/_native_cpu.so"
+    assert library.read_text() == "kernels" and str(library) in compiled and compiled[0] == "/z/c++"
+    assert ran[0] == "/bin/qemu-riscv64" and f"LD_LIBRARY_PATH={library.parent}" in ran
+    called.clear()
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", platform.machine())
+    assert not called  # this machine tries its wheel as a whole
+
+
+def test_an_sdist_without_a_file_of_the_checkout_is_refused(tmp_path: Path):
+    checkout, source = tmp_path / "checkout", tmp_path / "source"
+    for folder, names in ((checkout, ("a.py", ".ci/run", "not_git.txt")), (source, ("a.py",))):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    packages.check_complete(source, checkout)  # no checkout of git says what belongs to it
+    for command in (("init", "-q"), ("add", "a.py", ".ci/run")):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+    with pytest.raises(AssertionError, match=r"lacks \.ci/run"):
+        packages.check_complete(source, checkout)
+    shutil.copytree(checkout / ".ci", source / ".ci")
+    packages.check_complete(source, checkout)
