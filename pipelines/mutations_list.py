@@ -1923,10 +1923,26 @@ LATEST = (
     Mutation(
         "credentials forget the photo",
         "avatar/provenance/disclosure.py",
-        "credentials.sign(path, self.key, self.source_type, self.consent, self.photo)",
-        "credentials.sign(path, self.key, self.source_type, self.consent)",
+        "return (Source(self.consent, self.photo), *self.others)",
+        "return (Source(self.consent, None), *self.others)",
         ("tests/unit/test_photo.py::test_credentials_name_the_photo",),
         "A video does not say that one photo was all that was known.",
+    ),
+    Mutation(
+        "credentials forget all but the first avatar",
+        "avatar/provenance/disclosure.py",
+        "return (Source(self.consent, self.photo), *self.others)",
+        "return (Source(self.consent, self.photo),)",
+        ("tests/unit/test_credentials.py::test_consent_and_photo_of_a_run_go_into_every_file_together",),
+        "A video of two people holds the consent of one.",
+    ),
+    Mutation(
+        "slow kernels are fine with the doctor",
+        "avatar/doctor/checks.py",
+        "if names.index(best) <= names.index(used):",
+        "if True:",
+        ("tests/unit/test_doctor.py::test_kernels_slower_than_the_processor_are_a_note",),
+        "A wheel that runs the baseline everywhere goes unnoticed.",
     ),
     Mutation(
         "no glasses are found",

@@ -37,18 +37,20 @@ class ShapeError(TypeError):
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, with arrays among its arguments and results compared with their annotations."""
-    signature = inspect.signature(function)
+    kinds = inspect.signature(function).parameters.values()
+    names = [kind.name for kind in kinds if kind.kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)]
     known = functools.cache(functools.partial(_hints, function))  # at the first call: names may be defined below
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not (hints := known()):
             return function(*args, **kwargs)
-        given = signature.bind(*args, **kwargs).arguments
-        for name, value in given.items():
-            _compare(value, hints.get(name), f"{function.__qualname__}: {name}")
+        for name, value in (*zip(names, args, strict=False), *kwargs.items()):  # quicker than binding a signature
+            if name in hints:
+                _compare(value, hints[name], f"{function.__qualname__}: {name}")
         result = function(*args, **kwargs)
-        _compare(result, hints.get("return"), f"{function.__qualname__}: result")
+        if "return" in hints:
+            _compare(result, hints["return"], f"{function.__qualname__}: result")
         return result
 
     return checked
@@ -65,8 +67,17 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
                 hint = eval(hint, names)  # of this repository, not of a user
             except NameError:  # imported for the type checker alone: no array
                 continue
-        hints[name] = hint
+        if _has_array(hint):
+            hints[name] = hint
     return hints
+
+
+def _has_array(hint: Any) -> bool:
+    """Whether `_compare` looks for an array in a value of this type."""
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+        return True
+    parts = typing.get_args(hint)
+    return (typing.get_origin(hint) is tuple or type(None) in parts) and any(map(_has_array, parts))
 
 
 def _compare(value: Any, hint: Any, where: str) -> None:
