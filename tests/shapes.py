@@ -1,18 +1,22 @@
 """Check the shapes that annotations state, wherever the tests call a function.
 
-`conftest.py` installs jaxtyping's import hook with :func:`check` for the packages whose public functions are annotated.
-Only arrays are checked: what else an argument is, pyright knows, and tests may give a stand-in.
+`conftest.py` calls :func:`install`: jaxtyping's import hook with :func:`check`, for the packages whose public functions
+are annotated. Functions without an array in their annotations stay as they are: jaxtyping would wrap them all, those
+within functions at every call, and a seventh of the time of tests would go there. Only arrays are checked: what else an
+argument is, pyright knows, and tests may give a stand-in.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
 from jaxtyping import AbstractArray, config
 
 PACKAGES = tuple(
@@ -29,6 +33,27 @@ PACKAGES = tuple(
         "export",
     )
 )
+
+
+_ARRAY = re.compile(r"\b(Bool|B?Float\d*|U?Int\d*|Complex\d*|Num|Shaped|Real|Inexact|Integer)\[")
+
+
+def install() -> None:
+    """Check what is imported of `PACKAGES` from now on."""
+    wrapped = jaxtyping.jaxtyped
+
+    def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
+        return lambda made: wrapped(made, typechecker=typechecker) if names_array(made) else made
+
+    jaxtyping.jaxtyped = jaxtyped  # type: ignore[assignment]  # which the import hook puts before every function
+    jaxtyping.install_import_hook(list(PACKAGES), f"{__name__}.{check.__name__}")
+
+
+def names_array(made: Any) -> bool:
+    """Whether annotations of a function, or the fields of a dataclass, name an array."""
+    function = made.__init__ if inspect.isclass(made) else getattr(made, "__func__", made)
+    hints = getattr(function, "__annotations__", {}).values()
+    return any(_ARRAY.search(hint if isinstance(hint, str) else str(hint)) for hint in hints)
 
 
 class ShapeError(TypeError):

@@ -5,6 +5,7 @@ The video is prepared once, and one run goes through all of it.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -46,15 +47,23 @@ def tiny():
     from avatar.infer import view_measure
     from avatar.methods.gaussian import presets
     from avatar.methods.gaussian.config import GaussianConfig
+    from avatar.methods.gaussian.method import GaussianAvatar
     from avatar.methods.options import LossConfig, Schedule, TrainPreset
     from avatar.preprocess import learned_face, parse
 
-    whole = personal_training._train
+    whole, from_person = personal_training._train, GaussianAvatar.from_person
+    begun: list[GaussianAvatar] = []
 
     def preset():
         return TrainPreset(
             model=GaussianConfig(**TINY), loss=LossConfig(lpips=0.0), schedule=Schedule(steps=60, half_until=0.0)
         )
+
+    def begin(data, config, seed):
+        """Each command that is killed begins with the same model."""
+        if not begun:
+            begun.append(from_person(data, config, seed))
+        return copy.deepcopy(begun[0])
 
     def train(copies, left_out, gap, weight, steps, *rest):
         return whole(copies, left_out, gap, weight, min(steps, 50), *rest)
@@ -62,6 +71,7 @@ def tiny():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "draft", preset)
         patch.setattr(personal_training, "_train", train)
+        patch.setattr(GaussianAvatar, "from_person", begin)
         patch.setattr(parse, "KEYFRAMES", 50)
         patch.setattr(learned_face, "PROBE_FRAMES", 12)
         patch.setattr(views, "QUICK_FRAMES", 1)
@@ -87,7 +97,7 @@ def stopped(subject, tiny, tmp_path_factory) -> Path:
     from avatar.train.trainer import Trainer
 
     run = tmp_path_factory.mktemp("create") / "run"
-    killed(Trainer, "__init__", ["create", str(subject.video), "--out", str(run), *DRAFT])
+    killed(Trainer, "run", ["create", str(subject.video), "--out", str(run), *DRAFT])
     assert (run / "config.toml").is_file() and not (run / "model.safetensors").exists()
     return run
 

@@ -262,6 +262,7 @@ def test_kernels_of_another_processor_are_those_of_its_wheel(tmp_path: Path, mon
     compiled, ran = called
     library = tmp_path / "work/wheel/avatar/native/_native_cpu.so"
     assert library.read_text() == "kernels" and str(library) in compiled and compiled[0] == "/z/c++"
+    assert not [word for word in compiled if word.startswith(("-O", "-f"))]
     assert ran[0] == "/bin/qemu-riscv64" and f"LD_LIBRARY_PATH={library.parent}" in ran
     called.clear()
     packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", platform.machine())
