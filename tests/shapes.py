@@ -1,9 +1,9 @@
 """Check the shapes that annotations state, wherever the tests call a function.
 
 `conftest.py` calls :func:`install`: jaxtyping's import hook with :func:`check`, for the packages whose public functions
-are annotated. Functions without an array in their annotations stay as they are: jaxtyping would wrap them all, and those
-within functions at every call. Only arrays are checked: what else an argument is, pyright knows, and tests may give a
-stand-in.
+are annotated. Functions without an array in their annotations stay as they are: jaxtyping would wrap them all, and
+those within functions at every call. Only arrays are checked: what else an argument is, pyright knows, and tests may
+give a stand-in.
 """
 
 from __future__ import annotations
