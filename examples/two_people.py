@@ -14,9 +14,9 @@ import tyro
 from tyro.conf import Positional
 
 from avatar import Avatar, AvatarError, Controls, plan_motion
+from avatar.data.disclosed import disclosed
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio, write_wav
 from avatar.io.video_writer import VideoWriter
-from avatar.provenance.disclosure import DisclosureOptions
 
 
 def drawn(avatar: Avatar, samples: np.ndarray, azimuth: float, seed: int) -> Iterator[np.ndarray]:
@@ -42,7 +42,7 @@ def main(
     shift = round(apart * width)
     wall = np.linspace([70, 80, 95], [25, 28, 34], height)[:, None].repeat(width + shift, 1)
     people = zip(drawn(one, said[1], -8.0, 0), drawn(other, said[2], 8.0, 1))
-    disclosure = DisclosureOptions().open()
+    disclosure = disclosed(left, others=[right])  # signed, with the consent of both
     with VideoWriter(
         out, width + shift, height, one.fps, out.with_suffix(".wav"), disclosure=disclosure
     ) as writer:  # fmt: skip

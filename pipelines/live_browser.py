@@ -178,13 +178,20 @@ class Page:
             await asyncio.sleep(0.05)
 
     async def connected(self, seconds: float = 60.0) -> str:
-        """Wait for the first image, and turn audio on; returns the door."""
+        """Wait for the first image of any live service, and turn audio on; returns the door."""
         await self.wait("window.avatarState && window.avatarState.door && window.avatarState.hello", seconds)
         self.session = await self.run("window.avatarState.hello.session")
         await self.act(["key", "Shift"])  # a gesture, which lets audio play
         await self.wait("document.getElementById('listen').hidden", 20)
-        await self.run("window.liveProbe.listen()")
         return await self.run("window.avatarState.door")
+
+    async def listen(self) -> None:
+        """Measure what it plays, once it is connected; the service has to be one of `pipelines.live_server`.
+
+        Raises:
+            RuntimeError: It is another one, which has no worklet that measures.
+        """
+        await self.run("window.liveProbe.listen()")
 
     async def shot(self, file: Path) -> None:
         """Photograph it."""

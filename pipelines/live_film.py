@@ -52,6 +52,7 @@ async def conversation(bench: Bench) -> dict[str, Any]:
             page_options = {"width": WIDTH, "height": HEIGHT, "keep": True}
             async with bench.browser.page(browser, server.page(), **page_options) as page:
                 door = await page.connected()
+                await page.listen()
                 async with watching(server, page) as watch:
                     await asyncio.sleep(3 * POLL_SECONDS)
                     await page.record(frames)

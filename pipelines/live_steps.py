@@ -88,6 +88,7 @@ class Bench:
                 got = await page.connected()
                 if door and got != DOORS[door]:
                     raise RuntimeError(f"The page came in by {got}.")
+                await page.listen()
                 yield server, page
 
 

@@ -5,9 +5,8 @@ import tempfile
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
 
-from tests.shapes import PACKAGES
+from tests import shapes
 
 # Test processes that run side by side share the cores: threads that wait for each other's cores by spinning make small
 # tensors a hundred times slower. Torch reads it when it is loaded, and the native kernels follow torch.
@@ -24,15 +23,19 @@ _LONG = (
     "integration/test_create.py",
     "unit/test_nerf.py",
     "kernels/test_cuda.py",
-    "cli/test_hostile_files.py",
+    "unit/test_gaussian.py",
+    "unit/test_corpus.py",
     "unit/test_prior.py",
+    "cli/test_prepare_errors.py",
     "unit/test_killed_training.py",
+    "cli/test_hostile_files.py",
+    "unit/test_synth.py",
     "kernels/test_bench.py",
     "unit/test_teacher.py",
 )
 
 # Shapes that annotations state are checked in every test; the packages have to be imported after this.
-install_import_hook(list(PACKAGES), "tests.shapes.check")
+shapes.install()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from avatar.geometry.cameras import MEDIAPIPE_TO_HEAD, Camera
 from avatar.geometry.mesh import FACE_OVAL
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.io.audio import write_wav
+from avatar.methods import registry
 from avatar.methods.base import Method
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
-from avatar.methods.options import LossConfig, Schedule
+from avatar.methods.options import LossConfig, MethodConfig, Schedule
 from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_UPPER, LIPS_INNER, LIPS_OUTER, encode
 from avatar.paths import write_json
@@ -159,11 +162,24 @@ def small_config(person: Path, out: Path, steps: int = 4, **model) -> TrainConfi
     )
 
 
+def new_trainer(config: TrainConfig) -> Trainer:
+    """A trainer of a new model. What is measured of the same person is measured once."""
+    files = sorted(path for path in config.person.rglob("*") if path.is_file())
+    content = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    model = _untrained(config.person, content, config.method, config.model, config.seed)
+    return Trainer(PersonDataset(config.person), config, copy.deepcopy(model))
+
+
+@functools.lru_cache(maxsize=4)
+def _untrained(person: Path, content: tuple, method: str, model: MethodConfig, seed: int) -> Method:
+    return registry.method(method).from_person(PersonDataset(person), model, seed)
+
+
 def train(config: TrainConfig, model: Method | None = None) -> Trainer:
     """Train as `avatar train` does, without its speech network: ``model``, or a new one."""
-    data = PersonDataset(config.person)
     folder = open_run(config)
-    trainer = Trainer(data, config, model)
+    trainer = new_trainer(config) if model is None else Trainer(PersonDataset(config.person), config, model)
+    data = trainer.data
     describe(folder, config, data)
     trainer.run(folder)
     save_tracking(trainer, folder)

@@ -59,10 +59,10 @@ def main(config: Config) -> None:
     print(f"  {kind(claims.source_type)}, by {claims.program}{f', {claims.made}' if claims.made else ''}")
     known = "" if claims.known_signer else "; anybody can make such a certificate, it does not prove who signed"
     print(f"  signed by: {claims.signer}{known}")
-    if claims.photo:
-        print(f"  the avatar was made from one photo, SHA-256 {claims.photo}: teeth and what it hides are invented")
-    if claims.consent:
-        print(f"  record of consent: SHA-256 {claims.consent}")
+    for photo in filter(None, (claims.photo, *claims.more_photos)):
+        print(f"  the avatar was made from one photo, SHA-256 {photo}: teeth and what it hides are invented")
+    for consent in filter(None, (claims.consent, *claims.more_consents)):
+        print(f"  record of consent: SHA-256 {consent}")
 
 
 def _folder(folder: Path, json: Path | None) -> None:

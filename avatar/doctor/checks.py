@@ -42,6 +42,12 @@ OF_THE_SYSTEM = ("cv2", "mediapipe")
 SYSTEM_LIBRARIES = "apt install libgl1 libglib2.0-0 libegl1 libgles2"
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "asimd")  # that the kernels can use
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+# What kernels run with, the slowest first, and the flags, as Linux calls them, that a processor needs for it.
+_AVX2 = {"avx2", "fma", "abm", "bmi1", "bmi2"}
+_AVX512 = _AVX2 | {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}
+RUNS_WITH: dict[str, set[str]] = {
+    "baseline": set(), "avx2": _AVX2, "avx512": _AVX512, "avx512_bf16": _AVX512 | {"avx512_bf16"}
+}  # fmt: skip
 
 
 def examine() -> list[Finding]:
@@ -142,16 +148,38 @@ def check_gpu() -> Iterator[Finding]:
 def check_native() -> Iterator[Finding]:
     """The native library, and each of its operators against its reference on a tiny input."""
     from avatar.native import library_status
+    from avatar.native.library import library
 
-    status = library_status()
-    missing = status.startswith("torch reference")
-    fix = "Everything works, but several times slower. Follow the reason on the left." if missing else ""
-    yield Finding(part="native library", state=NOTE if missing else GOOD, detail=status, fix=fix)
+    loaded = library()
+    if loaded is None:
+        fix = "Everything works, but several times slower. Follow the reason on the left."
+    else:
+        fix = faster(loaded.instruction_set, cpu()[1])
+    yield Finding(part="native library", state=NOTE if fix else GOOD, detail=library_status(), fix=fix)
     for name, error in operator_errors().items():
         good = not isinstance(error, str) and error <= TOLERANCE
         detail = error if isinstance(error, str) else f"differs from the reference by {error:.1e}"
         fix = "" if good else "Set AVATAR_NATIVE=reference for now, reinstall, and report this table."
         yield Finding(part=f"  {name}", state=GOOD if good else BROKEN, detail=detail, fix=fix)
+
+
+def faster(used: str, flags: set[str]) -> str:
+    """What to do where kernels run with less than the processor has; empty where they do not.
+
+    Args:
+        used: Instruction set of the kernels, a key of `RUNS_WITH`.
+        flags: Of the processor, as Linux calls them.
+    """
+    names = list(RUNS_WITH)
+    best = [name for name, needed in RUNS_WITH.items() if needed <= flags][-1]
+    if names.index(best) <= names.index(used):
+        return ""
+    if asked := os.environ.get("AVATAR_ISA"):
+        return f"Everything works, but slower: the processor has {best}. Unset AVATAR_ISA, which is {asked}."
+    return (
+        f"Everything works, but slower: the processor has {best}. Install a wheel of a release, or build again with "
+        "GCC 10, Clang 9 or newer: pip install --force-reinstall --no-deps . in the sources."
+    )
 
 
 def check_backends() -> Iterator[Finding]:

@@ -39,6 +39,11 @@ class Library:
     cuda = False
 
     @property
+    def instruction_set(self) -> str:
+        """Name of the instruction set, such as ``avx2``."""
+        return _ISA_NAMES[self.isa]
+
+    @property
     def threads(self) -> tuple[int, ...]:
         """What scratch memory of a call also depends on: the number of threads."""
         return (num_threads(),)
@@ -123,7 +128,7 @@ def library_status() -> str:
     loaded, reason = _load()
     if loaded is None:
         return f"torch reference (slow): {reason}"
-    return f"native, {_ISA_NAMES[loaded.isa]}, {num_threads()} threads, {loaded.path}"
+    return f"native, {loaded.instruction_set}, {num_threads()} threads, {loaded.path}"
 
 
 def _candidates() -> list[Path]:

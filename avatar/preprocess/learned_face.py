@@ -88,8 +88,15 @@ class Probe:
         """Longer side in pixels of what is looked at."""
         return self.part.side if self.part else max(self.info.width, self.info.height)
 
-    def find(self, detect: Callable[[np.ndarray], list[Face]], title: str, count: int = PROBE_FRAMES) -> Samples:
-        """Call ``detect`` with the image of each of ``count`` probes; its faces, in pixels of the upright source."""
+    def find(self, detect: Callable[[np.ndarray], list[Face]], title: str, count: int | None = None) -> Samples:
+        """Call ``detect`` with the image of each of ``count`` probes; its faces, in pixels of the upright source.
+
+        Args:
+            detect: Finds faces in an image.
+            title: Of the progress bar.
+            count: Of the frames; None: `PROBE_FRAMES`.
+        """
+        count = PROBE_FRAMES if count is None else count
         x, y, side = self.part or (0, 0, self.longer)
         scale = min(1.0, PROBE_SIDE / side)
         found: Samples = []

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from avatar import __version__
 from avatar.errors import AvatarError
@@ -39,6 +40,18 @@ PROGRAM = "avatar-toolkit"
 _PHOTO_SAYS = "Made from one photo: teeth and what the photo does not show are invented."
 
 
+class Source(NamedTuple):
+    """Where an avatar comes from.
+
+    Attributes:
+        consent: SHA-256 of the record of consent, or None.
+        photo: SHA-256 of the one photo that it was made from, or None.
+    """
+
+    consent: str | None = None
+    photo: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claims:
     """What a file says about itself.
@@ -54,6 +67,7 @@ class Claims:
         metadata_source_type: The same in the file's metadata, which nobody signs.
         consent: SHA-256 of the record of consent.
         photo: SHA-256 of the one photo that the avatar was made from.
+        more_consents, more_photos: The same of further avatars that the file shows.
         faults: What is wrong with it, one code of C2PA each.
     """
 
@@ -66,18 +80,19 @@ class Claims:
     metadata_source_type: str | None = None
     consent: str | None = None
     photo: str | None = None
+    more_consents: list[str] = field(default_factory=list)
+    more_photos: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = None, photo: str | None = None) -> None:
+def sign(path: Path, key: SigningKey, source_type: str, sources: Sequence[Source] = ()) -> None:
     """Add content credentials to a file, in place.
 
     Args:
         path: The file, with an ending out of `SUFFIXES`.
         key: Signs them.
         source_type: Digital source type (IPTC).
-        consent: SHA-256 of the record of consent, or None.
-        photo: SHA-256 of the one photo that the avatar was made from, which is named as an ingredient; or None.
+        sources: Of each avatar that it shows; a photo is named as an ingredient.
 
     Raises:
         AvatarError: They cannot be made; the file is as before.
@@ -90,7 +105,7 @@ def sign(path: Path, key: SigningKey, source_type: str, consent: str | None = No
         with (
             _context() as context,
             c2pa.Signer.from_info(c2pa.C2paSignerInfo(key.algorithm, key.certificates, key.key, None)) as signer,
-            c2pa.Builder(json.dumps(_manifest(source_type, consent, photo)), context) as builder,
+            c2pa.Builder(json.dumps(_manifest(source_type, sources)), context) as builder,
         ):
             with open(path, "rb") as source, open(temporary, "w+b") as target:
                 builder.sign(signer, _kind(path), source, target)
@@ -128,7 +143,7 @@ def read(path: Path) -> Claims:
         raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
 
 
-def _manifest(source_type: str, consent: str | None, photo: str | None) -> dict[str, Any]:
+def _manifest(source_type: str, sources: Sequence[Source]) -> dict[str, Any]:
     agent = {"name": PROGRAM, "version": __version__}
     created = {
         "action": "c2pa.created", "digitalSourceType": source_type, "softwareAgent": agent,
@@ -141,16 +156,21 @@ def _manifest(source_type: str, consent: str | None, photo: str | None) -> dict[
             "data": {"entries": {f"cawg.{use}": {"use": "notAllowed"} for use in _USES}},
         },
     ]
-    if consent is not None:
-        assertions.append({"label": CONSENT, "data": {"sha256": consent}})
+    consents, photos = (_different(column) for column in zip(*sources, strict=True)) if sources else ([], [])
+    assertions += [{"label": CONSENT, "data": {"sha256": consent}} for consent in consents]
+    assertions += [{"label": PHOTO, "data": {"sha256": photo, "description": _PHOTO_SAYS}} for photo in photos]
     manifest: dict[str, Any] = {"claim_generator_info": [agent], "assertions": assertions}
-    if photo is not None:
-        assertions.append({"label": PHOTO, "data": {"sha256": photo, "description": _PHOTO_SAYS}})
+    if photos:
         manifest["ingredients"] = [{
             "title": "the photo that the avatar was made from", "format": "image/jpeg", "relationship": "inputTo",
             "instance_id": f"sha256:{photo}", "description": _PHOTO_SAYS,
-        }]  # fmt: skip
+        } for photo in photos]  # fmt: skip
     return manifest
+
+
+def _different(hashes: Iterable[str | None]) -> list[str]:
+    """Those that are there, each once, in their order."""
+    return list(dict.fromkeys(found for found in hashes if found is not None))
 
 
 def _claims(store: dict[str, Any], said: str | None) -> Claims:
@@ -158,7 +178,9 @@ def _claims(store: dict[str, Any], said: str | None) -> Claims:
     assertions = active.get("assertions", [])
     actions = [a for each in assertions if each["label"] in _ACTIONS for a in each["data"].get("actions", [])]
     consents, photos = (
-        [each["data"].get("sha256") for each in assertions if each["label"] == label] for label in (CONSENT, PHOTO)
+        # A reader numbers those of one kind: "org.avatar.consent__2".
+        [each["data"].get("sha256") for each in assertions if each["label"].partition("__")[0] == label]
+        for label in (CONSENT, PHOTO)
     )
     generator = next(iter(active.get("claim_generator_info", [])), {})
     signature = active.get("signature_info", {})
@@ -171,8 +193,8 @@ def _claims(store: dict[str, Any], said: str | None) -> Claims:
         known_signer=_UNTRUSTED not in codes,
         made=signature.get("time") or next((action["when"] for action in actions if "when" in action), ""),
         source_type=next((a["digitalSourceType"] for a in actions if "digitalSourceType" in a), None),
-        metadata_source_type=said, consent=next(iter(consents), None),
-        photo=next(iter(photos), None), faults=faults,
+        metadata_source_type=said, consent=next(iter(consents), None), photo=next(iter(photos), None),
+        more_consents=consents[1:], more_photos=photos[1:], faults=faults,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import tyro
 
 from avatar import log
 from avatar.errors import AvatarError
+from avatar.provenance.credentials import Source
 from avatar.provenance.label import labelled
 from avatar.provenance.source_type import TRAINED, write_source_type
 
@@ -76,6 +77,7 @@ class Disclosure:
         without: Why there are none.
         consent: SHA-256 of the record of consent, or None.
         photo: SHA-256 of the one photo that the avatar was made from, or None.
+        others: The same of further avatars that the files show.
         label: Whether images have a visible label.
     """
 
@@ -84,13 +86,21 @@ class Disclosure:
     without: str = ""
     consent: str | None = None
     photo: str | None = None
+    others: tuple[Source, ...] = ()
     label: Label = "none"
 
     @property
     def comment(self) -> str:
         """What stands in the metadata of a file in words."""
-        made = "Made by a program (AI)." if self.photo is None else "Made by a program (AI) from one photo."
+        photos = sum(source.photo is not None for source in self.sources)
+        part = ", in part" if 0 < photos < len(self.sources) else ""
+        made = f"Made by a program (AI){part} from one photo." if photos else "Made by a program (AI)."
         return made if self.key is not None else f"{made} No content credentials: {self.without}"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Of each avatar that the files show."""
+        return (Source(self.consent, self.photo), *self.others)
 
     def announce(self) -> None:
         """Say where nothing is signed."""
@@ -114,7 +124,7 @@ class Disclosure:
         write_source_type(path, self.source_type)
         if self.key is not None and path.suffix.lower() in credentials.SUFFIXES:
             try:
-                credentials.sign(path, self.key, self.source_type, self.consent, self.photo)
+                credentials.sign(path, self.key, self.source_type, self.sources)
             except AvatarError as error:
                 log.warn(f"{error} It is written without content credentials.")
 

@@ -23,6 +23,12 @@ from tests.media import FPS, need_landmarker, portrait, shifted, talking, talkin
 SOME = "--stages=ingest,track"
 
 
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for the face in few frames: there are as many faces in all."""
+    monkeypatch.setattr(learned_face, "PROBE_FRAMES", 12)
+
+
 def refused(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run `avatar prepare` with these arguments and return what it says when it must refuse them."""
     assert main(["prepare", *map(str, arguments)]) == 2
@@ -121,7 +127,6 @@ def test_face_in_under_half_of_the_frames(capfd, tmp_path: Path, hum: Path) -> N
 
 def test_two_faces_of_equal_size(capfd, tmp_path: Path, hum: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_landmarker()
-    monkeypatch.setattr(learned_face, "PROBE_FRAMES", 10)
     monkeypatch.setattr(speaker, "SPANS", 1)
     both = np.concatenate([portrait(), portrait()[:, ::-1]], 1)
     path = write_video(tmp_path / "a.mp4", [both] * 60, hum)

@@ -15,6 +15,7 @@ from avatar.cli.main import main
         "--steps=0", "--threads=0", "--preview-every=0", "--save-every=-1", "--schedule.steps=0", "--seed=-1",
         "--steps=1000000000000", "--threads=1000000", "--seed=9007199254740992", "--model.log2-table=60",
         "--model.hidden=1000000000", "--model.levels=-1", "--model.initial-gaussians=1000000000000",
+        "--model.initial-gaussians=20", "--model.initial-gaussians=149",
         "--schedule.steps=1000000000000",
     ],
 )  # fmt: skip

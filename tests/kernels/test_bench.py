@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def test_a_tiny_run_writes_all_that_the_pages_need(tmp_path, needs_native):
     threads = torch.get_num_threads()
     config = bench.Config(
-        gaussians=(40, 80), sizes=(32,), frames=(3, 60), threads=(1,), device="cpu", repeats=1, docs=tmp_path
+        gaussians=(40, 80), sizes=(32,), frames=(3, 12), threads=(1,), device="cpu", repeats=1, docs=tmp_path
     )
     bench.main(config)
     assert torch.get_num_threads() == threads
@@ -42,7 +42,7 @@ def test_a_tiny_run_writes_all_that_the_pages_need(tmp_path, needs_native):
     assert len([r for r in result["ops"] if r["case"] == "ssim" and r["implementation"] == "native"]) == 1
     assert [(r["gaussians"], r["size"]) for r in result["model"]] == [(40, 32), (80, 32)]
     assert all(r["frame_ms"] > 0 and r["step_ms"] > 0 and r["frame_peak_bytes"] > 1e6 for r in result["model"])
-    assert [r["frames"] for r in result["length"]] == [3, 60]
+    assert [r["frames"] for r in result["length"]] == [3, 12]
     page = (tmp_path / "README.md").read_text()
     assert "| rasterize | 80 | 32 |" in page and path.stem in page
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -280,8 +280,8 @@ def test_videos_of_an_evaluation_say_which_part_is_made(tmp_path) -> None:
     assert [claims.consent for claims in found] == [*[consent_hash(run)] * 2, None]
 
 
-def test_consent_and_photo_of_a_run_go_into_every_file_together(tmp_path) -> None:
-    from avatar.data.consent import SYNTHETIC, consent_hash
+def test_consent_and_photo_of_a_run_go_into_every_file_together(tmp_path, capsys) -> None:
+    from avatar.data.consent import SYNTHETIC, consent_hash, own
     from avatar.data.disclosed import disclosed
     from avatar.data.photo import PhotoInfo
 
@@ -290,6 +290,19 @@ def test_consent_and_photo_of_a_run_go_into_every_file_together(tmp_path) -> Non
     found = disclosed(tmp_path, DisclosureOptions(label="corner"), COMPOSITE)
     assert (found.consent, found.photo) == (consent_hash(tmp_path), CONSENT)
     assert (found.label, found.source_type) == ("corner", COMPOSITE)
+    # A file that shows several avatars holds the records of all; one that two of them share is there once.
+    other, third = tmp_path / "other", tmp_path / "third"
+    for folder, record in ((other, SYNTHETIC), (third, own())):
+        folder.mkdir()
+        record.write(folder)
+    both = disclosed(third, others=[other, tmp_path])
+    path = image(tmp_path / "a.png")
+    both.finish(path)
+    claims = read(path)
+    assert claims.state == "valid" and (claims.consent, claims.photo) == (consent_hash(third), CONSENT)
+    assert (claims.more_consents, claims.more_photos) == ([consent_hash(other)], [])
+    assert "in part from one photo" in both.comment and main(["verify", str(path)]) == 0
+    assert (text := said(capsys)).count("record of consent") == 2 and consent_hash(other) in text
     # Nobody asks for one without the other. `render --batch` tries the key before it knows a run.
     package = Path(avatar.__file__).parent
     openers = {

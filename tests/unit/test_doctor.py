@@ -121,6 +121,52 @@ def test_the_processor_line_says_what_kernels_can_use(monkeypatch, flags, words)
     assert words in parts(doctor.check_machine())["processor"].detail
 
 
+ALL_FLAGS = doctor.RUNS_WITH["avx512_bf16"]
+
+
+@pytest.mark.parametrize(
+    ("used", "flags", "best"),
+    [
+        ("baseline", ALL_FLAGS, "avx512_bf16"),
+        ("baseline", ALL_FLAGS - {"avx512vl"}, "avx2"),
+        ("avx2", ALL_FLAGS - {"avx512_bf16"}, "avx512"),
+        ("avx512", ALL_FLAGS, "avx512_bf16"),
+        ("avx2", ALL_FLAGS - {"avx512f"}, ""),
+        ("avx512_bf16", ALL_FLAGS, ""),
+        ("baseline", ALL_FLAGS - {"bmi2"}, ""),
+        ("baseline", {"asimd", "bf16"}, ""),
+        ("avx2", set(), ""),  # a system that does not say
+    ],
+)
+def test_kernels_slower_than_the_processor_are_a_note(monkeypatch, used, flags, best):
+    from avatar.native import library
+
+    class Loaded:
+        instruction_set = used
+
+    monkeypatch.delenv("AVATAR_ISA", raising=False)
+    monkeypatch.setattr(library, "library", Loaded)
+    monkeypatch.setattr(doctor, "operator_errors", dict)
+    monkeypatch.setattr(doctor, "cpu", lambda: ("Example chip", flags))
+    (found,) = doctor.check_native()
+    assert found.state == (doctor.NOTE if best else doctor.GOOD) and bool(found.fix) == bool(best)
+    if best:
+        assert f"has {best}." in found.fix and "pip install" in found.fix
+        monkeypatch.setenv("AVATAR_ISA", used)
+        (asked,) = doctor.check_native()
+        assert "Unset AVATAR_ISA" in asked.fix and "pip" not in asked.fix
+
+
+def test_kernels_here_run_with_what_the_processor_has(monkeypatch):
+    from avatar.native.library import library
+
+    if (loaded := library()) is None:
+        pytest.skip("no native library")
+    assert set(doctor.RUNS_WITH) >= {loaded.instruction_set}
+    if "AVATAR_ISA" not in doctor.os.environ:
+        assert doctor.faster(loaded.instruction_set, doctor.cpu()[1]) == ""
+
+
 def test_a_check_that_fails_is_a_finding(monkeypatch):
     def check_gpu():
         raise RuntimeError("driver mismatch")

@@ -19,11 +19,13 @@ import pytest
 import torch
 
 import avatar
+from avatar.data.consent import consent_hash
 from avatar.io import text_to_speech
 from avatar.io.audio import SAMPLE_RATE, write_wav
 from avatar.io.video import read_info
 from avatar.methods import registry as methods
 from avatar.motion import arkit_files
+from avatar.provenance.credentials import read
 from avatar.train import run as training
 from pipelines import readme_film
 from tests.docs_text import ROOT
@@ -138,6 +140,7 @@ def test_two_people(place: Path, tmp_path: Path):
     program.main(run, run, place / "speech.wav", place / "speech.wav", Path("a.mp4"), apart=0.5)
     info = read_info(tmp_path / "a.mp4")
     assert (info.width, info.height) == (144, 96) and frames(tmp_path / "a.mp4") == 2 * SECONDS * 25
+    assert read(tmp_path / "a.mp4").consent == consent_hash(run)
     one = avatar.Avatar.load(run)
     alone = next(program.drawn(one, np.zeros(1600, np.float32), 0.0, 0))
     assert alone.shape == (96, 96, 4) and 0 < alone[..., 3].mean() < 1

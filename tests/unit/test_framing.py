@@ -18,7 +18,7 @@ from avatar.data.results import FrameView, IngestResult
 from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.io.video import read_frames, read_info
-from avatar.preprocess import background, framing, parse, track
+from avatar.preprocess import background, framing, learned_face, parse, track
 from avatar.preprocess.config import PrepareConfig, check
 from avatar.preprocess.framing import Rect
 from avatar.preprocess.learned_face import LearnedFace
@@ -257,8 +257,11 @@ def test_the_background_of_the_whole_frame_is_what_is_seen_around_the_person(tmp
 
 
 @pytest.mark.parametrize("size", [(416, 256)])
-def test_a_video_is_stored_around_the_person_and_as_filmed(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_video_is_stored_around_the_person_and_as_filmed(
+    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_landmarker()
+    monkeypatch.setattr(learned_face, "PROBE_FRAMES", 12)
     if not assets.available("selfie_multiclass"):
         pytest.skip("the segmenter is not on this machine (avatar assets --fetch selfie_multiclass)")
     width, height = size

@@ -13,7 +13,7 @@ from avatar.data import PersonDataset
 from avatar.errors import AvatarError
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.infer.avatar import Avatar
-from avatar.methods.gaussian.config import RegularizerConfig
+from avatar.methods.gaussian.config import TRAINING, RegularizerConfig
 from avatar.methods.gaussian.init import blink_frame
 from avatar.methods.gaussian.losses import oversize, roughness
 from avatar.methods.gaussian.method import GaussianAvatar
@@ -22,7 +22,7 @@ from avatar.native.library import multiplies_bfloat16
 from avatar.train.batches import FrameSampler
 from avatar.train.run import describe, open_run
 from avatar.train.trainer import Trainer
-from tests.person import make_person, small_config, train
+from tests.person import make_person, new_trainer, small_config, train
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_resume_is_bit_identical(person, tmp_path, model):
     first._maintain = stop_after_five
     with pytest.raises(KeyboardInterrupt):
         first.run(folder)
-    second = Trainer(data, config)
+    second = new_trainer(config)
     second.resume(folder)
     assert second.step == 5
     second.run(folder)
@@ -160,7 +160,7 @@ def test_resume_refuses_other_settings(person, tmp_path):
 
 
 def test_the_field_leaves_the_torso_alone_also_after_the_set_changed(person, tmp_path):
-    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=12))
+    trainer = new_trainer(small_config(person, tmp_path / "run", steps=12))
     trainer.model.gaussians.region[-60:] = REGIONS.index("torso")  # the drawn person has no clothes
     trainer.run(tmp_path / "run")
     model, count = trainer.model.eval(), len(trainer.model.gaussians)
@@ -173,7 +173,7 @@ def test_the_field_leaves_the_torso_alone_also_after_the_set_changed(person, tmp
 
 
 def test_irises_turn_with_the_gaze_and_nothing_else_does(person, tmp_path):
-    model = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1)).model
+    model = new_trainer(small_config(person, tmp_path / "run", steps=1)).model
     face, gaze = torch.zeros(len(CHANNELS)), model.basis.gaze
     turned = gaze + torch.tensor([0.2, 0.1])  # to the person's left, and up
     moved = model.basis(face, turned) - model.basis(face, gaze)
@@ -211,6 +211,15 @@ def test_lids_have_gaussians_enough_to_cover_the_eye_when_they_close(person, tmp
     assert count[1] > 1.04 * count[0]
 
 
+def test_the_fewest_gaussians_that_are_taken_make_every_part_of_the_face(person, tmp_path):
+    fewest, _ = TRAINING["initial_gaussians"]
+    config = small_config(person, tmp_path / "run", initial_gaussians=fewest, max_gaussians=fewest).model
+    config.check()
+    made = GaussianAvatar.from_person(PersonDataset(person), config, 0).gaussians.region.tolist()
+    parts = ("face", "lid", "eye", "mouth_upper", "mouth_lower", "hair", "neck")
+    assert {REGIONS.index(part) for part in parts} <= set(made)
+
+
 def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_path):
     trainer = train(small_config(person, tmp_path / "run", steps=12))
     gaussians = trainer.model.gaussians
@@ -223,7 +232,7 @@ def test_density_control_respects_the_budget_and_inherits_bindings(person, tmp_p
 
 
 def test_what_hardly_any_frame_shows_hardly_moves(person, tmp_path):
-    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=2))
+    trainer = new_trainer(small_config(person, tmp_path / "run", steps=2))
     gaussians = trainer.model.gaussians
     before = {name: getattr(gaussians, name).detach().clone() for name in ("means", "scales", "quats", "colors")}
     for name in before:  # gradients as they are in a training, of Gaussians that frames show and that they do not
@@ -241,7 +250,7 @@ def test_what_hardly_any_frame_shows_hardly_moves(person, tmp_path):
 def test_a_short_training_that_gives_no_numbers_is_no_success(person, tmp_path, monkeypatch, steps):
     """As many steps as frames may be left out: each of them is, and nothing is learnt."""
     config = small_config(person, tmp_path / "run", steps=steps)
-    trainer = Trainer(PersonDataset(person), config)
+    trainer = new_trainer(config)
     original = trainer._loss
     monkeypatch.setattr(trainer, "_loss", lambda out, batch: (original(out, batch)[0] * float("nan"), {}))
     folder = open_run(config)
@@ -252,7 +261,7 @@ def test_a_short_training_that_gives_no_numbers_is_no_success(person, tmp_path, 
 
 def test_a_last_step_that_breaks_the_model_is_taken_back(person, tmp_path, monkeypatch):
     config = small_config(person, tmp_path / "run", steps=4)
-    trainer = Trainer(PersonDataset(person), config)
+    trainer = new_trainer(config)
     original, broken = trainer.optimizer.step, []
 
     def step() -> None:
@@ -268,7 +277,7 @@ def test_a_last_step_that_breaks_the_model_is_taken_back(person, tmp_path, monke
 
 
 def test_held_out_poses_stay_as_tracked_where_alignment_gives_no_numbers(person, tmp_path, monkeypatch):
-    trainer = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1))
+    trainer = new_trainer(small_config(person, tmp_path / "run", steps=1))
     before = trainer.poses.knots.detach().clone()
     original = trainer._render_part
 
@@ -283,7 +292,7 @@ def test_held_out_poses_stay_as_tracked_where_alignment_gives_no_numbers(person,
 
 def test_not_a_number_rolls_back_and_leaves_the_frame_out(person, tmp_path, monkeypatch):
     config = small_config(person, tmp_path / "run", steps=8)
-    trainer = Trainer(PersonDataset(person), config)
+    trainer = new_trainer(config)
     original, poisoned = trainer._loss, []
 
     def loss(out, batch):
@@ -339,7 +348,7 @@ def test_a_given_background_is_behind_the_person(person, tmp_path):
 
 
 def test_the_torso_stays_where_it_is_when_the_head_turns(person, tmp_path):
-    model = Trainer(PersonDataset(person), small_config(person, tmp_path / "run", steps=1)).model.eval()
+    model = new_trainer(small_config(person, tmp_path / "run", steps=1)).model.eval()
     with torch.no_grad():
         g, motion = model.gaussians, PersonDataset(person).motion[:2]
         rotation = motion.head_rotation.clone()

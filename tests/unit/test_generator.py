@@ -170,13 +170,13 @@ def test_the_head_nods_with_the_sound_as_much_as_asked(
     _, sound = swaying(seed=9)  # another performance
     energy = 20 * np.log10(np.abs(sound[: 800 * 640].reshape(800, 640)).max(1) + 1e-4)
 
-    def follows(**options: Any) -> float:
-        pitch = np.mean([made(generator, sound, 800, seed=s, **options).head_rotation[:, 0] for s in range(3)], 0)
+    def follows(seeds: int = 3, **options: Any) -> float:
+        pitch = np.mean([made(generator, sound, 800, seed=s, **options).head_rotation[:, 0] for s in range(seeds)], 0)
         return float(np.corrcoef(pitch, energy)[0, 1])
 
     deaf, plain = follows(guidance=0.0), follows()
     assert plain > 0.4 and abs(deaf) < 0.25
-    assert follows(noise=0.0) > plain  # nothing is left to chance
+    assert follows(1, noise=0.0) > plain  # nothing is left to chance, so all seeds are alike
 
 
 def test_nothing_left_to_chance_is_the_same_for_all_seeds(

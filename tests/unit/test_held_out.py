@@ -28,7 +28,7 @@ from tests.unit.test_personal import FPS
 from tests.unit.test_personal import person as speaking_person
 from tests.unit.test_prior import some_prior
 
-FRAMES, TEST_START, LATE = 1000, 900, 3.0  # of test_personal's person; the sound is late by three
+FRAMES, TEST_START, LATE = 400, 360, 3.0  # of test_personal's person; the sound is late by three
 
 
 def other_motion(motion: Motion, first: int) -> Motion:
@@ -62,7 +62,7 @@ def speech_files(folder: Path, first_other: int | None) -> dict[str, dict[str, A
     def change(motion: Motion) -> Motion:
         return motion if first_other is None else other_motion(motion, first_other)
 
-    person = speaking_person(folder / "person", change)
+    person = speaking_person(folder / "person", change, FRAMES)
     audio = person / "ingest" / "audio.wav"
     info = person_info(fps=FPS, num_frames=FRAMES, test_start=TEST_START, audio_delay_s=LATE / FPS)
     info.write(person / "person.json")

@@ -25,15 +25,27 @@ ATTACK = """
     import json, random, sys
     from dataclasses import replace
     from pathlib import Path
-    import torch._dynamo, avatar.train.trainer
+    import torch, torch._dynamo, avatar.train.trainer
     from pipelines import kills
+    from avatar.data import PersonDataset
+    from avatar.infer import view_measure
+    from avatar.methods.gaussian.method import GaussianAvatar
     from avatar.train import run as command
     from tests.person import make_person, small_config
 
     place = Path(sys.argv[1])
     command.load_prior = lambda path: None
     command.train_speech = command.train_headmotion = lambda *_, **__: None
-    assert kills.run(lambda: make_person(place / "person", frames=20), place / "output.txt").code == 0
+    view_measure.AZIMUTHS, view_measure.ELEVATIONS = (-30.0, 0.0, 30.0), (-10.0, 0.0, 10.0)
+
+    def begin():
+        data = PersonDataset(make_person(place / "person", frames=20))
+        model = GaussianAvatar.from_person(data, small_config(place / "person", place).model, 0)
+        torch.save(model, place / "untrained.pt")
+
+    assert kills.run(begin, place / "output.txt").code == 0
+    # Every training begins with it: what is killed is what comes after.
+    GaussianAvatar.from_person = lambda *_: torch.load(place / "untrained.pt", weights_only=False)
 
     def task(**options):
         config = small_config(place / "person", place / "case" / "run", steps=8)

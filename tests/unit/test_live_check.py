@@ -227,6 +227,25 @@ def test_a_missing_program_is_said_in_one_sentence(tmp_path: Path, monkeypatch: 
         Tools(tmp_path / "other", tmp_path)
 
 
+def test_a_page_of_any_live_service_is_connected(tmp_path: Path) -> None:
+    """Only the service of these checks has the worklet that measures audio."""
+    from pipelines.live_browser import Page
+
+    asked: list[str] = []
+
+    class Plain:
+        async def ask(self, command: str, *_: object, **options: Any) -> object:
+            asked.append(options.get("code", command))
+            if "liveProbe" in asked[-1]:
+                raise RuntimeError("Unable to load a worklet's module.")
+            return "WebRTC" if asked[-1] == "window.avatarState.door" else "id"
+
+    page = Page(Plain(), "page1")  # pyright: ignore[reportArgumentType]
+    assert asyncio.run(page.connected()) == "WebRTC" and page.session == "id" and "act" in asked
+    with pytest.raises(RuntimeError, match="worklet"):
+        asyncio.run(page.listen())
+
+
 def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def good(bench: object) -> dict[str, Any]:
         return {"value": 1}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,131 @@ def test_a_trial_ends_when_the_face_is_tracked(tmp_path: Path, monkeypatch: pyte
             packages.begin_demo(program, tmp_path, {})
 
 
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """Commands that are not run, each with its own environment; `auditwheel repair` names a wheel as told."""
+    commands: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+        words = [str(word) for word in command]
+        commands.append((words, dict(env or {})))
+        for option, name in (("--outdir", "made-linux.whl"), ("--wheel-dir", REPAIRED["name"])):
+            if option in words:
+                folder = Path(words[words.index(option) + 1])
+                folder.mkdir(exist_ok=True)
+                (folder / name).touch()
+
+    monkeypatch.setattr(packages, "run", run)
+    return commands
+
+
+REPAIRED = {"name": "x-manylinux_2_17_aarch64.whl"}
+
+
+def test_a_linux_wheel_aims_at_an_old_system_and_is_checked(tmp_path: Path, ran, monkeypatch: pytest.MonkeyPatch):
+    python = Path("/tools/bin/python")
+    wheel = packages.linux_wheel(python, Path("/source"), tmp_path, "aarch64")
+    assert wheel.name == REPAIRED["name"] and wheel.parent == tmp_path / "aarch64/good"
+    script = (tmp_path / "aarch64/c++").read_text()
+    assert f"{python}" in script and "-target aarch64-linux-gnu.2.17 " in script
+    (build, around), (show, _), (repair, _) = ran
+    assert around["CXX"] == str(tmp_path / "aarch64/c++") and around["AVATAR_CUDA"] == "0"
+    assert around["_PYTHON_HOST_PLATFORM"] == "linux-aarch64" and around["PATH"].startswith("/tools/bin:")
+    assert "cmake.define.CMAKE_SYSTEM_PROCESSOR=aarch64" in build and build[-1] == "/source"
+    assert show[2:4] == ["auditwheel", "show"] and repair[2:4] == ["auditwheel", "repair"]
+    monkeypatch.setitem(REPAIRED, "name", "x-manylinux_2_34_x86_64.whl")  # it would not install on older systems
+    with pytest.raises(AssertionError, match="asks for more than manylinux_2_17_x86_64"):
+        packages.linux_wheel(python, Path("/source"), tmp_path, "x86_64")
+
+
+def test_a_trial_is_made_where_no_compiler_can_be_found(tmp_path: Path, ran, monkeypatch: pytest.MonkeyPatch):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    demos: list[dict[str, str]] = []
+    monkeypatch.setattr(packages, "environment", lambda folder, wanted: python)
+    monkeypatch.setattr(packages, "begin_demo", lambda avatar, folder, env: demos.append(env))
+    monkeypatch.setattr(packages, "site", lambda of: str(tmp_path if of == python else "/others"))
+    packages.attempt(Path("x.whl"), tmp_path, "torch==2.13.0")
+    assert [words[1:3] for words, _ in ran] == [["-m", "pip"], ["doctor"], ["-c", packages.KERNELS]]
+    bare = {"PATH": str(python.parent), "PYTHONPATH": ""}
+    assert all(env == bare for _, env in ran) and demos == [bare]
+    assert ran[0][0][-2:] == ["torch==2.13.0", str(Path("x.whl").resolve())] and not (tmp_path / "others.pth").exists()
+    packages.attempt(Path("x.whl"), tmp_path, "torch", Path("/other/python"))
+    assert ran[3][0][-2:] == ["--no-deps", str(Path("x.whl").resolve())]
+    assert (tmp_path / "others.pth").read_text() == "/others\n"
+    (python.parent / "g++").write_text("#!/bin/sh\n")
+    (python.parent / "g++").chmod(0o755)
+    with pytest.raises(AssertionError, match=r"compilers in the trial: \['g\+\+'\]"):
+        packages.attempt(Path("x.whl"), tmp_path, "torch")
+
+
+def test_what_is_built_is_kept_and_the_wheel_of_this_machine_is_tried(
+    tmp_path: Path, ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    done: list[tuple[str, str]] = []
+
+    def made(name: str) -> Path:
+        (tmp_path / "made").mkdir(exist_ok=True)
+        (tmp_path / "made" / name).write_bytes(b"x" * 2_340_000)
+        return tmp_path / "made" / name
+
+    monkeypatch.setattr(packages, "build_sdist", lambda python, out: made("x.tar.gz"))
+    monkeypatch.setattr(packages, "unpacked", lambda sdist, work: tmp_path)
+    monkeypatch.setattr(packages, "check_complete", lambda source, checkout: done.append(("complete", checkout.name)))
+    monkeypatch.setattr(packages, "linux_wheel", lambda python, source, work, name: made(f"x-linux_{name}.whl"))
+    monkeypatch.setattr(packages, "emulated", lambda wheel, *_: done.append(("emulated", wheel.name)))
+    monkeypatch.setattr(packages, "attempt", lambda wheel, *_: done.append(("tried", wheel.name)))
+    monkeypatch.setattr(packages.platform, "machine", lambda: "aarch64")
+    out = tmp_path / "dist"
+    assert packages.main(["--out", str(out)]) == 0
+    wheels = [f"x-linux_{name}.whl" for name in packages.PLATFORMS]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*wheels, "x.tar.gz"])
+    emulated = [("emulated", wheel) for wheel in wheels]
+    assert done == [("complete", ROOT.name), *emulated, ("tried", "x-linux_aarch64.whl")]
+    assert "x.tar.gz: 2.3 MB" in capsys.readouterr().out
+    done.clear()
+    assert (
+        packages.main(["--out", str(out), "--only", "x86_64"]) == packages.main(["--out", str(out), "--no-trial"]) == 0
+    )
+    assert not [kind for kind, _ in done if kind == "tried"]
+    assert "no wheel for this aarch64" in capsys.readouterr().out
+
+
 def test_kernels_of_another_processor_need_an_emulator(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr(packages.shutil, "which", lambda name: None)
-    packages.emulated(Path("python"), Path("source"), Path("work"), "riscv64")
+    packages.emulated(Path("x.whl"), Path("c++"), Path("source"), Path("work"), "riscv64")
     assert "no qemu-riscv64" in capsys.readouterr().out
+
+
+def test_kernels_of_another_processor_are_those_of_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    libraries, called = tmp_path / "libraries", []
+    libraries.mkdir()
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as archive:
+        archive.writestr("avatar/native/_native_cpu.so", "kernels")
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(packages, "Path", lambda path: libraries if str(path).startswith("/usr") else Path(path))
+    monkeypatch.setattr(packages, "run", lambda *command, **_: called.append([str(word) for word in command]))
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", "riscv64")
+    compiled, ran = called
+    library = tmp_path / "work/wheel/avatar/native/_native_cpu.so"
+    assert library.read_text() == "kernels" and str(library) in compiled and compiled[0] == "/z/c++"
+    assert not [word for word in compiled if word.startswith(("-O", "-f"))]
+    assert ran[0] == "/bin/qemu-riscv64" and f"LD_LIBRARY_PATH={library.parent}" in ran
+    called.clear()
+    packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", platform.machine())
+    assert not called  # this machine tries its wheel as a whole
+
+
+def test_an_sdist_without_a_file_of_the_checkout_is_refused(tmp_path: Path):
+    checkout, source = tmp_path / "checkout", tmp_path / "source"
+    for folder, names in ((checkout, ("a.py", ".ci/run", "not_git.txt")), (source, ("a.py",))):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    packages.check_complete(source, checkout)  # no checkout of git says what belongs to it
+    for command in (("init", "-q"), ("add", "a.py", ".ci/run")):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+    with pytest.raises(AssertionError, match=r"lacks \.ci/run"):
+        packages.check_complete(source, checkout)
+    shutil.copytree(checkout / ".ci", source / ".ci")
+    packages.check_complete(source, checkout)

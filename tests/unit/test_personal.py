@@ -30,16 +30,16 @@ SECONDS = 40
 FRAMES = round(SECONDS * FPS)
 
 
-def voice_and_mouth(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def voice_and_mouth(seed: int = 0, frames: int = FRAMES) -> tuple[np.ndarray, np.ndarray]:
     """A voice whose pitch band follows the mouth [N], and how far the mouth is open [T] in centimetres."""
     rng = np.random.default_rng(seed)
-    opening = np.zeros(FRAMES)
+    opening = np.zeros(frames)
     time = 10
-    while time < FRAMES - 12:
+    while time < frames - 12:
         length = int(rng.integers(4, 9))
         opening[time : time + length] += rng.uniform(0.3, 1) * np.sin(np.pi * np.arange(length) / length)
         time += length + int(rng.choice([0, 1, 20], p=[0.6, 0.3, 0.1]))
-    fine = np.interp(np.arange(SECONDS * 16000) / 16000 * FPS, np.arange(FRAMES), opening)
+    fine = np.interp(np.arange(round(frames / FPS * 16000)) / 16000 * FPS, np.arange(frames), opening)
     phase = np.cumsum(300 + 1500 * fine) / 16000 * 2 * np.pi
     voice = 0.2 * (fine > 0.02) * np.sin(phase) + 5e-4 * rng.standard_normal(len(fine))
     return voice.astype(np.float32), opening
@@ -162,25 +162,25 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> No
         PersonalSpeech.load(tmp_path / "speech.safetensors")
 
 
-def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m) -> Path:
-    voice, opening = voice_and_mouth()
+def person(folder: Path, change: Callable[[Motion], Motion] = lambda m: m, frames: int = FRAMES) -> Path:
+    voice, opening = voice_and_mouth(frames=frames)
     write_wav(folder / "ingest" / "audio.wav", voice)
     change(track_of(opening)).save(folder / "pose" / "motion.safetensors")
-    person_info(num_frames=1000, test_start=900).write(folder / "person.json")
+    person_info(num_frames=frames, test_start=round(0.9 * frames)).write(folder / "person.json")
     return folder
 
 
 def test_held_out_frames_change_nothing_and_the_seed_decides() -> None:
     def scrambled(motion: Motion) -> Motion:
         face = motion.face.clone()
-        face[900:] = 5
+        face[360:] = 5
         return motion.map(face=face)
 
-    voice, opening = voice_and_mouth()
+    voice, opening = voice_and_mouth(frames=400)
     quiet = {"steps": 3, "progress": lambda done, total: None}
 
     def weight(motion: Motion, seed: int) -> torch.Tensor:
-        network = train_personal(motion[:900], voice, speech_encoder("mel"), seed=seed, **quiet)
+        network = train_personal(motion[:360], voice, speech_encoder("mel"), seed=seed, **quiet)
         return network.members[0].enter.weight
 
     first, second = weight(track_of(opening), 1), weight(scrambled(track_of(opening)), 1)

@@ -49,10 +49,10 @@ def test_every_frame_comes_as_soon_as_its_sound(avatar: Any):
     speech = LoudnessSpeech()
     plan = plan_motion(avatar, Controls(), frames=None, speech=speech)
     done = speech.heard = 0
-    for chunk in itertools.islice(itertools.cycle(chunked(voice(2.0), 320)), 3000):  # a minute in chunks of 20 ms
+    for chunk in itertools.islice(itertools.cycle(chunked(voice(2.0), 320)), 1000):  # 20 s in chunks of 20 ms
         done += len(plan.push(chunk))
         assert speech.heard < (done + 1) * FRAME
-    assert done == 1500
+    assert done == 500
 
 
 @pytest.mark.parametrize("how", [{}, {"pose": ("still",)}, {"lip_scale": ("1.5",), "emotion": ("happy:0.5@1-",)}])

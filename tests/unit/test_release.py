@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def release_it(checkout: Path, version: str = "0.2.0", **options) -> None:
     release.main(release.Config(version=version, date="2026-02-03", root=checkout, **options))
 
 
-def test_a_release_is_a_commit_and_a_tag(checkout: Path):
+def test_a_release_is_a_commit_and_a_tag(checkout: Path, capsys: pytest.CaptureFixture[str]):
     release_it(checkout)
     assert (checkout / "avatar/__init__.py").read_text() == '"""Docs."""\n\n__version__ = "0.2.0"\n'
     assert (checkout / "CITATION.cff").read_text() == (
@@ -58,11 +59,14 @@ def test_a_release_is_a_commit_and_a_tag(checkout: Path):
     assert git(checkout, "status", "--porcelain") == ""
     assert git(checkout, "log", "-1", "--format=%s") == "Release 0.2.0"
     assert git(checkout, "rev-parse", "v0.2.0^{commit}") == git(checkout, "rev-parse", "HEAD")
+    assert git(checkout, "tag", "--list", "--format=%(objecttype) %(contents)") == "tag Version 0.2.0"
+    assert "git push --follow-tags" in capsys.readouterr().out
     (checkout / "changelog/two.fixed.md").write_text("Mended.\n")
     git(checkout, "add", "--all")
     git(checkout, "commit", "--quiet", "--message", "More")
     release_it(checkout, "0.2.1", tag=False)
     assert git(checkout, "tag") == "v0.2.0"
+    assert "git tag --annotate v0.2.1 --message 'Version 0.2.1'" in capsys.readouterr().out
     assert (checkout / "CITATION.cff").read_text().count("date-released") == 1
 
 
@@ -70,7 +74,9 @@ def test_a_dry_run_changes_nothing(checkout: Path, capsys: pytest.CaptureFixture
     head = git(checkout, "rev-parse", "HEAD")
     release_it(checkout, dry_run=True)
     shown = capsys.readouterr().out
-    assert "0.1.0 would become 0.2.0" in shown and "Something new." in shown and "v0.2.0" in shown
+    assert "0.1.0 would become 0.2.0" in shown and "Something new." in shown and "Tag: v0.2.0" in shown
+    release_it(checkout, dry_run=True, tag=False)
+    assert "Commit: Release 0.2.0" in (shown := capsys.readouterr().out) and "Tag:" not in shown
     assert git(checkout, "status", "--porcelain") == "" and git(checkout, "rev-parse", "HEAD") == head
     assert git(checkout, "tag") == ""
 
@@ -96,6 +102,10 @@ def test_what_cannot_be_released_is_refused(checkout: Path):
     (checkout / "CITATION.cff").write_text("version: 0.0.9\n")
     git(checkout, "commit", "--quiet", "--all", "--message", "Apart")
     with pytest.raises(AvatarError, match="Versions differ"):
+        release_it(checkout, "0.3.0")
+    (checkout / "CITATION.cff").write_text("title: x\n")
+    git(checkout, "commit", "--quiet", "--all", "--message", "Nowhere")
+    with pytest.raises(AvatarError, match=r"CITATION\.cff does not say its version"):
         release_it(checkout, "0.3.0")
     assert (checkout / "changelog/one.added.md").is_file()
 
@@ -124,6 +134,16 @@ def test_where_git_refuses_the_commit_nothing_changes(checkout: Path):
     assert (checkout / "changelog/one.added.md").is_file()
 
 
+def test_where_it_is_interrupted_nothing_changes(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(root: Path, version: str, date: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(release, "write_version", interrupted)  # the fragments are gone by then
+    with pytest.raises(KeyboardInterrupt):
+        release_it(checkout)
+    assert git(checkout, "status", "--porcelain") == "" and (checkout / "changelog/one.added.md").is_file()
+
+
 def test_where_git_refuses_the_tag_it_says_how_to_go_on(checkout: Path):
     hook(checkout, "reference-transaction")
     (checkout / ".git/hooks/reference-transaction").write_text("#!/bin/sh\n! grep -q refs/tags/\n")
@@ -141,7 +161,7 @@ def test_a_mistake_is_one_sentence(checkout: Path):
 
 def test_versions_are_in_the_order_of_releases():
     names = ["0.2.0a1", "0.2.0a2", "0.2.0b1", "0.2.0rc1", "0.2.0", "0.2.1", "0.10.0", "1.0.0"]
-    assert sorted(set(names), key=release.order) == names
+    assert all(release.order(a) < release.order(b) for a, b in itertools.pairwise(names))
 
 
 def test_the_project_says_one_version():

@@ -490,13 +490,13 @@ def test_threads_may_push_interrupt_and_set_while_another_steps(session: Session
     threads = [threading.Thread(target=disturb) for _ in range(2)]
     for thread in threads:
         thread.start()
-    frames = steps(session, 0, 6)
+    frames = steps(session, 0, 3)
     stop.set()
     for thread in threads:
         thread.join()
-    assert not broken and len(heard(frames)) == 150 * FRAME
+    assert not broken and len(heard(frames)) == 75 * FRAME
     session.interrupt()
-    assert not heard(steps(session, 6, 7))[FADE:].any() and session.waiting_seconds == 0
+    assert not heard(steps(session, 3, 4))[FADE:].any() and session.waiting_seconds == 0
 
 
 @pytest.mark.parametrize("rate", [24, 30000 / 1001, 30, 60])

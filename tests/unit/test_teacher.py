@@ -37,7 +37,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A radiance field of a few steps; what only has to be copied holds a word."""
     folder = tmp_path_factory.mktemp("teacher") / "field"
-    train(nerf_config(person, folder, 6))
+    train(nerf_config(person, folder, 2))
     (folder / TRAINING).write_text("{}")
     (folder / HEADMOTION).write_text("nods")
     return folder

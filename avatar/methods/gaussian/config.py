@@ -21,6 +21,8 @@ RANGES = {
     "initial_gaussians": (1, 10**7), "max_gaussians": (1, 10**7), "levels": (0, 32), "features": (1, 16),
     "coarsest": (1, 4096), "finest": (1, 4096), "log2_table": (1, 24), "embedding": (0, 1024), "hidden": (1, 1024),
 }  # fmt: skip
+# The same where a model is made: with fewer at the start, parts of the face would have none.
+TRAINING = {"initial_gaussians": (150, 10**7)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ class GaussianConfig(MethodConfig):
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def check(self) -> None:
-        for name, ends in RANGES.items():
+        for name, ends in (RANGES | TRAINING).items():
             whole(getattr(self, name), f"--model.{name.replace('_', '-')}", *ends)
         whole(self.densify.refine_every, "--model.densify.refine-every", 1, 10**7)
         number(self.loss.random_background, "--model.loss.random-background", 0, 1)

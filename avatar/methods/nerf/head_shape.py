@@ -66,10 +66,17 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
     surface = surface[_in_head(surface, neck)]
     low, high = surface.min(0) - NEAR - _MARGIN, surface.max(0) + NEAR + _MARGIN
     centres = cell_centres(torch.from_numpy(np.stack([low, high])).float()).numpy()
-    away, nearest = KDTree(surface).query(centres)
-    before = surface[nearest, 2] - centres[:, 2] > FRONT
-    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN) & ~before & _in_masks(centres, data)
     cavity = _in_cavity(centres, data.shape)
+    # What costs most is asked about the fewest cells.
+    allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN)
+    allowed[allowed] = _in_masks(centres[allowed], data)
+    away, before = np.full(len(centres), np.inf), np.zeros(len(centres), bool)
+    tree = KDTree(surface)
+    for cells, reach in ((allowed & ~cavity, FAR), (allowed & cavity, np.inf)):  # nothing is asked of what is farther
+        away[cells], nearest = tree.query(centres[cells], distance_upper_bound=reach)
+        depth = np.append(surface[:, 2], -np.inf)[nearest]  # of none: infinitely near
+        before[cells] = depth - centres[cells, 2] > FRONT
+    allowed &= ~before
     grid = (CELLS,) * 3
     return HeadShape(
         torch.from_numpy(np.stack([low, high])).float(),
