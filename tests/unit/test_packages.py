@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import os
 import platform
 import re
 import shutil
@@ -146,12 +147,15 @@ def test_a_trial_ends_when_the_face_is_tracked(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(packages.time, "sleep", lambda _, wait=packages.time.sleep: wait(0.02))
     program = tmp_path / "avatar"
     makes = "mkdir -p demo/subject demo/run.person/track; touch demo/subject/video.mp4 demo/run.person/track/stage.json"
-    for line, good in ((f"{makes}; exec sleep 60", True), ("exit 3", False)):
+    waits = "trap 'kill $!; touch ended; exit' TERM; sleep 60 & wait"
+    filmed = "mkdir -p demo/subject; touch demo/subject/video.mp4; exit 3"  # and nothing is tracked
+    for line, good in ((f"{makes}; {waits}", True), ("exit 3", False), (filmed, False)):
         shutil.rmtree(tmp_path / "demo", ignore_errors=True)
         program.write_text(f"#!/bin/sh\n{line}\n")
         program.chmod(0o755)
         with contextlib.nullcontext() if good else pytest.raises(AssertionError, match="ended with 3"):
             packages.begin_demo(program, tmp_path, {})
+    assert (tmp_path / "ended").is_file()
 
 
 @pytest.fixture
@@ -180,7 +184,11 @@ def test_a_linux_wheel_aims_at_an_old_system_and_is_checked(tmp_path: Path, ran,
     wheel = packages.linux_wheel(python, Path("/source"), tmp_path, "aarch64")
     assert wheel.name == REPAIRED["name"] and wheel.parent == tmp_path / "aarch64/good"
     script = (tmp_path / "aarch64/c++").read_text()
-    assert f"{python}" in script and "-target aarch64-linux-gnu.2.17 " in script
+    assert (
+        os.access(tmp_path / "aarch64/c++", os.X_OK)
+        and f"{python}" in script
+        and "-target aarch64-linux-gnu.2.17 " in script
+    )
     (build, around), (show, _), (repair, _) = ran
     assert around["CXX"] == str(tmp_path / "aarch64/c++") and around["AVATAR_CUDA"] == "0"
     assert around["_PYTHON_HOST_PLATFORM"] == "linux-aarch64" and around["PATH"].startswith("/tools/bin:")
@@ -263,7 +271,7 @@ def test_kernels_of_another_processor_are_those_of_its_wheel(tmp_path: Path, mon
     library = tmp_path / "work/wheel/avatar/native/_native_cpu.so"
     assert library.read_text() == "kernels" and str(library) in compiled and compiled[0] == "/z/c++"
     assert not [word for word in compiled if word.startswith(("-O", "-f"))]
-    assert ran[0] == "/bin/qemu-riscv64" and f"LD_LIBRARY_PATH={library.parent}" in ran
+    assert ran[:3] == ["/bin/qemu-riscv64", "-L", str(libraries)] and f"LD_LIBRARY_PATH={library.parent}" in ran
     called.clear()
     packages.emulated(tmp_path / "x.whl", Path("/z/c++"), ROOT, tmp_path / "work", platform.machine())
     assert not called  # this machine tries its wheel as a whole
