@@ -108,8 +108,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
                 hint = eval(hint, names)  # of this repository, not of a user
             except NameError:  # imported for the type checker alone: no array
                 continue
-            except AttributeError:  # a shape that is a number and no text
-                continue
         if _has_array(hint):
             hints[name] = hint
     return hints

@@ -63,7 +63,7 @@ class Fusion:
     shots: Sequence[Shot]
     box: Float[Tensor, "2 3"]
     rotation: Float[Tensor, "3 3"]
-    translation: Float[Tensor, 3]
+    translation: Float[Tensor, " 3"]
 
     def density(self, resolution: int) -> Float32[np.ndarray, "N N N"]:
         """How much each cell is inside: a truncated signed distance (Curless and Levoy 1996), 0 to 1, surface at 0.5.

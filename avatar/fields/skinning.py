@@ -142,7 +142,7 @@ class LandmarkBasis(nn.Module):
         solution = torch.linalg.solve(gram, c.T @ displacements.double().flatten(1))
         return LandmarkBasis(solution.float(), gaze)
 
-    def forward(self, channels: Float[Tensor, " C"], gaze: Float[Tensor, 2]) -> Float[Tensor, "V 3"]:
+    def forward(self, channels: Float[Tensor, " C"], gaze: Float[Tensor, " 2"]) -> Float[Tensor, "V 3"]:
         """Displacements [V, 3] for one frame's channels [C] and gaze [2]."""
         moved = (channels @ self.matrix).view(-1, 3)
         yaw, pitch = (EYE_RADIUS * (gaze.sin() - self.gaze.sin())).unbind()

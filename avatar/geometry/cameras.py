@@ -68,7 +68,7 @@ class Camera:
         return EPS2D * max(1.0, self.enlarged) ** 2
 
     @property
-    def position(self) -> Float[Tensor, 3]:
+    def position(self) -> Float[Tensor, " 3"]:
         """Where it is in the world, [3] centimetres."""
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
 
@@ -86,7 +86,7 @@ class Camera:
         """The camera of a part of the image, from pixel (x0, y0) up to (x1, y1), which is excluded."""
         return replace(self, cx=self.cx - x0, cy=self.cy - y0, width=x1 - x0, height=y1 - y0)
 
-    def rays(self, pixels: Int[Tensor, "*batch 2"]) -> tuple[Float[Tensor, 3], Float[Tensor, "*batch 3"]]:
+    def rays(self, pixels: Int[Tensor, "*batch 2"]) -> tuple[Float[Tensor, " 3"], Float[Tensor, "*batch 3"]]:
         """Rays through the centres of pixels.
 
         Args:
@@ -117,7 +117,7 @@ class Camera:
         camera = replace(self, focal=self.focal / float(z) ** 1.5, cx=self.width / 2, cy=self.height / 2)
         return camera, axis_angle_to_matrix(turn)
 
-    def orbit(self, pivot: Float[Tensor, 3], azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
+    def orbit(self, pivot: Float[Tensor, " 3"], azimuth: float, elevation: float, zoom: float = 1.0) -> Camera:
         """This camera turned around a point.
 
         Args:

@@ -99,7 +99,7 @@ class CameraPath:
             return self
         return replace(self, limits=limits)
 
-    def camera(self, source: Camera, pivot: Float[Tensor, 3], time: float) -> Camera:
+    def camera(self, source: Camera, pivot: Float[Tensor, " 3"], time: float) -> Camera:
         """The camera at second ``time``, turned around ``pivot`` ([3], world centimetres)."""
         azimuth, elevation, zoom = self.at(time)
         return source if (azimuth, elevation, zoom) == (0, 0, 1) else source.orbit(pivot, azimuth, elevation, zoom)

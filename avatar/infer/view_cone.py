@@ -271,7 +271,7 @@ class ViewCone:
         return _between(base.expand_as(towards), towards), towards
 
 
-def view_angles(pivot: Float[Tensor, 3], towards: Float[Tensor, "T 3"]) -> Float[Tensor, "T 2"]:
+def view_angles(pivot: Float[Tensor, " 3"], towards: Float[Tensor, "T 3"]) -> Float[Tensor, "T 2"]:
     """Azimuth and elevation [T, 2], degrees, of directions from a point; the inverse of `Camera.orbit`.
 
     Args:
@@ -296,13 +296,13 @@ def view_rotation(views: Float[Tensor, "T 2"]) -> Float[Tensor, "T 3 3"]:
     return (axis_angle_to_matrix(torch.stack([elevation, zero, zero], -1)) @ yaw).mT
 
 
-def view_of(camera: Camera, pivot: Float[Tensor, 3]) -> tuple[float, float]:
+def view_of(camera: Camera, pivot: Float[Tensor, " 3"]) -> tuple[float, float]:
     """Azimuth and elevation of any camera, degrees, seen from ``pivot`` (world point [3])."""
     azimuth, elevation = view_angles(pivot, (camera.position - pivot)[None])[0].tolist()
     return azimuth, elevation
 
 
-def turned(camera: Camera, pivot: Float[Tensor, 3], view: tuple[float, float]) -> Camera:
+def turned(camera: Camera, pivot: Float[Tensor, " 3"], view: tuple[float, float]) -> Camera:
     """A camera turned rigidly around ``pivot`` (world point [3]) until it is at another view (degrees)."""
     before, after = view_rotation(torch.tensor([view_of(camera, pivot), view]))
     back = before @ after.T

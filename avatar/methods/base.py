@@ -356,7 +356,7 @@ class Method(nn.Module, ABC):
         """One frame, on the CPU: the head pose that the model was built around, with a neutral face."""
 
     @property
-    def pivot(self) -> Float[Tensor, 3]:
+    def pivot(self) -> Float[Tensor, " 3"]:
         """World point [3] inside the head at the reference pose, which free view turns around."""
         pose = self.reference_motion(25.0)
         return torch.tensor(PIVOT) @ axis_angle_to_matrix(pose.head_rotation[0]).T + pose.head_translation[0]

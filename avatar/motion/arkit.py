@@ -20,6 +20,6 @@ INDEX = {name: i for i, name in enumerate(ARKIT)}
 MOUTH = tuple(i for i, n in enumerate(ARKIT) if n.startswith(("mouth", "jaw", "tongue")))
 
 
-def from_named(scores: dict[str, float]) -> Float32[np.ndarray, 52]:
+def from_named(scores: dict[str, float]) -> Float32[np.ndarray, " 52"]:
     """Coefficients [52] float32 from a name-to-value mapping; absent names are zero, unknown ones are ignored."""
     return np.array([scores.get(name, 0.0) for name in ARKIT], np.float32)

@@ -80,7 +80,7 @@ class Mix:
             strengths[name] = strengths.get(name, 0.0) + strength
         return Mix(strengths=strengths, region=region or "all")
 
-    def arkit(self) -> Float[Tensor, 52]:
+    def arkit(self) -> Float[Tensor, " 52"]:
         """[52] what is added to the coefficients."""
         out = torch.zeros(len(ARKIT))
         for emotion, strength in self.strengths.items():

@@ -36,7 +36,7 @@ VRM_VOWELS = {"aa": "aa", "ih": "ih", "ou": "ou", "ee": "E", "oh": "oh"}  # VRM'
 _RIDGE = 1e-3  # what makes mixtures of like mouths unique, and so smooth over time
 
 
-def prototype(name: str) -> Float32[np.ndarray, 52]:
+def prototype(name: str) -> Float32[np.ndarray, " 52"]:
     """The coefficients [52] of a prototype."""
     values = np.zeros(len(ARKIT), np.float32)
     for muscle, value in PROTOTYPES[name].items():

@@ -35,7 +35,7 @@ class AudioPart:
     speaking: bool
     made: float
     utterance: int = 0
-    shapes: Float32[np.ndarray, 52] | None = None
+    shapes: Float32[np.ndarray, " 52"] | None = None
     ahead: Float32[np.ndarray, " M"] = field(default_factory=lambda: np.zeros(0, np.float32))
 
 

@@ -33,8 +33,8 @@ class Control(NamedTuple):
     title: str
     low: float
     high: float
-    face: Float[Tensor, 38]
-    gaze: Float[Tensor, 2]
+    face: Float[Tensor, " 38"]
+    gaze: Float[Tensor, " 2"]
 
     def moved(self, rest: Motion, value: float) -> Motion:
         """One frame of a face at rest with the slider at a value."""

@@ -48,7 +48,7 @@ class HeadShape:
     first: Bool[Tensor, "Z Y X"]
     hull: Bool[Tensor, "Z Y X"]
     cavity: Bool[Tensor, "Z Y X"]
-    neck: Float[Tensor, 3]
+    neck: Float[Tensor, " 3"]
 
 
 def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadShape:
@@ -87,7 +87,7 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
     )
 
 
-def neck_plane(shape: np.ndarray) -> Float[Tensor, 3]:
+def neck_plane(shape: np.ndarray) -> Float[Tensor, " 3"]:
     """Where the neck begins, below the chin and the earlobes of a neutral face [478, 3].
 
     Returns:
@@ -100,12 +100,12 @@ def neck_plane(shape: np.ndarray) -> Float[Tensor, 3]:
     return torch.tensor([low, float(chin[2]), (height - low) / (depth - float(chin[2]))])
 
 
-def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float[Tensor, " N"]:
     """How far points lie below where the neck begins, along the height, centimetres; ``neck`` as from `neck_plane`."""
     return points[:, 1] - neck[0] - neck[2] * (points[:, 2] - neck[1]).clamp(min=0)
 
 
-def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, 3]) -> Float[Tensor, " N"]:
+def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float[Tensor, " N"]:
     """Share of the head in points: 1 above the neck, 0 where the neck moves on its own."""
     t = (below_neck(points, neck) / _FADE).clamp(0, 1)
     return 1 - t * t * (3 - 2 * t)
