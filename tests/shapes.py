@@ -8,7 +8,6 @@ give a stand-in.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import re
@@ -36,15 +35,15 @@ PACKAGES = tuple(
 )
 
 
-_context = jaxtyping.jaxtyped
 _ARRAY = re.compile(r"\b(Bool|B?Float\d*|U?Int\d*|Complex\d*|Num|Shaped|Real|Inexact|Integer)\[")
 
 
 def install() -> None:
     """Check what is imported of `PACKAGES` from now on."""
+    wrapped = jaxtyping.jaxtyped
 
     def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
-        return checked_where_arrays_are
+        return lambda made: wrapped(made, typechecker=typechecker) if names_array(made) else made
 
     jaxtyping.jaxtyped = jaxtyped  # type: ignore[assignment]  # which the import hook puts before every function
     jaxtyping.install_import_hook(list(PACKAGES), f"{__name__}.{check.__name__}")
@@ -55,17 +54,6 @@ def names_array(made: Any) -> bool:
     function = made.__init__ if inspect.isclass(made) else getattr(made, "__func__", made)
     hints = getattr(function, "__annotations__", {}).values()
     return any(_ARRAY.search(hint if isinstance(hint, str) else str(hint)) for hint in hints)
-
-
-def checked_where_arrays_are(made: Any) -> Any:
-    """The function, or the dataclass, with :func:`check` where an annotation names an array."""
-    if not names_array(made):
-        return made
-    if not inspect.isclass(made):
-        return check(made)
-    if dataclasses.is_dataclass(made) and "__init__" in vars(made):
-        made.__init__ = check(made.__init__)
-    return made
 
 
 class ShapeError(TypeError):
@@ -80,12 +68,8 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if config.jaxtyping_disable or not (hints := known()):
+        if not (hints := known()):
             return function(*args, **kwargs)
-        with _context("context"):  # a name in two shapes is one number; jaxtyping itself would check arguments twice
-            return compared(hints, args, kwargs)
-
-    def compared(hints: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):  # quicker than binding a signature
             if name in hints:
                 _compare(value, hints[name], f"{function.__qualname__}: {name}")
