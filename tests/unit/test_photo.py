@@ -203,7 +203,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "me.jpg"), image[..., ::-1])
     whole = presets.photo()
     small = replace(
-        whole, model=replace(whole.model, initial_gaussians=4000), schedule=replace(whole.schedule, steps=8)
+        whole, model=replace(whole.model, initial_gaussians=6000), schedule=replace(whole.schedule, steps=8)
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "photo", lambda: small)
@@ -242,7 +242,7 @@ def test_avatar_looks_like_the_photo_and_moves(made: Path):
     assert 10 * np.log10(255**2 / np.square(shown - real).mean()) > 18.5  # after 8 steps
     opening = opening_change(motion.face)
     shut, wide = (avatar.render(avatar.camera, motion, int(k)).int() for k in (opening.argmin(), opening.argmax()))
-    assert (shut - wide).abs().amax() > 30  # lips and chin; still ones differ by nothing
+    assert (shut - wide).abs().amax() > 60
 
 
 @pytest.mark.skipif(not assets.available("whisper_front"), reason="the asset whisper_front is not here")

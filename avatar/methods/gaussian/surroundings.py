@@ -36,9 +36,9 @@ _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the r
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it
 _INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie inside the outline; necks bend
 _EAR_INSET = 0.1  # the same for ears, which are thin
-_BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
 # Radians behind the outline between which this ends: few heads are filmed turned so far, and necks turn less.
 _INSET_UNTIL = ((0.25, 0.75), (0.0, 0.4), (0.25, 0.75))
+_BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
@@ -176,7 +176,7 @@ def _hidden(
     reference: Reference, bust: Bust, part: _Part, deeper: np.ndarray, seen: Seeds, count: int,
     rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
-    """What the reference frame does not show of a surface."""
+    """What the reference frame does not show of a surface, and a second layer behind what it shows of neck and torso."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
     full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET[part.kind], _EAR_INSET))
@@ -211,7 +211,7 @@ def _hidden(
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
     else:  # behind what is seen, where training leaves gaps that show from the side
         facing = np.clip(_facing(world, normals) / _GRAZING - 1, 0, 1)
-        throat = (reference.below_chin(world) < -_THROAT) if part.kind == NECK else np.zeros(len(y), bool)
+        throat = (part.kind == NECK) & (reference.below_chin(world) < -_THROAT)
         world = world - (_BACKING * facing * ~throat)[:, None] * normals
         kind[throat] = HEAD
     return _placed(
