@@ -176,7 +176,7 @@ def _hidden(
     reference: Reference, bust: Bust, part: _Part, deeper: np.ndarray, seen: Seeds, count: int,
     rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
-    """What the reference frame does not show of a surface, and a second layer behind the neck and torso that it shows."""
+    """What the reference frame does not show of a surface, and a layer behind the neck and torso that it shows."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
     full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET[part.kind], _EAR_INSET))
