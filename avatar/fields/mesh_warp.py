@@ -57,11 +57,19 @@ class MeshWarp(nn.Module):
         self.register_buffer("rest", shape[:_SKIN].clone())
         self.register_buffer("face", face.clone())
         self._fixed: _Tables | None = None
+        self._corners: list[list[float]] | None = None
 
     @staticmethod
     def empty() -> MeshWarp:
         """One of the right shapes, to load a checkpoint into."""
         return MeshWarp(torch.zeros(NUM_LANDMARKS, 3), torch.zeros(len(CHANNELS)))
+
+    @property
+    def corners(self) -> list[list[float]]:
+        """The grid's lower and upper corner, on the host."""
+        if self._corners is None:
+            self._corners = self._tables().box.tolist()
+        return self._corners
 
     def _tables(self) -> _Tables:
         """What follows from the mesh at rest."""
@@ -117,8 +125,8 @@ class MeshWarp(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        self._fixed = None
+        self._fixed = self._corners = None
 
     def _apply(self, *args: object, **kwargs: object) -> MeshWarp:
-        self._fixed = None
+        self._fixed = self._corners = None
         return super()._apply(*args, **kwargs)  # pyright: ignore[reportArgumentType]

@@ -71,8 +71,10 @@ class RadianceField(nn.Module):
         Returns:
             Densities [N] per centimetre, colors [N, 3] 0..1, gates [N, G] 0..1.
         """
-        layers = (self.attention, self.gate, self.base, self.density, self.color, self.rgb)
-        attention, gate, base, density, color, rgb = ((layer.weight, layer.bias) for layer in layers)
-        return radiance_mlp(
-            self.encoding(points), *attention, *gate, *base, conditions, *density, *color, *rgb, bfloat16=bfloat16
-        )
+        return radiance_mlp(self.encoding(points), *self.layers(conditions), bfloat16=bfloat16)
+
+    def layers(self, conditions: Float[Tensor, "G H"]) -> tuple[Tensor, ...]:
+        """All networks under a condition from :meth:`under`: what `radiance_mlp` takes after the features."""
+        modules = (self.attention, self.gate, self.base, self.density, self.color, self.rgb)
+        attention, gate, base, density, color, rgb = ((module.weight, module.bias) for module in modules)
+        return *attention, *gate, *base, conditions, *density, *color, *rgb

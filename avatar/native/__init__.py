@@ -5,6 +5,7 @@ from avatar.native.animate_gaussians import animate_gaussians
 from avatar.native.bin_gaussians import pair_capacity
 from avatar.native.cuda import cuda_status
 from avatar.native.deform_mlp import deform_code, deform_mlp
+from avatar.native.draw_field import FieldFeatures, FieldSpace, draw_field
 from avatar.native.frames import CanonicalGaussians, FrameMotion
 from avatar.native.l1_ssim import ImageLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
@@ -19,6 +20,8 @@ from avatar.native.triplane_encode import triplane_encode
 
 __all__ = [
     "CanonicalGaussians",
+    "FieldFeatures",
+    "FieldSpace",
     "FrameMotion",
     "ImageLoss",
     "RaySamples",
@@ -28,6 +31,7 @@ __all__ = [
     "deform_code",
     "deform_mlp",
     "draw",
+    "draw_field",
     "l1_ssim",
     "library_status",
     "march_rays",

@@ -2,7 +2,7 @@
 
 import ctypes
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 
 OK = 0
 BAD_ARGUMENT = 1
@@ -671,6 +671,122 @@ FUNCTIONS = {
             ctypes.c_void_p,  # v_depth
             ctypes.c_void_p,  # v_densities
             ctypes.c_void_p,  # v_colors
+        ],
+    ),
+    "avatar_draw_field_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+        ],
+    ),
+    "avatar_draw_field": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # view
+            ctypes.c_int32,  # x
+            ctypes.c_int32,  # y
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_void_p,  # box
+            ctypes.c_void_p,  # held
+            ctypes.c_void_p,  # occupancy
+            ctypes.c_int32,  # depth
+            ctypes.c_int32,  # cells_high
+            ctypes.c_int32,  # bytes
+            ctypes.c_double,  # step
+            ctypes.c_double,  # darkest
+            ctypes.c_int32,  # max_samples
+            ctypes.c_void_p,  # front
+            ctypes.c_int32,  # front_rows
+            ctypes.c_int32,  # front_columns
+            ctypes.c_double,  # rise
+            ctypes.c_void_p,  # neck
+            ctypes.c_void_p,  # moved
+            ctypes.c_int32,  # nodes_x
+            ctypes.c_int32,  # nodes_y
+            ctypes.c_int32,  # nodes_z
+            ctypes.c_void_p,  # moved_box
+            ctypes.c_void_p,  # bounds
+            ctypes.c_void_p,  # table
+            ctypes.c_void_p,  # resolutions
+            ctypes.c_int32,  # levels
+            ctypes.c_int64,  # rows
+            ctypes.c_int32,  # features
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # workspace
+        ],
+    ),
+    "avatar_draw_field_bf16_workspace": (
+        ctypes.c_int64,
+        [
+            ctypes.c_int32,  # dtype
+            ctypes.c_int32,  # num_threads
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+        ],
+    ),
+    "avatar_draw_field_bf16": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # view
+            ctypes.c_int32,  # x
+            ctypes.c_int32,  # y
+            ctypes.c_int32,  # width
+            ctypes.c_int32,  # height
+            ctypes.c_void_p,  # box
+            ctypes.c_void_p,  # held
+            ctypes.c_void_p,  # occupancy
+            ctypes.c_int32,  # depth
+            ctypes.c_int32,  # cells_high
+            ctypes.c_int32,  # bytes
+            ctypes.c_double,  # step
+            ctypes.c_double,  # darkest
+            ctypes.c_int32,  # max_samples
+            ctypes.c_void_p,  # front
+            ctypes.c_int32,  # front_rows
+            ctypes.c_int32,  # front_columns
+            ctypes.c_double,  # rise
+            ctypes.c_void_p,  # neck
+            ctypes.c_void_p,  # moved
+            ctypes.c_int32,  # nodes_x
+            ctypes.c_int32,  # nodes_y
+            ctypes.c_int32,  # nodes_z
+            ctypes.c_void_p,  # moved_box
+            ctypes.c_void_p,  # bounds
+            ctypes.c_void_p,  # table
+            ctypes.c_void_p,  # resolutions
+            ctypes.c_int32,  # levels
+            ctypes.c_int64,  # rows
+            ctypes.c_int32,  # features
+            ctypes.c_int32,  # inputs
+            ctypes.c_int32,  # attention
+            ctypes.c_int32,  # gates
+            ctypes.c_int32,  # hidden
+            ctypes.c_int32,  # outputs
+            ctypes.c_int32,  # color
+            ctypes.c_void_p,  # parameters
+            ctypes.c_void_p,  # image
+            ctypes.c_void_p,  # workspace
         ],
     ),
     "avatar_adam_step": (

@@ -83,30 +83,46 @@ def _run(
     color_weight: Tensor, color_bias: Tensor, rgb_weight: Tensor, rgb_bias: Tensor, bfloat16: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     features = float_tensor("features", features, ("N", "I"))
-    inputs = features.shape[1]
-
-    def layer(name: str, weight: Tensor, bias: Tensor, rows: int | str, columns: int) -> tuple[Tensor, Tensor]:
-        weight = float_tensor(f"{name}_weight", weight, (rows, columns), like=features)
-        return weight, float_tensor(f"{name}_bias", bias, (len(weight),), like=features)
-
-    attention = layer("attention", attention_weight, attention_bias, "U", inputs)
-    gate = layer("gate", gate_weight, gate_bias, "F", len(attention[0]))
-    base = layer("base", base_weight, base_bias, "U", inputs)
-    hidden = len(base[0])
-    conditions = float_tensor("conditions", conditions, (len(gate[0]), hidden), like=features)
-    density = layer("density", density_weight, density_bias, "1+K", hidden)
-    color = layer("color", color_weight, color_bias, "U", len(density[0]) - 1)
-    rgb = layer("rgb", rgb_weight, rgb_bias, 3, len(color[0]))
-    parameters = (*attention, *gate, *base, conditions, *density, *color, *rgb)
+    layers = (attention_weight, attention_bias, gate_weight, gate_bias, base_weight, base_bias, conditions)
+    parameters, sizes = checked_network(
+        features, (*layers, density_weight, density_bias, color_weight, color_bias, rgb_weight, rgb_bias)
+    )
     if bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in (features, *parameters)):
         raise AvatarError("radiance_mlp has no gradient in bfloat16;", why="an argument requires one.")
-    sizes = (inputs, *(len(weight) for weight, _ in (attention, gate, base, density, color)))
     if not runs_native(features) or not _has_kernel(features, sizes):
         return reference.radiance_mlp(features, *parameters)
     flat = torch.cat([x.flatten() for x in parameters])
     if bfloat16 and features.device.type == "cpu" and features.dtype == torch.float32 and multiplies_bfloat16():
         return _radiance_bfloat16(features, flat, sizes)
     return _radiance(features, flat, sizes)
+
+
+def checked_network(features: Tensor, layers: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Check all of a network.
+
+    Args:
+        features: [N, I] that it is for.
+        layers: What :func:`radiance_mlp` takes after them.
+
+    Returns:
+        The layers; and inputs, attention, gates, hidden units, outputs and color units.
+    """
+    inputs = features.shape[1]
+
+    def layer(name: str, weight: Tensor, bias: Tensor, rows: int | str, columns: int) -> tuple[Tensor, Tensor]:
+        weight = float_tensor(f"{name}_weight", weight, (rows, columns), like=features)
+        return weight, float_tensor(f"{name}_bias", bias, (len(weight),), like=features)
+
+    attention = layer("attention", layers[0], layers[1], "U", inputs)
+    gate = layer("gate", layers[2], layers[3], "F", len(attention[0]))
+    base = layer("base", layers[4], layers[5], "U", inputs)
+    hidden = len(base[0])
+    conditions = float_tensor("conditions", layers[6], (len(gate[0]), hidden), like=features)
+    density = layer("density", layers[7], layers[8], "1+K", hidden)
+    color = layer("color", layers[9], layers[10], "U", len(density[0]) - 1)
+    rgb = layer("rgb", layers[11], layers[12], 3, len(color[0]))
+    sizes = (inputs, *(len(weight) for weight, _ in (attention, gate, base, density, color)))
+    return (*attention, *gate, *base, conditions, *density, *color, *rgb), sizes
 
 
 def _has_kernel(features: Tensor, sizes: Sequence[int]) -> bool:

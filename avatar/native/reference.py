@@ -390,3 +390,43 @@ def _intervals(
     kept = (middles < leave[:, None]) & (occupancy[z, y, x >> 3].long() >> (x & 7) & 1).bool()
     kept &= kept.cumsum(1) <= max_samples
     return kept.sum(1), starts[kept], ends[kept]
+
+
+def draw_field(
+    tensors: Sequence[Tensor], network: Sequence[Tensor], lists: Sequence[Sequence[float]], numbers: Sequence[float]
+) -> Tensor:
+    """A radiance field drawn; see :func:`avatar.native.draw_field`.
+
+    Args:
+        tensors: Occupancy, front, displacements and table.
+        network: As :func:`radiance_mlp` takes it.
+        lists: View, part of the image, box, its part that is held, neck, box of the displacements, bounds and
+            resolutions, all flat.
+        numbers: Step, most samples, rise. Rays are not ended early.
+    """
+    occupancy, front, moved, table = tensors
+    view, (x0, y0, x1, y1), box, _, neck, around, bounds, resolutions = lists
+    step, max_samples, rise, *_ = numbers
+    matrix = table.new_tensor(view).view(4, 3)
+    y, x = torch.meshgrid(torch.arange(y0, y1).to(table), torch.arange(x0, x1).to(table), indexing="ij")
+    pixels = torch.stack([x + 0.5, y + 0.5, torch.ones_like(x)], -1).view(-1, 3)
+    directions = F.normalize(pixels @ matrix[1:].T, dim=1)
+    samples = sample_rays(matrix[0].expand_as(directions), directions, box, occupancy, step, int(max_samples))
+    points, starts, ends, offsets, _ = samples
+
+    def inside(corners: Sequence[float]) -> Tensor:
+        low, high = table.new_tensor(corners).view(2, 3)
+        return 2 * (points - low) / (high - low) - 1
+
+    flat = inside(box)[None, None, :, :2]
+    depth = F.grid_sample(front[None, None], flat, padding_mode="border", align_corners=False)[0, 0, 0]
+    weights = ((points[:, 2] - depth) / rise).clamp(0, 1)
+    away = F.grid_sample(moved[None], inside(around)[None, None, None], padding_mode="border", align_corners=True)
+    points = points - away.view(3, -1).T
+    below = points[:, 1] - neck[0] - neck[2] * (points[:, 2] - neck[1]).clamp_min(0)
+    fade = (below / neck[3]).clamp(0, 1)
+    weights = weights * (1 - fade.square() * (3 - 2 * fade))
+    features = triplane_encode(inside(bounds).clamp(-1, 1), table, [int(n) for n in resolutions])
+    densities, colors, _ = radiance_mlp(features, *network)
+    color, opacity, _ = march_rays(offsets, starts, ends, densities * weights, colors)
+    return torch.cat([color, opacity[:, None]], 1).view(int(y1 - y0), int(x1 - x0), 4)

@@ -75,12 +75,9 @@ def sample_rays(
         limits = float_tensor("limits", limits, (rays, 2), like=origins)
     if jitter is not None:
         jitter = float_tensor("jitter", jitter, (rays,), like=origins)
-    occupancy = _checked_occupancy(occupancy, origins)
-    corners = _checked_box(box)
-    number("step", step, math.dist(corners[:3], corners[3:]) / reference.STEPS_MAX)
-    for name, value, most in (("max_samples", max_samples, reference.STEPS_MAX), ("budget", budget, INT32_MAX)):
-        if value is not None and not (isinstance(value, int) and 1 <= value <= most):
-            raise AvatarError(f"{name} is {value};", why=f"expected a whole number from 1 to {most}.")
+    occupancy = checked_occupancy(occupancy, origins)
+    corners = checked_box(box)
+    checked_steps(corners, step, max_samples, budget)
     if rays * max_samples > INT32_MAX:
         raise AvatarError(f"{rays} rays of {max_samples} samples:", why="expected fewer than 2^31 samples in all.")
     places = (corners, occupancy, step, max_samples, limits, jitter, budget)
@@ -109,7 +106,16 @@ def pack_occupancy(occupied: Tensor) -> Tensor:
     return (occupied.unflatten(2, (-1, 8)) * bits).sum(-1, dtype=torch.uint8)
 
 
-def _checked_occupancy(occupancy: Tensor, like: Tensor) -> Tensor:
+def checked_steps(corners: Sequence[float], step: float, max_samples: int, budget: int | None = None) -> None:
+    """Check the step in a box from one corner to the other, flat, and the limits of the samples."""
+    number("step", step, math.dist(corners[:3], corners[3:]) / reference.STEPS_MAX)
+    for name, value, most in (("max_samples", max_samples, reference.STEPS_MAX), ("budget", budget, INT32_MAX)):
+        if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+            raise AvatarError(f"{name} is {value};", why=f"expected a whole number from 1 to {most}.")
+
+
+def checked_occupancy(occupancy: Tensor, like: Tensor) -> Tensor:
+    """An occupancy grid, checked."""
     check_tensor("occupancy", occupancy, ("B", "B", "B"))
     if occupancy.dtype != torch.uint8 or occupancy.device != like.device:
         raise AvatarError(
@@ -120,8 +126,8 @@ def _checked_occupancy(occupancy: Tensor, like: Tensor) -> Tensor:
     return occupancy.contiguous()
 
 
-def _checked_box(box: Sequence[Sequence[float]] | Tensor) -> list[float]:
-    """Both corners, flat."""
+def checked_box(box: Sequence[Sequence[float]] | Tensor) -> list[float]:
+    """Both corners of a box, checked, flat."""
     if isinstance(box, Tensor):
         check_tensor("box", box, (2, 3))
         box = box.tolist()

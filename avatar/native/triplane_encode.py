@@ -34,7 +34,17 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
         AvatarError: Wrong shapes or resolutions.
     """
     points = float_tensor("points", points, ("N", 3))
-    table = float_tensor("table", table, (3, "L", "T", "F"), like=points)
+    table, sizes = checked_grid(table, resolutions, points)
+    if not runs_native(points):
+        return reference.triplane_encode(points, table, sizes)
+    return _encode(points, table, sizes)
+
+
+def checked_grid(
+    table: Tensor, resolutions: Sequence[int] | Tensor, like: Tensor | None = None
+) -> tuple[Tensor, list[int]]:
+    """The table and the resolutions of a tri-plane, checked."""
+    table = float_tensor("table", table, (3, "L", "T", "F"), like=like)
     levels = table.shape[1]
     if isinstance(resolutions, Tensor):
         check_tensor("resolutions", resolutions, (levels,))
@@ -44,9 +54,7 @@ def triplane_encode(points: Tensor, table: Tensor, resolutions: Sequence[int] | 
         raise AvatarError(f"resolutions are {list(resolutions)};", why="expected whole numbers from 1 to 65535.")
     if len(sizes) != levels:
         raise AvatarError(f"resolutions has {len(sizes)} entries;", why=f"table has {levels} levels.")
-    if not runs_native(points):
-        return reference.triplane_encode(points, table, sizes)
-    return _encode(points, table, sizes)
+    return table, sizes
 
 
 def _features(points: Tensor, table: Tensor, resolutions: Sequence[int]) -> Tensor:

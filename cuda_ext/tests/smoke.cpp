@@ -266,6 +266,30 @@ std::vector<char> run_all(int dtype, int isa, int threads, int64_t n, int width,
     log.add(radiance);
   }
 
+  // The same box as a radiance field before the camera.
+  const double scene[12] = {0.1, 0, -5, 0.02, 0, -1, 0, 0.02, -0.5, 0, 0, 1}, neck[4] = {0.3, 0, 0.2, 0.4};
+  const int32_t levels_of_field = 2, side = 3, field_inputs = 12, field_levels[2] = {2, 9};
+  const auto planes = uniform<T>(3 * levels_of_field * 16 * 2, -1, 1), field_front = uniform<T>(side * 2, -1, 0);
+  const auto field_moved = uniform<T>(3 * side * side * 2, -0.1, 0.1);
+  const int64_t field_numbers = attention * (field_inputs + 1) + gates * (attention + 1) + wide * (field_inputs + 1) +
+                                gates * wide + results * (wide + 1) + color * results + 3 * (color + 1);
+  const auto layers_of_field = uniform<T>(field_numbers, -0.5, 0.5);
+  std::vector<T> field_image(int64_t(4) * width * height);
+  workspace = bytes(avatar_draw_field_workspace(dtype, threads, field_inputs, attention, gates, wide, results, color));
+  RUN(avatar_draw_field, scene, -1, 2, width, height, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8, field_front.data(),
+      side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels, levels_of_field, 16, 2,
+      field_inputs, attention, gates, wide, results, color, layers_of_field.data(), field_image.data(),
+      workspace.data());
+  log.add(field_image);
+  if (dtype == AVATAR_FLOAT32 && isa == AVATAR_ISA_AVX512_BF16) {
+    workspace = bytes(avatar_draw_field_bf16_workspace(dtype, threads, field_inputs, attention, gates, wide, results, color));
+    RUN(avatar_draw_field_bf16, scene, -1, 2, width, height, box, box, occupancy.data(), 8, 8, 1, 0.05, 0.001, 8,
+        field_front.data(), side, 2, 0.1, neck, field_moved.data(), side, side, 2, box, box, planes.data(), field_levels,
+        levels_of_field, 16, 2, field_inputs, attention, gates, wide, results, color, layers_of_field.data(),
+        field_image.data(), workspace.data());
+    log.add(field_image);
+  }
+
   std::vector<T> param = colors, first(colors.size()), second(colors.size());
   RUN(avatar_adam_step, param.data(), v_colors.data(), first.data(), second.data(), int64_t(param.size()), 1e-2, 0.9,
       0.99, 1e-8, 1);

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from avatar.native import CanonicalGaussians, FrameMotion, pack_occupancy
+from avatar.native import CanonicalGaussians, FieldFeatures, FieldSpace, FrameMotion, pack_occupancy
 
 
 class Scene(NamedTuple):
@@ -131,3 +131,31 @@ def rays_at_a_head(rays: int, dtype: torch.dtype = torch.float64) -> tuple[Tenso
     aims = 7 * torch.randn(rays, 3, generator=g, dtype=torch.float64)
     directions = torch.nn.functional.normalize(aims - origins, dim=1)
     return origins.to(dtype), directions.to(dtype), box, occupancy
+
+
+def radiance_field(
+    dtype: torch.dtype = torch.float64, *, units: tuple[int, ...] = (9, 2, 20, 8, 13), levels: int = 2
+) -> dict[str, Any]:
+    """Arguments of `draw_field`: the head of `rays_at_a_head` from the front, its lower part fading into a neck.
+
+    Units: of attention, gates, hidden, geometry and color.
+    """
+    g = torch.Generator().manual_seed(7)
+    _, _, box, occupancy = rays_at_a_head(1)
+    held = [[-9.2, -9.2, -9.2], [9.2, 9.2, 9.2]]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
+
+    moved = 0.4 * normal(3, 4, 6, 5)
+    front = -7 + normal(11, 9)
+    space = FieldSpace(
+        box, held, occupancy, 0.4, 30, front, 0.6, (3.0, -6.0, -0.2, 4.0), moved, [[-6.0, -5.0, -9.0], [6.0, 8.0, 2.0]]
+    )
+    resolutions = [5, 21, 60][:levels]
+    features = FieldFeatures(box, normal(3, levels, 64, 2), resolutions)
+    _, *network = radiance_network(1, 6 * levels, *units, dtype)
+    return {
+        "origin": [0.5, -1.0, -30.0], "matrix": [[0.02, 0.001, -0.4], [0.0, 0.02, -0.35], [0.0, 0.0, 1.0]],
+        "box": (3, 1, 44, 38), "space": space, "features": features, "network": network,
+    }  # fmt: skip

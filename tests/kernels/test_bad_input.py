@@ -398,6 +398,9 @@ SIZES = {
     "depth": (2, (0, -1, 1025)), "bytes": (2, (0, -1, 1025)), "budget": (1, (0, -1)),
     "changed": (0, (-1, 4, 2**62)), "num_vertices": (1, (0, -1, 2**31 - 1)),
     "warp_rows": (2, (1, -1, 1025, 2**31 - 1)), "warp_columns": (2, (1, -1, 1025, 2**31 - 1)),
+    "x": (0, ()), "y": (0, ()), "cells_high": (2, (0, -1, 1025)),
+    "front_rows": (2, (0, -1, 1025)), "front_columns": (2, (0, -1, 1025)),
+    "nodes_x": (2, (1, -1, 1025)), "nodes_y": (2, (1, -1, 1025)), "nodes_z": (2, (1, -1, 1025)),
     "step": (1, (0, -1)), "num_threads": (1, (0, -1)), "background_stride": (0, ()), "dtype": (0, ()),
 }  # fmt: skip
 
@@ -430,7 +433,8 @@ def _handle(which: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
 def _call(handle: ctypes.CDLL, name: str, parameters: list[tuple[str, bool]], **sizes: int) -> tuple[int, str]:
     """Status and message of a call with good sizes but for ``sizes``, resolutions of 2, and no other array at all."""
     resolutions = (ctypes.c_int32 * 64)(*[2] * 64)
-    arguments, sizes = [], {**(NETWORK if "cuda_radiance" in name else {}), **sizes}
+    own = NETWORK if "cuda_radiance" in name else {"inputs": 6} if "draw_field" in name else {}
+    arguments, sizes = [], {**own, **sizes}
     for parameter, is_array in parameters:
         if is_array:
             arguments.append(ctypes.addressof(resolutions) if parameter == "resolutions" else None)

@@ -466,6 +466,9 @@ def test_a_head_that_is_outside_of_the_image_is_no_error(person, model):
         with torch.no_grad():
             out = model(motion, 0, data.camera, with_depth=True)
         assert torch.isfinite(out.rgb).all() and out.rgb.shape == (data.height, data.width, 3)
+        for camera in (data.camera, data.camera.resized(2 * data.width, 2 * data.height)):
+            fast, slow = (draw(camera, motion, 0).int() for draw in (model.playback("float32"), model.draw))
+            assert fast.shape == slow.shape and (fast - slow).abs().float().mean() < 1
 
 
 def test_playback_draws_what_the_model_draws(person, run):
@@ -489,13 +492,13 @@ def test_playback_of_a_large_frame_draws_the_head_as_large_as_it_was_filmed(pers
     camera = data.camera.resized(3 * data.width, 3 * data.height)
     wall = torch.full((camera.height, camera.width, 3), 90, dtype=torch.uint8)
     slow = model.draw(camera, data.motion, 3, wall).float()
-    drawn, image = [], model.head_image
+    drawn, head_drawn = [], model._head_drawn
 
-    def head_image(motion, index, at):
+    def small(motion, index, at):
         drawn.append(at.width)
-        return image(motion, index, at)
+        return head_drawn(motion, index, at)
 
-    monkeypatch.setattr(model, "head_image", head_image)
+    monkeypatch.setattr(model, "_head_drawn", small)
     fast = model.playback("float32")(camera, data.motion, 3, wall).float()
     assert drawn == [data.width] and fast.shape == slow.shape
     assert (fast - slow).abs().mean() < 2 and torch.equal(fast[0, 0], slow[0, 0])

@@ -29,7 +29,7 @@ _SHAPES = 24  # of the training frames, from the least to the most open jaw
 _MARGIN = 1.0  # centimetres of the box around them
 _EARLOBE = (7.5, 5.2)  # depth and height, centimetres: hair and skin below it are the neck's
 _BELOW_CHIN = 0.4  # centimetres: a beard is the head's
-_FADE = 1.6  # centimetres over which the field fades out below that
+FADE = 1.6  # centimetres over which the field fades out below that
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float
 
 def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float[Tensor, " N"]:
     """Share of the head in points: 1 above the neck, 0 where the neck moves on its own."""
-    t = (below_neck(points, neck) / _FADE).clamp(0, 1)
+    t = (below_neck(points, neck) / FADE).clamp(0, 1)
     return 1 - t * t * (3 - 2 * t)
 
 
@@ -120,7 +120,7 @@ def cell_centres(box: Float[Tensor, "2 3"]) -> Float[Tensor, "N 3"]:
 
 def _in_head(points: np.ndarray, neck: Tensor) -> np.ndarray:
     """Whether points lie above where the field has faded out."""
-    return (below_neck(torch.from_numpy(points).float(), neck) < _FADE).numpy()
+    return (below_neck(torch.from_numpy(points).float(), neck) < FADE).numpy()
 
 
 def _face_points(data: PersonDataset, basis: LandmarkBasis) -> np.ndarray:

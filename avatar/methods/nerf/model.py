@@ -14,17 +14,18 @@ from avatar.backends import marcher
 from avatar.errors import AvatarError
 from avatar.fields.mesh_warp import MeshWarp
 from avatar.fields.radiance import RadianceField
+from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
-from avatar.methods.nerf.head_shape import neck_fade
+from avatar.methods.nerf.head_shape import FADE, neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
-from avatar.methods.nerf.rays import Rays, head_rays, pixels_in, shown_in
+from avatar.methods.nerf.rays import Rays, head_rays, head_view, pixels_in, shown_in
 from avatar.methods.nerf.torso import DRAWN
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, UPPER_CHANNELS
-from avatar.native import RaySamples, sample_rays
+from avatar.native import FieldFeatures, FieldSpace, RaySamples, draw_field, sample_rays
 from avatar.native.library import multiplies_bfloat16
 
 if TYPE_CHECKING:
@@ -237,9 +238,9 @@ class NerfModel(Method):
         @torch.inference_mode()
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
             image = behind(camera, motion, index, background)
-            (x0, y0, x1, y1), rgb, alpha = self._head_as_filmed(motion, index, camera)
+            (x0, y0, x1, y1), head = self._head_as_filmed(motion, index, camera)
             part = image[y0:y1, x0:x1]
-            mixed = 255 * rgb + (1 - alpha) * part.float()
+            mixed = torch.addcmul(head[..., :3] * 255, 1 - head[..., 3:], part.float())
             part.copy_(mixed.add_(0.5).clamp_(0, 255).to(torch.uint8))
             return image
 
@@ -335,18 +336,41 @@ class NerfModel(Method):
         columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
         return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
 
-    def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor, Tensor]:
-        """Part of the image, RGB and alpha of the head in it, with no more rays across than a training frame has."""
+    def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
+        """Part of the image, and the head in it, with no more rays across than a training frame has.
+
+        Returns:
+            The part, and color times opacity and opacity in it, [h, w, 4].
+        """
         filmed = self.background.shape[1]
         if camera.width < _ENLARGED * filmed:
+            return self._head_drawn(motion, index, camera)
+        small = camera.resized(filmed, round(camera.height * filmed / camera.width))
+        (x0, y0, x1, y1), head = self._head_drawn(motion, index, small)
+        around = (0, 0, x0, small.width - x1, y0, small.height - y1)
+        whole = torch.nn.functional.pad(head, around).permute(2, 0, 1)[None]
+        large = torch.nn.functional.interpolate(whole, (camera.height, camera.width), mode="bilinear")
+        return (0, 0, camera.width, camera.height), large[0].permute(1, 2, 0)
+
+    def _head_drawn(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
+        """Part of the image, and the head in it, as :meth:`_head_as_filmed` returns it."""
+        encoding = self.field.encoding
+        if self.device.type != "cpu" or not isinstance(encoding, TriplaneHash):
             box, (rgb, alpha, _, _) = self._head_part(motion, index, camera)
-            return box, rgb, alpha
-        small = self.head_image(motion, index, camera.resized(filmed, round(camera.height * filmed / camera.width)))
-        both = torch.cat([small.rgb, small.alpha], -1).permute(2, 0, 1)[None]
-        large = torch.nn.functional.interpolate(both, (camera.height, camera.width), mode="bilinear")[0].permute(
-            1, 2, 0
-        )
-        return (0, 0, camera.width, camera.height), large[..., :3], large[..., 3:]
+            return box, torch.cat([rgb, alpha], -1)
+        box = shown_in(self.occupancy.held, motion, index, camera)
+        if box[0] == box[2] or box[1] == box[3]:
+            return box, self.background.new_zeros(box[3] - box[1], box[2] - box[0], 4)
+        face, grid = self.face(motion, index), self.occupancy
+        space = FieldSpace(
+            grid.corners, grid.held, grid.bits, self.config.step_cm, self.config.max_samples, grid.front, grid.rise,
+            (*grid.neck_on_host, FADE), face.moved[0], self.warp.corners,
+        )  # fmt: skip
+        bounds, resolutions = encoding.on_host
+        features = FieldFeatures(bounds, encoding.table, resolutions)
+        layers = self.field.layers(face.conditions)
+        view = head_view(motion, index, camera)
+        return box, draw_field(*view, box, space, features, layers, bfloat16=self.half_weights)
 
     def head_image(
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,

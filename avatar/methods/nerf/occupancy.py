@@ -62,6 +62,8 @@ class Occupancy(nn.Module):
         self.register_buffer("cavity", head.cavity, persistent=False)
         self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
         self._corners: list[list[float]] | None = None
+        self._neck: list[float] | None = None
+        self._held: list[list[float]] | None = None
         self.register_buffer("front", torch.zeros(CELLS, CELLS), persistent=False)
         self.measure_front()
 
@@ -78,6 +80,31 @@ class Occupancy(nn.Module):
             self._corners = self.box.tolist()
         return self._corners
 
+    @property
+    def held(self) -> list[list[float]]:
+        """Corners of what is sampled, in steps of 8 cells along x, on the host; the box's where nothing is."""
+        if self._held is None:
+            filled = [(self.bits != 0).any(a).any(b).nonzero()[:, 0] for a, b in ((0, 0), (0, 1), (1, 1))]
+            if len(filled[0]) == 0:
+                return self.corners
+            counts = self.box.new_tensor([CELLS // 8, CELLS, CELLS])
+            ends = torch.stack([torch.stack([at[0], at[-1] + 1]) for at in filled], 1)
+            self._held = (self.box[0] + ends / counts * (self.box[1] - self.box[0])).tolist()
+        return self._held
+
+    @property
+    def neck_on_host(self) -> list[float]:
+        """``neck`` likewise."""
+        if self._neck is None:
+            self._neck = self.neck.tolist()
+        return self._neck
+
+    @property
+    def rise(self) -> float:
+        """Depth behind the front within which the density rises, centimetres."""
+        low, high = self.corners
+        return (high[2] - low[2]) / CELLS * _RISE
+
     def holds(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """1 for points [N, 3] in cells that are sampled, else 0; head axes."""
         at = self._places(points, CELLS)
@@ -91,6 +118,7 @@ class Occupancy(nn.Module):
         The field is often opaque from the first cell on, because a video from the front does not tell how deep it is.
         So its surface has the steps of the cells. A view from the front hides them, and one from aside does not.
         """
+        self._held = None
         bits = self.bits
         held = (bits[..., None] >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1).flatten(2)
         from_back = torch.arange(CELLS, 0, -1, dtype=torch.uint8, device=bits.device)
@@ -155,7 +183,7 @@ class Occupancy(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        self._corners = None
+        self._corners = self._neck = None
         self.measure_front()
 
 

@@ -40,6 +40,14 @@ def head_rays(motion: Motion, index: int, camera: Camera, pixels: Tensor) -> Ray
     return Rays(origins, directions @ turn / length[:, None], 1 / length, (place - origin).norm().detach())
 
 
+def head_view(motion: Motion, index: int, camera: Camera) -> tuple[list[float], list[list[float]]]:
+    """The same rays for `avatar.native.draw_field`: where they begin, and the matrix from pixels to directions."""
+    turn, place = axis_angle_to_matrix(motion.head_rotation[index]), motion.head_translation[index]
+    lens = torch.tensor([[1, 0, -camera.cx], [0, 1, -camera.cy], [0, 0, camera.focal]]).to(turn) / camera.focal
+    toward = turn.T @ camera.viewmat[:3, :3].T @ lens
+    return ((camera.position - place) @ turn).tolist(), toward.tolist()
+
+
 def pixels_in(box: Box, camera: Camera) -> Tensor:
     """Pixels [N, 2] of a part of an image, row by row."""
     x0, y0, x1, y1 = box

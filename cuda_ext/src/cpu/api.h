@@ -18,6 +18,7 @@
 #undef AVATAR_ISA
 #endif
 #if defined(AVATAR_WITH_BF16)
+#include "draw_field_bf16.h"
 #include "mlp_bf16.h"
 #include "radiance_bf16.h"
 #endif

@@ -1,14 +1,12 @@
 // Samples along rays where an occupancy grid is set: each ray's intervals are looked up a stretch at a time, their cells
 // first, which compilers vectorise. Places of samples follow from the counts of all rays, added up in order.
-#include "avatar_rays.h"
-#include "common.h"
+#include "walk_rays.h"
 
 namespace avatar {
 namespace AVATAR_ISA {
 namespace {
 
 constexpr int64_t kRays = 64;   // per work item
-constexpr int kStretch = 32;    // intervals looked up at once
 
 // What avatar_sample_rays_count hands on: of each ray the start of its first interval, and the intervals it keeps.
 template <typename T>
@@ -29,26 +27,8 @@ template <typename T>
 int walk(const RayGrid<T>& grid, const uint8_t* occupancy, const T* origin, const T* direction, const RaySpan<T>& span,
          int max_samples, uint16_t* kept) {
   int count = 0;
-  for (int begin = 0; begin < span.steps; begin += kStretch) {
-    const int length = span.steps - begin < kStretch ? span.steps - begin : kStretch;
-    int32_t byte[kStretch], bit[kStretch];
-    bool inside[kStretch];
-    for (int i = 0; i < kStretch; ++i) {
-      const T start = interval_start(grid, span.first, begin + i), end = interval_start(grid, span.first, begin + i + 1);
-      const T middle = T(0.5) * (start + end);
-      const int32_t x = grid.cell(origin[0] + middle * direction[0], 0);
-      const int32_t y = grid.cell(origin[1] + middle * direction[1], 1);
-      const int32_t z = grid.cell(origin[2] + middle * direction[2], 2);
-      byte[i] = (z * grid.height + y) * grid.bytes + (x >> 3);
-      bit[i] = x & 7;
-      inside[i] = middle < span.leave;
-    }
-    for (int i = 0; i < length; ++i)
-      if (inside[i] && (occupancy[byte[i]] >> bit[i] & 1) != 0) {
-        kept[count] = static_cast<uint16_t>(begin + i);
-        if (++count == max_samples) return count;
-      }
-  }
+  for (int begin = 0; begin < span.steps && count < max_samples; begin += kStretch)
+    count += walk_stretch(grid, occupancy, origin, direction, span, begin, max_samples - count, kept + count);
   return count;
 }
 
