@@ -34,6 +34,7 @@ class CpuFrames:
     @torch.inference_mode()
     def __init__(self, model: GaussianModel) -> None:
         self._model = model
+        self._behind = model.background  # the own background, at the size that was asked for last
         g, skinning = model.gaussians, model.skinning
         self._gaussians = CanonicalGaussians(
             g.means, g.quats, g.scales, g.opacities, g.colors, torch.sigmoid(g.skinning_weight),
@@ -48,7 +49,6 @@ class CpuFrames:
     @torch.inference_mode()
     def draw(self, camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
         """Draw one frame, uint8 RGB [H, W, 3]; arguments as for `Method.draw`."""
-        model = self._model
         radii, means2d, depths, conics, opacities, colors = animate_gaussians(
             self._gaussians,
             self._frame(motion, index),
@@ -69,8 +69,15 @@ class CpuFrames:
             image = background.clone()
             image[y0:y1, x0:x1] = draw(shifted, conics, colors, opacities, depths, radii, x1 - x0, y1 - y0, behind)
             return image
-        behind = model.background_at(camera) if background is None else resized(background.float() / 255, camera)
+        behind = self._own(camera) if background is None else resized(background.float() / 255, camera)
         return draw(means2d, conics, colors, opacities, depths, radii, width, height, behind)
+
+    def _own(self, camera: Camera) -> Tensor:
+        """The model's background at the camera's size, which takes milliseconds to make."""
+        behind = self._behind  # other threads may ask for another size meanwhile
+        if behind.shape[:2] != (camera.height, camera.width):
+            self._behind = behind = self._model.background_at(camera)
+        return behind
 
     def _frame(self, motion: Motion, index: int) -> FrameMotion:
         model = self._model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -346,11 +347,7 @@ class NerfModel(Method):
         if camera.width < _ENLARGED * filmed:
             return self._head_drawn(motion, index, camera)
         small = camera.resized(filmed, round(camera.height * filmed / camera.width))
-        (x0, y0, x1, y1), head = self._head_drawn(motion, index, small)
-        around = (0, 0, x0, small.width - x1, y0, small.height - y1)
-        whole = torch.nn.functional.pad(head, around).permute(2, 0, 1)[None]
-        large = torch.nn.functional.interpolate(whole, (camera.height, camera.width), mode="bilinear")
-        return (0, 0, camera.width, camera.height), large[0].permute(1, 2, 0)
+        return _enlarged(*self._head_drawn(motion, index, small), small, camera)
 
     def _head_drawn(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
         """Part of the image, and the head in it, as :meth:`_head_as_filmed` returns it."""
@@ -381,6 +378,23 @@ class NerfModel(Method):
         around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
         rgb, alpha, depth, spread = (torch.nn.functional.pad(part, around) for part in parts)
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
+
+
+def _enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:
+    """Part of an image [h, w, 4] as that of a larger image; more of it, up to where whole pixels of both meet."""
+    ends = []
+    for low, high, few, many in (
+        (box[0], box[2], small.width, large.width),
+        (box[1], box[3], small.height, large.height),
+    ):
+        unit = few // math.gcd(few, many)
+        ends.append((max(low - 1, 0) // unit * unit, min(-(-(high + 1) // unit) * unit, few), many / few))
+    (x0, x1, across), (y0, y1, down) = ends
+    around = (0, 0, box[0] - x0, x1 - box[2], box[1] - y0, y1 - box[3])
+    part = torch.nn.functional.pad(head, around).permute(2, 0, 1)[None]
+    to = tuple(round(at * scale) for at, scale in ((x0, across), (y0, down), (x1, across), (y1, down)))
+    size = (to[3] - to[1], to[2] - to[0])
+    return to, torch.nn.functional.interpolate(part, size, mode="bilinear")[0].permute(1, 2, 0)
 
 
 def checkpoint_of(model: NerfModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
