@@ -299,6 +299,27 @@ def sample_rays(scene: Scene) -> Case:
     return Case("sample_rays", _each(lambda module: (module.sample_rays(*lines, box, occupancy, 0.15, 16)[3],), ()))
 
 
+def draw_field(scene: Scene) -> Case:
+    """A head of a radiance field, 32 wide, solid from its surface on, as playback draws it on a CPU."""
+    g, device = torch.Generator().manual_seed(11), scene.device
+    cells = (torch.arange(96) - 47.5) / 48
+    z, y, x = torch.meshgrid(cells, cells, cells, indexing="ij")
+    head = (x / 0.8) ** 2 + (y / 0.95) ** 2 + (z / 0.8) ** 2
+    box, inner = ([[-reach] * 3, [reach] * 3] for reach in (12.0, 11.5))
+    occupancy = native.pack_occupancy((head < 1) & (head > 0.6) & (z < 0.2)).to(device)
+    front, moved = torch.full((96, 96), -12.0), 0.1 * torch.randn(3, 16, 72, 56, generator=g)
+    neck = (8.0, -5.0, -0.2, 1.6)
+    space = native.FieldSpace(box, inner, occupancy, 0.2, 24, front.to(device), 0.1, neck, moved.to(device), box)
+    network = [x.detach() for x in _radiance_network(device, 32)]
+    network[8][0] += 1.0
+    table = (0.3 * torch.randn(3, 6, 2**14, 2, generator=g)).to(device)
+    features = native.FieldFeatures(box, table, [16, 28, 49, 84, 147, 256])
+    half, part = scene.size / 2, (0, 0, scene.size, scene.size)
+    view = ([0.0, 0.0, -60.0], [[1.0, 0.0, -half], [0.0, 1.0, -half], [0.0, 0.0, 4 * half]])
+    runs = _each(lambda module: (module.draw_field(*view, part, space, features, network),), ())
+    return Case("draw_field", runs if device.type == "cpu" else {"reference": runs["reference"]})
+
+
 def whole_frame(scene: Scene) -> Case:
     """Project, rasterise, and the image loss."""
     leaves = (scene.means, scene.quats, scene.scales, scene.colors, scene.opacities)
@@ -345,6 +366,7 @@ CASES: dict[Callable[[Scene], Case], tuple[str, ...]] = {
     radiance_mlp_bfloat16: ("gaussians",),
     radiance_samples: ("gaussians",),
     sample_rays: ("gaussians",),
+    draw_field: ("size",),
     whole_frame: ("gaussians", "size"),
     rendered_frame: ("gaussians", "size"),
 }

@@ -168,6 +168,10 @@ def _radiance_cases(uniform: Any) -> dict[str, tuple[Any, list[Tensor]]]:
     return {
         "radiance_mlp": (_radiance, [uniform(*shape, low=-0.5, high=0.5) for shape in radiance]),
         "sample_rays": (_sample, [uniform(6, 3, low=-0.2, high=0.2) - torch.tensor([0, 0, 3.0])]),
+        "draw_field": (
+            _field,
+            [uniform(3, 6, 64, 2), *(uniform(*shape, low=-0.5, high=0.5) for shape in radiance[1:])],
+        ),
     }
 
 
@@ -186,6 +190,26 @@ def _sample(module: Any) -> Function:
     return lambda origins: module.sample_rays(
         origins, directions.to(origins), box, occupancy.to(origins.device), 0.1, 16, limits=limits.to(origins)
     )[:1]
+
+
+def _field(module: Any) -> Function:
+    """A box that is set everywhere, from the front: no sample is on the border of a cell that is not."""
+    import torch
+
+    from avatar import native
+
+    box = [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
+
+    def run(table: Tensor, *network: Tensor) -> tuple[Tensor, ...]:  # for playback, so without gradients
+        occupancy = torch.full((8, 8, 1), 255, dtype=torch.uint8, device=table.device)
+        front, moved = torch.full((2, 2), -0.9).to(table), torch.full((3, 2, 2, 2), 0.05).to(table)
+        space = native.FieldSpace(box, box, occupancy, 0.13, 16, front, 0.2, (0.3, 0.0, 0.1, 0.5), moved, box)
+        features = native.FieldFeatures(box, table.detach(), [4, 6, 8, 12, 16, 20])
+        matrix = [[0.02, 0.0, -0.2], [0.0, 0.02, -0.15], [0.0, 0.0, 1.0]]
+        part = (0, 0, 20, 15)
+        return (module.draw_field([0.0, 0.0, -3.0], matrix, part, space, features, [x.detach() for x in network]),)
+
+    return run
 
 
 def _march(module: Any) -> Function:

@@ -5,8 +5,8 @@ from avatar.native.animate_gaussians import animate_gaussians
 from avatar.native.bin_gaussians import pair_capacity
 from avatar.native.cuda import cuda_status
 from avatar.native.deform_mlp import deform_code, deform_mlp
-from avatar.native.draw_field import FieldFeatures, FieldSpace, draw_field
-from avatar.native.frames import CanonicalGaussians, FrameMotion
+from avatar.native.draw_field import draw_field
+from avatar.native.frames import CanonicalGaussians, FieldFeatures, FieldSpace, FrameMotion
 from avatar.native.l1_ssim import ImageLoss, l1_ssim
 from avatar.native.library import library_status, num_threads, set_num_threads
 from avatar.native.march_rays import march_rays

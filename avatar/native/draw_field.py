@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from avatar.errors import AvatarError
 from avatar.native import reference
 from avatar.native.checks import float_tensor, image_size, number
+from avatar.native.frames import FieldFeatures, FieldSpace
 from avatar.native.library import multiplies_bfloat16, runs_native
 from avatar.native.operators import Kernels, operator
 from avatar.native.radiance_mlp import checked_network
@@ -19,48 +20,6 @@ from avatar.native.sample_rays import checked_box, checked_occupancy, checked_st
 from avatar.native.triplane_encode import checked_grid
 
 DARKEST = 1 / 1024  # a quarter of a level of an image of 8 bits
-
-
-class FieldSpace(NamedTuple):
-    """Where a radiance field has something; head axes, centimetres.
-
-    Attributes:
-        box: [2, 3] lower and upper corner.
-        held: [2, 3] those of its part outside of which no cell is set.
-        occupancy: uint8 [Z, Y, X/8], as for :func:`avatar.native.sample_rays`.
-        step, max_samples: As there.
-        front: [R, C] depths (z) over the box, at the middles of its parts, before which there is nothing.
-        rise: Depth within which the density rises to its own behind the front.
-        neck: y = neck[0] + neck[2] max(z - neck[1], 0) is where the head begins to fade, at rest; the field has faded
-            out neck[3] below.
-        moved: [3, Z, Y, X] displacements from rest, at nodes on the corners of ``moved_box``.
-        moved_box: [2, 3].
-    """
-
-    box: Sequence[Sequence[float]]
-    held: Sequence[Sequence[float]]
-    occupancy: Tensor
-    step: float
-    max_samples: int
-    front: Tensor
-    rise: float
-    neck: Sequence[float]
-    moved: Tensor
-    moved_box: Sequence[Sequence[float]]
-
-
-class FieldFeatures(NamedTuple):
-    """The tri-plane of a radiance field.
-
-    Attributes:
-        bounds: [2, 3] corners of the box that it encodes.
-        table: [3, L, T, F], as for :func:`avatar.native.triplane_encode`.
-        resolutions: L cells along a side.
-    """
-
-    bounds: Sequence[Sequence[float]]
-    table: Tensor
-    resolutions: Sequence[int]
 
 
 def draw_field(
@@ -109,14 +68,14 @@ def draw_field(
     if torch.is_grad_enabled() and any(x.requires_grad for x in (table, front, moved, *parameters)):
         raise AvatarError("draw_field has no gradient;", why="an argument requires one.",
                           fix="Use sample_rays, triplane_encode, radiance_mlp and march_rays.")  # fmt: skip
-    tensors = (occupancy, front, moved, table)
-    numbers = (space.step, space.max_samples, space.rise, darkest)
-    lists = (view, list(box), corners, held, neck, around, bounds, sizes)
     if table.device.type != "cpu" or not runs_native(table):
-        return reference.draw_field(tensors, parameters, lists, numbers)
+        return reference.draw_field(origin, matrix, box, space, features, parameters)
     half = bfloat16 and table.dtype == torch.float32 and multiplies_bfloat16()
     flat = torch.cat([x.flatten() for x in parameters])
-    return _draw(*tensors, flat, *lists, list(units), *numbers, half)
+    lists = (view, list(box), corners, held, neck, around, bounds, sizes, list(units))
+    return _draw(
+        *(occupancy, front, moved, table, flat, *lists), *(space.step, space.max_samples, space.rise, darkest, half)
+    )
 
 
 def _image(

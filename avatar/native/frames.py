@@ -1,7 +1,8 @@
-"""What :func:`avatar.native.animate_gaussians` is given: the Gaussians, and the motion of one frame."""
+"""What :func:`avatar.native.animate_gaussians` and :func:`avatar.native.draw_field` are given."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -50,3 +51,45 @@ class FrameMotion(NamedTuple):
     transform_quats: Tensor
     warp: Tensor
     warp_frame: Tensor
+
+
+class FieldSpace(NamedTuple):
+    """Where a radiance field has something; head axes, centimetres.
+
+    Attributes:
+        box: [2, 3] lower and upper corner.
+        held: [2, 3] those of its part outside of which no cell is set.
+        occupancy: uint8 [Z, Y, X/8], as for :func:`avatar.native.sample_rays`.
+        step, max_samples: As there.
+        front: [R, C] depths (z) over the box, at the middles of its parts, before which there is nothing.
+        rise: Depth within which the density rises to its own behind the front.
+        neck: y = neck[0] + neck[2] max(z - neck[1], 0) is where the head begins to fade, at rest; the field has faded
+            out neck[3] below.
+        moved: [3, Z, Y, X] displacements from rest, at nodes on the corners of ``moved_box``.
+        moved_box: [2, 3].
+    """
+
+    box: Sequence[Sequence[float]]
+    held: Sequence[Sequence[float]]
+    occupancy: Tensor
+    step: float
+    max_samples: int
+    front: Tensor
+    rise: float
+    neck: Sequence[float]
+    moved: Tensor
+    moved_box: Sequence[Sequence[float]]
+
+
+class FieldFeatures(NamedTuple):
+    """The tri-plane of a radiance field.
+
+    Attributes:
+        bounds: [2, 3] corners of the box that it encodes.
+        table: [3, L, T, F], as for :func:`avatar.native.triplane_encode`.
+        resolutions: L cells along a side.
+    """
+
+    bounds: Sequence[Sequence[float]]
+    table: Tensor
+    resolutions: Sequence[int]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from avatar.native.frames import CanonicalGaussians, FrameMotion
+    from avatar.native.frames import CanonicalGaussians, FieldFeatures, FieldSpace, FrameMotion
 
 ALPHA_MIN = 1 / 255
 ALPHA_MAX = 0.999
@@ -393,40 +393,33 @@ def _intervals(
 
 
 def draw_field(
-    tensors: Sequence[Tensor], network: Sequence[Tensor], lists: Sequence[Sequence[float]], numbers: Sequence[float]
-) -> Tensor:
-    """A radiance field drawn; see :func:`avatar.native.draw_field`.
-
-    Args:
-        tensors: Occupancy, front, displacements and table.
-        network: As :func:`radiance_mlp` takes it.
-        lists: View, part of the image, box, its part that is held, neck, box of the displacements, bounds and
-            resolutions, all flat.
-        numbers: Step, most samples, rise. Rays are not ended early.
-    """
-    occupancy, front, moved, table = tensors
-    view, (x0, y0, x1, y1), box, _, neck, around, bounds, resolutions = lists
-    step, max_samples, rise, *_ = numbers
-    matrix = table.new_tensor(view).view(4, 3)
+    origin: Sequence[float], matrix: Sequence[Sequence[float]], box: Sequence[int], space: FieldSpace,
+    features: FieldFeatures, network: Sequence[Tensor],
+) -> Tensor:  # fmt: skip
+    """A radiance field drawn, no ray of which ends early; see :func:`avatar.native.draw_field`."""
+    table, (x0, y0, x1, y1) = features.table, box
     y, x = torch.meshgrid(torch.arange(y0, y1).to(table), torch.arange(x0, x1).to(table), indexing="ij")
     pixels = torch.stack([x + 0.5, y + 0.5, torch.ones_like(x)], -1).view(-1, 3)
-    directions = F.normalize(pixels @ matrix[1:].T, dim=1)
-    samples = sample_rays(matrix[0].expand_as(directions), directions, box, occupancy, step, int(max_samples))
-    points, starts, ends, offsets, _ = samples
+    directions = F.normalize(pixels @ table.new_tensor(matrix).T, dim=1)
+    origins = table.new_tensor(origin).expand_as(directions)
+    points, starts, ends, offsets, _ = sample_rays(
+        origins, directions, space.box, space.occupancy, space.step, space.max_samples
+    )
 
-    def inside(corners: Sequence[float]) -> Tensor:
-        low, high = table.new_tensor(corners).view(2, 3)
+    def inside(corners: Sequence[Sequence[float]]) -> Tensor:
+        low, high = table.new_tensor(corners)
         return 2 * (points - low) / (high - low) - 1
 
-    flat = inside(box)[None, None, :, :2]
-    depth = F.grid_sample(front[None, None], flat, padding_mode="border", align_corners=False)[0, 0, 0]
-    weights = ((points[:, 2] - depth) / rise).clamp(0, 1)
-    away = F.grid_sample(moved[None], inside(around)[None, None, None], padding_mode="border", align_corners=True)
+    flat = inside(space.box)[None, None, :, :2]
+    depth = F.grid_sample(space.front[None, None], flat, padding_mode="border", align_corners=False)[0, 0, 0]
+    weights = ((points[:, 2] - depth) / space.rise).clamp(0, 1)
+    around = inside(space.moved_box)[None, None, None]
+    away = F.grid_sample(space.moved[None], around, padding_mode="border", align_corners=True)
     points = points - away.view(3, -1).T
-    below = points[:, 1] - neck[0] - neck[2] * (points[:, 2] - neck[1]).clamp_min(0)
-    fade = (below / neck[3]).clamp(0, 1)
+    height, chin, slope, reach = space.neck
+    fade = ((points[:, 1] - height - slope * (points[:, 2] - chin).clamp_min(0)) / reach).clamp(0, 1)
     weights = weights * (1 - fade.square() * (3 - 2 * fade))
-    features = triplane_encode(inside(bounds).clamp(-1, 1), table, [int(n) for n in resolutions])
-    densities, colors, _ = radiance_mlp(features, *network)
+    encoded = triplane_encode(inside(features.bounds).clamp(-1, 1), table, features.resolutions)
+    densities, colors, _ = radiance_mlp(encoded, *network)
     color, opacity, _ = march_rays(offsets, starts, ends, densities * weights, colors)
-    return torch.cat([color, opacity[:, None]], 1).view(int(y1 - y0), int(x1 - x0), 4)
+    return torch.cat([color, opacity[:, None]], 1).view(y1 - y0, x1 - x0, 4)

@@ -1,0 +1,100 @@
+"""What an avatar from few seconds is worth: ``python -m pipelines.few_seconds VIDEO --out OUT --json few.json``.
+
+The first 5, 10 and 20 s of a video, and all of it, are each joined with the same last seconds, which are held out. Each
+such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out. What
+is finished is kept in OUT, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from avatar.data.run import TRAINING
+from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
+from avatar.io.video import read_frames, read_info
+from avatar.io.video_writer import VideoWriter
+from avatar.paths import read_json, write_json
+from pipelines.compare import command
+from pipelines.record import keep
+
+CRF = 8  # of the cut videos: no loss that a metric sees
+DRIVES = ("tracked", "audio")
+METRICS = ("psnr", "psnr_face", "lpips", "mouth_correlation", "mouth_sharpness")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Measure avatars from the first seconds of a video."""
+
+    video: Annotated[Path, tyro.conf.Positional]
+    """A person who talks."""
+    out: Path
+    """Folder for videos, persons and runs."""
+    seconds: tuple[float, ...] = (5.0, 10.0, 20.0)
+    """Of training; all of the video comes as well."""
+    held_out_s: float = 15.0
+    """Held out at the end."""
+    size: int | None = None
+    """Pixels of the images; default: the video's."""
+    quality: str = "draft"
+    """Preset."""
+    json: Path | None = None
+    """Write the record here."""
+
+
+def main(config: Config) -> None:
+    """Measure all lengths, the shortest first."""
+    info = read_info(config.video)
+    whole = float(info.num_frames / info.fps) - config.held_out_s
+    found = {f"{length:g}": measured(config, length) for length in (*config.seconds, whole) if length <= whole}
+    keep({"video": config.video.stem, "quality": config.quality, "held_out_s": config.held_out_s, "seconds": found},
+         config.json)  # fmt: skip
+
+
+def measured(config: Config, length: float) -> dict[str, Any]:
+    """Numbers of an avatar from the first ``length`` seconds."""
+    name = config.out / f"{length:g}"
+    video, person, run, metrics, cost = (Path(f"{name}{end}") for end in (".mp4", ".person", ".run", ".json", ".cost"))
+    config.out.mkdir(parents=True, exist_ok=True)
+    if not video.is_file():
+        cut(config.video, video, length, config.held_out_s)
+    if not cost.is_file():
+        size = [] if config.size is None else ["--size", config.size]
+        prepared = command("prepare", video, "-o", person, "--held-out-s", config.held_out_s, *size)
+        started = ["--resume"] if (run / "config.json").is_file() else []
+        trained = command("train", person, "--quality", config.quality, "--out", run, *started)
+        write_json(cost, {"prepare": prepared, "train": trained})
+    if not metrics.is_file():
+        command("eval", run, "--json", metrics)
+    numbers, used = read_json(metrics), read_json(cost)
+    tables = {
+        f"{table}, {drive}": {name: numbers[table][drive].get(name) for name in METRICS}
+        for table, drive in itertools.product(("full_frame", "head_only"), DRIVES)
+        if drive in numbers.get(table, {})
+    }
+    seconds = {step: round(spent["cpu_seconds"], 1) for step, spent in used.items()}
+    return tables | {"processor_seconds": seconds, "steps": read_json(run / TRAINING).get("steps")}
+
+
+def cut(video: Path, to: Path, length: float, held_out: float) -> None:
+    """Write the first ``length`` and the last ``held_out`` seconds of a video, with their audio."""
+    info = read_info(video)
+    first, last = round(length * info.fps), info.num_frames - round(held_out * info.fps)
+    audio = load_audio(video)
+    ends = [round(at / info.fps * SAMPLE_RATE) for at in (first, last, info.num_frames)]
+    joined = to.with_suffix(".wav")
+    write_wav(joined, np.concatenate([audio[: ends[0]], audio[ends[1] : ends[2]]]))
+    with VideoWriter(to, info.width, info.height, float(info.fps), joined, crf=CRF) as writer:
+        for index, image in enumerate(read_frames(info)):
+            if index < first or index >= last:
+                writer.write(image)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
