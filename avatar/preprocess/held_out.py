@@ -16,7 +16,7 @@ SHARE = 0.1  # of the video is held out ...
 LEAST_SECONDS = 15.0  # ... but at least so much of it in which the person is seen and speaks ...
 MOST_SHARE = 0.3  # ... and at most this share of the video
 JUDGED_SECONDS = 10.0  # such seconds below which `avatar eval` does not judge lips: then a tenth does as well
-MOST_WANTED = 0.5  # share of the video that --held-out-s may hold out
+LEAST_LEARNED = 0.5, 4.0  # share of the video, or else seconds, that --held-out-s must leave to learn from
 
 HeldOut = float | Literal["auto"]
 
@@ -54,7 +54,7 @@ def check_length(seconds: HeldOut, video_seconds: float, named: int | None) -> N
         named: The first held-out frame of a dataset with a split of its own.
 
     Raises:
-        AvatarError: It is more than half of the video, or there is a split.
+        AvatarError: It leaves less than half of the video and less than 4 s, or there is a split.
     """
     if seconds == "auto":
         return
@@ -63,10 +63,12 @@ def check_length(seconds: HeldOut, video_seconds: float, named: int | None) -> N
             f"The dataset has a split of its own, from frame {named} on.", why="Papers compare on it.",
             fix="Leave --held-out-s out.",
         )  # fmt: skip
-    if seconds > MOST_WANTED * video_seconds:
+    share, least = LEAST_LEARNED
+    left = max(video_seconds - seconds, 0.0)
+    if left < min(share * video_seconds, least):
         raise AvatarError(
-            f"--held-out-s {seconds:g} is more than half of the video, which is {video_seconds:.1f} s long.",
-            fix="Give fewer seconds, or auto.",
+            f"--held-out-s {seconds:g} leaves {left:.1f} s to learn from: the video is {video_seconds:.1f} s long.",
+            fix=f"Leave half of it, or {least:g} s; or give auto.",
         )
 
 

@@ -148,7 +148,7 @@ def test_small_face(capfd, tmp_path: Path, hum: Path) -> None:
         ("--mask-stride=-1", "negative"),
         ("--held-out-s=-1", "no length"),
         ("--held-out-s=nan", "no number of possible size"),
-        ("--held-out-s=60", "more than half of the video"),
+        ("--held-out-s=60", "leaves 0.0 s to learn from"),
         ("--audio-delay-s=late", "late"),
         ("--audio-delay-s=nan", "no number of possible size"),
         ("--audio-delay-s=-601", "from -600 to 600"),

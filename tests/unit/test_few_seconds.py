@@ -1,0 +1,61 @@
+"""Avatars from few seconds: what is cut, and that finished steps are kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from avatar.data.run import TRAINING
+from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
+from avatar.io.video import read_frames, read_info
+from avatar.io.video_writer import VideoWriter
+from avatar.paths import write_json
+from pipelines import few_seconds
+from tests.films import moving, number_of
+
+
+def _video(path):
+    """100 numbered frames with audio whose level says the second."""
+    levels = np.repeat(np.arange(1, 5) / 8, SAMPLE_RATE)
+    write_wav(path.with_suffix(".wav"), levels * np.where(np.arange(len(levels)) // 20 % 2, 1, -1))
+    with VideoWriter(path, 96, 64, 25, path.with_suffix(".wav"), crf=4) as writer:
+        for image in moving(100):
+            writer.write(image)
+    return path
+
+
+def test_the_first_and_the_last_seconds_are_kept_and_nothing_between(tmp_path):
+    few_seconds.cut(_video(tmp_path / "all.mp4"), tmp_path / "some.mp4", 1.0, 2.0)
+    frames = [number_of(image) for image in read_frames(read_info(tmp_path / "some.mp4"))]
+    assert frames == [*range(25), *range(50, 100)]
+    audio = load_audio(tmp_path / "some.mp4")
+    middles = [float(np.abs(audio[round((s + 0.5) * SAMPLE_RATE) :][:1000]).mean()) for s in range(3)]
+    assert abs(len(audio) / SAMPLE_RATE - 3) < 0.1
+    np.testing.assert_allclose(np.divide(middles, middles[0]), [1, 3, 4], rtol=0.1)
+
+
+def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch):
+    ran = []
+
+    def command(*words):
+        words = [str(word) for word in words]
+        ran.append(words[0])
+        if words[0] == "train":
+            write_json(few_seconds.Path(words[1]).with_suffix(".run") / TRAINING, {"steps": 7})
+        if words[0] == "eval":
+            write_json(few_seconds.Path(words[-1]), {"head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}})
+        return {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8}
+
+    monkeypatch.setattr(few_seconds, "command", command)
+    config = few_seconds.Config(
+        video=_video(tmp_path / "all.mp4"), out=tmp_path / "out", seconds=(1.0, 30.0), held_out_s=2.0,
+        json=tmp_path / "few.json",
+    )  # fmt: skip
+    for _ in range(2):
+        few_seconds.main(config)
+    assert ran == ["prepare", "train", "eval"] * 2  # of 1 and 2 s: the video has no more, and all is kept
+    found = json.loads((tmp_path / "few.json").read_text())["seconds"]
+    assert list(found) == ["1", "2"]
+    assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
+    assert found["2"]["processor_seconds"] == {"prepare": 9.0, "train": 9.0} and found["2"]["steps"] == 7
