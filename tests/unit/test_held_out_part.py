@@ -54,7 +54,7 @@ def test_the_user_may_choose_the_length() -> None:
     held_out.check_length(3.0, 6.0, None)
     held_out.check_length(15, 19.0, None)  # a learning curve: 4 s are enough for an avatar
     for seconds, video, left in ((4, 6.0, 2), (16, 19.0, 3), (900, 19.0, 0)):
-        with pytest.raises(AvatarError, match=rf"--held-out-s {seconds} leaves {left}\.0 s to learn from: the video is"):
+        with pytest.raises(AvatarError, match=rf"--held-out-s {seconds} leaves {left}\.0 s to learn from: the"):
             held_out.check_length(seconds, video, None)
     with pytest.raises(AvatarError, match="a split of its own, from frame 200 on"):
         held_out.check_length(2, 6.0, 200)

@@ -25,7 +25,7 @@ from avatar.methods.nerf import occupancy, sampling
 from avatar.methods.nerf import refresh as refreshing
 from avatar.methods.nerf.head_shape import CELLS, below_neck, cell_centres
 from avatar.methods.nerf.method import NerfAvatar
-from avatar.methods.nerf.model import GROUPS, Face
+from avatar.methods.nerf.model import GROUPS, Face, _enlarged
 from avatar.methods.nerf.rays import head_rays, pixels_in
 from avatar.methods.nerf.torso import _averted
 from avatar.methods.registry import load_model
@@ -502,6 +502,20 @@ def test_playback_of_a_large_frame_draws_the_head_as_large_as_it_was_filmed(pers
     fast = model.playback("float32")(camera, data.motion, 3, wall).float()
     assert drawn == [data.width] and fast.shape == slow.shape
     assert (fast - slow).abs().mean() < 2 and torch.equal(fast[0, 0], slow[0, 0])
+
+
+@pytest.mark.parametrize("sizes", [(288, 288, 512, 512), (96, 72, 192, 144), (301, 200, 505, 336)])
+def test_a_part_is_enlarged_as_the_whole_would_be(sizes):
+    width, height, *large = sizes
+    small = Camera.source(900, width / 2, height / 2, width, height)
+    for box in ((30, 20, 80, 70), (0, 0, width, height), (0, 5, width - 1, height), (width, 3, width, 3)):
+        head = torch.rand(box[3] - box[1], box[2] - box[0], 4)
+        whole, found = torch.zeros(height, width, 4), torch.zeros(large[1], large[0], 4)
+        whole[box[1] : box[3], box[0] : box[2]] = head
+        (x0, y0, x1, y1), part = _enlarged(box, head, small, small.resized(*large))
+        found[y0:y1, x0:x1] = part
+        expected = torch.nn.functional.interpolate(whole.permute(2, 0, 1)[None], large[::-1], mode="bilinear")[0]
+        torch.testing.assert_close(found, expected.permute(1, 2, 0), rtol=0, atol=1e-6)
 
 
 def test_the_torso_of_a_gaussian_run_is_taken(person, run, gaussian_run, tmp_path):
