@@ -1,7 +1,8 @@
 """Frame rate of a radiance field with one and with all threads.
 
 ``python -m pipelines.field_rates RUN --json rates.json``: frames of the held-out part, driven by their tracked motion,
-at the size of the training and at 512 pixels. Run it on free cores; the load is kept with the numbers.
+at the size of the training and at 512 pixels. Some are drawn as in training as well, every ray with all of its samples:
+what playback leaves out must not show. Run it on free cores; the load is kept with the numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import numpy as np
 import torch
 import tyro
 
+from avatar.data import PersonDataset
 from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.eval import bootstrap
+from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from pipelines.record import keep
 
 WIDE = 512  # pixels
 WARM = 3  # frames drawn before the first that counts
+COMPARED = 10  # frames that are drawn with all rays as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,30 @@ def measure(run: Path, count: int) -> dict[str, Any]:
                 avatar.render(camera, data.motion, int(index))
                 seconds[number].append(time.perf_counter() - start)
         found[f"{width}"] = {f"threads_{number}": _rates(of[WARM:]) for number, of in seconds.items()}
+        found[f"{width}"] |= left_out(avatar, data, camera, frames[WARM :: max(count // COMPARED, 1)])
     return found
+
+
+def left_out(avatar: Avatar, data: PersonDataset, camera: Camera, frames: np.ndarray) -> dict[str, float]:
+    """What playback loses against all samples of all rays: decibels between both, and of both to the film."""
+    between: list[float] = []
+    to_film: list[tuple[float, float]] = []
+    for index in map(int, frames):
+        fast = avatar.render(camera, data.motion, index).numpy()
+        full = avatar.model.draw(camera, data.motion, index).numpy()
+        between.append(_psnr(fast, full))
+        if camera.width == data.width:
+            to_film.append((_psnr(fast, data.image(index)), _psnr(full, data.image(index))))
+    numbers = {"psnr_to_all_samples": round(float(np.mean(between)), 2)}
+    if to_film:
+        fast, full = np.mean(to_film, 0)
+        numbers |= {"psnr": round(float(fast), 3), "psnr_with_all_samples": round(float(full), 3)}
+    return numbers
+
+
+def _psnr(image: np.ndarray, other: np.ndarray) -> float:
+    error = np.square(image.astype(np.float64) - other).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def _rates(seconds: list[float]) -> dict[str, Any]:
