@@ -42,6 +42,8 @@ class Config:
     """Held out at the end."""
     size: int | None = None
     """Pixels of the images; default: the video's."""
+    frames: int | None = None
+    """Measure only the first so many held-out frames."""
     quality: str = "draft"
     """Preset."""
     json: Path | None = None
@@ -53,8 +55,8 @@ def main(config: Config) -> None:
     info = read_info(config.video)
     whole = float(info.num_frames / info.fps) - config.held_out_s
     found = {f"{length:g}": measured(config, length) for length in (*config.seconds, whole) if length <= whole}
-    keep({"video": config.video.stem, "quality": config.quality, "held_out_s": config.held_out_s, "seconds": found},
-         config.json)  # fmt: skip
+    asked = {name: getattr(config, name) for name in ("quality", "held_out_s", "frames", "size")}
+    keep({"video": config.video.stem, **asked, "seconds": found}, config.json)
 
 
 def measured(config: Config, length: float) -> dict[str, Any]:
@@ -71,7 +73,8 @@ def measured(config: Config, length: float) -> dict[str, Any]:
         trained = command("train", person, "--quality", config.quality, "--out", run, *started)
         write_json(cost, {"prepare": prepared, "train": trained})
     if not metrics.is_file():
-        command("eval", run, "--json", metrics)
+        some = [] if config.frames is None else ["--frames", config.frames]
+        command("eval", run, "--json", metrics, *some)
     numbers, used = read_json(metrics), read_json(cost)
     tables = {
         f"{table}, {drive}": {name: numbers[table][drive].get(name) for name in METRICS}

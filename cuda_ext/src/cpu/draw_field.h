@@ -1,6 +1,6 @@
-// A radiance field drawn in one pass: a tile of pixels at a time, its rays side by side from front to back. In each round
-// the next samples of all rays that still let light through are looked at together, so that network and tables always
-// have whole batches, and no sample behind a surface costs anything. Nothing but the image reaches memory.
+// A radiance field drawn in one pass: a tile of pixels at a time, its rays side by side from front to back. In each
+// round the next samples of all rays that still let light through are looked at together, so that network and tables
+// always have whole batches, and no sample behind a surface costs anything. Nothing but the image reaches memory.
 #pragma once
 
 #include <algorithm>
@@ -30,8 +30,8 @@ struct Scene {
   const int32_t* resolutions;
 
   explicit Scene(const FieldScene& s)
-      : grid(s.box, s.cells, s.step), held(s.held, s.cells, s.step), occupancy(s.occupancy), max_samples(s.max_samples), front_rows(s.front_rows),
-        front_columns(s.front_columns), levels(s.levels), features(s.features), rows(s.rows), step(T(s.step)),
+      : grid(s.box, s.cells, s.step), held(s.held, s.cells, s.step), occupancy(s.occupancy),
+        max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels), features(s.features), rows(s.rows), step(T(s.step)),
         darkest(T(s.darkest)), front(static_cast<const T*>(s.front)), moved(static_cast<const T*>(s.moved)),
         table(static_cast<const T*>(s.table)), resolutions(s.resolutions) {
     for (int i = 0; i < 12; ++i) view[i] = T(s.view[i]);
@@ -213,6 +213,8 @@ struct TilePainter {
   int32_t which[kBatch];
   T densities[kBatch + Lanes<T>::kCount], colors[3 * kBatch];
 
+  TilePainter(const Scene<T>& of, Net& by, T* rows) : scene(of), net(by), features(rows) {}
+
   void paint(int x, int y, int columns, int lines, T* image, int64_t stride) {
     rays.start(scene, x, y, columns, lines);
     while (rays.lit > 0) {
@@ -273,7 +275,7 @@ void draw_tiles(int threads, const FieldScene& field, T* image, T* memory, const
   parallel_for(threads, int64_t(across) * down, [&](int64_t item, int worker) {
     auto net = make(worker);
     T* features = memory + int64_t(worker) * kBatch * field.network.inputs;
-    TilePainter<T, decltype(net)> painter{scene, net, features, {}, {}, {}, {}, {}, {}, {}};
+    TilePainter<T, decltype(net)> painter(scene, net, features);
     const int x = static_cast<int>(item % across) * kTileSide, y = static_cast<int>(item / across) * kTileSide;
     painter.paint(field.x + x, field.y + y, std::min(kTileSide, field.width - x), std::min(kTileSide, field.height - y),
                   image + (int64_t(y) * field.width + x) * 4, int64_t(field.width) * 4);
