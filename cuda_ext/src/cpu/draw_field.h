@@ -31,8 +31,9 @@ struct Scene {
 
   explicit Scene(const FieldScene& s)
       : grid(s.box, s.cells, s.step), held(s.held, s.cells, s.step), occupancy(s.occupancy),
-        max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels), features(s.features), rows(s.rows), step(T(s.step)),
-        darkest(T(s.darkest)), front(static_cast<const T*>(s.front)), moved(static_cast<const T*>(s.moved)),
+        max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels),
+        features(s.features), rows(s.rows), step(T(s.step)), darkest(T(s.darkest)),
+        front(static_cast<const T*>(s.front)), moved(static_cast<const T*>(s.moved)),
         table(static_cast<const T*>(s.table)), resolutions(s.resolutions) {
     for (int i = 0; i < 12; ++i) view[i] = T(s.view[i]);
     const int32_t front_size[2] = {front_columns, front_rows};
