@@ -1,7 +1,10 @@
 """Settings of the whole test run."""
 
+import functools
+import gc
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,10 +44,17 @@ shapes.install()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first."""
 
-    def place(item: pytest.Item) -> int:
-        return next((i for i, name in enumerate(_LONG) if item.path.match(name)), len(_LONG))
+    @functools.cache
+    def place(path: Path) -> int:
+        return next((i for i, name in enumerate(_LONG) if path.match(name)), len(_LONG))
 
-    items.sort(key=place)
+    items.sort(key=lambda item: place(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported until now out of garbage collections, which go through all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

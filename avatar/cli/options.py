@@ -274,7 +274,7 @@ def _view(kind: type, default: Any, groups: Groups) -> type:
         if inside:
             box = _make(f"Group{place}", inside, "")
             hint = Annotated[box, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=title)]
-            boxes.append((f"group_{place}", hint, dataclasses.field(default_factory=box) if _free(box) else MISSING))
+            boxes.append((f"group_{place}", hint, box if _free(box) else MISSING))
     parts = [fields.pop(name) for name in list(fields) if _part(options[name].hint) is not None]
     return _make(kind.__name__, [*fields.values(), *boxes, *parts], reflow(kind.__doc__ or ""))
 
@@ -284,7 +284,7 @@ def _field(option: _Option) -> tuple[str, Any, Any]:
     part = _part(option.hint)
     if part is not None:
         view = _view(part, None if option.default is MISSING else option.default, {})
-        return option.path[-1], view, dataclasses.field(default_factory=view) if _free(view) else MISSING
+        return option.path[-1], view, view if _free(view) else MISSING
     marks: dict[str, Any] = {"help": reflow(option.text)} if option.text else {}
     repeated = tyro.conf.UseAppendAction in getattr(option.hint, "__metadata__", ())
     if option.default in (None, "") or (option.default == () and not repeated):  # the text says what happens without it
@@ -293,7 +293,7 @@ def _field(option: _Option) -> tuple[str, Any, Any]:
         marks["metavar"] = metavar
     hint = Annotated[option.hint, tyro.conf.arg(**marks)] if marks else option.hint
     default = option.default
-    return option.path[-1], hint, default if default is MISSING else dataclasses.field(default_factory=lambda: default)
+    return option.path[-1], hint, default if default is MISSING else lambda: default
 
 
 def _metavar(option: _Option) -> str | None:
@@ -317,8 +317,20 @@ def _free(view: type) -> bool:
 
 
 def _make(name: str, fields: Sequence[tuple[str, Any, Any]], text: str) -> type:
-    listed = [(field, hint) if default is MISSING else (field, hint, default) for field, hint, default in fields]
+    """A dataclass of fields: name, type, what makes the default (or MISSING)."""
+    listed = [
+        (field, hint, dataclasses.field(default_factory=make, metadata=_said(field, hint)))
+        for field, hint, make in fields
+    ]
     return dataclasses.make_dataclass(name, listed, kw_only=True, namespace={"__doc__": text})
+
+
+def _said(name: str, hint: Any) -> dict[str, str]:
+    """The text of a field, where it has one already: for others tyro looks through the source of classes."""
+    if is_dataclass(hint):
+        return {"help": hint.__doc__ or ""}
+    marked = any(getattr(mark, "help", None) for mark in getattr(hint, "__metadata__", ()))
+    return {"help": ""} if marked or name.startswith("group_") else {}
 
 
 def _original(kind: type, view: Any) -> Any:

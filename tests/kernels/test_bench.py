@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from avatar import native
-from avatar.bench import cases, curves, report
+from avatar.bench import cases, curves, measure, report
 from avatar.bench.measure import Timing, interleaved
 from avatar.bench.person import make_avatar, make_trainer, motion, motion_blocks
 from avatar.bench.run import FORMAT
@@ -22,7 +24,20 @@ from avatar.motion import Motion
 CPU = torch.device("cpu")
 
 
-def test_a_tiny_run_writes_all_that_the_pages_need(tmp_path, needs_native):
+@pytest.fixture
+def uncollected(monkeypatch):
+    """Garbage stays before each gauge of memory: to collect it takes longer than all that is gauged here."""
+    monkeypatch.setattr(measure, "gc", SimpleNamespace(collect=int, freeze=int, unfreeze=int))
+
+
+@pytest.fixture
+def collected():
+    """Garbage is collected as usual; afterwards, `tests/conftest.py` has its way again."""
+    yield
+    gc.freeze()
+
+
+def test_a_tiny_run_writes_all_that_the_pages_need(tmp_path, needs_native, uncollected):
     threads = torch.get_num_threads()
     config = bench.Config(
         gaussians=(40, 80), sizes=(32,), frames=(3, 12), threads=(1,), device="cpu", repeats=1, docs=tmp_path
@@ -73,7 +88,7 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_kernels_are_timed_with_each_number_of_threads(tmp_path, needs_native):
+def test_kernels_are_timed_with_each_number_of_threads(tmp_path, needs_native, uncollected):
     out, before = tmp_path / "out.json", torch.get_num_threads()
     options = bench.Config(
         gaussians=(40,), sizes=(32,), threads=(1, 2), repeats=1, device="cpu", reference=False, model=False, json=out
@@ -139,7 +154,7 @@ def test_nonsense_is_refused(tmp_path, monkeypatch):
         bench.main(bench.Config(run=False, docs=tmp_path))
 
 
-def test_tasks_take_turns_and_slow_ones_run_once():
+def test_tasks_take_turns_and_slow_ones_run_once(uncollected):
     order: list[str] = []
     tasks = {name: lambda name=name: order.append(name) for name in ("a", "b")}
     timings = interleaved(tasks, CPU, repeats=3, seconds=60)
@@ -174,7 +189,7 @@ def test_every_op_agrees_with_its_reference(needs_native):
                 torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-def test_an_op_is_added_by_a_function_and_one_that_cannot_run_is_noted(tmp_path, monkeypatch, needs_native):
+def test_an_op_is_added_by_a_function_and_one_that_cannot_run_is_noted(tmp_path, monkeypatch, needs_native, collected):
     def broken() -> tuple[torch.Tensor, ...]:
         raise AvatarError("No library here.")
 
@@ -197,7 +212,7 @@ def test_an_op_is_added_by_a_function_and_one_that_cannot_run_is_noted(tmp_path,
     assert result["model"] == result["length"] == []
 
 
-def test_without_the_native_library_the_reference_is_timed(tmp_path, monkeypatch):
+def test_without_the_native_library_the_reference_is_timed(tmp_path, monkeypatch, uncollected):
     monkeypatch.setattr("avatar.native.library._load", lambda: (None, "taken away"))
     out = tmp_path / "out.json"
     bench.main(bench.Config(gaussians=(10,), sizes=(16,), repeats=1, device="cpu", model=False, json=out))
