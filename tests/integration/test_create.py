@@ -45,11 +45,11 @@ def tiny():
     from avatar.audio2motion import personal_training
     from avatar.eval import views
     from avatar.infer import view_measure
-    from avatar.methods.gaussian import presets
+    from avatar.methods.gaussian import coverage, presets
     from avatar.methods.gaussian.config import GaussianConfig
     from avatar.methods.gaussian.method import GaussianAvatar
     from avatar.methods.options import LossConfig, Schedule, TrainPreset
-    from avatar.preprocess import learned_face, parse
+    from avatar.preprocess import background, learned_face, parse
 
     whole, from_person = personal_training._train, GaussianAvatar.from_person
     begun: list[GaussianAvatar] = []
@@ -74,6 +74,8 @@ def tiny():
         patch.setattr(GaussianAvatar, "from_person", begin)
         patch.setattr(parse, "KEYFRAMES", 50)
         patch.setattr(learned_face, "PROBE_FRAMES", 12)
+        patch.setattr(background, "PROBE_FRAMES", 8)
+        patch.setattr(coverage, "FRAMES", 8)
         patch.setattr(views, "QUICK_FRAMES", 1)
         patch.setattr(view_measure, "AZIMUTHS", (-30.0, 0.0, 30.0))
         patch.setattr(view_measure, "ELEVATIONS", (-15.0, 0.0, 15.0))

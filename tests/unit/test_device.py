@@ -24,7 +24,7 @@ from avatar.native import cuda
 from avatar.train.config import TrainConfig
 from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
-from tests.person import make_person, small_config, train
+from tests.person import QuickTrainer, make_person, small_config, train
 from tests.pretend_cuda import GPU, GpuTensor, pretended
 
 STEPS = 9
@@ -99,7 +99,7 @@ def test_the_pretended_gpu_is_strict(monkeypatch):
 
 
 def test_training_makes_the_same_choices_and_checkpoint(on_cpu, on_gpu, person):
-    loaded = Trainer(PersonDataset(person), small_config(person, on_gpu, steps=STEPS))
+    loaded = QuickTrainer(PersonDataset(person), small_config(person, on_gpu, steps=STEPS))
     loaded.resume(on_gpu)
     assert len(loaded.model.gaussians) > 600  # density control has worked
     assert not different(on_cpu.state(), loaded.state())
@@ -111,7 +111,7 @@ def test_a_step_never_waits(person, tmp_path, monkeypatch):
     config = replace(rarely_densified(config), loss=LossConfig(lpips=0.05, lpips_start=0))
     monkeypatch.setattr(LPIPS, "load", lambda: some_lpips())
     with pretended(monkeypatch) as gpu:
-        trainer = Trainer(PersonDataset(person), config)
+        trainer = QuickTrainer(PersonDataset(person), config)
         original, waits = trainer.train_step, []
 
         def step(batch):
@@ -147,15 +147,15 @@ def test_a_run_goes_on_on_another_device(on_cpu, person, tmp_path, monkeypatch):
 
     folder = open_run(config)
     with pretended(monkeypatch):
-        stop_at(Trainer(data, config), 3, folder)
-    second = Trainer(data, replace(config, device="cpu"))
+        stop_at(QuickTrainer(data, config), 3, folder)
+    second = QuickTrainer(data, replace(config, device="cpu"))
     second.resume(folder)
     stop_at(second, 6, folder)
     with pretended(monkeypatch):
-        third = Trainer(data, config)
+        third = QuickTrainer(data, config)
         third.resume(folder)
         third.run(folder)
-    last = Trainer(data, replace(config, device="cpu"))
+    last = QuickTrainer(data, replace(config, device="cpu"))
     last.resume(folder)
     assert last.step == STEPS
     assert not different(on_cpu.state(), last.state())
@@ -166,7 +166,7 @@ def test_not_a_number_takes_the_unseen_steps_back(person, tmp_path, monkeypatch,
     config = gpu_config(person, tmp_path / "run")
     config = rarely_densified(config)
     with pretended(monkeypatch):
-        trainer = Trainer(PersonDataset(person), config)
+        trainer = QuickTrainer(PersonDataset(person), config)
         original, poisoned = trainer._loss, []
 
         def loss(out, batch):

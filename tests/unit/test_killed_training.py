@@ -29,6 +29,7 @@ ATTACK = """
     from pipelines import kills
     from avatar.data import PersonDataset
     from avatar.infer import view_measure
+    from avatar.methods.gaussian import coverage
     from avatar.methods.gaussian.method import GaussianAvatar
     from avatar.train import run as command
     from tests.person import make_person, small_config
@@ -36,7 +37,7 @@ ATTACK = """
     place = Path(sys.argv[1])
     command.load_prior = lambda path: None
     command.train_speech = command.train_headmotion = lambda *_, **__: None
-    view_measure.AZIMUTHS, view_measure.ELEVATIONS = (-30.0, 0.0, 30.0), (-10.0, 0.0, 10.0)
+    view_measure.AZIMUTHS, view_measure.ELEVATIONS, coverage.FRAMES = (-30.0, 0.0, 30.0), (0.0,), 4
 
     def begin():
         data = PersonDataset(make_person(place / "person", frames=20))
