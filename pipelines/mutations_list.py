@@ -991,6 +991,14 @@ PICTURES = (
         "Picture and sound of telephones are half a frame apart.",
     ),
     Mutation(
+        "titles of boxes lost",
+        "avatar/cli/options.py",
+        'return {"help": hint.__doc__ or ""}',
+        'return {"help": ""}',
+        ("tests/cli/test_options.py::test_help_is_grouped_and_not_ragged",),
+        "The help of avatar train does not say what its parts are.",
+    ),
+    Mutation(
         "options of the command line lost",
         "avatar/cli/train.py",
         "return TrainConfig(**_values(found))",

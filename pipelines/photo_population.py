@@ -18,12 +18,13 @@ import torch
 from avatar.assets.canonical_face import canonical_face
 from avatar.data import PersonDataset
 from avatar.geometry.landmarks import landmarks_to_head
+from avatar.geometry.smoothstep import smoothstep
 from avatar.io.checkpoint import save_tensors
 from avatar.motion.arkit import MOUTH
 from avatar.motion.face_channels import CHANNELS, IRIS, LIP_CHANNELS, encode
 from avatar.motion.population import FILE, FORMAT
 from avatar.preprocess.head_fit import canonical_in_head_axes
-from avatar.synth.shapes import displacement_fields, smoothstep
+from avatar.synth.shapes import displacement_fields
 
 DESIGNED = 0.02  # share of the weight of the designed fields
 DRAWS = 4000  # mouths drawn from them

@@ -14,6 +14,7 @@ import numpy as np
 from avatar.data.results import REDO, Segments
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import FACE_OVAL, STEADY
+from avatar.geometry.smoothstep import smooth
 from avatar.io.images import read_image, resize
 from avatar.motion.face_channels import LIPS_INNER, LIPS_OUTER
 
@@ -206,7 +207,7 @@ def bare_shoulders(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
     if len(wide) == 0:
         return none
     down = ((np.arange(len(skin), dtype=np.float32) - wide[0]) / max(FADE * face, 1)).clip(0, 1)
-    return (down * down * (3 - 2 * down))[:, None]
+    return smooth(down)[:, None]
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

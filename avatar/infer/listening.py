@@ -22,6 +22,7 @@ from torch import Tensor
 
 from avatar.audio.turns import PAUSE_SECONDS, PauseDetector
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+from avatar.geometry.smoothstep import smooth
 from avatar.motion import Motion
 from avatar.motion.arkit_map import FaceMap
 from avatar.motion.edits import ExtraBlink, Gaze, gaze_to
@@ -205,7 +206,7 @@ class _Eased:
     def step(self, wanted: bool) -> float:
         self.wanted = wanted
         self._at = min(1.0, max(0.0, self._at + (self._change if wanted else -self._change)))
-        return self._at * self._at * (3 - 2 * self._at)
+        return smooth(self._at)
 
 
 class Reactions:

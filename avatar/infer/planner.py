@@ -18,6 +18,7 @@ from torch import Tensor
 
 from avatar.audio2motion.load import load_speech
 from avatar.errors import AvatarError
+from avatar.geometry.smoothstep import smooth
 from avatar.infer.controls import Controls
 from avatar.infer.layers import CameraAt, MotionLayers, Person, PersonMotion, build_layers, joined
 from avatar.infer.sources import is_video, mono_floats, read_motion
@@ -287,7 +288,7 @@ def eased(a: Motion, b: Motion, frames: int, start: int, length: int) -> Motion:
     at = torch.arange(frames)
     t = ((at - start + 1) / (length + 1)).clamp(0, 1)
     zeros = torch.zeros(frames, dtype=torch.long)
-    return a[zeros].blend(b[zeros], t * t * (3 - 2 * t))
+    return a[zeros].blend(b[zeros], smooth(t))
 
 
 def _driven(controls: Controls, stats: MotionStats, fps: float) -> Motion:

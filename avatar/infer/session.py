@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from avatar.errors import AvatarError
+from avatar.geometry.smoothstep import smooth
 from avatar.infer.controls import Controls
 from avatar.infer.fades import Fades
 from avatar.infer.layers import MotionLayers, PersonMotion, PoseSource, build_layers
@@ -396,8 +397,7 @@ class Session:
         motion = self._laid(self._layers, due, index)
         if self._changing and self._old is not None:
             old = self._laid(self._old, due, index)
-            t = self._changing / (frames + 1)
-            motion = motion.blend(old, torch.tensor([t * t * (3 - 2 * t)]))
+            motion = motion.blend(old, torch.tensor([smooth(self._changing / (frames + 1))]))
             self._changing -= 1
         else:
             self._old = None
@@ -438,10 +438,8 @@ class _Mouth:
         target = self._rest if lips is None else with_lips(self._rest, lips)
         if self._step < self._length:
             self._step += 1
-            t = self._step / (self._length + 1)
-            target = self._from.blend(target, torch.tensor([t * t * (3 - 2 * t)]))
+            target = self._from.blend(target, torch.tensor([smooth(self._step / (self._length + 1))]))
         self._shown = target
         change = 1 / max(1.0, IDLE_SECONDS * self._fps)
         self._waiting = min(1.0, max(0.0, self._waiting + (-change if said else change)))
-        t = self._waiting
-        return target, t * t * (3 - 2 * t)
+        return target, smooth(self._waiting)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
+from avatar.geometry.smoothstep import smooth
 from avatar.io.arrays import check_tensors
 from avatar.io.checkpoint import load_tensors
 from avatar.motion.arkit import MOUTH
@@ -141,6 +142,6 @@ def _blinks(count: int, fps: float, rng: np.random.Generator) -> np.ndarray:
     while at < count / fps - 0.5:
         since = times - at
         shape = np.minimum(np.clip(1 + since / 0.08, 0, 1), np.clip(1 - (since - 0.05) / 0.16, 0, 1))
-        closed = np.maximum(closed, shape * shape * (3 - 2 * shape))
+        closed = np.maximum(closed, smooth(shape))
         at += rng.uniform(*BLINK_GAPS)
     return closed

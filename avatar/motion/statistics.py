@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avatar.errors import AvatarError
+from avatar.geometry.smoothstep import smooth
 from avatar.motion.blinks import CLOSED, EYES, find_blinks
 from avatar.motion.face_channels import opening_change
 from avatar.motion.motion import POSE_TRACKS, Motion
@@ -76,7 +77,7 @@ class MotionStats:
         """1 where the lips of face channels [..., 38] touch, 0 where they are clearly apart, smooth in between."""
         opening = (opening_change(face) - self.closed) / max(self.opened - self.closed, 1e-3)
         t = ((opening - 0.05) / 0.20).clamp(0, 1)
-        return 1 - t * t * (3 - 2 * t)
+        return 1 - smooth(t)
 
 
 def _percentile(track: Motion, q: float) -> Motion:

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from avatar.data.footage import Footage, pose_at, small_masks
 from avatar.geometry.even import candidates, evenly
 from avatar.geometry.mesh import FACE_OVAL
+from avatar.geometry.smoothstep import smoothstep
 
 # An average adult, where a person's own silhouettes do not say: skulls vary by 5 to 8 %.
 STEP = 0.5  # centimetres between two cross-sections
@@ -116,7 +117,7 @@ class Sweep:
         wide = np.where(sine > 0, left, right)
         if self.tuck is not None:
             tucks = [np.interp(y, self.y, part) for part in self.tuck]
-            wide = wide - np.where(sine > 0, *tucks) * _smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
+            wide = wide - np.where(sine > 0, *tucks) * smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
         x = centre + wide * across
         deep = np.sign(cosine) * np.abs(cosine) ** (2 / self._bend(y))
         return np.stack([x, y, middle - np.where(cosine > 0, front, back) * deep], -1)
@@ -297,7 +298,7 @@ def _head(data: Footage, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, 
     tops = [o.top for o in outlines if np.isfinite(o.top)]
     top = float(np.clip(np.median(tops), -17.0, -9.5)) if tops else -13.0
     rise = np.sqrt(np.clip(1 - (np.minimum(y + 5.0, 0) / (top + 5.0)) ** 2, 0, 1))  # of the skull above the brow
-    skull = SKULL_WIDTH * rise * (1 - 0.25 * _smoothstep(y, 0, chin))
+    skull = SKULL_WIDTH * rise * (1 - 0.25 * smoothstep(y, 0, chin))
     sides, depths, below = {}, [], []
     for side in ("left", "right"):
         width, depth = _supports(outlines, side)
@@ -313,7 +314,7 @@ def _head(data: Footage, outlines: list[_Outline]) -> tuple[Sweep, tuple[float, 
     middle = SKULL_MIDDLE + gaussian_filter1d(np.mean(depths, 0), 4.0)
     front = _front(data, y, sides, middle, rise, chin)
     long_hair = max(below) > chin + 1
-    behind = SKULL_BACK - (2.5 * _smoothstep(y, 0, 20) if long_hair else (SKULL_BACK - NAPE) * _smoothstep(y, -2, 9))
+    behind = SKULL_BACK - (2.5 * smoothstep(y, 0, 20) if long_hair else (SKULL_BACK - NAPE) * smoothstep(y, -2, 9))
     back = np.maximum((behind + min(HAIR_BEHIND * crown, MOST_BEHIND) - middle) * rise, 0.05)
     sweep = Sweep(y, sides["left"], sides["right"], np.zeros(len(y)), middle, front, back, tuck=ears)
     last = max(*below, 6.5)
@@ -330,8 +331,8 @@ def _ears(outlines: list[_Outline], y: np.ndarray, wide: np.ndarray) -> np.ndarr
     bare = np.nansum(seen, 0) > 0.5 * np.maximum(np.isfinite(seen).sum(0), 1)
     low, high = EAR
     above = wide[:, (y > low - 3.5) & (y <= low)]
-    hair = np.clip(np.median(above, 1, keepdims=True) - SKULL_WIDTH, 0, 4) * (1 - _smoothstep(y, low + 1, low + 7))
-    behind = SKULL_WIDTH * (1 - 0.25 * _smoothstep(y, low + 1, high + 1)) + hair
+    hair = np.clip(np.median(above, 1, keepdims=True) - SKULL_WIDTH, 0, 4) * (1 - smoothstep(y, low + 1, low + 7))
+    behind = SKULL_WIDTH * (1 - 0.25 * smoothstep(y, low + 1, high + 1)) + hair
     ears = np.where(bare & (y > low) & (y < high), np.clip(wide - behind, 0, EAR_REACH), 0)
     return gaussian_filter1d(ears, 1.0)
 
@@ -358,7 +359,7 @@ def _front(data: Footage, y: np.ndarray, sides: dict[str, np.ndarray], middle: n
     top = SKULL_MIDDLE - (brow - 0.4)  # half depth at the hairline
     at_top = np.interp(-7.5, y, rise)
     depth = np.where(y < border[:, 1].min() + 1.5, top / at_top * rise, depth)
-    depth = depth + (HAIR_HANGS - depth) * _smoothstep(y, chin - 3.5, chin + 3.5)
+    depth = depth + (HAIR_HANGS - depth) * smoothstep(y, chin - 3.5, chin + 3.5)
     return np.maximum(gaussian_filter1d(depth, 2.0), 0.05)
 
 
@@ -385,7 +386,7 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     beside = clothes & (np.abs(x - centre) < radius + 1.5) & (np.abs(x - centre) > 0.7 * radius)
     tops = y[beside]
     collar = float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + 1.0, chin + 9.0))
-    default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * _smoothstep(heights, collar - 2, collar + 8) ** 0.8,
+    default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * smoothstep(heights, collar - 2, collar + 8) ** 0.8,
                          SHOULDERS)  # fmt: skip
     sides = {}
     inside = (column > 1) & (column < shape[1] - 2)
@@ -402,7 +403,7 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     notch = _notch(y[neck & (np.abs(x - centre) < 2.0)], chin)
     depth = np.minimum(COLLAR + BREASTBONE * np.maximum(heights - notch, 0), CHEST)
     depth = gaussian_filter1d(depth, 1.0 / STEP, mode="nearest")
-    bend = COLLARBONES + (2 - COLLARBONES) * _smoothstep(heights, notch, notch + CHEST_FLAT)
+    bend = COLLARBONES + (2 - COLLARBONES) * smoothstep(heights, notch, notch + CHEST_FLAT)
     torso = Sweep(heights, sides["left"], sides["right"], np.full(len(heights), centre),
                   np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3, bend)  # fmt: skip
     middle = NECK_MIDDLE + 0.08 * (heights - chin)
@@ -439,8 +440,3 @@ def _lean(x: np.ndarray, y: np.ndarray, neck: np.ndarray, heights: np.ndarray, c
     slope = np.clip(np.polyfit(rows, ends.mean(1), 1)[0], -0.36, 0.36)
     middle = float(np.median(ends.mean(1)))
     return middle + slope * np.clip(heights - np.median(rows), -6, 6)
-
-
-def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from avatar.geometry.smoothstep import smoothstep
 from avatar.synth.parts import Part, sheet
-from avatar.synth.shapes import smoothstep
 
 _RIM = 0.13  # radius of the frame's wire, centimetres
 _GAP = 0.35  # between frame and skin

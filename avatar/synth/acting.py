@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from avatar.geometry.smoothstep import smooth
 from avatar.motion.arkit import ARKIT, INDEX
 from avatar.synth.speech import BILABIAL, RATE, Phone, Speech, smoothed
 
@@ -140,7 +141,7 @@ def blinks(count: int, fps: float, rng: np.random.Generator) -> tuple[np.ndarray
         closing = np.clip(1 + since / 0.09, 0, 1)
         opening = np.clip(1 - (since - 0.05) / 0.17, 0, 1)
         shape = np.minimum(closing, opening)
-        out = np.maximum(out, shape * shape * (3 - 2 * shape))
+        out = np.maximum(out, smooth(shape))
         centres.append(float(at + 0.02))
         at += rng.uniform(1.8, 4.5)
     return out, centres

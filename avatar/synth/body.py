@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from avatar.geometry.mesh import FACE_OVAL
+from avatar.geometry.smoothstep import smoothstep
 from avatar.motion.arkit import INDEX
 from avatar.synth.accessories import collar, glasses
 from avatar.synth.appearance import Appearance
 from avatar.synth.hair import long_hair
 from avatar.synth.hair_cap import cropped_hair
 from avatar.synth.parts import Part, grid_faces, sheet, tube
-from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields, smoothstep
+from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, displacement_fields
 
 EYE_RADIUS = 1.28
 IRIS_RADIUS = 0.62

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from avatar.geometry.smoothstep import smoothstep
 from avatar.synth.parts import Part, sheet
-from avatar.synth.shapes import smoothstep
 
 # Strands of the person's left side, front to back; each from the parting to the tip.
 _STRANDS = np.array(

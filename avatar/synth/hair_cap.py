@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from avatar.geometry.smoothstep import smoothstep
 from avatar.synth.appearance import Hair
 from avatar.synth.parts import Part, sheet
-from avatar.synth.shapes import smoothstep
 
 _CENTRE = np.array([0.0, -2.6, 5.0])  # of the skull, head axes
 _RADII = np.array([7.75, 9.4, 8.6])

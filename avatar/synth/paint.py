@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS, smoothstep
+from avatar.geometry.smoothstep import smoothstep
+from avatar.synth.shapes import BROWS, EYE_RING, LIDS, LIP_RINGS
 
 
 @dataclass(frozen=True)

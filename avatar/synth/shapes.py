@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avatar.geometry.smoothstep import smoothstep
 from avatar.motion.arkit import ARKIT, INDEX
 
 Amount = float | np.ndarray  # the same for all vertices, or [V]
@@ -43,12 +44,6 @@ BROWS = {
     "Right": ((46, 53, 52, 65, 55), (70, 63, 105, 66, 107)),  # lower edge, upper edge; outer to inner
     "Left": ((276, 283, 282, 295, 285), (300, 293, 334, 296, 336)),
 }
-
-
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 @dataclass

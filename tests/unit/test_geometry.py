@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from avatar.geometry import se3
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
+from avatar.geometry.smoothstep import smooth, smoothstep
 
 
 def test_rotation_round_trips():
@@ -58,3 +60,13 @@ def test_landmarks_lift_back_to_the_neutral_face():
     world = shape @ se3.axis_angle_to_matrix(rotation).mT + translation[:, None]
     lifted = landmarks_to_head(camera.project(world), shape, rotation, translation, camera)
     torch.testing.assert_close(lifted, shape.expand(7, -1, -1), atol=1e-3, rtol=0)
+
+
+def test_the_smooth_step_is_one_for_numbers_arrays_and_tensors():
+    steps = np.linspace(0, 1, 11)
+    curve = smoothstep(3 + 2 * steps, 3, 5)
+    np.testing.assert_allclose(curve, smooth(steps), atol=1e-12)
+    np.testing.assert_allclose(curve + curve[::-1], 1, atol=1e-12)  # as much before the middle as after it
+    assert (np.diff(curve) > 0).all() and curve[1] < 0.03  # level at the ends
+    assert smoothstep(np.array([-9.0, 2.9, 5.1, 99]), 3, 5).tolist() == [0, 0, 1, 1]
+    assert [smooth(float(t)) for t in steps] == smooth(steps).tolist() == smooth(torch.from_numpy(steps)).tolist()
