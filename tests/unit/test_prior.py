@@ -250,15 +250,16 @@ def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(
     whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, weights, 5, 2, 1.0)
     live = whole.streaming().person(talking(), fps)
     samples = voice(2.0)
-    late = waited(live, samples[: round(1.25 * SAMPLE_RATE)], 40)  # frames and rows meet again after a second at most
+    enough = samples[: round(1.25 * SAMPLE_RATE)]  # frames, rows and chunks meet again after a second at most
+    late = waited(live, enough, 40)
     assert len(late) > 1.0 * fps
     assert late.max() <= 0.2 + 1e-6
     assert waited(live, samples[: SAMPLE_RATE // 2], 16).max() <= 0.2 + 16 / SAMPLE_RATE
-    assert waited(live, samples, 320).max() <= 0.22 + 1e-6  # a microphone's chunks of 20 ms
+    assert waited(live, enough, 320).max() <= 0.22 + 1e-6  # a microphone's chunks of 20 ms
     adapted = adapt(live, talking(), samples)
     adapted.save(tmp_path / STREAMING)
     for run in (load_streaming(tmp_path, fps), whole.person(talking(), fps).streaming()):
-        assert waited(run, samples, 320).max() <= 0.22 + 1e-6
+        assert waited(run, enough, 320).max() <= 0.22 + 1e-6
     assert load_speech(tmp_path, fps, "streaming").look_ahead < 0.203
     again = motion_of(load_streaming(tmp_path, fps), samples)
     torch.testing.assert_close(again.face, motion_of(adapted, samples).face)
