@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from avatar.data.run import TRAINING
+from avatar.data.run import CONFIG, TRAINING
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
@@ -69,7 +69,7 @@ def measured(config: Config, length: float) -> dict[str, Any]:
     if not cost.is_file():
         size = [] if config.size is None else ["--size", config.size]
         prepared = command("prepare", video, "-o", person, "--held-out-s", config.held_out_s, *size)
-        started = ["--resume"] if (run / "config.json").is_file() else []
+        started = ["--resume"] if (run / CONFIG).is_file() else []
         trained = command("train", person, "--quality", config.quality, "--out", run, *started)
         write_json(cost, {"prepare": prepared, "train": trained})
     if not metrics.is_file():

@@ -21,6 +21,7 @@ from avatar.data import PersonDataset
 from avatar.data.run import open_person
 from avatar.errors import AvatarError
 from avatar.eval import bootstrap
+from avatar.eval.image_metrics import psnr
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
 from pipelines.record import keep
@@ -73,21 +74,16 @@ def left_out(avatar: Avatar, data: PersonDataset, camera: Camera, frames: np.nda
     between: list[float] = []
     to_film: list[tuple[float, float]] = []
     for index in map(int, frames):
-        fast = avatar.render(camera, data.motion, index).numpy()
-        full = avatar.model.draw(camera, data.motion, index).numpy()
-        between.append(_psnr(fast, full))
+        fast, full = (draw(camera, data.motion, index).double().numpy() / 255 for draw in (avatar.render, avatar.draw))
+        between.append(psnr(fast, full))
         if camera.width == data.width:
-            to_film.append((_psnr(fast, data.image(index)), _psnr(full, data.image(index))))
+            film = data.image(index) / 255
+            to_film.append((psnr(fast, film), psnr(full, film)))
     numbers = {"psnr_to_all_samples": round(float(np.mean(between)), 2)}
     if to_film:
         fast, full = np.mean(to_film, 0)
         numbers |= {"psnr": round(float(fast), 3), "psnr_with_all_samples": round(float(full), 3)}
     return numbers
-
-
-def _psnr(image: np.ndarray, other: np.ndarray) -> float:
-    error = np.square(image.astype(np.float64) - other).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def _rates(seconds: list[float]) -> dict[str, Any]:

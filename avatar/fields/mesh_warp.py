@@ -57,7 +57,6 @@ class MeshWarp(nn.Module):
         self.register_buffer("rest", shape[:_SKIN].clone())
         self.register_buffer("face", face.clone())
         self._fixed: _Tables | None = None
-        self._corners: list[list[float]] | None = None
 
     @staticmethod
     def empty() -> MeshWarp:
@@ -67,9 +66,7 @@ class MeshWarp(nn.Module):
     @property
     def corners(self) -> list[list[float]]:
         """The grid's lower and upper corner, on the host."""
-        if self._corners is None:
-            self._corners = self._tables().box.tolist()
-        return self._corners
+        return self._tables().box.tolist()
 
     def _tables(self) -> _Tables:
         """What follows from the mesh at rest."""
@@ -125,8 +122,8 @@ class MeshWarp(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        self._fixed = self._corners = None
+        self._fixed = None
 
     def _apply(self, *args: object, **kwargs: object) -> MeshWarp:
-        self._fixed = self._corners = None
+        self._fixed = None
         return super()._apply(*args, **kwargs)  # pyright: ignore[reportArgumentType]

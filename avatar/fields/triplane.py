@@ -43,21 +43,25 @@ class TriplaneHash(nn.Module):
         entries = min(2**log2_table, int((resolutions.max().item() + 1) ** 2))
         self.table = nn.Parameter(torch.empty(3, levels, entries, features).uniform_(-1e-4, 1e-4))
         self.width = 3 * levels * features
-        self._known: tuple[list[list[float]], list[int]] | None = None
+        self._sizes: list[int] | None = None
 
     @property
-    def on_host(self) -> tuple[list[list[float]], list[int]]:
-        """Both corners of the encoded box, and the resolutions: reading them off a GPU would wait for it."""
-        if self._known is None:
-            corners = torch.stack([self.middle - self.extent, self.middle + self.extent])
-            self._known = corners.tolist(), self.resolutions.tolist()
-        return self._known
+    def sizes(self) -> list[int]:
+        """The resolutions on the host: reading them off a GPU would wait for it."""
+        if self._sizes is None:
+            self._sizes = self.resolutions.tolist()
+        return self._sizes
+
+    @property
+    def bounds(self) -> list[list[float]]:
+        """Both corners of the encoded box, on the host."""
+        return torch.stack([self.middle - self.extent, self.middle + self.extent]).tolist()
 
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features [N, width] of points [N, 3]."""
         unit = ((points - self.middle) / self.extent).clamp(-1, 1)
-        return triplane_encode(unit, self.table, self.on_host[1])
+        return triplane_encode(unit, self.table, self.sizes)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._known = None
+        self._sizes = None

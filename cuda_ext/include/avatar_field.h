@@ -33,15 +33,6 @@ struct FieldScene {
   const void* parameters;
 };
 
-inline int32_t check_box(avatar_call* call, const char* name, const double* box) {
-  if (box == nullptr) return fail(call, AVATAR_BAD_ARGUMENT, "%s is null; expected an array", name);
-  for (int axis = 0; axis < 3; ++axis)
-    if (!(box[axis] < box[3 + axis]))
-      return fail(call, AVATAR_BAD_ARGUMENT, "%s is %g to %g along axis %d; expected a lower and an upper corner", name,
-                  box[axis], box[3 + axis], axis);
-  return AVATAR_OK;
-}
-
 // Sizes first, then arrays: a size that is refused is named even where all arrays are missing.
 inline int32_t check_field(avatar_call* call, const FieldScene& s) {
   AVATAR_RETURN_IF_BAD(check_ray_samples(call, int64_t(s.width) * s.height, s.max_samples, s.step));

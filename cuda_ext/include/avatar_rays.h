@@ -27,18 +27,22 @@ inline int32_t check_ray_samples(avatar_call* call, int64_t rays, int32_t max_sa
   return AVATAR_OK;
 }
 
+inline int32_t check_box(avatar_call* call, const char* name, const double* box) {
+  if (box == nullptr) return fail(call, AVATAR_BAD_ARGUMENT, "%s is null; expected an array", name);
+  for (int axis = 0; axis < 3; ++axis)
+    if (!(box[axis] < box[3 + axis]))
+      return fail(call, AVATAR_BAD_ARGUMENT, "%s is %g to %g along axis %d; expected a lower and an upper corner", name,
+                  box[axis], box[3 + axis], axis);
+  return AVATAR_OK;
+}
+
 inline int32_t check_occupancy(avatar_call* call, const double* box, const OccupancySizes& s, int64_t budget) {
   if (!good_size(s.depth, kMaxCells) || !good_size(s.height, kMaxCells) || !good_size(s.bytes, kMaxCells))
     return fail(call, AVATAR_BAD_ARGUMENT, "depth, height, bytes are %d, %d, %d; expected 1 to %d each", int(s.depth),
                 int(s.height), int(s.bytes), int(kMaxCells));
   if (budget < 1)
     return fail(call, AVATAR_BAD_ARGUMENT, "budget is %lld; expected at least 1", static_cast<long long>(budget));
-  if (box == nullptr) return fail(call, AVATAR_BAD_ARGUMENT, "box is null; expected an array");
-  for (int axis = 0; axis < 3; ++axis)
-    if (!(box[axis] < box[3 + axis]))
-      return fail(call, AVATAR_BAD_ARGUMENT, "box is %g to %g along axis %d; expected a lower and an upper corner",
-                  box[axis], box[3 + axis], axis);
-  return AVATAR_OK;
+  return check_box(call, "box", box);
 }
 
 namespace AVATAR_ISA {

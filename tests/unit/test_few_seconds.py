@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from avatar.data.run import TRAINING
+from avatar.data.run import CONFIG, TRAINING
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
@@ -36,12 +36,13 @@ def test_the_first_and_the_last_seconds_are_kept_and_nothing_between(tmp_path):
 
 
 def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch):
-    ran = []
+    ran, resumed = [], []
 
     def command(*words):
         words = [str(word) for word in words]
         ran.append(words[0])
         if words[0] == "train":
+            resumed.append("--resume" in words)
             write_json(few_seconds.Path(words[1]).with_suffix(".run") / TRAINING, {"steps": 7})
         if words[0] == "eval":
             write_json(few_seconds.Path(words[-1]), {"head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}})
@@ -58,4 +59,8 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
     found = json.loads((tmp_path / "few.json").read_text())["seconds"]
     assert list(found) == ["1", "2"]
     assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
+    (tmp_path / "out" / "1.cost").unlink()  # a training that was interrupted
+    (tmp_path / "out" / "1.run" / CONFIG).touch()
+    few_seconds.main(config)
+    assert ran[6:] == ["prepare", "train"] and resumed == [False, False, True]
     assert found["2"]["processor_seconds"] == {"prepare": 9.0, "train": 9.0} and found["2"]["steps"] == 7

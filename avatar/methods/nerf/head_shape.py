@@ -14,6 +14,7 @@ from avatar.data import PersonDataset
 from avatar.fields.skinning import LandmarkBasis
 from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
+from avatar.geometry.smoothstep import smooth
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
 from avatar.preprocess.bust import Sweep, fit_bust
 
@@ -107,8 +108,7 @@ def below_neck(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float
 
 def neck_fade(points: Float[Tensor, "N 3"], neck: Float[Tensor, " 3"]) -> Float[Tensor, " N"]:
     """Share of the head in points: 1 above the neck, 0 where the neck moves on its own."""
-    t = (below_neck(points, neck) / FADE).clamp(0, 1)
-    return 1 - t * t * (3 - 2 * t)
+    return 1 - smooth((below_neck(points, neck) / FADE).clamp(0, 1))
 
 
 def cell_centres(box: Float[Tensor, "2 3"]) -> Float[Tensor, "N 3"]:

@@ -361,10 +361,9 @@ class NerfModel(Method):
         face, grid = self.face(motion, index), self.occupancy
         space = FieldSpace(
             grid.corners, grid.held, grid.bits, self.config.step_cm, self.config.max_samples, grid.front, grid.rise,
-            (*grid.neck_on_host, FADE), face.moved[0], self.warp.corners,
+            (*grid.neck.tolist(), FADE), face.moved[0], self.warp.corners,
         )  # fmt: skip
-        bounds, resolutions = encoding.on_host
-        features = FieldFeatures(bounds, encoding.table, resolutions)
+        features = FieldFeatures(encoding.bounds, encoding.table, encoding.sizes)
         layers = self.field.layers(face.conditions)
         view = head_view(motion, index, camera)
         return box, draw_field(*view, box, space, features, layers, bfloat16=self.half_weights)

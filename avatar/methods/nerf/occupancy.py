@@ -62,7 +62,6 @@ class Occupancy(nn.Module):
         self.register_buffer("cavity", head.cavity, persistent=False)
         self.register_buffer("shown", torch.ones_like(self.density), persistent=False)
         self._corners: list[list[float]] | None = None
-        self._neck: list[float] | None = None
         self._held: list[list[float]] | None = None
         self.register_buffer("front", torch.zeros(CELLS, CELLS), persistent=False)
         self.measure_front()
@@ -91,13 +90,6 @@ class Occupancy(nn.Module):
             ends = torch.stack([torch.stack([at[0], at[-1] + 1]) for at in filled], 1)
             self._held = (self.box[0] + ends / counts * (self.box[1] - self.box[0])).tolist()
         return self._held
-
-    @property
-    def neck_on_host(self) -> list[float]:
-        """``neck`` likewise."""
-        if self._neck is None:
-            self._neck = self.neck.tolist()
-        return self._neck
 
     @property
     def rise(self) -> float:
@@ -183,7 +175,7 @@ class Occupancy(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        self._corners = self._neck = None
+        self._corners = None
         self.measure_front()
 
 

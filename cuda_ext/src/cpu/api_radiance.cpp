@@ -9,11 +9,9 @@ extern "C" {
 
 int64_t avatar_radiance_mlp_workspace(int32_t dtype, int32_t num_threads, int32_t inputs, int32_t attention,
                                       int32_t gates, int32_t hidden, int32_t outputs, int32_t color) {
-  if (num_threads < 1 || !avatar::good_radiance({inputs, attention, gates, hidden, outputs, color})) return -1;
-  // Registers of other instruction sets are narrower or as wide, so the widest padding is enough for all.
-  const auto wide = [](int32_t size) { return (size + 15) / 16 * 16; };
-  const RadianceSizes most = {wide(inputs), wide(attention), wide(gates), wide(hidden), wide(outputs), wide(color)};
-  return BY_DTYPE(radiance_mlp_workspace, at_most_threads(num_threads), most);
+  const RadianceSizes sizes = {inputs, attention, gates, hidden, outputs, color};
+  if (num_threads < 1 || !avatar::good_radiance(sizes)) return -1;
+  return BY_DTYPE(radiance_mlp_workspace, at_most_threads(num_threads), avatar::widest(sizes));
 }
 
 int32_t avatar_radiance_mlp(avatar_call* call, const void* features, int64_t n, int32_t inputs, int32_t attention,

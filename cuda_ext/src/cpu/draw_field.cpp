@@ -17,10 +17,7 @@ struct Evaluator {
     for (int p = 0; p < count; p += kSamples) {
       const int some = std::min(count - p, kSamples);
       block.forward(features + int64_t(p) * inputs, some, 0);
-      for (int i = 0; i < some; ++i) {
-        densities[p + i] = block.densities[i];
-        for (int c = 0; c < kColors; ++c) colors[3 * (p + i) + c] = block.rgb[i * block.wide_rgb + c];
-      }
+      block.store(some, densities + p, colors + kColors * p, nullptr);
     }
   }
 };

@@ -24,7 +24,7 @@ struct Scene {
   const uint8_t* occupancy;
   int max_samples, front_rows, front_columns, nodes[3], levels, features;
   int64_t rows;
-  T step, darkest, view[12], front_scale[2], front_low[2], rise_per_cm, neck[3], fade_per_cm;
+  T darkest, view[12], front_scale[2], rise_per_cm, neck[3], fade_per_cm;
   T moved_low[3], nodes_per_cm[3], middle[3], per_extent[3];
   const T *front, *moved, *table;
   const int32_t* resolutions;
@@ -32,15 +32,12 @@ struct Scene {
   explicit Scene(const FieldScene& s)
       : grid(s.box, s.cells, s.step), held(s.held, s.cells, s.step), occupancy(s.occupancy),
         max_samples(s.max_samples), front_rows(s.front_rows), front_columns(s.front_columns), levels(s.levels),
-        features(s.features), rows(s.rows), step(T(s.step)), darkest(T(s.darkest)),
+        features(s.features), rows(s.rows), darkest(T(s.darkest)),
         front(static_cast<const T*>(s.front)), moved(static_cast<const T*>(s.moved)),
         table(static_cast<const T*>(s.table)), resolutions(s.resolutions) {
     for (int i = 0; i < 12; ++i) view[i] = T(s.view[i]);
     const int32_t front_size[2] = {front_columns, front_rows};
-    for (int i = 0; i < 2; ++i) {
-      front_scale[i] = T(front_size[i] / (s.box[3 + i] - s.box[i]));
-      front_low[i] = T(s.box[i]);
-    }
+    for (int i = 0; i < 2; ++i) front_scale[i] = T(front_size[i] / (s.box[3 + i] - s.box[i]));
     rise_per_cm = T(1 / s.rise);
     for (int i = 0; i < 3; ++i) {
       neck[i] = T(s.neck[i]);
@@ -74,8 +71,8 @@ struct Samples {
   void weigh_by_front(const Scene<T>& s) {
     for (int i = 0; i < count; ++i) {
       T right, below;
-      const int32_t x = between((at[0][i] - s.front_low[0]) * s.front_scale[0] - T(0.5), s.front_columns, &right);
-      const int32_t y = between((at[1][i] - s.front_low[1]) * s.front_scale[1] - T(0.5), s.front_rows, &below);
+      const int32_t x = between((at[0][i] - s.grid.low[0]) * s.front_scale[0] - T(0.5), s.front_columns, &right);
+      const int32_t y = between((at[1][i] - s.grid.low[1]) * s.front_scale[1] - T(0.5), s.front_rows, &below);
       const int32_t next = s.front_columns > 1 ? 1 : 0, down = s.front_rows > 1 ? s.front_columns : 0;
       const int32_t here = y * s.front_columns + x;
       const T top = s.front[here] + right * (s.front[here + next] - s.front[here]);
@@ -161,7 +158,7 @@ struct TileRays {
     for (; from < lit && n + each <= kBatch; ++from) {
       const int ray = alive[from], end = std::min(next[ray] + each, kept[ray]);
       for (; next[ray] < end; ++next[ray], ++n) {
-        const T distance = interval_start(s.grid, span[ray].first, intervals[ray][next[ray]]) + T(0.5) * s.step;
+        const T distance = interval_start(s.grid, span[ray].first, intervals[ray][next[ray]]) + T(0.5) * s.grid.step;
         samples->ray[n] = static_cast<int16_t>(ray);
         for (int k = 0; k < 3; ++k) samples->at[k][n] = s.view[k] + distance * direction[k][ray];
       }
@@ -184,7 +181,7 @@ struct TileRays {
     const RaySpan<T> part = ray_span<T>(s.held, s.view, along, nullptr, nullptr);
     RaySpan<T> whole = ray_span<T>(s.grid, s.view, along, nullptr, nullptr);
     if (part.steps == 0) whole.steps = 0;
-    const T before = (part.first - whole.first) / s.step, until = (part.leave - whole.first) / s.step + T(1);
+    const T before = (part.first - whole.first) / s.grid.step, until = (part.leave - whole.first) / s.grid.step + T(1);
     walked[number] = before > T(1) && before < T(whole.steps) ? static_cast<int32_t>(before) - 1 : 0;
     if (until < T(whole.steps)) whole.steps = static_cast<int32_t>(at_least(until, T(0)));
     span[number] = whole;
@@ -250,7 +247,7 @@ struct TilePainter {
     if (count == 0) return;
     encode(count);
     net.run(features, count, densities, colors);
-    for (int i = 0; i < count; ++i) densities[i] *= samples.weight[which[i]] * scene.step;
+    for (int i = 0; i < count; ++i) densities[i] *= samples.weight[which[i]] * scene.grid.step;
     for (int i = 0; i < count; i += V::kCount) opacity_of(V::load(densities + i)).store(densities + i);
     for (int i = 0; i < count; ++i) rays.add(scene, samples.ray[which[i]], densities[i], colors + 3 * i);
   }

@@ -201,8 +201,9 @@ struct Block {
     map_rows(rgb, wide_rgb, count, wide_rgb, squash);
   }
 
+  // `to_gates` null: the gates are not asked for.
   void store(int count, T* to_densities, T* to_colors, T* to_gates) const {
-    const int number = net.gate.outputs;
+    const int number = to_gates != nullptr ? net.gate.outputs : 0;
     for (int p = 0; p < count; ++p) {
       to_densities[p] = densities[p];
       for (int c = 0; c < kColors; ++c) to_colors[p * kColors + c] = rgb[p * wide_rgb + c];
