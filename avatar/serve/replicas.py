@@ -196,8 +196,8 @@ class Replicas:
 
     async def _watch(self) -> None:
         while True:
+            now = self._clock()  # before they are asked: whoever answers then is not deaf, however late this goes on
             await asyncio.gather(*map(self._refresh, self.running))
-            now = self._clock()
             for running in self.running:
                 if now - running.answered > DEAF_SECONDS:
                     log.warn(f"The replica {running.name} does not answer, and is ended.")

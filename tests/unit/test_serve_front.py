@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -240,6 +241,7 @@ class Ghosts:
 
     def __init__(self, fail: Exception | None = None) -> None:
         self.names: list[str] = []
+        self.killed: list[str] = []
         self.over: dict[str, asyncio.Future[None]] = {}
         self.fail = fail
 
@@ -260,6 +262,7 @@ class Ghosts:
     async def kill(self, replica: str) -> None:
         if not self.over[replica].done():
             self.names.remove(replica)
+            self.killed.append(replica)
             self.over[replica].set_exception(ReplicaDied("it was killed."))
 
 
@@ -299,12 +302,33 @@ def test_there_are_as_many_replicas_as_listeners_need(monkeypatch: pytest.Monkey
         deaf[0] = "r2"
         await asyncio.sleep(0.05)
         now[0] += 40
-        await asyncio.sleep(0.05)
+        await until(lambda: ghosts.killed)
         deaf[0] = ""
         await until(lambda: ghosts.names == ["r1", "r2"] and len(group.running) == 2)  # r2 anew
+        assert ghosts.killed == ["r2"]
         assert group.of("r2.abc") is not None and group.of("r7.abc") is None and group.of("") is None
         await group.close()
         assert not group.running
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_front_that_stalls_ends_no_replica_that_answers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.005)
+    asked: list[str] = []
+
+    async def ask(running: Running) -> dict[str, Any]:
+        asked.append(running.name)
+        return {"avatars": ["someone"], "free": 4}
+
+    async def test() -> None:
+        ghosts = Ghosts()
+        late = itertools.count(0.0, 40.0).__next__  # 40 s go by between any two looks at the clock
+        group = Replicas(ghosts, least=2, most=2, sessions=4, ask=ask, clock=late)
+        await group.start()
+        await until(lambda: len(asked) > 20)
+        assert not ghosts.killed and ghosts.names == ["r1", "r2"]
+        await group.close()
 
     asyncio.run(asyncio.wait_for(test(), 20))
 
