@@ -18,6 +18,7 @@ FRAMES = 32  # looked at, evenly over the yaw of the head
 HIDDEN = 0.01  # share of a Gaussian's footprint that a frame shows; with less in every frame it is hidden ...
 WELL = 0.25  # ... and from here on it is seen well
 _SOLID = 0.9  # least opacity of a hidden Gaussian
+_TINT, _MORE = 0.03, 1.2  # by which the color of one may differ that is hardly seen; more of it per share that is seen
 
 
 @torch.enable_grad()
@@ -64,17 +65,23 @@ def over_yaw(rotation: Tensor) -> list[int]:
 
 
 @torch.no_grad()
-def keep_hidden(gaussians: Gaussians, hidden: Tensor) -> None:
-    """Put Gaussians that no training frame shows back on their surface, solid and in their initial colors.
+def settle(gaussians: Gaussians, visible: Tensor) -> None:
+    """Take back what training did to Gaussians for which it had little reason.
 
-    Adam turns tiny gradients into steps of usual length, so they have drifted. Only those that belong to a surface.
+    Adam turns tiny gradients into steps of usual length. Those that no frame shows have drifted: they go back on their
+    surface, solid and in their initial colors, if they belong to one. Of those of which a frame shows little, single
+    ones have taken any color, and would be a halo from the side: the less is seen of one, the nearer it keeps to its
+    initial color.
 
     Args:
         gaussians: All, changed in place.
-        hidden: [N] which of them.
+        visible: [N] as from :func:`measure`.
     """
-    chosen = hidden & (gaussians.normal.square().sum(-1) > 0.5)
+    hidden = (visible < HIDDEN) & (gaussians.normal.square().sum(-1) > 0.5)
     away = ((gaussians.means - gaussians.anchor) * gaussians.normal).sum(-1, keepdim=True) * gaussians.normal
-    gaussians.means[chosen] -= away[chosen]
-    gaussians.colors[chosen] = gaussians.color_prior[chosen]
-    gaussians.opacities[chosen] = gaussians.opacities[chosen].clamp_min(math.log(_SOLID / (1 - _SOLID)))
+    gaussians.means[hidden] -= away[hidden]
+    gaussians.opacities[hidden] = gaussians.opacities[hidden].clamp_min(math.log(_SOLID / (1 - _SOLID)))
+    prior = gaussians.color_prior
+    gaussians.colors[hidden] = prior[hidden]
+    free = torch.where(visible < WELL, _TINT + _MORE * visible, torch.inf)[:, None]
+    gaussians.colors.copy_(torch.clamp(gaussians.colors, prior - free, prior + free))

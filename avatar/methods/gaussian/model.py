@@ -200,7 +200,7 @@ class GaussianModel(Method):
         visible = coverage.measure(
             lambda index: self.splats(motion, index), motion.head_rotation, camera, self.config.renderer, before
         )
-        coverage.keep_hidden(self.gaussians, visible < coverage.HIDDEN)
+        coverage.settle(self.gaussians, visible)
         self.gaussians.seen = (visible / coverage.WELL).clamp(0, 1).mul(255).round().to(torch.uint8)
 
     def splats(self, motion: Motion, index: int) -> Splats:
