@@ -30,6 +30,7 @@ HAIR_BEHIND, MOST_BEHIND = 0.6, 1.2  # share of the hair's thickness at the side
 NAPE = 9.5
 EAR = (-4.5, 5.5)  # heights between which ears lie
 EAR_REACH = 1.5  # centimetres that there is nothing behind an ear, which stands off by two and is half a one thick
+EAR_ROOT = 1.2  # centimetres further in than it stands off that an ear begins
 STANDS_OFF = 0.3  # centimetres from which on that is an ear
 EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
@@ -82,8 +83,31 @@ class Sweep:
     def front_depth(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Depth of the front at places x, y; beside the surface, that of its outline."""
         left, right, centre, middle, front = self._rows(y, "left", "right", "centre", "middle", "front")
-        share = np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3)
-        return middle - front * np.clip(1 - share**self.power, 0, 1) ** (1 / self._bend(y))
+        wide = np.maximum(np.where(x > centre, left, right), 1e-3)
+        share = np.abs(x - centre) / wide
+        deep = np.clip(1 - share**self.power, 0, 1) ** (1 / self._bend(y))
+        return middle - front * self._on_flap(y, x > centre, wide, share, deep)
+
+    def _on_flap(
+        self, y: np.ndarray, to_left: np.ndarray, wide: np.ndarray, share: np.ndarray, deep: np.ndarray
+    ) -> np.ndarray:
+        """Depths [N], as shares of the front's, at shares [N] of the width: straight where ears stand off.
+
+        An oval falls off ever more steeply towards its outline. The last half centimetre of an ear would lie two
+        centimetres deep, and come apart from the rest of it in a view from aside.
+        """
+        if self.tuck is None:
+            return deep
+        off = self._off(y, to_left)
+        root = np.clip(1 - (off + EAR_ROOT) / wide, 0, 0.95)
+        from_root = np.clip(1 - root**self.power, 0, 1) ** (1 / self._bend(y)) * (1 - share) / (1 - root)
+        straight = smoothstep(off, 0, 2 * STANDS_OFF) * (share > root)
+        return deep + straight * (np.maximum(from_root, 0) - deep)
+
+    def _off(self, y: np.ndarray, to_left: np.ndarray) -> np.ndarray:
+        """Centimetres [N] that the left or right half stands off at heights."""
+        assert self.tuck is not None
+        return np.where(to_left, *(np.interp(y, self.y, part) for part in self.tuck))
 
     def _bend(self, y: np.ndarray) -> np.ndarray:
         return np.full(np.shape(y), 2.0) if self.bend is None else np.interp(y, self.y, self.bend)
@@ -115,12 +139,12 @@ class Sweep:
         flat = 2 / self.power
         across = np.sign(sine) * np.abs(sine) ** flat
         wide = np.where(sine > 0, left, right)
+        deep = np.abs(cosine) ** (2 / self._bend(y))
+        before = self._on_flap(y, sine > 0, wide, np.abs(across), deep)
         if self.tuck is not None:
-            tucks = [np.interp(y, self.y, part) for part in self.tuck]
-            wide = wide - np.where(sine > 0, *tucks) * smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
+            wide = wide - self._off(y, sine > 0) * smoothstep(np.abs(angle), np.pi / 2, np.pi / 2 + EAR_TURN)
         x = centre + wide * across
-        deep = np.sign(cosine) * np.abs(cosine) ** (2 / self._bend(y))
-        return np.stack([x, y, middle - np.where(cosine > 0, front, back) * deep], -1)
+        return np.stack([x, y, middle + np.where(cosine > 0, -front * before, back * deep)], -1)
 
     def normals(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:
         """Outward unit normals [N, 3] at the same places."""

@@ -65,8 +65,14 @@ def test_an_ear_ends_behind_the_outline_and_the_front_stays():
     plain = ball()
     eared = dataclasses.replace(plain, tuck=np.stack([np.full(100, 1.5), np.zeros(100)]))
     y, angle = np.zeros(400), np.linspace(-3.1, 3.1, 400)
-    change = np.linalg.norm(eared.points(y, angle) - plain.points(y, angle), axis=1)
-    assert change[angle < np.pi / 2].max() == 0  # the front, and the other side
+    points = eared.points(y, angle)
+    change = np.linalg.norm(points - plain.points(y, angle), axis=1)
+    root = 10 - 1.5 - bust.EAR_ROOT
+    flap = (points[:, 0] > root) & (angle < np.pi / 2)
+    assert change[(angle < np.pi / 2) & ~flap].max() == 0  # the front, and the other side
+    slopes = np.diff(points[flap, 2]) / np.diff(points[flap, 0])
+    assert slopes.min() > 0 and np.ptp(slopes) < 0.01 * slopes.max()  # an ear is straight
+    np.testing.assert_allclose(eared.front_depth(points[flap, 0], y[flap]), points[flap, 2], atol=1e-6)
     behind = angle > np.pi / 2 + bust.EAR_TURN
     np.testing.assert_allclose(change[behind], 1.5 * np.sin(angle[behind]), atol=1e-9)
     assert np.abs(np.diff(change)).max() < 0.2  # without a gap
