@@ -126,6 +126,11 @@ class Sweep:
         share = np.clip(np.abs(x - centre) / np.maximum(np.where(x > centre, left, right), 1e-3), 0, 1)
         return np.sign(x - centre) * np.arcsin(share ** (self.power / 2))
 
+    def bare_sides(self) -> np.ndarray:
+        """Half widths [2, R] towards +x and -x without what stands off."""
+        sides = np.stack([self.left, self.right])
+        return sides if self.tuck is None else sides - self.tuck
+
     def narrowed(self, amount: float, ears: float) -> Sweep:
         """The same, narrower by centimetres on either side; by ``ears`` where ears stand off."""
         less = amount if self.tuck is None else np.where(self.tuck > STANDS_OFF, ears, amount)

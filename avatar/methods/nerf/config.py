@@ -73,8 +73,8 @@ class NerfConfig(MethodConfig):
     """Samples of a training step, about; the number of rays follows from it."""
     patch: int = 48
     """Side of the square image parts trained on, pixels, for a frame 256 wide; it grows with the frame."""
-    gaussians: int = 5_000
-    """Gaussians of neck, clothes and hanging hair behind the head, about."""
+    gaussians: int = 8_000
+    """Gaussians of all that the field is not: ears, sides and back of the head, neck, clothes, hanging hair; about."""
     torso: Annotated[Path | None, tyro.conf.arg(aliases=["--torso"])] = None
     """RUN folder of the method gaussian whose neck and clothes to take; default: train them with the head."""
     marcher: Annotated[MarcherName, tyro.conf.arg(aliases=["--marcher"])] = "native"

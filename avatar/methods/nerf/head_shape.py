@@ -1,4 +1,8 @@
-"""Where a head can be, in its own axes: near the face mesh in all its shapes, near hair and skull, not in the neck."""
+"""Where the field can be, in head axes: near the face mesh in all its shapes, near hair and forehead, not in the neck.
+
+It has what a camera in front looks at. Ears and the sides of the head are left to Gaussians: a video from the front
+shows them at a grazing angle, and a field would put them where the first of its cells on a ray is.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,12 @@ from avatar.preprocess.bust import Sweep, fit_bust
 CELLS = 96  # of the occupancy grid along each axis
 NEAR = 1.2  # centimetres from the first surfaces that the field begins in ...
 FAR = 2.5  # ... and that it may grow to
-FRONT = 0.35  # before them: a video from the front does not tell a flat face that is nearer from a deep one
+FRONT = 0.35  # outside of the face: a video from the front does not tell a flat face that is nearer from a deep one
+HAIR = 0.6  # the same outside of hair and skull, which are measured less well
+FACING = 0.5  # cosine between the surface's normal and the way to the camera, from which on it is the field's ...
+_WITHIN = 0.8  # ... within this share of the head's width without its ears
+_TAPER = 1.0  # centimetres from its end, over which it comes as far outside of the surface as it may
+_INSIDE = (0.0, 0.0, 4.0)  # a place behind all of the face
 CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
 AROUND = 0.03  # of the frame's width: how far beyond the mask of face and hair rays are trained
 _MASKS = 48  # of the training frames that the field is carved by ...
@@ -43,6 +52,7 @@ class HeadShape:
         hull: bool [Z, Y, X] cells that it may ever reach.
         cavity: bool [Z, Y, X] those in the mouth, which few frames show.
         neck: [3] where it ends; see `neck_plane`.
+        sides: [N, 3] points of the head's surface that are not the field's: ears, sides and back.
     """
 
     box: Float[Tensor, "2 3"]
@@ -50,6 +60,7 @@ class HeadShape:
     hull: Bool[Tensor, "Z Y X"]
     cavity: Bool[Tensor, "Z Y X"]
     neck: Float[Tensor, " 3"]
+    sides: Float[Tensor, "N 3"]
 
 
 def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadShape:
@@ -61,31 +72,67 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
         basis: Face mesh of any motion.
     """
     neck = neck_plane(data.shape)
-    face = _face_points(data, basis)
-    hair = _hair_points(fit_bust(data, frame).head, data.shape)
-    surface = np.concatenate([face, hair])
-    surface = surface[_in_head(surface, neck)]
-    low, high = surface.min(0) - NEAR - _MARGIN, surface.max(0) + NEAR + _MARGIN
+    head = fit_bust(data, frame).head
+    surface = _joined(_face(data, basis, head), _skull(head, data.shape))
+    surface = surface.where(_in_head(surface.points, neck))
+    own = surface.points[surface.own]
+    low, high = own.min(0) - NEAR - _MARGIN, own.max(0) + NEAR + _MARGIN
     centres = cell_centres(torch.from_numpy(np.stack([low, high])).float()).numpy()
     cavity = _in_cavity(centres, data.shape)
     # What costs most is asked about the fewest cells.
     allowed = _in_head(centres, neck) & (centres[:, 2] < high[2] - _MARGIN)
     allowed[allowed] = _in_masks(centres[allowed], data)
-    away, before = np.full(len(centres), np.inf), np.zeros(len(centres), bool)
-    tree = KDTree(surface)
+    away, tree = np.full(len(centres), np.inf), KDTree(surface.points)
     for cells, reach in ((allowed & ~cavity, FAR), (allowed & cavity, np.inf)):  # nothing is asked of what is farther
-        away[cells], nearest = tree.query(centres[cells], distance_upper_bound=reach)
-        depth = np.append(surface[:, 2], -np.inf)[nearest]  # of none: infinitely near
-        before[cells] = depth - centres[cells, 2] > FRONT
-    allowed &= ~before
+        distance, nearest = tree.query(centres[cells], distance_upper_bound=reach)
+        found, at = np.isfinite(distance), np.minimum(nearest, len(surface.points) - 1)
+        outside = ((centres[cells] - surface.points[at]) * surface.normals[at]).sum(-1)
+        away[cells] = np.where(found & surface.own[at] & (outside < surface.outside[at]), distance, np.inf)
     grid = (CELLS,) * 3
+    near, far = ((away < reach) | (cavity & np.isfinite(away)) for reach in (NEAR, FAR))
     return HeadShape(
         torch.from_numpy(np.stack([low, high])).float(),
-        torch.from_numpy(((away < NEAR) | cavity) & allowed).view(grid),
-        torch.from_numpy(((away < FAR) | cavity) & allowed).view(grid),
-        torch.from_numpy(cavity & allowed).view(grid),
+        torch.from_numpy(near).view(grid),
+        torch.from_numpy(far).view(grid),
+        torch.from_numpy(cavity & far).view(grid),
         neck,
+        torch.from_numpy(surface.points[~surface.own]).float(),
     )
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """Points of the head's surface.
+
+    Attributes:
+        points, normals: [N, 3] places and outward unit normals, head axes, centimetres.
+        outside: [N] how far outside of it the field may be; negative where it is not the field's.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    outside: np.ndarray
+
+    def where(self, kept: np.ndarray) -> _Surface:
+        return _Surface(self.points[kept], self.normals[kept], self.outside[kept])
+
+    @property
+    def own(self) -> np.ndarray:
+        """[N] whether it is the field's."""
+        return self.outside >= 0
+
+
+def _joined(*parts: _Surface) -> _Surface:
+    columns = zip(*((p.points, p.normals, p.outside) for p in parts), strict=True)
+    return _Surface(*map(np.concatenate, columns))
+
+
+def _reach(head: Sweep, points: np.ndarray, most: float) -> np.ndarray:
+    """How far outside of the surface in points [N, 3] the field may be: less towards its end, against an edge."""
+    left, right, centre = (np.interp(points[:, 1], head.y, side) for side in (*head.bare_sides(), head.centre))
+    across = np.abs(points[:, 0] - centre)
+    within = _WITHIN * np.where(points[:, 0] > centre, left, right) - across
+    return np.where(within > 0, most * np.clip(within / _TAPER, 0.4, 1), -1.0)
 
 
 def neck_plane(shape: np.ndarray) -> Float[Tensor, " 3"]:
@@ -123,28 +170,49 @@ def _in_head(points: np.ndarray, neck: Tensor) -> np.ndarray:
     return (below_neck(torch.from_numpy(points).float(), neck) < FADE).numpy()
 
 
-def _face_points(data: PersonDataset, basis: LandmarkBasis) -> np.ndarray:
+def _face(data: PersonDataset, basis: LandmarkBasis, head: Sweep) -> _Surface:
     """Vertices and centres of triangles of the face mesh in training frames, head axes."""
     motion, train = data.motion, data.train_frames
     jaw = motion.face[train, CHANNEL_INDEX["jaw_y"]].numpy()
     order = train[np.argsort(jaw)]
     chosen = order[np.linspace(0, len(order) - 1, min(_SHAPES, len(order))).astype(int)]
     triangles = face_triangles()
-    found = []
+    points, normals = [], []
     for index in chosen.tolist():
-        mesh = data.shape + basis(motion.face[index], motion.gaze[index]).numpy()
-        found += [mesh[:468], mesh[triangles].mean(1)]
-    return np.concatenate(found)
+        mesh = (data.shape + basis(motion.face[index], motion.gaze[index]).numpy())[:468]
+        points += [mesh, mesh[triangles].mean(1)]
+        flat = _outward(mesh[triangles])
+        normals += [_at_corners(flat, triangles), flat]
+    # What is the field's follows from the neutral face: it is the same whatever the mouth does.
+    neutral = data.shape[:468]
+    reach = _reach(head, np.concatenate([neutral, neutral[triangles].mean(1)]), FRONT)
+    return _Surface(np.concatenate(points), np.concatenate(normals), np.tile(reach, len(chosen)))
 
 
-def _hair_points(head: Sweep, shape: np.ndarray) -> np.ndarray:
-    """Points on hair and skull, without what would lie before the face."""
+def _outward(corners: np.ndarray) -> np.ndarray:
+    """Outward unit normals [F, 3] of triangles [F, 3, 3] of the face mesh."""
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outward = (normal * (corners.mean(1) - _INSIDE)).sum(1, keepdims=True)
+    return normal * np.sign(outward) / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+
+
+def _at_corners(flat: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Unit normals of the 468 vertices: means of those [F, 3] of the triangles around each."""
+    total = np.zeros((468, 3))
+    np.add.at(total, triangles.ravel(), np.repeat(flat, 3, 0))
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+
+
+def _skull(head: Sweep, shape: np.ndarray) -> _Surface:
+    """Points on hair, ears and skull, without what would lie before the face."""
     y, angle = np.meshgrid(
         np.arange(head.y[0], head.y[-1], 0.4), np.linspace(-np.pi, np.pi, 120, endpoint=False), indexing="ij"
     )
-    points = head.points(y.ravel(), angle.ravel())
-    front = np.abs(angle.ravel()) < np.pi / 2
-    return points[~(front & _in_oval(points, shape))]
+    y, angle = y.ravel(), angle.ravel()
+    points, normals = head.points(y, angle), head.normals(y, angle)
+    kept = ~((np.abs(angle) < np.pi / 2) & _in_oval(points, shape))
+    outside = np.where(-normals[:, 2] > FACING, _reach(head, points, HAIR), -1.0)
+    return _Surface(points, normals, outside).where(kept)
 
 
 def _in_oval(points: np.ndarray, shape: np.ndarray) -> np.ndarray:

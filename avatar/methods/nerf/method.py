@@ -26,7 +26,7 @@ from avatar.methods.nerf.model import BELOW, Filmed, NerfModel, checkpoint_of
 from avatar.methods.nerf.occupancy import Occupancy
 from avatar.methods.nerf.presets import PRESETS
 from avatar.methods.nerf.refresh import OccupancyRefresh
-from avatar.methods.nerf.torso import KeepSides, TorsoCallback, make_torso
+from avatar.methods.nerf.torso import TorsoCallback, leave_to_field, make_torso
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
 
@@ -57,6 +57,7 @@ class NerfAvatar(NerfModel):
         pose = torso.reference_motion(data.fps)
         reference = int(train[(motion.head_rotation[train] - pose.head_rotation).norm(dim=-1).argmin()])
         head = measure_head(data, reference, torso.basis)
+        leave_to_field(torso, head)
         frames = train[np.linspace(0, len(train) - 1, min(FILMED, len(train))).astype(int)]
         filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
@@ -92,9 +93,7 @@ class NerfAvatar(NerfModel):
         )
 
     def callbacks(self) -> list[TrainCallback]:
-        sides = [] if self.config.torso else [KeepSides(self.torso)]  # of a run, nobody knows which they are
-        behind = [*self.torso.callbacks(), *sides]
-        return [OccupancyRefresh(self), *map(TorsoCallback, behind)]
+        return [OccupancyRefresh(self), *map(TorsoCallback, self.torso.callbacks())]
 
     def finish(self, motion: Motion, camera: Camera) -> None:
         self.occupancy.seen = measure_seen(self, motion, camera)

@@ -70,7 +70,8 @@ class Occupancy(nn.Module):
     def empty() -> Occupancy:
         """One of the right shapes, to load a checkpoint into."""
         none = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
-        return Occupancy(HeadShape(torch.tensor([[-1.0] * 3, [1.0] * 3]), none, none, none, torch.zeros(3)))
+        box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+        return Occupancy(HeadShape(box, none, none, none, torch.zeros(3), torch.zeros(0, 3)))
 
     @property
     def corners(self) -> list[list[float]]:

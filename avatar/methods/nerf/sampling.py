@@ -1,7 +1,7 @@
 """What a step of method ``nerf`` trains on: rays where the head is, and square parts of the frame.
 
 Rays train the field alone. Parts of the frame train the Gaussians behind it, too, and are compared by SSIM and LPIPS:
-parts of the body from the start, parts of the face late.
+parts of the body, ears and sides of the head from the start, parts of the face late.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ BODY_SIDE = 2.5  # times as wide as a part of the face
 FACE_FROM = 0.67  # share of the training
 # Shares of the rays, the rest goes evenly over the head: by the loss's weight (mouth, eyes, face), and at the outline.
 BY_WEIGHT, OUTLINE = 0.35, 0.15
+RIM = 0.06  # of the frame's width: as far within the outline of the head, parts are parts of the body
 TRAINED = 256  # width of a frame that sizes are given for
 
 
@@ -38,10 +39,15 @@ def choose(
     draw = rng.random()
     side = patch * frame.image.shape[1] / TRAINED
     if draw < BODY:
-        return _part(frame, rng, (frame.person - frame.head).clamp(min=0), BODY_SIDE * side)
+        return _part(frame, rng, (frame.person - _inner(frame.head)).clamp(min=0), BODY_SIDE * side)
     if progress >= FACE_FROM and draw < BODY + FACE:
         return _part(frame, rng, frame.weight * frame.head, side)
     return _random_background(_rays(frame, rng, rays), _surely(frame.person), rng, random_background)
+
+
+def _inner(head: Tensor) -> Tensor:
+    """A mask of the head [H, W, 1] without what lies near its outline, which is left to Gaussians."""
+    return 1 - _dilated((1 - head)[..., 0], round(RIM * head.shape[1]))[..., None]
 
 
 def _part(frame: Batch, rng: np.random.Generator, density: Tensor, side: float) -> Batch:

@@ -1,4 +1,7 @@
-"""What is behind the head: Gaussians of neck, clothes and hanging hair, trained with the field or taken from a run."""
+"""What is around the field: Gaussians of ears, sides and back of the head, of hanging hair, neck and clothes.
+
+They are trained with the field or taken from a run.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.data.person import PersonInfo
 from avatar.data.run import MODEL, PERSON, require_run
 from avatar.errors import AvatarError
-from avatar.fields.gaussians import REGIONS, Gaussians
+from avatar.fields.gaussians import REGIONS
 from avatar.methods.base import RenderOutput, TrainCallback, TrainState
 from avatar.methods.gaussian.config import DensifyConfig, GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.model_file import read_model
-from avatar.methods.nerf.head_shape import below_neck, neck_plane
+from avatar.methods.nerf.head_shape import HeadShape, below_neck
 
 if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.methods.nerf.config import NerfConfig
 
 DRAWN = "torso"  # name in `RenderOutput.aux` of what the Gaussians drew
-_AVERTED = 0.25  # cosine between a surface's normal and the view
-_SOLID = 1.5  # least logit of the opacity of the sides
+_UNDER = 1.2  # centimetres that Gaussians go on under the field
 _WHOLE = 1.6  # times as many are made: more than half of them are of the head, and go
 
 
 def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAvatar:
-    """Make the Gaussians behind the head, or take those of a run.
+    """Make the Gaussians of a whole person, or take those of a run; `leave_to_field` takes the face out.
 
     Raises:
         AvatarError: The run is of another method or person.
@@ -42,20 +45,21 @@ def make_torso(data: PersonDataset, config: NerfConfig, seed: int) -> GaussianAv
         whole = GaussianAvatar.from_person(data, shape, seed)
     else:
         whole = _of_run(config.torso, data, config)
-    g, neck = whole.gaussians, neck_plane(data.shape)
-    low = below_neck(whole.skinning.to_head(g.means.detach()), neck) > 0
-    g.keep(((g.region >= REGIONS.index("neck")) | low | _averted(g)).nonzero()[:, 0])
     return whole
 
 
-def _averted(gaussians: Gaussians) -> Tensor:
-    """[N] whether Gaussians began on the sides and the back of the head, averted from the camera.
+def leave_to_field(torso: GaussianAvatar, head: HeadShape) -> None:
+    """Keep Gaussians of neck, clothes and hanging hair, and those of ears, sides and back of the head.
 
-    The field learns nothing there. In canonical space the filming camera is the origin.
+    The last go on a little under the field, so that no gap opens where it ends.
     """
-    began = gaussians.anchor
-    facing = -(gaussians.normal * began).sum(-1) / began.norm(dim=-1).clamp_min(1e-6)
-    return (gaussians.region == REGIONS.index("hair")) & (facing < _AVERTED)
+    g = torso.gaussians
+    places = torso.skinning.to_head(g.means.detach())
+    away, _ = KDTree(head.sides.numpy()).query(places.numpy())
+    outer = (g.region == REGIONS.index("hair")) | (g.region == REGIONS.index("face"))
+    aside = outer & torch.from_numpy(away < _UNDER)
+    low = below_neck(places, head.neck) > 0
+    g.keep(((g.region >= REGIONS.index("neck")) | low | aside).nonzero()[:, 0])
 
 
 def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvatar:
@@ -69,26 +73,6 @@ def _of_run(run: Path, data: PersonDataset, config: NerfConfig) -> GaussianAvata
         raise AvatarError(f"--torso {run} was trained on another person or size.",
                           fix="Train both on one PERSON folder.")  # fmt: skip
     return GaussianAvatar.from_checkpoint(found.checkpoint)
-
-
-class KeepSides(TrainCallback):
-    """Keeps the colors and the opacity that the sides of the head began with.
-
-    From the front little of them shows, before a wall: they would take its color, or vanish, for a view from the front
-    that is hardly better.
-    """
-
-    name = "sides"
-
-    def __init__(self, torso: GaussianAvatar) -> None:
-        self.torso = torso
-
-    @torch.no_grad()
-    def after_backward(self, out: RenderOutput) -> None:
-        g = self.torso.gaussians
-        side = _averted(g)[:, None]
-        g.colors.copy_(torch.where(side, g.color_prior, g.colors))
-        g.opacities.copy_(torch.where(side, g.opacities.clamp_min(_SOLID), g.opacities))
 
 
 class TorsoCallback(TrainCallback):
