@@ -140,6 +140,22 @@ TRAINING = (
         "Seen from the side, a neck has a hole beside its outline.",
     ),
     Mutation(
+        "an ear is the steep end of an oval",
+        "avatar/preprocess/sweep.py",
+        "return deep + straight * (np.maximum(from_root, 0) - deep)",
+        "return deep",
+        ("tests/unit/test_bust.py::test_an_ear_ends_behind_the_outline_and_the_front_stays",),
+        "Seen from the side, the rims of ears come off in pieces.",
+    ),
+    Mutation(
+        "what is hardly seen takes any color",
+        "avatar/methods/gaussian/coverage.py",
+        "gaussians.colors.copy_(torch.clamp(gaussians.colors, prior - free, prior + free))",
+        "pass",
+        ("tests/unit/test_bust.py::test_what_no_frame_shows_is_known_and_put_back",),
+        "From the side, a patch of purple in dark hair.",
+    ),
+    Mutation(
         "Gaussians start where chance puts them",
         "avatar/geometry/even.py",
         "_halves(around, count), count))[1]",
@@ -1454,10 +1470,26 @@ FIELD = (
     Mutation(
         "the head may grow toward the camera",
         "avatar/methods/nerf/head_shape.py",
-        "    allowed &= ~before\n",
+        " & (outside < surface.outside[at])",
         "",
         ("tests/unit/test_nerf.py::test_the_field_reaches_no_farther_than_masks_and_not_before_the_face",),
         "From the front a flat mask looks like a head; from 30 degrees the ears stand beside the nose.",
+    ),
+    Mutation(
+        "the field has ears and sides as well",
+        "avatar/methods/nerf/head_shape.py",
+        "return self.outside >= 0",
+        "return self.outside >= -2",
+        ("tests/unit/test_nerf.py::test_ears_and_sides_are_gaussians_that_are_trained",),
+        "From 30 degrees ears show twice, and the face is a mask before the head.",
+    ),
+    Mutation(
+        "the sides of the head are not trained",
+        "avatar/methods/nerf/sampling.py",
+        "(frame.person - _inner(frame.head))",
+        "(frame.person - frame.head)",
+        ("tests/unit/test_nerf.py::test_parts_of_the_body_are_around_the_outline_of_the_head",),
+        "Ears and hair at the outline stay as the first guess drew them.",
     ),
 )
 

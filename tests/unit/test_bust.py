@@ -17,8 +17,10 @@ from avatar.methods.gaussian.config import GaussianConfig
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.gaussian.reference import reference_frame
 from avatar.preprocess import bust
-from avatar.preprocess.bust import ROWS, Sweep, fit_bust
+from avatar.preprocess import sweep as sweep_module
+from avatar.preprocess.bust import ROWS, fit_bust
 from avatar.preprocess.parallax import measure_depth
+from avatar.preprocess.sweep import Sweep
 from tests.person import make_person
 from tests.turning import DEPTH, turning_head
 
@@ -67,13 +69,13 @@ def test_an_ear_ends_behind_the_outline_and_the_front_stays():
     y, angle = np.zeros(400), np.linspace(-3.1, 3.1, 400)
     points = eared.points(y, angle)
     change = np.linalg.norm(points - plain.points(y, angle), axis=1)
-    root = 10 - 1.5 - bust.EAR_ROOT
+    root = 10 - 1.5 - sweep_module.EAR_ROOT
     flap = (points[:, 0] > root) & (angle < np.pi / 2)
     assert change[(angle < np.pi / 2) & ~flap].max() == 0  # the front, and the other side
     slopes = np.diff(points[flap, 2]) / np.diff(points[flap, 0])
     assert slopes.min() > 0 and np.ptp(slopes) < 0.01 * slopes.max()  # an ear is straight
     np.testing.assert_allclose(eared.front_depth(points[flap, 0], y[flap]), points[flap, 2], atol=1e-6)
-    behind = angle > np.pi / 2 + bust.EAR_TURN
+    behind = angle > np.pi / 2 + sweep_module.EAR_TURN
     np.testing.assert_allclose(change[behind], 1.5 * np.sin(angle[behind]), atol=1e-9)
     assert np.abs(np.diff(change)).max() < 0.2  # without a gap
 

@@ -291,11 +291,18 @@ def test_ears_and_sides_are_gaussians_that_are_trained(person, model, tmp_path, 
     assert (torso.gaussians.colors.detach() != before).any(1)[hair].float().mean() > 0.2
 
 
-def test_parts_of_the_body_reach_over_the_outline_of_the_head():
-    head = torch.zeros(100, 100, 1)
-    head[20:80, 20:80] = 1
-    inner = sampling._inner(head)[..., 0]
-    assert inner[30:70, 30:70].all() and not inner[:24].any() and not inner[:, 76:].any()
+def test_parts_of_the_body_are_around_the_outline_of_the_head(person, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "BODY", 1.0)
+    monkeypatch.setattr(sampling, "BODY_SIDE", 0.25)  # 16 pixels
+    frame = frame_of(nerf_trainer(person, tmp_path / "run", model))
+    above = frame.person[: frame.person.shape[0] // 3]  # hair, and neither neck nor clothes
+    frame = frame._replace(person=torch.cat([above, torch.zeros_like(frame.person[len(above) :])]))
+    head = frame.head[..., 0]
+    inner = sampling._inner(frame.head)[..., 0]
+    assert 0 < float(inner.sum()) < float(head.sum()) and (inner <= head).all()
+    for seed in range(8):
+        part = sampling.choose(frame, 0.0, np.random.default_rng(seed), rays=64, patch=64, random_background=0.0)
+        assert part.pixels is None and float(part.head.min()) < 0.5 < float(part.head.max())
 
 
 def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):

@@ -28,9 +28,10 @@ from avatar.methods.gaussian.reference import (
     nearest_true,
     no_seeds,
 )  # fmt: skip
-from avatar.preprocess.bust import Bust, Sweep, fit_bust
+from avatar.preprocess.bust import Bust, fit_bust
 from avatar.preprocess.head_depth import head_depth, still_face
 from avatar.preprocess.parallax import measure_depth
+from avatar.preprocess.sweep import Sweep
 
 _GRAZING = 0.5  # cosine between a surface's normal and the view: below it the reference frame shows too little
 _STRETCH = 1.8  # most by which a Gaussian is wider on a surface that falls away, where pixels are far apart on it

@@ -20,7 +20,8 @@ from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.geometry.smoothstep import smooth
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
-from avatar.preprocess.bust import Sweep, fit_bust
+from avatar.preprocess.bust import fit_bust
+from avatar.preprocess.sweep import Sweep
 
 CELLS = 96  # of the occupancy grid along each axis
 NEAR = 1.2  # centimetres from the first surfaces that the field begins in ...
