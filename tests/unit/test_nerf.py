@@ -300,9 +300,13 @@ def test_parts_of_the_body_are_around_the_outline_of_the_head(person, model, tmp
     head = frame.head[..., 0]
     inner = sampling._inner(frame.head)[..., 0]
     assert 0 < float(inner.sum()) < float(head.sum()) and (inner <= head).all()
+    within = 0
     for seed in range(8):
         part = sampling.choose(frame, 0.0, np.random.default_rng(seed), rays=64, patch=64, random_background=0.0)
         assert part.pixels is None and float(part.head.min()) < 0.5 < float(part.head.max())
+        middle = len(part.head) // 2
+        within += float(part.head[middle, middle]) > 0.95
+    assert within > 3  # of the parts are around pixels of the head
 
 
 def test_what_no_frame_shows_is_not_sampled(person, model, tmp_path):
