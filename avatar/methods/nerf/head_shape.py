@@ -30,7 +30,8 @@ FRONT = 0.35  # outside of the face: a video from the front does not tell a flat
 HAIR = 0.6  # the same outside of hair and skull, which are measured less well
 FACING = 0.5  # cosine between the surface's normal and the way to the camera, from which on it is the field's ...
 _WITHIN = 0.8  # ... within this share of the head's width without its ears
-_TAPER = 1.0  # centimetres from its end, over which it comes as far outside of the surface as it may
+_TAPER = 1.0  # centimetres from its end, over which it comes as far outside of the surface as it may ...
+_LEAST = 0.4  # ... and the share of that at the end
 _INSIDE = (0.0, 0.0, 4.0)  # a place behind all of the face
 CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
 AROUND = 0.03  # of the frame's width: how far beyond the mask of face and hair rays are trained
@@ -129,11 +130,14 @@ def _joined(*parts: _Surface) -> _Surface:
 
 
 def _reach(head: Sweep, points: np.ndarray, most: float) -> np.ndarray:
-    """How far outside of the surface in points [N, 3] the field may be: less towards its end, against an edge."""
+    """How far outside of the surface in points [N, 3] the field may be, -1 where it may not.
+
+    Less towards its end, so that no edge stands out.
+    """
     left, right, centre = (np.interp(points[:, 1], head.y, side) for side in (*head.bare_sides(), head.centre))
     across = np.abs(points[:, 0] - centre)
     within = _WITHIN * np.where(points[:, 0] > centre, left, right) - across
-    return np.where(within > 0, most * np.clip(within / _TAPER, 0.4, 1), -1.0)
+    return np.where(within > 0, most * np.clip(within / _TAPER, _LEAST, 1), -1.0)
 
 
 def neck_plane(shape: np.ndarray) -> Float[Tensor, " 3"]:
