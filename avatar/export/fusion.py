@@ -1,4 +1,4 @@
-"""The surface of a head from images with depth of all sides: for methods that have no density to march through."""
+"""The surface of a head from images with depth of all sides: of all that a method draws, whatever it is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from avatar import log
-from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.methods.base import Method
@@ -31,7 +30,6 @@ LEAST_FACING = 0.1  # added to the cosine of a view: normals in folds, as around
 GUESSED = 0.02  # weight that is left to images from where nothing was filmed
 SMOOTH = 0.8  # cells that the distances are smoothed over
 MARGIN_CM = 1.0  # around the head
-_OUTSIDE = 0.002  # share of the Gaussians that the box may leave out on each side
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +125,17 @@ class Fusion:
 
 
 @torch.inference_mode()
-def look_around(model: Method, motion: Motion, camera: Camera) -> Fusion:
+def look_around(model: Method, motion: Motion, camera: Camera, box: Float[Tensor, "2 3"]) -> Fusion:
     """Draw a head from all sides.
 
     Args:
-        model: Of a method with depth and Gaussians, which say where the head is.
+        model: Of a method with depth.
         motion: Its first frame is shown, the head at rest.
         camera: The filming camera.
+        box: Where the head is; see `Method.head_box`.
     """
     pose = axis_angle_to_matrix(motion.head_rotation[0].cpu()), motion.head_translation[0].cpu()
-    splats = getattr(model, "splats")(motion, 0)  # noqa: B009  (not part of `Method`)
-    head = (splats.region < REGIONS.index("neck")) & (splats.opacities > COVERED)
-    means = (splats.means[head].cpu() - pose[1]) @ pose[0]
-    box = torch.stack([means.quantile(_OUTSIDE, 0) - MARGIN_CM, means.quantile(1 - _OUTSIDE, 0) + MARGIN_CM])
+    box = torch.stack([box[0] - MARGIN_CM, box[1] + MARGIN_CM]).cpu()
     scale = min(1.0, SIZE / max(camera.width, camera.height))
     small = camera.resized(round(camera.width * scale), round(camera.height * scale))
     views = [small.orbit(model.pivot.cpu(), a, e) for e in ELEVATIONS for a in AZIMUTHS]

@@ -21,7 +21,8 @@ from avatar.export.gaussians import METRES
 from avatar.export.glb import UNLIT, linear_light
 from avatar.export.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, TRIANGLES, GlbFile
 from avatar.export.texture import Color, Unwrapped, bake, unwrap
-from avatar.methods.base import Volume
+from avatar.methods.base import Method
+from avatar.methods.volume import Volume
 from avatar.writing import atomic_file
 
 POINTS_AT_ONCE = 2**18
@@ -40,7 +41,7 @@ class HeadMesh:
     resolution: int = 128
     """Cells along each side of the box around the head, 16 to 512."""
     level: float | None = None
-    """Density per centimetre at which the surface lies, of the method nerf; default: 5."""
+    """Only the field of the method nerf, at this density per centimetre, such as 5; default: the whole head."""
     texture: int = 1024
     """Side of the texture of a .glb in pixels, 256 to 4096; 0: vertex colors instead."""
 
@@ -49,7 +50,7 @@ class HeadMesh:
         return {"avatar"}
 
     def write(self, source: ExportSource, path: Path) -> None:
-        """Write the surface by marching cubes: of the density, or of Gaussians as all sides show them.
+        """Write the surface by marching cubes: of the head as all sides show it, or of a density.
 
         Raises:
             AvatarError: scikit-image is missing, an option is out of range, or nothing is as dense as ``level``.
@@ -66,11 +67,12 @@ class HeadMesh:
         model = source.avatar.model
         rest = model.reference_motion(source.avatar.fps).to(model.device)
         with torch.inference_mode():
-            if callable(getattr(model, "splats", None)):
-                if self.level is not None:
-                    raise AvatarError(f"--level belongs to a density, which the method {model.name} has not.",
-                                      fix="Leave it out.")  # fmt: skip
-                surface = fused_surface(look_around(model, rest, source.avatar.camera), self.resolution)
+            if self.level is not None and type(model).volume is Method.volume:
+                raise AvatarError(f"--level belongs to a density, which the method {model.name} has not.",
+                                  fix="Leave it out.")  # fmt: skip
+            box = model.head_box(rest, 0)
+            if box is not None and self.level is None:
+                surface = fused_surface(look_around(model, rest, source.avatar.camera, box), self.resolution)
             else:
                 level = LEVEL if self.level is None else self.level
                 surface = head_surface(model.volume(rest, 0), self.resolution, level)

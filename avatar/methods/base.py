@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.device import Precision
     from avatar.methods.animated import AnimatedGaussians
+    from avatar.methods.volume import Volume
 
 _REPORT = "Report it to those who wrote the method."
 PIVOT = (0.0, 0.0, 3.0)  # centimetres in head axes: inside the head
@@ -133,23 +134,6 @@ class Checkpoint:
     width: int
     height: int
     renderer: RendererName = "native"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """Density and color of the head in one frame, of a method that has them. Call it with points.
-
-    Attributes:
-        box: [2, 3] corners of what it covers, head axes, centimetres.
-        evaluate: From points [N, 3] in head axes to densities [N] per centimetre and colors [N, 3] RGB 0..1.
-    """
-
-    box: Float[Tensor, "2 3"]
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]
-
-    def __call__(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
-        """Densities [N] and colors [N, 3] at points [N, 3], moved to the device of ``box``."""
-        return self.evaluate(points.to(self.box.device))
 
 
 class Playback(Protocol):
@@ -328,6 +312,17 @@ class Method(nn.Module, ABC):
         Returns:
             [H, W]: 1 where training frames showed the surface well, 0 where none did, or where nobody is. Where
             several surfaces blend, their mean weighted as in the image, divided by the coverage.
+        """
+        return None
+
+    def head_box(self, motion: Motion, index: int) -> Tensor | None:
+        """Find what of a frame is the head, of a method whose :meth:`forward` gives depth; else None.
+
+        Args:
+            motion, index: As for :meth:`forward`.
+
+        Returns:
+            Corners [2, 3] of a box around it, head axes, centimetres.
         """
         return None
 

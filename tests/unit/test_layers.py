@@ -26,7 +26,8 @@ PUBLIC = "__init__"  # avatar/__init__.py names what users import, lazily
 # A method is found by its name: nothing else names one.
 ONLY_BY_NAME = "avatar.methods."
 SHARED_BY_METHODS = {
-    f"avatar.methods.{name}" for name in ("animated", "base", "batch", "condition", "model_file", "options", "registry")
+    f"avatar.methods.{name}"
+    for name in ("animated", "base", "batch", "condition", "model_file", "options", "registry", "volume")
 }
 
 

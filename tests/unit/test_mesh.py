@@ -11,7 +11,7 @@ from avatar.errors import AvatarError
 from avatar.export import mesh, texture
 from avatar.export.fusion import Fusion, Shot
 from avatar.geometry.cameras import Camera
-from avatar.methods.base import Volume
+from avatar.methods.volume import Volume
 from tests.unit.test_export_gaussians import read_glb
 
 pytest.importorskip("skimage")

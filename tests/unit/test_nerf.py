@@ -15,7 +15,7 @@ import torch
 from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.errors import AvatarError
-from avatar.export import mesh
+from avatar.export import fusion, mesh
 from avatar.fields.gaussians import REGIONS
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
@@ -496,6 +496,28 @@ def test_a_head_that_is_outside_of_the_image_is_no_error(person, model):
             assert fast.shape == slow.shape and (fast - slow).abs().float().mean() < 1
 
 
+def test_from_behind_the_back_of_the_head_hides_the_face(person, model):
+    """Rays from behind meet the field as well: without an order, a face would show on the back of the head."""
+    data = PersonDataset(person)
+    model.eval()
+    with torch.no_grad():
+        model.field.density.bias[0] = 4.0  # solid
+        model.torso.gaussians.colors.copy_(torch.tensor([0.0, 1.0, 0.0]))
+        model.field.rgb.bias.copy_(torch.tensor([9.0, -9.0, 9.0]))  # and not green
+        greens = {}
+        for azimuth in (0.0, 180.0):
+            camera = data.camera.orbit(model.pivot, azimuth, 0.0)
+            field = model.head_image(data.motion, 3, camera).alpha[..., 0] > 0.9
+            others = model.torso(data.motion, 3, camera, part="head").alpha[..., 0] > 0.9
+            assert int((field & others).sum()) > 50
+            drawn = model(data.motion, 3, camera).rgb
+            green = (drawn[..., 1] > drawn[..., 0])[field & others]
+            greens[azimuth] = float(green.float().mean())
+            played = model.playback("float32")(camera, data.motion, 3).float() / 255
+            assert float((played - drawn).abs().max()) < 0.02
+    assert greens[0.0] < 0.1 and greens[180.0] > 0.9
+
+
 def test_playback_draws_what_the_model_draws(person, run):
     model, _ = load_model(run / "model.safetensors")
     data = PersonDataset(person)
@@ -624,10 +646,24 @@ def test_a_mesh_is_written_of_a_field(run, tmp_path, capsys, monkeypatch):
     assert vertices > 100 and faces > 100 and len(body) == 15 * vertices + 13 * faces
     rows = np.frombuffer(body[: 15 * vertices], [("place", "<f4", 3), ("color", "u1", 3)])
     assert 0.03 < np.abs(rows["place"]).max() < 0.3  # metres
+    whole = mesh_of_the_whole_head(run, tmp_path, monkeypatch)
+    assert rows["place"][:, 2].min() > whole[:, 2].min() + 0.03  # the back of the head is Gaussians
     capsys.readouterr()
     monkeypatch.setattr(mesh, "find_spec", lambda name: None)
     assert main(export) == 2
     assert "needs scikit-image" in capsys.readouterr().err
+
+
+def mesh_of_the_whole_head(run: Path, folder: Path, monkeypatch) -> np.ndarray:
+    """Vertices [V, 3] in metres, y up, of field and Gaussians."""
+    monkeypatch.setattr(fusion, "AZIMUTHS", range(-180, 180, 90))
+    monkeypatch.setattr(fusion, "ELEVATIONS", (0,))
+    out = folder / "whole.ply"
+    command = ["export", str(run), "--format", "mesh", "--out", str(out), "--device", "cpu", "--resolution", "24"]
+    assert main(command) == 0
+    header, _, body = out.read_bytes().partition(b"end_header\n")
+    count = next(int(line.split()[-1]) for line in header.decode().splitlines() if line.startswith("element vertex"))
+    return np.frombuffer(body[: 15 * count], [("place", "<f4", 3), ("color", "u1", 3)])["place"]
 
 
 @pytest.mark.parametrize("kind", ["ply", "spz", "glb", "ply-sequence"])

@@ -16,6 +16,7 @@ from avatar.fields.deformation import Deformation, DeformationField
 from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.fields.skinning import LandmarkBasis, Pose, Skinning
 from avatar.geometry.cameras import Camera
+from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.methods.base import PIVOT, Method, ParamGroup, RenderOutput
 from avatar.methods.batch import Batch
 from avatar.methods.condition import Conditioner
@@ -37,6 +38,7 @@ NETWORK_WARMUP = 100  # steps
 # Gradients below which Gaussians move in shorter steps: a tenth of the usual ones. Adam would else move and stretch
 # what no frame shows as fast as what all frames show, and spikes come out of the surface where nobody has looked.
 STILL = {"means": 5e-7, "scales": 1.5e-7, "quats": 1.5e-7, "opacities": 2e-8, "colors": 4e-7, "skinning_weight": 5e-9}
+_SHOWN, _STRAY = 0.3, 0.002  # opacity from which a Gaussian is part of the head; share of them that may stray out of it
 BESIDE = ("color_prior", "anchor", "normal")  # of the Gaussians: what only training needs
 
 
@@ -206,6 +208,14 @@ class GaussianModel(Method):
     def splats(self, motion: Motion, index: int) -> Splats:
         """All Gaussians posed for one frame of a motion, in world space."""
         return self._posed(motion, index, None)[0]
+
+    @torch.no_grad()
+    def head_box(self, motion: Motion, index: int) -> Tensor:
+        splats = self.splats(motion, index)
+        head = (splats.region < REGIONS.index("neck")) & (splats.opacities > _SHOWN)
+        turn = axis_angle_to_matrix(motion.head_rotation[index])
+        places = (splats.means[head] - motion.head_translation[index]) @ turn
+        return torch.stack([places.quantile(_STRAY, 0), places.quantile(1 - _STRAY, 0)])
 
     def _posed(self, motion: Motion, index: int, noise: Tensor | None) -> tuple[Splats, Deformation]:
         g = self.gaussians

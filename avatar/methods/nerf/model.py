@@ -17,13 +17,14 @@ from avatar.fields.mesh_warp import MeshWarp
 from avatar.fields.radiance import RadianceField
 from avatar.fields.triplane import TriplaneHash
 from avatar.geometry.cameras import Camera
-from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput, Volume
+from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import FADE, neck_fade
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
-from avatar.methods.nerf.rays import Rays, head_rays, head_view, pixels_in, shown_in
+from avatar.methods.nerf.rays import Rays, from_aside, head_rays, head_view, pixels_in, shown_in
 from avatar.methods.nerf.torso import DRAWN
+from avatar.methods.volume import Volume
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, LIP_CHANNELS, UPPER_CHANNELS
 from avatar.native import FieldFeatures, FieldSpace, RaySamples, draw_field, sample_rays
@@ -180,6 +181,9 @@ class NerfModel(Method):
         rgb, alpha = head.rgb, head.alpha
         if part is None and background is None:
             background = self.background_at(camera)
+        if from_aside(motion, index, camera):
+            others = self.torso(motion, index, camera, noise=noise, with_depth=True, part=part or "person")
+            return _sorted(head, others, background)
         behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
         through = 1 - alpha
         depth = None
@@ -238,6 +242,8 @@ class NerfModel(Method):
 
         @torch.inference_mode()
         def draw(camera: Camera, motion: Motion, index: int, background: Tensor | None = None) -> Tensor:
+            if from_aside(motion, index, camera):  # not what it is for
+                return self.draw(camera, motion, index, background)
             image = behind(camera, motion, index, background)
             (x0, y0, x1, y1), head = self._head_as_filmed(motion, index, camera)
             part = image[y0:y1, x0:x1]
@@ -246,6 +252,10 @@ class NerfModel(Method):
             return image
 
         return draw
+
+    def head_box(self, motion: Motion, index: int) -> Tensor:
+        field, around = self.occupancy.box.new_tensor(self.occupancy.held), self.torso.head_box(motion, index)
+        return torch.stack([torch.minimum(field[0], around[0]), torch.maximum(field[1], around[1])])
 
     def volume(self, motion: Motion, index: int) -> Volume:
         face, grid = self.face(motion, index), self.occupancy
@@ -377,6 +387,21 @@ class NerfModel(Method):
         around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
         rgb, alpha, depth, spread = (torch.nn.functional.pad(part, around) for part in parts)
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
+
+
+def _sorted(head: RenderOutput, others: RenderOutput, background: Tensor | None) -> RenderOutput:
+    """Field and Gaussians as seen from aside or behind, where either may hide the other: the nearer one does."""
+    assert others.depth is not None
+    field, gaussians = (head.rgb, head.alpha, head.aux["depth"]), (others.rgb, others.alpha, others.depth)
+    hides = (others.alpha > 0.5) & ((others.depth < head.aux["depth"]) | (head.alpha < 0.5))
+    near = [torch.where(hides, *pair) for pair in zip(gaussians, field, strict=True)]
+    far = [torch.where(hides, *pair) for pair in zip(field, gaussians, strict=True)]
+    through = 1 - near[1]
+    rgb, alpha = near[0] + through * far[0], near[1] + through * far[1]
+    depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
+    if background is not None:
+        rgb = rgb + (1 - alpha) * background
+    return RenderOutput(rgb, alpha, depth, {ALPHA: head.alpha, SPREAD: head.aux[SPREAD], DRAWN: others})
 
 
 def _enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:

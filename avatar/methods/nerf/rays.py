@@ -13,6 +13,7 @@ from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.methods.batch import Box
 from avatar.motion import Motion
 
+ASIDE = 0.35  # cosine
 NEAREST = 1.0  # centimetres before the camera: a box that comes nearer can show anywhere
 
 
@@ -46,6 +47,14 @@ def head_view(motion: Motion, index: int, camera: Camera) -> tuple[list[float], 
     lens = torch.tensor([[1, 0, -camera.cx], [0, 1, -camera.cy], [0, 0, camera.focal]]).to(turn) / camera.focal
     toward = turn.T @ camera.viewmat[:3, :3].T @ lens
     return ((camera.position - place) @ turn).tolist(), toward.tolist()
+
+
+@torch.no_grad()
+def from_aside(motion: Motion, index: int, camera: Camera) -> bool:
+    """Whether a camera looks at a head from more than about 70 degrees aside of its front, or from behind."""
+    turn, place = axis_angle_to_matrix(motion.head_rotation[index]).cpu(), motion.head_translation[index].cpu()
+    toward = (camera.position.cpu() - place) @ turn
+    return float(toward[2]) > -ASIDE * float(toward.norm())
 
 
 def pixels_in(box: Box, camera: Camera) -> Tensor:
