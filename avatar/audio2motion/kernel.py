@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.linalg import cho_factor, cho_solve, solveh_banded
 from torch import Tensor
 
 from avatar.checks import Where
@@ -180,6 +179,8 @@ def _without_drift(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
     The inverse of the slow part's covariance has three diagonals, P. That of (1 - d) I + d / P is P ((1 - d) P + d)^-1.
     """
+    from scipy.linalg import solveh_banded
+
     if len(seconds) < 2:
         return values
     like = np.exp(-np.diff(seconds) / DRIFT_SECONDS)
@@ -196,6 +197,8 @@ def _without_drift(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 def _solve(sums: Sequence[_Sums], between: np.ndarray, noise: float) -> np.ndarray:
     """Weights [M, C]."""
+    from scipy.linalg import cho_factor, cho_solve
+
     gram, moment = (sum(parts) for parts in zip(*sums, strict=True))
     return cho_solve(cho_factor(gram + noise * between, overwrite_a=True), moment)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from avatar.checks import number
@@ -40,6 +40,13 @@ class CameraPath:
     views: Float[np.ndarray, "K 3"]
     period: float | None = None
     limits: Limits | None = None
+    _curve: Any = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if len(self.times) > 1:  # now, so that the first frame of a live session does not wait for SciPy
+            from scipy.interpolate import PchipInterpolator
+
+            object.__setattr__(self, "_curve", PchipInterpolator(self.times, self.views, axis=0))
 
     @staticmethod
     def parse(text: str | None) -> CameraPath:
@@ -75,7 +82,7 @@ class CameraPath:
             if self.period:
                 time = self.times[0] + (time - self.times[0]) % self.period
             clamped = min(max(time, self.times[0]), self.times[-1])
-            view = PchipInterpolator(self.times, self.views, axis=0)(clamped)
+            view = self._curve(clamped)
         azimuth, elevation, zoom = (float(v) for v in view)
         if self.limits is not None:
             azimuth, elevation = self.limits.clamped(azimuth, elevation)

@@ -196,7 +196,6 @@ def _gradients_by_cublas(v_out: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-_deform = operator("deform_mlp", _changes, _compute)
 _deform_backward = operator("deform_mlp_backward", _gradients, _compute_gradients)
 
 
@@ -208,7 +207,7 @@ def _vjp(ctx: Any, v_out: Tensor) -> tuple[Tensor | None, ...]:
     return *_deform_backward(v_out.contiguous(), *ctx.saved_tensors), None
 
 
-_deform.register_autograd(_vjp, setup_context=_setup)
+_deform = operator("deform_mlp", _changes, _compute, _vjp, _setup)
 
 
 # ---- after the first layer -----------------------------------------------------------------------------------------

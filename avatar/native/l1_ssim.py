@@ -77,9 +77,6 @@ def _compute(native: Kernels, *inputs: Any) -> tuple[Tensor, Tensor]:
     return terms, v_image
 
 
-_l1_ssim = operator("l1_ssim", _terms, _compute)
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
@@ -90,4 +87,4 @@ def _vjp(ctx: Any, v_terms: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return v_image * v_terms[0], None, None, None, None
 
 
-_l1_ssim.register_autograd(_vjp, setup_context=_setup)
+_l1_ssim = operator("l1_ssim", _terms, _compute, _vjp, _setup)

@@ -109,7 +109,6 @@ def _compute_gradients(native: Kernels, *inputs: Tensor) -> tuple[Tensor, ...]:
     return gradients
 
 
-_march = operator("march_rays", _rendered, _compute)
 _march_backward = operator("march_rays_backward", _gradients, _compute_gradients)
 
 
@@ -125,4 +124,4 @@ def _vjp(ctx: Any, v_color: Tensor, v_opacity: Tensor, v_depth: Tensor, _: Any) 
     return None, None, None, v_densities, v_colors
 
 
-_march.register_autograd(_vjp, setup_context=_setup)
+_march = operator("march_rays", _rendered, _compute, _vjp, _setup)

@@ -134,7 +134,6 @@ def _compute_gradients(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
     return gradients
 
 
-_project = operator("project_gaussians", _projected, _compute)
 _project_backward = operator("project_gaussians_backward", _gradients, _compute_gradients)
 
 
@@ -154,4 +153,4 @@ def _vjp(ctx: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor, _: Any
     return v_means, v_quats, v_scales, v_viewmat if need_viewmat else None, None, None, None, None, None
 
 
-_project.register_autograd(_vjp, setup_context=_setup)
+_project = operator("project_gaussians", _projected, _compute, _vjp, _setup)

@@ -207,7 +207,6 @@ def _gradients_by_cublas(
     return v_features, v_parameters
 
 
-_radiance = operator("radiance_mlp", _samples, _compute)
 _radiance_bfloat16 = operator("radiance_mlp_bfloat16", _samples, _compute_bfloat16)
 _radiance_backward = operator("radiance_mlp_backward", _gradients, _compute_gradients)
 
@@ -222,4 +221,4 @@ def _vjp(ctx: Any, v_densities: Tensor, v_colors: Tensor, v_gates: Tensor) -> tu
     return *_radiance_backward(*cotangents, *ctx.saved_tensors, ctx.sizes), None
 
 
-_radiance.register_autograd(_vjp, setup_context=_setup)
+_radiance = operator("radiance_mlp", _samples, _compute, _vjp, _setup)

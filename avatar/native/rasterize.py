@@ -241,7 +241,6 @@ def _compute_bytes(native: Kernels, *inputs: Any) -> Tensor:
 
 
 _draw = operator("draw", _bytes, _compute_bytes)
-_blend = operator("rasterize", _blended, _compute)
 _blend_backward = operator("rasterize_backward", _gradients, _compute_gradients)
 
 
@@ -263,4 +262,4 @@ def _vjp(ctx: Any, v_image: Tensor, v_final_t: Tensor, _: Any) -> tuple[Tensor |
     return *gradients, v_background, None, None, None, None, None, None, None
 
 
-_blend.register_autograd(_vjp, setup_context=_setup)
+_blend = operator("rasterize", _blended, _compute, _vjp, _setup)

@@ -220,7 +220,6 @@ def _compute_gradients(
     return gradients
 
 
-_points = operator("ray_points", _middles, _compute_middles)
 _points_backward = operator("ray_points_backward", _gradients, _compute_gradients)
 
 
@@ -232,4 +231,4 @@ def _vjp(ctx: Any, v_points: Tensor) -> tuple[Tensor | None, ...]:
     return None, None, None, *_points_backward(v_points.contiguous(), *ctx.saved_tensors)
 
 
-_points.register_autograd(_vjp, setup_context=_setup)
+_points = operator("ray_points", _middles, _compute_middles, _vjp, _setup)

@@ -90,7 +90,6 @@ def _compute_gradients(native: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
     return gradients
 
 
-_skin = operator("skin_gaussians", _skinned, _compute)
 _skin_backward = operator("skin_gaussians_backward", _gradients, _compute_gradients)
 
 
@@ -104,4 +103,4 @@ def _vjp(ctx: Any, v_means: Tensor, v_quats: Tensor) -> tuple[Tensor | None, ...
     return gradients if need_transforms else (*gradients[:4], None, None)
 
 
-_skin.register_autograd(_vjp, setup_context=_setup)
+_skin = operator("skin_gaussians", _skinned, _compute, _vjp, _setup)

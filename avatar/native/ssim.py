@@ -68,7 +68,6 @@ def _compute_gradient(native: Kernels, a: Tensor, b: Tensor, partials: Tensor, v
     return v_a
 
 
-_ssim = operator("ssim", _similarity, _compute)
 _ssim_backward = operator("ssim_backward", _gradient, _compute_gradient)
 
 
@@ -86,4 +85,4 @@ def _vjp(ctx: Any, v_mean: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     return v_a, v_b, None, None
 
 
-_ssim.register_autograd(_vjp, setup_context=_setup)
+_ssim = operator("ssim", _similarity, _compute, _vjp, _setup)

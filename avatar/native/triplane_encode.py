@@ -93,7 +93,6 @@ def _compute_gradients(
     return v_points, v_table
 
 
-_encode = operator("triplane_encode", _features, _compute)
 _encode_backward = operator("triplane_encode_backward", _gradients, _compute_gradients)
 
 
@@ -109,4 +108,4 @@ def _vjp(ctx: Any, v_out: Tensor) -> tuple[Tensor | None, ...]:
     return v_points if need_points else None, v_table if need_table else None, None
 
 
-_encode.register_autograd(_vjp, setup_context=_setup)
+_encode = operator("triplane_encode", _features, _compute, _vjp, _setup)

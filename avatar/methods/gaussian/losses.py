@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.fields.deformation import Deformation
@@ -70,6 +69,8 @@ def thickness(gaussians: Gaussians, most_cm: float) -> Tensor:
 
 def nearest_neighbours(means: Float[Tensor, "N 3"]) -> Tensor:
     """Indices [N, NEIGHBOURS] of the nearest other points of each of ``means`` [N, 3]."""
+    from scipy.spatial import KDTree
+
     points = means.detach().cpu().numpy()
     nearest = np.asarray(KDTree(points).query(points, k=NEIGHBOURS + 1)[1])
     return torch.from_numpy(nearest[:, 1:]).to(means.device)

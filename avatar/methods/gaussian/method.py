@@ -19,15 +19,13 @@ from avatar.io.arrays import check_range, check_tensors, load_state
 from avatar.methods.animated import AnimatedGaussians
 from avatar.methods.base import Checkpoint, Playback
 from avatar.methods.condition import Conditioner
-from avatar.methods.gaussian import bake, photo
+from avatar.methods.gaussian import bake
 from avatar.methods.gaussian.config import GaussianConfig, read_config
 from avatar.methods.gaussian.cuda_graph import FrameGraphs
 from avatar.methods.gaussian.densify import Densification
-from avatar.methods.gaussian.init import seeds
 from avatar.methods.gaussian.model import GaussianModel, make_encoding
 from avatar.methods.gaussian.playback import CpuFrames
 from avatar.methods.gaussian.presets import PRESETS
-from avatar.methods.gaussian.reference import Reference, reference_frame
 from avatar.methods.gaussian.synthetic import synthetic_parts
 from avatar.methods.options import TrainPreset
 from avatar.motion import Motion
@@ -58,6 +56,10 @@ class GaussianAvatar(GaussianModel):
 
     @classmethod
     def from_person(cls, data: PersonDataset, config: GaussianConfig, seed: int) -> Self:
+        # What makes a model needs SciPy and OpenCV, without which a model plays: half a second of its start.
+        from avatar.methods.gaussian.init import seeds
+        from avatar.methods.gaussian.reference import Reference, reference_frame
+
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         frame = reference_frame(data)
@@ -143,6 +145,8 @@ class GaussianAvatar(GaussianModel):
 def _movement(data: PersonDataset, frame: int) -> tuple[LandmarkBasis, Motion]:
     """How this person's landmarks move, and a motion that shows their usual range; of a photo people's in general."""
     if data.info.photo is not None:
+        from avatar.methods.gaussian import photo
+
         return photo.basis_of(data), stand_in(data.shape, data.motion)
     train = data.motion[data.train_frames]
     lifted = landmarks_to_head(

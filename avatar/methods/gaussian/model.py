@@ -23,7 +23,6 @@ from avatar.methods.condition import Conditioner
 from avatar.methods.encoding import make_triplane
 from avatar.methods.gaussian import coverage, losses
 from avatar.methods.gaussian.config import GaussianConfig
-from avatar.methods.gaussian.init import head_weights
 from avatar.methods.gaussian.splats import Projected, Splats, project, rasterize
 from avatar.motion import Motion
 from avatar.motion.face_channels import CHANNELS, NUM_LANDMARKS
@@ -242,6 +241,8 @@ class GaussianModel(Method):
     def head(self) -> Tensor:
         """[N, 1] 1 for Gaussians of the head, else 0; cached outside training."""
         if self._head is None:
+            from avatar.methods.gaussian.init import head_weights
+
             self._head = head_weights(self.gaussians)
         return self._head
 

@@ -7,11 +7,11 @@ shows them at a grazing angle, and a field would put them where the first of its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.data import PersonDataset
@@ -20,8 +20,9 @@ from avatar.geometry.mesh import FACE_OVAL, face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.geometry.smoothstep import smooth
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
-from avatar.preprocess.bust import fit_bust
-from avatar.preprocess.sweep import Sweep
+
+if TYPE_CHECKING:
+    from avatar.preprocess.sweep import Sweep
 
 CELLS = 96  # of the occupancy grid along each axis
 NEAR = 1.2  # centimetres from the first surfaces that the field begins in ...
@@ -73,6 +74,10 @@ def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadS
         frame: The reference frame.
         basis: Face mesh of any motion.
     """
+    from scipy.spatial import KDTree
+
+    from avatar.preprocess.bust import fit_bust  # SciPy too
+
     neck = neck_plane(data.shape)
     head = fit_bust(data, frame).head
     surface = _joined(_face(data, basis, head), _skull(head, data.shape))
