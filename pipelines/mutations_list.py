@@ -1401,6 +1401,14 @@ HOSTILE = (
 
 RADIANCE = (
     Mutation(
+        "kernels wrapped against the compiler",
+        "avatar/native/operators.py",
+        "library.impl(name, run, key)",
+        "library.impl(name, torch._disable_dynamo(run), key)",
+        ("tests/kernels/test_operators.py::test_playing_and_a_gradient_load_neither_a_compiler_nor_scipy",),
+        "Every command waits for a compiler that it does not use, before its first frame.",
+    ),
+    Mutation(
         "a density that is cut has no gradient",
         "avatar/native/reference.py",
         "(logits - LOG_DENSITY_MAX).clamp_min(0).detach()",

@@ -22,7 +22,8 @@ from avatar.native.cuda import CudaLibrary, require_cuda_library
 from avatar.native.library import Library, require_library
 
 Kernels = Library | CudaLibrary
-# An operator lives as long as the library that defines it, and one defined again (a reloaded module) takes its place.
+# An operator lives as long as the library that defines it. One that is defined again, as by a module that is reloaded,
+# takes the place of the last.
 _libraries: dict[str, torch.library.Library] = {}
 
 
@@ -63,7 +64,6 @@ def operator(
     def refuse(ctx: Any, *gradients: Any) -> Any:
         raise AvatarError(f"{name} has no gradient.")
 
-    _libraries.pop(name, None)
     library = _libraries[name] = torch.library.Library("avatar", "FRAGMENT")
     schema = torch.library.infer_schema(allocate, mutates_args=())
     library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 from avatar.audio.encoders.registry import speech_encoder
 from avatar.audio.features import features_at
@@ -17,7 +18,7 @@ from avatar.audio2motion.base import motion_of
 from avatar.audio2motion.personal import PersonalSpeech
 from avatar.audio2motion.personal_training import train_personal
 from avatar.errors import AvatarError
-from avatar.headmotion.loop import pose_track
+from avatar.headmotion.loop import _smoothed, pose_track
 from avatar.io.audio import chunked, write_wav
 from avatar.motion import Motion
 from avatar.motion.arkit import INDEX
@@ -279,6 +280,14 @@ def test_a_pose_is_the_same_however_long_it_goes_on(mode: str) -> None:
     assert len(short) == 333
     for name in ("head_rotation", "torso_rotation", "arkit", "face", "gaze"):
         torch.testing.assert_close(getattr(short, name), getattr(long, name)[:333], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 300])
+def test_places_are_smoothed_as_scipy_does_it(frames: int) -> None:
+    places = np.random.default_rng(frames).normal(scale=20, size=(frames, 3)).astype(np.float32)
+    smooth = _smoothed(places)
+    assert smooth.dtype == np.float32
+    np.testing.assert_allclose(smooth, gaussian_filter1d(places, 2, axis=0), rtol=1e-6, atol=1e-6)
 
 
 def test_still_pose_only_blinks() -> None:

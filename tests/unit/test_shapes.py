@@ -35,7 +35,8 @@ def layers(function: Any) -> list[Any]:
 
 def test_every_annotation_with_an_array_is_checked_and_nothing_else_is_wrapped():
     """What names an array is found by its text, before names that are defined below are known."""
-    importlib.import_module("avatar.methods.gaussian.method")
+    for name in ("method", "init"):
+        importlib.import_module(f"avatar.methods.gaussian.{name}")
     seen = set()
     for name in filter(lambda name: name.startswith(shapes.PACKAGES), sorted(sys.modules)):
         for made in list(vars(sys.modules[name]).values()):
