@@ -46,7 +46,7 @@ LOADED = (  # before the forks: what the commands import
     "avatar.infer.planner", "avatar.cli.eval", "avatar.eval.measure", "avatar.preprocess.face_tracker",
     "avatar.cli.prior", "avatar.corpus.prepare", "avatar.corpus.recordings", "avatar.headmotion.generator",
     "avatar.audio2motion.personal_training", "avatar.audio2motion.shared_training",
-    "avatar.synth.make", "avatar.methods.gaussian.method", "avatar.io.video_writer",
+    "avatar.synth.make", "avatar.methods.gaussian.init", "avatar.methods.gaussian.method", "avatar.io.video_writer",
     *(f"avatar.preprocess.{stage}" for stage in
       ("ingest", "track", "refine", "parse", "pose", "background", "torso", "sync", "report")),
 )  # fmt: skip

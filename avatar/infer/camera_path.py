@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,16 @@ class CameraPath:
     views: Float[np.ndarray, "K 3"]
     period: float | None = None
     limits: Limits | None = None
-    _curve: Any = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if len(self.times) > 1:  # now, so that the first frame of a live session does not wait for SciPy
-            from scipy.interpolate import PchipInterpolator
+        if len(self.times) > 1:
+            _ = self._curve  # now, so that the first frame of a live session does not wait for SciPy
 
-            object.__setattr__(self, "_curve", PchipInterpolator(self.times, self.views, axis=0))
+    @functools.cached_property
+    def _curve(self) -> Any:
+        from scipy.interpolate import PchipInterpolator
+
+        return PchipInterpolator(self.times, self.views, axis=0)
 
     @staticmethod
     def parse(text: str | None) -> CameraPath:

@@ -25,7 +25,7 @@ ATTACK = """
     import json, random, sys
     from dataclasses import replace
     from pathlib import Path
-    import torch, torch._dynamo, avatar.train.trainer
+    import torch, torch._dynamo, scipy.spatial, avatar.train.trainer
     from pipelines import kills
     from avatar.data import PersonDataset
     from avatar.infer import view_measure
