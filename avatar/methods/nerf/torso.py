@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from avatar.data.person import PersonInfo
@@ -53,6 +52,8 @@ def leave_to_field(torso: GaussianAvatar, head: HeadShape) -> None:
 
     The last go on a little under the field, so that no gap opens where it ends.
     """
+    from scipy.spatial import KDTree
+
     g = torso.gaussians
     places = torso.skinning.to_head(g.means.detach())
     away, _ = KDTree(head.sides.numpy()).query(places.numpy())
