@@ -156,6 +156,14 @@ TRAINING = (
         "From the side, a patch of purple in dark hair.",
     ),
     Mutation(
+        "what is hardly seen of the torso follows the head",
+        "avatar/methods/gaussian/coverage.py",
+        "gaussians.skinning_weight.copy_(torch.minimum(gaussians.skinning_weight, most))",
+        "pass",
+        ("tests/unit/test_bust.py::test_what_no_frame_shows_is_known_and_put_back",),
+        "A light spot of the collar wanders over a dark jacket when the head turns.",
+    ),
+    Mutation(
         "Gaussians start where chance puts them",
         "avatar/geometry/even.py",
         "_halves(around, count), count))[1]",

@@ -275,13 +275,18 @@ def test_what_no_frame_shows_is_known_and_put_back(data, model):
     assert visible[hair & (depth > 9)].median() < 0.05  # the back of the head
     assert visible[hair & (depth < 2)].median() > 0.1
     gaussians = model.gaussians
-    before = {name: getattr(gaussians, name).detach().clone() for name in ("means", "colors", "opacities")}
+    learned = ("means", "colors", "opacities", "skinning_weight")
+    before = {name: getattr(gaussians, name).detach().clone() for name in learned}
     with torch.no_grad():
         gaussians.means += 0.3 * gaussians.normal
         gaussians.colors += 0.2
         gaussians.opacities -= 6
+        gaussians.skinning_weight += 6
     visible[visible < 0.05] = 0
+    regions, torso = gaussians.region.clone(), torch.arange(len(gaussians)) % 2 == 0
+    gaussians.region[torso] = REGIONS.index("torso")  # the frame has none
     coverage.settle(gaussians, visible)
+    gaussians.region.copy_(regions)
     back = (visible == 0) & (gaussians.normal.norm(dim=-1) > 0.5)
     assert 0 < back.sum() < len(back)
     assert (gaussians.means - before["means"])[back].abs().max() < 1e-4
@@ -291,6 +296,8 @@ def test_what_no_frame_shows_is_known_and_put_back(data, model):
     assert change[visible > 0.25].min() > 0.19  # what was seen stays as it was learnt ...
     rim = change[(visible > 0) & (visible < 0.1)]
     assert len(rim) > 10 and 0.03 <= rim.min() < rim.max() < 0.16  # ... and what was hardly seen nearly as it began
+    follows = torch.sigmoid(gaussians.skinning_weight)[:, 0]
+    assert follows[~torso | (visible > 0.25)].min() > 0.5 and follows[torso & (visible < 0.05)].max() < 0.081
     with torch.no_grad():
         for name, value in before.items():
             getattr(gaussians, name).copy_(value)

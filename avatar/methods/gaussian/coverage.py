@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avatar.backends import RendererName
-from avatar.fields.gaussians import Gaussians
+from avatar.fields.gaussians import REGIONS, Gaussians
 from avatar.geometry.cameras import Camera
 from avatar.methods.gaussian.splats import Splats, project, rasterize
 
@@ -18,7 +18,9 @@ FRAMES = 32  # looked at, evenly over the yaw of the head
 HIDDEN = 0.01  # share of a Gaussian's footprint that a frame shows; with less in every frame it is hidden ...
 WELL = 0.25  # ... and from here on it is seen well
 _SOLID = 0.9  # least opacity of a hidden Gaussian
-_TINT, _MORE = 0.03, 1.2  # by which the color of one may differ that is hardly seen; more of it per share that is seen
+_TINT = 0.03  # by which the color of one may differ that is hardly seen
+_FOLLOWS = 0.02  # share of the head's motion that one of the torso begins with
+_MORE = 1.2  # of either for each share that is seen
 
 
 @torch.enable_grad()
@@ -71,7 +73,8 @@ def settle(gaussians: Gaussians, visible: Tensor) -> None:
     Adam turns tiny gradients into steps of usual length. Those that no frame shows have drifted: they go back on their
     surface, solid and in their initial colors, if they belong to one. Of those of which a frame shows little, single
     ones have taken any color, and would be a halo from the side: the less is seen of one, the nearer it keeps to its
-    initial color.
+    initial color. Single ones of the torso have learned to follow the head, and would be a spot on the jacket when it
+    turns: the less is seen of one, the less it follows.
 
     Args:
         gaussians: All, changed in place.
@@ -85,3 +88,6 @@ def settle(gaussians: Gaussians, visible: Tensor) -> None:
     gaussians.colors[hidden] = prior[hidden]
     free = torch.where(visible < WELL, _TINT + _MORE * visible, torch.inf)[:, None]
     gaussians.colors.copy_(torch.clamp(gaussians.colors, prior - free, prior + free))
+    held = (visible < WELL) & (gaussians.region == REGIONS.index("torso"))
+    most = torch.where(held, torch.logit(_FOLLOWS + _MORE * visible), torch.inf)[:, None]
+    gaussians.skinning_weight.copy_(torch.minimum(gaussians.skinning_weight, most))
