@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from avatar.methods.gaussian.method import GaussianAvatar
 
 BELOW = "torso."  # what the names of the tensors of the Gaussians begin with
+_HALF = tuple(f"{BELOW}gaussians.{name}" for name in ("bind_weight", "colors", "quats", "scales"))  # in a model file
 _ENLARGED = 1.25  # times as wide as training frames are images whose head is drawn smaller
 RAYS_AT_ONCE = 131_072  # of an image that is not trained on
 WARMUP = 100  # steps of the networks and the encoding
@@ -426,6 +427,7 @@ def checkpoint_of(model: NerfModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     torso, shape = model.torso.checkpoint()
     state = {k: v for k, v in model.state_dict().items() if not k.startswith(BELOW)}
     state |= {f"{BELOW}{name}": value for name, value in torso.items() if name != "background"}
+    state |= {name: state[name].half() for name in _HALF}
     if "field.encoding.table" in state:  # other encodings keep theirs as it is
         state["field.encoding.table"] = state["field.encoding.table"].half()
     return state, {"field": model.config.shape(), "torso": shape}
