@@ -18,7 +18,7 @@ from avatar.eval.face_metrics import REFERENCE_WIDTH
 from avatar.eval.view_colors import OPAQUE, surface_depth, world_points
 from avatar.geometry.cameras import Camera
 from avatar.geometry.landmarks import landmarks_to_head
-from avatar.geometry.mesh import face_triangles
+from avatar.geometry.mesh import face_normals, face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.motion import Motion
 from avatar.motion.face_channels import EYE_CORNERS, EYE_RIM, LIPS_INNER
@@ -66,7 +66,7 @@ class FaceMesh:
         turn = axis_angle_to_matrix(motion.head_rotation[index])
         points = (head @ turn.T + motion.head_translation[index]).double().numpy()
         outer = (EYE_CORNERS["right"][0], EYE_CORNERS["left"][0])
-        return FaceMesh(points, vertex_normals(points), float(np.linalg.norm(points[outer[0]] - points[outer[1]])))
+        return FaceMesh(points, face_normals(points), float(np.linalg.norm(points[outer[0]] - points[outer[1]])))
 
     def facing(self, camera: Camera) -> np.ndarray:
         """Cosine [468] between each vertex's normal and the line to the camera."""
@@ -170,16 +170,3 @@ def _draw(image: np.ndarray, corners: np.ndarray, depth: np.ndarray, shown: bool
     inverse = 1 / depth[0] + s * (1 / depth[1] - 1 / depth[0]) + t * (1 / depth[2] - 1 / depth[0])
     part = image[y0:y1, x0:x1]
     part[inside] = (1 / inverse)[inside] if shown else np.nan
-
-
-def vertex_normals(points: np.ndarray) -> np.ndarray:
-    """Unit normals [468, 3] of the face mesh, outward, weighted by area."""
-    triangles = face_triangles()
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    flat = np.cross(b - a, c - a)
-    total = np.zeros_like(points)
-    for k in range(3):
-        np.add.at(total, triangles[:, k], flat)
-    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-    inward = ((points - points.mean(0)) * total).sum(1).mean() < 0
-    return -total if inward else total

@@ -31,3 +31,17 @@ def face_triangles() -> np.ndarray:
     from avatar.assets.canonical_face import canonical_face
 
     return np.asarray(canonical_face()[2], np.int64)
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals [V, 3], area weighted; outward for faces counter-clockwise seen from outside in head axes."""
+    v = vertices[faces]
+    normal = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
+    flat = faces.reshape(-1)
+    total = np.stack([np.bincount(flat, np.repeat(normal[:, k], 3), minlength=len(vertices)) for k in range(3)], 1)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+
+
+def face_normals(points: np.ndarray) -> np.ndarray:
+    """Outward unit normals [468, 3] at vertices [468, 3] of the face mesh; see :func:`vertex_normals`."""
+    return vertex_normals(points, face_triangles())

@@ -123,7 +123,7 @@ def _subdivide(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Each triangle into four; new vertices are lifted onto the surface's curvature (Phong tessellation,
     Boubekeur and Alexa 2008). ``others`` carry the vertex axis second to last and are averaged."""
-    from avatar.synth.raster import vertex_normals
+    from avatar.geometry.mesh import vertex_normals
 
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     edges, inverse = np.unique(edges, axis=0, return_inverse=True)

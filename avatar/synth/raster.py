@@ -72,15 +72,6 @@ def interpolate(
     return covered, out
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3], area weighted; outward for faces counter-clockwise seen from outside in head axes."""
-    v = vertices[faces]
-    normal = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
-    flat = faces.reshape(-1)
-    total = np.stack([np.bincount(flat, np.repeat(normal[:, k], 3), minlength=len(vertices)) for k in range(3)], 1)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
-
-
 def nearest_ids(
     points: np.ndarray, depth: np.ndarray, faces: np.ndarray, chosen: np.ndarray, width: int, height: int
 ) -> np.ndarray:

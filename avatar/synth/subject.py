@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from avatar.geometry.mesh import vertex_normals
 from avatar.motion.arkit import INDEX
 from avatar.synth.appearance import Appearance
 from avatar.synth.body import EYE_RADIUS, IRIS_RADIUS, Body, build_body
 from avatar.synth.paint import Look, textures
-from avatar.synth.raster import draw_ids, interpolate, vertex_normals
+from avatar.synth.raster import draw_ids, interpolate
 from avatar.synth.shapes import EYE_RING, LIDS
 from avatar.synth.shot import Shot, gaze_matrix
 from avatar.synth.strands import CatchLight, LooseHair, Strand, draw_catch_light, draw_line, lashes, short_strands

@@ -12,6 +12,7 @@ from avatar.eval.view_colors import Surface, out_of_place, speckled, surface_dep
 from avatar.eval.view_geometry import MESH, FaceMesh
 from avatar.eval.view_quality import Silhouette, cut_off, edges, holes
 from avatar.geometry.cameras import Camera
+from avatar.geometry.mesh import face_normals
 from tests.person import canonical_shape
 
 SIZE, DISTANCE, RADIUS, FAULTS = 256, 60.0, 9.0, ("holes", "edge_roughness", "edge_width_px", "islands", "cut_off")
@@ -167,7 +168,7 @@ def test_the_depth_of_a_surface_passes_over_gaps() -> None:
 
 def mesh() -> FaceMesh:
     points = canonical_shape()[:MESH].astype(np.float64) + [0, 0, DISTANCE]
-    return FaceMesh(points, view_geometry.vertex_normals(points), 9.0)
+    return FaceMesh(points, face_normals(points), 9.0)
 
 
 def test_depth_and_normals_are_those_of_the_mesh_or_differ_by_what_was_added() -> None:

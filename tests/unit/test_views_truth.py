@@ -117,7 +117,7 @@ def test_the_surface_is_closed(subject, shot, azimuth, elevation):
 
 def test_skin_that_turns_away_from_the_light_is_dark(subject, shot):
     """Where a view sees the face's edge, its normals point backwards; turned to the camera they would shine."""
-    from avatar.synth.raster import vertex_normals
+    from avatar.geometry.mesh import vertex_normals
     from avatar.synth.subject import _FILL, _KEY
 
     world = subject.posed(shot)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avatar.data import PersonDataset
 from avatar.fields.skinning import LandmarkBasis
-from avatar.geometry.mesh import FACE_OVAL, face_triangles
+from avatar.geometry.mesh import FACE_OVAL, face_normals, face_triangles
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.geometry.smoothstep import smooth
 from avatar.motion.face_channels import CHANNEL_INDEX, LIPS_INNER
@@ -33,7 +33,6 @@ FACING = 0.5  # cosine between the surface's normal and the way to the camera, f
 _WITHIN = 0.8  # ... within this share of the head's width without its ears
 _TAPER = 1.0  # centimetres from its end, over which it comes as far outside of the surface as it may ...
 _LEAST = 0.4  # ... and the share of that at the end
-_INSIDE = (0.0, 0.0, 4.0)  # a place behind all of the face
 CAVITY = 3.0  # depth of the mouth behind the lips, centimetres
 AROUND = 0.03  # of the frame's width: how far beyond the mask of face and hair rays are trained
 _MASKS = 48  # of the training frames that the field is carved by ...
@@ -191,26 +190,16 @@ def _face(data: PersonDataset, basis: LandmarkBasis, head: Sweep) -> _Surface:
     for index in chosen.tolist():
         mesh = (data.shape + basis(motion.face[index], motion.gaze[index]).numpy())[:468]
         points += [mesh, mesh[triangles].mean(1)]
-        flat = _outward(mesh[triangles])
-        normals += [_at_corners(flat, triangles), flat]
+        outward = face_normals(mesh)
+        normals += [outward, _unit(outward[triangles].sum(1))]
     # What is the field's follows from the neutral face: it is the same whatever the mouth does.
     neutral = data.shape[:468]
     reach = _reach(head, np.concatenate([neutral, neutral[triangles].mean(1)]), FRONT)
     return _Surface(np.concatenate(points), np.concatenate(normals), np.tile(reach, len(chosen)))
 
 
-def _outward(corners: np.ndarray) -> np.ndarray:
-    """Outward unit normals [F, 3] of triangles [F, 3, 3] of the face mesh."""
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    outward = (normal * (corners.mean(1) - _INSIDE)).sum(1, keepdims=True)
-    return normal * np.sign(outward) / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-
-
-def _at_corners(flat: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals of the 468 vertices: means of those [F, 3] of the triangles around each."""
-    total = np.zeros((468, 3))
-    np.add.at(total, triangles.ravel(), np.repeat(flat, 3, 0))
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _skull(head: Sweep, shape: np.ndarray) -> _Surface:
