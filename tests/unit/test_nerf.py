@@ -277,7 +277,7 @@ def test_ears_and_sides_are_gaussians_that_are_trained(person, model, tmp_path, 
     sides = measure_head(data, 0, torso.basis).sides
     assert len(sides) > 1000 and float(sides[:, 2].max()) > 10  # centimetres: the back of the head
     hull = cell_centres(grid.box)[grid.hull.view(-1)]
-    assert float(torch.cdist(hull, sides).amin(1).quantile(0.1)) > 0.5
+    assert float(torch.cdist(hull[::50], sides).amin(1).quantile(0.1)) > 0.5
     places = torso.skinning.to_head(torso.gaussians.means.detach())
     hair = (torso.gaussians.region == REGIONS.index("hair")) & (below_neck(places, grid.neck) <= 0)
     away = torch.cdist(places[hair], sides).amin(1)
@@ -285,7 +285,7 @@ def test_ears_and_sides_are_gaussians_that_are_trained(person, model, tmp_path, 
     monkeypatch.setattr(sampling, "BODY", 1.0)
     trainer = nerf_trainer(person, tmp_path / "run", model)
     before = torso.gaussians.colors.detach().clone()
-    for step in range(8):
+    for step in range(4):
         trainer.step = step
         trainer.train_step(frame_of(trainer, 5 + step))
     assert (torso.gaussians.colors.detach() != before).any(1)[hair].float().mean() > 0.2

@@ -66,7 +66,7 @@ class HeadShape:
 
 
 def measure_head(data: PersonDataset, frame: int, basis: LandmarkBasis) -> HeadShape:
-    """Find where the head of a person can be.
+    """Find where the field of a person can be.
 
     Args:
         data: The person; training frames only.
