@@ -465,7 +465,8 @@ def test_a_model_file_draws_what_was_trained(person, run, model):
         one, other = (m(data.motion, 2, data.camera).rgb for m in (model, trained.model))
     assert (one - other).abs().max() < 0.01  # the hash grids are stored as half floats
     assert (run / "model.safetensors").stat().st_size < 0.75e6
-    assert "torso.background" not in load_tensors(run / "model.safetensors")[0]
+    stored = load_tensors(run / "model.safetensors")[0]
+    assert "torso.background" not in stored and stored["torso.gaussians.quats"].dtype == torch.float16
 
 
 def test_what_was_never_filmed_is_known(person, run):
