@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from avatar.preprocess.config import PrepareConfig
     from avatar.train.config import TrainConfig
 
+PARTS = ("prepare", "train", "eval")
+
 
 def create(
     video: Path, prepare: PrepareConfig, train: TrainConfig, evaluate: EvalOptions | None,
@@ -59,12 +61,9 @@ def create(
         times.append(time.perf_counter())
         if evaluate is not None:
             _evaluate(run, evaluate)
-        times.append(time.perf_counter())
-    prepared, trained, evaluated = (after - before for before, after in pairwise(times))
-    log.info(
-        f"Prepare {prepared:.0f} s, train {trained:.0f} s, eval {evaluated:.0f} s: "
-        f"{(times[-1] - times[0]) / 60:.1f} minutes in all."
-    )
+            times.append(time.perf_counter())
+    spent = [f"{name} {after - before:.0f} s" for name, (before, after) in zip(PARTS, pairwise(times), strict=False)]
+    log.info(f"{', '.join(spent).capitalize()}: {(times[-1] - times[0]) / 60:.1f} minutes in all.")
 
 
 def person_folder(run: Path) -> Path:

@@ -11,6 +11,7 @@ from avatar.log import console, info, track
 from avatar.writing import contents, one_writer
 
 SETTINGS = "demo.json"  # in the folder of a demo
+MEASURED = 150  # held-out frames: enough to see whether all is well; `avatar eval` measures the rest
 
 
 def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text: str) -> None:
@@ -32,13 +33,17 @@ def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text:
         video, run, speech, result = (
             folder / name for name in ("subject/video.mp4", "run", "new.wav", "new.mp4")
         )  # fmt: skip
-        console.rule("1/3 Film a synthetic person")
+        console.rule("1/4 Film a synthetic person")
         _film(video, seconds, size, seed)
-        console.rule("2/3 Prepare the video and train the avatar")
+        console.rule("2/4 Prepare the video and train the avatar")
         _create(video, run, quality)
-        console.rule("3/3 Let the avatar say something new")
+        console.rule("3/4 Let the avatar say something new")
         _speak(run, text, seed + 100, speech, result)
-        info(f"\nThe avatar says a sentence that it was not trained on: {result}", "bold")
+        said = f"The avatar says a sentence that it was not trained on: {result}"
+        info(f"{said}\nOpen it while the rest is measured.")
+        console.rule("4/4 Measure the avatar on what it was not trained on")
+        _measure(run)
+        info(f"\n{said}", "bold")
         info(f"The video it learnt from: {video}")
 
 
@@ -53,14 +58,12 @@ def _film(video: Path, seconds: float, size: int, seed: int) -> None:
 
 def _create(video: Path, run: Path, quality: str) -> None:
     from avatar.create import create, person_folder
-    from avatar.eval.options import EvalOptions
     from avatar.methods.registry import DEFAULT
     from avatar.preprocess.config import PrepareConfig
     from avatar.train.config import from_preset
 
     train = from_preset(DEFAULT, quality, person=person_folder(run), out=run)
-    measured = EvalOptions(save_video=run / "eval")
-    create(video, PrepareConfig(), train, measured)
+    create(video, PrepareConfig(), train, None)
 
 
 def _speak(run: Path, text: str, seed: int, speech: Path, result: Path) -> None:
@@ -76,6 +79,15 @@ def _speak(run: Path, text: str, seed: int, speech: Path, result: Path) -> None:
     with VideoWriter(result, camera.width, camera.height, avatar.fps, speech, disclosure=disclosed(run)) as writer:
         for frame in track(avatar.speak(speech), "Rendering", frames):
             writer.write(frame.numpy())
+
+
+def _measure(run: Path) -> None:
+    from avatar.eval import report
+    from avatar.eval.options import EvalOptions
+    from avatar.eval.run import evaluate
+
+    with one_writer(run):
+        report.show(*evaluate(run, EvalOptions(save_video=run / "eval", frames=MEASURED)))
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:

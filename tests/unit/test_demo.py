@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from avatar.cli.main import main
+from avatar.eval.options import EvalOptions
 from avatar.infer.avatar import Avatar
 from tests.fake_avatar import SIZE, FakeAvatar
 
@@ -34,10 +35,16 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
             (folder / name).touch()
 
     def create(video, prepare, train, evaluate) -> None:
-        calls.append(
-            ("create", video.name, train.quality, train.out.name, train.person.name, evaluate.json_path(train.out).name)
-        )
+        assert evaluate is None  # measuring can wait until there is something to look at
+        calls.append(("create", video.name, train.quality, train.out.name, train.person.name))
 
+    def evaluate(run: Path, options: EvalOptions) -> tuple[str, str]:
+        assert (run.parent / "new.mp4").is_file()
+        calls.append(("evaluate", run.name, options.frames))
+        return "numbers", "page"
+
+    monkeypatch.setattr("avatar.eval.run.evaluate", evaluate)
+    monkeypatch.setattr("avatar.eval.report.show", lambda *shown: calls.append(("show", *shown)))
     monkeypatch.setattr("avatar.synth.make.make_subject", film)
     monkeypatch.setattr("avatar.create.create", create)
     monkeypatch.setattr(Avatar, "load", lambda run: SpeakingAvatar(run))
@@ -48,14 +55,15 @@ def test_a_demo_is_made_goes_on_and_stays_apart(made: list[tuple], tmp_path: Pat
     out = tmp_path / "demo"
     command = ["demo", "--out", str(out), "--size", "96", "--seconds", "6", "--say", "Hello."]
     assert main(command) == 0
-    created = ("create", "video.mp4", "draft", "run", "run.person", "metrics.json")
-    assert made == [("film", 6.0, 96, 0), created]
+    created = ("create", "video.mp4", "draft", "run", "run.person")
+    measured = [("evaluate", "run", 150), ("show", "numbers", "page")]
+    assert made == [("film", 6.0, 96, 0), created, *measured]
     with av.open(str(out / "new.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 5 and len(video.streams.audio) == 1
     assert main(command) == 0  # nothing is filmed twice; what `create` has finished is its own affair
-    assert made[2:] == [created]
+    assert made[4:] == [created, *measured]
     before = json.loads((out / "demo.json").read_text())
-    assert main([*command, "--seed", "3"]) == 2 and len(made) == 3
+    assert main([*command, "--seed", "3"]) == 2 and len(made) == 7
     assert "other settings" in " ".join(capsys.readouterr().err.split())
     assert json.loads((out / "demo.json").read_text()) == before
 
