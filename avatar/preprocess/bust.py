@@ -33,11 +33,14 @@ NECK_RADIUS, NECK_FLAT = 5.7, 0.92  # half the width; depth over width
 BESIDE_CHIN = (-1.5, 1.0)  # below the chin, heights
 NECK_MIDDLE = 5.2
 TORSO_MIDDLE = 6.6  # depth of the shoulders' ridge
+HIGHEST = -3.5  # below the chin: stiff collars rise beside the jaw of a head that is held forward
 CHEST, COLLAR = 11.5, 6.0  # half the depth of the chest, and of the body at the collar
 NOTCH = 8.0  # below the chin: the notch over the breastbone, where no neckline shows it; there the chest begins ...
 BREASTBONE = 0.36  # ... to come forward, by so many centimetres for each one further down (20 degrees)
 COLLARBONES, CHEST_FLAT = 1.0, 8.0  # `Sweep.bend` where they lie; centimetres below, where the chest is an ellipse
 SHOULDERS = 21.5  # half the width
+ROUNDS = 2.6  # centimetres of height, or up to twice as many, in which a shoulder rounds off that the image cuts ...
+WIDEST, STEEPEST = 25.0, 3.0  # ... half the width of broad ones, and centimetres of it per centimetre of height
 BELOW = 8.0  # centimetres that the torso goes on below the picture
 HAIR_HANGS = 4.5  # half the depth of hair beside the neck, in front of the head's middle
 FRAMES = 48  # whose silhouettes are measured
@@ -273,33 +276,57 @@ def _body(data: Footage, frame: int) -> tuple[Sweep, Sweep]:
     centre = float(np.median(x[neck])) if neck.sum() > 20 else 0.0
     radius = _neck_radius(x, y - chin, neck)
     beside = clothes & (np.abs(x - centre) < radius + 1.5) & (np.abs(x - centre) > 0.7 * radius)
-    tops = y[beside]
-    collar = float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + 1.0, chin + 9.0))
+    collar = _collar(y[beside], chin)
     default = np.minimum(radius + 1.0 + (SHOULDERS - radius) * smoothstep(heights, collar - 2, collar + 8) ** 0.8,
                          SHOULDERS)  # fmt: skip
-    sides = {}
     inside = (column > 1) & (column < shape[1] - 2)
-    for side, sign in (("left", 1), ("right", -1)):
-        width = np.full(len(heights), np.nan)
-        for k, height in enumerate(heights):
-            here = clothes & (np.abs(y - height) < STEP / 2) & inside
-            reach = sign * (x[here] - centre)
-            border = sign * (x[inside & (np.abs(y - height) < STEP / 2)] - centre)
-            if len(reach) > 2 and len(border) and reach.max() < border.max() - 0.3:
-                width[k] = reach.max()
-        width = np.where(heights > collar - 1, width, np.nan)
-        sides[side] = np.maximum(_fill(width, default, 1.0), 0.5)
+    widths, cuts = np.full((2, len(heights)), np.nan), np.zeros((2, len(heights)), bool)
+    for k, height in enumerate(heights):
+        row = inside & (np.abs(y - height) < STEP / 2)
+        for side, sign in enumerate((1, -1)):
+            reach, border = (sign * (x[place] - centre) for place in (row & clothes, row))
+            if len(reach) > 2 and height > collar - 1:
+                cuts[side, k] = reach.max() >= border.max() - 0.3
+                widths[side, k] = np.nan if cuts[side, k] else reach.max()
+    left, right = (
+        np.maximum(_fill(_rounded_off(widths[side], cuts[side], widths[1 - side]), default, 1.0), 0.5)
+        for side in (0, 1)
+    )
     notch = _notch(y[neck & (np.abs(x - centre) < 2.0)], chin)
     depth = np.minimum(COLLAR + BREASTBONE * np.maximum(heights - notch, 0), CHEST)
     depth = gaussian_filter1d(depth, 1.0 / STEP, mode="nearest")
     bend = COLLARBONES + (2 - COLLARBONES) * smoothstep(heights, notch, notch + CHEST_FLAT)
-    torso = Sweep(heights, sides["left"], sides["right"], np.full(len(heights), centre),
+    torso = Sweep(heights, left, right, np.full(len(heights), centre),
                   np.full(len(heights), TORSO_MIDDLE), depth, depth * 0.95, 2.3, bend)  # fmt: skip
     middle = NECK_MIDDLE + 0.08 * (heights - chin)
     round_ = np.full(len(heights), radius)
     cylinder = Sweep(heights, round_, round_, _lean(x, y, neck, heights, chin), middle, round_ * NECK_FLAT,
                      round_ * NECK_FLAT)  # fmt: skip
-    return (_cut(cylinder, heights < collar + 4), _cut(torso, heights >= collar - 0.6))
+    return (_cut(cylinder, heights < max(collar, chin + 1) + 4), _cut(torso, heights >= collar - 0.6))
+
+
+def _collar(tops: np.ndarray, chin: float) -> float:
+    """Height at which clothes begin, from the heights [N] of those beside the neck."""
+    return float(np.clip(np.percentile(tops, 2) if len(tops) > 10 else chin + 5, chin + HIGHEST, chin + 9.0))
+
+
+def _rounded_off(width: np.ndarray, cut: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Half widths [R] of one side of the torso, continued below where the image's edge cuts the shoulder: ``cut`` [R].
+
+    The outline goes on like that of the ``other`` side [R] where it shows, else as steeply as it left the image, and
+    rounds off. Without this the far shoulder would end in the air as soon as the avatar turns. NaN: not known.
+    """
+    known = np.flatnonzero(np.isfinite(width))
+    if len(known) < 3 or known[-1] - known[-3] > 4 or not cut[known[-1] :].any():
+        return width
+    last = known[-1]
+    slope = float(np.clip(np.diff(width[known[-3:]]).min() / STEP, 0, STEEPEST))  # it may have begun to round off
+    room = np.clip(SHOULDERS - width[last], slope * ROUNDS, 2 * slope * ROUNDS)
+    room = np.clip(room, 0, WIDEST - width[last])
+    below = np.arange(1, len(width) - last) * STEP
+    whole = np.append(width[: last + 1], width[last] + room * (1 - np.exp(-below * slope / max(room, 0.01))))
+    alike = np.isfinite(other) & (np.arange(len(width)) > last) & np.isfinite(other[last])
+    return np.where(alike, width[last] + other - other[last], whole)
 
 
 def _neck_radius(x: np.ndarray, below_chin: np.ndarray, neck: np.ndarray) -> float:

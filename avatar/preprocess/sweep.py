@@ -15,6 +15,7 @@ from avatar.geometry.smoothstep import smoothstep
 
 EAR_ROOT = 1.2  # centimetres further in than it stands off that an ear begins
 STANDS_OFF = 0.3  # centimetres from which on that is an ear
+LEVEL = 4.0  # most by which an inset grows where the outline is nearly level
 EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.
@@ -101,10 +102,18 @@ class Sweep:
         sides = np.stack([self.left, self.right])
         return sides if self.tuck is None else sides - self.tuck
 
-    def narrowed(self, amount: float, ears: float) -> Sweep:
-        """The same, narrower by centimetres on either side; by ``ears`` where ears stand off."""
-        less = amount if self.tuck is None else np.where(self.tuck > STANDS_OFF, ears, amount)
-        left, right = np.maximum(np.stack([self.left, self.right]) - less, 0.05)
+    def narrowed(self, amount: float, ears: float, slopes: bool = False) -> Sweep:
+        """The same, narrower by centimetres on either side; by ``ears`` where ears stand off.
+
+        Args:
+            amount, ears: Centimetres.
+            slopes: Measure them across the outline: where it is nearly level, as on shoulders, more of the width.
+        """
+        sides = np.stack([self.left, self.right])
+        less = np.full(sides.shape, amount) if self.tuck is None else np.where(self.tuck > STANDS_OFF, ears, amount)
+        if slopes:
+            less = less * np.minimum(np.hypot(1, np.gradient(sides, self.y, axis=1)), LEVEL)
+        left, right = np.maximum(sides - less, 0.05)
         return replace(self, left=left, right=right)
 
     def points(self, y: np.ndarray, angle: np.ndarray) -> np.ndarray:

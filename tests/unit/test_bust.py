@@ -129,6 +129,32 @@ def test_a_neck_is_as_wide_as_beside_the_chin():
     assert bust._neck_radius(x, below, neck & (below > 99)) == 0.9 * bust.NECK_RADIUS
 
 
+def test_a_collar_may_rise_beside_the_jaw():
+    tops = np.linspace(-2, 6, 200) + 8.0
+    assert bust._collar(tops, 8.0) == pytest.approx(6.16, abs=0.05)
+    assert bust._collar(tops - 6, 8.0) == 8.0 + bust.HIGHEST  # hair or a hood
+
+
+def test_a_shoulder_that_the_image_cuts_goes_on_and_rounds_off():
+    height = np.arange(0, 20, bust.STEP)
+    outline = 7 + 2.0 * height  # broad, and cut at 17 cm
+    cut, nothing = outline > 17, np.full(len(height), np.nan)
+    width = np.where(cut, np.nan, outline)
+    whole = bust._rounded_off(width, cut, nothing)
+    assert (whole[~cut] == outline[~cut]).all() and np.isfinite(whole).all() and (np.diff(whole) >= 0).all()
+    last = np.flatnonzero(~cut)[-1]
+    assert whole[last + 1] - whole[last] == pytest.approx(2.0 * bust.STEP, rel=0.15)  # as steep as it left the image
+    assert whole[-1] == pytest.approx(17 + 2.0 * bust.ROUNDS, abs=0.1) and whole[-1] > bust.SHOULDERS
+    early = np.where(outline > 13, np.nan, outline)  # a close-up
+    assert bust._rounded_off(early, outline > 13, nothing)[-1] == pytest.approx(bust.SHOULDERS, abs=0.3)
+    assert np.allclose(bust._rounded_off(np.where(cut, np.nan, 17.0), cut, nothing), 17)  # it hangs down already
+    rounded = np.minimum(outline, 18.0) - 1  # the other side shows all of it
+    assert np.allclose(bust._rounded_off(width, cut, rounded), np.minimum(outline, 18.0))
+    for unknown in (width, nothing):
+        uncut = np.zeros(len(height), bool)
+        assert np.array_equal(bust._rounded_off(unknown, uncut, nothing), unknown, equal_nan=True)
+
+
 def test_surfaces_follow_the_person_s_silhouettes(data):
     bust = fit_bust(data, reference_frame(data))
     border = data.shape[:468]
@@ -193,6 +219,16 @@ def test_behind_the_neck_that_is_seen_lies_another_one(model):
     assert np.median(deeper) == pytest.approx(surroundings._BACKING, abs=0.35) and deeper.min() > 0.2
 
 
+def test_shoulders_fall_behind_their_ridge():
+    """Where they showed above it, training would take them away: a gap between front and back from the side."""
+    world = np.array([[3.0, 12, 68], [3, 12, 90], [3, 12, 66], [3, 12, 60]])
+    fallen = surroundings._fallen_behind(world, 66.0)
+    assert fallen[0, 1] / fallen[0, 2] == pytest.approx(12 / 66)  # in line with the ridge, from the camera
+    assert fallen[1, 1] == 12 + surroundings._FALL
+    np.testing.assert_array_equal(fallen[2:], world[2:])
+    np.testing.assert_array_equal(fallen[:, [0, 2]], world[:, [0, 2]])
+
+
 def test_earrings_do_not_color_the_head_behind_them():
     hair = np.zeros((64, 64), np.float32)
     hair[4:20, 10:50] = 1
@@ -209,6 +245,13 @@ def test_ears_are_thin():
     eared = dataclasses.replace(ball(), tuck=tuck).narrowed(0.5, 0.1)
     less = np.stack([ball().left - eared.left, ball().right - eared.right])
     np.testing.assert_allclose(less[:, 10:90], np.where(tuck > 0, 0.1, 0.5)[:, 10:90])
+
+
+def test_an_inset_is_measured_across_a_level_outline():
+    sloping = dataclasses.replace(ball(), left=2 * (ball().y + 10), right=np.full(100, 8.0))
+    narrow = sloping.narrowed(0.5, 0.1, slopes=True)
+    np.testing.assert_allclose(sloping.left[20:] - narrow.left[20:], 0.5 * np.sqrt(5))  # 2 cm of width for each down
+    np.testing.assert_allclose(sloping.right - narrow.right, 0.5)
 
 
 def test_no_throat_lies_behind_lips_that_open(data, model):

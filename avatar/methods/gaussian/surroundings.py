@@ -39,8 +39,10 @@ _INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie i
 _EAR_INSET = 0.1  # the same for ears, which are thin
 # Radians behind the outline between which this ends: few heads are filmed turned so far, and necks turn less.
 _INSET_UNTIL = ((0.25, 0.75), (0.0, 0.4), (0.25, 0.75))
+_FALL = 0.7  # most that shoulders fall behind their ridge, centimetres
 _BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
+_BEYOND = 0.8  # the same beyond the image's edge, where nothing lies behind the gaps
 _WIDEST = 2.3  # centimetres of it, where there are few
 _AROUND = (3.2, 2.4, 2.5)  # radians around head, neck and torso up to which there are Gaussians
 _SHARES = (0.52, 0.12, 0.36)  # of the hidden Gaussians
@@ -180,7 +182,8 @@ def _hidden(
     """What the reference frame does not show of a surface, and a layer behind the neck and torso that it shows."""
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
-    full, part = part.sweep, replace(part, sweep=part.sweep.narrowed(_INSET[part.kind], _EAR_INSET))
+    full = part.sweep
+    part = replace(part, sweep=full.narrowed(_INSET[part.kind], _EAR_INSET, slopes=part.kind == CLOTHES))
 
     def keep(y: np.ndarray, angle: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         world, turn = part.canonical(points), np.abs(angle)
@@ -206,8 +209,10 @@ def _hidden(
         return no_seeds()
     behind = np.interp(np.abs(angle) - np.pi / 2, _INSET_UNTIL[part.kind], (0, 1))[:, None]
     world = part.canonical(points + behind * (full.points(y, angle) - points))
+    if part.kind == CLOTHES:
+        world = _fallen_behind(world, part.origin[2] + part.sweep.middle.mean())
     normals = part.normals(y, angle)
-    kind = np.full(len(y), part.kind)
+    kind, within = np.full(len(y), part.kind), reference.shown(kinds, world)[1]
     if part.kind == HEAD:  # joins the measured front, and is the guess at the back
         world[:, 2] += reference.shown(deeper, world)[0] * np.clip(2.3 - np.abs(angle), 0, 1)
     else:  # behind what is seen, where training leaves gaps that show from the side
@@ -216,9 +221,19 @@ def _hidden(
         world = world - (_BACKING * facing * ~throat)[:, None] * normals
         kind[throat] = HEAD
     return _placed(
-        reference, world, normals, np.full(len(y), min(_SPREAD * np.sqrt(area), _WIDEST)),
+        reference, world, normals, np.minimum(np.where(within, _SPREAD, _BEYOND) * np.sqrt(area), _WIDEST),
         _continued(reference, part, seen, known, y, angle), 0.97, kind,
     )  # fmt: skip
+
+
+def _fallen_behind(world: np.ndarray, ridge: float) -> np.ndarray:
+    """Points [N, 3] of the shoulders, lower behind their ridge, which is at a depth.
+
+    Just behind it they are no higher in the image than the ridge. If they showed above it, training would take them
+    away.
+    """
+    x, y, z = world.T
+    return np.stack([x, y + np.minimum(np.maximum(z / ridge - 1, 0) * y, _FALL), z], -1)
 
 
 def _continued(
@@ -232,7 +247,7 @@ def _continued(
     turn = np.abs(angle)
     mirrored = np.where(turn > _OUTLINE, np.maximum(2 * _OUTLINE - turn, _TEMPLE), turn) * np.sign(angle)
     wanted = np.stack([y, _RADIUS * mirrored], -1)
-    near = max(len(place) // 20, 1) if part.kind == CLOTHES else 3  # strands keep their texture, clothes go on plainly
+    near = max(len(place) // 150, 3) if part.kind == CLOTHES else 3  # clothes go on more plainly than strands
     chosen = _nearest(place, wanted, near)
     if part.kind == HEAD:
         hair, within = reference.shown(_inner(reference.masks["hair"]), means)
