@@ -79,4 +79,4 @@ def make_trainer(n: int, size: int) -> tuple[Trainer, Batch]:
     coverage = torch.zeros(size, size, 1)
     coverage[size // 8 : -size // 8, size // 4 : -size // 4] = 1
     box = (size // 4, size // 8, 3 * size // 4, 7 * size // 8)
-    return trainer, Batch(0, image, torch.ones(size, size, 1), coverage, coverage, background, box)
+    return trainer, Batch(0, image, torch.ones(size, size, 1), coverage, coverage, background, box, box)

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
         person: [H, W, 1] coverage by the person, 0..1.
         head: [H, W, 1] coverage by the head with its hair, 0..1.
         background: [H, W, 3] RGB behind the person.
-        face_box: Around the face, in pixels of ``image``.
+        face_box, mouth_box: Around the face and the lips, in pixels of ``image``.
         box: Part of the frame that this is; None: all of it.
         pixels: [N, 2] x, y of single pixels of the frame; None: this is an image.
     """
@@ -32,15 +32,18 @@ class Batch(NamedTuple):
     head: Tensor
     background: Tensor
     face_box: Box
+    mouth_box: Box
     box: Box | None = None
     pixels: Tensor | None = None
 
     def cropped(self, x0: int, y0: int, x1: int, y1: int) -> Batch:
         """The part of a whole frame from pixel (x0, y0) up to (x1, y1), which is excluded."""
-        a, b, c, d = self.face_box
-        face = (max(a, x0) - x0, max(b, y0) - y0, max(min(c, x1), x0) - x0, max(min(d, y1), y0) - y0)
+        face, mouth = (
+            (max(a, x0) - x0, max(b, y0) - y0, max(min(c, x1), x0) - x0, max(min(d, y1), y0) - y0)
+            for a, b, c, d in (self.face_box, self.mouth_box)
+        )
         parts = {name: getattr(self, name)[y0:y1, x0:x1] for name in _IMAGES}
-        return self._replace(face_box=face, box=(x0, y0, x1, y1), **parts)
+        return self._replace(face_box=face, mouth_box=mouth, box=(x0, y0, x1, y1), **parts)
 
     def at(self, pixels: Tensor) -> Batch:
         """Single pixels of a whole frame.

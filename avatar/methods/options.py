@@ -46,6 +46,8 @@ class LossConfig:
     """Weight of the rendered alpha's difference from the person mask."""
     lpips: float = 0.05
     """Weight of LPIPS on face crops; needs the LPIPS asset. 0 turns it off."""
+    mouth_lpips: float = 3.0
+    """Weight of LPIPS of the enlarged mouth, in half of the steps, over that of the face. 0 turns it off."""
     lpips_start: float = 0.5
     """Share of the training after which LPIPS is added."""
 

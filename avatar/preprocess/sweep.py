@@ -15,7 +15,7 @@ from avatar.geometry.smoothstep import smoothstep
 
 EAR_ROOT = 1.2  # centimetres further in than it stands off that an ear begins
 STANDS_OFF = 0.3  # centimetres from which on that is an ear
-LEVEL = 4.0  # most by which an inset grows where the outline is nearly level
+LEVEL = 2.0  # most by which an inset grows where the outline is nearly level
 EAR_TURN = 0.25  # radians behind the widest place within which an ear goes back to the head
 
 # From heights [N], angles [N], points [N, 3] and normals [N, 3]: how densely to sample there, 0 or more.

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from avatar.data import PersonDataset
-from avatar.methods.batch import Batch
+from avatar.methods.batch import Batch, Box
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import EYE_CORNERS, LIPS_OUTER, mouth_opening
 from avatar.native import l1_ssim
 from avatar.train.matte import refined
+
+MOUTH = 0.75  # half the side of the square around the lips, of their width
 
 
 class FrameSampler:
@@ -63,8 +65,7 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
         a, b = points[corner_a], points[corner_b]
         half = np.linalg.norm(a - b) / 2
         weight += loss.eyes * _blob(size, (a + b) / 2, np.array([1.3 * half, 1.0 * half]))
-    low, high = points[:468].min(0), points[:468].max(0)
-    box = (int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1])))
+    around_lips = lips.mean(0) + MOUTH * np.ptp(lips, axis=0).max() * np.array([[-1], [1]])
     return Batch(
         index,
         torch.from_numpy(image),
@@ -72,8 +73,15 @@ def load(data: PersonDataset, index: int, size: tuple[int, int], loss: LossConfi
         torch.from_numpy(person)[..., None],
         torch.from_numpy(masks["face"] + masks["hair"]).float()[..., None].clamp(max=1),
         torch.from_numpy(background),
-        box,
+        _box(points[:468]),
+        _box(around_lips),
     )
+
+
+def _box(points: np.ndarray) -> Box:
+    """Whole pixels around points [N, 2]."""
+    low, high = points.min(0), points.max(0)
+    return int(low[0]), int(low[1]), int(np.ceil(high[0])), int(np.ceil(high[1]))
 
 
 def _blob(size: tuple[int, int], centre: np.ndarray, radius: np.ndarray) -> np.ndarray:

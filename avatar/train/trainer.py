@@ -26,6 +26,7 @@ from avatar.methods.batch import Batch
 from avatar.methods.model_file import save_model
 from avatar.methods.registry import method
 from avatar.motion import Motion
+from avatar.train import perceptual
 from avatar.train.batches import FrameSampler, image_loss, prefetch
 from avatar.train.config import TrainConfig, changes_text, settings
 from avatar.train.event_log import EventLog
@@ -142,10 +143,10 @@ class Trainer:
             parts[name] = term.detach()
         late = self.step >= weights.lpips_start * self.steps
         if self._perceptual_wanted and late and batch.pixels is None:
-            perceptual = self._perceptual(out.rgb, batch)
-            if perceptual is not None:
-                loss = loss + weights.lpips * perceptual
-                parts["lpips"] = perceptual.detach()
+            distance = self._perceptual(out.rgb, batch)
+            if distance is not None:
+                loss = loss + weights.lpips * distance
+                parts["lpips"] = distance.detach()
         return loss, parts
 
     def _perceptual(self, image: Tensor, batch: Batch) -> Tensor | None:
@@ -156,13 +157,9 @@ class Trainer:
                 log.warn(f"training goes on without the perceptual loss: {error}")
                 self._perceptual_wanted = False
                 return None
-        x0, y0, x1, y1 = batch.face_box
-        height, width = image.shape[:2]
-        side = min(max(x1 - x0, y1 - y0, 64), 192, width, height)
-        draw = np.random.default_rng((self.config.seed, self.step, 1)).random(2)
-        x = int(np.clip(x0 + draw[0] * max(x1 - x0 - side, 1), 0, width - side))
-        y = int(np.clip(y0 + draw[1] * max(y1 - y0 - side, 1), 0, height - side))
-        return self._lpips(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side])
+        draw = np.random.default_rng((self.config.seed, self.step, 1)).random(3)
+        chosen = perceptual.parts(image, batch, self.config.loss.mouth_lpips, draw)
+        return torch.stack([weight * self._lpips(drawn, real) for drawn, real, weight in chosen]).sum()
 
     def train_step(self, batch: Batch) -> dict[str, Tensor] | None:
         """Make one optimisation step; return what its loss consists of.

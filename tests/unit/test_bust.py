@@ -248,10 +248,13 @@ def test_ears_are_thin():
 
 
 def test_an_inset_is_measured_across_a_level_outline():
-    sloping = dataclasses.replace(ball(), left=2 * (ball().y + 10), right=np.full(100, 8.0))
+    height = ball().y + 10
+    sloping = dataclasses.replace(ball(), left=height, right=5 * height)
     narrow = sloping.narrowed(0.5, 0.1, slopes=True)
-    np.testing.assert_allclose(sloping.left[20:] - narrow.left[20:], 0.5 * np.sqrt(5))  # 2 cm of width for each down
-    np.testing.assert_allclose(sloping.right - narrow.right, 0.5)
+    np.testing.assert_allclose((sloping.left - narrow.left)[10:], 0.5 * np.sqrt(2))
+    np.testing.assert_allclose((sloping.right - narrow.right)[10:], 0.5 * sweep_module.LEVEL)  # not without end
+    plain = sloping.narrowed(0.5, 0.1)
+    np.testing.assert_allclose((sloping.right - plain.right)[10:], 0.5)
 
 
 def test_no_throat_lies_behind_lips_that_open(data, model):

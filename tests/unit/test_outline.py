@@ -56,7 +56,7 @@ def frame() -> Batch:
     image[:40, :40] = 1  # somebody passes behind
     parts = (torch.from_numpy(part) for part in (image, np.ones((SIDE, SIDE, 1), np.float32), true[..., None]))
     image, weight, person = parts
-    return Batch(3, image, weight, person, person, torch.from_numpy(wall), (16, 16, 48, 48))
+    return Batch(3, image, weight, person, person, torch.from_numpy(wall), (16, 16, 48, 48), (24, 36, 40, 46))
 
 
 def test_before_another_color_only_the_person_stays():

@@ -18,6 +18,7 @@ from avatar.methods.gaussian.config import RegularizerConfig
 from avatar.methods.options import LossConfig
 from avatar.motion.face_channels import LIPS_OUTER
 from avatar.native import l1_ssim
+from avatar.train import perceptual
 from avatar.train.batches import load
 from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
@@ -25,7 +26,7 @@ from tests.person import make_person, small_config
 
 FRAME, SIZE = 5, 128
 FULL, HALF = (SIZE, SIZE), (SIZE // 2, SIZE // 2)
-NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, lpips=0)
+NOTHING = LossConfig(ssim=0, mouth=0, eyes=0, face=0, alpha=0, lpips=0, mouth_lpips=0)
 FREE = RegularizerConfig(deformation=0, color_prior=0, scale_reg=0, smoothness=0, surface=0, thickness=0)
 
 
@@ -159,6 +160,40 @@ def test_lpips_counts_with_its_weight_from_its_start_on(data, tmp_path, monkeypa
     assert any(torch.equal(image[y : y + side, x : x + side], rendered) for y, x in places)
     nose = at(data, 1, FULL)
     assert any(y <= nose[0] < y + side and x <= nose[1] < x + side for y, x in places)
+
+
+def test_in_half_of_the_steps_lpips_also_looks_at_the_enlarged_mouth(data) -> None:
+    batch = load(data, FRAME, FULL, LossConfig())
+    lips = np.asarray(data.landmarks[FRAME, list(LIPS_OUTER), :2])
+    x0, y0, x1, y1 = batch.mouth_box
+    assert (lips > (x0, y0)).all() and (lips < (x1, y1)).all() and abs((x1 - x0) - (y1 - y0)) <= 1
+    where = torch.zeros_like(batch.image)
+    where[y0:y1, x0:x1] = 1
+    marked, draws = batch._replace(image=where), np.random.default_rng(0).random((200, 3))
+    found = [perceptual.parts(where, marked, 4.0, draw) for draw in draws]
+    assert all(weight == 1.0 and real.min() == 0 for (_, real, weight), *_ in found)  # the face, in every step
+    mouths = [mouth for _, *rest in found for mouth in rest]
+    assert 80 < len(mouths) < 120
+    for drawn, real, weight in mouths:
+        assert drawn.shape == real.shape and min(drawn.shape[:2]) == perceptual.MOUTH
+        assert torch.equal(drawn, real) and real.min() > 0.999 and weight == 4.0  # nothing but the mouth
+    assert all(len(perceptual.parts(where, marked, 0.0, draw)) == 1 for draw in draws)
+    part = batch.cropped(0, 0, SIZE, y0 + 4)  # of the frame, with hardly any of it
+    assert all(len(perceptual.parts(part.image, part, 4.0, draw)) == 1 for draw in draws)
+
+
+def test_the_mouth_counts_with_its_own_weight(data, tmp_path, monkeypatch) -> None:
+    network = Watched()
+    monkeypatch.setattr(LPIPS, "load", lambda: network)
+    found = {}
+    for mouth in (0.0, 1.0, 4.0):
+        trainer, batch = step_of(data, tmp_path, replace(NOTHING, lpips=1.0, lpips_start=0.0, mouth_lpips=mouth))
+        found[mouth] = []
+        for trainer.step in range(8):
+            found[mouth].append(loss_of(trainer, batch)[1]["lpips"])
+    none, once, fourfold = (np.array(found[mouth]) for mouth in (0.0, 1.0, 4.0))
+    assert 0 < ((once - none) > 1e-4).sum() < 8
+    np.testing.assert_allclose(fourfold - none, 4 * (once - none), atol=1e-6)
 
 
 def test_without_its_weight_lpips_is_never_asked_for(data, tmp_path, monkeypatch) -> None:
