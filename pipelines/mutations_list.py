@@ -148,11 +148,11 @@ TRAINING = (
         "From 20 degrees on, the far shoulder ends in the air.",
     ),
     Mutation(
-        "shoulders go on level behind their ridge",
+        "collars go on level behind their ridge",
         "avatar/methods/gaussian/surroundings.py",
-        "    return np.stack([x, y + np.minimum(np.maximum(z / ridge - 1, 0) * y, _FALL), z], -1)",
+        "    return np.stack([x, y + fall, z], -1)",
         "    return np.stack([x, y, z], -1)",
-        ("tests/unit/test_bust.py::test_shoulders_fall_behind_their_ridge",),
+        ("tests/unit/test_bust.py::test_a_raised_collar_falls_behind_its_ridge",),
         "Seen from the side, a gap between the front and the back of a shoulder.",
     ),
     Mutation(

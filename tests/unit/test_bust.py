@@ -219,13 +219,13 @@ def test_behind_the_neck_that_is_seen_lies_another_one(model):
     assert np.median(deeper) == pytest.approx(surroundings._BACKING, abs=0.35) and deeper.min() > 0.2
 
 
-def test_shoulders_fall_behind_their_ridge():
-    """Where they showed above it, training would take them away: a gap between front and back from the side."""
-    world = np.array([[3.0, 12, 68], [3, 12, 90], [3, 12, 66], [3, 12, 60]])
-    fallen = surroundings._fallen_behind(world, 66.0)
+def test_a_raised_collar_falls_behind_its_ridge():
+    """Where it showed above it, training would take it away: a gap between front and back from the side."""
+    world = np.array([[3.0, 12, 68], [3, 12, 90], [3, 12, 68], [3, 12, 66], [3, 12, 60]])
+    fallen = surroundings._fallen_behind(world, 66.0, np.array([-1.0, -1, 9, -1, -1]))
     assert fallen[0, 1] / fallen[0, 2] == pytest.approx(12 / 66)  # in line with the ridge, from the camera
     assert fallen[1, 1] == 12 + surroundings._FALL
-    np.testing.assert_array_equal(fallen[2:], world[2:])
+    np.testing.assert_array_equal(fallen[2:], world[2:])  # far below the chin, on the ridge, and before it
     np.testing.assert_array_equal(fallen[:, [0, 2]], world[:, [0, 2]])
 
 
