@@ -40,7 +40,8 @@ def parts(
     if mouth and draw[2] < MOUTHS:
         x0, y0, x1, y1 = batch.mouth_box
         drawn, real = (x[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] for x in (image, batch.image))
-        if min(drawn.shape[:2]) >= LEAST:  # else the frame has little of it
+        shorter, longer = sorted(drawn.shape[:2])
+        if shorter >= max(LEAST, longer / 2):  # else this part of the frame has little of it
             chosen.append((_enlarged(drawn), _enlarged(real), mouth))
     return chosen
 
