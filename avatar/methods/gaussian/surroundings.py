@@ -39,7 +39,8 @@ _INSET = (0.35, 0.8, 0.35)  # centimetres that hidden head, neck and torso lie i
 _EAR_INSET = 0.1  # the same for ears, which are thin
 # Radians behind the outline between which this ends: few heads are filmed turned so far, and necks turn less.
 _INSET_UNTIL = ((0.25, 0.75), (0.0, 0.4), (0.25, 0.75))
-_FALL, _LEVEL = 0.7, 4.0  # most that collars fall behind their ridge; down to so far below the chin, cm
+_FALL = 0.7  # most that collars fall behind their ridge, centimetres ...
+_FALL_UNTIL = (4.0, 8.0)  # ... and those below the chin between which this ends
 _BACKING = 1.0  # centimetres behind the neck and torso that are seen, where there is another layer
 _SPREAD = 0.6  # standard deviation of a hidden Gaussian, of the distance to the next
 _BEYOND = 0.8  # the same beyond the image's edge, where nothing lies behind the gaps
@@ -230,10 +231,10 @@ def _fallen_behind(world: np.ndarray, ridge: float, below_chin: np.ndarray) -> n
     """Points [N, 3] of collar and shoulders, lower behind their ridge, which is at a depth.
 
     Where clothes rise to the chin, they are no higher in the image just behind it than the ridge: what showed above
-    it, training would take away. Further down, from twice `_LEVEL` on, shoulders are level.
+    it, training would take away. Further down shoulders are level.
     """
     x, y, z = world.T
-    fall = np.minimum(np.maximum(z / ridge - 1, 0) * y, _FALL) * np.clip(2 - below_chin / _LEVEL, 0, 1)
+    fall = np.minimum(np.maximum(z / ridge - 1, 0) * y, _FALL) * np.interp(below_chin, _FALL_UNTIL, (1, 0))
     return np.stack([x, y + fall, z], -1)
 
 
