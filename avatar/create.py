@@ -60,7 +60,7 @@ def create(
             training.train(replace(train, resume=(run / CONFIG).is_file()))
         times.append(time.perf_counter())
         if evaluate is not None:
-            _evaluate(run, evaluate)
+            measure(run, evaluate)
             times.append(time.perf_counter())
     spent = [f"{name} {after - before:.0f} s" for name, (before, after) in zip(PARTS, pairwise(times), strict=False)]
     log.info(f"{', '.join(spent).capitalize()}: {(times[-1] - times[0]) / 60:.1f} minutes in all.")
@@ -91,7 +91,8 @@ def _check(train: TrainConfig) -> None:
     refuse_other_files(Path(train.out))
 
 
-def _evaluate(run: Path, options: EvalOptions) -> None:
+def measure(run: Path, options: EvalOptions) -> None:
+    """Measure an avatar and show the numbers in the terminal."""
     from avatar.eval import report
     from avatar.eval.run import evaluate
 

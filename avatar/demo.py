@@ -82,12 +82,11 @@ def _speak(run: Path, text: str, seed: int, speech: Path, result: Path) -> None:
 
 
 def _measure(run: Path) -> None:
-    from avatar.eval import report
+    from avatar.create import measure
     from avatar.eval.options import EvalOptions
-    from avatar.eval.run import evaluate
 
     with one_writer(run):
-        report.show(*evaluate(run, EvalOptions(save_video=run / "eval", frames=MEASURED)))
+        measure(run, EvalOptions(save_video=run / "eval", frames=MEASURED))
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
