@@ -1,8 +1,9 @@
 """Which parts of the method earn their place: the same short training with one thing changed at a time.
 
-Each row is an own run in OUT, trained by `avatar train`, measured by `avatar eval` on the held-out frames; finished
+Each row is a run per seed in OUT, trained by `avatar train`, measured by `avatar eval` on the held-out frames; finished
 ones are kept, so an interrupted ablation goes on where it was. Writes ablation.json, a Markdown table, and a picture of
-the mouth of each row beside the real one.
+the mouth of each row beside the real one. All seeds of a row see the same frames held out, so the spread of a row is
+that of the training; what lies within it is no difference.
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
     "hidden Gaussians may grow": {"model": {"loss": {"scale_reg": 0.0}}},
     "no weight on mouth and eyes": {"loss": {"mouth": 0.0, "eyes": 0.0}},
+    "no perceptual loss": {"loss": {"lpips": 0.0}},
+    "perceptual loss without the mouth enlarged": {"loss": {"mouth_lpips": 0.0}},
+    "free of their surfaces": {"model": {"loss": {"surface": 0.0, "thickness": 0.0}}},
+    "real background alone": {"model": {"loss": {"random_background": 0.0}}},
 }
 COLUMNS = {
     "psnr": ("PSNR", ".2f"), "psnr_face": ("PSNR face", ".2f"), "lpips": ("LPIPS", ".4f"), "lmd": ("LMD px", ".2f"),
-    "pose_wobble": ("wobble px", ".3f"),
+    "pose_wobble": ("wobble px", ".3f"), "mouth_sharpness": ("mouth sharpness", ".3f"),
 }  # fmt: skip
 
 
@@ -63,21 +68,24 @@ class Config:
     """Of each run, with the capacity of a draft."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Which."""
+    seeds: int = 1
+    """Trainings of each row, with the seeds 0, 1, 2 and so on."""
     docs: Path | None = None
     """Folder to copy ablation.json and the table to."""
 
 
-def row_folder(config: Config, name: str) -> Path:
-    """RUN folder of a row."""
-    return config.out / "".join(c if c.isalnum() else "-" for c in name)
+def row_folder(config: Config, name: str, seed: int) -> Path:
+    """RUN folder of a training."""
+    return config.out / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
 
 
-def run_row(config: Config, name: str) -> dict[str, Any]:
-    """Train and measure one row; its metrics on tracked motion."""
+def run_once(config: Config, name: str, seed: int) -> dict[str, float]:
+    """Train and measure one row with one seed; its metrics on tracked motion."""
     evaluate = importlib.import_module("avatar.cli.eval")
-    folder = row_folder(config, name)
+    folder = row_folder(config, name, seed)
     if not (folder / "metrics.json").is_file():
-        base = options.from_preset(DEFAULT, "draft", person=config.person, out=folder)
+        # The quickest speech network: lips are tracked here, so that none is asked.
+        base = options.from_preset(DEFAULT, "draft", person=config.person, out=folder, seed=seed, speech_encoder="mel")
         base = replace(base, schedule=replace(base.schedule, steps=config.steps))
         chosen = options.with_values(base, ROWS[name], name)
         train(replace(chosen, resume=(folder / CONFIG).is_file()))
@@ -87,13 +95,22 @@ def run_row(config: Config, name: str) -> dict[str, Any]:
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
 
 
+def row(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Mean of each number over the seeds, and all of them."""
+    return {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {"seeds": runs}
+
+
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """The rows as Markdown: means, and smallest and largest where there is more than one seed."""
     titles = [title for title, _ in COLUMNS.values()]
     lines = [f"| | {' | '.join(titles)} | MB |", "|---" * (len(titles) + 2) + "|"]
-    for name, row in rows.items():
-        cells = [format(row[key], spec) for key, (_, spec) in COLUMNS.items()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['bytes'] / 1e6:.1f} |")
+    for name, means in rows.items():
+        cells = []
+        for key, (_, spec) in COLUMNS.items():
+            values = sorted(run[key] for run in means["seeds"])
+            spread = f" ({values[0]:{spec}} to {values[-1]:{spec}})" if len(values) > 1 else ""
+            cells.append(f"{means[key]:{spec}}{spread}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {means['bytes'] / 1e6:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +121,7 @@ def sheet(config: Config, names: list[str]) -> np.ndarray:
     frame = int(data.test_frames[opening.argmax()])
     pictures = {"real": data.image(frame)}
     for name in names:
-        avatar = Avatar.load(row_folder(config, name))
+        avatar = Avatar.load(row_folder(config, name, 0))
         motion = PersonDataset(config.person, avatar.run / "tracking.safetensors").motion
         behind = torch.from_numpy(data.background(frame)) if data.camera_moves else None
         pictures[name] = avatar.render(avatar.camera, motion, frame, background=behind).cpu().numpy()
@@ -117,9 +134,11 @@ def main(config: Config) -> None:
     unknown = set(config.rows) - set(ROWS)
     if unknown:
         raise AvatarError(f"There is no row {sorted(unknown)[0]!r}.", fix=f"Choose from: {'; '.join(ROWS)}.")
+    if config.seeds < 1:
+        raise AvatarError("--seeds must be 1 or more.")
     rows: dict[str, dict[str, Any]] = {}
     for name in config.rows:
-        rows[name] = run_row(config, name)
+        rows[name] = row([run_once(config, name, seed) for seed in range(config.seeds)])
         picture = sheet(config, list(rows))
         for folder in filter(None, (config.out, config.docs)):
             write_json(folder / "ablation.json", {**environment(), "steps": config.steps, "rows": rows})

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -245,14 +245,16 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(run: Path, log: Path, *options: str, token: str = "") -> AsyncGenerator[Server]:
-    """A server of marked images that answers.
+async def serving(
+    run: Path, log: Path, *options: str, token: str = "", program: Sequence[str] = ("pipelines.live_server",)
+) -> AsyncGenerator[Server]:
+    """A server that answers: by default the one of marked images, else another module and its arguments.
 
     Raises:
         RuntimeError: It does not.
     """
     port = free_port()
-    command = [sys.executable, "-m", "pipelines.live_server", str(run), "--port", str(port), *options]
+    command = [sys.executable, "-m", *program, str(run), "--port", str(port), *options]
     with log.open("wb") as file:
         # Linux shares the cores between sessions first: server and browser are two, as where people start them.
         process = subprocess.Popen(

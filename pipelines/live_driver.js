@@ -33,6 +33,7 @@ const commands = {
     const target = pages.get(page).page;
     for (const [name, ...rest] of steps) {
       if (name === "key") await target.keyboard.press(...rest);
+      else if (name === "mouse") await target.mouse[rest[0]](...rest.slice(1));
       else if (name === "pause") await target.waitForTimeout(...rest);
       else await target[name](...rest);
     }

@@ -1548,6 +1548,22 @@ _DRIVER = "tests/unit/test_driver.py"
 
 VOICE_AGENTS = (
     Mutation(
+        "edge of the field not cut",
+        "avatar/methods/nerf/occupancy.py",
+        "self.blunt + (_EDGE - near / around).clamp_min(0) * _FALL",
+        "self.blunt.clone()",
+        ("tests/unit/test_nerf_aside.py::test_the_outline_of_the_field_has_no_steps",),
+        "From aside, the outline of the hair has the steps of the cells.",
+    ),
+    Mutation(
+        "hidden colors that nothing hides",
+        "avatar/methods/nerf/hidden.py",
+        "error = hidden * (colors",
+        "error = (1 - hidden) * (colors",
+        ("tests/unit/test_nerf_aside.py::test_colors_that_are_hidden_follow_what_hides_them",),
+        "Dark specks and lines from aside.",
+    ),
+    Mutation(
         "frames of an interrupted speech take audio of the next one",
         "avatar/integrations/driver.py",
         "valid = frame.utterance > self._dropped or not frame.utterance",

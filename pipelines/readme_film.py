@@ -1,196 +1,176 @@
-"""Make the moving image of README.md: an avatar talks, turns and smiles, with the audio that drives it below.
+"""Film a call in a browser for README.md: an avatar answers, is turned, and smiles.
 
-``python -m pipelines.readme_film RUN --audio speech.wav``. The avatar has to be that of a synthetic subject: what is
-published must show nobody who exists. The audio should last six seconds or more.
+``python -m pipelines.readme_film RUN --playwright FOLDER`` starts `avatar serve` with a stand-in for a language model,
+opens its page in Chromium, and does there what a visitor does. The page is real, and so is its time; only the answer is
+written beforehand. The avatar has to be that of a synthetic subject: what is published must show nobody who exists.
+Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
 
 from avatar.errors import AvatarError
 from avatar.writing import atomic_file
+from pipelines.live_agent import StandIn
+from pipelines.live_browser import Browser, Page, Tools, serving
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.ImageFont import FreeTypeFont
-
-    from avatar.infer.avatar import Avatar
 
 ROOT = Path(__file__).resolve().parents[1]
-BAND = 64  # pixels below the image, for the caption and the audio
-PAPER, INK, FAINT, MARK = (247, 247, 245), (34, 36, 40), (176, 178, 182), (28, 110, 214)
 LEAST_QUALITY = 30
+QUESTION = "How were you made?"
+ANSWER = "From one short video, without a graphics card. You can look at me from the side, and I can smile, too."
+SWING, SWING_SECONDS, STEP_MS = 110, 3.2, 40  # pixels that the pointer drags to either side; how long; between moves
+MIDDLE, DOWN = 290, 420  # where in the image it does
+# The browser's own pointer is not filmed.
+POINTER = """(() => {
+  const dot = document.createElement("div");
+  Object.assign(dot.style, { position: "fixed", left: "-40px", top: "0", width: "20px", height: "20px", zIndex: 99,
+    borderRadius: "50%", background: "#1c6b5899", border: "2px solid #fff", transform: "translate(-50%, -50%)",
+    pointerEvents: "none" });
+  document.body.append(dot);
+  addEventListener("pointermove", ({ clientX, clientY }) => {
+    Object.assign(dot.style, { left: `${clientX}px`, top: `${clientY}px` });
+  }, true);
+})()"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Film an avatar for README.md."""
+    """Film a call for README.md."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """RUN folder of `avatar demo`, or of another synthetic subject."""
-    audio: Path
-    """What it says."""
     out: Path = ROOT / "docs" / "images" / "readme.webp"
     """The WebP to write."""
-    seconds: float = 8.0
-    """Length; the audio is cut there, or begins again."""
-    size: int = 400
-    """Side of the image in pixels."""
+    chromium: Path | None = None
+    """The browser; default: the first Chromium that is found."""
+    playwright: Path | None = None
+    """Folder of playwright-core; default: node_modules/playwright-core."""
+    window: tuple[int, int] = (980, 700)
+    """Width and height of the page in pixels."""
+    width: int = 720
+    """Width of the film in pixels."""
     fps: float = 12.5
-    """Images per second; the avatar's own rate is divided to come near."""
-    quality: int = 90
+    """Images per second."""
+    quality: int = 85
     """Quality of WebP to begin with; it is lowered until the file is small enough."""
     megabytes: float = 3.0
     """Largest size of the file."""
 
 
-class Scene(NamedTuple):
-    """A part of the film, and what the avatar does in it."""
-
-    begin: float  # share of the length
-    end: float
-    caption: str
-    azimuth: float = 0.0  # degrees, to one side and to the other
-    zoom: float = 1.0  # reached in the middle
-    emotion: str = ""
-
-
-SCENES = (
-    Scene(0.0, 0.32, "audio in, a talking person out"),
-    Scene(0.32, 0.68, "seen from other sides", azimuth=24.0),
-    Scene(0.68, 1.0, "with a smile", zoom=1.5, emotion="happy:1"),
-)
+def visit() -> list[list[Any]]:
+    """What the visitor does, as `Page.act` takes it: ask, turn the avatar while it answers, let it smile."""
+    drag: list[list[Any]] = [["mouse", "move", MIDDLE, DOWN], ["pause", 300], ["mouse", "down"]]
+    moves = round(1000 * SWING_SECONDS / STEP_MS)
+    for number in range(1, moves + 1):
+        phase = number / moves
+        x = MIDDLE + SWING * math.sin(2 * math.pi * phase) * math.sin(math.pi * phase) ** 0.5
+        drag += [["mouse", "move", round(x), DOWN], ["pause", STEP_MS]]
+    return [
+        ["pause", 500], ["click", "#text"], ["type", "#text", QUESTION, {"delay": 45}], ["click", "#ask"],
+        ["pause", 2600], *drag, ["mouse", "up"], ["pause", 200], ["hover", "#emotion"],
+        ["selectOption", "#emotion", "happy"], ["pause", 400],
+        ["hover", "#strength"], ["fill", "#strength", "1.3"], ["pause", 3000],
+    ]  # fmt: skip
 
 
-def azimuth_at(share: float) -> float:
-    """Where the camera is at a share of the film, degrees: to one side, to the other, and back, without a jump."""
-    for scene in SCENES:
-        if scene.azimuth and scene.begin <= share < scene.end:
-            phase = (share - scene.begin) / (scene.end - scene.begin)
-            return scene.azimuth * math.sin(2 * math.pi * phase) * math.sin(math.pi * phase) ** 0.5
-    return 0.0
+async def call(config: Config, tools: Tools, folder: Path) -> list[tuple[float, str]]:
+    """Milliseconds and files of the images that the browser showed during a call."""
+    width, height = config.window
+    async with Browser(tools) as browser, browser.started() as started, StandIn([(QUESTION, ANSWER)]).running() as url:
+        options = ("--agent", url, "--agent-model", "any", "--pose", "own")
+        async with serving(config.run, folder / "log", *options, program=("avatar.cli.main", "serve")) as server:
+            async with browser.page(started, server.page(), width=width, height=height) as page:
+                await page.connected()
+                return await filmed(page, folder)
 
 
-def zoom_at(share: float) -> float:
-    """Factor on the focal length at a share of the film."""
-    for scene in SCENES:
-        if scene.zoom != 1 and scene.begin <= share < scene.end:
-            phase = (share - scene.begin) / (scene.end - scene.begin)
-            return 1 + (scene.zoom - 1) * math.sin(math.pi * phase) ** 2
-    return 1.0
+async def filmed(page: Page, folder: Path) -> list[tuple[float, str]]:
+    """Let the visitor act, and film it."""
+    await page.run(POINTER)
+    await asyncio.sleep(1.0)  # the first images come in a burst
+    await page.record(folder)
+    await page.act(*visit())
+    return await page.recorded()
 
 
-def caption_at(share: float) -> str:
-    """What stands below the image at a share of the film."""
-    return next(scene.caption for scene in reversed(SCENES) if share >= scene.begin)
-
-
-def emotions(seconds: float) -> tuple[str, ...]:
-    """Timed emotions of the scenes, as `Controls` take them."""
-    return tuple(f"{scene.emotion}@{scene.begin * seconds:.2f}-{scene.end * seconds:.2f}"
-                 for scene in SCENES if scene.emotion)  # fmt: skip
-
-
-def images(avatar: Avatar, samples: np.ndarray, config: Config) -> Iterator[Image.Image]:
-    """Images of the film."""
-    from avatar.infer.controls import Controls
-    from avatar.infer.planner import plan_motion
-    from avatar.io.audio import SAMPLE_RATE, chunked
-
-    frames = int(config.seconds * avatar.fps)
-    step = max(1, round(avatar.fps / config.fps))
-    controls = Controls(emotion=emotions(config.seconds), gaze=("camera",), blink=("18",))
-    plan = plan_motion(avatar, controls, frames=frames)
-    font, count = _font(15), 0
-    levels = np.abs(samples[: frames * (n := round(SAMPLE_RATE / avatar.fps))]).reshape(frames, n).max(1)
-    levels /= max(float(levels.max()), 1e-6)
-    for block in plan.stream(chunked(samples[: round(frames / avatar.fps * SAMPLE_RATE)])):
-        for index in range(len(block)):
-            if count % step == 0:
-                share = count / frames
-                camera = avatar.view(azimuth_at(share), zoom=zoom_at(share)).resized(config.size, config.size)
-                yield framed(avatar.render(camera, block, index).cpu().numpy(), levels, share, font)
-            count += 1
-
-
-def framed(image: np.ndarray, levels: np.ndarray, share: float, font: FreeTypeFont) -> Image.Image:
-    """An image with caption, audio and cursor below it.
+def even(images: Sequence[tuple[float, str]], fps: float) -> list[str]:
+    """The image that was on the screen at each moment of a film with so many images a second.
 
     Args:
-        image: uint8 RGB [H, W, 3].
-        levels: Loudness of each frame of the film, 0 to 1.
-        share: How much of the film is over.
-        font: Of the caption.
+        images: Milliseconds and files, in order.
+        fps: Of the film.
+
+    Raises:
+        RuntimeError: There are none.
     """
-    from PIL import Image, ImageDraw
-
-    height, width = image.shape[:2]
-    sheet = Image.new("RGB", (width, height + BAND), PAPER)
-    sheet.paste(Image.fromarray(image), (0, 0))
-    draw = ImageDraw.Draw(sheet)
-    draw.text((12, height + 7), caption_at(share), fill=INK, font=font)
-    middle, bars = height + 45, (width - 24) // 4
-    for bar in range(bars):
-        level = levels[int(bar / bars * len(levels))]
-        half = 1 + round(12 * float(level))
-        color = MARK if bar / bars <= share else FAINT
-        draw.rectangle((12 + 4 * bar, middle - half, 13 + 4 * bar, middle + half), fill=color)
-    return sheet
+    if not images:
+        raise RuntimeError("The page was not filmed.")
+    begin, chosen, newest = images[0][0], [], 0
+    for number in range(int((images[-1][0] - begin) / 1000 * fps) + 1):
+        while newest + 1 < len(images) and images[newest + 1][0] <= begin + 1000 * number / fps:
+            newest += 1
+        chosen.append(images[newest][1])
+    return chosen
 
 
-def encoded(film: list[Image.Image], seconds: float, quality: int) -> bytes:
+def encoded(film: Sequence[Image.Image], fps: float, quality: int) -> bytes:
     """The film as an animated WebP that begins again."""
     data = io.BytesIO()
-    film[0].save(data, "WEBP", save_all=True, append_images=film[1:], duration=round(1000 * seconds / len(film)),
-                 loop=0, quality=quality, method=4)  # fmt: skip
+    film[0].save(data, "WEBP", save_all=True, append_images=film[1:], duration=round(1000 / fps), loop=0,
+                 quality=quality, method=4)  # fmt: skip
     return data.getvalue()
 
 
-def _font(size: int) -> FreeTypeFont:
-    """A font that every installation has."""
-    from matplotlib import font_manager
-    from PIL import ImageFont
+def small_enough(film: Sequence[Image.Image], config: Config) -> tuple[bytes, int]:
+    """The film at the best quality that stays below the largest size, and that quality.
 
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    Raises:
+        AvatarError: There is none.
+    """
+    data = b""
+    for quality in range(config.quality, LEAST_QUALITY - 1, -5):
+        data = encoded(film, config.fps, quality)
+        if len(data) <= 1e6 * config.megabytes:
+            return data, quality
+    raise AvatarError(f"The film has {len(data) / 1e6:.1f} MB.", fix="Choose a smaller --width or --fps.")
 
 
 def main(config: Config) -> None:
     """Film it.
 
     Raises:
-        AvatarError: The avatar is that of somebody who exists, the audio cannot be read, or the file stays too large.
+        AvatarError: The avatar is that of somebody who exists, a tool is missing, or the file stays too large.
     """
+    from PIL import Image
+
     from avatar.data.consent import of_folder
-    from avatar.infer.avatar import Avatar
-    from avatar.io.audio import SAMPLE_RATE, load_audio
 
     if of_folder(config.run).relation != "synthetic":
         raise AvatarError(f"{config.run} is not the avatar of a synthetic subject.", fix="Make one: avatar demo")
-    avatar = Avatar.load(config.run)
-    samples = load_audio(config.audio)
-    wanted = math.ceil((config.seconds + 1) * SAMPLE_RATE)
-    samples = np.tile(samples, -(-wanted // len(samples)))[:wanted]
-    film = list(images(avatar, samples, config))
-    quality = config.quality
-    data = encoded(film, config.seconds, quality)
-    while len(data) > 1e6 * config.megabytes and quality - 10 >= LEAST_QUALITY:
-        quality -= 10
-        data = encoded(film, config.seconds, quality)
-    if len(data) > 1e6 * config.megabytes:
-        raise AvatarError(f"The film has {len(data) / 1e6:.1f} MB.", fix="Choose a smaller --size or --seconds.")
+    tools = Tools(config.chromium, config.playwright)
+    size = config.width, round(config.width * config.window[1] / config.window[0])
+    with tempfile.TemporaryDirectory() as folder:
+        shown = asyncio.run(call(config, tools, Path(folder)))
+        film = [Image.open(file).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+                for file in even(shown, config.fps)]  # fmt: skip
+    data, quality = small_enough(film, config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(config.out) as temporary:
         temporary.write_bytes(data)
-    print(f"{config.out}: {len(film)} images, {len(data) / 1e6:.2f} MB, quality {quality}.")
+    print(f"{config.out}: {len(film)} of {len(shown)} images, {len(data) / 1e6:.2f} MB, quality {quality}.")
 
 
 if __name__ == "__main__":

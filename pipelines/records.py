@@ -81,6 +81,12 @@ class Record:
         return list(dict.fromkeys([*_commits(training.get("earlier")), *_commits(last)]))
 
     @property
+    def unused(self) -> list[str]:
+        """Folders that what was measured does not use, as git leaves them out: a Gaussian avatar has no field."""
+        method = (self.content.get("model") or {}).get("method")
+        return [":(exclude)avatar/methods/nerf"] if method == "gaussian" else []
+
+    @property
     def frames(self) -> str:
         """How much was measured: frames and seconds of one video, where it says so."""
         frames, fps = self.content.get("frames"), self.content.get("fps")
@@ -118,7 +124,7 @@ def changed(record: Record, root: Path = ROOT) -> list[str]:
         hexadecimal, _, uncommitted = commit.partition("+")
         if uncommitted:
             reasons.append("measured with uncommitted changes")
-        difference = _git(root, "diff", "--name-only", hexadecimal, "HEAD", "--", *paths)
+        difference = _git(root, "diff", "--name-only", hexadecimal, "HEAD", "--", *paths, *record.unused)
         if difference is None:
             reasons.append(f"{hexadecimal[:10]} is not in this history")
         else:

@@ -211,21 +211,39 @@ def test_the_notebook_runs_and_was_executed(place: Path, tmp_path: Path, monkeyp
     assert (tmp_path / "hello.mp4").is_file()
 
 
-def test_the_film_of_the_readme_is_made_of_a_synthetic_subject(place: Path, tmp_path: Path):
-    from PIL import Image
-
-    out = tmp_path / "film.webp"
-    options = readme_film.Config(run=place / "run", audio=place / "speech.wav", out=out, seconds=0.8, size=96)
-    readme_film.main(options)
-    with Image.open(out) as film:
-        assert film.n_frames == 10 and film.size == (96, 96 + readme_film.BAND)  # type: ignore[attr-defined]
-    with pytest.raises(avatar.AvatarError, match="MB"):
-        readme_film.main(replace(options, megabytes=0.0001))
+def test_the_film_of_the_readme_shows_nobody_who_exists(place: Path, tmp_path: Path):
     (place / "run/consent.json").rename(tmp_path / "consent.json")
     try:
         with pytest.raises(avatar.AvatarError, match="not the avatar of a synthetic subject"):
-            readme_film.main(options)
+            readme_film.main(readme_film.Config(run=place / "run", playwright=tmp_path))
     finally:
         (tmp_path / "consent.json").rename(place / "run/consent.json")
-    assert max(abs(readme_film.azimuth_at(share / 100)) for share in range(100)) > 15
-    assert [readme_film.azimuth_at(share) for share in (0.1, 0.9)] == [0, 0]
+
+
+def test_the_visitor_of_the_film_asks_and_turns_the_avatar_to_both_sides():
+    steps, middle = readme_film.visit(), readme_film.MIDDLE
+    pulled = [
+        step[2] for step in steps[[step[1:] for step in steps].index(["down"]) :] if step[:2] == ["mouse", "move"]
+    ]
+    assert min(pulled) < middle - 60 and max(pulled) > middle + 60 and pulled[-1] == middle
+    assert [step[0] for step in steps].index("type") < [step[1:] for step in steps].index(["#ask"])
+
+
+def test_the_film_of_the_readme_is_even_in_time_and_small_enough():
+    from PIL import Image
+
+    shown = [(1000.0, "a"), (1035.0, "b"), (1070.0, "c"), (1310.0, "d")]
+    assert readme_film.even(shown, 10.0) == ["a", "c", "c", "c"]
+    assert readme_film.even(shown, 40.0)[:4] == ["a", "a", "b", "c"]
+    with pytest.raises(RuntimeError, match="not filmed"):
+        readme_film.even([], 10.0)
+
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    film, options = [Image.fromarray(image) for image in noise], readme_film.Config(run=Path("run"))
+    best = len(readme_film.encoded(film, options.fps, options.quality))
+    data, quality = readme_film.small_enough(film, replace(options, megabytes=0.9 * best / 1e6))
+    assert len(data) < 0.9 * best and quality < options.quality
+    with Image.open(io.BytesIO(data)) as written:
+        assert written.n_frames == 3 and written.size == (64, 64)  # type: ignore[attr-defined]
+    with pytest.raises(avatar.AvatarError, match="MB"):
+        readme_film.small_enough(film, replace(options, megabytes=0.0001))

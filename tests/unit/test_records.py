@@ -77,6 +77,17 @@ def test_a_record_is_older_where_code_that_it_measures_changed(checkout: Checkou
     assert checkout.older(commit=third, training={"commit": third, "earlier": earlier}) == ["avatar/train"]
 
 
+def test_a_record_of_gaussians_is_not_older_for_a_change_of_the_radiance_field(checkout: Checkout) -> None:
+    commits = {"commit": checkout.first, "training": {"commit": checkout.first}}
+    checkout.write("avatar/methods/nerf/rays.py", "another field")
+    checkout.commit()
+    assert checkout.older(**commits, model={"method": "gaussian"}) == []
+    assert checkout.older(**commits, model={"method": "nerf"}) == ["avatar/methods"]
+    checkout.write("avatar/methods/gaussian/model.py", "other Gaussians")
+    checkout.commit()
+    assert checkout.older(**commits, model={"method": "gaussian"}) == ["avatar/methods"]
+
+
 def test_what_cannot_be_known_counts_as_older(checkout: Checkout) -> None:
     assert checkout.older(date="2026-01-01") == ["names no commit"]
     assert checkout.older(commit="0" * 40) == ["0000000000 is not in this history"]

@@ -21,6 +21,7 @@ from avatar.methods.base import Method, ParamGroup, Playback, RenderOutput
 from avatar.methods.batch import Batch, Box
 from avatar.methods.nerf.config import NerfConfig
 from avatar.methods.nerf.head_shape import FADE, neck_fade
+from avatar.methods.nerf.hidden import hidden_error
 from avatar.methods.nerf.occupancy import SEEN, Occupancy
 from avatar.methods.nerf.rays import Rays, from_aside, head_rays, head_view, pixels_in, shown_in
 from avatar.methods.nerf.torso import DRAWN
@@ -43,7 +44,7 @@ WARMUP = 100  # steps of the networks and the encoding
 # Channels of the condition (face, gaze, head rotation) by group: mouth, eyes, pose.
 _GAZE, _POSE = len(CHANNELS), len(CHANNELS) + 2
 GROUPS = (LIP_CHANNELS, (*UPPER_CHANNELS, _GAZE, _GAZE + 1), (_POSE, _POSE + 1, _POSE + 2))
-ALPHA, SPREAD = "head_alpha", "spread"  # names in `RenderOutput.aux`
+ALPHA, SPREAD, HIDDEN = "head_alpha", "spread", "hidden"  # names in `RenderOutput.aux`
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ class Drawn(NamedTuple):
         alpha: [N].
         depth: [N] along the camera's axis, centimetres.
         spread: [N] variance of the depth of what is shown, times alpha, square centimetres; in training only.
+        hidden: [N] error of the colors that are not shown; see `hidden_error`; in training only.
     """
 
     rgb: Tensor
     alpha: Tensor
     depth: Tensor
     spread: Tensor
+    hidden: Tensor
 
 
 class NerfModel(Method):
@@ -144,6 +147,7 @@ class NerfModel(Method):
         terms = {
             "entropy": weights.entropy * entropy.mean(),
             "distortion": weights.distortion * out.aux[SPREAD].mean(),
+            "hidden": weights.hidden * out.aux[HIDDEN].mean(),
             "head": weights.head * ((alpha - batch.head).abs() * sure).mean(),
         }
         if DRAWN in out.aux:
@@ -191,7 +195,7 @@ class NerfModel(Method):
         if with_depth and behind.depth is not None:
             hidden = through * behind.alpha
             depth = (alpha * head.aux["depth"] + hidden * behind.depth) / (alpha + hidden).clamp_min(1e-6)
-        aux = {ALPHA: alpha, SPREAD: head.aux[SPREAD], DRAWN: behind}
+        aux = {ALPHA: alpha, DRAWN: behind} | {name: head.aux[name] for name in (SPREAD, HIDDEN)}
         return RenderOutput(rgb + through * behind.rgb, alpha + through * behind.alpha, depth, aux)
 
     def forward_pixels(
@@ -208,7 +212,7 @@ class NerfModel(Method):
             rgb = rgb + (1 - torso_alpha) * background
         alpha = head.alpha[:, None]
         through = 1 - alpha
-        aux = {ALPHA: alpha, SPREAD: head.spread[:, None]}
+        aux = {ALPHA: alpha, SPREAD: head.spread[:, None], HIDDEN: head.hidden[:, None]}
         return RenderOutput(head.rgb + through * rgb, alpha + through * torso_alpha, head.depth[:, None], aux)
 
     def face(self, motion: Motion, index: int, noise: Tensor | None = None) -> Face:
@@ -276,8 +280,8 @@ class NerfModel(Method):
 
     # -- the head ----------------------------------------------------------------------------------------------------
 
-    def samples(self, rays: Rays, face: Face) -> tuple[RaySamples, Tensor, Tensor]:
-        """Samples of rays, their densities [S] and colors [S, 3]."""
+    def samples(self, rays: Rays, face: Face, *, blunt: bool = False) -> tuple[RaySamples, Tensor, Tensor]:
+        """Samples of rays, their densities [S] and colors [S, 3]; ``blunt`` as for `Occupancy.behind_front`."""
         config, grid = self.config, self.occupancy
         jitter = None
         if self.training:
@@ -292,20 +296,22 @@ class NerfModel(Method):
         half = self.half_weights and not torch.is_grad_enabled()
         density, color = self.evaluate(samples.positions, face, bfloat16=half)
         if not self.training:  # a field that trains against its own front might wear it away
-            density = density * grid.behind_front(samples.positions)
+            density = density * grid.behind_front(samples.positions, blunt=blunt)
         return samples, density, color
 
     def _draw_head(self, rays: Rays, face: Face) -> Drawn:
         samples, densities, colors = self.samples(rays, face)
+        values = colors
         if self.training:  # the moments of the depth go along as colors
             along = 0.5 * (samples.starts + samples.ends) - rays.middle
-            colors = torch.cat([colors, along[:, None], along.square()[:, None]], 1)
-        image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, colors)
-        spread = torch.zeros_like(alpha)
+            values = torch.cat([colors, along[:, None], along.square()[:, None]], 1)
+        image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
+        spread = hidden = torch.zeros_like(alpha)
         if self.training:
             first, second = image[:, 3], image[:, 4]
             spread = (second - first.square() / alpha.clamp_min(1e-3)).clamp(min=0)
-        return Drawn(image[:, :3], alpha, depth * rays.slope, spread)
+            hidden = hidden_error(samples, densities, colors, image[:, :3] / alpha.clamp_min(1e-3)[:, None])
+        return Drawn(image[:, :3], alpha, depth * rays.slope, spread, hidden)
 
     def _draw_seen(self, rays: Rays, face: Face) -> Drawn:
         """How well training frames showed what is on rays: in each of the colors."""
@@ -313,7 +319,8 @@ class NerfModel(Method):
         known = self.occupancy.seen.view(-1)[self.occupancy.cells(samples.positions, SEEN)].float() / 255
         values = known[:, None].expand_as(colors).contiguous()
         image, alpha, depth = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
-        return Drawn(image, alpha, depth * rays.slope, torch.zeros_like(alpha))
+        nothing = torch.zeros_like(alpha)
+        return Drawn(image, alpha, depth * rays.slope, nothing, nothing)
 
     @torch.no_grad()
     def shares(self, motion: Motion, index: int, camera: Camera, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,7 +334,7 @@ class NerfModel(Method):
             Places [S, 3] in head axes, and shares [S] of a pixel.
         """
         rays = head_rays(motion, index, camera, pixels)
-        samples, densities, colors = self.samples(rays, self.face(motion, index))
+        samples, densities, colors = self.samples(rays, self.face(motion, index), blunt=True)
         with torch.enable_grad():
             values = torch.ones_like(colors[:, :1]).requires_grad_()
             image, _, _ = self.march(samples.offsets, samples.starts, samples.ends, densities, values)
@@ -338,14 +345,14 @@ class NerfModel(Method):
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
         draw: Callable[[Rays, Face], Drawn] | None = None,
     ) -> tuple[Box, list[Tensor]]:  # fmt: skip
-        """The head alone where it can show: the part of the image; RGB, alpha, depth and spread in it, [h, w, C]."""
+        """The head alone where it can show: the part of the image; what `Drawn` holds in it, [h, w, C]."""
         draw = draw or self._draw_head
         x0, y0, x1, y1 = box = shown_in(self.occupancy.corners, motion, index, camera)
         pixels = pixels_in(box, camera)
         face = self.face(motion, index, noise)
         step = max(len(pixels), 1) if torch.is_grad_enabled() else RAYS_AT_ONCE
         parts = [draw(head_rays(motion, index, camera, part), face) for part in pixels.split(step)]
-        columns = zip((3, 1, 1, 1), zip(*parts, strict=True), strict=True)
+        columns = zip((3, 1, 1, 1, 1), zip(*parts, strict=True), strict=True)
         return box, [torch.cat(values).view(y1 - y0, x1 - x0, channels) for channels, values in columns]
 
     def _head_as_filmed(self, motion: Motion, index: int, camera: Camera) -> tuple[Box, Tensor]:
@@ -364,7 +371,7 @@ class NerfModel(Method):
         """Part of the image, and the head in it, as :meth:`_head_as_filmed` returns it."""
         encoding = self.field.encoding
         if self.device.type != "cpu" or not isinstance(encoding, TriplaneHash):
-            box, (rgb, alpha, _, _) = self._head_part(motion, index, camera)
+            box, (rgb, alpha, *_) = self._head_part(motion, index, camera)
             return box, torch.cat([rgb, alpha], -1)
         box = shown_in(self.occupancy.held, motion, index, camera)
         if box[0] == box[2] or box[1] == box[3]:
@@ -383,11 +390,11 @@ class NerfModel(Method):
         self, motion: Motion, index: int, camera: Camera, noise: Tensor | None = None,
         draw: Callable[[Rays, Face], Drawn] | None = None,
     ) -> RenderOutput:  # fmt: skip
-        """The head alone; ``aux`` holds depth and spread."""
+        """The head alone; ``aux`` holds the rest of `Drawn`."""
         (x0, y0, x1, y1), parts = self._head_part(motion, index, camera, noise, draw)
         around = (0, 0, x0, camera.width - x1, y0, camera.height - y1)
-        rgb, alpha, depth, spread = (torch.nn.functional.pad(part, around) for part in parts)
-        return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread})
+        rgb, alpha, depth, spread, hidden = (torch.nn.functional.pad(part, around) for part in parts)
+        return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread, HIDDEN: hidden})
 
 
 def _sorted(head: RenderOutput, others: RenderOutput, background: Tensor | None) -> RenderOutput:
@@ -402,7 +409,7 @@ def _sorted(head: RenderOutput, others: RenderOutput, background: Tensor | None)
     depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
     if background is not None:
         rgb = rgb + (1 - alpha) * background
-    return RenderOutput(rgb, alpha, depth, {ALPHA: head.alpha, SPREAD: head.aux[SPREAD], DRAWN: others})
+    return RenderOutput(rgb, alpha, depth, {ALPHA: head.alpha, DRAWN: others})
 
 
 def _enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:

@@ -24,6 +24,8 @@ TRAINING = ("density", "shown", "hull", "cavity")  # tensors that only training 
 _SMOOTH = 1.5  # cells: standard deviation of the Gaussian that evens out the front of the cells ...
 _BEFORE = 0.5  # ... how far before what comes out it is put, so that little of what was cells is lost ...
 _RISE = 0.5  # ... and within how many cells the density rises behind it
+_EDGE = 0.75  # share of cells nearby, half of them at a straight edge, below which the front falls back ...
+_FALL = 6.0  # ... by so many centimetres times what is missing: evenly, so that it ends along a line
 
 
 class Occupancy(nn.Module):
@@ -34,6 +36,7 @@ class Occupancy(nn.Module):
         neck: [3] where the head ends; see `avatar.methods.nerf.head_shape.neck_plane`.
         bits: uint8 [Z, Y, X/8] cells that are sampled, as `avatar.native.sample_rays` takes them.
         front: [Y, X] depth before which cells hold nothing, centimetres; follows from ``bits``, see `measure_front`.
+        blunt: [Y, X] the same without the fall at the edge of the cells.
         seen: uint8 [SEEN, SEEN, SEEN] how well training frames showed a cell, 255 for well; known after training.
         density: [Z, Y, X] decaying maximum, per centimetre; training only.
         shown: [Z, Y, X] decaying maximum of a cell's share of a pixel; training only.
@@ -45,6 +48,7 @@ class Occupancy(nn.Module):
     neck: Tensor
     bits: Tensor
     front: Tensor
+    blunt: Tensor
     seen: Tensor
     density: Tensor
     shown: Tensor
@@ -64,6 +68,7 @@ class Occupancy(nn.Module):
         self._corners: list[list[float]] | None = None
         self._held: list[list[float]] | None = None
         self.register_buffer("front", torch.zeros(CELLS, CELLS), persistent=False)
+        self.register_buffer("blunt", torch.zeros(CELLS, CELLS), persistent=False)
         self.measure_front()
 
     @staticmethod
@@ -109,7 +114,8 @@ class Occupancy(nn.Module):
         """Even out the front of the cells that are sampled; call it when ``bits`` changed.
 
         The field is often opaque from the first cell on, because a video from the front does not tell how deep it is.
-        So its surface has the steps of the cells. A view from the front hides them, and one from aside does not.
+        So its surface has the steps of the cells. A view from the front hides them, and one from aside does not. At
+        the edge of the cells the front falls back, so that the outline of the field has no steps either.
         """
         self._held = None
         bits = self.bits
@@ -117,20 +123,28 @@ class Occupancy(nn.Module):
         from_back = torch.arange(CELLS, 0, -1, dtype=torch.uint8, device=bits.device)
         first = (held * from_back[:, None, None]).amax(0).float()  # quicker than argmax; 0 where there is no cell
         there = (first > 0).float()
-        near = _blurred(torch.stack([(CELLS - first) * there, there]))
+        depth, near, around = _blurred(torch.stack([(CELLS - first) * there, there, torch.ones_like(there)]))
         low, size = self.box[0, 2], (self.box[1, 2] - self.box[0, 2]) / CELLS
-        self.front = low + (near[0] / near[1].clamp_min(1e-6) - _BEFORE) * size
+        self.blunt = low + (depth / near.clamp_min(1e-6) - _BEFORE) * size
+        self.front = self.blunt + (_EDGE - near / around).clamp_min(0) * _FALL
 
     @torch.no_grad()
-    def behind_front(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
-        """Weight [N] of the density in points [N, 3], head axes: 0 before the front, 1 a little behind it."""
+    def behind_front(self, points: Float[Tensor, "N 3"], *, blunt: bool = False) -> Float[Tensor, " N"]:
+        """Weight [N] of the density in points [N, 3], head axes: 0 before the front, 1 a little behind it.
+
+        Args:
+            points: Where.
+            blunt: Whether the front does not fall back at its edge. What is cut there would else be looked at no more
+                and left out, and the new edge cut again.
+        """
         low, high = self.box
         scale = 2 / (high - low)
         unit = torch.addcmul(-1 - (low * scale)[:2], points[:, :2], scale[:2])
-        front = nn.functional.grid_sample(
-            self.front[None, None], unit[None, None], padding_mode="border", align_corners=False
+        front = self.blunt if blunt else self.front
+        depth = nn.functional.grid_sample(
+            front[None, None], unit[None, None], padding_mode="border", align_corners=False
         )
-        return ((points[:, 2] - front[0, 0, 0]) * (CELLS / _RISE / (high[2] - low[2]))).clamp(0, 1)
+        return ((points[:, 2] - depth[0, 0, 0]) * (CELLS / _RISE / (high[2] - low[2]))).clamp(0, 1)
 
     def cells(self, points: Float[Tensor, "N 3"], count: int = CELLS) -> Tensor:
         """Flat indices [N] of the cells, ``count`` along each axis, that points [N, 3] in head axes are in."""

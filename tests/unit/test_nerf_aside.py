@@ -1,0 +1,87 @@
+"""What a view from aside shows of the radiance field and no training frame does: its edge, and what it hides."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from avatar.data import PersonDataset
+from avatar.methods.nerf.head_shape import CELLS
+from avatar.methods.nerf.hidden import hidden_error
+from avatar.methods.nerf.method import NerfAvatar
+from avatar.methods.nerf.model import HIDDEN
+from avatar.native import RaySamples, pack_occupancy
+from avatar.train.batches import load
+from tests.nerf import nerf_config, nerf_trainer
+from tests.person import make_person
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_person(tmp_path_factory.mktemp("person"), frames=40)
+
+
+@pytest.fixture(scope="module")
+def made(person: Path) -> NerfAvatar:
+    """An untrained model, which no test changes."""
+    return NerfAvatar.from_person(PersonDataset(person), nerf_config(person, Path()).model, 0)
+
+
+@pytest.fixture
+def model(made: NerfAvatar) -> NerfAvatar:
+    """An untrained model."""
+    return copy.deepcopy(made)
+
+
+def test_the_outline_of_the_field_has_no_steps(model: NerfAvatar):
+    """An oblique edge of cells, one aside with every fourth down: the field ends along a line, and near the cells."""
+    grid = model.occupancy
+    held = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
+    for row in range(20, 76):
+        held[40:44, row, 20 : 40 + row // 4] = True
+    grid.bits = pack_occupancy(held)
+    grid.measure_front()
+    across, down = torch.linspace(40, 62, 441), torch.arange(32, 64) + 0.5
+    y, x = torch.meshgrid(down, across, indexing="ij")
+    points = grid.box[0] + torch.stack([x, y, torch.full_like(x, 43.5)], -1).view(-1, 3) * (
+        (grid.box[1] - grid.box[0]) / CELLS
+    )
+    share = (grid.behind_front(points) * grid.holds(points)).view(y.shape)
+    ends, edge = across[(share > 0.5).float().cumsum(1).argmax(1)], 40 + down / 4 - 0.5
+    steps = 40 + down.floor().div(4).floor()  # where the cells end
+    assert float((steps - edge).std()) > 0.25 and float((ends - edge).std()) < 0.12
+    assert -1.0 < float((ends - edge).mean()) < 0  # cells: little of the field is lost, and nothing is added
+    blunt = (grid.behind_front(points, blunt=True) * grid.holds(points)).view(y.shape)
+    assert torch.equal((blunt > 0.5).sum(1), (grid.holds(points).view(y.shape) > 0).sum(1))
+
+
+def test_colors_that_are_hidden_follow_what_hides_them():
+    """Two rays of three samples: the first is opaque, the second empty up to its last sample."""
+    starts = torch.arange(3.0).repeat(2)
+    samples = RaySamples(torch.zeros(6, 3), starts, starts + 1, torch.tensor([0, 3, 6], dtype=torch.int32), 2)
+    densities = torch.tensor([50.0, 50.0, 50.0, 0.0, 0.0, 50.0], requires_grad=True)
+    colors = torch.full((6, 3), 0.2, requires_grad=True)
+    shown = torch.tensor([[0.7] * 3, [0.3] * 3], requires_grad=True)
+    error = hidden_error(samples, densities, colors, shown)
+    assert torch.allclose(error, torch.tensor([2 * 3 * 0.25, 0.0]), atol=1e-5)
+    error.sum().backward()
+    assert colors.grad is not None and densities.grad is None and shown.grad is None
+    assert (colors.grad[[1, 2]] < -0.9).all() and (colors.grad[[0, 3, 4, 5]].abs() < 1e-6).all()
+
+
+def test_training_reaches_what_is_hidden(person: Path, model: NerfAvatar, tmp_path: Path):
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    data, motion = trainer.data, trainer.data.motion
+    frame = load(data, 3, (data.width, data.height), trainer.config.loss)
+    with torch.no_grad():
+        model.field.density.bias[0] = 5.0
+    out = model(motion, 3, data.camera)
+    assert float(out.aux[HIDDEN].detach().max()) > 0
+    terms = model.regularizers(out, frame, 0.5)
+    assert torch.isclose(terms["hidden"], model.config.loss.hidden * out.aux[HIDDEN].mean())
+    model.eval()
+    with torch.no_grad():
+        assert float(model(motion, 3, data.camera).aux[HIDDEN].max()) == 0
