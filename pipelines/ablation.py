@@ -45,8 +45,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "tracker's poses": {"optim": {"poses_start": 1.0}, "schedule": {"align_passes": 0}},
     "hidden Gaussians may grow": {"model": {"loss": {"scale_reg": 0.0}}},
     "no weight on mouth and eyes": {"loss": {"mouth": 0.0, "eyes": 0.0}},
-    "no perceptual loss": {"loss": {"lpips": 0.0}},
-    "perceptual loss without the mouth enlarged": {"loss": {"mouth_lpips": 0.0}},
+    "perceptual loss": {"loss": {"lpips": 0.05}},
+    "perceptual loss without the mouth enlarged": {"loss": {"lpips": 0.05, "mouth_lpips": 0.0}},
     "free of their surfaces": {"model": {"loss": {"surface": 0.0, "thickness": 0.0}}},
     "real background alone": {"model": {"loss": {"random_background": 0.0}}},
 }

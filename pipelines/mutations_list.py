@@ -1489,7 +1489,7 @@ FIELD = (
     Mutation(
         "the head ends in the steps of its cells",
         "avatar/methods/nerf/model.py",
-        "density = density * grid.behind_front(samples.positions)",
+        "density = density * grid.behind_front(samples.positions, blunt=blunt)",
         "density = density",
         ("tests/unit/test_nerf.py::test_what_stands_before_the_front_is_not_drawn_and_not_exported",),
         "From the front the steps are hidden; from aside they are a jagged outline.",

@@ -8,6 +8,8 @@ markers.
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -28,7 +30,8 @@ FOLDERS = ("benchmarks", "docs/benchmarks")
 KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
 SPEECH = ("avatar/audio", "avatar/audio2motion", "avatar/headmotion", "avatar/motion")
 MODEL = (*KERNELS, "avatar/backends", "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
-TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", "avatar/train", "avatar/losses")
+NO_REPORT = ":(exclude)avatar/preprocess/report*"  # nothing is computed from it
+TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", NO_REPORT, "avatar/train", "avatar/losses")
 RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
 JUDGES = ("avatar/losses", "avatar/sync", "avatar/preprocess/face_tracker.py", "avatar/preprocess/landmarker.py")
 EVALUATION = (*MODEL, *SPEECH, *JUDGES, "avatar/eval", "avatar/infer")
@@ -40,7 +43,7 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-standard*", TRAINING, EVALUATION),
     ("*-high*", TRAINING, EVALUATION),
     ("free-view-*", TRAINING, (*EVALUATION, "avatar/synth")),
-    ("synthetic-tracking*", (), ("avatar/preprocess", "avatar/synth", "pipelines/tracking_truth.py")),
+    ("synthetic-tracking*", (), ("avatar/preprocess", NO_REPORT, "avatar/synth", "pipelines/tracking_truth.py")),
     ("sync-judge*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/sync_judge.py")),
     ("offsets*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/offsets.py")),
     ("lips-*", SPEECH, (*SPEECH, "avatar/eval", "pipelines/lips_blocks.py")),
@@ -83,8 +86,9 @@ class Record:
     @property
     def unused(self) -> list[str]:
         """Folders that what was measured does not use, as git leaves them out: a Gaussian avatar has no field."""
-        method = (self.content.get("model") or {}).get("method")
-        return [":(exclude)avatar/methods/nerf"] if method == "gaussian" else []
+        model = self.content.get("model")
+        gaussian = isinstance(model, dict) and model.get("method") == "gaussian"
+        return [":(exclude)avatar/methods/nerf"] if gaussian else []
 
     @property
     def frames(self) -> str:
@@ -113,7 +117,7 @@ def find(root: Path = ROOT) -> list[Record]:
 def changed(record: Record, root: Path = ROOT) -> list[str]:
     """What makes a record older than the code: folders that changed since its commits, or why that is not known.
 
-    Any change of a file counts, also one that cannot change a number.
+    Any change of code counts, also one that cannot change a number; comments and docstrings do not.
     """
     trained, measured = next((t, m) for name, t, m in WATCHED if fnmatch(record.path.stem, name))
     watched = [(c, trained) for c in record.trained if trained] + [(c, measured) for c in record.measured]
@@ -124,11 +128,13 @@ def changed(record: Record, root: Path = ROOT) -> list[str]:
         hexadecimal, _, uncommitted = commit.partition("+")
         if uncommitted:
             reasons.append("measured with uncommitted changes")
-        difference = _git(root, "diff", "--name-only", hexadecimal, "HEAD", "--", *paths, *record.unused)
+        difference = _git(
+            root, "diff", "--raw", "--no-renames", "--abbrev=40", hexadecimal, "HEAD", "--", *paths, *record.unused
+        )
         if difference is None:
             reasons.append(f"{hexadecimal[:10]} is not in this history")
         else:
-            reasons += sorted({_folder(line) for line in difference.splitlines()})
+            reasons += sorted({_folder(name) for name in _other_code(root, difference)})
     return list(dict.fromkeys(reasons))
 
 
@@ -137,7 +143,7 @@ def table(records: list[Record], root: Path = ROOT) -> str:
     head = _git(root, "rev-parse", "--short=10", "HEAD") or "unknown"
     lines = [
         f"As of commit `{head}`. A record is **older** than the code where a file that it depends on changed since its "
-        "commit, be it only a comment.", "",
+        "commit. Comments and docstrings do not count.", "",
         "| record | measured | frames | measured at | trained at | older than |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for record in records:
@@ -210,6 +216,27 @@ def _commits(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _commits(part)
+
+
+def _other_code(root: Path, difference: str) -> Iterator[str]:
+    """Files of ``git diff --raw`` whose code is another one."""
+    for line in difference.splitlines():
+        about, _, name = line.partition("\t")
+        _, _, before, after, kind = about.split()
+        if kind != "M" or not name.endswith(".py") or _code(root, before) != _code(root, after):
+            yield name
+
+
+@functools.cache
+def _code(root: Path, blob: str) -> str:
+    """What a Python file in git's store does: its syntax tree without comments and docstrings."""
+    tree = ast.parse(_git(root, "cat-file", "blob", blob) or "")
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            texts = [one for one in body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)]
+            node.body = [one for one in body if one not in texts]  # type: ignore[attr-defined]
+    return ast.dump(tree)
 
 
 def _folder(path: str) -> str:

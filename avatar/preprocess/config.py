@@ -96,7 +96,7 @@ class PrepareConfig(SourceOptions):
     of this and the crop's, rounded down to a multiple of 16. With --frame bust or full, the part with the person has
     about as many pixels, or up to twice as many where the face is small."""
     audio: bool = True
-    """--no-audio: prepare a video without audio. Its avatar can be shown and moved, but it cannot talk."""
+    """--no-audio: prepare a video without audio. Its avatar speaks with the shared model."""
     audio_delay_s: AutoSeconds = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
     held_out_s: AutoSeconds = "auto"

@@ -260,7 +260,7 @@ def _judge_frames(data: Measurements, say: _Findings) -> None:
 
 def _judge_audio(data: Measurements, say: _Findings) -> None:
     if data.loudness is None:
-        say("note", "There is no audio: the avatar can be shown and moved, but it cannot talk.")
+        say("note", "There is no audio: the avatar will speak with the shared model.")
         return
     speech, floor = np.percentile(data.loudness, [90, 5])
     if speech < -40:

@@ -67,8 +67,8 @@ def test_a_record_is_older_where_code_that_it_measures_changed(checkout: Checkou
     checkout.write("avatar/viewer/start.py", "nothing that a record measures")
     second = checkout.commit()
     assert checkout.older(commit=first, training={"commit": first}) == []
-    checkout.write("avatar/train/trainer.py", "trains otherwise")
-    checkout.write("avatar/eval/measure.py", "measures otherwise")
+    checkout.write("avatar/train/trainer.py", "step = 2")
+    checkout.write("avatar/eval/measure.py", "metric = 2")
     third = checkout.commit()
     assert checkout.older(commit=second, training={"commit": second}) == ["avatar/train", "avatar/eval"]
     assert checkout.older(commit=third, training={"commit": second}) == ["avatar/train"]
@@ -77,13 +77,26 @@ def test_a_record_is_older_where_code_that_it_measures_changed(checkout: Checkou
     assert checkout.older(commit=third, training={"commit": third, "earlier": earlier}) == ["avatar/train"]
 
 
+def test_a_record_is_not_older_for_words_about_the_code(checkout: Checkout) -> None:
+    name = "avatar/train/trainer.py"
+    checkout.write(name, '"""Train."""\n\n\ndef step(rate=1):\n    """Take one."""\n    return rate  # faster\n')
+    first = checkout.commit()
+    checkout.write(name, '"""Train it."""\n\n\ndef step(rate=1):\n    # slower\n    return rate\n')
+    checkout.write("avatar/preprocess/report_findings.py", "said = 1")
+    checkout.commit()
+    assert checkout.older(commit=first, training={"commit": first}) == []
+    checkout.write(name, '"""Train it."""\n\n\ndef step(rate=2):\n    # slower\n    return rate\n')
+    checkout.commit()
+    assert checkout.older(commit=first, training={"commit": first}) == ["avatar/train"]
+
+
 def test_a_record_of_gaussians_is_not_older_for_a_change_of_the_radiance_field(checkout: Checkout) -> None:
     commits = {"commit": checkout.first, "training": {"commit": checkout.first}}
-    checkout.write("avatar/methods/nerf/rays.py", "another field")
+    checkout.write("avatar/methods/nerf/rays.py", "field = 2")
     checkout.commit()
     assert checkout.older(**commits, model={"method": "gaussian"}) == []
     assert checkout.older(**commits, model={"method": "nerf"}) == ["avatar/methods"]
-    checkout.write("avatar/methods/gaussian/model.py", "other Gaussians")
+    checkout.write("avatar/methods/gaussian/model.py", "gaussians = 2")
     checkout.commit()
     assert checkout.older(**commits, model={"method": "gaussian"}) == ["avatar/methods"]
 

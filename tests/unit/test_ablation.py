@@ -1,0 +1,40 @@
+"""The ablation recipe: its rows are options that exist, and its table tells the spread over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avatar.errors import AvatarError
+from avatar.methods.registry import DEFAULT
+from avatar.train import config as options
+from pipelines import ablation
+
+
+@pytest.mark.parametrize("name", [name for name in ablation.ROWS if name != "default"])
+def test_each_row_changes_options_that_exist(name: str):
+    base = options.from_preset(DEFAULT, "draft", person=Path("person"), out=Path("run"))
+    changed = options.with_values(base, ablation.ROWS[name], name)
+    differences = options.differences(options.settings(changed), options.settings(base))
+    assert differences and not any(option.startswith("seed") for option in differences)
+
+
+def test_the_table_has_means_and_the_range_over_seeds():
+    runs = [dict.fromkeys(ablation.COLUMNS, value) | {"seconds": 1.0, "bytes": 2_000_000} for value in (1.0, 2.0, 6.0)]
+    several, single = ablation.row(runs), ablation.row(runs[:1])
+    assert several["psnr"] == 3.0 and several["seeds"] == runs
+    head, _, first, second = ablation.table({"a": several, "b": single}).splitlines()
+    assert head.startswith("| | PSNR |") and head.endswith("| MB |")
+    assert first.startswith("| a | 3.00 (1.00 to 6.00) |") and first.endswith("| 2.0 |")
+    assert second.startswith("| b | 1.00 | 1.00 |")
+
+
+def test_seeds_are_apart_and_what_cannot_be_run_is_refused(tmp_path: Path):
+    config = ablation.Config(person=tmp_path, out=tmp_path)
+    folders = {ablation.row_folder(config, name, seed) for name in ablation.ROWS for seed in range(3)}
+    assert len(folders) == 3 * len(ablation.ROWS)
+    with pytest.raises(AvatarError, match="no row 'nothing'"):
+        ablation.main(ablation.Config(person=tmp_path, out=tmp_path, rows=("nothing",)))
+    with pytest.raises(AvatarError, match="--seeds"):
+        ablation.main(ablation.Config(person=tmp_path, out=tmp_path, seeds=0))
