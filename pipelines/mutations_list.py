@@ -1556,11 +1556,19 @@ VOICE_AGENTS = (
         "From aside, the outline of the hair has the steps of the cells.",
     ),
     Mutation(
+        "slits between columns of cells",
+        "avatar/methods/nerf/occupancy.py",
+        "held | (_walls(held) & self.hull)",
+        "held",
+        ("tests/unit/test_nerf_aside.py::test_no_slit_opens_between_columns_of_cells",),
+        "Dark specks where the hair stands before the forehead, from the side.",
+    ),
+    Mutation(
         "hidden colors that nothing hides",
         "avatar/methods/nerf/hidden.py",
-        "error = hidden * (colors",
-        "error = (1 - hidden) * (colors",
-        ("tests/unit/test_nerf_aside.py::test_colors_that_are_hidden_follow_what_hides_them",),
+        "error = hidden * difference",
+        "error = (1 - hidden) * difference",
+        ("tests/unit/test_nerf_aside.py::test_what_is_hidden_follows_what_hides_it",),
         "Dark specks and lines from aside.",
     ),
     Mutation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 
 from avatar.data import PersonDataset
 from avatar.methods.nerf.head_shape import CELLS
-from avatar.methods.nerf.hidden import hidden_error
+from avatar.methods.nerf.hidden import SOLID, hidden_error
 from avatar.methods.nerf.method import NerfAvatar
 from avatar.methods.nerf.model import HIDDEN
+from avatar.methods.nerf.occupancy import _walls
 from avatar.native import RaySamples, pack_occupancy
 from avatar.train.batches import load
 from tests.nerf import nerf_config, nerf_trainer
@@ -58,18 +60,41 @@ def test_the_outline_of_the_field_has_no_steps(model: NerfAvatar):
     assert torch.equal((blunt > 0.5).sum(1), (grid.holds(points).view(y.shape) > 0).sum(1))
 
 
-def test_colors_that_are_hidden_follow_what_hides_them():
+def test_no_slit_opens_between_columns_of_cells(model: NerfAvatar):
+    """Hair before a forehead, and an island before nothing: the step between them is closed, nothing else is added."""
+    held = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.bool)
+    held[30:33, 20:40, 20:60] = True
+    held[44:47, 40:60, 20:60] = True
+    held[50:52, 80, 80] = True
+    walls = _walls(held)
+    assert walls[30:45, 39, 30].all() and not walls[:30].any() and not walls[45:, :60].any()
+    added = walls & ~held
+    assert set(added.nonzero()[:, 1].tolist()) == {39} and int(added.sum()) == 12 * 40
+
+    grid = model.occupancy
+    grid.hull.fill_(True)
+    grid.hull[40] = False  # nothing is added where the field may not be
+    grid.shown.fill_(1.0)
+    grid.density = held.float()
+    grid._mark()
+    bits = grid.holds(grid.places(torch.arange(CELLS**3), torch.zeros(CELLS**3, 3))).view(held.shape) > 0
+    assert torch.equal(bits[:40, 39, 30], walls[:40, 39, 30]) and not bits[40].any() and bits[44, 39, 30]
+
+
+def test_what_is_hidden_follows_what_hides_it():
     """Two rays of three samples: the first is opaque, the second empty up to its last sample."""
     starts = torch.arange(3.0).repeat(2)
     samples = RaySamples(torch.zeros(6, 3), starts, starts + 1, torch.tensor([0, 3, 6], dtype=torch.int32), 2)
-    densities = torch.tensor([50.0, 50.0, 50.0, 0.0, 0.0, 50.0], requires_grad=True)
+    densities = torch.tensor([50.0, 50.0, 2.0, 0.0, 0.0, 50.0], requires_grad=True)
     colors = torch.full((6, 3), 0.2, requires_grad=True)
     shown = torch.tensor([[0.7] * 3, [0.3] * 3], requires_grad=True)
     error = hidden_error(samples, densities, colors, shown)
-    assert torch.allclose(error, torch.tensor([2 * 3 * 0.25, 0.0]), atol=1e-5)
+    hollow = 0.1 * math.log(SOLID / 2.01) / math.log(SOLID / 0.01)
+    assert torch.allclose(error, torch.tensor([2 * 3 * 0.25 + hollow, 0.0]), atol=1e-5)
     error.sum().backward()
-    assert colors.grad is not None and densities.grad is None and shown.grad is None
+    assert colors.grad is not None and densities.grad is not None and shown.grad is None
     assert (colors.grad[[1, 2]] < -0.9).all() and (colors.grad[[0, 3, 4, 5]].abs() < 1e-6).all()
+    assert densities.grad[2] < 0 and (densities.grad[[0, 1, 3, 4, 5]] == 0).all()
 
 
 def test_training_reaches_what_is_hidden(person: Path, model: NerfAvatar, tmp_path: Path):

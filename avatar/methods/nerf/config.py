@@ -41,8 +41,8 @@ class RegularizerConfig:
     """Weight of the entropy of the head's opacity: a pixel shows it or does not, which leaves no haze."""
     distortion: float = 5e-3
     """Weight of the variance of the samples' depth along a ray, square centimetres: one thin surface, and no haze."""
-    hidden: float = 0.01
-    """Weight of the squared difference of colors behind a surface from the color before them, summed over a ray."""
+    hidden: float = 0.005
+    """Weight of what lies behind a surface: it takes the color of what hides it, and is solid. Summed over a ray."""
     head: float = 0.05
     """Weight of the head's opacity's difference from the mask of face and hair."""
     random_background: float = 0.3

@@ -80,7 +80,7 @@ class Drawn(NamedTuple):
         alpha: [N].
         depth: [N] along the camera's axis, centimetres.
         spread: [N] variance of the depth of what is shown, times alpha, square centimetres; in training only.
-        hidden: [N] error of the colors that are not shown; see `hidden_error`; in training only.
+        hidden: [N] error of what is not shown; see `hidden_error`; in training only.
     """
 
     rgb: Tensor

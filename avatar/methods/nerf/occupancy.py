@@ -7,7 +7,7 @@ under the conditions of random training frames, so what only some frames show, s
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avatar.methods.nerf.head_shape import CELLS, HeadShape, cell_centres
@@ -180,7 +180,8 @@ class Occupancy(nn.Module):
 
     def _mark(self) -> None:
         near = _largest_near(self.shown, _AROUND) > HIDDEN
-        self.bits = pack_occupancy((self.density > EMPTY) & self.hull & (near | self.cavity))
+        held = (self.density > EMPTY) & self.hull & (near | self.cavity)
+        self.bits = pack_occupancy(held | (_walls(held) & self.hull))
         self.measure_front()
 
     def places(self, cells: Tensor, jitter: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
@@ -192,6 +193,15 @@ class Occupancy(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
         self._corners = None
         self.measure_front()
+
+
+def _walls(held: Bool[Tensor, "Z Y X"]) -> Bool[Tensor, "Z Y X"]:
+    """Cells from the front of each column to the deepest front beside it, which close what is a slit from the side."""
+    depth = torch.arange(CELLS, device=held.device)
+    first = CELLS - (held * (CELLS - depth)[:, None, None]).amax(0)  # quicker than argmax; CELLS where there is none
+    fronts = torch.where(first < CELLS, first, -1).float()
+    deepest = nn.functional.max_pool2d(fronts[None, None], 3, 1, 1)[0, 0]
+    return (depth[:, None, None] >= first) & (depth[:, None, None] <= deepest)
 
 
 def _largest_near(grid: Float[Tensor, "Z Y X"], around: tuple[int, int, int]) -> Float[Tensor, "Z Y X"]:
