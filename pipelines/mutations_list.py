@@ -132,6 +132,22 @@ TRAINING = (
         "Seen from the side, a neck above bare shoulders is torn off.",
     ),
     Mutation(
+        "the sides of the neck without another layer",
+        "avatar/methods/gaussian/surroundings.py",
+        "inner = world - _BACKING * normals",
+        "inner = world",
+        ("tests/unit/test_bust.py::test_behind_the_sides_of_the_neck_lies_another_one",),
+        "A hole between jaw, nape and collar, from the side.",
+    ),
+    Mutation(
+        "no skin behind the skin",
+        "avatar/methods/gaussian/init.py",
+        "(0.08 if photo else 0.04)",
+        "(0.08 if photo else 0.0)",
+        ("tests/unit/test_bust.py::test_behind_the_skin_lies_skin",),
+        "Dark spots on the cheeks from the side: the back of the head.",
+    ),
+    Mutation(
         "a neck is as wide as the shoulders",
         "avatar/preprocess/bust.py",
         "found = beside if len(beside) > 2 else widths(BESIDE_CHIN[1], 5.0)",

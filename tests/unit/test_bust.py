@@ -219,6 +219,35 @@ def test_behind_the_neck_that_is_seen_lies_another_one(model):
     assert np.median(deeper) == pytest.approx(surroundings._BACKING, abs=0.35) and deeper.min() > 0.2
 
 
+def test_behind_the_sides_of_the_neck_lies_another_one(model):
+    """Where the head tilts, the first shows beside the real neck in a few frames, and training takes it away."""
+    gaussians = model.gaussians
+    means, solid = gaussians.means.detach().numpy(), gaussians.opacities[:, 0].detach().sigmoid() > 0.95
+    for side in (-1, 1):
+        aside = (gaussians.region == REGIONS.index("neck")) & (side * gaussians.normal[:, 0] > 0.9) & solid
+        at = means[aside.numpy()]
+        outside = side * at[:, 0] > np.median(side * at[:, 0])
+        away, nearest = KDTree(at[outside][:, 1:]).query(at[~outside][:, 1:])
+        deeper = side * (at[outside][nearest, 0] - at[~outside][:, 0])[away < 0.3]
+        assert len(deeper) > 4 and np.median(deeper) == pytest.approx(surroundings._BACKING, abs=0.3)
+
+
+def test_behind_the_skin_lies_skin(data, model):
+    """The face has gaps from the side, and through them shines what is behind: not the back of the head, but skin."""
+    gaussians = model.gaussians
+    face = (gaussians.region == REGIONS.index("face")).numpy()
+    at = model.skinning.to_head(gaussians.means.detach()).numpy()
+    behind = face & (gaussians.opacities[:, 0].detach().sigmoid() > 0.97).numpy()
+    before = face & ~behind
+    cheeks = behind & (np.abs(at[:, 0]) > 4) & (np.abs(at[:, 1] - 2) < 3)
+    away, nearest = KDTree(at[before]).query(at[cheeks])
+    assert cheeks.sum() > 10 and 0.1 < np.median(away) < 0.5 and away.max() < 1.0
+    colors = gaussians.colors.detach().numpy()
+    assert np.abs(colors[cheeks] - colors[before][nearest]).mean() < 0.1
+    lips = np.linalg.norm(at[behind] - data.shape[13], axis=1)
+    assert lips.min() > 0.3  # it would look out where they open
+
+
 def test_a_raised_collar_falls_behind_its_ridge():
     """Where it showed above it, training would take it away: a gap between front and back from the side."""
     world = np.array([[3.0, 12, 68], [3, 12, 90], [3, 12, 68], [3, 12, 66], [3, 12, 60]])

@@ -26,7 +26,8 @@ from avatar.motion.face_channels import CHIN, EYE_RIM, IRIS, LIPS_INNER
 
 _HEAD_VOTES = 15  # nearest neighbours that vote on whether a Gaussian belongs to the head
 _OPENINGS = (LIPS_INNER, *EYE_RIM.values())  # of the mesh; what shows in them has parts of its own
-_LINING = 0.2  # centimetres behind the skin
+_LINING = 0.2  # centimetres behind the skin ...
+_WIDEST = 0.8  # ... and of a Gaussian there: few of them must not reach beyond the face
 _LEAST_IRIS = 0.3  # centimetres
 _IRIS_BEHIND, _WHITE_BEHIND = 0.1, 0.25  # centimetres behind the lids' edges, so that lids close over them
 
@@ -45,27 +46,30 @@ def head_weights(gaussians: Gaussians) -> Tensor:
 def seeds(reference: Reference, count: int, rng: np.random.Generator) -> Seeds:
     """About ``count`` Gaussians that already look like the reference frame."""
     photo, glasses = reference.data.info.photo is not None, find_glasses(reference)
-    invented = int(count * 0.08)
     parts = [
         _face(reference, glasses, int(count * 0.35), rng, photo),
         *(_eye(reference, side, int(count * 0.015), rng) for side in EYE_RIM),
-        *(_invented(reference, glasses, invented, rng) if photo else [_mouth(reference, int(count * 0.06), rng)]),
+        generic.mouth(reference, rng) if photo else _mouth(reference, int(count * 0.06), rng),
         *surroundings(reference, int(count * 0.56), rng),
         glasses_seeds(reference, glasses, int(count * 0.03), rng),
+        _lining(reference, glasses, int(count * (0.08 if photo else 0.04)), rng),
     ]
     return Seeds.cat(parts)
 
 
-def _invented(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator) -> list[Seeds]:
-    """A mouth, and skin behind the skin: where it stretches further than in the photo, no dark shall shine through."""
+def _lining(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator) -> Seeds:
+    """Skin behind the skin: where that has gaps from the side, or stretches, no dark back of the head shines through.
+
+    Cheeks are seen from the front at a grazing angle, where few pixels ask for many Gaussians.
+    """
     skin = _face(reference, glasses, count, rng, photo=True)
     # Not at lips and jaw, where it would look out behind the skin.
     edges = np.isin(skin.bind_index.numpy(), (*LIPS_INNER, *JAW)).any(1)
     keep = (skin.region.numpy() == REGIONS.index("face")) & ~edges
     skin = Seeds(*(column[torch.from_numpy(keep)] for column in skin))
     behind = skin.means - _LINING * skin.normal
-    lining = skin._replace(means=behind, scales=1.5 * skin.scales, opacities=torch.full_like(skin.opacities, 0.98))
-    return [generic.mouth(reference, rng), lining]
+    wider = (_WIDEST / skin.scales.amax(1, keepdim=True)).clamp(max=1.5)
+    return skin._replace(means=behind, scales=wider * skin.scales, opacities=torch.full_like(skin.opacities, 0.98))
 
 
 def _face(reference: Reference, glasses: np.ndarray, count: int, rng: np.random.Generator, photo: bool) -> Seeds:

@@ -52,6 +52,7 @@ _TEMPLE = 1.0  # radians: further in front is the hairline, whose colours are no
 _BEHIND_EAR = 1.6  # radians: from there on it is hair ...
 _THROAT = 1.5  # centimetres above the chin: from there on what lies behind the face belongs to the head ...
 _CHEEK = 0.7  # ... and ends at these radians around the neck, because it would shine through lips that open
+_MOUTH = 3.0  # centimetres to either side of the middle, for the same reason
 _EAR, _EARLOBE = -1.5, 4.5  # ... between these heights, and above them from the outline on
 _INSIDE = 0.012  # of the image's width: so far from the border of the hair its colours are not mixed with skin
 _PATCH = 0.1  # of the hair: smaller patches beside it are not hair
@@ -180,7 +181,11 @@ def _hidden(
     reference: Reference, bust: Bust, part: _Part, deeper: np.ndarray, seen: Seeds, count: int,
     rng: np.random.Generator,
 ) -> Seeds:  # fmt: skip
-    """What the reference frame does not show of a surface, and a layer behind the neck and torso that it shows."""
+    """What the reference frame does not show of a surface, and a layer behind the neck and torso that it shows.
+
+    The sides of the neck have another layer as well: where the head tilts, the first shows beside the real one in a few
+    frames, and training takes it away.
+    """
     kinds = np.where(reference.masks["background"] > 0.5, -1, reference.kinds)
     # At the outline it would show before the background, and training would take away what it can reach.
     full = part.sweep
@@ -221,10 +226,15 @@ def _hidden(
         throat = (part.kind == NECK) & (reference.below_chin(world) < -_THROAT)
         world = world - (_BACKING * facing * ~throat)[:, None] * normals
         kind[throat] = HEAD
-    return _placed(
-        reference, world, normals, np.minimum(np.where(within, _SPREAD, _BEYOND) * np.sqrt(area), _WIDEST),
-        _continued(reference, part, seen, known, y, angle), 0.97, kind,
-    )  # fmt: skip
+    sigma = np.minimum(np.where(within, _SPREAD, _BEYOND) * np.sqrt(area), _WIDEST)
+    colors = _continued(reference, part, seen, known, y, angle)
+    inner = world - _BACKING * normals
+    sides = (part.kind == NECK) & (np.abs(_facing(world, normals)) < _GRAZING)
+    sides &= (kind == NECK) | (np.abs(part.local(inner)[:, 0]) > _MOUTH)
+    return Seeds.cat([
+        _placed(reference, world, normals, sigma, colors, 0.97, kind),
+        _placed(reference, inner[sides], normals[sides], sigma[sides], colors[sides], 0.97, kind[sides]),
+    ])  # fmt: skip
 
 
 def _fallen_behind(world: np.ndarray, ridge: float, below_chin: np.ndarray) -> np.ndarray:
