@@ -110,3 +110,12 @@ def test_training_reaches_what_is_hidden(person: Path, model: NerfAvatar, tmp_pa
     model.eval()
     with torch.no_grad():
         assert float(model(motion, 3, data.camera).aux[HIDDEN].max()) == 0
+
+
+def test_a_training_frame_from_behind_has_all_terms(person: Path, model: NerfAvatar, tmp_path: Path):
+    """A head that turns away from the camera is drawn in another way, and trained all the same."""
+    trainer = nerf_trainer(person, tmp_path / "run", model)
+    data, motion = trainer.data, trainer.data.motion
+    frame = load(data, 3, (data.width, data.height), trainer.config.loss)
+    terms = model.regularizers(model(motion, 3, data.camera.orbit(model.pivot, 120, 0)), frame, 0.5)
+    assert {"hidden", "distortion", "entropy"} < set(terms) and all(bool(v.isfinite()) for v in terms.values())

@@ -409,7 +409,8 @@ def _sorted(head: RenderOutput, others: RenderOutput, background: Tensor | None)
     depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
     if background is not None:
         rgb = rgb + (1 - alpha) * background
-    return RenderOutput(rgb, alpha, depth, {ALPHA: head.alpha, DRAWN: others})
+    aux = {ALPHA: head.alpha, DRAWN: others} | {name: head.aux[name] for name in (SPREAD, HIDDEN)}
+    return RenderOutput(rgb, alpha, depth, aux)
 
 
 def _enlarged(box: Box, head: Tensor, small: Camera, large: Camera) -> tuple[Box, Tensor]:
