@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,29 @@ def mixed(*sounds: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"begin": begin, "rate": rate, "data": base64.b64encode(data).decode()}
 
 
-def write_film(path: Path, images: list[tuple[float, str]], sound: dict[str, Any] | None) -> None:
-    """Write images that came at some milliseconds, and audio, as a video of 25 frames per second."""
+def even(images: Sequence[tuple[float, str]], fps: float) -> list[str]:
+    """The image that was on the screen at each moment of a film with so many images a second.
+
+    Args:
+        images: Milliseconds and files, in order.
+        fps: Of the film.
+
+    Raises:
+        RuntimeError: There are none.
+    """
     if not images:
         raise RuntimeError("The page was not filmed.")
+    begin, chosen, newest = images[0][0], [], 0
+    for number in range(int((images[-1][0] - begin) / 1000 * fps) + 1):
+        while newest + 1 < len(images) and images[newest + 1][0] <= begin + 1000 * number / fps:
+            newest += 1
+        chosen.append(images[newest][1])
+    return chosen
+
+
+def write_film(path: Path, images: list[tuple[float, str]], sound: dict[str, Any] | None) -> None:
+    """Write images that came at some milliseconds, and audio, as a video of 25 frames per second."""
+    shown = even(images, FILM_FPS)
     begin = images[0][0]
     with av.open(str(path), "w") as film:
         video = film.add_stream("libx264", rate=FILM_FPS, options={"crf": "23", "preset": "veryfast"})
@@ -137,12 +157,11 @@ def write_film(path: Path, images: list[tuple[float, str]], sound: dict[str, Any
         audio = film.add_stream("aac", rate=sound["rate"], layout="mono") if sound else None
         if sound and isinstance(audio, AudioStream):
             _write_sound(film, audio, sound, begin)
-        shown, frame = -1, None
-        for n in range(round((images[-1][0] - begin) / 1000 * FILM_FPS)):
-            newest = max(0, sum(at <= begin + 1000 * n / FILM_FPS for at, _ in images) - 1)
-            if newest != shown:
-                shown = newest
-                with av.open(images[shown][1]) as still:
+        newest, frame = "", None
+        for n, file in enumerate(shown[: round((images[-1][0] - begin) / 1000 * FILM_FPS)]):
+            if file != newest:
+                newest = file
+                with av.open(file) as still:
                     frame = next(still.decode(video=0)).reformat(video.width, video.height, "yuv420p")
             assert frame is not None
             frame.pts, frame.time_base = n, Fraction(1, FILM_FPS)

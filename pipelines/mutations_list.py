@@ -1558,11 +1558,6 @@ FIELD = (
         ("tests/unit/test_nerf.py::test_parts_of_the_body_are_around_the_outline_of_the_head",),
         "Ears and hair at the outline stay as the first guess drew them.",
     ),
-)
-
-_DRIVER = "tests/unit/test_driver.py"
-
-VOICE_AGENTS = (
     Mutation(
         "edge of the field not cut",
         "avatar/methods/nerf/occupancy.py",
@@ -1587,6 +1582,11 @@ VOICE_AGENTS = (
         ("tests/unit/test_nerf_aside.py::test_what_is_hidden_follows_what_hides_it",),
         "Dark specks and lines from aside.",
     ),
+)
+
+_DRIVER = "tests/unit/test_driver.py"
+
+VOICE_AGENTS = (
     Mutation(
         "frames of an interrupted speech take audio of the next one",
         "avatar/integrations/driver.py",

@@ -23,6 +23,7 @@ from avatar.errors import AvatarError
 from avatar.writing import atomic_file
 from pipelines.live_agent import StandIn
 from pipelines.live_browser import Browser, Page, Tools, serving
+from pipelines.live_film import even
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,26 +105,6 @@ async def filmed(page: Page, folder: Path) -> list[tuple[float, str]]:
     await page.record(folder)
     await page.act(*visit())
     return await page.recorded()
-
-
-def even(images: Sequence[tuple[float, str]], fps: float) -> list[str]:
-    """The image that was on the screen at each moment of a film with so many images a second.
-
-    Args:
-        images: Milliseconds and files, in order.
-        fps: Of the film.
-
-    Raises:
-        RuntimeError: There are none.
-    """
-    if not images:
-        raise RuntimeError("The page was not filmed.")
-    begin, chosen, newest = images[0][0], [], 0
-    for number in range(int((images[-1][0] - begin) / 1000 * fps) + 1):
-        while newest + 1 < len(images) and images[newest + 1][0] <= begin + 1000 * number / fps:
-            newest += 1
-        chosen.append(images[newest][1])
-    return chosen
 
 
 def encoded(film: Sequence[Image.Image], fps: float, quality: int) -> bytes:

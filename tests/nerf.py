@@ -31,3 +31,8 @@ def nerf_config(person: Path, out: Path, steps: int = 4, **model: Any) -> TrainC
 def nerf_trainer(person: Path, out: Path, model: NerfAvatar | None = None, **options: Any) -> Trainer:
     """A trainer of such a model, by default of a new one."""
     return Trainer(PersonDataset(person), nerf_config(person, out, **options), model)
+
+
+def untrained(person: Path) -> NerfAvatar:
+    """A model of such a training before its first step."""
+    return NerfAvatar.from_person(PersonDataset(person), nerf_config(person, Path()).model, 0)

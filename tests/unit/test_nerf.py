@@ -34,7 +34,7 @@ from avatar.native import pack_occupancy
 from avatar.train import run as training
 from avatar.train.batches import load
 from avatar.train.trainer import Trainer
-from tests.nerf import nerf_config, nerf_trainer
+from tests.nerf import nerf_config, nerf_trainer, untrained
 from tests.person import make_person, small_config, train
 
 
@@ -64,7 +64,7 @@ def gaussian_run(person: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def made(person: Path) -> NerfAvatar:
     """An untrained model, which no test changes."""
-    return NerfAvatar.from_person(PersonDataset(person), nerf_config(person, Path()).model, 0)
+    return untrained(person)
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from avatar.data import PersonDataset
 from avatar.methods.nerf.head_shape import CELLS
 from avatar.methods.nerf.hidden import SOLID, hidden_error
 from avatar.methods.nerf.method import NerfAvatar
@@ -17,7 +15,7 @@ from avatar.methods.nerf.model import HIDDEN
 from avatar.methods.nerf.occupancy import _walls
 from avatar.native import RaySamples, pack_occupancy
 from avatar.train.batches import load
-from tests.nerf import nerf_config, nerf_trainer
+from tests.nerf import nerf_trainer, untrained
 from tests.person import make_person
 
 
@@ -26,16 +24,9 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_person(tmp_path_factory.mktemp("person"), frames=40)
 
 
-@pytest.fixture(scope="module")
-def made(person: Path) -> NerfAvatar:
-    """An untrained model, which no test changes."""
-    return NerfAvatar.from_person(PersonDataset(person), nerf_config(person, Path()).model, 0)
-
-
 @pytest.fixture
-def model(made: NerfAvatar) -> NerfAvatar:
-    """An untrained model."""
-    return copy.deepcopy(made)
+def model(person: Path) -> NerfAvatar:
+    return untrained(person)
 
 
 def test_the_outline_of_the_field_has_no_steps(model: NerfAvatar):
