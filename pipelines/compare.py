@@ -1,7 +1,9 @@
 """Methods side by side: trains each on one prepared person, measures it, and writes a page with numbers and images.
 
 Every step is a command of its own (`avatar train`, `avatar eval --views`) and is kept in OUT, so a comparison that was
-interrupted goes on where it was. All methods get the same person, quality, held-out frames, cameras and machine.
+interrupted goes on where it was. All methods get the same person, quality, held-out frames, cameras and machine. What
+is measured of every frame is also compared with the first method frame by frame, so that a small difference has a
+narrow interval.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +27,7 @@ from avatar.data.run import CONFIG, TRAINING
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.eval.images import contact_sheet, pick_frames, save_image, side_by_side
+from avatar.eval.measure import head_only_name
 from avatar.infer.avatar import Avatar
 from avatar.methods.registry import method_names
 from avatar.motion.face_channels import mouth_opening
@@ -33,6 +37,7 @@ from avatar.writing import atomic_file
 
 TURNS = (-30.0, -15.0, 0.0, 15.0, 30.0)  # degrees: cameras of the images of free view
 FRAMES = 5
+FRAME_BY_FRAME = (("metrics", "full_frame"), ("metrics", "head_only"))  # beginnings of rows that frames have numbers of
 BETTER = {True: "more", False: "less", None: "neither"}
 
 
@@ -126,16 +131,21 @@ def main(config: Config) -> None:
     results = {method: measured(config, method) for method in config.methods}
     save_image(config.out / "frames.jpg", frames_sheet(config, data))
     save_image(config.out / "views.jpg", views_sheet(config, data))
-    write_json(config.out / "compare.json", environment() | {"quality": config.quality, "methods": results})
-    for name, text in (("index.html", page(config, results)), ("table.md", markdown(results))):
+    table = Table(results)
+    write_json(config.out / "compare.json", environment() | {"quality": config.quality} | table.record())
+    for name, text in (("index.html", page(config, table)), ("table.md", markdown(table))):
         with atomic_file(config.out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    print(markdown(results))
+    print(markdown(table))
     print(f"Open {config.out / 'index.html'}.")
 
 
 def measured(config: Config, method: str) -> dict[str, Any]:
-    """Train and measure one method; finished steps are kept."""
+    """Train and measure one method; finished steps are kept.
+
+    Returns:
+        ``metrics`` of `avatar eval`, ``training`` of the run, and ``cost``, what the training took.
+    """
     run, cost, metrics = (config.out / f"{method}{end}" for end in ("", ".cost.json", ".metrics.json"))
     if not (run / TRAINING).is_file() or not cost.is_file():
         how = ["--method", method, "--quality", config.quality, "--device", config.device]
@@ -146,9 +156,11 @@ def measured(config: Config, method: str) -> dict[str, Any]:
         write_json(cost, used | {"cpu_seconds": used["cpu_seconds"] + before.get("cpu_seconds", 0.0)})
     if not metrics.is_file():
         truth = [] if config.truth is None else ["--truth", config.truth]
-        command("eval", run, "--views", *truth, "--json", metrics, "--device", config.device)
-    found = {"metrics": read_json(metrics), "training": read_json(run / TRAINING), "cost": read_json(cost)}
-    return {row.label: value for row in ROWS if (value := read(found, row)) is not None}
+        own, other = (config.out / f"{name}.frames.csv" for name in (method, config.methods[0]))
+        against = [] if own == other else ["--against", other]
+        command("eval", run, "--views", *truth, "--json", metrics, "--per-frame", own, *against,
+                "--device", config.device)  # fmt: skip
+    return {"metrics": read_json(metrics), "training": read_json(run / TRAINING), "cost": read_json(cost)}
 
 
 def command(*arguments: Any) -> dict[str, float]:
@@ -174,11 +186,70 @@ def command(*arguments: Any) -> dict[str, float]:
     }
 
 
-def read(found: Any, row: Row) -> float | None:
-    """The value of a row in a method's results; None where it was not measured."""
-    for key in row.path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return None if found is None else float(found) * row.factor
+class Table:
+    """Rows that somebody has a number for.
+
+    Args:
+        results: By method, what `measured` gives; the others are compared with the first.
+
+    Attributes:
+        methods: Their names.
+        rows: The rows.
+    """
+
+    def __init__(self, results: dict[str, dict[str, Any]]) -> None:
+        self.methods, self._results = list(results), results
+        self.rows = [row for row in ROWS if any(self.value(method, row) is not None for method in results)]
+
+    def value(self, method: str, row: Row) -> float | None:
+        """The number in a row; None where it was not measured."""
+        return self._number(method, row.path, row.factor)
+
+    def interval(self, method: str, row: Row) -> list[float] | None:
+        """Its 95 % interval."""
+        return self._bounds(method, (*row.path[:-1], "intervals", row.path[-1]), row.factor)
+
+    def difference(self, method: str, row: Row) -> tuple[float, list[float] | None] | None:
+        """This method minus the first, on the same frames, and its interval; None where frames have no number."""
+        if row.path[:2] not in FRAME_BY_FRAME:
+            return None
+        _, table, drive, name = row.path
+        at = ("metrics", "against", "videos", head_only_name(drive) if table == "head_only" else drive)
+        value = self._number(method, (*at, name), row.factor)
+        return None if value is None else (value, self._bounds(method, (*at, "intervals", name), row.factor))
+
+    def record(self) -> dict[str, Any]:
+        """Everything, as it is written to JSON: by method and the label of the row."""
+        differences = {
+            method: {row.label: dict(zip(("value", "interval"), pair)) for row in self.rows
+                     if (pair := self.difference(method, row)) is not None}
+            for method in self.methods[1:]
+        }  # fmt: skip
+        return {
+            "methods": self._by_label(self.value),
+            "intervals": self._by_label(self.interval),
+            f"minus {self.methods[0]}": differences,
+        }
+
+    def _by_label(self, look: Callable[[str, Row], Any]) -> dict[str, dict[str, Any]]:
+        return {
+            method: {row.label: found for row in self.rows if (found := look(method, row)) is not None}
+            for method in self.methods
+        }
+
+    def _number(self, method: str, path: tuple[str, ...], factor: float) -> float | None:
+        found = self._found(method, path)
+        return None if found is None else float(found) * factor
+
+    def _bounds(self, method: str, path: tuple[str, ...], factor: float) -> list[float] | None:
+        found = self._found(method, path)
+        return None if found is None else [float(bound) * factor for bound in found]
+
+    def _found(self, method: str, path: tuple[str, ...]) -> Any:
+        found: Any = self._results[method]
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
 
 
 def frames_sheet(config: Config, data: PersonDataset) -> np.ndarray:
@@ -212,29 +283,48 @@ def trained(config: Config, method: str) -> tuple[Avatar, Any]:
     return avatar, PersonDataset(config.person, avatar.run / "tracking.safetensors").motion
 
 
-def cells(results: dict[str, dict[str, Any]]) -> list[tuple[Row, list[str]]]:
-    """Rows that somebody has a value for, with the values as text."""
-    table = [(row, [values.get(row.label) for values in results.values()]) for row in ROWS]
-    known = [(row, values) for row, values in table if any(value is not None for value in values)]
-    return [(row, ["-" if value is None else format(value, row.spec) for value in values]) for row, values in known]
+def cells(table: Table, row: Row) -> list[tuple[str, str]]:
+    """Number and interval of each method as text, then the difference of each but the first from the first."""
+
+    def words(value: float | None, interval: list[float] | None, sign: str = "") -> tuple[str, str]:
+        spec = sign + row.spec
+        number = "-" if value is None else format(value, spec)
+        return number, "" if interval is None else " to ".join(format(bound, spec) for bound in interval)
+
+    shown = [words(table.value(method, row), table.interval(method, row)) for method in table.methods]
+    differences = (table.difference(method, row) or (None, None) for method in table.methods[1:])
+    return shown + [words(value, interval, "+") for value, interval in differences]
 
 
-def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """The numbers as a Markdown table."""
-    lines = [f"| | {' | '.join(results)} |", "|---" * (len(results) + 1) + "|"]
-    lines += [f"| {row.label} | {' | '.join(values)} |" for row, values in cells(results)]
+def heads(table: Table) -> list[str]:
+    """Titles of the columns of `cells`."""
+    return [*table.methods, *(f"{method} minus {table.methods[0]}" for method in table.methods[1:])]
+
+
+def markdown(table: Table) -> str:
+    """The numbers as a Markdown table, with 95 % intervals."""
+    columns = heads(table)
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row in table.rows:
+        words = (f"{number} ({interval})" if interval else number for number, interval in cells(table, row))
+        lines.append(f"| {row.label} | {' | '.join(words)} |")
     return "\n".join(lines) + "\n"
 
 
-def page(config: Config, results: dict[str, dict[str, Any]]) -> str:
+def page(config: Config, table: Table) -> str:
     """The page: numbers, frames with mouths, free view."""
-    head = ("metric", *results, "better")
-    body = [(row.label, *map(Cell, values), BETTER[row.more]) for row, values in cells(results)]
+    head = ("metric", *heads(table), "better")
+    body = [
+        (row.label, *(Cell(number, (interval,) if interval else ()) for number, interval in cells(table, row)),
+         BETTER[row.more])
+        for row in table.rows
+    ]  # fmt: skip
     where = environment()
     lead = html_page.paragraph(
         f"Quality {config.quality}, the same person, held-out frames, cameras and machine. {where['date']}, commit "
         f"{str(where['commit'])[:10]}, {where['hardware']['cpu']}, {where['hardware']['cores']} cores. "
-        '"Tracked lips" is an upper bound; papers\' numbers are "head-only, lips from audio".'
+        '"Tracked lips" is an upper bound; papers\' numbers are "head-only, lips from audio". Small print: 95 % '
+        "intervals, over other seconds of the same video. Those of the differences are of the same frames."
     )
     sections = {
         "Numbers": html_page.table("Methods side by side", head, body),

@@ -1,8 +1,9 @@
 """What an avatar from few seconds is worth: ``python -m pipelines.few_seconds VIDEO --out OUT --json few.json``.
 
 The first 5, 10 and 20 s of a video, and all of it, are each joined with the same last seconds, which are held out. Each
-such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out. What
-is finished is kept in OUT, so that an interrupted run goes on where it was.
+such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out. Each
+length is compared with the whole video frame by frame. What is finished is kept in OUT, so that an interrupted run goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import tyro
 
 from avatar.data.run import CONFIG, TRAINING
+from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
@@ -54,7 +56,10 @@ def main(config: Config) -> None:
     """Measure all lengths, the shortest first."""
     info = read_info(config.video)
     whole = float(info.num_frames / info.fps) - config.held_out_s
-    found = {f"{length:g}": measured(config, length) for length in (*config.seconds, whole) if length <= whole}
+    lengths = [length for length in (*config.seconds, whole) if length <= whole]
+    found = {f"{length:g}": measured(config, length) for length in lengths}
+    for length in lengths[:-1]:
+        found[f"{length:g}"]["minus the whole video"] = lost(config, length, whole, float(info.fps))
     asked = {name: getattr(config, name) for name in ("quality", "held_out_s", "frames", "size")}
     keep({"video": config.video.stem, **asked, "seconds": found}, config.json)
 
@@ -74,7 +79,7 @@ def measured(config: Config, length: float) -> dict[str, Any]:
         write_json(cost, {"prepare": prepared, "train": trained})
     if not metrics.is_file():
         some = [] if config.frames is None else ["--frames", config.frames]
-        command("eval", run, "--json", metrics, *some)
+        command("eval", run, "--per-frame", f"{name}.csv", *some, "--json", metrics)
     numbers, used = read_json(metrics), read_json(cost)
     tables = {
         f"{table}, {drive}": {name: numbers[table][drive].get(name) for name in METRICS}
@@ -83,6 +88,16 @@ def measured(config: Config, length: float) -> dict[str, Any]:
     }
     seconds = {step: round(spent["cpu_seconds"], 1) for step, spent in used.items()}
     return tables | {"processor_seconds": seconds, "steps": read_json(run / TRAINING).get("steps")}
+
+
+def lost(config: Config, length: float, whole: float, fps: float) -> dict[str, Any]:
+    """What an avatar of ``length`` seconds has less than that of ``whole``: differences and their intervals."""
+    own, other = (per_frame.read(config.out / f"{part:g}.csv").series for part in (length, whole))
+    found = per_frame.differences(own, other, fps)  # the held-out frames are the same, though not their numbers
+    return {
+        video: {name: values[name] for name in (*METRICS, "intervals") if name in values}
+        for video, values in found.items()
+    }
 
 
 def cut(video: Path, to: Path, length: float, held_out: float) -> None:

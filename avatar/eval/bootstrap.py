@@ -8,7 +8,7 @@ for stationary data", 1992. What the interval knows nothing of: another video, a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -89,17 +89,26 @@ class Bootstrap:
             statistic: As for :func:`value`.
             series: [frames] each.
         """
+        return self._interval(self.values(statistic, *series)) if self._enough else None
+
+    def interval_of_difference(
+        self, statistic: Statistic, own: Sequence[np.ndarray], other: Sequence[np.ndarray]
+    ) -> list[float] | None:
+        """As :meth:`interval`, of one statistic minus that of other series of the same frames."""
         if not self._enough:
             return None
-        values = self.values(statistic, *series)
-        values = values[np.isfinite(values)]
-        return percentiles(values) if len(values) >= LEAST_SHARE * RESAMPLES else None
+        return self._interval(self.values(statistic, *own) - self.values(statistic, *other))
 
     def values(self, statistic: Statistic, *series: np.ndarray) -> np.ndarray:
         """The statistic of each resample, [RESAMPLES]; arguments as for :meth:`interval`."""
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             return statistic(*(x[self._index] for x in series))
+
+    @staticmethod
+    def _interval(values: np.ndarray) -> list[float] | None:
+        values = values[np.isfinite(values)]
+        return percentiles(values) if len(values) >= LEAST_SHARE * RESAMPLES else None
 
 
 def percentiles(values: np.ndarray) -> list[float]:

@@ -37,6 +37,10 @@ class EvalOptions:
     made from its video."""
     json: Path | None = None
     """File for the numbers; default: metrics.json in the RUN folder, with --audio metrics_AUDIO.json."""
+    per_frame: Path | None = None
+    """CSV for the numbers of every frame, of all videos that are measured."""
+    against: Path | None = None
+    """CSV of --per-frame of another avatar on the same frames: prints how much this one differs, with intervals."""
     report: Path | None = None
     """Folder for report.html and its video; default: --save-video, else a folder "report" in the RUN folder."""
     person: Path | None = None
@@ -61,6 +65,15 @@ class EvalOptions:
             from avatar.data.outputs import refuse_to_overwrite
 
             refuse_to_overwrite(self.json, self.audio, self.words)
+        if self.per_frame is not None:
+            from avatar.data.outputs import refuse_to_overwrite
+
+            refuse_to_overwrite(self.per_frame, self.audio, self.words, self.against)
+        if self.audio is not None and (self.per_frame or self.against) is not None:
+            raise AvatarError(
+                f"{'--against' if self.per_frame is None else '--per-frame'} is for held-out frames,",
+                why="and --audio has none.", fix="Leave one of them out.",
+            )  # fmt: skip
         if self.audio is not None:
             from avatar.io.audio import stream_audio
 

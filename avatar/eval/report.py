@@ -158,7 +158,29 @@ def tables(result: dict[str, Any], width: int) -> list[Table]:
         if any(cell.mark for column in cells.values() for cell in column):
             caption += f"\n{MARK} {lips.CHANCE}"
         out += terminal.tables(caption, [SHOWN[key].label for key in keys], cells, width)
+    if shown := differences(result):
+        caption = difference_title(result)
+        caption = f"{caption[:1].upper()}{caption[1:]}; 95 % intervals"
+        keys = rows(shown)
+        cells = {column: [_difference_cell(key, values) for key in keys] for column, values in shown.items()}
+        out += terminal.tables(caption, [SHOWN[key].label for key in keys], cells, width)
     return out
+
+
+def differences(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Differences from another avatar by the title of their column; empty where none was given with --against."""
+    videos = (result.get("against") or {"videos": {}})["videos"]
+    return {name: values for name, values in videos.items() if not name.startswith("shuffled")}
+
+
+def difference_title(result: dict[str, Any]) -> str:
+    """What the table of `differences` shows."""
+    return f"this avatar minus that of {result['against']['file']}, on the same frames"
+
+
+def signed(key: str, value: float | None) -> str:
+    """A difference as it is shown."""
+    return "-" if value is None else format(value, SHOWN[key].spec if "d" in SHOWN[key].spec else f"+{SHOWN[key].spec}")
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:
@@ -202,3 +224,9 @@ def _cell(key: str, values: dict[str, Any]) -> terminal.Cell:
         return terminal.Cell(said)  # a number would be read
     spread = "" if interval is None else f"±{number(key, (interval[1] - interval[0]) / 2)}"
     return terminal.Cell(text, spread, MARK if said else "")
+
+
+def _difference_cell(key: str, values: dict[str, Any]) -> terminal.Cell:
+    interval = values["intervals"].get(key)
+    spread = "" if interval is None else " to ".join(signed(key, bound) for bound in interval)
+    return terminal.Cell(signed(key, values.get(key)), spread)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avatar import page as html_page
-from avatar.eval import images, lips, view_sheets, view_tables
+from avatar.eval import images, lips, report, view_sheets, view_tables
 from avatar.eval.bootstrap import BLOCK_SECONDS, CONFIDENCE
 from avatar.eval.report import (
     NO_INTERVALS,
@@ -107,6 +107,8 @@ def page(result: dict[str, Any], measured: Measurement, sheets: list[str]) -> st
     framed = framed if result["first_frame"] is None else f"Real above rendered. {framed}"
     sections = {"Driven by": driving(result)}
     sections |= {HEADINGS[name]: section(result, name) for name in TABLES if result.get(name)}
+    if shown := report.differences(result):
+        sections["Against another avatar"] = against(result, shown)
     sections |= {
         "Frames": html_page.paragraph(framed)
         + html_page.image("frames.jpg", "Real frames above rendered ones, and their mouths enlarged"),
@@ -170,6 +172,20 @@ def cell(key: str, values: dict[str, Any]) -> Cell:
         return Cell("", (said,))
     small = [] if interval is None else [f"{number(key, interval[0])} to {number(key, interval[1])}"]
     return Cell(number(key, values.get(key)), (*small, *([said] if said else [])))
+
+
+def against(result: dict[str, Any], shown: dict[str, dict[str, Any]]) -> str:
+    """The table of differences from another avatar."""
+    title = report.difference_title(result)
+    about = f"{title[:1].upper()}{title[1:]}; small print: {CONFIDENCE:.0%} intervals of the difference."
+    body = [(SHOWN[key].label, *(_difference(key, values) for values in shown.values())) for key in rows(shown)]
+    return html_page.paragraph(about) + html_page.table("Against another avatar", ("metric", *shown), body)
+
+
+def _difference(key: str, values: dict[str, Any]) -> Cell:
+    interval = values["intervals"].get(key)
+    small = () if interval is None else (" to ".join(report.signed(key, bound) for bound in interval),)
+    return Cell(report.signed(key, values.get(key)), small)
 
 
 def plots(result: dict[str, Any], measured: Measurement) -> str:

@@ -51,7 +51,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
         AvatarError: RUN, its person or an option is unsuitable.
     """
     from avatar.data.run import open_person, require_video
-    from avatar.eval import report_html, speech_metrics
+    from avatar.eval import per_frame, report_html, speech_metrics
     from avatar.eval.settings import held_out, reconstruct, speak
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
@@ -60,12 +60,16 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
 
     options.check()
     words = None if options.words is None else speech_metrics.read_words(options.words)
+    other = None if options.against is None else per_frame.read(options.against)
     require_video(run, "Measuring")
     avatar = Avatar.load(run, renderer=options.renderer, device=options.device, precision="float32")
     data = open_person(run, options.person)
-    held_out(avatar, data, options.frames)
+    frames = held_out(avatar, data, options.frames)
+    if other is not None:
+        other.require_frames(*frames)
     check_views(run, options, data)
-    for output in (options.json_path(run), options.report_folder(run) / report_html.PAGE):
+    outputs = (options.per_frame, options.json_path(run), options.report_folder(run) / report_html.PAGE)
+    for output in filter(None, outputs):
         NewFile(output).drop()  # where it cannot be written, say so before an hour of measuring
     with FaceTracker() as tracker:
         tools = load_tools(tracker, avatar, compared=options.audio is None)
@@ -73,6 +77,14 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
         measured, speed = measure(run, options, avatar, data, words, tools)
         views = look_around(run, options, avatar, data, tools)
     result = assemble(run, options, avatar, data, measured, speed, tools.notes) | {"views": views.result}
+    if options.per_frame is not None:
+        per_frame.write(options.per_frame, measured.series, data.test_start, data.fps)
+    if other is not None:
+        other.require_video(measured.series[per_frame.REAL])
+        result["against"] = {
+            "file": other.path.name,
+            "videos": per_frame.differences(measured.series, other.series, data.fps),
+        }
     path = options.json_path(run)
     write_json(path, result)
     return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured, views))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avatar.audio2motion.load import PERSONAL, SHARED, networks_of
 from avatar.cli.main import main
 from avatar.data.run import TRAINING, open_person
-from avatar.eval import settings
+from avatar.eval import per_frame, settings
 from avatar.paths import write_json
 from tests.fake_avatar import LoudnessSpeech
 from tests.media import write_sound
@@ -44,6 +45,15 @@ def test_mistakes_are_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not exist" in refused(capsys, run, "--words", tmp_path / "words.json")
     (tmp_path / "words.json").write_text("[]")
     assert "not a file of words" in refused(capsys, run, "--words", tmp_path / "words.json")
+    assert "does not exist" in refused(capsys, run, "--against", tmp_path / "other.csv")
+    assert "no numbers per frame" in refused(capsys, run, "--against", tmp_path / "words.json")
+    per_frame.write(tmp_path / "other.csv", {"real": {"opening": np.ones(5)}}, 7, 25.0)
+    assert "of the frames 7 to 11" in refused(capsys, run, "--against", tmp_path / "other.csv")
+    assert "one of the inputs" in refused(
+        capsys, run, "--against", tmp_path / "other.csv", "--per-frame", tmp_path / "other.csv"
+    )
+    assert "for held-out frames" in refused(capsys, run, "--audio", sound, "--per-frame", tmp_path / "new.csv")
+    assert "Cannot write" in refused(capsys, run, "--per-frame", tmp_path / "words.json" / "new.csv")
     assert "--views only" in refused(capsys, run, "--truth", tmp_path)
     assert "truth.json" in refused(capsys, run, "--views", "--truth", tmp_path)
     write_json(run / TRAINING, {"hold_out_yaw": {"share": 0.1, "turned": [99], "frontal": [1], "yaw": [0, 0, 0]}})

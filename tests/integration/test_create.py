@@ -150,10 +150,15 @@ def test_create_goes_on_after_kills_and_measures_the_avatar(made):
 
 def test_eval_again_finds_the_same(made, tmp_path):
     few = ["eval", str(made), "--frames", "4", "--protocol", "full-frame", "--drive", "tracked", "--no-ablations"]
-    first, again = (run_eval(few, tmp_path / name) for name in ("first.json", "again.json"))
+    frames = str(tmp_path / "frames.csv")
+    first = run_eval([*few, "--per-frame", frames], tmp_path / "first.json")
+    again = run_eval([*few, "--against", frames], tmp_path / "again.json")
     assert first["ablations"] == {}
     kept = first.keys() - {"date", "command", "speed", "peak_memory_bytes"}
     assert {k: again[k] for k in kept} == {k: first[k] for k in kept}
+    own, differs = again["full_frame"]["tracked"], again["against"]["videos"]["tracked"]
+    assert again["against"]["file"] == "frames.csv" and "lmd" in differs
+    assert all(abs(value) < 1e-6 * abs(own[name]) for name, value in differs.items() if name != "intervals")
     assert (made / "report" / "side_by_side.mp4").stat().st_size > 1000
     assert (made / "report" / "report.html").is_file()
 

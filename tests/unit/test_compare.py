@@ -51,6 +51,31 @@ def test_page_shows_numbers_and_images_and_finished_steps_are_kept(asked):
     assert "head-only, lips from audio: PSNR, dB" not in page  # nobody measured it
 
 
+def test_intervals_and_differences_are_shown():
+    def found(psnr: float, against: dict) -> dict:
+        drive = {"psnr": psnr, "intervals": {"psnr": [psnr - 1, psnr + 1]}}
+        metrics = {"full_frame": {"tracked": drive}, "head_only": {"audio": drive}, "model": {"bytes": 2e6}}
+        return {"metrics": metrics | against, "training": {}, "cost": {}}
+
+    videos = {
+        "tracked": {"psnr": -0.5, "intervals": {"psnr": [-0.6, -0.4]}},
+        "audio, head-only": {"psnr": 0.25, "intervals": {}},  # too few frames for an interval
+    }
+    first, second = found(31, {}), found(30.5, {"against": {"videos": videos}})
+    table = compare.Table({"gaussian": first, "nerf": second})
+    record = table.record()
+    label = "tracked lips: PSNR, dB"
+    assert record["intervals"]["nerf"][label] == [29.5, 31.5]
+    assert record["minus gaussian"]["nerf"] == {
+        label: {"value": -0.5, "interval": [-0.6, -0.4]},
+        "head-only, lips from audio: PSNR, dB": {"value": 0.25, "interval": None},
+    }
+    text = compare.markdown(table)
+    assert "| | gaussian | nerf | nerf minus gaussian |" in text
+    assert f"| {label} | 31.00 (30.00 to 32.00) | 30.50 (29.50 to 31.50) | -0.50 (-0.60 to -0.40) |" in text
+    assert "| model, MB | 2.0 | 2.0 | - |" in text
+
+
 def test_interrupted_training_is_resumed_and_its_time_added(asked):
     config, ran = asked
     (config.out / "gaussian").mkdir(parents=True)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from avatar.data.run import CONFIG, TRAINING
+from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
@@ -46,6 +47,9 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
             write_json(few_seconds.Path(words[1]).with_suffix(".run") / TRAINING, {"steps": 7})
         if words[0] == "eval":
             write_json(few_seconds.Path(words[-1]), {"head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}})
+            csv = few_seconds.Path(words[words.index("--per-frame") + 1])
+            drawn = {"psnr": np.full(100, 30.0 + float(csv.stem)), "lmd_raw": np.zeros(100)}
+            per_frame.write(csv, {"real": {"opening": np.zeros(100)}, "tracked": drawn}, 25 * int(csv.stem), 25.0)
         return {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8}
 
     monkeypatch.setattr(few_seconds, "command", command)
@@ -59,6 +63,8 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
     found = json.loads((tmp_path / "few.json").read_text())["seconds"]
     assert list(found) == ["1", "2"]
     assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
+    less = found["1"]["minus the whole video"]["tracked"]
+    assert less["psnr"] == -1 and less["intervals"]["psnr"] == [-1, -1] and "lmd_raw" not in less
     (tmp_path / "out" / "1.cost").unlink()  # a training that was interrupted
     (tmp_path / "out" / "1.run" / CONFIG).touch()
     few_seconds.main(config)
