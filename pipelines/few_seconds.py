@@ -2,13 +2,14 @@
 
 The first 5, 10 and 20 s of a video, and all of it, are each joined with the same last seconds, which are held out. Each
 such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out. Each
-length is compared with the whole video frame by frame. What is finished is kept in OUT, so that an interrupted run goes
-on where it was.
+length is compared with the whole video frame by frame, and its lips with those that the shared prior alone gives the
+same avatar. What is finished is kept in OUT, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from avatar.data.run import CONFIG, TRAINING
+from avatar.data.run import CONFIG, PERSONAL, SHARED, TRAINING
 from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
@@ -80,6 +81,12 @@ def measured(config: Config, length: float) -> dict[str, Any]:
     if not metrics.is_file():
         some = [] if config.frames is None else ["--frames", config.frames]
         command("eval", run, "--per-frame", f"{name}.csv", *some, "--json", metrics)
+    untaught = Path(f"{name}.prior.json")
+    if not untaught.is_file():
+        alone = prior_alone(run)
+        some = [] if config.frames is None else ["--frames", config.frames]
+        less = ("--drive", "audio", "--protocol", "full-frame", "--no-ablations")
+        command("eval", alone, "--per-frame", f"{name}.prior.csv", *less, *some, "--json", untaught)
     numbers, used = read_json(metrics), read_json(cost)
     tables = {
         f"{table}, {drive}": {name: numbers[table][drive].get(name) for name in METRICS}
@@ -87,17 +94,33 @@ def measured(config: Config, length: float) -> dict[str, Any]:
         if drive in numbers.get(table, {})
     }
     seconds = {step: round(spent["cpu_seconds"], 1) for step, spent in used.items()}
-    return tables | {"processor_seconds": seconds, "steps": read_json(run / TRAINING).get("steps")}
+    taught, alone = (per_frame.read(Path(f"{name}{end}")).series for end in (".csv", ".prior.csv"))
+    gained = per_frame.differences(taught, alone, numbers["fps"])["audio"]
+    return tables | {
+        "full_frame, audio, minus the prior alone": _chosen(gained),
+        "processor_seconds": seconds,
+        "steps": read_json(run / TRAINING).get("steps"),
+    }
 
 
 def lost(config: Config, length: float, whole: float, fps: float) -> dict[str, Any]:
     """What an avatar of ``length`` seconds has less than that of ``whole``: differences and their intervals."""
     own, other = (per_frame.read(config.out / f"{part:g}.csv").series for part in (length, whole))
     found = per_frame.differences(own, other, fps)  # the held-out frames are the same, though not their numbers
-    return {
-        video: {name: values[name] for name in (*METRICS, "intervals") if name in values}
-        for video, values in found.items()
-    }
+    return {video: _chosen(values) for video, values in found.items()}
+
+
+def prior_alone(run: Path) -> Path:
+    """A copy of a run whose speech networks are gone, so that the shared prior drives its lips."""
+    copy = run.with_suffix(".prior.run")
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(PERSONAL, SHARED, "checkpoints"), dirs_exist_ok=True)
+    return copy
+
+
+def _chosen(differences: dict[str, Any]) -> dict[str, Any]:
+    """Those of `METRICS`, with their intervals."""
+    known = {name: differences[name] for name in METRICS if name in differences}
+    return known | {"intervals": {name: pair for name, pair in differences["intervals"].items() if name in known}}
 
 
 def cut(video: Path, to: Path, length: float, held_out: float) -> None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from avatar.data.run import CONFIG, TRAINING
+from avatar.data.run import CONFIG, PERSONAL, TRAINING
 from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
@@ -44,12 +44,17 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
         ran.append(words[0])
         if words[0] == "train":
             resumed.append("--resume" in words)
-            write_json(few_seconds.Path(words[1]).with_suffix(".run") / TRAINING, {"steps": 7})
+            run = few_seconds.Path(words[1]).with_suffix(".run")
+            write_json(run / TRAINING, {"steps": 7})
+            (run / PERSONAL).touch()
         if words[0] == "eval":
-            write_json(few_seconds.Path(words[-1]), {"head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}})
+            numbers = {"fps": 25.0, "head_only": {"tracked": {"psnr": 30.0, "ssim": 0.9}}}
+            write_json(few_seconds.Path(words[-1]), numbers)
             csv = few_seconds.Path(words[words.index("--per-frame") + 1])
-            drawn = {"psnr": np.full(100, 30.0 + float(csv.stem)), "lmd_raw": np.zeros(100)}
-            per_frame.write(csv, {"real": {"opening": np.zeros(100)}, "tracked": drawn}, 25 * int(csv.stem), 25.0)
+            taught = (few_seconds.Path(words[1]) / PERSONAL).is_file()
+            drawn = {"psnr": np.full(100, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(100)}
+            series = {"real": {"opening": np.zeros(100)}, "tracked": drawn, "audio": drawn}
+            per_frame.write(csv, series, 25 * int(csv.name[0]), 25.0)
         return {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8}
 
     monkeypatch.setattr(few_seconds, "command", command)
@@ -59,14 +64,16 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
     )  # fmt: skip
     for _ in range(2):
         few_seconds.main(config)
-    assert ran == ["prepare", "train", "eval"] * 2  # of 1 and 2 s: the video has no more, and all is kept
+    assert ran == ["prepare", "train", "eval", "eval"] * 2  # of 1 and 2 s: the video has no more, and all is kept
     found = json.loads((tmp_path / "few.json").read_text())["seconds"]
     assert list(found) == ["1", "2"]
     assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
     less = found["1"]["minus the whole video"]["tracked"]
-    assert less["psnr"] == -1 and less["intervals"]["psnr"] == [-1, -1] and "lmd_raw" not in less
+    assert less["psnr"] == -1 and less["intervals"] == {"psnr": [-1, -1]} and "lmd_raw" not in less
     (tmp_path / "out" / "1.cost").unlink()  # a training that was interrupted
     (tmp_path / "out" / "1.run" / CONFIG).touch()
     few_seconds.main(config)
-    assert ran[6:] == ["prepare", "train"] and resumed == [False, False, True]
+    gained = found["1"]["full_frame, audio, minus the prior alone"]
+    assert gained["psnr"] == 1 and gained["intervals"] == {"psnr": [1, 1]}
+    assert ran[8:] == ["prepare", "train"] and resumed == [False, False, True]
     assert found["2"]["processor_seconds"] == {"prepare": 9.0, "train": 9.0} and found["2"]["steps"] == 7
