@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avatar import log
-from avatar.data.run import CONFIG, PERSON_SUFFIX, RunInfo
+from avatar.data.run import CHECKPOINT, CONFIG, PERSON_SUFFIX, RunInfo
 from avatar.device import choose_device
 from avatar.errors import AvatarError
 from avatar.writing import one_writer
@@ -50,12 +50,13 @@ def create(
     _check(train)
     times = [time.perf_counter()]
     with log.part_of("create"), one_writer(run), one_writer(person):
+        refuse_other_avatar(video, prepare, train)
         pipeline.prepare(video, person, prepare, consent=consent)
         times.append(time.perf_counter())
         if RunInfo.read(run).finished:
             log.info(f"{run} is already trained.")
-            if of_folder(person).stated:
-                of_folder(person).write(run)
+            if consent is not None or not of_folder(run).stated:  # what was stated of RUN itself stays
+                (consent or of_folder(person)).write(run)
         else:
             training.train(replace(train, resume=(run / CONFIG).is_file()))
         times.append(time.perf_counter())
@@ -89,6 +90,29 @@ def _check(train: TrainConfig) -> None:
     if train.prior is not None:
         load_prior(train.prior)
     refuse_other_files(Path(train.out))
+
+
+def refuse_other_avatar(video: Path, prepare: PrepareConfig, train: TrainConfig) -> None:
+    """Refuse a run that was begun from something else or in another way, before PERSON is changed.
+
+    Raises:
+        AvatarError: RUN was trained from another PERSON folder or with other options, or PERSON was prepared with
+            others.
+    """
+    from avatar.preprocess import pipeline
+    from avatar.train.config import changes_text, from_file, settings
+
+    run, person = Path(train.out), Path(train.person)
+    if not (run / CONFIG).is_file() or not (RunInfo.read(run).finished or (run / CHECKPOINT).is_file()):
+        return  # nothing is trained that could be lost
+    kept = from_file(run / CONFIG, person=person, out=run)
+    whose = {"why": "Nothing was changed.", "fix": "Choose another --out, or remove that folder."}
+    if kept.person.name != person.name:  # wherever both lie now
+        raise AvatarError(f"{run} was trained from {kept.person}, not by `avatar create`.", **whose)
+    if (earlier := settings(kept)) != (now := settings(train)):
+        raise AvatarError(f"{run} was trained with other options{changes_text(earlier, now)}.", **whose)
+    if pipeline.would_change(video, person, prepare):
+        raise AvatarError(f"{run} was trained from what was prepared with other options, or before an update.", **whose)
 
 
 def measure(run: Path, options: EvalOptions) -> None:

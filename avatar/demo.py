@@ -28,6 +28,10 @@ def demo(folder: Path, quality: str, seconds: float, size: int, seed: int, text:
     Raises:
         AvatarError: The folder holds something else, or another process writes to it.
     """
+    from avatar.preprocess.ingest import MIN_SECONDS
+
+    if seconds < MIN_SECONDS:
+        raise AvatarError(f"--seconds {seconds:g} is too short.", fix=f"Give at least {MIN_SECONDS:g}; 48 is usual.")
     with one_writer(folder):
         _claim(folder, {"quality": quality, "seconds": seconds, "size": size, "seed": seed})
         video, run, speech, result = (

@@ -27,7 +27,7 @@ from avatar.audio2motion.shared import RATE, WEIGHTS, SharedPrior, SharedSpeech
 from avatar.audio2motion.shared_adaptation import adapt
 from avatar.audio2motion.shared_training import Recording, fit
 from avatar.corpus.cache import Cache
-from avatar.corpus.find import Item, find, video
+from avatar.corpus.find import Item, find, videos
 from avatar.corpus.measure import mean, measure_all, predict
 from avatar.corpus.mouth import of_face
 from avatar.corpus.ranks import Ranks
@@ -100,8 +100,8 @@ def main(config: Config) -> None:
         prior = prior.streaming()
     result: dict[str, Any] = environment() | {"prior": prior.about, "sha256": file_sha256(config.out)}
     for group in ("familiar", "development", "test"):
-        if videos := getattr(config, group):
-            rows = measure_all(prior, *prepared([video(path) for path in videos], config.cache, prior.encoder))
+        if paths := getattr(config, group):
+            rows = measure_all(prior, *prepared(videos(paths), config.cache, prior.encoder))
             result[group] = {"mean": mean(rows), "videos": rows}
             info(f"{group}: " + " ".join(f"{k} {v:.3f}" for k, v in mean(rows).items()))
     if config.languages:

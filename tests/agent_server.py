@@ -16,18 +16,21 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 KEY = "sk-of-the-tests"
-Mode = Literal["normal", "hang", "die", "nonsense", "refuse", "empty", "late", "comments"]
+Mode = Literal["normal", "hang", "die", "nonsense", "refuse", "empty", "late", "comments", "busy"]
 
 
 class AgentServer:
     """Answers a few letters to everything, or what ``answer`` says; notes what it was asked.
 
     Attributes:
-        mode: ``hang`` never goes on, ``die`` breaks off in the middle, ``late`` goes on only when ``go`` is set.
+        mode: ``hang`` never goes on, ``die`` breaks off in the middle, ``late`` goes on only when ``go`` is set,
+            ``busy`` refuses to answer when it is.
+        names: Whether a refusal names the request.
     """
 
     def __init__(self) -> None:
         self.mode: Mode = "normal"
+        self.names = True
         self.answer = ["a b c", " d ee. f", " g h", " i jj."]
         self.transcript = "what time is it"
         self.asked: list[dict[str, Any]] = []  # bodies of chat completions
@@ -96,6 +99,12 @@ class AgentServer:
                 continue
             if self.mode == "nonsense":
                 await socket.send_str("nonsense")
+                continue
+            if self.mode == "busy":
+                await self.go.wait()
+                named = event.get("event_id") if self.names else None
+                error = {"code": "conversation_already_has_active_response", "message": "Busy.", "event_id": named}
+                await socket.send_json({"type": "error", "error": error})
                 continue
             count += 1
             await self._respond(socket, f"resp_{count}")

@@ -68,6 +68,7 @@ class _Gpu(TorchDispatchMode):
         super().__init__()
         self.waits: list[str] = []
         self.graph: _Graph | None = None  # that is captured
+        self.current: list[torch.device] = []  # devices that `torch.cuda.device` makes the current one, outermost first
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -95,7 +96,7 @@ class _Gpu(TorchDispatchMode):
         if place is not None:
             kwargs["device"] = torch.device("cpu")
         wrappers = {id(t.inner): t for t in gpu}
-        capacity = pair_capacity._current
+        capacity = pair_capacity.current()
         run = func
         if name == "bin_gaussians" and capacity is not None:
             with self:
@@ -219,7 +220,16 @@ def _streams_and_graphs(monkeypatch: pytest.MonkeyPatch, gpu: _Gpu) -> None:
             gpu.graph = None
         graph.captured()
 
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        gpu.current.append(device)
+        try:
+            yield
+        finally:
+            gpu.current.pop()
+
     stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.cuda, "Stream", lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())

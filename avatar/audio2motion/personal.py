@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,10 +25,9 @@ from avatar.audio2motion.pauses import LONGEST_PAUSE
 from avatar.checks import FRAME_RATES, Record, parse_json, written_number
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_tensors, load_state
-from avatar.io.checkpoint import read_safetensors
+from avatar.io.checkpoint import read_safetensors, write_safetensors
 from avatar.motion import Motion, arkit, face_channels
 from avatar.motion.mouth import FACE, MOUTH, with_mouth
-from avatar.writing import atomic_file
 
 FORMAT = "avatar-speech-1"
 _HIDDEN, _LAYERS, _KERNEL = 64, 4, 5
@@ -110,8 +108,7 @@ class PersonalSpeech:
             "pause": repr(self.pause),
             "report": json.dumps(self.report),
         }
-        with atomic_file(Path(path)) as temporary:
-            save_file(tensors, str(temporary), metadata)
+        write_safetensors(Path(path), tensors, metadata)
 
     @staticmethod
     def load(path: Path | str) -> PersonalSpeech:

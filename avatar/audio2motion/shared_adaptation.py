@@ -18,6 +18,7 @@ from avatar.motion import Motion
 from avatar.motion.mouth import mouth_channels
 
 _FOLDS = 5
+_LEAST_SECONDS = 1.5  # of the face: of fewer, a fifth and the half seconds beside it may be all
 _RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # seconds of speech that the prior counts for
 _MAX_GAIN, _GAIN_POWER = 1.5, 0.7  # all of the lost movement would exaggerate wrong guesses as well
 
@@ -40,13 +41,16 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
 
     Two corrections of what the prior misses: a ridge regression, which a web page can run, and a kernel regression,
     which follows the lips better and speaks everywhere else. Cross-validation chooses how strongly either is held back;
-    where neither helps, nothing is corrected.
+    where neither helps, or hardly a second of the face was seen, nothing is corrected.
     """
     track = motion.resample(RATE)
     inputs = speech.prior.inputs(features.features)[: len(track)]
     track = track[: len(inputs)]
     valid = track.valid.numpy()
     base = replace(speech, correction=None, kernel=None)
+    report: dict[str, Any] = {"seconds": round(int(valid.sum()) / RATE, 1)}
+    if valid.sum() < _LEAST_SECONDS * RATE:
+        return replace(base, report=report)
     expected = base.predicted(inputs).double().numpy()
     real = mouth_channels(track).astype(np.float64)
     fit = _Regression(inputs.double().numpy()[valid], real[valid], expected[valid])
@@ -54,7 +58,6 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     best = min(errors, key=lambda key: errors[key])
     unseen = fit.left_out(best)
     linear_gain = _gain(fit.real, unseen)
-    report: dict[str, Any] = {"seconds": round(len(fit.x) / RATE, 1), "ridge": best}
     moments = moments_of(inputs, speech.prior.behind, speech.prior.ahead)
     kernel = fit_kernel(
         moments, real - expected, valid, RATE, lambda unseen: fit.error_of(expected[valid] + unseen)
@@ -66,7 +69,7 @@ def adapt_to_features(speech: SharedSpeech, motion: Motion, features: FrameFeatu
     middle = speech.normalizer.bias.numpy()
     gates = {pause: speech.prior.gate(pause).judge(features.energy)[1][: len(track)][valid] for pause in PAUSES}
     pause = choose_pause(middle + gain * (unseen - middle), fit.real, speech.rest.numpy(), gates)
-    report["error"] = round(fit.error_of(unseen) / errors[None], 3)
+    report |= {"ridge": best, "error": round(fit.error_of(unseen) / errors[None], 3)}
     return replace(
         base,
         correction=None if best is None else torch.from_numpy(fit.solve(np.ones(len(fit.x), bool), best)).float(),

@@ -63,10 +63,13 @@ def answered(option: str | None, video: Path, person: Path) -> Consent | None:
     """
     if option is not None:
         return consent.chosen(option)
+    if not video.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
     from avatar.preprocess.photo import is_photo
+    from avatar.preprocess.pipeline import holds
 
-    known = consent.of_folder(person).stated or video.with_suffix(consent.BESIDE).is_file()
-    if known or not video.exists() or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    beside = not video.is_dir() and video.with_suffix(consent.BESIDE).is_file()
+    if beside or (consent.of_folder(person).stated and holds(person, video)):
         return None
     print(_QUESTION.format("photo" if is_photo(video) else "video"), end="", file=sys.stderr, flush=True)
     said = sys.stdin.readline().strip()

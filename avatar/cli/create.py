@@ -31,6 +31,8 @@ class Config(SourceOptions):
     """Renderer to train: gaussian, nerf (a radiance field), or a method of an installed package."""
     size: int = 512
     """Longest side of the working images in pixels; the video is never enlarged."""
+    audio: bool = True
+    """--no-audio: a video without audio. The avatar speaks with the shared model."""
     audio_delay_s: AutoSeconds = "auto"
     """Seconds by which audio comes after video (negative: before it), or auto to measure them."""
     held_out_s: AutoSeconds = "auto"
@@ -74,6 +76,6 @@ def main(config: Config) -> None:
     backends = {name: value for name in ("renderer", "encoding") if (value := getattr(config, name)) != "native"}
     train = options.with_values(train, {"model": backends}, f"--method {config.method}")
     measured = EvalOptions(save_video=run / "eval", renderer=config.renderer, device=config.device)
-    chosen = {name: getattr(config, name) for name in ("size", "audio_delay_s", "held_out_s", *SOURCE_OPTIONS)}
+    chosen = {name: getattr(config, name) for name in ("size", "audio", "audio_delay_s", "held_out_s", *SOURCE_OPTIONS)}
     create(config.video, PrepareConfig(**chosen), train, measured if config.eval and not photo else None, consent)
     log.next_command(f"avatar render {log.word(run)} --audio SPEECH.wav --out {log.word(run / 'speech.mp4')}")

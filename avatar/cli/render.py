@@ -115,7 +115,7 @@ def main(config: Config) -> None:
     path = jobs.limited_path(avatar, path, controls.beyond, config.camera)
     camera = resize(avatar.view_camera, config.size)
     if config.split is not None:
-        job = replay_job(avatar, config.split, config.drive, config.person, out)
+        job = replay_job(avatar, config.split, config.drive, controls.speech, config.person, out)
     elif config.dub:
         assert audio is not None  # `check_source`
         job = dubbing_job(avatar, audio, controls.speech, config.person, out)

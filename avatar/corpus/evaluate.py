@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from avatar.audio2motion.shared import SharedPrior
 from avatar.corpus.cache import Cache
-from avatar.corpus.find import video
+from avatar.corpus.find import videos as items_of
 from avatar.corpus.measure import MEASURED, mean, measure_all
 from avatar.corpus.ranks import Ranks
 from avatar.corpus.train import prepare_all
@@ -28,7 +28,7 @@ def evaluate_prior(
 
     Args:
         prior: The prior (.safetensors).
-        videos: Videos of 2 s and more.
+        videos: Videos of 2 s and more; the same file counts once.
         cache: Folder for what is prepared; None: nothing is kept.
         workers: Processes that prepare videos; None: one per core.
 
@@ -40,7 +40,7 @@ def evaluate_prior(
     """
     check_workers(workers)
     loaded = SharedPrior.load(prior)
-    items = [video(path) for path in videos]
+    items = items_of(videos)
     with tempfile.TemporaryDirectory() as temporary:
         kept = Cache.open(cache or Path(temporary), loaded.encoder.config)
         rows = measure_all(loaded, kept, prepare_all(items, kept, Ranks(), workers))
@@ -54,8 +54,10 @@ def table(result: dict[str, Any]) -> Table:
 
     title = "Correlation with the track (lag in frames)"
     found = Table("video", "audio delay", "sync", *MEASURED, box=None, title=title)
+    stems = [Path(name).stem for name in result["videos"]]
     for name, row in [*result["videos"].items(), ("mean", result["mean"])]:
+        shown = name if stems.count(Path(name).stem) > 1 else Path(name).stem
         lags = {key: "-" if (lag := row[f"{key}_lag"]) is None else f"{lag:.1f}" for key in MEASURED}
         cells = (f"{row[key]:.2f} ({lag})" for key, lag in lags.items())
-        found.add_row(Path(name).stem, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
+        found.add_row(shown, f"{row['audio_delay_s']:.3f} s", f"{row['confidence']:.2f}", *cells)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,21 @@ def find(folder: Path) -> list[Item]:
     return sorted(items, key=lambda item: item.name)
 
 
-def video(path: Path) -> Item:
-    """One video by itself, named by its file and the folder that it is in.
+def videos(paths: Sequence[Path]) -> list[Item]:
+    """Videos by themselves, each once; folders are part of their names where they tell two apart.
+
+    Raises:
+        AvatarError: One of them does not exist.
+    """
+    places = {_place(Path(path)): path for path in paths}
+    folders = 1
+    while len({_name(place, folders) for place in places}) < len(places):
+        folders += 1
+    return [video(path, folders) for path in places.values()]
+
+
+def video(path: Path, folders: int = 1) -> Item:
+    """One video by itself, named by its file and so many of the folders that it is in.
 
     Raises:
         AvatarError: There is no such file.
@@ -75,8 +88,16 @@ def video(path: Path) -> Item:
     path = Path(path)
     if not path.is_file():
         raise AvatarError(f"The video {path} does not exist." if not path.exists() else f"{path} is not a file.")
-    name = f"{path.resolve().parent.name}/{path.name}"
+    name = _name(_place(path), folders)
     return Item(name, name, (path,), path, video=True)
+
+
+def _place(path: Path) -> Path:
+    return path.parent.resolve() / path.name
+
+
+def _name(place: Path, folders: int) -> str:
+    return Path(*place.parts[-folders - 1 :]).as_posix()
 
 
 def _folders(folder: Path) -> Iterator[list[Path]]:

@@ -171,18 +171,19 @@ def keep(folder: Path, given: Consent | None, video: Path | None = None) -> None
         )
 
 
-def require_stated(folder: Path, given: Consent | None, photo: Path) -> None:
+def require_stated(folder: Path | None, given: Consent | None, photo: Path) -> None:
     """Refuse an avatar of a photo whose person is not said to agree: anybody's photo is soon found.
 
     Args:
-        folder: PERSON folder, which may not exist yet.
+        folder: PERSON folder of this photo; None: there is none yet.
         given: The record that was given.
         photo: The photo; a record may lie beside it.
 
     Raises:
         AvatarError: Nothing is stated.
     """
-    if (given is not None and given.stated) or of_folder(folder).stated or photo.with_suffix(BESIDE).is_file():
+    known = folder is not None and of_folder(folder).stated
+    if (given is not None and given.stated) or known or photo.with_suffix(BESIDE).is_file():
         return
     raise AvatarError(
         f"Nobody has stated that the person in {photo} agreed to an avatar.", why="Of a photo none is made without.",

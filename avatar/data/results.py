@@ -198,7 +198,9 @@ class IngestResult(StageResult):
         whole: Frames that are stored as rendering shows them as well, for the background.
         face_height: Median height of the face in the source, pixels.
         test_start: First held-out frame, where a dataset names one.
-        face: x, y and height of the face to learn in the source, pixels; None where it was alone.
+        usual: x, y and height of the face to learn in the source where it is most of the time, pixels; None where that
+            was not looked at.
+        face: The same where it was chosen among several; None where it was alone.
         recording: What was done to the recording.
         photo: SHA-256 of the photo, where the source is one; there is one frame then, and nothing is held out.
     """
@@ -220,6 +222,7 @@ class IngestResult(StageResult):
     whole: Annotated[list[int], _frames] = dataclasses.field(default_factory=list[int])
     face_height: Number = 0.0
     test_start: Annotated[int | None, _whole(0, MOST_FRAMES)] = None
+    usual: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     face: Annotated[tuple[int, int, int] | None, _wholes(3, 0, SIDES[1])] = None
     recording: Annotated[list[Treatment], read_treatments] = dataclasses.field(default_factory=list[Treatment])
     photo: Annotated[str | None, lambda data, name: data.text(name)] = None

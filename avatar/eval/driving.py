@@ -38,9 +38,12 @@ def driven_held_out(data: PersonDataset, speech: AudioToMotion, first: int, last
 
 
 def driven_novel(avatar: Avatar, speech: AudioToMotion, audio: AudioFile, frames: int) -> dict[str, Motion]:
-    """Drive the lips by an audio file, all else by a loop of the person's own motion: audio and shuffled."""
+    """Drive the lips by an audio file, all else by a loop of the person's own motion: audio and shuffled.
+
+    There are ``frames`` frames, or fewer: the header of a file may promise more than can be decoded.
+    """
     plan = plan_motion(avatar, Controls(), frames=audio.frames(avatar.fps), speech=speech)
-    return _with_floor(whole(limited(plan.stream(audio), frames), frames))
+    return _with_floor(Motion.cat(list(limited(plan.stream(audio), frames))))
 
 
 def whole(blocks: Iterable[Motion], frames: int) -> Motion:

@@ -21,6 +21,8 @@ from avatar.writing import atomic_file
 
 REAL = "real"
 KEYS = ("video", "frame", "seconds")  # the first columns
+# What tells videos apart: numbers of the image, not such as a rounding turns from 0 to 1, or as need words or audio.
+TELLING = ("opening", "mouth_gradient", "seam_gradient", "seam_change")
 ALIKE = 0.05  # of the largest number: so much may a real frame read otherwise on another machine
 
 
@@ -57,7 +59,8 @@ class PerFrame(NamedTuple):
             AvatarError: The file is of another.
         """
         own = self.series[REAL]
-        if not all(_alike(values, own.get(name)) for name, values in real.items()):
+        shared = [name for name in TELLING if name in own and name in real]
+        if not shared or not all(_alike(real[name], own[name]) for name in shared):
             raise AvatarError(f"{self.path} is of another video.", fix="Measure both avatars with the same person.")
 
 
@@ -132,6 +135,19 @@ def differences(own: Mapping[str, Series], other: Mapping[str, Series], fps: flo
     return {name: _difference(own[name] | real[0], other[name] | real[1], resamples) for name in shared}
 
 
+def compared(own: Mapping[str, Series], other: PerFrame, fps: float, notes: list[str]) -> dict[str, Any] | None:
+    """Measured series against those of a file, as the JSON has it.
+
+    Where it is of another video there is None and a note: what was measured, perhaps for hours, is worth keeping.
+    """
+    try:
+        other.require_video(own[REAL])
+    except AvatarError as error:
+        notes.append(f"Not compared with another avatar: {error}")
+        return None
+    return {"file": other.path.name, "videos": differences(own, other.series, fps)}
+
+
 def _difference(own: Series, other: Series, resamples: Bootstrap) -> dict[str, Any]:
     result: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
@@ -152,10 +168,10 @@ def _length(series: Mapping[str, Series]) -> int:
     return len(next(iter(series[REAL].values())))
 
 
-def _alike(own: np.ndarray, other: np.ndarray | None) -> bool:
+def _alike(own: np.ndarray, other: np.ndarray) -> bool:
     if not np.isfinite(own).any():
         return True
-    return other is not None and np.allclose(own, other, rtol=0, atol=ALIKE * np.nanmax(abs(own)), equal_nan=True)
+    return np.allclose(own, other, rtol=0, atol=ALIKE * np.nanmax(abs(own)), equal_nan=True)
 
 
 def _text(number: float) -> str:

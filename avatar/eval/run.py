@@ -76,15 +76,12 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
         measure = reconstruct if options.audio is None else speak
         measured, speed = measure(run, options, avatar, data, words, tools)
         views = look_around(run, options, avatar, data, tools)
+    against = None if other is None else per_frame.compared(measured.series, other, data.fps, tools.notes)
     result = assemble(run, options, avatar, data, measured, speed, tools.notes) | {"views": views.result}
+    if against is not None:
+        result["against"] = against
     if options.per_frame is not None:
         per_frame.write(options.per_frame, measured.series, data.test_start, data.fps)
-    if other is not None:
-        other.require_video(measured.series[per_frame.REAL])
-        result["against"] = {
-            "file": other.path.name,
-            "videos": per_frame.differences(measured.series, other.series, data.fps),
-        }
     path = options.json_path(run)
     write_json(path, result)
     return Evaluation(result, path, report_html.write(options.report_folder(run), result, measured, views))

@@ -108,13 +108,14 @@ def speak(
     assert audio is not None
     file = AudioFile(audio)
     frames = min(file.frames(data.fps), options.frames or round(NOVEL_SECONDS * data.fps))
-    if frames < 3:
-        raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     speech = load_speech(run, data.fps)
     driving = driven_novel(avatar, speech, file, frames)
+    frames = len(driving["audio"])
+    if frames < 3:
+        raise AvatarError(f"{audio} is {frames / data.fps:.2f} s long,", why="too short to measure motion.")
     speed = measure_speed(avatar, data, data.test_start, data.num_frames, speech)
     samples = frozenset(np.linspace(0, frames - 1, min(SAMPLES, frames)).round().astype(int).tolist())
-    heard = clip(audio, 0.0, frames, data.fps, words)
+    heard = clip(audio, None, frames, data.fps, words)
     with record(run, options, {"side_by_side": list(driving)}, {"pred": ["audio"]}, data, audio, 0.0) as recorder:
         measured = measure_novel(
             avatar, data, driving, heard, replace(tools, recorder=recorder),
@@ -162,10 +163,11 @@ def held_out_speech(data: PersonDataset, first: int, last: int, words: list[Word
     return clip(data.audio_path, audio_second(data, first), last - first, data.fps, words)
 
 
-def clip(audio: Path, start: float, frames: int, fps: float, words: list[Word] | None) -> Speech:
+def clip(audio: Path, start: float | None, frames: int, fps: float, words: list[Word] | None) -> Speech:
     """Read a part of an audio file from second ``start`` on, and where lips close in it.
 
-    It is silent where the file ends early.
+    It is silent where the file ends early. None is its first sample, which words count from too, and lips are driven
+    from: in some files that is not at second 0.
     """
     from avatar.eval.speech_metrics import Speech, closure_times
     from avatar.io.audio import SAMPLE_RATE, stream_audio
@@ -173,5 +175,5 @@ def clip(audio: Path, start: float, frames: int, fps: float, words: list[Word] |
     wanted = round(frames / fps * SAMPLE_RATE)
     chunks = itertools.islice(stream_audio(audio, start=start), wanted // SAMPLE_RATE + 1)
     samples = np.concatenate([*chunks, np.zeros(wanted, np.float32)])[:wanted]
-    closures = None if words is None else (closure_times(words) - start) * fps
+    closures = None if words is None else (closure_times(words) - (start or 0.0)) * fps
     return Speech(samples=samples, closures=closures)

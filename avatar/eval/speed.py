@@ -27,7 +27,8 @@ def measure_speed(
         avatar: Draws the frames.
         data: The person.
         first, last: Frames of the person; ``last`` is exclusive.
-        speech: Drives the lips, and is timed with the rest; None: the tracked motion drives them.
+        speech: Drives the lips, and is timed with the rest. The tracked motion drives them where it is None, or where
+            the person has no audio that it could hear.
     """
     from avatar.infer.camera_path import CameraPath
     from avatar.infer.replay import audio_second, drive_held_out
@@ -36,10 +37,11 @@ def measure_speed(
 
     last = min(last, first + SPEED_FRAMES)
     avatar.render(avatar.camera, data.motion, first)  # the first frame fills caches
+    audio = data.audio_path if data.audio_path.is_file() else None
+    speech = None if audio is None else speech
     blocks: Iterable[Motion] = [data.motion[first:last]]
     if speech is not None:
         blocks = drive_held_out(data, speech, first, last)
-    audio = data.audio_path if data.audio_path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="avatar-eval-") as folder:
         path = Path(folder) / "speed.mp4"
         with VideoWriter(path, data.width, data.height, data.fps, audio, audio_second(data, first)) as writer:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from avatar.errors import AvatarError
 from avatar.fields.deformation import Deformation, DeformationField, attribute_widths
 
 _WIDTHS = attribute_widths()
@@ -74,6 +75,9 @@ class BakedField(nn.Module):
             conditions: [K, condition] that span what will be played.
             opacities: [N] 0..1; what cannot be seen need not be exact.
             modes: Components kept at most; fewer where K conditions do not span as many.
+
+        Raises:
+            AvatarError: The field is the same under all of them.
         """
         count, total = len(opacities), len(conditions)
         weight = opacities.clamp_min(0.05)[:, None] * _VISIBLE.to(opacities.device)
@@ -85,6 +89,12 @@ class BakedField(nn.Module):
         # The modes by way of the small [K, K] matrix: K is hundreds, the row length hundreds of thousands.
         values, vectors = torch.linalg.eigh((samples @ samples.T).double())
         modes = min(modes, int((values > 1e-8 * values[-1]).sum()))
+        if modes == 0:
+            raise AvatarError(
+                "The avatar's deformation field is the same in all frames: there is nothing to bake.",
+                why="That of a photo is: one image says nothing about how a face deforms.",
+                fix="Play it without baking.",
+            )  # fmt: skip
         basis = samples.T @ (vectors[:, total - modes :] / values[total - modes :].sqrt()).float()
         found = _probes(basis.cpu().numpy())
         probes, reading = (torch.from_numpy(x).to(code.device) for x in found)

@@ -265,7 +265,7 @@ def build_layers(
         lead: Frames before second 0 of the controls.
         driven: The lips come with a whole motion, which needs no head motion under it.
         origin: See `LoopedPose`.
-        playing: Head motion by name and seed that plays already and goes on; what is new is added.
+        playing: Head motion that plays already and goes on, by all that it depends on; what is new is added.
         live: What a session says, for head motion that is generated before all of the audio is known.
 
     Raises:
@@ -275,10 +275,10 @@ def build_layers(
     poses_by_key: dict[str, PoseSource] = {} if playing is None else playing
 
     def source(name: str) -> PoseSource:
-        key = f"{name} {controls.seed}"
+        options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise} if name == "generated" else {}
+        key = " ".join(map(str, (name, controls.seed, *options.values())))
         if key not in poses_by_key:
             if name == "generated":
-                options = {"guidance": controls.pose_guidance, "noise": controls.pose_noise}
                 generator = load_generator(avatar.run)
                 stream = generator.open(fps, lead=lead / fps, seed=controls.seed, **options)
                 poses_by_key[key] = GeneratedPose(stream) if live is None else LivePose(stream, live, fps)

@@ -38,31 +38,34 @@ class LiveAudio:
         self._start = 0  # sample of the session with which the past begins
         self._goes_on = False
 
-    def note(self, taken: Float32[np.ndarray, " N"], ahead: Float32[np.ndarray, " M"], goes_on: bool) -> None:
-        """Note the audio of a frame.
+    def note(
+        self, first: int, taken: Float32[np.ndarray, " N"], ahead: Float32[np.ndarray, " M"], goes_on: bool
+    ) -> None:
+        """Note the audio of a frame. It may begin with any frame, because a session may run before anybody reads.
 
         Args:
+            first: Sample of the session with which the frame begins.
             taken: Of the frame.
             ahead: What waits after it.
             goes_on: Whether the speaker has not finished.
         """
         with self._lock:
             past = np.concatenate([self._past, taken])
-            drop = max(0, len(past) - round(PAST_SECONDS * SAMPLE_RATE))
-            self._past, self._start = past[drop:], self._start + drop
+            self._past = past[-round(PAST_SECONDS * SAMPLE_RATE) :]
+            self._start = first + len(taken) - len(self._past)
             self._ahead, self._goes_on = ahead, goes_on
 
     def read(self, start: int, count: int) -> Float32[np.ndarray, " count"]:
         """Samples ``start`` to ``start + count`` of the session, guessed where they are not known."""
         with self._lock:
             known, first, goes_on = np.concatenate([self._past, self._ahead]), self._start, self._goes_on
-        missing = start + count - first - len(known)
-        if missing > 0:
-            last = known[-SAMPLE_RATE:] if goes_on and len(known) else np.zeros(1, np.float32)
-            known = np.concatenate([known, np.resize(last, missing)])
-        begin = start - first
-        early = np.zeros(min(count, max(0, -begin)), np.float32)  # older than what is kept
-        return np.concatenate([early, known[max(0, begin) : max(0, begin + count)]])
+        found, at = np.zeros(count, np.float32), np.arange(start - first, start - first + count)
+        there, after = (at >= 0) & (at < len(known)), at >= len(known)  # what is older than what is kept stays silent
+        found[there] = known[at[there]]
+        if goes_on and len(known):
+            last = known[-SAMPLE_RATE:]
+            found[after] = last[(at[after] - len(known)) % len(last)]
+        return found
 
 
 class LivePose:

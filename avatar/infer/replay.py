@@ -30,14 +30,16 @@ CONTEXT_SECONDS = 1.0  # of audio before a held-out span: the speech network nev
 
 
 def replay_job(
-    avatar: Avatar, split: Literal["test", "train"], lips: Literal["tracked", "audio"], person: Path | None, out: Path
-) -> Job:
+    avatar: Avatar, split: Literal["test", "train"], lips: Literal["tracked", "audio"], speech: str,
+    person: Path | None, out: Path,
+) -> Job:  # fmt: skip
     """Plan to render the held-out or the training frames of the person's own video.
 
     Args:
         avatar: The avatar.
         split: Which frames.
         lips: What moves the lips.
+        speech: Name of the speech network, for lips that the audio moves.
         person: PERSON folder; None: the one that the avatar was trained from.
         out: The file to write, which must not be the video itself.
 
@@ -50,7 +52,7 @@ def replay_job(
     first, last = (data.test_start, data.num_frames) if split == "test" else (0, data.test_start)
     motions = iter([data.motion[first:last]])
     if lips == "audio":
-        motions = drive_held_out(data, load_speech(avatar.run, avatar.fps), first, last)
+        motions = drive_held_out(data, load_speech(avatar.run, avatar.fps, speech), first, last)
     has_audio = data.audio_path.is_file()
     return Job(
         motions=motions, frames=last - first, audio=data.audio_path if has_audio else None,

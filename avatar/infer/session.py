@@ -335,7 +335,8 @@ class Session:
         interrupted = self._mouth.said > 0 and self._mouth.epoch != taken.epoch
         lips, waiting = self._mouth.move(taken)
         if self._audio.wanted:
-            self._audio.note(taken.audio, *self._utterances.ahead(round(AHEAD_SECONDS * SAMPLE_RATE)))
+            first = round(index * SAMPLE_RATE / self.fps)  # as `LivePose` counts: jumps of the time line left out
+            self._audio.note(first, taken.audio, *self._utterances.ahead(round(AHEAD_SECONDS * SAMPLE_RATE)))
         pts = (index + self._skipped) / self.fps + self._longer / SAMPLE_RATE
         return _Due(taken, lips, waiting, self._attend(taken, interrupted), pts, index)
 

@@ -1,7 +1,8 @@
-"""Checks of arrays and tensors that come from files, and reading NumPy files."""
+"""Checks of arrays and tensors that come from files, and reading and writing NumPy files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,17 @@ from avatar.errors import AvatarError
 
 LARGEST = 1e9  # of any number in a file: far beyond all that has a meaning, and its products are still finite
 Kind = Literal["float", "int", "bool"]
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a NumPy file.
+
+    Raises:
+        OSError: The disk is full, say. NumPy's own way to disk has errors that do not say why.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
 
 
 def check_shape(array: np.ndarray | Tensor, where: Where, shape: str, sizes: dict[str, int] | None = None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from avatar.checks import parse_json, reading
@@ -23,8 +23,18 @@ _FIX = "Delete it and run the command that made it."
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors, of any device, and a JSON-able ``metadata`` dictionary, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(path, contiguous, {"json": json.dumps(metadata)})
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write contiguous tensors of the CPU, atomically.
+
+    Raises:
+        AvatarError: The disk is full, or the folder cannot be written.
+    """
+    data = save(tensors, metadata)  # its own way to disk has errors that do not say why
     with atomic_file(Path(path)) as temporary:
-        save_file(contiguous, str(temporary), {"json": json.dumps(metadata)})
+        temporary.write_bytes(data)
 
 
 def load_tensors(

@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avatar.checks import FRAME_RATES, Record, parse_json, written_number
 from avatar.errors import AvatarError
 from avatar.geometry.warp import WIDTH
 from avatar.io.arrays import check_numbers, check_shape
-from avatar.io.checkpoint import read_safetensors
+from avatar.io.checkpoint import read_safetensors, write_safetensors
 from avatar.motion.arkit import ARKIT
 from avatar.motion.face_channels import CHANNELS
-from avatar.writing import atomic_file
 
 FORMAT = "avatar-motion-2"
 MOST_FRAMES = 1_000_000  # held at once: one gigabyte, eleven hours at 25 frames per second
@@ -131,8 +129,7 @@ class Motion:
     def save(self, path: Path) -> None:
         """Write a safetensors file; its metadata names the channels."""
         metadata = {"format": FORMAT, "fps": repr(self.fps), "arkit": json.dumps(ARKIT), "face": json.dumps(CHANNELS)}
-        with atomic_file(Path(path)) as temporary:
-            save_file({n: getattr(self, n).contiguous() for n in _WIDTHS}, str(temporary), metadata)
+        write_safetensors(path, {n: getattr(self, n).contiguous() for n in _WIDTHS}, metadata)
 
     @staticmethod
     def load(path: Path) -> Motion:

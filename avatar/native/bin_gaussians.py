@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar, Token
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ TILE = 16  # pixels on a side
 class pair_capacity:
     """Within this context, lists of (tile, Gaussian) pairs have a fixed length and nothing waits for the device.
 
+    It holds for the thread that entered it: others may draw, or record, at the same time.
+
     Sorting takes the time of ``count`` pairs, so ``count`` should be some tens of percent above what scenes need. Run a
     step once before capturing it in a CUDA graph: kernels are loaded on first use.
 
@@ -22,20 +26,24 @@ class pair_capacity:
         count: Pairs that fit.
     """
 
-    _current: pair_capacity | None = None
-
     def __init__(self, count: int) -> None:
         if not (isinstance(count, int) and 1 <= count < 2**31 - 1):
             raise AvatarError(f"pair_capacity({count}):", why="expected 1 to 2^31-2 pairs.")
         self.count = count
         self._flags: dict[torch.device, Tensor] = {}  # 1 once there were too many pairs
+        self._entered: list[Token[pair_capacity | None]] = []
 
     def __enter__(self) -> pair_capacity:
-        self._outer, pair_capacity._current = pair_capacity._current, self
+        self._entered.append(_current.set(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        pair_capacity._current = self._outer
+        _current.reset(self._entered.pop())
+
+    @staticmethod
+    def current() -> pair_capacity | None:
+        """The innermost one that this thread is within."""
+        return _current.get()
 
     def overflowed(self) -> bool:
         """Whether any image so far had more pairs, and lacks some of its Gaussians. Waits for the device."""
@@ -45,6 +53,9 @@ class pair_capacity:
         if device not in self._flags:
             self._flags[device] = torch.zeros(1, dtype=torch.int32, device=device)
         return self._flags[device]
+
+
+_current: ContextVar[pair_capacity | None] = ContextVar("pair_capacity", default=None)  # threads begin without
 
 
 def _lists(
@@ -113,7 +124,7 @@ def _compute_cuda(
         *("bin_count", means2d, means2d, conics, opacities, radii, n, width, height),
         *(slot_offsets, limits, native.workspace("bin_count_workspace", means2d, n)),
     )
-    fixed = pair_capacity._current  # pyright: ignore[reportPrivateUsage]
+    fixed = pair_capacity.current()
     capacity = int(slot_offsets[n]) if fixed is None else fixed.count
     if capacity == 2**31 - 1:
         raise AvatarError("More than 2^31-2 pairs of tile and Gaussian:", why="the Gaussians are too large.")

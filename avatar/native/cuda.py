@@ -49,7 +49,7 @@ class CudaLibrary:
             raise AvatarError(f"{name}: {like.dtype} is not supported.")
         call = _abi.Call(dtype=_DTYPES[like.dtype], num_threads=1)
         addresses = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-        with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
+        with _on(like):
             stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else None
             status = getattr(self.handle, f"avatar_cuda_{name}")(ctypes.byref(call), *addresses, stream)
         if status != _abi.OK:
@@ -57,10 +57,16 @@ class CudaLibrary:
 
     def workspace(self, name: str, like: Tensor, *sizes: int) -> Tensor:
         """Scratch memory for one call, as the library asks for it."""
-        size = getattr(self.handle, f"avatar_cuda_{name}")(_DTYPES[like.dtype], *sizes)
+        with _on(like):
+            size = getattr(self.handle, f"avatar_cuda_{name}")(_DTYPES[like.dtype], *sizes)
         if size < 0:
             raise AvatarError(f"cuda_{name}: sizes {list(sizes)} are refused.")
         return torch.empty(size, dtype=torch.uint8, device=like.device)
+
+
+def _on(like: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Make the device of a tensor the current one, which is another in each thread: the library asks CUDA about it."""
+    return torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
 
 
 def open_library(path: Path) -> CudaLibrary | str:

@@ -22,6 +22,7 @@ from avatar.data.background import warp_affine
 from avatar.data.masks import read_mask, similarity
 from avatar.data.results import BackgroundResult, FrameView, IngestResult, ParseResult, Segments, TrackResult
 from avatar.geometry.mesh import STEADY
+from avatar.io.arrays import save_array
 from avatar.io.images import write_png
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
 from avatar.preprocess.align import Aligner, mean_difference
@@ -86,12 +87,12 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
         write_whole(ctx, view, motion, frames_with_face(ctx, ingest.whole, known), out)
     if motion is not None:
         write_png(out / stored.WIDE, background)
-        np.save(out / stored.WARP, warps.astype(np.float32))
+        save_array(out / stored.WARP, warps.astype(np.float32))
         middle = np.array(size) / 2
         # Where the background's middle is in each frame, less where it is at rest: the plain shift, to the frame.
         inverse = np.linalg.inv(warps[:, :, :2])
         there = np.einsum("tij,tj->ti", inverse, middle + offset - warps[:, :, 2])
-        np.save(out / "shift.npy", (there - middle).astype(np.float32))
+        save_array(out / "shift.npy", (there - middle).astype(np.float32))
         log.info(
             f"The camera moves: the background shifts by up to {found.largest_shift_px:.1f} pixels "
             f"and changes its scale by up to {found.largest_zoom:.1%}. The stored background follows it."
@@ -131,7 +132,7 @@ def write_whole(ctx: StageContext, view: FrameView, motion: np.ndarray | None, f
     write_png(out / (stored.WHOLE + stored.IMAGE), background[top : top + size[1], left : left + size[0]])
     if motion is not None:
         write_png(out / (stored.WHOLE + stored.WIDE), background)
-        np.save(out / (stored.WHOLE + stored.WARP), warps.astype(np.float32))
+        save_array(out / (stored.WHOLE + stored.WARP), warps.astype(np.float32))
 
 
 def spread(indices: np.ndarray, count: int) -> np.ndarray:

@@ -22,8 +22,8 @@ from avatar.motion.motion import Motion
 from avatar.paths import file_sha256
 from avatar.preprocess.face_motion import make_motion, neutral_shape
 from avatar.preprocess.head_fit import canonical_in_head_axes, fit_head
-from avatar.preprocess.landmarker import Face, Landmarker
-from avatar.preprocess.track import ImageChange, fill_gaps, find_segments, pick_face
+from avatar.preprocess.landmarker import Landmarker
+from avatar.preprocess.track import ImageChange, MainFace, fill_gaps, find_segments
 from avatar.writing import atomic_file
 
 MOST_FRAMES = 30_000  # whose landmarks are held in memory
@@ -145,12 +145,12 @@ def track_motion(path: Path) -> Motion:
 def _follow_face(info: VideoInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the main face: landmarks [T, 478, 3] and coefficients [T, 52], NaN without it, and changes [T - 1]."""
     landmarks, arkit, change = [], [], ImageChange()
-    main: Face | None = None
+    main = MainFace(None, alone=True, fps=float(info.fps))
     with Landmarker() as landmarker:
         for frame in log.track(read_frames(info), f"tracking {info.path.name}", info.num_frames):
-            face = pick_face(main, landmarker.detect(frame))
-            if face is not None:
-                main = face = landmarker.look_again(frame, face)
+            if (face := main.among(landmarker.detect(frame))) is not None:
+                face = landmarker.look_again(frame, face)
+            main.go_on(face)
             landmarks.append(np.full((NUM_LANDMARKS, 3), np.nan, np.float32) if face is None else face.landmarks)
             arkit.append(np.full(len(ARKIT), np.nan, np.float32) if face is None else face.arkit)
             change.add(frame)

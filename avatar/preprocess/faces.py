@@ -55,6 +55,14 @@ class Person:
         return float(np.median([face.height for face in self.views.values()]))
 
     @property
+    def usual(self) -> tuple[int, int, int]:
+        """x, y and height in pixels where it is in most views: shots may show it at different sizes."""
+        faces = list(self.views.values())
+        near = max(([other for other in faces if near_in_size_and_place(face, other)] for face in faces), key=len)
+        x, y = np.median([face.centre for face in near], axis=0)
+        return round(float(x)), round(float(y)), round(float(np.median([face.height for face in near])))
+
+    @property
     def boxes(self) -> np.ndarray:
         """[N, 4] x0, y0, x1, y1 of every view in pixels."""
         return np.stack([face.box for face in self.views.values()])
@@ -77,6 +85,13 @@ class Person:
     def __str__(self) -> str:
         x, y = self.centre
         return f"the {'still ' if self.still else ''}face at {x},{y} ({self.height:.0f} pixels high)"
+
+
+def near_in_size_and_place(face: Face, other: Face) -> bool:
+    """Whether two faces can be one in the same shot."""
+    ratio = other.height / face.height
+    apart = float(np.linalg.norm(other.centre - face.centre)) / face.height
+    return apart < _NEAR and _ALIKE < ratio < 1 / _ALIKE
 
 
 def _usual_change(landmarks: np.ndarray) -> float:

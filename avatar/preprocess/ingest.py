@@ -34,7 +34,7 @@ from avatar.preprocess.stage import StageContext, content_hash
 
 NAME = "ingest"
 INPUTS: tuple[str, ...] = ()
-VERSION = 3
+VERSION = 4
 
 MIN_SECONDS = 5.0
 MIN_RATE = 5  # frames per second: with fewer, no movement of lips is seen
@@ -190,7 +190,7 @@ def run(ctx: StageContext, out: Path) -> IngestResult:
         variable_rate=info.variable_rate, fps=float(info.fps), num_frames=written, crop=framing.crop,
         width=framing.size[0], height=framing.size[1], head=(head.x, head.y, head.side), has_audio=config.audio,
         frame=framing.frame, frame_size=framing.frame_size, whole=whole,
-        face_height=round(face.height, 1), test_start=test_start, face=face.place,
+        face_height=round(face.height, 1), test_start=test_start, usual=face.usual, face=face.place,
         recording=[*info.treatments, *heard, *face.treatments, *framing.treatments],
     )  # fmt: skip
 

@@ -59,6 +59,7 @@ class LearnedFace:
     Attributes:
         boxes: [N, 4] x0, y0, x1, y1 in the probed frames that show it, pixels of the upright source.
         height: Median height in pixels.
+        usual: x, y and height of it in pixels where it is most of the time.
         place: x, y and height of it in pixels where it was chosen among several; None where it is alone.
         others: [M, 4] usual box of every other face.
         treatments: What the user is told of the choice.
@@ -66,6 +67,7 @@ class LearnedFace:
 
     boxes: np.ndarray
     height: float
+    usual: tuple[int, int, int]
     place: tuple[int, int, int] | None = None
     others: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     treatments: tuple[Treatment, ...] = ()
@@ -200,7 +202,9 @@ def _alone(info: VideoInfo, config: PrepareConfig, samples: Samples) -> LearnedF
     person = Person(views=dict(enumerate(seen)))
     _check_share(info, len(seen), len(samples))
     _check_height(info, person, [])
-    return LearnedFace(boxes=person.boxes, height=person.height, treatments=_hint_of_two(person))
+    return LearnedFace(
+        boxes=person.boxes, height=person.height, usual=person.usual, treatments=_hint_of_two(person)
+    )  # fmt: skip
 
 
 def _asked_for(
@@ -241,7 +245,7 @@ def _checked(info: VideoInfo, person: Person, others: Sequence[Person], probed: 
     _check_share(info, len(person.views), probed)
     _check_height(info, person, others)
     return LearnedFace(
-        boxes=person.boxes, height=person.height, place=(*person.centre, round(person.height)),
+        boxes=person.boxes, height=person.height, usual=person.usual, place=person.usual,
         others=np.array([np.median(other.boxes, axis=0) for other in others]).reshape(-1, 4),
         treatments=(Treatment("face", text), *_hint_of_two(person)),
     )  # fmt: skip

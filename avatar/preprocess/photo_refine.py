@@ -14,6 +14,7 @@ import numpy as np
 
 from avatar.data.person import MOTION
 from avatar.data.results import RefineResult
+from avatar.io.arrays import save_array
 from avatar.motion.face_channels import CHANNELS
 from avatar.preprocess import refine
 from avatar.preprocess.stage import StageContext
@@ -44,7 +45,7 @@ def run(ctx: StageContext, out: Path) -> RefineResult:
     if gap > APART:
         opened = open_lips(torch.zeros(len(CHANNELS)), torch.tensor(gap - TOUCHING))
         moved = (opened @ landmark_basis()).reshape(-1, 3).numpy()
-        np.save(out / "shape.npy", (shape - moved).astype(np.float32))
+        save_array(out / "shape.npy", (shape - moved).astype(np.float32))
         motion = Motion.load(out / MOTION)
         motion.map(face=motion.face + opened).save(out / MOTION)
     return replace(result, jitter_before_deg=0.0, jitter_after_deg=0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -11,6 +10,7 @@ from typing import cast
 from avatar import log
 from avatar.checks import Record
 from avatar.data import ernerf
+from avatar.data.consent import FILE as CONSENT
 from avatar.data.consent import Consent, keep, require_stated
 from avatar.data.person import FILE, FORMAT, MARKER, MOTION, PersonFolder, PersonInfo, TrackingQuality
 from avatar.data.photo import PhotoInfo
@@ -56,7 +56,7 @@ def prepare(
     out, photo = Path(out), is_photo(video)
     modules = [load_stage(name, photo=photo) for name in stages if not photo or name in PHOTO_STAGES]
     if photo:
-        require_stated(out, consent, Path(video))
+        require_stated(out if holds(out, video) else None, consent, Path(video))
     with one_writer(out):
         claim_folder(video, out, config, force=force)
         ctx = StageContext(person=PersonFolder(out), video=Path(video), config=config)
@@ -67,7 +67,7 @@ def prepare(
                 assemble(ctx)
         except AvatarError:
             if [entry.name for entry in contents(out)] == [MARKER]:  # refused at once: leave nothing behind
-                shutil.rmtree(out)
+                (out / MARKER).unlink()  # a folder that was made for it goes with the lock
             raise
         keep(out, consent, Path(video))
         if "report" in stages:
@@ -91,6 +91,20 @@ def load_stage(name: str, *, photo: bool = False) -> Stage:
     return cast(Stage, importlib.import_module(f"avatar.preprocess.{module}"))
 
 
+def holds(out: Path, video: Path) -> bool:
+    """Whether a folder holds the preparation of this video, begun or finished.
+
+    Raises:
+        AvatarError: The video does not exist or may not be read, or what is in the folder is damaged.
+    """
+    from avatar.preprocess import ingest
+
+    marker = Path(out) / MARKER
+    return marker.exists() and Record(read_json(marker), marker).value("source_sha256", None) == ingest.fingerprint(
+        video
+    )
+
+
 def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool = False) -> None:
     """Make the PERSON folder, or check that it belongs to this video.
 
@@ -108,12 +122,15 @@ def claim_folder(video: Path, out: Path, config: PrepareConfig, *, force: bool =
     marker = out / MARKER
     if marker.exists():
         kept = Record(read_json(marker), marker)
-        if kept.value("source_sha256", None) != source and not force:
+        other = kept.value("source_sha256", None) != source
+        if other and not force:
             raise AvatarError(
                 f"{out} holds the preparation of another video ({kept.text('source', 'unknown')}).",
-                fix="Choose another --out, or pass --force to replace it.",
+                fix=f"Choose another --out, or replace it: `avatar prepare VIDEO --out {log.word(out)} --force`.",
                 see="the-folder-holds-something-else",
             )
+        if other:
+            (out / CONSENT).unlink(missing_ok=True)  # of somebody else, it may be
         if not force:
             refuse_other_version(out)
     elif contents(out):
@@ -147,6 +164,21 @@ def is_finished(name: str, ctx: StageContext) -> bool:
     """Whether a stage has run, with these options and on what its inputs are now."""
     photo = is_photo(ctx.video)
     return finished_key(ctx.person, name) is not None and is_current(load_stage(name, photo=photo), ctx)
+
+
+def would_change(video: Path, out: Path, config: PrepareConfig) -> bool:
+    """Whether :func:`prepare` would make anew what a finished preparation of this video holds.
+
+    Raises:
+        AvatarError: The video does not exist or may not be read.
+    """
+    ctx = StageContext(person=PersonFolder(Path(out)), video=Path(video), config=config)
+    names = PHOTO_STAGES if is_photo(video) else STAGES
+    if not ctx.person.info_path.is_file() or not holds(out, video):
+        return False
+    finished = [name for name in names if name != "report" and finished_key(ctx.person, name) is not None]
+    held_out_anew = PersonInfo.read(ctx.person.info_path).test_start != ctx.test_start
+    return held_out_anew or not all(is_finished(name, ctx) for name in finished)
 
 
 def assemble(ctx: StageContext) -> None:

@@ -17,6 +17,7 @@ from avatar import log
 from avatar.data.person import MOTION
 from avatar.data.results import IngestResult, Intrinsics, RefineResult, Segments, TrackResult
 from avatar.errors import AvatarError
+from avatar.io.arrays import save_array
 from avatar.preprocess import bundle, texture
 from avatar.preprocess.face_motion import make_motion, neutral_shape
 from avatar.preprocess.head_fit import Fit, canonical_in_head_axes, fit_head, refit
@@ -58,9 +59,9 @@ def run(ctx: StageContext, out: Path) -> RefineResult:
     shape = neutral_shape(landmarks, moving, poses, centre, canonical, fit.points)
     motion = make_motion(landmarks, arkit, moving, segments, poses, shape, centre, ingest.fps)
     motion.save(out / MOTION)
-    np.save(out / "shape.npy", shape.astype(np.float32))
-    np.save(out / "residual.npy", fit.residual.astype(np.float32))
-    np.save(out / "raw_pose.npy", fit.raw_pose.astype(np.float32))
+    save_array(out / "shape.npy", shape.astype(np.float32))
+    save_array(out / "residual.npy", fit.residual.astype(np.float32))
+    save_array(out / "raw_pose.npy", fit.raw_pose.astype(np.float32))
     spread = np.ptp(np.percentile(poses.rotation, [2, 98], axis=0), axis=0)
     return RefineResult(
         camera=Intrinsics(focal=poses.focal, cx=float(centre[0]), cy=float(centre[1])),

@@ -78,7 +78,7 @@ def watch(frames: Iterator[np.ndarray], info: VideoInfo, people: Sequence[Person
                 for seen in span:
                     if seen and (face := follow(single, frame, seen[-1])) is not None:
                         seen.append(face)
-            elif begun == len(first) - 1:
+            elif begun == len(first) - 1 and index - first[begun] >= step * length:
                 break
         _close(mouths, span, length)
     return mouths

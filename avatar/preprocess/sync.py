@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from avatar.data.results import IngestResult, SyncResult
+from avatar.io.arrays import save_array
 from avatar.io.audio import load_audio
 from avatar.preprocess.stage import StageContext
 from avatar.sync.judge import SyncJudge
@@ -49,7 +50,7 @@ def run(ctx: StageContext, out: Path) -> SyncResult:
     measured = measure(judge, landmarks[: ctx.test_start], samples, fps)
     if whole := measured.undecided:
         measured = measure(judge, landmarks, samples, fps)
-    np.save(out / "curve.npy", np.stack([measured.delays, measured.curve], 1).astype(np.float32))
+    save_array(out / "curve.npy", np.stack([measured.delays, measured.curve], 1).astype(np.float32))
     result = SyncResult(
         has_audio=True, audio_delay_s=applied_delay(measured, fps), trusted=measured.trusted, doubt=measured.doubt,
         measured_delay_s=round(measured.audio_delay_s, 5), z_score=round(measured.z_score, 3),

@@ -19,7 +19,7 @@ from avatar.data.person import MOTION
 from avatar.data.results import IngestResult, RefineResult, Segments, TorsoResult, TrackResult
 from avatar.geometry.mesh import STEADY
 from avatar.geometry.warp import COLUMNS, ROWS, WIDTH
-from avatar.io.arrays import check_tensors
+from avatar.io.arrays import check_tensors, save_array
 from avatar.io.checkpoint import read_safetensors
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
 from avatar.preprocess.align import Aligner, mean_difference
@@ -65,7 +65,7 @@ def run(ctx: StageContext, out: Path) -> TorsoResult:
         log.warn("The clothes show too little to follow the upper body; it will stand still.")
         ingest = ctx.person.result(IngestResult)
         pivot = back_project(np.array([ingest.width / 2, 0.9 * ingest.height]), principal, camera.focal, depth)
-        np.save(out / "torso.npy", np.zeros((ctx.frames, 6 + WIDTH), np.float32))
+        save_array(out / "torso.npy", np.zeros((ctx.frames, 6 + WIDTH), np.float32))
         return TorsoResult(pivot=pivot.tolist(), warp_box=[[-1, -1], [1, 1]])
     rest = middle_matrix(matrices[tracked], main.centre)
     middle = transform(rest, main.centre)  # the pivot's pixel at rest
@@ -73,7 +73,7 @@ def run(ctx: StageContext, out: Path) -> TorsoResult:
     motion = rigid_motion(from_rest, middle, principal, camera.focal, depth)
     warp, box = measure_warp(ctx, main, rest, from_rest, tracked)
     to_cm = depth / camera.focal
-    np.save(out / "torso.npy", np.concatenate([motion, warp * to_cm], 1).astype(np.float32))
+    save_array(out / "torso.npy", np.concatenate([motion, warp * to_cm], 1).astype(np.float32))
     return TorsoResult(
         warp_box=((box - middle) * to_cm).round(4).tolist(),
         pivot=back_project(middle, principal, camera.focal, depth).round(4).tolist(),

@@ -14,13 +14,14 @@ from avatar import log
 from avatar.data.results import IngestResult, Segments, TrackResult
 from avatar.errors import AvatarError
 from avatar.geometry.mesh import STEADY
+from avatar.io.arrays import save_array
 from avatar.preprocess.faces import moved_face
 from avatar.preprocess.landmarker import Face, Landmarker
 from avatar.preprocess.stage import StageContext
 
 NAME = "track"
 INPUTS = ("ingest",)
-VERSION = 4
+VERSION = 5
 
 MIN_VALID_SHARE = 0.5
 THUMBNAIL = 64  # pixels; frames are compared at this size to find cuts
@@ -29,6 +30,8 @@ CUT_RATIO = 4.0  # a cut changes the image this many times as much as the frames
 CUT_JUMP = 0.02  # in face heights; a jump of the face this large ...
 CUT_JUMP_RATIO = 6.0  # ... and this many times the motion around it is a cut where the background does not tell
 CUT_REACH = 3  # frames looked at on either side
+NEAR = 0.8  # face heights from one frame to the next, at most
+LOST_SECONDS = 0.5  # without the face, after which it is looked for where it usually is
 
 
 def options(ctx: StageContext) -> dict[str, Any]:
@@ -48,20 +51,20 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
     change = ImageChange()
     sharpness = np.zeros(count, np.float32)
     ingest = ctx.person.result(IngestResult)
-    main: Face | Place | None = chosen_face(ingest)
+    main = MainFace(usual_place(ingest), alone=ingest.face is None, fps=ingest.fps)
     left, top, right, bottom = head_window(ingest)
     with Landmarker(num_faces=1) as single, Landmarker(num_faces=4) as several:
         for index, image in enumerate(log.track(ctx.person.frames(count), "tracking the face", count)):
             change.add(image)
             window = image[top:bottom, left:right]
-            face = pick_face(main, [moved_face(face, left, top) for face in single.detect(window)])
+            face = main.among([moved_face(face, left, top) for face in single.detect(window)])
             if face is None:
-                face = pick_face(main, [moved_face(face, left, top) for face in several.detect(window)])
+                face = main.among([moved_face(face, left, top) for face in several.detect(window)])
             if face is not None:
                 face = single.look_again(image, face)
                 landmarks[index], arkit[index] = face.landmarks, face.arkit
                 sharpness[index] = face_sharpness(image, face)
-                main = face
+            main.go_on(face)
     valid = np.isfinite(landmarks[:, 0, 0])
     if valid.mean() < MIN_VALID_SHARE:
         raise AvatarError(
@@ -72,11 +75,11 @@ def run(ctx: StageContext, out: Path) -> TrackResult:
         )
     segments = find_segments(change.values, landmarks)
     landmarks, arkit = fill_gaps(landmarks, segments), fill_gaps(np.where(valid[:, None], arkit, np.nan), segments)
-    np.save(out / "landmarks.npy", landmarks)
-    np.save(out / "blendshapes.npy", arkit)
-    np.save(out / "valid.npy", valid)
-    np.save(out / "sharpness.npy", sharpness)
-    np.save(out / "change.npy", change.values)
+    save_array(out / "landmarks.npy", landmarks)
+    save_array(out / "blendshapes.npy", arkit)
+    save_array(out / "valid.npy", valid)
+    save_array(out / "sharpness.npy", sharpness)
+    save_array(out / "change.npy", change.values)
     return TrackResult(segments=segments, valid_share=round(float(valid.mean()), 4))
 
 
@@ -88,11 +91,45 @@ class Place:
     height: float
 
 
-def chosen_face(ingest: IngestResult) -> Place | None:
-    """Where the face is in the stored frames that was chosen among several; None where it was alone."""
-    if ingest.face is None:
+class MainFace:
+    """The face that is followed from frame to frame, and found again where a cut or an absence ended that.
+
+    Args:
+        usual: Where it is most of the time; None where that is not known.
+        alone: Whether it is the only face, so that it may begin anywhere.
+        fps: Frames per second.
+    """
+
+    def __init__(self, usual: Place | None, *, alone: bool, fps: float) -> None:
+        self._usual, self._alone, self._patience = usual, alone, round(LOST_SECONDS * fps)
+        self._last: Face | Place | None = usual
+        self._missed = 0
+
+    def among(self, faces: list[Face]) -> Face | None:
+        """The main face out of those of a frame, largest first; None where it is not among them.
+
+        Another shot may show it at another size or place. Then it is taken up again where it usually is, so that most
+        of the video counts, and never where somebody else may sit.
+        """
+        found = pick_face(self._last, faces)
+        if found is not None or self._missed < self._patience:
+            return found
+        if self._alone and (self._usual is None or self._last is self._usual):  # nowhere yet, or nothing is known
+            return faces[0] if faces else None
+        return pick_face(self._usual, faces, reach=NEAR)
+
+    def go_on(self, face: Face | None) -> None:
+        """Remember what a frame showed."""
+        self._missed = 0 if face is not None else self._missed + 1
+        self._last = face or self._last
+
+
+def usual_place(ingest: IngestResult) -> Place | None:
+    """Where the face to learn usually is in the stored frames; None where that is not known."""
+    place = ingest.usual or ingest.face
+    if place is None:
         return None
-    x, y, height = ingest.face
+    x, y, height = place
     left, top = ingest.crop[:2]
     scale = ingest.scale
     return Place(centre=np.array([x - left, y - top]) * scale, height=height * scale)
@@ -127,18 +164,24 @@ def face_sharpness(image: np.ndarray, face: Face) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if part.size else 0.0
 
 
-def pick_face(previous: Face | Place | None, faces: list[Face]) -> Face | None:
+def pick_face(previous: Face | Place | None, faces: list[Face], reach: float | None = None) -> Face | None:
     """The face that goes on from ``previous``: the largest one of about its size and not far from it.
 
-    Before the first one, the face nearest to where the chosen face is usually.
+    Before the first one, the face nearest to where it is usually.
 
     The crop was chosen around the main face, so after a cut it is near as well, though not at the same place.
+
+    Args:
+        previous: Where it was, or where it usually is.
+        faces: Those of a frame, largest first.
+        reach: Face heights to it, at most; by default more where it is only known where it usually is.
     """
     if previous is None:
         return faces[0] if faces else None
     if isinstance(previous, Place):  # the head may begin some way off, and others may be nearby
         faces = sorted(faces, key=lambda face: float(np.linalg.norm(face.centre - previous.centre)))
-    reach = 1.6 if isinstance(previous, Place) else 0.8
+    if reach is None:
+        reach = 2 * NEAR if isinstance(previous, Place) else NEAR
     for face in faces:
         ratio = face.height / previous.height
         if 0.6 < ratio < 1.67 and np.linalg.norm(face.centre - previous.centre) < reach * previous.height:

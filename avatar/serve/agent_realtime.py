@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import json
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ _AUDIO = ("response.output_audio.delta", "response.audio.delta")
 _TEXT = ("response.output_audio_transcript.delta", "response.audio_transcript.delta")
 _ONLY_TEXT = ("response.output_text.delta", "response.text.delta")  # an answer without audio: said here
 _HEARD = "conversation.item.input_audio_transcription.completed"
+_BUSY = "conversation_already_has_active_response"  # refuses an answer, whether it names the request or not
 _HARMLESS = ("response_cancel_not_active", "invalid_value")  # after an interruption: nothing was left to stop
 
 
@@ -63,7 +65,7 @@ class RealtimeAgent:
         self._item = ""  # of the last answer
         self._open = False  # whether an answer is under way at the other side
         self._past: set[str] = set()  # answers that are over or were stopped
-        self._unseen = 0  # answers that were stopped before their name was known
+        self._unseen: list[str] = []  # requests for answers that were stopped before their name was known
         self._messages: asyncio.Queue[Any] = asyncio.Queue(MOST_WAITING)
         self._reader: asyncio.Task[None] | None = None
 
@@ -73,19 +75,17 @@ class RealtimeAgent:
         options = {"instructions": instructions} if instructions else {}
         events = [event for turn in turns for event in _turn_events(turn)]
         self._open, self._item, current = True, "", ""
-        await self._send(socket, *events, {"type": "response.create", "response": options})
+        request, refused = f"event_{secrets.token_hex(8)}", False
+        await self._send(socket, *events, {"type": "response.create", "event_id": request, "response": options})
         stream = soxr.ResampleStream(RATE, SAMPLE_RATE, 1, dtype="float32")
         samples = 0
         try:
             while True:
                 event = await self._receive(socket)
                 kind, response = event["type"], _response_of(event)
-                if kind == "response.created" and self._unseen:
-                    self._unseen -= 1
-                    self._past.add(response)
-                if response in self._past:
+                if self._is_past(event):
                     continue
-                current = response or current
+                current, refused = response or current, _refuses(event, request)
                 if event.get("item_id") and kind.startswith("response."):
                     self._item = str(event["item_id"])
                 if kind in _AUDIO:
@@ -98,7 +98,7 @@ class RealtimeAgent:
                     yield Words(_string(event.get("delta")), aloud=kind in _ONLY_TEXT)
                 elif kind == _HEARD:
                     yield Transcript(_string(event.get("transcript")).strip())
-                elif kind == "error" and _code(event) not in _HARMLESS:
+                elif refused or (kind == "error" and _code(event) not in _HARMLESS):
                     message = reason_of((event.get("error") or {}).get("message"), self._settings.key)
                     raise AgentError("The agent refuses:", why=message or "it does not say why.")
                 elif kind == "response.done":
@@ -110,8 +110,20 @@ class RealtimeAgent:
             self._past |= {current} - {""}
             if self._open:
                 self._open = False
-                self._unseen += not current
+                if not current and not refused:  # nothing comes of a request that was refused
+                    self._unseen.append(request)
                 await self._cancel(socket)
+
+    def _is_past(self, event: dict[str, Any]) -> bool:
+        """Whether an event belongs to an answer that is over or was stopped. Requests are heeded in their order."""
+        response = _response_of(event)
+        if self._unseen and event["type"] == "response.created":
+            del self._unseen[0]
+            self._past.add(response)
+        elif self._unseen and _refuses(event, self._unseen[0]):
+            del self._unseen[0]
+            return True
+        return response in self._past
 
     async def played(self, text: str, milliseconds: int) -> None:
         """Tell the other side how much of its answer was heard."""
@@ -156,7 +168,7 @@ class RealtimeAgent:
                 fix="Check that its server runs, and that --agent is its address.",
             ) from None  # fmt: skip
         self._socket = socket
-        self._past, self._unseen = set(), 0
+        self._past, self._unseen = set(), []
         self._messages = asyncio.Queue(MOST_WAITING)
         self._reader = asyncio.create_task(self._read(socket, self._messages))
         form = {"type": "audio/pcm", "rate": RATE}
@@ -253,6 +265,15 @@ def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise AgentError(NONSENSE)
     return value
+
+
+def _refuses(event: dict[str, Any], request: str) -> bool:
+    """Whether an event says that nothing will come of a request for an answer."""
+    error = event.get("error") if event["type"] == "error" else None
+    if not isinstance(error, dict):
+        return False
+    named = error.get("event_id")
+    return named == request or (named is None and error.get("code") == _BUSY)
 
 
 def _code(event: dict[str, Any]) -> str:

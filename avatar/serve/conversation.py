@@ -180,6 +180,8 @@ class Conversation:
         before, self._goes_on = self._goes_on, None
         turn = Turn(audio=event.audio, before=None if before is None else before.audio)
         segment = secrets.token_hex(6)
+        if self._reply is not None:  # to what was typed since the turn began; there is one answer at a time
+            self._listener.outbox.put(self._interrupt())
         reply = self._start([turn], segment)
         reply.continues = "" if before is None else before.segment
         assert turn.whole is not None

@@ -22,6 +22,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from avatar.serve.access import KEY_PROTOCOL
 from avatar.serve.app import MOST_SDP_BYTES, add_pages, error_response, guard, page_files, read_body
 from avatar.serve.farewell import AWAY, NORMAL, SLOW, TOO_SLOW, close, say
 from avatar.serve.hub import Full, Settings
@@ -45,6 +46,7 @@ MOST_MESSAGE_BYTES = 16 << 20  # of a WebSocket; replicas allow less
 LOST, RESTART = 1006, 1012  # status of a closed WebSocket, beside those of `farewell`
 GONE = "The part of the server that you talked with has ended. Load the page again."
 SESSIONS = "/api/sessions/"
+SOCKET_HEADERS = ("OpenAI-Beta",)  # that replicas heed: which names a client has for events
 
 
 class Front:
@@ -147,11 +149,15 @@ class Front:
 
     async def _pass_socket(self, request: web.Request) -> web.StreamResponse:
         named = request.headers.get("Sec-WebSocket-Protocol", "")
-        protocols = [name.strip() for name in named.split(",") if name.strip()]
-        for running in self.replicas.by_room():
+        offered = [name.strip() for name in named.split(",") if name.strip()]
+        protocols = [name for name in offered if not name.startswith(KEY_PROTOCOL)]  # a listener's token stays here
+        headers = {name: request.headers[name] for name in SOCKET_HEADERS if name in request.headers}
+        held = self.replicas.of(request.query.get("replaces", ""))  # by a session whose place this one takes
+        others = [running for running in self.replicas.by_room() if running is not held]
+        for running in others if held is None else [held, *others]:
             try:
                 inner = await self._http.ws_connect(
-                    _url(running, request), protocols=protocols, max_msg_size=MOST_MESSAGE_BYTES
+                    _url(running, request), protocols=protocols, headers=headers, max_msg_size=MOST_MESSAGE_BYTES
                 )
             except WSServerHandshakeError as error:
                 if error.status != 503:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from avatar.audio.turns import PauseDetector
 from avatar.data.run import HEADMOTION
 from avatar.errors import AvatarError
 from avatar.headmotion.loop import LOOPS, POSES
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MOST_MESSAGES = 200  # a second, before the others are dropped
 CHANGES_SECONDS = 0.1  # between two changes of controls
+AUTOMATIC = ("ping", "shown")  # messages that a page sends although nobody is there
 
 
 class Guest:
@@ -52,7 +54,7 @@ class Guest:
 
     Attributes:
         conversation: Turns of the listener and the agent.
-        began, active: Seconds of the monotonic clock: when it came, and when something last came from it.
+        began, active: Seconds of the monotonic clock: when it came, and when it last did or said something.
         over: Set once the session is to end.
         reason: Why it ends; empty where the listener left.
     """
@@ -69,7 +71,7 @@ class Guest:
         listener.told = self.conversation.words
         self._answers, self._face, self._file_bytes = answers, face, file_bytes
         self._beyond = character.controls.beyond
-        self._attends = False
+        self._attends, self._speech = False, PauseDetector()
         self._view = (0.0, 0.0, 1.0)  # azimuth, elevation, zoom
         self._behaviour: dict[str, Any] | None = None  # fields of the newest change of controls
         self._changing = asyncio.Lock()
@@ -105,14 +107,17 @@ class Guest:
 
     async def handle(self, text: str | bytes) -> dict[str, Any] | None:
         """Act on a message, and return the answer if there is one; a mistake is answered in words."""
-        self.active = time.monotonic()
-        if int(self.active) != self._second:
-            self._second, self._messages = int(self.active), 0
+        now = time.monotonic()
+        if int(now) != self._second:
+            self._second, self._messages = int(now), 0
         self._messages += 1
         if self._messages > MOST_MESSAGES:
             return None
         try:
-            return await self._act(Message.parse(text))
+            message = Message.parse(text)
+            if message.kind not in AUTOMATIC:
+                self.active = now
+            return await self._act(message)
         except AvatarError as error:
             return {"type": "error", "message": str(error)}
 
@@ -184,9 +189,8 @@ class Guest:
         self.listener.push_microphone(samples)
         self.conversation.hear(samples)
         if self._attends:
-            self.active = time.monotonic()
             self.listener.session.hear(samples)
-        if self.conversation.state == "listening":
+        if self._speech.push(samples) or self._speech.speaking:  # a microphone sends on where nobody speaks
             self.active = time.monotonic()
 
     def look(self, azimuth: float, elevation: float, zoom: float) -> None:

@@ -21,6 +21,7 @@ from avatar.serve.voice import MOST_FILE_BYTES, Voice
 
 CLOSING = "The server is shutting down."
 RETRY_SECONDS = 10  # after which a listener who found the server full may ask again
+LEAVE_SECONDS = 8.0  # in which a session that is replaced has to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class Settings:
     Attributes:
         sessions: Listeners at once.
         session_seconds: A session ends after that.
-        idle_seconds: A session ends after that long without a message or audio from its listener.
+        idle_seconds: A session ends after that long in which its listener neither spoke nor did anything, and nothing
+            was said to it.
         codec: Video codec of the WebSocket; None: H.264. WebRTC uses VP8 unless H.264 is asked for.
         bits_per_second: Of the video.
         token: What a request has to carry; empty: nothing.
@@ -81,6 +83,7 @@ class Hub:
         self.guests: dict[str, Guest] = {}
         self._agent = agent_maker(settings.agent)
         self._taken = 0
+        self._left: dict[str, asyncio.Event] = {}  # by the names of sessions: set once their places are free
         self._making = asyncio.Semaphore(1)  # sessions are made one at a time, so that those that run are not late
         self.closing = False
 
@@ -96,14 +99,17 @@ class Hub:
             raise AvatarError(f"There is no avatar {name[:64]!r} here.", fix=f"There is {', '.join(self.characters)}.")
         return self.characters[name]
 
-    def check_room(self) -> None:
+    def check_room(self, replaces: str = "") -> None:
         """Refuse a listener where all places are taken.
+
+        Args:
+            replaces: As for `admit`; there is room where that session runs.
 
         Raises:
             Full: They are.
         """
         self._check_open()
-        if self._taken >= self.settings.sessions:
+        if self._taken >= self.settings.sessions and replaces not in self.guests:
             raise Full(
                 f"The server is full: {self.settings.sessions} people talk with it now.", fix="Try again in a moment."
             )
@@ -113,18 +119,26 @@ class Hub:
             raise Full(CLOSING)
 
     @asynccontextmanager
-    async def admit(self, name: str = "") -> AsyncGenerator[Guest]:
+    async def admit(self, name: str = "", start: bool = True, replaces: str = "") -> AsyncGenerator[Guest]:
         """Serve a listener as long as the context lasts.
+
+        Args:
+            name: Of the avatar; an empty one is the default.
+            start: Whether its avatar starts at once. Otherwise the door starts it, when somebody takes what it gives.
+            replaces: Name of a session that ends for it and leaves it its place. Only its own listener was told it.
 
         Raises:
             Full: All places are taken.
             AvatarError: There is no avatar of this name, or no session can be made.
         """
         character = self.character(name)
-        self.check_room()
-        self._taken += 1
+        self.check_room(replaces)
+        old = self.guests.pop(replaces, None)  # nobody else can replace it now
+        self._taken += 1  # with the old one still there this is one too many, so nobody else gets its place
         guest: Guest | None = None
         try:
+            if old is not None:
+                await self._see_out(old)
             async with self._making:
                 self._check_open()  # the server may have been stopped while this one waited for others
                 session = await asyncio.to_thread(character.open)
@@ -135,22 +149,34 @@ class Hub:
                 name, listener, character, self.voice, self.metrics, self._agent(), answers, self.settings.face,
                 self.settings.file_bytes,
             )  # fmt: skip
-            self.guests[guest.name] = guest
+            self.guests[guest.name], self._left[guest.name] = guest, asyncio.Event()
             self.metrics.count("sessions_total")
-            listener.start()
+            if start:
+                listener.start()
             yield guest
         finally:
             self._taken -= 1
             if guest is not None:
-                del self.guests[guest.name]
+                self._left.pop(guest.name).set()
+                self.guests.pop(guest.name, None)
                 await guest.conversation.close()
                 await asyncio.shield(asyncio.to_thread(guest.listener.stop))
+
+    async def _see_out(self, guest: Guest) -> None:
+        """End a session, and return once its place is free."""
+        guest.end()
+        try:
+            await asyncio.wait_for(self._left[guest.name].wait(), LEAVE_SECONDS)
+        except asyncio.TimeoutError:
+            raise Full("The session before has not ended yet.", fix="Try again in a moment.") from None
 
     async def watch(self) -> None:
         """End sessions whose time is over, and keep the gauges; runs until it is cancelled."""
         while True:
             now = time.monotonic()
             for guest in list(self.guests.values()):
+                if guest.conversation.busy:  # who is spoken to may just listen
+                    guest.active = now
                 if now - guest.began > self.settings.session_seconds:
                     guest.end("The time of this session is over. Load the page again.")
                 elif now - guest.active > self.settings.idle_seconds:

@@ -78,21 +78,21 @@ class Peers:
         """
         if not isinstance(content, dict) or not isinstance(content.get("sdp"), str) or content.get("type") != "offer":
             raise AvatarError('The body is no offer with "sdp" and "type".')
-        client = self._peers.get(content.get("pc_id") or "") if isinstance(content.get("pc_id"), str) else None
-        if client is not None and not content.get("restart_pc"):
+        named = content["pc_id"] if isinstance(content.get("pc_id"), str) else ""
+        replaces = named if content.get("restart_pc") else ""
+        client = self._peers.get(named)
+        if client is not None and not replaces:
             async with client.lock:
                 return await answer_offer(client, content["sdp"])
-        if client is not None:
-            client.guest.end()
         request = content.get("request_data")
         name = request.get("avatar", "") if isinstance(request, dict) else ""
         if not isinstance(name, str):
             raise AvatarError('The field "avatar" is no name.')
         self._hub.character(name)
-        self._hub.check_room()
-        check_sdp(content["sdp"])  # before a session is made for it
+        self._hub.check_room(replaces)
+        check_sdp(content["sdp"])  # before a session is made for it, or ended for it
         ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._serve(name, content["sdp"], ready))
+        task = asyncio.create_task(self._serve(name, replaces, content["sdp"], ready))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await ready
@@ -120,14 +120,15 @@ class Peers:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    async def _serve(self, name: str, sdp: str, ready: asyncio.Future[dict[str, str]]) -> None:
+    async def _serve(self, name: str, replaces: str, sdp: str, ready: asyncio.Future[dict[str, str]]) -> None:
         """Serve one listener until one of both ends it; the answer to its offer goes to ``ready``."""
         client: RtcClient | None = None
         try:
-            async with self._hub.admit(name) as guest:
+            async with self._hub.admit(name, start=False, replaces=replaces) as guest:
                 client = open_client(self._hub.settings, guest)
                 self._peers[guest.name] = client
                 answer = await answer_offer(client, sdp)
+                guest.listener.start()  # not before: nobody takes what it gives while candidates are gathered
                 if not ready.done():
                     ready.set_result(answer)
                 await self._run(client, guest)

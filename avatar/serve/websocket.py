@@ -10,7 +10,10 @@ A binary message begins with 24 bytes, little-endian:
 
 Audio is 16 kHz mono int16. While the avatar speaks, up to 0.2 s of it come before their time. The part of each frame
 follows when its time has come, and replaces what was sent for it. An image is one packet of the codec that ``hello``
-names. A page sends its microphone as binary messages of 16 kHz mono int16 alone.
+names: H.264, or VP8 with ``?codec=vp8``, unless the server was started with one. A page sends its microphone as binary
+messages of 16 kHz mono int16 alone.
+
+``?replaces=SESSION`` ends a session of the same listener, and takes its place over: of one that found no way by WebRTC.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from aiohttp import WSMsgType, web
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve.ahead import AHEAD_SECONDS, Ahead
-from avatar.serve.encoder import Encoder
+from avatar.serve.encoder import Codec, Encoder
 from avatar.serve.farewell import TRY_AGAIN_LATER, close, end_tasks, say
 from avatar.serve.hub import Full, Hub
 from avatar.serve.outbox import AudioPart, ImagePart, NewestImage, Words
@@ -44,13 +47,14 @@ HEARTBEAT_SECONDS = 15.0
 
 async def serve_websocket(request: web.Request, hub: Hub) -> web.WebSocketResponse:
     """Serve one listener until one of both ends it."""
-    hub.check_room()  # an HTTP answer says more than a closed WebSocket
-    hub.character(request.query.get("avatar", ""))
+    name, replaces = request.query.get("avatar", ""), request.query.get("replaces", "")
+    hub.check_room(replaces)  # an HTTP answer says more than a closed WebSocket
+    hub.character(name)
     socket = web.WebSocketResponse(max_msg_size=MOST_MESSAGE_BYTES, heartbeat=HEARTBEAT_SECONDS, compress=False)
     await socket.prepare(request)
     try:
-        async with hub.admit(request.query.get("avatar", "")) as guest:
-            await _Connection(socket, guest, hub).run()
+        async with hub.admit(name, replaces=replaces) as guest:
+            await _Connection(socket, guest, hub, "vp8" if request.query.get("codec") == "vp8" else "h264").run()
     except Full as error:
         await _say_goodbye(socket, str(error), TRY_AGAIN_LATER)
     except AvatarError as error:
@@ -61,10 +65,10 @@ async def serve_websocket(request: web.Request, hub: Hub) -> web.WebSocketRespon
 class _Connection:
     """A listener at a WebSocket: one task sends, one encodes images and sends them, one receives."""
 
-    def __init__(self, socket: web.WebSocketResponse, guest: Guest, hub: Hub) -> None:
+    def __init__(self, socket: web.WebSocketResponse, guest: Guest, hub: Hub, codec: Codec) -> None:
         self._socket, self._guest, self._hub = socket, guest, hub
         settings = hub.settings
-        self._encoder = Encoder(settings.codec or "h264", guest.character.avatar.fps, settings.bits_per_second)
+        self._encoder = Encoder(settings.codec or codec, guest.character.avatar.fps, settings.bits_per_second)
         self._skipped = 0
         self._image = NewestImage()
         self._ahead = Ahead()
@@ -130,7 +134,6 @@ class _Connection:
                 if answer is not None:
                     listener.outbox.put(answer)
             elif message.type is WSMsgType.BINARY and len(message.data) % 2 == 0:
-                self._guest.active = time.monotonic()
                 self._guest.hear(np.frombuffer(message.data, "<i2").astype(np.float32) / 32768)
 
 

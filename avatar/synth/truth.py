@@ -11,6 +11,7 @@ import numpy as np
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
+from avatar.io.arrays import save_array
 from avatar.motion import Motion
 from avatar.paths import read_json, write_json
 from avatar.synth.appearance import Appearance
@@ -70,7 +71,7 @@ def write_truth(folder: Path, truth: Truth, landmarks: np.ndarray, events: dict[
     motion.save(folder / MOTION)
     for name, array in (("shape", subject.shape), ("landmarks", landmarks)):
         with atomic_file(folder / f"{name}.npy") as temporary:
-            np.save(temporary, array)
+            save_array(temporary, array)
     who = {"seed": subject.seed, **asdict(subject.appearance), "rest": subject.rest.tolist(), "detail": subject.detail}
     write_json(
         folder / FILE,

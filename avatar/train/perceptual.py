@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from avatar.losses.lpips import MIN_SIZE
 from avatar.methods.batch import Batch
 
 SMALLEST, LARGEST = 64, 192  # sides of a part of the face, pixels
@@ -37,19 +38,21 @@ def parts(
     x = int(np.clip(x0 + draw[0] * max(x1 - x0 - side, 1), 0, width - side))
     y = int(np.clip(y0 + draw[1] * max(y1 - y0 - side, 1), 0, height - side))
     chosen = [(image[y : y + side, x : x + side], batch.image[y : y + side, x : x + side], 1.0)]
+    if side < MIN_SIZE:  # a method may choose smaller parts, and does of small frames
+        chosen = [(_enlarged(drawn, MIN_SIZE), _enlarged(real, MIN_SIZE), weight) for drawn, real, weight in chosen]
     if mouth and draw[2] < MOUTHS:
         x0, y0, x1, y1 = batch.mouth_box
         drawn, real = (x[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] for x in (image, batch.image))
         shorter, longer = sorted(drawn.shape[:2])
         if shorter >= max(LEAST, longer / 2):  # else this part of the frame has little of it
-            chosen.append((_enlarged(drawn), _enlarged(real), mouth))
+            chosen.append((_enlarged(drawn, MOUTH), _enlarged(real, MOUTH), mouth))
     return chosen
 
 
-def _enlarged(image: Tensor) -> Tensor:
-    """An image [H, W, 3], enlarged so that its shorter side has `MOUTH` pixels; a larger one as it is."""
+def _enlarged(image: Tensor, shorter: int) -> Tensor:
+    """An image [H, W, 3], enlarged so that its shorter side has that many pixels; a larger one as it is."""
     height, width = image.shape[:2]
-    scale = MOUTH / min(height, width)
+    scale = shorter / min(height, width)
     if scale <= 1:
         return image
     size = round(height * scale), round(width * scale)

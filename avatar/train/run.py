@@ -34,6 +34,7 @@ from avatar.errors import AvatarError
 from avatar.methods.registry import DEFAULT
 from avatar.paths import read_json, write_json
 from avatar.train.config import OF_THE_CALL, TrainConfig, check, differences, from_preset, table
+from avatar.train.same_person import refuse_other_person
 from avatar.train.speech import load_prior, train_headmotion, train_speech
 from avatar.writing import WORKING, atomic_file, contents, one_writer, settle
 
@@ -87,6 +88,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
 
     folder = open_run(config)
     remember(folder, teacher)
+    refuse_other_person(folder, data)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     held_out = leave_out(data, config.hold_out_yaw) if teacher is None else teacher.held_out(data)
@@ -103,7 +105,7 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
                 data.draw(map(trainer.sampler, range(trainer.step, trainer.steps)))
             trainer.run(folder)
         except KeyboardInterrupt:
-            log.info(f"\nStopped at step {trainer.step} and saved. Go on with: {command(config)} --resume")
+            log.info(f"\n{stopped(trainer)} Go on with: {command(config)} --resume")
             raise
         if teacher is None:  # else they are known
             trainer.align_held_out()
@@ -134,6 +136,15 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
         f"Trained {trainer.steps} steps in {trainer.seconds / 60:.1f} minutes: training PSNR {trainer.psnr:.2f} dB"
         f"{counts}. {poses} Views are good from {cone.limits().text}."
     )
+
+
+def stopped(trainer: Trainer) -> str:
+    """Say where Ctrl-C stopped a training, and what of it is in the RUN folder."""
+    if trainer.saved is None:
+        return f"Stopped at step {trainer.step}, before the first checkpoint."
+    if trainer.saved != trainer.step:
+        return f"Stopped at step {trainer.step}. The last checkpoint is of step {trainer.saved}."
+    return f"Stopped at step {trainer.step} and saved."
 
 
 def leave_out(data: PersonDataset, share: float) -> HeldOutYaw | None:
@@ -262,7 +273,8 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
         with atomic_file(folder / BACKGROUND) as temporary:
             shutil.copyfile(background, temporary)
     data.info.write(folder / PERSON)
-    of_folder(config.person).write(folder)
+    if not of_folder(folder).stated:  # else it was stated of the avatar itself, before this training was resumed
+        of_folder(config.person).write(folder)
 
 
 def parts_before(folder: Path) -> list[dict[str, Any]]:

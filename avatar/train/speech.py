@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from avatar.data import PersonDataset
     from avatar.motion import Motion
 
-# Of the person, for streaming lips: their features cost five times as much, and a minute is enough.
+# Of the person's face, for streaming lips: their features cost five times as much, and a minute is enough.
 STREAMING_SECONDS = 120.0
 
 
@@ -69,8 +69,17 @@ def train_speech(
     if prior is None:
         return
     adapt(prior.person(motion, data.fps), motion, samples, delay).save(folder / SHARED)
-    part = motion[: round(STREAMING_SECONDS * data.fps)]
+    part = first_seen(motion, round(STREAMING_SECONDS * data.fps))
     adapt(prior.streaming().person(motion, data.fps), part, samples, delay).save(folder / STREAMING)
+
+
+def first_seen(motion: Motion, frames: int) -> Motion:
+    """The beginning of a track, until the face was seen in so many frames; all of it where it never is.
+
+    A video may begin with a title, which teaches nothing.
+    """
+    enough = (motion.valid.cumsum(0) >= frames).nonzero()
+    return motion[: int(enough[0]) + 1] if len(enough) else motion
 
 
 def train_headmotion(data: PersonDataset, folder: Path, *, seed: int) -> None:

@@ -31,7 +31,9 @@ from avatar.train.batches import FrameSampler, image_loss, prefetch
 from avatar.train.config import TrainConfig, changes_text, settings
 from avatar.train.event_log import EventLog
 from avatar.train.finite import all_finite, check_learnt
+from avatar.train.interrupt import Interrupt
 from avatar.train.poses import PoseCorrection
+from avatar.train.same_person import motion_hash
 from avatar.writing import atomic_dir, atomic_file
 
 _SNAPSHOT_EVERY = 200
@@ -78,6 +80,7 @@ class Trainer:
         self._snapshot_step = 0
         self._rollbacks = 0
         self.finished = False  # whether the method has looked back
+        self.saved: int | None = None  # step of the checkpoint that a resume would go on from
         self._banned: set[int] = set()
         self._cameras: dict[tuple[int, int], Camera] = {}
         self._launched: list[tuple[int, int, dict[str, Tensor]]] = []  # step, frame and terms of what is not settled
@@ -198,15 +201,14 @@ class Trainer:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self, folder: Path) -> None:
-        """Train to the end (or until Ctrl-C, which saves first)."""
+        """Train to the end, or until Ctrl-C, which ends the step and saves; a second one stops at once instead."""
         sizes = self._sizes()
         began = time.perf_counter()
         before = self.seconds
-        interrupted = False
-        with EventLog(folder / "log") as curves, log.progress() as bar:
+        with EventLog(folder / "log") as curves, log.progress() as bar, Interrupt() as interrupt:
             task = bar.add_task("train", total=self.steps, completed=self.step, info="")
             try:
-                while self.step < self.steps:
+                while self.step < self.steps and not interrupt.pressed:
                     for batch in prefetch(self.data, self.sampler, sizes, self.step, self.config.loss, self.device):
                         if not self._launched and self._snapshot_due():
                             self._take_snapshot()
@@ -232,17 +234,22 @@ class Trainer:
                             self.preview(folder / "previews" / f"{self.step:06d}.jpg")
                         if self.step % self.config.save_every == 0 and self.step < self.steps:
                             self.save(folder)
+                        if interrupt.pressed:
+                            break
             except KeyboardInterrupt:
-                interrupted = True
-                if (bad := self._settle(curves)) is not None:
-                    self._roll_back(bad)
-        if not interrupted:
-            check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
-            if not self.finished:
-                self._finish()
-        self.save(folder)
-        if interrupted:
+                if interrupt.pressed > 1:  # in the middle of a step, which nothing exact goes on from
+                    raise
+                interrupt.pressed = 1
+            if interrupt.pressed and (bad := self._settle(curves)) is not None:
+                self._roll_back(bad)
+        if interrupt.pressed:
+            self.save(folder)
             raise KeyboardInterrupt
+        check_learnt([self.sampler(step) for step in range(self.steps)], self._banned)
+        if not self.finished:
+            self.save(folder)  # Ctrl-C loses no step while the method looks back
+            self._finish()
+        self.save(folder)
 
     def _finish(self) -> None:
         """Let the method look back at the training frames."""
@@ -397,8 +404,10 @@ class Trainer:
             meta = {
                 "step": self.step, "psnr": self.psnr, "seconds": self.seconds, "banned": sorted(self._banned),
                 "rollbacks": self._rollbacks, "finished": self.finished, "settings": settings(self.config),
+                "motion": motion_hash(self.data.motion),
             }  # fmt: skip
             save_tensors(temporary / CHECKPOINT.name, self.state(), meta)
+        self.saved = self.step
         self.save_model(folder / MODEL)
 
     def save_model(self, path: Path) -> None:
@@ -426,7 +435,7 @@ class Trainer:
         with reading(path, "a checkpoint of this training", "Train again with --overwrite."):
             self.load_state(tensors)
         self.step, self.psnr, self.seconds = step, about.number("psnr", -1e3, 1e3), about.number("seconds", 0, 1e9)
-        self.finished = about.flag("finished")
+        self.finished, self.saved = about.flag("finished"), step
         self._banned, self._rollbacks = banned, about.whole("rollbacks", 0, _MAX_ROLLBACKS)
 
 

@@ -111,6 +111,16 @@ def test_silent_sound(capfd, tmp_path: Path) -> None:
     assert "silent" in said and "--no-audio" in said
 
 
+def test_a_refusal_leaves_folders_alone_that_were_there(capfd, tmp_path: Path, monkeypatch) -> None:
+    path = write_video(tmp_path / "a.mp4", [portrait()] * 60, write_sound(tmp_path / "s.wav", 6.0, amplitude=0.0))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert "silent" in refused(capfd, path, "--out", tmp_path / "link", SOME)
+    monkeypatch.chdir(tmp_path / "there")
+    assert "silent" in refused(capfd, path, "--out", ".", SOME)
+    assert (tmp_path / "link").is_symlink() and not any((tmp_path / "there").iterdir())
+
+
 def test_no_face(capfd, tmp_path: Path, hum: Path) -> None:
     need_landmarker()
     wall = np.full((256, 256, 3), 120, np.uint8)

@@ -263,6 +263,23 @@ def test_a_dubbed_video_has_new_lips_and_is_the_filmed_one_otherwise(
     assert claims.state == "valid" and claims.source_type == COMPOSITE
 
 
+@pytest.mark.parametrize(("words", "network"), [((), "auto"), (("--speech", "shared"), "shared")])
+def test_a_replay_speaks_with_the_network_that_is_asked_for(
+    run: Path, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], network: str
+) -> None:
+    sound = loud_seconds(tmp_path / "audio.wav", 1.0, [(0.6, 0.7)])
+    person = SimpleNamespace(
+        motion=Motion.zeros(20, FPS), num_frames=20, test_start=10, fps=FPS, camera_moves=False, audio_path=sound,
+        info=person_info(fps=FPS),
+    )  # fmt: skip
+    asked: list[str] = []
+    monkeypatch.setattr(replay, "open_person", lambda *_: person)
+    monkeypatch.setattr(replay, "load_speech", lambda _, fps, which="auto": (asked.append(which), LoudnessSpeech())[1])
+    arguments = ["render", run, "--split", "test", "--drive", "audio", *words, "--out", tmp_path / "out.mp4"]
+    assert main([str(a) for a in arguments]) == 0
+    assert asked == [network] and len(brightness(tmp_path / "out.mp4")) == 10
+
+
 def _noting(drawn: list[Motion], render: Any) -> Any:
     def noted(self: FakeAvatar, camera: Any, motion: Motion, index: int, *rest: Any, **named: Any) -> Any:
         drawn.append(motion[index : index + 1])

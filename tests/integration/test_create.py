@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -15,10 +16,12 @@ import pytest
 import torch
 
 from avatar.cli.main import main
+from avatar.data.consent import Consent, of_folder, own
 from avatar.eval.ablations import TITLES
 from avatar.infer.avatar import Avatar
 from avatar.infer.controls import Controls
 from avatar.io.audio import SAMPLE_RATE, chunked, load_audio
+from avatar.preprocess.config import PrepareConfig
 from avatar.synth.make import make_subject
 
 TINY = {"initial_gaussians": 1500, "max_gaussians": 2000, "levels": 4, "finest": 48, "hidden": 32}
@@ -200,6 +203,40 @@ def test_create_again_changes_nothing(made, subject, capsys):
     assert "already trained" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--seed", "5"], "with other options: --seed 0"), (["--quality", "standard"], "trained with other options"),
+     (["--face", "1"], "prepared with other options"), (["--held-out-s", "1"], "prepared with other options")],
+)  # fmt: skip
+def test_a_finished_avatar_is_not_taken_for_another_one(made, subject, capsys, options, said):
+    person = made.with_name(made.name + ".person")
+    before = {path: path.stat().st_mtime_ns for path in sorted(person.rglob("*.json"))}
+    assert main(["create", str(subject.video), "--out", str(made), *DRAFT, "--no-eval", *options]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert {path: path.stat().st_mtime_ns for path in sorted(person.rglob("*.json"))} == before
+
+
+def test_a_run_of_another_person_is_left_alone(made, subject, tmp_path, capsys):
+    run = tmp_path / "other"
+    run.mkdir()
+    shutil.copy(made / "config.toml", run)
+    (run / "training.json").write_text("{}")
+    assert main(["create", str(subject.video), "--out", str(run), *DRAFT]) == 2
+    assert "not by `avatar create`" in " ".join(capsys.readouterr().err.split())
+    assert not run.with_name("other.person").exists()
+
+
+def test_what_was_stated_of_the_run_stays(made, subject):
+    narrow = Consent(relation="authorised", name="A. Person", given="2026-05-01", scope=("likeness",))
+    narrow.write(made)
+    Consent(relation="self", scope=("likeness", "publish")).write(made.with_name(made.name + ".person"))
+    again = ["create", str(subject.video), "--out", str(made), *DRAFT, "--no-eval"]
+    assert main(again) == 0 and of_folder(made) == narrow
+    assert main([*again, "--consent", "self"]) == 0 and of_folder(made) == own()
+    for folder in (made, made.with_name(made.name + ".person")):
+        (folder / "consent.json").unlink()
+
+
 def copied(video: Path, out: Path, *, seconds: float, audio: bool = True) -> Path:
     """The first seconds of a video, as they are coded, with or without its audio."""
     with av.open(str(video)) as source, av.open(str(out), "w") as target:
@@ -231,3 +268,8 @@ def test_a_video_without_sound_is_refused_with_a_way_out(subject, tmp_path, caps
     mute = copied(subject.video, tmp_path / "mute.mp4", seconds=6, audio=False)
     assert main(["create", str(mute), "--out", str(tmp_path / "run")]) == 2
     assert "--no-audio" in capsys.readouterr().err
+    prepared: list[PrepareConfig] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avatar.create.create", lambda video, prepare, *rest: prepared.append(prepare))
+        assert main(["create", str(mute), "--out", str(tmp_path / "run"), "--no-audio"]) == 0
+    assert not prepared[0].audio

@@ -47,6 +47,19 @@ def test_modes_reproduce_the_field():
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.2
 
 
+@pytest.mark.parametrize("frames", [1, 6])
+def test_a_field_that_is_always_the_same_cannot_be_baked(frames: int):
+    """That of a photo, or of a single frame."""
+    encoding = TriplaneHash(
+        torch.tensor([[-1.0] * 3, [1.0] * 3]), levels=2, features=2, coarsest=4, finest=8, log2_table=6
+    )
+    field = DeformationField(encoding, 5, hidden=16, deforms=())
+    with torch.no_grad():
+        code = field.spatial_code(torch.rand(40, 3) * 2 - 1, torch.zeros(40, 0))
+    with pytest.raises(AvatarError, match="nothing to bake"):
+        BakedField.fit(field, code, torch.randn(frames, 5), torch.ones(40), 4)
+
+
 def test_bake_and_play(run, capsys):
     assert main(["export", "--format", "baked", str(run), "--modes", "8"]) == 0
     assert "PSNR" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import json
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +15,11 @@ from avatar.cli.consent import answered
 from avatar.cli.main import main
 from avatar.data import consent
 from avatar.data.consent import SCOPES, SYNTHETIC, Consent, keep, of_folder, require
+from avatar.data.person import MARKER
 from avatar.errors import AvatarError
-from avatar.paths import file_sha256
+from avatar.paths import file_sha256, write_json
+from avatar.preprocess import pipeline
+from avatar.preprocess.ingest import fingerprint
 from tests.person import make_person, small_config, train
 
 AGREED = Consent(relation="authorised", name="A. Person", given="2026-05-01", scope=("likeness", "live"))
@@ -122,10 +126,44 @@ def test_the_question_is_asked_only_at_a_terminal_and_only_once(tmp_path, monkey
     with pytest.raises(AvatarError, match="no record of consent"):
         ask("maybe\n")
     assert "Who is in this video?" in said(capsys)
-    (tmp_path / "person").mkdir()
+    write_json(tmp_path / "person" / MARKER, {"source_sha256": fingerprint(video)})
     AGREED.write(tmp_path / "person")
     assert ask("s\n") is None and "Who is" not in said(capsys)
     assert answered("self", video, tmp_path / "person") == consent.own()
+    video.write_bytes(b"another")  # somebody else, it may be
+    assert ask("s\n") == consent.own() and "Who is" in said(capsys)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", Terminal("s\n"))
+    assert answered(None, Path("."), tmp_path / "new") == consent.own()  # a dataset; it has no name to put a record by
+
+
+def test_what_somebody_stated_does_not_go_over_to_another_video(tmp_path, monkeypatch) -> None:
+    """`prepare --force` of another video: the record beside it counts, or nothing is stated."""
+    alice, bob, person = tmp_path / "alice.mp4", tmp_path / "bob.mp4", tmp_path / "person"
+    alice.write_bytes(b"alice")
+    bob.write_bytes(b"bob")
+    monkeypatch.setattr("avatar.preprocess.ingest.check_source", lambda *_: SimpleNamespace(duration=60, path=alice))
+    monkeypatch.setattr(pipeline, "STAGES", ())
+    pipeline.prepare(alice, person, stages=(), consent=consent.own())
+    assert of_folder(person) == consent.own()
+    pipeline.prepare(alice, person, stages=(), force=True)
+    assert of_folder(person) == consent.own(), "of the same video it stays"
+    pipeline.prepare(bob, person, stages=(), force=True)
+    assert not of_folder(person).stated
+    consent.own().write(person)
+    record(tmp_path / f"alice{consent.BESIDE}")
+    pipeline.prepare(alice, person, stages=(), force=True)
+    assert of_folder(person) == AGREED
+
+
+def test_a_photo_needs_its_own_record(tmp_path) -> None:
+    person, photo = tmp_path / "person", tmp_path / "stranger.jpg"
+    photo.write_bytes(b"stranger")
+    write_json(person / MARKER, {"source_sha256": "of another photo"})
+    consent.own().write(person)
+    with pytest.raises(AvatarError, match="Nobody has stated"):
+        pipeline.prepare(photo, person, force=True)
+    assert of_folder(person) == consent.own(), "nothing was changed"
 
 
 def test_it_goes_from_the_person_into_the_run(tmp_path) -> None:
@@ -138,6 +176,9 @@ def test_it_goes_from_the_person_into_the_run(tmp_path) -> None:
     (tmp_path / "run").mkdir(exist_ok=True)
     describe(tmp_path / "run", small_config(person, tmp_path / "run"), PersonDataset(person))
     assert of_folder(tmp_path / "run") == AGREED
+    consent.own().write(tmp_path / "run")
+    describe(tmp_path / "run", small_config(person, tmp_path / "run"), PersonDataset(person))
+    assert of_folder(tmp_path / "run") == consent.own(), "what was stated of the avatar stays"
 
 
 def test_serving_beyond_this_machine_needs_it(tmp_path, capsys) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -13,9 +15,11 @@ from avatar.infer.avatar import Avatar
 from avatar.methods.gaussian import cuda_graph
 from avatar.methods.gaussian.bake import bake
 from avatar.motion import Motion
+from avatar.native import pair_capacity
+from avatar.native.cuda import CudaLibrary
 from pipelines import gpu_stages
 from tests.person import make_person, small_config, train
-from tests.pretend_cuda import pretended
+from tests.pretend_cuda import GPU, pretended
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,60 @@ def test_longer_lists_are_recorded_where_a_picture_needs_them(run, motion, recor
         ours = [avatar.render(camera, motion, 4).cpu() for camera in cameras]
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
     assert len(recorded) == 2  # with lists for 2 pairs at once, for 4 with the second camera
+
+
+def test_frames_are_recorded_and_replayed_on_the_device_of_the_model(run, motion, monkeypatch):
+    """A new thread begins on the first GPU, wherever the model is."""
+    found = []
+    with pretended(monkeypatch) as gpu:
+        for name in ("_record", "render"):
+            method = getattr(cuda_graph.FrameGraph, name)
+
+            def at(*arguments, method=method):
+                found.append(list(gpu.current))
+                return method(*arguments)
+
+            monkeypatch.setattr(cuda_graph.FrameGraph, name, at)
+        avatar = Avatar.load(run, device="cuda")
+        avatar.render(avatar.camera, motion, 4)
+    assert found == [[GPU], [GPU]] and gpu.current == []
+
+
+def test_the_library_is_asked_for_sizes_on_the_device_of_the_tensor(monkeypatch):
+    found = []
+
+    def asked(dtype, *sizes):
+        found.append(list(gpu.current))
+        return 8 * sizes[0]
+
+    with pretended(monkeypatch) as gpu:
+        library = CudaLibrary(SimpleNamespace(avatar_cuda_some_workspace=asked), Path())  # pyright: ignore[reportArgumentType]
+        scratch = library.workspace("some_workspace", torch.zeros(3, device="cuda"), 5)
+        assert scratch.shape == (40,) and scratch.device == GPU and found == [[GPU]]
+
+
+def test_threads_record_with_lists_of_their_own():
+    """Two avatars at once: what one leaves does not become what the other, or the main thread, fills."""
+    both, found = threading.Barrier(2, timeout=20), {}
+
+    def record(count: int) -> None:
+        with pair_capacity(count) as outer:
+            both.wait()
+            seen = [pair_capacity.current() is outer]
+            with pair_capacity(count + 1) as inner:
+                both.wait()
+                seen.append(pair_capacity.current() is inner)
+            both.wait()
+            seen.append(pair_capacity.current() is outer)
+            both.wait()
+        found[count] = [*seen, pair_capacity.current() is None]
+
+    threads = [threading.Thread(target=record, args=(count,)) for count in (10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {10: [True] * 4, 20: [True] * 4} and pair_capacity.current() is None
 
 
 def test_graphs_of_what_was_replaced_are_forgotten(run, motion, recorded, monkeypatch):

@@ -68,6 +68,14 @@ def test_a_demo_is_made_goes_on_and_stays_apart(made: list[tuple], tmp_path: Pat
     assert json.loads((out / "demo.json").read_text()) == before
 
 
+def test_a_video_that_is_too_short_is_refused_before_anything_is_kept(
+    made: list[tuple], tmp_path: Path, capsys
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--seconds", "4"]) == 2
+    assert "--seconds 4 is too short" in " ".join(capsys.readouterr().err.split())
+    assert made == [] and not (tmp_path / "demo").exists()
+
+
 def test_a_demo_takes_no_folder_of_the_users(made: list[tuple], tmp_path: Path, capsys) -> None:
     (tmp_path / "photo.jpg").touch()
     assert main(["demo", "--out", str(tmp_path)]) == 2

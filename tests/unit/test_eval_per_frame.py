@@ -69,7 +69,27 @@ def test_other_frames_and_other_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="another video"):
         other.require_video(real | {"opening": real["opening"][::-1]})
     with pytest.raises(AvatarError, match="another video"):
-        other.require_video(real | {"blink": np.ones(FRAMES)})
+        other.require_video({"jitter": real["jitter"]})
+
+
+def test_words_given_to_one_side_and_a_rounded_blink_are_no_other_video(tmp_path: Path) -> None:
+    theirs, ours, notes = videos(seed=2), videos(0.1, seed=1), []
+    blink = np.zeros(FRAMES)
+    blink[50] = 1
+    theirs["real"] = theirs["real"] | {"blink": blink}
+    ours["real"] = ours["real"] | {"blink": 0 * blink, "closed": np.where(blink, 1.0, np.nan)}
+    per_frame.write(tmp_path / "frames.csv", theirs, FIRST, FPS)
+    found = per_frame.compared(ours, per_frame.read(tmp_path / "frames.csv"), FPS, notes)
+    assert found is not None and found["file"] == "frames.csv" and notes == []
+    assert found["videos"]["tracked"]["psnr"] == pytest.approx(0.1, abs=0.005)
+
+
+def test_another_video_leaves_a_note_and_what_was_measured(tmp_path: Path) -> None:
+    theirs, notes = videos(), []
+    theirs["real"] = theirs["real"] | {"opening": theirs["real"]["opening"][::-1]}
+    per_frame.write(tmp_path / "frames.csv", theirs, FIRST, FPS)
+    assert per_frame.compared(videos(), per_frame.read(tmp_path / "frames.csv"), FPS, notes) is None
+    assert len(notes) == 1 and "frames.csv is of another video" in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ FULL = PrepareConfig(frame="full")
 
 def face_at(x: float, y: float, height: float, views: int = 5) -> LearnedFace:
     box = [x - 0.4 * height, y - height / 2, x + 0.4 * height, y + height / 2]
-    return LearnedFace(boxes=np.tile(np.array(box), (views, 1)), height=height)
+    return LearnedFace(boxes=np.tile(np.array(box), (views, 1)), height=height, usual=(0, 0, 1))
 
 
 # --- the trained part ------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def video_of(width: int = 640, height: int = 480):
 
 
 def learned(*faces: Face) -> LearnedFace:
-    return LearnedFace(boxes=boxes(*faces), height=faces[0].height)
+    return LearnedFace(boxes=boxes(*faces), height=faces[0].height, usual=(0, 0, 1))
 
 
 def test_the_users_square_is_cut_out_as_it_is() -> None:

@@ -268,6 +268,21 @@ def test_one_person_in_two_shots_is_one_person() -> None:
     near, far = speaker(600, 350, 400), speaker(500, 300, 180)
     (person,) = lasting(group([[near[k] if k // 8 % 2 else far[k]] for k in range(PROBE_FRAMES)]))
     assert len(person.views) == PROBE_FRAMES
+    (person,) = lasting(group([[far[k] if k < PROBE_FRAMES // 4 else near[k]] for k in range(PROBE_FRAMES)]))
+    assert np.allclose(person.usual, (600, 350, 400), rtol=0.1), "where most of them are, not in between"
+
+
+def test_the_last_part_is_watched_to_its_end_at_every_frame_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    (face,) = speaker(600, 350, 400)[:1]
+    monkeypatch.setattr(speaker_module, "SPANS", 2)
+    monkeypatch.setattr(speaker_module, "Landmarker", lambda **_: nullcontext())
+    monkeypatch.setattr(speaker_module, "_found", lambda *_: [face])
+    monkeypatch.setattr(speaker_module, "follow", lambda *_: face)
+    for fps in (25, 30, 50, 60):
+        info = replace(INFO, fps=Fraction(fps), num_frames=8 * fps)
+        frames = iter([np.zeros((4, 4, 3), np.uint8)] * info.num_frames)
+        (mouth,) = watch(frames, info, [Person(views={0: face})], np.zeros(0, np.float32))
+        assert len(mouth.spans) == 2, fps
 
 
 def test_mouths_are_watched_in_frames_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

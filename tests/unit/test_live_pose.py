@@ -57,23 +57,32 @@ def tone(seconds: float) -> np.ndarray:
 
 def test_audio_that_waits_is_known_and_the_rest_goes_on_as_it_was_until_its_end():
     audio, sound = LiveAudio(), np.arange(3 * SAMPLE_RATE, dtype=np.float32)
-    audio.note(sound[:FRAME], sound[FRAME:SAMPLE_RATE], True)
+    audio.note(0, sound[:FRAME], sound[FRAME:SAMPLE_RATE], True)
     read = audio.read(0, 2 * SAMPLE_RATE)
     np.testing.assert_array_equal(read[:SAMPLE_RATE], sound[:SAMPLE_RATE])
     np.testing.assert_array_equal(read[SAMPLE_RATE:], sound[:SAMPLE_RATE])
-    audio.note(sound[FRAME : 2 * FRAME], sound[2 * FRAME : SAMPLE_RATE], False)
+    audio.note(FRAME, sound[FRAME : 2 * FRAME], sound[2 * FRAME : SAMPLE_RATE], False)
     read = audio.read(FRAME, 2 * SAMPLE_RATE)
     np.testing.assert_array_equal(read[: SAMPLE_RATE - FRAME], sound[FRAME:SAMPLE_RATE])
     assert not read[SAMPLE_RATE - FRAME :].any()
-    for _ in range(250):  # ten seconds later
-        audio.note(np.ones(FRAME, np.float32), np.zeros(0, np.float32), True)
+    for i in range(2, 252):  # ten seconds later
+        audio.note(i * FRAME, np.ones(FRAME, np.float32), np.zeros(0, np.float32), True)
     assert not audio.read(0, 100).any() and len(audio.read(240 * FRAME, SAMPLE_RATE)) == SAMPLE_RATE
+
+
+def test_audio_may_be_noted_from_any_moment_of_a_session_on():
+    audio, sound, late = LiveAudio(), np.arange(2 * SAMPLE_RATE, dtype=np.float32), 10**12
+    assert not audio.read(late, 100).any(), "nothing is known yet, and what is far off takes no memory"
+    audio.note(late, sound[:FRAME], sound[FRAME:], True)
+    np.testing.assert_array_equal(audio.read(late, len(sound)), sound)
+    np.testing.assert_array_equal(audio.read(late - 5, 10), [0, 0, 0, 0, 0, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(audio.read(late + 10 * SAMPLE_RATE, 100), sound[SAMPLE_RATE:][:100])
 
 
 def test_the_head_follows_audio_that_waits_as_it_follows_a_file(folder: Path):
     generator, audio = MotionGenerator.load(folder / HEADMOTION), LiveAudio()
     sound = np.concatenate([np.zeros(3 * SAMPLE_RATE, np.float32), swaying(9.0)[1]])
-    audio.note(np.zeros(0, np.float32), sound, False)
+    audio.note(0, np.zeros(0, np.float32), sound, False)
     live, file = LivePose(generator.open(FPS), audio, FPS), generator.open(FPS)
     assert audio.wanted
     whole = Motion.cat([file.push(sound), file.finish(200)])
@@ -106,6 +115,27 @@ def test_generated_motion_can_be_chosen_while_it_runs_and_needs_its_generator(fo
     swaying()[0][:100].save(tmp_path / "motion.safetensors")
     with pytest.raises(AvatarError, match="cannot generate head motion"):
         change({"pose": "generated"}, made(tmp_path))
+
+
+def test_generated_motion_that_is_chosen_later_hears_what_is_said_then(folder: Path):
+    session, reads = made(folder), []
+    motions(session, 100)
+    hour = round(3600 * FPS)
+    session.take(3600.0)  # the time line jumps; frames and samples are counted on
+    session.push_audio(tone(6.0))
+    session.end_utterance()
+    read = session._audio.read
+
+    def noted(start: int, count: int) -> np.ndarray:
+        reads.append((start - 101 * FRAME, read(start, count)))
+        return reads[-1][1]
+
+    session._audio.read = noted  # type: ignore[method-assign]
+    change({"pose": "generated"}, session)
+    motions(session, 75, hour + 1)
+    assert len(reads) > 3
+    for start, samples in reads:
+        np.testing.assert_array_equal(samples, tone(6.0)[start : start + len(samples)])
 
 
 def test_waiting_may_be_asked_for_and_a_whole_motion_is_refused(folder: Path, tmp_path: Path):

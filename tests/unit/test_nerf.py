@@ -21,6 +21,7 @@ from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.checkpoint import load_tensors
 from avatar.methods.base import TrainState
+from avatar.methods.nerf import method as nerf_method
 from avatar.methods.nerf import occupancy, sampling
 from avatar.methods.nerf import refresh as refreshing
 from avatar.methods.nerf.head_shape import CELLS, below_neck, cell_centres, measure_head
@@ -452,6 +453,23 @@ def test_a_resumed_training_is_the_same_bit_for_bit(person, made, tmp_path, monk
     expected = whole.state()
     assert expected.keys() == second.state().keys()
     assert all(torch.equal(value, second.state()[name]) for name, value in expected.items())
+
+
+def test_the_jitter_of_rays_follows_from_the_seed(person, model, monkeypatch):
+    data = PersonDataset(person)
+    rays = head_rays(data.motion, 3, data.camera, torch.tensor([[48, 40], [50, 60], [40, 50]]))
+
+    def starts(seed, drawn):
+        model.seed, model.drawn = seed, drawn
+        return model.samples(rays, face_of(model))[0].starts
+
+    first = starts(0, 2)
+    assert torch.equal(first, starts(0, 2)) and torch.equal(starts(1, 2), starts(1, 2))
+    assert not torch.equal(first, starts(1, 2)) and not torch.equal(first, starts(0, 3))
+    made = {name: getattr(model, name) for name in ("torso", "warp")}  # what takes long
+    monkeypatch.setattr(nerf_method, "make_torso", lambda *_: made["torso"])
+    monkeypatch.setattr(nerf_method, "leave_to_field", lambda *_: None)
+    assert NerfAvatar.from_person(data, model.config, 7).seed == 7
 
 
 def test_a_model_file_draws_what_was_trained(person, run, model):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from avatar.data import PersonDataset
 from avatar.methods.nerf.head_shape import CELLS
 from avatar.methods.nerf.hidden import SOLID, hidden_error
 from avatar.methods.nerf.method import NerfAvatar
@@ -101,6 +102,31 @@ def test_training_reaches_what_is_hidden(person: Path, model: NerfAvatar, tmp_pa
     model.eval()
     with torch.no_grad():
         assert float(model(motion, 3, data.camera).aux[HIDDEN].max()) == 0
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 80.0, 180.0])
+def test_the_head_is_drawn_alone_from_everywhere(person: Path, model: NerfAvatar, azimuth: float):
+    """What clothes hide of it is left out, and so are they; the rest is as in the image of the whole person."""
+    data = PersonDataset(person)
+    camera = data.camera.orbit(model.pivot, azimuth, 0)
+    with torch.no_grad():
+        model.field.density.bias[0] = 4.0  # solid
+        red, green = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+        model.torso.gaussians.colors.copy_(torch.where(model.torso.head() > 0, green, red))
+        model.field.rgb.bias.copy_(torch.tensor([-9.0, -9.0, 9.0]))
+        model.eval()
+        whole = model(data.motion, 3, camera, part="person")
+        head = model(data.motion, 3, camera, part="head")
+        clothes = (
+            model.torso(data.motion, 3, camera, part="person").alpha
+            - model.torso(data.motion, 3, camera, part="head").alpha
+        )
+    assert head.rgb.shape == whole.rgb.shape and (head.alpha <= whole.alpha + 1e-4).all()
+    assert float(head.rgb[..., 0].max()) < 0.1  # no clothes
+    alone = clothes[..., 0] < 1e-3
+    assert int((alone & (whole.alpha[..., 0] > 0.9)).sum()) > 50
+    assert float((head.rgb - whole.rgb)[alone].abs().max()) < 5e-3
+    assert float((head.alpha - whole.alpha)[alone].abs().max()) < 5e-3
 
 
 def test_a_training_frame_from_behind_has_all_terms(person: Path, model: NerfAvatar, tmp_path: Path):

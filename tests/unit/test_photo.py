@@ -19,7 +19,7 @@ from avatar.cli.main import main
 from avatar.data.bundle import HEADER, run_folder, write_bundle
 from avatar.data.person import PersonInfo
 from avatar.data.photo import INVENTED, NOD, TURN, PhotoInfo
-from avatar.data.run import photo_hash
+from avatar.data.run import BAKED, photo_hash
 from avatar.errors import AvatarError
 from avatar.headmotion.generator import MotionGenerator
 from avatar.infer.avatar import Avatar
@@ -225,6 +225,12 @@ def test_run_is_labelled(made: Path):
     assert read_json(made / "training.json")["kind"] == "photo"
     report = (made.with_name("run.person") / "report/report.html").read_text()
     assert all(html.escape(text) in report for text in INVENTED)
+
+
+def test_there_is_nothing_to_bake(made: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["export", "--format", "baked", str(made)]) == 2
+    assert "nothing to bake" in " ".join(capsys.readouterr().err.split())
+    assert not (made / BAKED).exists()
 
 
 def test_bundle_keeps_the_label(made: Path, tmp_path: Path):

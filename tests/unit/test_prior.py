@@ -244,7 +244,7 @@ def test_live_speech_waits_for_no_more_than_a_fifth_of_a_second(
 ):
     monkeypatch.setattr(whisper, "_stem", _Clock)
     random = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0]
+    basis = torch.linalg.qr(torch.randn(128, 8, generator=random))[0].contiguous()  # as a file gives it
     weights = 0.1 * torch.randn(8 * 8 + 1, len(ARTICULATION), generator=random)
     encoder = SpeechEncoder([whisper.WhisperEncoder()])
     whole = SharedPrior(encoder, torch.ones(128), torch.ones(128), basis, weights, 5, 2, 1.0)

@@ -18,8 +18,9 @@ from avatar.cli.serve import Config, agent_settings
 from avatar.errors import AvatarError
 from avatar.io.audio import SAMPLE_RATE
 from avatar.serve import agent_chat
-from avatar.serve.agent import AgentSettings, Turn
+from avatar.serve.agent import AgentError, AgentSettings, Turn, Words
 from avatar.serve.agent_chat import ChatAgent
+from avatar.serve.agent_realtime import RealtimeAgent
 from avatar.serve.answer import Sentences
 from tests.agent_server import KEY, AgentServer, Mode
 from tests.serving import served, until
@@ -213,6 +214,25 @@ def test_the_pause_that_ends_a_turn_grows_with_those_of_the_speaker():
     assert detector.hangover == 1.0
 
 
+def test_a_question_that_is_typed_while_the_listener_speaks_gives_way_to_what_is_said(tmp_path: Path):
+    async def test(page: Page, server: AgentServer, client: Any) -> None:
+        server.mode, server.answer = "late", ["", "", "Hello there. "]
+        await page.socket.send_json({"type": "listen", "on": True})
+        await speak(page, 1.0, pause=0)
+        await page.read(lambda: states(page) == ["listening"])
+        await page.socket.send_json({"type": "ask", "text": "Who are you?", "segment": "typed"})
+        await until(lambda: server.asked)
+        await speak(page, 0.5)
+        await page.read(lambda: {"type": "answer.done", "segment": "typed", "stopped": True} in page.words)
+        server.go.set()
+        await page.read(lambda: page.said("segment.done"))
+        await page.read(lambda: states(page)[-1] == "idle")
+        assert page.said("segment.done")["segment"] != "typed"  # type: ignore[index]
+        assert server.asked[-1]["messages"][-1]["content"] == server.transcript
+
+    talk(tmp_path, test)
+
+
 def test_nothing_that_was_heard_is_no_turn(tmp_path: Path):
     async def test(page: Page, server: AgentServer, client: Any) -> None:
         server.transcript = " "
@@ -316,6 +336,34 @@ def test_a_realtime_agent_hears_and_its_audio_is_spoken(tmp_path: Path):
         assert server.events[-2]["item"]["content"] == [{"type": "input_text", "text": "More?"}]
 
     talk(tmp_path, test, realtime=True)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("names", [False, True])
+def test_after_an_answer_that_a_realtime_agent_refuses_the_next_one_is_spoken(names: bool, stopped: bool):
+    async def run() -> None:
+        async with AgentServer().running() as server:
+            server.mode, server.names = "busy", names
+            url = server.url.replace("http", "ws") + "/realtime"
+            agent = RealtimeAgent(AgentSettings(url=url, model="m", seconds=5.0))
+            try:
+                first = asyncio.ensure_future(anext(agent.reply([Turn("One?")])))
+                await until(lambda: any(event["type"] == "response.create" for event in server.events))
+                if stopped:  # before it is refused
+                    first.cancel()
+                    await asyncio.gather(first, return_exceptions=True)
+                server.mode = "normal"
+                server.go.set()
+                if not stopped:
+                    with pytest.raises(AgentError, match="Busy"):
+                        await first
+                pieces = [piece async for piece in agent.reply([Turn("Two?")])]
+                assert "".join(piece.text for piece in pieces if isinstance(piece, Words)) == "a b c d ee. f g h i jj."
+                assert len(server.keys) == 1, "the connection lives on"
+            finally:
+                await agent.close()
+
+    asyncio.run(run())
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch):

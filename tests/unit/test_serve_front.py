@@ -26,7 +26,9 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from avatar.errors import AvatarError
 from avatar.infer.controls import Controls
+from avatar.serve import app as app_module
 from avatar.serve import replicas as module
+from avatar.serve.access import KEY_PROTOCOL
 from avatar.serve.app import make_app
 from avatar.serve.character import Character
 from avatar.serve.front import make_front
@@ -202,6 +204,30 @@ def test_when_all_are_full_it_says_so_and_nobody_gets_in_without_the_token(tmp_p
         assert (await answer.json())["avatars"] == ["someone"]
 
     serve(tmp_path, test, sessions=1, token=TOKEN)
+
+
+def test_a_replica_is_told_which_events_a_client_knows_and_not_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    serve_realtime, offered = app_module.serve_realtime, []
+
+    async def note(request: web.Request, hub: Hub) -> web.WebSocketResponse:
+        offered.append(request.headers.get("Sec-WebSocket-Protocol"))
+        return await serve_realtime(request, hub)
+
+    async def test(client: Any, backend: Any) -> None:
+        key = KEY_PROTOCOL + TOKEN
+        for protocols, headers, older in (
+            (["realtime", key], {"OpenAI-Beta": "realtime=v1"}, True), (["realtime", key], {}, False),
+            (["realtime", key, "openai-beta.realtime-v1"], {}, True),
+        ):  # fmt: skip
+            async with client.ws_connect("/v1/realtime", protocols=protocols, headers=headers) as socket:
+                session = (await words(socket, "session.created"))["session"]
+                assert socket.protocol == "realtime" and ("input_audio_format" in session) == older
+        assert offered == ["realtime", "realtime", "realtime,openai-beta.realtime-v1"]
+
+    monkeypatch.setattr(app_module, "serve_realtime", note)
+    serve(tmp_path, test, token=TOKEN)
 
 
 def test_a_replica_that_dies_takes_only_its_own_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,7 @@ from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs import h264, vpx
 
 from avatar.io.audio import SAMPLE_RATE
+from avatar.serve import webrtc
 from avatar.serve.outbox import AudioPart
 from avatar.serve.tracks import MOST_HOLD_SECONDS, PACKET, SpeechTrack
 from tests.serving import served, until
@@ -126,6 +127,22 @@ def test_a_browser_gets_images_at_once_a_text_and_an_interruption(tmp_path: Path
         starts = [frame.pts for frame in caller.frames["video"]]
         assert starts == sorted(starts) and len(set(starts)) == len(starts)
 
+    call(tmp_path, test)
+
+
+def test_nothing_waits_for_a_listener_whose_candidates_are_still_gathered(tmp_path: Path, monkeypatch: Any):
+    answer_offer, waiting = webrtc.answer_offer, []
+
+    async def slow(client: Any, sdp: str) -> dict[str, str]:
+        answer = await answer_offer(client, sdp)
+        await asyncio.sleep(0.5)  # a dozen frames
+        waiting.append(client.guest.listener.outbox.seconds)
+        return answer
+
+    async def test(client: Any, caller: Caller, sdp: str) -> None:
+        assert waiting == [0.0]
+
+    monkeypatch.setattr(webrtc, "answer_offer", slow)
     call(tmp_path, test)
 
 

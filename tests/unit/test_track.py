@@ -89,17 +89,47 @@ def test_main_face_is_followed() -> None:
 
 def test_the_chosen_face_is_followed_from_the_start_beside_a_larger_one() -> None:
     """The crop is a part of the frame, and stored at half its size."""
-    assert track.chosen_face(ingest_result()) is None
-    found = track.chosen_face(ingest_result(face=(700, 300, 160), crop=(400, 100, 600, 600), width=300, height=300))
+    assert track.usual_place(ingest_result()) is None
+    found = track.usual_place(ingest_result(usual=(700, 300, 160), crop=(400, 100, 600, 600), width=300, height=300))
     assert found is not None and found.centre.tolist() == [150, 100] and found.height == 80
-    shape = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3))
-    shape[:2] = [[-0.5, -0.5, 0], [0.5, 0.5, 0]]
-    larger, chosen, other = (
-        Face(landmarks=(shape * height + [*at, 0]).astype(np.float32), arkit=np.zeros(52, np.float32))
-        for at, height in (((60, 90), 120), ((155, 140), 80), ((240, 100), 80))
-    )
+    larger, chosen, other = (shape_at(*where) for where in ((60, 90, 120), (155, 140, 80), (240, 100, 80)))
     assert track.pick_face(found, [larger, other, chosen]) is chosen
     assert track.pick_face(chosen, [larger, chosen]) is chosen
+
+
+def followed(main: track.MainFace, shown: list[list[Face]]) -> list[bool]:
+    """In which frames a face is taken for the main one."""
+    taken = []
+    for faces in shown:
+        main.go_on(face := main.among(faces))
+        taken.append(face is not None)
+    return taken
+
+
+def test_a_face_that_another_shot_shows_larger_is_taken_up_again() -> None:
+    far, near, moved = (shape_at(*where) for where in ((100, 90, 40), (100, 120, 90), (190, 120, 90)))
+    usual = track.Place(centre=near.centre, height=near.height)
+    opening = followed(track.MainFace(usual, alone=True, fps=10), [[far]] * 20 + [[near]] * 40 + [[far]] * 10)
+    assert opening == [False] * 5 + [True] * 15 + [False] * 5 + [True] * 35 + [False] * 10
+    cut = followed(track.MainFace(usual, alone=True, fps=10), [[moved]] * 20 + [[]] * 10 + [[near]] * 20)
+    assert cut == [True] * 20 + [False] * 10 + [True] * 20, "it comes back a face's height away"
+
+
+def test_nobody_else_is_taken_for_the_face_that_is_gone() -> None:
+    main, guest = shape_at(100, 120, 90), shape_at(260, 120, 90)
+    usual = track.Place(centre=main.centre, height=main.height)
+    for alone in (True, False):
+        seen = followed(track.MainFace(usual, alone=alone, fps=10), [[main]] * 5 + [[guest]] * 30 + [[main]] * 5)
+        assert seen == [True] * 5 + [False] * 30 + [True] * 5
+    begins = followed(track.MainFace(usual, alone=False, fps=10), [[guest]] * 30)
+    assert not any(begins), "of several the chosen one is waited for"
+
+
+def shape_at(x: float, y: float, height: float) -> Face:
+    """A face whose middle and height are these."""
+    shape = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3))
+    shape[:2] = [[-0.5, -0.5, 0], [0.5, 0.5, 0]]
+    return Face(landmarks=(shape * height + [x, y, 0]).astype(np.float32), arkit=np.zeros(52, np.float32))
 
 
 @pytest.fixture(scope="module")

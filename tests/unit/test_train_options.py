@@ -12,7 +12,7 @@ from avatar.cli.main import main
 from avatar.cli.train import parse
 from avatar.errors import AvatarError
 from avatar.methods.registry import preset
-from avatar.train.config import TrainConfig, differences, from_file, from_preset, table
+from avatar.train.config import TrainConfig, check, differences, from_file, from_preset, table
 from avatar.train.run import command, printed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +52,26 @@ def test_an_option_that_is_given_wins_over_the_preset(words, part, name, value):
         assert getattr(getattr(config, part), name) == value
         changed = differences(table(config), table(read("--quality", "draft")))
         assert list(changed) in ([f"{part}.{name}".replace("_", "-")], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model.coarsest", "161"], "--model.coarsest 161 is larger than --model.finest 160"),
+        (["--method", "nerf", "--model.finest", "15"], "--model.coarsest 16 is larger than --model.finest 15"),
+        (["--model.max-gaussians", "15999"], "--model.max-gaussians 15999 is below --model.initial-gaussians"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_training(words, says):
+    with pytest.raises(AvatarError, match=says):
+        check(read(*words))
+
+
+@pytest.mark.parametrize("method", ["gaussian", "nerf"])
+@pytest.mark.parametrize("quality", ["draft", "standard", "high"])
+def test_presets_contradict_nothing(method, quality):
+    check(read("--method", method, "--quality", quality))
+    check(read("--method", method, "--quality", quality, "--model.coarsest", "64", "--model.finest", "64"))
 
 
 def test_help_shows_the_defaults_of_the_quality(capsys):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avatar.data import PersonDataset
-from avatar.losses.lpips import LPIPS
+from avatar.losses.lpips import LPIPS, MIN_SIZE
 from avatar.methods.batch import Batch
 from avatar.methods.gaussian.config import RegularizerConfig
 from avatar.methods.options import LossConfig
@@ -180,6 +180,15 @@ def test_in_half_of_the_steps_lpips_also_looks_at_the_enlarged_mouth(data) -> No
     assert all(len(perceptual.parts(where, marked, 0.0, draw)) == 1 for draw in draws)
     part = batch.cropped(0, 0, SIZE, y0 + 4)  # of the frame, with hardly any of it
     assert all(len(perceptual.parts(part.image, part, 4.0, draw)) == 1 for draw in draws)
+
+
+@pytest.mark.parametrize(("side", "seen"), [(16, MIN_SIZE), (30, MIN_SIZE), (31, 31), (48, 48)])
+def test_a_part_that_is_too_small_for_lpips_is_enlarged(data, side: int, seen: int) -> None:
+    part = load(data, FRAME, FULL, LossConfig()).cropped(40, 50, 40 + side, 50 + side + 1)
+    ((drawn, real, _),) = perceptual.parts(part.image, part, 0.0, np.array([0.0, 0.0, 0.0]))
+    assert drawn.shape == real.shape == (seen, seen, 3) and torch.equal(drawn, real)
+    assert float((real.mean() - part.image.mean()).abs()) < 0.02
+    assert side < MIN_SIZE or torch.equal(real, part.image[:side, :side])
 
 
 def test_the_mouth_counts_with_its_own_weight(data, tmp_path, monkeypatch) -> None:

@@ -177,6 +177,33 @@ def test_errors_leave_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "old").exists() and (tmp_path / "b").read_text() == "" and left(tmp_path) == []
 
 
+def test_a_disk_that_fills_up_is_said_for_arrays_and_tensors_too(tmp_path: Path) -> None:
+    """Writers of these formats have errors of their own, which do not say why."""
+    program = """if True:
+        import resource, sys
+        from pathlib import Path
+        import numpy as np, torch
+        from avatar.errors import AvatarError
+        from avatar.io.arrays import save_array
+        from avatar.io.checkpoint import save_tensors
+        from avatar.writing import atomic_file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        def array(path):
+            with atomic_file(path) as temporary:
+                save_array(temporary, np.zeros(10000))
+        for write in (array, lambda path: save_tensors(path, {"a": torch.zeros(10000)}, {})):
+            try:
+                write(Path(sys.argv[1]))
+            except AvatarError as error:
+                print(error.why or error)
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.bin"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.count("File too large") == 2
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "old").touch()

@@ -120,6 +120,14 @@ class GaussianConfig(MethodConfig):
     def check(self) -> None:
         for name, ends in (RANGES | TRAINING).items():
             whole(getattr(self, name), f"--model.{name.replace('_', '-')}", *ends)
+        if self.coarsest > self.finest:
+            raise AvatarError(f"--model.coarsest {self.coarsest} is larger than --model.finest {self.finest}.",
+                              fix="Give a smaller --model.coarsest.")  # fmt: skip
+        if self.max_gaussians < self.initial_gaussians:  # densification only adds
+            raise AvatarError(
+                f"--model.max-gaussians {self.max_gaussians} is below --model.initial-gaussians, which is "
+                f"{self.initial_gaussians}.", fix="Give a smaller --model.initial-gaussians as well.",
+            )  # fmt: skip
         whole(self.densify.refine_every, "--model.densify.refine-every", 1, 10**7)
         number(self.loss.random_background, "--model.loss.random-background", 0, 1)
 

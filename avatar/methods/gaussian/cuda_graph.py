@@ -91,7 +91,7 @@ class FrameGraphs:
     Where no graph can be made of a frame, there is a warning, and frames are drawn kernel by kernel from then on.
 
     Args:
-        model: On the current CUDA device, no longer trained.
+        model: On a CUDA device, no longer trained.
     """
 
     def __init__(self, model: GaussianModel) -> None:
@@ -114,7 +114,8 @@ class FrameGraphs:
         return self._draw(camera, motion, index, background)
 
     def _replay(self, camera: Camera, motion: Motion, index: int, background: Tensor | None) -> Tensor:
-        with self._lock:
+        # A stream belongs to the current device, and each new thread begins with the first one.
+        with self._lock, torch.cuda.device(self._model.device):
             read = self._model.spatial_code(), self._model.baked
             if read[0] is not self._read[0] or read[1] is not self._read[1]:
                 self._graphs.clear()

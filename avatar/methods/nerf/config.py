@@ -91,6 +91,9 @@ class NerfConfig(MethodConfig):
     def check(self) -> None:
         for name, ends in (RANGES | TRAINING).items():
             whole(getattr(self, name), _option(name), *ends)
+        if self.coarsest > self.finest:
+            raise AvatarError(f"--model.coarsest {self.coarsest} is larger than --model.finest {self.finest}.",
+                              fix="Give a smaller --model.coarsest.")  # fmt: skip
         number(self.step_cm, _option("step_cm"), *STEP_CM)
         number(self.loss.random_background, "--model.loss.random-background", 0, 1)
 

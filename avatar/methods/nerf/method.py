@@ -62,7 +62,9 @@ class NerfAvatar(NerfModel):
         filmed = Filmed(motion[torch.from_numpy(frames)], data.camera)
         torch.manual_seed(seed)
         warp = MeshWarp(torch.from_numpy(data.shape).float(), motion.face[train].mean(0))
-        return cls(config, torso, Occupancy(head), warp, make_triplane(config, head.box), filmed)
+        model = cls(config, torso, Occupancy(head), warp, make_triplane(config, head.box), filmed)
+        model.seed = seed
+        return model
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:

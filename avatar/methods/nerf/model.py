@@ -118,7 +118,7 @@ class NerfModel(Method):
         self.field = RadianceField(encoding, GROUPS, config.hidden, config.geometry)
         self.filmed = filmed
         self.march = marcher(config.marcher)
-        self.drawn = 0  # times that rays were drawn in training: what their jitter follows from
+        self.seed, self.drawn = 0, 0  # of the training; times that rays were drawn in it: what jitter follows from
         self.per_ray = float(config.max_samples) / 2  # samples, a running mean
         self.half_weights = False  # of the networks, in playback only
 
@@ -187,8 +187,10 @@ class NerfModel(Method):
         if part is None and background is None:
             background = self.background_at(camera)
         if from_aside(motion, index, camera):
-            others = self.torso(motion, index, camera, noise=noise, with_depth=True, part=part or "person")
-            return _sorted(head, others, background)
+            others = shown = self.torso(motion, index, camera, noise=noise, with_depth=True, part="person")
+            if part == "head":  # clothes hide it as well
+                shown = self.torso(motion, index, camera, noise=noise, part=part)
+            return _sorted(head, others, shown, background)
         behind = self.torso(motion, index, camera, noise=noise, background=background, with_depth=with_depth, part=part)
         through = 1 - alpha
         depth = None
@@ -285,7 +287,7 @@ class NerfModel(Method):
         config, grid = self.config, self.occupancy
         jitter = None
         if self.training:
-            generator = torch.Generator().manual_seed(self.drawn)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.drawn)
             jitter = torch.rand(len(rays.origins), generator=generator).to(rays.origins.device)
             self.drawn += 1
         samples = sample_rays(
@@ -397,14 +399,18 @@ class NerfModel(Method):
         return RenderOutput(rgb, alpha, depth, {"depth": depth, SPREAD: spread, HIDDEN: hidden})
 
 
-def _sorted(head: RenderOutput, others: RenderOutput, background: Tensor | None) -> RenderOutput:
-    """Field and Gaussians as seen from aside or behind, where either may hide the other: the nearer one does."""
+def _sorted(head: RenderOutput, others: RenderOutput, shown: RenderOutput, background: Tensor | None) -> RenderOutput:
+    """Field and Gaussians as seen from aside or behind, where either may hide the other: the nearer one does.
+
+    All ``others`` hide the field; ``shown`` are those of them that are in the image.
+    """
     assert others.depth is not None
-    field, gaussians = (head.rgb, head.alpha, head.aux["depth"]), (others.rgb, others.alpha, others.depth)
+    field = (head.rgb, head.alpha, head.aux["depth"], head.alpha)
+    gaussians = (shown.rgb, shown.alpha, others.depth, others.alpha)
     hides = (others.alpha > 0.5) & ((others.depth < head.aux["depth"]) | (head.alpha < 0.5))
     near = [torch.where(hides, *pair) for pair in zip(gaussians, field, strict=True)]
     far = [torch.where(hides, *pair) for pair in zip(field, gaussians, strict=True)]
-    through = 1 - near[1]
+    through = 1 - near[3]
     rgb, alpha = near[0] + through * far[0], near[1] + through * far[1]
     depth = (near[1] * near[2] + through * far[1] * far[2]) / alpha.clamp_min(1e-6)
     if background is not None:

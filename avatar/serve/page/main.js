@@ -2,7 +2,7 @@
 
 import { connectRtc } from "./rtc.js";
 import { connectSocket } from "./socket.js";
-import { openMicrophone, watchLevel } from "./microphone.js";
+import { Microphone } from "./microphone.js";
 import { ask, wantedDoor } from "./place.js";
 import { View } from "./view.js";
 
@@ -19,13 +19,18 @@ const USES = {
   echo: { type: "echo", notice: "The avatar repeats what the microphone hears. Headphones keep it from hearing itself." },
 };
 const MOST_LOG = 60; // entries of the conversation
-let connection = null, session = "", microphone = null, use = "", stopLevel = () => {};
+let connection = null, session = "", use = "";
 const pageLoaded = performance.now();
 // What tests and curious people read in the console.
 const state = { door: "", frames: 0, segments: [], states: [], firstImageMs: null, stats: null, hello: null };
 window.avatarState = state;
 
 const view = new View(get("stage"), get("dial"), (words) => connection?.send(words));
+const microphone = new Microphone({
+  hand: async (stream) => connection?.microphone(stream),
+  ended: () => { notice("The microphone is gone.", true); setMicrophone(""); },
+  level: (level) => { get("level").value = level; },
+});
 
 function notice(sentence, wrong = false) {
   const line = document.createElement("p");
@@ -164,15 +169,17 @@ async function connect() {
 }
 
 async function open(handlers) {
+  let replaces = ""; // the session at the other door, which still holds a place
   if (wantedDoor !== "websocket") {
     try {
       return await connectRtc(get("video"), handlers);
     } catch (error) {
       if (wantedDoor === "webrtc" || error.status) throw error; // the server said no: the other door would, too
+      replaces = error.session;
       get("waiting").firstElementChild.textContent = "WebRTC does not get through; trying a WebSocket …";
     }
   }
-  return connectSocket(get("canvas"), handlers);
+  return connectSocket(get("canvas"), handlers, replaces);
 }
 
 function lost(sentence) {
@@ -228,33 +235,18 @@ async function setMicrophone(wanted) {
   if (wanted === use) return;
   if (use) connection?.send({ type: USES[use].type, on: false });
   use = wanted;
-  if (!wanted) {
-    await connection?.microphone(null);
-    stopLevel();
-    microphone?.getTracks().forEach((track) => track.stop());
-    microphone = null;
-  } else if (!connection) {
-    use = "";
-    notice("Not connected.", true);
-  } else {
-    try {
-      if (!microphone) await startMicrophone();
-      connection.send({ type: USES[wanted].type, on: true });
-      notice(USES[wanted].notice);
-    } catch (error) {
-      use = "";
-      notice(error.message, true);
-    }
-  }
   for (const id of Object.keys(USES)) get(id).setAttribute("aria-pressed", String(use === id));
   get("level").hidden = !use;
-}
-
-async function startMicrophone() {
-  microphone = await openMicrophone();
-  microphone.getTracks()[0].onended = () => { notice("The microphone is gone.", true); setMicrophone(""); };
-  stopLevel = watchLevel(microphone, (level) => { get("level").value = level; });
-  await connection.microphone(microphone);
+  if (!wanted) return microphone.close();
+  try {
+    if (!connection) throw new Error("Not connected.");
+    if (!await microphone.open() || use !== wanted) return; // another click came meanwhile
+    connection.send({ type: USES[wanted].type, on: true });
+    notice(USES[wanted].notice);
+  } catch (error) {
+    setMicrophone("");
+    notice(error.message, true);
+  }
 }
 
 function interrupt() {

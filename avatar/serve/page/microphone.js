@@ -19,16 +19,65 @@ export async function openMicrophone() {
   }
 }
 
+/** The microphone while it is wanted. It may be given back at any time, also while the browser still asks for it. */
+export class Microphone {
+  /** `hand` takes the stream, and null where it is over; `ended` hears that it is gone, and `level` how loud it is. */
+  constructor({ hand, ended, level }) {
+    Object.assign(this, { hand, ended, level, stream: null, turn: 0, stopLevel: () => {} });
+  }
+
+  /** Open it; false where it was given back meanwhile. */
+  async open() {
+    if (this.stream) return true;
+    const turn = this.turn += 1, mine = () => turn === this.turn;
+    try {
+      const stream = await openMicrophone();
+      if (!mine()) {
+        stopTracks(stream);
+        return false;
+      }
+      this.stream = stream;
+      stream.getTracks()[0].onended = () => { if (mine()) this.ended(); };
+      this.stopLevel = watchLevel(stream, this.level);
+      await this.hand(stream);
+    } catch (error) {
+      if (!mine()) return false; // nobody waits for it any more
+      this.close();
+      throw error;
+    }
+    return mine();
+  }
+
+  close() {
+    this.turn += 1;
+    if (!this.stream) return;
+    stopTracks(this.stream);
+    this.stream = null;
+    this.stopLevel();
+    this.stopLevel = () => {};
+    this.hand(null).catch(() => {}); // a connection that is lost cannot let go of it
+  }
+}
+
+function stopTracks(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
 /** Hands on 16 kHz mono int16 samples of a stream. */
 export class MicrophoneReader {
   static async open(stream, take) {
     const reader = new MicrophoneReader();
-    reader.context = new AudioContext({ sampleRate: 16000 });
-    await reader.context.audioWorklet.addModule("page/microphone-worklet.js");
-    reader.source = reader.context.createMediaStreamSource(stream);
-    reader.node = new AudioWorkletNode(reader.context, "microphone", { numberOfOutputs: 0 });
-    reader.node.port.onmessage = ({ data }) => take(data);
-    reader.source.connect(reader.node);
+    reader.context = new AudioContext(); // of the microphone's rate, as Firefox wants it; the worklet makes it 16 kHz
+    try {
+      await reader.context.audioWorklet.addModule("page/microphone-worklet.js");
+      reader.source = reader.context.createMediaStreamSource(stream);
+      reader.node = new AudioWorkletNode(reader.context, "microphone", { numberOfOutputs: 0 });
+      reader.node.port.onmessage = ({ data }) => take(data);
+      reader.source.connect(reader.node);
+    } catch (error) {
+      reader.context.close();
+      throw error;
+    }
     return reader;
   }
 

@@ -7,11 +7,12 @@ const query = new URLSearchParams(location.search);
 export const wantedDoor = query.get("door") || "";
 export const wantedAvatar = query.get("avatar") || "";
 
-export function socketUrl() {
+/** The address of the WebSocket, with a query of what has a value. */
+export function socketUrl(values) {
   const url = new URL("ws", document.baseURI.split(/[?#]/)[0]);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  if (wantedAvatar) url.searchParams.set("avatar", wantedAvatar);
-  if (token) url.searchParams.set("access_token", token);
+  const asked = { avatar: wantedAvatar, access_token: token, ...values };
+  for (const [name, value] of Object.entries(asked)) if (value) url.searchParams.set(name, value);
   return url.href;
 }
 

@@ -2,10 +2,15 @@
 
 const MOST_IMAGES = 8;
 const LISTEN_MS = 3000;
+const MOST_ERRORS = 5; // of decoding, one after the other, before it is given up
+
+/** What a decoder is set to. */
+export const decoding = (codec) => ({ codec, optimizeForLatency: true });
 
 export class Player {
-  constructor(canvas) {
-    this.canvas = canvas;
+  /** `failed` hears, in words, that images cannot be decoded. */
+  constructor(canvas, failed) {
+    Object.assign(this, { canvas, failed, errors: 0 });
     this.context2d = canvas.getContext("2d", { alpha: false, desynchronized: true });
     this.images = []; // decoded, in order
     this.made = new Map(); // time stamp in microseconds to the server's time of that frame
@@ -14,7 +19,7 @@ export class Player {
     this.shown = { frames: 0, last: 0, latencies: [], delays: [], skipped: 0, freezes: 0 };
     this.started = performance.now();
     this.fps = 25;
-    this.firstShown = new Promise((done) => { this.tellFirst = done; });
+    this.firstImage = new Promise((done) => { this.tellFirst = done; });
     this.audioReady = this.openAudio();
     const draw = () => { if (!this.closed) { this.draw(); requestAnimationFrame(draw); } };
     requestAnimationFrame(draw);
@@ -44,10 +49,18 @@ export class Player {
   openDecoder() {
     this.needKey = true;
     this.decoder = new VideoDecoder({
-      output: (image) => this.keep(image),
-      error: () => { if (!this.closed) this.openDecoder(); }, // goes on at the next key frame
+      output: (image) => { this.errors = 0; this.keep(image); },
+      error: () => this.tryAgain(),
     });
-    this.decoder.configure({ codec: this.codec, optimizeForLatency: true });
+    this.decoder.configure(decoding(this.codec));
+  }
+
+  /** Goes on at the next key frame, but not for ever: a decoder that cannot do it fails at once, each time. */
+  tryAgain() {
+    if (this.closed) return;
+    this.errors += 1;
+    if (this.errors < MOST_ERRORS) this.openDecoder();
+    else this.failed(`This browser cannot decode the video (${this.codec}). Use another one.`);
   }
 
   audio(pts, samples, ahead, cut) {
@@ -66,6 +79,7 @@ export class Player {
   }
 
   keep(image) {
+    this.tellFirst(); // here, because a page in the background draws nothing
     this.images.push(image);
     while (this.images.length > MOST_IMAGES) { this.images.shift().close(); this.shown.skipped += 1; }
   }
@@ -93,10 +107,10 @@ export class Player {
     shown.latencies.push([performance.timeOrigin + time, this.made.get(image.timestamp)]);
     if (now !== null) shown.delays.push(pts - now);
     image.close();
-    this.tellFirst();
   }
 
-  first() { return this.firstShown; }
+  /** Waits for the first image. */
+  first() { return this.firstImage; }
 
   flush() { this.speaker?.port.postMessage({ flush: true }); }
 

@@ -15,7 +15,7 @@ export async function connectRtc(video, handlers) {
   video.srcObject = stream;
   peer.ontrack = (event) => stream.addTrack(event.track);
   channel.onmessage = (event) => handlers.message(JSON.parse(event.data));
-  let closed = false, id = "", waiting = [];
+  let closed = false, shown = false, id = "", waiting = [];
   const close = () => { closed = true; peer.close(); video.srcObject = null; };
   const send = (candidates) => ask("api/offer", {
     method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ pc_id: id, candidates }),
@@ -27,7 +27,8 @@ export async function connectRtc(video, handlers) {
     if (id) send([one]); else waiting.push(one);
   };
   peer.onconnectionstatechange = () => {
-    if (!closed && ["failed", "closed"].includes(peer.connectionState)) handlers.lost("The connection was lost.");
+    const over = ["failed", "closed"].includes(peer.connectionState);
+    if (over && shown && !closed) handlers.lost("The connection was lost."); // before an image, the other door is tried
   };
   try {
     await peer.setLocalDescription(await peer.createOffer());
@@ -39,9 +40,10 @@ export async function connectRtc(video, handlers) {
     if (waiting.length) send(waiting);
     await peer.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
     await firstImage(video);
+    shown = true;
   } catch (error) {
     close();
-    throw error;
+    throw Object.assign(error, { session: id }); // the server keeps it for a while
   }
   return {
     door: "WebRTC",

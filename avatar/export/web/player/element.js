@@ -25,6 +25,12 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
 
   disconnectedCallback() {
     this.watcher.disconnect();
+    this.unload();
+  }
+
+  /** Lets go of the folder, and of the microphone. */
+  unload() {
+    this.speaking.end();
     this.engine?.close();
     this.engine = null;
   }
@@ -39,8 +45,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   /** Loads the folder that `src` names. */
   async load() {
     const wanted = this.getAttribute("src");
-    this.engine?.close();
-    this.engine = null;
+    this.unload();
     this.say("Loading …");
     const canvas = this.ui.canvas.cloneNode(); // a canvas keeps the kind of drawing that it was first used with
     this.ui.canvas.replaceWith(canvas);

@@ -63,7 +63,7 @@ export class Speaking {
     try {
       await act(engine, () => turn === this.turn);
     } catch (error) {
-      if (turn === this.turn) this.note(READY);
+      if (turn === this.turn) this.end(); // a microphone that nobody hears is closed
       throw error;
     }
   }
@@ -91,14 +91,19 @@ export class Speaking {
   }
 
   async stop() {
-    this.release();
-    this.turn += 1;
-    this.note(READY);
+    this.end();
     const { engine } = this.player;
     if (engine?.clip && !engine.clip.name) {
       engine.clock.close();
       await this.player.choose(this.clip || engine.manifest.clips[0].name);
     }
+  }
+
+  /** Ends a turn: what it still waits for is not used any more. */
+  end() {
+    this.release();
+    this.turn += 1;
+    this.note(READY);
   }
 
   release() {
