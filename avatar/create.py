@@ -52,11 +52,13 @@ def create(
     with log.part_of("create"), one_writer(run), one_writer(person):
         refuse_other_avatar(video, prepare, train)
         pipeline.prepare(video, person, prepare, consent=consent)
+        if consent is not None and (run / CONFIG).is_file():  # before it trains on: what was stated of RUN itself stays
+            consent.write(run)
         times.append(time.perf_counter())
         if RunInfo.read(run).finished:
             log.info(f"{run} is already trained.")
-            if consent is not None or not of_folder(run).stated:  # what was stated of RUN itself stays
-                (consent or of_folder(person)).write(run)
+            if not of_folder(run).stated:
+                of_folder(person).write(run)
         else:
             training.train(replace(train, resume=(run / CONFIG).is_file()))
         times.append(time.perf_counter())

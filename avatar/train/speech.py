@@ -74,7 +74,7 @@ def train_speech(
 
 
 def first_seen(motion: Motion, frames: int) -> Motion:
-    """The beginning of a track, until the face was seen in so many frames; all of it where it never is.
+    """The beginning of a track, until the face was seen in so many frames; all where it never is.
 
     A video may begin with a title, which teaches nothing.
     """

@@ -146,8 +146,12 @@ def test_a_trial_refuses_kernels_that_do_not_know_their_processor(tmp_path: Path
 def test_a_trial_ends_when_the_face_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packages.time, "sleep", lambda _, wait=packages.time.sleep: wait(0.02))
     program = tmp_path / "avatar"
-    makes = "mkdir -p demo/subject demo/run.person/track; touch demo/subject/video.mp4 demo/run.person/track/stage.json"
-    waits = "trap 'kill $!; touch ended; exit' TERM; sleep 60 & wait"
+    # It is ready for its end before it makes what ends it.
+    makes = (
+        "trap 'kill $!; touch ended; exit' TERM; mkdir -p demo/subject demo/run.person/track; "
+        "touch demo/subject/video.mp4 demo/run.person/track/stage.json"
+    )
+    waits = "sleep 60 & wait"
     filmed = "mkdir -p demo/subject; touch demo/subject/video.mp4; exit 3"  # and nothing is tracked
     for line, good in ((f"{makes}; {waits}", True), ("exit 3", False), (filmed, False)):
         shutil.rmtree(tmp_path / "demo", ignore_errors=True)
