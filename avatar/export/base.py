@@ -31,6 +31,7 @@ class ExportSource:
         audio_track: Number of its audio track, from 1; None: the one that all readers choose.
         beyond: Whether the camera may leave the views that the avatar is good for.
         person: The prepared video.
+        title: What to call the motion where there are several; None: as its audio.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class ExportSource:
     audio_track: int | None = None
     beyond: bool = False
     person: PersonDataset | None = None
+    title: str | None = None
 
 
 class Exporter(Protocol):

@@ -134,6 +134,8 @@ def _write_animation(
     images = list(map(disclosure.draw, log.track(shots.images, "rendering", total=shots.frames)))
     if kind == "GIF":
         images = limited_colors(images)
+        if images[0].shape[2] == 4:
+            options["disposal"] = 2  # each image is cleared before the next, or it would show through its holes
     ends = np.rint(np.arange(1, len(images) + 1) * (ticks / shots.fps))  # of each frame: rounding does not add up
     delays = np.diff(ends, prepend=0) * (1000 / ticks)
     with atomic_file(path) as temporary:

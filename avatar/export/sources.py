@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from avatar.infer.controls import Controls
     from avatar.infer.speaking import Speaking
 
+LONGEST_TITLE = 40  # characters of a text that become the title of what is said
+
 
 def export(
     exporter: Exporter, folder: Path, out: Path | None, speaking: Speaking, controls: Controls, device: DeviceName
@@ -107,12 +109,24 @@ def _motion(
     controls.write_timeline()
     audio = speaking.open(out)
     avatar = _avatar(folder, device)
+    if not controls.beyond:  # eyes look at the camera that is shown; that it is another one, `View.shots` says
+        view = view.within(avatar.cone)
     plan = plan_motion(
         avatar, controls, frames=0 if audio is None else audio.frames(avatar.fps),
         camera=lambda t: view.camera(avatar.camera, avatar.pivot, t).position,
     )  # fmt: skip
     motion = Motion.cat(list(plan.stream(audio or ())))
-    source = ExportSource(folder=folder, avatar=avatar, motion=motion, beyond=controls.beyond)
+    title = _title(speaking, controls)
+    source = ExportSource(folder=folder, avatar=avatar, motion=motion, beyond=controls.beyond, title=title)
     if audio is None:
         return source
     return replace(source, audio=audio.path, audio_start=plan.audio_start, audio_track=audio.track)
+
+
+def _title(speaking: Speaking, controls: Controls) -> str:
+    """The beginning of what is said, or the name of the file that is spoken or moved by."""
+    if speaking.text is not None:
+        text = " ".join(speaking.text.split())
+        return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1].rstrip()}…"
+    path = speaking.audio or controls.motion
+    return "idle" if path is None else path.stem

@@ -24,7 +24,7 @@ DETAIL = (1.0, 1.0, 0.7, 0.7, 0.7, 2.0)  # enlargement of what faces each direct
 LEAST_FACING = 0.3  # cosine: triangles are not seen from behind, nor nearly from their side
 USED = 0.62  # share of the square that charts are first made for; less, until they fit
 SHRINK = 0.96
-_TRIANGLES_AT_ONCE, _POINTS_AT_ONCE = 2**14, 2**17
+_PAIRS_AT_ONCE, _POINTS_AT_ONCE = 2**19, 2**17  # a triangle and a texel of its box are a pair, of some 200 bytes
 # For each direction, the axes of the surface that become u and v; v points down, so that charts stand upright.
 _AXES = np.array([[2, 1], [2, 1], [0, 2], [0, 2], [0, 1], [0, 1]])
 
@@ -174,24 +174,30 @@ def _texels(
     """All texels that triangles cover: their index in the texture, and the points and normals [N, 3] that they show."""
     found: list[tuple[np.ndarray, ...]] = []
     points, normals = vertices[unwrapped.source], outward[unwrapped.source]
-    for first in range(0, len(unwrapped.faces), _TRIANGLES_AT_ONCE):
-        faces = unwrapped.faces[first : first + _TRIANGLES_AT_ONCE]
-        a, b, c = (unwrapped.texels[faces[:, k]].astype(np.float64)[:, None] for k in range(3))
-        low = np.floor(np.minimum(np.minimum(a, b), c)).astype(int)
-        most = int((np.ceil(np.maximum(np.maximum(a, b), c)).astype(int) - low).max())
+    corners = unwrapped.texels.astype(np.float64)[unwrapped.faces]
+    low = np.floor(corners.min(1)).astype(int)
+    side = np.maximum(np.ceil(corners.max(1)).astype(int) - low, 1).max(1)
+    order, first = np.argsort(-side, kind="stable"), 0
+    while first < len(order):
+        most = side[order[first]]  # the largest box of those that are looked at together
+        chosen = order[first : first + max(1, _PAIRS_AT_ONCE // most**2)]
+        first += len(chosen)
+        a, b, c = (corners[chosen, k, None] for k in range(3))
         steps = np.stack(np.meshgrid(np.arange(most), np.arange(most), indexing="xy"), -1).reshape(-1, 2)
-        at = low + steps  # [F, P, 2]
+        at = low[chosen, None] + steps  # [F, P, 2]
         area = _cross(b - a, c - a)
         area = np.where(np.abs(area) < 1e-9, 1e-9, area)
         place = at + 0.5
         one, other = _cross(b - place, c - place) / area, _cross(c - place, a - place) / area
         weights = np.stack([one, other, 1 - one - other], -1)
         face, step = np.nonzero((weights > -1e-6).all(-1))
-        share, corners = weights[face, step][:, :, None], faces[face]
+        share, ends = weights[face, step][:, :, None], unwrapped.faces[chosen[face]]
         index = at[face, step, 1] * unwrapped.size + at[face, step, 0]
-        found.append((index, (share * points[corners]).sum(1), (share * normals[corners]).sum(1)))
-    index, where, normal = (np.concatenate(part) for part in zip(*found, strict=True))
-    return index, where.astype(np.float32), normal.astype(np.float32)
+        shown = [(share * each[ends]).sum(1).astype(np.float32) for each in (points, normals)]
+        found.append((chosen[face], index, *shown))
+    face, index, where, normal = (np.concatenate(part) for part in zip(*found, strict=True))
+    back = np.argsort(face, kind="stable")  # of two triangles with a texel in common, the later one colors it
+    return index[back], where[back], normal[back]
 
 
 def _cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -17,12 +17,14 @@ from PIL import Image
 
 from avatar.cli.main import main
 from avatar.errors import AvatarError
-from avatar.export import images
+from avatar.export import images, sources
 from avatar.export.base import ExportSource
 from avatar.export.images import Frames, Gif, WebP, limited_colors
 from avatar.export.videos import Mov, Mp4, WebM
 from avatar.export.view import straight_alpha
 from avatar.infer.avatar import Avatar
+from avatar.infer.controls import Controls
+from avatar.infer.speaking import Speaking
 from avatar.motion import Motion
 from avatar.provenance import credentials
 from avatar.provenance.disclosure import DisclosureOptions
@@ -150,6 +152,8 @@ def test_a_gif_has_few_colors_and_the_right_rate(source, drawn, tmp_path):
     Gif(size=SIZE, background="none").write(source, tmp_path / "b.gif")
     alone = iio.imread(tmp_path / "b.gif", index=None, mode="RGBA")
     assert {*np.unique(alone[..., 3]).tolist()} == {0, 255} and alone[0, 0, 0, 3] == 0
+    shown = straight_alpha(drawn[1][-1])[..., 3] >= 128
+    assert ((alone[-1][..., 3] == 255) == shown).mean() > 0.999, "nothing of earlier frames is left"
     wide = np.zeros((8, 256, 3), np.uint8)
     wide[..., 0] = np.arange(256)
     assert len(np.unique(limited_colors([wide, wide[::-1]])[0].reshape(-1, 3), axis=0)) <= 256
@@ -215,3 +219,20 @@ def test_formats_are_listed_and_the_command_line_renders(run, tmp_path, capsys):
                "--camera", "5,0", "--device", "cpu", "--out", str(out)]  # fmt: skip
     assert main(command) == 0 and len(decoded(out)[0]) == 2
     assert torch.is_grad_enabled()
+
+
+def test_eyes_look_at_the_camera_that_is_shown(run, tmp_path, monkeypatch, caplog):
+    """Where its path is limited, at that of the limited one, and that is said once."""
+    command = ["export", str(run), "--format", "frames", "--motion", str(run / "motion.safetensors"), "--frames", "2",
+               "--camera", "80,0", "--gaze", "camera", "--device", "cpu", "--out", str(tmp_path / "a")]  # fmt: skip
+    assert main(command) == 0
+    assert caplog.text.count("was limited to") == 1
+    motions: list[Motion] = []
+    monkeypatch.setattr(sources, "write", lambda _, source, path: motions.append(source.motion))
+    right = Avatar.load(run, device="cpu").cone.limits().right
+    for camera, beyond in (("80,0", False), (f"{right},0", False), ("80,0", True)):
+        controls = Controls(motion=run / "motion.safetensors", gaze=("camera",), beyond=beyond)
+        sources.export(Frames(camera=camera), run, tmp_path / "more", Speaking(), controls, "cpu")
+    limited, at_the_limit, beyond = (motion.gaze for motion in motions)
+    torch.testing.assert_close(limited, at_the_limit)
+    assert (limited - beyond).abs().max() > 0.1

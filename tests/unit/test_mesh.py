@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -136,6 +139,25 @@ def test_no_two_triangles_share_a_texel(striped):
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
     index, *_ = texture._texels(unwrapped, striped.vertices, striped.outward)
     assert len(np.unique(index)) > 0.97 * len(index) and area.sum() > 0.3 * 512**2, "and the square is used"
+
+
+def test_a_large_texture_of_a_coarse_mesh_takes_little_memory(striped):
+    unwrapped = texture.unwrap(striped.vertices, striped.faces, 1024)
+    tracemalloc.start()
+    index, *_ = texture._texels(unwrapped, striped.vertices, striped.outward)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(index) > 0.3 * 1024**2 and most < 400e6
+
+
+def test_triangles_color_a_texture_one_after_the_other(striped):
+    """Together, in an order of their own, they make what they make alone: where two share a texel, the later one."""
+    unwrapped = texture.unwrap(striped.vertices, striped.faces, 128)
+    alone = [replace(unwrapped, faces=unwrapped.faces[k : k + 1]) for k in range(len(unwrapped.faces))]
+    found = [texture._texels(one, striped.vertices, striped.outward) for one in alone]
+    together = texture._texels(unwrapped, striped.vertices, striped.outward)
+    for exact, part in zip(map(np.concatenate, zip(*found, strict=True)), together, strict=True):
+        np.testing.assert_array_equal(part, exact)
 
 
 def test_a_texture_that_is_too_small_is_refused(striped):

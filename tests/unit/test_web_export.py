@@ -20,12 +20,15 @@ import torch
 from avatar.cli.main import main
 from avatar.data.consent import SYNTHETIC, Consent, consent_hash
 from avatar.errors import AvatarError
+from avatar.export import sources
 from avatar.export.base import ExportSource
 from avatar.export.web import clip, controls, folder, page, shown, splats
 from avatar.export.web import format as web
 from avatar.export.web.basis import fit_basis
 from avatar.export.write import export_avatar
 from avatar.infer.avatar import Avatar
+from avatar.infer.controls import Controls
+from avatar.infer.speaking import Speaking
 from avatar.io.audio import load_audio, write_wav
 from avatar.methods.animated import draw_splats
 from avatar.methods.base import Method
@@ -242,6 +245,37 @@ def test_another_clip_is_added_to_the_same_avatar(run, made, motion, tmp_path, c
     assert sorted(path.name for path in other.rglob("*")) == before
 
 
+def test_clips_of_the_same_name_stay_beside_each_other(run, made, motion, tmp_path, caplog):
+    other = shutil.copytree(made, tmp_path / "copy")
+    motion[:4].save(tmp_path / "Ça va.safetensors")
+    moved = ["--motion", str(tmp_path / "Ça va.safetensors")]
+    command = ["export", str(run), "--format", "web", "--add", "--out", str(other), *moved]
+    assert main(command) == main(command) == 0
+    clips = json.loads((other / "avatar.json").read_text())["clips"]
+    assert [one["title"] for one in clips] == ["hello you", "Ça va", "Ça va 2"]
+    assert [one["name"] for one in clips] == ["hello-you", "Ça-va", "Ça-va-2"]
+    assert all((other / one["file"]).is_file() for one in clips)
+    assert "There is a clip Ça-va, so this one is Ça-va-2." in caplog.text and "MB, clip Ça-va-2." in caplog.text
+    assert main([*command, "--clip", "Ça va"]) == 0
+    clips = json.loads((other / "avatar.json").read_text())["clips"]
+    assert [one["name"] for one in clips] == ["hello-you", "Ça-va-2", "Ça-va"], "that of --clip is replaced"
+
+
+@pytest.mark.parametrize(("speaking", "controls", "title"), [
+    (Speaking(text="Good\n bye"), Controls(), "Good bye"), (Speaking(text="字" * 50), Controls(), "字" * 39 + "…"),
+    (Speaking(audio=Path("a/hello.wav")), Controls(motion=Path("nod.csv")), "hello"),
+    (Speaking(), Controls(motion=Path("nod.csv")), "nod"), (Speaking(), Controls(idle=1), "idle"),
+], ids=("text", "long text", "audio", "motion", "idle"))  # fmt: skip
+def test_a_clip_is_called_after_what_is_said_or_done(speaking, controls, title):
+    assert sources._title(speaking, controls) == title
+
+
+def test_a_number_is_added_to_a_name_that_is_taken():
+    clips = [{"name": name} for name in ("Hello", "hello-2", "bye")]
+    assert folder.Named.beside("hello", clips) == ("hello 3", "hello-3"), "some disks do not tell a from A"
+    assert folder.Named.beside("hello", clips[2:]) == ("hello", "hello")
+
+
 def test_what_cannot_be_written_is_said_in_a_sentence(run, tmp_path, capsys):
     command = ["export", str(run), "--format", "web"]
     (tmp_path / "mine").mkdir()
@@ -276,6 +310,17 @@ def test_a_whole_frame_is_shown_as_render_shows_it(run, avatar, motion, tmp_path
     assert (camera["width"], camera["height"], camera["cx"], camera["enlarged"]) == (240, 192, 136.0, 2.0)
     image = cv2.imread(str(out / "background.webp"))
     assert image is not None and image.shape == (192, 240, 3) and abs(int(image.mean()) - 50) < 3
+
+
+def test_a_whole_frame_keeps_the_gaussians_that_show(run, avatar, motion, made, tmp_path):
+    """However little of the frame the person fills: what is looked at is as large as in the trained images."""
+    whole = copy.copy(avatar)
+    side = 10 * avatar.camera.width
+    whole.view_camera = avatar.camera.cropped(-side // 2, -side // 2, side // 2, side // 2)
+    whole.view_background = lambda camera: np.zeros((side, side, 3), np.uint8)
+    out = export_avatar(ExportSource(folder=run, avatar=whole, motion=motion), "web", tmp_path / "whole")
+    alone, kept = ({*web.unpack(path / "order.bin")["order"].tolist()} for path in (made, out))
+    assert len(alone - kept) < 0.01 * len(alone) and len(alone) < len(avatar.model.animated())
 
 
 def test_a_method_without_gaussians_says_so():
@@ -315,7 +360,10 @@ def test_differences_are_summed_up_again():
 
 
 def test_names_for_files_and_packages():
-    assert folder.clip_name("Grüße an/alle..") == "Gr-e-an-alle" and folder.clip_name("/..") == "clip"
+    assert folder.clip_name("Gru\u0308ße an/alle..") == "Grüße-an-alle" and folder.clip_name("/..") == "clip"
+    assert folder.clip_name("こんにちは、世界") == "こんにちは-世界" and folder.clip_name("नमस्ते!") == "नमस्ते"
+    long = [folder.clip_name(text) for text in (300 * "a", 300 * "字", 300 * "😀" + "b")]
+    assert long == [80 * "a", 40 * "字", "b"], "a file system takes 255 bytes"
     assert page.package_name("Ich & Du") == "ich-du" and page.package_name("…") == "avatar"
 
 

@@ -205,6 +205,16 @@ def test_a_folder_learns_to_speak_with_another_clip(made, run, tmp_path):
 
 
 PLAYER = "document.querySelector('avatar-player')"
+RECORDED = """new Promise((done) => {
+  const context = new AudioContext(), tone = context.createOscillator(), end = context.createMediaStreamDestination();
+  const recorder = new MediaRecorder(end.stream), pieces = [];
+  tone.connect(end);
+  tone.start();
+  recorder.ondataavailable = ({ data }) => pieces.push(data);
+  recorder.onstop = () => done(new Blob(pieces));
+  recorder.start(200); // in pieces, so that none says how long all are
+  setTimeout(() => recorder.stop(), 1000);
+})"""
 
 
 def test_a_browser_speaks_a_file_and_along_with_the_microphone(made, run, tmp_path):
@@ -224,6 +234,8 @@ def test_a_browser_speaks_a_file_and_along_with_the_microphone(made, run, tmp_pa
                         )
                         lips = await page.run(f"{PLAYER}.engine.motion.rows.map((row) => Array.from(row))")
                         np.testing.assert_allclose(lips, exact, atol=1e-3)
+                        await page.run(f"{RECORDED}.then((audio) => {PLAYER}.speak(audio))")
+                        assert 0.5 < await page.run(f"{PLAYER}.duration") < 2
                         await microphone(page)
                         assert await page.words() == []
 

@@ -16,7 +16,7 @@ from avatar.data.run import MODEL
 from avatar.errors import AvatarError
 from avatar.export.base import ExportSource, Need
 from avatar.export.web import format as web
-from avatar.export.web.folder import add_clip, clip_name, new_folder
+from avatar.export.web.folder import Named, add_clip, clip_name, new_folder
 from avatar.paths import file_sha256, read_json
 from avatar.provenance.disclosure import DisclosureOptions
 from avatar.provenance.source_type import CAPTURED
@@ -37,9 +37,9 @@ class WebFolder:
     title: str | None = None
     """Name of the avatar on the page; default: that of the RUN folder."""
     clip: str | None = None
-    """Name of the clip; default: that of the audio file."""
+    """Name of the clip; default: the beginning of the text, or the name of the audio or motion file."""
     add: bool = False
-    """Add the clip to a folder that this command wrote."""
+    """Add the clip to a folder that this command wrote. One that has the name of --clip is replaced."""
     speech_input: bool = False
     """Add what the page needs to speak audio files and the microphone: 10 MB more."""
     overwrite: bool = False
@@ -63,21 +63,25 @@ class WebFolder:
             require(source.folder, "live", "to say in a web page whatever its visitors say")
         disclosure = disclosed(source.folder, self.disclosure, CAPTURED)
         disclosure.announce()
-        title = self.clip or (source.audio.stem if source.audio else "motion")
+        title = self.clip or source.title or (source.audio.stem if source.audio else "motion")
         with one_writer(path, inside=False):
             before = check_target(path, self.add, self.overwrite)
             model = file_sha256(source.folder / MODEL)
+            wanted = clip_name(title)
+            clip = Named(title, wanted) if self.clip or before is None else Named.beside(title, before["clips"])
             if before is None:
                 name = self.title or source.folder.resolve().name
-                psnr = new_folder(source, path, title, name, model, self.compact, disclosure, speech=self.speech_input)
+                psnr = new_folder(source, path, clip, name, model, self.compact, disclosure, speech=self.speech_input)
             else:
                 if before["model"] != model:
                     raise AvatarError(f"{path} holds another avatar,", why="or this one before it was trained again.",
                                       fix=_FIX)  # fmt: skip
-                psnr = add_clip(source, path, title, before, self.speech_input)
+                psnr = add_clip(source, path, clip, before, self.speech_input)
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+        if clip.name != wanted:
+            log.info(f"There is a clip {wanted}, so this one is {clip.name}. --clip {wanted} would replace that one.")
         log.info(
-            f"{path}: {megabytes:.1f} MB, clip {clip_name(title)}. PSNR to the avatar's images: "
+            f"{path}: {megabytes:.1f} MB, clip {clip.name}. PSNR to the avatar's images: "
             f"{sum(psnr) / len(psnr):.1f} dB, {min(psnr):.1f} at worst. Open {path / 'index.html'} in a browser."
         )
 

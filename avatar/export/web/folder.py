@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +42,24 @@ SAMPLES, CLIP_SAMPLES = 128, 64  # frames of the person's motion, and of the cli
 LOOKS, CHECKS = 24, 6  # frames that are looked at, and on which the folder is compared with the avatar
 MOST_CLIPS = 100
 LEAST_PSNR = 34.0  # dB; below it a warning says so
+LONGEST_NAME = 80, 120  # characters and bytes of a clip's name, to which a number and endings are added
+
+
+class Named(NamedTuple):
+    """What a clip is called, and its file name."""
+
+    title: str
+    name: str
+
+    @staticmethod
+    def beside(title: str, clips: Sequence[dict[str, Any]]) -> Named:
+        """A name that none of the clips of a folder has: where one has it, with a number from 2 on."""
+        name = clip_name(title)
+        taken = {str(clip["name"]).casefold() for clip in clips}  # some disks do not tell a from A
+        if name.casefold() not in taken:
+            return Named(title, name)
+        number = next(n for n in itertools.count(2) if f"{name}-{n}".casefold() not in taken)
+        return Named(f"{title} {number}", f"{name}-{number}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ FULL, COMPACT = Quality(32, 0.1, 92, False), Quality(16, 0.4, 80, True)
 
 
 def new_folder(
-    source: ExportSource, path: Path, clip: str, name: str, model: str, compact: bool, disclosure: Disclosure,
+    source: ExportSource, path: Path, clip: Named, name: str, model: str, compact: bool, disclosure: Disclosure,
     speech: bool = False,
 ) -> list[float]:  # fmt: skip
     """Write a folder with one clip.
@@ -71,7 +91,7 @@ def new_folder(
     Args:
         source: The avatar, and what it does in the clip.
         path: The folder.
-        clip: Title of the clip.
+        clip: What the clip is called.
         name: Of the avatar.
         model: SHA-256 of its model.
         compact: Make it small.
@@ -106,7 +126,7 @@ def new_folder(
 
 
 def add_clip(
-    source: ExportSource, path: Path, clip: str, manifest: dict[str, Any], speech: bool = False
+    source: ExportSource, path: Path, clip: Named, manifest: dict[str, Any], speech: bool = False
 ) -> list[float]:  # fmt: skip
     """Add a clip to a folder; a clip of the same name is replaced. Arguments and result as for :func:`new_folder`.
 
@@ -132,8 +152,12 @@ def add_clip(
 
 
 def clip_name(title: str) -> str:
-    """The file name of a clip, made from any text."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", title).strip("-")[:80] or "clip"
+    """The file name of a clip, made from any text: letters and digits of any script, with - for all else."""
+    one = unicodedata.normalize("NFC", title)  # or the same name from another disk would be another
+    kept = "".join(c if c in "_-" or unicodedata.category(c)[0] in "LMN" else " " for c in one)
+    characters, most = LONGEST_NAME
+    name = re.sub(" +", "-", kept).strip("-")[:characters]
+    return name.encode()[:most].decode(errors="ignore") or "clip"
 
 
 def _stored(
@@ -144,7 +168,7 @@ def _stored(
     looks = _spread(stats.track, LOOKS // 2) + _spread(motion, LOOKS // 2)
     limits = avatar.cone.limits()
     corners = [(0, 0), (-limits.left, 0), (limits.right, 0), (0, -limits.down), (0, limits.up)]
-    cameras = [small(avatar.view_camera.orbit(avatar.pivot, *corner)) for corner in corners]
+    cameras = [small(avatar.view_camera.orbit(avatar.pivot, *corner), avatar.camera) for corner in corners]
     total, most = shown(gaussians, looks, cameras)
     keep = kept(gaussians, looks, cameras, most) if quality.compact else most >= LEAST
     frames = _spread(stats.track, SAMPLES) + _spread(motion, CLIP_SAMPLES)
@@ -197,11 +221,11 @@ def _write_background(avatar: Avatar, path: Path, quality: int) -> None:
 
 
 def _write_clip(
-    source: ExportSource, folder: Path, title: str, reader: StoredGaussians, gaussians: AnimatedGaussians,
+    source: ExportSource, folder: Path, named: Named, reader: StoredGaussians, gaussians: AnimatedGaussians,
     manifest: dict[str, Any],
 ) -> list[float]:  # fmt: skip
     """Write the files of a clip, and note it in the manifest."""
-    motion, name = source.motion, clip_name(title)
+    motion, (title, name) = source.motion, named
     assert motion is not None and source.avatar is not None
     motion.check_finite()
     rows = [reader.coefficients(motion, index) for index in log.track(range(len(motion)), "fitting frames")]
@@ -244,7 +268,7 @@ def _psnr(
     coefficients: Float[Tensor, "T M"],
 ) -> list[float]:  # fmt: skip
     """PSNR in dB of what the folder shows of some frames, to the avatar's own images."""
-    camera: Camera = small(avatar.camera)
+    camera: Camera = small(avatar.camera, avatar.camera)
     behind = avatar.model.background_at(avatar.camera).cpu()
     behind = torch.nn.functional.interpolate(
         behind.permute(2, 0, 1)[None], (camera.height, camera.width), mode="area"

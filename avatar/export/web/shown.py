@@ -16,12 +16,19 @@ from avatar.methods.animated import AnimatedGaussians, blend_weights, draw_splat
 LEAST = 0.02  # pixels of a view that a Gaussian makes at least; without it no byte of any image changes
 COMPACT = (1.0, 0.6, 0.4, 0.2, 0.1)  # the same for the small folder: the first that opens no hole
 HOLE = 0.02  # of alpha: less is not seen
-_SIZE = 384  # pixels of the longer side of the images that are looked at
+_SIZE = 384  # pixels that the longer side of the trained images is looked at with
 
 
-def small(camera: Camera) -> Camera:
-    """A camera at the size of the images that are looked at."""
-    scale = min(1.0, _SIZE / max(camera.width, camera.height))
+def small(camera: Camera, trained: Camera) -> Camera:
+    """A camera at the size of the images that are looked at: a person is as large as in a small trained image.
+
+    So what makes too little of the image is the same in a whole frame, however little of that the person fills.
+
+    Args:
+        camera: Of a view.
+        trained: Of the images that the avatar was trained on.
+    """
+    scale = min(1.0, _SIZE / max(trained.width, trained.height) / camera.enlarged)
     return camera.resized(round(camera.width * scale), round(camera.height * scale))
 
 

@@ -14,6 +14,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     const all = (names) => names.map((name) => [name, this.shadowRoot.querySelector(`.${name}`)]);
     this.ui = Object.fromEntries(all(["stage", "image", "canvas", "said", "start", "bar", "play", "seek", "time", "mute", "clips", "sliders", "expression", "speech", "choose", "microphone", "stop", "note", "file"]));
     this.wire();
+    this.turn = 0; // of loading: one that has been overtaken is not used any more
     this.speaking = new Speaking(this);
   }
 
@@ -28,8 +29,9 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     this.unload();
   }
 
-  /** Lets go of the folder, and of the microphone. */
+  /** Lets go of the folder, also of one that is still being loaded, and of the microphone. */
   unload() {
+    this.turn += 1;
     this.speaking.end();
     this.engine?.close();
     this.engine = null;
@@ -38,7 +40,8 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   attributeChangedCallback(name, before, now) {
     if (before === now || !this.isConnected) return;
     if (name === "src") this.load();
-    else if (name === "clip" && this.engine && now !== this.engine.clip?.name) this.choose(now);
+    else if (name === "size") this.fit();
+    else if (name === "clip" && this.engine && now !== this.engine.wanted?.name) this.choose(now);
     else if (this.engine) this.show();
   }
 
@@ -46,6 +49,7 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   async load() {
     const wanted = this.getAttribute("src");
     this.unload();
+    const { turn } = this;
     this.say("Loading …");
     const canvas = this.ui.canvas.cloneNode(); // a canvas keeps the kind of drawing that it was first used with
     this.ui.canvas.replaceWith(canvas);
@@ -53,13 +57,14 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     try {
       const base = new URL(wanted.endsWith("/") ? wanted : `${wanted}/`, document.baseURI).href;
       const engine = await Engine.load(canvas, base, this.getAttribute("renderer"));
-      if (wanted !== this.getAttribute("src")) return engine.close();
+      if (turn !== this.turn) return engine.close(); // the player was removed or moved, or loads another folder
       this.engine = engine;
       this.present(engine, base);
       await this.choose(this.getAttribute("clip") || engine.manifest.clips[0].name);
+      if (turn !== this.turn) return;
       if (this.hasAttribute("autoplay") && !matchMedia("(prefers-reduced-motion: reduce)").matches) await this.play().catch(() => {});
     } catch (error) {
-      this.fail(error);
+      if (turn === this.turn) this.fail(error);
     }
   }
 
@@ -78,7 +83,11 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
     ui.sliders.replaceChildren(...manifest.controls.map((control) => this.slider(control)));
     this.speaking.present(engine);
     for (const name of ["play", "pause", "ended", "clip"]) {
-      engine.addEventListener(name, () => { this.show(); this.dispatchEvent(new Event(name)); });
+      engine.addEventListener(name, () => {
+        if (engine !== this.engine) return; // audio says later that it was paused
+        this.show();
+        this.dispatchEvent(new Event(name));
+      });
     }
     engine.addEventListener("frame", () => this.showTime());
     this.fit();
@@ -94,17 +103,17 @@ export class AvatarPlayer extends (globalThis.HTMLElement || Object) { // Node.j
   }
 
   async choose(name) {
-    const playing = this.engine.clock.playing;
+    const { engine } = this, playing = engine?.clock.playing;
     try {
-      await this.engine.choose(name);
+      if (!(await engine?.choose(name)) || engine !== this.engine) return; // something else was begun meanwhile
     } catch (error) {
       return this.fail(error);
     }
     this.say("");
-    this.ui.canvas.setAttribute("aria-label", `${this.engine.manifest.name}: ${this.engine.clip.title}`);
-    this.engine.clock.loop = this.hasAttribute("loop");
+    this.ui.canvas.setAttribute("aria-label", `${engine.manifest.name}: ${engine.clip.title}`);
+    engine.clock.loop = this.hasAttribute("loop");
     this.show();
-    this.engine.step();
+    engine.step();
     this.dispatchEvent(new Event("ready"));
     if (playing) await this.play();
   }

@@ -41,11 +41,11 @@ export class Engine extends EventTarget {
     this.wake();
   }
 
-  /** Chooses a clip by its name, and stands at its beginning. */
+  /** Chooses a clip by its name, and stands at its beginning; gives false where something else was begun meanwhile. */
   async choose(name) {
-    this.wanted = name; // and no more what is being prepared
-    const { clip, motion, clock } = await openClip(this.base, this.manifest, name);
-    this.perform(clip, motion, clock);
+    const opened = await openWanted(this, name);
+    if (opened) this.perform(opened.clip, opened.motion, opened.clock);
+    return Boolean(opened);
   }
 
   /** Goes over to another motion, on another clock. */
@@ -70,9 +70,16 @@ export class Engine extends EventTarget {
   /** Speaks audio: a Blob, an ArrayBuffer or an AudioBuffer. It is heard once its first second is ready. */
   async speak(source, title = "Audio") {
     const file = this.wanted = audioFile(source), voice = await this.voice(), clock = new Clock(0);
-    await clock.hear(URL.createObjectURL(file));
-    if (clock.duration > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut it into parts.`);
-    const samples = await samplesOf(file);
+    let samples;
+    try {
+      await clock.hear(URL.createObjectURL(file));
+      if (clock.duration < Infinity) checkLength(clock.duration); // what browsers record does not say how long it is
+      samples = await samplesOf(file);
+      checkLength(samples.length / HEARING_RATE);
+    } catch (error) {
+      clock.close();
+      throw error;
+    }
     if (this.closed || this.wanted !== file) return clock.close(); // something else was begun meanwhile
     clock.duration = samples.length / HEARING_RATE;
     const spoken = new Spoken(voice, Math.max(1, Math.ceil(clock.duration * voice.about.fps - 1e-6)));
@@ -175,6 +182,20 @@ async function openClip(base, manifest, name) {
   const clock = new Clock(motion.frames / motion.fps);
   if (clip.audio.length) await clock.listen(base, clip.audio);
   return { clip, motion, clock };
+}
+
+/** A clip for an engine or a performer; null where that was closed, or began something else, meanwhile. */
+async function openWanted(owner, name) {
+  const wanted = owner.wanted = { name }, mine = () => !owner.closed && owner.wanted === wanted;
+  const opened = await openClip(owner.base, owner.manifest, name).catch((error) => { if (mine()) throw error; });
+  if (mine()) return opened;
+  opened?.clock.close();
+  return null;
+}
+
+/** Refuses audio of so many seconds, if it is too long to be decoded as a whole. */
+function checkLength(seconds) {
+  if (seconds > 60 * MOST_MINUTES) throw new Error(`A page speaks ${MOST_MINUTES} minutes at most; cut it into parts.`);
 }
 
 /** Adds to a frame's coefficients what controls are set to. */

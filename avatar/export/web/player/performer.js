@@ -23,12 +23,15 @@ export class Performer extends EventTarget {
     this.opacities = new Float32Array(count);
   }
 
-  /** Chooses a clip by its name, and stands at its beginning. */
+  /** Chooses a clip by its name, and stands at its beginning; gives false where another was chosen meanwhile. */
   async choose(name) {
-    const { clip, motion, clock } = await openClip(this.base, this.manifest, name);
+    const opened = await openWanted(this, name);
+    if (!opened) return false;
+    const { clip, motion, clock } = opened;
     for (const event of ["play", "pause", "ended"]) clock.addEventListener(event, () => this.dispatchEvent(new Event(event)));
     this.clock.close();
     Object.assign(this, { clip, motion, clock, frame: -1 });
+    return true;
   }
 
   /** Sets a control; the face stays changed until it is set again. */
@@ -91,6 +94,7 @@ export class Performer extends EventTarget {
   }
 
   close() {
+    this.closed = true;
     this.clock.close();
   }
 }

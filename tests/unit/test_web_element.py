@@ -1,0 +1,141 @@
+"""The player of a web folder where one thing overtakes another: it is removed, moved, or another clip is chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.player_world import run_player
+
+STATE = "tell({ open: engines.filter(({ closed }) => !closed).length, playing: playing(), errors });"
+QUIET: dict[str, Any] = {"open": 0, "playing": 0, "errors": []}
+
+
+@pytest.mark.parametrize("scene", [
+    "player.put(); player.remove(); await loads[0](); await clips[0]?.();",
+    "player.put(); await loads[0](); player.remove(); await clips[0]();",
+    "player.put(); player.remove(); await loads[0](new Error('avatar.json cannot be reached.'));",
+    "await load(); player.remove(); await settle();",
+    "await load(); player.addEventListener('clip', () => player.remove()); player.choose('second'); await clips[1]();",
+])  # fmt: skip
+def test_a_player_that_is_removed_does_not_talk(scene: str):
+    assert run_player(f"player.attributes.autoplay = ''; {scene} {STATE}") == QUIET
+
+
+def test_a_player_that_is_moved_talks_once():
+    found = run_player(f"""
+        player.attributes.autoplay = "";
+        player.put(); player.remove(); player.put();
+        await loads[0](); await loads[1](); for (const come of clips) await come();
+        {STATE}""")
+    assert found == {"open": 1, "playing": 1, "errors": []}
+
+
+def test_the_clip_that_was_chosen_last_is_shown():
+    found = run_player("""
+        await load();
+        await player.play();
+        const slow = player.choose("second"), fast = player.choose("first");
+        await clips[2](); await clips[1](); await Promise.all([slow, fast]);
+        tell({ clip: player.engine.clip.name, playing: playing(), addresses: addresses.size, errors });""")
+    assert found == {"clip": "first", "playing": 1, "addresses": 1, "errors": []}
+
+
+def test_a_clip_attribute_goes_back_while_another_clip_loads():
+    found = run_player("""
+        await load();
+        player.setAttribute("clip", "second");
+        player.setAttribute("clip", "first");
+        await clips[2]?.(); await clips[1]();
+        tell(player.engine.clip.name);""")
+    assert found == "first"
+
+
+def test_a_clip_that_nobody_waits_for_fails_in_silence():
+    found = run_player("""
+        await load();
+        const slow = player.choose("second"), fast = player.choose("first");
+        await clips[2](); await clips[1](new Error("second.bin cannot be reached.")); await Promise.all([slow, fast]);
+        tell({ said: player.ui.said.textContent, clip: player.engine.clip.name, errors });""")
+    assert found == {"said": "", "clip": "first", "errors": []}
+
+
+def test_a_clip_is_not_played_where_speech_was_begun_meanwhile():
+    found = run_player("""
+        await load();
+        await player.play();
+        const chosen = player.choose("second");
+        player.engine.clock.pause();
+        player.engine.wanted = new Blob(["speech"]);
+        await clips[1](); await chosen;
+        tell({ playing: playing(), clip: player.engine.clip.name });""")
+    assert found == {"playing": 0, "clip": "first"}
+
+
+def test_no_clip_is_chosen_before_there_is_a_folder():
+    assert run_player("player.put(); await player.choose('second'); tell(errors);") == []
+
+
+def test_a_performer_shows_the_clip_that_was_chosen_last():
+    found = run_player("""
+        const performer = made(Performer), slow = performer.choose("second"), fast = performer.choose("first");
+        await clips[1](); await clips[0]();
+        const taken = [await slow, await fast], late = performer.choose("second");
+        performer.close();
+        await clips[2](); taken.push(await late);
+        tell({ taken, clip: performer.clip.name, addresses: addresses.size });""")
+    assert found == {"taken": [False, True, False], "clip": "first", "addresses": 0}
+
+
+def test_another_size_is_drawn_at_once():
+    found = run_player("""
+        await load();
+        player.setAttribute("size", "300");
+        tell([player.ui.canvas.width, player.ui.canvas.height]);""")
+    assert found == [300, 300]
+
+
+# The avatar speaks audio whose samples the scene gives; its lips come at once.
+SPEAK = """
+await load();
+let samples = new Float32Array(16000);
+samplesOf = async () => { if (samples instanceof Error) throw samples; return samples; };
+const { engine } = player;
+engine.hearing = Promise.resolve({
+  about: { fps: 25, channels: 1 }, utterances: 0, close() {},
+  hear: async (id, { length }) => ({ frames: new Float32Array(length / 640), count: length / 640 }),
+});
+const spoken = async () => {
+  const said = await player.speak(new Blob(["audio"])).then(() => "", ({ message }) => message);
+  const { clock, clip } = engine;
+  tell({ said, duration: clock.duration, clip: clip.name, playing: playing(), kept: addresses.size });
+};
+"""
+
+
+def test_what_a_browser_has_recorded_is_spoken():
+    """Its WebM does not say how long it is."""
+    found = run_player(f"{SPEAK} await spoken();")
+    assert found == {"said": "", "duration": 1, "clip": "", "playing": 1, "kept": 1}
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    ("samples = { length: 1801 * 16000 };", "30 minutes at most"),
+    ("samples = new Error('no audio');", "no audio"),
+])  # fmt: skip
+def test_audio_that_is_refused_is_let_go(code: str, words: str):
+    found = run_player(f"{SPEAK} {code} await spoken();")
+    assert words in found.pop("said")
+    assert found == {"duration": 1, "clip": "first", "playing": 0, "kept": 1}
+
+
+def test_audio_that_says_it_is_too_long_is_not_decoded():
+    scene = "samples = new Error('decoded'); rules.duration = 1801; await spoken();"
+    found = run_player(f"{SPEAK} {scene}")
+    assert "30 minutes at most" in found["said"] and found["kept"] == 1
+
+
+def test_audio_that_cannot_be_played_is_let_go():
+    found = run_player(f"{SPEAK} rules.broken = true; await spoken();")
+    assert "cannot play that audio" in found["said"] and found["kept"] == 1
