@@ -68,6 +68,11 @@ def word(path: object) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def one_line(text: str) -> str:
+    """Write what a stranger's file says as one line without control characters: it cannot pass for a line of ours."""
+    return printable(" ".join(text.split()))
+
+
 def next_command(command: str) -> None:
     """Close a command by naming the one that naturally follows."""
     if not _inside:

@@ -15,17 +15,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import final
+from typing import IO, final
 
 from avatar.errors import AvatarError
 
@@ -38,6 +39,7 @@ WORKING = ".avatar-working-"  # beginning of a working folder's name, which no u
 WHOLE = ".whole"  # ending, once what is in it may be taken
 LOCK = ".avatar.lock"  # in a folder that is being written to
 _IDLE_SECONDS = 24 * 3600  # after which a working folder counts as left behind, where the file system has no locks
+_OPEN_FILES = re.compile(r"/proc/(\d+)/(task/\d+/)?fd")  # folders whose names stand for what a process has open
 _TRIES = 100  # before what another process changes again and again is given up
 _SYNCS = 16  # files that are synced at once: a disk writes many in about the time of one
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # folders that cannot be synced, or not opened
@@ -90,7 +92,7 @@ class NewFile:
     """A file in the making, for writers that are open for longer than a block. :func:`atomic_file` is the short form.
 
     Args:
-        target: Its final name. What is no file, such as ``/dev/stdout``, is written into instead of being replaced.
+        target: Its final name. What is no file of its own, such as ``/dev/stdout``, is written into, not replaced.
 
     Attributes:
         path: Where to write.
@@ -101,7 +103,7 @@ class NewFile:
 
     def __init__(self, target: Path) -> None:
         self.target = Path(target)
-        self._stream = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
+        self._stream = _is_stream(self.target)
         try:
             folder = Path(tempfile.gettempdir()) if self._stream else self.target.parent
             self._working = _Working(folder)
@@ -116,7 +118,7 @@ class NewFile:
             OSError: The disk is full, or a folder has the name.
         """
         if self._stream:
-            with open(self.path, "rb") as source, open(self.target, "wb") as sink:
+            with open(self.path, "rb") as source, _open_stream(self.target) as sink:
                 shutil.copyfileobj(source, sink)
             return
         with suppress(PermissionError):  # of a file system without permissions
@@ -128,6 +130,40 @@ class NewFile:
     def drop(self) -> None:
         """Remove what was not kept."""
         self._working.close()
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether a target is to be written into: what is no file, and a name that stands for what is open already.
+
+    `/dev/stdout` leads to a file where the shell sends the output to one; replacing the name would break it for all.
+    """
+    if os.path.isdir(target):
+        return False
+    places = [os.path.dirname(path) for path in _links(target)]
+    named = any(place in ("/dev", "/dev/fd") or _OPEN_FILES.fullmatch(place) for place in places)
+    return named or (os.path.exists(target) and not os.path.isfile(target))
+
+
+def _open_stream(target: Path) -> IO[bytes]:
+    """Open what is to be written into; a file that this process has open goes on where it stands."""
+    for path in _links(target):
+        folder, number = os.path.split(path)
+        process = _OPEN_FILES.fullmatch(folder)
+        if process is not None and process[1] == str(os.getpid()) and number.isdigit():
+            return os.fdopen(os.dup(int(number)), "wb")
+    return open(target, "wb")
+
+
+def _links(path: Path) -> Iterator[str]:
+    """The path, and what it leads to link by link; the folder of each is its real one."""
+    name = os.path.abspath(path)
+    for _ in range(_TRIES):
+        folder, last = os.path.split(name)
+        name = os.path.join(os.path.realpath(folder), last)
+        yield name
+        if not os.path.islink(name):
+            return
+        name = os.path.join(os.path.dirname(name), os.readlink(name))
 
 
 def settle(folder: Path) -> None:

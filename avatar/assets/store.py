@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.util
 import os
 import shutil
 import signal
@@ -236,11 +237,18 @@ def _client_command(package: Package, folder: Path) -> list[str]:
     if package.client == "npm":
         patience = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
         return ["npm", "pack", "--ignore-scripts", *patience, "--pack-destination", str(folder), package.spec]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--dest", str(folder)]
     command += ["--retries", "1", "--timeout", "15"]
     if package.platform:
         command += ["--only-binary", ":all:", "--platform", package.platform]
     return [*command, "--require-hashes", "--requirement", str(folder / "pinned.txt")]
+
+
+def _pip() -> list[str]:
+    """How pip is called: that of this Python, or one on the PATH. Environments that uv makes have none."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    return ["uv", "tool", "run", "pip"] if shutil.which("pip") is None and shutil.which("uv") else ["pip"]
 
 
 def _member(archive: Path, name: str) -> bytes:

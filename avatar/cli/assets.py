@@ -30,14 +30,33 @@ def main(config: Config) -> None:
     from avatar.assets import store
     from avatar.log import next_command
 
-    for name in store.ASSETS if config.fetch == "all" else [config.fetch] if config.fetch else []:
-        store.fetch(name)
+    failed = _fetch_all() if config.fetch == "all" else []
+    if config.fetch not in ("", "all"):
+        store.fetch(config.fetch)
     current = store.states()
     table = Table("part", "size", "licence", "state", "what for", caption=f"cache: {paths.cache_dir() / 'assets'}")
     for name, asset in store.ASSETS.items():
         table.add_row(name, f"{asset.size / 1e6:.1f} MB", asset.licence, current[name], asset.purpose)
     Console().print(table)
+    if failed:
+        raise AvatarError(f"{', '.join(failed)} could not be fetched.", why="The warnings say what was tried.",
+                          see="a-pretrained-part-cannot-be-fetched")  # fmt: skip
     if wrong := [name for name, state in current.items() if state in ("damaged", "absent")]:
         if config.verify:
             raise AvatarError(f"Damaged or absent: {', '.join(wrong)}.", fix="Fetch with `avatar assets --fetch all`.")
         next_command("avatar assets --fetch all")
+
+
+def _fetch_all() -> list[str]:
+    """Fetch every part that can be had; returns the names of the others, which warnings explain."""
+    from avatar.assets import store
+    from avatar.log import warn
+
+    failed: list[str] = []
+    for name in store.ASSETS:
+        try:
+            store.fetch(name)
+        except AvatarError as error:
+            warn(str(error))
+            failed.append(name)
+    return failed

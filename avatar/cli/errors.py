@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avatar.errors import AvatarError
 
 DEBUG = "AVATAR_DEBUG"  # environment variable: show the traceback of what nobody expected
 AGAIN = " Run the same command again to go on where it stopped."
@@ -15,6 +20,7 @@ RESUME = " Run the same command again with --resume to go on where it stopped."
 GO_ON: dict[str, str] = {
     **dict.fromkeys(("create", "demo", "prepare", "prior"), AGAIN), **dict.fromkeys(("bake", "train"), RESUME),
 }  # fmt: skip
+_LACKS_LIBRARY = re.compile(r"([^\s:'\"]+): cannot open shared object file")
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -68,16 +74,37 @@ def command_code(name: str, run: Callable[[], None]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if (lack := missing_library(error)) is not None:
+            tell(str(lack))
+            return 2
         if isinstance(error, OSError) and error.filename is not None:  # the machine, not the program
             tell(f"{error.filename} cannot be used: {error.strerror or error}.")
             return 2
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
             raise
         if os.environ.get(DEBUG):
-            raise
-        tell(bug_report(error))
+            import traceback
+
+            traceback.print_exc()
+        else:
+            tell(bug_report(error))
         return 1
     return 0
+
+
+def missing_library(error: Exception) -> AvatarError | None:
+    """What a user reads where a package finds no library of the system; None where it is something else."""
+    from avatar.doctor.checks import SYSTEM_LIBRARIES
+    from avatar.errors import AvatarError
+
+    found = _LACKS_LIBRARY.search(str(error)) if isinstance(error, ImportError | OSError) else None
+    if found is None:
+        return None
+    return AvatarError(
+        f"The library {found.group(1)} cannot be opened.", why="A package that is installed loads it.",
+        fix=f"Those that OpenCV and MediaPipe load come with `{SYSTEM_LIBRARIES}`. `avatar doctor` names the package "
+        "that needs another one: install that package again.",
+    )  # fmt: skip
 
 
 def bug_report(error: Exception) -> str:

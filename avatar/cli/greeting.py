@@ -201,8 +201,8 @@ def _of_run(path: Path, said: dict[str, Any], audio: str) -> Suggestion:
             f"avatar render {run} --audio {audio} --out {speech}", f"avatar view {run}",
         ))  # fmt: skip
     person = _word(_said(said, "person") or "PERSON")
-    chosen = [f"--{name} {_word(value)}" for name in ("method", "quality") if (value := _said(said, name))]
-    command = " ".join(["avatar train", person, "--out", run, *chosen, "--resume"])
+    # A resumed run must keep its options, and the file has all of them.
+    command = f"avatar train {person} --out {run} --config {_word(path / CONFIG)} --resume"
     return Suggestion(f"{path} (an avatar whose training has not finished)", (command,))
 
 

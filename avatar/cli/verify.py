@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from avatar.errors import AvatarError
+from avatar.log import one_line
 from avatar.provenance.credentials import Claims, read
 
 KINDS = {
@@ -44,18 +45,18 @@ def main(config: Config) -> None:
     if config.file.is_dir():
         _folder(config.file, config.json)
         return
-    claims = read(config.file)
+    claims, name = read(config.file), one_line(str(config.file))
     _keep(config.json, {"file": str(config.file)} | asdict(claims))
     said = f"Its metadata, which nobody signed, say: {kind(claims.metadata_source_type)}."
     if claims.state == "none":
         raise AvatarError(
-            f"{config.file} has no content credentials.", why=said if claims.metadata_source_type else "",
+            f"{name} has no content credentials.", why=said if claims.metadata_source_type else "",
             fix="They are lost when a file is encoded anew, or copied by a program that does not know them.",
         )  # fmt: skip
     if claims.state == "invalid":
         why = f"What was found: {', '.join(claims.faults)}."
-        raise AvatarError(f"{config.file} is not as it was signed: it was changed, or the signature is wrong.", why=why)
-    print(f"{config.file} is as it was signed.")
+        raise AvatarError(f"{name} is not as it was signed: it was changed, or the signature is wrong.", why=why)
+    print(f"{name} is as it was signed.")
     print(f"  {kind(claims.source_type)}, by {claims.program}{f', {claims.made}' if claims.made else ''}")
     known = "" if claims.known_signer else "; anybody can make such a certificate, it does not prove who signed"
     print(f"  signed by: {claims.signer}{known}")
@@ -76,13 +77,13 @@ def _folder(folder: Path, json: Path | None) -> None:
     files = read_folder(folder)
     _keep(json, {"folder": str(folder), "files": {name: asdict(claims) for name, claims in files.items()}})
     for name, claims in files.items():
-        print(f"{name}: {in_words(claims)}")
-    signed = {name: claims for name, claims in files.items() if signable(name)}
-    if not signed:
+        print(f"{one_line(name)}: {in_words(claims)}")
+    if not any(map(signable, files)):
         raise AvatarError(f"{folder} holds no file that could have content credentials.")
-    if changed := [name for name, claims in signed.items() if claims.state == "invalid"]:
-        raise AvatarError(f"{folder} is not as it was signed:", why=f"{', '.join(changed[:5])} was changed.")
-    if lacking := [name for name, claims in signed.items() if claims.state == "none"]:
+    if changed := [one_line(name) for name, claims in files.items() if claims.state == "invalid"]:
+        why = f"{', '.join(changed[:5])} was changed or cannot be read."
+        raise AvatarError(f"{folder} is not as it was signed:", why=why)
+    if lacking := [one_line(n) for n, claims in files.items() if signable(n) and claims.state == "none"]:
         raise AvatarError(f"{folder} is not signed as a whole:", why=f"{', '.join(lacking[:5])} has no credentials.")
 
 

@@ -74,7 +74,8 @@ class Consent:
             return "not stated"
         who = "of the person who uses it" if self.relation == "self" else "of another person, who agreed"
         until = f", until {self.expires}" if self.expires else ""
-        return f"{who}{f' ({self.name})' if self.name else ''}, for {', '.join(self.scope) or 'nothing'}{until}"
+        name = f" ({log.one_line(self.name)})" if self.name else ""
+        return f"{who}{name}, for {', '.join(self.scope) or 'nothing'}{until}"
 
     def write(self, folder: Path) -> None:
         """Write it into a PERSON or a RUN folder."""

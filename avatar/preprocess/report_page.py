@@ -14,6 +14,7 @@ import numpy as np
 from avatar import page as html_page
 from avatar.data.person import PersonFolder
 from avatar.data.results import Finding, FlaggedSpan, IngestResult, RefineResult
+from avatar.errors import printable
 from avatar.io.media import Treatment
 from avatar.motion.arkit import INDEX
 from avatar.page import Cell
@@ -50,7 +51,7 @@ def page(ctx: StageContext, data: Measurements, findings: list[Finding], flags: 
         "Over time": html_page.paragraph(said_of_plots) + html_page.image(plots(data, flags), drawn, plot=True),
         "Spans to look at": spans(flags, data.fps),
     }
-    return html_page.page(f"{ctx.person.path.name}: quality of the video", "", sections)
+    return html_page.page(f"{printable(ctx.person.path.name)}: quality of the video", "", sections)
 
 
 def listed(findings: Sequence[Finding]) -> str:
@@ -80,7 +81,7 @@ def _facts(ctx: StageContext, data: Measurements) -> dict[str, str]:
     """Collect the table of numbers."""
     ingest, refine = ctx.person.result(IngestResult), ctx.person.result(RefineResult)
     return {
-        "Video": f"{Path(ingest.source).name}, {ingest.source_size[0]}x{ingest.source_size[1]}"
+        "Video": f"{printable(Path(ingest.source).name)}, {ingest.source_size[0]}x{ingest.source_size[1]}"
         + (", variable frame rate" if ingest.variable_rate else ""),
         "Used": f"{ingest.width}x{ingest.height}, {ingest.fps:.3g} frames/s, {ingest.num_frames} frames, "
         f"{len(data.segments)} segments",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from avatar import __version__
 from avatar.errors import AvatarError
+from avatar.log import one_line
 from avatar.provenance.source_type import read_source_type
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 _UNTRUSTED = "signingCredential.untrusted"  # the signer is unknown: no fault of the file
 _USES = ("ai_generative_training", "ai_training", "ai_inference", "data_mining")
 PROGRAM = "avatar-toolkit"
+_HASH = re.compile("[0-9a-f]{64}")
 _PHOTO_SAYS = "Made from one photo: teeth and what the photo does not show are invented."
 
 
@@ -54,11 +57,11 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What a file says about itself.
+    """What a file says about itself. Each text is one line that a terminal can show, whatever the file holds.
 
     Attributes:
-        state: "valid": it is as it was signed; "invalid": it was changed, or the signature is wrong; "none": it has no
-            content credentials.
+        state: "valid": it is as it was signed; "invalid": it was changed, the signature is wrong, or it cannot be
+            read; "none": it has no content credentials.
         program: That made it, with its version.
         signer: Name and organization in the certificate.
         known_signer: Whether the certificate is one that the reader trusts.
@@ -68,7 +71,7 @@ class Claims:
         consent: SHA-256 of the record of consent.
         photo: SHA-256 of the one photo that the avatar was made from.
         more_consents, more_photos: The same of further avatars that the file shows.
-        faults: What is wrong with it, one code of C2PA each.
+        faults: What is wrong with it, one code of C2PA each, or why it cannot be read.
     """
 
     state: Literal["valid", "invalid", "none"]
@@ -129,7 +132,7 @@ def read(path: Path) -> Claims:
         raise AvatarError(f"There is no file {path}.")
     said: str | None = None
     try:
-        said = read_source_type(path)
+        said = _text(read_source_type(path)) or None
         with _context() as context, open(path, "rb") as file, c2pa.Reader(_kind(path), file, context=context) as reader:
             return _claims(json.loads(reader.json()), said)
     except c2pa.C2paError as error:
@@ -138,7 +141,9 @@ def read(path: Path) -> Claims:
             return Claims(state="none", metadata_source_type=said)
         if kind == "NotSupported":
             raise AvatarError(f"{path} is of a kind that holds no content credentials.") from error
-        return Claims(state="invalid", metadata_source_type=said, faults=[str(error)[:200]])
+        return Claims(state="invalid", metadata_source_type=said, faults=[one_line(str(error)[:200])])
+    except (ValueError, RecursionError):  # a manifest that no program writes
+        return Claims(state="invalid", metadata_source_type=said, faults=["its manifest cannot be read"])
     except OSError as error:
         raise AvatarError(f"{path} cannot be read.", why=f"{error.strerror}.") from error
 
@@ -174,28 +179,51 @@ def _different(hashes: Iterable[str | None]) -> list[str]:
 
 
 def _claims(store: dict[str, Any], said: str | None) -> Claims:
-    active = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    assertions = active.get("assertions", [])
-    actions = [a for each in assertions if each["label"] in _ACTIONS for a in each["data"].get("actions", [])]
+    """What a manifest says. Any program may have written it: what is of another kind than C2PA has it is left out."""
+    active = _object(_object(store.get("manifests")).get(str(store.get("active_manifest"))))
+    assertions = [(_text(each.get("label")), _object(each.get("data"))) for each in _objects(active.get("assertions"))]
+    actions = [action for label, data in assertions if label in _ACTIONS for action in _objects(data.get("actions"))]
     consents, photos = (
         # A reader numbers those of one kind: "org.avatar.consent__2".
-        [each["data"].get("sha256") for each in assertions if each["label"].partition("__")[0] == label]
+        [found for name, data in assertions if name.partition("__")[0] == label and (found := _hash(data))]
         for label in (CONSENT, PHOTO)
     )
-    generator = next(iter(active.get("claim_generator_info", [])), {})
-    signature = active.get("signature_info", {})
-    codes = [status["code"] for status in store.get("validation_status", [])]
+    generator = next(iter(_objects(active.get("claim_generator_info"))), {})
+    signature = _object(active.get("signature_info"))
+    codes = [_text(status.get("code")) for status in _objects(store.get("validation_status"))]
     faults = [code for code in codes if code != _UNTRUSTED]
     return Claims(
         state="invalid" if store.get("validation_state") == "Invalid" or faults else "valid",
-        program=f"{generator.get('name', '')} {generator.get('version', '')}".strip(),
-        signer=", ".join(filter(None, (signature.get("common_name"), signature.get("issuer")))),
+        program=f"{_text(generator.get('name'))} {_text(generator.get('version'))}".strip(),
+        signer=", ".join(filter(None, (_text(signature.get(name)) for name in ("common_name", "issuer")))),
         known_signer=_UNTRUSTED not in codes,
-        made=signature.get("time") or next((action["when"] for action in actions if "when" in action), ""),
-        source_type=next((a["digitalSourceType"] for a in actions if "digitalSourceType" in a), None),
+        made=_text(signature.get("time")) or _first(actions, "when"),
+        source_type=_first(actions, "digitalSourceType") or None,
         metadata_source_type=said, consent=next(iter(consents), None), photo=next(iter(photos), None),
         more_consents=consents[1:], more_photos=photos[1:], faults=faults,
     )  # fmt: skip
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return one_line(value) if isinstance(value, str) else ""
+
+
+def _hash(data: dict[str, Any]) -> str:
+    found = _text(data.get("sha256"))
+    return found if _HASH.fullmatch(found) else ""
+
+
+def _first(actions: list[dict[str, Any]], name: str) -> str:
+    """The first text of that name."""
+    return next(filter(None, (_text(action.get(name)) for action in actions)), "")
 
 
 def _context() -> c2pa.Context:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from avatar.errors import AvatarError
+from avatar.log import one_line
 from avatar.provenance import credentials
 from avatar.provenance.credentials import Claims
 from avatar.provenance.source_type import PAGES, read_said
@@ -25,10 +26,10 @@ def read_folder(folder: Path) -> dict[str, Claims]:
 
     Returns:
         By name relative to the folder, in order. Of pages and JSON files that say where they come from,
-        ``metadata_source_type`` is set alone.
+        ``metadata_source_type`` is set alone. A file that cannot be read is "invalid", and its fault says why.
 
     Raises:
-        AvatarError: There are too many files, or one cannot be read.
+        AvatarError: There are too many files.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if len(files) > _MOST_FILES:
@@ -36,10 +37,13 @@ def read_folder(folder: Path) -> dict[str, Claims]:
     found: dict[str, Claims] = {}
     for path in files:
         name = path.relative_to(folder).as_posix()
-        if signable(name):
-            found[name] = credentials.read(path)
-        elif name.lower().endswith(PAGES) and (said := _said(path)) is not None:
-            found[name] = Claims(state="none", metadata_source_type=said)
+        try:
+            if signable(name):
+                found[name] = credentials.read(path)
+            elif name.lower().endswith(PAGES) and (said := _said(path)) is not None:
+                found[name] = Claims(state="none", metadata_source_type=one_line(said))
+        except AvatarError as error:  # one bad file must not hide what the others say
+            found[name] = Claims(state="invalid", faults=[one_line(error.why or error.what)])
     return found
 
 

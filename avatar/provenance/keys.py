@@ -53,7 +53,7 @@ def own_key(certificate: Path, key: Path) -> SigningKey:
         AvatarError: A file cannot be read, is of another kind, or the two do not belong together.
     """
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.hazmat.primitives import serialization
 
     chain, secret = _read(certificate), _read(key)
     try:
@@ -63,7 +63,7 @@ def own_key(certificate: Path, key: Path) -> SigningKey:
             f"{certificate} holds no certificate.", fix="Give the chain as PEM, the signer first."
         ) from error
     try:
-        private: Any = load_pem_private_key(secret, None)
+        private: Any = serialization.load_pem_private_key(secret, None)
     except TypeError as error:
         raise AvatarError(f"The key {key} has a password.", fix="Give one without.") from error
     except ValueError as error:
@@ -72,7 +72,8 @@ def own_key(certificate: Path, key: Path) -> SigningKey:
         raise AvatarError(f"The key {key} does not belong to the certificate {certificate}.")
     if leaf.not_valid_after_utc < datetime.now(timezone.utc):
         raise AvatarError(f"The certificate {certificate} has expired on {leaf.not_valid_after_utc:%Y-%m-%d}.")
-    return SigningKey(secret, chain, _algorithm(private, key))
+    algorithm = _algorithm(private, key)
+    return SigningKey(_pem(private), chain, algorithm)
 
 
 def installation_key() -> SigningKey:
@@ -131,17 +132,21 @@ def _store(path: Path, made: SigningKey) -> None:
 
 def _make() -> SigningKey:
     """A root and a signing certificate on P-256."""
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding
 
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = _certificate("Root of this installation", root_key, root_key)
     leaf = _certificate("This installation", key, root_key)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in (leaf, root))
-    return SigningKey(secret, chain, "es256")
+    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in (leaf, root))
+    return SigningKey(_pem(key), chain, "es256")
+
+
+def _pem(key: Any) -> bytes:
+    """A key as PKCS 8, the only form that the signer takes: OpenSSL also writes others."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _certificate(common_name: str, key: Any, root_key: Any) -> x509.Certificate:

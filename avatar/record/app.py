@@ -76,7 +76,7 @@ async def _consent(request: web.Request) -> web.Response:
 
 
 async def _decline(request: web.Request) -> web.Response:
-    request.app[SESSION].decline()
+    await asyncio.to_thread(request.app[SESSION].decline)  # it waits for tracks that are just being written
     _end_soon(request.app)
     return web.json_response({"type": "ok"})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -92,10 +94,13 @@ class RecordingSession:
         self.name = name
 
     def decline(self) -> None:
-        """Note that there is no consent; what was tracked is forgotten."""
+        """Note that there is no consent; what was tracked is forgotten, and what was just written is removed."""
         with self._lock:
             self._tries.clear()
             self.name, self.declined = "", True
+            if self.result is not None:
+                self.result = None
+                shutil.rmtree(self._out)
 
     # --- recording ---
 
@@ -187,7 +192,7 @@ class RecordingSession:
             What was written, for the page.
 
         Raises:
-            AvatarError: There is no consent, too little can be used, or the folder cannot be written.
+            AvatarError: There is no consent, or no longer; too little can be used; the folder cannot be written.
         """
         self._require_consent()
         self._pool.submit(int).result()  # behind all that waits
@@ -200,12 +205,19 @@ class RecordingSession:
             raise AvatarError(f"Only {seconds:.0f} s can be used;", why=f"{LEAST_SECONDS:g} s are needed at least.",
                               fix=" ".join([*doubts, "Go on recording."]))  # fmt: skip
         sync = _sync(used, placed)
-        with atomic_dir(self._out) as folder:
-            write_tracks(folder, list(used.values()), self.examiner.prior, self._about(sync))
         left_out = [f"{takes[name].text}: {placed[name].doubt}" for name in takes if name not in used]
-        self.result = {"folder": str(self._out), "takes": len(used), "seconds": round(seconds, 1), "left_out": left_out,
-                       "sync": sync}  # fmt: skip
-        return self.result
+        result = {"folder": str(self._out), "takes": len(used), "seconds": round(seconds, 1), "left_out": left_out,
+                  "sync": sync}  # fmt: skip
+        with self._lock:
+            self._require_consent()  # it may have been withdrawn meanwhile
+            about = self._about(sync)
+        with ExitStack() as held:
+            with atomic_dir(self._out) as folder:
+                write_tracks(folder, list(used.values()), self.examiner.prior, about)
+                held.enter_context(self._lock)  # until the folder has its name: later, `decline` removes it
+                self._require_consent()
+            self.result = result
+        return result
 
     def _about(self, sync: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -221,7 +233,7 @@ class RecordingSession:
             self.examiner.close()
 
     def _require_consent(self) -> None:
-        if not self.name:
+        if not self.name or self.declined:
             raise AvatarError("Nothing is recorded without your consent.")
 
 

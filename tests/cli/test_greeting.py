@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -73,7 +74,7 @@ def test_each_thing_gets_its_next_command(here: Path, capsys: pytest.CaptureFixt
     shown = said(capsys)
     for command in (
         "avatar render runs/eve --audio hello.wav --out runs/eve/speech.mp4", "avatar view runs/eve",
-        "avatar train people/bob --out runs/bob --method gaussian --quality draft --resume",
+        "avatar train people/bob --out runs/bob --config runs/bob/config.toml --resume",
         "avatar render ann.avatar --audio hello.wav --out ann.mp4", "avatar train people/kim --out people/kim-run",
         "avatar create 'lee film.mp4' --out runs/lee", "avatar create me.mp4 --out runs/me",
     ):  # fmt: skip
@@ -90,6 +91,24 @@ def test_every_command_that_is_offered_exists(here: Path, capsys: pytest.Capture
         name, *rest = shlex.split(command)[1:]
         read_options(importlib.import_module(COMMANDS[name][0]), name, rest)
     assert len(offered) >= 7
+
+
+def test_a_resume_that_is_offered_keeps_all_options(here: Path) -> None:
+    from avatar.cli import train
+    from avatar.data import PersonDataset
+    from avatar.train.run import describe
+    from tests.person import make_person, small_config
+
+    folder = make_person(here / "ann", frames=12)
+    (here / "run").mkdir()
+    config = dataclasses.replace(
+        small_config(Path("ann"), Path("run"), steps=9), seed=3, prior=Path("my prior.safetensors"), quality="draft"
+    )
+    describe(here / "run", config, PersonDataset(folder))
+    (offered,) = [line for one in greeting.suggestions(greeting.look(Path())) for line in one.commands if "run" in line]
+    name, *rest = shlex.split(offered)[1:]
+    given = read_options(train, name, rest)
+    assert given == dataclasses.replace(config, config=Path("run/config.toml"), resume=True)
 
 
 def test_names_are_words_of_a_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,14 @@ def test_a_damaged_record_of_the_machine_does_not_stop_a_resume(tmp_path: Path, 
     describe(tmp_path, small_config(tmp_path / "person", tmp_path), data)
 
 
+def test_the_command_of_a_run_is_kept_whatever_its_names_hold(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["avatar", "create", os.fsdecode(b"caf\xe9 1.mp4"), "--out", "größe"])
+    data = type("Data", (), {"info": person_info(), "whole_background_path": None})
+    describe(tmp_path, small_config(tmp_path / "person", tmp_path), data)
+    kept = (tmp_path / "command.txt").read_text(encoding="utf-8")
+    assert kept == "avatar create 'caf\\udce9 1.mp4' --out 'größe'\n"
+
+
 def endless(path: Path, seconds: float, times: int) -> Path:
     """A sound whose time stamps stand still: the same second, again and again."""
     with av.open(str(path), "w", format="matroska") as container:

@@ -15,6 +15,7 @@ from avatar import checks
 from avatar.cli.errors import DEBUG
 from avatar.cli.main import COMMANDS, main
 from avatar.cli.options import check_numbers
+from avatar.doctor.checks import SYSTEM_LIBRARIES
 from avatar.errors import AvatarError
 
 
@@ -44,8 +45,30 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(
     wanted = ("avatar doctor: this is a bug", "(ZeroDivisionError at", read, "report it", "AVATAR_DEBUG=1")
     assert all(part in said for part in wanted)
     monkeypatch.setenv(DEBUG, "1")
-    with pytest.raises(ZeroDivisionError):
-        main(["doctor"])
+    for error in (ZeroDivisionError("by\nnothing"), OSError("the camera is asleep")):  # not of a file
+        broken(error)
+        assert main(["doctor"]) == 1
+        said = capfd.readouterr().err
+        assert "Traceback" in said and type(error).__name__ in said and "cannot be written" not in said
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
+        OSError("/opt/libcudart.so.12: cannot open shared object file: No such file or directory"),
+    ],
+)
+def test_a_library_that_the_system_lacks_is_no_bug(
+    broken: Any, error: Exception, debug: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken(error)
+    monkeypatch.setenv(DEBUG, debug)
+    assert main(["doctor"]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"The library {str(error).partition(':')[0]} cannot be opened." in said and "bug" not in said
+    assert SYSTEM_LIBRARIES in said and "avatar doctor" in said and "Traceback" not in said
 
 
 def test_what_the_machine_refuses_is_no_bug(broken: Any, capfd: pytest.CaptureFixture[str]) -> None:

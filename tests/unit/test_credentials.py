@@ -212,6 +212,18 @@ def test_a_key_of_ones_own(tmp_path, monkeypatch) -> None:
             bad.open()
 
 
+def test_a_key_may_have_the_form_that_openssl_writes(tmp_path) -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+    made = keys._make()
+    certificate, secret = own(tmp_path, made, "studio")
+    key = load_pem_private_key(made.key, None)
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    assert b"BEGIN EC PRIVATE KEY" in secret.read_bytes()
+    options = DisclosureOptions(certificate=certificate, key=secret)
+    assert read(film(tmp_path / "a.mp4", options.open())).state == "valid"
+
+
 def test_a_certificate_that_may_not_sign_is_refused_at_once(tmp_path) -> None:
     made = keys._make()
     root = made.certificates[made.certificates.rindex(b"-----BEGIN") :]

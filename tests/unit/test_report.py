@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from avatar.data.person import PersonFolder
-from avatar.data.results import Finding, FlaggedSpan, ReportResult, SyncResult
+from avatar.data.results import Finding, FlaggedSpan, RefineResult, ReportResult, SyncResult
 from avatar.io.audio import write_wav
 from avatar.motion.arkit import INDEX
 from avatar.motion.motion import Motion
 from avatar.preprocess import report_findings as report
+from avatar.preprocess import report_page
 from avatar.preprocess.config import PrepareConfig
 from avatar.preprocess.report import tell
 from avatar.preprocess.report_findings import Measurements
 from avatar.preprocess.report_page import plots
 from avatar.preprocess.stage import StageContext
 from avatar.preprocess.unusable import within
-from tests.person import ingest_result, write_result
+from tests.person import ingest_result, person_info, write_result
 
 FRAMES = 5000
 
@@ -145,6 +147,19 @@ def test_plots_are_a_picture() -> None:
     assert plots(good_video(), [FlaggedSpan(start=10, end=20, reason="blurred")]).startswith(
         "data:image/png;base64,iVBOR"
     )
+
+
+def test_names_that_are_no_utf_8_are_escaped_in_the_page(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / os.fsdecode(b"ann\xe9")
+    for result in (
+        ingest_result(source=os.fsdecode(b"films/caf\xe9 \x1b[8m.mp4")), RefineResult(camera=person_info().camera)
+    ):  # fmt: skip
+        write_result(folder, result)
+    monkeypatch.setattr(report_page, "sample_images", lambda *_: [])
+    monkeypatch.setattr(report_page, "plots", lambda *_: "data:,")
+    ctx = StageContext(person=PersonFolder(folder), video=tmp_path / "v.mp4", config=PrepareConfig())
+    shown = report_page.page(ctx, good_video(), [], []).encode().decode()
+    assert "<title>ann\\udce9: quality" in shown and "caf\\udce9 \\x1b[8m.mp4, 96x96" in shown
 
 
 def test_findings_are_told_behind_plain_marks(tmp_path, capsys):

@@ -229,6 +229,32 @@ def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
     assert pipe.is_fifo() and read == ["[\n  1\n]\n"]
 
 
+SAY = """
+    import sys
+    from pathlib import Path
+    from avatar.paths import write_json
+    print("before", flush=True)
+    write_json(Path(sys.argv[1]), [1])
+    print("after")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system names open files in another way")
+@pytest.mark.parametrize("name", ["/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1", "link", "link of a link"])
+def test_a_name_of_the_output_is_written_into_where_that_is_a_file(tmp_path: Path, name: str) -> None:
+    """As `--json /dev/stdout > out` is; the test leaves that name alone, for what fails would destroy it for all."""
+    (tmp_path / "link").symlink_to("/dev/fd/1")
+    (tmp_path / "link of a link").symlink_to("link")
+    with open(tmp_path / "out", "w") as out:
+        command = [sys.executable, "-c", textwrap.dedent(SAY), str(tmp_path / name)]
+        subprocess.run(command, stdout=out, cwd=ROOT, check=True, timeout=60)
+    assert (tmp_path / "out").read_text() == "before\n[\n  1\n]\nafter\n"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "link of a link").is_symlink() and left(tmp_path) == []
+    (tmp_path / "link of a file").symlink_to("out")
+    stands_for = {path: writing._is_stream(path) for path in (Path("/dev/stdout"), tmp_path / "link of a file")}
+    assert list(stands_for.values()) == [True, False]
+
+
 # --- what is left behind ----------------------------------------------------------------------------------------------
 
 HALF = """

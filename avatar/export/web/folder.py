@@ -53,7 +53,7 @@ class Named(NamedTuple):
 
     @staticmethod
     def beside(title: str, clips: Sequence[dict[str, Any]]) -> Named:
-        """A name that none of the clips of a folder has: where one has it, with a number from 2 on."""
+        """A name that none of the clips has; a taken one gets a number from 2 on."""
         name = clip_name(title)
         taken = {str(clip["name"]).casefold() for clip in clips}  # some disks do not tell a from A
         if name.casefold() not in taken:

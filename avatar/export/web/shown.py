@@ -20,7 +20,7 @@ _SIZE = 384  # pixels that the longer side of the trained images is looked at wi
 
 
 def small(camera: Camera, trained: Camera) -> Camera:
-    """A camera at the size of the images that are looked at: a person is as large as in a small trained image.
+    """A camera at the size of the images that are looked at, by the pixels of a trained image.
 
     So what makes too little of the image is the same in a whole frame, however little of that the person fills.
 

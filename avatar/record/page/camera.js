@@ -46,13 +46,13 @@ export function grab(video) {
   return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.85));
 }
 
-/** Measures a microphone ten times a second, and hands on its level (0 to 1) and what to think of it. */
+/** Measures a microphone ten times a second: its level (0 to 1) and what to think of it. Returns what stops that. */
 export function watchLevel(stream, show) {
   const context = new AudioContext(), analyser = context.createAnalyser();
   analyser.fftSize = 8192;
   context.createMediaStreamSource(stream).connect(analyser);
   const data = new Float32Array(analyser.fftSize), levels = [], peaks = [];
-  setInterval(() => {
+  const timer = setInterval(() => {
     analyser.getFloatTimeDomainData(data);
     const level = 10 * Math.log10(data.reduce((sum, value) => sum + value * value, 0) / data.length + 1e-10);
     levels.push(level);
@@ -60,6 +60,7 @@ export function watchLevel(stream, show) {
     if (levels.length > WINDOW) { levels.shift(); peaks.shift(); }
     show(Math.min(1, Math.max(0, 1 + level / 60)), judged(Math.max(...levels), Math.max(...peaks)));
   }, 100);
+  return () => { clearInterval(timer); context.close(); };
 }
 
 function judged(level, peak) {

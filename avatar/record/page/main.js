@@ -14,6 +14,7 @@ const SIGNS = { open: "", waiting: "being tracked …", good: "good", refused: "
 const FRAME_MS = 1500, POLL_MS = 700, MOST_MS = 120000, LEAST_MS = 1500;
 
 let state = null, stream = null, current = "first", last = "", stop = null, since = 0, timer = 0, polling = 0, drawn = "", kind = "sentence";
+let unwatch = null, leaving = false;
 const findings = new Map();
 window.recordState = () => ({ state, current, recording: Boolean(stop), findings: [...findings.values()] });
 
@@ -30,7 +31,7 @@ async function request(path, options) {
     if (answer.prompts) { state = answer; draw(); }
     return answer;
   } catch (error) {
-    notice(error.message);
+    if (!leaving) notice(error.message);
     throw error;
   }
 }
@@ -41,6 +42,7 @@ const quietly = (work) => work.catch(() => {}); // the notice says it already
 // --- what is shown ---
 
 function draw() {
+  if (leaving) return;
   for (const [id, shown] of [["consent", !state.agreed], ["studio", state.agreed && !state.result], ["done", Boolean(state.result)]]) {
     $(id).hidden = !shown;
   }
@@ -130,12 +132,18 @@ $("agree").addEventListener("submit", async (event) => {
 });
 
 async function leave() {
+  leaving = true; // what is under way, such as the writing of tracks, has nothing to say any more
   if (stop) await stop();
   close();
-  await quietly(post("api/decline", "", "application/json").then(() => {
-    for (const id of ["consent", "studio"]) $(id).hidden = true;
-    notice("Nothing is kept, and nothing was written. You can close this page; the program has ended.", false);
-  }));
+  try {
+    await ask("api/decline", { method: "POST" });
+  } catch (error) {
+    leaving = false;
+    notice(error.message);
+    return;
+  }
+  for (const id of ["consent", "studio"]) $(id).hidden = true;
+  notice("Nothing is kept, and nothing was written. You can close this page; the program has ended.", false);
 }
 
 $("decline").addEventListener("click", leave);
@@ -159,7 +167,7 @@ async function open() {
       close();
     });
   }
-  watchLevel(stream, (level, finding) => {
+  unwatch = watchLevel(stream, (level, finding) => {
     $("level").value = level;
     findings.set("level", finding);
     drawFindings();
@@ -170,7 +178,8 @@ async function open() {
 
 function close() {
   for (const track of stream?.getTracks() || []) track.stop();
-  stream = stop = null;
+  unwatch?.();
+  stream = stop = unwatch = null;
   clearTimeout(timer);
   $("stage").classList.remove("recording");
   $("badge").hidden = true;
@@ -271,6 +280,7 @@ $("finish").addEventListener("click", async () => {
   $("finish").disabled = true;
   notice("The tracks are being written …", false);
   await quietly(post("api/finish", "", "application/json").then((result) => {
+    if (leaving) return;
     state.result = result;
     close();
     notice("");
