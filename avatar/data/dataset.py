@@ -11,7 +11,7 @@ import torch
 from avatar.data import background as stored
 from avatar.data.background import Background
 from avatar.data.person import FILE, MOTION, PersonFolder
-from avatar.data.results import REDO, TorsoResult
+from avatar.data.results import REDO, BackgroundResult, TorsoResult
 from avatar.errors import AvatarError
 from avatar.geometry.se3 import axis_angle_to_matrix, matrix_to_axis_angle
 from avatar.io.images import read_rgb
@@ -134,6 +134,15 @@ class PersonDataset:
             return self.background(index)
         return self._whole_background.frame(index, view.width, view.height)
 
+    @property
+    def _rest(self) -> np.ndarray:
+        """Where the frame of the camera at rest lies in the background of a moving one, pixels [2]."""
+        kind = BackgroundResult
+        found = self._files.result(kind).offset if self._files.is_finished(kind.STAGE) else None
+        if found is None:  # an older folder does not say: about the middle
+            return (np.array(self._background.image.shape[1::-1]) - [self.width, self.height]) // 2
+        return np.array(found)
+
     def steady_motion(self, motion: Motion) -> Motion:
         """Convert a motion of this person to what a camera at rest would have seen.
 
@@ -142,10 +151,8 @@ class PersonDataset:
         warp = self._background.warp
         if warp is None:
             return motion
-        # Pixels of a frame to pixels of the camera at rest. The image is the frame at rest with a border around it.
-        border = (np.array(self._background.image.shape[1::-1]) - [self.width, self.height]) // 2
-        affine = warp.astype(np.float64)
-        affine[:, :, 2] -= border
+        affine = warp.astype(np.float64)  # pixels of a frame to pixels of the camera at rest
+        affine[:, :, 2] -= self._rest
         scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
         turn = np.arctan2(affine[:, 1, 0] - affine[:, 0, 1], affine[:, 0, 0] + affine[:, 1, 1])
         roll = torch.zeros(len(turn), 3)

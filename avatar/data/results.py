@@ -325,6 +325,8 @@ class BackgroundResult(StageResult):
         seen: Share of the background's pixels that were seen.
         moves: Whether the camera moves.
         num_frames: Number of frames that the background was built from.
+        offset: x and y of the camera at rest in wide.png, pixels; None where the camera stands still, or the folder is
+            an older one.
         largest_shift_px, largest_zoom: Largest shift in pixels and largest change of scale.
         alignment_gain: How many times more alike the frames become when aligned.
     """
@@ -333,6 +335,7 @@ class BackgroundResult(StageResult):
     seen: Share
     moves: Flag
     num_frames: Frame = 0
+    offset: Annotated[tuple[int, int] | None, _wholes(2, 0, SIDES[1])] = None
     largest_shift_px: Number = 0.0
     largest_zoom: Number = 0.0
     alignment_gain: OptionalNumber = None

@@ -26,23 +26,24 @@ from avatar.io.arrays import save_array
 from avatar.io.images import write_png
 from avatar.preprocess.affine import compose, invert, middle_matrix, transform
 from avatar.preprocess.align import Aligner, mean_difference
+from avatar.preprocess.median_image import median_seen
 from avatar.preprocess.stage import StageContext
 
 NAME = "background"
 INPUTS = ("ingest", "track", "parse")
-VERSION = 6
+VERSION = 7
 
 FRAMES = 64  # looked at for the background
 PROBE_FRAMES = 32  # looked at to find out whether the camera moves
 CLEAR = 0.95  # share of background from which a pixel counts as background ...
 MARGIN = 0.015  # ... this far, in frame sides, from anything that is not
 NEAR_MARGIN = 0.01  # ... where rendering shows a whole frame, in which a wide blurred edge would be seen
-SEEN = 3  # times that a pixel of the background must have been seen, at least
 MOVES_PX = 1.0  # a background whose frames lie farther apart than this ...
 MOVES_GAIN = 1.4  # ... and become this many times more alike when aligned, moves
 SEARCH = 0.08  # of the frame's side: how far off the places are where a search starts
 ZOOM_CUT = 0.1  # a head, or a background, that grows by more (as a logarithm) was enlarged with the image
 MOST_ROLL = 0.1  # radians that a zoomed image is turned, at most
+FASTEST = 0.75  # of the frame's side in a second: no camera that somebody holds goes faster
 WIDEST = 0.25  # of the frame's side: most by which a moving camera makes the stored background larger
 
 
@@ -98,8 +99,9 @@ def run(ctx: StageContext, out: Path) -> BackgroundResult:
             f"and changes its scale by up to {found.largest_zoom:.1%}. The stored background follows it."
         )
     return BackgroundResult(
-        seen=round(float(seen[central].mean()), 4), moves=motion is not None, num_frames=len(frames), **found._asdict()
-    )
+        seen=round(float(seen[central].mean()), 4), moves=motion is not None, num_frames=len(frames),
+        offset=offset if motion is not None else None, **found._asdict(),
+    )  # fmt: skip
 
 
 def frames_with_face(ctx: StageContext, some: Sequence[int], known: int) -> np.ndarray:
@@ -206,8 +208,9 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
     matrices: dict[int, np.ndarray] = {}
     matrix = found[int(probes[0])]
     segments = ctx.person.result(TrackResult).segments
-    starts = {start for start, _ in segments}
-    for index in log.track(keyframes_with_face(ctx), "background"):
+    keyframes = keyframes_with_face(ctx)
+    starts = {next((index for index in keyframes if index >= start), None) for start, _ in segments}
+    for index in log.track(keyframes, "background"):
         image, zoom = ctx.person.grey_frame(index), zoom_start(heads[middle], heads[index])
         if index in starts:  # after a cut the camera may be anywhere
             nearest = min(found, key=lambda probe: abs(probe - index))
@@ -215,7 +218,8 @@ def measure_motion(ctx: StageContext, part: np.ndarray) -> tuple[np.ndarray | No
         else:
             matrix = aligner.align(image, matrix).matrix
         matrices[index] = matrix = sensible(matrix, zoom)
-    to_frame = fill_between(matrices, segments, ctx.frames)
+    coarse = fill_between(slips_out(matrices, segments), segments, np.tile(np.eye(2, 3), (ctx.frames, 1, 1)))
+    to_frame = fill_between(follow(ctx, aligner, part, coarse, heads, middle), segments, coarse)
     # Steady coordinates are the camera's middle position, not the accidental reference's.
     to_frame = compose(to_frame, invert(middle_matrix(to_frame, aligner.centre)))
     moved = np.linalg.norm(transform(to_frame, aligner.centre) - aligner.centre, axis=-1)
@@ -275,16 +279,68 @@ def search(
     return min(found, key=lambda matrix: mean_difference(reference, image, matrix, part))
 
 
-def fill_between(matrices: dict[int, np.ndarray], segments: Segments, count: int) -> np.ndarray:
-    """Interpolate [T, 2, 3] between key frames, within each segment, after a median of three against slips."""
-    result = np.tile(np.eye(2, 3), (count, 1, 1))
+def slips_out(matrices: dict[int, np.ndarray], segments: Segments) -> dict[int, np.ndarray]:
+    """Take the median of each key frame and its two neighbours in its segment."""
+    result: dict[int, np.ndarray] = {}
+    for start, end in segments:
+        known = sorted(k for k in matrices if start <= k < end)
+        for k, at in enumerate(known):
+            near = (known[max(k - 1, 0)], at, known[min(k + 1, len(known) - 1)])
+            result[at] = np.median([matrices[other] for other in near], 0)
+    return result
+
+
+def follow(
+    ctx: StageContext, aligner: Aligner, part: np.ndarray, coarse: np.ndarray, heads: np.ndarray, middle: int
+) -> dict[int, np.ndarray]:
+    """Align every frame of the segments in which the camera moves.
+
+    Somebody who holds it sways once or twice a second: between key frames a quarter of a second apart that cannot be
+    known. Where key frames say that it stands still, those are enough, and no noise is added to them.
+
+    Args:
+        ctx: The person.
+        aligner: Of the reference.
+        part: bool [H, W], pixels that the person never covers.
+        coarse: [T, 2, 3] similarities that key frames gave, pixels of the reference to pixels of each frame.
+        heads: [T, N, 2] points of the head.
+        middle: Index of the reference.
+
+    Returns:
+        The similarity of each frame whose alignment can be believed.
+    """
+    valid, frames, starts = ctx.person.valid(ctx.frames), list[int](), set[int]()
+    for start, end in ctx.person.result(TrackResult).segments:
+        faces = start + np.flatnonzero(valid[start:end])
+        there = transform(coarse[faces], aligner.centre)
+        if len(faces) and np.linalg.norm(there - np.median(there, 0), axis=1).max() > MOVES_PX:
+            frames += faces.tolist()
+            starts.add(int(faces[0]))
+    limit = FASTEST * aligner.shape[0] / ctx.person.result(IngestResult).fps
+    reference, found, last = ctx.person.grey_frame(middle), dict[int, np.ndarray](), None
+    for index in log.track(frames, "camera") if frames else ():
+        image, zoom = ctx.person.grey_frame(index), zoom_start(heads[middle], heads[index])
+        last = None if index in starts else last
+        before = coarse[index] if last is None else found[last]
+        if last is None or last == index - 1:
+            matrix = aligner.align(image, before).matrix
+        else:  # the frames between show no face, or something else
+            matrix = search(aligner, reference, image, part, [before, coarse[index]])
+        matrix = sensible(matrix, zoom)
+        moved = np.linalg.norm(transform(matrix, aligner.centre) - transform(before, aligner.centre))
+        if last is None or moved < limit * (index - last):  # else it slipped: it is interpolated
+            found[index], last = matrix, index
+    return found
+
+
+def fill_between(matrices: dict[int, np.ndarray], segments: Segments, others: np.ndarray) -> np.ndarray:
+    """Interpolate [T, 2, 3] between the frames that are known, within each segment; ``others`` where it knows none."""
+    result = others.copy()
     for start, end in segments:
         known = np.array(sorted(k for k in matrices if start <= k < end))
         if not len(known):  # no face, and so nobody whose background it would be
             continue
         values = np.stack([matrices[k] for k in known]).reshape(len(known), 6)
-        padded = np.concatenate([values[:1], values, values[-1:]])
-        values = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)
         at = np.arange(start, end)
         result[start:end] = np.stack([np.interp(at, known, v) for v in values.T], -1).reshape(-1, 2, 3)
     return result
@@ -365,53 +421,3 @@ def build_background(
         colours[k] = warp_affine(image, back, size)
         visible[k] = warp_affine(clear, back, size, outside=0) == 255
     return median_seen(colours, visible)
-
-
-def median_seen(colours: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute, per pixel, the median colour of the frames that see it.
-
-    Args:
-        colours: uint8 [K, h, w, 3].
-        visible: bool [K, h, w].
-
-    Returns:
-        uint8 [h, w, 3] with unseen pixels filled from around them, and bool [h, w] of the seen ones.
-    """
-    count = visible.sum(0)
-    seen = count >= min(SEEN, len(colours))
-    image = np.zeros(colours.shape[1:], np.float32)
-    for row in range(colours.shape[1]):  # row by row keeps the memory small
-        values = np.where(visible[:, row, :, None], colours[:, row], np.int16(256))
-        values.sort(axis=0)  # unseen ones go to the end
-        n = np.maximum(count[row], 1)
-        low, high = ((n - 1) // 2)[None, :, None], (n // 2)[None, :, None]
-        pair = [np.take_along_axis(values, np.broadcast_to(i, (1, *values.shape[1:])), 0)[0] for i in (low, high)]
-        image[row] = (pair[0] + pair[1]) / 2
-    image = fill_unseen(image, seen)
-    return np.round(image).clip(0, 255).astype(np.uint8), seen
-
-
-def fill_unseen(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Fill the unseen pixels smoothly by push-pull: averages of the seen ones on ever coarser grids.
-
-    Args:
-        image: float32 [h, w, 3].
-        seen: bool [h, w].
-
-    Returns:
-        float32 [h, w, 3], unchanged where seen; grey if nothing was.
-    """
-    import cv2
-
-    if not seen.any():
-        return np.full_like(image, 128)
-    weight = seen.astype(np.float32)
-    height, width = seen.shape
-    if seen.all() or min(height, width) < 2:
-        return np.where(seen[..., None], image, (image * weight[..., None]).sum((0, 1)) / weight.sum())
-    half = ((width + 1) // 2, (height + 1) // 2)
-    small_weight = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(image * weight[..., None], half, interpolation=cv2.INTER_AREA)
-    small = small / np.maximum(small_weight, 1e-6)[..., None]
-    filled = fill_unseen(small, small_weight > 1e-6)
-    return np.where(seen[..., None], image, cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR))

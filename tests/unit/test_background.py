@@ -1,17 +1,22 @@
 """The background stage and the alignment it rests on, on pictures with known motion."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
+from avatar.data import PersonDataset
 from avatar.data.background import Background, warp_affine
-from avatar.data.results import BackgroundResult
+from avatar.data.results import BackgroundResult, Intrinsics
 from avatar.errors import AvatarError
 from avatar.io.images import read_grey, read_rgb, write_png
-from avatar.preprocess import background
+from avatar.motion import Motion
+from avatar.preprocess import background, median_image
 from avatar.preprocess.affine import compose, invert, transform
 from avatar.preprocess.align import Aligner
 from avatar.preprocess.stage import run_stage
-from tests.unit.drawn_person import SIZE, Person, similarity_about, texture
+from tests.person import canonical_shape, person_info, write_result
+from tests.unit.drawn_person import DEPTH, FOCAL, SIZE, Person, similarity_about, texture
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +121,47 @@ def test_moving_camera_is_found_and_followed(tmp_path):
     np.testing.assert_allclose(shift[9] - shift[0], [3.6, -2.7], atol=0.3)
 
 
+def swaying(frames: int, shift: float = 4.0) -> np.ndarray:
+    """A camera that somebody holds, at 25 frames per second: 1.5 times a second to the side, oftener up and down."""
+    time, centre = np.arange(frames) / 25, np.array([80.0, 80])
+    side, up, roll = (np.sin(2 * np.pi * rate * time) for rate in (1.5, 1.8, 1.5))
+    return np.stack([
+        similarity_about(centre, shift * np.array([x, 0.5 * y]), 0.004 * turn)
+        for x, y, turn in zip(side, up, roll, strict=True)
+    ])  # fmt: skip
+
+
+def distance(person: Person) -> np.ndarray:
+    """Pixels [T] by which the measured motion of the camera is off, at most, in any of four places."""
+    warp = Background.read(person.folder / "background").warp
+    assert warp is not None
+    there = compose(warp.astype(float), person.camera)  # the same in all frames where the measurement is right
+    places = np.stack([transform(there, np.array(place)) for place in ([20, 20], [140, 20], [20, 100], [140, 100])], 1)
+    return np.linalg.norm(places - np.median(places, 0), axis=-1).max(1)
+
+
+def test_camera_that_sways_between_key_frames_is_followed(tmp_path):
+    camera = swaying(60)
+    camera[30:, :, 2] += 14  # a cut to another crop
+    person = Person(tmp_path / "p", camera=camera, segments=[[0, 30], [30, 60]], frames=60)
+    person.write_masks(stride=6)  # as `choose_stride` takes them of four minutes
+    person.blacken(range(30, 32))
+    run_stage(background, person.context)
+    assert person.context.person.result(BackgroundResult).moves
+    # With key frames alone it is more than the camera moved: 5 pixels.
+    assert np.delete(distance(person), (30, 31)).max() < 0.15
+
+
+def test_a_frame_that_shows_something_else_does_not_throw_off_those_after_it(tmp_path):
+    person = Person(tmp_path / "p", camera=swaying(40), frames=40)
+    person.write_masks(stride=6)
+    for index in (24, 25):  # the first of them is a key frame
+        write_png(person.context.person.frame_path(index), texture(7, SIZE, SIZE, (90, 90, 90)))
+    run_stage(background, person.context)
+    off = distance(person)
+    assert np.delete(off, (24, 25)).max() < 0.15 and off.max() < 3
+
+
 def test_black_intro_does_not_reach_the_background(tmp_path):
     head = np.stack([12 * np.sin(np.arange(16)), np.zeros(16)], -1)
     found = []
@@ -144,6 +190,47 @@ def test_enlarged_part_of_the_video_keeps_its_background(tmp_path):
         assert np.abs(transform(ours, np.array(corner)) - transform(zoom, np.array(corner))).max() < 0.3
 
 
+def test_camera_that_only_cuts_move_is_measured_at_key_frames_alone(tmp_path, monkeypatch):
+    person = Person(tmp_path / "p", segments=[[0, 10], [10, 20]], frames=20)
+    person.write_masks(stride=3)
+    person.enlarge(range(10, 20), similarity_about(np.array([80.0, 60]), np.zeros(2), 0, 1.35))
+    follow, followed = background.follow, []
+    monkeypatch.setattr(background, "follow", lambda *given: followed.append(follow(*given)) or followed[-1])
+    run_stage(background, person.context)
+    assert followed == [{}]
+
+
+def test_person_stands_where_it_was_filmed_before_the_background_of_a_camera_at_rest(tmp_path):
+    person = Person(tmp_path / "p", segments=[[0, 8], [8, 20]], frames=20)
+    person.write_masks(stride=3)
+    person.enlarge(range(8, 20), similarity_about(np.array([80.0, 40]), np.zeros(2), 0, 1.25))
+    run_stage(background, person.context)
+    motion = Motion.zeros(20, 25.0).map(head_translation=torch.tensor([2.0, -1.0, DEPTH]).repeat(20, 1))
+    motion.save(person.folder / "motion.safetensors")
+    np.save(person.folder / "refine" / "shape.npy", canonical_shape())
+    person_info(
+        width=SIZE, height=SIZE, num_frames=20, segments=((0, 8), (8, 20)),
+        camera=Intrinsics(focal=FOCAL, cx=SIZE / 2, cy=SIZE / 2),
+    ).write(person.folder / "person.json")  # fmt: skip
+    wide, still = (read_rgb(person.folder / "background" / name) for name in ("wide.png", "background.png"))
+    rest = np.array(cv2.minMaxLoc(cv2.matchTemplate(wide, still, cv2.TM_SQDIFF))[2])  # x, y of the one in the other
+    middle = (np.array(wide.shape[1::-1]) - SIZE) // 2
+    assert np.abs(rest - middle).max() > 5
+
+    def error(rest: np.ndarray) -> float:
+        data = PersonDataset(person.folder)
+        filmed = data.camera.project(data.motion.head_translation).numpy()
+        seen = data.camera.project(data.steady_motion(data.motion).head_translation).numpy()
+        warp = Background.read(person.folder / "background").warp
+        assert warp is not None
+        there = np.einsum("tij,tj->ti", warp[:, :, :2], filmed) + warp[:, :, 2]  # in wide.png
+        return float(np.abs(there - rest - seen).max())
+
+    assert error(rest) < 0.01
+    write_result(person.folder, BackgroundResult(seen=0.5, moves=True))  # as the version before left it
+    assert error(middle) < 0.01
+
+
 def test_changing_light_is_not_motion(tmp_path, monkeypatch):
     person = Person(tmp_path / "p", frames=12)
     ramp = np.linspace(-20, 20, SIZE)[None, :, None]
@@ -159,10 +246,10 @@ def test_fill_keeps_what_was_seen_and_never_overshoots():
     rng = np.random.default_rng(0)
     image = rng.uniform(60, 200, (37, 50, 3)).astype(np.float32)
     seen = rng.random((37, 50)) < 0.2
-    filled = background.fill_unseen(image, seen)
+    filled = median_image.fill_unseen(image, seen)
     np.testing.assert_array_equal(filled[seen], image[seen])
     assert filled.min() >= image[seen].min() - 1e-3 and filled.max() <= image[seen].max() + 1e-3
-    assert (background.fill_unseen(image, np.zeros_like(seen)) == 128).all()
+    assert (median_image.fill_unseen(image, np.zeros_like(seen)) == 128).all()
 
 
 def test_reading_before_the_stage_has_run_is_a_sentence(tmp_path):

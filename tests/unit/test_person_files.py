@@ -31,7 +31,7 @@ RESULTS = (
     ingest_result(test_start=9, rotation=90, variable_rate=True, face=(1, 2, 3), recording=[Treatment("crop", "Cut.")]),
     TrackResult(segments=[(0, 4), (4, 9)], valid_share=0.5),
     RefineResult(camera=Intrinsics(focal=900.0, cx=250.0, cy=-3.5), rotation_range_deg=[1.0, 2.0, 3.0]),
-    BackgroundResult(seen=0.5, moves=True, alignment_gain=2.0),
+    BackgroundResult(seen=0.5, moves=True, offset=(52, 36), alignment_gain=2.0),
     TorsoResult(pivot=[0.0, 20.0, 60.0], warp_box=[[-1.0, -2.0], [3.0, 4.0]], range_cm=[1.0, 2.0, 3.0]),
     SyncResult(has_audio=True, audio_delay_s=-0.08, trusted=False, doubt="why", z_score=4.2),
     ReportResult(
