@@ -91,7 +91,7 @@ def run_once(config: Config, name: str, seed: int) -> dict[str, float]:
         train(replace(chosen, resume=(folder / CONFIG).is_file()))
         evaluate.main(evaluate.Config(run=folder, person=config.person, drive="tracked", protocol="full-frame"))
     metrics, training = read_json(folder / "metrics.json"), read_json(folder / "training.json")
-    row = {key: metrics["drives"]["tracked"][key] for key in COLUMNS}
+    row = {key: metrics["full_frame"]["tracked"][key] for key in COLUMNS}
     return row | {"seconds": training["seconds"], "bytes": metrics["model"]["bytes"]}
 
 

@@ -1,9 +1,10 @@
 """What an avatar from few seconds is worth: ``python -m pipelines.few_seconds VIDEO --out OUT --json few.json``.
 
 The first 5, 10 and 20 s of a video, and all of it, are each joined with the same last seconds, which are held out. Each
-such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out. Each
-length is compared with the whole video frame by frame, and its lips with those that the shared prior alone gives the
-same avatar. What is finished is kept in OUT, so that an interrupted run goes on where it was.
+such video is prepared, trained and measured by `avatar`'s own commands, so nothing is known of what was cut out, apart
+from the crop: that of the whole video is taken for all, as frames are compared pixel by pixel. Each length is compared
+with the whole video frame by frame, and its lips with those that the shared prior alone gives the same avatar. What is
+finished is kept in OUT, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from avatar.data.person import PersonFolder
+from avatar.data.results import IngestResult
 from avatar.data.run import CONFIG, PERSONAL, SHARED, TRAINING
 from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
@@ -26,7 +29,7 @@ from avatar.paths import read_json, write_json
 from pipelines.compare import command
 from pipelines.record import keep
 
-CRF = 8  # of the cut videos: no loss that a metric sees
+CRF = 0  # no loss: the same held-out frames come out of videos of all lengths
 DRIVES = ("tracked", "audio")
 METRICS = ("psnr", "psnr_face", "lpips", "mouth_correlation", "mouth_sharpness")
 
@@ -54,27 +57,35 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Measure all lengths, the shortest first."""
+    """Measure all lengths: the whole video first, which the others take their crop from."""
     info = read_info(config.video)
     whole = float(info.num_frames / info.fps) - config.held_out_s
     lengths = [length for length in (*config.seconds, whole) if length <= whole]
-    found = {f"{length:g}": measured(config, length) for length in lengths}
+    longest = measured(config, whole, [] if config.size is None else ["--size", config.size])
+    framing = framed_as(config.out / f"{whole:g}.person")
+    found = {f"{length:g}": measured(config, length, framing) for length in lengths[:-1]}
     for length in lengths[:-1]:
         found[f"{length:g}"]["minus the whole video"] = lost(config, length, whole, float(info.fps))
+    found[f"{whole:g}"] = longest
     asked = {name: getattr(config, name) for name in ("quality", "held_out_s", "frames", "size")}
     keep({"video": config.video.stem, **asked, "seconds": found}, config.json)
 
 
-def measured(config: Config, length: float) -> dict[str, Any]:
-    """Numbers of an avatar from the first ``length`` seconds."""
+def framed_as(person: Path) -> list[Any]:
+    """Options of `avatar prepare` for the part of the frame that a person shows, at its size."""
+    ingest = PersonFolder(person).result(IngestResult)
+    return ["--crop", ",".join(map(str, ingest.crop[:3])), "--size", ingest.width]
+
+
+def measured(config: Config, length: float, framing: list[Any]) -> dict[str, Any]:
+    """Numbers of an avatar from the first ``length`` seconds; ``framing`` are options of `avatar prepare`."""
     name = config.out / f"{length:g}"
     video, person, run, metrics, cost = (Path(f"{name}{end}") for end in (".mp4", ".person", ".run", ".json", ".cost"))
     config.out.mkdir(parents=True, exist_ok=True)
     if not video.is_file():
         cut(config.video, video, length, config.held_out_s)
     if not cost.is_file():
-        size = [] if config.size is None else ["--size", config.size]
-        prepared = command("prepare", video, "-o", person, "--held-out-s", config.held_out_s, *size)
+        prepared = command("prepare", video, "-o", person, "--held-out-s", config.held_out_s, *framing)
         started = ["--resume"] if (run / CONFIG).is_file() else []
         trained = command("train", person, "--quality", config.quality, "--out", run, *started)
         write_json(cost, {"prepare": prepared, "train": trained})
@@ -104,9 +115,14 @@ def measured(config: Config, length: float) -> dict[str, Any]:
 
 
 def lost(config: Config, length: float, whole: float, fps: float) -> dict[str, Any]:
-    """What an avatar of ``length`` seconds has less than that of ``whole``: differences and their intervals."""
-    own, other = (per_frame.read(config.out / f"{part:g}.csv").series for part in (length, whole))
-    found = per_frame.differences(own, other, fps)  # the held-out frames are the same, though not their numbers
+    """What an avatar of ``length`` seconds has less than that of ``whole``: differences and their intervals.
+
+    Raises:
+        AvatarError: They do not show the same: the folder holds persons with other crops.
+    """
+    own, other = (per_frame.read(config.out / f"{part:g}.csv") for part in (length, whole))
+    own.require_video(other.series[per_frame.REAL])  # the frames are the same, though not their numbers
+    found = per_frame.differences(own.series, other.series, fps)
     return {video: _chosen(values) for video, values in found.items()}
 
 

@@ -26,7 +26,7 @@ from avatar.audio2motion.shared_adaptation import adapt_to_features
 from avatar.data.person import PersonInfo
 from avatar.environment import environment
 from avatar.eval.lip_timing import Limits, lip_numbers, second_rendering
-from avatar.eval.speech_metrics import closed_at, closure_times, read_words
+from avatar.eval.speech_metrics import Word, closed_at, closure_times, read_words
 from avatar.io.audio import SAMPLE_RATE, load_audio
 from avatar.log import info, on_terminal
 from avatar.motion import Motion
@@ -114,11 +114,11 @@ def measure(folder: Path, prior: SharedPrior, config: Config, words: Path | None
         for name in config.only:
             said[name].append(mouth_channels(voices[name][start:stop]))
         info(f"{folder.name}: frames {start} to {stop} done")
-    if words is not None:
-        times = list(read_words(words))
+    times = None if words is None else spoken(words, delay)
+    if times is not None:
         whole = mouth_channels(motion)
         said["the words said elsewhere"] = [second_rendering(whole, times, a, b, motion.fps) for a, b in spans]
-    rows = {name: _rows(parts, motion, spans, words) for name, parts in said.items()}
+    rows = {name: _rows(parts, motion, spans, times) for name, parts in said.items()}
     for name, row in rows.items():
         info(f"{folder.name}, {name}: " + _line(row))
     return {"seconds": len(motion) / motion.fps, "fps": motion.fps, "blocks": spans, "voices": rows}
@@ -128,6 +128,11 @@ def in_step(samples: np.ndarray, delay: float) -> np.ndarray:
     """The audio from the first frame on."""
     shift = round(delay * SAMPLE_RATE)
     return samples[shift:] if shift >= 0 else np.pad(samples, (-shift, 0))
+
+
+def spoken(words: Path, delay: float) -> list[Word]:
+    """Words with their times from the first frame on, as :func:`in_step` has the audio."""
+    return [(start - delay, end - delay, word) for start, end, word in read_words(words)]
 
 
 def without(motion: Motion, start: int, stop: int) -> Motion:
@@ -213,18 +218,18 @@ def first_seconds(motion: Motion, seconds: float) -> Motion:
 
 
 def _rows(
-    parts: list[np.ndarray], motion: Motion, spans: list[tuple[int, int]], words: Path | None
+    parts: list[np.ndarray], motion: Motion, spans: list[tuple[int, int]], words: list[Word] | None
 ) -> dict[str, Any]:  # fmt: skip
     real, valid = articulation(mouth_channels(motion)), motion.valid.numpy()
     limits = Limits.of(np.where(valid, real[:, OPENING], np.nan))
     said = [articulation(part) for part in parts]
-    closures = closure_times(read_words(words)) * motion.fps if words is not None else None
+    closures = closure_times(words) * motion.fps if words is not None else None
     rows = []
     for part, (a, b) in zip(said, spans, strict=True):
         seen = valid[a:b] & np.isfinite(part[:, OPENING])
         rows.append(lip_numbers(part, real[a:b], seen, limits, motion.fps))
         if closures is not None:
-            closed = closed_at(part[:, OPENING], real[valid, OPENING], closures - a)
+            closed = closed_at(part[:, OPENING], real[valid, OPENING], closures - a, motion.fps)
             rows[-1]["closed_at_p_b_m"] = {"value": _mean([closed[np.isfinite(closed)].mean()]), "interval": None}
     together = np.concatenate([np.arange(a, b) for a, b in spans])
     ends = np.cumsum([0, *(b - a for a, b in spans)])

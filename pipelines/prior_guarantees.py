@@ -87,6 +87,7 @@ class Person:
         motion: T frames as tracked.
         sound: 16 kHz mono, in step with frame 0.
         test: The first held-out frame.
+        delay: Frames by which the recorded audio, and the times of its words, come after the video.
         voices: By name: ``prior`` as it is, the same ``live``, ``live, adapted`` to the training part, ``adapted``
             alone, and ``together``: that and the own network.
     """
@@ -94,6 +95,7 @@ class Person:
     motion: Motion
     sound: np.ndarray
     test: int
+    delay: float
     voices: dict[str, AudioToMotion]
 
     @property
@@ -153,7 +155,7 @@ def load_person(prior: SharedPrior, person: Path, run: Path) -> Person:
     }
     shift = round(delay / motion.fps * SAMPLE_RATE)
     sound = audio[shift:] if shift >= 0 else np.pad(audio, (-shift, 0))
-    return Person(motion, sound, test, voices)
+    return Person(motion, sound, test, delay, voices)
 
 
 def opening(motion: Motion) -> np.ndarray:
@@ -189,8 +191,8 @@ def closure(person: Person, path: Path) -> dict[str, Any]:
     """
     words = read_words(path)
     fps = person.motion.fps
-    closures = closure_times(words) * fps
-    spoken = [(a * fps, b * fps) for a, b, word in words if word != "sil"]
+    closures = closure_times(words) * fps - person.delay
+    spoken = [(a * fps - person.delay, b * fps - person.delay) for a, b, word in words if word != "sil"]
     others = np.array([t for a, b in spoken for t in np.arange(a + 1, b - 1)])
     others = others[np.abs(others[:, None] - closures).min(1) > _FAR]
     real = np.where(person.motion.valid.numpy(), person.opening, np.nan)
@@ -198,7 +200,9 @@ def closure(person: Person, path: Path) -> dict[str, Any]:
     for part, start, voices in (("held out", person.test, tuple(person.voices)), ("whole video", 0, ("prior",))):
         tracks = {"real": real[start:]} | {v: person.said(v, start, len(real)) for v in voices}
         rows[part] = {"closures": int(((closures >= start) & (closures < len(real))).sum())}
-        rows[part] |= {name: _closed(track, real, closures - start, others - start) for name, track in tracks.items()}
+        rows[part] |= {
+            name: _closed(track, real, closures - start, others - start, fps) for name, track in tracks.items()
+        }
     return rows
 
 
@@ -212,14 +216,16 @@ def synthetic_closure(person: Person) -> dict[str, Any]:
         for said in texts:
             track = opening(spoken(voice, resampled(said)))
             vowels = np.array([(p.start + p.end) / 2 for p in said.phones if p.symbol in speech.VOWELS])
-            parts.append(_closed(track, person.opening[: person.test], bilabials(said) * fps, vowels * fps))
+            parts.append(_closed(track, person.opening[: person.test], bilabials(said) * fps, vowels * fps, fps))
         rows[name] = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
     return {"synthetic": rows}
 
 
-def _closed(track: np.ndarray, real: np.ndarray, closures: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    inside = [times[(times >= 0) & (np.round(times) < len(track))] for times in (closures, others)]
-    rates = [float(np.nanmean(closed_at(track, real, times))) for times in inside]
+def _closed(
+    track: np.ndarray, real: np.ndarray, closures: np.ndarray, others: np.ndarray, fps: float
+) -> dict[str, float]:
+    inside = [times[(times >= 0) & (times < len(track))] for times in (closures, others)]
+    rates = [float(np.nanmean(closed_at(track, real, times, fps))) for times in inside]
     return {"closed": rates[0], "elsewhere": rates[1]}
 
 

@@ -31,21 +31,29 @@ KERNELS = ("avatar/native", "cuda_ext/src", "cuda_ext/include")
 SPEECH = ("avatar/audio", "avatar/audio2motion", "avatar/headmotion", "avatar/motion")
 MODEL = (*KERNELS, "avatar/backends", "avatar/methods", "avatar/fields", "avatar/geometry", "avatar/data")
 NO_REPORT = ":(exclude)avatar/preprocess/report*"  # nothing is computed from it
-TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", NO_REPORT, "avatar/train", "avatar/losses")
+TRAINING = (*MODEL, *SPEECH, "avatar/preprocess", NO_REPORT, "avatar/train", "avatar/losses", "avatar/io")
 RENDERING = (*MODEL, *SPEECH, "avatar/infer", "avatar/io")
-JUDGES = ("avatar/losses", "avatar/sync", "avatar/preprocess/face_tracker.py", "avatar/preprocess/landmarker.py")
-EVALUATION = (*MODEL, *SPEECH, *JUDGES, "avatar/eval", "avatar/infer")
+TRACKER = tuple(f"avatar/preprocess/{name}.py" for name in ("face_tracker", "landmarker", "faces", "track", "head_fit"))
+MEL = ("avatar/audio/encoders/base.py", "avatar/audio/encoders/mel.py", "avatar/audio/spectra.py")
+SYNC = ("avatar/sync", *TRACKER, *MEL, "avatar/motion/face_channels.py", "avatar/motion/mouth.py", "avatar/io")
+EVALUATION = (*MODEL, *SPEECH, "avatar/losses", "avatar/sync", *TRACKER, "avatar/eval", "avatar/infer", "avatar/io")
 
-# File name of a record: what code trained the thing, and what code measured it. The first that matches counts.
+# File name of a record: what code trained the thing, and what code measured it. The first that matches counts. Where
+# a record names no commit of a training, that of the measurement counts for both. The last is `avatar bench`, whose
+# records are named by their hardware.
 WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("*-render*", (), RENDERING),
+    ("few-seconds-*", TRAINING, (*EVALUATION, "pipelines/few_seconds.py")),
+    ("compare-synthetic*", TRAINING, (*EVALUATION, "avatar/synth", "pipelines/compare.py")),
+    ("compare-*", TRAINING, (*EVALUATION, "pipelines/compare.py")),
     ("*-draft*", TRAINING, EVALUATION),
     ("*-standard*", TRAINING, EVALUATION),
     ("*-high*", TRAINING, EVALUATION),
     ("free-view-*", TRAINING, (*EVALUATION, "avatar/synth")),
     ("synthetic-tracking*", (), ("avatar/preprocess", NO_REPORT, "avatar/synth", "pipelines/tracking_truth.py")),
-    ("sync-judge*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/sync_judge.py")),
-    ("offsets*", (), ("avatar/sync", "avatar/preprocess/face_tracker.py", "pipelines/offsets.py")),
+    ("sync-judge*", (), (*SYNC, "avatar/motion/facegood.py", "avatar/synth", "pipelines/sync_judge.py")),
+    ("offsets*", (), (*SYNC, "pipelines/offsets.py")),
+    ("speech-tells*", (), (*SPEECH, "avatar/io", "pipelines/speech_tells.py")),
     ("lips-*", SPEECH, (*SPEECH, "avatar/eval", "pipelines/lips_blocks.py")),
     ("prior-corpus*", (*SPEECH, "avatar/corpus"), (*SPEECH, "avatar/corpus")),
     ("prior*", SPEECH, (*SPEECH, "pipelines/prior*")),
@@ -54,6 +62,9 @@ WATCHED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("readers-*", (), (*MODEL, "avatar/export", "pipelines/readers_*")),
     ("live-*", (), (*RENDERING, "avatar/serve", "pipelines/live_*")),
     ("field-rates*", (), (*RENDERING, "pipelines/field_rates.py")),
+    ("fuzz*", (), ("avatar", "pipelines/fuzz*")),
+    ("kills*", (), ("avatar", "pipelines/kills*")),
+    ("mutations*", (), ("avatar", "tests", "pipelines/mutations*")),
     ("busy-machine*", (), (*MODEL, "avatar/bench", "avatar/train", "avatar/losses", "avatar/cli")),
     ("*", (), (*MODEL, "avatar/bench")),
 )
@@ -120,7 +131,8 @@ def changed(record: Record, root: Path = ROOT) -> list[str]:
     Any change of code counts, also one that cannot change a number; comments and docstrings do not.
     """
     trained, measured = next((t, m) for name, t, m in WATCHED if fnmatch(record.path.stem, name))
-    watched = [(c, trained) for c in record.trained if trained] + [(c, measured) for c in record.measured]
+    watched = [(c, trained) for c in record.trained or record.measured if trained]
+    watched += [(c, measured) for c in record.measured]
     if not watched:
         return ["names no commit"]
     reasons: list[str] = []

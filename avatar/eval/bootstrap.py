@@ -3,6 +3,9 @@
 Neighbouring frames are alike, so that resampling single frames would promise too much. Blocks of a second are drawn
 instead, from a circle so that all frames are equally likely: Politis and Romano, "A circular block-resampling procedure
 for stationary data", 1992. What the interval knows nothing of: another video, another person, another training run.
+
+Percentiles of the resamples of few blocks are too narrow: at 5 blocks they cover 85 %, at 10 90 %, not 95 %. So they
+are moved away from the statistic as :func:`widened` says.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 BLOCK_SECONDS = 1.0
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 0
-LEAST_BLOCKS = 3  # below, all resamples are nearly the same
+LEAST_BLOCKS = 5  # fewer hardly tell how much blocks differ
 LEAST_SHARE = 0.5  # of the resamples that must have a value
 
 Statistic = Callable[..., np.ndarray]  # of series [..., T], to [...]; NaN marks frames without the number
@@ -56,6 +60,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.nanmean(a * b, -1) / np.sqrt(_positive(spread, 1e-18))
 
 
+# What a statistic cannot leave, whatever its series; the ratios are of energies and of spreads.
+RANGES: dict[Statistic, tuple[float, float]] = {
+    correlation: (-1.0, 1.0), **dict.fromkeys((root_mean, ratio, root_ratio, spread_ratio), (0.0, np.inf))
+}  # fmt: skip
+
+
 def value(statistic: Statistic, *series: np.ndarray) -> float | None:
     """The statistic of series [T]; None where it has no value."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -71,33 +81,41 @@ class Bootstrap:
         frames: Length of the series.
         fps: Frames per second.
         seed: Of the draws; two parts that are compared with each other need different ones.
+
+    Attributes:
+        blocks: How many there are in the series.
     """
 
     def __init__(self, frames: int, fps: float, seed: int = SEED) -> None:
         block = max(1, round(BLOCK_SECONDS * fps))
-        self._enough = frames >= LEAST_BLOCKS * block
+        self.blocks = frames / block
         rng = np.random.default_rng(seed)
         starts = rng.integers(frames, size=(RESAMPLES, -(-frames // block), 1))
         self._index = ((starts + np.arange(block)) % frames).reshape(RESAMPLES, -1)[:, :frames]
 
     def interval(self, statistic: Statistic, *series: np.ndarray) -> list[float] | None:
-        """Compute the 95 % interval [low, high], from percentiles of the resamples.
+        """Compute the 95 % interval [low, high], from percentiles of the resamples; see :func:`widened`.
 
-        None where the statistic has no value, or where there are fewer than three blocks.
+        None where the statistic has no value, or where there are fewer than five blocks.
 
         Args:
             statistic: As for :func:`value`.
             series: [frames] each.
         """
-        return self._interval(self.values(statistic, *series)) if self._enough else None
+        at = value(statistic, *series)
+        if at is None or self.blocks < LEAST_BLOCKS:
+            return None
+        return self._interval(self.values(statistic, *series), at, _range(statistic, series))
 
     def interval_of_difference(
         self, statistic: Statistic, own: Sequence[np.ndarray], other: Sequence[np.ndarray]
     ) -> list[float] | None:
         """As :meth:`interval`, of one statistic minus that of other series of the same frames."""
-        if not self._enough:
+        first, second = (value(statistic, *series) for series in (own, other))
+        if first is None or second is None or self.blocks < LEAST_BLOCKS:
             return None
-        return self._interval(self.values(statistic, *own) - self.values(statistic, *other))
+        draws = self.values(statistic, *own) - self.values(statistic, *other)
+        return self._interval(draws, first - second, (-np.inf, np.inf))
 
     def values(self, statistic: Statistic, *series: np.ndarray) -> np.ndarray:
         """The statistic of each resample, [RESAMPLES]; arguments as for :meth:`interval`."""
@@ -105,16 +123,37 @@ class Bootstrap:
             warnings.simplefilter("ignore", RuntimeWarning)
             return statistic(*(x[self._index] for x in series))
 
-    @staticmethod
-    def _interval(values: np.ndarray) -> list[float] | None:
+    def _interval(self, values: np.ndarray, at: float, within: tuple[float, float]) -> list[float] | None:
         values = values[np.isfinite(values)]
-        return percentiles(values) if len(values) >= LEAST_SHARE * RESAMPLES else None
+        if len(values) < LEAST_SHARE * RESAMPLES:
+            return None
+        return [float(bound) for bound in np.clip(widened(values, at, self.blocks), *within)]
 
 
-def percentiles(values: np.ndarray) -> list[float]:
-    """The 95 % interval [low, high] of what resamples gave."""
-    tail = 50 * (1 - CONFIDENCE)
-    return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
+def widened(values: np.ndarray, at: float, blocks: float) -> list[float]:
+    """The 95 % interval [low, high] of a statistic, from its resamples of few blocks.
+
+    Resamples of n blocks spread by sqrt((n - 1) / n) too little, and n blocks say how much they spread no better than a
+    sample of n does. So the percentiles are moved away from the statistic by Student's t over the normal quantile,
+    times sqrt(n / (n - 1)): Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, on its narrowness.
+
+    Args:
+        values: [RESAMPLES].
+        at: The statistic of the series itself.
+        blocks: Blocks of the series, n; of two series that are compared, the fewer.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    wider = stdtrit(blocks - 1, 1 - tail) / ndtri(1 - tail) * np.sqrt(blocks / (blocks - 1))
+    low, high = np.percentile(values, [100 * tail, 100 * (1 - tail)])
+    return [float(at + wider * min(low - at, 0.0)), float(at + wider * max(high - at, 0.0))]
+
+
+def _range(statistic: Statistic, series: Sequence[np.ndarray]) -> tuple[float, float]:
+    """What a statistic cannot leave, as far as that is known: a mean of 0 and 1 is a share of frames."""
+    if statistic is not mean:
+        return RANGES.get(statistic, (-np.inf, np.inf))
+    known = series[0][np.isfinite(series[0])]
+    return 0.0 if known.min() >= 0 else -np.inf, 1.0 if np.isin(known, (0, 1)).all() else np.inf
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ REFERENCE_WIDTH = 512
 RIGID = (168, 6, 197, 195, 33, 133, 362, 263, 10, 151, 9)  # nose bridge, eye corners, forehead
 EYE_WIDTH = 2.66  # centimetres between the corners, of MediaPipe's canonical face
 OPEN_EYES = 0.6  # of their median opening: below, the iris is hidden
-MAX_LAG = 10
+MAX_LAG_SECONDS = 0.4
 
 # ARKit coefficients by the half of the face, as action units are grouped in papers (cheeks with the eyes, the nose with
 # the mouth). eyeLook* are gaze, which has a metric of its own; tongueOut is not measured by the tracker.
@@ -103,7 +103,12 @@ class LagResult:
     lag: int | None
 
 
-def lag_correlation(rendered: np.ndarray, real: np.ndarray, segments: Segments, max_lag: int = MAX_LAG) -> LagResult:
+def most_lag(fps: float) -> int:
+    """Frames of the largest lag that is tried."""
+    return max(1, round(MAX_LAG_SECONDS * fps))
+
+
+def lag_correlation(rendered: np.ndarray, real: np.ndarray, segments: Segments, max_lag: int) -> LagResult:
     """Correlate two signals [T] over lags of -max_lag..max_lag frames, never across the borders of ``segments``.
 
     Frames with NaN are left out, and lags that leave less than half of the frames. A signal without any movement has no

@@ -47,9 +47,11 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
     series = {name: _compared(avatar, data, getattr(kept, name), tools.lpips, name) for name in BOTH}
     result: dict[str, Any] = {"share": kept.share, "yaw": [*kept.yaw]}
     draws: dict[str, dict[str, np.ndarray]] = {}
+    blocks = np.inf
     for seed, (name, own) in enumerate(series.items()):
         every = _every(getattr(kept, name))
         resamples = Bootstrap(len(own["psnr"]), data.fps / every, seed=seed)
+        blocks = min(blocks, resamples.blocks)
         draws[name] = {key: resamples.values(bootstrap.mean, values) for key, values in own.items()}
         intervals = {key: pair for key, values in own.items() if (pair := resamples.interval(bootstrap.mean, values))}
         means = {key: bootstrap.value(bootstrap.mean, values) for key, values in own.items()}
@@ -57,9 +59,10 @@ def measure_held_out_yaw(run: Path, avatar: Avatar, data: PersonDataset, tools: 
     turned, frontal = (result[name] for name in BOTH)
     known = [key for key in turned if key in METRICS and None not in (turned[key], frontal[key])]
     sure = [key for key in known if key in turned["intervals"] and key in frontal["intervals"]]
-    result["difference"] = {key: turned[key] - frontal[key] for key in known} | {
-        "intervals": {key: bootstrap.percentiles(draws["turned"][key] - draws["frontal"][key]) for key in sure}
-    }
+    less = {key: turned[key] - frontal[key] for key in known}
+    between = {key: draws["turned"][key] - draws["frontal"][key] for key in sure}
+    intervals = {key: bootstrap.widened(values, less[key], blocks) for key, values in between.items()}
+    result["difference"] = {**less, "intervals": intervals}
     return result
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from avatar.eval import bootstrap
 from avatar.eval.bootstrap import Bootstrap
-from avatar.eval.face_metrics import Segments, lag_correlation
+from avatar.eval.face_metrics import Segments, lag_correlation, most_lag
 from avatar.motion.mouth import OPENING, PUCKER, WIDTH
 
 CLOSED, OPEN = 0.3, 0.7  # quantiles of the person's tracked opening: closed below the first, open above the second
@@ -128,7 +128,7 @@ def lip_numbers(
 
     columns = {"opening": OPENING, "width": WIDTH, "pucker": PUCKER}
     rows = {name: number(bootstrap.correlation, said[:, i], real[:, i]) for name, i in columns.items()}
-    lag = lag_correlation(own, truth, segments).lag
+    lag = lag_correlation(own, truth, segments, most_lag(fps)).lag
     rows["lag"] = {"value": None if lag is None else float(lag), "interval": None}
     rows["movement"] = number(bootstrap.spread_ratio, own, truth)
     counted = frame_series(own, truth, limits) | event_series(own, truth, limits, fps, segments)

@@ -212,7 +212,9 @@ def _compare_videos(
         metrics[name] = _own(compared, tracks[name], data.fps)
         metrics[name] |= speech_metrics.sync_metrics(tools.judge, tracks[name], speech, data.fps, tools.notes)
         if name != "real":
-            lag = face_metrics.lag_correlation(series[name]["opening"], series["real"]["opening"], segments)
+            lag = face_metrics.lag_correlation(
+                series[name]["opening"], series["real"]["opening"], segments, face_metrics.most_lag(data.fps)
+            )
             pooled, reference = video.meter.pooled, videos["real"].meter.pooled
             metrics[name] |= {
                 "mouth_best_correlation": lag.best_correlation,
@@ -316,7 +318,7 @@ def _speech_series(
         return {}
     series = speech_metrics.stillness_series(opening, speech, fps, segments)
     if speech.closures is not None:
-        series["closed"] = speech_metrics.closed_at(opening, real_opening, speech.closures)
+        series["closed"] = speech_metrics.closed_at(opening, real_opening, speech.closures, fps)
     return series
 
 

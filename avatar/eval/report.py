@@ -59,7 +59,7 @@ SHOWN: dict[str, Shown] = {
                              "than the median offset; near 0 where they have nothing to do with each other."),
     "sync_audio_delay_s": Shown("sync judge, audio delay (s)", "+.3f", "Positive: audio after video."),
     "sync_distance": Shown("sync judge, distance", ".3f", "At the best offset. Less is better."),
-    "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within two frames of which the lips "
+    "closure": Shown("lips closed on p, b, m", ".0%", "Share of these consonants within 0.08 s of which the lips "
                      "close."),
     "silence_motion": Shown("mouth, silence / speech", ".3f", "Spread of the opening's velocity in pauses "
                             "of 0.3 s and more, over that in speech."),

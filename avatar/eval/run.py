@@ -50,12 +50,14 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     Raises:
         AvatarError: RUN, its person or an option is unsuitable.
     """
+    from avatar.data.person import PersonFolder
+    from avatar.data.results import IngestResult
     from avatar.data.run import open_person, require_video
     from avatar.eval import per_frame, report_html, speech_metrics
     from avatar.eval.settings import held_out, reconstruct, speak
     from avatar.infer.avatar import Avatar
     from avatar.paths import write_json
-    from avatar.preprocess.face_tracker import FaceTracker
+    from avatar.preprocess.face_tracker import FaceTracker, face_window
     from avatar.writing import NewFile
 
     options.check()
@@ -71,7 +73,7 @@ def evaluate(run: Path, options: EvalOptions) -> Evaluation:
     outputs = (options.per_frame, options.json_path(run), options.report_folder(run) / report_html.PAGE)
     for output in filter(None, outputs):
         NewFile(output).drop()  # where it cannot be written, say so before an hour of measuring
-    with FaceTracker() as tracker:
+    with FaceTracker(face_window(PersonFolder(data.folder).result(IngestResult))) as tracker:
         tools = load_tools(tracker, avatar, compared=options.audio is None)
         measure = reconstruct if options.audio is None else speak
         measured, speed = measure(run, options, avatar, data, words, tools)
@@ -170,6 +172,8 @@ def assemble(
     first = data.test_start
     clips = facts.count_clips(data, first, first + frames) if reconstructed else None
     notes = [*notes, *facts.shortness(frames, data.fps, clips)]
+    seen = np.isfinite(measured.series["real"]["opening"])
+    unseen = facts.unseen(seen, data.motion.valid.numpy()[first : first + len(seen)])
     verdict = judge_lips(data, measured, first) if reconstructed else None
     return {
         "format": FORMAT,
@@ -182,13 +186,13 @@ def assemble(
         "seconds": round(frames / data.fps, 3),
         "clips": clips,
         "speech": networks_of(run) if "audio" in measured.result["full_frame"] else None,
-        "real_frames": len(measured.series["real"]["opening"]),
+        "real_frames": len(seen),
         "fps": data.fps,
         "width": data.width,
         "height": data.height,
         **measured.result,
         "lips": verdict,
-        "warnings": lips.warnings(verdict, measured.result["full_frame"]),
+        "warnings": unseen or lips.warnings(verdict, measured.result["full_frame"]),
         "speed": speed,
         "model": avatar.info,
         "training": RunInfo.read(run).training(),

@@ -14,7 +14,7 @@ from avatar.eval.face_metrics import FaceTrack, Segments
 from avatar.motion.timeline import load_words
 from avatar.sync.judge import SyncJudge
 
-CLOSURE_FRAMES = 2  # to either side of the consonant
+CLOSURE_SECONDS = 0.08  # to either side of the consonant
 CLOSED = 0.15  # of the way from the real video's most closed to its most open mouth
 
 Word = tuple[float, float, str]
@@ -111,8 +111,10 @@ def closure_times(words: list[Word]) -> np.ndarray:
     return np.array(times)
 
 
-def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray) -> np.ndarray:
-    """Tell at the frame of each p, b, m whether the lips close within two frames of it.
+def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarray, fps: float = 25.0) -> np.ndarray:
+    """Tell at the frame of each p, b, m whether the lips close within 0.08 s of it.
+
+    Each belongs to the frame that is shown meanwhile (`avatar.preprocess.sync` has the clock).
 
     Returns [T] 1 or 0 at those frames, and NaN elsewhere.
 
@@ -122,16 +124,18 @@ def closed_at(opening: np.ndarray, real_opening: np.ndarray, closures: np.ndarra
         opening: [T] relative mouth opening of the judged video.
         real_opening: The same of the real video, any length.
         closures: Frames, as fractions.
+        fps: Frames per second.
     """
+    reach = max(1, round(CLOSURE_SECONDS * fps))
     out = np.full(len(opening), np.nan)
     if not np.isfinite(real_opening).any():
         return out
     low, high = np.nanpercentile(real_opening, [5, 95])
     limit = low + CLOSED * (high - low)
-    for frame in np.round(closures).astype(int):
+    for frame in np.floor(closures + 1e-6).astype(int):  # words may begin with a frame, but for a rounding
         if not 0 <= frame < len(opening):
             continue
-        near = opening[max(0, frame - CLOSURE_FRAMES) : frame + CLOSURE_FRAMES + 1]
+        near = opening[max(0, frame - reach) : frame + reach + 1]
         if np.isfinite(near).any():
             out[frame] = float(np.nanmin(near) <= limit)
     return out

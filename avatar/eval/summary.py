@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +47,9 @@ def summarise(series: Series, fps: float, names: Collection[str] | None = None) 
         fps: Frames per second.
         names: Metrics to take; all by default.
     """
-    per_minute: Statistic = partial(_scaled_mean, scale=60 * fps)
-    table = METRICS | {"blinks_per_minute": (per_minute, ("blink",))}
+    table = METRICS | {"blinks_per_minute": (mean, ("blink_rate",))}
+    if "blink" in series:
+        series = series | {"blink_rate": 60 * fps * series["blink"]}
     if names is not None:
         table = {name: table[name] for name in names}
     resamples = Bootstrap(len(next(iter(series.values()))), fps)
@@ -66,7 +66,3 @@ def summarise(series: Series, fps: float, names: Collection[str] | None = None) 
 def as_real(series: Series) -> Series:
     """Series of the real video under the names by which a rendered video is compared with them."""
     return {f"real_{name}": values for name, values in series.items()}
-
-
-def _scaled_mean(x: np.ndarray, scale: float) -> np.ndarray:
-    return scale * mean(x)

@@ -12,6 +12,7 @@ import numpy as np
 from avatar import log
 from avatar.assets.canonical_face import canonical_face
 from avatar.checks import frame_rate, reading
+from avatar.data.results import IngestResult
 from avatar.errors import AvatarError
 from avatar.io.arrays import check_shape
 from avatar.io.audio import load_audio
@@ -21,13 +22,17 @@ from avatar.motion.face_channels import NUM_LANDMARKS
 from avatar.motion.motion import Motion
 from avatar.paths import file_sha256
 from avatar.preprocess.face_motion import make_motion, neutral_shape
+from avatar.preprocess.faces import moved_face
 from avatar.preprocess.head_fit import canonical_in_head_axes, fit_head
 from avatar.preprocess.landmarker import Landmarker
-from avatar.preprocess.track import ImageChange, MainFace, fill_gaps, find_segments
+from avatar.preprocess.track import ImageChange, MainFace, fill_gaps, find_segments, head_window
 from avatar.writing import atomic_file
 
 MOST_FRAMES = 30_000  # whose landmarks are held in memory
 LEAST_SEEN = 0.5  # share of the frames
+
+Window = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's sides
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 
 
 class Tracker(Protocol):
@@ -43,17 +48,24 @@ class Tracker(Protocol):
 
 @final
 class FaceTracker:
-    """MediaPipe on single images: no state, so rendered and real video are treated alike and nothing is delayed."""
+    """MediaPipe on single images: no state, so rendered and real video are treated alike and nothing is delayed.
 
-    def __init__(self) -> None:
-        self._landmarker = Landmarker()
+    Args:
+        window: Where to look: a face that is small in an image escapes elsewhere. Images of any size have the same.
+    """
+
+    def __init__(self, window: Window = WHOLE) -> None:
+        self._landmarker, self._window = Landmarker(), window
 
     def track(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Tracker`."""
-        faces = self._landmarker.detect(image)
+        sides = image.shape[1::-1] * 2
+        left, top, right, bottom = (round(share * side) for share, side in zip(self._window, sides, strict=True))
+        faces = self._landmarker.detect(image[top:bottom, left:right])
         if not faces:
             return np.full((NUM_LANDMARKS, 2), np.nan, np.float32), np.full(len(ARKIT), np.nan, np.float32)
-        return faces[0].landmarks[:, :2], faces[0].arkit
+        face = moved_face(faces[0], left, top)
+        return face.landmarks[:, :2], face.arkit
 
     def close(self) -> None:
         """Let go of the network."""
@@ -66,6 +78,14 @@ class FaceTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def face_window(ingest: IngestResult) -> Window:
+    """Where `avatar prepare` looked for the face, if it stored more than the square around the head; else `WHOLE`."""
+    if ingest.frame is None:
+        return WHOLE
+    left, top, right, bottom = head_window(ingest)
+    return left / ingest.width, top / ingest.height, right / ingest.width, bottom / ingest.height
 
 
 @dataclass(frozen=True, kw_only=True)

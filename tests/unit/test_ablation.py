@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from avatar.cli import eval as evaluate
+from avatar.data.run import CONFIG
 from avatar.errors import AvatarError
+from avatar.eval.summary import METRICS
 from avatar.methods.registry import DEFAULT
+from avatar.paths import write_json
 from avatar.train import config as options
 from pipelines import ablation
 
@@ -38,3 +42,32 @@ def test_seeds_are_apart_and_what_cannot_be_run_is_refused(tmp_path: Path):
         ablation.main(ablation.Config(person=tmp_path, out=tmp_path, rows=("nothing",)))
     with pytest.raises(AvatarError, match="--seeds"):
         ablation.main(ablation.Config(person=tmp_path, out=tmp_path, seeds=0))
+
+
+def test_a_row_is_trained_once_and_its_numbers_are_those_of_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trained, asked = [], []
+
+    def train(config: options.TrainConfig):
+        trained.append(config)
+        write_json(config.out / "training.json", {"seconds": 7.0})
+        (config.out / CONFIG).touch()
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+
+    def measure(config: evaluate.Config):
+        asked.append((config.drive, config.protocol))
+        tracked = {name: float(i) for i, name in enumerate(METRICS)}
+        metrics = {"full_frame": {"tracked": tracked}, "head_only": {}, "model": {"bytes": 3_000_000}}
+        write_json(config.run / "metrics.json", metrics)
+
+    monkeypatch.setattr(ablation, "train", train)
+    monkeypatch.setattr(evaluate, "main", measure)
+    config = ablation.Config(person=tmp_path / "person", out=tmp_path, steps=30)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run_once(config, "coarse tri-plane (32)", 1)
+    for _ in range(2):
+        row = ablation.run_once(config, "coarse tri-plane (32)", 1)
+    assert [c.resume for c in trained] == [False, True] and asked == [("tracked", "full-frame")]
+    assert trained[0].seed == 1 and trained[0].schedule.steps == 30 and trained[0].model.finest == 32
+    names = list(METRICS)
+    assert row == {key: names.index(key) for key in ablation.COLUMNS} | {"seconds": 7.0, "bytes": 3_000_000}

@@ -67,7 +67,7 @@ def test_lag_is_found_with_its_sign(late: int) -> None:
     track = face(220)
     real, rendered = track[10:210], track[10 - late : 210 - late]
     result = metrics.lag_correlation(
-        metrics.relative_opening(rendered), metrics.relative_opening(real), [(0, 90), (90, 200)]
+        metrics.relative_opening(rendered), metrics.relative_opening(real), [(0, 90), (90, 200)], 10
     )
     assert result.lag == late
     assert result.best_correlation == pytest.approx(1, abs=1e-3)
@@ -80,11 +80,11 @@ def test_lag_does_not_look_across_cuts_and_knows_nothing_of_stillness() -> None:
     real = np.concatenate([first, second])
     swapped = np.concatenate([np.roll(first, 2), np.roll(second, 2)])
     swapped[[0, 1, 60, 61]] = 50.0  # nonsense that only a window across the cut would use at the true lag
-    result = metrics.lag_correlation(swapped, real, [(0, 60), (60, 120)])
+    result = metrics.lag_correlation(swapped, real, [(0, 60), (60, 120)], 10)
     assert result.lag == 2 and result.best_correlation == pytest.approx(1)
-    short = metrics.lag_correlation(np.roll(first[:16], 1), first[:16], [(0, 16)])
+    short = metrics.lag_correlation(np.roll(first[:16], 1), first[:16], [(0, 16)], 10)
     assert short.lag is not None and abs(short.lag) <= 8  # two frames that agree by chance prove nothing
-    still = metrics.lag_correlation(np.zeros(120), real, [(0, 120)])
+    still = metrics.lag_correlation(np.zeros(120), real, [(0, 120)], 10)
     assert still.correlation is None and still.lag is None
 
 
@@ -102,7 +102,7 @@ def test_a_lag_at_the_border_of_the_search_is_none(late: int) -> None:
 def test_a_signal_that_grows_beyond_the_search_has_no_lag() -> None:
     real = np.cos(np.linspace(0, np.pi, 200))  # the farther apart, the more alike or the less: no lag is best
     rendered = np.cos(np.linspace(0, np.pi, 200) - 1.0)
-    found = metrics.lag_correlation(rendered, real, [(0, 200)])
+    found = metrics.lag_correlation(rendered, real, [(0, 200)], 10)
     assert found.lag is None and found.best_correlation is None and found.correlation is not None
 
 

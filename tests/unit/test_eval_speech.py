@@ -30,13 +30,23 @@ def test_closure_needs_closed_lips_near_the_consonant() -> None:
     real = np.tile([0.0, 0.1, 0.2, 0.1], 25)
     opening = np.full(100, 0.2)
     opening[[12, 40]] = 0.01
-    closures = np.array([10.3, 37.0, 60.0, 99.0, 140.0])  # 2 frames early, 3 frames early, never, never, too late
-    closed = speech_metrics.closed_at(opening, real, closures)
+    closures = np.array([10.9, 37.0, 60.0, 99.9, 140.0])  # 2 frames early, 3 frames early, never, never, too late
+    closed = speech_metrics.closed_at(opening, real, closures, FPS)
     assert np.flatnonzero(np.isfinite(closed)).tolist() == [10, 37, 60, 99]
     assert closed[[10, 37, 60, 99]].tolist() == [1, 0, 0, 0]
     opening[8:13] = np.nan
-    assert np.isnan(speech_metrics.closed_at(opening, real, closures)[10])
-    assert np.isnan(speech_metrics.closed_at(opening, real * np.nan, closures)).all()
+    assert np.isnan(speech_metrics.closed_at(opening, real, closures, FPS)[10])
+    assert np.isnan(speech_metrics.closed_at(opening, real * np.nan, closures, FPS)).all()
+
+
+@pytest.mark.parametrize(("fps", "reach"), [(25.0, 2), (30.0, 2), (50.0, 4), (60.0, 5), (5.0, 1)])
+def test_closure_is_looked_for_in_seconds(fps: float, reach: int) -> None:
+    real, opening = np.tile([0.0, 0.2], 50), np.full(100, 0.2)
+    opening[50] = 0.0
+    at = np.arange(100) + 0.7  # a sound in the middle of a frame is heard while it is shown
+    closed = speech_metrics.closed_at(opening, real, at, fps)
+    assert np.flatnonzero(closed == 1).tolist() == list(range(50 - reach, 50 + reach + 1))
+    assert np.array_equal(closed, speech_metrics.closed_at(opening, real, np.arange(100) / fps * fps, fps))
 
 
 def test_words_are_read_or_refused(tmp_path: Path) -> None:
@@ -122,6 +132,33 @@ def test_intervals_cover_the_truth_where_frames_are_alike() -> None:
     assert np.mean(widths) == pytest.approx(2 * 1.96 / 60**0.5, rel=0.15)
 
 
+@pytest.mark.parametrize("blocks", [5, 10, 15])
+def test_intervals_of_few_blocks_cover_the_truth(blocks: int) -> None:
+    rng = np.random.default_rng(1)
+    resamples = Bootstrap(blocks, 1.0)
+    alone, apart = 0, 0
+    for own, other in rng.normal(100.0, 1.0, (800, 2, blocks)):
+        low, high = resamples.interval(bootstrap.mean, own) or [0.0, 0.0]
+        alone += low <= 100.0 <= high
+        low, high = resamples.interval_of_difference(bootstrap.mean, [own], [other]) or [1.0, 1.0]
+        apart += low <= 0 <= high
+    assert alone >= 0.93 * 800 and apart >= 0.93 * 800
+
+
+def test_intervals_stay_where_their_statistics_can_be() -> None:
+    rng = np.random.default_rng(0)
+    resamples = Bootstrap(6, 1.0)
+    a = np.array([0.1, 0.0, 0.2, 0.1, 4.0, 0.3])
+    wide = bootstrap.widened(resamples.values(bootstrap.mean, a), float(a.mean()), 6)
+    assert wide[0] < 0 and resamples.interval(bootstrap.mean, a) == [0.0, wide[1]]
+    assert (resamples.interval(bootstrap.mean, a - 0.1) or [0.0])[0] < 0  # of numbers that may be negative
+    low, high = resamples.interval(bootstrap.mean, np.array([1.0, 1, 1, 0, 1, np.nan])) or [0.0, 0.0]
+    assert 0 < low < high == 1.0  # a share
+    low, high = resamples.interval(bootstrap.correlation, a, a + 0.3 * rng.normal(size=6)) or [0.0, 0.0]
+    assert -1 <= low < high == 1.0
+    assert resamples.interval(bootstrap.spread_ratio, a, a[::-1] + rng.normal(size=6))[0] == 0.0
+
+
 def test_intervals_are_repeatable_paired_and_absent_where_nothing_is_known() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 200)) + 5
@@ -133,7 +170,9 @@ def test_intervals_are_repeatable_paired_and_absent_where_nothing_is_known() -> 
     assert Bootstrap(200, FPS).interval(bootstrap.mean, gone) is None
     assert bootstrap.value(bootstrap.mean, gone) is None
     assert bootstrap.value(bootstrap.correlation, np.ones(200), a) is None
-    assert Bootstrap(60, FPS).interval(bootstrap.mean, a[:60]) is None  # two blocks
+    assert Bootstrap(124, FPS).interval(bootstrap.mean, a[:124]) is None  # four blocks
+    assert Bootstrap(124, FPS).interval_of_difference(bootstrap.mean, [a[:124]], [b[:124]]) is None
+    assert Bootstrap(125, FPS).interval(bootstrap.mean, a[:125]) is not None
     holes = np.where(rng.random(200) < 0.5, np.nan, a)
     low, high = Bootstrap(200, FPS).interval(bootstrap.mean, holes) or [0, 0]
     assert low < np.nanmean(holes) < high and high - low < 1

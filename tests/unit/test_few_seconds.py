@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from avatar.data.run import CONFIG, PERSONAL, TRAINING
+from avatar.errors import AvatarError
 from avatar.eval import per_frame
 from avatar.io.audio import SAMPLE_RATE, load_audio, write_wav
 from avatar.io.video import read_frames, read_info
 from avatar.io.video_writer import VideoWriter
 from avatar.paths import write_json
+from avatar.preprocess.ingest import Crop, working_size
 from pipelines import few_seconds
 from tests.films import moving, number_of
+from tests.person import ingest_result, write_result
 
 
 def _video(path):
@@ -28,20 +32,36 @@ def _video(path):
 
 def test_the_first_and_the_last_seconds_are_kept_and_nothing_between(tmp_path):
     few_seconds.cut(_video(tmp_path / "all.mp4"), tmp_path / "some.mp4", 1.0, 2.0)
-    frames = [number_of(image) for image in read_frames(read_info(tmp_path / "some.mp4"))]
-    assert frames == [*range(25), *range(50, 100)]
+    images = list(read_frames(read_info(tmp_path / "some.mp4")))
+    assert [number_of(image) for image in images] == [*range(25), *range(50, 100)]
     audio = load_audio(tmp_path / "some.mp4")
     middles = [float(np.abs(audio[round((s + 0.5) * SAMPLE_RATE) :][:1000]).mean()) for s in range(3)]
     assert abs(len(audio) / SAMPLE_RATE - 3) < 0.1
     np.testing.assert_allclose(np.divide(middles, middles[0]), [1, 3, 4], rtol=0.1)
+    few_seconds.cut(tmp_path / "all.mp4", tmp_path / "fewer.mp4", 0.4, 2.0)
+    fewer = list(read_frames(read_info(tmp_path / "fewer.mp4")))
+    assert np.array_equal(images[25:], fewer[10:]), "what is held out is the same to the last bit"
+
+
+@pytest.mark.parametrize(("side", "size"), [(300, 256), (300, 512), (288, 512)])
+def test_a_crop_that_is_asked_for_again_shows_the_same_at_the_same_size(tmp_path, side, size):
+    stored, crop = working_size(Crop(11, 0, side), size)
+    place = (crop.x, crop.y, crop.side, crop.side)
+    write_result(tmp_path, ingest_result(width=stored, height=stored, crop=place, head=(11, 0, side)))
+    _, again, _, same = few_seconds.framed_as(tmp_path)
+    assert working_size(Crop(*map(int, again.split(","))), same) == (stored, crop)
 
 
 def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch):
-    ran, resumed = [], []
+    ran, resumed, framed = [], [], []
 
     def command(*words):
         words = [str(word) for word in words]
         ran.append(words[0])
+        if words[0] == "prepare":
+            framed.append(words[6:])
+            shown = ingest_result(width=48, height=48, crop=(20, 0, 60, 60), head=(18, 0, 64))
+            write_result(few_seconds.Path(words[3]), shown)
         if words[0] == "train":
             resumed.append("--resume" in words)
             run = few_seconds.Path(words[1]).with_suffix(".run")
@@ -52,19 +72,20 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
             write_json(few_seconds.Path(words[-1]), numbers)
             csv = few_seconds.Path(words[words.index("--per-frame") + 1])
             taught = (few_seconds.Path(words[1]) / PERSONAL).is_file()
-            drawn = {"psnr": np.full(100, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(100)}
-            series = {"real": {"opening": np.zeros(100)}, "tracked": drawn, "audio": drawn}
+            drawn = {"psnr": np.full(150, 30.0 + float(csv.name[0]) + taught), "lmd_raw": np.zeros(150)}
+            series = {"real": {"opening": np.arange(150.0)}, "tracked": drawn, "audio": drawn}
             per_frame.write(csv, series, 25 * int(csv.name[0]), 25.0)
         return {"seconds": 1.0, "cpu_seconds": 9.0, "peak_memory_bytes": 5e8}
 
     monkeypatch.setattr(few_seconds, "command", command)
     config = few_seconds.Config(
-        video=_video(tmp_path / "all.mp4"), out=tmp_path / "out", seconds=(1.0, 30.0), held_out_s=2.0,
+        video=_video(tmp_path / "all.mp4"), out=tmp_path / "out", seconds=(1.0, 30.0), held_out_s=2.0, size=56,
         json=tmp_path / "few.json",
     )  # fmt: skip
     for _ in range(2):
         few_seconds.main(config)
-    assert ran == ["prepare", "train", "eval", "eval"] * 2  # of 1 and 2 s: the video has no more, and all is kept
+    assert ran == ["prepare", "train", "eval", "eval"] * 2  # of 2 and 1 s: the video has no more, and all is kept
+    assert framed == [["--size", "56"], ["--crop", "20,0,60", "--size", "48"]]  # what all of it showed
     found = json.loads((tmp_path / "few.json").read_text())["seconds"]
     assert list(found) == ["1", "2"]
     assert found["1"]["head_only, tracked"]["psnr"] == 30.0 and "ssim" not in found["1"]["head_only, tracked"]
@@ -77,3 +98,8 @@ def test_each_length_is_measured_once_and_is_of_the_record(tmp_path, monkeypatch
     assert gained["psnr"] == 1 and gained["intervals"] == {"psnr": [1, 1]}
     assert ran[8:] == ["prepare", "train"] and resumed == [False, False, True]
     assert found["2"]["processor_seconds"] == {"prepare": 9.0, "train": 9.0} and found["2"]["steps"] == 7
+    other = per_frame.read(tmp_path / "out" / "1.csv").series
+    other["real"]["opening"] += 100.0  # as of another crop
+    per_frame.write(tmp_path / "out" / "1.csv", other, 25, 25.0)
+    with pytest.raises(AvatarError, match=r"1\.csv is of another video"):
+        few_seconds.lost(config, 1.0, 2.0, 25.0)

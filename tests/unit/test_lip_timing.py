@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from avatar.eval.face_metrics import most_lag
 from avatar.eval.lip_timing import Limits, event_series, frame_series, lip_events, lip_numbers, matched_events
 from avatar.eval.lip_timing import second_rendering as rendering
 from avatar.motion.mouth import ARTICULATION, OPENING, WIDTH
@@ -19,9 +20,9 @@ def mouth(seconds: float = 20.0, seed: int = 0) -> np.ndarray:
     return np.repeat(swing[:, None], len(ARTICULATION), 1)
 
 
-def numbers(said: np.ndarray, real: np.ndarray) -> dict[str, float]:
+def numbers(said: np.ndarray, real: np.ndarray, fps: float = FPS) -> dict[str, float]:
     limits = Limits.of(real[:, OPENING])
-    rows = lip_numbers(said, real, np.ones(len(real), bool), limits, FPS)
+    rows = lip_numbers(said, real, np.ones(len(real), bool), limits, fps)
     return {name: row["value"] for name, row in rows.items() if isinstance(row["value"], float)}
 
 
@@ -43,6 +44,13 @@ def test_a_mouth_that_is_a_frame_late_is_said_to_be() -> None:
     late = numbers(np.roll(mouth(), 1, 0), mouth())
     assert late["lag"] == 1
     assert late["openings_error"] == pytest.approx(1) and late["closings_error"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("fps", "most"), [(25.0, 10), (50.0, 20), (2.0, 1)])
+def test_a_lag_is_looked_for_in_seconds(fps: float, most: int) -> None:
+    assert most_lag(fps) == most
+    assert numbers(np.roll(mouth(), most - 1, 0), mouth(), fps)["lag"] == most - 1
+    assert "lag" not in numbers(np.roll(mouth(), most, 0), mouth(), fps)  # it may be larger
 
 
 def test_another_mouth_invents_what_it_says() -> None:

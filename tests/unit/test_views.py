@@ -88,14 +88,14 @@ def measured(data: PersonDataset, **more: Any) -> ViewMeasurement:
 @pytest.fixture(scope="module")
 def full(data: PersonDataset) -> ViewMeasurement:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views, "FRAMES", 3)
+        patch.setattr(views, "FRAMES", 5)
         return measured(data)
 
 
 def test_all_views_are_measured_and_only_turned_ones_show_the_unseen(full: ViewMeasurement) -> None:
     result = full.result
     json.dumps(result, allow_nan=False)
-    assert len(result["frames"]) == 3 and min(result["frames"]) >= 108
+    assert len(result["frames"]) == 5 and min(result["frames"]) >= 108
     groups = result["groups"]
     assert list(groups) == ["frontal", *(f"azimuth_{a}" for a in (15, 30, 45)), "elevation_15", "head_yaw_25"]
     assert groups["frontal"]["unseen"] == 0 < groups["azimuth_15"]["unseen"] < groups["azimuth_45"]["unseen"]
@@ -111,11 +111,13 @@ def test_all_views_are_measured_and_only_turned_ones_show_the_unseen(full: ViewM
 
 def test_the_small_form_is_small_and_a_method_may_not_know_what_was_seen(data, monkeypatch) -> None:
     monkeypatch.setattr(Ball, "knows", False)
-    monkeypatch.setattr(views, "QUICK_FRAMES", 1)
     found = measured(data, quick=True)
-    assert len(found.result["frames"]) == 1 and len(found.result["by_view"]) == len(QUICK)
+    assert len(found.result["frames"]) == 3 and len(found.result["by_view"]) == len(QUICK)
     assert "unseen" not in found.result["groups"]["azimuth_30"]
     assert "identity" not in found.result["groups"]["azimuth_30"]  # slow
+    assert not any(group["intervals"] for group in found.result["groups"].values())  # three frames tell none
+    page = view_tables.in_html(found.result)
+    assert "azimuth ±30" in page and "<small>" not in page and view_tables.in_terminal(found.result, 80)
 
 
 def test_a_method_that_says_of_other_pixels_what_was_seen_is_refused(data, monkeypatch) -> None:
