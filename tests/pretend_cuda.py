@@ -7,12 +7,16 @@ CUDA kernels themselves, which tests/kernels/test_cuda.py is for.
 
 CUDA graphs record each operation with the tensors that it read and wrote; a replay does the same to the same tensors.
 What waits or copies from the CPU is refused in capture, and what was captured has no values before the first replay.
+Each thread has its current stream, and a stream belongs to the GPU that was the current one when it was made: a capture
+sees nothing of what happens on another stream or GPU. There is one capture at a time, as torch's manual has it. After a
+capture that fails its stream stays the current one, as with torch.
 
 To torch's C++ parts the tensors are on "meta", the one device beside the CPU that autograd knows in every build.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -24,7 +28,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
-from avatar.infer.avatar import Avatar
 from avatar.native import cuda, pair_capacity
 
 GPU = torch.device("cuda", 0)
@@ -63,12 +66,45 @@ class GpuTensor(torch.Tensor):
         raise RuntimeError(f"{func} on the pretended GPU outside of `pretended()`")
 
 
+class _Stream:
+    """``torch.cuda.Stream``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.graph: _Graph | None = None  # that is captured on it
+
+    def wait_stream(self, other: _Stream) -> None:
+        """Nothing: the CPU does one thing after the other."""
+
+
 class _Gpu(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
-        self.graph: _Graph | None = None  # that is captured
         self.current: list[torch.device] = []  # devices that `torch.cuda.device` makes the current one, outermost first
+        self.default = _Stream(GPU)
+        self.shared: _Stream | None = None  # on which captures are that name no stream
+        self.capturing = threading.Lock()
+        self._here = threading.local()
+
+    @property
+    def stream(self) -> _Stream:
+        """The current one of this thread."""
+        return getattr(self._here, "stream", self.default)
+
+    @stream.setter
+    def stream(self, stream: _Stream) -> None:
+        self._here.stream = stream
+
+    @property
+    def device(self) -> torch.device:
+        """The current one."""
+        return self.current[-1] if self.current else GPU
+
+    @property
+    def graph(self) -> _Graph | None:
+        """That is captured where this thread works."""
+        return self.stream.graph if self.stream.device == self.device else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -200,11 +236,11 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpu]:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "pretended")
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(cuda, "_load", lambda: (SimpleNamespace(path="pretended"), ""))
+    library = SimpleNamespace(path="pretended", problem=lambda index: "")
+    monkeypatch.setattr(cuda, "_load", lambda: (library, ""))
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     # Views of a subclass need what inference tensors lack.
-    for name in ("render", "draw", "render_head"):
-        monkeypatch.setattr(Avatar, name, torch.no_grad()(getattr(Avatar, name).__wrapped__))
+    monkeypatch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else nullcontext())
     with _Gpu() as gpu:
         _streams_and_graphs(monkeypatch, gpu)
         yield gpu
@@ -212,12 +248,19 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpu]:
 
 def _streams_and_graphs(monkeypatch: pytest.MonkeyPatch, gpu: _Gpu) -> None:
     @contextmanager
-    def capture(graph: _Graph, **_: Any) -> Iterator[None]:
-        gpu.graph = graph
+    def capture(graph: _Graph, stream: _Stream | None = None, **_: Any) -> Iterator[None]:
+        if stream is None:
+            stream = gpu.shared = gpu.shared or _Stream(gpu.device)
+        before, gpu.stream = gpu.stream, stream
+        if not gpu.capturing.acquire(blocking=False):
+            raise RuntimeError("another capture is under way")
+        stream.graph = graph
         try:
             yield
         finally:
-            gpu.graph = None
+            stream.graph = None
+            gpu.capturing.release()
+        gpu.stream = before
         graph.captured()
 
     @contextmanager
@@ -228,10 +271,17 @@ def _streams_and_graphs(monkeypatch: pytest.MonkeyPatch, gpu: _Gpu) -> None:
         finally:
             gpu.current.pop()
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    @contextmanager
+    def on(stream: _Stream) -> Iterator[None]:
+        before, gpu.stream = gpu.stream, stream
+        try:
+            yield
+        finally:
+            gpu.stream = before
+
     monkeypatch.setattr(torch.cuda, "device", current)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: _Stream(gpu.device))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: gpu.stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)

@@ -16,6 +16,7 @@ from avatar.errors import AvatarError
 
 MOST_TRIES = 3  # of a job whose worker is killed, and of starting the first worker
 WAIT_SECONDS = 60.0  # for a worker, before it is said that none has started
+ANSWER_SECONDS = 10.0  # in which an idle worker says that it lives
 
 
 class Waiting:
@@ -152,8 +153,23 @@ class _Workers:
             else:
                 given_up = Result(error=f"Its worker was killed {MOST_TRIES} times, maybe because memory ran out.")
         if len(self._waiting):
+            self._keep_living()
             if self._idle:  # it may hold the only processor that is left
                 self._next(self._idle.pop())
             else:
                 self._start()
         return given_up
+
+    def _keep_living(self) -> None:
+        """Drop idle workers that do not answer: a job given to one that died with its machine would count as a try."""
+        asked = {worker.ready.remote(): worker for worker in self._idle}
+        self._idle = []
+        answers = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)[0] if asked else []
+        for answer in answers:
+            try:
+                self._ray.get(answer)
+            except self._ray.exceptions.RayError:
+                continue
+            self._idle.append(asked.pop(answer))
+        for worker in asked.values():
+            del self._loaded[worker]

@@ -131,7 +131,7 @@ def check_gpu() -> Iterator[Finding]:
     """The graphics card, which nothing needs, and the library that uses it."""
     import torch
 
-    from avatar.native import cuda_status
+    from avatar.native.cuda import CANNOT_RUN, cuda_library, cuda_status
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -139,10 +139,13 @@ def check_gpu() -> Iterator[Finding]:
     else:
         build = f"this torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build of torch"
         yield Finding(part="gpu", state=GOOD, detail=f"none, {build}; everything runs on the CPU")
-    status = cuda_status()
-    idle = torch.cuda.is_available() and status.startswith("not built")
-    fix = "With nvcc on PATH: AVATAR_CUDA=1 pip install . in the sources." if idle else ""
-    yield Finding(part="CUDA library", state=NOTE if idle else GOOD, detail=status, fix=fix)
+    library, status, fix = cuda_library(), cuda_status(), ""
+    if torch.cuda.is_available():
+        if library is None:
+            fix = "With nvcc on PATH: AVATAR_CUDA=1 pip install . in the sources."
+        elif problem := library.problem(torch.cuda.current_device()):
+            status, fix = f"{status} does not run on this GPU: {problem}", CANNOT_RUN
+    yield Finding(part="CUDA library", state=NOTE if fix else GOOD, detail=status, fix=fix)
 
 
 def check_native() -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from avatar.device import use_threads
+
 
 class Helpers:
     """As many threads as torch uses; torch uses one in each meanwhile. With one thread all is done at once.
@@ -29,8 +31,8 @@ class Helpers:
 
     def __enter__(self) -> Helpers:
         if self._count > 1:
-            torch.set_num_threads(1)
-            self._pool = ThreadPoolExecutor(self._count, "compare", initializer=torch.set_num_threads, initargs=(1,))
+            use_threads(1)
+            self._pool = ThreadPoolExecutor(self._count, "compare", initializer=use_threads, initargs=(1,))
         return self
 
     def start(self, tasks: Sequence[Callable[[], None]]) -> None:
@@ -63,4 +65,4 @@ class Helpers:
         finally:
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
-                torch.set_num_threads(self._count)
+                use_threads(self._count)

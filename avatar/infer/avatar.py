@@ -220,7 +220,6 @@ class Avatar:
             )  # fmt: skip
         return image if image.shape[1::-1] == size else resize(image, size)
 
-    @torch.inference_mode()
     def render(
         self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
     ) -> UInt8[Tensor, "H W 3"]:
@@ -233,16 +232,19 @@ class Avatar:
             background: uint8 RGB [H, W, 3] behind the person; by default the background of the video.
 
         Returns:
-            uint8 RGB [H, W, 3] on ``self.device``.
+            uint8 RGB [H, W, 3] on ``self.device``, which may be changed.
         """
-        return self.playback(*self._placed(camera, motion, index, background))
+        with torch.inference_mode():
+            image = self.playback(*self._placed(camera, motion, index, background))
+        return _ordinary(image)
 
-    @torch.inference_mode()
     def draw(
         self, camera: Camera, motion: Motion, index: int, background: UInt8[Tensor, "H W 3"] | None = None
     ) -> UInt8[Tensor, "H W 3"]:
         """Draw the same as :meth:`render` without what playback prepared, such as a CUDA graph."""
-        return self.model.draw(*self._placed(camera, motion, index, background))
+        with torch.inference_mode():
+            image = self.model.draw(*self._placed(camera, motion, index, background))
+        return _ordinary(image)
 
     def _placed(
         self, camera: Camera, motion: Motion, index: int, background: Tensor | None
@@ -271,7 +273,6 @@ class Avatar:
         """Whether the method can draw the head alone."""
         return "head" in self.model.parts
 
-    @torch.inference_mode()
     def render_head(self, camera: Camera, motion: Motion, index: int) -> Float[Tensor, "H W 4"]:
         """Draw the head alone (face, mouth, hair; not the neck), hidden where neck and torso are in front of it.
 
@@ -291,7 +292,6 @@ class Avatar:
         """Whether the method can draw the person without the background."""
         return "person" in self.model.parts
 
-    @torch.inference_mode()
     def render_person(self, camera: Camera, motion: Motion, index: int) -> Float[Tensor, "H W 4"]:
         """Draw the person without the background.
 
@@ -309,8 +309,10 @@ class Avatar:
     def _render_part(self, part: str, camera: Camera, motion: Motion, index: int) -> Tensor:
         if part not in self.model.parts:
             raise AvatarError(f"The method {self.model.name} cannot draw the {part} alone.")
-        out = self.model(self._on_device(motion), index, self._on_device(camera), part=part)
-        return torch.cat([out.rgb, out.alpha], -1)
+        with torch.inference_mode():
+            out = self.model(self._on_device(motion), index, self._on_device(camera), part=part)
+            image = torch.cat([out.rgb, out.alpha], -1)
+        return _ordinary(image)
 
     def bake(self, modes: int) -> tuple[Path, list[float]]:
         """Write a form of the model into the RUN folder that plays faster, and play that from now on.
@@ -334,3 +336,8 @@ class Avatar:
             for frame, image in zip(frames, exact, strict=True)
         ]
         return path, [float(10 * (255**2 / error.clamp_min(1e-3)).log10()) for error in errors]
+
+
+def _ordinary(image: Tensor) -> Tensor:
+    """An image of inference mode as one that may be changed in place; on the CPU without a copy."""
+    return torch.from_numpy(image.numpy()) if image.device.type == "cpu" else image.clone()

@@ -71,7 +71,7 @@ class Controls:
     """Chooses the loop of head motion, or what is generated, and the times of blinks."""
 
     def check(self) -> None:
-        """Refuse numbers out of range and files that are not there.
+        """Refuse numbers out of range, files that are not there, and timed controls that are no tuples of strings.
 
         Raises:
             AvatarError: Something is.
@@ -122,13 +122,23 @@ class Controls:
         """All timed controls: those of the timeline file, then those of the options.
 
         Raises:
-            AvatarError: One of them is not understood.
+            AvatarError: One of them is not understood, or is no tuple of strings.
         """
         from avatar.motion import timeline
 
+        for control in TIMED:
+            _require_strings(control.replace("-", "_"), getattr(self, control.replace("-", "_")))
         words = () if self.words is None else timeline.load_words(self.words)
         spans = [] if self.timeline is None else timeline.load(self.timeline)
         for control in TIMED:
             for text in getattr(self, control.replace("-", "_")):
                 spans += timeline.from_option(control, text, words)
         return spans
+
+
+def _require_strings(name: str, values: object) -> None:
+    """Refuse a plain string, which would be taken letter by letter, and items that are none."""
+    items = tuple(values) if isinstance(values, tuple | list) else (values,)
+    if isinstance(values, tuple | list) and all(isinstance(item, str) for item in items):
+        return
+    raise AvatarError(f"Controls({name}={values!r}) is no tuple of strings.", fix=f"Give {name}={(*map(str, items),)}.")

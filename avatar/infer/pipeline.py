@@ -1,4 +1,7 @@
-"""Threads around the renderer, so that speech, frames and encoding overlap in constant memory."""
+"""Threads around the renderer, so that speech, frames and encoding overlap in constant memory.
+
+Those that compute use as many CPU threads as the thread that starts them, which `avatar.device.cpu_threads` sets.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
+from avatar.device import threads_as_here
+
 T = TypeVar("T")
 R = TypeVar("R")
 _END = object()
@@ -20,6 +25,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     waiting: queue.Queue[Any] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
+    use_threads = threads_as_here()
 
     def put(item: object) -> None:
         while not stopped.is_set():
@@ -30,6 +36,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
     def produce() -> None:
         try:
+            use_threads()
             for item in items:
                 put(item)
                 if stopped.is_set():
@@ -60,7 +67,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterat
         yield from map(work, items)
         return
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads, "frames") as pool:
+    with ThreadPoolExecutor(threads, "frames", initializer=threads_as_here()) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

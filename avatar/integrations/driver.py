@@ -7,7 +7,7 @@
     driver.mark("spoken")                        # comes out after all audio before it
     while (unit := await driver.get()) is not None:
         show(unit.image), play(unit.audio), note(unit.marks)
-    driver.interrupt()                           # drops what was not got
+    driver.interrupt()                           # drops what was not got, but not what was pushed as uninterruptible
 
 Units come at the pace of the clock. Each waits for its image for two or three frames; then its audio goes out without.
 While a speech goes on they come one frame early, so that a moment of delay makes no gap. Nothing blocks the event loop.
@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ THINK_SECONDS = 15.0  # that the avatar thinks at most, where no answer comes
 MOST_READY = 8  # units that nobody got, before time stands still
 MOST_MARKS = 1024  # that wait
 PAUSE_SECONDS = 1.0  # without a frame, as in a machine that slept: what is missing is not made up for
+SILENT = np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +51,16 @@ class Unit:
 
     Attributes:
         image: uint8 RGB [H, W, 3]; None: it was too late, and the one before stays.
-        audio: int16 [N], mono; empty where nothing is said.
+        audio: int16 [N], mono, of one speech; empty where nothing is said.
         marks: What was marked, and comes after this audio.
+        interruptible, about: What was said of the audio when it was pushed.
     """
 
     image: UInt8[np.ndarray, "H W 3"] | None
     audio: Int16[np.ndarray, " N"]
     marks: tuple[Any, ...] = ()
+    interruptible: bool = True
+    about: Any = None
 
 
 @dataclass(eq=False)
@@ -65,16 +69,19 @@ class _Slot:
 
     frame: Undrawn
     made: float
-    audio: np.ndarray
-    marks: list[Any]
+    unit: Unit
     image: np.ndarray | None = None
     drawn: bool = False  # or will not be
     out: bool = False
 
+    @property
+    def speaks(self) -> bool:
+        return len(self.unit.audio) > 0
+
 
 @dataclass
 class _Queue:
-    """What was pushed and is not in a slot yet. Positions count samples since the last interruption."""
+    """What was pushed and is not in a slot yet. Positions count samples, without those that were dropped."""
 
     speeches: deque[Speech] = field(default_factory=deque)
     marks: deque[tuple[int, Any]] = field(default_factory=deque)  # position after which it comes
@@ -84,34 +91,65 @@ class _Queue:
     def end(self) -> int:
         return self.position + sum(speech.samples for speech in self.speeches)
 
-    def take(self, shown: int) -> tuple[np.ndarray, list[Any]]:
-        """Audio that belongs to ``shown`` samples of lips, and the marks after it."""
-        found: list[np.ndarray] = []
+    def take(self, shown: int) -> Unit:
+        """Audio that belongs to ``shown`` samples of lips, and the marks after it, without an image."""
+        found, of = [SILENT], None  # a frame has audio of one speech alone: each is an utterance of the session
         while self.speeches:
-            samples, shown = self.speeches[0].take(shown)
+            speech = self.speeches[0]
+            samples, shown = speech.take(shown)
             found.append(samples)
-            if not self.speeches[0].over:
+            of = speech if len(samples) else of
+            if not speech.over:
                 break
             self.speeches.popleft()
-        audio = np.concatenate(found) if found else np.zeros(0, np.int16)
+        return self._unit(np.concatenate(found), of)
+
+    def drop(self, lasts: Callable[[Any], bool], said: bool) -> list[Any]:
+        """Drop speeches that may be interrupted; return the marks that nothing holds back any more.
+
+        Args:
+            lasts: Whether a mark stays behind a speech that goes on.
+            said: Whether such a speech was taken from the queue and was not got.
+        """
+        moved, gone = deque[tuple[int, Any]](), list[Any]()
+        end = new = self.position  # of the audio as it was, and without what is dropped
+        for speech in (Speech(SAMPLE_RATE), *self.speeches):  # marks may stand before all speeches
+            start, end = end, end + speech.samples
+            goes_on = not speech.interruptible and speech.samples > 0
+            said = said or goes_on
+            while self.marks and self.marks[0][0] <= end:
+                position, mark = self.marks.popleft()
+                if said and lasts(mark):
+                    moved.append((new + (position - start if goes_on else 0), mark))
+                else:
+                    gone.append(mark)
+            new += speech.samples if goes_on else 0
+            if speech.interruptible:
+                speech.drop()
+        self.marks = moved
+        return gone
+
+    def rest(self) -> list[Unit]:
+        """All audio, cut where marks are."""
+        units: list[Unit] = []
+        for speech in self.speeches:
+            speech.closed = True
+            audio = speech.take(1 << 60)[0]
+            while self.marks and self.marks[0][0] < self.position + len(audio):
+                count = max(0, self.marks[0][0] - self.position)
+                units.append(self._unit(audio[:count], speech))
+                audio = audio[count:]
+            units.append(self._unit(audio, speech))
+        return [*units, Unit(None, SILENT, tuple(mark for _, mark in self.marks))]
+
+    def _unit(self, audio: np.ndarray, speech: Speech | None = None) -> Unit:
+        """The next audio, with the marks after it."""
         self.position += len(audio)
         marks: list[Any] = []
         while self.marks and self.marks[0][0] <= self.position:
             marks.append(self.marks.popleft()[1])
-        return audio, marks
-
-    def rest(self) -> list[Unit]:
-        """All audio, cut where marks are."""
-        found: list[np.ndarray] = [np.zeros(0, np.int16)]
-        for speech in self.speeches:
-            speech.closed = True
-            found.append(speech.take(1 << 60)[0])
-        audio, at = np.concatenate(found), self.position
-        units: list[Unit] = []
-        for position, mark in self.marks:
-            units.append(Unit(None, audio[: max(0, position - at)], (mark,)))
-            audio, at = audio[len(units[-1].audio) :], at + len(units[-1].audio)
-        return [*units, Unit(None, audio)]
+        of = () if speech is None else (speech.interruptible, speech.about)
+        return Unit(None, audio, tuple(marks), *of)
 
 
 class Driver:
@@ -123,13 +161,17 @@ class Driver:
         session: The session; nobody else pushes into it or steps it.
         sample_rate: Hertz of the audio that comes out.
         clock: Seconds that do not go backwards.
+        lasts: Whether an interruption leaves a mark behind a speech that it leaves.
 
     Attributes:
         failed: Why it stopped by itself; empty while it runs.
     """
 
-    def __init__(self, session: Session, sample_rate: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.session, self.sample_rate, self._clock = session, sample_rate, clock
+    def __init__(
+        self, session: Session, sample_rate: int, clock: Callable[[], float] = time.monotonic,
+        lasts: Callable[[Any], bool] = lambda mark: False,
+    ) -> None:  # fmt: skip
+        self.session, self.sample_rate, self._clock, self._lasts = session, sample_rate, clock, lasts
         self.failed = ""
         self._lock = threading.Lock()
         self._queue, self._slots, self._ready = _Queue(), deque[_Slot](), deque[Unit]()
@@ -162,12 +204,16 @@ class Driver:
         """Whether it was stopped or failed: nothing is taken any more."""
         return self._over
 
-    async def push(self, samples: np.ndarray, sample_rate: int) -> int:
+    async def push(
+        self, samples: np.ndarray, sample_rate: int, *, interruptible: bool = True, about: Any = None
+    ) -> int:
         """Queue audio; wait while too much of it waits.
 
         Args:
             samples: int16 [N], or [N, C] with several channels.
             sample_rate: Hertz.
+            interruptible: Whether :meth:`interrupt` drops it.
+            about: What comes out with it, in the units. Where either of both changes, another speech begins.
 
         Returns:
             How many samples were taken: all of them, unless it was interrupted or is over.
@@ -176,27 +222,41 @@ class Driver:
             AvatarError: The rate or the samples cannot be used.
         """
         epoch, step = self._epoch, max(1, round(PIECE_SECONDS * sample_rate))
+
+        def refused() -> bool:
+            return self._over or (interruptible and epoch != self._epoch)
+
         for i in range(0, len(samples), step):
-            while self.session.waiting_seconds > AHEAD_SECONDS and epoch == self._epoch and not self._over:
+            while self.session.waiting_seconds > AHEAD_SECONDS and not refused():
                 await asyncio.sleep(POLL_SECONDS)
             with self._lock:
-                if epoch != self._epoch or self._over:
+                if refused():
                     return i
-                speeches = self._queue.speeches
-                if not speeches or speeches[-1].closed:
-                    speeches.append(Speech(self.sample_rate))
+                speech = self._speech(interruptible, about)
                 if self._thought is not None:
                     self.think(False)
-                self.session.push_audio(speeches[-1].add(samples[i : i + step], sample_rate))
+                self.session.push_audio(speech.add(samples[i : i + step], sample_rate))
         return len(samples)
 
     def end_speech(self) -> None:
         """The speech is complete: its last frames come at once, and further audio begins another one."""
         with self._lock:
-            speeches = self._queue.speeches
-            if speeches and not speeches[-1].closed:
-                self.session.push_audio(speeches[-1].close())
-                self.session.end_utterance()
+            self._end_speech()
+
+    def _end_speech(self) -> None:
+        speeches = self._queue.speeches
+        if speeches and not speeches[-1].closed:
+            self.session.push_audio(speeches[-1].close())
+            self.session.end_utterance()
+
+    def _speech(self, interruptible: bool, about: Any) -> Speech:
+        """The speech that further audio belongs to."""
+        speeches = self._queue.speeches
+        if speeches and (speeches[-1].interruptible, speeches[-1].about) != (interruptible, about):
+            self._end_speech()
+        if not speeches or speeches[-1].closed:
+            speeches.append(Speech(self.sample_rate, interruptible, about))
+        return speeches[-1]
 
     def hear(self, samples: np.ndarray, sample_rate: int) -> None:
         """Let the avatar listen to audio of somebody else as it comes: it nods, and looks attentive.
@@ -232,19 +292,45 @@ class Driver:
         return True
 
     def interrupt(self) -> list[Any]:
-        """Drop all audio that was not got, and close the mouth. Return the marks that were dropped with it."""
+        """Drop the audio that was not got and may be interrupted, and close the mouth, unless it goes on speaking.
+
+        Returns:
+            The marks that were dropped with it, and those that wait for nothing any more.
+        """
+        said, gone = False, list[Any]()
+
+        def left(unit: Unit) -> Unit:
+            nonlocal said
+            audio, marks = SILENT if unit.interruptible else unit.audio, list[Any]()
+            said = said or len(audio) > 0
+            for mark in unit.marks:
+                (marks if said and self._lasts(mark) else gone).append(mark)
+            return replace(unit, audio=audio, marks=tuple(marks))
+
         with self._lock:
-            self._dropped = self.session.end_utterance()
-            self.session.interrupt()
             self._epoch += 1
-            marks = [mark for part in (*self._ready, *self._slots) for mark in part.marks]
-            marks += [mark for _, mark in self._queue.marks]
-            self._queue = _Queue()
-            silent = np.zeros(0, np.int16)
-            self._ready = deque(Unit(unit.image, silent) for unit in self._ready if unit.image is not None)
+            ready = map(left, self._ready)
+            self._ready = deque(unit for unit in ready if unit.image is not None or len(unit.audio) or unit.marks)
             for slot in self._slots:
-                slot.audio, slot.marks = silent, []
-        return marks
+                slot.unit = left(slot.unit)
+            gone += self._queue.drop(self._lasts, said)
+            self._skip_dropped()
+        return gone
+
+    def _skip_dropped(self) -> None:
+        """Let the session forget speeches that were dropped. Where one goes on before them, that waits for its end."""
+        speeches = self._queue.speeches
+        if speeches and not speeches[0].dropped:
+            if speeches[-1].dropped:
+                self.session.end_utterance()  # further audio belongs to another one
+            return
+        self._dropped = self.session.end_utterance()
+        self.session.interrupt()
+        self._queue.speeches = deque(speech for speech in speeches if not speech.dropped)
+        for speech in self._queue.speeches:
+            self.session.push_audio(speech.again())
+            if speech.closed:
+                self.session.end_utterance()
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -253,13 +339,13 @@ class Driver:
         """Whether no audio and no mark waits."""
         with self._lock:
             waits = bool(self._queue.speeches or self._queue.marks)
-            return not waits and not any(len(part.audio) or part.marks for part in (*self._slots, *self._ready))
+            return not waits and not any(len(unit.audio) or unit.marks for unit in self._taken_units())
 
     @property
     def waiting_seconds(self) -> float:
         """Seconds of audio that were pushed and not got."""
         with self._lock:
-            ahead = sum(len(part.audio) for part in (*self._slots, *self._ready))
+            ahead = sum(len(unit.audio) for unit in self._taken_units())
             return (ahead + self._queue.end - self._queue.position) / self.sample_rate
 
     async def get(self, timeout: float | None = None) -> Unit | None:
@@ -281,10 +367,13 @@ class Driver:
     def rest(self) -> list[Unit]:
         """Take what nobody will get any more, once it stopped: audio in order, with the marks after it."""
         with self._lock:
-            units = [Unit(None, part.audio, tuple(part.marks)) for part in (*self._ready, *self._slots)]
-            units += self._queue.rest()
+            units = [replace(unit, image=None) for unit in self._taken_units()] + self._queue.rest()
             self._ready, self._slots, self._queue = deque(), deque(), _Queue()
         return [unit for unit in units if len(unit.audio) or unit.marks]
+
+    def _taken_units(self) -> list[Unit]:
+        """What was taken from the queue and was not got, in order."""
+        return [*self._ready, *(slot.unit for slot in self._slots)]
 
     # --- its two threads ------------------------------------------------------------------------------------------
 
@@ -324,22 +413,23 @@ class Driver:
     def _add(self, frame: Undrawn, now: float) -> None:
         with self._lock:
             valid = frame.utterance > self._dropped or not frame.utterance
-            audio, marks = self._queue.take(frame.pushed if valid else 0)
-            self._slots.append(_Slot(frame, now, audio, marks))
+            self._slots.append(_Slot(frame, now, self._queue.take(frame.pushed if valid else 0)))
+            if self._queue.speeches and self._queue.speeches[0].dropped:
+                self._skip_dropped()
 
     def _hand_out(self) -> None:
         """Move the units whose time has come from the slots to those that can be got."""
-        if not self._speaking and not any(len(slot.audio) for slot in self._slots):
+        if not self._speaking and not any(slot.speaks for slot in self._slots):
             least, most = HOLD_FRAMES
             self._hold = min(most, max(least, 1 + math.ceil(self._delay * self.session.fps)))
-        while len(self._slots) > self._hold - (self._speaking and any(len(slot.audio) for slot in self._slots)):
+        while len(self._slots) > self._hold - (self._speaking and any(slot.speaks for slot in self._slots)):
             slot = self._slots.popleft()
             slot.out = slot.drawn = True
             image = slot.image if slot.image is not None else self._late
             self._late = None
-            self._speaking = len(slot.audio) > 0
-            if image is not None or self._speaking or slot.marks:
-                self._ready.append(Unit(image, slot.audio, tuple(slot.marks)))
+            self._speaking = slot.speaks
+            if image is not None or slot.speaks or slot.unit.marks:
+                self._ready.append(replace(slot.unit, image=image))
 
     def _fail(self, error: Exception) -> None:
         log.warn(f"An avatar stopped by itself: {type(error).__name__}: {error}")

@@ -12,7 +12,8 @@ What goes in, and what comes out of it:
 - Audio of text to speech goes to the avatar. It comes back with the image that it plays with, image first.
 - Images come all the time, also while nothing is said.
 - ``TTSStoppedFrame``, and every other frame that comes after audio, waits until that audio was spoken.
-- ``InterruptionFrame`` drops what was not spoken, and the avatar idles.
+- ``InterruptionFrame`` drops what was not spoken, and the avatar idles. Audio that is not ``interruptible`` goes on.
+- ``interruptible`` and ``transport_destination`` of audio come out with it, and with its images.
 - ``EndFrame`` waits until all was spoken, but not for ever. ``CancelFrame`` ends at once.
 - An avatar that cannot start or breaks is one ``ErrorFrame`` upstream. Then audio passes through without images.
 """
@@ -95,7 +96,8 @@ class AvatarVideoService(AIService):
         self._rate = 0  # hertz of what comes out
         self._why = ""  # it could not be opened
         self._sending: asyncio.Task[None] | None = None
-        self._keeps_on = False  # an interruption does not stop what is said
+        self._said, self._heard = _WholeSamples(), _WholeSamples()
+        self._destination: str | None = None  # of the transport, for images: that of the last audio
         self._interruptions = 0
 
     @property
@@ -116,7 +118,7 @@ class AvatarVideoService(AIService):
         self._rate = setup.audio_out_sample_rate
         try:
             session = await asyncio.to_thread(open_session, *self._opening)
-            self._driver = self._opened = Driver(session, self._rate)
+            self._driver = self._opened = Driver(session, self._rate, lasts=lambda frame: not frame.interruptible)
         except Exception as error:
             self._why = str(error) if isinstance(error, AvatarError) else f"{type(error).__name__}: {error}"
 
@@ -165,7 +167,7 @@ class AvatarVideoService(AIService):
     def _attend(self, driver: Driver, frame: Frame) -> None:
         """Listen to the user, and think when he has finished."""
         if isinstance(frame, InputAudioRawFrame):
-            driver.hear(np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels), frame.sample_rate)
+            driver.hear(self._heard.take(frame, frame.transport_source), frame.sample_rate)
         elif isinstance(frame, UserStartedSpeakingFrame | UserStoppedSpeakingFrame):
             driver.think(isinstance(frame, UserStoppedSpeakingFrame))
 
@@ -179,19 +181,23 @@ class AvatarVideoService(AIService):
             self._sending = self.create_task(self._send_all(self._driver))
 
     async def _say(self, frame: TTSAudioRawFrame) -> None:
+        samples = self._said.take(frame, frame.context_id)
         if (driver := self._driver) is not None:
-            self._keeps_on = not frame.interruptible
-            samples = np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels)
-            taken = await driver.push(samples, frame.sample_rate)
+            taken = await driver.push(
+                samples, frame.sample_rate, interruptible=frame.interruptible, about=frame.transport_destination
+            )
             if taken == len(samples) or not driver.over:  # or it was interrupted
                 return
-            frame.audio = samples[taken:].tobytes()
+            samples = samples[taken:]
+        frame.audio, frame.num_frames = samples.tobytes(), len(samples)
         await self._pass(frame)
 
     async def _keep(self, frame: Frame) -> None:
         """Let a frame wait for the audio before it; one that has a time of its own does not."""
+        stopped = isinstance(frame, TTSStoppedFrame)
+        if stopped:
+            self._said.forget()
         if (driver := self._driver) is not None:
-            stopped = isinstance(frame, TTSStoppedFrame)
             if stopped:
                 driver.end_speech()
             if (stopped or not frame.pts) and not driver.quiet and driver.mark(frame):
@@ -205,7 +211,9 @@ class AvatarVideoService(AIService):
         await self.push_frame(frame)
 
     async def _interrupt(self) -> None:
-        if self._driver is None or self._keeps_on:
+        if self._said.interruptible:
+            self._said.forget()
+        if self._driver is None:
             return
         self._interruptions += 1
         for frame in self._driver.interrupt():
@@ -231,13 +239,18 @@ class AvatarVideoService(AIService):
 
     async def _send(self, unit: Unit) -> None:
         before = self._interruptions
+        if len(unit.audio):
+            self._destination = unit.about
         if unit.image is not None:
             height, width = unit.image.shape[:2]
             image = OutputImageRawFrame(image=unit.image.tobytes(), size=(width, height), format="RGB")
             image.sync_with_audio = True
+            image.interruptible, image.transport_destination = unit.interruptible, self._destination
             await self.push_frame(image)
-        if len(unit.audio) and before == self._interruptions:
-            await self.push_frame(TTSAudioRawFrame(unit.audio.tobytes(), self._rate, 1))
+        if len(unit.audio) and (before == self._interruptions or not unit.interruptible):
+            audio = TTSAudioRawFrame(unit.audio.tobytes(), self._rate, 1)
+            audio.interruptible, audio.transport_destination = unit.interruptible, unit.about
+            await self.push_frame(audio)
         for frame in unit.marks:
             if before == self._interruptions or not frame.interruptible:
                 await self.push_frame(frame)
@@ -252,3 +265,26 @@ class AvatarVideoService(AIService):
         if self._sending is not None:
             sending, self._sending = self._sending, None
             await self.cancel_task(sending)
+
+
+class _WholeSamples:
+    """Samples of chunks that may end within one: its bytes begin the next chunk.
+
+    Services on the network send chunks of any length. Where a byte is lost, all that follows is noise.
+    """
+
+    def __init__(self) -> None:
+        self._left, self._source = b"", None
+        self.interruptible = True  # the last chunk
+
+    def take(self, frame: Any, source: Any) -> np.ndarray:
+        """The samples of a chunk, int16 [N, C]; what is left of a chunk of another source, rate or layout is lost."""
+        source = source, frame.sample_rate, frame.num_channels
+        data = (self._left if source == self._source else b"") + frame.audio
+        end = len(data) - len(data) % (2 * frame.num_channels)
+        self._left, self._source, self.interruptible = data[end:], source, frame.interruptible
+        return np.frombuffer(data[:end], np.int16).reshape(-1, frame.num_channels)
+
+    def forget(self) -> None:
+        """The next chunk begins with a sample."""
+        self._left = b""

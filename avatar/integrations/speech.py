@@ -7,6 +7,7 @@ voice of 24 kHz stays one of 24 kHz, and audio that comes at the rate of the out
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import soxr
@@ -23,9 +24,12 @@ class Speech:
 
     Args:
         sample_rate: Hertz of what comes out.
+        interruptible: Whether an interruption ends it.
+        about: What whoever pushed it wants to know of its audio when it comes out.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, interruptible: bool = True, about: Any = None) -> None:
+        self.interruptible, self.about = interruptible, about
         self._rate = sample_rate
         self._in_rate = sample_rate
         self._to_output: soxr.ResampleStream | None = None
@@ -33,7 +37,7 @@ class Speech:
         self._pieces: deque[np.ndarray] = deque()  # int16, not taken
         self._taken = 0  # samples that were taken, ...
         self._lips_in = self._lips_out = 0  # ... and those of the lips: given to the session, and shown by it
-        self.closed = False
+        self.closed = self.dropped = False
 
     @property
     def samples(self) -> int:
@@ -76,6 +80,19 @@ class Speech:
     def forget(self) -> None:
         """Drop what was added and not taken: only its lips were wanted."""
         self._pieces.clear()
+
+    def drop(self) -> None:
+        """Drop what was not taken; its lips stay in the session until whatever is said before it is over."""
+        self.forget()
+        self.closed = self.dropped = True
+
+    def again(self) -> np.ndarray:
+        """Its lips anew, for a session that has forgotten them; nothing of it was taken yet."""
+        samples = np.concatenate([np.zeros(0, np.int16), *self._pieces])
+        self.forget()
+        self._lips_in = 0
+        self._to_lips = None if self._to_lips is None else _stream(self._rate, SAMPLE_RATE)
+        return self._keep(samples, last=self.closed)
 
     def close(self) -> np.ndarray:
         """End it; return the last samples for the lips, float32 [M] of 16 kHz."""

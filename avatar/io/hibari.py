@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avatar.errors import AvatarError
+
+if TYPE_CHECKING:
+    import hibari
 
 DEFAULT_VOICE = "heart"
 
@@ -30,6 +35,8 @@ class Hibari:
                 why=f"The voices of hibari speak {', '.join(sorted(set(known.values())))}.",
                 fix="Choose another --language, or another engine with --tts.",
             )
+        self._engine: hibari.Hibari | None = None
+        self._loading = threading.Lock()
 
     @staticmethod
     def voices() -> Mapping[str, str]:
@@ -41,12 +48,19 @@ class Hibari:
         return {name: str(about["language"])[:2].lower() for name, about in VOICES.items()}
 
     def speak(self, text: str) -> Iterator[np.ndarray]:
-        """Say a text, a sentence at a time."""
-        import hibari
-
+        """Say a text, a sentence at a time. The first text loads the voice."""
         try:
-            yield from hibari.Hibari(self._voice).stream(text, seed=0)
+            yield from self._loaded().stream(text, seed=0)
         except RuntimeError as error:
             raise AvatarError(
                 f"The voice '{self._voice}' cannot be had:", why=str(error), fix=f"Use --voice {DEFAULT_VOICE}."
             ) from None
+
+    def _loaded(self) -> hibari.Hibari:
+        """The engine, which is loaded once: that takes half a second, and agents say many texts."""
+        import hibari
+
+        with self._loading:
+            if self._engine is None:
+                self._engine = hibari.Hibari(self._voice)
+            return self._engine

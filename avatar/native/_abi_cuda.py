@@ -4,13 +4,20 @@ import ctypes
 
 from avatar.native._abi import Call
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 
 # name: (result, arguments)
 FUNCTIONS = {
     "avatar_cuda_abi_version": (
         ctypes.c_int32,
         [],
+    ),
+    "avatar_cuda_probe": (
+        ctypes.c_int32,
+        [
+            ctypes.POINTER(Call),  # call
+            ctypes.c_void_p,  # stream
+        ],
     ),
     "avatar_cuda_triplane_encode": (
         ctypes.c_int32,

@@ -26,6 +26,10 @@ FIX = (
     "With nvcc on PATH run `AVATAR_CUDA=1 pip install .` in the sources; until then move the tensors with .cpu(), "
     "or set AVATAR_NATIVE=reference for plain torch, which is slow."
 )
+CANNOT_RUN = (  # what to do where kernels cannot be launched
+    "Update the NVIDIA driver, or build the library again here: `AVATAR_CUDA=1 pip install .` in the sources. "
+    "A GPU needs compute capability 7.5 or newer."
+)
 _DTYPES = {torch.float32: _abi.FLOAT32, torch.float64: _abi.FLOAT64}
 
 
@@ -38,6 +42,10 @@ class CudaLibrary:
 
     cuda = True
     threads = ()  # scratch memory does not depend on their number
+
+    def problem(self, index: int) -> str:
+        """Why nothing of the library runs on a GPU, in the words of CUDA; empty where it does. Tried once for each."""
+        return _first_launch(self, index)
 
     def call(self, name: str, like: Tensor, *arguments: Any) -> None:
         """Launch on the current stream of the device of ``like``, in its number type; tensors are passed by address.
@@ -67,6 +75,16 @@ class CudaLibrary:
 def _on(like: Tensor) -> contextlib.AbstractContextManager[object]:
     """Make the device of a tensor the current one, which is another in each thread: the library asks CUDA about it."""
     return torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
+
+
+@functools.cache
+def _first_launch(library: CudaLibrary, index: int) -> str:
+    """An older driver, or a GPU that the library has no code for, shows at the first launch, and not before."""
+    with torch.cuda.device(index):
+        call = _abi.Call(dtype=_abi.FLOAT32, num_threads=1)
+        stream = torch.cuda.current_stream(index).cuda_stream
+        status = library.handle.avatar_cuda_probe(ctypes.byref(call), stream)
+    return "" if status == _abi.OK else f"{call.message.decode()}."
 
 
 def open_library(path: Path) -> CudaLibrary | str:

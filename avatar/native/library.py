@@ -30,11 +30,16 @@ _threads: int | None = None
 
 @dataclass(frozen=True)
 class Library:
-    """A loaded native library and the instruction set its kernels run with."""
+    """A loaded native library, the instruction set its kernels run with, and the number of their threads.
+
+    The number is taken when the library is asked for, once for each operator. It is the one for which scratch memory
+    is made, and another thread may set another at any time.
+    """
 
     handle: ctypes.CDLL
     path: Path
     isa: int
+    threads: tuple[int, ...] = ()
 
     cuda = False
 
@@ -43,18 +48,13 @@ class Library:
         """Name of the instruction set, such as ``avx2``."""
         return _ISA_NAMES[self.isa]
 
-    @property
-    def threads(self) -> tuple[int, ...]:
-        """What scratch memory of a call also depends on: the number of threads."""
-        return (num_threads(),)
-
     def call(self, name: str, like: Tensor, *arguments: Any) -> None:
         """Call a kernel in the number type of ``like``; tensors are passed by address.
 
         Raises:
             AvatarError: The kernel refused its arguments; the sentence is the kernel's.
         """
-        call = _abi.Call(dtype=_DTYPES[like.dtype], num_threads=num_threads(), isa=self.isa)
+        call = _abi.Call(dtype=_DTYPES[like.dtype], num_threads=self.threads[0], isa=self.isa)
         status = getattr(self.handle, f"avatar_{name}")(ctypes.byref(call), *(_address(a) for a in arguments))
         if status != _abi.OK:
             raise AvatarError(f"{name}: {call.message.decode()}.")
@@ -93,7 +93,7 @@ def library() -> Library | None:
     loaded, reason = _load()
     if loaded is None:
         _warn_of_environment(reason)
-    return loaded
+    return loaded and _with_threads(loaded)
 
 
 def runs_native(tensor: Tensor) -> bool:
@@ -114,7 +114,11 @@ def require_library() -> Library:
     loaded, reason = _load()
     if loaded is None:
         raise AvatarError("The native library is not loaded:", why=reason, see="the-native-library-is-not-loaded")
-    return loaded
+    return _with_threads(loaded)
+
+
+def _with_threads(loaded: Library) -> Library:
+    return Library(loaded.handle, loaded.path, loaded.isa, (num_threads(),))
 
 
 def multiplies_bfloat16() -> bool:

@@ -28,7 +28,7 @@ from avatar.data.run import (
     VIEW_CONE,
     RunInfo,
 )  # fmt: skip
-from avatar.device import choose_device, training_threads
+from avatar.device import choose_device, cpu_threads, training_threads
 from avatar.environment import environment
 from avatar.errors import AvatarError
 from avatar.methods.registry import DEFAULT
@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> None:
         data, prior = teacher.person(config.person, config.out), None
         config = replace(config, optim=replace(config.optim, poses=0.0))  # its images are drawn at these poses
     photo.require_kind(data, config)
-    with one_writer(Path(config.out)):
+    with one_writer(Path(config.out)), cpu_threads(config.threads, new_too=True):
         _train(data, config, prior, teacher)
 
 
@@ -89,8 +89,6 @@ def _train(data: PersonDataset, config: TrainConfig, prior: SharedPrior | None, 
     folder = open_run(config)
     remember(folder, teacher)
     refuse_other_person(folder, data)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     held_out = leave_out(data, config.hold_out_yaw) if teacher is None else teacher.held_out(data)
     trainer = Trainer(data, config)
     if config.resume and (folder / CHECKPOINT).is_file():
@@ -264,7 +262,7 @@ def describe(folder: Path, config: TrainConfig, data: PersonDataset) -> None:
     with atomic_file(folder / CONFIG) as temporary:
         temporary.write_text(tomli_w.dumps(kept))
     with atomic_file(folder / COMMAND) as temporary:
-        temporary.write_text(" ".join(sys.argv) + "\n")
+        temporary.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8", errors="backslashreplace")
     place = environment() | {"device": choose_device(config.device).type}
     if earlier := parts_before(folder):
         place["earlier"] = earlier

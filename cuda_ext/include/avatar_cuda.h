@@ -21,9 +21,13 @@
 extern "C" {
 #endif
 
-#define AVATAR_CUDA_ABI_VERSION 6
+#define AVATAR_CUDA_ABI_VERSION 7
 
 AVATAR_API int32_t avatar_cuda_abi_version(void);
+
+/* Launch a kernel that does nothing: AVATAR_OK where the library runs on the current device, else what CUDA says, such
+ * as that the driver is older than the library or that there is no code for this GPU. */
+AVATAR_API int32_t avatar_cuda_probe(avatar_call* call, void* stream);
 
 /* As avatar_triplane_encode; resolutions is a host array. */
 AVATAR_API int32_t avatar_cuda_triplane_encode(avatar_call* call, const void* points, const void* table,

@@ -116,7 +116,8 @@ AVATAR_API int64_t avatar_bin_workspace(int32_t dtype, int64_t n, int32_t width,
 
 /* Count the (tile, Gaussian) pairs: tiles are 16x16 pixels, row-major; a Gaussian is in a tile when its ellipse of
  * alpha >= 1/255 reaches the tile's rows and columns. Writes slot_offsets [n+1] (pairs of each Gaussian, summed),
- * tile_offsets [tiles+1], *num_pairs and limits [n]: alpha >= 1/255 where 2 sigma <= limit. */
+ * tile_offsets [tiles+1], *num_pairs and limits [n]: alpha >= 1/255 where 2 sigma <= limit. AVATAR_UNSUPPORTED where
+ * slot_offsets and tile_offsets do not end alike: avatar_bin_fill would write past its arrays. */
 AVATAR_API int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* conics, const void* opacities,
                                     const void* depths, const int32_t* radii, int64_t n, int32_t width,
                                     int32_t height, int32_t* slot_offsets, int32_t* tile_offsets, int64_t* num_pairs,

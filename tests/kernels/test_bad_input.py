@@ -473,6 +473,9 @@ def test_the_c_abi_refuses_missing_arrays(which, tmp_path_factory):
             continue
         status, message = _call(handle, name, parameters)
         arrays = [parameter for parameter, is_array in parameters if is_array]
+        if arrays == ["stream"]:  # which is null for the first one
+            assert status == _abi.OK, name
+            continue
         assert status == _abi.BAD_ARGUMENT, name
         assert message.split(" is null")[0] in [*arrays, "encoded", "result"], (name, message)
 

@@ -9,7 +9,7 @@ import torch
 from avatar import native
 from avatar.errors import AvatarError
 from avatar.native import _abi
-from avatar.native.library import _load, library, multiplies_bfloat16
+from avatar.native.library import Library, _load, library, multiplies_bfloat16
 from tests.kernels.scenes import random_scene
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +115,29 @@ def test_thread_count(any_threads):
     assert native.num_threads() == 3
     with pytest.raises(AvatarError, match="at least one thread"):
         any_threads(0)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_call_uses_as_many_threads_as_its_scratch_memory_is_for(any_threads, monkeypatch):
+    """Another thread sets their number between the two."""
+    sized, used = [], []
+
+    def workspace(self, name: str, like: torch.Tensor, *sizes: int) -> torch.Tensor:
+        sized.append(sizes[0])
+        memory = original(self, name, like, *sizes)
+        any_threads(6)
+        return memory
+
+    def call(**values: int) -> _abi.Call:
+        used.append(values["num_threads"])
+        return made(**values)
+
+    original, made = Library.workspace, _abi.Call
+    monkeypatch.setattr(Library, "workspace", workspace)
+    monkeypatch.setattr(_abi, "Call", call)
+    any_threads(2)
+    native.ssim(torch.rand(20, 20, 3), torch.rand(20, 20, 3))
+    assert sized == used == [2]
 
 
 @pytest.mark.usefixtures("needs_native")

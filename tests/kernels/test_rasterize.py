@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from avatar import native
 from avatar.errors import AvatarError
-from avatar.native import reference
-from avatar.native.bin_gaussians import bin_gaussians
+from avatar.native import _abi, reference
+from avatar.native.bin_gaussians import bin_gaussians, tile_lists
+from avatar.native.library import require_library
 from avatar.native.rasterize import _blend
 from tests.kernels.compare import assert_same, values_and_gradients
 from tests.kernels.scenes import random_scene
@@ -164,6 +167,31 @@ def test_every_pair_is_listed_once_and_in_order(width, height):
     assert torch.equal(owner, ids.long())
     for start, end in zip(tile_offsets[:-1].tolist(), tile_offsets[1:].tolist(), strict=True):
         assert (depths[ids[start:end].long()].diff() >= 0).all()
+
+
+# Conics (but for the middle), opacity and column of Gaussians that are many tiles high. An edge of each is where
+# rounding decides about the next tile: of the first with any instructions, of the second in the baseline.
+ON_AN_EDGE = [
+    (0.039003122597932816, 0.0008774638990871608, 0.7924609780311584, -2.4461880437920414e-11),
+    (0.03857257589697838, 0.0008677777368575335, 0.7473564147949219, 1.607931995016576e-12),
+]
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("isa", [_abi.ISA_BASELINE, _abi.ISA_AVX2, _abi.ISA_AVX512])
+def test_a_gaussian_over_many_tiles_is_counted_as_it_is_dealt(isa, dtype):
+    loaded = require_library()
+    if loaded.handle.avatar_best_isa() < isa:
+        pytest.skip("this machine lacks the instruction set")
+    a, c, opacities, x = torch.tensor(ON_AN_EDGE, dtype=dtype).unbind(1)
+    means2d, conics = torch.stack([x, torch.full_like(x, 128.5)], 1), torch.stack([a, 0 * a, c], 1)
+    _, tile_offsets, ids, slots, slot_offsets = tile_lists(
+        replace(loaded, isa=isa), means2d, conics, opacities, torch.ones_like(x), torch.ones(2, dtype=torch.int32),
+        256, 256,
+    )  # fmt: skip
+    assert tile_offsets[-1] == len(ids) == slot_offsets[-1]
+    assert torch.equal(slots.sort().values, torch.arange(len(ids), dtype=torch.int32))
 
 
 @pytest.mark.usefixtures("needs_native")

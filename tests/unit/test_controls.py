@@ -6,6 +6,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix
 from avatar.infer.camera_path import CameraPath
+from avatar.infer.controls import Controls
 from avatar.infer.layers import MotionLayers
 from avatar.infer.planner import PausedSpeech
 from avatar.motion import Motion, timeline
@@ -338,6 +340,26 @@ def test_bad_timelines_name_the_entry(tmp_path: Path, content: object, word: str
     path.write_text(content if isinstance(content, str) else json.dumps(spans))
     with pytest.raises(AvatarError, match=word):
         timeline.load(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"blink": "20"}, "blink=('20',)"),  # not 2 and 0
+        ({"lip_scale": "12"}, "lip_scale=('12',)"),
+        ({"blink": (20,)}, "blink=('20',)"),
+        ({"pose": (Path("nod.csv"),)}, "pose=('nod.csv',)"),
+        ({"pose": Path("nod.csv")}, "pose=('nod.csv',)"),
+        ({"gaze": None}, "gaze="),
+    ],
+)
+def test_timed_controls_are_tuples_of_strings(wrong: dict[str, Any], right: str):
+    for ask in (Controls(**wrong).check, Controls(**wrong).spans):
+        with pytest.raises(AvatarError, match="no tuple of strings") as refused:
+            ask()
+        assert right in str(refused.value)
+    kind: Any = Controls
+    kind(blink=["20"], pose=["still"]).check()  # a list does no harm
 
 
 @pytest.mark.parametrize(

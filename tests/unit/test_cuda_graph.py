@@ -11,6 +11,7 @@ import cv2
 import pytest
 import torch
 
+from avatar.errors import AvatarError
 from avatar.infer.avatar import Avatar
 from avatar.methods.gaussian import cuda_graph
 from avatar.methods.gaussian.bake import bake
@@ -172,13 +173,16 @@ def test_few_graphs_are_kept(run, motion, recorded, monkeypatch):
     assert len(recorded) == 6  # the first size again, the last not
 
 
-def test_without_a_graph_frames_are_drawn(run, motion, capsys, monkeypatch):
+@pytest.mark.parametrize("failure", ["of torch", "of a kernel"])
+def test_without_a_graph_frames_are_drawn(run, motion, capsys, monkeypatch, failure):
     expected = drawn(run, motion)[0]
-    with pretended(monkeypatch):
+    with pretended(monkeypatch) as gpu:
         avatar = Avatar.load(run, device="cuda")
-        monkeypatch.setattr(avatar.playback, "_draw", waiting(avatar.model.draw))
+        draw = waiting(avatar.model.draw) if failure == "of torch" else refusing(avatar.model.draw, gpu)
+        monkeypatch.setattr(avatar.playback, "_draw", draw)
         for _ in range(2):
             assert torch.equal(avatar.render(avatar.camera, motion, 3).cpu(), expected)
+        assert gpu.stream is gpu.default
     assert capsys.readouterr().err.count("No CUDA graph could be made") == 1
 
 
@@ -191,6 +195,61 @@ def waiting(draw):
         return image
 
     return drawing
+
+
+def refusing(draw, gpu):
+    """``draw``, but a kernel cannot be launched in a capture."""
+
+    def drawing(*arguments):
+        if gpu.graph is not None:
+            raise AvatarError("cuda_animate: an invalid capture.")
+        return draw(*arguments)
+
+    return drawing
+
+
+def test_two_avatars_are_recorded_at_once(run, motion, recorded, capsys, monkeypatch):
+    """The second one wants to record while the first one does: torch permits one capture at a time."""
+    expected = drawn(run, motion)[:2]
+    capturing, found = threading.Event(), {}
+    with pretended(monkeypatch) as gpu:
+        first, second = (Avatar.load(run, device="cuda") for _ in range(2))
+        draw = first.model.draw
+
+        def slowly(*arguments):
+            if gpu.graph is not None:
+                capturing.set()
+                follower.join(0.5)  # does it record meanwhile?
+            return draw(*arguments)
+
+        def render(avatar, index):
+            with gpu, torch.no_grad():
+                found[index] = avatar.render(avatar.camera, motion, index).cpu()
+
+        def follow():
+            assert capturing.wait(20)
+            render(second, 4)
+
+        monkeypatch.setattr(first.playback, "_draw", slowly)
+        follower = threading.Thread(target=follow)
+        follower.start()
+        render(first, 3)
+        follower.join()
+        assert len(recorded) == 2 and gpu.stream is gpu.default
+    assert "No CUDA graph" not in capsys.readouterr().err
+    assert all(torch.equal(found[3 + i], image) for i, image in enumerate(expected))
+
+
+def test_an_avatar_on_the_second_gpu_is_recorded_there(run, motion, recorded, monkeypatch):
+    """The stream on which torch captures by default belongs to the GPU of the first capture."""
+    expected = drawn(run, motion)[0]
+    with pretended(monkeypatch):
+        first, second = (Avatar.load(run, device="cuda") for _ in range(2))
+        where = property(lambda model: torch.device("cuda", 1) if model is second.model else GPU)
+        monkeypatch.setattr(type(first.model), "device", where)
+        for avatar in (first, second):
+            assert torch.equal(avatar.render(avatar.camera, motion, 3).cpu(), expected)
+    assert recorded[0].names == recorded[1].names != []
 
 
 def test_only_the_native_renderer_is_recorded(run, monkeypatch):

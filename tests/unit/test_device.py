@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from avatar import device, log
 from avatar.cli.main import main
 from avatar.data import PersonDataset
 from avatar.device import OnDevice, choose_device
+from avatar.doctor.checks import NOTE, check_gpu
 from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.infer.avatar import Avatar
@@ -20,7 +26,7 @@ from avatar.losses.lpips import LAYERS, LPIPS
 from avatar.methods.gaussian.bake import bake
 from avatar.methods.options import LossConfig
 from avatar.motion import Motion
-from avatar.native import cuda
+from avatar.native import _abi, cuda
 from avatar.train.config import TrainConfig
 from avatar.train.run import open_run
 from avatar.train.trainer import Trainer
@@ -287,10 +293,24 @@ def test_what_is_used_again_is_copied_once(monkeypatch):
 # ---- the option ----------------------------------------------------------------------------------------------------
 
 
-def without(monkeypatch, *, gpu: bool, library: bool) -> None:
+def launched(call: _abi.Call) -> int:
+    return _abi.OK
+
+
+def refused(call: _abi.Call) -> int:
+    """What the first kernel says where the driver is too old."""
+    call.message = b"CUDA driver version is insufficient for CUDA runtime version"
+    return _abi.UNSUPPORTED
+
+
+def without(monkeypatch, *, gpu: bool, library: bool, launch: Callable[[_abi.Call], int] = launched) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(cuda, "_load", lambda: (object(), "") if library else (None, "there is none."))
+    handle: Any = Mock(avatar_cuda_probe=lambda call, stream: launch(call._obj))
+    loaded = cuda.CudaLibrary(handle, Path("library.so")) if library else None
+    monkeypatch.setattr(cuda, "_load", lambda: (loaded, "" if library else "there is none."))
+    monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=0))
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -308,6 +328,33 @@ def test_auto_needs_the_gpu_and_the_library(monkeypatch, gpu, library):
         assert error.value.why and error.value.fix
     with pytest.raises(AvatarError, match="auto, cpu or cuda"):
         choose_device("tpu")
+
+
+def test_a_library_that_cannot_run_is_left_alone(monkeypatch, capsys):
+    """As with a driver that is older than the library, or a GPU that it has no code for."""
+    monkeypatch.delenv("AVATAR_NATIVE", raising=False)
+    tries = []
+
+    def launch(call: _abi.Call) -> int:
+        tries.append(call)
+        return refused(call)
+
+    without(monkeypatch, gpu=True, library=True, launch=launch)
+    monkeypatch.setattr(device, "_warn_of_gpu", device._warn_of_gpu.__wrapped__)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "some GPU")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with log.on_terminal():
+        assert choose_device("auto") == torch.device("cpu")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: the GPU is not used" in said and "driver version is insufficient" in said
+    with pytest.raises(AvatarError, match="driver version is insufficient") as error:
+        choose_device("cuda")
+    assert "driver" in error.value.fix and error.value.see
+    finding = {finding.part: finding for finding in check_gpu()}["CUDA library"]
+    assert finding.state == NOTE and "driver version is insufficient" in finding.detail and finding.fix
+    assert len(tries) == 1
+    monkeypatch.setenv("AVATAR_NATIVE", "reference")
+    assert choose_device("cuda") == GPU
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,65 @@ def test_a_speech_after_an_interruption_is_complete_though_frames_are_being_take
     assert level(spoken[1]) < level(spoken[2]) - 20
 
 
+def said_next(driver: Driver, samples: np.ndarray, mark: str, *, lasting: bool = False) -> None:
+    """A whole speech and its mark, which last or do not."""
+    asyncio.run(driver.push(samples, RATE, interruptible=not lasting, about=mark))
+    driver.end_speech()
+    driver.mark(f"{mark} {'lasts' if lasting else ''}")
+
+
+def test_what_may_not_be_interrupted_goes_on_without_a_gap_and_what_waits_is_dropped(driver: Driver):
+    driver._lasts = lambda mark: "lasts" in mark
+    notice, answer, reply = noise(1.0), noise(1.0, seed=2), noise(0.4, seed=3)
+    said_next(driver, notice, "notice", lasting=True)
+    said_next(driver, answer, "answer")
+    units = run(driver, 0, 10)
+    assert driver.interrupt() == ["answer "] and not driver.quiet
+    units += run(driver, 10, 15)
+    said_next(driver, reply, "reply")
+    units += run(driver, 15, 70)
+    spoken = [i for i, unit in enumerate(units) if len(unit.audio)]
+    np.testing.assert_array_equal(audio(units), np.concatenate([notice, reply]))
+    assert marks(units) == ["notice lasts", "reply "] and driver.quiet
+    first = [i for i in spoken if units[i].about == "notice"]
+    assert first == list(range(first[0], first[0] + 25)), "the notice has no gap"
+    assert units[first[-1]].marks == ("notice lasts",)
+    assert [units[i].interruptible for i in spoken] == [False] * 25 + [True] * 10
+    assert {units[i].about for i in spoken[25:]} == {"reply"}
+    assert level(units[spoken[27]]) > 20, "its lips move"
+
+
+def test_what_may_not_be_interrupted_and_waits_is_said_next(driver: Driver):
+    driver._lasts = lambda mark: "lasts" in mark
+    answer, notice = noise(1.0), noise(0.4, seed=2)
+    said_next(driver, answer, "answer")
+    said_next(driver, notice[:4000], "notice", lasting=True)
+    asyncio.run(driver.push(notice[4000:], RATE, interruptible=False, about="more"))  # still comes
+    units = run(driver, 0, 10)
+    assert driver.interrupt() == ["answer "] and driver.interrupt() == []
+    driver.end_speech()
+    after = run(driver, 10, 40)
+    np.testing.assert_array_equal(audio(after), notice)
+    assert len(audio(units)) < len(answer) and marks(after) == ["notice lasts"] and driver.quiet
+    assert level(next(unit for unit in after[3:] if len(unit.audio))) > 20
+
+
+def test_an_interruption_ends_a_push_that_waits_for_room_unless_it_may_not(driver: Driver):
+    async def fast(interruptible: bool) -> int:
+        pushing = asyncio.create_task(driver.push(noise(25.0), RATE, interruptible=interruptible))
+        await asyncio.sleep(0.05)
+        assert not pushing.done()
+        driver.interrupt()
+        if not interruptible:
+            await asyncio.sleep(0.05)
+            assert not pushing.done()
+            driver.stop()
+        return await pushing
+
+    assert asyncio.run(fast(True)) < 25 * RATE and driver.quiet
+    assert asyncio.run(fast(False)) < 25 * RATE and not driver.quiet
+
+
 def test_where_rendering_is_slow_images_are_left_out_and_audio_is_not(driver: Driver):
     said = noise(1.0)
     push(driver, said)

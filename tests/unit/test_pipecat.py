@@ -153,6 +153,21 @@ def test_an_interruption_drops_what_was_not_spoken_and_the_next_answer_is_comple
     assert any(isinstance(frame, OutputImageRawFrame) for frame in down[at:])
 
 
+def test_what_may_not_be_interrupted_is_said_to_its_end_and_goes_on_as_what_it_was():
+    notice, answer = noise(1.0), noise(1.0, seed=2)
+    legal = spoken(notice)
+    for frame in legal:
+        frame.interruptible, frame.transport_destination = False, "stage"
+    down, _ = run([*legal, *spoken(answer), SleepFrame(0.5), InterruptionFrame(), SleepFrame(0.2)])
+    np.testing.assert_array_equal(audio(down), notice)
+    out = [frame for frame in down if isinstance(frame, TTSAudioRawFrame)]
+    assert all((frame.interruptible, frame.transport_destination) == (False, "stage") for frame in out)
+    at = next(i for i, frame in enumerate(down) if isinstance(frame, InterruptionFrame))
+    assert 0 < len(audio(down[:at])) < len(notice)
+    stops = [i for i, frame in enumerate(down) if isinstance(frame, TTSStoppedFrame)]
+    assert len(stops) == 1 and len(audio(down[: stops[0]])) == len(notice)
+
+
 def test_the_end_waits_for_what_is_said_and_a_cancellation_does_not():
     said = noise(0.5)
     down, _ = run([TTSAudioRawFrame(said.tobytes(), RATE, 1)])

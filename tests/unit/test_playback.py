@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from avatar.geometry.cameras import Camera
 from avatar.geometry.se3 import axis_angle_to_matrix, axis_angle_to_quat, quat_multiply
+from avatar.infer.avatar import Avatar
 from avatar.methods.gaussian.method import GaussianAvatar
 from avatar.methods.gaussian.playback import CpuFrames, quaternion_product, rotation_matrix, rotation_quaternion
 from avatar.motion import Motion
 from avatar.native.library import library
+from tests.person import person_info
 
 SIZE = 64
 
@@ -61,6 +65,18 @@ def test_frames_are_the_models(torso: int, background: Tensor | None):
         assert (difference > 1).float().mean() < 1e-3 and difference.float().mean() < 0.01
         images.append(direct.int())
     assert (images[0] - images[1]).abs().float().mean() > 1  # the motion is seen
+
+
+def test_whoever_gets_a_frame_may_draw_on_it(tmp_path: Path):
+    torch.manual_seed(0)
+    avatar, motion = Avatar(tmp_path, _model(0), person_info(), {}), _motion()
+    view = avatar.camera
+    frames = [avatar.render(view, motion, 0), avatar.draw(view, motion, 0)]
+    frames += [getattr(avatar, f"render_{part}")(view, motion, 0) for part in avatar.model.parts]
+    for frame in frames:
+        frame[:4] = 0
+        assert not frame[:4].any() and frame[4:].any()
+    assert avatar.render(view, motion, 0)[:4].any(), "the next frame is a whole one"
 
 
 @pytest.mark.parametrize("turn", [[0.0, 0.0, 0.0], [1e-9, 0.0, 0.0], [0.3, -0.2, 0.5], [3.0, 0.4, -0.6]])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from avatar import log
+from avatar.errors import AvatarError
 from avatar.geometry.cameras import Camera
 from avatar.methods.base import Playback
 from avatar.motion import Motion
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PAIRS_PER_GAUSSIAN = 4  # at first: a head that fills the image has about as many at 512x512
 WARM_UP = 3  # frames before recording, as PyTorch's manual has it
 KEPT = 4  # graphs, each with the memory of a frame
+_RECORDING = threading.Lock()  # of the process: only one capture may be under way in it
 
 
 class FrameGraph:
@@ -67,22 +69,29 @@ class FrameGraph:
         return self._image.clone()  # the next replay writes over it
 
     def _record(self, pairs: int) -> None:
+        # After a capture that fails, torch leaves its stream the current one of the thread: here it is put back.
+        with _RECORDING, torch.cuda.stream(torch.cuda.current_stream()):
+            while not self._recorded(pairs):
+                pairs *= 2
+
+    def _recorded(self, pairs: int) -> bool:
+        """Record the frame; false where its lists need to be longer."""
         frame = (self._camera, self._motion, 0, self._background)
-        while True:
-            with pair_capacity(pairs) as self._capacity:
-                stream = torch.cuda.Stream()
-                stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(stream):
-                    for _ in range(WARM_UP):
-                        self._draw(*frame)
-                torch.cuda.current_stream().wait_stream(stream)
-                if not self._capacity.overflowed():
-                    self._graph = torch.cuda.CUDAGraph()
-                    # Speech and encoding run in threads of their own, and are none of its business.
-                    with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                        self._image = self._draw(*frame)
-                    return
-            pairs *= 2
+        stream = torch.cuda.Stream()
+        with pair_capacity(pairs) as self._capacity:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self._draw(*frame)
+            torch.cuda.current_stream().wait_stream(stream)
+            if self._capacity.overflowed():
+                return False
+            self._graph = torch.cuda.CUDAGraph()
+            # By default all captures share one stream, which may be another GPU's. Speech and encoding run in threads
+            # of their own, and are none of its business.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self._image = self._draw(*frame)
+        return True
 
 
 class FrameGraphs:
@@ -107,7 +116,7 @@ class FrameGraphs:
         if self._works:
             try:
                 return self._replay(camera, motion, index, background)
-            except RuntimeError as error:
+            except (RuntimeError, AvatarError) as error:  # of torch, and of the kernels
                 cause = str(error).partition("\n")[0]  # torch adds pages
                 log.warn(f"No CUDA graph could be made of a frame, so it is drawn kernel by kernel: {cause}")
                 self._works = False

@@ -138,6 +138,9 @@ int32_t avatar_bin_count(avatar_call* call, const void* means2d, const void* con
                              width, height, slot_offsets, tile_offsets, num_pairs, out<T>(limits), workspace));
   };
   AVATAR_RETURN_IF_BAD(run());
+  if (*num_pairs < 0)
+    return fail(call, AVATAR_UNSUPPORTED, "counting %lld Gaussians twice found different tiles; please report this",
+                static_cast<long long>(n));
   if (*num_pairs > INT32_MAX)
     return fail(call, AVATAR_UNSUPPORTED,
                 "%lld Gaussians cover more than 2^31-1 tiles of an image of %d x %d pixels; expected fewer or smaller",

@@ -38,14 +38,20 @@ typename DepthKey<T>::Bits depth_key(T depth) {
   return bits & sign ? ~bits : bits | sign;
 }
 
+// Neither of these two is inlined: what is counted has to be what is dealt, and each inlined copy may be rounded in its
+// own way (multiplications and additions are fused), which can move an edge into the next tile.
 template <typename T>
-AVATAR_HD TileEllipse ellipse_at(const T* means2d, const T* conics, const T* opacities, int64_t g, int width, int height) {
+__attribute__((noinline)) TileEllipse ellipse_at(const T* means2d, const T* conics, const T* opacities, int64_t g,
+                                                 int width, int height) {
   return tile_ellipse(means2d[2 * g], means2d[2 * g + 1], conics[3 * g], conics[3 * g + 1], conics[3 * g + 2],
-                    opacities[g], width, height);
+                      opacities[g], width, height);
+}
+__attribute__((noinline)) bool columns_at(const TileEllipse& e, int row, int width, int* first, int* last) {
+  return tile_columns(e, row, width, first, last);
 }
 
 // The tiles of one Gaussian: a range of columns for each row of tiles from first_row on. Gaussians with more rows than
-// fit are marked by rows = kTooMany; their spans are computed again where they are needed.
+// fit are marked by rows = kTooMany; their tiles are found one Gaussian at a time, wherever they are needed.
 struct Spans {
   static constexpr int kCapacity = 6, kTooMany = -1;
   int16_t first_row, rows;
@@ -66,7 +72,7 @@ AVATAR_HD void for_each_tile(const Spans& spans, const MakeEllipse& ellipse, int
   const TileEllipse e = ellipse();
   for (int row = e.first_row; row <= e.last_row; ++row) {
     int first, last;
-    if (!tile_columns(e, row, width, &first, &last)) continue;
+    if (!columns_at(e, row, width, &first, &last)) continue;
     for (int column = first; column <= last; ++column) function(row * tiles_x + column);
   }
 }
@@ -103,7 +109,7 @@ void count_tiles(const T* means2d, const T* conics, const T* opacities, const in
     own.first_row = static_cast<int16_t>(first_row[lane]);
     own.rows = static_cast<int16_t>(rows <= Spans::kCapacity ? rows : Spans::kTooMany);
   }
-  for (int i = 0; i < most; ++i) {
+  for (int i = 0; i < most && i < Spans::kCapacity; ++i) {
     V from, to;
     tile_columns(e, i, width, &from, &to);
     double first_column[kCount], last_column[kCount];
@@ -111,14 +117,20 @@ void count_tiles(const T* means2d, const T* conics, const T* opacities, const in
     to.store(last_column);
     for (int lane = 0; lane < kCount; ++lane) {
       count[lane] += static_cast<int32_t>(last_column[lane] - first_column[lane]) + 1;
-      if (i >= Spans::kCapacity || first + lane >= end) continue;
+      if (first + lane >= end) continue;
       spans[first + lane].first[i] = static_cast<int16_t>(first_column[lane]);
       spans[first + lane].last[i] = static_cast<int16_t>(last_column[lane]);
     }
   }
   for (int lane = 0; lane < kCount && first + lane < end; ++lane) {
-    counts[first + lane] = count[lane];
-    limits[first + lane] = T(limit[lane]);
+    const int64_t g = first + lane;
+    if (spans[g].rows == Spans::kTooMany) {  // the register rounds otherwise than the deal of such a Gaussian
+      const auto ellipse = [&]() { return ellipse_at(means2d, conics, opacities, g, width, height); };
+      count[lane] = 0;
+      for_each_tile(spans[g], ellipse, width, (width + kTile - 1) / kTile, [&](int) { ++count[lane]; });
+    }
+    counts[g] = count[lane];
+    limits[g] = T(limit[lane]);
   }
 }
 
@@ -253,6 +265,7 @@ void bin_count(int threads, const T* means2d, const T* conics, const T* opacitie
     }
   }
   tile_offsets[tiles] = place;
+  if (place != total) *num_pairs = -1;  // bin_fill would write past the arrays that the caller makes for `total`
 }
 
 template <typename T>

@@ -54,7 +54,8 @@ __device__ __forceinline__ uint32_t depth_key(float depth) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// Slots behind the last pair, up to the capacity, get a key behind the last tile.
+// Slots that hold no pair get a key behind the last tile: those behind the last pair, up to the capacity, and those
+// that a Gaussian counted and does not fill, should the compiler round the two kernels differently.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     fill_kernel(const T* means2d, const T* conics, const T* opacities, const T* depths, const int32_t* radii,
@@ -62,27 +63,30 @@ __global__ void __launch_bounds__(kThreads)
                 int64_t capacity, uint64_t* keys, int32_t* values, int32_t* owners, int32_t* overflow) {
   const int64_t thread = global_thread(), stride = int64_t(gridDim.x) * kThreads;
   const int64_t total = slot_offsets[n];
+  const auto leave_empty = [&](int64_t slot) {
+    keys[slot] = static_cast<uint64_t>(tiles) << 32;
+    values[slot] = static_cast<int32_t>(slot);
+    owners[slot] = 0;
+  };
   if (thread == 0 && total > capacity && overflow != nullptr) *overflow = 1;
   if (thread < n && radii[thread] > 0) {
     const int64_t g = thread;
     const TileEllipse e = ellipse_at(means2d, conics, opacities, g, width, height);
     const uint64_t depth = depth_key(static_cast<float>(depths[g]));
     int64_t slot = slot_offsets[g];
+    const int64_t end = slot_offsets[g + 1] < capacity ? slot_offsets[g + 1] : capacity;
     for (int row = e.first_row; row <= e.last_row; ++row) {
       int first, last;
       if (!tile_columns(e, row, width, &first, &last)) continue;
-      for (int column = first; column <= last && slot < capacity; ++column, ++slot) {
+      for (int column = first; column <= last && slot < end; ++column, ++slot) {
         keys[slot] = static_cast<uint64_t>(row * tiles_x + column) << 32 | depth;
         values[slot] = static_cast<int32_t>(slot);
         owners[slot] = static_cast<int32_t>(g);
       }
     }
+    for (; slot < end; ++slot) leave_empty(slot);
   }
-  for (int64_t slot = total + thread; slot < capacity; slot += stride) {
-    keys[slot] = static_cast<uint64_t>(tiles) << 32;
-    values[slot] = static_cast<int32_t>(slot);
-    owners[slot] = 0;
-  }
+  for (int64_t slot = total + thread; slot < capacity; slot += stride) leave_empty(slot);
 }
 
 // One thread per sorted pair: its Gaussian, and the start of every tile between the previous pair's and its own.

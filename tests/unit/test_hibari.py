@@ -1,0 +1,64 @@
+"""The built-in voice, with an engine that says its text in ones."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from avatar.errors import AvatarError
+from avatar.io.hibari import Hibari
+
+
+class Engine:
+    """Stands for `hibari.Hibari`; counts how often it is loaded, which takes its time."""
+
+    loaded: ClassVar[list[str]] = []
+    broken = False
+
+    def __init__(self, voice: str) -> None:
+        time.sleep(0.05)
+        if Engine.broken:
+            raise RuntimeError("no network")
+        self.loaded.append(voice)
+
+    def stream(self, text: str, seed: int) -> Iterator[np.ndarray]:
+        yield from (np.ones(len(word), np.float32) for word in text.split())
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package hibari with that engine."""
+    package, voices = types.ModuleType("hibari"), types.ModuleType("hibari.voices")
+    package.Hibari, voices.VOICES = Engine, {"heart": {"language": "English"}}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "hibari", package)
+    monkeypatch.setitem(sys.modules, "hibari.voices", voices)
+    monkeypatch.setattr(Engine, "loaded", [])
+    monkeypatch.setattr(Engine, "broken", False)
+
+
+def test_a_voice_is_loaded_at_its_first_text_and_once_however_many_speak():
+    voice = Hibari(None, "en")
+    assert not Engine.loaded, "whether a voice is there is asked without loading it"
+    said: list[int] = []
+    speakers = [threading.Thread(target=lambda: said.extend(map(len, voice.speak("Hello you")))) for _ in range(4)]
+    for speaker in speakers:
+        speaker.start()
+    for speaker in speakers:
+        speaker.join()
+    assert Engine.loaded == ["heart"] and sorted(said) == [3] * 4 + [5] * 4
+
+
+def test_a_voice_that_cannot_be_had_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    voice = Hibari(None, "en")
+    monkeypatch.setattr(Engine, "broken", True)
+    with pytest.raises(AvatarError, match="no network"):
+        list(voice.speak("Hello"))
+    monkeypatch.setattr(Engine, "broken", False)
+    assert list(map(len, voice.speak("Hello"))) == [5]
