@@ -146,7 +146,9 @@ def changed(record: Record, root: Path = ROOT) -> list[str]:
         if difference is None:
             reasons.append(f"{hexadecimal[:10]} is not in this history")
         else:
-            reasons += sorted({_folder(name) for name in _other_code(root, difference)})
+            whole = {path for path in paths if "/" not in path}  # of which one name says enough
+            names = _other_code(root, difference)
+            reasons += sorted({top if (top := name.partition("/")[0]) in whole else _folder(name) for name in names})
     return list(dict.fromkeys(reasons))
 
 

@@ -120,6 +120,14 @@ def test_a_record_without_a_training_is_older_where_any_of_its_code_changed(chec
     assert records.changed(checkout.record(name, commit=checkout.first), checkout.root) == [place]
 
 
+def test_what_is_watched_as_a_whole_has_one_name(checkout: Checkout) -> None:
+    for file in ("avatar/eval/a.py", "avatar/train/a.py", "tests/unit/test_a.py", "pipelines/mutations_list.py"):
+        checkout.write(file, "changed = 1")
+    checkout.commit()
+    older = records.changed(checkout.record("mutations", commit=checkout.first), checkout.root)
+    assert older == ["avatar", "pipelines/mutations_list.py", "tests"]
+
+
 def test_a_record_of_gaussians_is_not_older_for_a_change_of_the_radiance_field(checkout: Checkout) -> None:
     commits = {"commit": checkout.first, "training": {"commit": checkout.first}}
     checkout.write("avatar/methods/nerf/rays.py", "field = 2")
